@@ -1,0 +1,91 @@
+"""Leaves that lie as plain bytes inside a larger file, as in PAXml's FLAX msgpack checkpoints."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from converters.arrays.leaf import LeafSpec, Region, extent, whole
+from converters.errors import CheckpointError
+from converters.storage import Store
+
+
+@dataclass(frozen=True)
+class FlatLeaf:
+    """C-order little-endian values at known offsets of one file.
+
+    Attributes:
+        spec: what it is.
+        store: where the file is.
+        key: the file.
+        segments: (offset, length) in bytes of the parts that make up the values, in order.
+    """
+
+    spec: LeafSpec
+    store: Store
+    key: str
+    segments: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        held = sum(length for _, length in self.segments)
+        if held != self.spec.nbytes:
+            raise CheckpointError(
+                f"{self.spec.path}: {self.store.url}/{self.key} holds {held} bytes for shape "
+                f"{list(self.spec.shape)} {self.spec.dtype}, which takes {self.spec.nbytes}"
+            )
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """The whole array: any part of it can be read at the same cost."""
+        return tuple(max(size, 1) for size in self.spec.shape)
+
+    def reader(self, limit: int) -> "FlatReader":
+        """See `Leaf.reader`."""
+        del limit
+        return FlatReader(self)
+
+    def read(self) -> np.ndarray:
+        """See `Leaf.read`."""
+        return self.reader(0).read(whole(self.spec.shape))
+
+
+class FlatReader:
+    """Reads just the rows that a region needs; keeps nothing."""
+
+    def __init__(self, leaf: FlatLeaf) -> None:
+        self._leaf = leaf
+
+    def read(self, region: Region) -> np.ndarray:
+        """See `Reader.read`."""
+        spec = self._leaf.spec
+        shape = extent(region)
+        if not shape:
+            return np.frombuffer(self._bytes(0, spec.nbytes), spec.dtype).reshape(())
+        axis = next((i for i, size in enumerate(shape) if size != 1), len(shape) - 1)
+        row = int(np.prod(spec.shape[axis + 1 :], dtype=np.int64)) * spec.dtype.itemsize
+        start, stride = 0, row
+        for index in range(axis, -1, -1):
+            start += region[index].start * stride
+            stride *= spec.shape[index]
+        data = self._bytes(start, shape[axis] * row)
+        rows = np.frombuffer(data, spec.dtype).reshape(*shape[: axis + 1], *spec.shape[axis + 1 :])
+        inner = (slice(None),) * (axis + 1) + region[axis + 1 :]
+        return np.ascontiguousarray(rows[inner])
+
+    def _bytes(self, start: int, count: int) -> bytes:
+        """`count` bytes of the values from `start`, which may lie in several segments."""
+        leaf = self._leaf
+        parts: list[bytes] = []
+        position = 0
+        for offset, length in leaf.segments:
+            first, last = max(start, position), min(start + count, position + length)
+            if first < last:
+                begin = offset + first - position
+                part = leaf.store.read(leaf.key, begin, begin + last - first)
+                if len(part) != last - first:
+                    raise CheckpointError(
+                        f"{leaf.spec.path}: {leaf.store.url}/{leaf.key} stops before byte "
+                        f"{begin + last - first}. Copy the checkpoint again."
+                    )
+                parts.append(part)
+            position += length
+        return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -1,0 +1,25 @@
+"""The errors of a conversion. Each message names the file or leaf, what was found, what was expected and what to do."""
+
+
+class ConversionError(Exception):
+    """Base of all: something about the input or output that the user can act on (exit code 1)."""
+
+
+class CheckpointError(ConversionError):
+    """The source checkpoint is missing, incomplete, damaged or of an unknown layout."""
+
+
+class MappingError(ConversionError):
+    """A rule table does not fit the checkpoint; the message lists every problem at once."""
+
+
+class OptimizerError(ConversionError):
+    """The optimizer state cannot be converted without guessing."""
+
+
+class VerificationError(ConversionError):
+    """What was written differs from what was read."""
+
+
+class OutputError(ConversionError):
+    """The output exists, has no room, or cannot be written."""

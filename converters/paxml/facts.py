@@ -1,0 +1,79 @@
+"""What a source says about a model, with what says so, and the sources' contradictions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One value of the configuration and what says so.
+
+    Attributes:
+        value: the value, as the configuration's `from_dict` takes it.
+        where: the leaf and its shape, or the path in the dump.
+        sure: it follows; otherwise it is the usual case (tree) or Praxis' default (dump).
+    """
+
+    value: Any
+    where: str
+    sure: bool = True
+
+
+@dataclass
+class Facts:
+    """What one source says: dotted key of the configuration -> fact, and what contradicts itself.
+
+    Attributes:
+        known: key -> fact.
+        excluded: key -> a value that it cannot have, with the reason as `where`.
+        problems: sentences for people; any of them is an error.
+        notes: sentences for people that are none.
+    """
+
+    known: dict[str, Fact] = field(default_factory=dict)
+    excluded: dict[str, Fact] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, key: str, value: Any, where: str, *, sure: bool = True) -> None:
+        """Adds a fact; a second, different one of the same key is a problem naming both."""
+        before = self.known.get(key)
+        if before is not None and before.value != value and before.sure and sure:
+            self.problems.append(
+                f"{key}: {before.where} gives {before.value!r}, {where} gives {value!r}"
+            )
+        elif before is None or sure:
+            self.known[key] = Fact(value, where, sure)
+
+    def put(self, prefix: str, other: "Facts") -> None:
+        """Takes over what another source says, under keys that begin with `prefix`."""
+        self.known.update({prefix + key: fact for key, fact in other.known.items()})
+        self.excluded.update({prefix + key: fact for key, fact in other.excluded.items()})
+        self.problems += [prefix + sentence for sentence in other.problems]
+        self.notes += other.notes
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """The parameters below one place: relative path -> shape, without leading layer axes."""
+
+    root: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+    def where(self, leaf: str) -> str:
+        """The leaf and its shape, for messages."""
+        return f"{self.root}{leaf} {list(self.shapes[leaf])}"
+
+    def __contains__(self, leaf: str) -> bool:
+        return leaf in self.shapes
+
+    def find(self, facts: Facts, leaf: str, rank: int) -> tuple[int, ...] | None:
+        """Shape of a leaf of this rank; a leaf that is missing or of another rank is a problem."""
+        shape = self.shapes.get(leaf)
+        if shape is None:
+            facts.problems.append(f"{self.root}{leaf}: missing")
+        elif len(shape) != rank:
+            facts.problems.append(f"{self.where(leaf)}: expected {rank} axes")
+            return None
+        return shape

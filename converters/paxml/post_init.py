@@ -1,0 +1,87 @@
+"""The dump of the built layers, `post_init_model_params.txt`, under `model_params.txt`'s paths.
+
+Its paths follow the variables (`lm.transformer.x_layers_0.ff_layer._hparams.has_bias`), the other's
+follow the templates (`model.lm_tpl.stacked_transformer_tpl.transformer_layer_params_tpl.…`).
+Templates are all `NoneType` here: whether there was one shows by the layer built from it.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+LM = "model.lm_tpl"
+STACK = f"{LM}.stacked_transformer_tpl"
+
+_STACKED = r"(?P<stack>.*)"
+_LAYER = r"(?P<layer>.*_\d+)"
+_ITEMS = r"lm\.softmax\.(item_(?:in|out)put_dnn)"
+_FF = "{layer}.tr_fflayer_tpl"
+_ATTEN = "{layer}.tr_atten_tpl"
+
+# fmt: off
+_LAYERS = (
+    # built layer                                             template
+    (r"",                                                     "model"),
+    (r"lm",                                                   LM),
+    (r"lm\.(final_ln|position_emb|softmax)",                  rf"{LM}.\1_tpl"),
+    (r"lm\.embedding_lookup",                                 f"{LM}.separate_embedding_tpl"),
+    (_ITEMS,                                                  rf"{LM}.softmax_tpl.\1_tpl"),
+    (_ITEMS + r"\.mlp_layers_0\.activation",   rf"{LM}.softmax_tpl.\1_tpl.ff_tpl.activation_tpl"),
+    (r"lm\.transformer",                                      STACK),
+    (_STACKED + r"\.repeat\.sub",                             "{stack}.block"),
+    (_STACKED + r"\.pipeline\.body",                          "{stack}.pipeline_stage"),
+    (_STACKED + r"\.x_layers_\d+",                          "{stack}.transformer_layer_params_tpl"),
+    (_LAYER + r"\.(?:pre_)?layer_norm",                       "{layer}.ln_tpl"),
+    (_LAYER + r"\.self_attention",                            _ATTEN),
+    (_LAYER + r"\.self_attention\.(rotary_position_emb|relative_bias)", _ATTEN + r".\2_tpl"),
+    (_LAYER + r"\.self_attention\.layer_norm_q",              _ATTEN + ".ln_tpl"),
+    (_LAYER + r"\.ff_layer",                                  _FF),
+    (_LAYER + r"\.ff_layer\.(?:pre_)?layer_norm",             _FF + ".ln_tpl"),
+    (_LAYER + r"\.ff_layer\.ffn_layer1(?:_gate)?\.activation", _FF + ".activation_tpl"),
+    (_LAYER + r"\.ff_layer\.activation",                      _FF + ".activation_tpl"),
+)
+# fmt: on
+_MOE = "TransformerFeedForwardMoe"
+
+
+def as_model_params(built: Mapping[str, Any]) -> dict[str, Any]:
+    """Dump of the built layers -> the paths and values that `model_params.txt` would have.
+
+    Of the layers of a stack the first of each kind (MLP, experts) speaks for all.
+
+    Args:
+        built: path -> value, the first section of the file.
+    """
+    found: dict[str, Any] = {}
+    experts = {
+        path.removesuffix("._hparams.cls")
+        for path, value in built.items()
+        if path.endswith(".ff_layer._hparams.cls") and getattr(value, "name", "") == _MOE
+    }
+    for path, value in built.items():
+        layer, separator, name = path.rpartition("_hparams.")
+        layer = layer.rstrip(".")
+        if not separator or (value is None and name.endswith(("_tpl", "block", "pipeline_stage"))):
+            continue
+        if template := _template(layer):
+            # The activation of a gated MLP is the gate's: the identity beside it says nothing.
+            if template.endswith("activation_tpl") and getattr(value, "name", "") == "Identity":
+                continue
+            if any(layer == place or layer.startswith(f"{place}.") for place in experts):
+                template = template.replace(
+                    "transformer_layer_params_tpl.tr_fflayer_tpl", "moe_layer_tpl"
+                )
+            found.setdefault(f"{template}.{name}", value)
+    found.setdefault(f"{LM}.position_emb_tpl.cls", None)
+    if found[f"{LM}.position_emb_tpl.cls"] is None:
+        found[f"{LM}.position_emb_tpl"] = found.pop(f"{LM}.position_emb_tpl.cls")
+    return found
+
+
+def _template(layer: str) -> str | None:
+    """The template's path of a built layer; None for layers that do not matter."""
+    for pattern, template in reversed(_LAYERS):
+        if match := re.fullmatch(pattern, layer):
+            outer = {name: _template(value) for name, value in match.groupdict().items()}
+            return None if None in outer.values() else match.expand(template).format(**outer)
+    return None

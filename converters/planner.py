@@ -1,0 +1,270 @@
+"""From an open checkpoint and the user's wishes to a plan: names, shapes and operations, no values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from converters.arrays.lazy import Array, Cast, Source
+from converters.arrays.zarr import dtype_named
+from converters.errors import CheckpointError, ConversionError, MappingError
+from converters.families import Table, detect, table_for
+from converters.mappings import generic
+from converters.merge import load_rules, merge, split_also
+from converters.paxml.checkpoint import Checkpoint, open_checkpoint
+from converters.paxml.hparams import read_hparams
+from converters.paxml.infer import infer_model
+from converters.paxml.infer_optimizer import infer_optimizer
+from converters.paxml.optimizer import (
+    ConvertedOptimizer,
+    convert_optimizer,
+    optimizer_kinds,
+    raw_optimizer,
+)
+from converters.plan import Plan, PlannedLeaf, planned
+from converters.quantized import dequantize
+from converters.rule_files import read_table
+from converters.rules import Rule, apply_rules
+from converters.storage import Store, open_store
+from efficientids_flax.config import OptimizerConfig
+
+CONFIG_SCHEMA_VERSION = 1
+PARAMS, OPTIMIZER, EXTRA = "mdl_vars/params/", "opt_states/", "extra_state/"
+CONFIG_NAMES = {"adam": "adam", "sharded_adafactor": "sharded_adafactor", "momentum": "sgd"}
+OPTIMIZER_MODES = ("convert", "raw", "none")
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What the user may decide about the output's content.
+
+    Attributes:
+        family: table to use; None to detect it.
+        rules: file with a table of the user's own.
+        scan_layers: layers stacked (True), one by one (False), or as they are (None).
+        optimizer: 'convert' to optax, 'raw' for PAXml's own tree, or 'none'.
+        dtype: parameters are cast to it; None keeps what is stored.
+        dequantize: int8 weights become numbers again.
+        job_files: directory of PAXml's text dumps; None looks beside the checkpoint.
+        overrides: configuration values that the tree cannot tell, by dotted name.
+        also: `CKPT:RULES` specifications of further checkpoints.
+    """
+
+    family: str | None = None
+    rules: str | None = None
+    scan_layers: bool | None = None
+    optimizer: str = "convert"
+    dtype: str | None = None
+    dequantize: bool = False
+    job_files: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
+
+
+def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
+    """Plan the conversion of a checkpoint.
+
+    Args:
+        checkpoint: open, no array read.
+        options: what the user decides.
+
+    Returns:
+        The plan; everything about it is checked that can be without reading values.
+
+    Raises:
+        ConversionError: a table does not fit, a configuration contradicts the tree, the optimizer
+            cannot be converted without a guess.
+    """
+    if options.optimizer not in OPTIMIZER_MODES:
+        raise MappingError(f"optimizer mode '{options.optimizer}' is not of {OPTIMIZER_MODES}")
+    arrays: dict[str, Array] = {path: Source(leaf) for path, leaf in checkpoint.leaves.items()}
+    notes = list(checkpoint.notes)
+    params = _below(arrays, PARAMS)
+    if not params:
+        raise CheckpointError(f"{checkpoint.url}: holds no parameters (nothing below {PARAMS})")
+    params, taken = _merged(params, options.also, notes)
+    specs = {PARAMS + path: _spec_of(array) for path, array in params.items()}
+    if options.dequantize:
+        params = dequantize(params)
+
+    table = _table(params, options, notes)
+    tree = table.apply(params)
+    dump = _dump(checkpoint, options.job_files, notes)
+    overrides = _named_overrides(options.overrides)
+    config, provenance = _config(table.family, specs, dump, overrides)
+
+    leaves = planned(tree.leaves, "params/")
+    if options.dtype is not None:
+        leaves = [_cast(leaf, dtype_named(options.dtype)) for leaf in leaves]
+    _describe_scan(config, options.scan_layers)
+
+    ignored = list(tree.ignored)
+    ignored = [(PARAMS + path, reason) for path, reason in ignored]
+    ignored += [
+        (PARAMS + path, "taken from another checkpoint")
+        for path in taken
+        if PARAMS + path in arrays
+    ]
+    states = [path for path in arrays if path.startswith(OPTIMIZER)]
+    named = next((CONFIG_NAMES[k] for k in optimizer_kinds(states) if k in CONFIG_NAMES), None)
+    optimizer_config, optimizer_provenance = infer_optimizer(dump, overrides, named)
+    converted = _optimizer(arrays, table, options, optimizer_config, bool(taken), ignored, notes)
+    leaves += _rest(arrays) + planned(converted.leaves)
+    ignored += converted.ignored
+    notes += converted.notes
+
+    return Plan(
+        source=checkpoint.url,
+        step=checkpoint.step,
+        layout=checkpoint.layout.era,
+        family=table.family,
+        leaves=tuple(leaves),
+        ignored=tuple(ignored),
+        config={
+            "schema_version": CONFIG_SCHEMA_VERSION,
+            "family": table.family,
+            "model": config,
+            "optimizer": optimizer_config.to_dict() if optimizer_config else None,
+        },
+        provenance={"model": provenance, "optimizer": optimizer_provenance},
+        rules=tuple(dict.fromkeys(str(leaf.rule) for leaf in [*tree.leaves, *converted.leaves])),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _below(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {
+        path.removeprefix(prefix): array
+        for path, array in arrays.items()
+        if path.startswith(prefix)
+    }
+
+
+def _merged(
+    params: dict[str, Array], also: tuple[str, ...], notes: list[str]
+) -> tuple[dict[str, Array], list[str]]:
+    """Parameters with those that `--also` takes from elsewhere."""
+    taken: list[str] = []
+    for text in also:
+        place, rules = split_also(text)
+        other = open_checkpoint(place)
+        arrays = _below({path: Source(leaf) for path, leaf in other.leaves.items()}, PARAMS)
+        params, paths = merge(params, arrays, load_rules(rules), other.url)
+        notes.append(f"{len(paths)} parameters from {other.url}")
+        taken += paths
+    return params, taken
+
+
+def _table(params: Mapping[str, Array], options: PlanOptions, notes: list[str]) -> Table:
+    if options.rules is not None:
+        rules, ignores = read_table(options.rules)
+        return Table(options.family or "custom", tuple(rules), tuple(ignores))
+    table, found = table_for(params, options.family, options.scan_layers)
+    notes += found
+    return table
+
+
+def _dump(checkpoint: Checkpoint, job_files: str | None, notes: list[str]) -> dict[str, Any] | None:
+    """PAXml's own description of the job, where there is one."""
+    place: Store | None = checkpoint.job_files if job_files is None else open_store(job_files)
+    if place is None:
+        notes.append(
+            "no model_params.txt beside the checkpoint: what the tree cannot tell (activation, rotary "
+            "pairing, caps ...) is the family's default; see the manifest, correct with --set"
+        )
+        return None
+    return read_hparams(place)
+
+
+def _named_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A bare name that only the optimizer has, such as beta1, gets the prefix `optimizer.`."""
+    own = OptimizerConfig.__dataclass_fields__
+    return {
+        f"optimizer.{key}" if key.partition(".")[0] in own and "." not in key else key: value
+        for key, value in overrides.items()
+    }
+
+
+def _config(
+    family: str, specs: Mapping[str, Any], dump: Mapping[str, Any] | None, overrides: dict[str, Any]
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    if family in ("generic", "custom"):
+        extra = [key for key in overrides if not key.startswith("optimizer.")]
+        if extra:
+            raise MappingError(
+                f"--set {', '.join(extra)}: family {family} has no configuration to set"
+            )
+        return None, {}
+    found = infer_model(specs, family, dump, overrides)
+    return found.config.to_dict(), found.provenance
+
+
+def _describe_scan(config: dict[str, Any] | None, scan_layers: bool | None) -> None:
+    """The configuration describes the output's layers, not the checkpoint's."""
+    if config is None or scan_layers is None:
+        return
+    backbone = config.get("backbone", config)
+    backbone["scan_layers"] = scan_layers
+    if not scan_layers:
+        backbone["layers_per_block"] = 1
+
+
+def _cast(leaf: PlannedLeaf, dtype: np.dtype) -> PlannedLeaf:
+    """Floating parameters in another dtype; quantized weights and their scales stay."""
+    kind = leaf.dtype.kind
+    floating = kind == "f" or (kind == "V" and "float" in leaf.dtype.name)
+    quantized = leaf.target.endswith(("kernel_scale", "kernel_zero_point", "_quantized_scale"))
+    if not floating or quantized or leaf.dtype == dtype:
+        return leaf
+    steps = [] if leaf.operation == "rename" else [leaf.operation]
+    return PlannedLeaf(
+        leaf.target, Cast(leaf.array, dtype), "; ".join([*steps, f"cast {dtype.name}"])
+    )
+
+
+def _optimizer(
+    arrays: Mapping[str, Array],
+    table: Table,
+    options: PlanOptions,
+    config: OptimizerConfig | None,
+    merged: bool,
+    ignored: list[tuple[str, str]],
+    notes: list[str],
+) -> ConvertedOptimizer:
+    states = {path: array for path, array in arrays.items() if path.startswith(OPTIMIZER)}
+    reason = "--no-optimizer"
+    if merged and states and options.optimizer != "none":
+        reason = "parameters were taken from other checkpoints: training starts anew, as in PAXml"
+        notes.append(f"the optimizer's state is left out: {reason}")
+    if options.optimizer == "none" or merged:
+        ignored += [(path, reason) for path in states]
+        return ConvertedOptimizer()
+    if options.optimizer == "raw":
+        return raw_optimizer(states)
+    betas = {}
+    if config is not None:
+        found = {"beta1": config.beta1, "beta2": config.beta2}
+        betas = {name: value for name, value in found.items() if value is not None}
+    return convert_optimizer(states, table.apply_part, betas)
+
+
+def _rest(arrays: Mapping[str, Array]) -> list[PlannedLeaf]:
+    """Step, other collections and extra state, under the names they have."""
+    places = (
+        ("step", "state/step"),
+        (EXTRA, "state/extra_state/"),
+        ("mdl_vars/", "state/collections/"),
+    )
+    leaves: list[PlannedLeaf] = []
+    for path, array in arrays.items():
+        if path.startswith((PARAMS, OPTIMIZER)):
+            continue
+        place = next((p for p in places if path == p[0] or path.startswith(p[0])), None)
+        target = f"state/other/{path}" if place is None else place[1] + path.removeprefix(place[0])
+        leaves.append(PlannedLeaf(target, array, "rename"))
+    return leaves
+
+
+def _spec_of(array: Array) -> Any:
+    return array.leaves()[0].spec

@@ -1,0 +1,77 @@
+"""How far a conversion is: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+EVERY = 5.0  # seconds between two plain lines
+
+
+class Progress(Protocol):
+    """Told what is done, from any thread."""
+
+    def __call__(self, nbytes: int) -> None:
+        """`nbytes` more bytes of values are written."""
+        ...
+
+
+@contextmanager
+def shown(total: int, *, quiet: bool) -> Iterator[Progress]:
+    """A progress display over `total` bytes, on standard error."""
+    if quiet:
+        yield lambda nbytes: None
+    elif sys.stderr.isatty():
+        with _bar(total) as progress:
+            yield progress
+    else:
+        yield _lines(total)
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("converting"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as display:
+        task = display.add_task("converting", total=total)
+        yield lambda nbytes: display.advance(task, nbytes)
+
+
+def _lines(total: int) -> Progress:
+    lock = threading.Lock()
+    started = time.monotonic()
+    state = {"done": 0, "next": started + EVERY}
+
+    def progress(nbytes: int) -> None:
+        with lock:
+            state["done"] += nbytes
+            now = time.monotonic()
+            if now < state["next"]:
+                return
+            state["next"] = now + EVERY
+            rate = state["done"] / (now - started)
+            left = (total - state["done"]) / rate if rate else 0.0
+            sys.stderr.write(
+                f"{state['done'] / 1e9:.2f} of {total / 1e9:.2f} GB, {rate / 1e6:.0f} MB/s, "
+                f"{left:.0f} s left\n"
+            )
+            sys.stderr.flush()
+
+    return progress

@@ -1,0 +1,225 @@
+"""Cuts a plan into jobs, and does one job: compute, write, read back, digest, tile by tile."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from converters.arrays.lazy import Array, Source, tile_regions, tiles
+from converters.arrays.leaf import Leaf, Reader, Region, whole
+from converters.arrays.zarr import ZarrLeaf
+from converters.plan import PlannedLeaf
+from converters.verify import Digest, compare, is_checked
+from converters.write.sink import Sink, Tile
+
+SHARED = 1 << 16  # bytes from which a source that several targets share is read in one pass
+
+Record = dict[str, Any]  # what the manifest says of one leaf
+
+
+@dataclass(frozen=True)
+class Job:
+    """Leaves that are written together, because they are cut from the same source."""
+
+    leaves: tuple[PlannedLeaf, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the values in bytes."""
+        return sum(leaf.nbytes for leaf in self.leaves)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How jobs are done.
+
+    Attributes:
+        limit: bytes of values that one tile may hold; a worker needs about six times that.
+        verify: 'full', 'sample' or 'none'.
+        move_chunks: whether compressed chunks may move without being decoded.
+    """
+
+    limit: int
+    verify: str
+    move_chunks: bool = True
+
+
+class ReaderCache:
+    """The cursors of one worker, one a leaf."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._readers: dict[str, Reader] = {}
+
+    def __call__(self, leaf: Leaf) -> Reader:
+        """The cursor over `leaf`."""
+        key = leaf.spec.path
+        if key not in self._readers:
+            self._readers[key] = leaf.reader(self._limit)
+        return self._readers[key]
+
+
+def make_jobs(leaves: Sequence[PlannedLeaf]) -> list[Job]:
+    """Group the leaves so that no large source is read twice; the largest jobs come first."""
+    group_of: dict[str, int] = {}  # source path -> group
+    groups: dict[int, list[PlannedLeaf]] = {}
+    for number, leaf in enumerate(leaves):
+        large = [s.spec.path for s in leaf.array.leaves() if s.spec.nbytes >= SHARED]
+        known = sorted({group_of[path] for path in large if path in group_of})
+        home = known[0] if known else number
+        merged = [member for other in known[1:] for member in groups.pop(other)]
+        groups.setdefault(home, []).extend([*merged, leaf])
+        for member in merged:
+            group_of.update(
+                (s.spec.path, home) for s in member.array.leaves() if s.spec.path in group_of
+            )
+        group_of.update((path, home) for path in large)
+    return sorted((Job(tuple(group)) for group in groups.values()), key=lambda job: -job.nbytes)
+
+
+def share(jobs: Sequence[Job], process: int, processes: int) -> list[Job]:
+    """The jobs of one process of several: each takes the next job when it has the least to do."""
+    load = [0] * processes
+    mine: list[Job] = []
+    for job in jobs:
+        taker = load.index(min(load))
+        load[taker] += job.nbytes + 1
+        if taker == process:
+            mine.append(job)
+    return mine
+
+
+def do_job(
+    job: Job, sink: Sink, settings: Settings, progress: Callable[[int], None]
+) -> list[Record]:
+    """Write the leaves of a job.
+
+    Args:
+        job: what to write.
+        sink: where to.
+        settings: how.
+        progress: told the bytes of each tile that is done.
+
+    Returns:
+        One record a leaf, for the manifest.
+
+    Raises:
+        ConversionError: a source is damaged, or what was written does not read back.
+    """
+    records: list[Record] = []
+    rest: list[PlannedLeaf] = []
+    for leaf in job.leaves:
+        record = _move(leaf, sink, settings) if settings.move_chunks else None
+        if record is None:
+            rest.append(leaf)
+        else:
+            records.append(record)
+            progress(leaf.nbytes)
+    return records + _compute(rest, sink, settings, progress)
+
+
+def tile_shape(array: Array, limit: int) -> tuple[int, ...]:
+    """Shape of the tiles of a leaf: a band of them across all columns stays within `limit`."""
+    shape = tiles(array, limit)
+    columns = _columns(array.shape, shape)
+    return tiles(array, max(limit // columns, 1)) if columns > 1 else shape
+
+
+def _compute(
+    leaves: Sequence[PlannedLeaf],
+    sink: Sink,
+    settings: Settings,
+    progress: Callable[[int], None],
+) -> list[Record]:
+    """Write leaves from values, in the order in which their sources are stored."""
+    readers = ReaderCache(settings.limit)
+    digests = [Digest(leaf.shape) for leaf in leaves]
+    order: list[tuple[Any, int, Tile]] = []
+    sources: dict[str, int] = {}
+    for number, leaf in enumerate(leaves):
+        shape = tile_shape(leaf.array, settings.limit)
+        sink.create(leaf, shape)
+        for index, region in tile_regions(leaf.shape, shape):
+            home, place = leaf.array.origin(region)
+            rank = sources.setdefault(home.spec.path, len(sources))
+            key = (rank, _chunk_of(home, place), tuple(part.start for part in place), number)
+            order.append((key, number, Tile(shape, index, region)))
+    order.sort(key=lambda entry: entry[0])
+    for _, number, tile in order:
+        leaf = leaves[number]
+        values = leaf.array.read(tile.region, readers)
+        digests[number].update(tile.region, values)
+        sink.write(leaf, tile, values)
+        if is_checked(leaf.target, settings.verify):
+            compare(leaf.target, tile.region, values, sink.read(leaf, tile))
+        progress(values.nbytes)
+    return [
+        _record(leaf, sink, settings, digest) for leaf, digest in zip(leaves, digests, strict=True)
+    ]
+
+
+def _record(leaf: PlannedLeaf, sink: Sink, settings: Settings, digest: Digest) -> Record:
+    checked = is_checked(leaf.target, settings.verify)
+    found = digest.sha256
+    if found is None and checked:  # the tiles did not come in order: take them from the output
+        found = _digest_of(sink.stored(leaf), settings.limit).sha256
+    return {
+        **leaf.row(),
+        "sha256": found,
+        "nonfinite": digest.nonfinite,
+        "verified": checked,
+    }
+
+
+def _move(leaf: PlannedLeaf, sink: Sink, settings: Settings) -> Record | None:
+    """Move the compressed chunks of a leaf that is not changed; None where that cannot be."""
+    array = leaf.array
+    if not isinstance(array, Source) or not isinstance(array.leaf, ZarrLeaf):
+        return None
+    source = array.leaf
+    if source.spec.stored_shape != source.spec.shape or source.swapped:
+        return None
+    stored = sink.take_chunks(leaf, source, settings.limit)
+    if stored is None:
+        return None
+    checked = is_checked(leaf.target, settings.verify)
+    digest = Digest(leaf.shape)
+    if checked:
+        written = sink.stored(leaf)
+        digest = _digest_of(written, settings.limit)
+        sink.compare_stored(leaf, stored)
+    return {
+        **leaf.row(),
+        "operation": leaf.operation + ", chunks moved undecoded",
+        "sha256": digest.sha256 if checked else None,
+        "stored_sha256": stored,
+        "nonfinite": digest.nonfinite if checked else "not checked",
+        "verified": checked,
+    }
+
+
+def _digest_of(leaf: Leaf, limit: int) -> Digest:
+    """Digest of a stored leaf, read in C order."""
+    array = Source(leaf)
+    shape = list(tile_shape(array, limit))
+    # Bands across all columns, so that they follow one another in C order.
+    first = next((axis for axis, size in enumerate(array.shape) if size != 1), 0)
+    shape = [*shape[: first + 1], *array.shape[first + 1 :]]
+    if math.prod(shape) * array.dtype.itemsize > 2 * limit:
+        shape = list(tile_shape(array, limit))
+    digest = Digest(array.shape)
+    reader = leaf.reader(limit)
+    for _, region in tile_regions(array.shape, tuple(shape)):
+        digest.update(region, reader.read(region))
+    return digest
+
+
+def _columns(shape: tuple[int, ...], tile: tuple[int, ...]) -> int:
+    """Number of tiles side by side, across the axes after the first long one."""
+    first = next((axis for axis, size in enumerate(shape) if size != 1), 0)
+    pairs = list(zip(shape, tile, strict=True))[first + 1 :]
+    return math.prod(-(-size // part) for size, part in pairs)
+
+
+def _chunk_of(leaf: Leaf, region: Region) -> tuple[int, ...]:
+    return tuple(part.start // chunk for part, chunk in zip(region, leaf.chunks, strict=True))

@@ -1,0 +1,61 @@
+"""Remembers which leaves of an unfinished output are written and verified, for `--resume`."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from converters.errors import OutputError
+from converters.storage import Store
+from converters.write.jobs import Record
+
+PLACE = "_journal"
+_PLAN = f"{PLACE}/plan.json"
+
+
+class Journal:
+    """Entries below `_journal/` of the unfinished output, one a finished job.
+
+    An entry is written after its leaves, each in one atomic step, so that what it says is true at
+    whatever moment the process is killed.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def begin(self, fingerprint: str) -> None:
+        """Start a new journal for the plan with this fingerprint."""
+        self._store.write(_PLAN, json.dumps({"fingerprint": fingerprint}).encode())
+
+    def done(self, fingerprint: str) -> dict[str, Record]:
+        """Records of the leaves that are finished, by target.
+
+        Raises:
+            OutputError: the unfinished output was made by another plan.
+        """
+        if not self._store.exists(_PLAN):
+            return {}
+        if json.loads(self._store.read(_PLAN)).get("fingerprint") != fingerprint:
+            raise OutputError(
+                f"{self._store.url}: the unfinished output was made from another checkpoint or with "
+                "other options; convert without --resume to start over."
+            )
+        return {record["target"]: record for record in self._entries("job-")}
+
+    def add(self, records: list[Record]) -> None:
+        """Note finished leaves."""
+        name = hashlib.sha256(records[0]["target"].encode()).hexdigest()[:32]
+        self._store.write(f"{PLACE}/job-{name}.json", json.dumps(records).encode())
+
+    def records(self) -> dict[str, Record]:
+        """Records of all finished leaves, of all processes, by target."""
+        return {record["target"]: record for record in self._entries("job-")}
+
+    def clear(self) -> None:
+        """Remove the journal from a finished output."""
+        self._store.delete(PLACE)
+
+    def _entries(self, kind: str) -> Iterable[dict[str, Any]]:
+        for name in self._store.children(PLACE):
+            if name.startswith(kind):
+                yield from json.loads(self._store.read(f"{PLACE}/{name}"))

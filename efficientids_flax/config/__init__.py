@@ -1,0 +1,24 @@
+"""What a model and its training are made of: frozen records that travel as JSON."""
+
+from efficientids_flax.config.backbone import BackboneConfig
+from efficientids_flax.config.optimizer import OptimizerConfig, ScheduleConfig
+from efficientids_flax.config.parts import (
+    AdapterConfig,
+    MoEConfig,
+    RelativeBiasConfig,
+    RotaryConfig,
+    RotaryScalingConfig,
+)
+from efficientids_flax.config.recommender import EfficientIDSConfig
+
+__all__ = [
+    "AdapterConfig",
+    "BackboneConfig",
+    "EfficientIDSConfig",
+    "MoEConfig",
+    "OptimizerConfig",
+    "RelativeBiasConfig",
+    "RotaryConfig",
+    "RotaryScalingConfig",
+    "ScheduleConfig",
+]

@@ -1,0 +1,214 @@
+"""The decoder's configuration: how to read a tree of parameters, and what the tree does not show.
+
+The decoder computes what Praxis' `TransformerLm` computes and, with other values, what the
+HuggingFace families compute.
+
+Letters: D model width, N heads, H head width, F hidden width of the MLP, V words, L layers.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from efficientids_flax.config.parts import (
+    Activation,
+    DType,
+    MoEConfig,
+    RelativeBiasConfig,
+    RotaryConfig,
+    positive,
+    rates,
+)
+from efficientids_flax.config.record import Record
+
+
+@dataclass(frozen=True)
+class BackboneConfig(Record):
+    """The decoder: embeddings in, logits out.
+
+    Attributes:
+        vocab_size: V; 0 for a model without words.
+        num_layers, model_dims, hidden_dims: L, D, F.
+        num_heads, num_kv_heads, head_dim: N, heads of keys and values, H.
+        scan_layers, layers_per_block: layers stacked on a leading axis L / layers_per_block and
+            scanned; layer `block * layers_per_block + j` is `block_{j}` of a block.
+        dtype, param_dtype: of the computation and of the parameters (norms and softmax: float32).
+        attention_mask: who sees whom; 'prefix' adds the keys that the batch marks as prefix.
+        norm, norm_bias, norm_epsilon: kind of every norm.
+        norm_scale_plus_one: the stored scale is added to 1 (Praxis `direct_scale=False`, Gemma).
+        norm_scale_in_float32: multiply by the scale before the cast to `dtype` (Gemma, OLMo2).
+        norm_policy: 'pre' x + f(n(x)); 'post' x + n(f(x)); 'post_skip' n(x + f(x));
+            'primer_hybrid' x + n2(f(n1(x))).
+        final_norm: whether the last hidden state is normed.
+        parallel_residual: attention and MLP both read the layer's input (GPT-NeoX).
+        attention_residual_weight, mlp_residual_weight: x + weight * f(x).
+        tied_embeddings: the input embedding is the head's kernel [D,V].
+        embedding_scale: multiplies word embeddings: 'sqrt_dim', 'none' or a number.
+        scale_injected_embeddings: the scale also multiplies embeddings given in place of ids.
+        position_embedding: added to the input: 'learned' [max_positions,D], 'sinusoidal', 'none'.
+        position_min_timescale, position_max_timescale: of the sinusoids.
+        rotary: turns queries and keys; independent of `position_embedding`.
+        sliding_rotary: of layers with a sliding window, where it differs (Gemma3).
+        no_rotary_layers: layers whose queries and keys are not turned (SmolLM3).
+        fused_qkv: one kernel [3,D,N,H] instead of three.
+        multi_query: the one head of keys and values has kernels [D,H].
+        qkv_bias, attention_out_bias: biases of the projections.
+        query_scaling: 'inverse_sqrt_head_dim' H^-0.5; 'per_dim_scale' a parameter [H] s, with
+            1.442695041 H^-0.5 softplus(s); 'none'; or a number that multiplies.
+        qk_norm: norm of queries and keys before the rotation, per head or over all heads.
+        attention_logit_cap, final_logit_cap: cap * tanh(logits / cap), None is none.
+        sliding_window: keys further back than this are not seen (key > query - window).
+        layer_types: one per layer; empty: all slide if there is a window, else none.
+        gated_mlp: act(gate(x)) * up(x).
+        lm_head_bias: bias [V] of the head.
+        scale_before_logits: the hidden state is multiplied by D^-0.5 before the head.
+        logits_divisor: logits are divided by it (Granite).
+        *_dropout: rates; `mlp_dropout` after the activation, `input_dropout` after the embeddings.
+        label_smoothing, label_smoothing_in_eval, z_loss_weight: of the plain language-model loss.
+    """
+
+    vocab_size: int
+    num_layers: int
+    model_dims: int
+    hidden_dims: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scan_layers: bool = False
+    layers_per_block: int = 1
+    dtype: DType = "float32"
+    param_dtype: DType = "float32"
+    attention_mask: Literal["causal", "bidirectional", "prefix"] = "causal"
+
+    norm: Literal["layer_norm", "rms_norm"] = "rms_norm"
+    norm_policy: Literal["pre", "post", "post_skip", "primer_hybrid"] = "pre"
+    norm_epsilon: float = 1e-6
+    norm_bias: bool = False
+    norm_scale_plus_one: bool = False
+    norm_scale_in_float32: bool = False
+    final_norm: bool = True
+    parallel_residual: bool = False
+    attention_residual_weight: float = 1.0
+    mlp_residual_weight: float = 1.0
+
+    tied_embeddings: bool = True
+    embedding_scale: Literal["none", "sqrt_dim"] | float = "none"
+    scale_injected_embeddings: bool = False
+    position_embedding: Literal["none", "learned", "sinusoidal"] = "none"
+    max_positions: int | None = None
+    position_min_timescale: float = 1.0
+    position_max_timescale: float = 10_000.0
+    rotary: RotaryConfig | None = None
+    sliding_rotary: RotaryConfig | None = None
+    no_rotary_layers: tuple[int, ...] = ()
+
+    fused_qkv: bool = False
+    multi_query: bool = False
+    qkv_bias: bool = False
+    attention_out_bias: bool = False
+    query_scaling: Literal["inverse_sqrt_head_dim", "per_dim_scale", "none"] | float = (
+        "inverse_sqrt_head_dim"
+    )
+    qk_norm: Literal["none", "per_head", "full"] = "none"
+    attention_logit_cap: float | None = None
+    sliding_window: int | None = None
+    layer_types: tuple[Literal["full", "sliding"], ...] = ()
+    relative_bias: RelativeBiasConfig | None = None
+
+    gated_mlp: bool = False
+    activation: Activation = "relu"
+    mlp_bias: bool = False
+    moe: MoEConfig | None = None
+
+    lm_head_bias: bool = False
+    final_logit_cap: float | None = None
+    scale_before_logits: bool = False
+    logits_divisor: float = 1.0
+
+    input_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    residual_dropout: float = 0.0
+    mlp_dropout: float = 0.0
+
+    label_smoothing: float = 0.0
+    label_smoothing_in_eval: bool = True
+    z_loss_weight: float = 0.0
+
+    def problems(self) -> Collection[str]:
+        """Sizes fit each other; options that need one another are there."""
+        found = positive(
+            self, "num_layers", "model_dims", "hidden_dims", "num_heads", "num_kv_heads",
+            "head_dim", "layers_per_block", "norm_epsilon", "max_positions",
+            "position_min_timescale",
+            "position_max_timescale", "attention_logit_cap", "final_logit_cap", "sliding_window",
+            "logits_divisor",
+        )  # fmt: skip
+        found += rates(
+            self, "input_dropout", "attention_dropout", "residual_dropout", "mlp_dropout",
+            "label_smoothing",
+        )  # fmt: skip
+        if self.vocab_size < 0:
+            found.append(f"vocab_size: expected at least 0, found {self.vocab_size}")
+        if found:
+            return found
+        if self.num_heads % self.num_kv_heads:
+            found.append(
+                f"num_kv_heads: expected a divisor of num_heads = {self.num_heads},"
+                f" found {self.num_kv_heads}"
+            )
+        if self.multi_query and self.num_kv_heads != 1:
+            found.append(f"multi_query: needs num_kv_heads = 1, found {self.num_kv_heads}")
+        if self.fused_qkv and self.num_kv_heads != self.num_heads:
+            found.append(
+                f"fused_qkv: needs num_kv_heads = num_heads = {self.num_heads},"
+                f" found {self.num_kv_heads}"
+            )
+        if self.norm == "rms_norm" and self.norm_bias:
+            found.append("norm_bias: rms_norm has no bias")
+        if self.position_embedding == "learned" and self.max_positions is None:
+            found.append("max_positions: learned positions need it, found null")
+        for name, rotary in (("rotary", self.rotary), ("sliding_rotary", self.sliding_rotary)):
+            if rotary and int(self.head_dim * rotary.fraction) % 2:
+                found.append(
+                    f"{name}: the turned width {int(self.head_dim * rotary.fraction)} is odd"
+                    f" (head_dim {self.head_dim}, fraction {rotary.fraction})"
+                )
+        if "sliding" in self.layer_types and self.sliding_window is None:
+            found.append("sliding_window: layer_types has sliding layers, found null")
+        return found + self._layer_problems()
+
+    def _layer_problems(self) -> list[str]:
+        """Lists of layers fit the number of layers and, where scanned, repeat by block."""
+        found = []
+        if self.layers_per_block > 1 and not self.scan_layers:
+            found.append(f"layers_per_block: {self.layers_per_block} needs scan_layers")
+        if self.num_layers % self.layers_per_block:
+            found.append(
+                f"layers_per_block: expected a divisor of num_layers = {self.num_layers},"
+                f" found {self.layers_per_block}"
+            )
+        if self.layer_types and len(self.layer_types) != self.num_layers:
+            found.append(
+                f"layer_types: expected {self.num_layers} entries, found {len(self.layer_types)}"
+            )
+        moe = self.moe.layers if self.moe else ()
+        for name, layers in (("moe.layers", moe), ("no_rotary_layers", self.no_rotary_layers)):
+            outside = [layer for layer in layers if not 0 <= layer < self.num_layers]
+            if outside:
+                found.append(f"{name}: {outside} outside of the {self.num_layers} layers")
+        if self.scan_layers and not found:
+            for name, kinds in (
+                ("moe.layers", [layer in moe for layer in range(self.num_layers)]),
+                ("layer_types", list(self.layer_types)),
+                ("no_rotary_layers", [i in self.no_rotary_layers for i in range(self.num_layers)]),
+            ):
+                if not _repeats(kinds, self.layers_per_block):
+                    found.append(
+                        f"{name}: must repeat every layers_per_block = {self.layers_per_block}"
+                        " layers when layers are scanned"
+                    )
+        return found
+
+
+def _repeats(kinds: list[Any], period: int) -> bool:
+    return all(kind == kinds[index % period] for index, kind in enumerate(kinds))

@@ -1,0 +1,176 @@
+"""The parts of a model's configuration: rotary positions, relative bias, experts, adapters.
+
+Letters: D model width, N heads, H head width, F hidden width, E item width, L layers, X experts.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from efficientids_flax.config.record import Record
+
+Activation = Literal[
+    "relu", "relu6", "squared_relu", "cubed_relu", "leaky_relu", "sine_relu", "elu", "sigmoid",
+    "tanh", "gelu", "gelu_tanh", "silu", "softplus", "exp", "identity",
+]  # fmt: skip
+DType = Literal["float32", "bfloat16", "float16", "float64"]
+
+
+@dataclass(frozen=True)
+class RotaryScalingConfig(Record):
+    """Stretching of the rotary frequencies for long contexts, with HuggingFace's names of methods.
+
+    `attention_factor` multiplies cos and sin; None means the method's own rule. The `*_freq_factor`
+    belong to `llama3`, the betas and `mscale*` to `yarn`, `*_factors` (one per pair) to `longrope`.
+    """
+
+    kind: Literal["linear", "dynamic", "llama3", "yarn", "longrope"]
+    factor: float = 1.0
+    original_max_positions: int | None = None
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    attention_factor: float | None = None
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    truncate: bool = True
+    short_factors: tuple[float, ...] = ()
+    long_factors: tuple[float, ...] = ()
+
+    def problems(self) -> Collection[str]:
+        """Factors are positive; what a method needs is there."""
+        found = positive(self, "factor", "original_max_positions", "attention_factor")
+        if self.kind in ("llama3", "yarn", "longrope") and self.original_max_positions is None:
+            found.append(f"original_max_positions: {self.kind} scaling needs it, found null")
+        if self.kind == "longrope" and not (self.short_factors and self.long_factors):
+            found.append("short_factors, long_factors: longrope scaling needs both")
+        return found
+
+
+@dataclass(frozen=True)
+class RotaryConfig(Record):
+    """Rotary positions: pair i turns by position / (min (max / min)^(2i / width)).
+
+    Attributes:
+        pairing: 'half_split' turns (x[i], x[i + width/2]) (Praxis `RotaryPositionalEmbedding`,
+            HuggingFace); 'interleaved' turns (x[2i], x[2i + 1]) (`LLaMARotaryEmbedding`).
+        min_timescale, max_timescale: `max_timescale` is the base ("theta") when the least is 1.
+        fraction: share of the head width that turns; the rest passes through.
+        in_float32: cos and sin stay float32 until after the product (HuggingFace casts them first).
+    """
+
+    pairing: Literal["half_split", "interleaved"] = "half_split"
+    min_timescale: float = 1.0
+    max_timescale: float = 10_000.0
+    fraction: float = 1.0
+    in_float32: bool = True
+    scaling: RotaryScalingConfig | None = None
+
+    def problems(self) -> Collection[str]:
+        """Time scales are ordered and the fraction is one."""
+        found = positive(self, "min_timescale", "max_timescale", "fraction")
+        if self.fraction > 1:
+            found.append(f"fraction: expected at most 1, found {self.fraction}")
+        return found
+
+
+@dataclass(frozen=True)
+class RelativeBiasConfig(Record):
+    """T5-like relative position bias [N, num_buckets] on the attention logits, before their cap.
+
+    `use_length_as_position`: in training, distances count places of the row, not of the segment.
+    """
+
+    num_buckets: int
+    max_distance: int = 128
+    bidirectional: bool = False
+    use_length_as_position: bool = True
+
+    def problems(self) -> Collection[str]:
+        """Sizes are positive."""
+        return positive(self, "num_buckets", "max_distance")
+
+
+@dataclass(frozen=True)
+class MoEConfig(Record):
+    """Mixture of experts in place of the MLP of some layers (Praxis `TransformerFeedForwardMoe`).
+
+    Attributes:
+        num_experts: X.
+        layers: which of the L layers have experts, ascending.
+        hidden_dims: F of an expert.
+        gated, activation: as of the MLP; Praxis keeps them apart.
+        gating: how tokens find experts.
+        num_groups, min_group_size: tokens are routed within groups.
+        capacity_factor, expert_capacity: room per expert relative to the group; exactly, if not 0.
+        second_expert_policy: whether the second expert is always taken.
+        gating_logit_cap: tanh cap of the router's logits; 0 is none.
+        gating_level: route single tokens or whole sentences.
+        load_balance_loss_weight: weight of the auxiliary loss.
+    """
+
+    num_experts: int
+    layers: tuple[int, ...]
+    hidden_dims: int
+    gated: bool = False
+    activation: Activation = "relu"
+    gating: Literal["top2", "expert_choice", "expert_choice_v2", "dense_top2"] = "top2"
+    num_groups: int = 1
+    min_group_size: int | None = None
+    capacity_factor: float = 2.0
+    expert_capacity: int = 0
+    second_expert_policy: Literal["all", "sampling", "random"] = "all"
+    gating_logit_cap: float = 0.0
+    gating_level: Literal["token", "sentence"] = "token"
+    load_balance_loss_weight: float = 1.0
+
+    def problems(self) -> Collection[str]:
+        """Sizes are positive, layers ascend."""
+        found = positive(self, "num_experts", "hidden_dims", "num_groups", "min_group_size")
+        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
+            found.append(f"layers: expected ascending layer numbers, found {list(self.layers)}")
+        return found
+
+
+@dataclass(frozen=True)
+class AdapterConfig(Record):
+    """MLP between item width and model width; every layer is activated, the last one too.
+
+    Attributes:
+        num_layers: layers in all.
+        hidden_dims: width between them; None where there is one layer.
+        activation: after each layer.
+    """
+
+    num_layers: int = 1
+    hidden_dims: int | None = None
+    activation: Activation = "gelu_tanh"
+
+    def problems(self) -> Collection[str]:
+        """A hidden width where there is something hidden."""
+        found = positive(self, "num_layers", "hidden_dims")
+        if self.num_layers > 1 and self.hidden_dims is None:
+            found.append(f"hidden_dims: {self.num_layers} layers need it, found null")
+        return found
+
+
+def positive(record: Record, *names: str) -> list[str]:
+    """A problem for each of these fields that is neither None nor above 0."""
+    return _outside(record, names, "above 0", lambda value: value > 0)
+
+
+def rates(record: Record, *names: str) -> list[str]:
+    """A problem for each of these fields outside of [0, 1)."""
+    return _outside(record, names, "in [0, 1)", lambda value: 0 <= value < 1)
+
+
+def _outside(
+    record: Record, names: Sequence[str], wanted: str, good: Callable[[float], bool]
+) -> list[str]:
+    values = [(name, getattr(record, name)) for name in names]
+    return [
+        f"{name}: expected {wanted}, found {value}"
+        for name, value in values
+        if value is not None and not good(value)
+    ]

@@ -1,0 +1,66 @@
+"""The recommender's configuration: a decoder whose head is extended with items and clusters.
+
+Letters: D model width, E item width, I items, K clusters.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+from efficientids_flax.config.backbone import BackboneConfig
+from efficientids_flax.config.parts import AdapterConfig, positive, rates
+from efficientids_flax.config.record import Record
+
+
+@dataclass(frozen=True)
+class EfficientIDSConfig(Record):
+    """The recommender: a decoder whose head is extended with items.
+
+    Attributes:
+        backbone: the decoder; its own `final_logit_cap`, smoothing and z-loss are not used here.
+        num_items, item_embedding_dim: I, E.
+        num_clusters: K; None: as many as the clustering file has.
+        input_adapter: E -> D, on items in the input.
+        output_adapter: D -> E, on the hidden state; None with `input_adapter_everywhere`.
+        input_adapter_everywhere: `input_adapter` also maps the item and cluster tables to D.
+        trainable_cluster_embeddings: the cluster table is a parameter, not the clustering file's.
+        full_softmax: one softmax over words and items, no clusters.
+        use_correction: scores in eval subtract the cluster's logsumexp.
+        scale_before_logits: hidden states are multiplied by D^-0.5.
+        soft_cap_logits: cap * tanh(logits / cap) on both passes, None is none.
+        label_smoothing, second_label_smoothing: of the first and of the second pass.
+        label_smoothing_in_eval: whether evaluation smooths too.
+        z_loss_weight: weight of the squared log-normaliser.
+        placeholder_item_id: item id that stands in the input where the target item is asked for.
+    """
+
+    backbone: BackboneConfig
+    num_items: int
+    item_embedding_dim: int
+    num_clusters: int | None = None
+    input_adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    output_adapter: AdapterConfig | None = None
+    input_adapter_everywhere: bool = True
+    trainable_cluster_embeddings: bool = False
+    full_softmax: bool = False
+    use_correction: bool = False
+    scale_before_logits: bool = False
+    soft_cap_logits: float | None = None
+    label_smoothing: float = 0.0
+    second_label_smoothing: float = 0.0
+    label_smoothing_in_eval: bool = False
+    z_loss_weight: float = 0.0
+    placeholder_item_id: int | None = 102
+
+    def problems(self) -> Collection[str]:
+        """Sizes are positive; adapters and tables fit the wiring."""
+        found = positive(self, "num_items", "item_embedding_dim", "num_clusters", "soft_cap_logits")
+        found += rates(self, "label_smoothing", "second_label_smoothing")
+        if self.input_adapter_everywhere and self.output_adapter is not None:
+            found.append("output_adapter: expected null, since input_adapter_everywhere is true")
+        if not self.input_adapter_everywhere and self.output_adapter is None:
+            found.append("output_adapter: missing, since input_adapter_everywhere is false")
+        if self.trainable_cluster_embeddings and self.full_softmax:
+            found.append("trainable_cluster_embeddings: a full softmax has no cluster table")
+        if self.trainable_cluster_embeddings and self.num_clusters is None:
+            found.append("num_clusters: a trainable cluster table needs it, found null")
+        return found

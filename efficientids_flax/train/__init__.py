@@ -1,0 +1,1 @@
+"""Training: optimizer states and, later, the Trainer."""

@@ -1,0 +1,68 @@
+"""Optimizer states that optax does not have.
+
+A whole optimizer's state is a dict from the name of a transform to its state, as `optax.named_chain`
+has it. The names and types are `STATES`; converted checkpoints store them under
+`state/optimizer/<name>/<field>/<parameter path>`.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+
+class ShardedAdafactorState(NamedTuple):
+    """State of Praxis' `ShardedAdafactor` (praxis/optimizers.py, `ShardedAdafactorState`).
+
+    The trees cover the trained parameters. `P` is a parameter's shape; a parameter of a scanned layer
+    counts as one variable a layer, so that its first axis L stays in front of every slot. A slot that
+    a variable does not use has shape [1].
+
+    Attributes:
+        count: int32 [], steps taken.
+        m: int8 or float32 P, momentum of the updates (learning rate included).
+        m_scale: float32 P without its first axis, what int8 momentum is multiplied by, per column.
+        vr: float32 P without its last axis, second moment of the rows, of factored variables.
+        vc: float32 P without its last axis but one, the same of the columns.
+        v: float32 P, second moment of variables that are not factored.
+    """
+
+    count: jax.Array
+    m: Any
+    m_scale: Any
+    vr: Any
+    vc: Any
+    v: Any
+
+
+# Name of a transform in a converted checkpoint -> type of its state.
+STATES: dict[str, type] = {
+    "adam": optax.ScaleByAdamState,
+    "sharded_adafactor": ShardedAdafactorState,
+    "momentum": optax.TraceState,
+    "schedule": optax.ScaleByScheduleState,
+    "ema": optax.EmaState,
+}
+
+
+def typed_states(tree: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """NamedTuples for the plain dicts that a checkpoint holds.
+
+    Args:
+        tree: transform name -> field -> values.
+
+    Raises:
+        ValueError: a name that `STATES` lacks, or fields that are not the state's.
+    """
+    states: dict[str, Any] = {}
+    for name, fields in tree.items():
+        kind = STATES.get(name)
+        if kind is None:
+            raise ValueError(f"unknown optimizer state '{name}'; known are {', '.join(STATES)}")
+        wanted = kind._fields  # type: ignore[attr-defined]
+        # An empty tree of a field (all parameters frozen) is not stored.
+        unknown = set(fields) - set(wanted)
+        if unknown:
+            raise ValueError(f"optimizer state '{name}' has no field {', '.join(sorted(unknown))}")
+        states[name] = kind(**{field: fields.get(field, {}) for field in wanted})
+    return states
