@@ -1,16 +1,16 @@
-"""From an open checkpoint and the user's wishes to a plan: names, shapes and operations, no values."""
+"""From an open checkpoint and the user's wishes to a plan: names, shapes, operations, no values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from converters.arrays.lazy import Array, Cast, Source
+from converters.arrays.leaf import LeafSpec
 from converters.arrays.zarr import dtype_named
-from converters.errors import CheckpointError, ConversionError, MappingError
-from converters.families import Table, detect, table_for
-from converters.mappings import generic
+from converters.errors import CheckpointError, MappingError
+from converters.families import Table, table_for
 from converters.merge import load_rules, merge, split_also
 from converters.paxml.checkpoint import Checkpoint, open_checkpoint
 from converters.paxml.hparams import read_hparams
@@ -25,13 +25,18 @@ from converters.paxml.optimizer import (
 from converters.plan import Plan, PlannedLeaf, planned
 from converters.quantized import dequantize
 from converters.rule_files import read_table
-from converters.rules import Rule, apply_rules
+from converters.rules import RuledTree
 from converters.storage import Store, open_store
-from efficientids_flax.config import OptimizerConfig
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.parameters import BACKBONE, shape_problems
 
 CONFIG_SCHEMA_VERSION = 1
 PARAMS, OPTIMIZER, EXTRA = "mdl_vars/params/", "opt_states/", "extra_state/"
 CONFIG_NAMES = {"adam": "adam", "sharded_adafactor": "sharded_adafactor", "momentum": "sgd"}
+QUANTIZATION = (
+    "kernel_scale",
+    "kernel_zero_point",
+)  # endings of the leaves beside quantized weights
 OPTIMIZER_MODES = ("convert", "raw", "none")
 
 
@@ -92,12 +97,14 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     tree = table.apply(params)
     dump = _dump(checkpoint, options.job_files, notes)
     overrides = _named_overrides(options.overrides)
-    config, provenance = _config(table.family, specs, dump, overrides)
+    model, provenance = _model(table.family, specs, dump, overrides)
+    if model is not None:
+        model = _as_laid_out(model, tree)
+        _check_parameters(model, tree)
 
     leaves = planned(tree.leaves, "params/")
     if options.dtype is not None:
         leaves = [_cast(leaf, dtype_named(options.dtype)) for leaf in leaves]
-    _describe_scan(config, options.scan_layers)
 
     ignored = list(tree.ignored)
     ignored = [(PARAMS + path, reason) for path, reason in ignored]
@@ -124,7 +131,7 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
         config={
             "schema_version": CONFIG_SCHEMA_VERSION,
             "family": table.family,
-            "model": config,
+            "model": model.to_dict() if model else None,
             "optimizer": optimizer_config.to_dict() if optimizer_config else None,
         },
         provenance={"model": provenance, "optimizer": optimizer_provenance},
@@ -170,8 +177,9 @@ def _dump(checkpoint: Checkpoint, job_files: str | None, notes: list[str]) -> di
     place: Store | None = checkpoint.job_files if job_files is None else open_store(job_files)
     if place is None:
         notes.append(
-            "no model_params.txt beside the checkpoint: what the tree cannot tell (activation, rotary "
-            "pairing, caps ...) is the family's default; see the manifest, correct with --set"
+            "no model_params.txt beside the checkpoint: what the tree cannot tell (activation, "
+            "rotary pairing, caps ...) is the family's default; see the manifest, and correct "
+            "with --set"
         )
         return None
     return read_hparams(place)
@@ -186,9 +194,13 @@ def _named_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _config(
-    family: str, specs: Mapping[str, Any], dump: Mapping[str, Any] | None, overrides: dict[str, Any]
-) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def _model(
+    family: str,
+    specs: Mapping[str, LeafSpec],
+    dump: Mapping[str, Any] | None,
+    overrides: dict[str, Any],
+) -> tuple[BackboneConfig | EfficientIDSConfig | None, dict[str, Any]]:
+    """The model's configuration, and where each value comes from."""
     if family in ("generic", "custom"):
         extra = [key for key in overrides if not key.startswith("optimizer.")]
         if extra:
@@ -197,17 +209,40 @@ def _config(
             )
         return None, {}
     found = infer_model(specs, family, dump, overrides)
-    return found.config.to_dict(), found.provenance
+    return found.config, found.provenance
 
 
-def _describe_scan(config: dict[str, Any] | None, scan_layers: bool | None) -> None:
-    """The configuration describes the output's layers, not the checkpoint's."""
-    if config is None or scan_layers is None:
-        return
-    backbone = config.get("backbone", config)
-    backbone["scan_layers"] = scan_layers
-    if not scan_layers:
-        backbone["layers_per_block"] = 1
+def _as_laid_out(
+    config: BackboneConfig | EfficientIDSConfig, tree: RuledTree
+) -> BackboneConfig | EfficientIDSConfig:
+    """The configuration with the layers as they are in the output: scanned or one by one."""
+    names = [leaf.target.removeprefix(BACKBONE).split("/") for leaf in tree.leaves]
+    scanned = any(name[0] == "layers" for name in names)
+    blocks = {name[1] for name in names if name[0] == "layers" and name[1].startswith("block_")}
+    layout = {"scan_layers": scanned, "layers_per_block": max(len(blocks), 1)}
+    if isinstance(config, EfficientIDSConfig):
+        return replace(config, backbone=replace(config.backbone, **layout))
+    return replace(config, **layout)
+
+
+def _check_parameters(config: BackboneConfig | EfficientIDSConfig, tree: RuledTree) -> None:
+    """Raise `MappingError` unless the model of this configuration has just these parameters."""
+    found = {
+        leaf.target: leaf.array.shape
+        for leaf in tree.leaves
+        if not leaf.target.endswith(QUANTIZATION)
+    }
+    problems = shape_problems(config, found)
+    if problems:
+        raise MappingError(
+            "\n  ".join(
+                [
+                    f"the parameters are not those of one model, {len(problems)} problem(s):",
+                    *problems[:20],
+                    "Convert with --family generic to keep them as they are.",
+                ]
+            )
+        )
 
 
 def _cast(leaf: PlannedLeaf, dtype: np.dtype) -> PlannedLeaf:
@@ -266,5 +301,5 @@ def _rest(arrays: Mapping[str, Array]) -> list[PlannedLeaf]:
     return leaves
 
 
-def _spec_of(array: Array) -> Any:
+def _spec_of(array: Array) -> LeafSpec:
     return array.leaves()[0].spec

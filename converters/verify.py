@@ -47,7 +47,7 @@ class Digest:
             self._ordered = False
             return
         self._position += values.size
-        self._hash.update(as_bytes(values))
+        self._hash.update(as_bytes(values).data)
 
     @property
     def sha256(self) -> str | None:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The EfficientIDs recommender: a `TransformerLm` whose softmax layer is extended with items.
 
 Letters: E item width, I items, K clusters, D model width. See arXiv 2509.03746.

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Praxis' `TransformerLm` (praxis/layers/transformer_models.py): every variant that its options give.
 
 Shapes and stored values stay as PAXml has them; only names change. Letters: V vocabulary, T positions,

@@ -1,8 +1,7 @@
 """Checks of a state against itself and against PAXml's metadata, before any array is read.
 
-An absent directory is simply not listed, and a dtype of the same size decodes: what the format does
-    not
-detect shows only where two descriptions of the same thing differ.
+An absent directory is simply not listed, and a dtype of the same size decodes: what the format
+does not detect shows only where two descriptions of the same thing differ.
 """
 
 from collections import defaultdict
@@ -16,13 +15,7 @@ from converters.paxml.moments import MAY_BE_UNUSED, StateLeaf, expected_shapes
 
 FLOAT_FIELDS = {"m", "v", "vr", "vc", "m_scale", "ema", "trace", "mu", "nu"}
 COUNTED = {"m", "ema", "mu"}  # fields of states that have a `count` beside them
-ADAFACTOR = {
-    "m",
-    "m_scale",
-    "vr",
-    "vc",
-    "v",
-}  # `ShardedAdafactorState` has all of them, or Adam m and v
+ADAFACTOR = {"m", "m_scale", "vr", "vc", "v"}  # a `ShardedAdafactorState` has all of them
 AGAIN = "Copy the checkpoint again."
 
 
@@ -111,8 +104,7 @@ def _may_stand_for(stored: np.dtype, declared: np.dtype) -> bool:
     """Whether PAXml stores a variable of dtype `declared` as `stored`.
 
     A bfloat16 model trains in float32, and that is what its jobs write: floating dtypes of another
-        size
-    are legal. Another dtype of the same size is damage that nothing else shows.
+    size are legal. Another dtype of the same size is damage that nothing else shows.
     """
     if stored == declared:
         return True

@@ -43,6 +43,15 @@ class Dump:
         """The value at a path, or Praxis' default."""
         return self.values.get(self.path(path), default)
 
+    def number(self, path: str, default: float) -> float:
+        """The number at a path; the default where there is none, or no number."""
+        value = self.get(path, default)
+        return value if isinstance(value, int | float) else default
+
+    def size(self, path: str, default: int = 0) -> int:
+        """The whole number at a path; the default where there is none, or no number."""
+        return int(self.number(path, default))
+
     def class_of(self, path: str, default: str) -> str | None:
         """Name of the class of a template; None where there is none."""
         if self.path(path) in self.values and not self.has(f"{path}.cls"):
@@ -54,9 +63,8 @@ class Dump:
         """A fact from this path: sure if the dump has it, else Praxis' default."""
         value = None if key in CAPS and not value else value
         if isinstance(value, Symbol):
-            self.facts.problems.append(
-                f"{key}: {self.path(path)} holds {value}, which the dump does not write out;"
-                f" give --set {key}=…"
+            self.facts.unread[key] = (
+                f"{self.path(path)} holds {value}, which dumps do not write out"
             )
         elif not (key in UNSET and value == 0):
             self.facts.add(key, value, self.path(path), sure=self.has(path))

@@ -28,12 +28,14 @@ class Facts:
         known: key -> fact.
         excluded: key -> a value that it cannot have, with the reason as `where`.
         problems: sentences for people; any of them is an error.
-        notes: sentences for people that are none.
+        unread: key -> sentence; an error if no other source gives the key.
+        notes: sentences for people that are no error.
     """
 
     known: dict[str, Fact] = field(default_factory=dict)
     excluded: dict[str, Fact] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    unread: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add(self, key: str, value: Any, where: str, *, sure: bool = True) -> None:
@@ -50,6 +52,7 @@ class Facts:
         """Takes over what another source says, under keys that begin with `prefix`."""
         self.known.update({prefix + key: fact for key, fact in other.known.items()})
         self.excluded.update({prefix + key: fact for key, fact in other.excluded.items()})
+        self.unread.update({prefix + key: text for key, text in other.unread.items()})
         self.problems += [prefix + sentence for sentence in other.problems]
         self.notes += other.notes
 

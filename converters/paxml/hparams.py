@@ -179,7 +179,7 @@ def _task_section(sections: list[dict[str, Any]], where: str) -> Mapping[str, An
 def _logical_lines(text: str, where: str) -> Iterator[tuple[int, str]]:
     """Lines with their numbers; strings and arrays that go on for several lines are joined."""
     pending, start = "", 0
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         pending = f"{pending}\n{line}" if pending else line
         start = start or number
         if _is_open(pending.partition(" : ")[2].strip()):

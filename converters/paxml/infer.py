@@ -104,6 +104,11 @@ def infer_model(
     flags = read_flags(config, overrides or {}, tree.problems)
     defaults = _family_defaults(family, prefix, tree, said)
     problems = [*tree.problems, *said.problems, *_contradictions(tree, said.known, flags)]
+    problems += [
+        f"{key}: {sentence}; give it with --set {key}=…"
+        for key, sentence in said.unread.items()
+        if key not in flags and not (key in tree.known and tree.known[key].sure)
+    ]
     if problems:
         raise MappingError(_listed("the configuration cannot be inferred", problems))
 
@@ -218,7 +223,7 @@ def _contradictions(tree: Facts, said: Mapping[str, Fact], flags: Mapping[str, A
         ("a flag", {key: Fact(value, f"--set {key}") for key, value in flags.items()}),
     ):
         for key, claim in claims.items():
-            fact, never = tree.known.get(key), tree.excluded.get(key)
+            fact, never = _known(tree, key, claim), tree.excluded.get(key)
             if fact and fact.sure and not _same(fact.value, claim.value):
                 found.append(
                     f"{key}: the tree has {fact.value!r} ({fact.where}),"
@@ -230,6 +235,17 @@ def _contradictions(tree: Facts, said: Mapping[str, Fact], flags: Mapping[str, A
                     f" the tree has none ({never.where})"
                 )
     return found
+
+
+def _known(tree: Facts, key: str, claim: Fact) -> Fact | None:
+    """What the tree says of a key: of itself, that its record is none, or of a part of it."""
+    outer = tree.known.get(key.rpartition(".")[0])
+    if outer is not None and outer.value is None:
+        return outer
+    if claim.value is None:
+        inner = (fact for place, fact in tree.known.items() if place.startswith(f"{key}."))
+        return tree.known.get(key) or next(inner, None)
+    return tree.known.get(key)
 
 
 def _same(first: Any, second: Any) -> bool:

@@ -11,9 +11,9 @@ ROTARY = {"RotaryPositionalEmbedding": "half_split", "LLaMARotaryEmbedding": "in
 def read_attention(dump: Dump) -> None:
     """Adds the facts about attention, by its class."""
     kind = dump.class_of("{atten}", "DotProductAttention") or ""
-    heads = dump.get("{stack}.num_heads", 0)
-    width = dump.get("{lm}.model_dims", 0) or dump.get("{stack}.model_dims", 0)
-    per_head = dump.get("{stack}.dim_per_head", None)
+    heads = dump.size("{stack}.num_heads")
+    width = dump.size("{lm}.model_dims") or dump.size("{stack}.model_dims")
+    per_head = dump.size("{stack}.dim_per_head")  # 0: D / N
     even = width // heads if heads else 0  # what Praxis scales by unless told otherwise
     if per_head or even:
         path = "{stack}.dim_per_head" if per_head else "{stack}.num_heads"
@@ -26,7 +26,7 @@ def read_attention(dump: Dump) -> None:
     dump.add("fused_qkv", "{atten}.combine_qkv", bool(fused))
 
     if kind == "GroupedQueryAttention":
-        temperature = dump.get("{atten}.atten_temp", 1.0)
+        temperature = dump.number("{atten}.atten_temp", 1.0)
         scale = (
             "inverse_sqrt_head_dim"
             if temperature == 1
@@ -36,8 +36,8 @@ def read_attention(dump: Dump) -> None:
         ends = dump.get("{atten}.rope_min_max_timescales", None)
         _rotary(dump, "{atten}.rope_min_max_timescales", "half_split" if ends else None, ends or ())
         return
-    by_head = dump.get("{atten}.scale_query_by_dim_per_head", False) and per_head is not None
-    scaled = "inverse_sqrt_head_dim" if by_head or per_head in (None, even) else even**-0.5
+    by_head = dump.get("{atten}.scale_query_by_dim_per_head", False) and per_head
+    scaled = "inverse_sqrt_head_dim" if by_head or per_head in (0, even) else even**-0.5
     path = "{atten}.scale_query_by_dim_per_head"
     if not single:
         if dump.get("{atten}.internal_enable_per_dim_scale", True):
@@ -75,6 +75,8 @@ def read_attention(dump: Dump) -> None:
             dump.add(f"relative_bias.{key}", path, dump.get(path, default))
     elif dump.class_of(tpl, ""):
         dump.refuse(f"{tpl}.cls", dump.class_of(tpl, ""))
+    else:
+        dump.add("relative_bias", tpl, None)
     qk_norm = dump.class_of("{atten}.ln_tpl", "") if not single else None
     dump.add("qk_norm", "{atten}.ln_tpl", "per_head" if qk_norm else "none")
 

@@ -125,18 +125,19 @@ def read_backbone(dump: Dump, *, head: bool) -> None:
 
 def _layers(dump: Dump) -> None:
     """Number of layers, and which of them have experts."""
-    per_block = dump.get("{stack}.num_layers", 0)
+    per_block = dump.size("{stack}.num_layers")
     outer = dump.path("{stack}")
     blocks = 1
     for name in ("block", "pipeline_stage"):
         if outer.endswith(f".{name}"):
             outer = outer.removesuffix(f".{name}")
             repeats = "x_times" if name == "block" else "num_pipeline_stages"
-            blocks *= dump.get(f"{outer}.{repeats}", 0) * dump.get(f"{outer}.circular_repeat", 1)
-    if isinstance(per_block, int) and per_block * blocks:
+            blocks *= dump.size(f"{outer}.{repeats}") * dump.size(f"{outer}.circular_repeat", 1)
+    if per_block * blocks:
         dump.add("num_layers", "{stack}.num_layers", per_block * blocks)
-    own = dump.get("{stack}.moe_layers", None) or ()
-    if not own:
+    own = dump.get("{stack}.moe_layers", None)
+    if not isinstance(own, list | tuple) or not own:
+        dump.add("moe", "{stack}.moe_layers", own or None)
         return
     layers = tuple(sorted(block * per_block + layer for block in range(blocks) for layer in own))
     dump.add("moe.layers", "{stack}.moe_layers", layers)

@@ -11,6 +11,25 @@ from converters.paxml.dump import Dump
 from converters.paxml.facts import Facts, Leaves
 from converters.paxml.infer_tree import LM, backbone_facts
 
+# fmt: off
+SOFTMAX = (
+    # key                           path below softmax_tpl           default
+    ("num_items",                   "num_item_classes",              None),
+    ("item_embedding_dim",          "item_input_dims",               None),
+    ("num_clusters",                "num_clusters",                  None),
+    ("input_adapter_everywhere",    "use_item_input_dnn_everywhere", True),
+    ("full_softmax",                "full_softmax",                  False),
+    ("use_correction",              "correction",                    False),
+    ("scale_before_logits",         "scale_before_logits",           False),
+    ("soft_cap_logits",             "soft_cap_logits",               0.0),
+    ("label_smoothing",             "label_smoothing_prob",          0.0),
+    ("second_label_smoothing",      "second_label_smoothing_prob",   0.0),
+    ("label_smoothing_in_eval",     "label_smoothing_apply_for_eval", True),
+    ("z_loss_weight",               "z_loss_weight",                 0.0),
+    ("trainable_cluster_embeddings", "trainable_cluster_embeddings", False),
+)
+# fmt: on
+
 
 def recommender_facts(specs: Mapping[str, LeafSpec]) -> Facts:
     """Facts about the item side, keyed as in `EfficientIDSConfig`, and those of its backbone."""
@@ -62,26 +81,6 @@ def _adapter_facts(facts: Facts, side: Leaves, way: str) -> None:
         facts.add(f"{key}.hidden_dims", None, first)
 
 
-# fmt: off
-SOFTMAX = (
-    # key                           path below softmax_tpl           default
-    ("num_items",                   "num_item_classes",              None),
-    ("item_embedding_dim",          "item_input_dims",               None),
-    ("num_clusters",                "num_clusters",                  None),
-    ("input_adapter_everywhere",    "use_item_input_dnn_everywhere", True),
-    ("full_softmax",                "full_softmax",                  False),
-    ("use_correction",              "correction",                    False),
-    ("scale_before_logits",         "scale_before_logits",           False),
-    ("soft_cap_logits",             "soft_cap_logits",               0.0),
-    ("label_smoothing",             "label_smoothing_prob",          0.0),
-    ("second_label_smoothing",      "second_label_smoothing_prob",   0.0),
-    ("label_smoothing_in_eval",     "label_smoothing_apply_for_eval", True),
-    ("z_loss_weight",               "z_loss_weight",                 0.0),
-    ("trainable_cluster_embeddings", "trainable_cluster_embeddings", False),
-)
-# fmt: on
-
-
 def read_items(dump: Dump) -> None:
     """Adds the facts about the item side, keyed as in `EfficientIDSConfig`.
 
@@ -105,7 +104,7 @@ def read_items(dump: Dump) -> None:
         block = f"{{softmax}}.item_{way}_dnn_tpl"
         if not dump.has(block):
             continue
-        layers = dump.get(f"{block}.num_layers", 3)
+        layers = dump.size(f"{block}.num_layers", 3)
         dump.add(f"{way}_adapter.num_layers", f"{block}.num_layers", layers)
         if layers > 1:
             path = f"{block}.hidden_dims"

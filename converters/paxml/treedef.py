@@ -1,8 +1,8 @@
 """Parser of the text of a JAX PyTreeDef, the only place where FLAX checkpoints name their leaves.
 
-`PyTreeDef(CustomNode(TrainState[()], [*, {'params': ...}, [(CustomNode(NestedMap[('count',)], [*]),
-...` (jaxlib `pytree.cc`, `PyTreeDef::ToString`). A hand-written recursive descent in linear time;
-the text is never evaluated.
+`PyTreeDef(CustomNode(TrainState[()], [*, {'params': ...}, [(CustomNode(NestedMap[('count',)], ...`
+(jaxlib `pytree.cc`, `PyTreeDef::ToString`). A hand-written recursive descent in linear time; the
+text is never evaluated.
 """
 
 import re

@@ -89,7 +89,7 @@ class SafetensorsSink:
             handle = os.open(self._root / place.file, os.O_WRONLY)
             try:
                 for offset, run in self._runs(leaf, tile, values):
-                    rest, at = memoryview(as_bytes(run)), place.offset + offset
+                    rest, at = as_bytes(run).data, place.offset + offset
                     while rest:
                         done = os.pwrite(handle, rest, at)
                         rest, at = rest[done:], at + done

@@ -27,7 +27,7 @@ class ShardedAdafactorState(NamedTuple):
         v: float32 P, second moment of variables that are not factored.
     """
 
-    count: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
     m: Any
     m_scale: Any
     vr: Any

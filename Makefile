@@ -1,0 +1,103 @@
+# The tasks of this repository; `make` alone lists them. Needs python3 (3.11 or newer) and make.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+LOCK := requirements/lock.txt
+PIP := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
+DEMO_CHECKPOINT := parity_tests/recordings/efficientids/b_everywhere/checkpoint
+DEMO := build/demo/efficientids
+CODE := efficientids_flax converters parity_tests tests benchmarks examples
+
+# `make PYTHON=/path/to/python3 …` takes that one; else the first of these that will do.
+PYTHON ?=
+CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+
+# Arguments handed through: make test ARGS='-k zarr', make bench ARGS='--gigabytes 1'.
+ARGS ?=
+
+SHELL := /bin/sh
+.SHELLFLAGS := -euc
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint types imports format demo bench lock clean
+
+help: ## List the tasks.
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+setup: $(VENV)/.ready ## Make .venv from the pinned packages; done once, and again when the pins change.
+
+test: setup ## Run the tests. ARGS='-k zarr -x' goes to pytest.
+	$(PY) -m pytest $(ARGS)
+
+lint: setup ## Check style and formatting.
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: setup ## Check the types.
+	$(PY) -m pyright --pythonpath $(PY)
+
+imports: setup ## Check that imports point one way.
+	$(VENV)/bin/lint-imports
+
+format: setup ## Rewrite the code in the project's format, with the fixes that are safe.
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+demo: setup ## Convert the bundled real EfficientIDs checkpoint and look at the result.
+	$(VENV)/bin/convert-paxml $(DEMO_CHECKPOINT) $(DEMO) --overwrite
+	$(PY) examples/load_converted.py $(DEMO)
+
+bench: setup ## Measure conversion speed and memory. ARGS='…' goes to benchmarks/convert.py.
+	$(PY) benchmarks/convert.py $(ARGS)
+
+lock: ## Pin the newest packages that pyproject.toml allows, into requirements/lock.txt.
+	@$(find_python); \
+	rm -rf build/lock; "$$python" -m venv build/lock; \
+	build/lock/bin/pip install --quiet '.[test,lint]' editables hatchling; \
+	{ sed -n '/^#/p' $(LOCK); \
+	  build/lock/bin/pip freeze --exclude efficientids-flax --exclude pip --exclude setuptools; \
+	} > build/lock.txt; \
+	mv build/lock.txt $(LOCK); rm -rf build/lock
+
+clean: ## Remove .venv, build/ and every cache.
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are written last, so a set-up that was interrupted is done again from the start.
+
+$(VENV)/.ready: $(VENV)/.locked pyproject.toml
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(PIP) check > $(VENV)/check.txt || { cat $(VENV)/check.txt >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.locked: $(LOCK)
+	@$(find_python); \
+	echo "Setting up $(VENV) with $$($$python --version) (a minute or two, this once)"; \
+	$(make_venv); \
+	$(PIP) install --no-deps --requirement $(LOCK)
+	@touch $@
+
+# Sets $python to an interpreter that is new enough and can put pip into a virtual environment.
+define find_python
+python=; \
+for name in $(CANDIDATES); do \
+  if "$$name" -c 'import sys, venv; from importlib.util import find_spec as has; \
+sys.exit(sys.version_info < (3, 11) or not (has("pip") or has("ensurepip.__main__")))' 2>/dev/null; \
+  then python=$$name; break; fi; \
+done; \
+if [ -z "$$python" ]; then \
+  echo "No Python 3.11 or newer with venv and pip among: $(CANDIDATES). Install one" \
+    "(on Debian: python3 and python3-venv) or name it: make PYTHON=/path/to/python3" >&2; \
+  exit 1; \
+fi
+endef
+
+# Debian's python3 without python3-venv lacks ensurepip; its own pip then installs one.
+define make_venv
+if "$$python" -c 'import ensurepip.__main__' 2>/dev/null; then \
+  "$$python" -m venv --clear $(VENV); \
+else \
+  "$$python" -m venv --clear --without-pip $(VENV); \
+  "$$python" -m pip --quiet --python $(PY) install pip; \
+fi
+endef

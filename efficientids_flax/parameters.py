@@ -1,0 +1,202 @@
+"""The parameter tree of a configuration, as a table: the path and the axes of every leaf.
+
+Conversions are checked against it before a value is read, and the modules initialise to it. Shapes
+are PAXml's. Letters: V words, T positions, D model width, N heads, J heads of keys and values, H
+head width, F hidden width of the MLP, X experts, R buckets of the relative bias, E item width,
+I items, K clusters.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from efficientids_flax.config import AdapterConfig, BackboneConfig, EfficientIDSConfig
+
+Shapes = dict[str, tuple[int, ...]]
+
+BACKBONE = "pretrained_lm/"
+
+
+class Row(NamedTuple):
+    """One leaf: path, axes, and the conditions (words of `CONDITIONS`) under which it is there."""
+
+    path: str
+    axes: str
+    when: str = ""
+
+
+# fmt: off
+CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
+    "words":           lambda c: c.vocab_size > 0,
+    "separate":        lambda c: not c.tied_embeddings,
+    "head_bias":       lambda c: c.lm_head_bias,
+    "learned":         lambda c: c.position_embedding == "learned",
+    "final_norm":      lambda c: c.final_norm,
+    "norm_bias":       lambda c: c.norm_bias,
+    "one_norm":        lambda c: c.norm_policy != "primer_hybrid",
+    "two_norms":       lambda c: c.norm_policy == "primer_hybrid",
+    "fused":           lambda c: c.fused_qkv,
+    "unfused":         lambda c: not c.fused_qkv,
+    "multi_head":      lambda c: not c.multi_query,
+    "multi_query":     lambda c: c.multi_query,
+    "qkv_bias":        lambda c: c.qkv_bias,
+    "out_bias":        lambda c: c.attention_out_bias,
+    "per_dim_scale":   lambda c: c.query_scaling == "per_dim_scale",
+    "qk_norm_head":    lambda c: c.qk_norm == "per_head",
+    "qk_norm_full":    lambda c: c.qk_norm == "full",
+    "relative_bias":   lambda c: c.relative_bias is not None,
+    "gated":           lambda c: c.gated_mlp,
+    "mlp_bias":        lambda c: c.mlp_bias,
+    "gated_experts":   lambda c: c.moe is not None and c.moe.gated,
+}
+
+TOP = (
+    Row("embedder/embedding",                 "V D", "words separate"),
+    Row("position_embedding/embedding",       "T D", "learned"),
+    Row("final_norm/scale",                   "D",   "final_norm"),
+    Row("final_norm/bias",                    "D",   "final_norm norm_bias"),
+    Row("lm_head/kernel",                     "D V", "words"),
+    Row("lm_head/bias",                       "V",   "words head_bias"),
+)
+
+ATTENTION = (
+    Row("attention/qkv/kernel",               "3 D N H", "fused"),
+    Row("attention/qkv/bias",                 "3 N H",   "fused qkv_bias"),
+    Row("attention/query/kernel",             "D N H",   "unfused"),
+    Row("attention/query/bias",               "N H",     "unfused qkv_bias"),
+    Row("attention/key/kernel",               "D J H",   "unfused multi_head"),
+    Row("attention/key/bias",                 "J H",     "unfused multi_head qkv_bias"),
+    Row("attention/value/kernel",             "D J H",   "unfused multi_head"),
+    Row("attention/value/bias",               "J H",     "unfused multi_head qkv_bias"),
+    Row("attention/key/kernel",               "D H",     "unfused multi_query"),
+    Row("attention/key/bias",                 "H",       "unfused multi_query qkv_bias"),
+    Row("attention/value/kernel",             "D H",     "unfused multi_query"),
+    Row("attention/value/bias",               "H",       "unfused multi_query qkv_bias"),
+    Row("attention/out/kernel",               "D N H"),
+    Row("attention/out/bias",                 "D",       "out_bias"),
+    Row("attention/per_dim_scale",            "H",       "per_dim_scale"),
+    Row("attention/query_norm/scale",         "H",       "qk_norm_head"),
+    Row("attention/key_norm/scale",           "H",       "qk_norm_head"),
+    Row("attention/query_norm/scale",         "N H",     "qk_norm_full"),
+    Row("attention/key_norm/scale",           "J H",     "qk_norm_full"),
+    Row("attention/relative_bias/embedding",  "N R",     "relative_bias"),
+)
+
+NORMS = (
+    Row("attention_norm/scale",               "D", "one_norm"),
+    Row("attention_norm/bias",                "D", "one_norm norm_bias"),
+    Row("mlp_norm/scale",                     "D", "one_norm"),
+    Row("mlp_norm/bias",                      "D", "one_norm norm_bias"),
+    Row("pre_attention_norm/scale",           "D", "two_norms"),
+    Row("pre_attention_norm/bias",            "D", "two_norms norm_bias"),
+    Row("post_attention_norm/scale",          "D", "two_norms"),
+    Row("post_attention_norm/bias",           "D", "two_norms norm_bias"),
+    Row("pre_mlp_norm/scale",                 "D", "two_norms"),
+    Row("pre_mlp_norm/bias",                  "D", "two_norms norm_bias"),
+    Row("post_mlp_norm/scale",                "D", "two_norms"),
+    Row("post_mlp_norm/bias",                 "D", "two_norms norm_bias"),
+)
+
+MLP = (
+    Row("mlp/up/kernel",                      "D F"),
+    Row("mlp/up/bias",                        "F",   "mlp_bias"),
+    Row("mlp/gate/kernel",                    "D F", "gated"),
+    Row("mlp/gate/bias",                      "F",   "gated mlp_bias"),
+    Row("mlp/down/kernel",                    "F D"),
+    Row("mlp/down/bias",                      "D",   "mlp_bias"),
+)
+
+MOE = (
+    Row("moe/router/kernel",                  "D X"),
+    Row("moe/up/kernel",                      "X D F"),
+    Row("moe/gate/kernel",                    "X D F", "gated_experts"),
+    Row("moe/down/kernel",                    "X F D"),
+)
+# fmt: on
+
+
+def parameter_shapes(config: BackboneConfig | EfficientIDSConfig) -> Shapes:
+    """Path -> shape of every parameter of a model, in no particular order."""
+    if isinstance(config, BackboneConfig):
+        return _backbone(config)
+    shapes = {BACKBONE + path: shape for path, shape in _backbone(config.backbone).items()}
+    width, model = config.item_embedding_dim, config.backbone.model_dims
+    shapes["item_embedding/kernel"] = (width, config.num_items)
+    if config.trainable_cluster_embeddings and not config.full_softmax:
+        shapes["cluster_embedding/kernel"] = (width, config.num_clusters or 0)
+    shapes |= _adapter("item_input_adapter", config.input_adapter, width, model)
+    if config.output_adapter is not None:
+        shapes |= _adapter("item_output_adapter", config.output_adapter, model, width)
+    return shapes
+
+
+def shape_problems(config: BackboneConfig | EfficientIDSConfig, found: Shapes) -> list[str]:
+    """What differs between the parameters that a configuration has and those that are there."""
+    wanted = parameter_shapes(config)
+    problems = [f"{path}: missing, {list(wanted[path])} expected" for path in wanted.keys() - found]
+    problems += [
+        f"{path}: the configuration has no such parameter" for path in found.keys() - wanted
+    ]
+    problems += [
+        f"{path}: found {list(found[path])}, {list(wanted[path])} expected"
+        for path in wanted.keys() & found
+        if wanted[path] != found[path]
+    ]
+    return sorted(problems)
+
+
+def _backbone(config: BackboneConfig) -> Shapes:
+    shapes = dict(_rows(config, TOP, _sizes(config)))
+    experts = config.moe.layers if config.moe else ()
+    if not config.scan_layers:
+        for layer in range(config.num_layers):
+            shapes |= _layer(config, f"layers_{layer}/", layer in experts, ())
+        return shapes
+    count = config.layers_per_block
+    for block in range(count):
+        prefix = "layers/" if count == 1 else f"layers/block_{block}/"
+        leading = (config.num_layers // count,)
+        shapes |= _layer(config, prefix, block in experts, leading)
+    return shapes
+
+
+def _layer(config: BackboneConfig, prefix: str, moe: bool, leading: tuple[int, ...]) -> Shapes:
+    sizes = _sizes(config)
+    if moe and config.moe is not None:
+        sizes |= {"X": config.moe.num_experts, "F": config.moe.hidden_dims}
+    rows = (*ATTENTION, *NORMS, *(MOE if moe else MLP))
+    return {prefix + path: leading + shape for path, shape in _rows(config, rows, sizes)}
+
+
+def _rows(
+    config: BackboneConfig, rows: tuple[Row, ...], sizes: dict[str, int]
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Those rows of a table whose conditions hold, with their axes as numbers."""
+    for row in rows:
+        if all(CONDITIONS[word](config) for word in row.when.split()):
+            yield row.path, tuple(sizes[axis] for axis in row.axes.split())
+
+
+def _sizes(config: BackboneConfig) -> dict[str, int]:
+    return {
+        "3": 3,
+        "V": config.vocab_size,
+        "T": config.max_positions or 0,
+        "D": config.model_dims,
+        "N": config.num_heads,
+        "J": config.num_kv_heads,
+        "H": config.head_dim,
+        "F": config.hidden_dims,
+        "R": config.relative_bias.num_buckets if config.relative_bias else 0,
+    }
+
+
+def _adapter(name: str, config: AdapterConfig, first: int, last: int) -> Shapes:
+    """An MLP's kernels [in, out] and biases [out]."""
+    hidden = [config.hidden_dims or 0] * (config.num_layers - 1)
+    widths = [first, *hidden, last]
+    shapes: Shapes = {}
+    for layer, (before, after) in enumerate(pairwise(widths)):
+        shapes[f"{name}/layers_{layer}/kernel"] = (before, after)
+        shapes[f"{name}/layers_{layer}/bias"] = (after,)
+    return shapes
