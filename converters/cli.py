@@ -73,9 +73,11 @@ _content = _options(
     click.option("--step", type=click.IntRange(min=0), help="Step to take; the newest otherwise."),
     click.option("--family", type=click.Choice(FAMILIES), help="Table to use; detected otherwise."),
     click.option("--rules", metavar="FILE", help="A table of your own (TOML or YAML)."),
-    click.option("--scan-layers/--no-scan-layers", default=None, help="Layers stacked or one by one."),
+    click.option("--scan-layers/--no-scan-layers", default=None,
+                 help="Layers stacked or one by one."),
     click.option("--no-optimizer", is_flag=True, help="Leave the optimizer's state out."),
-    click.option("--raw-optimizer", is_flag=True, help="Keep the optimizer's state as PAXml has it."),
+    click.option("--raw-optimizer", is_flag=True,
+                 help="Keep the optimizer's state as PAXml has it."),
     click.option("--dtype", help="Cast parameters, e.g. bfloat16; the rest keeps its dtype."),
     click.option("--dequantize", is_flag=True, help="Multiply int8 weights by their scales."),
     click.option("--job-files", metavar="DIR", help="Where model_params.txt is."),
@@ -99,8 +101,10 @@ _work = _options(
     click.option("--dry-run", is_flag=True, help="Print the plan; read no array."),
     click.option("--json", "as_json", is_flag=True, help="With --dry-run: the plan as JSON."),
     click.option("--quiet", is_flag=True, help="Print errors only."),
-    click.option("--distributed", is_flag=True, help="Share the work with the launcher's processes."),
-    click.option("--coordinator", metavar="HOST:PORT", help="With --distributed: the first process."),
+    click.option("--distributed", is_flag=True,
+                 help="Share the work with the launcher's processes."),
+    click.option("--coordinator", metavar="HOST:PORT",
+                 help="With --distributed: the first process."),
     click.option("--processes", type=click.IntRange(min=1), help="With --distributed: how many."),
     click.option("--process", type=click.IntRange(min=0), help="With --distributed: which one."),
 )  # fmt: skip
@@ -114,8 +118,8 @@ _work = _options(
 def convert_paxml(ckpt: str, out: str, as_json: bool, **given: Any) -> None:
     """Convert the PAXml checkpoint CKPT to a Flax checkpoint at OUT.
 
-    CKPT is a job directory, its checkpoints/ folder, a step directory, its state/ item or a FLAX file;
-    OUT is a directory to be made. Both may be gs:// or s3:// URLs.
+    CKPT is a job directory, its checkpoints/ folder, a step directory, its state/ item or a FLAX
+    file; OUT is a directory to be made. Both may be gs:// or s3:// URLs.
     """
     if given["no_optimizer"] and given["raw_optimizer"]:
         raise click.UsageError("--no-optimizer and --raw-optimizer exclude each other")

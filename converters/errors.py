@@ -1,4 +1,4 @@
-"""The errors of a conversion. Each message names the file or leaf, what was found, what was expected and what to do."""
+"""The errors of a conversion: each names the file or leaf, what was found, and what to do."""
 
 
 class ConversionError(Exception):
@@ -11,6 +11,10 @@ class CheckpointError(ConversionError):
 
 class MappingError(ConversionError):
     """A rule table does not fit the checkpoint; the message lists every problem at once."""
+
+
+class UnsupportedModelError(MappingError):
+    """The weights convert, but the job's dump has settings that our models do not compute."""
 
 
 class OptimizerError(ConversionError):

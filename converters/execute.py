@@ -29,7 +29,7 @@ def tile_limit(memory: int, workers: int) -> int:
 
 
 def default_workers() -> int:
-    """One worker a core that this process may use, two at least so that reading overlaps writing."""
+    """One worker a core that this process may use; two at least, so that I/O overlaps."""
     return max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 2)
 
 
@@ -62,8 +62,8 @@ def execute(
         The manifest's record of each leaf, by target (on the primary).
 
     Raises:
-        ConversionError: see the subclasses; the unfinished output is removed if it can be of no use,
-            and kept for `resume` if the cause lies outside (a full disk, a lost connection).
+        ConversionError: see the subclasses; the unfinished output is removed if it can be of no
+            use, and kept for `resume` if the cause lies outside (a full disk, a lost connection).
     """
     processes = processes or OneProcess()
     fingerprint = plan.fingerprint(settings.limit)
@@ -154,8 +154,8 @@ def _explained(error: ConversionError, output: Output) -> ConversionError:
     full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, StorageError) and full:
         told = OutputError(
-            f"{output.url}: no space left on the disk ({error}). Make room and go on with --resume, "
-            f"or remove {output.store.url}."
+            f"{output.url}: no space left on the disk ({error}). Make room and go on with "
+            f"--resume, or remove {output.store.url}."
         )
         told.__cause__ = cause
         return told

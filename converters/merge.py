@@ -1,10 +1,10 @@
 """Parameters from several checkpoints, as PAXml's init-from-checkpoint rules put them together.
 
-A specification `CKPT:RULES` names a checkpoint and what is taken from it. RULES is a list of regular
-expressions over PAXml's names (`params/lm/softmax/logits_ffn_item/.*`), separated by commas, or a TOML
-or YAML file with
+A specification `CKPT:RULES` names a checkpoint and what is taken from it. RULES is a list of
+regular expressions over PAXml's names (`params/lm/softmax/logits_ffn_item/.*`), separated by
+commas, or a TOML or YAML file with
 
-    load = [["params/(.*)$", "params/{}"]]     # target pattern, source name with the groups filled in
+    load = [["params/(.*)$", "params/{}"]]     # target pattern, source name with its groups
     ignore = ["params/lm/softmax/item_.*"]     # targets that are not taken
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.arrays.lazy import Array, tiles
+from converters.arrays.lazy import Array
 from converters.rules import Mapped
 
 
@@ -94,7 +94,7 @@ class Plan:
     def fingerprint(self, limit: int) -> str:
         """Digest of everything that decides what is written; guards `--resume`."""
         rows = [
-            [*leaf.row().values(), list(tiles(leaf.array, limit)), _stored(leaf)]
+            [*leaf.row().values(), list(leaf.array.tiles(limit)), _stored(leaf)]
             for leaf in self.leaves
         ]
         text = json.dumps([self.source, self.step, self.config, rows], sort_keys=True)

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from converters.arrays.flat import FlatLeaf
 from converters.arrays.lazy import Array, Cast, Source
-from converters.arrays.leaf import LeafSpec
-from converters.arrays.zarr import dtype_named
-from converters.errors import CheckpointError, MappingError
+from converters.arrays.leaf import Leaf, LeafSpec
+from converters.arrays.zarr import ZarrLeaf, dtype_named
+from converters.errors import CheckpointError, MappingError, UnsupportedModelError
 from converters.families import Table, table_for
 from converters.merge import load_rules, merge, split_also
 from converters.paxml.checkpoint import Checkpoint, open_checkpoint
@@ -37,6 +38,7 @@ QUANTIZATION = (
     "kernel_scale",
     "kernel_zero_point",
 )  # endings of the leaves beside quantized weights
+CONFIGURED = ("transformer_lm", "efficientids")  # families with a configuration
 OPTIMIZER_MODES = ("convert", "raw", "none")
 
 
@@ -97,10 +99,11 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     tree = table.apply(params)
     dump = _dump(checkpoint, options.job_files, notes)
     overrides = _named_overrides(options.overrides)
-    model, provenance = _model(table.family, specs, dump, overrides)
-    if model is not None:
-        model = _as_laid_out(model, tree)
-        _check_parameters(model, tree)
+    model, provenance = None, {}
+    if table.family in CONFIGURED:
+        model, provenance = _model(table.family, specs, dump, overrides, options, tree, notes)
+    else:
+        _refuse_overrides(table.family, overrides)
 
     leaves = planned(tree.leaves, "params/")
     if options.dtype is not None:
@@ -124,7 +127,7 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     return Plan(
         source=checkpoint.url,
         step=checkpoint.step,
-        layout=checkpoint.layout.era,
+        layout=f"{checkpoint.layout.kind} {checkpoint.layout.version}, {checkpoint.layout.era}",
         family=table.family,
         leaves=tuple(leaves),
         ignored=tuple(ignored),
@@ -156,11 +159,19 @@ def _merged(
     for text in also:
         place, rules = split_also(text)
         other = open_checkpoint(place)
-        arrays = _below({path: Source(leaf) for path, leaf in other.leaves.items()}, PARAMS)
+        arrays = _below(
+            {path: _named(leaf, other.url) for path, leaf in other.leaves.items()}, PARAMS
+        )
         params, paths = merge(params, arrays, load_rules(rules), other.url)
         notes.append(f"{len(paths)} parameters from {other.url}")
         taken += paths
     return params, taken
+
+
+def _named(leaf: Leaf, url: str) -> Source:
+    """A leaf of another checkpoint, whose path says so in the manifest and in messages."""
+    assert isinstance(leaf, ZarrLeaf | FlatLeaf)
+    return Source(replace(leaf, spec=replace(leaf.spec, path=f"{url}:{leaf.spec.path}")))
 
 
 def _table(params: Mapping[str, Array], options: PlanOptions, notes: list[str]) -> Table:
@@ -199,17 +210,34 @@ def _model(
     specs: Mapping[str, LeafSpec],
     dump: Mapping[str, Any] | None,
     overrides: dict[str, Any],
+    options: PlanOptions,
+    tree: RuledTree,
+    notes: list[str],
 ) -> tuple[BackboneConfig | EfficientIDSConfig | None, dict[str, Any]]:
-    """The model's configuration, and where each value comes from."""
-    if family in ("generic", "custom"):
-        extra = [key for key in overrides if not key.startswith("optimizer.")]
-        if extra:
-            raise MappingError(
-                f"--set {', '.join(extra)}: family {family} has no configuration to set"
-            )
+    """The model's configuration, and where each value comes from; the tree is checked against it.
+
+    Weights of a model that has settings which ours do not compute are converted without one, unless
+    the family was asked for.
+    """
+    try:
+        found = infer_model(specs, family, dump, overrides)
+    except UnsupportedModelError as error:
+        if options.family is not None:
+            raise
+        notes.append(f"config.json has no model, only the weights are converted: {error}")
+        told = infer_model(specs, family, None, {})
+        _check_parameters(_as_laid_out(told.config, tree), tree)
         return None, {}
-    found = infer_model(specs, family, dump, overrides)
-    return found.config, found.provenance
+    config = _as_laid_out(found.config, tree)
+    _check_parameters(config, tree)
+    notes += found.notes
+    return config, found.provenance
+
+
+def _refuse_overrides(family: str, overrides: Mapping[str, Any]) -> None:
+    extra = [key for key in overrides if not key.startswith("optimizer.")]
+    if extra:
+        raise MappingError(f"--set {', '.join(extra)}: family {family} has no configuration to set")
 
 
 def _as_laid_out(

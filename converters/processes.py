@@ -66,8 +66,8 @@ class JaxProcesses:
             jax.distributed.initialize(coordinator, count, index)
         except (RuntimeError, ValueError) as error:
             raise ConversionError(
-                f"the processes cannot join: {error}. Give --coordinator HOST:PORT, --processes N and "
-                "--process I, or start under a launcher that JAX knows."
+                f"the processes cannot join: {error}. Give --coordinator HOST:PORT, --processes N "
+                "and --process I, or start under a launcher that JAX knows."
             ) from error
         return cls(jax.process_index(), jax.process_count())
 

@@ -1,9 +1,9 @@
 """Rule tables: which source leaf becomes which target leaf, by which operation.
 
-A rule is one line: target path, source path, operation. Paths have holes: `{i}` stands for a number,
-`{query|key|value}` for one of these words, and a last component `{rest*}` for any path. A hole on both
-sides must be filled alike. A hole on one side only belongs to an operation that goes from many to one
-(`stack`, `join`) or from one to many (`unstack`, `part`).
+A rule is one line: target path, source path, operation. Paths have holes: `{i}` stands for a
+number, `{query|key|value}` for one of these words, and a last component `{rest*}` for any path. A
+hole on both sides must be filled alike. A hole on one side only belongs to an operation that goes
+from many to one (`stack`, `join`) or from one to many (`unstack`, `part`).
 
 Operations, joined by `;`, are applied to the source from left to right:
 
@@ -102,7 +102,7 @@ class RuledTree:
 
 
 def check_rules(rules: Iterable[Rule | Ignore]) -> None:
-    """Raise `MappingError` that lists every fault of a table that can be seen without a checkpoint."""
+    """Raise `MappingError` with every fault of a table that shows without a checkpoint."""
     problems: list[str] = []
     for rule in rules:
         try:

@@ -4,8 +4,8 @@ import hashlib
 
 import numpy as np
 
-from converters.arrays.leaf import Region, extent
 from converters.arrays.lazy import BLOCK
+from converters.arrays.leaf import Region, extent
 from converters.errors import VerificationError
 
 MODES = ("full", "sample", "none")
@@ -28,8 +28,8 @@ def is_checked(target: str, mode: str) -> bool:
 class Digest:
     """sha256 and count of non-finite values of a leaf whose tiles come one by one.
 
-    The digest is that of the values' bytes in C order, `sha256(array.tobytes())`, and exists only if
-    the tiles arrive in that order, each a contiguous part.
+    The digest is that of the values' bytes in C order, `sha256(array.tobytes())`, and exists only
+    if the tiles arrive in that order, each a contiguous part.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -56,7 +56,7 @@ class Digest:
 
 
 def contiguous_start(shape: tuple[int, ...], region: Region) -> int | None:
-    """Index of the first value of a region that is one run of the C-order array; None if it is not."""
+    """Index of the first value of a region that is one run of the C-order array, else None."""
     start, stride, partial = 0, 1, False
     for size, part in zip(reversed(shape), reversed(region), strict=True):
         length = part.stop - part.start

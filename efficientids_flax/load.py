@@ -94,8 +94,8 @@ def load_converted(
         optimizer: whether the training state is loaded too.
 
     Returns:
-        (params, optimizer state, configuration). Optimizer states are the optax types, which a plain
-        restore turns into dicts.
+        (params, optimizer state, configuration). Optimizer states are the optax types, which a
+        plain restore turns into dicts.
 
     Raises:
         FileNotFoundError, ValueError: see `load_config`.

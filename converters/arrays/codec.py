@@ -50,7 +50,9 @@ class Codec:
             if self.name is None:
                 values = data
             elif self.name == "zstd":
-                check_zstd(data)
+                declared = check_zstd(data)
+                if declared not in (None, nbytes):  # before memory is taken for it
+                    raise CodecError(f"chunk holds {declared} bytes, {nbytes} expected")
                 # zstandard takes a limit of 0 for no limit.
                 values = _zstd_decompressor().decompress(data, max_output_size=max(nbytes, 1))
             else:
@@ -77,18 +79,22 @@ class Codec:
     def stream(self, store: Store, key: str) -> Iterator[bytes]:
         """Decoded bytes of a stored chunk, `READ_BLOCK` at a time, read and decoded on the way.
 
-        The caller counts them: data that stops early gives fewer than one chunk's.
+        The caller counts them: a chunk that is stored as it is may be too short or too long.
 
         Raises:
-            CodecError: the data is damaged.
+            CodecError: the data is damaged, stops early or goes on after its end.
         """
         source = _Source(store, key)
         try:
             if self.name is None:
                 yield from iter(lambda: source.read(READ_BLOCK), b"")
             elif self.name == "zstd":
+                source.frame = ZstdFrame()
                 reader = _zstd_decompressor().stream_reader(source, read_size=READ_BLOCK)  # type: ignore[arg-type]
                 yield from iter(lambda: reader.read(READ_BLOCK), b"")
+                while source.read(READ_BLOCK):  # the frame's end, or what goes on after it
+                    pass
+                source.frame.finish()
             else:
                 decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
                 block = source.read(READ_BLOCK)
@@ -96,23 +102,37 @@ class Codec:
                     if piece := decoder.decompress(block, READ_BLOCK):
                         yield piece
                     block = decoder.unconsumed_tail or source.read(READ_BLOCK)
+                if not decoder.eof:
+                    raise CodecError(f"{self.name} data stops early, after {source.position} bytes")
+                if spare := len(decoder.unused_data or block):
+                    raise CodecError(f"{spare} bytes or more to spare after the {self.name} data")
         except (zstandard.ZstdError, zlib.error) as error:
             raise CodecError(f"{self.name} data does not decode: {error}") from error
 
 
 class _Source:
-    """A stored file as an object with `read`, for decoders that pull."""
+    """A stored file as an object with `read`, for decoders that pull.
+
+    Attributes:
+        position: bytes that were read.
+        frame: follows what is read, if it is set.
+    """
 
     def __init__(self, store: Store, key: str) -> None:
-        self._store, self._key, self._position = store, key, 0
+        self._store, self._key = store, key
         self._size = store.size(key)
+        self.position = 0
+        self.frame: ZstdFrame | None = None
 
     def read(self, count: int) -> bytes:
-        start = self._position
-        self._position = min(start + count, self._size)
-        if start == self._position:
+        start = self.position
+        self.position = min(start + count, self._size)
+        if start == self.position:
             return b""
-        return self._store.read(self._key, start, self._position)
+        data = self._store.read(self._key, start, self.position)
+        if self.frame is not None:
+            self.frame.feed(data)
+        return data
 
 
 class ZstdFrame:

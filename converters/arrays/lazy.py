@@ -1,15 +1,14 @@
 """Arrays that are not computed yet: a target leaf as an expression over source leaves.
 
-Each node knows its shape, dtype and a grid of tiles along which it is cheap to compute, all from the
-sources' descriptions; values flow only when a region is asked for. So a whole conversion is checked
-before a byte is read, and any leaf is computed in pieces of bounded size.
+Each node knows its shape, dtype and a grid of tiles along which it is cheap to compute, all from
+the sources' descriptions; values flow only when a region is asked for. So a whole conversion is
+checked before a byte is read, and any leaf is computed in pieces of bounded size.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from converters.errors import CheckpointError
 
 Readers = Callable[[Leaf], Reader]  # gives the cursor of one worker over a leaf
 BLOCK = 1 << 18  # values that an elementwise operation handles at a time, to stay in the cache
+_WORTH = 8  # a tile may be this many times smaller so as to lie in one source
 
 
 class Array(ABC):
@@ -43,6 +43,10 @@ class Array(ABC):
     def origin(self, region: Region) -> tuple[Leaf, Region]:
         """Where the first source's part of `region` lies; orders the work over one source."""
 
+    @abstractmethod
+    def tiles(self, limit: int) -> tuple[int, ...]:
+        """Tile shape for computing the array in pieces of at most about `limit` bytes."""
+
     @property
     def nbytes(self) -> int:
         """Size of the values in bytes."""
@@ -50,7 +54,7 @@ class Array(ABC):
 
     def leaves(self) -> list[Leaf]:
         """The source leaves, each once, in order."""
-        found = {leaf.spec.path: leaf for node in self.inputs for leaf in node.leaves()}
+        found = {id(leaf): leaf for node in self.inputs for leaf in node.leaves()}
         return list(found.values())
 
 
@@ -83,6 +87,9 @@ class Source(Array):
     def origin(self, region: Region) -> tuple[Leaf, Region]:
         return self.leaf, region
 
+    def tiles(self, limit: int) -> tuple[int, ...]:
+        return _cut(self.chunks, self.dtype, limit)
+
     def leaves(self) -> list[Leaf]:
         return [self.leaf]
 
@@ -91,16 +98,27 @@ class _Node(Array):
     """Common part of the operations: results are fixed when the node is made."""
 
     def __init__(
-        self,
-        inputs: tuple[Array, ...],
-        shape: tuple[int, ...],
-        chunks: tuple[int, ...],
-        dtype: np.dtype | None = None,
+        self, inputs: tuple[Array, ...], shape: tuple[int, ...], dtype: np.dtype | None = None
     ) -> None:
         self.inputs = inputs
         self.shape = shape
-        self.chunks = tuple(max(min(c, s), 1) for c, s in zip(chunks, shape, strict=True))
         self.dtype = inputs[0].dtype if dtype is None else dtype
+        self.chunks = self._fit(inputs[0].chunks)
+
+    def _grid(self, inner: tuple[int, ...]) -> tuple[int, ...]:
+        """Tile shape of the result that tiles of shape `inner` of the first input give."""
+        return inner
+
+    def _fit(self, inner: tuple[int, ...]) -> tuple[int, ...]:
+        pairs = zip(self._grid(inner), self.shape, strict=True)
+        return tuple(max(min(tile, size), 1) for tile, size in pairs)
+
+    def origin(self, region: Region) -> tuple[Leaf, Region]:
+        return self.inputs[0].origin(region)
+
+    def tiles(self, limit: int) -> tuple[int, ...]:
+        # Cut as the source is stored, so that a chunk too large to hold is read in one pass.
+        return _cut(self._fit(self.inputs[0].tiles(limit)), self.dtype, limit)
 
 
 class Transposed(_Node):
@@ -110,8 +128,10 @@ class Transposed(_Node):
         if sorted(axes) != list(range(len(array.shape))):
             raise ValueError(f"transpose {axes} does not fit shape {list(array.shape)}")
         self._axes = axes
-        shape = tuple(array.shape[axis] for axis in axes)
-        super().__init__((array,), shape, tuple(array.chunks[axis] for axis in axes))
+        super().__init__((array,), self._grid(array.shape))
+
+    def _grid(self, inner: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(inner[axis] for axis in self._axes)
 
     def _back(self, region: Region) -> Region:
         parts = dict(zip(self._axes, region, strict=True))
@@ -131,14 +151,19 @@ class Merged(_Node):
     def __init__(self, array: Array, axis: int) -> None:
         if not 0 <= axis < len(array.shape) - 1:
             raise ValueError(f"merge {axis} does not fit shape {list(array.shape)}")
-        outer, inner = array.shape[axis : axis + 2]
-        rows, columns = array.chunks[axis : axis + 2]
-        chunk = rows * inner if columns == inner else columns if rows == 1 else outer * inner
-        if inner % max(columns, 1):
-            chunk = outer * inner  # tiles would straddle rows unevenly
-        self._axis, self._inner = axis, max(inner, 1)
-        shape = (*array.shape[:axis], outer * inner, *array.shape[axis + 2 :])
-        super().__init__((array,), shape, (*array.chunks[:axis], chunk, *array.chunks[axis + 2 :]))
+        outer, size = array.shape[axis : axis + 2]
+        self._axis, self._outer, self._inner = axis, outer, max(size, 1)
+        shape = (*array.shape[:axis], outer * size, *array.shape[axis + 2 :])
+        super().__init__((array,), shape)
+
+    def _grid(self, inner: tuple[int, ...]) -> tuple[int, ...]:
+        rows, columns = inner[self._axis : self._axis + 2]
+        tile = self._outer * self._inner  # where tiles would straddle rows unevenly
+        if columns >= self._inner:
+            tile = rows * self._inner
+        elif rows == 1 and self._inner % columns == 0:
+            tile = columns
+        return (*inner[: self._axis], tile, *inner[self._axis + 2 :])
 
     def _cover(self, region: Region) -> Region:
         """The smallest region before the merge that holds `region`."""
@@ -170,14 +195,15 @@ class Split(_Node):
     def __init__(self, array: Array, axis: int, sizes: tuple[int, int]) -> None:
         if not 0 <= axis < len(array.shape) or math.prod(sizes) != array.shape[axis]:
             raise ValueError(f"split {axis} into {sizes} does not fit shape {list(array.shape)}")
-        inner = max(sizes[1], 1)
-        chunk = array.chunks[axis]
-        grid = (chunk // inner, inner) if chunk % inner == 0 else (1, inner)
-        if chunk < inner and inner % chunk == 0:
-            grid = (1, chunk)
-        self._axis, self._inner = axis, inner
-        shape = (*array.shape[:axis], *sizes, *array.shape[axis + 1 :])
-        super().__init__((array,), shape, (*array.chunks[:axis], *grid, *array.chunks[axis + 1 :]))
+        self._axis, self._inner = axis, max(sizes[1], 1)
+        super().__init__((array,), (*array.shape[:axis], *sizes, *array.shape[axis + 1 :]))
+
+    def _grid(self, inner: tuple[int, ...]) -> tuple[int, ...]:
+        chunk, columns = inner[self._axis], self._inner
+        tile = (chunk // columns, columns) if chunk % columns == 0 else (1, columns)
+        if chunk < columns and columns % chunk == 0:
+            tile = (1, chunk)
+        return (*inner[: self._axis], *tile, *inner[self._axis + 1 :])
 
     def _cover(self, region: Region) -> Region:
         """The smallest region before the split that holds `region`."""
@@ -208,16 +234,16 @@ class Part(_Node):
     def __init__(self, array: Array, axis: int, start: int, stop: int, drop: bool = False) -> None:
         if not 0 <= axis < len(array.shape) or not 0 <= start < stop <= array.shape[axis]:
             raise ValueError(f"[{start}:{stop}] on axis {axis} is outside {list(array.shape)}")
-        self._axis, self._start, self._drop = axis, start, drop
+        self._axis, self._start, self._stop, self._drop = axis, start, stop, drop
         middle = () if drop else (stop - start,)
+        super().__init__((array,), (*array.shape[:axis], *middle, *array.shape[axis + 1 :]))
+
+    def _grid(self, inner: tuple[int, ...]) -> tuple[int, ...]:
         # Tiles keep to the grid below where the cut falls on it.
-        chunk = array.chunks[axis]
-        tile = () if drop else (chunk if start % chunk == 0 else stop - start,)
-        super().__init__(
-            (array,),
-            (*array.shape[:axis], *middle, *array.shape[axis + 1 :]),
-            (*array.chunks[:axis], *tile, *array.chunks[axis + 1 :]),
-        )
+        chunk = inner[self._axis]
+        chunk = chunk if self._start % chunk == 0 else self._stop - self._start
+        tile = () if self._drop else (chunk,)
+        return (*inner[: self._axis], *tile, *inner[self._axis + 1 :])
 
     def _back(self, region: Region) -> Region:
         if self._drop:
@@ -235,7 +261,7 @@ class Part(_Node):
 
 
 class Joined(_Node):
-    """Several arrays one after another along an axis; with `new_axis`, along a new one (a stack)."""
+    """Arrays one after another along an axis; with `new_axis`, along a new one (a stack)."""
 
     def __init__(self, arrays: tuple[Array, ...], axis: int, new_axis: bool = False) -> None:
         first = arrays[0]
@@ -252,14 +278,15 @@ class Joined(_Node):
                 raise ValueError(f"cannot be put together: {', '.join(found)}")
         sizes = [1 if new_axis else array.shape[axis] for array in arrays]
         self._starts = [sum(sizes[:index]) for index in range(len(sizes) + 1)]
-        chunk = 1 if new_axis else first.chunks[axis]
-        if not new_axis and any(size % chunk for size in sizes[:-1]):
-            chunk = math.gcd(*sizes)
-        super().__init__(
-            arrays,
-            (*first.shape[:axis], self._starts[-1], *first.shape[after:]),
-            (*first.chunks[:axis], chunk, *first.chunks[after:]),
-        )
+        super().__init__(arrays, (*first.shape[:axis], self._starts[-1], *first.shape[after:]))
+
+    def _grid(self, inner: tuple[int, ...]) -> tuple[int, ...]:
+        if self._new:
+            return (*inner[: self._axis], 1, *inner[self._axis :])
+        chunk = inner[self._axis]
+        even = math.gcd(chunk, *self._starts)  # none straddles two arrays ...
+        chunk = even if _WORTH * even >= chunk else chunk  # ... unless that makes crumbs
+        return (*inner[: self._axis], chunk, *inner[self._axis + 1 :])
 
     def _parts(self, region: Region) -> list[tuple[Array, Region]]:
         """Which inputs `region` touches, and where."""
@@ -289,20 +316,21 @@ class Joined(_Node):
 
 
 class Cast(_Node):
-    """Another dtype, rounded to nearest even."""
+    """Another dtype, as NumPy casts: to nearest even, infinite where it is too large.
+
+    float64 becomes bfloat16 by way of float32.
+    """
 
     def __init__(self, array: Array, dtype: np.dtype) -> None:
-        super().__init__((array,), array.shape, array.chunks, dtype)
+        super().__init__((array,), array.shape, dtype)
 
     def read(self, region: Region, readers: Readers) -> np.ndarray:
-        return self.inputs[0].read(region, readers).astype(self.dtype, copy=False)
-
-    def origin(self, region: Region) -> tuple[Leaf, Region]:
-        return self.inputs[0].origin(region)
+        with np.errstate(over="ignore", invalid="ignore"):  # the digest counts what is not finite
+            return self.inputs[0].read(region, readers).astype(self.dtype, copy=False)
 
 
 class Scaled(_Node):
-    """Product with factors; computed in float64 and rounded once.
+    """Product with factors; computed in float64, then cast as `Cast` does.
 
     `axes` gives the axes of the result along which the factors run ((): one number).
     """
@@ -312,37 +340,22 @@ class Scaled(_Node):
     ) -> None:
         if factors.shape != tuple(array.shape[axis] for axis in axes):
             raise ValueError(f"factors {list(factors.shape)} do not fit shape {list(array.shape)}")
+        if list(axes) != sorted(set(axes)):
+            raise ValueError(f"axes {axes} are not in ascending order")
         self._axes = axes
-        super().__init__((array, factors), array.shape, array.chunks, dtype or array.dtype)
-
-    @cached_property
-    def _spread(self) -> tuple[int, ...]:
-        """Shape by which the factors broadcast against the result, -1 for the axes they run on."""
-        return tuple(-1 if axis in self._axes else 1 for axis in range(len(self.shape)))
+        super().__init__((array, factors), array.shape, dtype or array.dtype)
 
     def read(self, region: Region, readers: Readers) -> np.ndarray:
         values = self.inputs[0].read(region, readers)
         part = tuple(region[axis] for axis in self._axes)
-        factors = np.asarray(self.inputs[1].read(part, readers), np.float64)
-        sizes = extent(region)
-        factors = factors.reshape(
-            tuple(
-                size if spread == -1 else 1
-                for size, spread in zip(sizes, self._spread, strict=True)
-            )
-        )
-        if factors.size == 1:
-            return _scale(values, factors.reshape(()).item(), self.dtype)
+        factors = self.inputs[1].read(part, readers).astype(np.float64)
+        sizes = enumerate(extent(region))
+        factors = factors.reshape([size if axis in self._axes else 1 for axis, size in sizes])
         out = np.empty(values.shape, self.dtype)
-        rows = max(BLOCK // max(math.prod(values.shape[1:]), 1), 1)
-        for start in range(0, values.shape[0], rows):
-            part_values = values[start : start + rows].astype(np.float64)
-            along = factors[start : start + rows] if factors.shape[0] > 1 else factors
-            out[start : start + rows] = (part_values * along).astype(self.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # the digest counts what is not finite
+            # NumPy casts a few thousand values at a time: no array of float64 is made.
+            np.multiply(values, factors, out=out, dtype=np.float64, casting="unsafe")
         return out
-
-    def origin(self, region: Region) -> tuple[Leaf, Region]:
-        return self.inputs[0].origin(region)
 
 
 class Debias(_Node):
@@ -350,21 +363,22 @@ class Debias(_Node):
 
     def __init__(self, count: Array, beta: float) -> None:
         self._beta = beta
-        super().__init__((count,), count.shape, count.chunks, np.dtype(np.float64))
+        super().__init__((count,), count.shape, np.dtype(np.float64))
 
     def read(self, region: Region, readers: Readers) -> np.ndarray:
         count = self.inputs[0].read(region, readers).astype(np.float64)
         return 1.0 - self._beta**count
 
-    def origin(self, region: Region) -> tuple[Leaf, Region]:
-        return self.inputs[0].origin(region)
-
 
 class Agreed(_Node):
-    """One number that several counters hold alike (each group of an optimizer counts its own steps)."""
+    """One number that several counters hold alike; each group of an optimizer counts its own."""
 
     def __init__(self, counters: tuple[Array, ...]) -> None:
-        super().__init__(counters, (), (), counters[0].dtype)
+        super().__init__(counters, (), counters[0].dtype)
+
+    def _grid(self, inner: tuple[int, ...]) -> tuple[int, ...]:
+        del inner
+        return ()
 
     def read(self, region: Region, readers: Readers) -> np.ndarray:
         del region
@@ -386,33 +400,19 @@ class Agreed(_Node):
         return first.origin(whole(first.shape))
 
 
-def _scale(values: np.ndarray, factor: float, dtype: np.dtype) -> np.ndarray:
-    """`values * factor`, in float64 block by block, so that no temporary of full size is made."""
-    flat = values.reshape(-1)
-    out = np.empty(flat.shape, dtype)
-    for start in range(0, flat.size, BLOCK):
-        block = flat[start : start + BLOCK].astype(np.float64)
-        block *= factor
-        out[start : start + BLOCK] = block
-    return out.reshape(values.shape)
-
-
-def tiles(array: Array, limit: int) -> tuple[int, ...]:
-    """Tile shape for computing `array` in pieces of at most about `limit` bytes.
-
-    Tiles divide its own grid evenly along the leading axes, so that none straddles two chunks.
-    """
-    shape = list(array.chunks)
+def _cut(tile: tuple[int, ...], dtype: np.dtype, limit: int) -> tuple[int, ...]:
+    """`tile`, divided evenly along its leading axes until it holds at most about `limit` bytes."""
+    shape = list(tile)
     for axis in range(len(shape)):
-        size = math.prod(shape) * array.dtype.itemsize
+        size = math.prod(shape) * dtype.itemsize
         if size <= limit:
             break
         wanted = max(limit // max(size // max(shape[axis], 1), 1), 1)
-        shape[axis] = _even_part(shape[axis], wanted)
+        shape[axis] = even_part(shape[axis], wanted)
     return tuple(shape)
 
 
-def _even_part(size: int, wanted: int) -> int:
+def even_part(size: int, wanted: int) -> int:
     """The largest divisor of `size` at most `wanted`, unless it is far smaller."""
     for part in range(wanted, max(wanted // 2, 1) - 1, -1):
         if size % part == 0:

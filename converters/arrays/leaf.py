@@ -1,4 +1,4 @@
-"""What a leaf of a checkpoint is before and while it is read: its description, and a cursor over its values."""
+"""What a leaf of a checkpoint is, and a cursor over its values."""
 
 import math
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ class LeafSpec:
         shape: shape without the padding to PAXml's mesh.
         dtype: dtype of the stored values (`ml_dtypes` for bfloat16, int4 and float8).
         stored_shape: shape on disk; at least `shape` along every axis.
-        location: file or directory that holds it, relative to the step, for messages and the manifest.
+        location: file or directory that holds it, relative to the step, for messages and the
+            manifest.
         declared_dtype: the dtype that PAXml's metadata gives, where it gives one.
     """
 

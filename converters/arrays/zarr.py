@@ -27,8 +27,8 @@ class ZarrLeaf:
         store: the directory of the array.
         codec: compressor of its chunks; None where TensorStore reads it (zarr v3, other codecs).
         separator: between the indices in the name of a chunk.
-        fills: whether a chunk may be absent, that is, `fill_value` is a number. What PAXml writes has
-            none (null), so that an absent chunk is damage.
+        fills: whether a chunk may be absent, that is, `fill_value` is a number. What PAXml writes
+            has none (null), so that an absent chunk is damage.
         little_endian: whether the bytes of the chunks are values as this machine has them.
         fill: value of an absent chunk where `fills`.
     """
@@ -89,7 +89,7 @@ class ZarrLeaf:
             fields = parse(found)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f"{path}: the metadata of {place.url} is not that of a zarr v{version} array: {error}"
+                f"{path}: the metadata of {place.url} is not that of zarr v{version}: {error}"
             ) from error
         stored_shape = fields.pop("shape")
         dtype = fields.pop("dtype")
@@ -97,7 +97,8 @@ class ZarrLeaf:
             len(shape) != len(stored_shape) or any(map(operator.gt, shape, stored_shape))
         ):
             raise CheckpointError(
-                f"{path}: {place.url} holds shape {list(stored_shape)}, the metadata says {list(shape)}"
+                f"{path}: {place.url} holds shape {list(stored_shape)}, "
+                f"the metadata says {list(shape)}"
             )
         spec = LeafSpec(
             path,
@@ -116,9 +117,7 @@ class ZarrLeaf:
         """Raise `CheckpointError` unless there is a file for each chunk in `keys`."""
         if self.fills:
             return
-        wanted = math.prod(self.grid)
-        if len(keys) > wanted and wanted == 1:
-            keys = set(keys)
+        wanted, keys = math.prod(self.grid), set(keys)
         missing = [name for name in self.chunk_names() if name not in keys]
         if missing:
             some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
@@ -168,7 +167,8 @@ class ZarrLeaf:
         """The bytes of a zstd chunk file, block by block, as they are; `update` sees each.
 
         Raises:
-            CheckpointError: the file is missing, not one whole zstd frame, or one of another length.
+            CheckpointError: the file is missing, not one whole zstd frame, or one of another
+                length.
         """
         frame = ZstdFrame()
         size = self.store.size(name)
@@ -261,44 +261,52 @@ class ZarrReader:
         return chunk if self._stored == leaf.spec.dtype else chunk.astype(leaf.spec.dtype)
 
     def _streamed(self, index: tuple[int, ...], local: Region) -> np.ndarray:
+        leaf = self._leaf
+        if leaf.fills and not leaf.store.exists(leaf.chunk_name(index)):
+            return np.full(extent(local), leaf.fill, leaf.spec.dtype)
         if self._stream is None or self._index != index or self._stream.passed(local):
-            self._stream = _ChunkStream(self._leaf, index)
+            self._stream = _ChunkStream(leaf, index)
             self._index = index
         return self._stream.read(local)
 
 
 class _ChunkStream:
-    """One pass through a chunk that is too large to hold, row by row of its first long axis."""
+    """One pass through a chunk that is too large to hold, row by row of its first long axis.
+
+    The last rows are kept: what lies side by side in them may be asked for one after another.
+    """
 
     def __init__(self, leaf: ZarrLeaf, index: tuple[int, ...]) -> None:
         assert leaf.codec is not None
         self._leaf, self._index = leaf, index
         self._dtype = leaf.stored_dtype or leaf.spec.dtype
-        strides = _strides(leaf.chunks, self._dtype.itemsize)
-        self._strides = strides
-        try:
-            self._pieces = leaf.codec.stream(leaf.store, leaf.chunk_name(index))
-        except MissingKeyError:
-            raise leaf.damage(index, "the file is missing") from None
+        self._strides = _strides(leaf.chunks, self._dtype.itemsize)
+        self._pieces = leaf.codec.stream(leaf.store, leaf.chunk_name(index))
         self._position = 0  # bytes taken from the stream
-        self._held: list[bytes] = []  # bytes after that which are decoded already
-        self._held_size = 0
+        self._rows = b""  # the last of them
+        self._held: list[memoryview] = []  # bytes after that which are decoded already
 
     def passed(self, local: Region) -> bool:
         """Whether the stream is already behind the start of `local`."""
-        return self._span(local)[0] < self._position
+        return self._span(local)[0] < self._position - len(self._rows)
 
     def read(self, local: Region) -> np.ndarray:
-        """Values of `local`, which starts at or after where the last one ended."""
+        """Values of `local`, which starts at or after where the last one started."""
         start, stop = self._span(local)
-        self._take(start - self._position, keep=False)
-        data = self._take(stop - start, keep=True)
+        first = self._position - len(self._rows)
+        if stop > self._position:
+            kept = self._rows[start - first :]
+            self._rows = b""  # free the old ones before the new ones are made
+            self._take(start - self._position, keep=False)
+            self._rows = kept + self._take(stop - self._position, keep=True)
+            first = start
         if stop == math.prod(self._leaf.chunks) * self._dtype.itemsize:
             self._finish()
         # The span covers whole rows of the axis along which it starts; cut the rest from it.
         axis = self._axis(local)
         rows = local[axis].stop - local[axis].start
-        values = np.frombuffer(data, self._dtype)
+        count = (stop - start) // self._dtype.itemsize
+        values = np.frombuffer(self._rows, self._dtype, count, start - first)
         values = values.reshape((1,) * axis + (rows, *self._leaf.chunks[axis + 1 :]))
         rest = (slice(None),) * (axis + 1) + local[axis + 1 :]
         return values[rest].astype(self._leaf.spec.dtype, copy=False)
@@ -322,24 +330,26 @@ class _ChunkStream:
 
     def _take(self, count: int, keep: bool) -> bytes:
         """The next `count` bytes (joined if they are kept)."""
-        taken: list[bytes] = []
+        taken: list[memoryview] = []
         left = count
-        while left:
+        while left > 0:
             if not self._held:
-                self._held.append(self._next())
+                self._held.append(memoryview(self._next()))
             piece = self._held.pop()
             if len(piece) > left:
                 self._held.append(piece[left:])
                 piece = piece[:left]
             left -= len(piece)
+            self._position += len(piece)
             if keep:
                 taken.append(piece)
-        self._position += count
         return b"".join(taken)
 
     def _next(self) -> bytes:
         try:
             piece = next(self._pieces, b"")
+        except MissingKeyError:
+            raise self._leaf.damage(self._index, "the file is missing") from None
         except CodecError as error:
             raise self._leaf.damage(self._index, error) from error
         if not piece:
@@ -393,10 +403,10 @@ def dtype_named(name: str) -> np.dtype:
         ValueError: no such dtype, or one that holds no numbers.
     """
     try:
-        dtype = np.dtype(name)
-    except TypeError as error:
+        dtype = np.dtype(name if isinstance(name, str) else "")  # None would be float64
+    except (TypeError, SyntaxError) as error:
         raise ValueError(f"unknown dtype {name!r}") from error
-    if dtype.kind not in "biufcV" or (dtype.kind == "V" and dtype.names) or dtype.hasobject:
+    if dtype.kind not in "biufcV" or dtype.type is np.void:
         raise ValueError(f"dtype {name!r} does not hold numbers")
     return dtype
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converters.arrays.leaf import LeafSpec
-from converters.errors import MappingError
+from converters.errors import MappingError, UnsupportedModelError
 from converters.paxml.dump import open_dump, read_experiment
 from converters.paxml.facts import Fact, Facts
 from converters.paxml.infer_dump import read_backbone
@@ -89,7 +89,8 @@ def infer_model(
 
     Raises:
         MappingError: listing every missing or contradicting leaf, setting of Praxis that the
-            decoder does not compute, unknown key and invalid value.
+            decoder does not compute, unknown key and invalid value. `UnsupportedModelError` if
+            only such settings stand in the way.
     """
     config: type[BackboneConfig] | type[EfficientIDSConfig]
     if family == "transformer_lm":
@@ -103,14 +104,18 @@ def infer_model(
     said = _dump_facts(dump or {}, prefix)
     flags = read_flags(config, overrides or {}, tree.problems)
     defaults = _family_defaults(family, prefix, tree, said)
-    problems = [*tree.problems, *said.problems, *_contradictions(tree, said.known, flags)]
-    problems += [
+    problems = [*tree.problems, *_contradictions(tree, said.known, flags)]
+    unsupported = [*said.problems]
+    unsupported += [
         f"{key}: {sentence}; give it with --set {key}=…"
         for key, sentence in said.unread.items()
         if key not in flags and not (key in tree.known and tree.known[key].sure)
     ]
     if problems:
-        raise MappingError(_listed("the configuration cannot be inferred", problems))
+        every = [*problems, *unsupported]
+        raise MappingError(_listed("the configuration cannot be inferred", every))
+    if unsupported:
+        raise UnsupportedModelError(_listed("the model is not one of ours", unsupported))
 
     chosen: dict[str, tuple[Any, str]] = {}
     _apply(chosen, defaults, "default")

@@ -3,8 +3,8 @@
 A canonical path joins its components with '/', list indices are decimal components:
 `opt_states/0/p#3#i-1/2/m/params/lm/final_ln/scale`. Three ways of writing it down exist:
 
-* Pax names (zarr directories of paxml 0.1, 0.2 and since 0.4): keys joined by '.', an index appended
-  to the key before it by '_': `opt_states_0.p#3#i-1_2.m.params.lm.final_ln.scale`
+* Pax names (zarr directories of paxml 0.1, 0.2 and since 0.4): keys joined by '.', an index
+  appended to the key before it by '_': `opt_states_0.p#3#i-1_2.m.params.lm.final_ln.scale`
   (`paxml.checkpoints._extract_nested_prefix_names`).
 * Dotted names (Orbax: zarr directories of paxml 0.3, keys of OCDBT databases): all joined by '.'.
 * Positions instead of names (OCDBT of paxml 1.1.0), see `converters.paxml.sources.positional`.

@@ -15,8 +15,8 @@ from converters.rules import Mapped, Rule
 
 RAW = "state/opt_states_raw/"
 
-# Fields of a transform's state -> (name of the optax state, its fields). `count` alone is the state of
-# transforms that do nothing but count: Praxis' weight decay and l1/l2 regularizers.
+# Fields of a transform's state -> (name of the optax state, its fields). `count` alone is the state
+# of transforms that do nothing but count: Praxis' weight decay and l1/l2 regularizers.
 KINDS: dict[frozenset[str], tuple[str, dict[str, str]]] = {
     frozenset({"count", "m", "v"}): ("adam", {"m": "mu", "v": "nu"}),
     frozenset({"count", "m", "m_scale", "vr", "vc", "v"}): (
@@ -200,9 +200,9 @@ def _slot_values(
         return values
     if beta_name not in betas:
         raise OptimizerError(
-            f"Praxis stores Adam's {source} divided by 1 - {beta_name}^count, and {beta_name} is not "
-            f"known: no model_params.txt lies beside the checkpoint. Give --set {beta_name}=... "
-            "(Praxis' default is "
+            f"Praxis stores Adam's {source} divided by 1 - {beta_name}^count, and {beta_name} is "
+            f"not known: no model_params.txt lies beside the checkpoint. Give --set "
+            f"{beta_name}=... (Praxis' default is "
             + ("0.9" if beta_name == "beta1" else "0.999")
             + ") or --job-files DIR, or leave the optimizer out with --no-optimizer."
         )

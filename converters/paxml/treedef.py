@@ -54,6 +54,7 @@ _BALANCE = re.compile(rf"{_TEXT}|[\[\](){{}}]", re.DOTALL)
 _SPACE = re.compile(r"\s*")
 _TEXTS = re.compile(_TEXT, re.DOTALL)
 _TEXT_LIST = re.compile(rf"\s*[\[(]\s*(?:(?:{_TEXT})\s*,?\s*)*[\])]\s*", re.DOTALL)
+_ESCAPED = re.compile(r"\\(x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0"}
 
 
@@ -228,4 +229,9 @@ def _unquote(text: str) -> str:
     """Value of a Python string literal, or a bare word as it is."""
     if text[0] not in "'\"":
         return text
-    return re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), text[1:-1])
+    return _ESCAPED.sub(_unescape, text[1:-1])
+
+
+def _unescape(found: re.Match[str]) -> str:
+    code = found[1]
+    return chr(int(code[1:], 16)) if len(code) > 1 else _ESCAPES.get(code, code)

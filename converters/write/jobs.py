@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from converters.arrays.lazy import Array, Source, tile_regions, tiles
-from converters.arrays.leaf import Leaf, Reader, Region, whole
+from converters.arrays.lazy import Array, Source, even_part, tile_regions
+from converters.arrays.leaf import Leaf, Reader, Region
 from converters.arrays.zarr import ZarrLeaf
 from converters.plan import PlannedLeaf
 from converters.verify import Digest, compare, is_checked
@@ -45,35 +45,39 @@ class Settings:
 
 
 class ReaderCache:
-    """The cursors of one worker, one a leaf."""
+    """The cursors of one worker, one a leaf; the ones used last, as many as hold two tiles' bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._readers: dict[str, Reader] = {}
+        self._readers: dict[int, Reader] = {}  # two checkpoints may have leaves of one path
+        self._held: dict[int, int] = {}  # bytes that each of them may hold; the last used one last
 
     def __call__(self, leaf: Leaf) -> Reader:
         """The cursor over `leaf`."""
-        key = leaf.spec.path
-        if key not in self._readers:
-            self._readers[key] = leaf.reader(self._limit)
-        return self._readers[key]
+        key = id(leaf)
+        reader = self._readers.get(key) or leaf.reader(self._limit)
+        self._held.pop(key, None)
+        self._held[key] = min(math.prod(leaf.chunks) * leaf.spec.dtype.itemsize, self._limit)
+        self._readers[key] = reader
+        while len(self._held) > 1 and sum(self._held.values()) > 2 * self._limit:
+            oldest = next(iter(self._held))
+            del self._held[oldest], self._readers[oldest]
+        return reader
 
 
 def make_jobs(leaves: Sequence[PlannedLeaf]) -> list[Job]:
     """Group the leaves so that no large source is read twice; the largest jobs come first."""
-    group_of: dict[str, int] = {}  # source path -> group
+    group_of: dict[int, int] = {}  # source leaf -> group
     groups: dict[int, list[PlannedLeaf]] = {}
     for number, leaf in enumerate(leaves):
-        large = [s.spec.path for s in leaf.array.leaves() if s.spec.nbytes >= SHARED]
-        known = sorted({group_of[path] for path in large if path in group_of})
+        large = [id(s) for s in leaf.array.leaves() if s.spec.nbytes >= SHARED]
+        known = sorted({group_of[source] for source in large if source in group_of})
         home = known[0] if known else number
         merged = [member for other in known[1:] for member in groups.pop(other)]
         groups.setdefault(home, []).extend([*merged, leaf])
         for member in merged:
-            group_of.update(
-                (s.spec.path, home) for s in member.array.leaves() if s.spec.path in group_of
-            )
-        group_of.update((path, home) for path in large)
+            group_of.update((id(s), home) for s in member.array.leaves() if id(s) in group_of)
+        group_of.update((source, home) for source in large)
     return sorted((Job(tuple(group)) for group in groups.values()), key=lambda job: -job.nbytes)
 
 
@@ -120,9 +124,12 @@ def do_job(
 
 def tile_shape(array: Array, limit: int) -> tuple[int, ...]:
     """Shape of the tiles of a leaf: a band of them across all columns stays within `limit`."""
-    shape = tiles(array, limit)
-    columns = _columns(array.shape, shape)
-    return tiles(array, max(limit // columns, 1)) if columns > 1 else shape
+    shape = list(array.tiles(limit))
+    first, columns = _columns(array.shape, tuple(shape))
+    size = math.prod(shape) * array.dtype.itemsize * columns
+    if columns > 1 and size > limit:
+        shape[first] = even_part(shape[first], max(shape[first] * limit // size, 1))
+    return tuple(shape)
 
 
 def _compute(
@@ -135,13 +142,13 @@ def _compute(
     readers = ReaderCache(settings.limit)
     digests = [Digest(leaf.shape) for leaf in leaves]
     order: list[tuple[Any, int, Tile]] = []
-    sources: dict[str, int] = {}
+    sources: dict[int, int] = {}
     for number, leaf in enumerate(leaves):
         shape = tile_shape(leaf.array, settings.limit)
         sink.create(leaf, shape)
         for index, region in tile_regions(leaf.shape, shape):
             home, place = leaf.array.origin(region)
-            rank = sources.setdefault(home.spec.path, len(sources))
+            rank = sources.setdefault(id(home), len(sources))
             key = (rank, _chunk_of(home, place), tuple(part.start for part in place), number)
             order.append((key, number, Tile(shape, index, region)))
     order.sort(key=lambda entry: entry[0])
@@ -203,7 +210,7 @@ def _digest_of(leaf: Leaf, limit: int) -> Digest:
     array = Source(leaf)
     shape = list(tile_shape(array, limit))
     # Bands across all columns, so that they follow one another in C order.
-    first = next((axis for axis, size in enumerate(array.shape) if size != 1), 0)
+    first, _ = _columns(array.shape, tuple(shape))
     shape = [*shape[: first + 1], *array.shape[first + 1 :]]
     if math.prod(shape) * array.dtype.itemsize > 2 * limit:
         shape = list(tile_shape(array, limit))
@@ -214,11 +221,11 @@ def _digest_of(leaf: Leaf, limit: int) -> Digest:
     return digest
 
 
-def _columns(shape: tuple[int, ...], tile: tuple[int, ...]) -> int:
-    """Number of tiles side by side, across the axes after the first long one."""
+def _columns(shape: tuple[int, ...], tile: tuple[int, ...]) -> tuple[int, int]:
+    """The first long axis, and the number of tiles side by side across the axes after it."""
     first = next((axis for axis, size in enumerate(shape) if size != 1), 0)
     pairs = list(zip(shape, tile, strict=True))[first + 1 :]
-    return math.prod(-(-size // part) for size, part in pairs)
+    return first, math.prod(-(-size // part) for size, part in pairs)
 
 
 def _chunk_of(leaf: Leaf, region: Region) -> tuple[int, ...]:

@@ -37,8 +37,8 @@ class Journal:
             return {}
         if json.loads(self._store.read(_PLAN)).get("fingerprint") != fingerprint:
             raise OutputError(
-                f"{self._store.url}: the unfinished output was made from another checkpoint or with "
-                "other options; convert without --resume to start over."
+                f"{self._store.url}: the unfinished output was made from another checkpoint or "
+                "with other options; convert without --resume to start over."
             )
         return {record["target"]: record for record in self._entries("job-")}
 

@@ -67,7 +67,7 @@ class OrbaxSink:
             )
         except CodecError as error:
             raise VerificationError(
-                f"{leaf.target}: {self._store.url}/{key} was written but does not read back: {error}"
+                f"{leaf.target}: {self._store.url}/{key} does not read back: {error}"
             ) from error
         chunk = np.frombuffer(values, leaf.dtype).reshape(tile.shape)
         return chunk[tuple(slice(0, size) for size in extent(tile.region))]
@@ -77,7 +77,7 @@ class OrbaxSink:
         return ZarrLeaf.open(leaf.target, self._store, directory(leaf.target))
 
     def take_chunks(self, leaf: PlannedLeaf, source: ZarrLeaf, limit: int) -> str | None:
-        """See `Sink.take_chunks`. The frames are checked to be whole, which costs next to nothing."""
+        """See `Sink.take_chunks`. That the frames are whole is checked, at next to no cost."""
         if source.separator != "." or source.fills or source.codec != _CODEC:
             return None
         names = list(source.chunk_names())

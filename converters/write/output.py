@@ -140,7 +140,7 @@ class Output:
             self.close()
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise OutputError(
-                    f"{place} is being written by another process; wait for it, or choose another OUT."
+                    f"{place} is being written by another process; wait, or choose another OUT."
                 ) from error
             raise
 

@@ -1,11 +1,10 @@
 """Writes the tree as safetensors files, at most 5 GB each, with an index where there are several.
 
-Names are the target paths without the item (`embedder/embedding`). Since all sizes are known from the
-plan, the header comes first and tiles are put in place in any order.
+Names are the target paths without the item (`embedder/embedding`). Since all sizes are known from
+the plan, the header comes first and tiles are put in place in any order.
 """
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,8 +46,8 @@ class SafetensorsSink:
         root = store.local_path()
         if root is None:
             raise OutputError(
-                f"{store.url}: safetensors are written to local disks only; give a local OUT and copy "
-                "it, or write Orbax items"
+                f"{store.url}: safetensors are written to local disks only; give a local OUT and "
+                "copy it, or write Orbax items"
             )
         unknown = [leaf for leaf in leaves if leaf.dtype.name not in DTYPES]
         if unknown:

@@ -1,7 +1,7 @@
 """Optimizer states that optax does not have.
 
-A whole optimizer's state is a dict from the name of a transform to its state, as `optax.named_chain`
-has it. The names and types are `STATES`; converted checkpoints store them under
+A whole optimizer's state is a dict from the name of a transform to its state, as
+`optax.named_chain` has it. The names and types are `STATES`; converted checkpoints store them under
 `state/optimizer/<name>/<field>/<parameter path>`.
 """
 
@@ -14,9 +14,9 @@ import optax
 class ShardedAdafactorState(NamedTuple):
     """State of Praxis' `ShardedAdafactor` (praxis/optimizers.py, `ShardedAdafactorState`).
 
-    The trees cover the trained parameters. `P` is a parameter's shape; a parameter of a scanned layer
-    counts as one variable a layer, so that its first axis L stays in front of every slot. A slot that
-    a variable does not use has shape [1].
+    The trees cover the trained parameters. `P` is a parameter's shape; a parameter of a scanned
+    layer counts as one variable a layer, so that its first axis L stays in front of every slot. A
+    slot that a variable does not use has shape [1].
 
     Attributes:
         count: int32 [], steps taken.
