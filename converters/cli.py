@@ -51,6 +51,9 @@ def _settings(
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise click.BadParameter(f"{text!r} is not KEY=VALUE")
+        if re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", value.strip()) and "." in value:
+            found[key.strip()] = float(value)  # .9 and 1. are no JSON
+            continue
         try:
             found[key.strip()] = json.loads(value)
         except ValueError:

@@ -11,7 +11,7 @@ from converters.execute import default_workers, execute, tile_limit
 from converters.paxml.checkpoint import open_checkpoint
 from converters.plan import Plan
 from converters.planner import PlanOptions, make_plan
-from converters.processes import OneProcess, Processes
+from converters.processes import OneProcess, Processes, together
 from converters.progress import shown
 from converters.verify import MODES
 from converters.write.estimate import estimated_size
@@ -111,18 +111,24 @@ def convert(
         raise OutputError(
             f"verify is one of {', '.join(MODES)} and the format one of {', '.join(FORMATS)}"
         )
-    place = None if options.dry_run else Output(output, overwrite=options.overwrite)
-    checkpoint = open_checkpoint(source, options.step)
-    made = make_plan(checkpoint, options.plan)
-    if place is None:
-        return Report(made, None, {}, time.monotonic() - started)
+    processes = processes or OneProcess()
 
+    def prepare() -> tuple[Plan, tuple[Output, Sink] | None]:
+        place = None if options.dry_run else Output(output, overwrite=options.overwrite)
+        plan = make_plan(open_checkpoint(source, options.step), options.plan)
+        if place is None:
+            return plan, None
+        place.check_space(estimated_size(plan, plan.source))
+        if options.to == "safetensors":
+            return plan, (place, SafetensorsSink(place.store, plan.leaves))
+        return plan, (place, OrbaxSink(place.store))
+
+    made, target = together(processes, "planned", prepare)
+    if target is None:
+        return Report(made, None, {}, time.monotonic() - started)
+    place, sink = target
     workers = options.workers or default_workers()
     limit = tile_limit(options.memory, workers)
-    sink: Sink = OrbaxSink(place.store)
-    if options.to == "safetensors":
-        sink = SafetensorsSink(place.store, made.leaves)
-    place.check_space(estimated_size(made, checkpoint.url))
     with shown(made.nbytes, quiet=options.quiet) as progress:
         records = execute(
             made,
@@ -133,7 +139,7 @@ def convert(
             resume=options.resume,
             options=_recorded(options, source),
             progress=progress,
-            processes=processes or OneProcess(),
+            processes=processes,
         )
     return Report(made, place.url, records, time.monotonic() - started)
 

@@ -3,14 +3,15 @@
 import errno
 import json
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, TypeVar
 
 from converters.errors import CheckpointError, ConversionError, OutputError, VerificationError
 from converters.manifest import manifest
 from converters.plan import Plan
-from converters.processes import OneProcess, Processes
+from converters.processes import OneProcess, Processes, together
 from converters.progress import Progress
 from converters.storage import StorageError
 from converters.write.jobs import Job, Record, Settings, do_job, make_jobs, share
@@ -21,6 +22,8 @@ from converters.write.sink import Sink
 BUFFERS = 8  # of tile size that one worker needs at most: encoded, decoded, changed, read back ...
 MAX_TILE = 64 << 20  # larger tiles gain nothing
 MIN_TILE = 64 << 10
+
+T = TypeVar("T")
 
 
 def tile_limit(memory: int, workers: int) -> int:
@@ -69,45 +72,44 @@ def execute(
     fingerprint = plan.fingerprint(settings.limit)
     journal = Journal(output.store)
     primary = processes.index == 0
-    error: Exception | None = None
-    try:
-        if primary:
-            found = output.open(resume=resume)
-            if not (found and resume and journal.done(fingerprint)):
-                journal.begin(fingerprint)
-    except ConversionError as failure:
-        error = failure
-    processes.meet("opened", error)
 
-    records: dict[str, Record] = {}
-    error = None
-    try:
-        done = journal.done(fingerprint)
-        left = [leaf for leaf in plan.leaves if leaf.target not in done]
-        jobs = share(make_jobs(left), processes.index, processes.count)
+    def open_output() -> None:
+        if not primary:
+            return
+        if output.open(resume=resume and journal.begun()):
+            journal.done(fingerprint)  # an error if another plan began it
+        else:
+            journal.begin(fingerprint)
+
+    def write() -> None:
         for leaf in plan.leaves if primary else ():
             if leaf.target in done:
                 progress(leaf.nbytes)
-        _run(jobs, sink, settings, workers, journal, progress)
-    except ConversionError as failure:
-        error = _explained(failure, output)
-    except OSError as failure:
-        error = OutputError(f"{output.url}: {failure.strerror or failure}")
+        jobs = make_jobs([leaf for leaf in plan.leaves if leaf.target not in done])
+        mine = share(jobs, processes.index, processes.count)
+        _run(mine, sink, settings, workers, journal, progress)
+
+    def publish() -> dict[str, Record]:
+        if not primary:
+            return {}
+        records = journal.records()
+        _finish(plan, output, sink, records, options)
+        journal.clear()
+        output.publish()
+        return records
+
     try:
-        processes.meet("written", error)
-        if primary:
-            records = journal.records()
-            _finish(plan, output, sink, records, options)
-            journal.clear()
-            output.publish()
-    except ConversionError as failure:
-        error = _explained(failure, output)
+        together(processes, "opened", _explaining(open_output, output))
+        # All look before one begins to write, so that all share out the same jobs.
+        done = together(processes, "begun", lambda: journal.done(fingerprint))
+        together(processes, "written", _explaining(write, output))
+        return together(processes, "published", _explaining(publish, output))
+    except ConversionError as error:
         if primary and isinstance(error, CheckpointError | VerificationError):
             output.discard()
+        raise
+    finally:
         output.close()
-        raise error from failure.__cause__
-    processes.meet("published", None)
-    return records
 
 
 def _run(
@@ -118,22 +120,31 @@ def _run(
     journal: Journal,
     progress: Progress,
 ) -> None:
-    """Do all jobs; the first error stops those that have not begun."""
+    """Do all jobs; the first error, or Ctrl-C, stops the others at their next tile."""
+    stop = threading.Event()
+
+    def told(nbytes: int) -> None:
+        if stop.is_set():
+            raise _Stopped
+        progress(nbytes)
 
     def one(job: Job) -> None:
-        journal.add(do_job(job, sink, settings, progress))
+        journal.add(do_job(job, sink, settings, told))
 
     with ThreadPoolExecutor(workers, "convert") as pool:
         futures = [pool.submit(one, job) for job in jobs]
         try:
             finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        failed = [future for future in finished if future.exception()]
+            failed = [f for f in futures if f in finished and f.exception() is not None]
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
         if failed:
-            pool.shutdown(wait=True, cancel_futures=True)
             failed[0].result()
+
+
+class _Stopped(Exception):
+    """Another job failed; this one need not go on."""
 
 
 def _finish(
@@ -148,15 +159,21 @@ def _finish(
     output.store.write("manifest.json", json.dumps(about, indent=1).encode())
 
 
-def _explained(error: ConversionError, output: Output) -> ConversionError:
-    """The error as the user should see it: a full disk is told as such."""
-    cause = error.__cause__
-    full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-    if isinstance(error, StorageError) and full:
-        told = OutputError(
-            f"{output.url}: no space left on the disk ({error}). Make room and go on with "
-            f"--resume, or remove {output.store.url}."
-        )
-        told.__cause__ = cause
-        return told
-    return error
+def _explaining(action: Callable[[], T], output: Output) -> Callable[[], T]:
+    """`action`, with the errors of the output's disk told as such."""
+
+    def explained() -> T:
+        try:
+            return action()
+        except StorageError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OutputError(
+                    f"{output.url}: no space left on the disk ({error}). Make room and go on with "
+                    f"--resume, or remove {output.store.url}."
+                ) from cause
+            raise
+        except OSError as error:
+            raise OutputError(f"{output.url}: {error.strerror or error}") from error
+
+    return explained

@@ -30,9 +30,14 @@ class Table:
         return apply_rules(arrays, self.rules, self.ignores)
 
     def apply_part(self, arrays: Mapping[str, Array]) -> tuple[Mapped, ...]:
-        """The same for a tree that need not hold every parameter."""
-        optional = tuple(Rule(r.target, r.source, r.op) for r in self.rules)
+        """The same for a slot of the optimizer: no frozen parameters, and its own dtype."""
+        optional = tuple(Rule(r.target, r.source, _without_cast(r.op)) for r in self.rules)
         return apply_rules(arrays, optional, self.ignores).leaves
+
+
+def _without_cast(op: str) -> str:
+    steps = (step.strip() for step in op.split(";"))
+    return "; ".join(step for step in steps if not step.startswith("cast "))
 
 
 def detect(paths: Mapping[str, object]) -> str:

@@ -18,6 +18,8 @@ from converters.errors import MappingError
 from converters.rule_files import read_document
 
 PREFIX = "params/"
+# The last colon that begins neither `://` nor a group `(?:`.
+_ALSO = re.compile(r"(?P<place>.+)(?<!\(\?):(?!//)(?P<rules>(?:[^:]|(?<=\(\?):)+)")
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,13 @@ def split_also(text: str) -> tuple[str, str]:
     Raises:
         MappingError: there are no rules in it.
     """
-    place, colon, rules = text.rpartition(":")
-    if not colon or not place or not rules or rules.startswith("//"):
+    found = _ALSO.fullmatch(text)
+    if found is None:
         raise MappingError(
             f"--also {text}: write CKPT:RULES, where RULES is a file or patterns such as "
             "params/lm/softmax/logits_ffn_item/.*"
         )
-    return place, rules
+    return found["place"], found["rules"]
 
 
 def load_rules(text: str) -> LoadRules:
@@ -69,10 +71,12 @@ def load_rules(text: str) -> LoadRules:
             found = read_document(text)
             if extra := sorted(set(found) - {"load", "ignore"}):
                 raise MappingError(f"{text}: unknown key {', '.join(extra)}; known: load, ignore")
-            load = tuple((re.compile(pattern), name) for pattern, name in found.get("load", []))
+            load = tuple((re.compile(target), str(name)) for target, name in found.get("load", []))
+            for pattern, name in load:
+                name.format(*[""] * pattern.groups)  # a field that no group fills is an error now
             return LoadRules(load, tuple(map(re.compile, found.get("ignore", []))))
         return LoadRules(tuple((re.compile(f"({p})$"), "{}") for p in text.split(",")))
-    except (re.error, TypeError, ValueError) as error:
+    except (re.error, TypeError, ValueError, LookupError, AttributeError) as error:
         raise MappingError(f"{text}: not a list of patterns: {error}") from error
 
 

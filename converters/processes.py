@@ -1,9 +1,12 @@
 """One conversion by several processes: who takes part, and where they wait for each other."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from converters.errors import ConversionError
+
+T = TypeVar("T")
 
 
 class Processes(Protocol):
@@ -28,6 +31,30 @@ class Processes(Protocol):
             ConversionError: another process failed.
         """
         ...
+
+
+def together(processes: Processes, place: str, action: Callable[[], T]) -> T:
+    """Do one stage on every process; what fails on one fails on all, so that none waits in vain.
+
+    Args:
+        processes: those that take part.
+        place: name of the stage.
+        action: what this process does in it.
+
+    Returns:
+        What `action` returns.
+
+    Raises:
+        Exception: what `action` raises.
+        ConversionError: another process failed.
+    """
+    try:
+        result = action()
+    except Exception as error:
+        processes.meet(place, error)
+        raise
+    processes.meet(place, None)
+    return result
 
 
 @dataclass(frozen=True)
@@ -76,8 +103,13 @@ class JaxProcesses:
         import numpy as np
         from jax.experimental import multihost_utils
 
-        del place
-        failed = np.asarray(multihost_utils.process_allgather(np.int32(error is not None)))
+        try:
+            failed = np.asarray(multihost_utils.process_allgather(np.int32(error is not None)))
+        except (RuntimeError, ValueError) as lost:
+            if error is not None:
+                raise error from lost
+            cause = str(lost).splitlines()[0]
+            raise ConversionError(f"another process is gone (until '{place}'): {cause}") from lost
         if error is not None:
             raise error
         if failed.any():

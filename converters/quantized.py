@@ -12,6 +12,7 @@ from converters.arrays.lazy import Array, Scaled
 from converters.errors import MappingError
 
 SCALE, ZERO_POINT = "_quantized_scale", "_quantized_zp"
+_STACKS = ("/repeat/", "/pipeline/")  # layers below these have an axis more
 
 
 def dequantize(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -57,12 +58,14 @@ def scale_axes(
     """Axes of a weight along which its scales run; None if the shapes do not fit.
 
     Where sizes are equal by chance the name decides: an attention's output projection
-    (`post/w` [.., D, N, H]) contracts its last two axes, all others contract one before.
+    (`post/w` [.., D, N, H]) contracts its last two axes, all others contract one before. Axes of
+    stacked layers come first and are never contracted.
     """
+    stacked = sum(f"/{path}".count(place) for place in _STACKS)
     fits = [
         axes
         for axes in combinations(range(len(weight)), len(scale))
-        if tuple(weight[axis] for axis in axes) == scale
+        if tuple(weight[axis] for axis in axes) == scale and axes[:stacked] == tuple(range(stacked))
     ]
     if not fits:
         return None

@@ -108,6 +108,7 @@ def check_rules(rules: Iterable[Rule | Ignore]) -> None:
         try:
             _ = rule.pattern
             if isinstance(rule, Rule):
+                _compile(rule.target)
                 _check_rule(rule)
         except (ValueError, re.error) as error:
             problems.append(f"{rule}: {error}")
@@ -194,23 +195,28 @@ def _compile(path: str) -> re.Pattern[str]:
     position = 0
     seen: dict[str, int] = {}
     for hole in _HOLE.finditer(path):
-        parts.append(re.escape(path[position : hole.start()]))
+        parts.append(_literal(path[position : hole.start()]))
         text = hole.group(1)
         if text in seen:
             parts.append(f"(?P=h{seen[text]})")
         else:
             seen[text] = len(seen)
-            inner = r"\d+"
+            inner = "0|[1-9][0-9]*"  # a number has one spelling
             if text.endswith("*"):
                 inner = ".+"
+                if "|" in text or hole.end() < len(path):
+                    raise ValueError(f"{{{text}}} stands for any path and so at the end only")
             elif "|" in text:
                 inner = "|".join(map(re.escape, text.split("|")))
             parts.append(f"(?P<h{seen[text]}>{inner})")
         position = hole.end()
-    rest = path[position:]
-    if "{" in rest or "}" in rest:
+    return re.compile("".join(parts) + _literal(path[position:]), re.DOTALL)
+
+
+def _literal(text: str) -> str:
+    if "{" in text or "}" in text:
         raise ValueError("a brace is not closed")
-    return re.compile("".join(parts) + re.escape(rest))
+    return re.escape(text)
 
 
 def _match(rule: Rule, path: str) -> Filling | None:
@@ -237,13 +243,12 @@ def _check_rule(rule: Rule) -> None:
         if name != "transpose" and name not in counts:
             known = ", ".join(["transpose", *counts])
             raise ValueError(f"unknown operation '{name}'; known are {known}")
-        if (name, len(arguments)) == ("unstack", 3):
-            continue
-        if name != "transpose" and len(arguments) != counts[name]:
+        numbered = (name, len(arguments)) == ("unstack", 3)
+        if name != "transpose" and len(arguments) != counts[name] and not numbered:
             raise ValueError(f"{name} takes {counts[name]} argument(s), not {len(arguments)}")
         if name == "cast":
             dtype_named(arguments[0])
-        elif not all(argument.isdigit() for argument in arguments):
+        elif not all(argument.isdecimal() for argument in arguments):
             raise ValueError(f"{name} takes numbers, not {' '.join(arguments)}")
 
 
@@ -297,16 +302,16 @@ def _apply(
         if gathers
         else [sources[members[0][1]]]
     )
-    results: list[tuple[str, Array]] = [(target, arrays[0])]
+    targets = [target]
     for name, arguments in rule.steps:
         if name in _MANY_TO_ONE:
-            results = [(target, Joined(tuple(arrays), int(arguments[0]), name == "stack"))]
+            arrays = [Joined(tuple(arrays), int(arguments[0]), name == "stack")]
         elif name in _ONE_TO_MANY:
-            results = _scatter(name, tuple(map(int, arguments)), results[0])
+            scattered = _scatter(name, tuple(map(int, arguments)), (target, arrays[0]))
+            targets, arrays = map(list, zip(*scattered, strict=True))
         else:
-            results = [(path, _operate(name, arguments, array)) for path, array in results]
-            arrays = [_operate(name, arguments, array) for array in arrays] if gathers else arrays
-    return results
+            arrays = [_operate(name, arguments, array) for array in arrays]
+    return list(zip(targets, arrays, strict=True))
 
 
 def _operate(name: str, arguments: tuple[str, ...], array: Array) -> Array:
@@ -332,7 +337,7 @@ def _scatter(
     if name == "part" and words is None:
         raise ValueError("part wants a hole with words, such as {gate|up}")
     count = size if words is None else len(words)
-    if size % count or (name == "unstack" and size != count):
+    if not size or size % count or (name == "unstack" and size != count):
         raise ValueError(f"axis {axis} of {list(array.shape)} does not give {count} parts")
     width = size // count
     names = words or tuple(str(first + step * index) for index in range(count))
@@ -349,9 +354,9 @@ def _in_order(members: list[tuple[Filling, str]], hole: str) -> list[str]:
     """Paths in the order of what fills `hole`, all of which must be there."""
     by_filling = {filling[hole]: path for filling, path in members}
     words = holes("{" + hole + "}")[hole]
-    wanted = words or tuple(map(str, range(max(map(int, by_filling)) + 1)))
+    wanted = words or tuple(map(str, range(len(members))))
     missing = [word for word in wanted if word not in by_filling]
-    if missing or len(by_filling) != len(members):
+    if missing:
         raise ValueError(f"no source for {hole} = {', '.join(missing[:5])}")
     return [by_filling[word] for word in wanted]
 

@@ -4,6 +4,7 @@ One small protocol over all three, so that readers and writers do not know where
 places go through TensorStore's own key-value drivers; nothing is copied to local disk first.
 """
 
+import functools
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 from converters.errors import ConversionError
 
+CACHE = 32 << 20  # bytes of OCDBT tree nodes that are kept decoded
 OBJECT_STORE_DRIVERS = {"gs": "gcs", "s3": "s3"}  # URL scheme -> TensorStore kvstore driver
 
 
@@ -133,7 +135,10 @@ class LocalStore:
 
     def exists(self, key: str) -> bool:
         """See `Store.exists`."""
-        return self._path(key).is_file()
+        try:
+            return self._path(key).is_file()
+        except OSError as error:
+            raise self._failure(key, "read", error) from error
 
     def children(self, prefix: str = "") -> list[str]:
         """See `Store.children`."""
@@ -304,13 +309,24 @@ class KvStore:
 
         try:
             if self._opened is None:
-                self._opened = tensorstore.KvStore.open(self._spec).result()
+                self._opened = tensorstore.KvStore.open(self._spec, context=_context()).result()
             return request(self._opened).result()
         except (ValueError, OSError, RuntimeError, KeyError) as error:
             cause = str(error).splitlines()[0].split(" [", 1)[0] if str(error) else repr(error)
             raise StorageError(
                 f"{self.url}/{key}".rstrip("/") + f": cannot {verb}: {cause}"
             ) from error
+
+
+@functools.cache
+def _context() -> Any:
+    """One context for all stores: they share connections, credentials and a small cache.
+
+    Without the cache each read in an OCDBT database decodes the nodes of its tree again.
+    """
+    import tensorstore
+
+    return tensorstore.Context({"cache_pool": {"total_bytes_limit": CACHE}})
 
 
 def _endpoint(scheme: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ RECORDINGS = Path(__file__).parent.parent / "parity_tests" / "recordings"
 
 @pytest.fixture(scope="session")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """`recording(name)`: directory of a recorded case, shared by all tests, so not to be changed."""
+    """`recording(name)`: directory of a recorded case, shared by all tests; do not change it."""
     unpacked: dict[str, Path] = {}
 
     def find(name: str) -> Path:

@@ -85,36 +85,27 @@ def write_flax(file: Path, leaves: Any, treedef: str) -> None:
 
 def adam_state(**params: np.ndarray) -> dict[str, np.ndarray]:
     """A small `TrainState`: float32 `params` and their Adam moments; step 4."""
-    arrays: dict[str, np.ndarray] = {"step": np.uint32(4)[()].reshape(())}
+    arrays: dict[str, np.ndarray] = {"step": np.array(4, np.uint32)}
     arrays |= {f"mdl_vars/params/{name}": values for name, values in params.items()}
     arrays["opt_states/0/0/count"] = np.array(4, np.int32)
     arrays["opt_states/0/2/count"] = np.array(4, np.int32)
     for index, field in enumerate("mv", 2):
         arrays |= {
-            f"opt_states/0/2/{field}/params/{name}": values * index for name, values in params.items()
+            f"opt_states/0/2/{field}/params/{name}": values * index
+            for name, values in params.items()
         }
     return arrays
 
 
 def _write_array(kvstore: dict[str, Any], values: np.ndarray, compressor: Any) -> None:
+    """One array, in chunks of up to two along each axis; `compressor` may be 'zarr3'."""
     if compressor == "zarr3":
         spec: dict[str, Any] = {"driver": "zarr3", "kvstore": kvstore}
     else:
-        spec = {
-            "driver": "zarr",
-            "kvstore": kvstore,
-            "metadata": {"compressor": compressor, "fill_value": None},
-        }
-    # Chunks of two along each axis, so that there is more than one.
-    chunks = [max(min(size, 2), 1) for size in values.shape]
-    store = ts.open(
-        spec,
-        create=True,
-        dtype=values.dtype,
-        shape=values.shape,
-        chunk_layout=ts.ChunkLayout(chunk_shape=chunks),
+        metadata = {"compressor": compressor}
+        spec = {"driver": "zarr", "kvstore": kvstore, "metadata": metadata}
+    chunks = ts.ChunkLayout(chunk_shape=[max(min(size, 2), 1) for size in values.shape])
+    array = ts.open(
+        spec, create=True, dtype=values.dtype, shape=values.shape, chunk_layout=chunks
     ).result()
-    # Without this TensorStore leaves out chunks that hold nothing but the fill value.
-    context = ts.Batch() if False else None
-    del context
-    store.write(values).result()
+    array.write(values).result()

@@ -1,5 +1,6 @@
 """Leaves that lie as plain bytes inside a larger file, as in PAXml's FLAX msgpack checkpoints."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,16 +28,17 @@ class FlatLeaf:
 
     def __post_init__(self) -> None:
         held = sum(length for _, length in self.segments)
-        if held != self.spec.nbytes:
+        wanted = math.prod(self.spec.stored_shape) * self.spec.dtype.itemsize
+        if held != wanted:
             raise CheckpointError(
                 f"{self.spec.path}: {self.store.url}/{self.key} holds {held} bytes for shape "
-                f"{list(self.spec.shape)} {self.spec.dtype}, which takes {self.spec.nbytes}"
+                f"{list(self.spec.stored_shape)} {self.spec.dtype}, which takes {wanted}"
             )
 
     @property
     def chunks(self) -> tuple[int, ...]:
         """The whole array: any part of it can be read at the same cost."""
-        return tuple(max(size, 1) for size in self.spec.shape)
+        return tuple(max(size, 1) for size in self.spec.stored_shape)
 
     def reader(self, limit: int) -> "FlatReader":
         """See `Leaf.reader`."""
@@ -60,14 +62,15 @@ class FlatReader:
         shape = extent(region)
         if not shape:
             return np.frombuffer(self._bytes(0, spec.nbytes), spec.dtype).reshape(())
+        stored = spec.stored_shape
         axis = next((i for i, size in enumerate(shape) if size != 1), len(shape) - 1)
-        row = int(np.prod(spec.shape[axis + 1 :], dtype=np.int64)) * spec.dtype.itemsize
+        row = math.prod(stored[axis + 1 :]) * spec.dtype.itemsize
         start, stride = 0, row
         for index in range(axis, -1, -1):
             start += region[index].start * stride
-            stride *= spec.shape[index]
+            stride *= stored[index]
         data = self._bytes(start, shape[axis] * row)
-        rows = np.frombuffer(data, spec.dtype).reshape(*shape[: axis + 1], *spec.shape[axis + 1 :])
+        rows = np.frombuffer(data, spec.dtype).reshape(*shape[: axis + 1], *stored[axis + 1 :])
         inner = (slice(None),) * (axis + 1) + region[axis + 1 :]
         return np.ascontiguousarray(rows[inner])
 

@@ -13,8 +13,12 @@ import numpy as np
 
 from converters.arrays.codec import DIRECT, READ_BLOCK, Codec, CodecError, ZstdFrame
 from converters.arrays.leaf import LeafSpec, Region, extent, whole
-from converters.errors import CheckpointError
-from converters.storage import MissingKeyError, Store
+from converters.errors import CheckpointError, ConversionError
+from converters.storage import MissingKeyError, StorageError, Store
+
+
+# What TensorStore says of an OCDBT database whose data files are cut off, damaged or missing.
+_DAMAGED = ("OUT_OF_RANGE", "DATA_LOSS", "NOT_FOUND")
 
 
 @dataclass(frozen=True)
@@ -171,8 +175,8 @@ class ZarrLeaf:
                 length.
         """
         frame = ZstdFrame()
-        size = self.store.size(name)
         try:
+            size = self.store.size(name)
             for start in range(0, size, READ_BLOCK):
                 block = self.store.read(name, start, min(start + READ_BLOCK, size))
                 frame.feed(block)
@@ -185,6 +189,8 @@ class ZarrLeaf:
                 )
         except CodecError as error:
             raise self.damage(name, error) from error
+        except StorageError as error:
+            raise self.unreadable(name, error) from error
 
     def damage(self, chunk: tuple[int, ...] | str, cause: object) -> CheckpointError:
         """The error for a chunk (its index or file) that does not decode."""
@@ -194,6 +200,12 @@ class ZarrLeaf:
             "Copy the checkpoint again."
         )
 
+    def unreadable(self, chunk: tuple[int, ...] | str, cause: StorageError) -> ConversionError:
+        """The error for a chunk that the store does not give: damage, or a fault of the place."""
+        if isinstance(cause, MissingKeyError) or any(word in str(cause) for word in _DAMAGED):
+            return self.damage(chunk, cause)
+        return StorageError(f"{self.spec.path}: {cause}")
+
 
 class ZarrReader:
     """A cursor over a zarr v2 array: keeps the chunk it is in, or a stream through a larger one."""
@@ -201,7 +213,7 @@ class ZarrReader:
     def __init__(self, leaf: ZarrLeaf, limit: int) -> None:
         self._leaf = leaf
         self._stored = leaf.stored_dtype or leaf.spec.dtype
-        self._streams = leaf.chunk_nbytes > limit
+        self._streams = leaf.chunks != () and leaf.chunk_nbytes > limit
         self._index: tuple[int, ...] | None = None
         self._chunk: np.ndarray | None = None
         self._stream: _ChunkStream | None = None
@@ -257,6 +269,8 @@ class ZarrReader:
             raise leaf.damage(index, "the file is missing") from None
         except CodecError as error:
             raise leaf.damage(index, error) from error
+        except StorageError as error:
+            raise leaf.unreadable(index, error) from error
         chunk = np.frombuffer(values, self._stored).reshape(leaf.chunks)
         return chunk if self._stored == leaf.spec.dtype else chunk.astype(leaf.spec.dtype)
 

@@ -97,7 +97,7 @@ def locate(path: str | os.PathLike[str], step: int | None = None) -> Place:
         return _choose(url, listing, step)
     if names in (["metadata"], [COMMIT, "metadata"]):
         raise CheckpointError(f"{url}: the metadata of a step alone; give the directory above it")
-    reason = _unfinished(listing)
+    reason = _partial(names)
     raise CheckpointError(f"{url}: {reason or 'no checkpoint found: ' + foreign.describe(names)}")
 
 
@@ -210,9 +210,8 @@ def _kind(names: list[str]) -> str | None:
     return "msgpack" if FLAT in names else None
 
 
-def _unfinished(step: Listing) -> str | None:
-    """Why the step directory is not finalized; None if it is."""
-    names = step.children()
+def _partial(names: list[str]) -> str | None:
+    """Why a step directory with these children holds no whole state; None if it may."""
     if not names:
         return "an empty directory"
     partial = [name for name in names if _TMP.fullmatch(name)]
@@ -220,12 +219,19 @@ def _unfinished(step: Listing) -> str | None:
         return f"unfinished: it holds only {_list(partial)}"
     if set(names) <= {"metadata/", COMMIT}:
         return "unfinished: it holds metadata, but no state/"
-    if step.remote and COMMIT not in names:
+    return None
+
+
+def _unfinished(step: Listing) -> str | None:
+    """Why the step directory is not finalized; None if it is."""
+    names = step.children()
+    reason = _partial(names)
+    if reason is None and step.remote and COMMIT not in names:
         return (
             f"unfinished: it has no {COMMIT}, which is written last on object stores. Add an empty "
             "file of that name if you know that the copy is whole."
         )
-    return None
+    return reason
 
 
 def _check_number(place: Place, step: int | None) -> Place:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from converters.arrays.lazy import Agreed, Array, Debias, Scaled
 from converters.errors import OptimizerError
+from converters.paxml.names import group_shape
 from converters.rules import Mapped, Rule
 
 RAW = "state/opt_states_raw/"
@@ -28,7 +29,6 @@ KINDS: dict[frozenset[str], tuple[str, dict[str, str]]] = {
 }
 DRIVES_SCHEDULE = ("adam", "sharded_adafactor")  # whose count the learning rate is looked up by
 BIAS_CORRECTED = {("adam", "m"): "beta1", ("adam", "v"): "beta2"}
-LEADING_OPS = ("stack", "unstack", "merge")  # operations that leave a variable's own axes alone
 
 _PATH = re.compile(
     r"opt_states/(?P<learner>\d+)/(?:(?P<group>no_prefix|p[^/\d][^/]*)/)?"
@@ -143,7 +143,8 @@ def _convert_learner(
     names = [
         KINDS[frozenset(fields)][0] for fields in transforms.values() if frozenset(fields) in KINDS
     ]
-    doubled = len(set(names)) != len(names)
+    # States of one name, or two that would look the learning rate up, are none that optax has.
+    doubled = len(set(names)) != len(names) or len({*names} & {*DRIVES_SCHEDULE}) > 1
     for fields in transforms.values():
         members = [slot for slots_of_field in fields.values() for slot in slots_of_field]
         if set(fields) == {"count"} and "/" in members[0].transform:
@@ -155,8 +156,10 @@ def _convert_learner(
             result.ignored += [(slot.path, reason) for slot in members]
             continue
         name, renamed = KINDS.get(frozenset(fields), ("", {}))
-        if not name or doubled:
+        bare = [slot for field in renamed for slot in fields[field] if slot.variable is None]
+        if not name or doubled or bare:
             cause = "two transforms of one kind" if name else f"fields {', '.join(sorted(fields))}"
+            cause = f"{bare[0].path} belongs to no variable" if bare else cause
             for slot in members:
                 _keep_raw(result, slot.path, arrays[slot.path], cause)
             continue
@@ -209,7 +212,9 @@ def _slot_values(
     factors = {group: Debias(count, betas[beta_name]) for group, count in counts.items()}
     scaled: dict[str, Array] = {}
     for slot in slots:
-        factor = factors[slot.group]
+        factor = factors.get(slot.group)
+        if factor is None:
+            raise OptimizerError(f"{slot.path}: its group '{slot.group}' has no count")
         axes = tuple(range(len(factor.shape)))
         try:
             scaled[slot.variable or ""] = Scaled(arrays[slot.path], factor, axes)
@@ -222,17 +227,27 @@ def _check_axes(name: str, leaf: Mapped, slots: list[Slot]) -> None:
     """Factored and quantized state belongs to a variable's own axes: these may not change."""
     if name != "sharded_adafactor" or not leaf.rule.op:
         return
-    steps = [step for step, _ in leaf.rule.steps]
-    grouped = {slot.variable: slot.group for slot in slots}
     sources = {source.spec.path for source in leaf.array.leaves()}
-    stacked = all(
-        grouped[slot.variable] not in ("", "no_prefix") for slot in slots if slot.path in sources
-    )
-    if any(step not in LEADING_OPS for step in steps) or (steps[0] != "stack" and not stacked):
+    # Axes of stacked layers, in front of the variable's own.
+    leading = {len(group_shape(slot.group) or ()) for slot in slots if slot.path in sources}
+    if len(leading) != 1 or not _only_leading(leaf.rule, leading.pop()):
         raise OptimizerError(
             f"{leaf.target}: '{leaf.rule.op}' would change the axes along which ShardedAdafactor "
             "factors and quantizes; use --no-optimizer or --raw-optimizer, or a table that renames."
         )
+
+
+def _only_leading(rule: Rule, leading: int) -> bool:
+    """Whether a rule leaves all but the first `leading` axes alone."""
+    for name, arguments in rule.steps:
+        axis = int(arguments[0])
+        if name == "stack" and axis <= leading:
+            leading += 1
+        elif (name == "unstack" and axis < leading) or (name == "merge" and axis + 1 < leading):
+            leading -= 1
+        else:
+            return False
+    return True
 
 
 def _transforms(slots: Sequence[Slot | None]) -> dict[tuple[int, str], dict[str, list[Slot]]]:

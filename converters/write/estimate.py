@@ -29,4 +29,4 @@ def _stored_size(url: str) -> int | None:
         return None
     if root.is_file():
         return root.stat().st_size
-    return sum(store.size(key) for key in store.keys())
+    return sum(map(store.size, store.keys()))

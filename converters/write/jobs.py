@@ -45,7 +45,7 @@ class Settings:
 
 
 class ReaderCache:
-    """The cursors of one worker, one a leaf; the ones used last, as many as hold two tiles' bytes."""
+    """The cursors of one worker, one a leaf: those used last, as many as hold two tiles' bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -222,8 +222,8 @@ def _digest_of(leaf: Leaf, limit: int) -> Digest:
 
 
 def _columns(shape: tuple[int, ...], tile: tuple[int, ...]) -> tuple[int, int]:
-    """The first long axis, and the number of tiles side by side across the axes after it."""
-    first = next((axis for axis, size in enumerate(shape) if size != 1), 0)
+    """The first long axis of a tile, and how many lie side by side across the axes after it."""
+    first = next((axis for axis, part in enumerate(tile) if part != 1), len(tile) - 1)
     pairs = list(zip(shape, tile, strict=True))[first + 1 :]
     return first, math.prod(-(-size // part) for size, part in pairs)
 

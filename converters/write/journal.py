@@ -23,6 +23,10 @@ class Journal:
     def __init__(self, store: Store) -> None:
         self._store = store
 
+    def begun(self) -> bool:
+        """Whether there is a journal to go on from."""
+        return self._store.exists(_PLAN)
+
     def begin(self, fingerprint: str) -> None:
         """Start a new journal for the plan with this fingerprint."""
         self._store.write(_PLAN, json.dumps({"fingerprint": fingerprint}).encode())

@@ -9,9 +9,11 @@ from typing import Any
 
 from converters.errors import OutputError
 from converters.storage import LocalStore, Store, open_store
+from converters.write.journal import PLACE
 
 COMMIT = "commit_success.txt"  # marks a whole output on object stores, which cannot rename
 SPARE = 64 << 20  # bytes that a disk should have left after the conversion
+MARKS = ("manifest.json", "_lock", f"{PLACE}/")  # one is in all that a conversion made or began
 
 
 class Output:
@@ -40,11 +42,22 @@ class Output:
         self.check()
 
     def check(self) -> None:
-        """Raise `OutputError` if the output exists and may not be replaced."""
+        """Raise `OutputError` if the output exists and may not be replaced.
+
+        Whatever is there that no conversion made (the checkpoint itself, a home directory, a whole
+        bucket) is never replaced.
+        """
         if self.exists() and not self._overwrite:
             raise OutputError(f"{self.url} exists; give --overwrite to replace it, or another OUT.")
         if self._path is not None and self._path.is_file():
             raise OutputError(f"{self.url} is a file; OUT is a directory to be made.")
+        for place in (self._final, self.store):
+            names = place.children()
+            if names and not any(mark in names for mark in MARKS):
+                raise OutputError(
+                    f"{place.url} exists and holds {names[0]}, but no manifest.json: no conversion "
+                    "made it, so it is not replaced. Remove it yourself, or choose another OUT."
+                )
 
     def exists(self) -> bool:
         """Whether a finished output (or anything else, locally) has the name."""
@@ -82,13 +95,17 @@ class Output:
         return found
 
     def check_space(self, nbytes: int) -> None:
-        """Raise `OutputError` if the disk has less room than the output will take."""
+        """Raise `OutputError` if the disk has less room than the output will take.
+
+        What an unfinished output takes now counts as room: it is gone on from, or removed.
+        """
         if self._path is None:
             return
         place = self._path.parent
         while not place.exists():
             place = place.parent
-        free = shutil.disk_usage(place).free
+        taken = sum(map(self.store.size, self.store.keys()))
+        free = shutil.disk_usage(place).free + taken
         if free < nbytes + SPARE:
             raise OutputError(
                 f"{self.url}: about {nbytes / 1e9:.2f} GB are to be written and {place} has "

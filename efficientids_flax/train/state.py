@@ -64,5 +64,7 @@ def typed_states(tree: dict[str, dict[str, Any]]) -> dict[str, Any]:
         unknown = set(fields) - set(wanted)
         if unknown:
             raise ValueError(f"optimizer state '{name}' has no field {', '.join(sorted(unknown))}")
+        if "count" in wanted and "count" not in fields:
+            raise ValueError(f"optimizer state '{name}' lacks its count")
         states[name] = kind(**{field: fields.get(field, {}) for field in wanted})
     return states

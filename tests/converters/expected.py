@@ -1,12 +1,12 @@
-"""What a conversion has to give, computed the plain way: everything in memory, no tables, no tiles.
+"""What a conversion has to give, computed the plain way: all in memory, no tables, no tiles.
 
-Written from the table of names in the docs, not from `converters.mappings`, so that a slip in one of
-the two shows. Letters: L layers, S pipeline stages, K layers in one block or stage.
+Written from the table of names in the docs, not from `converters.mappings`, so that a slip in one
+of the two shows. Letters: L layers, S pipeline stages, K layers in one block or stage.
 """
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -19,7 +19,8 @@ NAMES = (
     (r"^final_ln/", "final_norm/"),
     (r"^softmax/logits_ffn/(?:linear|bias)/", "lm_head/"),
     (r"^softmax/logits_ffn_(item|cluster)/linear/", r"\1_embedding/"),
-    (r"^softmax/item_(input|output)_dnn/mlp_layers_(\d+)/(?:linear|bias)/", r"item_\1_adapter/layers_\2/"),
+    (r"^softmax/item_(input|output)_dnn/mlp_layers_(\d+)/(?:linear|bias)/",
+     r"item_\1_adapter/layers_\2/"),
     (r"self_attention/per_dim_scale/per_dim_scale$", "attention/per_dim_scale"),
     (r"self_attention/relative_bias/wrb$", "attention/relative_bias/embedding"),
     (r"self_attention/combined_qkv/", "attention/qkv/"),
@@ -48,17 +49,28 @@ def named(path: str) -> str:
     return f"{head}/{ENDS.get(end, end)}"
 
 
-def renamed(params: Mapping[str, np.ndarray], scan_layers: bool | None = None) -> Tree:
+def family_of(params: Iterable[str]) -> str:
+    """What a model is, by the names of its parameters."""
+    names = list(params)
+    if not any(name.startswith("lm/transformer/") for name in names):
+        return "generic"
+    recommends = any("/softmax/logits_ffn_item/" in name for name in names)
+    return "efficientids" if recommends else "transformer_lm"
+
+
+def renamed(params: Mapping[str, np.ndarray], family: str, scan_layers: bool | None = None) -> Tree:
     """A tree of parameters, or of moments, one a parameter, under the output's names."""
-    if not any(path.startswith("lm/transformer/") for path in params):
+    if family == "generic":
         return dict(params)
-    recommender = any("/softmax/logits_ffn_item/" in path for path in params)
+    recommender = family == "efficientids"
     separate: dict[str, dict[int, np.ndarray]] = {}
     stacked: Tree = {}
     top: Tree = {}
     for path, values in params.items():
         name = path.removeprefix("lm/")
-        layer = re.fullmatch(r"transformer/(pipeline/body/)?(repeat/sub/)?x_layers_(\d+)/(.+)", name)
+        layer = re.fullmatch(
+            r"transformer/(pipeline/body/)?(repeat/sub/)?x_layers_(\d+)/(.+)", name
+        )
         if layer is None:
             own = not name.startswith(("softmax/logits_ffn_", "softmax/item_"))
             top["pretrained_lm/" * (recommender and own) + named(name)] = values
@@ -69,7 +81,9 @@ def renamed(params: Mapping[str, np.ndarray], scan_layers: bool | None = None) -
             assert pipeline is None and number == "0"
             stacked[place] = values
         elif pipeline:  # [S, ...] a layer of the stage; layer s * K + k of the model
-            per_stage = 1 + max(int(n) for n in re.findall(r"body/x_layers_(\d+)/", " ".join(params)))
+            per_stage = 1 + max(
+                int(n) for n in re.findall(r"body/x_layers_(\d+)/", " ".join(params))
+            )
             for stage, part in enumerate(values):
                 separate.setdefault(place, {})[stage * per_stage + int(number)] = part
         else:
@@ -88,7 +102,12 @@ def renamed(params: Mapping[str, np.ndarray], scan_layers: bool | None = None) -
     return top
 
 
-def optimizer(states: Mapping[str, np.ndarray], beta1: float, beta2: float, scan_layers: bool | None) -> Tree:
+def optimizer(
+    states: Mapping[str, np.ndarray],
+    betas: tuple[float, float],
+    family: str,
+    scan_layers: bool | None,
+) -> Tree:
     """`opt_states` (below its own name) as `state/optimizer/...`, below that name."""
     fields: dict[str, dict[str, dict[str, Tree]]] = {}  # transform -> group -> field -> variable
     for path, values in states.items():
@@ -97,7 +116,9 @@ def optimizer(states: Mapping[str, np.ndarray], beta1: float, beta2: float, scan
         group = keys.pop(0) if not keys[0].isdigit() else ""
         at = next(i for i, key in enumerate(keys) if not key.isdigit())
         transform, field, variable = "/".join(keys[:at]), keys[at], "/".join(keys[at + 2 :])
-        fields.setdefault(transform, {}).setdefault(group, {}).setdefault(field, {})[variable] = values
+        fields.setdefault(transform, {}).setdefault(group, {}).setdefault(field, {})[variable] = (
+            values
+        )
     found: Tree = {}
     for transform, groups in fields.items():
         kinds = set().union(*(set(own) for own in groups.values()))
@@ -117,18 +138,19 @@ def optimizer(states: Mapping[str, np.ndarray], beta1: float, beta2: float, scan
         if name in ("adam", "sharded_adafactor"):
             found["schedule/count"] = _one(counts)
         for field in sorted(kinds - {"count"}):
-            change: Callable[[np.ndarray, np.ndarray], np.ndarray] = lambda values, count: values
-            place = f"{name}/{field}"
+            place, beta = f"{name}/{field}", None
             if name == "adam":
                 place = {"m": "adam/mu", "v": "adam/nu"}[field]
-                beta = beta1 if field == "m" else beta2
-                change = lambda values, count, beta=beta: debiased(values, count, beta)  # noqa: E731
+                beta = betas[field == "v"]
             whole = {
-                variable: change(values, counts.get(group, np.int32(0)))
+                variable: values if beta is None else debiased(values, counts[group], beta)
                 for group, own in groups.items()
                 for variable, values in own.get(field, {}).items()
             }
-            found |= {f"{place}/{key}": values for key, values in renamed(whole, scan_layers).items()}
+            found |= {
+                f"{place}/{key}": values
+                for key, values in renamed(whole, family, scan_layers).items()
+            }
     return found
 
 
@@ -140,26 +162,23 @@ def debiased(moment: np.ndarray, count: np.ndarray, beta: float) -> np.ndarray:
 
 
 def converted(
-    leaves: Mapping[str, np.ndarray], beta1: float = 0.9, beta2: float = 0.999, scan_layers: bool | None = None
+    leaves: Mapping[str, np.ndarray],
+    betas: tuple[float, float] = (0.9, 0.999),
+    scan_layers: bool | None = None,
 ) -> Tree:
-    """All targets (`params/...`, `state/...`) of a checkpoint with these leaves (canonical paths)."""
+    """All targets (`params/...`, `state/...`) of a checkpoint; `leaves` by canonical path."""
     found: Tree = {}
     params = _below(leaves, "mdl_vars/params/")
-    found |= _under("params/", renamed(params, scan_layers))
+    family = family_of(params)
+    found |= _under("params/", renamed(params, family, scan_layers))
     states = _below(leaves, "opt_states/")
-    found |= _under("state/optimizer/", optimizer(states, beta1, beta2, scan_layers))
+    found |= _under("state/optimizer/", optimizer(states, betas, family, scan_layers))
     for path, values in leaves.items():
         if path == "step" or path.startswith("extra_state/"):
             found[f"state/{path}"] = values
         elif path.startswith("mdl_vars/") and not path.startswith("mdl_vars/params/"):
             found["state/collections/" + path.removeprefix("mdl_vars/")] = values
     return found
-
-
-def canonical(key: str) -> str:
-    """The canonical path of a jax key string, `.opt_states[0]['no_prefix'][2]['m']['params']...`."""
-    parts = re.findall(r"\['([^']*)'\]|\[(\d+)\]|\.(\w+)", key)
-    return "/".join("".join(part) for part in parts)
 
 
 def difference(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> list[str]:
@@ -171,7 +190,9 @@ def difference(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]
         if a.shape != b.shape or a.dtype != b.dtype:
             lines.append(f"{path}: {a.shape} {a.dtype}, expected {b.shape} {b.dtype}")
         elif a.tobytes() != b.tobytes():
-            lines.append(f"{path}: {np.count_nonzero(a != b)} of {math.prod(a.shape)} values differ")
+            lines.append(
+                f"{path}: {np.count_nonzero(a != b)} of {math.prod(a.shape)} values differ"
+            )
     return sorted(lines)
 
 

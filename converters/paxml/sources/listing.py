@@ -75,6 +75,8 @@ class Listing:
         tree: dict[str, set[str]] = {"": set()}
         keys = self.store.keys()
         for key in keys:
+            if key.endswith("/"):  # a marker that some tools write for a directory
+                continue
             folder, _, name = key.rpartition("/")
             while name not in tree.setdefault(folder, set()):
                 tree[folder].add(name)

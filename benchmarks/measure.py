@@ -1,0 +1,94 @@
+"""Runs a command as a process of its own and measures it: wall time, CPU time, peak memory, output."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = 1 << 20  # bytes read at a time to bring a file into the page cache
+DROP = Path("/proc/sys/vm/drop_caches")
+
+
+class RunFailedError(RuntimeError):
+    """A measured command failed; the message holds the end of what it said."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run took.
+
+    Attributes:
+        wall: seconds from start to end.
+        cpu: seconds of all its threads and processes, user and system.
+        peak: bytes of memory that it held at most (resident set; at least the parent's, some 45 MB).
+        written: bytes of the files that it made.
+    """
+
+    wall: float
+    cpu: float
+    peak: float
+    written: float
+
+
+def measure(command: Sequence[str], source: Path, output: Path, *, cold: bool) -> Run:
+    """Run `command`, which reads `source` and makes `output`, from a disk at rest.
+
+    Args:
+        command: what to run, in the root of the repository.
+        source: brought into the page cache before, as far as memory allows; with `cold`, put out of
+            it (root only).
+        output: removed before and after.
+
+    Raises:
+        RunFailedError: the command exits with another code than 0.
+    """
+    remove(output)
+    os.sync()
+    if cold:
+        DROP.write_text("3")
+    else:
+        _read_all(source)
+    with tempfile.TemporaryFile() as said:
+        started = time.monotonic()
+        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
+        _, status, used = os.wait4(process.pid, 0)
+        wall = time.monotonic() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            said.seek(0)
+            text = said.read().decode(errors="replace")[-2000:]
+            raise RunFailedError(f"{' '.join(command)} exits with {process.returncode}:\n{text}")
+    run = Run(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024.0, size_of(output))
+    remove(output)
+    return run
+
+
+def medians(runs: Sequence[Run]) -> Run:
+    """The median of each figure."""
+    fields = ("wall", "cpu", "peak", "written")
+    return Run(*(median(getattr(run, field) for run in runs) for field in fields))
+
+
+def size_of(place: Path) -> int:
+    """Bytes of all files below a directory."""
+    return sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
+
+
+def remove(place: Path) -> None:
+    """Remove a directory tree if it is there, and what an interrupted conversion left beside it."""
+    for path in (place, place.with_name(f"{place.name}.partial")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _read_all(place: Path) -> None:
+    for path in sorted(place.rglob("*")):
+        if path.is_file():
+            with path.open("rb", buffering=0) as file:
+                while file.read(BLOCK):
+                    pass

@@ -1,0 +1,105 @@
+"""The ways to bring a checkpoint over that are compared with ours, each a process of its own.
+
+Each writes the arrays of one step in the form that Orbax opens, with Orbax's codec, and leaves the
+optimizer's values as they are: ours has more to do.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+COMPRESSOR = {"id": "zstd", "level": 1}  # Orbax's
+
+
+def copy_with_tensorstore(state: Path, output: Path) -> None:
+    """Read and write array by array, each whole, with nothing but TensorStore."""
+    import tensorstore as ts
+
+    for name, kvstore in _arrays(state).items():
+        source = ts.open({"driver": "zarr", "kvstore": kvstore}, read=True).result()
+        spec = {
+            "driver": "zarr",
+            "kvstore": {"driver": "file", "path": f"{output}/{name}/"},
+            "metadata": {
+                "chunks": list(source.shape),
+                "compressor": COMPRESSOR,
+                "dtype": source.dtype.numpy_dtype.str,
+                "fill_value": None,
+                "shape": list(source.shape),
+            },
+        }
+        target = ts.open(spec, create=True).result()
+        target.write(source.read().result()).result()
+
+
+def restore_then_save(state: Path, output: Path) -> None:
+    """Everything into memory as NumPy arrays, then `PyTreeCheckpointer().save`.
+
+    OCDBT is restored by Orbax, told to make NumPy arrays; it cannot open zarr directories at all, so
+    TensorStore reads those, all at once.
+    """
+    import numpy as np
+    import orbax.checkpoint as ocp
+    import tensorstore as ts
+
+    checkpointer = ocp.PyTreeCheckpointer()
+    if (state / "manifest.ocdbt").exists():
+        tree = checkpointer.metadata(state).item_metadata.tree
+        import jax
+
+        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        restored = checkpointer.restore(state, restore_args=arguments)
+    else:
+        opened = {
+            name: ts.open({"driver": "zarr", "kvstore": kvstore}, read=True)
+            for name, kvstore in _arrays(state).items()
+        }
+        reads = {name: array.result().read() for name, array in opened.items()}
+        restored: dict[str, Any] = {}
+        for name, read in reads.items():
+            place = restored
+            *parents, last = name.split(".")
+            for key in parents:
+                place = place.setdefault(key, {})
+            place[last] = read.result()
+    checkpointer.save(output.absolute(), restored)
+
+
+WAYS: dict[str, Callable[[Path, Path], None]] = {
+    "tensorstore": copy_with_tensorstore,
+    "naive": restore_then_save,
+}
+
+
+def _arrays(state: Path) -> dict[str, dict[str, Any]]:
+    """Name -> key-value store of each array of a state."""
+    if (state / "manifest.ocdbt").exists():
+        base = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{state}/"}}
+        tree = json.loads((state / "_METADATA").read_text())["tree_metadata"].values()
+        names = [
+            ".".join(part["key"] for part in entry["key_metadata"])
+            for entry in tree
+            if not entry["value_metadata"]["skip_deserialize"]
+        ]
+        return {name: base | {"path": f"{name}/"} for name in names}
+    return {
+        place.name: {"driver": "file", "path": f"{place}/"}
+        for place in sorted(state.iterdir())
+        if place.is_dir()
+    }
+
+
+@click.command()
+@click.argument("way", type=click.Choice(list(WAYS)))
+@click.argument("state", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path))
+def main(way: str, state: Path, output: Path) -> None:
+    """Carry the arrays in STATE over to OUTPUT."""
+    WAYS[way](state, output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Checkpoints of a chosen size in PAXml's zarr layout (1.1), and the commands run on them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+
+ROOT = Path(__file__).parents[2]
+ADAM = ("--set", "beta1=0.9", "--set", "beta2=0.99")
+STEP = 7
+
+
+def command(*arguments: str | Path, name: str = "convert_paxml") -> list[str]:
+    """The command line of a console script, warnings as errors."""
+    call = f"from converters.cli import {name} as main; main()"
+    return [sys.executable, "-W", "error", "-c", call, *map(str, arguments)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment that a command runs in."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **more}
+
+
+def run(
+    *arguments: str | Path, name: str = "convert_paxml", env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a console script in a process of its own."""
+    return subprocess.run(
+        command(*arguments, name=name),
+        env=environment(**(env or {})),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def adam_leaves(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Step, parameters and Adam moments of a small `TrainState`, by canonical path."""
+    leaves: dict[str, np.ndarray] = {"step": np.array(STEP, np.uint32)}
+    leaves |= {f"mdl_vars/params/{name}": values for name, values in params.items()}
+    leaves["opt_states/0/0/count"] = np.array(STEP, np.int32)
+    leaves["opt_states/0/2/count"] = np.array(STEP, np.int32)
+    for field, factor in (("m", 0.01), ("v", 0.0001)):
+        leaves |= {
+            f"opt_states/0/2/{field}/params/{name}": np.abs(values) * np.float32(factor)
+            for name, values in params.items()
+        }
+    return leaves
+
+
+def write_step(
+    step: Path, leaves: Mapping[str, np.ndarray], chunks: Mapping[str, Sequence[int]] | None = None
+) -> Path:
+    """Write leaves as PAXml 1.1 does: zarr v2, zstd; one chunk a leaf unless `chunks` says."""
+    for path, values in leaves.items():
+        name = "".join(f"_{key}" if key.isdigit() else f".{key}" for key in path.split("/"))[1:]
+        spec: dict[str, Any] = {
+            "driver": "zarr",
+            "kvstore": {"driver": "file", "path": f"{step / 'state' / name}/"},
+            "metadata": {
+                "shape": list(values.shape),
+                "chunks": list((chunks or {}).get(path, values.shape)),
+                "dtype": values.dtype.str if values.dtype.kind != "V" else values.dtype.name,
+                "compressor": {"id": "zstd", "level": 1},
+                "fill_value": None,
+            },
+        }
+        ts.open(spec, create=True).result().write(values).result()
+    (step / "metadata").mkdir()
+    described: dict[str, Any] = {}
+    for path, values in leaves.items():
+        if not path.startswith("mdl_vars/"):
+            continue
+        node = described
+        for key in path.split("/"):
+            node = node.setdefault(key, {})
+        node |= {
+            "_array_metadata_tag": True,
+            "dtype": values.dtype.name,
+            "is_optax_masked_node": False,
+            "unpadded_shape": list(values.shape),
+        }
+    about = {"version": 1.1, "train_state_metadata": described}
+    (step / "metadata" / "metadata").write_text(json.dumps(about))
+    return step
+
+
+def write_job(job: Path, params: Mapping[str, np.ndarray]) -> Path:
+    """A job directory with one step of parameters and Adam moments."""
+    write_step(job / "checkpoints" / f"checkpoint_{STEP:08d}", adam_leaves(params))
+    return job
+
+
+def random_params(count: int, rows: int, columns: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """`count` float32 matrices."""
+    generator = np.random.default_rng(seed)
+    return {
+        f"layer{index}/w": generator.standard_normal((rows, columns), np.float32)
+        for index in range(count)
+    }

@@ -1,0 +1,120 @@
+"""Every recorded checkpoint converts, bit for bit, with its optimizer; oracle: `expected`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import expected
+import pytest
+import stored
+
+from converters import convert, convert_paxml_checkpoint
+
+RECORDINGS = Path(__file__).parents[2] / "parity_tests" / "recordings"
+BETAS = {"k_adam": (0.9, 0.95)}  # what the recorded jobs trained with
+PAXML_BETAS = (0.9, 0.99)
+
+
+def cases(family: str) -> list[str]:
+    return sorted({p.name.removesuffix(".tar.xz") for p in (RECORDINGS / family).iterdir()})
+
+
+def places(case: Path) -> list[Path]:
+    """The folders of a case that hold one checkpoint each."""
+    found = [p for p in sorted(case.iterdir()) if p.is_dir()]
+    return [p for p in found if p.name.startswith("checkpoint")]
+
+
+def beta_overrides(name: str) -> dict[str, float]:
+    beta1, beta2 = BETAS.get(name, PAXML_BETAS)
+    return {"beta1": beta1, "beta2": beta2}
+
+
+CASES = [*cases("paxml"), *(name for name in cases("efficientids") if name != "n_init_rules")]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_converts_every_recording_bit_for_bit(
+    name: str, recording: Callable[[str], Path], tmp_path: Path
+):
+    case = recording(name)
+    described = stored.read_manifest(case)["leaves"]
+    overrides = {} if (case / "job_files").exists() else beta_overrides(name)
+    for place in places(case):
+        out = tmp_path / place.name
+        convert(place, out, overrides=overrides)
+
+        source = stored.read_paxml(stored.step_of(place), described)
+        for path, values in source.items():  # the independent reader is right about the source
+            restored = stored.cast_like(values, described[path]["dtype"])
+            assert stored.leaf_digest(restored) == described[path]["sha256"], path
+        wanted = expected.converted(source, BETAS.get(name, PAXML_BETAS))
+        assert expected.difference(stored.read_output(out), wanted) == []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_manifest_gives_the_recorded_digest_of_each_unchanged_leaf(
+    name: str, recording: Callable[[str], Path], tmp_path: Path
+):
+    case = recording(name)
+    recorded = stored.read_manifest(case)["leaves"]
+    report = convert(case / "checkpoint", tmp_path / "out", overrides=beta_overrides(name))
+    leaves = stored.read_manifest(tmp_path / "out")["leaves"]
+
+    sources = {path for leaf in leaves for path in leaf["sources"]}
+    left_out = {path for path, _ in report.plan.ignored}
+    assert sources | left_out == set(recorded)
+    same = [leaf for leaf in leaves if leaf["operation"].startswith("rename")]
+    assert same
+    for leaf in same:
+        (source,) = leaf["sources"]
+        about = recorded[source]
+        if leaf["dtype"] == about["dtype"]:  # a bf16 model may lie there as float32
+            found = (leaf["shape"], leaf["sha256"])
+            assert found == (about["shape"], about["sha256"]), leaf["target"]
+
+
+@pytest.mark.parametrize("scan_layers", [True, False])
+@pytest.mark.parametrize(
+    "name",
+    ["Llama_v11orbaxnames", "LlamaRepeat_gda", "Pipe2_gda", "LlamaAdafactor_flax",
+     "LlamaRepeatEma_v00flax_file", "b_everywhere", "i4_sep_emb_trainable_pos"],
+)  # fmt: skip
+def test_stacks_and_unstacks_layers_with_their_moments(
+    name: str, scan_layers: bool, recording: Callable[[str], Path], tmp_path: Path
+):
+    case = recording(name)
+    described = stored.read_manifest(case)["leaves"]
+    convert(
+        case / "checkpoint",
+        tmp_path / "out",
+        scan_layers=scan_layers,
+        overrides=beta_overrides(name),
+    )
+    source = stored.read_paxml(stored.step_of(case / "checkpoint"), described)
+    wanted = expected.converted(source, PAXML_BETAS, scan_layers)
+    assert expected.difference(stored.read_output(tmp_path / "out"), wanted) == []
+
+
+def test_every_layout_of_one_state_gives_the_same_digests(
+    recording: Callable[[str], Path], tmp_path: Path
+):
+    case = recording("g_stacked_layers")
+    folders = places(case)
+    assert len(folders) > 1
+    for folder in folders:
+        convert(folder, tmp_path / folder.name)
+    first, *rest = [stored.digests(tmp_path / folder.name) for folder in folders]
+    assert all(other == first for other in rest)
+
+
+def test_seed_name_converts_and_loads(recording: Callable[[str], Path], tmp_path: Path):
+    from converters import load_converted
+
+    case = recording("b_everywhere")
+    report = convert_paxml_checkpoint(case / "checkpoint", tmp_path / "out")
+    params, state, config = load_converted(tmp_path / "out")
+    assert report.output == str(tmp_path / "out")
+    assert config.family == "efficientids"
+    assert state.step == 3
+    assert set(state.optimizer) == {"sharded_adafactor", "schedule"}
+    assert params["item_embedding"]["kernel"].shape == (16, 200)
