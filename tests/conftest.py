@@ -1,13 +1,12 @@
 """Fixtures for all tests: the recorded checkpoints, unpacked once."""
 
 import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-RECORDINGS = Path(__file__).parent.parent / "parity_tests" / "recordings"
+from parity_tests.cases import unpack
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +16,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 
     def find(name: str) -> Path:
         if name not in unpacked:
-            unpacked[name] = _unpack(name, tmp_path_factory)
+            unpacked[name] = unpack(name, tmp_path_factory.mktemp(name))
         return unpacked[name]
 
     return find
@@ -32,12 +31,3 @@ def editable(recording: Callable[[str], Path], tmp_path: Path) -> Callable[[str]
 
     return copy
 
-
-def _unpack(name: str, factory: pytest.TempPathFactory) -> Path:
-    (found,) = [*RECORDINGS.glob(f"*/{name}.tar.xz"), *RECORDINGS.glob(f"*/{name}/")]
-    if found.is_dir():
-        return found
-    target = factory.mktemp(name)
-    with tarfile.open(found) as archive:
-        archive.extractall(target, filter="data")
-    return target

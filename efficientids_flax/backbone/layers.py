@@ -1,0 +1,185 @@
+"""Norms, dense projections, gated MLP, positions: what a decoder layer is made of.
+
+Parameters have the shapes of `efficientids_flax.parameters`, which are PAXml's. Letters: B batch,
+T time, D model width, F hidden width of the MLP, V words.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from efficientids_flax.config import BackboneConfig
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "identity": lambda x: x,
+    "relu": jax.nn.relu,
+    "relu6": jax.nn.relu6,
+    "squared_relu": lambda x: jnp.square(jax.nn.relu(x)),
+    "leaky_relu": jax.nn.leaky_relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "silu": jax.nn.silu,
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+    "elu": jax.nn.elu,
+    "exp": jnp.exp,
+    "softplus": jax.nn.softplus,
+}
+
+
+def param_dtype(config: BackboneConfig) -> jnp.dtype:
+    """Dtype of the parameters."""
+    return jnp.dtype(config.param_dtype)
+
+
+def compute_dtype(config: BackboneConfig) -> jnp.dtype:
+    """Dtype of activations and products."""
+    return jnp.dtype(config.dtype)
+
+
+class Norm(nn.Module):
+    """LayerNorm or RMSNorm, in float32 (praxis/layers/normalizations.py).
+
+    LayerNorm's scale is stored minus one, as is RMSNorm's with `norm_scale_plus_one`.
+    """
+
+    config: BackboneConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D] -> [..., D], of the dtype of `x`."""
+        config, width = self.config, x.shape[-1]
+        layer_norm = config.norm == "layer_norm"
+        minus_one = layer_norm or config.norm_scale_plus_one
+        initial = nn.initializers.zeros if minus_one else nn.initializers.ones
+        scale = self.param("scale", initial, (width,), param_dtype(config))
+        values = x.astype(jnp.float32)
+        if layer_norm:
+            values = values - jnp.mean(values, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(values), axis=-1, keepdims=True)
+        values = values * jax.lax.rsqrt(variance + config.norm_epsilon)
+        # Which comes first, the cast or the scale, differs between families in half precision.
+        if not config.norm_scale_in_float32 and not layer_norm:
+            values, scale = values.astype(x.dtype), scale.astype(x.dtype)
+        values = values * (1 + scale if minus_one else scale)
+        if config.norm_bias:
+            values = values + self.param(
+                "bias", nn.initializers.zeros, (width,), param_dtype(config)
+            )
+        return values.astype(x.dtype)
+
+
+class Dense(nn.Module):
+    """A projection [D_in] -> [D_out] with an optional bias."""
+
+    features: int
+    use_bias: bool
+    config: BackboneConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., D_in] -> [..., D_out]."""
+        dtype = compute_dtype(self.config)
+        shape = (x.shape[-1], self.features)
+        kernel = self.param(
+            "kernel", nn.initializers.xavier_uniform(), shape, param_dtype(self.config)
+        )
+        x = jnp.einsum("...i,io->...o", x.astype(dtype), kernel.astype(dtype))
+        if self.use_bias:
+            bias = self.param(
+                "bias", nn.initializers.zeros, (self.features,), param_dtype(self.config)
+            )
+            x = x + bias.astype(dtype)
+        return x
+
+
+class Mlp(nn.Module):
+    """`down(act(gate(x)) * up(x))`, or `down(act(up(x)))` (Praxis `TransformerFeedForward`)."""
+
+    config: BackboneConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, paddings: jax.Array, deterministic: bool = True) -> jax.Array:
+        """[B, T, D] -> [B, T, D]; positions with `paddings` [B, T] of 1 give zeros."""
+        config = self.config
+        valid = (1.0 - paddings)[..., None].astype(x.dtype)
+        activation = ACTIVATIONS[config.activation]
+        hidden = Dense(config.hidden_dims, config.mlp_bias, config, name="up")(x)
+        if config.gated_mlp:
+            gate = Dense(config.hidden_dims, config.mlp_bias, config, name="gate")(x)
+            hidden = activation(gate) * hidden
+        else:
+            hidden = activation(hidden)
+        hidden = hidden * valid
+        hidden = nn.Dropout(config.mlp_dropout)(hidden, deterministic=deterministic)
+        return Dense(config.model_dims, config.mlp_bias, config, name="down")(hidden) * valid
+
+
+class Embedding(nn.Module):
+    """A table [rows, D]; an id outside of it gives zeros, as Praxis' one-hot product does."""
+
+    rows: int
+    config: BackboneConfig
+
+    @nn.compact
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        """int [B, T] -> [B, T, D]."""
+        shape = (self.rows, self.config.model_dims)
+        table = self.param(
+            "embedding", nn.initializers.normal(0.02), shape, param_dtype(self.config)
+        )
+        return take_rows(table, ids).astype(compute_dtype(self.config))
+
+
+class LmHead(nn.Module):
+    """The head's kernel [D, V], whose columns are the tied embedding (Praxis `FullSoftmax`)."""
+
+    config: BackboneConfig
+
+    def setup(self) -> None:
+        config = self.config
+        shape = (config.model_dims, config.vocab_size)
+        init = nn.initializers.xavier_uniform()
+        self.kernel = self.param("kernel", init, shape, param_dtype(config))
+        if config.lm_head_bias:
+            self.bias = self.param(
+                "bias", nn.initializers.zeros, (config.vocab_size,), param_dtype(config)
+            )
+
+    def embed(self, ids: jax.Array) -> jax.Array:
+        """int [B, T] -> [B, T, D], not scaled."""
+        return take_rows(self.kernel.T, ids).astype(compute_dtype(self.config))
+
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        """[B, T, D] -> logits [B, T, V], before scaling and cap."""
+        dtype = compute_dtype(self.config)
+        logits = jnp.einsum("btd,dv->btv", hidden.astype(dtype), self.kernel.astype(dtype))
+        if self.config.lm_head_bias:
+            logits = logits + self.bias.astype(dtype)
+        return logits
+
+
+def take_rows(table: jax.Array, ids: jax.Array) -> jax.Array:
+    """Rows of a table [rows, D]; zeros for ids outside of [0, rows)."""
+    inside = (ids >= 0) & (ids < table.shape[0])
+    rows = jnp.take(table, jnp.where(inside, ids, 0), axis=0)
+    return jnp.where(inside[..., None], rows, jnp.zeros((), table.dtype))
+
+
+def sinusoids(positions: jax.Array, config: BackboneConfig) -> jax.Array:
+    """Sinusoidal positions (Praxis `PositionalEmbedding`): [B, T] -> [B, T, D], sines first."""
+    count = config.model_dims // 2
+    low, high = config.position_min_timescale, config.position_max_timescale
+    step = math.log(high / low) / max(count - 1, 1)
+    inverse = low * jnp.exp(jnp.arange(count, dtype=jnp.float32) * -step)
+    angles = positions[..., None].astype(jnp.float32) * inverse
+    waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    return jnp.pad(waves, ((0, 0), (0, 0), (0, config.model_dims % 2)))
+
+
+def soft_cap(logits: jax.Array, cap: float | None) -> jax.Array:
+    """`cap * tanh(logits / cap)`; nothing without a cap."""
+    return logits if not cap else cap * jnp.tanh(logits / cap)
