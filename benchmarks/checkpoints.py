@@ -21,7 +21,9 @@ LAYERS = 16  # L that a model of a wanted size is built around
 STEP = 1000
 BETA1, BETA2 = 0.9, 0.99
 BLOCK = 1 << 22  # values made at a time
+BATCH = 1 << 28  # bytes of values written at a time
 LM = "params.lm."
+_CONTEXT = ts.Context({"file_io_sync": False})
 
 
 @dataclass(frozen=True)
@@ -157,15 +159,14 @@ def write_checkpoint(model: Llama, job: Path, layout: str) -> None:
     about = {"version": LAYOUTS[layout], "train_state_metadata": {"mdl_vars": _described(model)}}
     (step / "metadata" / "metadata").write_text(json.dumps(about))
     (job / "model_params.txt").write_text(_dump(model))
-    context = ts.Context({"file_io_sync": False})
-    database = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{state}/"}}
-    for number, array in enumerate(arrays(model)):
-        kvstore: dict[str, Any] = {"driver": "file", "path": f"{state}/{array.pax_name}/"}
-        if layout == "ocdbt":
-            kvstore = database | {"path": ".".join(array.keys) + "/"}
-        spec = {"driver": "zarr", "kvstore": kvstore, "metadata": zarr_metadata(array)}
-        target = ts.open(spec, create=True, context=context).result()
-        target.write(array.fill(number)).result()
+    for batch in _batches(model):
+        # One commit a batch: a database rewrites its index with each.
+        with ts.Transaction() as transaction:
+            for number, array in batch:
+                values = array.fill(number)
+                spec = _spec(array, state, layout)
+                target = ts.open(spec, create=True, context=_CONTEXT, transaction=transaction)
+                target.result().write(values).result()
     if layout == "ocdbt":
         _write_tree(model, state)
 
@@ -183,6 +184,29 @@ def zarr_metadata(array: Array) -> dict[str, Any]:
         "shape": list(array.shape),
         "zarr_format": 2,
     }
+
+
+def _batches(model: Llama) -> Iterator[list[tuple[int, Array]]]:
+    """Arrays with their numbers, in groups of about `BATCH` bytes."""
+    group: list[tuple[int, Array]] = []
+    size = 0
+    for number, array in enumerate(arrays(model)):
+        group.append((number, array))
+        size += 4 * math.prod(array.shape)
+        if size >= BATCH:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _spec(array: Array, state: Path, layout: str) -> dict[str, Any]:
+    """TensorStore's specification of an array to be made."""
+    kvstore: dict[str, Any] = {"driver": "file", "path": f"{state}/{array.pax_name}/"}
+    if layout == "ocdbt":
+        base = {"driver": "file", "path": f"{state}/"}
+        kvstore = {"driver": "ocdbt", "base": base, "path": ".".join(array.keys) + "/"}
+    return {"driver": "zarr", "kvstore": kvstore, "metadata": zarr_metadata(array)}
 
 
 def _write_tree(model: Llama, state: Path) -> None:

@@ -1,7 +1,7 @@
 """Which table a checkpoint wants: the families, how each is known, and their rules."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from converters.arrays.lazy import Array
 from converters.errors import MappingError
@@ -74,6 +74,9 @@ def table_for(
         return Table("generic", generic.RULES), []
     try:
         form = transformer_lm.layer_form(arrays)
+        if form is not None:
+            shapes = {path: array.shape for path, array in arrays.items()}
+            form = replace(form, extra_axes=transformer_lm.extra_axes(form, shapes))
         module = efficientids if chosen == "efficientids" else transformer_lm
         table = Table(chosen, tuple(module.rules(form, scan_layers)))
         table.apply(arrays)

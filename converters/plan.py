@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from converters.arrays.lazy import Array
+from converters.errors import MappingError
 from converters.rules import Mapped
 
 
@@ -85,6 +86,18 @@ class Plan:
     provenance: dict[str, Any]
     rules: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Raises `MappingError` if two leaves would lie in one place of the output."""
+        places: dict[str, str] = {}
+        problems: list[str] = []
+        for leaf in self.leaves:
+            place = leaf.target.replace("/", ".")  # Orbax joins names by dots
+            if place in places:
+                problems.append(f"{leaf.target}: lies where {places[place]} does")
+            places[place] = leaf.target
+        if problems:
+            raise MappingError("\n  ".join(["the output cannot tell leaves apart:", *problems]))
 
     @property
     def nbytes(self) -> int:

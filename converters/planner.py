@@ -228,6 +228,15 @@ def _model(
         told = infer_model(specs, family, None, {})
         _check_parameters(_as_laid_out(told.config, tree), tree)
         return None, {}
+    except MappingError as error:
+        quantized = any(leaf.target.endswith(QUANTIZATION) for leaf in tree.leaves)
+        if options.family is not None or not quantized:
+            raise
+        notes.append(
+            "config.json has no model, only the weights are converted: their quantized values are "
+            f"packed, or scaled in blocks; {error}"
+        )
+        return None, {}
     config = _as_laid_out(found.config, tree)
     _check_parameters(config, tree)
     notes += found.notes

@@ -1,8 +1,9 @@
 """One conversion by several processes: who takes part, and where they wait for each other."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from converters.errors import ConversionError
 
@@ -96,22 +97,41 @@ class JaxProcesses:
                 f"the processes cannot join: {error}. Give --coordinator HOST:PORT, --processes N "
                 "and --process I, or start under a launcher that JAX knows."
             ) from error
-        return cls(jax.process_index(), jax.process_count())
+        return cls(_state().process_id, _state().num_processes)
 
     def meet(self, place: str, error: Exception | None) -> None:
         """See `Processes.meet`."""
-        import numpy as np
-        from jax.experimental import multihost_utils
-
+        client = _state().client
+        name = f"convert-paxml/{next(_meetings)}/{place}"
+        told: list[tuple[str, str]] = []
         try:
-            failed = np.asarray(multihost_utils.process_allgather(np.int32(error is not None)))
-        except (RuntimeError, ValueError) as lost:
-            if error is not None:
-                raise error from lost
-            cause = str(lost).splitlines()[0]
-            raise ConversionError(f"another process is gone (until '{place}'): {cause}") from lost
+            client.key_value_set(f"{name}/{self.index}", _FINE if error is None else str(error))
+            client.wait_at_barrier(name, _PATIENCE)
+            told = client.key_value_dir_get(f"{name}/")
+        except RuntimeError as lost:
+            if error is None:
+                cause = str(lost).splitlines()[0]
+                raise ConversionError(
+                    f"another process is gone (until '{place}'): {cause}"
+                ) from lost
         if error is not None:
             raise error
-        if failed.any():
-            others = ", ".join(map(str, np.flatnonzero(failed.reshape(-1))))
-            raise ConversionError(f"process {others} failed; its own output says why")
+        failed = sorted((int(key.rpartition("/")[2]), text) for key, text in told if text != _FINE)
+        if failed:
+            raise ConversionError("\n".join(f"process {n} failed: {text}" for n, text in failed))
+
+
+def _state() -> Any:
+    """JAX's connection to the other processes, which Orbax uses as well.
+
+    Its barriers need no device and no collective operation, which would give up after half an hour:
+    the processes may finish their shares hours apart.
+    """
+    from jax._src import distributed
+
+    return distributed.global_state
+
+
+_FINE = "fine"
+_PATIENCE = 30 * 24 * 3600 * 1000  # milliseconds; that a process is gone is noticed much sooner
+_meetings = itertools.count()  # a barrier is used once, also by several conversions of one process

@@ -39,6 +39,9 @@ def dequantize(arrays: Mapping[str, Array]) -> dict[str, Array]:
         if weight is None or np.issubdtype(weight.dtype, np.inexact):
             problems.append(f"{path}: no quantized {weight_path} beside it")
             continue
+        if weight.dtype.itemsize > 1:
+            problems.append(f"{weight_path}: packed weights ({weight.dtype}) are not dequantized")
+            continue
         axes = scale_axes(weight_path, weight.shape, scale.shape)
         if axes is None:
             problems.append(

@@ -44,6 +44,10 @@ def read_table(path: str | Path) -> tuple[list[Rule], list[Ignore]]:
                 problems.append(f"{kind} {number}: lacks {', '.join(missing)}")
             if extra := sorted(keys - required - optional):
                 problems.append(f"{kind} {number}: unknown key {', '.join(extra)}")
+            for key in sorted(keys & (required | optional)):
+                wanted, name = (bool, "truth value") if key == "optional" else (str, "text")
+                if not isinstance(entry[key], wanted):
+                    problems.append(f"{kind} {number}: {key} is no {name}: {entry[key]!r}")
     if problems:
         raise MappingError("\n  ".join([f"{path}: not a rule table:", *problems]))
     rules = [

@@ -4,20 +4,22 @@ One small protocol over all three, so that readers and writers do not know where
 places go through TensorStore's own key-value drivers; nothing is copied to local disk first.
 """
 
+import errno
 import functools
 import os
-import re
 import secrets
 import shutil
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 from converters.errors import ConversionError
+from converters.object_stores import DRIVERS, Bucket, environment
 
-CACHE = 32 << 20  # bytes of OCDBT tree nodes that are kept decoded
-OBJECT_STORE_DRIVERS = {"gs": "gcs", "s3": "s3"}  # URL scheme -> TensorStore kvstore driver
+if TYPE_CHECKING:
+    from converters.kvstore import Connection
 
 
 class StorageError(ConversionError):
@@ -85,26 +87,38 @@ class Store(Protocol):
 
 
 def open_store(url: str | os.PathLike[str]) -> Store:
-    """The store behind a local path or a `file://`, `gs://` or `s3://` URL."""
+    """The store behind a local path or a `file://`, `gs://` or `s3://` URL; nothing is read yet."""
+    from converters.kvstore import KvStore
+
     text = os.fspath(url)
     scheme = urlsplit(text).scheme if "://" in text else ""
     if scheme in ("", "file"):
         return LocalStore(Path(text.removeprefix("file://")))
-    if scheme not in OBJECT_STORE_DRIVERS:
-        known = ", ".join(f"{name}://" for name in ("file", *OBJECT_STORE_DRIVERS))
+    if scheme not in DRIVERS:
+        known = ", ".join(f"{name}://" for name in ("file", *DRIVERS))
         raise StorageError(f"{text}: no storage for '{scheme}://'; known are local paths, {known}")
     bucket, _, path = text.split("://", 1)[1].partition("/")
     if not bucket:
         raise StorageError(f"{text}: the URL names no bucket; write {scheme}://BUCKET/PATH")
-    spec = {"driver": OBJECT_STORE_DRIVERS[scheme], "bucket": bucket, **_endpoint(scheme)}
     root = path.strip("/")
-    return KvStore(spec | {"path": f"{root}/" if root else ""}, text.rstrip("/"), True)
+    connection = _connection(scheme, bucket, tuple(sorted(environment().items())))
+    return KvStore(connection, f"{root}/" if root else "", text.rstrip("/"))
 
 
-def open_ocdbt(store: Store, prefix: str = "") -> "KvStore":
+def open_ocdbt(store: Store, prefix: str = "") -> Store:
     """The keys inside the OCDBT database at `prefix` of `store`, for reading."""
+    from converters.kvstore import Connection, KvStore
+
     url = f"{store.url}/{prefix}".rstrip("/")
-    return KvStore({"driver": "ocdbt", "base": store.kvstore(prefix)}, url, False)
+    return KvStore(Connection({"driver": "ocdbt", "base": store.kvstore(prefix)}), "", url)
+
+
+@functools.lru_cache(maxsize=16)
+def _connection(scheme: str, bucket: str, variables: tuple[tuple[str, str], ...]) -> "Connection":
+    """One connection a bucket, as long as the environment does not change."""
+    from converters.kvstore import Connection
+
+    return Connection(None, Bucket(scheme, bucket, dict(variables)))
 
 
 class LocalStore:
@@ -122,7 +136,16 @@ class LocalStore:
             with self._path(key).open("rb", buffering=0) as file:
                 if start:
                     file.seek(start)
-                return file.read(-1 if stop is None else max(stop - start, 0))
+                if stop is None:
+                    return file.read()
+                left = min(stop, os.fstat(file.fileno()).st_size) - start
+                data = file.read(max(left, 0))
+                while 0 < len(data) < left:  # one call gives 2 GiB at most
+                    more = file.read(left - len(data))
+                    if not more:
+                        break
+                    data += more
+                return data
         except OSError as error:
             raise self._failure(key, "read", error) from error
 
@@ -136,33 +159,47 @@ class LocalStore:
     def exists(self, key: str) -> bool:
         """See `Store.exists`."""
         try:
-            return self._path(key).is_file()
+            return stat.S_ISREG(self._path(key).stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         except OSError as error:
             raise self._failure(key, "read", error) from error
 
     def children(self, prefix: str = "") -> list[str]:
         """See `Store.children`."""
-        try:
-            with os.scandir(self._path(prefix)) as entries:
-                return sorted(e.name + "/" if e.is_dir() else e.name for e in entries)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise self._failure(prefix, "list", error) from error
+        return sorted(name + "/" * is_dir for name, is_dir, _ in self._scan(prefix))
 
     def keys(self, prefix: str = "") -> list[str]:
-        """See `Store.keys`."""
+        """See `Store.keys`. Links are followed, unless they lead back to where they are."""
         found: list[str] = []
         pending = [prefix.strip("/")]
         while pending:
             place = pending.pop()
-            for name in self.children(place):
+            for name, is_dir, is_link in self._scan(place):
                 key = f"{place}/{name}" if place else name
-                if name.endswith("/"):
-                    pending.append(key[:-1])
-                else:
+                if not is_dir:
                     found.append(key)
+                elif is_link and self._leads_back(key):
+                    raise StorageError(
+                        f"{self._path(key)}: cannot list: this link leads to a directory around it"
+                    )
+                else:
+                    pending.append(key)
         return sorted(found)
+
+    def _scan(self, prefix: str) -> Iterator[tuple[str, bool, bool]]:
+        """(name, whether it is a directory, whether it is a link) of what is in a directory."""
+        try:
+            with os.scandir(self._path(prefix)) as entries:
+                yield from [(e.name, e.is_dir(), e.is_symlink()) for e in entries]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise self._failure(prefix, "list", error) from error
+
+    def _leads_back(self, key: str) -> bool:
+        link = self._path(key)
+        return link.resolve() in (link.parent.resolve(), *link.parent.resolve().parents)
 
     def write(self, key: str, data: bytes | memoryview) -> None:
         """See `Store.write`."""
@@ -173,7 +210,8 @@ class LocalStore:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+            # Not longer than the name may be: that of the file has the full length at times.
+            fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")
             try:
                 with fresh.open("xb", buffering=0) as file:
                     for block in blocks:
@@ -190,7 +228,7 @@ class LocalStore:
         path = self._path(prefix)
         try:
             if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
+                _remove_tree(path)
             else:
                 path.unlink(missing_ok=True)
         except OSError as error:
@@ -209,132 +247,28 @@ class LocalStore:
         return self._path(key)
 
     def _path(self, key: str) -> Path:
+        if "\0" in key or ".." in key.split("/"):
+            raise StorageError(f"{self.url}: {key!r} is no name of a file in this directory")
         return self.root / key.strip("/") if key else self.root
 
     def _failure(self, key: str, verb: str, error: OSError) -> StorageError:
         kind = MissingKeyError if isinstance(error, FileNotFoundError) else StorageError
-        return kind(f"{self._path(key)}: cannot {verb}: {error.strerror or error}")
+        path = self._path(key)
+        advice = ""
+        if error.errno == errno.ENAMETOOLONG:
+            advice = f" ({max(len(os.fsencode(part)) for part in path.parts)} bytes in one name)"
+        elif kind is MissingKeyError and path.is_symlink():
+            advice = f" (a link to {path.readlink()})"
+        return kind(f"{path}: cannot {verb}: {error.strerror or error}{advice}")
 
 
-class KvStore:
-    """A TensorStore key-value store: an object store, or the inside of an OCDBT database."""
-
-    def __init__(self, spec: dict[str, Any], url: str, is_object_store: bool) -> None:
-        self.url = url
-        self.is_object_store = is_object_store
-        self._spec = spec
-        self._opened: Any = None
-
-    def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
-        """See `Store.read`."""
-        result = self._call(key, "read", lambda kv: kv.read(key, byte_range=slice(start, stop)))
-        if result.state == "missing":
-            raise MissingKeyError(f"{self.url}/{key}: cannot read: no such file")
-        return result.value
-
-    def size(self, key: str) -> int:
-        """See `Store.size`."""
-        # TensorStore has no call for the length of a value. A read far past its end is refused with
-        # a message that holds it; should a driver answer otherwise, the value itself is measured.
+def _remove_tree(path: Path) -> None:
+    """Remove a directory that others may be removing, too."""
+    while path.exists():
         try:
-            return len(self.read(key, _PAST_ANY_END, _PAST_ANY_END + 1))
-        except MissingKeyError:
-            raise
-        except StorageError as error:
-            told = re.search(r"of size (\d+)", str(error))
-            return int(told.group(1)) if told else len(self.read(key))
-
-    def exists(self, key: str) -> bool:
-        """See `Store.exists`."""
-        result = self._call(key, "read", lambda kv: kv.read(key, byte_range=slice(0, 0)))
-        return result.state != "missing"
-
-    def children(self, prefix: str = "") -> list[str]:
-        """See `Store.children`."""
-        start = len(prefix.strip("/")) + 1 if prefix.strip("/") else 0
-        rests = (key[start:].partition("/") for key in self.keys(prefix))
-        return sorted({name + slash for name, slash, _ in rests})
-
-    def keys(self, prefix: str = "") -> list[str]:
-        """See `Store.keys`."""
-        import tensorstore
-
-        place = prefix.strip("/")
-        span = tensorstore.KvStore.KeyRange()
-        if place:  # '0' follows '/' in ASCII: the range holds just the keys below `place/`
-            span = tensorstore.KvStore.KeyRange(f"{place}/", f"{place}0")
-        found: Iterable[bytes] = self._call(prefix, "list", lambda kv: kv.list(span))
-        return sorted(key.decode() for key in found)
-
-    def write(self, key: str, data: bytes | memoryview) -> None:
-        """See `Store.write`."""
-        self._call(key, "write", lambda kv: kv.write(key, bytes(data)))
-
-    def write_blocks(self, key: str, blocks: Iterable[bytes]) -> None:
-        """See `Store.write_blocks`."""
-        self.write(key, b"".join(blocks))
-
-    def delete(self, prefix: str) -> None:
-        """See `Store.delete`."""
-        import tensorstore
-
-        place = prefix.strip("/")
-        if place:
-            self._call(prefix, "delete", lambda kv: kv.write(place, None))
-            span = tensorstore.KvStore.KeyRange(f"{place}/", f"{place}0")
-        else:
-            span = tensorstore.KvStore.KeyRange()
-        self._call(prefix, "delete", lambda kv: kv.delete_range(span))
-
-    def child(self, prefix: str) -> "KvStore":
-        """See `Store.child`."""
-        place = prefix.strip("/")
-        if not place:
-            return self
-        return KvStore(self.kvstore(place), f"{self.url}/{place}", self.is_object_store)
-
-    def kvstore(self, prefix: str = "") -> dict[str, Any]:
-        """See `Store.kvstore`."""
-        place = prefix.strip("/")
-        path = self._spec.get("path", "")
-        return self._spec | {"path": f"{path}{place}/" if place else path}
-
-    def local_path(self, key: str = "") -> None:
-        """See `Store.local_path`."""
-        del key
-
-    def _call(self, key: str, verb: str, request: Any) -> Any:
-        """Run one request; TensorStore's error becomes one line that names the place."""
-        import tensorstore
-
-        try:
-            if self._opened is None:
-                self._opened = tensorstore.KvStore.open(self._spec, context=_context()).result()
-            return request(self._opened).result()
-        except (ValueError, OSError, RuntimeError, KeyError) as error:
-            cause = str(error).splitlines()[0].split(" [", 1)[0] if str(error) else repr(error)
-            raise StorageError(
-                f"{self.url}/{key}".rstrip("/") + f": cannot {verb}: {cause}"
-            ) from error
-
-
-@functools.cache
-def _context() -> Any:
-    """One context for all stores: they share connections, credentials and a small cache.
-
-    Without the cache each read in an OCDBT database decodes the nodes of its tree again.
-    """
-    import tensorstore
-
-    return tensorstore.Context({"cache_pool": {"total_bytes_limit": CACHE}})
-
-
-def _endpoint(scheme: str) -> dict[str, Any]:
-    """Endpoint options that TensorStore does not take from the environment by itself."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if scheme == "s3" and endpoint:
-        return {"endpoint": endpoint, "aws_region": os.environ.get("AWS_REGION", "us-east-1")}
-    return {}
+            shutil.rmtree(path)
+        except FileNotFoundError:
+            continue
 
 
 def write_all(file: Any, data: bytes | memoryview) -> None:
@@ -342,6 +276,3 @@ def write_all(file: Any, data: bytes | memoryview) -> None:
     rest = memoryview(data).cast("B")
     while rest:
         rest = rest[file.write(rest) :]
-
-
-_PAST_ANY_END = 1 << 60

@@ -17,6 +17,7 @@ from converters.errors import CheckpointError
 
 Readers = Callable[[Leaf], Reader]  # gives the cursor of one worker over a leaf
 BLOCK = 1 << 18  # values that an elementwise operation handles at a time, to stay in the cache
+_CRUMB = 1 << 16  # bytes below which a tile is not worth a file
 _WORTH = 8  # a tile may be this many times smaller so as to lie in one source
 
 
@@ -139,7 +140,7 @@ class Transposed(_Node):
 
     def read(self, region: Region, readers: Readers) -> np.ndarray:
         values = self.inputs[0].read(self._back(region), readers)
-        return np.ascontiguousarray(values.transpose(self._axes))
+        return np.asarray(values.transpose(self._axes), order="C")
 
     def origin(self, region: Region) -> tuple[Leaf, Region]:
         return self.inputs[0].origin(self._back(region))
@@ -152,17 +153,16 @@ class Merged(_Node):
         if not 0 <= axis < len(array.shape) - 1:
             raise ValueError(f"merge {axis} does not fit shape {list(array.shape)}")
         outer, size = array.shape[axis : axis + 2]
-        self._axis, self._outer, self._inner = axis, outer, max(size, 1)
+        self._axis, self._inner = axis, max(size, 1)
         shape = (*array.shape[:axis], outer * size, *array.shape[axis + 2 :])
         super().__init__((array,), shape)
 
     def _grid(self, inner: tuple[int, ...]) -> tuple[int, ...]:
         rows, columns = inner[self._axis : self._axis + 2]
-        tile = self._outer * self._inner  # where tiles would straddle rows unevenly
-        if columns >= self._inner:
-            tile = rows * self._inner
-        elif rows == 1 and self._inner % columns == 0:
-            tile = columns
+        piece = columns * math.prod(inner[self._axis + 2 :]) * self.dtype.itemsize
+        even = columns < self._inner and self._inner % columns == 0
+        # A part of each row, unless that makes crumbs; else all parts of these rows.
+        tile = columns if even and (rows == 1 or piece >= _CRUMB) else rows * self._inner
         return (*inner[: self._axis], tile, *inner[self._axis + 2 :])
 
     def _cover(self, region: Region) -> Region:

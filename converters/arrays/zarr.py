@@ -16,7 +16,6 @@ from converters.arrays.leaf import LeafSpec, Region, extent, whole
 from converters.errors import CheckpointError, ConversionError
 from converters.storage import MissingKeyError, StorageError, Store
 
-
 # What TensorStore says of an OCDBT database whose data files are cut off, damaged or missing.
 _DAMAGED = ("OUT_OF_RANGE", "DATA_LOSS", "NOT_FOUND")
 
@@ -360,12 +359,7 @@ class _ChunkStream:
         return b"".join(taken)
 
     def _next(self) -> bytes:
-        try:
-            piece = next(self._pieces, b"")
-        except MissingKeyError:
-            raise self._leaf.damage(self._index, "the file is missing") from None
-        except CodecError as error:
-            raise self._leaf.damage(self._index, error) from error
+        piece = self._pull()
         if not piece:
             raise self._leaf.damage(
                 self._index, f"it holds {self._position} bytes of {self._leaf.chunk_nbytes}"
@@ -374,14 +368,21 @@ class _ChunkStream:
 
     def _finish(self) -> None:
         """All values are read: nothing may follow."""
-        try:
-            extra = self._held or next(self._pieces, b"")
-        except CodecError as error:
-            raise self._leaf.damage(self._index, error) from error
-        if extra:
+        if self._held or self._pull():
             raise self._leaf.damage(
                 self._index, f"more than {self._leaf.chunk_nbytes} bytes of values"
             )
+
+    def _pull(self) -> bytes:
+        """The next piece of the stream, b"" at its end."""
+        try:
+            return next(self._pieces, b"")
+        except MissingKeyError:
+            raise self._leaf.damage(self._index, "the file is missing") from None
+        except CodecError as error:
+            raise self._leaf.damage(self._index, error) from error
+        except StorageError as error:
+            raise self._leaf.unreadable(self._index, error) from error
 
 
 class TensorStoreReader:

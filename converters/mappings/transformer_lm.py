@@ -5,7 +5,7 @@ Shapes and stored values stay as PAXml has them; only names change. Letters: V v
 D model width, N heads, H head width, F hidden width of the FFN, X experts, L layers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from converters.errors import MappingError
@@ -88,10 +88,13 @@ class LayerForm:
     Attributes:
         name: a form of `FORMS`.
         per_block: layers in one repeated block or pipeline stage (K); 1 where there are none.
+        extra_axes: axes of layers before those of the form, to be merged with its first: repeats
+            of a circular pipeline, or all but one axis of Praxis' `nd_prefix_shape`.
     """
 
     name: str
     per_block: int
+    extra_axes: int = 0
 
 
 def layer_form(paths: Iterable[str]) -> LayerForm | None:
@@ -118,6 +121,18 @@ def layer_form(paths: Iterable[str]) -> LayerForm | None:
     return LayerForm(f"pipelined {name}" if pipelined else name, size)
 
 
+def extra_axes(form: LayerForm | None, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Axes of layers that parameters have before those of their form; see `LayerForm`."""
+    if form is None or form.name == "separate":
+        return 0
+    ranks = [
+        len(shape)
+        for path, shape in shapes.items()
+        if "/x_layers_" in path and path.endswith("norm/scale")
+    ]
+    return max(min(ranks) - 1 - (2 if form.name.startswith("pipelined") else 1), 0) if ranks else 0
+
+
 def rules(form: LayerForm | None, scan_layers: bool | None = None, prefix: str = "") -> list[Rule]:
     """The table for a checkpoint whose layers lie in `form`.
 
@@ -131,6 +146,7 @@ def rules(form: LayerForm | None, scan_layers: bool | None = None, prefix: str =
     if form is not None:
         scanned = form.name != "separate" if scan_layers is None else scan_layers
         target, source, op = FORMS[form.name, scanned]
+        op = "; ".join(["merge 0"] * form.extra_axes + [op] * bool(op))
         for block in range(form.per_block if "@" in source else 1):
             numbered = source.replace("@", str(block))
             steps = op.replace("@", str(block)).replace("K", str(form.per_block))

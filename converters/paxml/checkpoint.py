@@ -11,7 +11,7 @@ from converters.errors import CheckpointError
 from converters.paxml.consistency import check_states, check_variables, unmoved
 from converters.paxml.layout import Layout, Place, locate
 from converters.paxml.metadata import Metadata, Variable, read_metadata
-from converters.paxml.moments import StateLeaf, take_apart, unpadded_shape
+from converters.paxml.moments import Shape, StateLeaf, factorings, take_apart, unpadded_shape
 from converters.paxml.names import PARAMS, order, to_dotted_name
 from converters.paxml.sources.contents import Contents, with_spec
 from converters.paxml.sources.flax import read_flax
@@ -125,20 +125,21 @@ def _unpad(
                 found[path] = with_spec(
                     found[path], shape=variable.shape, declared_dtype=variable.dtype
                 )
-    unknown: list[str] = []
+    known: dict[str, tuple[str, Shape, Shape, Shape, int]] = {}
     for state in states:
         variable = found.get(state.variable or "")
-        if variable is None or variable.spec.shape == variable.spec.stored_shape:
-            continue
-        stored = found[state.path].spec.stored_shape
-        rank = len(state.prefix)
-        shape = unpadded_shape(
-            state.field, stored, variable.spec.stored_shape, variable.spec.shape, rank
-        )
+        if variable is not None:
+            stored = found[state.path].spec.stored_shape
+            shapes = (stored, variable.spec.stored_shape, variable.spec.shape)
+            known[state.path] = (state.field, *shapes, len(state.prefix))
+    possible = factorings(known.values())
+    unknown: list[str] = []
+    for path, about in known.items():
+        shape = unpadded_shape(*about, possible)
         if shape is None:
-            unknown.append(state.path)
-        elif shape != stored:
-            found[state.path] = with_spec(found[state.path], shape=shape)
+            unknown.append(path)
+        elif shape != about[1]:
+            found[path] = with_spec(found[path], shape=shape)
     if unknown:
         notes.append(
             f"{len(unknown)} optimizer states of padded variables keep their padding, their own "

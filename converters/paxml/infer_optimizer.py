@@ -21,6 +21,8 @@ CLASSES = {
     "ShardedSgd": "sgd",
 }
 
+SEVERAL = ("MultiOptimizerLearner",)  # learners of several optimizers: no configuration of ours
+
 COMMON = {  # praxis.optimizers.BaseOptimizer: field -> its default
     "learning_rate": 0.0,
     "decoupled_weight_decay": None,
@@ -132,6 +134,9 @@ def infer_optimizer(
         )
     if problems:
         raise MappingError("\n  ".join([f"{len(problems)} problem(s):", *problems]))
+    learner_cls = values.get(f"{root}.cls")
+    if isinstance(learner_cls, Symbol) and learner_cls.name in SEVERAL and "name" not in flags:
+        return None, {"name": {"value": str(learner_cls), "from": "dump"}}
     if not given or (cls is not None and said is None and "name" not in flags):
         return None, {
             "name": {"value": None if cls is None else str(cls), "from": "dump"}
@@ -149,6 +154,9 @@ def infer_optimizer(
             if value is not None:
                 source = "dump" if full in values else "default"
                 chosen[RENAMED.get(name, name)] = (value, source)
+        if values.get(f"{root}.optimizer.sharded_adam") is False:  # optax.adam knows neither
+            chosen["weight_decay"] = (0.0, "dump")
+            chosen.pop("clip_threshold", None)
         patterns = _patterns(values, f"{root}.optimizer.weight_decay.")
         if patterns:
             chosen["weight_decay_by_pattern"] = (patterns, "dump")

@@ -6,7 +6,7 @@ slots lack an axis of it (`praxis.optimizers._ShardedAdafactorHelper.init`). Ins
 stacked layers all of this holds below the stacked axes.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from converters.paxml.names import group_shape
@@ -15,6 +15,8 @@ from converters.paxml.names import group_shape
 LIKE_VARIABLE = {"m", "v", "ema", "trace", "mu", "nu", "accumulated_update", "pretrain_vars"}
 # Fields of ShardedAdafactorState, for which a slot that is not in use has shape [1].
 MAY_BE_UNUSED = {"m", "m_scale", "vr", "vc", "v"}
+
+FACTORINGS = ("last", "largest")  # axes by which ShardedAdafactor may factor
 
 Shape = tuple[int, ...]
 
@@ -87,8 +89,33 @@ def expected_shapes(field: str, variable: Shape, rank: int) -> dict[Shape, tuple
     return found
 
 
+def factorings(states: Iterable[tuple[str, Shape, Shape, Shape, int]]) -> frozenset[str]:
+    """Which axes an optimizer may factor by, as far as all of its `vr` and `vc` allow it.
+
+    Praxis takes the last two axes, or with `sort_factored_second_moment_dims` the two largest (of
+    the shape without padding), if they are large enough; nothing on disk says which.
+
+    Args:
+        states: arguments of `unpadded_shape` for each of its states.
+    """
+    possible = set(FACTORINGS)
+    for field, stored, variable, unpadded, rank in states:
+        if field in ("vr", "vc") and len(variable) >= rank + 2:
+            unused = stored == (*variable[:rank], 1)
+            for name in FACTORINGS:
+                fits = _without(variable, _factored_axis(name, field, unpadded, rank)) == stored
+                if not (fits or (unused and name == "largest")):
+                    possible.discard(name)
+    return frozenset(possible or FACTORINGS)
+
+
 def unpadded_shape(
-    field: str, stored: Shape, variable: Shape, unpadded: Shape, rank: int
+    field: str,
+    stored: Shape,
+    variable: Shape,
+    unpadded: Shape,
+    rank: int,
+    possible: Collection[str] = FACTORINGS,
 ) -> Shape | None:
     """Shape without padding of a field of an optimizer state; None if it cannot be told.
 
@@ -98,11 +125,12 @@ def unpadded_shape(
         variable: shape of its variable on disk.
         unpadded: shape of its variable without padding.
         rank: number of stacked axes.
+        possible: of `factorings`.
     """
     if variable == unpadded:
         return stored
     if field in ("vr", "vc"):
-        return _unpadded_factor(field, stored, variable, unpadded, rank)
+        return _unpadded_factor(field, stored, variable, unpadded, rank, possible)
     axes = expected_shapes(field, variable, rank).get(stored)
     if axes is not None:
         return tuple(1 if axis is None else unpadded[axis] for axis in axes)
@@ -114,28 +142,35 @@ def unpadded_shape(
 
 
 def _unpadded_factor(
-    field: str, stored: Shape, variable: Shape, unpadded: Shape, rank: int
+    field: str,
+    stored: Shape,
+    variable: Shape,
+    unpadded: Shape,
+    rank: int,
+    possible: Collection[str],
 ) -> Shape | None:
     """Shape of `vr` or `vc`, which lacks the row or the column axis.
 
-    Praxis takes the last two axes, or with `sort_factored_second_moment_dims` the two largest (of
-    the shape without padding); nothing on disk says which. Where both fit and differ, None.
+    Where both of the possible choices of axes fit and differ, None.
     """
     if stored == (*variable[:rank], 1) and len(variable) != rank + 2:
         return (*unpadded[:rank], 1)
     inner = len(variable) - rank
     if inner < 2:
         return (*unpadded[:rank], 1) if stored == (*variable[:rank], 1) else None
-    largest = sorted(range(rank, len(unpadded)), key=lambda axis: -unpadded[axis])
-    place = 0 if field == "vr" else 1
-    candidates = {
-        _without(unpadded, axis)
-        for axis in (largest[place], len(unpadded) - 1 - place)
-        if _without(variable, axis) == stored
-    }
+    axes = {_factored_axis(name, field, unpadded, rank) for name in possible}
+    candidates = {_without(unpadded, axis) for axis in axes if _without(variable, axis) == stored}
     if stored == (*variable[:rank], 1):
         candidates.add((*unpadded[:rank], 1))
     return candidates.pop() if len(candidates) == 1 else None
+
+
+def _factored_axis(factoring: str, field: str, unpadded: Shape, rank: int) -> int:
+    """The axis that `vr` or `vc` lacks."""
+    place = 0 if field == "vr" else 1
+    if factoring == "last":
+        return len(unpadded) - 1 - place
+    return sorted(range(rank, len(unpadded)), key=lambda axis: -unpadded[axis])[place]
 
 
 def _without(items: tuple, axis: int) -> tuple:

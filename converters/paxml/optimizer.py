@@ -16,15 +16,18 @@ from converters.rules import Mapped, Rule
 
 RAW = "state/opt_states_raw/"
 
+OPTAX_ADAM, OPTAX_SGD = frozenset({"count", "mu", "nu"}), frozenset({"trace"})
+
 # Fields of a transform's state -> (name of the optax state, its fields). `count` alone is the state
 # of transforms that do nothing but count: Praxis' weight decay and l1/l2 regularizers.
 KINDS: dict[frozenset[str], tuple[str, dict[str, str]]] = {
     frozenset({"count", "m", "v"}): ("adam", {"m": "mu", "v": "nu"}),
+    OPTAX_ADAM: ("adam", {"mu": "mu", "nu": "nu"}),
     frozenset({"count", "m", "m_scale", "vr", "vc", "v"}): (
         "sharded_adafactor",
         {name: name for name in ("m", "m_scale", "vr", "vc", "v")},
     ),
-    frozenset({"trace"}): ("momentum", {"trace": "trace"}),
+    OPTAX_SGD: ("momentum", {"trace": "trace"}),
     frozenset({"count", "ema"}): ("ema", {"ema": "ema"}),
 }
 DRIVES_SCHEDULE = ("adam", "sharded_adafactor")  # whose count the learning rate is looked up by
@@ -87,9 +90,10 @@ class ConvertedOptimizer:
 def optimizer_kinds(paths: Sequence[str]) -> list[str]:
     """Names of the optimizer states among leaf paths, in order; 'unknown' for others."""
     kinds: dict[str, None] = {}
-    for fields in _transforms([Slot.parse(path) for path in paths]).values():
+    transforms = _transforms([Slot.parse(path) for path in paths])
+    for place, fields in transforms.items():
         if set(fields) != {"count"}:
-            kinds[KINDS.get(frozenset(fields), ("unknown", {}))[0]] = None
+            kinds[_kind(place, transforms)[0] or "unknown"] = None
     return list(kinds)
 
 
@@ -140,22 +144,32 @@ def _convert_learner(
     place: str,
 ) -> None:
     transforms = _transforms(slots)
-    names = [
-        KINDS[frozenset(fields)][0] for fields in transforms.values() if frozenset(fields) in KINDS
-    ]
+    kinds = {place: _kind(place, transforms) for place in transforms}
+    names = [name for name, _ in kinds.values() if name]
     # States of one name, or two that would look the learning rate up, are none that optax has.
     doubled = len(set(names)) != len(names) or len({*names} & {*DRIVES_SCHEDULE}) > 1
-    for fields in transforms.values():
+    # Pairs such as SGD's (trace, count) stay together: raw if one of the two is not known.
+    split = {
+        place[1].partition("/")[0]
+        for place, fields in transforms.items()
+        if not kinds[place][0] and set(fields) != {"count"}
+    }
+    for transform, fields in transforms.items():
         members = [slot for slots_of_field in fields.values() for slot in slots_of_field]
-        if set(fields) == {"count"} and "/" in members[0].transform:
-            # SGD's state is the pair (trace, count): the count looks the learning rate up.
+        head, nested, _ = transform[1].partition("/")
+        if set(fields) == {"count"} and nested:
+            if head in split:
+                for slot in members:
+                    _keep_raw(result, slot.path, arrays[slot.path], "")
+                continue
+            # The count beside SGD's trace looks the learning rate up.
             _add_count(result, f"{place}schedule", [arrays[slot.path] for slot in members])
             continue
         if set(fields) == {"count"}:
             reason = "counts steps for a transform that keeps nothing else"
             result.ignored += [(slot.path, reason) for slot in members]
             continue
-        name, renamed = KINDS.get(frozenset(fields), ("", {}))
+        name, renamed = kinds[transform]
         bare = [slot for field in renamed for slot in fields[field] if slot.variable is None]
         if not name or doubled or bare:
             cause = "two transforms of one kind" if name else f"fields {', '.join(sorted(fields))}"
@@ -167,7 +181,7 @@ def _convert_learner(
         counts = {slot.group: arrays[slot.path] for slot in fields.get("count", [])}
         if counts:
             _add_count(result, f"{place}{name}", list(counts.values()))
-            if name in DRIVES_SCHEDULE:
+            if name in DRIVES_SCHEDULE and not nested:
                 _add_count(result, f"{place}schedule", list(counts.values()))
         for source, target in renamed.items():
             values = _slot_values(name, source, fields[source], arrays, counts, betas)
@@ -180,6 +194,30 @@ def _convert_learner(
                     f"{place}{name}/{target}/{leaf.target}", leaf.rule.source, "; ".join(ops)
                 )
                 result.leaves.append(Mapped(rule.target, leaf.array, rule))
+
+
+def _kind(
+    place: tuple[int, str], transforms: Mapping[tuple[int, str], Mapping[str, list[Slot]]]
+) -> tuple[str, dict[str, str]]:
+    """Name of a transform's state in optax and of its fields; '' if it has none.
+
+    A chain of optax inside a transform is known only where it is the pair that `optax.sgd` and
+    `optax.adam` make, the state and the count of the learning rate's schedule: LAMB has the same
+    states at other places, and the `ema` of `optax.adafactor` averages updates, not weights.
+    """
+    learner, transform = place
+    fields = frozenset(transforms[place])
+    found = KINDS.get(fields, ("", {}))
+    head, nested, _ = transform.partition("/")
+    if not nested:
+        return ("", {}) if "mu" in fields else found
+    chain = {
+        other.removeprefix(f"{head}/"): set(transforms[number, other])
+        for number, other in transforms
+        if number == learner and other.startswith(f"{head}/")
+    }
+    pair = chain == {"0": set(fields), "1": {"count"}}
+    return found if pair and fields in (OPTAX_ADAM, OPTAX_SGD) else ("", {})
 
 
 def _add_count(result: ConvertedOptimizer, place: str, counts: list[Array]) -> None:

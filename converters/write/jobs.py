@@ -8,6 +8,7 @@ from typing import Any
 from converters.arrays.lazy import Array, Source, even_part, tile_regions
 from converters.arrays.leaf import Leaf, Reader, Region
 from converters.arrays.zarr import ZarrLeaf
+from converters.errors import CheckpointError
 from converters.plan import PlannedLeaf
 from converters.verify import Digest, compare, is_checked
 from converters.write.sink import Sink, Tile
@@ -192,8 +193,12 @@ def _move(leaf: PlannedLeaf, sink: Sink, settings: Settings) -> Record | None:
     checked = is_checked(leaf.target, settings.verify)
     digest = Digest(leaf.shape)
     if checked:
-        written = sink.stored(leaf)
-        digest = _digest_of(written, settings.limit)
+        try:
+            digest = _digest_of(sink.stored(leaf), settings.limit)
+        except CheckpointError:
+            sink.compare_stored(leaf, stored)
+            _digest_of(source, settings.limit)  # the copy is true: the error names the source
+            raise
         sink.compare_stored(leaf, stored)
     return {
         **leaf.row(),

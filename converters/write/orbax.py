@@ -133,7 +133,8 @@ def chunk_key(target: str, index: tuple[int, ...]) -> str:
 
 def zarr_dtype(dtype: np.dtype) -> str:
     """zarr v2's name of a dtype, with TensorStore's extension for `ml_dtypes`."""
-    return dtype.name if dtype.kind == "V" or dtype.str[1] == "V" else dtype.newbyteorder("<").str
+    extension = dtype.isbuiltin == 2  # from `ml_dtypes`
+    return dtype.name if extension else dtype.newbyteorder("<").str
 
 
 def tree_metadata(leaves: list[PlannedLeaf]) -> dict[str, Any]:

@@ -77,6 +77,7 @@ class Output:
         found = bool(self.store.children())
         if self._path is None:
             if found and (not resume or self.exists()):
+                self.store.delete(COMMIT)  # first: what is half deleted must not look whole
                 self.store.delete("")
                 found = False
             return found
@@ -90,6 +91,11 @@ class Output:
                     if name != _LOCK:
                         self.store.delete(name)
                 found = False
+            keys = self.store.keys()
+            for key in keys:
+                name = key.rpartition("/")[2]
+                if name.startswith(".") and name.endswith(".tmp"):  # of a writer that was killed
+                    self.store.delete(key)
         except OSError as error:
             raise OutputError(f"{place}: cannot be made: {error.strerror}") from error
         return found

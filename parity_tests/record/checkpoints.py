@@ -1,8 +1,8 @@
 """Trains each variant with the real trainer, saves and restores it with PAXml, and describes it.
 
 A recording is `OUT/<name>_<format>/`: `checkpoint/` as the job left it, `job_files/` its text
-dumps, `manifest.json` with what PAXml itself restores: `leaves` {jax key string: shape, dtype,
-sha256 of the values without padding}.
+dumps, `manifest.json` with what PAXml itself restores: `leaves` {'/'-joined keys of the TrainState:
+shape, dtype, sha256 of the values without padding}; `padded_leaves` as they are on disk.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 from typing import Any
 
+from parity_tests.record.archive import pack
+
 PACKAGES = ("paxml", "praxis", "jax", "jaxlib", "flax", "orbax-checkpoint", "optax", "numpy")
+DUMPS = ("model_params.txt", "experiment_cls_vars.txt")  # what converters read
 DEVICES = "--xla_force_host_platform_device_count="
 
 
@@ -40,7 +44,11 @@ def main() -> None:
 
     wanted = [v for v in VARIANTS if not found.names or v.name in found.names]
     for variant in [v for v in wanted if v.devices == devices]:
-        record(variant, found.out)
+        try:
+            record(variant, found.out)
+        except Exception:  # the others can still be recorded
+            print(f"{variant.name} was not recorded:", flush=True)
+            traceback.print_exc()
     if devices == 1:  # the number of devices is fixed for a process
         for count in sorted({v.devices for v in wanted} - {1}):
             names = [v.name for v in wanted if v.devices == count]
@@ -53,82 +61,135 @@ def main() -> None:
 
 def record(variant: Any, out: pathlib.Path) -> None:
     """Train, restore, save in the other formats."""
-    from paxml import train
+    from parity_tests.record import states
+    from parity_tests.record.experiments import experiment_of
 
-    from parity_tests.record.experiments import STEPS, experiment_of
-
+    if variant.base is None:
+        state = states.state_of_all_dtypes()
+        for form in variant.formats:
+            save(state, None, out_of(variant, form, out) / "checkpoint", form)
+            finish(variant, form, out, "saved by paxml.checkpoints.save_checkpoint", state, state)
+        return
     experiment = experiment_of(variant)()
-    with tempfile.TemporaryDirectory() as job:
-        train.write_hparams_file(experiment, _path(job))
-        train.write_experiment_class_vars_file(type(experiment), _path(job))
-        train.train_and_evaluate(
-            experiment,
-            job,
-            maybe_use_persistence_checkpointing=False,
-            eval_on_test=False,
-            enable_summary_writer=False,
-        )
-        checkpoints = pathlib.Path(job, "checkpoints")
-        state, unpadded, specs, mesh = restore(experiment, checkpoints, STEPS)
-        leaves, padded = describe(state, unpadded)
+    with tempfile.TemporaryDirectory() as folder:
+        job = pathlib.Path(folder)
+        if variant.quantize is None:
+            train(experiment, job)
+            step = max((job / "checkpoints").iterdir(), key=lambda p: int(p.name[11:]))
+            state, unpadded = restore(experiment, step)
+            extra: dict[str, Any] = {}
+        else:
+            state, task, values = states.quantized_state(experiment, **variant.quantize)
+            experiment.task = lambda: task
+            write_dumps(experiment, job)
+            unpadded, step = state, None
+            extra = {"dequantized": {path: _about(value) for path, value in values.items()}}
         for number, form in enumerate(variant.formats):
-            place = out / f"{variant.name}_{form}"
-            shutil.rmtree(place, ignore_errors=True)
-            place.mkdir(parents=True)
-            if form == "gda":
-                step = f"checkpoint_{STEPS:08d}"
-                shutil.copytree(checkpoints / step, place / "checkpoint" / step)
+            place = out_of(variant, form, out)
+            if number == 0 and step is not None:
+                shutil.copytree(step, place / "checkpoint" / step.name)
                 how = "written by paxml.train.train_and_evaluate"
             else:
                 save(state, unpadded, place / "checkpoint", form)
-                how = f"restored by PAXml, saved by paxml.checkpoints.save_checkpoint ({form})"
+                how = f"saved by paxml.checkpoints.save_checkpoint ({form})"
             (place / "job_files").mkdir()
-            for dump in sorted(pathlib.Path(job).glob("*.txt")):
-                shutil.copy(dump, place / "job_files")
-            manifest = {
-                "case": variant.name,
-                "format": form,
-                "how": how,
-                "doc": variant.doc,
-                "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-                "mesh": list(mesh.devices.shape),
-                "leaves": leaves,
-                "padded_leaves": padded,
-            }
-            (place / "manifest.json").write_text(json.dumps(manifest, indent=1))
-            print(f"recorded {place.name}: {len(leaves)} leaves, {len(padded)} padded", flush=True)
+            for dump in DUMPS:
+                shutil.copy(job / dump, place / "job_files")
+            finish(variant, form, out, how, state, unpadded, extra)
 
 
-def restore(experiment: Any, checkpoints: pathlib.Path, step: int) -> tuple[Any, Any, Any, Any]:
-    """The state as PAXml restores it (padded), its shapes without padding, its specs, the mesh."""
+def out_of(variant: Any, form: str, out: pathlib.Path) -> pathlib.Path:
+    """The empty directory of one recording."""
+    place = out / f"{variant.name}_{form}"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    return place
+
+
+def write_dumps(experiment: Any, job: pathlib.Path) -> None:
+    """PAXml's text dumps of the job."""
+    from etils import epath
+    from paxml import train
+
+    train.write_hparams_file(experiment, epath.Path(job))
+    train.write_experiment_class_vars_file(type(experiment), epath.Path(job))
+
+
+def train(experiment: Any, job: pathlib.Path) -> None:
+    """Run the trainer to its end."""
+    from paxml import train
+
+    write_dumps(experiment, job)
+    train.train_and_evaluate(
+        experiment,
+        job,
+        maybe_use_persistence_checkpointing=False,
+        eval_on_test=False,
+        enable_summary_writer=False,
+    )
+
+
+def finish(
+    variant: Any,
+    form: str,
+    out: pathlib.Path,
+    how: str,
+    state: Any,
+    unpadded: Any,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Write the manifest."""
+    leaves, padded = describe(state, unpadded)
+    place = out / f"{variant.name}_{form}"
+    manifest = {
+        "case": variant.name,
+        "format": form,
+        "how": how,
+        "doc": variant.doc,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "devices": variant.devices,
+        "leaves": leaves,
+        "padded_leaves": padded,
+        **(extra or {}),
+    }
+    (place / "manifest.json").write_text(json.dumps(manifest, separators=(",", ":")))
+    size = pack(place).stat().st_size
+    print(f"recorded {place.name}: {len(leaves)} leaves, {len(padded)} padded, {size} bytes")
+
+
+def restore(experiment: Any, step: pathlib.Path) -> tuple[Any, Any]:
+    """The state of a step as PAXml restores it (padded), and its shapes without padding."""
     import jax
     from paxml import checkpoints as pax
     from paxml import partitioning, trainer_lib
     from praxis import base_hyperparams
 
-    task_p = experiment.task()
-    task = base_hyperparams.instantiate(task_p)
+    task = base_hyperparams.instantiate(experiment.task())
+    kind = pax.retrieve_checkpoint_type(False, task)
     partitioner = partitioning.create_experiment_or_default_partitioner(
         experiment_config=experiment,
         jax_task=task,
         running_mode=trainer_lib.RunningMode.TRAIN,
-        checkpoint_type=pax.CheckpointType.GDA,
+        checkpoint_type=kind,
+        init_is_eval=False,
+        enable_auto_sharding=False,
         input_p=experiment.datasets()[0],
     )
     provider = base_hyperparams.instantiate(experiment.get_input_specs_provider_params())
     partitioner.setup(task, jax.random.PRNGKey(0), provider.get_input_specs())
     metadata = partitioner.get_train_state_metadata()
-    mesh = partitioner.global_mesh
+    pjit = kind == pax.CheckpointType.GDA
+    shapes = metadata.padded_global_shapes if pjit else metadata.unpadded_global_shapes
     state = pax.restore_checkpoint(
-        metadata.padded_global_shapes,
-        checkpoints,
-        mesh,
-        pax.CheckpointType.GDA,
-        metadata.partition_specs,
-        step,
+        shapes,
+        step.parent,
+        partitioner.global_mesh,
+        kind,
+        metadata.partition_specs if pjit else None,
+        int(step.name.rpartition("_")[2]),
         state_unpadded_shape_dtype_struct=metadata.unpadded_global_shapes,
     )
-    return state, metadata.unpadded_global_shapes, metadata.partition_specs, mesh
+    return state, metadata.unpadded_global_shapes
 
 
 def save(state: Any, unpadded: Any, directory: pathlib.Path, form: str) -> None:
@@ -167,10 +228,15 @@ def _flat(tree: Any) -> list[tuple[str, Any]]:
 
     flat = jax.tree_util.tree_flatten_with_path(tree, is_leaf=py_utils.is_optax_masked_node)[0]
     return [
-        (jax.tree_util.keystr(path), leaf)
+        ("/".join(str(_key(part)) for part in path), leaf)
         for path, leaf in flat
         if not py_utils.is_optax_masked_node(leaf)
     ]
+
+
+def _key(part: Any) -> Any:
+    """The key, index or field name that one step of a JAX path stands for."""
+    return next(getattr(part, name) for name in ("key", "idx", "name") if hasattr(part, name))
 
 
 def _about(values: Any) -> dict[str, Any]:
@@ -181,9 +247,3 @@ def _about(values: Any) -> dict[str, Any]:
         "dtype": values.dtype.name,
         "sha256": hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest(),
     }
-
-
-def _path(job: str) -> Any:
-    from etils import epath
-
-    return epath.Path(job)

@@ -42,6 +42,7 @@ class Variant:
         edits: what changes the task's configuration afterwards.
         devices: how many (forced host) devices the job needs.
         inputs: makes the batch.
+        quantize: settings under which the weights are quantized instead of trained.
     """
 
     name: str
@@ -51,7 +52,8 @@ class Variant:
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     edits: tuple[Edit, ...] = ()
     devices: int = 1
-    inputs: Callable[[int], dict[str, np.ndarray]] | None = None
+    inputs: Callable[[], dict[str, Any]] | None = None
+    quantize: dict[str, Any] | None = None
 
 
 def text_batch(vocab: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -97,6 +99,7 @@ def experiment_of(variant: Variant) -> type[base_experiment.BaseExperiment]:
             made = pax_fiddle.Config(tasks_lib.SingleTask, name="task", model=variant.base())
             model_params.set_default_adam(made, settings["LEARNING_RATE"], 1e-3)
             model = made.model
+            model.fprop_dtype = jnp.float32
             model.ici_mesh_shape, model.dcn_mesh_shape = [1, 1, 1], [1, 1, 1]
             model.mesh_axis_names = ["replica", "data", "mdl"]
             made.train.save_interval_steps = STEPS

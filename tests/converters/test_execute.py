@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,7 +64,8 @@ def crash_at(step: int) -> Iterator[Callable[[], int]]:
 def test_crash_at_each_step_leaves_nothing_or_the_whole(job: Path, tmp_path: Path, before: str):
     convert(job, tmp_path / "wanted", PLAN_ONLY)
     wanted = stored.digests(tmp_path / "wanted")
-    older = None
+    convert(job, tmp_path / "older", ConvertOptions(PlanOptions(optimizer="none")))
+    older = stored.digests(tmp_path / "older")
     options = ConvertOptions(PLAN, workers=1, overwrite=before != "nothing")
     with crash_at(1 << 30) as changes:
         convert(job, tmp_path / "counted", options)
@@ -72,8 +74,7 @@ def test_crash_at_each_step_leaves_nothing_or_the_whole(job: Path, tmp_path: Pat
     for step in range(1, steps + 1):
         out = tmp_path / f"out{step}"
         if before != "nothing":
-            convert(job, out, ConvertOptions(PlanOptions(optimizer="none")))
-            older = stored.digests(out)
+            shutil.copytree(tmp_path / "older", out)
         with crash_at(step), pytest.raises(CrashError):
             convert(job, out, options)
             raise CrashError  # the last steps clean up after the output has its name
@@ -116,8 +117,6 @@ def test_full_disk_is_told_and_can_be_resumed(
 
 
 def test_damage_found_while_converting_leaves_nothing(job: Path, tmp_path: Path):
-    import shutil
-
     broken = Path(shutil.copytree(job, tmp_path / "job"))
     (chunk,) = broken.glob("checkpoints/*/state/mdl_vars.params.layer1.w/0.0")
     chunk.write_bytes(chunk.read_bytes()[:-3])
@@ -151,7 +150,10 @@ def test_what_the_disk_changes_is_found_by_reading_back(
 
 def test_the_first_failure_stops_the_other_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     params = synthetic.random_params(count=1, rows=4000, columns=64)
-    leaves = {"step": np.array(7, np.uint32), "mdl_vars/params/small/w": np.zeros((4, 4), "<i4")}
+    leaves = {
+        "step": np.array(7, np.uint32),
+        "mdl_vars/params/small/w": np.zeros((4, 4), np.float32),
+    }
     leaves |= {f"mdl_vars/params/{name}": values for name, values in params.items()}
     job = synthetic.write_step(tmp_path / "checkpoint_00000007", leaves)
     written: list[int] = []
@@ -162,7 +164,7 @@ def test_the_first_failure_stops_the_other_jobs(tmp_path: Path, monkeypatch: pyt
         if leaf.target == "params/small/w":
             failed.set()
             raise OutputError("params/small/w: fails for the test")
-        failed.wait()
+        assert failed.wait(10)
         written.append(tile.index[0])
         original(self, leaf, tile, values)
 

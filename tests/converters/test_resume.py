@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,20 +54,18 @@ def finished_files(out: Path) -> dict[Path, int]:
     return found
 
 
-def killed_run(job: Path, out: Path, when: Iterator[float], *options: str) -> bool:
-    """Start a conversion and kill it a while after it begins to write; whether it was in time."""
+def killed_run(job: Path, out: Path, leaves: int, seconds: float, *options: str) -> bool:
+    """Start a conversion and kill it `seconds` after it has finished this many leaves more.
+
+    Returns:
+        Whether it was killed in time.
+    """
     process = start(job, out, *options)
-    partial = out.with_name(f"{out.name}.partial")
-    before = journal(out)
-    while process.poll() is None and not (
-        partial.exists() and (before or (partial / "_lock").exists())
-    ):
-        time.sleep(0.002)
-    deadline = time.monotonic() + next(when)
-    while process.poll() is None and time.monotonic() < deadline:
+    wanted = len(journal(out)) + leaves
+    while process.poll() is None and len(journal(out)) < wanted:
         assert not out.exists() or (out / "manifest.json").exists()
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
+    time.sleep(seconds)
+    process.kill()
     process.communicate()
     return process.returncode == -signal.SIGKILL
 
@@ -79,12 +76,12 @@ def test_killed_again_and_again_then_resumed(job: Path, tmp_path: Path, to: str)
     convert(job, tmp_path / "whole", options)
     out, partial = tmp_path / "out", tmp_path / "out.partial"
     generator = random.Random(to)
-    when = iter(lambda: generator.uniform(0.0, 0.06), None)
     kills, kept = 0, 0
     while not out.exists():
         files = finished_files(out) if to == "orbax" else {}
         entries = journal(out)
-        killed = killed_run(job, out, when, "--to", to, "--workers", "1", "--resume")
+        moment = (generator.randint(1, 9), generator.uniform(0.0, 0.03))
+        killed = killed_run(job, out, *moment, "--to", to, "--workers", "1", "--resume")
         if not killed or out.exists():
             break
         kills += 1
@@ -111,18 +108,12 @@ def test_resume_without_anything_to_go_on_from_converts(job: Path, tmp_path: Pat
     assert (tmp_path / "out" / "manifest.json").exists()
 
 
-def interrupted(job: Path, out: Path) -> Path:
-    """An unfinished output with some finished leaves."""
-    generator = random.Random(1)
-    while not journal(out):
-        when = iter(lambda: generator.uniform(0.05, 0.15), None)
-        assert killed_run(job, out, when, "--workers", "1", "--resume")
-    return out.with_name(f"{out.name}.partial")
-
-
 @pytest.fixture(scope="module")
 def unfinished(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return interrupted(job, tmp_path_factory.mktemp("unfinished") / "out")
+    """An unfinished output with some finished leaves."""
+    out = tmp_path_factory.mktemp("unfinished") / "out"
+    assert killed_run(job, out, 5, 0.0, "--workers", "1")
+    return out.with_name("out.partial")
 
 
 def copied(unfinished: Path, tmp_path: Path) -> Path:

@@ -281,7 +281,9 @@ def test_a_missing_chunk_is_an_error(limit: int, tmp_path: Path):
 
 def test_missing_chunks_are_counted(tmp_path: Path):
     write_zarr(tmp_path / "leaf", values_of((20,)), (1,))
-    with pytest.raises(CheckpointError, match=r"lacks 20 of 20 chunk files \(0, 1, 2, 3, 4, \.\.\.\)"):
+    with pytest.raises(
+        CheckpointError, match=r"lacks 20 of 20 chunk files \(0, 1, 2, 3, 4, \.\.\.\)"
+    ):
         open_zarr(tmp_path / "leaf", keys=[".zarray"])
     names = [place.name for place in (tmp_path / "leaf").iterdir()]
     assert open_zarr(tmp_path / "leaf", keys=names).grid == (20,)
@@ -309,7 +311,7 @@ def test_stored_blocks_are_the_file_and_are_checked(tmp_path: Path, monkeypatch)
     assert b"".join(leaf.stored_blocks("0.0", seen.append)) == b"".join(seen) == data
     for damaged in (data[:-1], data + b"!", b"x" + data[1:], b""):
         (tmp_path / "leaf" / "0.0").write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="chunk 0.0"):
+        with pytest.raises(CheckpointError, match=r"chunk 0\.0"):
             list(leaf.stored_blocks("0.0", seen.append))
 
 
@@ -349,14 +351,16 @@ def edited(place: Path, **changes: Any) -> None:
 def test_metadata_that_is_no_zarrs_is_refused(changes: dict[str, Any], tmp_path: Path):
     write_zarr(tmp_path / "leaf", values_of((20, 6)), (10, 6))
     edited(tmp_path / "leaf", **changes)
-    with pytest.raises(CheckpointError, match=r"leaf: the metadata of .*leaf is not that of zarr v2"):
+    with pytest.raises(
+        CheckpointError, match=r"leaf: the metadata of .*leaf is not that of zarr v2"
+    ):
         open_zarr(tmp_path / "leaf")
 
 
 def test_a_dtype_of_another_size_is_found_by_the_chunks(tmp_path: Path):
     write_zarr(tmp_path / "leaf", values_of((20, 6)), (10, 6))
     edited(tmp_path / "leaf", dtype="<f8")
-    with pytest.raises(CheckpointError, match="480 bytes expected|holds 240 bytes, 480 expected"):
+    with pytest.raises(CheckpointError, match=r"480 bytes expected|holds 240 bytes, 480 expected"):
         open_zarr(tmp_path / "leaf").read()
 
 
@@ -365,7 +369,7 @@ def test_a_dtype_of_another_size_is_found_by_the_chunks(tmp_path: Path):
 def test_metadata_that_cannot_be_read(name: str, text: str, tmp_path: Path):
     (tmp_path / "leaf").mkdir()
     (tmp_path / "leaf" / name).write_bytes(text.encode("latin-1"))
-    with pytest.raises(CheckpointError, match="leaf: .*(not JSON|not that of)"):
+    with pytest.raises(CheckpointError, match=r"leaf: .*(not JSON|not that of)"):
         open_zarr(tmp_path / "leaf")
 
 

@@ -76,7 +76,7 @@ class MemoryReader:
         for part, size in zip(region, self.leaf.values.shape, strict=True):
             assert 0 <= part.start <= part.stop <= size
         self.leaf.reads.append(region)
-        return np.ascontiguousarray(self.leaf.values[region])
+        return self.leaf.values[region].copy()
 
 
 @st.composite
@@ -115,7 +115,7 @@ def write_zarr(place: Path, values: np.ndarray, chunks: Sequence[int], **metadat
 
 def zarr_name(dtype: np.dtype) -> str:
     """zarr v2's name of a dtype."""
-    return dtype.name if dtype.isbuiltin != 1 else dtype.str
+    return dtype.name if dtype.isbuiltin == 2 else dtype.str
 
 
 def open_zarr(place: Path, **options: Any) -> ZarrLeaf:
