@@ -49,7 +49,7 @@ class Llama:
 
     @classmethod
     def of_leaves(cls, count: int) -> "Llama":
-        """The narrowest model whose checkpoint holds about `count` leaves: only names, hardly values."""
+        """The narrowest model whose checkpoint holds about `count` leaves."""
         layers = max(round(count / 3 - 3) // 9, 1)
         return cls(layers, HEAD, 2 * HEAD, HEAD)
 

@@ -1,4 +1,4 @@
-"""Runs a command as a process of its own and measures it: wall time, CPU time, peak memory, output."""
+"""Runs a command as a process of its own and measures its time, CPU time, memory and output."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ class Run:
     Attributes:
         wall: seconds from start to end.
         cpu: seconds of all its threads and processes, user and system.
-        peak: bytes of memory that it held at most (resident set; at least the parent's, some 45 MB).
+        peak: bytes of memory that it held at most (resident set); below 45 MB it is the parent's.
         written: bytes of the files that it made.
     """
 

@@ -38,8 +38,8 @@ def copy_with_tensorstore(state: Path, output: Path) -> None:
 def restore_then_save(state: Path, output: Path) -> None:
     """Everything into memory as NumPy arrays, then `PyTreeCheckpointer().save`.
 
-    OCDBT is restored by Orbax, told to make NumPy arrays; it cannot open zarr directories at all, so
-    TensorStore reads those, all at once.
+    OCDBT is restored by Orbax, told to make NumPy arrays; it cannot open zarr directories at all,
+    so TensorStore reads those, all at once.
     """
     import numpy as np
     import orbax.checkpoint as ocp

@@ -2,12 +2,13 @@
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from converters.object_stores import FIRST_RETRIES, LATER_RETRIES, Bucket, cause_of
 from converters.storage import MissingKeyError, StorageError
 
+BLOCK = 4 << 20  # bytes of a value read at a time
 CACHE = 32 << 20  # bytes of OCDBT tree nodes that are kept decoded
 COMMIT = "commit_success.txt"  # marks what is whole on an object store
 DELETED_AT_ONCE = 256
@@ -137,6 +138,12 @@ class KvStore:
         if whole or size is None or start >= size:
             return data
         return self._read(key, slice(start, size))
+
+    def blocks(self, key: str) -> Iterator[bytes]:
+        """See `Store.blocks`."""
+        size = self.size(key)
+        for start in range(0, size, BLOCK):
+            yield self.read(key, start, min(start + BLOCK, size))
 
     def size(self, key: str) -> int:
         """See `Store.size`.

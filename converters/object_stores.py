@@ -19,8 +19,12 @@ DRIVERS = {"gs": "gcs", "s3": "s3"}  # URL scheme -> TensorStore's key-value dri
 FIRST_RETRIES = {"max_retries": 2, "initial_delay": "500ms", "max_delay": "2s"}
 LATER_RETRIES = {"max_retries": 8, "initial_delay": "1s", "max_delay": "32s"}  # some two minutes
 
-# Seconds. Two retries on top: an address that swallows packets is told of after 15 s (default: 90).
-CONNECT_TIMEOUT = {"TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS": "5"}
+# Seconds until a connection is given up that is not made (15 s with the first retries), or over
+# which nothing comes. TensorStore's own are 30 and 60.
+TIMEOUTS = {
+    "TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS": "5",
+    "TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "30",
+}
 
 # What decides how a bucket is reached.
 VARIABLES = re.compile(r"(AWS|TENSORSTORE|GOOGLE|GCE|CLOUDSDK)_\w+|STORAGE_EMULATOR_HOST|HOME")
@@ -112,7 +116,7 @@ class Bucket:
 
     def prepare(self) -> None:
         """Set what TensorStore takes from the environment alone; later changes have no effect."""
-        for name, value in CONNECT_TIMEOUT.items():
+        for name, value in TIMEOUTS.items():
             os.environ.setdefault(name, value)
         if self.scheme == "gs" and self.variables.get("STORAGE_EMULATOR_HOST"):
             os.environ["TENSORSTORE_GCS_HTTP_URL"] = self.endpoint or ""
@@ -134,9 +138,9 @@ class Bucket:
             return self._denied(cause, code)
         if code in ("301", "307"):
             return f"the bucket is served from another region or endpoint ({cause})"
-        if "curl_code=" in message or "retry attempts failed" in cause:
+        if "curl_code=" in message:
             return f"no answer from {self.endpoint or self.url}: {cause}. {self._where()}"
-        return cause
+        return f"{self.url} answers {code}: {cause}" if code else cause
 
     def _denied(self, cause: str, code: str) -> str:
         if self.scheme == "gs":
@@ -165,8 +169,8 @@ def environment() -> dict[str, str]:
 
 
 def cause_of(message: str) -> str:
-    """First line of a message of TensorStore without its annotations."""
-    return _ANNOTATION.split(message, maxsplit=1)[0].strip()
+    """First line of a message of TensorStore, without its annotations and count of retries."""
+    return _RETRIED.sub("", _ANNOTATION.split(message, maxsplit=1)[0]).strip()
 
 
 def _on_amazon() -> bool:
@@ -180,4 +184,5 @@ def _on_amazon() -> bool:
     return False
 
 
+_RETRIED = re.compile(r"^ABORTED: All \d+ retry attempts failed: ")
 _ANNOTATION = re.compile(r" \[[\w. -]+='|\n")

@@ -14,15 +14,12 @@ from converters.errors import CheckpointError, MappingError, UnsupportedModelErr
 from converters.families import Table, table_for
 from converters.merge import load_rules, merge, split_also
 from converters.paxml.checkpoint import Checkpoint, open_checkpoint
+from converters.paxml.consistency import is_float
 from converters.paxml.hparams import read_hparams
 from converters.paxml.infer import infer_model
 from converters.paxml.infer_optimizer import infer_optimizer
-from converters.paxml.optimizer import (
-    ConvertedOptimizer,
-    convert_optimizer,
-    optimizer_kinds,
-    raw_optimizer,
-)
+from converters.paxml.optimizer import ConvertedOptimizer, convert_optimizer, raw_optimizer
+from converters.paxml.optimizer_states import optimizer_kinds
 from converters.plan import Plan, PlannedLeaf, planned
 from converters.quantized import dequantize
 from converters.rule_files import read_table
@@ -107,7 +104,8 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
 
     leaves = planned(tree.leaves, "params/")
     if options.dtype is not None:
-        leaves = [_cast(leaf, dtype_named(options.dtype)) for leaf in leaves]
+        dtype = _float_named(options.dtype)
+        leaves = [_cast(leaf, dtype) for leaf in leaves]
 
     ignored = list(tree.ignored)
     ignored = [(PARAMS + path, reason) for path, reason in ignored]
@@ -282,10 +280,20 @@ def _check_parameters(config: BackboneConfig | EfficientIDSConfig, tree: RuledTr
         )
 
 
+def _float_named(name: str) -> np.dtype:
+    """The dtype to cast parameters to."""
+    try:
+        dtype = dtype_named(name)
+    except ValueError as error:
+        raise MappingError(f"--dtype {name}: {error}; give one such as bfloat16") from error
+    if not is_float(dtype):
+        raise MappingError(f"--dtype {name}: parameters become floats only, such as bfloat16")
+    return dtype
+
+
 def _cast(leaf: PlannedLeaf, dtype: np.dtype) -> PlannedLeaf:
     """Floating parameters in another dtype; quantized weights and their scales stay."""
-    kind = leaf.dtype.kind
-    floating = kind == "f" or (kind == "V" and "float" in leaf.dtype.name)
+    floating = is_float(leaf.dtype)
     quantized = leaf.target.endswith(("kernel_scale", "kernel_zero_point", "_quantized_scale"))
     if not floating or quantized or leaf.dtype == dtype:
         return leaf

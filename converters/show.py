@@ -6,7 +6,7 @@ from typing import Any
 from converters.convert import Report
 from converters.families import detect
 from converters.paxml.checkpoint import Checkpoint
-from converters.paxml.optimizer import optimizer_kinds
+from converters.paxml.optimizer_states import optimizer_kinds
 from converters.plan import Plan
 
 PARAMS = "mdl_vars/params/"

@@ -25,9 +25,10 @@ def unpack(name: str, directory: Path) -> Path:
     return directory
 
 
-def output_names() -> list[str]:
-    """Cases whose inputs and outputs are recorded, by name."""
-    return sorted(path.stem for path in OUTPUTS.glob("*.npz"))
+def output_names(kind: str) -> list[str]:
+    """Cases of a kind (folder of the recordings) whose inputs and outputs are recorded."""
+    names = {path.name.removesuffix(".tar.xz") for path in (RECORDINGS / kind).iterdir()}
+    return sorted(path.stem for path in OUTPUTS.glob("*.npz") if path.stem in names)
 
 
 def read_outputs(name: str) -> dict[str, np.ndarray]:

@@ -15,6 +15,8 @@ from efficientids_flax.load import flatten
 from efficientids_flax.parameters import parameter_shapes
 from parity_tests.cases import output_names, read_outputs
 
+CASES = output_names("paxml")
+
 # Largest difference relative to the largest magnitude of the recorded array. float32: some tens of
 # roundings of 6e-8 (observed: at most 8e-7). bfloat16: PAXml rounds between other operations than
 # XLA's fusions do today; a step of bfloat16 is 8e-3 (observed: 2e-2).
@@ -42,7 +44,7 @@ def forward(decoder: Decoder, params, recorded):
     )
 
 
-@pytest.mark.parametrize("name", output_names())
+@pytest.mark.parametrize("name", CASES)
 def test_matches_paxml(name, converted):
     params, _, config = load_converted(converted(name, WITHOUT_DUMP.get(name)), optimizer=False)
     assert isinstance(config.model, BackboneConfig)
@@ -66,7 +68,7 @@ def test_matches_paxml(name, converted):
         assert worst < tolerance, f"{name}: first differs at {key}, by {worst:.1e}"
 
 
-@pytest.mark.parametrize("name", output_names())
+@pytest.mark.parametrize("name", CASES)
 def test_initialises_to_the_converted_tree(name, converted):
     params, _, config = load_converted(converted(name, WITHOUT_DUMP.get(name)), optimizer=False)
     assert isinstance(config.model, BackboneConfig)

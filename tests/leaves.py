@@ -18,6 +18,8 @@ from converters.storage import LocalStore
 # A property runs a few dozen random cases, the same in every run.
 FEW = settings(max_examples=40, deadline=None, derandomize=True)
 ZSTD = {"id": "zstd", "level": 1}
+GZIP = {"id": "gzip", "level": 5}
+BLOSC = {"id": "blosc", "cname": "lz4", "clevel": 5, "shuffle": 1}
 DTYPES = ("float32", "bfloat16", "int8", "uint32", "float64", "bool", "float16", "int4", "int64")
 
 shapes = st.lists(st.integers(1, 9), max_size=4).map(tuple)
@@ -106,6 +108,7 @@ def write_zarr(place: Path, values: np.ndarray, chunks: Sequence[int], **metadat
         "driver": "zarr",
         "kvstore": {"driver": "file", "path": f"{place}/"},
         "metadata": about,
+        "context": {"file_io_sync": False},
         # As PAXml does, chunks that hold nothing but zeros are written too.
         "store_data_equal_to_fill_value": True,
     }
@@ -127,3 +130,36 @@ def zarr_leaf(place: Path, values: np.ndarray, chunks: Sequence[int], **metadata
     """`write_zarr` and `open_zarr`."""
     write_zarr(place, values, chunks, **metadata)
     return open_zarr(place)
+
+
+def stored_by_tensorstore(place: Path) -> np.ndarray:
+    spec = {"driver": "zarr", "kvstore": {"driver": "file", "path": f"{place}/"}}
+    return ts.open(spec, read=True).result().read().result()
+
+
+def same(found: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether dtype, shape and bytes (in C order) are the same, and `found` is contiguous."""
+    assert found.flags.c_contiguous
+    return (found.dtype, found.shape, found.tobytes()) == (
+        wanted.dtype,
+        wanted.shape,
+        wanted.tobytes(),
+    )
+
+
+class CountingStore(LocalStore):
+    """A store that counts the bytes read of each file."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.reads: dict[str, int] = {}
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
+        data = super().read(key, start, stop)
+        self.reads[key] = self.reads.get(key, 0) + len(data)
+        return data
+
+    def child(self, prefix: str) -> "CountingStore":
+        child = CountingStore(self.root / prefix)
+        child.reads = self.reads
+        return child

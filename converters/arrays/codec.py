@@ -90,7 +90,9 @@ class Codec:
                 yield from iter(lambda: source.read(READ_BLOCK), b"")
             elif self.name == "zstd":
                 source.frame = ZstdFrame()
-                reader = _zstd_decompressor().stream_reader(source, read_size=READ_BLOCK)  # type: ignore[arg-type]
+                # A context of its own: other chunks are decoded while the stream is under way.
+                decompressor = zstandard.ZstdDecompressor()
+                reader = decompressor.stream_reader(source, read_size=READ_BLOCK)  # type: ignore[arg-type]
                 yield from iter(lambda: reader.read(READ_BLOCK), b"")
                 while source.read(READ_BLOCK):  # the frame's end, or what goes on after it
                     pass

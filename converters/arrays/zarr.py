@@ -11,7 +11,7 @@ from typing import Any
 import ml_dtypes  # noqa: F401  (registers bfloat16, int4 and float8 with NumPy)
 import numpy as np
 
-from converters.arrays.codec import DIRECT, READ_BLOCK, Codec, CodecError, ZstdFrame
+from converters.arrays.codec import DIRECT, Codec, CodecError, ZstdFrame
 from converters.arrays.leaf import LeafSpec, Region, extent, whole
 from converters.errors import CheckpointError, ConversionError
 from converters.storage import MissingKeyError, StorageError, Store
@@ -175,9 +175,7 @@ class ZarrLeaf:
         """
         frame = ZstdFrame()
         try:
-            size = self.store.size(name)
-            for start in range(0, size, READ_BLOCK):
-                block = self.store.read(name, start, min(start + READ_BLOCK, size))
+            for block in self.store.blocks(name):
                 frame.feed(block)
                 update(block)
                 yield block

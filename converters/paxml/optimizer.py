@@ -5,69 +5,21 @@ Praxis keeps one state a learner, split in groups by the prefix over which varia
 transform. Here the groups become one tree again, and each transform is known by its fields.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from converters.arrays.lazy import Agreed, Array, Debias, Scaled
 from converters.errors import OptimizerError
 from converters.paxml.names import group_shape
+from converters.paxml.optimizer_states import Slot, kind_of, transforms_of
 from converters.rules import Mapped, Rule
 
 RAW = "state/opt_states_raw/"
 
-OPTAX_ADAM, OPTAX_SGD = frozenset({"count", "mu", "nu"}), frozenset({"trace"})
-
-# Fields of a transform's state -> (name of the optax state, its fields). `count` alone is the state
-# of transforms that do nothing but count: Praxis' weight decay and l1/l2 regularizers.
-KINDS: dict[frozenset[str], tuple[str, dict[str, str]]] = {
-    frozenset({"count", "m", "v"}): ("adam", {"m": "mu", "v": "nu"}),
-    OPTAX_ADAM: ("adam", {"mu": "mu", "nu": "nu"}),
-    frozenset({"count", "m", "m_scale", "vr", "vc", "v"}): (
-        "sharded_adafactor",
-        {name: name for name in ("m", "m_scale", "vr", "vc", "v")},
-    ),
-    OPTAX_SGD: ("momentum", {"trace": "trace"}),
-    frozenset({"count", "ema"}): ("ema", {"ema": "ema"}),
-}
 DRIVES_SCHEDULE = ("adam", "sharded_adafactor")  # whose count the learning rate is looked up by
 BIAS_CORRECTED = {("adam", "m"): "beta1", ("adam", "v"): "beta2"}
 
-_PATH = re.compile(
-    r"opt_states/(?P<learner>\d+)/(?:(?P<group>no_prefix|p[^/\d][^/]*)/)?"
-    r"(?P<transform>\d+(?:/\d+)*)/(?P<field>[^/\d][^/]*)(?:/params/(?P<variable>.+))?"
-)
-
 MapTree = Callable[[Mapping[str, Array]], Sequence[Mapped]]  # the parameters' rules
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One leaf of an optimizer's state, by its place in it."""
-
-    path: str
-    learner: int
-    group: str
-    transform: str
-    field: str
-    variable: str | None
-
-    @classmethod
-    def parse(cls, path: str) -> "Slot | None":
-        """The slot at a leaf path; None if the path has another form."""
-        found = _PATH.fullmatch(path)
-        if found is None:
-            return None
-        parts = found.groupdict()
-        group = parts["group"] or ""
-        return cls(
-            path,
-            int(parts["learner"]),
-            group,
-            parts["transform"],
-            parts["field"],
-            parts["variable"],
-        )
 
 
 @dataclass
@@ -85,16 +37,6 @@ class ConvertedOptimizer:
     ignored: list[tuple[str, str]] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-
-def optimizer_kinds(paths: Sequence[str]) -> list[str]:
-    """Names of the optimizer states among leaf paths, in order; 'unknown' for others."""
-    kinds: dict[str, None] = {}
-    transforms = _transforms([Slot.parse(path) for path in paths])
-    for place, fields in transforms.items():
-        if set(fields) != {"count"}:
-            kinds[_kind(place, transforms)[0] or "unknown"] = None
-    return list(kinds)
 
 
 def convert_optimizer(
@@ -143,8 +85,8 @@ def _convert_learner(
     betas: Mapping[str, float],
     place: str,
 ) -> None:
-    transforms = _transforms(slots)
-    kinds = {place: _kind(place, transforms) for place in transforms}
+    transforms = transforms_of(slots)
+    kinds = {place: kind_of(place, transforms) for place in transforms}
     names = [name for name, _ in kinds.values() if name]
     # States of one name, or two that would look the learning rate up, are none that optax has.
     doubled = len(set(names)) != len(names) or len({*names} & {*DRIVES_SCHEDULE}) > 1
@@ -158,7 +100,8 @@ def _convert_learner(
         members = [slot for slots_of_field in fields.values() for slot in slots_of_field]
         head, nested, _ = transform[1].partition("/")
         if set(fields) == {"count"} and nested:
-            if head in split:
+            scheduled = any(leaf.target == f"{place}schedule/count" for leaf in result.leaves)
+            if head in split or scheduled:
                 for slot in members:
                     _keep_raw(result, slot.path, arrays[slot.path], "")
                 continue
@@ -194,30 +137,6 @@ def _convert_learner(
                     f"{place}{name}/{target}/{leaf.target}", leaf.rule.source, "; ".join(ops)
                 )
                 result.leaves.append(Mapped(rule.target, leaf.array, rule))
-
-
-def _kind(
-    place: tuple[int, str], transforms: Mapping[tuple[int, str], Mapping[str, list[Slot]]]
-) -> tuple[str, dict[str, str]]:
-    """Name of a transform's state in optax and of its fields; '' if it has none.
-
-    A chain of optax inside a transform is known only where it is the pair that `optax.sgd` and
-    `optax.adam` make, the state and the count of the learning rate's schedule: LAMB has the same
-    states at other places, and the `ema` of `optax.adafactor` averages updates, not weights.
-    """
-    learner, transform = place
-    fields = frozenset(transforms[place])
-    found = KINDS.get(fields, ("", {}))
-    head, nested, _ = transform.partition("/")
-    if not nested:
-        return ("", {}) if "mu" in fields else found
-    chain = {
-        other.removeprefix(f"{head}/"): set(transforms[number, other])
-        for number, other in transforms
-        if number == learner and other.startswith(f"{head}/")
-    }
-    pair = chain == {"0": set(fields), "1": {"count"}}
-    return found if pair and fields in (OPTAX_ADAM, OPTAX_SGD) else ("", {})
 
 
 def _add_count(result: ConvertedOptimizer, place: str, counts: list[Array]) -> None:
@@ -286,16 +205,6 @@ def _only_leading(rule: Rule, leading: int) -> bool:
         else:
             return False
     return True
-
-
-def _transforms(slots: Sequence[Slot | None]) -> dict[tuple[int, str], dict[str, list[Slot]]]:
-    """(learner, transform) -> field -> slots, over all groups, in order."""
-    found: dict[tuple[int, str], dict[str, list[Slot]]] = {}
-    for slot in slots:
-        if slot is not None:
-            fields = found.setdefault((slot.learner, slot.transform), {})
-            fields.setdefault(slot.field, []).append(slot)
-    return found
 
 
 def _keep_raw(result: ConvertedOptimizer, path: str, array: Array, cause: str) -> None:

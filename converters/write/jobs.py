@@ -14,6 +14,7 @@ from converters.verify import Digest, compare, is_checked
 from converters.write.sink import Sink, Tile
 
 SHARED = 1 << 16  # bytes from which a source that several targets share is read in one pass
+BUNDLE = 64  # leaves of a job of small ones
 
 Record = dict[str, Any]  # what the manifest says of one leaf
 
@@ -79,7 +80,16 @@ def make_jobs(leaves: Sequence[PlannedLeaf]) -> list[Job]:
         for member in merged:
             group_of.update((id(s), home) for s in member.array.leaves() if id(s) in group_of)
         group_of.update((source, home) for source in large)
-    return sorted((Job(tuple(group)) for group in groups.values()), key=lambda job: -job.nbytes)
+    jobs = sorted((Job(tuple(group)) for group in groups.values()), key=lambda job: -job.nbytes)
+    return sorted(_bundled(jobs), key=lambda job: -job.nbytes)
+
+
+def _bundled(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, small ones put together: each costs an entry in the journal."""
+    small = [leaf for job in jobs if job.nbytes < SHARED for leaf in job.leaves]
+    bundles = [small[start : start + BUNDLE] for start in range(0, len(small), BUNDLE)]
+    large = [job for job in jobs if job.nbytes >= SHARED]
+    return [*large, *(Job(tuple(bundle)) for bundle in bundles)]
 
 
 def share(jobs: Sequence[Job], process: int, processes: int) -> list[Job]:

@@ -35,7 +35,7 @@ class ShardedAdafactorState(NamedTuple):
     v: Any
 
 
-# Name of a transform in a converted checkpoint -> type of its state.
+# Name of a transform in a converted checkpoint -> type of its state, in the order of a chain.
 STATES: dict[str, type] = {
     "adam": optax.ScaleByAdamState,
     "sharded_adafactor": ShardedAdafactorState,
@@ -51,14 +51,20 @@ def typed_states(tree: dict[str, dict[str, Any]]) -> dict[str, Any]:
     Args:
         tree: transform name -> field -> values.
 
+    Returns:
+        The states in the mapping that `optax.named_chain` uses (an `OrderedDict` in newer releases,
+        whose order counts), in the order of `STATES`.
+
     Raises:
         ValueError: a name that `STATES` lacks, or fields that are not the state's.
     """
-    states: dict[str, Any] = {}
-    for name, fields in tree.items():
-        kind = STATES.get(name)
-        if kind is None:
-            raise ValueError(f"unknown optimizer state '{name}'; known are {', '.join(STATES)}")
+    states: Any = optax.named_chain().init({})
+    if unnamed := sorted(set(tree) - set(STATES)):
+        raise ValueError(f"unknown optimizer state '{unnamed[0]}'; known are {', '.join(STATES)}")
+    for name, kind in STATES.items():
+        if name not in tree:
+            continue
+        fields = tree[name]
         wanted = kind._fields  # type: ignore[attr-defined]
         # An empty tree of a field (all parameters frozen) is not stored.
         unknown = set(fields) - set(wanted)

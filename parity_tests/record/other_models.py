@@ -29,9 +29,9 @@ def translation() -> Any:
     model = pax_fiddle.Config(models.SequenceModel, name="translation")
     model.model_tpl.model_dims = WIDTH
     model.model_tpl.softmax_tpl.num_classes = WORDS
-    model.model_tpl.encoder_stacked_transformer_tpl = stack(mask_self_attention=False)
+    model.model_tpl.encoder_stacked_transformer_tpl = stack(1, mask_self_attention=False)
     model.model_tpl.decoder_stacked_transformer_tpl = stack(
-        mask_self_attention=True, use_cross_attention=True
+        1, mask_self_attention=True, use_cross_attention=True
     )
     model.model_tpl.packed_input = True
     return model
@@ -135,9 +135,9 @@ VARIANTS = (
     Variant("EncoderDecoder", "TransformerEncoderDecoder", ("gda", "flax"), translation,
             inputs=translation_batch),
     Variant("ResNet", "convolutions and batch norms", ("gda", "ocdbt"), convolutions,
-            edits=(put("train.learner.loss_name", "loss"),), inputs=image_batch),
+            edits=(put("train.learner.loss_name", "avg_xent"),), inputs=image_batch),
     Variant("Vit", "a vision transformer", ("gda",), vision,
-            edits=(put("train.learner.loss_name", "loss"),), inputs=image_batch),
+            edits=(put("train.learner.loss_name", "avg_xent"),), inputs=image_batch),
     Variant("Conformer", "conformer blocks", ("flax",), speech, inputs=speech_batch),
     Variant("Bert", "a bidirectional TransformerLm", ("gda",), bert),
     Variant("Ngrammer", "a TransformerLm with n-grams", ("gda",), LMS, settings=GPT,

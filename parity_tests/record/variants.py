@@ -22,6 +22,7 @@ UNEVEN = {
     "VOCAB_SIZE": 42, "HIDDEN_DIMS": 25, "MODEL_DIMS": 15, "NUM_HEADS": 3, "DIMS_PER_HEAD": 5,
     "ICI_MESH_SHAPE": [1, 2, 2], "USE_ROTARY_POSITION_EMB": False,
 }  # fmt: skip
+ONE = GPT | {"NUM_LAYERS": 1}
 PMAP = {"ICI_MESH_SHAPE": None}  # PAXml's pmap mode: FLAX checkpoints
 PIPELINE = model_params.TransformerLmSpmdPipelineAdafactor
 STAGES = {
@@ -165,8 +166,8 @@ VARIANTS = (
         settings=GPT | {"NORM_POLICY": "post_skip", "RELATIVE_BIAS": True}, edits=(adam,),
     ),
     Variant(
-        "HybridRepeat", "norm_policy 'primer_hybrid', repeated", ("ocdbt",),
-        settings=LLAMA | REPEAT | {"NORM_POLICY": "primer_hybrid"}, edits=(adam,),
+        "GptHybrid", "norm_policy 'primer_hybrid'", ("gda",),
+        settings=GPT | {"NORM_POLICY": "primer_hybrid"}, edits=(adam,),
     ),
     Variant(
         "RelativeRepeat", "relative bias in repeated layers", ("flax",),
@@ -215,12 +216,12 @@ VARIANTS = (
         ),
     ),
     Variant(
-        "AdafactorNoMomentum", "beta1 0: no momentum", ("gda",), settings=LLAMA,
+        "AdafactorNoMomentum", "beta1 0: no momentum", ("gda",), settings=LLAMA | {"NUM_LAYERS": 1},
         edits=(adafactor(beta1=0.0),),
     ),
     Variant(
         "AdafactorUnfactored", "factored False, bfloat16 momentum", ("gda", "flax"),
-        settings=LLAMA, edits=(adafactor(factored=False, quantized_dtype="bfloat16"),),
+        settings=LLAMA | {"NUM_LAYERS": 1}, edits=(adafactor(factored=False, quantized_dtype="bfloat16"),),
     ),
     Variant(
         "AdafactorFrozenRepeat", "repeated layers, frozen attention and embeddings, EMA",
@@ -241,7 +242,7 @@ VARIANTS = (
     # other optimizers and learners
     Variant(
         "TwoOptimizers", "MultiOptimizerLearner: Adafactor and Adam", ("gda", "flax"),
-        settings=GPT, edits=(two_optimizers,),
+        settings=ONE, edits=(two_optimizers,),
     ),
     Variant(
         "TwoOptimizersRepeat", "MultiOptimizerLearner with repeated layers", ("ocdbt",),
@@ -252,23 +253,23 @@ VARIANTS = (
             edits=(optimizer(optimizers.Adam, beta1=0.9, beta2=0.99, sharded_adam=False),)),
     # (with repeated layers PAXml 1.4.0 cannot restore what it wrote)
     Variant("OptaxOptimizer", "OptaxOptimizer(optax.adamw), EMA", ("gda", "ocdbt"),
-            settings=GPT, edits=(optax_optimizer,)),
-    Variant("Sgd", "Sgd without momentum; pmap", ("flax",), settings=GPT | PMAP,
+            settings=ONE, edits=(optax_optimizer,)),
+    Variant("Sgd", "Sgd without momentum; pmap", ("flax",), settings=ONE | PMAP,
             edits=(optimizer(optimizers.Sgd),)),
-    Variant("SgdMomentum", "Sgd with momentum; pmap", ("flax", "gda"), settings=GPT | PMAP,
+    Variant("SgdMomentum", "Sgd with momentum; pmap", ("flax", "gda"), settings=ONE | PMAP,
             edits=(optimizer(optimizers.Sgd, momentum=0.9),)),
     Variant("ShardedSgdRepeat", "ShardedSgd with momentum", ("gda", "flax"),
             settings=GPT | REPEAT, edits=(optimizer(optimizers.ShardedSgd, momentum=0.9),)),
-    Variant("Lion", "Lion, bfloat16 momentum", ("gda",), settings=GPT,
+    Variant("Lion", "Lion, bfloat16 momentum", ("gda",), settings=ONE,
             edits=(optimizer(optimizers.Lion),)),
-    Variant("Lamb", "optax.lamb; pmap", ("flax", "gda"), settings=GPT | PMAP,
+    Variant("Lamb", "optax.lamb; pmap", ("flax", "gda"), settings=ONE | PMAP,
             edits=(optimizer(optimizers.Lamb),)),
-    Variant("Adagrad", "ShardedAdagrad", ("gda", "flax"), settings=GPT,
+    Variant("Adagrad", "ShardedAdagrad", ("gda", "flax"), settings=ONE,
             edits=(optimizer(optimizers.ShardedAdagrad),)),
-    Variant("OptaxAdafactor", "optax.adafactor; pmap", ("flax", "gda"), settings=GPT | PMAP,
+    Variant("OptaxAdafactor", "optax.adafactor; pmap", ("flax", "gda"), settings=ONE | PMAP,
             edits=(optimizer(optimizers.Adafactor, momentum=0.9, min_dim_size_to_factor=8),)),
     Variant(
-        "Accumulated", "ShardedStaticAccumulator of Adam", ("gda",), settings=GPT,
+        "Accumulated", "ShardedStaticAccumulator of Adam", ("gda",), settings=ONE,
         edits=(
             optimizer(
                 optimizers.ShardedStaticAccumulator, num_sub_batches=2,
@@ -304,7 +305,7 @@ VARIANTS = (
     Variant(
         "NdRepeat", "repeated over two axes (nd_prefix_shape)", ("gda",),
         settings=GPT | REPEAT | {"NUM_LAYERS": 6},
-        edits=(adam, put(f"{STACK}.nd_prefix_shape", lambda: (2, 3))),
+        edits=(adam, put(f"{STACK}.nd_prefix_shape", lambda: (3, 2))),
     ),
     # quantized weights, odd dtypes: `states`
     Variant("QuantInt8", "int8 weights of every layer, gated, fused qkv", ("gda",),

@@ -41,6 +41,29 @@ def run(
     )
 
 
+def peak_memory(*arguments: str | Path) -> int:
+    """Bytes of memory that a conversion in a process of its own needed at most.
+
+    Taken from `/proc`: `ru_maxrss` of a child starts with what its parent had.
+    """
+    script = (
+        "from converters.cli import convert_paxml as main\n"
+        "try: main()\n"
+        "finally:\n"
+        "    for line in open('/proc/self/status'):\n"
+        "        if line.startswith('VmHWM'): print('peak', line.split()[1])\n"
+    )
+    end = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert end.returncode == 0, end.stderr
+    return 1024 * int(end.stdout.splitlines()[-1].removeprefix("peak "))
+
+
 def adam_leaves(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Step, parameters and Adam moments of a small `TrainState`, by canonical path."""
     leaves: dict[str, np.ndarray] = {"step": np.array(STEP, np.uint32)}

@@ -1,5 +1,6 @@
 """Killed at any moment, an output is absent or whole, and `--resume` goes on where it stopped."""
 
+import contextlib
 import json
 import random
 import shutil
@@ -38,7 +39,8 @@ def journal(out: Path) -> dict[str, int]:
     place = out.with_name(f"{out.name}.partial") / "_journal"
     found: dict[str, int] = {}
     for file in place.glob("job-*.json"):
-        found[file.name] = file.stat().st_mtime_ns
+        with contextlib.suppress(FileNotFoundError):  # the conversion may end at this moment
+            found[file.name] = file.stat().st_mtime_ns
     return found
 
 

@@ -83,7 +83,9 @@ def test_deletes_a_tree_and_nothing_beside_it(store: Store, remote: ObjectStore)
 
 def test_missing_file(store: Store):
     for action in (store.read, store.size):
-        with pytest.raises(MissingKeyError, match=f"^{store.url}/nothing: cannot read: no such file$"):
+        with pytest.raises(
+            MissingKeyError, match=f"^{store.url}/nothing: cannot read: no such file$"
+        ):
             action("nothing")
     with pytest.raises(MissingKeyError):
         store.read("nothing", 3, 5)
@@ -103,5 +105,7 @@ def test_urls_that_name_no_place(url: str, cause: str):
 
 
 def test_name_that_no_bucket_can_have(remote: ObjectStore):
-    with pytest.raises(StorageError, match=r"UP\.\.PER/x: cannot list: .*[Ii]nvalid .* bucket name"):
+    with pytest.raises(
+        StorageError, match=r"UP\.\.PER/x: cannot list: .*[Ii]nvalid .* bucket name"
+    ):
         open_store(f"{remote.scheme}://UP..PER/x").keys()

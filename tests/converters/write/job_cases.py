@@ -1,0 +1,48 @@
+"""Planned leaves for tests of jobs, and what a job makes of them."""
+
+import hashlib
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (bfloat16 for np.dtype)
+import numpy as np
+from leaves import (
+    MemoryLeaf,
+    values_of,
+)
+
+from converters.arrays.lazy import Array, Part, Source
+from converters.plan import PlannedLeaf
+from converters.write.jobs import (
+    Job,
+    Record,
+    Settings,
+    do_job,
+)
+from converters.write.sink import Sink
+
+
+def planned(target: str, array: Array, operation: str = "rename") -> PlannedLeaf:
+    return PlannedLeaf(f"params/{target}", array, operation)
+
+
+def memory(path: str, *shape: int, seed: int = 0) -> Source:
+    return Source(MemoryLeaf(values_of(shape, seed=seed), shape, path))
+
+
+def unstacked(array: Array, axis: int, count: int, name: str = "t") -> list[PlannedLeaf]:
+    return [planned(f"{name}{i}", Part(array, axis, i, i + 1, drop=True)) for i in range(count)]
+
+
+def done(
+    sink: Sink, leaves: list[PlannedLeaf], limit: int, verify: str = "full", **options: Any
+) -> dict[str, Record]:
+    """The records of one job."""
+    told: list[int] = []
+    job = Job(tuple(leaves))
+    records = do_job(job, sink, Settings(limit, verify, **options), told.append)
+    assert sum(told) == job.nbytes
+    return {record["target"]: record for record in records}
+
+
+def sha256(values: np.ndarray) -> str:
+    return hashlib.sha256(values.tobytes()).hexdigest()
