@@ -4,7 +4,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 LOCK := requirements/lock.txt
 PIP := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
-DEMO_CHECKPOINT := parity_tests/recordings/efficientids/b_everywhere/checkpoint
+DEMO_RECORDINGS := parity_tests/recordings
+DEMO_CASE := b_everywhere
 DEMO := build/demo/efficientids
 CODE := efficientids_flax converters parity_tests tests benchmarks examples
 
@@ -43,9 +44,11 @@ format: setup ## Rewrite the code in the project's format, with the fixes that a
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-demo: setup ## Convert the bundled real EfficientIDs checkpoint and look at the result.
-	$(VENV)/bin/convert-paxml $(DEMO_CHECKPOINT) $(DEMO) --overwrite
+demo: setup ## Convert the bundled real EfficientIDs checkpoint, and compare it with the real PAXml.
+	$(VENV)/bin/convert-paxml $(DEMO_RECORDINGS)/efficientids/$(DEMO_CASE)/checkpoint $(DEMO) --overwrite
 	$(PY) examples/load_converted.py $(DEMO)
+	$(VENV)/bin/check-parity $(DEMO) $(DEMO_RECORDINGS)/outputs/$(DEMO_CASE).npz \
+	  --clustering $(DEMO_RECORDINGS)/efficientids/$(DEMO_CASE)/clustering.pkl
 
 bench: setup ## Measure conversion speed and memory. ARGS='…' goes to benchmarks/convert.py.
 	$(PY) benchmarks/convert.py $(ARGS)

@@ -1,122 +1,17 @@
 """Places behind TensorStore's key-value drivers: object stores, the inside of OCDBT databases."""
 
-import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from converters.object_stores import FIRST_RETRIES, LATER_RETRIES, Bucket, cause_of
+from converters.connections import COMMIT, Connection
 from converters.storage import MissingKeyError, StorageError
 
 BLOCK = 4 << 20  # bytes of a value read at a time
-CACHE = 32 << 20  # bytes of OCDBT tree nodes that are kept decoded
-COMMIT = "commit_success.txt"  # marks what is whole on an object store
 DELETED_AT_ONCE = 256
+READ_AT_ONCE = 32  # as many as TensorStore's drivers work on
 MIB = 1 << 20
-
-
-class Connection:
-    """An opened key-value store, shared by all `KvStore` that look into it.
-
-    Attributes:
-        bucket: the bucket, if it is one; else the inside of an OCDBT database.
-    """
-
-    def __init__(self, spec: Mapping[str, Any] | None, bucket: Bucket | None = None) -> None:
-        self.bucket = bucket
-        self._spec = dict(spec or {})  # of a database
-        self._answered = bucket is None  # whether the server is known to answer
-        self._found = bucket is None or bucket.scheme != "s3"  # whether the bucket surely exists
-        self._opened: dict[bool, Any] = {}  # by `_answered`: the retries differ
-
-    def spec(self) -> dict[str, Any]:
-        """TensorStore's specification, without a path."""
-        return self._spec if self.bucket is None else self.bucket.spec(LATER_RETRIES)
-
-    def call(self, url: str, verb: str, request: Callable[[Any], Any]) -> Any:
-        """Result of one request.
-
-        Args:
-            url: what the request is about, for messages.
-            verb: what it does with it.
-            request: makes it, given the opened store.
-
-        Raises:
-            StorageError: it failed; TensorStore's own error is the cause.
-        """
-        try:
-            result = request(self._store()).result()
-        except (ValueError, OSError, RuntimeError, KeyError) as error:
-            raise StorageError(f"{url}: cannot {verb}: {self._explain(error)}") from error
-        self._answered = True
-        self._found |= verb != "read"
-        return result
-
-    def read(self, url: str, key: str, span: slice) -> bytes:
-        """Bytes of a value; `MissingKeyError` if there is none.
-
-        S3 answers in the same way if the key is missing or its bucket; the first time it is asked
-        which of them.
-        """
-        # A database is not written while it is read: what is known of it needs no new look.
-        fresh = {} if self.bucket is not None else {"staleness_bound": float("-inf")}
-        result = self.call(url, "read", lambda store: store.read(key, byte_range=span, **fresh))
-        if result.state != "missing":
-            self._found = True
-            return result.value
-        if not self._found:
-            try:
-                self.list(url, _exactly(key))
-            except StorageError as error:
-                if "NoSuchBucket" in str(error.__cause__):
-                    raise
-            self._found = True  # if only because keys may be read there, but not listed
-        raise MissingKeyError(f"{url}: cannot read: no such file")
-
-    def list(self, url: str, span: Any) -> list[bytes]:
-        """Keys in a range, unordered.
-
-        TensorStore takes whatever error GCS answers to a request for a list for an empty list (if
-        its text is JSON, else it cannot parse it). So an empty one is checked by a request of
-        another kind, which is refused where the list was. That a bucket does not exist stays
-        unnoticed.
-        """
-        google = self.bucket if self.bucket is not None and self.bucket.scheme == "gs" else None
-        try:
-            found = self.call(url, "list", lambda store: store.list(span))
-        except StorageError as error:
-            if google is None or "response metadata" not in str(error.__cause__):
-                raise
-            self._check_access(url, span)
-            raise StorageError(
-                f"{url}: cannot list: there is no bucket {google.url}, or it may not be listed"
-            ) from error
-        if google is not None and not found:
-            self._check_access(url, span)
-        return found
-
-    def _check_access(self, url: str, span: Any) -> None:
-        key = span.inclusive_min.decode().rstrip("/") or COMMIT
-        self.call(url, "list", lambda store: store.read(key, byte_range=slice(0, 0)))
-
-    def _store(self) -> Any:
-        """The opened store, with the retries of now."""
-        import tensorstore
-
-        answered = self._answered
-        if answered not in self._opened:
-            spec = self._spec
-            if self.bucket is not None:
-                self.bucket.prepare()
-                spec = self.bucket.spec(LATER_RETRIES if answered else FIRST_RETRIES)
-            opened = tensorstore.KvStore.open(spec, context=_context())
-            self._opened[answered] = opened.result()
-        return self._opened[answered]
-
-    def _explain(self, error: Exception) -> str:
-        if self.bucket is not None and str(error):
-            return self.bucket.explain(str(error))
-        return cause_of(str(error)) or repr(error)
 
 
 class KvStore:
@@ -145,15 +40,22 @@ class KvStore:
         for start in range(0, size, BLOCK):
             yield self.read(key, start, min(start + BLOCK, size))
 
+    def read_many(self, keys: Sequence[str]) -> Iterator[bytes]:
+        """See `Store.read_many`."""
+        with ThreadPoolExecutor(READ_AT_ONCE, "read") as pool:
+            yield from pool.map(self.read, keys)
+
     def size(self, key: str) -> int:
         """See `Store.size`.
 
-        TensorStore has no call for the length of a value. A read far past its end is refused with a
-        message that tells it, except by some servers (Google's): there it is closed in on.
+        TensorStore has no call for the length of a value. A range that goes past its end is refused
+        with a message that tells it; one that starts there, too, but not by Google's servers. There
+        the end is closed in on.
         """
-        _, _, size = self._part(key, _PAST_ANY_END, _PAST_ANY_END + 1)
-        if size is not None:
-            return size
+        if not self._connection.google:
+            _, _, size = self._part(key, _PAST_ANY_END, _PAST_ANY_END + 1)
+            if size is not None:
+                return size
         low, high = 0, MIB
         whole, _, size = self._part(key, low, high)
         while whole:
@@ -170,7 +72,10 @@ class KvStore:
     def exists(self, key: str) -> bool:
         """See `Store.exists`."""
         try:
-            self._read(key, slice(0, 0))
+            if self.is_object_store:  # S3 says nothing of what is wrong where no byte is asked for
+                self._part(key, 0, 1)
+            else:
+                self._read(key, slice(0, 0))
         except MissingKeyError:
             return False
         return True
@@ -272,17 +177,6 @@ class KvStore:
             return False, b"", int(told[told.lastindex or 0]) if told else None
 
 
-@functools.cache
-def _context() -> Any:
-    """One context for all stores: they share connections and a small cache.
-
-    Without the cache each read in an OCDBT database decodes the nodes of its tree again.
-    """
-    import tensorstore
-
-    return tensorstore.Context({"cache_pool": {"total_bytes_limit": CACHE}})
-
-
 def _below(place: str) -> Any:
     """Range of the keys below `place/`; '0' follows '/' in ASCII."""
     import tensorstore
@@ -290,13 +184,6 @@ def _below(place: str) -> Any:
     if not place:
         return tensorstore.KvStore.KeyRange()
     return tensorstore.KvStore.KeyRange(f"{place}/", f"{place}0")
-
-
-def _exactly(key: str) -> Any:
-    """Range of one key."""
-    import tensorstore
-
-    return tensorstore.KvStore.KeyRange(key, f"{key}\0")
 
 
 # TensorStore's own drivers; its remote ones for a part of the range; S3's XML; Content-Range.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from converters.rule_files import read_table
 from converters.rules import RuledTree
 from converters.storage import Store, open_store
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.config.parts import DType
 from efficientids_flax.parameters import BACKBONE, shape_problems
 
 CONFIG_SCHEMA_VERSION = 1
@@ -106,6 +107,8 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     if options.dtype is not None:
         dtype = _float_named(options.dtype)
         leaves = [_cast(leaf, dtype) for leaf in leaves]
+        if model is not None:
+            model = _with_backbone(model, param_dtype=dtype.name)
 
     ignored = list(tree.ignored)
     ignored = [(PARAMS + path, reason) for path, reason in ignored]
@@ -254,10 +257,16 @@ def _as_laid_out(
     names = [leaf.target.removeprefix(BACKBONE).split("/") for leaf in tree.leaves]
     scanned = any(name[0] == "layers" for name in names)
     blocks = {name[1] for name in names if name[0] == "layers" and name[1].startswith("block_")}
-    layout = {"scan_layers": scanned, "layers_per_block": max(len(blocks), 1)}
+    return _with_backbone(config, scan_layers=scanned, layers_per_block=max(len(blocks), 1))
+
+
+def _with_backbone(
+    config: BackboneConfig | EfficientIDSConfig, **values: Any
+) -> BackboneConfig | EfficientIDSConfig:
+    """The configuration with other values for its decoder."""
     if isinstance(config, EfficientIDSConfig):
-        return replace(config, backbone=replace(config.backbone, **layout))
-    return replace(config, **layout)
+        return replace(config, backbone=replace(config.backbone, **values))
+    return replace(config, **values)
 
 
 def _check_parameters(config: BackboneConfig | EfficientIDSConfig, tree: RuledTree) -> None:
@@ -282,13 +291,11 @@ def _check_parameters(config: BackboneConfig | EfficientIDSConfig, tree: RuledTr
 
 def _float_named(name: str) -> np.dtype:
     """The dtype to cast parameters to."""
-    try:
-        dtype = dtype_named(name)
-    except ValueError as error:
-        raise MappingError(f"--dtype {name}: {error}; give one such as bfloat16") from error
-    if not is_float(dtype):
-        raise MappingError(f"--dtype {name}: parameters become floats only, such as bfloat16")
-    return dtype
+    if name not in get_args(DType):
+        raise MappingError(
+            f"--dtype {name}: parameters can be cast to {', '.join(get_args(DType))}"
+        )
+    return dtype_named(name)
 
 
 def _cast(leaf: PlannedLeaf, dtype: np.dtype) -> PlannedLeaf:

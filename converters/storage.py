@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -20,7 +20,7 @@ from converters.errors import ConversionError
 from converters.object_stores import DRIVERS, Bucket, environment
 
 if TYPE_CHECKING:
-    from converters.kvstore import Connection
+    from converters.connections import Connection
 
 BLOCK = 1 << 18  # bytes of a local file read at a time: they stay in the cache until they are used
 
@@ -46,6 +46,10 @@ class Store(Protocol):
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
         """Bytes `start` to `stop` (or the end) of a file; `MissingKeyError` if there is none."""
+        ...
+
+    def read_many(self, keys: Sequence[str]) -> Iterator[bytes]:
+        """Contents of small files, in order; several at once where each takes its time."""
         ...
 
     def blocks(self, key: str) -> Iterator[bytes]:
@@ -114,7 +118,8 @@ def open_store(url: str | os.PathLike[str]) -> Store:
 
 def open_ocdbt(store: Store, prefix: str = "") -> Store:
     """The keys inside the OCDBT database at `prefix` of `store`, for reading."""
-    from converters.kvstore import Connection, KvStore
+    from converters.connections import Connection
+    from converters.kvstore import KvStore
 
     url = f"{store.url}/{prefix}".rstrip("/")
     return KvStore(Connection({"driver": "ocdbt", "base": store.kvstore(prefix)}), "", url)
@@ -123,7 +128,7 @@ def open_ocdbt(store: Store, prefix: str = "") -> Store:
 @functools.lru_cache(maxsize=16)
 def _connection(scheme: str, bucket: str, variables: tuple[tuple[str, str], ...]) -> "Connection":
     """One connection a bucket, as long as the environment does not change."""
-    from converters.kvstore import Connection
+    from converters.connections import Connection
 
     return Connection(None, Bucket(scheme, bucket, dict(variables)))
 
@@ -147,14 +152,15 @@ class LocalStore:
                     return file.read()
                 left = min(stop, os.fstat(file.fileno()).st_size) - start
                 data = file.read(max(left, 0))
-                while 0 < len(data) < left:  # one call gives 2 GiB at most
-                    more = file.read(left - len(data))
-                    if not more:
-                        break
-                    data += more
+                while len(data) < left and (more := file.read(left - len(data))):
+                    data += more  # one call gives 2 GiB at most
                 return data
         except OSError as error:
             raise self._failure(key, "read", error) from error
+
+    def read_many(self, keys: Sequence[str]) -> Iterator[bytes]:
+        """See `Store.read_many`."""
+        return map(self.read, keys)
 
     def blocks(self, key: str) -> Iterator[bytes]:
         """See `Store.blocks`."""
@@ -194,10 +200,10 @@ class LocalStore:
                 key = f"{place}/{name}" if place else name
                 if not is_dir:
                     found.append(key)
-                elif is_link and self._leads_back(key):
-                    raise StorageError(
-                        f"{self._path(key)}: cannot list: this link leads to a directory around it"
-                    )
+                elif is_link and any(
+                    map(self._path(key).samefile, self._path(key).absolute().parents)
+                ):
+                    raise StorageError(f"{self._path(key)}: cannot list: a link to what it lies in")
                 else:
                     pending.append(key)
         return sorted(found)
@@ -211,10 +217,6 @@ class LocalStore:
             return
         except OSError as error:
             raise self._failure(prefix, "list", error) from error
-
-    def _leads_back(self, key: str) -> bool:
-        link = self._path(key)
-        return link.resolve() in (link.parent.resolve(), *link.parent.resolve().parents)
 
     def write(self, key: str, data: bytes | memoryview) -> None:
         """See `Store.write`."""
@@ -262,7 +264,7 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         if "\0" in key or ".." in key.split("/"):
-            raise StorageError(f"{self.url}: {key!r} is no name of a file in this directory")
+            raise StorageError(f"{self.url}: {key!r} is no name of a file in it")
         return self.root / key.strip("/") if key else self.root
 
     def _failure(self, key: str, verb: str, error: OSError) -> StorageError:

@@ -65,6 +65,18 @@ def lead_out(checkpoint: Path) -> None:
     file.write_bytes(msgpack.packb(found))
 
 
+def name_another(checkpoint: Path) -> None:
+    """A placeholder that points at an array other than its own."""
+    file = state(checkpoint) / "checkpoint"
+    found = msgpack.unpackb(file.read_bytes())
+    params = found["mdl_vars"]["params"]["lm"]
+    params["final_ln"]["scale"], params["final_ln"]["bias"] = (
+        params["final_ln"]["bias"],
+        params["final_ln"]["scale"],
+    )
+    file.write_bytes(msgpack.packb(found))
+
+
 def in_place_of_a_file(file: Path) -> None:
     """A directory where a file belongs: nobody can read that, root included."""
     file.unlink()
@@ -118,6 +130,8 @@ DAMAGE = {
         r"state"),
     "key that leads out": (OCDBT, lead_out,
         r"'\.\./\.\./\.\./evil' .*lead out of the directory"),
+    "tampered placeholder": (OCDBT, name_another,
+        "the placeholder at mdl_vars.params.lm.final_ln.scale names 'mdl_vars.params.lm.final_ln."),
     "truncated msgpack": (FLAX, lambda c: halve(state(c) / "checkpoint"),
         "not a whole flax msgpack file: .*truncated"),
     "corrupt msgpack": (FLAX, lambda c: (state(c) / "checkpoint").write_bytes(b"\xc1" * 64),

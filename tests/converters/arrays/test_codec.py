@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import zlib
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -212,3 +213,19 @@ def test_threads_do_not_share_a_context():
         encoded = list(pool.map(zstd.encode, many))
         decoded = list(pool.map(lambda data: zstd.decode(bytes(data), 20_000), encoded))
     assert decoded == many
+
+
+@pytest.mark.parametrize("how", ["zstd", "gzip", "none"])
+def test_chunks_that_are_decoded_in_turns_do_not_disturb_one_another(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(codec, "READ_BLOCK", 10_000)
+    other = values_of((100_000,), seed=1).tobytes()
+    for name, data in (("one", LARGE), ("other", other)):
+        (tmp_path / name).write_bytes(COMPRESS[how](data))
+    one, two = (codec_named(how).stream(LocalStore(tmp_path), name) for name in ("one", "other"))
+    found = [b"", b""]
+    for pieces in zip_longest(one, two, fillvalue=b""):
+        found = [before + piece for before, piece in zip(found, pieces, strict=True)]
+        assert codec_named(how).decode(COMPRESS[how](VALUES), len(VALUES)) == VALUES
+    assert found == [LARGE, other]

@@ -5,11 +5,9 @@ from collections.abc import Iterator
 import pytest
 from servers import S3, GoogleStorage, ObjectStore, as_google_does
 
-# What a developer's own environment may say, and what is set by the code under test.
-_AWS = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_S3",
-        "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")  # fmt: skip
-_GOOGLE = ("TENSORSTORE_GCS_HTTP_URL", "GOOGLE_AUTH_TOKEN_FOR_TESTING",
-           "GOOGLE_APPLICATION_CREDENTIALS")  # fmt: skip
+from converters.object_stores import TIMEOUTS, environment
+
+SET_BY_THE_CODE = ("TENSORSTORE_GCS_HTTP_URL", "GOOGLE_AUTH_TOKEN_FOR_TESTING", *TIMEOUTS)
 
 
 @pytest.fixture(scope="session")
@@ -28,13 +26,12 @@ def gs_server() -> Iterator[ObjectStore]:
 
 
 @pytest.fixture
-def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path_factory) -> pytest.MonkeyPatch:
     """An environment that names no object store and no credentials."""
-    names = (*_AWS, *_GOOGLE, "AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY",
-             "AWS_REGION", "STORAGE_EMULATOR_HOST")  # fmt: skip
-    for name in names:
-        monkeypatch.setenv(name, "")  # so that it is restored even if it is set later
+    for name in {*environment(), *SET_BY_THE_CODE} - {"HOME"}:
+        monkeypatch.setenv(name, "")  # so that it is put back whatever is set later
         monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     return monkeypatch
 

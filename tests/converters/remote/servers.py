@@ -128,8 +128,8 @@ class GoogleStorage:
 def as_google_does() -> Iterator[None]:
     """Let gcp-storage-emulator do three things as Google's servers do.
 
-    It fails on empty objects, does not tell the generation of what it gives (without which TensorStore
-    reads no OCDBT database), and saves the state of all buckets after each request, in memory.
+    It fails on empty objects, does not tell the generation of what it gives (without which
+    TensorStore reads no OCDBT database), and saves the state of all buckets after each request.
     """
     from gcp_storage_emulator.handlers import objects
     from gcp_storage_emulator.storage import Storage
