@@ -7,9 +7,11 @@ from typing import Any, get_args
 import numpy as np
 
 from converters.arrays.flat import FlatLeaf
-from converters.arrays.lazy import Array, Cast, Source
+from converters.arrays.lazy import Array, Source
 from converters.arrays.leaf import Leaf, LeafSpec
-from converters.arrays.zarr import ZarrLeaf, dtype_named
+from converters.arrays.values import Cast
+from converters.arrays.zarr import ZarrLeaf
+from converters.arrays.zarr_metadata import dtype_named
 from converters.errors import CheckpointError, MappingError, UnsupportedModelError
 from converters.families import Table, table_for
 from converters.merge import load_rules, merge, split_also

@@ -8,7 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
-from converters.arrays.lazy import Array, Scaled
+from converters.arrays.lazy import Array
+from converters.arrays.values import Scaled
 from converters.errors import MappingError
 
 SCALE, ZERO_POINT = "_quantized_scale", "_quantized_zp"

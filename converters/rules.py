@@ -23,8 +23,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from converters.arrays.lazy import Array, Cast, Joined, Merged, Part, Split, Transposed
-from converters.arrays.zarr import dtype_named
+from converters.arrays.lazy import Array
+from converters.arrays.structure import Joined, Merged, Part, Split, Transposed
+from converters.arrays.values import Cast
+from converters.arrays.zarr_metadata import dtype_named
 from converters.errors import MappingError
 
 _HOLE = re.compile(r"\{([^{}]*)\}")

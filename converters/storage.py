@@ -106,14 +106,13 @@ def open_store(url: str | os.PathLike[str]) -> Store:
     if scheme in ("", "file"):
         return LocalStore(Path(text.removeprefix("file://")))
     if scheme not in DRIVERS:
-        known = ", ".join(f"{name}://" for name in ("file", *DRIVERS))
-        raise StorageError(f"{text}: no storage for '{scheme}://'; known are local paths, {known}")
+        known = "local paths, file://, gs:// and s3://"
+        raise StorageError(f"{text}: no storage for '{scheme}://'; known are {known}")
     bucket, _, path = text.split("://", 1)[1].partition("/")
     if not bucket:
         raise StorageError(f"{text}: the URL names no bucket; write {scheme}://BUCKET/PATH")
-    root = path.strip("/")
     connection = _connection(scheme, bucket, tuple(sorted(environment().items())))
-    return KvStore(connection, f"{root}/" if root else "", text.rstrip("/"))
+    return KvStore(connection, f"{path.strip('/')}/".lstrip("/"), text.rstrip("/"))
 
 
 def open_ocdbt(store: Store, prefix: str = "") -> Store:
@@ -198,12 +197,11 @@ class LocalStore:
             place = pending.pop()
             for name, is_dir, is_link in self._scan(place):
                 key = f"{place}/{name}" if place else name
+                path = self._path(key)
                 if not is_dir:
                     found.append(key)
-                elif is_link and any(
-                    map(self._path(key).samefile, self._path(key).absolute().parents)
-                ):
-                    raise StorageError(f"{self._path(key)}: cannot list: a link to what it lies in")
+                elif is_link and any(map(path.samefile, path.absolute().parents)):
+                    raise StorageError(f"{path}: cannot list: a link to a directory it lies in")
                 else:
                     pending.append(key)
         return sorted(found)
@@ -226,8 +224,7 @@ class LocalStore:
         """See `Store.write_blocks`."""
         path = self._path(key)
         try:
-            # Not longer than the name may be: that of the file has the full length at times.
-            fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")
+            fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")  # no longer than names may be
             try:
                 with _created(fresh) as file:
                     for block in blocks:

@@ -23,7 +23,7 @@ from parity_tests.compare import (
 @click.argument("recording")
 @click.option("--clustering", metavar="FILE", help="Clustering file of a recommender.")
 def check_parity(out: str, recording: str, clustering: str | None) -> None:
-    """Compare the converted checkpoint OUT with RECORDING, an .npz of PAXml's inputs and outputs."""
+    """Compare the converted checkpoint OUT with RECORDING, an .npz of PAXml's input and output."""
     try:
         params, _, config = load_converted(out, optimizer=False)
         with np.load(recording) as file:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.backbone import Decoder
@@ -51,10 +52,13 @@ def first_above(differences: list[Difference]) -> Difference | None:
 def compare_decoder(config: BackboneConfig, params: Any, recorded: Recorded) -> list[Difference]:
     """Layer outputs (where the layers are not stacked), final norm and logits, in that order."""
     optional = {"segment_ids": "in/segment_ids", "positions": "in/segment_pos"}
-    given = {name: recorded[key] for name, key in optional.items() if key in recorded}
+    given: dict[str, Any] = {
+        name: recorded[key] for name, key in optional.items() if key in recorded
+    }
 
     def run(module: Decoder) -> jax.Array:
-        hidden = module(recorded["in/ids"], paddings=recorded["in/paddings"], **given)
+        ids, paddings = jnp.asarray(recorded["in/ids"]), jnp.asarray(recorded["in/paddings"])
+        hidden = module(ids, paddings=paddings, **given)
         return module.logits(hidden)
 
     def apply(params: Any) -> Any:

@@ -30,4 +30,3 @@ def editable(recording: Callable[[str], Path], tmp_path: Path) -> Callable[[str]
         return Path(shutil.copytree(recording(name) / "checkpoint", tmp_path / "checkpoint"))
 
     return copy
-

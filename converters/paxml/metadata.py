@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.arrays.zarr import dtype_named
+from converters.arrays.zarr_metadata import dtype_named
 from converters.errors import CheckpointError
 from converters.paxml.names import join
 from converters.paxml.sources.listing import Listing

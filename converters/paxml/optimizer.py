@@ -8,7 +8,8 @@ transform. Here the groups become one tree again, and each transform is known by
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from converters.arrays.lazy import Agreed, Array, Debias, Scaled
+from converters.arrays.lazy import Array
+from converters.arrays.values import Agreed, Debias, Scaled
 from converters.errors import OptimizerError
 from converters.paxml.names import group_shape
 from converters.paxml.optimizer_states import Slot, kind_of, transforms_of

@@ -60,6 +60,6 @@ class Journal:
         self._store.delete(PLACE)
 
     def _entries(self, kind: str) -> Iterable[dict[str, Any]]:
-        for name in self._store.children(PLACE):
-            if name.startswith(kind):
-                yield from json.loads(self._store.read(f"{PLACE}/{name}"))
+        names = [name for name in self._store.children(PLACE) if name.startswith(kind)]
+        for text in self._store.read_many([f"{PLACE}/{name}" for name in names]):
+            yield from json.loads(text)

@@ -124,7 +124,8 @@ def _read_flax(file: Path) -> list[np.ndarray]:
     leaves = found["flattened_state"]
     if isinstance(leaves, dict):
         leaves = [leaves[key] for key in sorted(leaves, key=int)]
-    return [_joined(leaf) for leaf in leaves]
+    # A frozen variable's place in the state holds nothing (praxis.py_utils.BpropMaskedNode).
+    return [_joined(leaf) for leaf in leaves if leaf is not None]
 
 
 def _unpack(code: int, data: bytes) -> np.ndarray:

@@ -14,6 +14,7 @@ import tensorstore as ts
 ROOT = Path(__file__).parents[2]
 ADAM = ("--set", "beta1=0.9", "--set", "beta2=0.99")
 STEP = 7
+ZSTD = {"id": "zstd", "level": 1}
 
 
 def command(*arguments: str | Path, name: str = "convert_paxml") -> list[str]:
@@ -79,9 +80,12 @@ def adam_leaves(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def write_step(
-    step: Path, leaves: Mapping[str, np.ndarray], chunks: Mapping[str, Sequence[int]] | None = None
+    step: Path,
+    leaves: Mapping[str, np.ndarray],
+    chunks: Mapping[str, Sequence[int]] | None = None,
+    compressor: Mapping[str, Any] | None = ZSTD,
 ) -> Path:
-    """Write leaves as PAXml 1.1 does: zarr v2, zstd; one chunk a leaf unless `chunks` says."""
+    """Write leaves as PAXml 1.1 does, in zarr v2; one chunk a leaf unless `chunks` says."""
     for path, values in leaves.items():
         name = "".join(f"_{key}" if key.isdigit() else f".{key}" for key in path.split("/"))[1:]
         spec: dict[str, Any] = {
@@ -91,7 +95,7 @@ def write_step(
                 "shape": list(values.shape),
                 "chunks": list((chunks or {}).get(path, values.shape)),
                 "dtype": values.dtype.str if values.dtype.kind != "V" else values.dtype.name,
-                "compressor": {"id": "zstd", "level": 1},
+                "compressor": compressor,
                 "fill_value": None,
             },
         }

@@ -23,7 +23,7 @@ PATIENCE = 60  # seconds after which a process counts as hanging
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    params = synthetic.random_params(count=6, rows=128, columns=64)
+    params = synthetic.random_params(count=6, rows=256, columns=128)  # each a job of its own
     return synthetic.write_job(tmp_path_factory.mktemp("shared") / "job", params)
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from leaves import MemoryLeaf, values_of
 
-from converters.arrays.lazy import Array, Cast, Joined, Source
+from converters.arrays.lazy import Array, Source
+from converters.arrays.structure import Joined
+from converters.arrays.values import Cast
 from converters.errors import MappingError
 from converters.plan import Plan, PlannedLeaf, planned
 from converters.rules import Mapped, Rule

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from converters.arrays.zarr import dtype_named
+from converters.arrays.zarr_metadata import dtype_named
 from converters.errors import CheckpointError
 from converters.storage import Store
 

@@ -11,21 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from leaves import FEW, MemoryLeaf, memory_leaves, own_readers, regions, values_of
 
-from converters.arrays.lazy import (
-    Agreed,
-    Array,
-    Cast,
-    Debias,
-    Joined,
-    Merged,
-    Part,
-    Scaled,
-    Source,
-    Split,
-    Transposed,
-    tile_regions,
-)
+from converters.arrays.lazy import Array, Source, tile_regions
 from converters.arrays.leaf import whole
+from converters.arrays.structure import Joined, Merged, Part, Split, Transposed
+from converters.arrays.values import Agreed, Cast, Debias, Scaled
 from converters.errors import CheckpointError
 
 

@@ -29,7 +29,7 @@ from leaves import (
 
 from converters.arrays import codec
 from converters.arrays.leaf import extent, whole
-from converters.arrays.zarr import TensorStoreReader, ZarrReader
+from converters.arrays.zarr_readers import TensorStoreReader, ZarrReader
 
 compressors = st.sampled_from([ZSTD, GZIP, {"id": "zlib", "level": 1}, None, BLOSC])
 

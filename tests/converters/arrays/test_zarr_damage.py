@@ -24,7 +24,7 @@ from leaves import (
 )
 
 from converters.arrays.leaf import whole
-from converters.arrays.zarr import dtype_named
+from converters.arrays.zarr_metadata import dtype_named
 from converters.errors import CheckpointError
 
 

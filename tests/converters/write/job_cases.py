@@ -10,7 +10,8 @@ from leaves import (
     values_of,
 )
 
-from converters.arrays.lazy import Array, Part, Source
+from converters.arrays.lazy import Array, Source
+from converters.arrays.structure import Part
 from converters.plan import PlannedLeaf
 from converters.write.jobs import (
     Job,

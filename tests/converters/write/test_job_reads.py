@@ -20,7 +20,9 @@ from leaves import (
     write_zarr,
 )
 
-from converters.arrays.lazy import Array, Cast, Joined, Part, Source, Transposed
+from converters.arrays.lazy import Array, Source
+from converters.arrays.structure import Joined, Part, Transposed
+from converters.arrays.values import Cast
 from converters.arrays.zarr import ZarrLeaf
 from converters.storage import LocalStore
 from converters.write.jobs import (

@@ -17,7 +17,9 @@ from leaves import (
     values_of,
 )
 
-from converters.arrays.lazy import Array, Cast, Joined, Part, Source, Split, Transposed
+from converters.arrays.lazy import Array, Source
+from converters.arrays.structure import Joined, Part, Split, Transposed
+from converters.arrays.values import Cast
 from converters.errors import VerificationError
 from converters.plan import PlannedLeaf
 from converters.storage import LocalStore

@@ -10,7 +10,8 @@ from leaves import MemoryLeaf, values_of
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from converters.arrays.lazy import Array, Source, Transposed
+from converters.arrays.lazy import Array, Source
+from converters.arrays.structure import Transposed
 from converters.errors import OutputError
 from converters.plan import PlannedLeaf
 from converters.storage import LocalStore

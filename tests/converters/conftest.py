@@ -1,9 +1,9 @@
-"""Fixtures with object stores; each server is started once."""
+"""Fixtures with object stores on this machine; each server is started once."""
 
 from collections.abc import Iterator
 
 import pytest
-from servers import S3, GoogleStorage, ObjectStore, as_google_does
+from remote_servers import S3, GoogleStorage, ObjectStore, as_google_does
 
 from converters.object_stores import TIMEOUTS, environment
 

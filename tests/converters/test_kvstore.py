@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from servers import ObjectStore
+from remote_servers import ObjectStore
 
 from converters.kvstore import MIB
 from converters.storage import LocalStore, MissingKeyError, StorageError, Store, open_store
@@ -96,7 +96,10 @@ def test_missing_file(store: Store):
     [
         ("s3://", "names no bucket; write s3://BUCKET/PATH"),
         ("gs:///x", "names no bucket"),
-        ("ftp://host/x", "no storage for 'ftp://'; known are local paths, file://, gs://, s3://"),
+        (
+            "ftp://host/x",
+            "no storage for 'ftp://'; known are local paths, file://, gs:// and s3://",
+        ),
     ],
 )
 def test_urls_that_name_no_place(url: str, cause: str):

@@ -1,0 +1,92 @@
+"""Lazy arrays with other values: cast, scaled, and the counters that scales come from."""
+
+import numpy as np
+
+from converters.arrays.lazy import Array, Node, Readers
+from converters.arrays.leaf import Leaf, Region, extent, whole
+from converters.errors import CheckpointError
+
+
+class Cast(Node):
+    """Another dtype, as NumPy casts: to nearest even, infinite where it is too large.
+
+    float64 becomes bfloat16 by way of float32.
+    """
+
+    def __init__(self, array: Array, dtype: np.dtype) -> None:
+        super().__init__((array,), array.shape, dtype)
+
+    def read(self, region: Region, readers: Readers) -> np.ndarray:
+        with np.errstate(over="ignore", invalid="ignore"):  # the digest counts what is not finite
+            return self.inputs[0].read(region, readers).astype(self.dtype, copy=False)
+
+
+class Scaled(Node):
+    """Product with factors; computed in float64, then cast as `Cast` does.
+
+    `axes` gives the axes of the result along which the factors run ((): one number).
+    """
+
+    def __init__(
+        self, array: Array, factors: Array, axes: tuple[int, ...], dtype: np.dtype | None = None
+    ) -> None:
+        if factors.shape != tuple(array.shape[axis] for axis in axes):
+            raise ValueError(f"factors {list(factors.shape)} do not fit shape {list(array.shape)}")
+        if list(axes) != sorted(set(axes)):
+            raise ValueError(f"axes {axes} are not in ascending order")
+        self._axes = axes
+        super().__init__((array, factors), array.shape, dtype or array.dtype)
+
+    def read(self, region: Region, readers: Readers) -> np.ndarray:
+        values = self.inputs[0].read(region, readers)
+        part = tuple(region[axis] for axis in self._axes)
+        factors = self.inputs[1].read(part, readers).astype(np.float64)
+        sizes = enumerate(extent(region))
+        factors = factors.reshape([size if axis in self._axes else 1 for axis, size in sizes])
+        out = np.empty(values.shape, self.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):  # the digest counts what is not finite
+            # NumPy casts a few thousand values at a time: no array of float64 is made.
+            np.multiply(values, factors, out=out, dtype=np.float64, casting="unsafe")
+        return out
+
+
+class Debias(Node):
+    """`1 - beta ** count`, elementwise, in float64: what a bias-corrected moment was divided by."""
+
+    def __init__(self, count: Array, beta: float) -> None:
+        self._beta = beta
+        super().__init__((count,), count.shape, np.dtype(np.float64))
+
+    def read(self, region: Region, readers: Readers) -> np.ndarray:
+        count = self.inputs[0].read(region, readers).astype(np.float64)
+        return 1.0 - self._beta**count
+
+
+class Agreed(Node):
+    """One number that several counters hold alike; each group of an optimizer counts its own."""
+
+    def __init__(self, counters: tuple[Array, ...]) -> None:
+        super().__init__(counters, (), counters[0].dtype)
+
+    def _grid(self, inner: tuple[int, ...]) -> tuple[int, ...]:
+        del inner
+        return ()
+
+    def read(self, region: Region, readers: Readers) -> np.ndarray:
+        del region
+        found = [np.asarray(c.read(whole(c.shape), readers)) for c in self.inputs]
+        values = sorted({int(value) for counter in found for value in counter.reshape(-1)})
+        if len(values) != 1:
+            each = (
+                f"{node.leaves()[0].spec.path} = {counter.tolist()}"
+                for node, counter in zip(self.inputs, found, strict=True)
+            )
+            raise CheckpointError(
+                "the optimizer's counters differ: " + ", ".join(each) + ". They are one in optax; "
+                "convert with --raw-optimizer or --no-optimizer."
+            )
+        return np.asarray(values[0], self.dtype)
+
+    def origin(self, region: Region) -> tuple[Leaf, Region]:
+        first = self.inputs[0]
+        return first.origin(whole(first.shape))
