@@ -228,7 +228,7 @@ def _write_tree(model: Llama, state: Path) -> None:
         "key_metadata": [{"key": "extra_state", "key_type": 2}],
         "value_metadata": {"value_type": "None", "skip_deserialize": True},
     }
-    (state / "checkpoint").write_bytes(msgpack.packb(tree))
+    (state / "checkpoint").write_bytes(msgpack.packb(tree) or b"")
     (state / "_METADATA").write_text(json.dumps({"tree_metadata": entries, "use_zarr3": False}))
 
 

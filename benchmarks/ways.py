@@ -41,16 +41,17 @@ def restore_then_save(state: Path, output: Path) -> None:
     OCDBT is restored by Orbax, told to make NumPy arrays; it cannot open zarr directories at all,
     so TensorStore reads those, all at once.
     """
+    import jax
     import numpy as np
     import orbax.checkpoint as ocp
     import tensorstore as ts
 
     checkpointer = ocp.PyTreeCheckpointer()
     if (state / "manifest.ocdbt").exists():
-        tree = checkpointer.metadata(state).item_metadata.tree
-        import jax
-
-        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        found: Any = checkpointer.metadata(state)
+        arguments = jax.tree.map(
+            lambda _: ocp.RestoreArgs(restore_type=np.ndarray), found.item_metadata.tree
+        )
         restored = checkpointer.restore(state, restore_args=arguments)
     else:
         opened = {

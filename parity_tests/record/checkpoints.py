@@ -74,7 +74,7 @@ def record(variant: Any, out: pathlib.Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         job = pathlib.Path(folder)
         if variant.quantize is None:
-            train(experiment, job)
+            run_trainer(experiment, job)
             step = max((job / "checkpoints").iterdir(), key=lambda p: int(p.name[11:]))
             state, unpadded = restore(experiment, step)
             extra: dict[str, Any] = {}
@@ -115,7 +115,7 @@ def write_dumps(experiment: Any, job: pathlib.Path) -> None:
     train.write_experiment_class_vars_file(type(experiment), epath.Path(job))
 
 
-def train(experiment: Any, job: pathlib.Path) -> None:
+def run_trainer(experiment: Any, job: pathlib.Path) -> None:
     """Run the trainer to its end."""
     from paxml import train
 

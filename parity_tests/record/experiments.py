@@ -7,7 +7,8 @@ head width, F 24 hidden width, V 40 words, T 12 positions.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +78,7 @@ class TinyInput(base_input.BaseInput):
     make_batch: Any = None
 
     def get_next(self) -> py_utils.NestedMap:
+        """The batch."""
         return py_utils.NestedMap(self.make_batch())
 
 
@@ -136,9 +138,7 @@ def put(path: str, value: Any) -> Edit:
 
 def adam(task: Any) -> None:
     """Adam, as PAXml's experiments set it."""
-    model_params.set_default_adam(
-        task, 1e-2, 1e-3, warmup_steps=2, decay_start=3, decay_end=100
-    )
+    model_params.set_default_adam(task, 1e-2, 1e-3, warmup_steps=2, decay_start=3, decay_end=100)
 
 
 LLAMA = {

@@ -82,15 +82,18 @@ class Speech(base_model.BaseModel):
     conformer_tpl: pax_fiddle.Config = base_layer.template_field(conformers.Conformer)
 
     def setup(self) -> None:
+        """Make the blocks."""
         self.create_children("conformer", [self.conformer_tpl.clone() for _ in range(2)])
 
     def compute_predictions(self, input_batch: Any) -> Any:
+        """Features after both blocks, [B, T, D]."""
         hidden = input_batch.features
         for block in self.conformer:
             hidden = block(hidden, input_batch.paddings)
         return hidden
 
     def compute_loss(self, predictions: Any, input_batch: Any) -> Any:
+        """Distance of the features from one."""
         loss = jnp.mean(jnp.square(predictions - 1.0))
         return py_utils.NestedMap(total_loss=(loss, jnp.ones(()))), py_utils.NestedMap()
 
@@ -131,6 +134,7 @@ def with_ngrammer(task: Any) -> None:
     )  # fmt: skip
 
 
+# fmt: off
 VARIANTS = (
     Variant("EncoderDecoder", "TransformerEncoderDecoder", ("gda", "flax"), translation,
             inputs=translation_batch),
@@ -143,3 +147,4 @@ VARIANTS = (
     Variant("Ngrammer", "a TransformerLm with n-grams", ("gda",), LMS, settings=GPT,
             edits=(adam, with_ngrammer)),
 )
+# fmt: on

@@ -40,9 +40,7 @@ def quantized_state(experiment: Any, **settings: Any) -> tuple[Any, Any, dict[st
     )
     model = base_hyperparams.instantiate(task.model)
     batch = experiment.datasets()[0].make_batch()
-    with base_layer.JaxContext.new_context(
-        hparams=base_layer.JaxContext.HParams(do_eval=True)
-    ):
+    with base_layer.JaxContext.new_context(hparams=base_layer.JaxContext.HParams(do_eval=True)):
         variables = model.init(jax.random.PRNGKey(1), _nested(batch))
         made, _ = model.apply(
             variables, rngs={"params": jax.random.PRNGKey(2)}, mutable=[],
@@ -83,7 +81,10 @@ def _dequantized(params: Any, settings: dict[str, Any]) -> dict[str, np.ndarray]
         if "/repeat/" in name:
             layers = range(weight.shape[0])
             found[name] = np.stack(
-                [_values(name, weight[i], scale[i], None if zero is None else zero[i]) for i in layers]
+                [
+                    _values(name, weight[i], scale[i], None if zero is None else zero[i])
+                    for i in layers
+                ]
             )
         else:
             found[name] = _values(name, weight, scale, zero)
