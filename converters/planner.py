@@ -12,33 +12,32 @@ from converters.arrays.leaf import Leaf, LeafSpec
 from converters.arrays.values import Cast
 from converters.arrays.zarr import ZarrLeaf
 from converters.arrays.zarr_metadata import dtype_named
-from converters.errors import CheckpointError, MappingError, UnsupportedModelError
+from converters.errors import CheckpointError, MappingError
 from converters.families import Table, table_for
 from converters.merge import load_rules, merge, split_also
+from converters.model_config import (
+    CONFIGURED,
+    model_config,
+    named_overrides,
+    refuse_overrides,
+    with_backbone,
+)
 from converters.paxml.checkpoint import Checkpoint, open_checkpoint
 from converters.paxml.consistency import is_float
 from converters.paxml.hparams import read_hparams
-from converters.paxml.infer import infer_model
 from converters.paxml.infer_optimizer import infer_optimizer
 from converters.paxml.optimizer import ConvertedOptimizer, convert_optimizer, raw_optimizer
 from converters.paxml.optimizer_states import optimizer_kinds
 from converters.plan import Plan, PlannedLeaf, planned
 from converters.quantized import dequantize
 from converters.rule_files import read_table
-from converters.rules import RuledTree
 from converters.storage import Store, open_store
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.config import OptimizerConfig
 from efficientids_flax.config.parts import DType
-from efficientids_flax.parameters import BACKBONE, shape_problems
 
 CONFIG_SCHEMA_VERSION = 1
 PARAMS, OPTIMIZER, EXTRA = "mdl_vars/params/", "opt_states/", "extra_state/"
 CONFIG_NAMES = {"adam": "adam", "sharded_adafactor": "sharded_adafactor", "momentum": "sgd"}
-QUANTIZATION = (
-    "kernel_scale",
-    "kernel_zero_point",
-)  # endings of the leaves beside quantized weights
-CONFIGURED = ("transformer_lm", "efficientids")  # families with a configuration
 OPTIMIZER_MODES = ("convert", "raw", "none")
 
 
@@ -98,19 +97,21 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     table = _table(params, options, notes)
     tree = table.apply(params)
     dump = _dump(checkpoint, options.job_files, notes)
-    overrides = _named_overrides(options.overrides)
+    overrides = named_overrides(options.overrides)
     model, provenance = None, {}
     if table.family in CONFIGURED:
-        model, provenance = _model(table.family, specs, dump, overrides, options, tree, notes)
+        model, provenance = model_config(
+            table.family, specs, dump, overrides, options.family is not None, tree, notes
+        )
     else:
-        _refuse_overrides(table.family, overrides)
+        refuse_overrides(table.family, overrides)
 
     leaves = planned(tree.leaves, "params/")
     if options.dtype is not None:
         dtype = _float_named(options.dtype)
         leaves = [_cast(leaf, dtype) for leaf in leaves]
         if model is not None:
-            model = _with_backbone(model, param_dtype=dtype.name)
+            model = with_backbone(model, param_dtype=dtype.name)
 
     ignored = list(tree.ignored)
     ignored = [(PARAMS + path, reason) for path, reason in ignored]
@@ -197,98 +198,6 @@ def _dump(checkpoint: Checkpoint, job_files: str | None, notes: list[str]) -> di
         )
         return None
     return read_hparams(place)
-
-
-def _named_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A bare name that only the optimizer has, such as beta1, gets the prefix `optimizer.`."""
-    own = OptimizerConfig.__dataclass_fields__
-    return {
-        f"optimizer.{key}" if key.partition(".")[0] in own and "." not in key else key: value
-        for key, value in overrides.items()
-    }
-
-
-def _model(
-    family: str,
-    specs: Mapping[str, LeafSpec],
-    dump: Mapping[str, Any] | None,
-    overrides: dict[str, Any],
-    options: PlanOptions,
-    tree: RuledTree,
-    notes: list[str],
-) -> tuple[BackboneConfig | EfficientIDSConfig | None, dict[str, Any]]:
-    """The model's configuration, and where each value comes from; the tree is checked against it.
-
-    Weights of a model that has settings which ours do not compute are converted without one, unless
-    the family was asked for.
-    """
-    try:
-        found = infer_model(specs, family, dump, overrides)
-    except UnsupportedModelError as error:
-        if options.family is not None:
-            raise
-        notes.append(f"config.json has no model, only the weights are converted: {error}")
-        told = infer_model(specs, family, None, {})
-        _check_parameters(_as_laid_out(told.config, tree), tree)
-        return None, {}
-    except MappingError as error:
-        quantized = any(leaf.target.endswith(QUANTIZATION) for leaf in tree.leaves)
-        if options.family is not None or not quantized:
-            raise
-        notes.append(
-            "config.json has no model, only the weights are converted: their quantized values are "
-            f"packed, or scaled in blocks; {error}"
-        )
-        return None, {}
-    config = _as_laid_out(found.config, tree)
-    _check_parameters(config, tree)
-    notes += found.notes
-    return config, found.provenance
-
-
-def _refuse_overrides(family: str, overrides: Mapping[str, Any]) -> None:
-    extra = [key for key in overrides if not key.startswith("optimizer.")]
-    if extra:
-        raise MappingError(f"--set {', '.join(extra)}: family {family} has no configuration to set")
-
-
-def _as_laid_out(
-    config: BackboneConfig | EfficientIDSConfig, tree: RuledTree
-) -> BackboneConfig | EfficientIDSConfig:
-    """The configuration with the layers as they are in the output: scanned or one by one."""
-    names = [leaf.target.removeprefix(BACKBONE).split("/") for leaf in tree.leaves]
-    scanned = any(name[0] == "layers" for name in names)
-    blocks = {name[1] for name in names if name[0] == "layers" and name[1].startswith("block_")}
-    return _with_backbone(config, scan_layers=scanned, layers_per_block=max(len(blocks), 1))
-
-
-def _with_backbone(
-    config: BackboneConfig | EfficientIDSConfig, **values: Any
-) -> BackboneConfig | EfficientIDSConfig:
-    """The configuration with other values for its decoder."""
-    if isinstance(config, EfficientIDSConfig):
-        return replace(config, backbone=replace(config.backbone, **values))
-    return replace(config, **values)
-
-
-def _check_parameters(config: BackboneConfig | EfficientIDSConfig, tree: RuledTree) -> None:
-    """Raise `MappingError` unless the model of this configuration has just these parameters."""
-    found = {
-        leaf.target: leaf.array.shape
-        for leaf in tree.leaves
-        if not leaf.target.endswith(QUANTIZATION)
-    }
-    problems = shape_problems(config, found)
-    if problems:
-        raise MappingError(
-            "\n  ".join(
-                [
-                    f"the parameters are not those of one model, {len(problems)} problem(s):",
-                    *problems[:20],
-                    "Convert with --family generic to keep them as they are.",
-                ]
-            )
-        )
 
 
 def _float_named(name: str) -> np.dtype:

@@ -131,6 +131,7 @@ def as_google_does() -> Iterator[None]:
     It fails on empty objects, does not tell the generation of what it gives (without which
     TensorStore reads no OCDBT database), and saves the state of all buckets after each request.
     """
+    from gcp_storage_emulator import server
     from gcp_storage_emulator.handlers import objects
     from gcp_storage_emulator.storage import Storage
 
@@ -152,6 +153,8 @@ def as_google_does() -> Iterator[None]:
         patch.setattr(objects, "_media_upload", media_upload)
         patch.setattr(objects, "download", download_with_generation)
         patch.setattr(Storage, "_write_config_to_file", lambda self: None)
+        patch.setattr(server.RequestHandler, "disable_nagle_algorithm", True)
+        patch.setattr(server.server.HTTPServer, "request_queue_size", 128)
         yield
 
 

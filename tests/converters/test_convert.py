@@ -7,7 +7,7 @@ import expected
 import pytest
 import stored
 
-from converters import convert, convert_paxml_checkpoint
+from converters import Report, convert, convert_paxml_checkpoint
 
 RECORDINGS = Path(__file__).parents[2] / "parity_tests" / "recordings"
 BETAS = {"k_adam": (0.9, 0.95)}  # what the recorded jobs trained with
@@ -32,45 +32,67 @@ def beta_overrides(name: str) -> dict[str, float]:
 CASES = [*cases("paxml"), *(name for name in cases("efficientids") if name != "n_init_rules")]
 
 
+class Conversions:
+    """The recordings, each converted once for all tests: name -> reports, by checkpoint."""
+
+    def __init__(self, recording: Callable[[str], Path], root: Path) -> None:
+        self._recording, self._root = recording, root
+        self._done: dict[str, dict[Path, Report]] = {}
+
+    def __call__(self, name: str) -> dict[Path, Report]:
+        if name not in self._done:
+            case = self._recording(name)
+            overrides = {} if (case / "job_files").exists() else beta_overrides(name)
+            self._done[name] = {
+                place: convert(place, self._root / name / place.name, overrides=overrides)
+                for place in places(case)
+            }
+        return self._done[name]
+
+
+@pytest.fixture(scope="module")
+def conversions(
+    recording: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Conversions:
+    return Conversions(recording, tmp_path_factory.mktemp("converted"))
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_converts_every_recording_bit_for_bit(
-    name: str, recording: Callable[[str], Path], tmp_path: Path
+    name: str, recording: Callable[[str], Path], conversions: Conversions
 ):
-    case = recording(name)
-    described = stored.read_manifest(case)["leaves"]
-    overrides = {} if (case / "job_files").exists() else beta_overrides(name)
-    for place in places(case):
-        out = tmp_path / place.name
-        convert(place, out, overrides=overrides)
-
+    described = stored.read_manifest(recording(name))["leaves"]
+    for place, report in conversions(name).items():
         source = stored.read_paxml(stored.step_of(place), described)
         for path, values in source.items():  # the independent reader is right about the source
             restored = stored.cast_like(values, described[path]["dtype"])
             assert stored.leaf_digest(restored) == described[path]["sha256"], path
         wanted = expected.converted(source, BETAS.get(name, PAXML_BETAS))
-        assert expected.difference(stored.read_output(out), wanted) == []
+        assert report.output is not None
+        assert expected.difference(stored.read_output(Path(report.output)), wanted) == []
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_manifest_gives_the_recorded_digest_of_each_unchanged_leaf(
-    name: str, recording: Callable[[str], Path], tmp_path: Path
+def test_manifest_accounts_for_each_recorded_leaf(
+    name: str, recording: Callable[[str], Path], conversions: Conversions
 ):
-    case = recording(name)
-    recorded = stored.read_manifest(case)["leaves"]
-    report = convert(case / "checkpoint", tmp_path / "out", overrides=beta_overrides(name))
-    leaves = stored.read_manifest(tmp_path / "out")["leaves"]
-
-    sources = {path for leaf in leaves for path in leaf["sources"]}
-    left_out = {path for path, _ in report.plan.ignored}
-    assert sources | left_out == set(recorded)
-    same = [leaf for leaf in leaves if leaf["operation"].startswith("rename")]
-    assert same
-    for leaf in same:
-        (source,) = leaf["sources"]
-        about = recorded[source]
-        if leaf["dtype"] == about["dtype"]:  # a bf16 model may lie there as float32
-            found = (leaf["shape"], leaf["sha256"])
-            assert found == (about["shape"], about["sha256"]), leaf["target"]
+    """Each is used or listed as ignored; those that are not changed keep their recorded digest."""
+    recorded = stored.read_manifest(recording(name))["leaves"]
+    for report in conversions(name).values():
+        assert report.output is not None
+        leaves = stored.read_manifest(Path(report.output))["leaves"]
+        sources = {path for leaf in leaves for path in leaf["sources"]}
+        left_out = {path for path, _ in report.plan.ignored}
+        assert sources | left_out == set(recorded)
+        assert not sources & left_out
+        same = [leaf for leaf in leaves if leaf["operation"].startswith("rename")]
+        assert same
+        for leaf in same:
+            (source,) = leaf["sources"]
+            about = recorded[source]
+            if leaf["dtype"] == about["dtype"]:  # a bf16 model may lie there as float32
+                found = (leaf["shape"], leaf["sha256"])
+                assert found == (about["shape"], about["sha256"]), leaf["target"]
 
 
 @pytest.mark.parametrize("scan_layers", [True, False])
@@ -95,15 +117,10 @@ def test_stacks_and_unstacks_layers_with_their_moments(
     assert expected.difference(stored.read_output(tmp_path / "out"), wanted) == []
 
 
-def test_every_layout_of_one_state_gives_the_same_digests(
-    recording: Callable[[str], Path], tmp_path: Path
-):
-    case = recording("g_stacked_layers")
-    folders = places(case)
-    assert len(folders) > 1
-    for folder in folders:
-        convert(folder, tmp_path / folder.name)
-    first, *rest = [stored.digests(tmp_path / folder.name) for folder in folders]
+def test_every_layout_of_one_state_gives_the_same_digests(conversions: Conversions):
+    outputs = [report.output for report in conversions("g_stacked_layers").values()]
+    assert len(outputs) > 1
+    first, *rest = [stored.digests(Path(str(output))) for output in outputs]
     assert all(other == first for other in rest)
 
 

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from converters.errors import CheckpointError, VerificationError
 from converters.execute import default_workers, tile_limit
 from converters.storage import LocalStore
 from converters.write.orbax import OrbaxSink
+from converters.write.output import Output
 
 PLAN = PlanOptions(overrides={"beta1": 0.9, "beta2": 0.99})
 
@@ -114,6 +116,80 @@ def test_full_disk_is_told_and_can_be_resumed(
     convert(job, out, ConvertOptions(PLAN, resume=True))
     convert(job, tmp_path / "wanted", PLAN_ONLY)
     assert stored.digests(out) == stored.digests(tmp_path / "wanted")
+
+
+def test_full_disk_while_writing_safetensors(
+    job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    left = 4
+    original = os.pwrite
+
+    def pwrite(handle: int, data: bytes, offset: int) -> int:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(handle, data, offset)
+
+    options = ConvertOptions(PLAN, to="safetensors", workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", pwrite)
+        with pytest.raises(OutputError, match="no space left on the disk"):
+            convert(job, tmp_path / "out", options)
+    assert [p.name for p in tmp_path.iterdir()] == ["out.partial"]
+    resumed = ConvertOptions(PLAN, to="safetensors", workers=1, resume=True)
+    convert(job, tmp_path / "out", resumed)
+    convert(job, tmp_path / "wanted", PLAN_ONLY)
+    assert stored.digests(tmp_path / "out") == stored.digests(tmp_path / "wanted")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with room for one megabyte."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    known = shutil.which("mount") is not None
+    if not known or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("file systems may not be mounted here")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_really_full_disk(small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    params = synthetic.random_params(count=8, rows=200, columns=200)
+    job = synthetic.write_job(tmp_path / "job", params)
+    out = small_disk / "out"
+    with pytest.raises(OutputError, match=r"GB are to be written and .* free"):
+        convert(job, out, PLAN_ONLY)
+    assert list(small_disk.iterdir()) == []
+    monkeypatch.setattr(
+        Output, "check_space", lambda self, nbytes: None
+    )  # others fill it meanwhile
+    with pytest.raises(OutputError, match=r"no space left on the disk .*--resume"):
+        convert(job, out, PLAN_ONLY)
+    assert [p.name for p in small_disk.iterdir()] == ["out.partial"]
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    convert(job, out, ConvertOptions(PLAN, resume=True))
+    convert(job, tmp_path / "wanted", PLAN_ONLY)
+    assert stored.digests(out) == stored.digests(tmp_path / "wanted")
+
+
+def test_limit_on_the_size_of_files(tmp_path: Path):
+    """Another refusal of the system: the command says which, and leaves no output."""
+    params = synthetic.random_params(count=2, rows=200, columns=200)
+    job = synthetic.write_job(tmp_path / "job", params)
+    script = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+    command = synthetic.command(job, tmp_path / "out", *synthetic.ADAM)
+    command[4] = script + command[4]
+    end = subprocess.run(
+        command, env=synthetic.environment(), capture_output=True, text=True, check=False
+    )
+    assert end.returncode == 1
+    assert end.stderr.startswith("Error: ")
+    assert "cannot write: File too large" in end.stderr
+    assert "Traceback" not in end.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_damage_found_while_converting_leaves_nothing(job: Path, tmp_path: Path):

@@ -192,7 +192,8 @@ def test_states_that_optax_has_not_stay_raw(name: str, recording: Recording, tmp
 
 def test_moments_of_optax_adam_are_copied(recording: Recording, tmp_path: Path):
     """`Adam(sharded_adam=False)` is `optax.adam`, whose moments are not bias-corrected."""
-    converted(recording("OptaxAdam_flax"), tmp_path / "out")
+    config, _ = converted(recording("OptaxAdam_flax"), tmp_path / "out")
+    assert (config["optimizer"]["name"], config["optimizer"]["clip_threshold"]) == ("adam", None)
     found = stored.read_output(tmp_path / "out")
     source = source_of(recording("OptaxAdam_flax"))
     names = {"mdl_vars/params/": "params/"}
