@@ -99,7 +99,7 @@ _work = _options(
     click.option("--memory", type=Size(), default="1GiB", show_default=True,
                  help="Memory to work in."),
     click.option("--workers", type=click.IntRange(min=1), help="Threads; one a core otherwise."),
-    click.option("--overwrite", is_flag=True, help="Replace OUT if it exists."),
+    click.option("--overwrite", is_flag=True, help="Replace OUT if it is a converted checkpoint."),
     click.option("--resume", is_flag=True, help="Go on from an unfinished conversion."),
     click.option("--dry-run", is_flag=True, help="Print the plan; read no array."),
     click.option("--json", "as_json", is_flag=True, help="With --dry-run: the plan as JSON."),
