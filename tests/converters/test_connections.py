@@ -20,6 +20,8 @@ from converters.storage import MissingKeyError, StorageError, open_store
 SOON = 20  # seconds; a command takes some of them to start on a busy machine
 QUICK = {"max_retries": 2, "initial_delay": "1ms", "max_delay": "2ms"}
 PATIENT = {"max_retries": 9, "initial_delay": "1ms", "max_delay": "2ms"}
+# What Google tells of a file that was written; of S3's answers only the headers count.
+WRITTEN = b'{"name": "a", "bucket": "b", "generation": "1", "metageneration": "1", "size": "0"}'
 LOG = re.compile(r"^[IWE]\d{4} .*\n", re.MULTILINE)  # a line of TensorStore's own
 
 
@@ -31,17 +33,20 @@ class Server:
         body: of the answer.
         failures: requests that are answered with 503 first.
         requests: methods and paths of those that came.
+        credentials: header of the last one.
     """
 
     def __init__(self) -> None:
         self.status, self.body, self.failures = 200, b"", 0
         self.requests: list[str] = []
+        self.credentials = ""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 outer.requests.append(f"{self.command} {self.path}")
+                outer.credentials = self.headers.get("Authorization", "")
                 outer.failures -= 1
                 self.send_response(503 if outer.failures >= 0 else outer.status)
                 self.send_header("Content-Length", str(len(outer.body)))
@@ -135,15 +140,39 @@ def test_failures_are_waited_out_once_it_has_answered(bucket: str, server: Serve
     with pytest.raises(StorageError, match="answers 503"):
         store.write("a", b"")
     assert len(server.requests) == 3
-    # What Google tells of a file that was written; of S3's answers only the headers count.
-    server.body = (
-        b'{"name": "a", "bucket": "b", "generation": "1", "metageneration": "1", "size": "0"}'
-    )
+    server.body = WRITTEN
     store.write("a", b"")
     server.failures = 6
     server.requests.clear()
     store.write("a", b"")
     assert len(server.requests) == 7
+
+
+def test_credentials_of_a_profile(clean: pytest.MonkeyPatch, server: Server, tmp_path: Path):
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/config").write_text("[profile work]\nregion = eu-north-1\n")
+    (tmp_path / ".aws/credentials").write_text(
+        "[default]\naws_access_key_id = one\naws_secret_access_key = x\n"
+        "[work]\naws_access_key_id = two\naws_secret_access_key = y\n"
+    )
+    clean.setenv("HOME", str(tmp_path))
+    clean.setenv("AWS_ENDPOINT_URL", server.url)
+    clean.setenv("AWS_REGION", "eu-west-1")
+    for profile, key in ((None, "one"), ("work", "two")):
+        if profile:
+            clean.setenv("AWS_PROFILE", profile)
+        open_store("s3://bucket").write("a", b"")
+        assert f"Credential={key}/" in server.credentials and "/eu-west-1/s3/" in server.credentials
+
+
+def test_no_real_credentials_for_an_emulator(
+    clean: pytest.MonkeyPatch, server: Server, tmp_path: Path
+):
+    clean.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    clean.setenv("STORAGE_EMULATOR_HOST", server.url)
+    server.body = WRITTEN
+    open_store(f"gs://bucket-{server.url.rpartition(':')[2]}").write("a", b"")
+    assert server.credentials == "Bearer emulator"
 
 
 def test_missing_bucket(remote: ObjectStore):
