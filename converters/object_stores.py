@@ -107,9 +107,11 @@ class Bucket:
         driver = DRIVERS[self.scheme]
         found = {"driver": driver, "bucket": self.name, f"{driver}_request_retries": dict(retries)}
         if self.scheme == "s3":
+            get = self.variables.get
             found["aws_credentials"] = {"type": self.credentials}
+            if self.credentials == "default":  # TensorStore would look for a profile without a name
+                found["aws_credentials"]["profile"] = get("AWS_PROFILE") or "default"
             if self.endpoint:  # Amazon's own are found by the bucket's region, which it tells
-                get = self.variables.get
                 found["endpoint"] = self.endpoint
                 found["aws_region"] = get("AWS_REGION") or get("AWS_DEFAULT_REGION") or "us-east-1"
         return found

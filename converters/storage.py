@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from converters.connections import Connection
 
 BLOCK = 1 << 18  # bytes of a local file read at a time: they stay in the cache until they are used
+PIECE = 1 << 20  # bytes written at a time: larger writes make Linux look for larger free pages
 
 
 class StorageError(ConversionError):
@@ -294,7 +295,7 @@ def _created(path: Path) -> io.FileIO:
 
 
 def write_all(file: Any, data: bytes | memoryview) -> None:
-    """Write all of `data` to an unbuffered file: one call may stop short (2 GiB on Linux)."""
+    """Write all of `data` to an unbuffered file: one call may stop short."""
     rest = memoryview(data).cast("B")
     while rest:
-        rest = rest[file.write(rest) :]
+        rest = rest[file.write(rest[:PIECE]) :]

@@ -158,11 +158,22 @@ def test_credentials_of_a_profile(clean: pytest.MonkeyPatch, server: Server, tmp
     clean.setenv("HOME", str(tmp_path))
     clean.setenv("AWS_ENDPOINT_URL", server.url)
     clean.setenv("AWS_REGION", "eu-west-1")
-    for profile, key in ((None, "one"), ("work", "two")):
-        if profile:
-            clean.setenv("AWS_PROFILE", profile)
-        open_store("s3://bucket").write("a", b"")
-        assert f"Credential={key}/" in server.credentials and "/eu-west-1/s3/" in server.credentials
+    (tmp_path / "others").write_text(
+        "[default]\naws_access_key_id = three\naws_secret_access_key = z\n"
+    )
+    for variable, value, key in (
+        ("AWS_PROFILE", "", "one"),
+        ("AWS_PROFILE", "work", "two"),
+        ("AWS_PROFILE", "default", "one"),
+        ("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "others"), "three"),
+        ("AWS_ACCESS_KEY_ID", "four", "three"),  # not without its secret
+        ("AWS_SECRET_ACCESS_KEY", "w", "four"),
+    ):
+        clean.setenv(variable, value)
+        # Each bucket is new: TensorStore keeps an open one, whatever the environment says.
+        open_store(f"s3://{variable.lower().replace('_', '-')}-{key}").write("a", b"")
+        assert f"Credential={key}/" in server.credentials
+        assert "/eu-west-1/s3/" in server.credentials
 
 
 def test_no_real_credentials_for_an_emulator(

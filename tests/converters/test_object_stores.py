@@ -54,7 +54,7 @@ def test_s3_endpoint(variables: dict[str, str], endpoint: str | None, region: st
     ],
 )
 def test_s3_credentials_of_the_environment(variables: dict[str, str], kind: str):
-    assert s3(**variables).spec(LATER_RETRIES)["aws_credentials"] == {"type": kind}
+    assert s3(**variables).spec(LATER_RETRIES)["aws_credentials"]["type"] == kind
 
 
 def test_s3_credentials_of_files(tmp_path: Path):

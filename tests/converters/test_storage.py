@@ -136,16 +136,6 @@ def test_what_the_system_refuses(
             call(store)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable(store: LocalStore, tmp_path: Path):
-    (tmp_path / "place/a").chmod(0)
-    (tmp_path / "place/dir").chmod(0)
-    with pytest.raises(StorageError, match="place/a: cannot read: Permission denied"):
-        store.read("a")
-    with pytest.raises(StorageError, match="place/dir: cannot list: Permission denied"):
-        store.keys()
-
-
 def test_names_as_long_as_they_may_be(store: LocalStore):
     longest = "x" * 255
     store.write(f"{longest}/{longest}", b"data")
