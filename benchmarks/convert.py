@@ -23,6 +23,7 @@ from converters.cli import Size
 LAYOUTS = ("zarr", "ocdbt")
 STATE = Path("checkpoints/checkpoint_00001000/state")
 CONVERT = (sys.executable, "-c", "from converters.cli import convert_paxml; convert_paxml()")
+RATIOS = ("wall / naive", "CPU / naive", "wall / cp")
 NAIVE_MEMORY = 4  # times the checkpoint's size, which the naive way holds in memory
 GIB = 1 << 30
 
@@ -124,16 +125,7 @@ def main(
 def table(taken: dict[str, Way], found: dict[str, Run]) -> list[str]:
     """Lines of a Markdown table, with the ratios to the naive way and to `cp -r`."""
     naive, copy = found.get("naive"), found.get("cp")
-    head = (
-        "way",
-        "wall s",
-        "CPU s",
-        "peak GiB",
-        "output GB",
-        "wall / naive",
-        "CPU / naive",
-        "wall / cp",
-    )
+    head = ("way", "wall s", "s to disk", "CPU s", "peak GiB", "output GB", *RATIOS)
     rows = [head, tuple("---" if not index else "---:" for index in range(len(head)))]
     for name, way in taken.items():
         run = found.get(name)
@@ -144,6 +136,7 @@ def table(taken: dict[str, Way], found: dict[str, Run]) -> list[str]:
             (
                 way.name,
                 f"{run.wall:.2f}",
+                f"{run.on_disk:.2f}",
                 f"{run.cpu:.2f}",
                 f"{run.peak / GIB:.2f}",
                 f"{run.written / 1e9:.2f}",
@@ -170,6 +163,7 @@ def _measured(
             except RunFailedError as error:
                 raise click.ClickException(str(error)) from error
             runs.setdefault(name, []).append(run)
+            click.echo(f"{way.name}: {run.wall:.2f} s", err=True)
     return {name: medians(each) for name, each in runs.items()}
 
 

@@ -1,5 +1,6 @@
 """Runs a command as a process of its own and measures its time, CPU time, memory and output."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -25,12 +26,14 @@ class Run:
 
     Attributes:
         wall: seconds from start to end.
+        on_disk: seconds until all that was written is on the disk (`sync`), too.
         cpu: seconds of all its threads and processes, user and system.
         peak: bytes of memory that it held at most (resident set); below 45 MB it is the parent's.
         written: bytes of the files that it made.
     """
 
     wall: float
+    on_disk: float
     cpu: float
     peak: float
     written: float
@@ -59,19 +62,22 @@ def measure(command: Sequence[str], source: Path, output: Path, *, cold: bool) -
         process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said)
         _, status, used = os.wait4(process.pid, 0)
         wall = time.monotonic() - started
+        os.sync()
+        on_disk = time.monotonic() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             said.seek(0)
             text = said.read().decode(errors="replace")[-2000:]
             raise RunFailedError(f"{' '.join(command)} exits with {process.returncode}:\n{text}")
-    run = Run(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024.0, size_of(output))
+    cpu = used.ru_utime + used.ru_stime
+    run = Run(wall, on_disk, cpu, used.ru_maxrss * 1024.0, size_of(output))
     remove(output)
     return run
 
 
 def medians(runs: Sequence[Run]) -> Run:
     """The median of each figure."""
-    fields = ("wall", "cpu", "peak", "written")
+    fields = [field.name for field in dataclasses.fields(Run)]
     return Run(*(median(getattr(run, field) for run in runs) for field in fields))
 
 
