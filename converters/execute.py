@@ -129,7 +129,11 @@ def _run(
         progress(nbytes)
 
     def one(job: Job) -> None:
-        journal.add(do_job(job, sink, settings, told))
+        try:
+            journal.add(do_job(job, sink, settings, told))
+        except BaseException:
+            stop.set()
+            raise
 
     with ThreadPoolExecutor(workers, "convert") as pool:
         futures = [pool.submit(one, job) for job in jobs]
