@@ -13,6 +13,8 @@ from typing import NamedTuple
 from efficientids_flax.config import AdapterConfig, BackboneConfig, EfficientIDSConfig
 
 Shapes = dict[str, tuple[int, ...]]
+Axis = tuple[str, int]  # letter, size
+Axes = tuple[Axis, ...]
 
 BACKBONE = "pretrained_lm/"
 
@@ -117,17 +119,26 @@ MOE = (
 
 def parameter_shapes(config: BackboneConfig | EfficientIDSConfig) -> Shapes:
     """Path -> shape of every parameter of a model, in no particular order."""
+    return {path: tuple(size for _, size in axes) for path, axes in parameter_axes(config).items()}
+
+
+def parameter_axes(config: BackboneConfig | EfficientIDSConfig) -> dict[str, Axes]:
+    """Path -> (letter, size) of every axis of every parameter of a model.
+
+    Letters are those of this module; L is the axis of scanned layers, A the hidden width of an
+    adapter, 3 the axis of query, key and value.
+    """
     if isinstance(config, BackboneConfig):
         return _backbone(config)
-    shapes = {BACKBONE + path: shape for path, shape in _backbone(config.backbone).items()}
-    width, model = config.item_embedding_dim, config.backbone.model_dims
-    shapes["item_embedding/kernel"] = (width, config.num_items)
+    found = {BACKBONE + path: axes for path, axes in _backbone(config.backbone).items()}
+    width, model = ("E", config.item_embedding_dim), ("D", config.backbone.model_dims)
+    found["item_embedding/kernel"] = (width, ("I", config.num_items))
     if config.trainable_cluster_embeddings and not config.full_softmax:
-        shapes["cluster_embedding/kernel"] = (width, config.num_clusters or 0)
-    shapes |= _adapter("item_input_adapter", config.input_adapter, width, model)
+        found["cluster_embedding/kernel"] = (width, ("K", config.num_clusters or 0))
+    found |= _adapter("item_input_adapter", config.input_adapter, width, model)
     if config.output_adapter is not None:
-        shapes |= _adapter("item_output_adapter", config.output_adapter, model, width)
-    return shapes
+        found |= _adapter("item_output_adapter", config.output_adapter, model, width)
+    return found
 
 
 def shape_problems(config: BackboneConfig | EfficientIDSConfig, found: Shapes) -> list[str]:
@@ -145,36 +156,36 @@ def shape_problems(config: BackboneConfig | EfficientIDSConfig, found: Shapes) -
     return sorted(problems)
 
 
-def _backbone(config: BackboneConfig) -> Shapes:
-    shapes = dict(_rows(config, TOP, _sizes(config)))
+def _backbone(config: BackboneConfig) -> dict[str, Axes]:
+    found = dict(_rows(config, TOP, _sizes(config)))
     experts = config.moe.layers if config.moe else ()
     if not config.scan_layers:
         for layer in range(config.num_layers):
-            shapes |= _layer(config, f"layers_{layer}/", layer in experts, ())
-        return shapes
+            found |= _layer(config, f"layers_{layer}/", layer in experts, ())
+        return found
     count = config.layers_per_block
     for block in range(count):
         prefix = "layers/" if count == 1 else f"layers/block_{block}/"
-        leading = (config.num_layers // count,)
-        shapes |= _layer(config, prefix, block in experts, leading)
-    return shapes
+        leading = (("L", config.num_layers // count),)
+        found |= _layer(config, prefix, block in experts, leading)
+    return found
 
 
-def _layer(config: BackboneConfig, prefix: str, moe: bool, leading: tuple[int, ...]) -> Shapes:
+def _layer(config: BackboneConfig, prefix: str, moe: bool, leading: Axes) -> dict[str, Axes]:
     sizes = _sizes(config)
     if moe and config.moe is not None:
         sizes |= {"X": config.moe.num_experts, "F": config.moe.hidden_dims}
     rows = (*ATTENTION, *NORMS, *(MOE if moe else MLP))
-    return {prefix + path: leading + shape for path, shape in _rows(config, rows, sizes)}
+    return {prefix + path: leading + axes for path, axes in _rows(config, rows, sizes)}
 
 
 def _rows(
     config: BackboneConfig, rows: tuple[Row, ...], sizes: dict[str, int]
-) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Those rows of a table whose conditions hold, with their axes as numbers."""
+) -> Iterator[tuple[str, Axes]]:
+    """Those rows of a table whose conditions hold, with the sizes of their axes."""
     for row in rows:
         if all(CONDITIONS[word](config) for word in row.when.split()):
-            yield row.path, tuple(sizes[axis] for axis in row.axes.split())
+            yield row.path, tuple((axis, sizes[axis]) for axis in row.axes.split())
 
 
 def _sizes(config: BackboneConfig) -> dict[str, int]:
@@ -191,12 +202,11 @@ def _sizes(config: BackboneConfig) -> dict[str, int]:
     }
 
 
-def _adapter(name: str, config: AdapterConfig, first: int, last: int) -> Shapes:
+def _adapter(name: str, config: AdapterConfig, first: Axis, last: Axis) -> dict[str, Axes]:
     """An MLP's kernels [in, out] and biases [out]."""
-    hidden = [config.hidden_dims or 0] * (config.num_layers - 1)
-    widths = [first, *hidden, last]
-    shapes: Shapes = {}
-    for layer, (before, after) in enumerate(pairwise(widths)):
-        shapes[f"{name}/layers_{layer}/kernel"] = (before, after)
-        shapes[f"{name}/layers_{layer}/bias"] = (after,)
-    return shapes
+    hidden = [("A", config.hidden_dims or 0)] * (config.num_layers - 1)
+    found: dict[str, Axes] = {}
+    for layer, (before, after) in enumerate(pairwise([first, *hidden, last])):
+        found[f"{name}/layers_{layer}/kernel"] = (before, after)
+        found[f"{name}/layers_{layer}/bias"] = (after,)
+    return found

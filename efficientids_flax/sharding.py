@@ -1,0 +1,196 @@
+"""Where every parameter and every activation lies on a mesh: one table by the letter of an axis.
+
+    mesh = make_mesh(fsdp=4, tensor=2)                      # what is left over is `data`
+    params = load_converted(out, parameter_shardings(config, mesh)).params
+    with jax.set_mesh(mesh):
+        loss = jax.jit(step)(params, jax.device_put(batch, batch_sharding(mesh)))
+
+The mesh has three axes: `data` (each device its own rows of the batch), `fsdp` (rows of the batch
+too, and the parameters split among them), `tensor` (heads, hidden widths, vocabulary, catalogue).
+An axis whose size a mesh axis does not divide is not split along it.
+
+Letters: those of `efficientids_flax.parameters`; of activations also B batch, T and S time, W width
+of queries and tables, M slots of a cluster.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.parameters import Axis, parameter_axes
+
+AXES = ("data", "fsdp", "tensor")
+
+# fmt: off
+PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "V": ("tensor",),  # words of the embedding and of the head
+    "N": ("tensor",),  # heads
+    "J": ("tensor",),  # heads of keys and values
+    "F": ("tensor",),  # hidden width of the MLP and of an expert
+    "I": ("tensor",),  # items
+    "D": ("fsdp",),    # model width
+    "E": ("fsdp",),    # item width
+}
+ACTIVATIONS: Mapping[str, tuple[str, ...]] = {
+    "B": ("data", "fsdp"),
+    "V": ("tensor",),
+    "N": ("tensor",),
+    "J": ("tensor",),
+    "F": ("tensor",),
+    "I": ("tensor",),
+}
+# fmt: on
+
+
+def make_mesh(
+    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
+) -> Mesh:
+    """A mesh over these devices, all of them by default.
+
+    Args:
+        data, fsdp, tensor: sizes; one of them may be -1, for what is left over.
+        devices: of all processes; neighbours are put together on the last axis.
+
+    Raises:
+        ValueError: the sizes do not make the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    wrong = [f"{name} = {size}" for name, size in sizes.items() if size != -1 and size < 1]
+    free = [name for name, size in sizes.items() if size == -1]
+    if wrong or len(free) > 1:
+        raise ValueError(
+            f"sizes of a mesh are at least 1, or -1 for one of them; found {', '.join(wrong)}"
+            if wrong
+            else f"only one size of a mesh may be -1; found {', '.join(free)}"
+        )
+    given = int(np.prod([size for size in sizes.values() if size != -1]))
+    if free:
+        sizes[free[0]] = len(devices) // given
+    if int(np.prod(list(sizes.values()))) != len(devices):
+        asked = " * ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ValueError(
+            f"a mesh of {asked} does not make {len(devices)} devices"
+        )
+    shape = tuple(sizes.values())
+    if devices == jax.devices():
+        return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    grid = np.asarray(devices, dtype=object).reshape(shape)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def partition(
+    axes: Iterable[Axis], rules: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int]
+) -> PartitionSpec:
+    """How an array is split.
+
+    Args:
+        axes: (letter, size) of each of its axes.
+        rules: letter -> mesh axes, such as `PARAMETERS`; others are not split.
+        sizes: of the axes of the mesh.
+
+    Returns:
+        A specification in which every mesh axis stands at most once; later axes of the array go
+        without.
+    """
+    used: set[str] = set()
+    spec = []
+    for letter, size in axes:
+        chosen: list[str] = []
+        left = size
+        for name in rules.get(letter, ()):
+            if sizes.get(name, 1) > 1 and name not in used and left % sizes[name] == 0:
+                chosen.append(name)
+                left //= sizes[name]
+        used |= set(chosen)
+        spec.append(tuple(chosen) if len(chosen) > 1 else chosen[0] if chosen else None)
+    return PartitionSpec(*spec)
+
+
+def parameter_shardings(
+    config: BackboneConfig | EfficientIDSConfig,
+    mesh: Mesh,
+    rules: Mapping[str, tuple[str, ...]] = PARAMETERS,
+) -> Callable[[str, Any], NamedSharding]:
+    """Where each leaf of a model and of its training state goes.
+
+    Args:
+        config: of the model.
+        mesh: of `make_mesh`, or any with axes of these names.
+        rules: letter of an axis -> axes of the mesh.
+
+    Returns:
+        `sharding(path, leaf)` as `load_converted` and `load_model` take it. A leaf of the optimizer
+        state that has the path and the shape of a parameter lies as the parameter does; other
+        leaves (counts, factors) are on every device.
+    """
+    known = parameter_axes(config)
+    sizes = dict(mesh.shape)
+
+    def sharding(path: str, leaf: Any) -> NamedSharding:
+        axes = _axes_of(path, known)
+        if axes is None or tuple(size for _, size in axes) != tuple(leaf.shape):
+            return NamedSharding(mesh, PartitionSpec())
+        return NamedSharding(mesh, partition(axes, rules, sizes))
+
+    return sharding
+
+
+def _axes_of(path: str, known: Mapping[str, tuple[Axis, ...]]) -> tuple[Axis, ...] | None:
+    """Axes of the parameter whose path ends this one ('state/optimizer/adam/m/<parameter>')."""
+    keys = path.split("/")
+    for start in range(len(keys)):
+        if axes := known.get("/".join(keys[start:])):
+            return axes
+    return None
+
+
+def shard_parameters(
+    params: Any,
+    config: BackboneConfig | EfficientIDSConfig,
+    mesh: Mesh,
+    rules: Mapping[str, tuple[str, ...]] = PARAMETERS,
+) -> Any:
+    """Put a tree of parameters, or of training state, onto a mesh; see `parameter_shardings`."""
+    sharding = parameter_shardings(config, mesh, rules)
+
+    def put(keys: Any, leaf: Any) -> jax.Array:
+        path = "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in keys)
+        return jax.device_put(leaf, sharding(path, leaf))
+
+    return jax.tree_util.tree_map_with_path(put, params)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of a batch among `data` and `fsdp`: for arrays whose first axis is B."""
+    return NamedSharding(mesh, PartitionSpec(ACTIVATIONS["B"]))
+
+
+def constrain(x: jax.Array, axes: str) -> jax.Array:
+    """Say how an activation is split, on the mesh of `jax.set_mesh`; without one, nothing.
+
+    Args:
+        x: any array.
+        axes: the letters of its axes, 'B T D'.
+
+    Raises:
+        ValueError: `axes` has more or fewer letters than `x` has axes.
+    """
+    letters = axes.split()
+    if len(letters) != x.ndim:
+        raise ValueError(f"axes '{axes}' do not fit an array of shape {x.shape}")
+    mesh = jax.sharding.get_abstract_mesh()
+    # Axes that the caller handles by hand (shard_map) or types explicitly are theirs.
+    sizes = {
+        name: mesh.shape[name]
+        for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
+        if kind == AxisType.Auto and name in AXES
+    }
+    spec = partition(zip(letters, x.shape, strict=True), ACTIVATIONS, sizes)
+    if all(part is None for part in spec):
+        return x
+    return jax.lax.with_sharding_constraint(x, spec)
