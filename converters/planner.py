@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from os import fspath
 from typing import Any, get_args
 
 import numpy as np
@@ -66,6 +67,12 @@ class PlanOptions:
     job_files: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     also: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Paths become text, which the manifest can hold."""
+        for name in ("rules", "job_files"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, fspath(path))
 
 
 def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:

@@ -183,7 +183,7 @@ def _schedule(values: Mapping[str, Any], root: str) -> dict[str, Any] | None:
     cls = values.get(f"{root}.cls")
     if not isinstance(cls, Symbol):
         return None
-    kind = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.name).lower()
+    kind = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.name.removesuffix("Schedule")).lower()
     if kind not in SCHEDULES:
         return None
     parameters = {

@@ -1,6 +1,7 @@
 """Plans: what their lines say, and what their fingerprint depends on."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from converters.arrays.structure import Joined
 from converters.arrays.values import Cast
 from converters.errors import MappingError
 from converters.plan import Plan, PlannedLeaf, planned
+from converters.planner import PlanOptions
 from converters.rules import Mapped, Rule
 
 
@@ -100,3 +102,8 @@ def test_the_fingerprint_knows_all_that_decides_what_is_written(changes: dict[st
 
 def test_the_fingerprint_knows_the_tiles():
     assert PLAN.fingerprint(16) != PLAN.fingerprint(1 << 20)
+
+
+def test_paths_are_kept_as_text():
+    options = PlanOptions(rules=Path("a/rules.toml"), job_files=Path("job"))
+    assert (options.rules, options.job_files) == ("a/rules.toml", "job")

@@ -147,6 +147,16 @@ def test_learners_of_a_list_and_weight_decay_by_pattern():
     assert infer_optimizer(values, learner=2)[0] is None
 
 
+def test_a_class_that_is_named_a_schedule():
+    root = "train.learner.optimizer.lr_schedule"
+    values = dump("Llama_gda") | {
+        f"{root}.cls": Symbol("praxis.schedules", "ContinuousSchedule"), f"{root}.min": 0.5
+    }  # fmt: skip
+    found, _ = infer_optimizer(values)
+    assert found is not None
+    assert found.schedule == ScheduleConfig("continuous", {"min": 0.5})
+
+
 def test_a_schedule_of_schedules_stays_unknown():
     values = dump("Llama_gda") | {
         "train.learner.optimizer.lr_schedule.cls": Symbol("praxis.schedules", "CycleSchedule")
