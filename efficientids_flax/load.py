@@ -1,22 +1,53 @@
-"""Loads what a conversion wrote: parameters, typed optimizer state, configuration."""
+"""Loads what a conversion wrote: the model and its parameters, or everything that is stored.
 
+model, params, config = load_model(out, clustering="clustering.npz")
+params, optimizer_state, config = load_converted(out)
+"""
+
+from __future__ import annotations
+
+import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.free_memory import check_parameters
+from efficientids_flax.parameters import shape_problems
+from efficientids_flax.stored import (
+    Shardings,
+    flatten,
+    read_item,
+    sharding_of,
+    stored_parameters,
+)
 from efficientids_flax.train.state import typed_states
+
+if TYPE_CHECKING:
+    from efficientids_flax.backbone import Decoder
+    from efficientids_flax.core.models import EfficientIDSModel
+
+__all__ = [
+    "Config",
+    "Converted",
+    "Loaded",
+    "OptimizerState",
+    "Shardings",
+    "flatten",
+    "load_config",
+    "load_converted",
+    "load_model",
+]
 
 MODELS = {"transformer_lm": BackboneConfig, "efficientids": EfficientIDSConfig}
 OPTIMIZER = "optimizer"
-
-# Where each leaf goes: one sharding for all, or a function of its path and description.
-Shardings = jax.sharding.Sharding | Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding]
+CLUSTERINGS = ("clustering.npz", "clustering.safetensors", "clustering.pkl")  # looked for in OUT
+PICKLES = (".pkl", ".pickle")
 
 
 class Config(NamedTuple):
@@ -55,6 +86,20 @@ class Converted(NamedTuple):
     config: Config
 
 
+class Loaded(NamedTuple):
+    """A model that can run: `model, params, config = load_model(out)`.
+
+    Attributes:
+        model: of `config.model`; `model.apply({"params": params}, ...)`.
+        params: nested dicts of arrays.
+        config: as `load_config` has it, with the dtypes that were asked for.
+    """
+
+    model: Decoder | EfficientIDSModel
+    params: dict[str, Any]
+    config: Config
+
+
 def load_config(path: str | os.PathLike[str]) -> Config:
     """The configuration beside converted weights.
 
@@ -74,12 +119,74 @@ def load_config(path: str | os.PathLike[str]) -> Config:
             f"{file}: schema {found.get('schema_version')!r} is not 1; it was written by another "
             "version of efficientids_flax"
         )
-    model, optimizer = found["model"], found["optimizer"]
+    if missing := [key for key in ("family", "model", "optimizer") if key not in found]:
+        raise ValueError(f"{file}: {' and '.join(missing)} missing; was it edited?")
+    family, model, optimizer = found["family"], found["model"], found["optimizer"]
+    if model is not None and family not in MODELS:
+        raise ValueError(f"{file}: family {family!r} has no model; known are {', '.join(MODELS)}")
     return Config(
-        found["family"],
-        MODELS[found["family"]].from_dict(model) if model is not None else None,
+        family,
+        MODELS[family].from_dict(model) if model is not None else None,
         OptimizerConfig.from_dict(optimizer) if optimizer is not None else None,
     )
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    clustering: ClusteringInfo | str | os.PathLike[str] | None = None,
+    shardings: Shardings | None = None,
+    *,
+    dtype: str | None = None,
+    param_dtype: str | None = None,
+    memory: Literal["refuse", "warn", "ignore"] = "refuse",
+) -> Loaded:
+    """The model of a converted checkpoint, ready to run.
+
+    Names, shapes and memory are checked before an array is read.
+
+    Args:
+        path: directory that `convert-paxml` made.
+        clustering: of a recommender with a hierarchical softmax: the tables, or a file of them
+            (.npz, .safetensors, or the original's pickle). None takes `clustering.npz`,
+            `clustering.safetensors` or `clustering.pkl` in `path`.
+        shardings: see `load_converted`.
+        dtype: of the computation, such as 'bfloat16'; None: as configured.
+        param_dtype: that float parameters are cast to; None leaves them.
+        memory: what to do where the parameters need more memory than there is.
+
+    Returns:
+        A `Decoder` for a language model, an `EfficientIDSModel` for a recommender.
+
+    Raises:
+        FileNotFoundError: no conversion is there, or no clustering.
+        MemoryError: there is too little memory, and `memory` is 'refuse'.
+        ValueError: the checkpoint has no model that is known, its parameters are not its
+            configuration's, or the clustering does not fit; see also `load_config`.
+    """
+    config = load_config(path)
+    if config.model is None:
+        raise ValueError(
+            f"{path}: family {config.family!r} has no model, only parameters; load_converted loads "
+            "them for a model of your own"
+        )
+    model_config = _with_dtypes(config.model, dtype, param_dtype)
+    stored = stored_parameters(path)
+    if problems := shape_problems(
+        model_config, {name: leaf.shape for name, leaf in stored.items()}
+    ):
+        raise ValueError(
+            "\n  ".join([f"{path}: the parameters are not those of config.json:", *problems])
+        )
+    model = _build(path, model_config, clustering)
+    if memory != "ignore":
+        chosen = {
+            name: None if shardings is None else sharding_of(shardings, f"params/{name}", leaf)
+            for name, leaf in stored.items()
+        }
+        check_parameters(os.fspath(path), stored, chosen, param_dtype, refuse=memory == "refuse")
+    params = load_converted(path, shardings, optimizer=False).params
+    config = config._replace(model=model_config)
+    return Loaded(model, _cast(params, param_dtype), config)
 
 
 def load_converted(
@@ -102,73 +209,70 @@ def load_converted(
     """
     root = epath.Path(path)
     config = load_config(path)
-    params = _item(root, "params", shardings)
-    state = _item(root, "state", shardings) if optimizer else {}
+    params = read_item(root, "params", shardings)
+    state = read_item(root, "state", shardings) if optimizer else {}
     chain = typed_states(state.pop(OPTIMIZER, {}))
     step = state.pop("step", None)
     step = None if step is None else int(np.asarray(step).reshape(()))
     return Converted(params, OptimizerState(step, chain, state), config)
 
 
-def _item(root: epath.Path, item: str, shardings: Shardings | None) -> dict[str, Any]:
-    if (root / item).is_dir():
-        return _restore(root / item, item, shardings)
-    if any(root.glob(f"{item}*.safetensors")):
-        return _read_safetensors(root, item, shardings)
-    if item == "state":
-        return {}
-    raise FileNotFoundError(f"{root}: has neither {item}/ nor {item}.safetensors")
+def _build(
+    path: str | os.PathLike[str],
+    config: BackboneConfig | EfficientIDSConfig,
+    clustering: ClusteringInfo | str | os.PathLike[str] | None,
+) -> Decoder | EfficientIDSModel:
+    from efficientids_flax.backbone import Decoder
+    from efficientids_flax.core.models import EfficientIDSModel
+
+    needed = isinstance(config, EfficientIDSConfig) and not config.full_softmax
+    if clustering is not None and not needed:
+        kind = "a language model" if isinstance(config, BackboneConfig) else "a full softmax"
+        raise ValueError(f"clustering: {path} is {kind}, which has none")
+    if isinstance(config, BackboneConfig):
+        return Decoder(config)
+    tables = _clustering(path, clustering) if needed else None
+    return EfficientIDSModel(config, clustering_info=tables)
 
 
-def _restore(path: epath.Path, item: str, shardings: Shardings | None) -> dict[str, Any]:
-    import orbax.checkpoint as ocp
+def _clustering(
+    path: str | os.PathLike[str], given: ClusteringInfo | str | os.PathLike[str] | None
+) -> ClusteringInfo:
+    """The tables that were given, or those in the checkpoint's directory."""
+    if isinstance(given, ClusteringInfo):
+        return given
+    if given is None:
+        files = [epath.Path(path) / name for name in CLUSTERINGS]
+        given = next((file for file in files if file.exists()), None)
+    if given is None:
+        raise FileNotFoundError(
+            f"{path}: the recommender needs its clustering, which the checkpoint does not hold; "
+            f"give the file, or put it there: convert-clustering FILE {path}/{CLUSTERINGS[0]}"
+        )
+    read = ClusteringInfo.from_file
+    if os.fspath(given).endswith(PICKLES):
+        read = ClusteringInfo.from_pickle
+    return read(given)
 
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        if shardings is None:
-            return checkpointer.restore(path)
-        metadata = checkpointer.metadata(path).item_metadata
-        tree = getattr(metadata, "tree", metadata)
 
-        def describe(keys: Any, leaf: Any) -> ocp.ArrayRestoreArgs:
-            shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-            name = "/".join([item, *(str(getattr(key, "key", key)) for key in keys)])
-            return ocp.ArrayRestoreArgs(sharding=_sharding(shardings, name, shape))
-
-        arguments = jax.tree_util.tree_map_with_path(describe, tree)
-        return checkpointer.restore(path, restore_args=arguments)
+def _with_dtypes(
+    config: BackboneConfig | EfficientIDSConfig, dtype: str | None, param_dtype: str | None
+) -> Any:
+    """The configuration with other dtypes, where these are given."""
+    given = {"dtype": dtype, "param_dtype": param_dtype}
+    changes: Any = {name: value for name, value in given.items() if value is not None}
+    if isinstance(config, BackboneConfig):
+        return dataclasses.replace(config, **changes)
+    return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, **changes))
 
 
-def _read_safetensors(root: epath.Path, item: str, shardings: Shardings | None) -> dict[str, Any]:
-    try:
-        from safetensors import safe_open
-    except ImportError as error:
-        raise ImportError("safetensors is not installed: pip install safetensors") from error
-    tree: dict[str, Any] = {}
-    for file in sorted(root.glob(f"{item}*.safetensors")):
-        with safe_open(os.fspath(file), framework="numpy") as values:
-            for name in values.keys():  # noqa: SIM118 (not a mapping)
-                leaf: Any = values.get_tensor(name)
-                if shardings is not None:
-                    shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-                    leaf = jax.device_put(leaf, _sharding(shardings, f"{item}/{name}", shape))
-                _put(tree, name.split("/"), leaf)
+def _cast(tree: dict[str, Any], dtype: str | None) -> dict[str, Any]:
+    """The same tree with float leaves of another dtype; each leaf is let go when it is cast."""
+    if dtype is None:
+        return tree
+    for name, leaf in tree.items():
+        if isinstance(leaf, dict):
+            _cast(leaf, dtype)
+        elif jnp.issubdtype(leaf.dtype, jnp.floating):
+            tree[name] = leaf.astype(dtype)
     return tree
-
-
-def _sharding(shardings: Shardings, name: str, leaf: jax.ShapeDtypeStruct) -> jax.sharding.Sharding:
-    return shardings if isinstance(shardings, jax.sharding.Sharding) else shardings(name, leaf)
-
-
-def _put(tree: dict[str, Any], keys: list[str], leaf: Any) -> None:
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
-    tree[keys[-1]] = leaf
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """'/'-joined path -> leaf, of nested dicts."""
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        found |= flatten(value, f"{name}/") if isinstance(value, Mapping) else {name: value}
-    return found

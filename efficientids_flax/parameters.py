@@ -79,8 +79,12 @@ ATTENTION = (
     Row("attention/per_dim_scale",            "H",       "per_dim_scale"),
     Row("attention/query_norm/scale",         "H",       "qk_norm_head"),
     Row("attention/key_norm/scale",           "H",       "qk_norm_head"),
+    Row("attention/query_norm/bias",          "H",       "qk_norm_head norm_bias"),
+    Row("attention/key_norm/bias",            "H",       "qk_norm_head norm_bias"),
     Row("attention/query_norm/scale",         "N H",     "qk_norm_full"),
     Row("attention/key_norm/scale",           "J H",     "qk_norm_full"),
+    Row("attention/query_norm/bias",          "N H",     "qk_norm_full norm_bias"),
+    Row("attention/key_norm/bias",            "J H",     "qk_norm_full norm_bias"),
     Row("attention/relative_bias/embedding",  "N R",     "relative_bias"),
 )
 

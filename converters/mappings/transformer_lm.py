@@ -37,6 +37,8 @@ LAYER = (
     Rule("attention/out/bias",            "self_attention/post/b"),           # [D]
     Rule("attention/per_dim_scale",       "self_attention/per_dim_scale/per_dim_scale"),  # [H]
     Rule("attention/relative_bias/embedding", "self_attention/relative_bias/wrb"),  # [N, buckets]
+    Rule("attention/query_norm/{scale|bias}", "self_attention/layer_norm_q/{scale|bias}"),  # [H]
+    Rule("attention/key_norm/{scale|bias}",   "self_attention/layer_norm_k/{scale|bias}"),  # [H]
     # norms: praxis/layers/normalizations.py; LayerNorm's scale is stored minus one
     Rule("attention_norm/{scale|bias}",       "layer_norm/{scale|bias}"),           # [D]
     Rule("pre_attention_norm/{scale|bias}",   "pre_layer_norm/{scale|bias}"),       # [D], hybrid

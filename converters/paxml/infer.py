@@ -22,9 +22,10 @@ from efficientids_flax.config.record import Record, dotted_keys, fits, schema, u
 
 OPTIMIZER = "optimizer."  # flags of `infer_optimizer`; both are given the same flags
 
-# What nothing tells when there is no dump, by family and by kind of norm.
+# What nothing tells when there is no dump, by family and by kind of norm. (Praxis' RmsNorm casts
+# before it scales, but XLA fuses both into float32: that is what its recordings show.)
 GPT = {"activation": "relu", "norm_scale_plus_one": True, "position_embedding": "sinusoidal"}
-LLAMA = {"activation": "silu", "norm_scale_plus_one": False}
+LLAMA = {"activation": "silu", "norm_scale_plus_one": False, "norm_scale_in_float32": True}
 DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     # paxml.tasks.lm.model_params.TransformerLmSpmdAdafactor, and LLaMA in Praxis' words
     "transformer_lm": {

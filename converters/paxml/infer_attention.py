@@ -25,6 +25,8 @@ def read_attention(dump: Dump) -> None:
     fused = not single and dump.get("{atten}.combine_qkv", False)
     dump.add("fused_qkv", "{atten}.combine_qkv", bool(fused))
 
+    if kind == "LocalSelfAttention":
+        _window(dump)
     if kind == "GroupedQueryAttention":
         temperature = dump.number("{atten}.atten_temp", 1.0)
         scale = (
@@ -79,6 +81,16 @@ def read_attention(dump: Dump) -> None:
         dump.add("relative_bias", tpl, None)
     qk_norm = dump.class_of("{atten}.ln_tpl", "") if not single else None
     dump.add("qk_norm", "{atten}.ln_tpl", "per_head" if qk_norm else "none")
+    if dump.get("{atten}.scale_logits_by_head_dims", False) and dump.class_of(tpl, ""):
+        dump.refuse("{atten}.scale_logits_by_head_dims", "on: it scales the relative bias too")
+
+
+def _window(dump: Dump) -> None:
+    """A window of `LocalSelfAttention`, in blocks or not; its left context counts the query."""
+    dump.add("sliding_window", "{atten}.left_context", dump.get("{atten}.left_context", None))
+    mask = dump.facts.known.get("attention_mask")
+    if mask is not None and mask.value != "causal":  # a right context hides keys that others show
+        dump.refuse("{atten}.right_context", f"a window of a {mask.value} model")
 
 
 def _rotary(dump: Dump, path: str, pairing: str | None, ends: tuple[float, ...]) -> None:

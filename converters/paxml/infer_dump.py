@@ -22,6 +22,7 @@ CLASSES = (
     ("{stack}",           ("StackedTransformer",)),
     ("{layer}",           ("Transformer",)),
     ("{atten}",           ("DotProductAttention", "DotProductAttentionWithLPB",
+                           "LocalSelfAttention",
                            "MultiQueryDotProductAttention", "MultiQueryDotProductAttentionLPB",
                            "GroupedQueryAttention")),
     ("{ff}",              ("TransformerFeedForward",)),
@@ -44,7 +45,6 @@ PLAIN = (
     # key                        path                                  Praxis' default
     ("model_dims",               "{lm}.model_dims",                    0),
     ("vocab_size",               "{lm}.vocab_size",                    0),
-    ("attention_mask",           "{lm}.model_type",                    "causal"),
     ("hidden_dims",              "{stack}.hidden_dims",                0),
     ("num_heads",                "{stack}.num_heads",                  0),
     ("input_dropout",            "{stack}.input_dropout_prob",         0.0),
@@ -107,6 +107,9 @@ def read_backbone(dump: Dump, *, head: bool) -> None:
             dump.facts.notes.append(f"{dump.path(path)}: training only, not taken along")
     for key, path, default in PLAIN + (HEAD if head else ()):
         dump.add(key, path, dump.get(path, default))
+    # `LanguageModel` sets its `lm_tpl`'s type to its own.
+    path = "model.model_type" if dump.has("model.model_type") else "{lm}.model_type"
+    dump.add("attention_mask", path, dump.get(path, "causal"))
     _layers(dump)
     _dtypes(dump)
     _norms(dump)
@@ -165,6 +168,7 @@ def _norms(dump: Dump) -> None:
     places = ["{layer}.ln_tpl", "{ff}.ln_tpl"]
     places += ["{lm}.final_ln_tpl"] if dump.class_of("{lm}.final_ln_tpl", "LayerNorm") else []
     places += ["{moe}.ln_tpl"] if dump.get("{stack}.moe_layers", None) else []
+    places += ["{atten}.ln_tpl"] if dump.class_of("{atten}.ln_tpl", "") else []
     for path in places:
         name = dump.class_of(path, "LayerNorm")
         if name not in NORMS or dump.get(f"{path}.use_scale", True) is False:

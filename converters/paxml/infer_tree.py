@@ -181,6 +181,8 @@ def _attention_facts(facts: Facts, layer: Leaves) -> None:
         facts.add("relative_bias.num_buckets", shape[1], layer.where(bias))
     norm = f"{at}layer_norm_q/scale"
     facts.add("qk_norm", "per_head" if norm in layer else "none", layer.root + norm)
+    if norm in layer:  # Praxis norms what it has turned
+        facts.add("qk_norm_after_rotary", True, layer.root + norm)
 
 
 def _norm_facts(facts: Facts, leaves: Leaves, norm: str) -> None:

@@ -1,24 +1,52 @@
-"""Self-attention with every option of the configuration, in exact arithmetic.
+"""Self-attention with every option of the configuration, in exact arithmetic or by a kernel.
 
 Letters: B batch, T queries, S keys, D model width, N heads, J heads of keys and values, H head
 width. See praxis/layers/attentions.py, `DotProductAttention`.
 """
 
 import math
-from typing import Literal
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from efficientids_flax.backbone.layers import compute_dtype, param_dtype, soft_cap
-from efficientids_flax.config import BackboneConfig, RelativeBiasConfig, RotaryConfig
+from efficientids_flax.backbone.cache import LayerCache, put_keys
+from efficientids_flax.backbone.layers import (
+    INTERMEDIATES,
+    Norm,
+    compute_dtype,
+    param_dtype,
+    soft_cap,
+)
+from efficientids_flax.backbone.masks import LayerKind
+from efficientids_flax.backbone.relative_bias import RelativeBias
+from efficientids_flax.backbone.rotary import Turn, rotate
+from efficientids_flax.config import BackboneConfig, RotaryConfig
+from efficientids_flax.sharding import constrain
 
 MASKED = -0.7 * float(np.finfo(np.float32).max)  # Praxis' logit of what may not be seen
 SOFTPLUS_OF_ZERO = 1.442695041  # 1 / softplus(0): a per-dim scale of zero leaves 1/sqrt(H)
 
-LayerKind = Literal["full", "sliding"]
+
+class Surroundings(NamedTuple):
+    """What all layers share.
+
+    Attributes:
+        masks: bool [B, 1, T, S] of each kind of layer, True where the query sees the key.
+        turns: by how much queries and new keys are turned, of each kind of layer.
+        positions, key_positions: int [B, T], [B, S], place of each token in its segment.
+        paddings: float32 [B, T].
+        start: int [], where the new keys begin in a cache.
+    """
+
+    masks: dict[LayerKind, jax.Array]
+    turns: dict[LayerKind, Turn]
+    positions: jax.Array
+    key_positions: jax.Array
+    paddings: jax.Array
+    start: jax.Array
 
 
 class Attention(nn.Module):
@@ -26,69 +54,100 @@ class Attention(nn.Module):
 
     Attributes:
         config: of the decoder.
+        kind: of the layer.
         rotary: how queries and keys are turned in this layer; None for not at all.
     """
 
     config: BackboneConfig
+    kind: LayerKind
     rotary: RotaryConfig | None
 
+    def __call__(self, x: jax.Array, around: Surroundings, deterministic: bool = True) -> jax.Array:
+        """[B, T, D] -> [B, T, D]; `deterministic` is without dropout."""
+        return self.run(x, around, deterministic)[0]
+
+    def extend(
+        self, x: jax.Array, around: Surroundings, cache: LayerCache
+    ) -> tuple[jax.Array, LayerCache]:
+        """The same over the tokens of a cache and these, which are put into it."""
+        out, grown = self.run(x, around, True, cache)
+        assert grown is not None
+        return out, grown
+
     @nn.compact
-    def __call__(
+    def run(
         self,
         x: jax.Array,
-        mask: jax.Array,
-        positions: jax.Array,
-        deterministic: bool = True,
-    ) -> jax.Array:
-        """Attend.
-
-        Args:
-            x: [B, T, D].
-            mask: bool [B, 1, T, T], True where the query (third axis) sees the key.
-            positions: int [B, T], place of each token in its segment.
-            deterministic: no dropout.
-
-        Returns:
-            [B, T, D].
-        """
+        around: Surroundings,
+        deterministic: bool,
+        cache: LayerCache | None = None,
+    ) -> tuple[jax.Array, LayerCache | None]:
+        """Both of the above."""
         config = self.config
         dtype = compute_dtype(config)
         query, key, value = self._project(x.astype(dtype))
-        if self.rotary is not None:
-            query = rotate(query, positions, self.rotary)
-            key = rotate(key, positions, self.rotary)
-        query = self._scale(query)
-        groups = config.num_heads // config.num_kv_heads
-        grouped = query.reshape(*query.shape[:2], config.num_kv_heads, groups, config.head_dim)
-        logits = jnp.einsum("btjgh,bsjh->bjgts", grouped, key)
-        logits = logits.reshape(logits.shape[0], config.num_heads, *logits.shape[3:])
+        if config.qk_norm_after_rotary:
+            query, key = self._norm(*self._turn(query, key, around))
+        else:
+            query, key = self._turn(*self._norm(query, key), around)
+        query = constrain(self._scale(query), "B T N H")
+        self.sow(INTERMEDIATES, "scaled_query", query)
+        if cache is not None:
+            cache = put_keys(cache, key, value, around.start)
+            key, value = cache.keys.astype(dtype), cache.values.astype(dtype)
+        key, value = constrain(key, "B S J H"), constrain(value, "B S J H")
+        bias = None
         if config.relative_bias is not None:
-            logits = logits + RelativeBias(config, name="relative_bias")(positions, deterministic)
-        logits = soft_cap(logits, config.attention_logit_cap).astype(jnp.float32)
-        weights = jax.nn.softmax(jnp.where(mask, logits, MASKED), axis=-1).astype(dtype)
-        weights = nn.Dropout(config.attention_dropout)(weights, deterministic=deterministic)
-        weights = weights.reshape(weights.shape[0], config.num_kv_heads, groups, *weights.shape[2:])
-        mixed = jnp.einsum("bjgts,bsjh->btjgh", weights, value)
-        mixed = mixed.reshape(*mixed.shape[:2], config.num_heads, config.head_dim)
-        return Projection(
+            distances = RelativeBias(config, name="relative_bias")
+            bias = distances(around.positions, around.key_positions, deterministic)
+        mask = around.masks[self.kind]
+        if config.attention_implementation == "exact":
+            mixed = self._mix(query, key, value, bias, mask, deterministic)
+        else:
+            mixed = mix_by_kernel(config, query, key, value, bias, mask)
+        self.sow(INTERMEDIATES, "mixed", mixed)
+        out = Projection(
             (config.model_dims, config.num_heads, config.head_dim),
             "btnh,dnh->btd", (config.model_dims,), config.attention_out_bias, config, name="out",
         )(mixed)  # fmt: skip
+        return out, cache
+
+    def _mix(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        bias: jax.Array | None,
+        mask: jax.Array,
+        deterministic: bool,
+    ) -> jax.Array:
+        """Values, weighted by what the queries find: [B, T, N, H]."""
+        config = self.config
+        groups = config.num_heads // config.num_kv_heads
+        grouped = query.reshape(*query.shape[:2], config.num_kv_heads, groups, config.head_dim)
+        logits = jnp.einsum("btjgh,bsjh->bjgts", grouped, key, preferred_element_type=jnp.float32)
+        logits = logits.reshape(logits.shape[0], config.num_heads, *logits.shape[3:])
+        self.sow(INTERMEDIATES, "logits", logits)
+        if bias is not None:
+            logits = logits + bias
+        logits = soft_cap(logits, config.attention_logit_cap)
+        probs = jax.nn.softmax(jnp.where(mask, logits, MASKED), axis=-1).astype(query.dtype)
+        self.sow(INTERMEDIATES, "probs", probs)
+        probs = nn.Dropout(config.attention_dropout)(probs, deterministic=deterministic)
+        probs = probs.reshape(probs.shape[0], config.num_kv_heads, groups, *probs.shape[2:])
+        mixed = jnp.einsum("bjgts,bsjh->btjgh", probs, value)
+        return mixed.reshape(*mixed.shape[:2], config.num_heads, config.head_dim)
 
     def _project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries [B, T, N, H], keys and values [B, T, J, H]."""
         config = self.config
-        width, heads, kv, size = (
-            config.model_dims,
-            config.num_heads,
-            config.num_kv_heads,
-            config.head_dim,
-        )
+        width, size = config.model_dims, config.head_dim
+        heads, kv = config.num_heads, config.num_kv_heads
         bias = config.qkv_bias
         if config.fused_qkv:
             fused = Projection(
-                (3, width, heads, size), "btd,cdnh->cbtnh", (3, 1, 1, heads, size), bias, config,
-                name="qkv",
+                (3, width, heads, size), "btd,cdnh->cbtnh", (3, heads, size), bias, config,
+                bias_axes=(1, 2), name="qkv",
             )(x)  # fmt: skip
             return fused[0], fused[1], fused[2]
 
@@ -103,6 +162,25 @@ class Attention(nn.Module):
             return found.reshape(*found.shape[:2], count, size)
 
         return project("query", heads), project("key", kv), project("value", kv)
+
+    def _turn(
+        self, query: jax.Array, key: jax.Array, around: Surroundings
+    ) -> tuple[jax.Array, jax.Array]:
+        if self.rotary is not None:
+            turned = around.turns[self.kind]
+            query, key = rotate(query, turned, self.rotary), rotate(key, turned, self.rotary)
+            self.sow(INTERMEDIATES, "rotated_query", query)
+            self.sow(INTERMEDIATES, "rotated_key", key)
+        return query, key
+
+    def _norm(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if self.config.qk_norm == "none":
+            return query, key
+        axes = 1 if self.config.qk_norm == "per_head" else 2
+        return (
+            Norm(self.config, axes, name="query_norm")(query),
+            Norm(self.config, axes, name="key_norm")(key),
+        )
 
     def _scale(self, query: jax.Array) -> jax.Array:
         config = self.config
@@ -124,7 +202,8 @@ class Projection(nn.Module):
     Attributes:
         shape: of the kernel.
         equation: of (input, kernel).
-        bias_shape: as it is added; axes of 1 are not stored.
+        bias_shape: of the bias.
+        bias_axes: where it gets axes of 1 to fit the product.
     """
 
     shape: tuple[int, ...]
@@ -132,6 +211,7 @@ class Projection(nn.Module):
     bias_shape: tuple[int, ...]
     use_bias: bool
     config: BackboneConfig
+    bias_axes: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -141,109 +221,40 @@ class Projection(nn.Module):
             "kernel", nn.initializers.xavier_uniform(), self.shape, param_dtype(config)
         )
         x = jnp.einsum(self.equation, x, kernel.astype(dtype))
+        self.sow(INTERMEDIATES, "product", x)
         if self.use_bias:
-            stored = tuple(size for size in self.bias_shape if size != 1) or self.bias_shape
-            bias = self.param("bias", nn.initializers.zeros, stored, param_dtype(config))
-            x = x + bias.astype(dtype).reshape(self.bias_shape)
+            bias = self.param("bias", nn.initializers.zeros, self.bias_shape, param_dtype(config))
+            x = x + jnp.expand_dims(bias.astype(dtype), self.bias_axes)
         return x
 
 
-class RelativeBias(nn.Module):
-    """T5's bias on the logits by bucketed distance (Praxis `RelativeBias`)."""
-
-    config: BackboneConfig
-
-    @nn.compact
-    def __call__(self, positions: jax.Array, deterministic: bool) -> jax.Array:
-        """int [B, T] -> [B, N, T, T]."""
-        config = self.config
-        assert config.relative_bias is not None
-        shape = (config.num_heads, config.relative_bias.num_buckets)
-        table = self.param("embedding", nn.initializers.normal(0.02), shape, param_dtype(config))
-        if config.relative_bias.use_length_as_position and not deterministic:
-            positions = jnp.arange(positions.shape[1])[None]
-        distance = positions[:, None, :] - positions[:, :, None]  # key minus query
-        bucket = distance_bucket(distance, config.relative_bias)
-        return jnp.moveaxis(table.T[bucket], -1, 1).astype(compute_dtype(config))
-
-
-def distance_bucket(distance: jax.Array, config: RelativeBiasConfig) -> jax.Array:
-    """Bucket of each distance (key minus query), int: exact when near, logarithmic when far."""
-    count = config.num_buckets
-    offset = jnp.zeros_like(distance)
-    behind = -distance
-    if config.bidirectional:
-        count //= 2
-        offset = jnp.where(behind < 0, count, 0)
-        behind = jnp.abs(behind)
-    else:
-        behind = jnp.maximum(behind, 0)
-    exact = count // 2
-    ratio = jnp.log(behind.astype(jnp.float32) / exact) / math.log(config.max_distance / exact)
-    # Where `behind` is zero the logarithm is -inf; that branch is not taken.
-    far = exact + jnp.where(behind > 0, ratio * (count - exact), 0).astype(jnp.int32)
-    return offset + jnp.where(behind < exact, behind, jnp.minimum(far, count - 1))
-
-
-def rotate(x: jax.Array, positions: jax.Array, config: RotaryConfig) -> jax.Array:
-    """Rotary positions (Praxis `RotaryPositionalEmbedding`; interleaved: its LLaMA variant).
-
-    Args:
-        x: [B, T, N, H].
-        positions: int [B, T].
-        config: pairing and timescales.
-
-    Returns:
-        [B, T, N, H]; the first `fraction` of H is turned.
-    """
-    if config.scaling is not None:
-        raise ValueError(f"rotary scaling {config.scaling} is not computed by this decoder yet")
-    turned = int(x.shape[-1] * config.fraction)
-    exponent = jnp.arange(turned // 2, dtype=jnp.float32) * (2.0 / turned)
-    scale = config.min_timescale * (config.max_timescale / config.min_timescale) ** exponent
-    angles = positions[..., None, None].astype(jnp.float32) / scale
-    sine, cosine = jnp.sin(angles), jnp.cos(angles)
-    if not config.in_float32:
-        sine, cosine = sine.astype(x.dtype), cosine.astype(x.dtype)
-    active, rest = x[..., :turned], x[..., turned:]
-    if config.pairing == "half_split":
-        first, second = jnp.split(active, 2, axis=-1)
-        pairs = [first * cosine - second * sine, second * cosine + first * sine]
-        active = jnp.concatenate(pairs, axis=-1)
-    else:
-        first, second = active[..., ::2], active[..., 1::2]
-        pairs = [first * cosine - second * sine, second * cosine + first * sine]
-        active = jnp.stack(pairs, axis=-1).reshape(active.shape)
-    return jnp.concatenate([active.astype(x.dtype), rest], axis=-1)
-
-
-def attention_mask(
-    segment_ids: jax.Array,
+def mix_by_kernel(
     config: BackboneConfig,
-    kind: LayerKind,
-    prefix: jax.Array | None = None,
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array | None,
+    mask: jax.Array,
 ) -> jax.Array:
-    """Who sees whom: keys of the same segment, and not later ones unless they are a prefix.
+    """`jax.nn.dot_product_attention`: [B, T, N, H], [B, S, J, H] twice -> [B, T, N, H].
 
     Args:
-        segment_ids: int [B, T]; padding is a segment of its own, 0.
-        config: of the decoder.
-        kind: whether the layer's window slides.
-        prefix: [B, T], 1 where a key may be seen by all queries of its segment.
+        config: says which implementation, and has been checked for what it cannot do.
+        query: scaled already.
+        key, value: of all keys.
+        bias: [B, N, T, S] on the logits.
+        mask: bool [B, 1, T, S].
 
-    Returns:
-        bool [B, 1, T, T].
+    Raises:
+        RuntimeError: 'cudnn' where there is no GPU.
     """
-    same = segment_ids[:, :, None] == segment_ids[:, None, :]
-    place = jnp.arange(segment_ids.shape[1])
-    ahead = place[None, :] > place[:, None]  # the key lies after the query
-    if config.attention_mask == "bidirectional":
-        ahead = jnp.zeros_like(ahead)
-    seen = same & ~ahead[None]
-    if config.attention_mask == "prefix":
-        if prefix is None:
-            raise ValueError("attention_mask 'prefix' needs the batch's inputs_indicator")
-        seen = same & (~ahead[None] | (prefix[:, None, :] > 0))
-    if kind == "sliding" and config.sliding_window is not None:
-        seen = seen & (place[None, :] > place[:, None] - config.sliding_window)[None]
-    return seen[:, None]
+    how = config.attention_implementation
+    if how == "cudnn" and jax.default_backend() != "gpu":
+        raise RuntimeError(
+            "attention_implementation 'cudnn' needs a GPU, and JAX runs on"
+            f" {jax.default_backend()}; take 'exact' or 'xla'"
+        )
+    assert how != "exact"
+    return jax.nn.dot_product_attention(
+        query, key, value, bias, mask, scale=1.0, implementation=how
+    )

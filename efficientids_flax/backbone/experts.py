@@ -1,61 +1,100 @@
-"""Mixture of experts with top-2 routing (Praxis `TransformerFeedForwardMoe`).
+"""Mixture of experts in place of an MLP (Praxis `TransformerFeedForwardMoe`).
 
-Letters: G groups, S tokens of a group, X experts, C places of an expert, D model width, F hidden
-width of an expert.
+Letters: B batch, T time, G groups, S tokens of a group, X experts, C places of an expert, D model
+width, F hidden width of an expert.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from efficientids_flax.backbone.layers import ACTIVATIONS, compute_dtype, param_dtype, soft_cap
-from efficientids_flax.config import BackboneConfig, MoEConfig
+from efficientids_flax.backbone.layers import (
+    ACTIVATIONS,
+    INTERMEDIATES,
+    compute_dtype,
+    param_dtype,
+)
+from efficientids_flax.backbone.routing import dense_weights, num_groups, route
+from efficientids_flax.config import BackboneConfig
+from efficientids_flax.sharding import constrain
 
 LOSSES = "aux_losses"  # collection of the load-balance losses
+RANDOM = "routing"  # stream of random numbers, for `second_expert_policy='sampling'`
 
 
 class Experts(nn.Module):
-    """Routes each token to its two best experts, as far as they have room."""
+    """Sends each token to some of the experts and adds up what they make of it.
+
+    How many tokens an expert takes goes by the size of the group: a token's result depends on the
+    others of its batch, and decoding step by step is not the same as reading a row at once.
+
+    Sows the load-balance loss, weighted, into the collection `aux_losses`, and as intermediates
+    `router_logits` [G, S, X]; `dispatch` and `combine` [G, S, X, C] and `load_balance` [] of the
+    routing; `activated`, and `hidden`, which the last projection reads: [X, G, C, F]. The gating
+    'dense_top2' has rows for groups, times for places, and no routing.
+    """
 
     config: BackboneConfig
 
     @nn.compact
     def __call__(self, x: jax.Array, paddings: jax.Array, deterministic: bool = True) -> jax.Array:
-        """[B, T, D] -> [B, T, D]; tokens that find no room give zeros, as does padding [B, T]."""
+        """[B, T, D] -> [B, T, D]; tokens that find no room give zeros, as does padding [B, T].
+
+        Raises:
+            ValueError: the groups do not divide the tokens; or the second expert is sampled and
+                there are no random numbers called 'routing'.
+        """
+        moe, dtype = self.config.moe, compute_dtype(self.config)
+        assert moe is not None
+        x = x.astype(dtype)
+        dense = moe.gating == "dense_top2"
+        groups = x.shape[0] if dense else num_groups(x.shape[0] * x.shape[1], moe)
+        tokens = x.reshape(groups, -1, x.shape[-1])
+        routed = x if moe.gating_level == "token" else sentence_means(x, paddings)
+        router = self._kernel("router", self.config.model_dims, moe.num_experts)
+        logits = jnp.einsum("gsd,dx->gsx", routed.reshape(tokens.shape), router)
+        self.sow(INTERMEDIATES, "router_logits", logits)
+        if dense:
+            weights = dense_weights(logits, dtype)
+            inputs = jnp.broadcast_to(tokens, (moe.num_experts, *tokens.shape))
+            mixed = jnp.einsum("xgsd,gsx->gsd", self._experts(inputs, deterministic), weights)
+            loss = jnp.zeros((), jnp.float32)
+        else:
+            sampled = moe.second_expert_policy == "sampling" and moe.gating == "top2"
+            key = self.make_rng(RANDOM) if sampled and self.has_rng(RANDOM) else None
+            padded = paddings.reshape(groups, -1)
+            routing = route(logits.astype(jnp.float32), padded, moe, dtype, key)
+            self.sow(INTERMEDIATES, "dispatch", routing.dispatch)
+            self.sow(INTERMEDIATES, "combine", routing.combine)
+            self.sow(INTERMEDIATES, "load_balance", routing.loss)
+            inputs = jnp.einsum("gsxc,gsd->xgcd", routing.dispatch, tokens)
+            outputs = self._experts(inputs, deterministic)
+            mixed = jnp.einsum("xgcd,gsxc->gsd", outputs, routing.combine)
+            loss = routing.loss
+        self.sow(LOSSES, "load_balance", loss.astype(dtype) * moe.load_balance_loss_weight)
+        mixed = constrain(mixed.reshape(x.shape), "B T D")
+        return mixed * (1.0 - paddings)[..., None].astype(dtype)
+
+    def _experts(self, inputs: jax.Array, deterministic: bool) -> jax.Array:
+        """Each expert's MLP on the tokens that it was given: [X, G, C, D] -> [X, G, C, D]."""
         config, moe = self.config, self.config.moe
         assert moe is not None
-        if moe.gating != "top2" or moe.second_expert_policy != "all" or moe.gating_level != "token":
-            raise ValueError(
-                f"experts are routed by top2 over tokens with both experts; found gating "
-                f"{moe.gating}, {moe.gating_level}, second expert {moe.second_expert_policy}"
-            )
-        dtype = compute_dtype(config)
-        groups = _num_groups(x.shape[0] * x.shape[1], moe)
-        tokens = x.reshape(groups, -1, x.shape[-1]).astype(dtype)
-        padded = paddings.reshape(groups, -1)
-        shapes = {
-            "router": (config.model_dims, moe.num_experts),
-            "up": (moe.num_experts, config.model_dims, moe.hidden_dims),
-            "gate": (moe.num_experts, config.model_dims, moe.hidden_dims),
-            "down": (moe.num_experts, moe.hidden_dims, config.model_dims),
-        }
-        names = [name for name in shapes if name != "gate" or moe.gated]
-        kernel = {name: Kernel(shapes[name], config, name=name)().astype(dtype) for name in names}
-        logits = jnp.einsum("gsd,dx->gsx", tokens, kernel["router"]).astype(jnp.float32)
-        combine, loss = route(soft_cap(logits, moe.gating_logit_cap), padded, moe)
-        self.sow(LOSSES, "load_balance", loss * moe.load_balance_loss_weight)
-        dispatch = (combine != 0).astype(dtype)
-        inputs = jnp.einsum("gsxc,gsd->xgcd", dispatch, tokens)
-        hidden = jnp.einsum("xgcd,xdf->xgcf", inputs, kernel["up"])
-        activation = ACTIVATIONS[moe.activation]
+        wide = (moe.num_experts, config.model_dims, moe.hidden_dims)
+        hidden = jnp.einsum("xgcd,xdf->xgcf", inputs, self._kernel("up", *wide))
+        gate = hidden
         if moe.gated:
-            hidden = activation(jnp.einsum("xgcd,xdf->xgcf", inputs, kernel["gate"])) * hidden
-        else:
-            hidden = activation(hidden)
+            gate = jnp.einsum("xgcd,xdf->xgcf", inputs, self._kernel("gate", *wide))
+        activated = ACTIVATIONS[moe.activation](gate)
+        self.sow(INTERMEDIATES, "activated", activated)
+        hidden = activated * hidden if moe.gated else activated
+        hidden = constrain(hidden, "X G C F")
+        self.sow(INTERMEDIATES, "hidden", hidden)
         hidden = nn.Dropout(config.mlp_dropout)(hidden, deterministic=deterministic)
-        outputs = jnp.einsum("xgcf,xfd->xgcd", hidden, kernel["down"])
-        mixed = jnp.einsum("xgcd,gsxc->gsd", outputs, combine.astype(dtype)).reshape(x.shape)
-        return mixed * (1.0 - paddings)[..., None].astype(dtype)
+        down = self._kernel("down", moe.num_experts, moe.hidden_dims, config.model_dims)
+        return jnp.einsum("xgcf,xfd->xgcd", hidden, down)
+
+    def _kernel(self, name: str, *shape: int) -> jax.Array:
+        return Kernel(shape, self.config, name=name)().astype(compute_dtype(self.config))
 
 
 class Kernel(nn.Module):
@@ -71,60 +110,15 @@ class Kernel(nn.Module):
         return self.param("kernel", init, self.shape, param_dtype(self.config))
 
 
-def route(logits: jax.Array, paddings: jax.Array, config: MoEConfig) -> tuple[jax.Array, jax.Array]:
-    """Weights with which tokens are sent to and taken from the experts' places.
+def sentence_means(x: jax.Array, paddings: jax.Array) -> jax.Array:
+    """Every token replaced by the mean of its row's tokens, padding [B, T] by zeros.
 
-    Places are given in the order of the tokens, all first choices before all second ones; who comes
-    too late is dropped (praxis/gshard_utils.py, `top2_gating_on_logits`).
+    Praxis' routing by sentences (`_get_sentence_embeddings`): its stack of layers does not hand the
+    segments on, so that a sentence is all of a row that is no padding, packed or not.
 
-    Args:
-        logits: float32 [G, S, X].
-        paddings: [G, S], 1 where a token does not count.
-        config: capacity.
-
-    Returns:
-        (float32 [G, S, X, C], load-balance loss []).
+    [B, T, D] -> [B, T, D].
     """
-    experts = logits.shape[-1]
-    capacity = _capacity(logits.shape[1], config)
-    valid = 1.0 - paddings.astype(jnp.float32)
-    gates = jax.nn.softmax(logits, axis=-1)
-    first = jax.nn.one_hot(jnp.argmax(gates, axis=-1), experts) * valid[..., None]
-    rest = gates * (1.0 - first)
-    second = jax.nn.one_hot(jnp.argmax(rest, axis=-1), experts) * valid[..., None]
-    weight_1 = jnp.sum(gates * first, axis=-1)
-    weight_2 = jnp.sum(rest * second, axis=-1)
-    total = weight_1 + weight_2 + 1e-9
-    density = jnp.mean(first, axis=1)
-    proxy = jnp.mean(gates * valid[..., None], axis=1)
-    loss = jnp.mean(proxy * density) * experts * experts
-
-    place_1 = jnp.cumsum(first, axis=1) - first
-    kept_1 = first * (place_1 < capacity)
-    place_2 = jnp.cumsum(second, axis=1) - second + jnp.sum(kept_1, axis=1, keepdims=True)
-    kept_2 = second * (place_2 < capacity)
-
-    def placed(weight: jax.Array, kept: jax.Array, place: jax.Array) -> jax.Array:
-        index = jnp.sum(place * kept, axis=-1).astype(jnp.int32)
-        return (weight / total)[..., None, None] * jnp.einsum(
-            "gsx,gsc->gsxc", kept, jax.nn.one_hot(index, capacity)
-        )
-
-    return placed(weight_1, kept_1, place_1) + placed(weight_2, kept_2, place_2), loss
-
-
-def _capacity(tokens: int, config: MoEConfig) -> int:
-    """C: at least what is configured, and the group's share rounded up to a multiple of four."""
-    share = int(tokens * config.capacity_factor / config.num_experts)
-    if config.expert_capacity >= share:
-        return config.expert_capacity
-    return -(-share // 4) * 4
-
-
-def _num_groups(tokens: int, config: MoEConfig) -> int:
-    groups = config.num_groups
-    if config.min_group_size is not None and tokens / groups < config.min_group_size:
-        groups = -(-tokens // config.min_group_size)
-    if tokens % groups:
-        raise ValueError(f"{groups} groups of experts do not divide {tokens} tokens")
-    return groups
+    valid = (1.0 - paddings).astype(x.dtype)[..., None]
+    count = jnp.maximum(jnp.sum(1.0 - paddings, axis=1), 1.0).astype(x.dtype)
+    mean = jnp.sum(x * valid, axis=1) / count[:, None]
+    return mean[:, None] * valid

@@ -12,12 +12,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from efficientids_flax.config import BackboneConfig
+from efficientids_flax.sharding import constrain
+
+INTERMEDIATES = "intermediates"  # collection of what modules sow on the way
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "identity": lambda x: x,
     "relu": jax.nn.relu,
     "relu6": jax.nn.relu6,
     "squared_relu": lambda x: jnp.square(jax.nn.relu(x)),
+    "cubed_relu": lambda x: jax.nn.relu(x) * jnp.square(jax.nn.relu(x)),
+    "sine_relu": lambda x: jnp.sin(jax.nn.relu(x)),
     "leaky_relu": jax.nn.leaky_relu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
@@ -43,32 +48,36 @@ def compute_dtype(config: BackboneConfig) -> jnp.dtype:
 class Norm(nn.Module):
     """LayerNorm or RMSNorm, in float32 (praxis/layers/normalizations.py).
 
-    LayerNorm's scale is stored minus one, as is RMSNorm's with `norm_scale_plus_one`.
+    Attributes:
+        config: kind, epsilon, and whether the scale is stored minus one.
+        axes: how many of the last axes are normed together, and scaled one by one.
     """
 
     config: BackboneConfig
+    axes: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., D] -> [..., D], of the dtype of `x`."""
-        config, width = self.config, x.shape[-1]
-        layer_norm = config.norm == "layer_norm"
-        minus_one = layer_norm or config.norm_scale_plus_one
+        config, shape = self.config, x.shape[x.ndim - self.axes :]
+        axes = tuple(range(-self.axes, 0))
+        minus_one = config.norm_scale_plus_one
         initial = nn.initializers.zeros if minus_one else nn.initializers.ones
-        scale = self.param("scale", initial, (width,), param_dtype(config))
+        scale = self.param("scale", initial, shape, param_dtype(config))
         values = x.astype(jnp.float32)
-        if layer_norm:
-            values = values - jnp.mean(values, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(values), axis=-1, keepdims=True)
+        if config.norm == "layer_norm":
+            values = values - jnp.mean(values, axis=axes, keepdims=True)
+        variance = jnp.mean(jnp.square(values), axis=axes, keepdims=True)
         values = values * jax.lax.rsqrt(variance + config.norm_epsilon)
         # Which comes first, the cast or the scale, differs between families in half precision.
-        if not config.norm_scale_in_float32 and not layer_norm:
+        if config.norm_scale_in_float32 or config.norm == "layer_norm":
+            scale = scale.astype(jnp.float32)
+        else:
             values, scale = values.astype(x.dtype), scale.astype(x.dtype)
         values = values * (1 + scale if minus_one else scale)
         if config.norm_bias:
-            values = values + self.param(
-                "bias", nn.initializers.zeros, (width,), param_dtype(config)
-            )
+            bias = self.param("bias", nn.initializers.zeros, shape, param_dtype(config))
+            values = values + bias.astype(values.dtype)
         return values.astype(x.dtype)
 
 
@@ -88,6 +97,7 @@ class Dense(nn.Module):
             "kernel", nn.initializers.xavier_uniform(), shape, param_dtype(self.config)
         )
         x = jnp.einsum("...i,io->...o", x.astype(dtype), kernel.astype(dtype))
+        self.sow(INTERMEDIATES, "product", x)
         if self.use_bias:
             bias = self.param(
                 "bias", nn.initializers.zeros, (self.features,), param_dtype(self.config)
@@ -105,17 +115,23 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array, paddings: jax.Array, deterministic: bool = True) -> jax.Array:
         """[B, T, D] -> [B, T, D]; positions with `paddings` [B, T] of 1 give zeros."""
         config = self.config
-        valid = (1.0 - paddings)[..., None].astype(x.dtype)
+        valid = (1.0 - paddings)[..., None]
         activation = ACTIVATIONS[config.activation]
-        hidden = Dense(config.hidden_dims, config.mlp_bias, config, name="up")(x)
+        # Between two products all is float32: in half precision each step of a SiLU would round.
+        up = Dense(config.hidden_dims, config.mlp_bias, config, name="up")(x)
+        hidden = up.astype(jnp.float32)
         if config.gated_mlp:
             gate = Dense(config.hidden_dims, config.mlp_bias, config, name="gate")(x)
-            hidden = activation(gate) * hidden
+            activated = activation(gate.astype(jnp.float32))
+            hidden = activated * hidden
         else:
-            hidden = activation(hidden)
-        hidden = hidden * valid
+            hidden = activated = activation(hidden)
+        self.sow(INTERMEDIATES, "activated", activated.astype(up.dtype))
+        hidden = constrain((hidden * valid).astype(up.dtype), "B T F")
         hidden = nn.Dropout(config.mlp_dropout)(hidden, deterministic=deterministic)
-        return Dense(config.model_dims, config.mlp_bias, config, name="down")(hidden) * valid
+        self.sow(INTERMEDIATES, "hidden", hidden)
+        down = Dense(config.model_dims, config.mlp_bias, config, name="down")(hidden)
+        return down * valid.astype(down.dtype)
 
 
 class Embedding(nn.Module):
@@ -150,15 +166,22 @@ class LmHead(nn.Module):
             )
 
     def embed(self, ids: jax.Array) -> jax.Array:
-        """int [B, T] -> [B, T, D], not scaled."""
+        """int [B, T] -> [B, T, D], not scaled; an id outside of [0, V) gives zeros."""
         return take_rows(self.kernel.T, ids).astype(compute_dtype(self.config))
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
-        """[B, T, D] -> logits [B, T, V], before scaling and cap."""
+        """[B, T, D] -> float32 logits [B, T, V], before scaling and cap."""
         dtype = compute_dtype(self.config)
-        logits = jnp.einsum("btd,dv->btv", hidden.astype(dtype), self.kernel.astype(dtype))
+        logits = jnp.einsum(
+            "btd,dv->btv",
+            hidden.astype(dtype),
+            self.kernel.astype(dtype),
+            preferred_element_type=jnp.float32,
+        )
+        logits = constrain(logits, "B T V")
+        self.sow(INTERMEDIATES, "product", logits)
         if self.config.lm_head_bias:
-            logits = logits + self.bias.astype(dtype)
+            logits = logits + self.bias.astype(jnp.float32)
         return logits
 
 

@@ -35,7 +35,8 @@ class BackboneConfig(Record):
         dtype, param_dtype: of the computation and of the parameters (norms and softmax: float32).
         attention_mask: who sees whom; 'prefix' adds the keys that the batch marks as prefix.
         norm, norm_bias, norm_epsilon: kind of every norm.
-        norm_scale_plus_one: the stored scale is added to 1 (Praxis `direct_scale=False`, Gemma).
+        norm_scale_plus_one: the stored scale is added to 1 (Praxis `direct_scale=False`, its
+            LayerNorm's default; Gemma), of RMSNorm and LayerNorm alike.
         norm_scale_in_float32: multiply by the scale before the cast to `dtype` (Gemma, OLMo2).
         norm_policy: 'pre' x + f(n(x)); 'post' x + n(f(x)); 'post_skip' n(x + f(x));
             'primer_hybrid' x + n2(f(n1(x))).
@@ -55,10 +56,14 @@ class BackboneConfig(Record):
         qkv_bias, attention_out_bias: biases of the projections.
         query_scaling: 'inverse_sqrt_head_dim' H^-0.5; 'per_dim_scale' a parameter [H] s, with
             1.442695041 H^-0.5 softplus(s); 'none'; or a number that multiplies.
-        qk_norm: norm of queries and keys before the rotation, per head or over all heads.
+        qk_norm: norm of queries and keys, per head or over all heads.
+        qk_norm_after_rotary: it follows the rotation (Praxis) or precedes it (HuggingFace).
         attention_logit_cap, final_logit_cap: cap * tanh(logits / cap), None is none.
         sliding_window: keys further back than this are not seen (key > query - window).
         layer_types: one per layer; empty: all slide if there is a window, else none.
+        attention_implementation: 'exact' is our own; 'xla' and 'cudnn' are those of
+            `jax.nn.dot_product_attention`, without caps and dropout. 'cudnn' needs a GPU and half
+            precision, and has no relative bias.
         gated_mlp: act(gate(x)) * up(x).
         lm_head_bias: bias [V] of the head.
         scale_before_logits: the hidden state is multiplied by D^-0.5 before the head.
@@ -110,10 +115,12 @@ class BackboneConfig(Record):
         "inverse_sqrt_head_dim"
     )
     qk_norm: Literal["none", "per_head", "full"] = "none"
+    qk_norm_after_rotary: bool = False
     attention_logit_cap: float | None = None
     sliding_window: int | None = None
     layer_types: tuple[Literal["full", "sliding"], ...] = ()
     relative_bias: RelativeBiasConfig | None = None
+    attention_implementation: Literal["exact", "xla", "cudnn"] = "exact"
 
     gated_mlp: bool = False
     activation: Activation = "relu"
@@ -167,15 +174,53 @@ class BackboneConfig(Record):
             found.append("norm_bias: rms_norm has no bias")
         if self.position_embedding == "learned" and self.max_positions is None:
             found.append("max_positions: learned positions need it, found null")
-        for name, rotary in (("rotary", self.rotary), ("sliding_rotary", self.sliding_rotary)):
-            if rotary and int(self.head_dim * rotary.fraction) % 2:
-                found.append(
-                    f"{name}: the turned width {int(self.head_dim * rotary.fraction)} is odd"
-                    f" (head_dim {self.head_dim}, fraction {rotary.fraction})"
-                )
         if "sliding" in self.layer_types and self.sliding_window is None:
             found.append("sliding_window: layer_types has sliding layers, found null")
-        return found + self._layer_problems()
+        if self.parallel_residual and self.norm_policy == "post_skip":
+            found.append("norm_policy: 'post_skip' norms one sum, parallel_residual adds another")
+        return found + self._rotary_problems() + self._kernel_problems() + self._layer_problems()
+
+    def _rotary_problems(self) -> list[str]:
+        """The turned width is even, and factors by frequency are as many as there are pairs."""
+        found = []
+        for name, rotary in (("rotary", self.rotary), ("sliding_rotary", self.sliding_rotary)):
+            if rotary is None:
+                continue
+            width = int(self.head_dim * rotary.fraction)
+            if width % 2 or not width:
+                found.append(
+                    f"{name}: the turned width {width} is {'odd' if width else 'nothing'}"
+                    f" (head_dim {self.head_dim}, fraction {rotary.fraction})"
+                )
+            if rotary.scaling and rotary.scaling.kind == "dynamic" and width == 2:
+                found.append(f"{name}.scaling: dynamic scaling needs a turned width above 2")
+            factors = ("short_factors", "long_factors") if rotary.scaling else ()
+            for field in factors:
+                count = len(getattr(rotary.scaling, field))
+                if count and count != width // 2:
+                    found.append(
+                        f"{name}.scaling.{field}: expected {width // 2}, one a pair, found {count}"
+                    )
+        return found
+
+    def _kernel_problems(self) -> list[str]:
+        """What the attention of `jax.nn` cannot do is not asked of it."""
+        how = self.attention_implementation
+        if how == "exact":
+            return []
+        found = []
+        for name in ("attention_logit_cap", "attention_dropout"):
+            if value := getattr(self, name):
+                found.append(f"attention_implementation: {how!r} has no {name}, found {value}")
+        if how == "cudnn":
+            if self.relative_bias is not None:
+                found.append("attention_implementation: 'cudnn' is given no relative_bias")
+            if self.dtype not in ("bfloat16", "float16"):
+                found.append(
+                    "attention_implementation: 'cudnn' needs dtype bfloat16 or float16,"
+                    f" found {self.dtype}"
+                )
+        return found
 
     def _layer_problems(self) -> list[str]:
         """Lists of layers fit the number of layers and, where scanned, repeat by block."""

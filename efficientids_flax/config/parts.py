@@ -20,8 +20,11 @@ DType = Literal["float32", "bfloat16", "float16", "float64"]
 class RotaryScalingConfig(Record):
     """Stretching of the rotary frequencies for long contexts, with HuggingFace's names of methods.
 
-    `attention_factor` multiplies cos and sin; None means the method's own rule. The `*_freq_factor`
-    belong to `llama3`, the betas and `mscale*` to `yarn`, `*_factors` (one per pair) to `longrope`.
+    `attention_factor` multiplies cos and sin; None means the method's own rule (yarn, longrope; the
+    others have none). The `*_freq_factor` belong to `llama3`; the betas, `mscale*` and `truncate`
+    to `yarn`; `*_factors` (one per pair) to `longrope`. `original_max_positions` is the length that
+    was trained on; for `dynamic` it is HuggingFace's `max_position_embeddings`. `dynamic` and
+    `longrope` go by the longest position of the whole batch.
     """
 
     kind: Literal["linear", "dynamic", "llama3", "yarn", "longrope"]
@@ -40,9 +43,16 @@ class RotaryScalingConfig(Record):
 
     def problems(self) -> Collection[str]:
         """Factors are positive; what a method needs is there."""
-        found = positive(self, "factor", "original_max_positions", "attention_factor")
-        if self.kind in ("llama3", "yarn", "longrope") and self.original_max_positions is None:
+        found = positive(
+            self, "factor", "original_max_positions", "attention_factor", "low_freq_factor",
+            "high_freq_factor", "beta_fast", "beta_slow",
+        )  # fmt: skip
+        if self.kind != "linear" and self.original_max_positions is None:
             found.append(f"original_max_positions: {self.kind} scaling needs it, found null")
+        if self.kind in ("linear", "dynamic", "llama3") and self.attention_factor is not None:
+            found.append(f"attention_factor: {self.kind} scaling has none")
+        if self.kind == "llama3" and self.low_freq_factor == self.high_freq_factor:
+            found.append("low_freq_factor, high_freq_factor: expected different numbers")
         if self.kind == "longrope" and not (self.short_factors and self.long_factors):
             found.append("short_factors, long_factors: longrope scaling needs both")
         return found
@@ -88,8 +98,19 @@ class RelativeBiasConfig(Record):
     use_length_as_position: bool = True
 
     def problems(self) -> Collection[str]:
-        """Sizes are positive."""
-        return positive(self, "num_buckets", "max_distance")
+        """There is a near bucket in each direction, and the far ones begin after them."""
+        found = positive(self, "num_buckets", "max_distance")
+        directions = 2 if self.bidirectional else 1
+        near = self.num_buckets // directions // 2
+        if not found and not near:
+            found.append(
+                f"num_buckets: expected at least {2 * directions}, found {self.num_buckets}"
+            )
+        elif not found and self.max_distance <= near:
+            found.append(
+                f"max_distance: expected above the {near} near buckets, found {self.max_distance}"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -101,13 +122,17 @@ class MoEConfig(Record):
         layers: which of the L layers have experts, ascending.
         hidden_dims: F of an expert.
         gated, activation: as of the MLP; Praxis keeps them apart.
-        gating: how tokens find experts.
-        num_groups, min_group_size: tokens are routed within groups.
-        capacity_factor, expert_capacity: room per expert relative to the group; exactly, if not 0.
-        second_expert_policy: whether the second expert is always taken.
-        gating_logit_cap: tanh cap of the router's logits; 0 is none.
-        gating_level: route single tokens or whole sentences.
-        load_balance_loss_weight: weight of the auxiliary loss.
+        gating: how tokens find experts: their two best by 'top2', as far as there is room;
+            'dense_top2' without limit; or experts take their best tokens, of all or ('_v2') of
+            those that are no padding.
+        num_groups, min_group_size: tokens are routed within groups (not by 'dense_top2').
+        capacity_factor: room of all experts relative to the tokens.
+        expert_capacity: room of one expert, where that is more; 'expert_choice' ignores it.
+        second_expert_policy: of 'top2': the second best; or drawn ('sampling', needs random numbers
+            called 'routing'); 'random' is 'all' without second experts of less weight than 1e-9.
+        gating_logit_cap: tanh cap of the router's logits, of 'top2' alone; 0 is none.
+        gating_level: route single tokens, or all of a row by its mean ('sentence').
+        load_balance_loss_weight: weight of the auxiliary loss of 'top2'.
     """
 
     num_experts: int
@@ -118,7 +143,7 @@ class MoEConfig(Record):
     gating: Literal["top2", "expert_choice", "expert_choice_v2", "dense_top2"] = "top2"
     num_groups: int = 1
     min_group_size: int | None = None
-    capacity_factor: float = 2.0
+    capacity_factor: float | None = 2.0
     expert_capacity: int = 0
     second_expert_policy: Literal["all", "sampling", "random"] = "all"
     gating_logit_cap: float = 0.0
@@ -126,10 +151,21 @@ class MoEConfig(Record):
     load_balance_loss_weight: float = 1.0
 
     def problems(self) -> Collection[str]:
-        """Sizes are positive, layers ascend."""
+        """Sizes are positive, layers ascend, there is room, and the gating fits the experts."""
         found = positive(self, "num_experts", "hidden_dims", "num_groups", "min_group_size")
+        for name in ("capacity_factor", "expert_capacity", "gating_logit_cap"):
+            if (getattr(self, name) or 0) < 0:
+                found.append(f"{name}: expected at least 0, found {getattr(self, name)}")
         if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
             found.append(f"layers: expected ascending layer numbers, found {list(self.layers)}")
+        if self.gating == "dense_top2" and self.gated:
+            found.append("gated: experts of the gating dense_top2 have no gate, found true")
+        only = self.gating == "expert_choice"
+        if not self.capacity_factor and (only or not self.expert_capacity):
+            found.append(
+                f"capacity_factor: expected above 0 for the gating {self.gating}"
+                f"{'' if only else ' without expert_capacity'}, found {self.capacity_factor}"
+            )
         return found
 
 

@@ -4,7 +4,7 @@ Letters: D model width, E item width, I items, K clusters.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from efficientids_flax.config.backbone import BackboneConfig
 from efficientids_flax.config.parts import AdapterConfig, positive, rates
@@ -12,11 +12,10 @@ from efficientids_flax.config.record import Record
 
 
 @dataclass(frozen=True)
-class EfficientIDSConfig(Record):
-    """The recommender: a decoder whose head is extended with items.
+class HeadConfig(Record):
+    """The head that scores items, on the hidden states of any backbone.
 
     Attributes:
-        backbone: the decoder; its own `final_logit_cap`, smoothing and z-loss are not used here.
         num_items, item_embedding_dim: I, E.
         num_clusters: K; None: as many as the clustering file has.
         input_adapter: E -> D, on items in the input.
@@ -26,14 +25,13 @@ class EfficientIDSConfig(Record):
         full_softmax: one softmax over words and items, no clusters.
         use_correction: scores in eval subtract the cluster's logsumexp.
         scale_before_logits: hidden states are multiplied by D^-0.5.
-        soft_cap_logits: cap * tanh(logits / cap) on both passes, None is none.
+        soft_cap_logits: cap * tanh(logits / cap) on both passes; None and 0.0 are none.
         label_smoothing, second_label_smoothing: of the first and of the second pass.
         label_smoothing_in_eval: whether evaluation smooths too.
-        z_loss_weight: weight of the squared log-normaliser.
-        placeholder_item_id: item id that stands in the input where the target item is asked for.
+        z_loss_weight: weight of the squared log-normaliser; 0.0 is none. Otherwise each training
+            step scores the whole catalogue, as the original does.
     """
 
-    backbone: BackboneConfig
     num_items: int
     item_embedding_dim: int
     num_clusters: int | None = None
@@ -49,12 +47,15 @@ class EfficientIDSConfig(Record):
     second_label_smoothing: float = 0.0
     label_smoothing_in_eval: bool = False
     z_loss_weight: float = 0.0
-    placeholder_item_id: int | None = 102
 
     def problems(self) -> Collection[str]:
         """Sizes are positive; adapters and tables fit the wiring."""
-        found = positive(self, "num_items", "item_embedding_dim", "num_clusters", "soft_cap_logits")
+        found = positive(self, "num_items", "item_embedding_dim", "num_clusters")
         found += rates(self, "label_smoothing", "second_label_smoothing")
+        for name in ("soft_cap_logits", "z_loss_weight"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                found.append(f"{name}: expected at least 0, found {value}")
         if self.input_adapter_everywhere and self.output_adapter is not None:
             found.append("output_adapter: expected null, since input_adapter_everywhere is true")
         if not self.input_adapter_everywhere and self.output_adapter is None:
@@ -63,4 +64,30 @@ class EfficientIDSConfig(Record):
             found.append("trainable_cluster_embeddings: a full softmax has no cluster table")
         if self.trainable_cluster_embeddings and self.num_clusters is None:
             found.append("num_clusters: a trainable cluster table needs it, found null")
+        return found
+
+
+@dataclass(frozen=True)
+class EfficientIDSConfig(HeadConfig):
+    """The recommender: a decoder and the head that scores items.
+
+    Attributes:
+        backbone: the decoder; its own `final_logit_cap`, smoothing and z-loss are not used here.
+        placeholder_item_id: item id that stands in the input where the target item is asked for.
+            It is looked up as any other and, where the catalogue is smaller, clipped to the last
+            item: the original does so with its 102. None: there is no such id.
+    """
+
+    _: KW_ONLY
+    backbone: BackboneConfig
+    placeholder_item_id: int | None = 102
+
+    def problems(self) -> Collection[str]:
+        """Those of the head, and of the placeholder."""
+        found = list(super().problems())
+        if self.placeholder_item_id is not None and self.placeholder_item_id < 0:
+            found.append(
+                f"placeholder_item_id: expected at least 0 or null, found"
+                f" {self.placeholder_item_id}"
+            )
         return found

@@ -1,16 +1,19 @@
 """Hierarchical softmax: log p(item) = log p(cluster) + log p(item | cluster).
 
 The first softmax runs over the words and the clusters together, the second over the members of one
-cluster. Section 2 of arXiv 2509.03746. Letters: B batch, T time, W width of query and tables (model
-or item width), V words, I items, K clusters, M slots of the largest cluster.
+cluster. Section 2 of arXiv 2509.03746. The functions here take arrays; `HierarchicalSoftmax` holds
+the tables. Letters: P positions, W width of query and tables (model or item width), V words, I
+items, K clusters, M slots of the largest cluster; `...` any leading axes.
 """
 
 import jax
 import jax.numpy as jnp
 
 from efficientids_flax.backbone.layers import soft_cap
+from efficientids_flax.core.grouped import member_products
+from efficientids_flax.losses import smoothed_cross_entropy
 
-PAD_LOGIT = -1e9  # finite, so that the empty slots of a cluster never make NaN in a gradient
+PAD_LOGIT = -1e30  # finite, so that the empty slots of a cluster never make NaN in a gradient
 
 
 def first_pass_logits(
@@ -19,99 +22,144 @@ def first_pass_logits(
     """Logits of `[words ++ clusters]`.
 
     Args:
-        word_logits: [B, T, V] without a cap; None where there are no words.
-        query: [B, T, W].
+        word_logits: [..., V] without a cap; None where there are no words.
+        query: [..., W].
         clusters: [K, W].
-        cap: soft cap on the logits.
+        cap: soft cap on the logits; None and 0 are none.
 
     Returns:
-        float32 [B, T, V + K].
+        float32 [..., V + K].
     """
-    logits = jnp.einsum("btw,kw->btk", query, clusters)
+    logits = jnp.einsum("...w,kw->...k", query, clusters)
     if word_logits is not None:
         logits = jnp.concatenate([word_logits, logits], axis=-1)
     return soft_cap(logits.astype(jnp.float32), cap)
 
 
-def member_logits(
-    query: jax.Array, items: jax.Array, members: jax.Array, cap: float | None
-) -> jax.Array:
-    """Logits of the members of one cluster a position.
+def item_logits(query: jax.Array, items: jax.Array, cap: float | None) -> jax.Array:
+    """Logits of all items without their clusters: [..., W], [I, W] -> float32 [..., I]."""
+    return soft_cap(jnp.einsum("...w,iw->...i", query, items).astype(jnp.float32), cap)
+
+
+def member_log_probs(
+    query: jax.Array,
+    items: jax.Array,
+    clusters: jax.Array,
+    members: jax.Array,
+    cap: float | None,
+) -> tuple[jax.Array, jax.Array]:
+    """log p(item | cluster) of the members of one cluster a position.
 
     Args:
-        query: [B, T, W].
+        query: [P, W].
         items: [I, W].
-        members: int [B, T, M], item ids; below zero where there is none.
+        clusters: int [P], in [0, K).
+        members: int [K, M], item ids; below zero where there is none.
         cap: soft cap on the logits.
 
     Returns:
-        float32 [B, T, M]; `PAD_LOGIT` where there is no member, with a cap too.
+        (float32 [P, M], bool [P, M] whether there is a member). What is no member has no
+        probability: it is left out after the cap, which alone would give it one.
     """
-    logits = jnp.einsum("btw,btmw->btm", query, items[jnp.maximum(members, 0)])
-    return jnp.where(members >= 0, soft_cap(logits.astype(jnp.float32), cap), PAD_LOGIT)
+    logits = member_products(query, items, clusters, members).astype(jnp.float32)
+    valid = members[clusters] >= 0
+    return jax.nn.log_softmax(jnp.where(valid, soft_cap(logits, cap), PAD_LOGIT)), valid
 
 
-def smoothed_cross_entropy(
-    log_probs: jax.Array, labels: jax.Array, smoothing: float, valid: jax.Array | None = None
+def within_cluster(
+    query: jax.Array,
+    items: jax.Array,
+    clusters: jax.Array,
+    slots: jax.Array,
+    members: jax.Array,
+    cap: float | None,
+    smoothing: float,
 ) -> jax.Array:
-    """Cross entropy against a target of `1 - smoothing`, the rest shared by the other classes.
+    """Cross entropy of the second pass: that of one member among those of its cluster.
 
     Args:
-        log_probs: float32 [B, T, C].
-        labels: int [B, T]; outside of [0, C) gives 0.
-        smoothing: probability that the other classes share.
-        valid: bool [B, T, C], classes that exist; None for all.
+        query: [P, W].
+        items: [I, W].
+        clusters: int [P], in [0, K).
+        slots: int [P], where in its cluster's row the label stands.
+        members: int [K, M], item ids; below zero where there is none.
+        cap: soft cap on the logits.
+        smoothing: probability that the other members share. A cluster of one member is not
+            smoothed, where the original divides by zero and gives NaN.
 
     Returns:
-        float32 [B, T]. A class without others is not smoothed, where the original divides by zero
-        and gives NaN.
+        float32 [P].
     """
-    count = log_probs.shape[-1]
-    inside = (labels >= 0) & (labels < count)
-    index = jnp.where(inside, labels, 0)[..., None]
-    own = jnp.take_along_axis(log_probs, index, axis=-1)[..., 0]
-    if not smoothing:
-        return jnp.where(inside, -own, 0.0)
-    every = jnp.full(own.shape, count) if valid is None else jnp.sum(valid, axis=-1)
-    total = jnp.sum(log_probs if valid is None else jnp.where(valid, log_probs, 0.0), axis=-1)
-    others = jnp.maximum(every - 1, 1)
-    smoothed = (1.0 - smoothing) * own + smoothing / others * (total - own)
-    return jnp.where(inside, -jnp.where(every > 1, smoothed, own), 0.0)
+    log_probs, valid = member_log_probs(query, items, clusters, members, cap)
+    return smoothed_cross_entropy(log_probs, slots, smoothing, valid)
 
 
 def item_scores(
     query: jax.Array, items: jax.Array, clusters: jax.Array, cluster_of: jax.Array
 ) -> jax.Array:
-    """Scores of the whole catalogue, `query . (item + cluster of the item)`.
+    """Scores of the whole catalogue, `query . (item + cluster of the item)`, without a cap.
 
     Args:
-        query: [B, T, W].
+        query: [..., W].
         items, clusters: [I, W], [K, W].
         cluster_of: int [I].
 
     Returns:
-        float32 [B, T, I]. Not log-probabilities: see `normalisers`.
+        float32 [..., I]. Not log-probabilities: see `normalisers`.
     """
-    own = jnp.einsum("btw,iw->bti", query, items)
-    return (own + jnp.einsum("btw,kw->btk", query, clusters)[..., cluster_of]).astype(jnp.float32)
+    own = jnp.einsum("...w,iw->...i", query, items)
+    shared = jnp.einsum("...w,kw->...k", query, clusters)
+    return (own + shared[..., cluster_of]).astype(jnp.float32)
 
 
-def normalisers(
-    query: jax.Array, items: jax.Array, cluster_of: jax.Array, num_clusters: int
-) -> jax.Array:
-    """Log-sum-exp of the item logits of each cluster, stable at any magnitude.
+def normalisers(logits: jax.Array, cluster_of: jax.Array, num_clusters: int) -> jax.Array:
+    """Log-sum-exp of each cluster's item logits, stable at any magnitude.
 
     Subtracted from `item_scores` it makes them log-probabilities up to one constant a position.
     (The original's exp overflows where logits pass 88.)
 
+    Args:
+        logits: float32 [..., I], of `item_logits`.
+        cluster_of: int [I].
+        num_clusters: K; none is empty.
+
     Returns:
-        float32 [B, T, K].
+        float32 [..., K].
     """
-    logits = jnp.einsum("btw,iw->bti", query, items).astype(jnp.float32)
+    highest, rest = _normaliser_parts(logits, cluster_of, num_clusters)
+    return highest + rest
 
-    def one(values: jax.Array) -> jax.Array:
-        highest = jax.ops.segment_max(values, cluster_of, num_clusters)
-        total = jax.ops.segment_sum(jnp.exp(values - highest[cluster_of]), cluster_of, num_clusters)
-        return highest + jnp.log(total)
 
-    return jax.vmap(jax.vmap(one))(logits)
+def item_log_probs(
+    first_log_probs: jax.Array,
+    query: jax.Array,
+    items: jax.Array,
+    cluster_of: jax.Array,
+    cap: float | None,
+) -> jax.Array:
+    """log p(item) of all items.
+
+    Args:
+        first_log_probs: float32 [..., K], log p(cluster) of the first pass.
+        query: [..., W].
+        items: [I, W].
+        cluster_of: int [I].
+        cap: soft cap on the second pass' logits.
+
+    Returns:
+        float32 [..., I].
+    """
+    logits = item_logits(query, items, cap)
+    highest, rest = _normaliser_parts(logits, cluster_of, first_log_probs.shape[-1])
+    # As in log_softmax the highest logit goes first: large ones leave no digits to the rest.
+    return (logits - highest[..., cluster_of]) + (first_log_probs - rest)[..., cluster_of]
+
+
+def _normaliser_parts(
+    logits: jax.Array, cluster_of: jax.Array, num_clusters: int
+) -> tuple[jax.Array, jax.Array]:
+    """([..., K] highest logit of each cluster, [..., K] what is added to it to normalise)."""
+    values = jnp.moveaxis(logits, -1, 0)  # segments are sums of rows
+    highest = jax.lax.stop_gradient(jax.ops.segment_max(values, cluster_of, num_clusters))
+    total = jax.ops.segment_sum(jnp.exp(values - highest[cluster_of]), cluster_of, num_clusters)
+    return jnp.moveaxis(highest, 0, -1), jnp.moveaxis(jnp.log(total), 0, -1)

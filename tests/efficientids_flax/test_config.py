@@ -34,22 +34,31 @@ def backbone(**changes):
     return BackboneConfig(**{**SIZES, **changes})
 
 
+def recommender(**changes):
+    sizes = {"backbone": backbone(), "num_items": 9, "item_embedding_dim": 4}
+    return EfficientIDSConfig(**{**sizes, **changes})
+
+
 scalings = st.sampled_from(
     [
         None,
         RotaryScalingConfig("linear", factor=8.0),
         RotaryScalingConfig("llama3", factor=8.0, original_max_positions=64),
-        RotaryScalingConfig(
-            "longrope", original_max_positions=64, short_factors=(1.0, 2.0), long_factors=(3.0, 4.0)
-        ),
     ]
 )
-rotaries = st.none() | st.builds(
-    RotaryConfig,
-    pairing=st.sampled_from(["half_split", "interleaved"]),
-    max_timescale=st.floats(2.0, 1e7),
-    fraction=st.sampled_from([0.25, 0.5, 1.0]),
-    scaling=scalings,
+LONGROPE = RotaryScalingConfig(
+    "longrope", original_max_positions=64, short_factors=(1.0, 2.0), long_factors=(3.0, 4.0)
+)
+rotaries = (
+    st.none()
+    | st.just(RotaryConfig(fraction=0.5, scaling=LONGROPE))
+    | st.builds(
+        RotaryConfig,
+        pairing=st.sampled_from(["half_split", "interleaved"]),
+        max_timescale=st.floats(2.0, 1e7),
+        fraction=st.sampled_from([0.25, 0.5, 1.0]),
+        scaling=scalings,
+    )
 )
 backbones = st.builds(
     backbone,
@@ -59,7 +68,7 @@ backbones = st.builds(
     embedding_scale=st.sampled_from(["none", "sqrt_dim"]) | st.floats(0.5, 50.0),
     query_scaling=st.sampled_from(["none", "per_dim_scale"]) | st.floats(0.01, 1.0),
     rotary=rotaries,
-    relative_bias=st.none() | st.builds(RelativeBiasConfig, st.integers(1, 64)),
+    relative_bias=st.none() | st.builds(RelativeBiasConfig, st.integers(2, 64)),
     moe=st.none()
     | st.builds(MoEConfig, st.integers(1, 8), st.just((0, 1, 2, 3)), st.integers(1, 64)),
     scan_layers=st.booleans(),
@@ -154,6 +163,15 @@ def test_all_problems_at_once():
         ({"norm_bias": True}, "norm_bias: rms_norm has no bias"),
         ({"position_embedding": "learned"}, "max_positions: learned positions need it"),
         ({"rotary": RotaryConfig(fraction=0.4)}, "rotary: the turned width 3 is odd"),
+        ({"rotary": RotaryConfig(fraction=0.1)}, "rotary: the turned width 0 is nothing"),
+        (
+            {"rotary": RotaryConfig(scaling=LONGROPE)},
+            "rotary.scaling.short_factors: expected 4, one a pair, found 2",
+        ),
+        (
+            {"parallel_residual": True, "norm_policy": "post_skip"},
+            "norm_policy: 'post_skip' norms one sum, parallel_residual adds another",
+        ),
         ({"layer_types": ("sliding",) * 4}, "sliding_window: layer_types has sliding layers"),
         ({"layer_types": ("full",)}, "layer_types: expected 4 entries, found 1"),
         ({"layers_per_block": 2}, "layers_per_block: 2 needs scan_layers"),
@@ -188,22 +206,51 @@ def test_backbone_problems(changes, sentence):
             "excludes clip_gradient_norm_to_value",
         ),
         (
-            lambda: EfficientIDSConfig(backbone(), 9, 4, input_adapter_everywhere=False),
+            lambda: recommender(input_adapter_everywhere=False),
             "output_adapter: missing",
         ),
         (
-            lambda: EfficientIDSConfig(backbone(), 9, 4, output_adapter=AdapterConfig()),
+            lambda: recommender(output_adapter=AdapterConfig()),
             "output_adapter: expected null",
         ),
         (
-            lambda: EfficientIDSConfig(backbone(), 9, 4, trainable_cluster_embeddings=True),
+            lambda: recommender(trainable_cluster_embeddings=True),
             "num_clusters: a trainable cluster table needs it",
         ),
         (
-            lambda: EfficientIDSConfig(
-                backbone(), 9, 4, 3, trainable_cluster_embeddings=True, full_softmax=True
+            lambda: recommender(
+                num_clusters=3, trainable_cluster_embeddings=True, full_softmax=True
             ),
             "a full softmax has no cluster table",
+        ),
+        (
+            lambda: recommender(num_items=0, label_smoothing=1.0),
+            "num_items: expected above 0, found 0\n  label_smoothing: expected in [0, 1)",
+        ),
+        (
+            lambda: RotaryScalingConfig("dynamic", factor=2.0),
+            "original_max_positions: dynamic scaling needs it, found null",
+        ),
+        (
+            lambda: RotaryScalingConfig("linear", factor=2.0, attention_factor=1.5),
+            "attention_factor: linear scaling has none",
+        ),
+        (lambda: RelativeBiasConfig(1), "num_buckets: expected at least 2, found 1"),
+        (
+            lambda: RelativeBiasConfig(16, max_distance=8),
+            "max_distance: expected above the 8 near buckets, found 8",
+        ),
+        (
+            lambda: recommender(soft_cap_logits=-1.0),
+            "soft_cap_logits: expected at least 0, found -1.0",
+        ),
+        (
+            lambda: recommender(z_loss_weight=-0.5),
+            "z_loss_weight: expected at least 0, found -0.5",
+        ),
+        (
+            lambda: recommender(placeholder_item_id=-1),
+            "placeholder_item_id: expected at least 0 or null, found -1",
         ),
     ],
 )

@@ -1,11 +1,14 @@
 """Converted checkpoints come back typed, from either format, on any sharding."""
 
+import dataclasses
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes  # noqa: F401  (bfloat16 for np.dtype)
 import numpy as np
 import optax
@@ -19,8 +22,14 @@ from converters.write.jobs import Settings, do_job, make_jobs
 from converters.write.orbax import OrbaxSink
 from converters.write.safetensors import SafetensorsSink
 from converters.write.sink import Sink
-from efficientids_flax.config import BackboneConfig, OptimizerConfig
-from efficientids_flax.load import flatten, load_config, load_converted
+from efficientids_flax import load as load_module
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.models import EfficientIDSModel
+from efficientids_flax.load import flatten, load_config, load_converted, load_model
+from efficientids_flax.parameters import parameter_shapes
+from efficientids_flax.stored import stored_parameters
 
 MODEL = BackboneConfig(
     vocab_size=40,
@@ -162,6 +171,174 @@ def test_a_configuration_of_another_schema(version: Any, tmp_path: Path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"schema_version": version}))
     with pytest.raises(ValueError, match=r"config\.json: schema .* is not 1; it was written by"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["family", "model", "optimizer"])
+def test_a_configuration_that_was_edited(key: str, tmp_path: Path):
+    about = {name: value for name, value in CONFIG.items() if name != key}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=rf"config\.json: {key} missing"):
+        load_config(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {"family": "bert"}))
+    with pytest.raises(ValueError, match="family 'bert' has no model; known are transformer_lm"):
+        load_config(tmp_path)
+
+
+def test_what_is_stored_without_reading_it(written: Path):
+    wanted = {
+        path.removeprefix("params/"): (values.shape, values.dtype)
+        for path, values in TREE.items()
+        if path.startswith("params/")
+    }
+    found = {path: (leaf.shape, leaf.dtype) for path, leaf in stored_parameters(written).items()}
+    assert found == wanted
+
+
+ITEMS = EfficientIDSConfig(num_items=12, item_embedding_dim=4, num_clusters=3, backbone=MODEL)
+PLACES = ClusteringInfo.from_assignments(np.arange(12) % 3, np.ones((3, 4), np.float32))
+
+
+def output(
+    place: Path,
+    model: BackboneConfig | EfficientIDSConfig,
+    form: str = "orbax",
+    changes: dict[str, np.ndarray | None] | None = None,
+) -> Path:
+    """A converted checkpoint of random parameters; `changes` replaces leaves or removes them."""
+    tree = {
+        f"params/{path}": values_of(shape, seed=seed)
+        for seed, (path, shape) in enumerate(parameter_shapes(model).items())
+    }
+    tree |= {f"params/{path}": values for path, values in (changes or {}).items()}
+    write(place, {path: values for path, values in tree.items() if values is not None}, form)
+    family = "transformer_lm" if isinstance(model, BackboneConfig) else "efficientids"
+    about = {"family": family, "model": model.to_dict(), "optimizer": None}
+    (place / "config.json").write_text(json.dumps(CONFIG | about))
+    return place
+
+
+@pytest.mark.parametrize("form", ["orbax", "safetensors"])
+def test_a_language_model_runs(form: str, tmp_path: Path):
+    out = output(tmp_path / "out", MODEL, form)
+    model, params, config = load_model(out)
+    assert isinstance(model, Decoder)
+    assert config == ("transformer_lm", MODEL, None)
+    ids = jnp.array([[3, 1, 4]])
+
+    def run(module: Decoder) -> jax.Array:
+        return module.logits(module(ids))
+
+    found = model.apply({"params": params}, method=run)
+    wanted = load_converted(out, optimizer=False).params
+    np.testing.assert_array_equal(found, Decoder(MODEL).apply({"params": wanted}, method=run))
+
+
+def item_scores(model: Any, params: Any) -> jax.Array:
+    batch = {"ids": jnp.array([[3, 1]]), "input_item_weights": jnp.array([[0, 1]])}
+    return model.apply({"params": params}, batch, method="scores")
+
+
+def test_a_recommender_runs_with_the_clustering_however_it_comes(tmp_path: Path):
+    out = output(tmp_path / "out", ITEMS)
+    with pytest.raises(FileNotFoundError, match=r"needs its clustering.*convert-clustering FILE"):
+        load_model(out)
+    PLACES.save(tmp_path / "elsewhere.npz")
+    given = [PLACES, tmp_path / "elsewhere.npz", str(tmp_path / "elsewhere.npz")]
+    scores = []
+    for clustering in given:
+        model, params, config = load_model(out, clustering)
+        assert isinstance(model, EfficientIDSModel)
+        assert config.model == ITEMS
+        scores.append(item_scores(model, params))
+    PLACES.save(out / "clustering.npz")
+    scores.append(item_scores(*load_model(out)[:2]))
+    assert scores[0].shape == (1, 2, 12)
+    for other in scores[1:]:
+        np.testing.assert_array_equal(other, scores[0])
+
+
+def test_the_originals_pickle_beside_the_checkpoint(tmp_path: Path):
+    out = output(tmp_path / "out", ITEMS)
+    with (out / "clustering.pkl").open("wb") as file:
+        for table in (PLACES.cluster_of, PLACES.members, PLACES.slot_of, PLACES.means):
+            pickle.dump(table, file)
+    model, params, _ = load_model(out)
+    np.testing.assert_array_equal(
+        item_scores(model, params), item_scores(*load_model(out, PLACES)[:2])
+    )
+
+
+def test_a_clustering_of_other_items(tmp_path: Path):
+    out = output(tmp_path / "out", ITEMS)
+    other = ClusteringInfo.from_assignments(np.arange(9) % 3)
+    with pytest.raises(ValueError, match=r"num_items: the clustering has 9, the model 12"):
+        load_model(out, other)
+
+
+def test_a_clustering_that_nobody_needs(tmp_path: Path):
+    out = output(tmp_path / "lm", MODEL)
+    with pytest.raises(ValueError, match=r"clustering: .*lm is a language model, which has none"):
+        load_model(out, PLACES)
+    full = dataclasses.replace(ITEMS, full_softmax=True, num_clusters=None)
+    out = output(tmp_path / "full", full)
+    with pytest.raises(ValueError, match=r"clustering: .*full is a full softmax, which has none"):
+        load_model(out, PLACES)
+    model, params, _ = load_model(out)
+    assert item_scores(model, params).shape == (1, 2, 12)
+
+
+def test_other_dtypes(tmp_path: Path):
+    out = output(tmp_path / "out", ITEMS)
+    model, params, config = load_model(out, PLACES, dtype="bfloat16", param_dtype="bfloat16")
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"bfloat16"}
+    assert config.model is not None
+    assert (model.config.backbone.dtype, model.config.backbone.param_dtype) == ("bfloat16",) * 2
+    assert config.model == model.config
+    _, params, _ = load_model(out, PLACES, dtype="bfloat16")
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
+    with pytest.raises(ValueError, match=r"dtype: expected 'float32'.*found 'int8'"):
+        load_model(out, PLACES, dtype="int8")
+
+
+def test_parameters_on_devices(tmp_path: Path):
+    out = output(tmp_path / "out", MODEL)
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    _, params, _ = load_model(out, shardings=sharding, param_dtype="float16")
+    for leaf in jax.tree.leaves(params):
+        assert isinstance(leaf, jax.Array)
+        assert (leaf.sharding, leaf.dtype) == (sharding, jnp.float16)
+
+
+def test_a_generic_tree_cannot_run(tmp_path: Path):
+    place = write(tmp_path / "out", TREE, "orbax")
+    about = CONFIG | {"family": "generic", "model": None, "optimizer": None}
+    (place / "config.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"family 'generic' has no model.*load_converted loads"):
+        load_model(place)
+
+
+def test_parameters_that_are_not_the_configurations(tmp_path: Path):
+    wrong = {"lm_head/kernel": values_of((6, 41)), "final_norm/scale": None}
+    out = output(tmp_path / "out", MODEL, changes=wrong)
+    with pytest.raises(ValueError) as error:
+        load_model(out)
+    assert "final_norm/scale: missing, [6] expected" in str(error.value)
+    assert "lm_head/kernel: found [6, 41], [6, 40] expected" in str(error.value)
+
+
+def test_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("efficientids_flax.free_memory.available_memory", lambda device=None: 100)
+    read: list[Any] = []
+    monkeypatch.setattr(load_module, "load_converted", lambda *args, **given: read.append(args))
+    out = output(tmp_path / "out", MODEL)
+    with pytest.raises(MemoryError, match=r"the parameters take 1\.99 kB on this host, and 100 B"):
+        load_model(out)
+    assert not read  # told before anything is read
+    monkeypatch.undo()
+    monkeypatch.setattr("efficientids_flax.free_memory.available_memory", lambda device=None: 100)
+    with pytest.warns(ResourceWarning, match="on this host, and 100 B are free"):
+        assert load_model(out, memory="warn").params
+    assert load_model(out, memory="ignore").params
 
 
 def test_paths_of_a_tree():

@@ -73,6 +73,7 @@ LLAMA = BackboneConfig(
     num_kv_heads=4,
     head_dim=8,
     norm="rms_norm",
+    norm_scale_in_float32=True,
     tied_embeddings=False,
     rotary=RotaryConfig("half_split"),
     gated_mlp=True,
@@ -81,6 +82,7 @@ LLAMA = BackboneConfig(
 GPT = LLAMA.to_dict() | {
     "norm": "layer_norm",
     "norm_bias": True,
+    "norm_scale_in_float32": False,
     "norm_scale_plus_one": True,
     "tied_embeddings": True,
     "embedding_scale": "sqrt_dim",
@@ -324,7 +326,7 @@ def test_no_family():
     [
         ("dconv_qkv", True, "dconv_qkv is True, which the decoder does not compute"),
         ("rotary_position_emb_tpl.cls", "X", "rotary_position_emb_tpl.cls is X"),
-        ("cls", "LocalSelfAttention", "tr_atten_tpl.cls is LocalSelfAttention"),
+        ("cls", "OtherAttention", "tr_atten_tpl.cls is OtherAttention"),
     ],
 )
 def test_settings_that_the_decoder_lacks_are_refused(path, value, sentence):
@@ -437,3 +439,23 @@ def test_layers_with_gaps_and_none_at_all():
     none = {path: spec for path, spec in tree.items() if "x_layers" not in path}
     with pytest.raises(MappingError, match="no layer"):
         infer_model(none, "transformer_lm")
+
+
+@pytest.mark.parametrize("kind", ["causal", "prefix", "bidirectional"])
+def test_the_models_own_type_rules(kind):
+    """`LanguageModel` overwrites its language model's type when it is built."""
+    values = dump("Llama_gda") | {"model.model_type": kind, "model.lm_tpl.model_type": "causal"}
+    found = infer_model(specs("Llama_gda"), "transformer_lm", values)
+    assert found.config.attention_mask == kind
+
+
+def test_local_attention_is_a_sliding_window():
+    layer = "model.lm_tpl.stacked_transformer_tpl.transformer_layer_params_tpl.tr_atten_tpl"
+    values = dump("Llama_gda") | {
+        f"{layer}.cls": Symbol("praxis.layers.attentions", "LocalSelfAttention"),
+        f"{layer}.left_context": 5,
+    }
+    assert infer_model(specs("Llama_gda"), "transformer_lm", values).config.sliding_window == 5
+    values["model.model_type"] = "bidirectional"
+    with pytest.raises(MappingError, match=r"right_context.*a window of a bidirectional model"):
+        infer_model(specs("Llama_gda"), "transformer_lm", values)

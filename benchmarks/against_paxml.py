@@ -1,0 +1,90 @@
+"""Times our gradient step of a language model against the real PAXml's, on the same machine.
+
+    python -m benchmarks.against_paxml --paxml .venv-paxml/bin/python
+
+Both models have the same architecture, size and batch, float32 and scanned layers, and run in
+processes of their own; they take turns step by step, so that what else the machine does meets both
+alike. The median over the rounds counts. `make references` makes the real PAXml's environment.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import IO, cast
+
+import click
+
+from benchmarks.measure import ROOT
+
+PAXML = Path(".venv-paxml/bin/python")
+SIZE = {
+    "vocab_size": 1024, "num_layers": 4, "model_dims": 256, "hidden_dims": 1024, "num_heads": 8,
+    "batch": 8, "time": 128,
+}  # fmt: skip
+
+
+@dataclass
+class Worker:
+    """A process that times one step whenever it is asked."""
+
+    process: subprocess.Popen[str]
+    parameters: int = 0
+
+    def ready(self) -> None:
+        """Wait until it has compiled.
+
+        Raises:
+            click.ClickException: it ended instead.
+        """
+        words = cast(IO[str], self.process.stdout).readline().split()
+        if words[:1] != ["ready"]:
+            raise click.ClickException("a worker ended before its first step; see above")
+        self.parameters = int(words[1])
+
+    def step(self) -> float:
+        """Seconds of one step."""
+        given = cast(IO[str], self.process.stdin)
+        given.write("\n")
+        given.flush()
+        return float(cast(IO[str], self.process.stdout).readline())
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--paxml", type=click.Path(path_type=Path), default=PAXML, help="Its Python 3.10.")
+@click.option("--rounds", type=click.IntRange(1), default=15)
+def main(paxml: Path, rounds: int) -> None:
+    """Print the medians and their ratio."""
+    if not paxml.exists():
+        raise click.UsageError(f"{paxml} is not there; `make references` makes it")
+    size = json.dumps(SIZE)
+    theirs = _start([str(paxml), "-W", "ignore", "parity_tests/record/step_time.py", size])
+    theirs.ready()
+    ours = _start([sys.executable, "-m", "benchmarks.our_step", size])
+    ours.ready()
+    if ours.parameters != theirs.parameters:
+        raise click.ClickException(
+            f"not the same model: {ours.parameters} parameters and {theirs.parameters}"
+        )
+    times = [(theirs.step(), ours.step()) for _ in range(rounds)]
+    paxml_time, our_time = (median(values) for values in zip(*times, strict=True))
+    click.echo(f"parameters       {ours.parameters}")
+    click.echo(f"PAXml 1.4.0      {paxml_time:.3f} s a step")
+    click.echo(f"efficientids_flax {our_time:.3f} s a step")
+    click.echo(f"ours / PAXml     {our_time / paxml_time:.2f}")
+
+
+def _start(command: list[str]) -> Worker:
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True
+    )
+    return Worker(process)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""From the tensors of a pretrained model to our decoder's parameters, by its family's table."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from converters.arrays.lazy import Array, Source
+from converters.arrays.leaf import Leaf, Region
+from converters.arrays.structure import Part
+from converters.errors import MappingError
+from converters.huggingface.tables import HEADS, OUTSIDE, TO_IN_OUT, TensorTable
+from converters.paxml.consistency import is_float
+from converters.rules import Ignore, Rule, RuledTree, apply_rules
+from efficientids_flax.config import BackboneConfig
+from efficientids_flax.parameters import shape_problems
+
+BLOCK = 8 << 20  # bytes that are compared at a time
+
+
+def map_tensors(
+    tensors: Mapping[str, Leaf], table: TensorTable, config: BackboneConfig
+) -> tuple[BackboneConfig, RuledTree]:
+    """The parameters as arrays that are not computed yet.
+
+    Args:
+        tensors: name -> leaf.
+        table: of the family.
+        config: of the model; whether layers are scanned is its `scan_layers`.
+
+    Returns:
+        The configuration, whose `tied_embeddings` is what the files say, and the parameters.
+
+    Raises:
+        MappingError: every tensor that no rule takes, every parameter that no tensor fills, every
+            shape that does not fit.
+        CheckpointError: the files end before the values that tell whether the head is tied.
+    """
+    prefix = _prefix(tensors, table)
+    embedding, head = prefix + table.embedding, _head(tensors, prefix)
+    ignores = [*OUTSIDE, *(Ignore(prefix + i.source, i.reason) for i in table.ignores)]
+    if head is not None and config.tied_embeddings:
+        if _equal(tensors[embedding], tensors[head]):
+            ignores.append(Ignore(head, f"equal to {embedding}, to which it is tied"))
+            head = None
+        else:
+            config = replace(config, tied_embeddings=False)
+    elif head is None and not config.tied_embeddings:
+        raise MappingError(
+            f"the head is missing: config.json says tie_word_embeddings false, and there is no "
+            f"{' or '.join(HEADS)}"
+        )
+    if head is None:
+        words = [Rule("lm_head/kernel", embedding, TO_IN_OUT)]
+    else:
+        words = [Rule("embedder/embedding", embedding), Rule("lm_head/kernel", head, TO_IN_OUT)]
+    words += [Rule(rule.target, prefix + rule.source, rule.op) for rule in table.top]
+    layers = prefix + table.layers
+    rules = words + [_layer_rule(rule, layers, config) for rule in table.layer]
+    arrays = _cut(tensors, table, layers, config)
+    if config.layers_per_block > 1:
+        arrays = _by_block(arrays, layers, config.layers_per_block)
+    tree = apply_rules(arrays, rules, ignores)
+    _check(tree, config)
+    return config, tree
+
+
+def _prefix(tensors: Mapping[str, Leaf], table: TensorTable) -> str:
+    """What stands before all names of the language model ('model.', 'transformer.' ...)."""
+    found = [
+        name.removesuffix(table.embedding)
+        for name in tensors
+        if name == table.embedding or name.endswith(f".{table.embedding}")
+    ]
+    if len(found) == 1:
+        return found[0]
+    what = "several tensors are" if found else "no tensor is"
+    raise MappingError(
+        f"{what} named [...]{table.embedding}, the word embeddings of this family"
+        + (f": {', '.join(prefix + table.embedding for prefix in found)}" if found else "")
+    )
+
+
+def _head(tensors: Mapping[str, Leaf], prefix: str) -> str | None:
+    """Name of the head, which lies beside the model or beside one of the modules around it."""
+    parts = prefix.split(".")
+    around = [".".join(parts[:count]) for count in range(len(parts))]
+    names = [f"{place}.{head}" if place else head for place in around for head in HEADS]
+    found = [name for name in dict.fromkeys(names) if name in tensors]
+    if len(found) > 1:
+        raise MappingError(f"several heads: {', '.join(found)}")
+    return found[0] if found else None
+
+
+def _sizes(config: BackboneConfig) -> dict[str, int]:
+    """Value of each letter of the tables."""
+    heads, width = config.num_heads, config.head_dim
+    return {
+        "D": config.model_dims,
+        "N": heads,
+        "J": config.num_kv_heads,
+        "H": width,
+        "F": config.hidden_dims,
+        "NH": heads * width,
+        "3H": 3 * width,
+    }
+
+
+def _layer_rule(rule: Rule, layers: str, config: BackboneConfig) -> Rule:
+    """A rule of one layer, with its place, and with numbers for letters."""
+    sizes = _sizes(config)
+    op = re.sub(r"\b3?[A-Z]+\b", lambda letter: str(sizes[letter.group()]), rule.op)
+    if not config.scan_layers:
+        return Rule(f"layers_{{i}}/{rule.target}", layers + rule.source, op)
+    op = "; ".join([op, "stack 0"] if op else ["stack 0"])
+    if config.layers_per_block == 1:
+        return Rule(f"layers/{rule.target}", layers + rule.source, op)
+    blocks = layers.replace("{i}", "{i}@{j}")
+    return Rule(f"layers/block_{{j}}/{rule.target}", blocks + rule.source, op)
+
+
+def _cut(
+    tensors: Mapping[str, Leaf], table: TensorTable, layers: str, config: BackboneConfig
+) -> dict[str, Array]:
+    """The tensors, with those that are several in one as their parts."""
+    sizes = _sizes(config)
+    pattern = re.compile(re.escape(layers).replace(re.escape("{i}"), r"\d+"))
+    arrays: dict[str, Array] = {}
+    for name, leaf in tensors.items():
+        array, start = Source(leaf), pattern.match(name)
+        parts = (table.cuts or {}).get(name[start.end() :] if start else "")
+        if parts is None or start is None:
+            arrays[name] = array
+            continue
+        rows = [int(np.prod([sizes[letter] for letter in part.split()])) for _, part in parts]
+        if not array.shape or array.shape[0] != sum(rows):
+            raise MappingError(
+                f"{name}: found {list(array.shape)}; its parts have {rows} rows, {sum(rows)} in all"
+            )
+        first = 0
+        for (part, _), count in zip(parts, rows, strict=True):
+            arrays[start.group() + part] = Part(array, 0, first, first + count)
+            first += count
+    return arrays
+
+
+def _by_block(arrays: Mapping[str, Array], layers: str, per_block: int) -> dict[str, Array]:
+    """The arrays with layer `i` named `block@place`, for the rules of scanned blocks."""
+    before, _, after = layers.partition("{i}")
+    pattern = re.compile(rf"({re.escape(before)})(\d+)(?={re.escape(after)})")
+
+    def renamed(name: str) -> str:
+        found = pattern.match(name)
+        if found is None:
+            return name
+        block, place = divmod(int(found.group(2)), per_block)
+        return f"{before}{block}@{place}{name[found.end() :]}"
+
+    return {renamed(name): array for name, array in arrays.items()}
+
+
+def _equal(first: Leaf, second: Leaf) -> bool:
+    """Whether two tensors hold the same values."""
+    shape = first.spec.shape
+    if shape != second.spec.shape:
+        return False
+    readers = first.reader(BLOCK), second.reader(BLOCK)
+    row = max(first.spec.nbytes // max(shape[0], 1), 1)
+    step = max(BLOCK // row, 1)
+    for start in range(0, shape[0], step):
+        rest = tuple(slice(0, size) for size in shape[1:])
+        region: Region = (slice(start, min(start + step, shape[0])), *rest)
+        one, other = (reader.read(region) for reader in readers)
+        if not np.array_equal(one.astype(np.float32), other.astype(np.float32), equal_nan=True):
+            return False
+    return True
+
+
+def _check(tree: RuledTree, config: BackboneConfig) -> None:
+    """Raise `MappingError` unless the tensors are all parameters of the model, as floats."""
+    problems = shape_problems(config, {leaf.target: leaf.array.shape for leaf in tree.leaves})
+    problems += [
+        f"{leaf.target}: holds {leaf.array.dtype}; quantised weights are not supported"
+        for leaf in tree.leaves
+        if not is_float(leaf.array.dtype) or leaf.array.dtype.itemsize == 1
+    ]
+    if problems:
+        listed = [*problems[:20], *(["..."] if len(problems) > 20 else [])]
+        raise MappingError(
+            "\n  ".join(
+                [f"tensors and config.json do not fit, {len(problems)} problem(s):", *listed]
+            )
+        )

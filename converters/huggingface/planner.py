@@ -1,0 +1,108 @@
+"""From a pretrained model and the user's wishes to a plan: names, shapes, operations, no values."""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from converters.arrays.values import Cast
+from converters.arrays.zarr_metadata import dtype_named
+from converters.errors import MappingError
+from converters.huggingface.files import Pretrained
+from converters.huggingface.mapping import map_tensors
+from converters.huggingface.tables import TABLES
+from converters.plan import Plan, PlannedLeaf, planned
+from converters.planner import CONFIG_SCHEMA_VERSION
+from efficientids_flax.backbone.presets import UnsupportedConfigError, config_of, model_type
+from efficientids_flax.config import BackboneConfig
+from efficientids_flax.config.parts import DType
+
+FAMILY = "transformer_lm"  # of our models; what the original was is in the manifest
+
+
+@dataclass(frozen=True)
+class PretrainedOptions:
+    """What the user may decide about a pretrained model.
+
+    Attributes:
+        dtype: parameters are cast to it, and computed in; None keeps what is stored, and computes
+            in what `config.json` says.
+        scan_layers: layers stacked on a leading axis, to be scanned.
+        ignore_keys: unknown keys of `config.json` that mean nothing for the computation.
+    """
+
+    dtype: str | None = None
+    scan_layers: bool = False
+    ignore_keys: Collection[str] = ()
+
+
+def plan_pretrained(
+    model: Pretrained, options: PretrainedOptions = PretrainedOptions()
+) -> tuple[BackboneConfig, Plan]:
+    """Plan the conversion of a pretrained model.
+
+    Args:
+        model: open, no tensor read.
+        options: what the user decides.
+
+    Returns:
+        The configuration of our decoder, and the plan, whose targets begin with 'params/'.
+
+    Raises:
+        ConversionError: the family or a setting is not supported, or tensors do not fit.
+    """
+    if options.dtype is not None and options.dtype not in get_args(DType):
+        known = ", ".join(get_args(DType))
+        raise MappingError(f"dtype {options.dtype}: parameters can be cast to {known}")
+    try:
+        kind = model_type(model.config)
+        config = config_of(model.config, options.ignore_keys)
+        if options.scan_layers:
+            config = _scanned(config)
+    except ValueError as error:
+        raise MappingError(f"{model.folder}: {error}") from error
+    config, tree = map_tensors(model.tensors, TABLES[kind], config)
+    leaves = planned(tree.leaves, "params/")
+    if options.dtype is not None:
+        dtype = dtype_named(options.dtype)
+        leaves = [
+            leaf
+            if leaf.dtype == dtype
+            else PlannedLeaf(leaf.target, Cast(leaf.array, dtype), _with_cast(leaf, dtype.name))
+            for leaf in leaves
+        ]
+        config = replace(config, dtype=options.dtype)
+    stored = max((leaf.dtype for leaf in leaves), key=lambda dtype: dtype.itemsize)
+    config = replace(config, param_dtype=stored.name)
+    return config, Plan(
+        source=str(model.folder),
+        step=None,
+        layout=f"HuggingFace {kind}, {model.layout}",
+        family=FAMILY,
+        leaves=tuple(leaves),
+        ignored=tree.ignored,
+        config={
+            "schema_version": CONFIG_SCHEMA_VERSION,
+            "family": FAMILY,
+            "model": config.to_dict(),
+            "optimizer": None,
+        },
+        provenance={"model": {"config.json": dict(model.config)}, "optimizer": {}},
+        rules=tuple(dict.fromkeys(str(leaf.rule) for leaf in tree.leaves)),
+        notes=(),
+    )
+
+
+def _with_cast(leaf: PlannedLeaf, dtype: str) -> str:
+    steps = [] if leaf.operation == "rename" else [leaf.operation]
+    return "; ".join([*steps, f"cast {dtype}"])
+
+
+def _scanned(config: BackboneConfig) -> BackboneConfig:
+    """The configuration with its layers in blocks, as small as the kinds of layers repeat."""
+    turned = [layer in config.no_rotary_layers for layer in range(config.num_layers)]
+    types = config.layer_types or ("",) * config.num_layers
+    kinds = list(zip(types, turned, strict=True))
+    for size in range(1, config.num_layers + 1):
+        if config.num_layers % size == 0 and kinds == kinds[:size] * (config.num_layers // size):
+            return replace(config, scan_layers=True, layers_per_block=size)
+    raise UnsupportedConfigError("scan_layers: the layers do not repeat")

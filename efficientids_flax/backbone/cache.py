@@ -1,0 +1,111 @@
+"""Keys and values of tokens that were read before: what a decoder keeps while it generates.
+
+A cache has room for a fixed number of tokens, so that one compiled step serves all. Letters: B
+batch, S places (of all tokens, padding too), J heads of keys and values, H head width, L layers.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from efficientids_flax.backbone.inputs import Tokens
+from efficientids_flax.backbone.masks import Marks
+from efficientids_flax.config import BackboneConfig
+
+EMPTY = -1  # segment of a place that holds no token yet; no token has it
+
+
+class LayerCache(struct.PyTreeNode):
+    """Keys (turned) and values of one layer, [B, S, J, H]; of scanned layers [L, B, S, J, H]."""
+
+    keys: jax.Array
+    values: jax.Array
+
+
+class KVCache(struct.PyTreeNode):
+    """What `Decoder.extend` takes and returns.
+
+    Attributes:
+        layers: one a layer; of scanned layers one a place in the block, with an axis L / places.
+        segments, positions: int32 [B, S], as the batches had them.
+        prefix: bool [B, S], under `attention_mask='prefix'`; else None.
+        used: int32 [], places that are taken, the same in all rows.
+    """
+
+    layers: tuple[LayerCache, ...]
+    segments: jax.Array
+    positions: jax.Array
+    prefix: jax.Array | None
+    used: jax.Array
+
+    @property
+    def size(self) -> int:
+        """S."""
+        return self.segments.shape[1]
+
+    def marks(self) -> Marks:
+        """Of the keys, for their mask."""
+        return Marks(jnp.arange(self.size), self.segments, self.prefix)
+
+
+def make_cache(config: BackboneConfig, batch: int, size: int, dtype: Any = None) -> KVCache:
+    """An empty cache.
+
+    Args:
+        config: of the decoder.
+        batch: B.
+        size: S; more tokens than this must not be put in, jit cannot say so.
+        dtype: of keys and values; None: the compute dtype.
+
+    Raises:
+        ValueError: tokens of this decoder see later ones, so that none can be read before.
+    """
+    if config.attention_mask == "bidirectional":
+        raise ValueError("attention_mask 'bidirectional' has no cache: tokens see later ones")
+    leading: tuple[int, ...] = ()
+    count = config.num_layers
+    if config.scan_layers:
+        count = config.layers_per_block
+        leading = (config.num_layers // count,)
+    shape = (*leading, batch, size, config.num_kv_heads, config.head_dim)
+    dtype = jnp.dtype(config.dtype if dtype is None else dtype)
+    return KVCache(
+        layers=tuple(
+            LayerCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(count)
+        ),
+        segments=jnp.full((batch, size), EMPTY, jnp.int32),
+        positions=jnp.zeros((batch, size), jnp.int32),
+        prefix=jnp.zeros((batch, size), bool) if config.attention_mask == "prefix" else None,
+        used=jnp.zeros((), jnp.int32),
+    )
+
+
+def note_tokens(cache: KVCache, tokens: Tokens) -> KVCache:
+    """The cache with what is to know of these tokens; their keys and values follow by layer."""
+    time = tokens.segments.shape[1]
+    if time > cache.size:
+        raise ValueError(f"{time} tokens do not fit a cache of {cache.size}")
+
+    def put(row: jax.Array, new: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice(row, new.astype(row.dtype), (0, cache.used))
+
+    prefix = cache.prefix
+    if prefix is not None and tokens.prefix is not None:
+        prefix = put(prefix, tokens.prefix)
+    return cache.replace(
+        segments=put(cache.segments, tokens.segments),
+        positions=put(cache.positions, tokens.positions),
+        prefix=prefix,
+        used=cache.used + time,
+    )
+
+
+def put_keys(cache: LayerCache, keys: jax.Array, values: jax.Array, start: jax.Array) -> LayerCache:
+    """The layer's cache with keys and values [B, T, J, H] from place `start` on."""
+
+    def put(row: jax.Array, new: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_slice(row, new.astype(row.dtype), (0, start, 0, 0))
+
+    return LayerCache(put(cache.keys, keys), put(cache.values, values))

@@ -1,0 +1,220 @@
+"""Text from a decoder: the prompt in one pass, then token by token, all in one compiled program.
+
+Letters: B batch, T time of the prompts, D model width, V words, G tokens to generate.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from efficientids_flax.backbone.cache import KVCache, make_cache
+from efficientids_flax.backbone.decoder import Decoder
+from efficientids_flax.backbone.inputs import complete
+from efficientids_flax.backbone.masks import positions_from_paddings
+from efficientids_flax.backbone.sampling import SamplingConfig, sample
+from efficientids_flax.config import BackboneConfig
+
+GREEDY = SamplingConfig()
+
+
+class Generated(NamedTuple):
+    """What was generated.
+
+    Attributes:
+        tokens: int32 [B, G] without the prompts; the padding id after the end.
+        lengths: int32 [B], tokens until the end, which counts.
+    """
+
+    tokens: jax.Array
+    lengths: jax.Array
+
+
+class _State(NamedTuple):
+    """Between two steps: `token` [B] is chosen and not read yet, `position` [B] is its place."""
+
+    step: jax.Array
+    token: jax.Array
+    position: jax.Array
+    done: jax.Array
+    tokens: jax.Array
+    lengths: jax.Array
+    cache: KVCache
+    rng: jax.Array
+
+
+def generate(
+    decoder: Decoder,
+    params: Mapping[str, Any],
+    ids: jax.Array | None = None,
+    paddings: jax.Array | None = None,
+    *,
+    max_new_tokens: int,
+    inputs_embeds: jax.Array | None = None,
+    inputs_indicator: jax.Array | None = None,
+    sampling: SamplingConfig = GREEDY,
+    rng: jax.Array | None = None,
+    eos_id: int | Sequence[int] = (),
+    pad_id: int = 0,
+) -> Generated:
+    """Continue prompts.
+
+    Positions count the tokens of a prompt and pass over its padding, on whichever side it is (as
+    HuggingFace's `generate`).
+
+    Args:
+        decoder: a language model.
+        params: its parameters.
+        ids: int [B, T]; or
+        inputs_embeds: [B, T, D].
+        paddings: [B, T], 1 where there is padding; None for none.
+        max_new_tokens: G; stops earlier where all rows have ended.
+        inputs_indicator: [B, T], of prefix models.
+        sampling: greedy unless told otherwise.
+        rng: key, for sampling.
+        eos_id: tokens that end a text.
+        pad_id: what follows the end.
+
+    Raises:
+        ValueError: inputs of the wrong shape or dtype, no room for so many positions, no key.
+    """
+    config = decoder.config
+    tokens = complete(
+        config, ids, inputs_embeds, paddings=paddings, inputs_indicator=inputs_indicator
+    )
+    time = tokens.paddings.shape[1]
+    ends = (eos_id,) if isinstance(eos_id, int) else tuple(eos_id)
+    _check(config, time, max_new_tokens, sampling, rng, ends)
+    return _generate(
+        decoder,
+        max_new_tokens,
+        sampling,
+        ends,
+        pad_id,
+        params,
+        None if ids is None else jnp.asarray(ids),
+        None if inputs_embeds is None else jnp.asarray(inputs_embeds),
+        tokens.paddings,
+        tokens.prefix,
+        jax.random.key(0) if rng is None else rng,
+    )
+
+
+def _check(
+    config: BackboneConfig,
+    time: int,
+    count: int,
+    sampling: SamplingConfig,
+    rng: jax.Array | None,
+    ends: tuple[int, ...],
+) -> None:
+    """Ranges of what is no array."""
+    problems = []
+    if not config.vocab_size:
+        problems.append("vocab_size: a model without words generates none, found 0")
+    if count < 1:
+        problems.append(f"max_new_tokens: expected at least 1, found {count}")
+    learned = config.position_embedding == "learned"
+    if learned and config.max_positions is not None and time + count > config.max_positions:
+        problems.append(
+            f"max_new_tokens: {time} + {count} tokens, max_positions is {config.max_positions}"
+        )
+    if sampling.temperature > 0 and rng is None:
+        problems.append("rng: sampling needs a key, found None")
+    outside = [end for end in ends if not 0 <= end < config.vocab_size]
+    if outside:
+        problems.append(f"eos_id: expected in [0, {config.vocab_size}), found {outside}")
+    if problems:
+        raise ValueError("\n  ".join(["cannot generate:", *problems]))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _generate(
+    decoder: Decoder,
+    count: int,
+    sampling: SamplingConfig,
+    ends: tuple[int, ...],
+    pad_id: int,
+    params: Mapping[str, Any],
+    ids: jax.Array | None,
+    embeds: jax.Array | None,
+    paddings: jax.Array,
+    prefix: jax.Array | None,
+    rng: jax.Array,
+) -> Generated:
+    """Prefill and decode."""
+    batch, time = paddings.shape
+    # Padding goes to the left, so that all rows go on in the same place of the cache, and windows
+    # that slide count tokens.
+    order = jnp.argsort(paddings <= 0, axis=1, stable=True)
+    paddings = jnp.take_along_axis(paddings, order, axis=1)
+    if ids is not None:
+        ids = jnp.take_along_axis(ids, order, axis=1)
+    if embeds is not None:
+        embeds = jnp.take_along_axis(embeds, order[..., None], axis=1)
+    if prefix is not None:
+        prefix = jnp.take_along_axis(prefix, order, axis=1).astype(jnp.int32)
+
+    def read(cache: KVCache, **tokens: Any) -> tuple[jax.Array, KVCache]:
+        """Logits [B, V] after the last of these tokens."""
+
+        def run(module: Decoder) -> tuple[jax.Array, KVCache]:
+            hidden, grown = module.extend(cache=cache, **tokens)
+            return module.logits(hidden[:, -1:])[:, 0], grown
+
+        return decoder.apply({"params": params}, method=run)  # type: ignore[return-value]
+
+    def choose(logits: jax.Array, rng: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rng, key = jax.random.split(rng)
+        return sample(logits, sampling, key), rng
+
+    logits, cache = read(
+        make_cache(decoder.config, batch, time + count),
+        ids=ids,
+        inputs_embeds=embeds,
+        paddings=paddings,
+        positions=positions_from_paddings(paddings),
+        inputs_indicator=prefix,
+    )
+    token, rng = choose(logits, rng)
+    no_prefix = None if prefix is None else jnp.zeros((batch, 1), jnp.int32)
+    first = _State(
+        step=jnp.zeros((), jnp.int32),
+        token=token,
+        position=jnp.sum(paddings <= 0, axis=1, dtype=jnp.int32),
+        done=jnp.zeros(batch, bool),
+        tokens=jnp.full((batch, count), pad_id, jnp.int32),
+        lengths=jnp.zeros(batch, jnp.int32),
+        cache=cache,
+        rng=rng,
+    )
+
+    def note(state: _State) -> _State:
+        """Writes the token down where a row has not ended."""
+        token = jnp.where(state.done, pad_id, state.token)
+        ended = jnp.isin(token, jnp.asarray(ends, jnp.int32)) if ends else False
+        return state._replace(
+            token=token,
+            tokens=state.tokens.at[:, state.step].set(token),
+            lengths=state.lengths + ~state.done,
+            done=state.done | ended,
+            step=state.step + 1,
+        )
+
+    def going(state: _State) -> jax.Array:
+        return (state.step < count) & ~jnp.all(state.done)
+
+    def advance(state: _State) -> _State:
+        logits, cache = read(
+            state.cache,
+            ids=state.token[:, None],
+            positions=state.position[:, None],
+            inputs_indicator=no_prefix,
+        )
+        token, rng = choose(logits, state.rng)
+        return note(state._replace(token=token, position=state.position + 1, cache=cache, rng=rng))
+
+    last = jax.lax.while_loop(going, advance, note(first))
+    return Generated(last.tokens, last.lengths)

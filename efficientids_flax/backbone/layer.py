@@ -1,0 +1,147 @@
+"""One layer of the decoder, on its own or as a step of a scan.
+
+Letters: B batch, T time, D model width.
+"""
+
+from collections.abc import Callable
+
+import jax
+from flax import linen as nn
+
+from efficientids_flax.backbone.attention import Attention, Surroundings
+from efficientids_flax.backbone.cache import LayerCache
+from efficientids_flax.backbone.experts import Experts
+from efficientids_flax.backbone.layers import INTERMEDIATES, Mlp, Norm
+from efficientids_flax.backbone.masks import LayerKind, layer_kind
+from efficientids_flax.config import BackboneConfig, RotaryConfig
+from efficientids_flax.sharding import constrain
+
+
+class LayerBody(nn.Module):
+    """Attention and MLP, each with its norms around it.
+
+    Attributes:
+        config: of the decoder.
+        index: number of the layer; of a scanned layer, its place in the block.
+    """
+
+    config: BackboneConfig
+    index: int
+
+    @nn.compact
+    def run(
+        self,
+        x: jax.Array,
+        around: Surroundings,
+        deterministic: bool = True,
+        cache: LayerCache | None = None,
+    ) -> tuple[jax.Array, LayerCache | None]:
+        """[B, T, D] -> ([B, T, D], the cache with the new keys, if there is one)."""
+        config = self.config
+        kind = layer_kind(config, self.index)
+        rotary = None if self.index in config.no_rotary_layers else rotary_of(config, kind)
+        attention = Attention(config, kind, rotary, name="attention")
+        routed = config.moe is not None and self.index in config.moe.layers
+        mlp = Experts(config, name="moe") if routed else Mlp(config, name="mlp")
+        grown = cache
+
+        def attend(inner: jax.Array) -> jax.Array:
+            nonlocal grown
+            if cache is None:
+                return attention(inner, around, deterministic)
+            out, grown = attention.extend(inner, around, cache)
+            return out
+
+        def feed(inner: jax.Array) -> jax.Array:
+            return mlp(inner, around.paddings, deterministic)
+
+        given, weight = x, config.attention_residual_weight
+        x = self._add("attention", x, given, attend, weight, deterministic)
+        self.sow(INTERMEDIATES, "attention_residual", x)
+        given, weight = given if config.parallel_residual else x, config.mlp_residual_weight
+        x = self._add("mlp", x, given, feed, weight, deterministic)
+        return constrain(x, "B T D"), grown
+
+    def _add(
+        self,
+        name: str,
+        x: jax.Array,
+        given: jax.Array,
+        function: Callable[[jax.Array], jax.Array],
+        weight: float,
+        deterministic: bool,
+    ) -> jax.Array:
+        """`x` plus what a sublayer makes of `given`, normed as the policy says."""
+        config = self.config
+        policy, double = config.norm_policy, config.norm_policy == "primer_hybrid"
+        norm = Norm(config, name=f"pre_{name}_norm" if double else f"{name}_norm")
+        inner = function(norm(given) if policy in ("pre", "primer_hybrid") else given)
+        if double:
+            inner = Norm(config, name=f"post_{name}_norm")(inner)
+        elif policy == "post":
+            inner = norm(inner)
+        inner = nn.Dropout(config.residual_dropout)(inner, deterministic=deterministic)
+        x = x + weight * inner
+        return norm(x) if policy == "post_skip" else x
+
+
+class Layer(LayerBody):
+    """A layer of its own."""
+
+    def __call__(self, x: jax.Array, around: Surroundings, deterministic: bool = True) -> jax.Array:
+        """[B, T, D] -> [B, T, D]."""
+        return self.run(x, around, deterministic)[0]
+
+    def extend(
+        self, x: jax.Array, around: Surroundings, cache: LayerCache
+    ) -> tuple[jax.Array, LayerCache]:
+        """The same for tokens that follow those of a cache."""
+        x, grown = self.run(x, around, True, cache)
+        assert grown is not None
+        return x, grown
+
+
+class ScannedLayer(LayerBody):
+    """A layer as one step of a scan: the carry [B, T, D], and what there is of the cache."""
+
+    def __call__(
+        self,
+        x: jax.Array,
+        caches: tuple[LayerCache, ...] | None,
+        around: Surroundings,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, tuple[LayerCache, ...] | None]:
+        """(The carry, the cache); see `LayerBody.run`."""
+        x, grown = self.run(x, around, deterministic, caches[0] if caches else None)
+        return x, None if grown is None else (grown,)
+
+
+class ScannedBlock(nn.Module):
+    """Several layers in a row as one step of a scan."""
+
+    config: BackboneConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        caches: tuple[LayerCache, ...] | None,
+        around: Surroundings,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, tuple[LayerCache, ...] | None]:
+        """(The carry [B, T, D], the caches of the layers)."""
+        grown = []
+        for place in range(self.config.layers_per_block):
+            layer = Layer(self.config, place, name=f"block_{place}")
+            if caches is None:
+                x = layer(x, around, deterministic)
+            else:
+                x, one = layer.extend(x, around, caches[place])
+                grown.append(one)
+        return x, None if caches is None else tuple(grown)
+
+
+def rotary_of(config: BackboneConfig, kind: LayerKind) -> RotaryConfig | None:
+    """How layers of a kind turn their queries and keys."""
+    sliding = kind == "sliding" and config.sliding_rotary is not None
+    return config.sliding_rotary if sliding else config.rotary

@@ -1,0 +1,93 @@
+"""Who sees whom: masks of attention, positions and segments where a batch does not give them.
+
+Letters: B batch, T queries, S keys.
+"""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from efficientids_flax.config import BackboneConfig
+
+LayerKind = Literal["full", "sliding"]
+
+
+class Marks(NamedTuple):
+    """What a mask needs to know of a row of tokens.
+
+    Attributes:
+        places: int [S], where a token stands in its row, from 0.
+        segments: int [B, S]; padding is a segment of its own, 0.
+        prefix: bool [B, S], whether all queries of the segment see the token; None: they do not.
+    """
+
+    places: jax.Array
+    segments: jax.Array
+    prefix: jax.Array | None = None
+
+
+def layer_kind(config: BackboneConfig, index: int) -> LayerKind:
+    """'sliding' or 'full', of one layer."""
+    if config.layer_types:
+        return config.layer_types[index]
+    return "sliding" if config.sliding_window is not None else "full"
+
+
+def attention_mask(
+    config: BackboneConfig, kind: LayerKind, queries: Marks, keys: Marks
+) -> jax.Array:
+    """Keys of the same segment, and not later ones unless they are a prefix.
+
+    Args:
+        config: of the decoder.
+        kind: whether the layer's window slides.
+        queries: of T tokens; their prefix does not matter.
+        keys: of S tokens.
+
+    Returns:
+        bool [B, 1, T, S], True where the query sees the key.
+
+    Raises:
+        ValueError: a prefix is wanted and not given.
+    """
+    same = queries.segments[:, :, None] == keys.segments[:, None, :]
+    ahead = keys.places[None, :] > queries.places[:, None]  # the key lies after the query
+    if config.attention_mask == "bidirectional":
+        ahead = jnp.zeros_like(ahead)
+    seen = same & ~ahead[None]
+    if config.attention_mask == "prefix":
+        if keys.prefix is None:
+            raise ValueError("attention_mask 'prefix' needs the batch's inputs_indicator")
+        seen = same & (~ahead[None] | keys.prefix[:, None, :])
+    if kind == "sliding" and config.sliding_window is not None:
+        window = keys.places[None, :] > queries.places[:, None] - config.sliding_window
+        seen = seen & window[None]
+    return seen[:, None]
+
+
+def positions_from_paddings(paddings: jax.Array) -> jax.Array:
+    """Positions that count tokens and pass over padding, on either side.
+
+    Args:
+        paddings: [B, T], 1 where there is padding.
+
+    Returns:
+        int32 [B, T]; padding before the first token has 0.
+    """
+    return jnp.maximum(jnp.cumsum(1 - paddings.astype(jnp.int32), axis=-1) - 1, 0)
+
+
+def segments_from_positions(positions: jax.Array, paddings: jax.Array | None = None) -> jax.Array:
+    """Segments of packed rows: a new one begins where positions do not go on by one.
+
+    Args:
+        positions: int [B, T], place of each token in its segment.
+        paddings: [B, T], 1 where there is padding; None for none.
+
+    Returns:
+        int32 [B, T], from 1; 0 for padding.
+    """
+    breaks = positions[:, 1:] != positions[:, :-1] + 1
+    segments = 1 + jnp.cumsum(jnp.pad(breaks, ((0, 0), (1, 0))), axis=-1).astype(jnp.int32)
+    return segments if paddings is None else jnp.where(paddings > 0, 0, segments)

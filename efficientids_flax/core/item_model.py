@@ -1,0 +1,276 @@
+"""What the recommenders do with a batch: embed words and items, run the decoder, score.
+
+Letters: B batch, T time, V words, I items.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.backbone.experts import LOSSES
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.core.batch import check_batch, next_labels
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.embeddings import Source
+from efficientids_flax.core.head import HeadInputs, LossOutput
+from efficientids_flax.core.model_checks import raise_listed
+from efficientids_flax.core.retrieval import top_items
+from efficientids_flax.core.softmax import INTERMEDIATES, HierarchicalSoftmax, settle_tables
+
+Batch = Mapping[str, jax.Array]
+Outputs = dict[str, jax.Array]
+
+# Fields of a batch -> arguments of `__call__`, for messages.
+CALLED = {
+    "ids": "input_ids",
+    "items": "item_ids",
+    "words": "input_ids",
+    "input_item_weights": "item_mask",
+    "label_item_weights": "label_item_mask",
+    "segment_pos": "positions",
+}
+
+
+class ItemModel(nn.Module):
+    """What both recommenders do with a batch in the original's fields.
+
+    Its parameters are `pretrained_lm/`, `item_embedding/`, `cluster_embedding/` and the adapters;
+    `efficientids_flax.parameters` lists them. Load-balance losses of experts are part of the loss
+    where the collection `aux_losses` is mutable.
+    """
+
+    # Fields of the classes that inherit from it; annotated here they would come first in theirs.
+    if TYPE_CHECKING:
+        config: EfficientIDSConfig
+        clustering_info: ClusteringInfo | None
+        item_embedding_init: Source
+        freeze_lm: bool
+        remat: str | None
+
+    def __post_init__(self) -> None:
+        settle_tables(self, self.config)
+        super().__post_init__()
+
+    def setup(self) -> None:
+        config, backbone = self.config, self.config.backbone
+        self.pretrained_lm = Decoder(_as_it_is(backbone), self.remat)
+        self.softmax = HierarchicalSoftmax(
+            config=config,
+            clustering_info=self.clustering_info,
+            item_embedding_init=self.item_embedding_init,
+            model_dims=backbone.model_dims,
+            dtype=jnp.dtype(backbone.dtype),
+            param_dtype=jnp.dtype(backbone.param_dtype),
+        )
+        nn.share_scope(self, self.softmax)
+
+    def head_inputs(
+        self,
+        batch: Batch,
+        deterministic: bool = True,
+        *,
+        words: bool = True,
+        pretrained_lm_module: Decoder | None = None,
+    ) -> HeadInputs:
+        """Embed, run the decoder, bring the tables to the query's width.
+
+        Args:
+            batch: `ids` int [B, T] (an item id where `input_item_weights` is 1), and where needed
+                `paddings`, `segment_ids`, `segment_pos`, `inputs_indicator`, all [B, T].
+            deterministic: no dropout.
+            words: whether the logits of words are made.
+            pretrained_lm_module: a bound decoder in place of the model's own.
+
+        Raises:
+            ValueError: see `check_batch`.
+        """
+        config = self.config
+        check_batch(config, batch)
+        given = {name: jnp.asarray(value) for name, value in batch.items()}
+        decoder = pretrained_lm_module
+        x = self.softmax.embed_items(given["ids"])
+        if config.backbone.vocab_size:
+            # As the original does, all ids are looked up in both tables, and one is used.
+            text = self._run(decoder, _embed, given["ids"])
+            self.sow(INTERMEDIATES, "word_inputs", text)
+            x = jnp.where(given["input_item_weights"][..., None] > 0, x, text)
+        self.sow(INTERMEDIATES, "interleaved", x)
+        hidden = self._run(
+            decoder,
+            _hidden,
+            x,
+            paddings=given.get("paddings"),
+            segment_ids=given.get("segment_ids"),
+            positions=given.get("segment_pos"),
+            inputs_indicator=given.get("inputs_indicator"),
+            deterministic=deterministic,
+        )
+        logits = None
+        if config.backbone.vocab_size and (words or self.is_initializing()):
+            logits = self._run(decoder, _word_logits, self.softmax.scaled(hidden))
+        return self.softmax.inputs(hidden, logits)
+
+    def loss(
+        self,
+        batch: Batch,
+        *,
+        train: bool = True,
+        deterministic: bool = True,
+        pretrained_lm_module: Decoder | None = None,
+    ) -> LossOutput:
+        """The loss of a batch with `labels`, `weights` and `label_item_weights`, all [B, T].
+
+        Scores of the whole catalogue are made only for the z-loss or under full softmax.
+
+        Args:
+            batch: see `head_inputs`.
+            train: whether labels are smoothed (else only with `label_smoothing_in_eval`).
+            deterministic: no dropout.
+            pretrained_lm_module: a bound decoder in place of the model's own.
+
+        Raises:
+            ValueError: see `check_batch`.
+        """
+        check_batch(self.config, batch, labels=True)
+        inputs = self.head_inputs(batch, deterministic, pretrained_lm_module=pretrained_lm_module)
+        return self._loss(inputs, batch, train)
+
+    def scores(
+        self,
+        batch: Batch,
+        correction: bool | None = None,
+        *,
+        pretrained_lm_module: Decoder | None = None,
+    ) -> jax.Array:
+        """Scores of all items at every position, float32 [B, T, I]; see `Head.scores`."""
+        inputs = self.head_inputs(batch, words=False, pretrained_lm_module=pretrained_lm_module)
+        return self.softmax.head.scores(inputs, correction)
+
+    def evaluation_logits(
+        self, batch: Batch, *, pretrained_lm_module: Decoder | None = None
+    ) -> jax.Array:
+        """The original's evaluation scores, float32 [B, T, V + I]: words have -inf, or -cap."""
+        inputs = self.head_inputs(batch, pretrained_lm_module=pretrained_lm_module)
+        return self.softmax.head.evaluation_logits(inputs)
+
+    def log_probs(self, batch: Batch, *, pretrained_lm_module: Decoder | None = None) -> jax.Array:
+        """Log-probabilities of words and items, float32 [B, T, V + I]; rows sum to one."""
+        inputs = self.head_inputs(batch, pretrained_lm_module=pretrained_lm_module)
+        return self.softmax.head.log_probs(inputs)
+
+    def _outputs(
+        self,
+        given: Mapping[str, Any],
+        training: bool,
+        top_k: int | None,
+        decoder: Decoder | None,
+        names: Mapping[str, str],
+    ) -> Outputs:
+        """Loss and metrics where there are labels, scores or the best items outside of training.
+
+        `given` are fields of a batch, None where the caller says nothing of them; `names` are those
+        of the caller.
+        """
+        batch = {name: jnp.asarray(value) for name, value in given.items() if value is not None}
+        wanted = "labels" in batch
+        if wanted and "weights" not in batch:
+            paddings = batch.get("paddings", jnp.zeros(batch["labels"].shape))
+            batch["weights"] = 1.0 - paddings.astype(jnp.float32)
+        check_batch(self.config, batch, labels=wanted, names=names)
+        if training and not wanted:
+            batch, wanted = batch | next_labels(batch), True
+        inputs = self.head_inputs(
+            batch, not training, words=training or wanted, pretrained_lm_module=decoder
+        )
+        outputs: Outputs = self._loss(inputs, batch, training).metrics() if wanted else {}
+        if training:
+            return outputs
+        scores = self.softmax.head.scores(inputs)
+        if top_k is None:
+            return outputs | {"scores": scores}
+        best = top_items(scores, top_k)
+        return outputs | {"items": best.ids, "scores": best.scores}
+
+    def _loss(self, inputs: HeadInputs, batch: Batch, training: bool) -> LossOutput:
+        is_item = batch.get("label_item_weights")
+        losses = self.variables.get(LOSSES, ()) if self.is_mutable_collection(LOSSES) else ()
+        return self.softmax.head.loss(
+            inputs,
+            jnp.asarray(batch["labels"]),
+            jnp.asarray(batch["weights"]),
+            None if is_item is None else jnp.asarray(is_item),
+            training,
+            losses,
+        )
+
+    def _run(
+        self, decoder: Decoder | None, function: Callable[..., jax.Array], *args: Any, **named: Any
+    ) -> jax.Array:
+        """`function(decoder, ...)` with the given decoder or the model's own, frozen or not.
+
+        A frozen one passes gradients on to its input and takes none itself.
+        """
+        if decoder is None:
+            if self.freeze_lm:
+                function = nn.map_variables(
+                    function,
+                    "params",
+                    trans_in_fn=_stopped,
+                    init=self.is_initializing(),
+                    mutable=True,
+                )
+            return function(self.pretrained_lm, *args, **named)
+        own, variables = _unbound(decoder, self.config.backbone)
+        own = own.clone(config=_as_it_is(own.config))
+        rngs = None
+        if not named.get("deterministic", True) and self.has_rng("dropout"):
+            rngs = {"dropout": self.make_rng("dropout")}
+        if self.freeze_lm:
+            variables = _stopped(variables)
+        return own.apply(variables, *args, method=function, rngs=rngs, **named)  # pyright: ignore[reportReturnType]
+
+
+def _embed(decoder: Decoder, ids: jax.Array) -> jax.Array:
+    return decoder.embed(ids)
+
+
+def _hidden(decoder: Decoder, x: jax.Array, **named: Any) -> jax.Array:
+    return decoder(inputs_embeds=x, **named)
+
+
+def _word_logits(decoder: Decoder, hidden: jax.Array) -> jax.Array:
+    """[B, T, V], without the decoder's own scale and cap: the head has its own."""
+    return decoder.lm_head(hidden) / decoder.config.logits_divisor
+
+
+def _unbound(decoder: Any, wanted: BackboneConfig) -> tuple[Decoder, Any]:
+    """The module and the variables of a decoder that was given for the model's own."""
+    if not isinstance(decoder, Decoder) or decoder.scope is None:
+        found = "one without parameters" if isinstance(decoder, Decoder) else type(decoder).__name__
+        raise ValueError(
+            f"pretrained_lm_module: found {found}, expected a Decoder bound to its parameters: "
+            'Decoder(config).bind({"params": params})'
+        )
+    raise_listed(
+        "pretrained_lm_module",
+        [
+            f"{name}: found {getattr(decoder.config, name)}, the model has {getattr(wanted, name)}"
+            for name in ("vocab_size", "model_dims")
+            if getattr(decoder.config, name) != getattr(wanted, name)
+        ],
+    )
+    return decoder.unbind()
+
+
+def _stopped(tree: Any) -> Any:
+    return jax.tree.map(jax.lax.stop_gradient, tree)
+
+
+def _as_it_is(config: BackboneConfig) -> BackboneConfig:
+    """The decoder takes embeddings as they come: words are scaled already, items never are."""
+    return replace(config, scale_injected_embeddings=False)

@@ -1,0 +1,74 @@
+"""Whether the fields of a model fit each other, told when it is built.
+
+Letters: I items, K clusters, E item width.
+"""
+
+from typing import Any
+
+from efficientids_flax.config.recommender import HeadConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+
+
+def check_fields(module: Any, config: HeadConfig, names: tuple[str, ...]) -> None:
+    """Fields that repeat the configuration say the same or nothing.
+
+    Raises:
+        ValueError: naming each field that differs, what it holds and what the configuration says.
+    """
+    problems = [
+        f"{name}: found {getattr(module, name)!r}, the configuration says {wanted!r}"
+        for name in names
+        if getattr(module, name) is not None
+        and (wanted := getattr(config, name)) is not None
+        and getattr(module, name) != wanted
+    ]
+    raise_listed(type(module).__name__, problems)
+
+
+def check_given(module: Any, names: tuple[str, ...]) -> None:
+    """Fields without which there is no configuration.
+
+    Raises:
+        ValueError: naming those that are missing.
+    """
+    problems = [f"{name}: missing" for name in names if getattr(module, name) is None]
+    raise_listed(type(module).__name__, problems)
+
+
+def check_clustering(config: HeadConfig, clustering: ClusteringInfo | None) -> None:
+    """The clustering has the items, the clusters and the vectors that the head needs.
+
+    Raises:
+        ValueError: naming everything that does not fit.
+    """
+    if config.full_softmax:
+        return
+    if clustering is None:
+        raise ValueError(
+            "clustering_info: missing; the hierarchical softmax needs to know where each item "
+            "belongs (ClusteringInfo.from_file, .from_pickle), or set full_softmax"
+        )
+    problems = []
+    for name in ("num_items", "num_clusters"):
+        found, wanted = getattr(clustering, name), getattr(config, name)
+        if wanted is not None and found != wanted:
+            problems.append(f"{name}: the clustering has {found}, the model {wanted}")
+    if not config.trainable_cluster_embeddings:
+        if clustering.means is None:
+            problems.append(
+                "means: the clustering has none, and cluster embeddings are not trained "
+                "(trainable_cluster_embeddings)"
+            )
+        elif clustering.means.shape[1] != config.item_embedding_dim:
+            problems.append(
+                f"means: the clustering's have width {clustering.means.shape[1]}, "
+                f"item_embedding_dim is {config.item_embedding_dim}"
+            )
+    raise_listed("clustering_info", problems)
+
+
+def raise_listed(name: str, problems: list[str]) -> None:
+    """ValueError with all problems, if there are any."""
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}:"
+        raise ValueError("\n  ".join([f"{name}: {count}", *problems]))

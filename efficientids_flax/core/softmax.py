@@ -1,0 +1,210 @@
+"""The head with its tables: item and cluster vectors, and the adapters to the query's width.
+
+    softmax = HierarchicalSoftmax(num_items, num_clusters, width, clustering_info=clustering)
+    variables = softmax.init(key, hidden)
+    log_probs = softmax.apply(variables, hidden)             # [..., I], rows sum to one
+    loss = softmax.apply(variables, hidden, targets)["loss"]
+
+Letters: D width of the hidden states, W of query and tables (D or E), E item width, V words, I
+items, K clusters; `...` any leading axes, mostly B batch and T time.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from efficientids_flax.config import AdapterConfig
+from efficientids_flax.config.recommender import HeadConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.embeddings import (
+    ItemEmbedding,
+    ItemInputAdapter,
+    ItemOutputAdapter,
+    Source,
+    embedding_initializer,
+)
+from efficientids_flax.core.head import Head, HeadInputs, constrain_batch
+from efficientids_flax.core.model_checks import check_clustering, check_fields, check_given
+from efficientids_flax.sharding import constrain
+
+INTERMEDIATES = "intermediates"
+SHARED_FIELDS = ("num_items", "num_clusters", "item_embedding_dim", "use_correction")
+
+
+class HierarchicalSoftmax(nn.Module):
+    """Item and cluster tables, with what they score.
+
+    Give either the seed API's fields or `config`. The former make a head with a trained cluster
+    table, whose hidden states go through an output adapter where their width is not the items'.
+
+    Attributes:
+        num_items, num_clusters, item_embedding_dim: I, K (None: the clustering's), E.
+        clustering_info: where each item belongs; its means are the cluster vectors where these are
+            not trained. Not needed under full softmax.
+        use_correction: `scores` subtract the normaliser of each cluster; None: as `config` says.
+        item_embedding_init: see `embedding_initializer`.
+        config: all options.
+        model_dims: D; needed where an adapter maps items to it.
+        dtype, param_dtype: of the computation (softmaxes are float32) and of the parameters.
+
+    Raises:
+        ValueError: fields that are missing, contradict `config`, or a clustering that does not fit.
+    """
+
+    num_items: int | None = None
+    num_clusters: int | None = None
+    item_embedding_dim: int | None = None
+    clustering_info: ClusteringInfo | None = None
+    use_correction: bool | None = None
+    item_embedding_init: Source = None
+    config: HeadConfig | None = None
+    model_dims: int | None = None
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        if self.config is None:
+            check_given(self, ("num_items", "item_embedding_dim", "clustering_info"))
+        settle_tables(self, self.options)
+        super().__post_init__()
+
+    @property
+    def options(self) -> HeadConfig:
+        """The configuration, given or made of the fields."""
+        if self.config is not None:
+            return self.config
+        assert self.clustering_info is not None
+        return HeadConfig(
+            num_items=self.num_items or 0,
+            item_embedding_dim=self.item_embedding_dim or 0,
+            num_clusters=self.num_clusters or self.clustering_info.num_clusters,
+            input_adapter_everywhere=False,
+            output_adapter=AdapterConfig(),
+            trainable_cluster_embeddings=True,
+            use_correction=bool(self.use_correction),
+        )
+
+    def setup(self) -> None:
+        config, width = self.options, self.options.item_embedding_dim
+        initializer: Any = self.item_embedding_init
+        self.item_embedding = ItemEmbedding(config.num_items, width, initializer, self.param_dtype)
+        if config.trainable_cluster_embeddings:
+            assert config.num_clusters is not None
+            self.cluster_embedding = ItemEmbedding(
+                config.num_clusters, width, param_dtype=self.param_dtype
+            )
+        kinds: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        if self.model_dims is not None:
+            self.item_input_adapter = ItemInputAdapter(
+                width, self.model_dims, **config.input_adapter.to_dict(), **kinds
+            )
+        elif config.input_adapter_everywhere:
+            raise ValueError("model_dims: missing, the input adapter maps the tables to it")
+        if config.output_adapter is not None:
+            self.item_output_adapter = ItemOutputAdapter(
+                width, self.model_dims, **config.output_adapter.to_dict(), **kinds
+            )
+
+    def __call__(
+        self,
+        hidden: jax.Array,
+        targets: jax.Array | None = None,
+        weights: jax.Array | None = None,
+        *,
+        word_logits: jax.Array | None = None,
+        target_is_item: jax.Array | None = None,
+        training: bool = True,
+    ) -> jax.Array | dict[str, jax.Array]:
+        """Log-probabilities of all items, or the loss of these targets.
+
+        Args:
+            hidden: [..., D].
+            targets: int [...], items, or words where `target_is_item` is 0.
+            weights: [...], of the targets in the loss; None is 1.
+            word_logits: [..., V], which then take part in the first softmax.
+            target_is_item: [...], 0 or 1; None: all are.
+            training: whether targets are smoothed.
+
+        Returns:
+            Without targets float32 [..., I], log p(item); rows sum to one where there are no words.
+            With targets `loss` and metrics, see `LossOutput.metrics`; scores of the whole
+            catalogue are not made.
+        """
+        inputs = self.inputs(hidden, word_logits)
+        if targets is None:
+            return self.head.log_probs(inputs)[..., -self.options.num_items :]
+        if weights is None:
+            weights = jnp.ones(targets.shape, jnp.float32)
+        return self.head.loss(inputs, targets, weights, target_is_item, training).metrics()
+
+    def embed_items(self, ids: jax.Array) -> jax.Array:
+        """Items of the input at model width: int [...] -> [..., D]; see `ItemEmbedding` for ids."""
+        rows = self.item_embedding(ids)
+        self.sow(INTERMEDIATES, "item_rows", rows)
+        items = self.item_input_adapter(rows)
+        self.sow(INTERMEDIATES, "item_inputs", items)
+        return items
+
+    def inputs(self, hidden: jax.Array, word_logits: jax.Array | None = None) -> HeadInputs:
+        """Bring the tables and the query [..., W] to one width.
+
+        Args:
+            hidden: [..., D].
+            word_logits: [..., V], of `scaled(hidden)`, without a cap.
+        """
+        config = self.options
+        items = self.item_embedding.table().astype(self.dtype)
+        clusters = None if config.full_softmax else self._cluster_vectors().astype(self.dtype)
+        query = self.scaled(hidden.astype(self.dtype))
+        if config.input_adapter_everywhere:
+            items = self.item_input_adapter(items)
+            clusters = None if clusters is None else self.item_input_adapter(clusters)
+        elif self.config is not None or hidden.shape[-1] != config.item_embedding_dim:
+            query = self.item_output_adapter(query)
+        items, query = constrain(items, "I W"), constrain_batch(query, "B T W")
+        self.sow(INTERMEDIATES, "item_table", items)
+        self.sow(INTERMEDIATES, "query", query)
+        if clusters is not None:
+            clusters = constrain(clusters, "K W")
+            self.sow(INTERMEDIATES, "cluster_table", clusters)
+        if word_logits is not None:
+            self.sow(INTERMEDIATES, "word_logits", word_logits)
+        return HeadInputs(hidden, query, items, clusters, word_logits)
+
+    def scaled(self, hidden: jax.Array) -> jax.Array:
+        """`hidden` [..., D], times D^-0.5 with `scale_before_logits`, before any adapter."""
+        scale = hidden.shape[-1] ** -0.5 if self.options.scale_before_logits else 1.0
+        return hidden * scale
+
+    @property
+    def head(self) -> Head:
+        """The functions of what `inputs` returns."""
+        wanted = self.is_mutable_collection(INTERMEDIATES)
+        note = (lambda name, value: self.sow(INTERMEDIATES, name, value)) if wanted else None
+        return Head(self.options, self.clustering_info, note)
+
+    def _cluster_vectors(self) -> jax.Array:
+        """[K, E], trained or from the clustering file."""
+        if self.options.trainable_cluster_embeddings:
+            return self.cluster_embedding.table()
+        assert self.clustering_info is not None and self.clustering_info.means is not None
+        return jnp.asarray(self.clustering_info.means, jnp.float32)
+
+
+def settle_tables(module: Any, config: HeadConfig) -> None:
+    """Check what a module says of its tables, when it is built.
+
+    `item_embedding_init` becomes an initializer: unlike an array it can be hashed, as the fields of
+    a module must be.
+
+    Raises:
+        ValueError: fields that contradict `config`, a clustering or an initial table that does not
+            fit.
+    """
+    check_fields(module, config, SHARED_FIELDS)
+    check_clustering(config, module.clustering_info)
+    shape = (config.num_items, config.item_embedding_dim)
+    initializer = embedding_initializer(module.item_embedding_init, shape=shape)
+    object.__setattr__(module, "item_embedding_init", initializer)

@@ -1,0 +1,1 @@
+"""Sequences of items as batches: files, synthetic processes."""

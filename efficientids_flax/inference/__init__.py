@@ -1,0 +1,6 @@
+"""Recommendations from a model: `recommend(model, params, histories, k)`."""
+
+from efficientids_flax.inference.prompts import Prompts, make_prompts
+from efficientids_flax.inference.ranker import Ranker, Recommendations, recommend
+
+__all__ = ["Prompts", "Ranker", "Recommendations", "make_prompts", "recommend"]

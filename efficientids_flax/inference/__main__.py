@@ -1,0 +1,5 @@
+"""`python -m efficientids_flax.inference`."""
+
+from efficientids_flax.inference.cli import main
+
+main(prog_name="python -m efficientids_flax.inference")

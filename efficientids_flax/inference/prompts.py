@@ -1,0 +1,160 @@
+"""The sequence that asks for the next item, as the original's sequence builder makes it.
+
+    ids               <sos>  history ...  placeholder  <eos>  padding
+    input_item_weights  0     0 or 1          1          0       0
+    inputs_indicator    1       1             0          0       0
+    paddings            0       0             0          0       1
+                                ^ here the target is predicted: labels are the ids shifted left
+
+The placeholder (id 102 in the original) stands where the target would; its row of the item table
+passes through the input adapter. A causal model does not see it where the target is predicted, but
+the model was trained and evaluated with it in place, so it is there. A model without words has the
+history alone. Letters: B histories, T time, X items of the longest history.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from efficientids_flax.config import EfficientIDSConfig
+
+SOS, EOS = 0, 1  # words of the original's sequence builder
+SHORTEST = 8  # lengths and batch sizes are padded to powers of two, so that few shapes compile
+SHOWN = 5  # problems named; the rest is counted
+
+History = Sequence[int] | np.ndarray
+
+
+class Prompts(NamedTuple):
+    """Prompts of one padded shape.
+
+    Attributes:
+        batch: the model's fields, each int32 [B, T]; rows beyond the histories are padding.
+        last: int32 [B], the position whose prediction is asked for.
+        seen: int32 [B, X], items of each history, -1 to the row's end.
+    """
+
+    batch: dict[str, np.ndarray]
+    last: np.ndarray
+    seen: np.ndarray
+
+
+def make_prompts(
+    config: EfficientIDSConfig,
+    histories: Sequence[History],
+    item_masks: Sequence[History] | None = None,
+    *,
+    max_history: int | None = None,
+) -> Prompts:
+    """Prompts for histories.
+
+    Args:
+        config: of the model.
+        histories: item ids, oldest first; or, with `item_masks`, words and items interleaved.
+        item_masks: 1 where the history has an item, 0 where it has a word. `<sos>`, the
+            placeholder and `<eos>` are added here, not given.
+        max_history: only so many of the last ids are used; None uses all.
+
+    Returns:
+        B and T padded to powers of two.
+
+    Raises:
+        ValueError: naming every id that is out of range, and histories that are too long or empty.
+    """
+    if item_masks is not None and len(item_masks) != len(histories):
+        raise ValueError(f"item_masks: found {len(item_masks)} for {len(histories)} histories")
+    if max_history is not None and max_history < 1:
+        raise ValueError(f"max_history: expected above 0, found {max_history}")
+    problems: list[str] = []
+    rows = []
+    for number, history in enumerate(histories):
+        where = f"history {number}"
+        mask = None if item_masks is None else item_masks[number]
+        ids, items = _checked(config, where, history, mask, problems)
+        if max_history is not None:
+            ids, items = ids[-max_history:], items[-max_history:]
+        rows.append((ids, items))
+    words = config.backbone.vocab_size > 0
+    placeholder = config.placeholder_item_id
+    before, after = ([SOS], [EOS]) if words else ([], [])
+    after = [] if placeholder is None else [placeholder, *after]
+    added = len(before) + len(after)
+    longest = max((len(ids) for ids, _ in rows), default=0) + added
+    problems += _length_problems(config, rows, added)
+    if problems:
+        rest = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise ValueError("\n  ".join(["histories:", *problems[:SHOWN], *rest]))
+
+    length = _bucket(longest)
+    if config.backbone.position_embedding == "learned":
+        length = min(length, config.backbone.max_positions or length)
+    shape = (_bucket(len(rows), 1), length)
+    batch = {
+        name: np.zeros(shape, np.int32)
+        for name in ("ids", "input_item_weights", "inputs_indicator")
+    }
+    batch["paddings"] = np.ones(shape, np.int32)
+    last = np.zeros(shape[0], np.int32)
+    seen = np.full((shape[0], _bucket(max((len(ids) for ids, _ in rows), default=0))), -1, np.int32)
+    for row, (ids, items) in enumerate(rows):
+        whole = [*before, *ids, *after]
+        batch["ids"][row, : len(whole)] = whole
+        first = len(before)
+        batch["input_item_weights"][row, first : first + len(ids)] = items
+        if placeholder is not None:
+            batch["input_item_weights"][row, first + len(ids)] = 1
+        batch["inputs_indicator"][row, : first + len(ids)] = 1
+        batch["paddings"][row, : len(whole)] = 0
+        last[row] = first + len(ids) - 1
+        found = ids[items > 0]
+        seen[row, : len(found)] = found
+    if not words:
+        del batch["input_item_weights"]
+    return Prompts(batch, last, seen)
+
+
+def _checked(
+    config: EfficientIDSConfig, where: str, history: Any, mask: Any, problems: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(ids, 1 where they are items) of one history; what is wrong is added to the problems."""
+    nothing = np.zeros(0, np.int32), np.zeros(0, np.int32)
+    ids = np.asarray(history)
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        problems.append(f"{where}: found {list(ids.shape)} of {ids.dtype}, expected a list of ids")
+        return nothing
+    items = np.ones(ids.shape, np.int32) if mask is None else np.asarray(mask)
+    if items.shape != ids.shape or not np.isin(items, (0, 1)).all():
+        problems.append(
+            f"{where}: item mask {items.tolist()}, expected {len(ids)} times 0 or 1, one an id"
+        )
+        return nothing
+    words = config.backbone.vocab_size
+    for kind, wanted, count in (("item", 1, config.num_items), ("word", 0, words)):
+        for place in np.flatnonzero((items == wanted) & ((ids < 0) | (ids >= count))):
+            problems.append(
+                f"{where}: {kind} {ids[place]} at place {place} is outside of [0, {count})"
+            )
+    if not ids.size and not words:
+        problems.append(f"{where}: is empty; a model without words needs at least one item")
+    return ids.astype(np.int64), items.astype(np.int32)
+
+
+def _length_problems(
+    config: EfficientIDSConfig, rows: list[tuple[np.ndarray, np.ndarray]], added: int
+) -> list[str]:
+    """Histories that have more positions than the model has learned."""
+    limit = config.backbone.max_positions
+    if config.backbone.position_embedding != "learned" or limit is None:
+        return []
+    return [
+        f"history {number}: {len(ids)} ids, the model's {limit} positions have room for "
+        f"{limit - added} (max_history={limit - added} takes the last ones)"
+        for number, (ids, _) in enumerate(rows)
+        if len(ids) + added > limit
+    ]
+
+
+def _bucket(size: int, least: int = SHORTEST) -> int:
+    """The next power of two, at least `least`."""
+    return max(least, 1 << max(size - 1, 0).bit_length())

@@ -1,0 +1,217 @@
+"""The best next items of histories.
+
+    ids, scores = recommend(model, params, [[3, 17, 4]], k=10, exclude_seen=True)
+
+Letters: B histories, T time, W width of query and tables, I items, K clusters, V words.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
+from efficientids_flax.core.retrieval import TopItems, retrieve
+from efficientids_flax.inference.prompts import History, make_prompts
+
+Scoring = Literal["log_probs", "original"]
+Model = EfficientIDSModel | SimpleEfficientIDSModel
+
+
+class Recommendations(NamedTuple):
+    """Items, best first.
+
+    Attributes:
+        ids: int32 [B, k]; -1 where fewer than k items were left.
+        scores: float32 [B, k]; -inf there.
+    """
+
+    ids: np.ndarray
+    scores: np.ndarray
+
+
+class Ranker:
+    """A model ready to recommend: its tables are at the query's width already.
+
+    Everything is compiled once for each padded shape of the histories, see `make_prompts`.
+
+    Args:
+        model: of `load_model`.
+        params: its parameters, on the devices or on the host; tables and parameters are put on the
+            default device unless they are on some.
+    """
+
+    def __init__(self, model: Model, params: Mapping[str, Any]) -> None:
+        self.model = model
+        self.params = jax.tree.map(jnp.asarray, params)
+        self._tables = _tables(model, self.params)
+        config, clustering = model.config, model.clustering_info
+        self._cluster_of = None
+        if not config.full_softmax:
+            assert clustering is not None
+            self._cluster_of = jnp.asarray(clustering.cluster_of)
+
+    def recommend(
+        self,
+        histories: Sequence[History],
+        k: int = 10,
+        *,
+        item_masks: Sequence[History] | None = None,
+        exclude_seen: bool = False,
+        exclude: Sequence[History] | None = None,
+        allowed: np.ndarray | None = None,
+        scoring: Scoring = "log_probs",
+        max_history: int | None = None,
+    ) -> Recommendations:
+        """The k best next items of each history; see the function `recommend`."""
+        if scoring not in ("log_probs", "original"):
+            raise ValueError(f"scoring: expected log_probs or original, found {scoring!r}")
+        count = self.model.config.num_items
+        if not 1 <= k <= count:
+            raise ValueError(f"k: expected in [1, {count}], the number of items, found {k}")
+        if allowed is not None and np.shape(allowed) not in ((count,), (len(histories), count)):
+            raise ValueError(
+                f"allowed: found {list(np.shape(allowed))}, expected {[count]} or "
+                f"{[len(histories), count]}"
+            )
+        prompts = make_prompts(self.model.config, histories, item_masks, max_history=max_history)
+        rows = len(prompts.last)
+        left_out = prompts.seen if exclude_seen else prompts.seen[:, :0]
+        if exclude is not None:
+            left_out = np.concatenate([left_out, _padded(exclude, len(histories), rows)], axis=1)
+        if allowed is not None and np.ndim(allowed) == 2:
+            allowed = np.pad(allowed, ((0, rows - len(histories)), (0, 0)))
+        found = _best(
+            self.model,
+            self.params,
+            self._tables,
+            self._cluster_of,
+            prompts.batch,
+            prompts.last,
+            left_out if left_out.shape[1] else None,
+            allowed,
+            k=k,
+            scoring=scoring,
+        )
+        return Recommendations(*(np.asarray(part)[: len(histories)] for part in found))
+
+
+def recommend(
+    model: Model,
+    params: Mapping[str, Any],
+    histories: Sequence[History],
+    k: int = 10,
+    *,
+    item_masks: Sequence[History] | None = None,
+    exclude_seen: bool = False,
+    exclude: Sequence[History] | None = None,
+    allowed: np.ndarray | None = None,
+    scoring: Scoring = "log_probs",
+    max_history: int | None = None,
+) -> Recommendations:
+    """The k best next items of each history, exactly.
+
+    Brings the item table to the query's width each time; a `Ranker` does so once for many calls.
+
+    Args:
+        model, params: of `load_model`.
+        histories: B lists of item ids, oldest first; with `item_masks` words and items.
+        k: how many items.
+        item_masks: for each history 1 where it has an item, 0 where it has a word.
+        exclude_seen: leave out the items of the history (those before `max_history` are not seen).
+        exclude: for each history further ids to leave out.
+        allowed: bool [I] or [B, I], items that may be found; None for all.
+        scoring: 'log_probs': log-probability of the item coming next, words in the denominator, as
+            the loss has it; 'original': the scores of the original's evaluation as configured
+            (`use_correction`), which need not be probabilities.
+        max_history: only so many of the last ids are used; None uses all.
+
+    Returns:
+        Ids and scores, [B, k].
+
+    Raises:
+        ValueError: naming ids that are out of range, a k that is, or arguments that do not fit.
+    """
+    return Ranker(model, params).recommend(
+        histories,
+        k,
+        item_masks=item_masks,
+        exclude_seen=exclude_seen,
+        exclude=exclude,
+        allowed=allowed,
+        scoring=scoring,
+        max_history=max_history,
+    )
+
+
+@partial(jax.jit, static_argnames="model")
+def _tables(model: Model, params: Any) -> tuple[jax.Array, jax.Array | None]:
+    """(items [I, W], clusters [K, W]); the decoder, run on nothing, is not compiled."""
+    nothing = jnp.zeros((1, 1), jnp.int32)
+    batch = {"ids": nothing, "paddings": nothing, "inputs_indicator": nothing}
+    if model.config.backbone.vocab_size:
+        batch["input_item_weights"] = nothing
+    inputs = model.apply({"params": params}, batch, words=False, method="head_inputs")
+    return inputs.items, inputs.clusters  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@partial(jax.jit, static_argnames=("model", "k", "scoring"))
+def _best(
+    model: Model,
+    params: Any,
+    tables: tuple[jax.Array, jax.Array | None],
+    cluster_of: jax.Array | None,
+    batch: dict[str, jax.Array],
+    last: jax.Array,
+    exclude: jax.Array | None,
+    allowed: jax.Array | None,
+    *,
+    k: int,
+    scoring: Scoring,
+) -> TopItems:
+    config = model.config
+    items, clusters = tables
+    found: Any = model.apply({"params": params}, batch, last, method=_queries)
+    query, words = found
+    original = "corrected" if config.use_correction else "scores"
+    return retrieve(
+        query,
+        items,
+        k,
+        clusters=clusters,
+        cluster_of=cluster_of,
+        kind="log_probs" if scoring == "log_probs" else original,
+        soft_cap=config.soft_cap_logits,
+        word_logits=words,
+        exclude=exclude,
+        allowed=allowed,
+    )
+
+
+def _queries(
+    model: Model, batch: dict[str, jax.Array], last: jax.Array
+) -> tuple[jax.Array, jax.Array | None]:
+    """(query [B, W], word logits [B, V]) at one position a row."""
+    inputs = model.head_inputs(batch, words=False)
+    rows = jnp.arange(last.shape[0])
+    query, words = inputs.query[rows, last], None
+    if model.config.backbone.vocab_size:
+        hidden = model.softmax.scaled(inputs.hidden[rows, last][:, None])
+        words = model.pretrained_lm.lm_head(hidden)[:, 0]
+        words = words / model.config.backbone.logits_divisor
+    return query, words
+
+
+def _padded(lists: Sequence[History], wanted: int, rows: int) -> np.ndarray:
+    """Lists of ids as int32 [rows, X], -1 to each row's end."""
+    if len(lists) != wanted:
+        raise ValueError(f"exclude: found {len(lists)} lists for {wanted} histories")
+    longest = max((len(ids) for ids in lists), default=0)
+    width = 1 << max(longest - 1, 0).bit_length() if longest else 0
+    found = np.full((rows, width), -1, np.int32)
+    for row, ids in enumerate(lists):
+        found[row, : len(ids)] = ids
+    return found

@@ -1,0 +1,175 @@
+"""Losses of a language model: cross entropy with smoothing, z-loss, and all that Praxis reports.
+
+Computes what Praxis' `FullSoftmax`, `TransformerLm.compute_loss` and `LanguageModel.compute_loss`
+compute. Letters: B batch, T time, C classes, V words.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from efficientids_flax.config import BackboneConfig
+
+TINY_WEIGHT = 1e-6  # Praxis adds it to the total weight that an average is divided by
+
+
+class LanguageModelLoss(NamedTuple):
+    """What Praxis' `TransformerLm` returns when it is given labels; float32 unless said otherwise.
+
+    Attributes:
+        total_loss: [], what is minimised: `avg_xent + aux_loss`.
+        avg_xent: [], `total_xent / (total_weight + 1e-6)`.
+        aux_loss, aux_loss_weight: [], the sum of the auxiliary losses and how many there are.
+        total_xent, total_weight: [], sums over all positions, the first one weighted.
+        per_example_xent: [B, T], not weighted.
+        per_token_xent: [B, T], weighted.
+        per_sequence_xent: [B], sum of `per_token_xent`.
+        per_example_argmax: int32 [B, T].
+        accuracy: [], weighted share of labels that are the argmax; 0 without any weight, where
+            Praxis divides by zero.
+        z_loss: [], weighted as configured; contained in `aux_loss`.
+        logits, log_probs: [B, T, V], of the dtype of the logits.
+    """
+
+    total_loss: jax.Array
+    avg_xent: jax.Array
+    aux_loss: jax.Array
+    aux_loss_weight: jax.Array
+    total_xent: jax.Array
+    total_weight: jax.Array
+    per_example_xent: jax.Array
+    per_token_xent: jax.Array
+    per_sequence_xent: jax.Array
+    per_example_argmax: jax.Array
+    accuracy: jax.Array
+    z_loss: jax.Array
+    logits: jax.Array
+    log_probs: jax.Array
+
+
+def language_model_loss(
+    config: BackboneConfig,
+    logits: jax.Array,
+    batch: Mapping[str, jax.Array],
+    aux_losses: Any = (),
+    train: bool = True,
+) -> LanguageModelLoss:
+    """Loss of a language model from its logits.
+
+    Args:
+        config: label smoothing and weight of the z-loss.
+        logits: [B, T, V], scaled and capped; of any float dtype, the softmax is float32.
+        batch: `labels` int [B, T] and `weights` [B, T].
+        aux_losses: any tree of losses, such as the collection `aux_losses` that the decoder's
+            experts fill; all of its numbers are added, each with weight one.
+        train: whether labels are smoothed (else only with `label_smoothing_in_eval`).
+    """
+    labels = batch["labels"]
+    weights = batch["weights"].astype(jnp.float32)
+    values = logits.astype(jnp.float32)
+    log_probs = jax.nn.log_softmax(values)
+    smoothing = config.label_smoothing if train or config.label_smoothing_in_eval else 0.0
+    entropy = smoothed_cross_entropy(log_probs, labels, smoothing)
+    argmax = jax.lax.stop_gradient(jnp.argmax(values, axis=-1)).astype(jnp.int32)
+    total_weight = jnp.sum(weights)
+    per_token = entropy * weights
+    total = jnp.sum(per_token)
+    average = total / (total_weight + TINY_WEIGHT)
+
+    leaves = [jnp.asarray(leaf, jnp.float32) for leaf in jax.tree.leaves(aux_losses)]
+    auxiliary = sum((jnp.sum(leaf) for leaf in leaves), jnp.zeros((), jnp.float32))
+    count = sum(leaf.size for leaf in leaves)
+    own = jnp.zeros((), jnp.float32)
+    if config.z_loss_weight > 0:
+        own = config.z_loss_weight * z_loss(values, weights)
+        auxiliary, count = auxiliary + own, count + 1
+    hits = jnp.sum((argmax == labels) * weights)
+    return LanguageModelLoss(
+        total_loss=average + auxiliary,
+        avg_xent=average,
+        aux_loss=auxiliary,
+        aux_loss_weight=jnp.asarray(count, jnp.float32),
+        total_xent=total,
+        total_weight=total_weight,
+        per_example_xent=entropy,
+        per_token_xent=per_token,
+        per_sequence_xent=jnp.sum(per_token, axis=-1),
+        per_example_argmax=argmax,
+        accuracy=_ratio(hits, total_weight),
+        z_loss=own,
+        logits=logits,
+        log_probs=log_probs.astype(logits.dtype),
+    )
+
+
+def language_model_metrics(
+    loss: LanguageModelLoss, batch: Mapping[str, jax.Array]
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """(value, weight) of each metric that Praxis' `LanguageModel` reports, by its name.
+
+    Args:
+        loss: of `language_model_loss`.
+        batch: the same batch.
+    """
+    weights = batch["weights"].astype(jnp.float32)
+    hits = jnp.sum((loss.per_example_argmax == batch["labels"]) * weights)
+    count, one = loss.total_weight, jnp.ones((), jnp.float32)
+    return {
+        "total_loss": (loss.total_loss, count),
+        "avg_xent": (loss.avg_xent, count),
+        "aux_loss": (loss.aux_loss, one),
+        "log_pplx": (loss.avg_xent, count),
+        "fraction_of_correct_next_step_preds": (hits / jnp.maximum(count, 1), count),
+        "num_predictions": (count, one),
+    }
+
+
+def smoothed_cross_entropy(
+    log_probs: jax.Array, labels: jax.Array, smoothing: float, valid: jax.Array | None = None
+) -> jax.Array:
+    """Cross entropy against a target of `1 - smoothing`, the rest shared by the other classes.
+
+    Args:
+        log_probs: float32 [B, T, C].
+        labels: int [B, T]; outside of [0, C) gives 0.
+        smoothing: probability that the other classes share.
+        valid: bool [B, T, C], classes that exist; None for all.
+
+    Returns:
+        float32 [B, T]. A class without others is not smoothed, where the original divides by zero
+        and gives NaN.
+    """
+    count = log_probs.shape[-1]
+    inside = (labels >= 0) & (labels < count)
+    index = jnp.where(inside, labels, 0)[..., None]
+    own = jnp.take_along_axis(log_probs, index, axis=-1)[..., 0]
+    if not smoothing:
+        return jnp.where(inside, -own, 0.0)
+    every = jnp.full(own.shape, count) if valid is None else jnp.sum(valid, axis=-1)
+    total = jnp.sum(log_probs if valid is None else jnp.where(valid, log_probs, 0.0), axis=-1)
+    others = jnp.maximum(every - 1, 1)
+    smoothed = (1.0 - smoothing) * own + smoothing / others * (total - own)
+    return jnp.where(inside, -jnp.where(every > 1, smoothed, own), 0.0)
+
+
+def z_loss(logits: jax.Array, weights: jax.Array) -> jax.Array:
+    """Weighted mean of the squared log-normaliser, which keeps logits from drifting.
+
+    Args:
+        logits: [B, T, C].
+        weights: [B, T].
+
+    Returns:
+        float32 []; 0 without any weight, where Praxis divides by zero.
+    """
+    weights = weights.astype(jnp.float32)
+    squares = jnp.square(jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1))
+    return _ratio(jnp.sum(squares * weights), jnp.sum(weights))
+
+
+def _ratio(above: jax.Array, below: jax.Array) -> jax.Array:
+    """A quotient; 0 where the denominator is, with a gradient that is finite."""
+    some = below > 0
+    return jnp.where(some, above / jnp.where(some, below, 1.0), 0.0)

@@ -1,0 +1,224 @@
+"""How much memory a model needs, told from its configuration before anything is loaded.
+
+    print(estimate_memory(config, batch_size=8, sequence_length=128, mode="training"))
+
+Parameters and optimizer state are exact. Activations are counted from what the modules compute, and
+are within a factor of two of the temporary memory that XLA reports of a compiled step (measured on
+CPUs in float32, at sizes where small arrays do not count; in bfloat16 CPUs hold float32 copies).
+XLA's CPU compiler undoes the rematerialisation of layers that are not scanned.
+
+Letters: B batch, T time, S keys, D model width, N heads, J heads of keys and values, H head width,
+F hidden width of the MLP, V words, L layers, I items, K clusters, M slots of the largest cluster, W
+width of query and tables, X experts and C their room.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.free_memory import WIDTHS, show
+from efficientids_flax.parameters import parameter_shapes
+
+Mode = Literal["inference", "training", "generation"]
+
+FLOAT32 = 4  # bytes: norms, softmaxes and losses compute in it
+SCORES_AT_ONCE = 1 << 19  # numbers that retrieval holds at a time, see `core/retrieval.py`
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes by part.
+
+    Attributes:
+        parameters: exact.
+        optimizer_state: exact.
+        gradients: one a parameter.
+        activations: of the decoder's layers, at their peak.
+        head: logits, and what the loss or the scores of the items take.
+        cache: keys and values of tokens read before.
+    """
+
+    parameters: int
+    optimizer_state: int = 0
+    gradients: int = 0
+    activations: int = 0
+    head: int = 0
+    cache: int = 0
+
+    @property
+    def total(self) -> int:
+        """All parts."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+    def __str__(self) -> str:
+        rows = [(field.name.replace("_", " "), getattr(self, field.name)) for field in fields(self)]
+        rows = [(name, value) for name, value in rows if value]
+        return "\n".join(
+            f"{name:16s}{show(value):>10s}" for name, value in [*rows, ("total", self.total)]
+        )
+
+
+def estimate_memory(
+    config: BackboneConfig | EfficientIDSConfig,
+    batch_size: int,
+    sequence_length: int,
+    *,
+    mode: Mode = "inference",
+    optimizer: OptimizerConfig | Any | None = None,
+    remat: str | None = None,
+    cluster_size: int | None = None,
+    dtype: str | None = None,
+    param_dtype: str | None = None,
+) -> MemoryEstimate:
+    """What a model takes on one device that holds all of it.
+
+    Args:
+        config: of the model.
+        batch_size, sequence_length: B, T of a batch; T is the whole text's under 'generation'.
+        mode: 'inference': hidden states and scores, of a recommender as `inference.recommend` makes
+            them (at one position a row, by chunks of the catalogue); 'training': loss and
+            gradients; 'generation': one token at a time with a cache.
+        optimizer: of training: its configuration, or any optax transformation.
+        remat: whether layers are rematerialised (the `Decoder`'s field); policies that keep more
+            than layer inputs take more than is told here.
+        cluster_size: M; None takes twice the mean.
+        dtype, param_dtype: in place of the configuration's.
+
+    Raises:
+        ValueError: sizes that are not above 0; a mode that is not known.
+    """
+    for name, value in (("batch_size", batch_size), ("sequence_length", sequence_length)):
+        if value < 1:
+            raise ValueError(f"{name}: expected above 0, found {value}")
+    if mode not in ("inference", "training", "generation"):
+        raise ValueError(f"mode: expected inference, training or generation, found {mode!r}")
+    backbone = config if isinstance(config, BackboneConfig) else config.backbone
+    numbers = WIDTHS[dtype or backbone.dtype]
+    stored = WIDTHS[param_dtype or backbone.param_dtype]
+    shapes = parameter_shapes(config)
+    parameters = stored * sum(map(math.prod, shapes.values()))
+    positions = batch_size * (1 if mode == "generation" else sequence_length)
+    training = mode == "training"
+    layers = _layers(backbone, positions, sequence_length, numbers, training, remat is not None)
+    if isinstance(config, BackboneConfig):
+        head = _word_head(positions, backbone.vocab_size, numbers, training)
+    else:
+        size = cluster_size or _cluster_size(config)
+        head = _item_head(config, batch_size, positions, size, numbers, training)
+    cached = 2 * backbone.num_layers * backbone.num_kv_heads * backbone.head_dim * numbers
+    return MemoryEstimate(
+        parameters=parameters,
+        optimizer_state=_optimizer_state(optimizer, config, param_dtype) if training else 0,
+        gradients=parameters if training else 0,
+        activations=layers,
+        head=head,
+        cache=batch_size * sequence_length * cached if mode == "generation" else 0,
+    )
+
+
+def _layers(
+    config: BackboneConfig, positions: int, keys: int, numbers: int, training: bool, remat: bool
+) -> int:
+    """Bytes of the decoder's layers: all that the backward pass needs, or one layer at work."""
+    width, hidden = config.model_dims, config.hidden_dims
+    query, key = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+    gated = int(config.gated_mlp)
+    stream = 2 * width * numbers  # after either sublayer
+    norms = 2 * width * (FLOAT32 + numbers)
+    turned = 1 if config.rotary is None else 2
+    attention = (2 * query + (turned + 1) * (query + 2 * key)) * numbers // 2
+    caps = 2 if config.attention_logit_cap else 1
+    probs = config.num_heads * keys * ((1 + caps) * FLOAT32)
+    mlp = (2 + 2 * gated) * hidden * numbers
+    if config.moe is not None:
+        mlp = max(mlp, _experts(config, positions, numbers))
+    kept = stream + norms + attention + probs + mlp
+    if not training:
+        return positions * (width * numbers * 3 + max(attention + probs, mlp, norms))
+    if remat:
+        return positions * (config.num_layers * width * numbers + kept)
+    return positions * (config.num_layers * kept + kept)
+
+
+def _experts(config: BackboneConfig, positions: int, numbers: int) -> int:
+    """Bytes a position of a layer with experts: hidden values, and who goes where.
+
+    The two routing tables are [X, C] a position, where X C is the group's size times the capacity.
+    """
+    moe = config.moe
+    assert moe is not None
+    hidden = (2 + 2 * int(moe.gated)) * moe.hidden_dims + 2 * config.model_dims
+    if moe.gating == "dense_top2":  # all experts see all positions
+        return moe.num_experts * hidden * numbers
+    group = max(positions // moe.num_groups, min(moe.min_group_size or 1, positions))
+    room = max(moe.expert_capacity * moe.num_experts, (moe.capacity_factor or 0) * group)
+    return int(2 * room * FLOAT32 + max(room / group, 1.0) * hidden * numbers)
+
+
+def _word_head(positions: int, words: int, numbers: int, training: bool) -> int:
+    """Logits; in training their softmax in float32, the loss's reading of it, and gradients."""
+    return positions * words * ((numbers + 4 * FLOAT32) if training else numbers)
+
+
+def _item_head(
+    config: EfficientIDSConfig,
+    rows: int,
+    positions: int,
+    size: int,
+    numbers: int,
+    training: bool,
+) -> int:
+    """Adapted tables, both softmaxes, and retrieval's chunk."""
+    everywhere = config.input_adapter_everywhere
+    width = config.backbone.model_dims if everywhere else config.item_embedding_dim
+    clusters = 0 if config.full_softmax else _num_clusters(config)
+    table = (config.num_items + clusters) * width * numbers
+    words = config.backbone.vocab_size
+    if not training:
+        chunk = min(rows * config.num_items, max(SCORES_AT_ONCE, 1024 * rows))
+        return table + rows * (words + 4 * clusters) * FLOAT32 + 4 * chunk * FLOAT32
+    classes = words + (config.num_items if config.full_softmax else clusters)
+    first = positions * classes * (numbers + 4 * FLOAT32)
+    # The table, its values before the activation, and the gradients of both.
+    second = 3 * table if everywhere else table
+    if not config.full_softmax:
+        second += 2 * clusters * size * width * numbers + 3 * positions * size * FLOAT32
+    return first + second
+
+
+def _num_clusters(config: EfficientIDSConfig) -> int:
+    """K; where the configuration leaves it to the clustering, the original's default."""
+    return config.num_clusters or math.ceil(math.sqrt(config.num_items))
+
+
+def _cluster_size(config: EfficientIDSConfig) -> int:
+    return min(2 * math.ceil(config.num_items / _num_clusters(config)), config.num_items)
+
+
+def _optimizer_state(
+    optimizer: OptimizerConfig | Any | None,
+    config: BackboneConfig | EfficientIDSConfig,
+    param_dtype: str | None,
+) -> int:
+    """Bytes of `optimizer.init(params)`, which is traced and not run."""
+    if optimizer is None:
+        return 0
+    import jax
+
+    from efficientids_flax.train.learner import paxml_learner
+
+    backbone = config if isinstance(config, BackboneConfig) else config.backbone
+    tree: dict[str, Any] = {}
+    for path, shape in parameter_shapes(config).items():
+        *parents, last = path.split("/")
+        node = tree
+        for name in parents:
+            node = node.setdefault(name, {})
+        node[last] = jax.ShapeDtypeStruct(shape, param_dtype or backbone.param_dtype)
+    if isinstance(optimizer, OptimizerConfig):
+        optimizer = paxml_learner(optimizer, config)
+    leaves = jax.tree.leaves(jax.eval_shape(optimizer.init, tree))
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)

@@ -1,0 +1,142 @@
+"""Small decoders that the tests of this folder share."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.config import BackboneConfig, RelativeBiasConfig, RotaryConfig
+from efficientids_flax.config.parts import RotaryScalingConfig
+
+LLAMA = BackboneConfig(
+    vocab_size=31,
+    num_layers=2,
+    model_dims=16,
+    hidden_dims=24,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=6,
+    tied_embeddings=False,
+    gated_mlp=True,
+    activation="silu",
+    rotary=RotaryConfig(),
+)
+GPT = replace(
+    LLAMA,
+    num_kv_heads=4,
+    fused_qkv=True,
+    tied_embeddings=True,
+    gated_mlp=False,
+    activation="gelu_tanh",
+    rotary=None,
+    position_embedding="learned",
+    max_positions=64,
+    norm="layer_norm",
+    norm_bias=True,
+    mlp_bias=True,
+    qkv_bias=True,
+    attention_out_bias=True,
+)
+# One of each option, together where they can be.
+VARIANTS = {
+    "llama": LLAMA,
+    "scanned": replace(LLAMA, scan_layers=True, num_layers=3),
+    "gpt": GPT,
+    "sinusoidal capped": replace(
+        GPT,
+        position_embedding="sinusoidal",
+        embedding_scale="sqrt_dim",
+        query_scaling="per_dim_scale",
+        attention_logit_cap=5.0,
+        final_logit_cap=3.0,
+        norm_scale_plus_one=True,
+    ),
+    "one key head, relative bias": replace(
+        LLAMA,
+        num_kv_heads=1,
+        multi_query=True,
+        relative_bias=RelativeBiasConfig(num_buckets=8, max_distance=20),
+    ),
+    "windows by layer, scanned in blocks": replace(
+        LLAMA,
+        num_layers=4,
+        scan_layers=True,
+        layers_per_block=2,
+        sliding_window=3,
+        layer_types=("sliding", "full") * 2,
+        sliding_rotary=RotaryConfig(max_timescale=100.0),
+        qk_norm="per_head",
+        norm_policy="primer_hybrid",
+        norm_scale_plus_one=True,
+        query_scaling=0.3,
+    ),
+    "window everywhere, some not turned": replace(
+        LLAMA, sliding_window=4, no_rotary_layers=(1,), norm_policy="post", qk_norm="full"
+    ),
+    "parallel": replace(
+        GPT,
+        position_embedding="none",
+        rotary=RotaryConfig(fraction=0.4, in_float32=False),
+        parallel_residual=True,
+    ),
+    "llama3, multiplied": replace(
+        LLAMA,
+        rotary=RotaryConfig(
+            scaling=RotaryScalingConfig(kind="llama3", factor=4.0, original_max_positions=8)
+        ),
+        attention_residual_weight=0.3,
+        mlp_residual_weight=0.3,
+        embedding_scale=7.0,
+        scale_injected_embeddings=True,
+        logits_divisor=2.0,
+    ),
+    "yarn, interleaved": replace(
+        LLAMA,
+        rotary=RotaryConfig(
+            pairing="interleaved",
+            scaling=RotaryScalingConfig(kind="yarn", factor=4.0, original_max_positions=64),
+        ),
+        qk_norm="per_head",
+        qk_norm_after_rotary=True,
+        norm_policy="post_skip",
+    ),
+}
+
+
+def made(config: BackboneConfig, seed: int = 0) -> dict[str, Any]:
+    """Random parameters: norms and biases too, which initialise to nothing."""
+    decoder = Decoder(config)
+
+    def everything(module: Decoder) -> jax.Array:
+        ids = jnp.zeros((1, 4), int)
+        return module.logits(module(ids, inputs_indicator=ids))
+
+    shapes = jax.eval_shape(lambda: decoder.init(jax.random.key(0), method=everything))["params"]
+    leaves, tree = jax.tree.flatten(shapes)
+    generator = np.random.default_rng(seed)
+    values = [jnp.asarray(generator.normal(0, 0.3, leaf.shape), leaf.dtype) for leaf in leaves]
+    return jax.tree.unflatten(tree, values)
+
+
+@partial(jax.jit, static_argnames=("config", "method"))
+def hidden(
+    config: BackboneConfig,
+    params: Mapping[str, Any],
+    ids: jax.Array | None = None,
+    *,
+    method: str = "__call__",
+    **named: Any,
+) -> Any:
+    """What the decoder makes of a batch."""
+    return Decoder(config).apply({"params": params}, ids, method=method, **named)
+
+
+def token_ids(config: BackboneConfig, batch: int, time: int, seed: int = 0) -> jax.Array:
+    """Random words [B, T]."""
+    shape = (batch, time)
+    return jax.random.randint(jax.random.key(seed), shape, 0, config.vocab_size)

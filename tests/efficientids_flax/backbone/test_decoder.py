@@ -1,0 +1,324 @@
+"""What must hold of every decoder, whatever its configuration."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_decoders import GPT, LLAMA, VARIANTS, hidden, made, token_ids
+
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.backbone.masks import positions_from_paddings, segments_from_positions
+from efficientids_flax.config import MoEConfig, RotaryConfig
+from efficientids_flax.config.parts import RotaryScalingConfig
+from efficientids_flax.load import flatten
+from efficientids_flax.parameters import parameter_shapes
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_parameters_are_those_of_the_table(name):
+    config = VARIANTS[name]
+    shapes = {path: leaf.shape for path, leaf in flatten(made(config)).items()}
+    assert shapes == parameter_shapes(config)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_later_tokens_and_other_rows_change_nothing(name):
+    config = VARIANTS[name]
+    params, ids = made(config), token_ids(config, 2, 8)
+    other = ids.at[:, 5:].set((ids[:, 5:] + 1) % config.vocab_size).at[1].set(0)
+    before, after = hidden(config, params, ids), hidden(config, params, other)
+    np.testing.assert_allclose(before[0, :5], after[0, :5], **CLOSE)
+    assert not np.allclose(before[0, 5:], after[0, 5:], **CLOSE)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_padding_on_either_side_changes_nothing(name):
+    config = VARIANTS[name]
+    params, ids = made(config), token_ids(config, 1, 6)
+    junk = token_ids(config, 1, 3, seed=9)
+    wanted = hidden(config, params, ids)
+    right = hidden(
+        config,
+        params,
+        jnp.concatenate([ids, junk], 1),
+        paddings=jnp.array([[0] * 6 + [1] * 3]),
+    )
+    np.testing.assert_allclose(right[:, :6], wanted, **CLOSE)
+    paddings = jnp.array([[1] * 3 + [0] * 6])
+    left = hidden(
+        config,
+        params,
+        jnp.concatenate([junk, ids], 1),
+        paddings=paddings,
+        positions=positions_from_paddings(paddings),
+    )
+    np.testing.assert_allclose(left[:, 3:], wanted, **CLOSE)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_packed_rows_are_those_of_single_ones(name):
+    config = VARIANTS[name]
+    params = made(config)
+    first, second = token_ids(config, 1, 5), token_ids(config, 1, 4, seed=1)
+    positions = jnp.array([[0, 1, 2, 3, 4, 0, 1, 2, 3]])
+    packed = hidden(
+        config,
+        params,
+        jnp.concatenate([first, second], 1),
+        positions=positions,
+        segment_ids=segments_from_positions(positions),
+    )
+    np.testing.assert_allclose(packed[:, :5], hidden(config, params, first), **CLOSE)
+    np.testing.assert_allclose(packed[:, 5:], hidden(config, params, second), **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt", "llama3, multiplied"])
+def test_embeddings_in_place_of_ids(name):
+    config = VARIANTS[name]
+    params, ids = made(config), token_ids(config, 2, 5)
+    plain = replace(config, embedding_scale="none")
+    unscaled = plain if config.scale_injected_embeddings else config
+    given = hidden(unscaled, params, ids, method="embed")
+    found = hidden(config, params, inputs_embeds=given)
+    np.testing.assert_allclose(found, hidden(config, params, ids), **CLOSE)
+
+
+def test_the_embedding_scale_is_rounded_to_the_dtype():
+    config = replace(LLAMA, model_dims=48, embedding_scale="sqrt_dim", dtype="bfloat16")
+    params, ids = made(config), jnp.array([[3]])
+    rows = params["embedder"]["embedding"][3].astype(jnp.bfloat16)
+    found = hidden(config, params, ids, method="embed")[0, 0]
+    np.testing.assert_array_equal(found, rows * jnp.asarray(6.9375, jnp.bfloat16))  # sqrt(48) 6.928
+
+
+def stacked(config, params):
+    """Parameters of separate layers for a decoder that scans them."""
+    count = config.layers_per_block
+    layers = [params[f"layers_{index}"] for index in range(config.num_layers)]
+    blocks = [
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers[place::count])
+        for place in range(count)
+    ]
+    rest = {key: value for key, value in params.items() if not key.startswith("layers_")}
+    inner = blocks[0] if count == 1 else {f"block_{j}": block for j, block in enumerate(blocks)}
+    return rest | {"layers": inner}
+
+
+def loss_of(config, ids, remat=None):
+    def loss(params):
+        def run(module):
+            return module.logits(module(ids))
+
+        logits = Decoder(config, remat).apply({"params": params}, method=run)
+        return jnp.mean(jnp.sin(logits))
+
+    return loss
+
+
+def assert_same_gradients(found, wanted):
+    def compare(one, other):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-6)
+
+    jax.tree.map(compare, found, wanted)
+
+
+def step(loss, params):
+    """Loss and gradients."""
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+
+@pytest.mark.parametrize("name", ["scanned", "windows by layer, scanned in blocks"])
+def test_scanned_layers_are_separate_ones(name):
+    config = VARIANTS[name]
+    separate = replace(config, scan_layers=False, layers_per_block=1)
+    params, ids = made(separate), token_ids(config, 2, 7)
+    wanted, gradient = step(loss_of(separate, ids), params)
+    found, scanned = step(loss_of(config, ids), stacked(config, params))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    assert_same_gradients(scanned, stacked(config, gradient))
+
+
+@pytest.mark.parametrize("name", ["llama", "scanned", "windows by layer, scanned in blocks"])
+@pytest.mark.parametrize("policy", ["nothing_saveable", "dots_with_no_batch_dims_saveable"])
+def test_rematerialisation_changes_no_number(name, policy):
+    config = VARIANTS[name]
+    params, ids = made(config), token_ids(config, 2, 7)
+    wanted, gradient = step(loss_of(config, ids), params)
+    found, again = step(loss_of(config, ids, policy), params)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert_same_gradients(again, gradient)
+
+
+def equations(function, *args):
+    """How many there are in what is compiled, inner ones too."""
+
+    def count(jaxpr):
+        total = 0
+        for equation in jaxpr.eqns:
+            total += 1
+            for value in jax.tree.leaves(
+                list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
+            ):
+                inner = getattr(value, "jaxpr", value)
+                if hasattr(inner, "eqns"):
+                    total += count(inner)
+        return total
+
+    return count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+@pytest.mark.parametrize("remat", [None, "nothing_saveable"])
+def test_what_is_compiled_does_not_grow_with_scanned_layers(remat):
+    def size(config):
+        ids = jnp.zeros((1, 4), int)
+        return equations(jax.grad(loss_of(config, ids, remat)), made(config))
+
+    scanned = replace(LLAMA, scan_layers=True, num_layers=2)
+    assert size(scanned) == size(replace(scanned, num_layers=12))
+    assert size(replace(LLAMA, num_layers=4)) > size(LLAMA) > 0
+
+
+def test_dropout_draws_anew_in_each_scanned_layer_and_stops_when_deterministic():
+    config = replace(LLAMA, scan_layers=True, residual_dropout=0.5, mlp_dropout=0.5)
+    params, ids = made(config), token_ids(config, 1, 6)
+    decoder = Decoder(config, "nothing_saveable")
+
+    @partial(jax.jit, static_argnums=1)
+    def run(seed, deterministic=False):
+        return decoder.apply(
+            {"params": params}, ids, deterministic=deterministic,
+            rngs={"dropout": jax.random.key(seed)},
+        )  # fmt: skip
+
+    assert not np.allclose(run(0), run(1))
+    np.testing.assert_array_equal(run(0), run(0))
+    np.testing.assert_allclose(run(0, True), hidden(config, params, ids), **CLOSE)
+
+
+def test_the_longest_position_of_the_batch_decides_the_turn_of_all():
+    scaling = RotaryScalingConfig(
+        kind="longrope", factor=4.0, original_max_positions=6,
+        short_factors=(1.0,) * 3, long_factors=(3.0,) * 3,
+    )  # fmt: skip
+    config = replace(LLAMA, rotary=RotaryConfig(scaling=scaling))
+    params, ids = made(config), token_ids(config, 2, 4)
+    positions = jnp.broadcast_to(jnp.arange(4), (2, 4))
+    short = hidden(config, params, ids, positions=positions)
+    long = hidden(config, params, ids, positions=positions.at[1].add(3))
+    assert not np.allclose(short[0], long[0], atol=1e-3)
+
+
+def test_half_precision_stays_near_single():
+    config = replace(LLAMA, norm_scale_in_float32=True)
+    params, ids = made(config), token_ids(config, 2, 8)
+    half = hidden(replace(config, dtype="bfloat16"), params, ids)
+    assert half.dtype == jnp.bfloat16
+    wanted = hidden(config, params, ids)
+    error = np.abs(np.asarray(half, np.float32) - wanted).max() / np.abs(wanted).max()
+    assert error < 8 * 2**-8  # a few roundings of 2^-9 a layer
+
+
+def test_intermediates_have_the_names_that_parity_checks_look_up():
+    config = replace(VARIANTS["llama"], qk_norm="per_head")
+    ids = token_ids(config, 1, 3)
+
+    def run(module):
+        return module.logits(module(ids))
+
+    _, state = jax.eval_shape(
+        lambda: Decoder(config).apply(
+            {"params": made(config)},
+            method=run,
+            capture_intermediates=True,
+            mutable=["intermediates"],
+        )
+    )
+    names = {path.removesuffix("/__call__") for path in flatten(state["intermediates"])}
+    layer = [
+        "attention_norm", "attention/query", "attention/query/product", "attention/query_norm",
+        "attention/key_norm", "attention/rotated_query", "attention/rotated_key",
+        "attention/scaled_query", "attention/logits", "attention/probs", "attention/mixed",
+        "attention/out", "attention", "attention_residual", "mlp_norm", "mlp/up", "mlp/gate",
+        "mlp/activated", "mlp/hidden", "mlp/down/product", "mlp/down", "mlp",
+    ]  # fmt: skip
+    top = ["word_rows", "word_embeddings", "layer_input", "mask_full", "final_norm", "logits"]
+    inner = [f"layers_1/{name}" for name in layer]
+    assert {*top, "lm_head", "lm_head/product", "layers_0", *inner} <= names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentences"),
+    [
+        ({}, ["ids, inputs_embeds: expected one of them, found neither"]),
+        (
+            {"ids": jnp.zeros((2, 3), int), "inputs_embeds": jnp.zeros((2, 3, 16))},
+            ["ids, inputs_embeds: expected one of them, found both"],
+        ),
+        ({"ids": jnp.zeros((2, 3))}, ["ids: found float32 [2, 3], expected [B, T] of integers"]),
+        (
+            {"inputs_embeds": jnp.zeros((2, 3, 5))},
+            ["inputs_embeds: found float32 [2, 3, 5], expected [B, T, 16] of floats"],
+        ),
+        (
+            {
+                "ids": jnp.zeros((2, 3), int),
+                "paddings": jnp.zeros((2, 4)),
+                "segment_ids": jnp.zeros((2, 3)),
+                "positions": jnp.zeros(3, int),
+            },
+            [
+                "3 problems",
+                "paddings: found float32 [2, 4], expected [2, 3] of numbers",
+                "segment_ids: found float32 [2, 3], expected [2, 3] of integers",
+                "positions: found int32 [3], expected [2, 3] of integers",
+            ],
+        ),
+    ],
+)
+def test_wrong_inputs_are_named_with_what_came_and_what_is_needed(arguments, sentences):
+    with pytest.raises(ValueError) as caught:
+        jax.eval_shape(lambda: hidden(LLAMA, made(LLAMA), **arguments))
+    for sentence in sentences:
+        assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (replace(GPT, max_positions=4), "positions: 5 tokens, max_positions is 4"),
+        (replace(LLAMA, attention_mask="prefix"), "inputs_indicator: missing"),
+        (replace(LLAMA, vocab_size=0), "ids: the configuration has no words"),
+    ],
+)
+def test_inputs_that_do_not_fit_the_configuration(config, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Decoder(config).init(jax.random.key(0), jnp.zeros((1, 5), int))
+
+
+def test_a_decoder_without_words_takes_embeddings():
+    config = replace(LLAMA, vocab_size=0)
+    x = jnp.ones((1, 3, 16))
+    params = Decoder(config).init(jax.random.key(0), inputs_embeds=x)["params"]
+    assert hidden(config, params, inputs_embeds=x).shape == (1, 3, 16)
+    assert not {"lm_head", "embedder"} & set(params)
+
+
+def test_experts_report_their_losses_from_scanned_blocks():
+    config = replace(
+        LLAMA,
+        num_layers=4,
+        scan_layers=True,
+        layers_per_block=2,
+        moe=MoEConfig(num_experts=4, layers=(1, 3), hidden_dims=8),
+    )
+    _, state = Decoder(config).apply(
+        {"params": made(config)}, token_ids(config, 2, 8), mutable=["aux_losses"]
+    )
+    (losses,) = jax.tree.leaves(state)
+    assert losses.shape == (2,)
+    assert (losses > 0).all()

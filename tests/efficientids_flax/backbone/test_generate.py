@@ -1,0 +1,139 @@
+"""Generation against a loop that recomputes everything for each token."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_decoders import GPT, LLAMA, VARIANTS, hidden, made, token_ids
+
+from efficientids_flax.backbone.decoder import Decoder
+from efficientids_flax.backbone.generate import generate
+from efficientids_flax.backbone.sampling import SamplingConfig, filtered
+
+PROMPTS = np.array([[1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 1]])  # their padding
+NEW = 5
+
+
+def naive(config, params, ids, count, **more):
+    """Likeliest tokens after one row without padding, one by one."""
+    found = []
+    room = ids.shape[0] + count  # one shape for all steps; what is not there yet is padding
+    row = np.zeros(room, np.int32)
+    row[: len(ids)] = ids
+    for end in range(len(ids), room):
+        paddings = (np.arange(room) >= end).astype(np.float32)[None]
+        states = hidden(config, params, jnp.asarray(row[None]), paddings=paddings, **more)
+        logits = hidden(config, params, states[:, end - 1 : end], method="logits")
+        row[end] = int(jnp.argmax(logits))
+        found.append(row[end])
+    return found
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_greedy_generation_is_the_naive_loop(name):
+    config = VARIANTS[name]
+    params, ids = made(config), token_ids(config, 3, PROMPTS.shape[1])
+    found = generate(Decoder(config), params, ids, PROMPTS, max_new_tokens=NEW)
+    wanted = [
+        naive(config, params, np.asarray(row)[padding == 0], NEW)
+        for row, padding in zip(ids, PROMPTS, strict=True)
+    ]
+    np.testing.assert_array_equal(found.tokens, wanted)
+    np.testing.assert_array_equal(found.lengths, [NEW] * 3)
+
+
+def test_the_end_is_kept_and_what_follows_is_padding():
+    params, ids = made(LLAMA), token_ids(LLAMA, 3, PROMPTS.shape[1])
+    whole = np.asarray(generate(Decoder(LLAMA), params, ids, PROMPTS, max_new_tokens=8).tokens)
+    ends = (int(whole[0, 2]), int(whole[1, 4]))
+    found = generate(Decoder(LLAMA), params, ids, PROMPTS, max_new_tokens=8, eos_id=ends, pad_id=29)
+    for row, kept, length in zip(whole, np.asarray(found.tokens), found.lengths, strict=True):
+        places = np.flatnonzero(np.isin(row, ends))
+        last = places[0] + 1 if places.size else 8
+        assert length == last
+        np.testing.assert_array_equal(kept[:last], row[:last])
+        assert (kept[last:] == 29).all()
+
+
+def test_embeddings_are_a_prompt_too():
+    params, ids = made(GPT), token_ids(GPT, 2, 4)
+    rows = hidden(GPT, params, ids, method="embed")
+    wanted = generate(Decoder(GPT), params, ids, max_new_tokens=3)
+    found = generate(Decoder(GPT), params, inputs_embeds=rows, max_new_tokens=3)
+    np.testing.assert_array_equal(found.tokens, wanted.tokens)
+
+
+def test_a_prefix_model_sees_its_whole_prompt():
+    config = replace(LLAMA, attention_mask="prefix")
+    params, ids = made(config), token_ids(config, 1, 4)
+    found = generate(
+        Decoder(config), params, ids, inputs_indicator=jnp.ones((1, 4), int), max_new_tokens=3
+    )
+    indicator = jnp.array([[1] * 4 + [0] * 3])
+    wanted = naive(config, params, np.asarray(ids[0]), 3, inputs_indicator=indicator)
+    np.testing.assert_array_equal(found.tokens[0], wanted)
+
+
+def test_samples_follow_the_distribution_of_the_first_token():
+    rows = 4000
+    params = made(LLAMA)
+    prompt = token_ids(LLAMA, 1, 4)
+    sampling = SamplingConfig(temperature=0.8, top_k=5)
+    found = generate(
+        Decoder(LLAMA), params, jnp.broadcast_to(prompt, (rows, 4)), max_new_tokens=1,
+        sampling=sampling, rng=jax.random.key(3),
+    )  # fmt: skip
+    states = hidden(LLAMA, params, prompt)
+    logits = hidden(LLAMA, params, states[:, -1:], method="logits")[0]
+    expected = rows * np.asarray(jax.nn.softmax(filtered(logits, sampling)))[0]
+    counts = np.bincount(np.asarray(found.tokens)[:, 0], minlength=LLAMA.vocab_size)
+    kept = expected > 0
+    assert kept.sum() == 5
+    assert counts[~kept].sum() == 0
+    # 4 degrees of freedom pass 33.4 once in a million seeds
+    assert np.sum((counts[kept] - expected[kept]) ** 2 / expected[kept]) < 33.4
+
+
+def test_the_key_decides_and_steps_draw_apart():
+    params, ids = made(LLAMA), token_ids(LLAMA, 2, 4)
+    hot = SamplingConfig(temperature=50.0)  # nearly uniform
+
+    def run(seed):
+        return np.asarray(
+            generate(
+                Decoder(LLAMA), params, ids, max_new_tokens=12, sampling=hot,
+                rng=jax.random.key(seed),
+            ).tokens
+        )  # fmt: skip
+
+    np.testing.assert_array_equal(run(0), run(0))
+    assert not np.array_equal(run(0), run(1))
+    assert len(np.unique(run(0)[0])) > 4
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "sentence"),
+    [
+        (LLAMA, {"max_new_tokens": 0}, "max_new_tokens: expected at least 1, found 0"),
+        (
+            replace(GPT, max_positions=6),
+            {"max_new_tokens": 3},
+            r"max_new_tokens: 4 \+ 3 tokens, max_positions is 6",
+        ),
+        (
+            LLAMA,
+            {"max_new_tokens": 1, "sampling": SamplingConfig(temperature=1.0)},
+            "rng: sampling needs a key, found None",
+        ),
+        (
+            LLAMA,
+            {"max_new_tokens": 1, "eos_id": 31},
+            r"eos_id: expected in \[0, 31\), found \[31\]",
+        ),
+    ],
+)
+def test_what_cannot_be_generated_is_refused(config, arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        generate(Decoder(config), {}, token_ids(config, 1, 4), **arguments)

@@ -1,0 +1,78 @@
+"""Masks against a loop over pairs, and positions and segments that a batch does not give."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_decoders import LLAMA
+
+from efficientids_flax.backbone.masks import (
+    Marks,
+    attention_mask,
+    layer_kind,
+    positions_from_paddings,
+    segments_from_positions,
+)
+
+
+@given(
+    st.sampled_from(["causal", "bidirectional", "prefix"]),
+    st.sampled_from(["full", "sliding"]),
+    st.lists(st.integers(0, 2), min_size=1, max_size=8),
+    st.lists(st.booleans(), min_size=8, max_size=8),
+    st.integers(1, 5),
+    st.integers(0, 7),
+)
+@settings(max_examples=60, deadline=None)
+def test_masks_are_what_a_loop_over_pairs_says(direction, kind, segments, prefix, window, start):
+    config = replace(LLAMA, attention_mask=direction, sliding_window=window)
+    start = min(start, len(segments) - 1)
+    segments, prefix = np.array([segments]), np.array([prefix[: len(segments)]])
+    places = jnp.arange(segments.shape[1])
+    keys = Marks(places, jnp.asarray(segments), jnp.asarray(prefix))
+    queries = Marks(places[start:], jnp.asarray(segments[:, start:]))
+    found = np.asarray(attention_mask(config, kind, queries, keys))
+
+    def sees(query, key):
+        if segments[0, query] != segments[0, key]:
+            return False
+        if kind == "sliding" and key <= query - window:
+            return False
+        if direction == "prefix" and prefix[0, key]:
+            return True
+        return direction == "bidirectional" or key <= query
+
+    count = segments.shape[1]
+    wanted = [[sees(query, key) for key in range(count)] for query in range(start, count)]
+    np.testing.assert_array_equal(found, np.array(wanted)[None, None])
+
+
+def test_a_prefix_is_asked_for():
+    config = replace(LLAMA, attention_mask="prefix")
+    marks = Marks(jnp.arange(2), jnp.ones((1, 2), int))
+    with pytest.raises(ValueError, match="inputs_indicator"):
+        attention_mask(config, "full", marks, marks)
+
+
+def test_positions_pass_over_padding_on_both_sides():
+    paddings = jnp.array([[1, 1, 0, 0, 0], [0, 0, 1, 1, 1], [0, 1, 0, 0, 1]])
+    found = positions_from_paddings(paddings)
+    np.testing.assert_array_equal(found, [[0, 0, 0, 1, 2], [0, 1, 1, 1, 1], [0, 0, 1, 2, 2]])
+
+
+def test_segments_begin_where_positions_break():
+    positions = jnp.array([[0, 1, 2, 0, 1, 0, 0, 1], [5, 6, 7, 8, 0, 1, 2, 3]])
+    paddings = jnp.array([[0] * 7 + [1], [0] * 8])
+    found = segments_from_positions(positions, paddings)
+    np.testing.assert_array_equal(found, [[1, 1, 1, 2, 2, 3, 4, 0], [1, 1, 1, 1, 2, 2, 2, 2]])
+
+
+def test_layers_slide_by_their_type_or_all():
+    assert layer_kind(LLAMA, 0) == "full"
+    sliding = replace(LLAMA, sliding_window=3)
+    assert layer_kind(sliding, 1) == "sliding"
+    mixed = replace(sliding, layer_types=("full", "sliding"))
+    assert [layer_kind(mixed, index) for index in range(2)] == ["full", "sliding"]

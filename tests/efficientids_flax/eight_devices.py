@@ -1,0 +1,124 @@
+"""Losses and gradients on meshes of eight devices against one device, as JSON.
+
+Run by test_sharded_models.py in a process of its own, which has the eight devices. Prints, for each
+mesh and model, the largest difference relative to the largest magnitude, and how much of the
+parameters the fullest device holds.
+"""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from efficientids_flax.core.models import EfficientIDSModel
+
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.losses import language_model_loss
+from efficientids_flax.sharding import batch_sharding, make_mesh, shard_parameters
+
+MESHES = {
+    "data": {"data": 8},
+    "fsdp": {"fsdp": 8},
+    "tensor": {"data": 2, "tensor": 4},
+    "all": {"data": 2, "fsdp": 2, "tensor": 2},
+}
+BACKBONE = BackboneConfig(
+    vocab_size=40, num_layers=2, model_dims=32, hidden_dims=64, num_heads=8, num_kv_heads=4,
+    head_dim=8, scan_layers=True, gated_mlp=True, activation="silu", embedding_scale="sqrt_dim",
+)  # fmt: skip
+ITEMS, CLUSTERS, WIDTH = 48, 6, 16
+BATCH, TIME = 8, 6
+
+
+def language_model():
+    decoder = Decoder(BACKBONE)
+
+    def logits(module, ids, paddings):
+        return module.logits(module(ids, paddings=paddings))
+
+    batch = make_batch(BACKBONE.vocab_size)
+    params = decoder.init(jax.random.key(0), batch["ids"], batch["paddings"], method=logits)
+
+    def loss(params, batch):
+        found = decoder.apply({"params": params}, batch["ids"], batch["paddings"], method=logits)
+        return language_model_loss(BACKBONE, found, batch, train=True).total_loss, found
+
+    return BACKBONE, loss, params["params"], batch
+
+
+def recommender():
+    config = EfficientIDSConfig(
+        backbone=BACKBONE, num_items=ITEMS, item_embedding_dim=WIDTH, num_clusters=CLUSTERS
+    )
+    rng = np.random.default_rng(0)
+    cluster_of = rng.permutation(ITEMS) % CLUSTERS
+    members = np.argsort(cluster_of, kind="stable").reshape(CLUSTERS, -1)
+    slot_of = np.argsort(members.reshape(-1)) % members.shape[1]
+    means = rng.normal(size=(CLUSTERS, WIDTH)).astype(np.float32)
+    clustering = ClusteringInfo(cluster_of, members, slot_of, means)
+    model = EfficientIDSModel(config=config, clustering_info=clustering)
+    batch = make_batch(BACKBONE.vocab_size)
+    params = model.init(jax.random.key(0), batch, method=model.loss)["params"]
+
+    def loss(params, batch):
+        found = model.apply({"params": params}, batch, method=model.loss)
+        return found.loss, found.per_token_xent
+
+    return config, loss, params, batch
+
+
+def make_batch(words):
+    rng = np.random.default_rng(1)
+    shape = (BATCH, TIME)
+    paddings = np.zeros(shape, np.float32)
+    paddings[:, -1] = rng.random(BATCH) < 0.5
+    return {
+        "ids": jnp.asarray(rng.integers(0, words, shape, dtype=np.int32)),
+        "labels": jnp.asarray(rng.integers(0, words, shape, dtype=np.int32)),
+        "paddings": jnp.asarray(paddings),
+        "weights": jnp.asarray(1 - paddings),
+        "input_item_weights": jnp.asarray((rng.random(shape) < 0.5).astype(np.float32)),
+        "label_item_weights": jnp.asarray((rng.random(shape) < 0.5).astype(np.float32)),
+    }
+
+
+def difference(got, want):
+    return float(np.abs(np.asarray(got) - want).max() / max(np.abs(want).max(), 1e-6))
+
+
+def share(params):
+    """Of all numbers, those that the fullest device holds."""
+    held = {}
+    for leaf in jax.tree.leaves(params):
+        for shard in leaf.addressable_shards:
+            held[shard.device] = held.get(shard.device, 0) + shard.data.size
+    return max(held.values()) / sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def main():
+    found = {}
+    for name, make in (("language_model", language_model), ("recommender", recommender)):
+        config, loss, params, batch = make()
+        step = jax.value_and_grad(loss, has_aux=True)
+        want = jax.tree.map(np.asarray, jax.jit(step)(params, batch))
+        for mesh_name, sizes in MESHES.items():
+            mesh = make_mesh(**sizes)
+            placed = shard_parameters(params, config, mesh)
+            rows = jax.device_put(batch, batch_sharding(mesh))
+            with jax.set_mesh(mesh):
+                got = jax.jit(step)(placed, rows)
+            worst = jax.tree.map(difference, got, want)
+            found[f"{name}/{mesh_name}"] = {
+                "worst": max(jax.tree.leaves(worst)),
+                "share": share(placed),
+                "rows": got[0][1].sharding.shard_shape(got[0][1].shape)[0],
+            }
+    sys.stdout.write(json.dumps(found))
+
+
+if __name__ == "__main__":
+    assert jax.device_count() == 8
+    main()

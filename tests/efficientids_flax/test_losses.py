@@ -1,0 +1,164 @@
+"""The loss of a language model, against its definition written out in NumPy."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from efficientids_flax.config import BackboneConfig
+from efficientids_flax.losses import (
+    language_model_loss,
+    language_model_metrics,
+    smoothed_cross_entropy,
+    z_loss,
+)
+
+LLAMA = BackboneConfig(
+    vocab_size=31,
+    num_layers=1,
+    model_dims=8,
+    hidden_dims=8,
+    num_heads=1,
+    num_kv_heads=1,
+    head_dim=8,
+)
+
+BATCH = {
+    "labels": np.array([[1, 4, 0], [2, 2, 30]], np.int32),
+    "weights": np.array([[1.0, 0.5, 0.0], [1.0, 1.0, 2.0]], np.float32),
+}
+
+
+@pytest.fixture
+def logits():
+    return np.random.default_rng(0).normal(0, 3, (2, 3, 31)).astype(np.float32)
+
+
+def entropies(logits, labels, smoothing):
+    """By the sum over classes, in float64."""
+    logits = logits.astype(np.float64)
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    count = logits.shape[-1]
+    target = np.full(logits.shape, smoothing / (count - 1))
+    np.put_along_axis(target, labels[..., None], 1 - smoothing, -1)
+    return -(target * log_probs).sum(-1)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_everything_that_praxis_reports(logits, smoothing):
+    config = replace(LLAMA, label_smoothing=smoothing)
+    found = language_model_loss(config, jnp.asarray(logits), BATCH, {"moe": (0.25, np.ones(2))})
+    wanted = entropies(logits, BATCH["labels"], smoothing)
+    weights = BATCH["weights"]
+    average = (wanted * weights).sum() / (weights.sum() + 1e-6)
+    close = {"rtol": 1e-5, "atol": 1e-6}  # float32 sums of 31 terms
+    np.testing.assert_allclose(found.per_example_xent, wanted, **close)
+    np.testing.assert_allclose(found.per_token_xent, wanted * weights, **close)
+    np.testing.assert_allclose(found.per_sequence_xent, (wanted * weights).sum(-1), **close)
+    np.testing.assert_allclose(found.total_xent, (wanted * weights).sum(), **close)
+    np.testing.assert_allclose(found.avg_xent, average, **close)
+    np.testing.assert_allclose(found.total_loss, average + 2.25, **close)
+    assert (found.total_weight, found.aux_loss, found.aux_loss_weight) == (5.5, 2.25, 3.0)
+    hits = logits.argmax(-1) == BATCH["labels"]
+    np.testing.assert_allclose(found.accuracy, (hits * weights).sum() / 5.5, rtol=1e-6)
+    np.testing.assert_array_equal(found.per_example_argmax, logits.argmax(-1))
+    np.testing.assert_allclose(np.exp(found.log_probs).sum(-1), 1, rtol=1e-5)
+
+
+def test_evaluation_smooths_only_where_configured(logits):
+    config = replace(LLAMA, label_smoothing=0.2, label_smoothing_in_eval=False)
+    found = language_model_loss(config, jnp.asarray(logits), BATCH, train=False)
+    np.testing.assert_allclose(
+        found.per_example_xent, entropies(logits, BATCH["labels"], 0), rtol=1e-5
+    )
+    both = replace(config, label_smoothing_in_eval=True)
+    found = language_model_loss(both, jnp.asarray(logits), BATCH, train=False)
+    np.testing.assert_allclose(
+        found.per_example_xent, entropies(logits, BATCH["labels"], 0.2), rtol=1e-5
+    )
+
+
+def test_z_loss_joins_the_auxiliary_losses(logits):
+    config = replace(LLAMA, z_loss_weight=0.01)
+    found = language_model_loss(config, jnp.asarray(logits), BATCH)
+    squares = np.log(np.exp(logits.astype(np.float64)).sum(-1)) ** 2
+    wanted = 0.01 * (squares * BATCH["weights"]).sum() / BATCH["weights"].sum()
+    np.testing.assert_allclose(found.z_loss, wanted, rtol=1e-5)
+    np.testing.assert_allclose(found.total_loss - found.avg_xent, wanted, rtol=1e-4)
+    assert found.aux_loss_weight == 1
+
+
+def test_metrics_have_values_and_weights(logits):
+    found = language_model_loss(LLAMA, jnp.asarray(logits), BATCH)
+    metrics = language_model_metrics(found, BATCH)
+    assert metrics["num_predictions"] == (5.5, 1)
+    assert metrics["total_loss"] == (found.total_loss, 5.5)
+    assert metrics["log_pplx"] == metrics["avg_xent"] == (found.avg_xent, 5.5)
+    assert metrics["aux_loss"] == (0, 1)
+    value, weight = metrics["fraction_of_correct_next_step_preds"]
+    assert (value, weight) == (found.accuracy, 5.5)
+
+
+def test_a_batch_without_weight_is_finite_in_value_and_gradient(logits):
+    config = replace(LLAMA, z_loss_weight=0.1, label_smoothing=0.1)
+    batch = BATCH | {"weights": np.zeros((2, 3), np.float32)}
+
+    def loss(logits):
+        found = language_model_loss(config, logits, batch)
+        return found.total_loss + found.accuracy
+
+    value, gradient = jax.value_and_grad(loss)(jnp.asarray(logits))
+    assert value == 0
+    np.testing.assert_array_equal(gradient, np.zeros_like(logits))
+
+
+def test_half_precision_logits_are_summed_in_float32(logits):
+    half = jnp.asarray(logits, jnp.bfloat16)
+    found = language_model_loss(LLAMA, half, BATCH)
+    assert found.log_probs.dtype == jnp.bfloat16
+    exact = language_model_loss(LLAMA, half.astype(jnp.float32), BATCH)
+    assert found.avg_xent == exact.avg_xent
+
+
+@given(
+    st.integers(2, 9),
+    st.floats(0, 0.9),
+    st.lists(st.booleans(), min_size=9, max_size=9),
+    st.integers(0, 2**31 - 1),
+)
+@settings(max_examples=40, deadline=None)
+def test_smoothing_over_the_classes_that_exist_is_smoothing_over_fewer_classes(
+    count, smoothing, exists, seed
+):
+    exists = np.array(exists[:count])
+    exists[seed % count] = True
+    logits = np.random.default_rng(seed).normal(0, 2, (1, 1, count)).astype(np.float32)
+    few = jax.nn.log_softmax(jnp.asarray(logits[..., exists]))
+    padded = np.full((1, 1, count), -1e9, np.float32)
+    padded[..., exists] = few
+    places = np.flatnonzero(exists)
+    label = seed % len(places)
+    wanted = smoothed_cross_entropy(few, jnp.full((1, 1), label), smoothing)
+    found = smoothed_cross_entropy(
+        jnp.asarray(padded),
+        jnp.full((1, 1), places[label]),
+        smoothing,
+        jnp.asarray(exists)[None, None],
+    )
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_labels_outside_of_the_classes_give_nothing():
+    log_probs = jax.nn.log_softmax(jnp.ones((1, 2, 3)))
+    found = smoothed_cross_entropy(log_probs, jnp.array([[-1, 3]]), 0.1)
+    np.testing.assert_array_equal(found, [[0, 0]])
+
+
+def test_z_loss_is_stable_where_exp_is_not():
+    assert z_loss(jnp.full((1, 1, 2), 1000.0), jnp.ones((1, 1))) == pytest.approx(
+        (1000 + np.log(2)) ** 2, rel=1e-6
+    )
