@@ -4,14 +4,20 @@ VENV := .venv
 PY := $(VENV)/bin/python
 LOCK := requirements/lock.txt
 PIP := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
+PAXML := .venv-paxml
+PAXML_PIP := $(PAXML)/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 DEMO_RECORDINGS := parity_tests/recordings
 DEMO_CASE := b_everywhere
 DEMO := build/demo/efficientids
-CODE := efficientids_flax converters parity_tests tests benchmarks examples
+CODE := efficientids_flax converters parity_tests tests benchmarks examples example_train.py
 
 # `make PYTHON=/path/to/python3 …` takes that one; else the first of these that will do.
 PYTHON ?=
 CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+
+# The real PAXml needs Python 3.10: `make references PYTHON310=/path/to/python3.10`; else pyenv's or
+# the one in PATH.
+PYTHON310 ?=
 
 # Arguments handed through: make test ARGS='-k zarr', make bench ARGS='--gigabytes 1'.
 ARGS ?=
@@ -20,15 +26,15 @@ SHELL := /bin/sh
 .SHELLFLAGS := -euc
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint types imports format demo bench lock clean
+.PHONY: help setup test lint types imports format demo bench references lock clean
 
 help: ## List the tasks.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 19
 
 setup: $(VENV)/.ready ## Make .venv from the pinned packages; done once, and again when the pins change.
 
-test: setup ## Run the tests. ARGS='-k zarr -x' goes to pytest.
-	$(PY) -m pytest $(ARGS)
+test: setup ## Run the tests, a file at a time on every core. ARGS='-k zarr -x' goes to pytest.
+	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
 
 lint: setup ## Check style and formatting.
 	$(PY) -m ruff check .
@@ -47,11 +53,15 @@ format: setup ## Rewrite the code in the project's format, with the fixes that a
 demo: setup ## Convert the bundled real EfficientIDs checkpoint, and compare it with the real PAXml.
 	$(VENV)/bin/convert-paxml $(DEMO_RECORDINGS)/efficientids/$(DEMO_CASE)/checkpoint $(DEMO) --overwrite
 	$(PY) examples/load_converted.py $(DEMO)
-	$(VENV)/bin/check-parity $(DEMO) $(DEMO_RECORDINGS)/outputs/$(DEMO_CASE).npz \
-	  --clustering $(DEMO_RECORDINGS)/efficientids/$(DEMO_CASE)/clustering.pkl
+	$(VENV)/bin/parity-check $(DEMO) --against $(DEMO_RECORDINGS)/outputs/$(DEMO_CASE) \
+	  --html $(DEMO)-parity.html
 
 bench: setup ## Measure conversion speed and memory. ARGS='…' goes to benchmarks/convert.py.
 	$(PY) benchmarks/convert.py $(ARGS)
+
+references: $(PAXML)/.ready ## Record what the real PAXml computes, to build/references. ARGS='Gqa' is one model.
+	TF_CPP_MIN_LOG_LEVEL=3 $(PAXML)/bin/python -W ignore -m parity_tests.record \
+	  activations build/references $(ARGS)
 
 lock: ## Pin the newest packages that pyproject.toml allows, into requirements/lock.txt.
 	@$(find_python); \
@@ -62,8 +72,8 @@ lock: ## Pin the newest packages that pyproject.toml allows, into requirements/l
 	} > build/lock.txt; \
 	mv build/lock.txt $(LOCK); rm -rf build/lock
 
-clean: ## Remove .venv, build/ and every cache.
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## Remove .venv, .venv-paxml, build/ and every cache.
+	rm -rf $(VENV) $(PAXML) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps are written last, so a set-up that was interrupted is done again from the start.
@@ -79,6 +89,30 @@ $(VENV)/.locked: $(LOCK)
 	$(make_venv); \
 	$(PIP) install --no-deps --requirement $(LOCK)
 	@touch $@
+
+# The second line matters: the resolver takes a jaxlib that jax 0.4.26 refuses.
+$(PAXML)/.ready:
+	@$(find_python310); \
+	echo "Setting up $(PAXML) with $$($$python --version) (about 4 minutes, this once)"; \
+	"$$python" -m venv --clear $(PAXML); \
+	$(PAXML_PIP) install paxml==1.4.0 praxis==1.4.0; \
+	$(PAXML_PIP) install --no-deps jaxlib==0.4.26 'scipy<1.13' 'setuptools<70'
+	@touch $@
+
+# Sets $python to a Python 3.10 that can make virtual environments.
+define find_python310
+python=; \
+for name in $(or $(PYTHON310),"$$(pyenv root 2>/dev/null)"/versions/3.10.*/bin/python python3.10); do \
+  if "$$name" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info[:2] != (3, 10))' \
+    2>/dev/null; then python=$$name; break; fi; \
+done; \
+if [ -z "$$python" ]; then \
+  echo "The real PAXml 1.4.0 needs Python 3.10 with venv, and none was found" \
+    "$(if $(PYTHON310),at $(PYTHON310),among pyenv's versions and in PATH). Install one (with pyenv:" \
+    "pyenv install 3.10) or name it: make references PYTHON310=/path/to/python3.10" >&2; \
+  exit 1; \
+fi
+endef
 
 # Sets $python to an interpreter that is new enough and can put pip into a virtual environment.
 define find_python

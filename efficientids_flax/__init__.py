@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from efficientids_flax.inference.ranker import recommend
     from efficientids_flax.load import load_converted, load_model
     from efficientids_flax.memory import estimate_memory
+    from efficientids_flax.train.converted import trainer_from_converted
+    from efficientids_flax.train.optimizer import create_optimizer
+    from efficientids_flax.train.preview import plot_schedule
+    from efficientids_flax.train.rates import (
+        create_learning_rate_schedule,
+        create_warmup_cosine_schedule,
+    )
+    from efficientids_flax.train.run import TrainingResult
+    from efficientids_flax.train.train_state import TrainState
+    from efficientids_flax.train.trainer import Trainer
+    from efficientids_flax.train.training_metrics import TrainingMetrics
 
 __all__ = [
     "BackboneConfig",
@@ -35,32 +46,50 @@ __all__ = [
     "ItemInputAdapter",
     "ItemOutputAdapter",
     "SimpleEfficientIDSModel",
+    "TrainState",
+    "Trainer",
+    "TrainingMetrics",
+    "TrainingResult",
     "create_embedding_initializer",
+    "create_learning_rate_schedule",
+    "create_optimizer",
+    "create_warmup_cosine_schedule",
     "estimate_memory",
     "generate",
     "load_converted",
     "load_model",
+    "plot_schedule",
     "recommend",
+    "trainer_from_converted",
 ]
 
 # fmt: off
 _HOMES = {
-    "BackboneConfig":               "config",
-    "ClusteringInfo":               "core.clustering",
-    "Decoder":                      "backbone.decoder",
-    "EfficientIDSConfig":           "config",
-    "EfficientIDSModel":            "core.models",
-    "HierarchicalSoftmax":          "core.softmax",
-    "ItemEmbedding":                "core.embeddings",
-    "ItemInputAdapter":             "core.embeddings",
-    "ItemOutputAdapter":            "core.embeddings",
-    "SimpleEfficientIDSModel":      "core.models",
-    "create_embedding_initializer": "core.embeddings",
-    "estimate_memory":              "memory",
-    "generate":                     "backbone.generate",
-    "load_converted":               "load",
-    "load_model":                   "load",
-    "recommend":                    "inference.ranker",
+    "BackboneConfig":                "config",
+    "ClusteringInfo":                "core.clustering",
+    "Decoder":                       "backbone.decoder",
+    "EfficientIDSConfig":            "config",
+    "EfficientIDSModel":             "core.models",
+    "HierarchicalSoftmax":           "core.softmax",
+    "ItemEmbedding":                 "core.embeddings",
+    "ItemInputAdapter":              "core.embeddings",
+    "ItemOutputAdapter":             "core.embeddings",
+    "SimpleEfficientIDSModel":       "core.models",
+    "TrainState":                    "train.train_state",
+    "Trainer":                       "train.trainer",
+    "TrainingMetrics":               "train.training_metrics",
+    "TrainingResult":                "train.run",
+    "create_embedding_initializer":  "core.embeddings",
+    "create_learning_rate_schedule": "train.rates",
+    "create_optimizer":              "train.optimizer",
+    "create_warmup_cosine_schedule": "train.rates",
+    "estimate_memory":               "memory",
+    "generate":                      "backbone.generate",
+    "load_converted":                "load",
+    "load_model":                    "load",
+    "plot_schedule":                 "train.preview",
+    "recommend":                     "inference.ranker",
+    "trainer_from_converted":        "train.converted",
 }
 # fmt: on
 

@@ -73,9 +73,7 @@ def make_mesh(
         sizes[free[0]] = len(devices) // given
     if int(np.prod(list(sizes.values()))) != len(devices):
         asked = " * ".join(f"{name} {size}" for name, size in sizes.items())
-        raise ValueError(
-            f"a mesh of {asked} does not make {len(devices)} devices"
-        )
+        raise ValueError(f"a mesh of {asked} does not make {len(devices)} devices")
     shape = tuple(sizes.values())
     if devices == jax.devices():
         return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))

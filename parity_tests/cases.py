@@ -1,37 +1,48 @@
-"""The recorded cases: checkpoints and outputs that the real PAXml wrote."""
+"""The recorded cases: checkpoints and values that the real PAXml wrote."""
 
+import json
 import tarfile
 from pathlib import Path
 
-import numpy as np
-
 RECORDINGS = Path(__file__).parent / "recordings"
 OUTPUTS = RECORDINGS / "outputs"
+RECORDED = ("outputs", "activations")  # folders of recordings in the documented format
 
 
 def unpack(name: str, directory: Path) -> Path:
-    """Directory of a recorded case, unpacked to `directory` where it is an archive.
+    """Directory of a recorded checkpoint, unpacked to `directory` where it is an archive.
 
     Raises:
         FileNotFoundError: there is no such case.
     """
-    found = [*RECORDINGS.glob(f"*/{name}.tar.xz"), *RECORDINGS.glob(f"*/{name}/")]
+    found = [*RECORDINGS.glob(f"*/{name}.tar.xz"), *RECORDINGS.glob(f"*/{name}/checkpoint/")]
     if not found:
         raise FileNotFoundError(f"{RECORDINGS}: no recording named {name}")
     if found[0].is_dir():
-        return found[0]
-    with tarfile.open(found[0]) as archive:
-        archive.extractall(directory, filter="data")
+        return found[0].parent
+    return _extract(found[0], directory)
+
+
+def recordings() -> dict[str, Path]:
+    """Name -> folder of every bundled recording of values."""
+    return {
+        place.name: place
+        for kind in RECORDED
+        for place in sorted((RECORDINGS / kind).iterdir())
+        if (place / "manifest.json").is_file()
+    }
+
+
+def checkpoint_of(recording: Path, directory: Path) -> Path:
+    """The checkpoint that a recording names, unpacked to `directory` where it is an archive."""
+    named = json.loads((recording / "manifest.json").read_text())["checkpoint"]
+    place = (recording / named).resolve()
+    if place.is_dir():
+        return place
+    return _extract(place, directory) / "checkpoint"
+
+
+def _extract(archive: Path, directory: Path) -> Path:
+    with tarfile.open(archive) as file:
+        file.extractall(directory, filter="data")
     return directory
-
-
-def output_names(kind: str) -> list[str]:
-    """Cases of a kind (folder of the recordings) whose inputs and outputs are recorded."""
-    names = {path.name.removesuffix(".tar.xz") for path in (RECORDINGS / kind).iterdir()}
-    return sorted(path.stem for path in OUTPUTS.glob("*.npz") if path.stem in names)
-
-
-def read_outputs(name: str) -> dict[str, np.ndarray]:
-    """Inputs (`in/...`), activations (`act/...`) and outputs (`out/...`) of a case."""
-    with np.load(OUTPUTS / f"{name}.npz") as file:
-        return {key: file[key] for key in file.files}

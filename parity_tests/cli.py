@@ -1,60 +1,72 @@
-"""The command check-parity: a converted checkpoint against a recording of the real PAXml."""
+"""The command parity-check: a converted checkpoint against a recording of the original."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
-import numpy as np
+from rich.console import Console
 
-from converters.show import table
-from efficientids_flax.config import BackboneConfig
-from efficientids_flax.core.clustering import ClusteringError, ClusteringInfo
-from efficientids_flax.load import load_converted
-from parity_tests.compare import (
-    compare_decoder,
-    compare_gradients,
-    compare_recommender,
-    first_above,
-)
+from converters.errors import ConversionError
+from efficientids_flax.core.clustering import ClusteringError
+from parity_tests.report import WIDTH, print_report, write_junit
+from parity_tests.report_html import write_html
 
 
-@click.command("check-parity", context_settings={"help_option_names": ["-h", "--help"]})
+def _settings(
+    context: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, Any]:
+    """`key=value` texts as a mapping; values are JSON where they can be read as such."""
+    del context, param
+    found: dict[str, Any] = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE")
+        try:
+            found[key.strip()] = json.loads(value)
+        except ValueError:
+            found[key.strip()] = value
+    return found
+
+
+@click.command("parity-check", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("out")  # a missing one is bad input (exit 1), not bad usage
-@click.argument("recording")
-@click.option("--clustering", metavar="FILE", help="Clustering file of a recommender.")
-def check_parity(out: str, recording: str, clustering: str | None) -> None:
-    """Compare the converted checkpoint OUT with RECORDING, an .npz of PAXml's input and output."""
+@click.option("--against", required=True, metavar="RECORDING", help="Folder of recorded values.")
+@click.option("--clustering", metavar="FILE", help="Of a recommender; else the recording's own.")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, callback=_settings,
+              help="Run with another value of the configuration.")  # fmt: skip
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
+              help="Compute in it; else in the recorded one.")  # fmt: skip
+@click.option("--only", metavar="PATTERN", help="Compare names like this, '*' for anything.")
+@click.option("--junit", metavar="FILE", type=click.Path(path_type=Path), help="Write JUnit XML.")
+@click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a report.")
+def parity_check(
+    out: str,
+    against: str,
+    clustering: str | None,
+    settings: dict[str, Any],
+    dtype: str | None,
+    only: str | None,
+    junit: Path | None,
+    html: Path | None,
+) -> None:
+    """Compare the converted checkpoint OUT with what the original computed, value by value.
+
+    Exits with 0 if all of it agrees, with 1 if anything differs or cannot be compared.
+    """
+    from parity_tests.converted import parity  # JAX comes with it: not for --help
+
     try:
-        params, _, config = load_converted(out, optimizer=False)
-        with np.load(recording) as file:
-            recorded = {key: file[key] for key in file.files}
-        places = ClusteringInfo.from_pickle(clustering) if clustering else None
-    except (OSError, ValueError, ClusteringError) as error:
+        report = parity(
+            out, against, clustering=clustering, settings=settings, dtype=dtype, only=only
+        )
+        for path, write in ((junit, write_junit), (html, write_html)):
+            if path is not None:
+                write(report, path)
+    except (OSError, ValueError, ImportError, ClusteringError, ConversionError) as error:
         raise click.ClickException(str(error)) from error
-    if config.model is None:
-        raise click.ClickException(f"{out}: config.json has no model, so that nothing can be run")
-    if isinstance(config.model, BackboneConfig):
-        found = compare_decoder(config.model, params, recorded)
-    else:
-        found = compare_recommender(config.model, places, params, recorded)
-        found += compare_gradients(config.model, places, params, recorded, sources_of(out))
-    rows = [("array", "difference", "allowed", "")]
-    rows += [
-        (d.name, f"{d.worst:.1e}", f"{d.tolerance:.0e}", "ok" if d.passes else "DIFFERS")
-        for d in found
-    ]
-    click.echo(table(rows))
-    worst = first_above(found)
-    if worst is not None:
-        raise click.ClickException(f"first differs at {worst.name}, by {worst.worst:.1e}")
-    click.echo(f"{len(found)} arrays agree with the real PAXml")
-
-
-def sources_of(out: str | Path) -> dict[str, str]:
-    """Parameter path -> path in PAXml's variables, from a conversion's manifest."""
-    leaves = json.loads((Path(out) / "manifest.json").read_text())["leaves"]
-    return {
-        leaf["target"].removeprefix("params/"): leaf["sources"][0].removeprefix("mdl_vars/")
-        for leaf in leaves
-        if leaf["target"].startswith("params/")
-    }
+    console = Console()
+    print_report(report, console if console.is_terminal else Console(width=WIDTH))
+    if not report.passes:
+        raise SystemExit(1)

@@ -1,139 +1,183 @@
-"""Runs a converted model on a recorded batch and says how far it is from what PAXml computed."""
+"""How far one array is from the recorded one, and whether that is allowed."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from efficientids_flax.backbone import Decoder
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
-from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.core.recommender import Recommender
-from efficientids_flax.load import flatten
+from parity_tests.tolerances import FURTHER, HALF, HUGE, MANY, ROUNDING
 
-# Largest difference relative to the largest magnitude of the recorded array, by compute dtype.
-# float32: some tens of roundings of 6e-8 (observed: forward at most 8e-7, gradients 1.1e-6).
-# bfloat16: PAXml rounds between other operations than XLA's fusions do today; one step of bfloat16
-# is 8e-3 (observed: 2e-2).
-FORWARD = {"float32": 2e-6, "bfloat16": 4e-2}
-GRADIENT = {"float32": 4e-6, "bfloat16": 8e-2}
-
-Recorded = Mapping[str, np.ndarray]
+Verdict = Literal["ok", "DIFFERS", "MISSING", "UNKNOWN", "SHAPE", "ignored", "not run"]
+FAILURES = ("DIFFERS", "MISSING", "UNKNOWN", "SHAPE")
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one array is from the recorded one.
+    """One recorded value.
 
     Attributes:
-        name: key in the recording.
-        worst: largest difference relative to the largest recorded magnitude.
-        tolerance: what is allowed.
+        section: pass it belongs to, or 'step n'.
+        name: recorded name; of stacked layers with the layer behind it.
+        ours: path of our value.
+        kind: 'activations', 'loss', 'metrics', 'gradients', 'parameters', 'optimizer'.
+        verdict: what became of it.
+        shape: of the recorded array.
+        layer: number of the layer; None outside of the layers.
+        absolute: largest difference.
+        relative: the same, relative to the largest magnitude of the recorded array.
+        ulps: roundings between the two values where they differ most.
+        allowed: for `relative`.
+        note: what there is to say, in words.
     """
 
+    section: str
     name: str
-    worst: float
-    tolerance: float
+    ours: str
+    kind: str
+    verdict: Verdict
+    shape: tuple[int, ...] = ()
+    layer: int | None = None
+    absolute: float = 0.0
+    relative: float = 0.0
+    ulps: float = 0.0
+    allowed: float = 0.0
+    note: str = ""
 
     @property
-    def passes(self) -> bool:
-        """Whether it is within the tolerance (NaN is not)."""
-        return self.worst <= self.tolerance
+    def fails(self) -> bool:
+        """Whether it makes the comparison fail."""
+        return self.verdict in FAILURES
 
 
-def first_above(differences: list[Difference]) -> Difference | None:
-    """The first in the order of the computation that is not within its tolerance."""
-    return next((difference for difference in differences if not difference.passes), None)
+@dataclass(frozen=True)
+class Distance:
+    """Of two arrays; see `Difference`. `note` says what is wrong beside the numbers."""
+
+    absolute: float
+    relative: float
+    ulps: float
+    note: str = ""
 
 
-def compare_decoder(config: BackboneConfig, params: Any, recorded: Recorded) -> list[Difference]:
-    """Layer outputs (where the layers are not stacked), final norm and logits, in that order."""
-    optional = {"segment_ids": "in/segment_ids", "positions": "in/segment_pos"}
-    given: dict[str, Any] = {
-        name: recorded[key] for name, key in optional.items() if key in recorded
-    }
-
-    def run(module: Decoder) -> jax.Array:
-        ids, paddings = jnp.asarray(recorded["in/ids"]), jnp.asarray(recorded["in/paddings"])
-        hidden = module(ids, paddings=paddings, **given)
-        return module.logits(hidden)
-
-    def apply(params: Any) -> Any:
-        return Decoder(config).apply(
-            {"params": params}, method=run, capture_intermediates=True, mutable=["intermediates"]
-        )
-
-    logits, state = _exactly(apply, params)
-    seen = {
-        f"act/{key.removesuffix('/__call__')}": value[0]
-        for key, value in flatten(state["intermediates"]).items()
-    } | {"out/logits": logits}
-    order = [*sorted(key for key in recorded if key.startswith("act/layers"))]
-    order += [key for key in ("act/final_norm", "out/logits") if key in recorded]
-    return [_difference(key, seen[key], recorded[key], FORWARD[config.dtype]) for key in order]
+def first_failure(differences: Sequence[Difference]) -> Difference | None:
+    """The first in the order of the data flow that is not as recorded."""
+    return next((difference for difference in differences if difference.fails), None)
 
 
-def compare_recommender(
-    config: EfficientIDSConfig, clustering: ClusteringInfo | None, params: Any, recorded: Recorded
-) -> list[Difference]:
-    """Hidden states, scores of the catalogue, training and evaluation loss."""
-    model, batch = Recommender(config, clustering), _batch(recorded)
-
-    def run(module: Recommender) -> dict[str, jax.Array]:
-        return {
-            "act/hidden": module.head_inputs(batch).hidden,
-            "out/scores": module.scores(batch),
-            "out/train_loss": module.loss(batch),
-            "out/eval_loss": module.loss(batch, train=False),
-        }
-
-    found: Any = _exactly(lambda params: model.apply({"params": params}, method=run), params)
-    tolerance = FORWARD[config.backbone.dtype]
-    order = ("act/hidden", "out/scores", "out/train_loss", "out/eval_loss")
-    return [_difference(key, found[key], recorded[key], tolerance) for key in order]
-
-
-def compare_gradients(
-    config: EfficientIDSConfig,
-    clustering: ClusteringInfo | None,
-    params: Any,
-    recorded: Recorded,
-    sources: Mapping[str, str],
-) -> list[Difference]:
-    """Gradient of the training loss for every parameter that has a recorded one.
+def distance(
+    ours: np.ndarray, recorded: np.ndarray, rows: np.ndarray | None = None, floor: float = 0.0
+) -> Distance:
+    """Largest difference of two arrays of one shape.
 
     Args:
-        config, clustering: of the model.
-        params: converted parameters.
-        recorded: `grad/<path in PAXml>` among its keys.
-        sources: parameter path -> path in PAXml (`params/lm/...`), as in a manifest.
+        ours, recorded: any numbers.
+        rows: bool, broadcasting to them: what to compare; None for everything.
+        floor: magnitude that differences are at least taken relative to.
+
+    Returns:
+        Values that are not finite or beyond 1e30 must be at the same places with the same sign (and
+        NaN as NaN); if they are not, the relative difference is infinite. They count for no
+        magnitude.
     """
-    model, batch = Recommender(config, clustering), _batch(recorded)
-    loss = jax.grad(lambda params: model.apply({"params": params}, batch, method=model.loss))
-    gradients = flatten(_exactly(loss, params))
-    tolerance = GRADIENT[config.backbone.dtype]
-    return [
-        _difference(f"grad/{source}", gradients[path], recorded[f"grad/{source}"], tolerance)
-        for path, source in sources.items()
-        if f"grad/{source}" in recorded
-    ]
+    if not (_inexact(ours) and _inexact(recorded)):
+        return _unequal(ours, recorded, rows)
+    digits = np.float64 if recorded.dtype == np.float64 else np.float32
+    got, want = np.asarray(ours, np.float64), np.asarray(recorded, np.float64)
+    blocked = _blocked(want)
+    wrong = (_blocked(got) != blocked) | (
+        blocked & (np.isnan(got) != np.isnan(want)) | blocked & (np.sign(got) == -np.sign(want))
+    )
+    wrong |= blocked & (np.isinf(got) != np.isinf(want))
+    here = np.ones(want.shape, bool) if rows is None else np.broadcast_to(rows, want.shape)
+    if np.any(wrong & here):
+        count = int(np.sum(wrong & here))
+        note = f"{count} value(s) are masked, infinite or NaN in only one of the two"
+        return Distance(np.inf, np.inf, np.inf, note)
+    use = here & ~blocked
+    if not np.any(use):
+        return Distance(0.0, 0.0, 0.0)
+    off = np.where(use, np.abs(np.where(use, got, 0) - np.where(use, want, 0)), 0.0)
+    magnitude = max(float(np.max(np.abs(want), where=use, initial=0.0)), floor)
+    place = np.unravel_index(np.argmax(off), off.shape)
+    worst = float(off[place])
+    if worst == 0:
+        return Distance(0.0, 0.0, 0.0)
+    relative = worst / magnitude if magnitude else np.inf
+    spacing = float(np.spacing(np.abs(np.asarray(want[place], digits))))
+    return Distance(worst, relative, worst / spacing)
 
 
-def _batch(recorded: Recorded) -> dict[str, Any]:
-    return {key[3:]: value for key, value in recorded.items() if key.startswith("in/")}
+def half_distance(
+    ours: np.ndarray,
+    recorded: np.ndarray,
+    exact: np.ndarray,
+    rows: np.ndarray | None = None,
+    *,
+    guard: bool = True,
+) -> tuple[Distance, float]:
+    """The same for a computation in half precision, and what is allowed.
+
+    Errors are root mean squares, relative to the largest magnitude: the largest of many roundings
+    is a matter of chance.
+
+    Args:
+        ours, recorded: of the half-precision runs.
+        exact: the value in float32.
+        rows: see `distance`.
+        guard: whether a recording that is much further off than rounding takes ours is of another
+            computation, and a single value of ours may not stand out. (Adam turns the rounding of a
+            gradient into whole steps, so that this tells nothing of parameters.)
+
+    Returns:
+        (error of ours from float32, 1.5 times the recording's own).
+    """
+    error, own = distance(ours, exact, rows), distance(recorded, exact, rows)
+    if not _inexact(recorded) or np.inf in (error.relative, own.relative):
+        return error, HALF * own.relative
+    mean = _mean_square(ours, exact, rows)
+    allowed = HALF * _chance(recorded.size) * _mean_square(recorded, exact, rows)
+    note = ""
+    if guard and own.relative > FURTHER * max(error.relative, ROUNDING):
+        note = f"the recording is {own.relative:.1e} off float32, ours {error.relative:.1e}"
+    elif guard and error.relative > FURTHER * max(own.relative, ROUNDING):
+        note = f"ours is {error.relative:.1e} off float32, the recording {own.relative:.1e}"
+    found = Distance(error.absolute, np.inf if note else mean, error.ulps, note)
+    return found, allowed
 
 
-def _exactly(function: Callable[[Any], Any], params: Any) -> Any:
-    """Run jitted, with products in full float32 on any device."""
-    with jax.default_matmul_precision("highest"):
-        return jax.jit(function)(params)
+def _chance(count: int) -> float:
+    """Of few values a mean square is uncertain: two standard errors of it, 1 / sqrt(2 n) each."""
+    return 1.0 if count >= MANY else 1 + 2 / math.sqrt(2 * max(count, 1))
 
 
-def _difference(name: str, got: Any, want: np.ndarray, tolerance: float) -> Difference:
-    want = want.astype(np.float32)
-    scale = max(float(np.abs(want).max()), 1e-6)
-    worst = float(np.abs(np.asarray(got, np.float32) - want).max()) / scale
-    return Difference(name, worst, tolerance)
+def _mean_square(values: np.ndarray, exact: np.ndarray, rows: np.ndarray | None) -> float:
+    """Root of the mean square of the differences, relative to the largest magnitude."""
+    got, want = np.asarray(values, np.float64), np.asarray(exact, np.float64)
+    use = ~_blocked(want)
+    use &= True if rows is None else np.broadcast_to(rows, want.shape)
+    off = np.where(use, np.where(use, got, 0) - np.where(use, want, 0), 0)
+    largest = float(np.max(np.abs(want), where=use, initial=0.0))
+    root = float(np.sqrt(np.sum(off**2) / max(int(np.sum(use)), 1)))
+    return root / largest if largest else float(root > 0)
+
+
+def _unequal(ours: np.ndarray, recorded: np.ndarray, rows: np.ndarray | None) -> Distance:
+    """Whole numbers and truth values: the share that is not equal."""
+    off = np.asarray(ours) != np.asarray(recorded)
+    here = np.ones(off.shape, bool) if rows is None else np.broadcast_to(rows, off.shape)
+    count = int(np.sum(off & here))
+    share = count / max(int(np.sum(here)), 1)
+    gap = np.abs(np.asarray(ours, np.float64) - np.asarray(recorded, np.float64))
+    worst = float(np.max(gap, where=off & here, initial=0.0))
+    return Distance(worst, share, float(count), f"{count} not equal" if count else "")
+
+
+def _inexact(values: np.ndarray) -> bool:
+    """Whether these are floats, `ml_dtypes` included."""
+    return values.dtype.kind not in "iub"
+
+
+def _blocked(values: np.ndarray) -> np.ndarray:
+    return ~np.isfinite(values) | (np.abs(values) > HUGE)

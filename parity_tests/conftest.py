@@ -1,4 +1,4 @@
-"""Fixtures of the parity suites."""
+"""Fixtures of the parity suites, and the options that point them at a checkpoint of your own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,24 +6,53 @@ from typing import Any
 
 import pytest
 
-from parity_tests.cases import unpack
+from parity_tests.cases import checkpoint_of, recordings
+from parity_tests.readers import read
+
+# What a checkpoint does not tell without its job's dump, and what the dump's reader does not see.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "k_adam": {"beta1": 0.9, "beta2": 0.95, "epsilon": 1e-6},
+}
+OWN_TEST = "test_own_values_agree"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--out` and `--against`."""
+    group = parser.getgroup("parity", "a checkpoint of your own, in place of the bundled ones")
+    group.addoption("--out", metavar="DIR", help="a converted checkpoint")
+    group.addoption("--against", metavar="DIR", help="the recording to compare it with")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Both options or none."""
+    if bool(config.getoption("--out")) != bool(config.getoption("--against")):
+        raise pytest.UsageError("--out and --against belong together")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With a checkpoint of your own, nothing but its test; without one, all others."""
+    own = bool(config.getoption("--out"))
+    others = [item for item in items if item.name.startswith(OWN_TEST) != own]
+    items[:] = [item for item in items if item.name.startswith(OWN_TEST) == own]
+    config.hook.pytest_deselected(items=others)
 
 
 @pytest.fixture(scope="session")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`converted(name, overrides)`: a recorded checkpoint as our converter writes it, without the
-    optimizer; `overrides` are configuration values, as `--set` gives them.
-    """
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """`converted(name)`: the checkpoint of a bundled recording, as our converter writes it."""
     from converters import convert_paxml_checkpoint
 
     done: dict[str, Path] = {}
 
-    def find(name: str, overrides: dict[str, Any] | None = None) -> Path:
+    def find(name: str) -> Path:
         if name not in done:
             place = tmp_path_factory.mktemp(name)
-            source = unpack(name, place / "recorded") / "checkpoint"
+            checkpoint = checkpoint_of(recordings()[name], place / "recorded")
             convert_paxml_checkpoint(
-                source, place / "out", optimizer="none", overrides=overrides or {}
+                checkpoint,
+                place / "out",
+                overrides=SETTINGS.get(name, {}),
+                optimizer="convert" if read(recordings()[name]).steps else "none",
             )
             done[name] = place / "out"
         return done[name]

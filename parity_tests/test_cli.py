@@ -1,32 +1,138 @@
-"""The command check-parity."""
+"""The command parity-check, and its reports."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
-from click.testing import CliRunner
+import pytest
+from click.testing import CliRunner, Result
 
-from parity_tests.cases import OUTPUTS
-from parity_tests.cli import check_parity
+from parity_tests.cases import recordings
+from parity_tests.cli import parity_check
 
-NAME = "LlamaRepeat_gda"
+NAME = "LlamaRepeatEma_v00flax_file"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(parity_check, list(map(str, arguments)))
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Callable[..., Path]:
+    """`changed(edit)`: a copy of the recording with its arrays edited in place."""
+
+    def make(edit: Callable[[dict[str, np.ndarray]], None]) -> Path:
+        place = Path(shutil.copytree(recordings()[NAME], tmp_path / "changed"))
+        with np.load(place / "arrays.npz") as file:
+            arrays = {key: file[key] for key in file.files}
+        edit(arrays)
+        np.savez(place / "arrays.npz", **arrays)  # pyright: ignore[reportArgumentType]
+        return place
+
+    return make
+
+
+def logits_moved(arrays: dict[str, np.ndarray]) -> None:
+    arrays["passes/first_row/outputs/logits"] = arrays["passes/first_row/outputs/logits"] + 1e-3
 
 
 def test_agreement(converted):
-    result = CliRunner().invoke(check_parity, [str(converted(NAME)), str(OUTPUTS / f"{NAME}.npz")])
+    result = run(converted(NAME), "--against", recordings()[NAME])
     assert result.exit_code == 0, result.output
-    assert "2 arrays agree with the real PAXml" in result.output
+    assert re.search(r"^\d\d values agree with paxml", result.output, re.MULTILINE)
+    lines = result.output.splitlines()
+    assert lines[0].split() == [
+        "pass",
+        "name",
+        "shape",
+        "max",
+        "abs",
+        "max",
+        "rel",
+        "allowed",
+        "ULPs",
+        "verdict",
+    ]
+    assert not [line for line in lines if "DIFFERS" in line]
 
 
-def test_a_difference_is_named_and_fails(converted, tmp_path):
-    with np.load(OUTPUTS / f"{NAME}.npz") as file:
-        changed = {key: file[key] for key in file.files}
-    changed["out/logits"] = changed["out/logits"] + 1e-3
-    np.savez(tmp_path / "changed.npz", **changed)
-    arguments = [str(converted(NAME)), str(tmp_path / "changed.npz")]
-    result = CliRunner().invoke(check_parity, arguments)
+def test_a_difference_fails_and_is_reported_everywhere(converted, changed, tmp_path):
+    junit, html = tmp_path / "report" / "junit.xml", tmp_path / "report" / "page.html"
+    place = changed(logits_moved)
+    result = run(converted(NAME), "--against", place, "--junit", junit, "--html", html)
     assert result.exit_code == 1
-    assert "first differs at out/logits" in result.output
+    assert "first differs at outputs/logits in pass first_row" in result.output
+
+    suite = ElementTree.parse(junit).getroot()[0]
+    failed = [case for case in suite if case.find("failure") is not None]
+    assert [case.get("name") for case in failed] == ["outputs/logits"]
+    assert suite.get("failures") == "1"
+    assert int(suite.get("tests") or 0) == len(suite) > 20
+
+    page = html.read_text()
+    assert page.count('class="first fails"') == 1
+    assert "<svg" in page and page.count("<circle") == 8
+    assert not re.search(r"""(src|href)=|url\(|@import|<script""", page), "the file needs others"
 
 
-def test_bad_input_is_one_line(tmp_path):
-    result = CliRunner().invoke(check_parity, [str(tmp_path), str(tmp_path / "none.npz")])
+def test_settings_of_the_user_go_first(converted):
+    result = run(converted(NAME), "--against", recordings()[NAME], "--set", "norm_epsilon=0.1")
     assert result.exit_code == 1
-    assert "give the OUT directory of convert-paxml" in result.output
+    assert "note: norm_epsilon = 0.1: given" in result.output
+    assert re.search(r"hint: the norms have another epsilon.*--set norm_epsilon=", result.output)
+
+
+def test_only_some_names(converted):
+    arguments = converted(NAME), "--against", recordings()[NAME], "--only"
+    result = run(*arguments, "outputs/*xent")
+    assert result.exit_code == 0, result.output
+    names = {line.split()[0] for line in result.output.splitlines()[1:-1]}
+    assert names and all(re.fullmatch(r"outputs/\w*xent", name) for name in names)
+    assert "no recorded name matches 'nothing*'" in run(*arguments, "nothing*").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nowhere", "--against", "nowhere"], 1, "nowhere: no such directory"),
+        (["nowhere"], 2, "Missing option '--against'"),
+        (["nowhere", "--against", "x", "--set", "a"], 2, "'a' is not KEY=VALUE"),
+        (["nowhere", "--against", "x", "--dtype", "int8"], 2, "'int8' is not one of"),
+    ],
+)
+def test_mistakes_are_one_message(arguments, code, message):
+    result = run(*arguments)
+    assert result.exit_code == code
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_unknown_settings_name_the_nearest(converted):
+    result = run(converted(NAME), "--against", recordings()[NAME], "--set", "norm_epsilom=1")
+    assert result.exit_code == 1
+    assert "did you mean norm_epsilon?" in result.output
+
+
+def test_a_name_that_no_table_has_fails(converted, changed):
+    def add(arrays: dict[str, np.ndarray]) -> None:
+        arrays["activations/lm/new_layer"] = np.zeros(3, np.float32)
+
+    result = run(converted(NAME), "--against", changed(add))
+    assert result.exit_code == 1
+    assert "first failure at lm/new_layer: table 'praxis' does not have this name" in result.output
+
+
+def test_a_recording_of_another_kind_of_model(converted):
+    result = run(converted(NAME), "--against", recordings()["b_everywhere"])
+    assert result.exit_code == 1
+    assert "recorded of a recommender, the checkpoint is a language_model" in result.output
+
+
+def test_the_manifest_of_the_bundled_recordings_is_whole():
+    for name, place in recordings().items():
+        manifest = json.loads((place / "manifest.json").read_text())
+        assert manifest["origin"] and manifest["versions"] and manifest["checkpoint"], name

@@ -5,7 +5,8 @@ width. See praxis/layers/attentions.py, `DotProductAttention`.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from efficientids_flax.backbone.layers import (
     Norm,
     compute_dtype,
     param_dtype,
+    product,
     soft_cap,
 )
 from efficientids_flax.backbone.masks import LayerKind
@@ -108,7 +110,7 @@ class Attention(nn.Module):
         self.sow(INTERMEDIATES, "mixed", mixed)
         out = Projection(
             (config.model_dims, config.num_heads, config.head_dim),
-            "btnh,dnh->btd", (config.model_dims,), config.attention_out_bias, config, name="out",
+            "out", (config.model_dims,), config.attention_out_bias, config, name="out",
         )(mixed)  # fmt: skip
         return out, cache
 
@@ -146,19 +148,17 @@ class Attention(nn.Module):
         bias = config.qkv_bias
         if config.fused_qkv:
             fused = Projection(
-                (3, width, heads, size), "btd,cdnh->cbtnh", (3, heads, size), bias, config,
+                (3, width, heads, size), "fused", (3, heads, size), bias, config,
                 bias_axes=(1, 2), name="qkv",
             )(x)  # fmt: skip
             return fused[0], fused[1], fused[2]
 
         def project(name: str, count: int) -> jax.Array:
             if config.multi_query and name != "query":
-                shape, equation, bias_shape = (width, size), "btd,dh->bth", (size,)
+                shape, bias_shape = (width, size), (size,)
             else:
-                shape, equation, bias_shape = (
-                    (width, count, size), "btd,dnh->btnh", (count, size),
-                )  # fmt: skip
-            found = Projection(shape, equation, bias_shape, bias, config, name=name)(x)
+                shape, bias_shape = (width, count, size), (count, size)
+            found = Projection(shape, "in", bias_shape, bias, config, name=name)(x)
             return found.reshape(*found.shape[:2], count, size)
 
         return project("query", heads), project("key", kv), project("value", kv)
@@ -196,18 +196,31 @@ class Attention(nn.Module):
         return query * how
 
 
+Form = Literal["in", "fused", "out"]
+PRODUCTS: dict[Form, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    # btd, dnh -> btnh or btd, dh -> bth
+    "in": product,
+    # btd, cdnh -> cbtnh
+    "fused": lambda x, kernel: jnp.moveaxis(product(x, jnp.moveaxis(kernel, 1, 0)), 2, 0),
+    # btnh, dnh -> btd
+    "out": lambda x, kernel: product(
+        x.reshape(*x.shape[:2], -1), kernel.reshape(kernel.shape[0], -1).T
+    ),
+}
+
+
 class Projection(nn.Module):
-    """An einsum with a kernel and, where asked for, a bias that is added to the result.
+    """A product with a kernel and, where asked for, a bias that is added to the result.
 
     Attributes:
         shape: of the kernel.
-        equation: of (input, kernel).
+        form: which axes of input and kernel are summed over, see `PRODUCTS`.
         bias_shape: of the bias.
         bias_axes: where it gets axes of 1 to fit the product.
     """
 
     shape: tuple[int, ...]
-    equation: str
+    form: Form
     bias_shape: tuple[int, ...]
     use_bias: bool
     config: BackboneConfig
@@ -220,7 +233,7 @@ class Projection(nn.Module):
         kernel = self.param(
             "kernel", nn.initializers.xavier_uniform(), self.shape, param_dtype(config)
         )
-        x = jnp.einsum(self.equation, x, kernel.astype(dtype))
+        x = PRODUCTS[self.form](x, kernel.astype(dtype))
         self.sow(INTERMEDIATES, "product", x)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, self.bias_shape, param_dtype(config))

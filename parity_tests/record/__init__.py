@@ -1,5 +1,5 @@
-"""Records checkpoints that the real PAXml 1.4.0 writes, for the tests of the converter.
+"""Records what the original libraries write and compute: the real PAXml 1.4.0, and others.
 
-Runs in an environment of its own (Python 3.10, docs/recording.md) and imports nothing of this
-project but its own modules: `python -m parity_tests.record OUT`.
+Runs in environments of their own (Python 3.10 for PAXml, docs/recording.md) and imports nothing of
+this project but its own modules: `python -m parity_tests.record`.
 """

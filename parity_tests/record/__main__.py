@@ -1,5 +1,10 @@
-"""`python -m parity_tests.record OUT [NAME ...]`, see docs/recording.md."""
+"""`python -m parity_tests.record OUT [NAME ...]`, or `... activations OUT`; docs/recording.md."""
 
-from parity_tests.record.checkpoints import main
+import sys
 
-main()
+from parity_tests.record import activations, checkpoints
+
+if sys.argv[1:2] == ["activations"]:
+    activations.main(sys.argv[2:])
+else:
+    checkpoints.main()

@@ -34,8 +34,8 @@ def found():
 @pytest.mark.parametrize("mesh", SHARE)
 @pytest.mark.parametrize("model", MODELS)
 def test_numbers_do_not_depend_on_the_mesh(found, model, mesh):
-    # Loss, logits or entropies, and every gradient. Sums are taken in another order: a few roundings
-    # of 6e-8 of the largest magnitude, times what a softmax amplifies.
+    # Loss, logits or entropies, every gradient. Sums are taken in another order: a few roundings of
+    # 6e-8 of the largest magnitude, times what a softmax amplifies.
     assert found[f"{model}/{mesh}"]["worst"] < 1e-5
 
 

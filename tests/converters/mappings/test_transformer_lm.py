@@ -117,7 +117,7 @@ def assert_equal(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) ->
         assert np.array_equal(found[path], values), path
 
 
-@pytest.mark.parametrize("form", {name for name, _ in FORMS})
+@pytest.mark.parametrize("form", sorted({name for name, _ in FORMS}))
 def test_layers_one_by_one_are_in_the_order_of_the_model(form: str):
     tree, count = stored(form)
     assert_equal(
@@ -130,7 +130,7 @@ def test_layers_one_by_one_are_in_the_order_of_the_model(form: str):
     )
 
 
-@pytest.mark.parametrize("form", {name for name, _ in FORMS})
+@pytest.mark.parametrize("form", sorted({name for name, _ in FORMS}))
 def test_stacked_layers_are_in_the_order_of_the_model(form: str):
     tree, count = stored(form)
     per_block = BLOCK if form.endswith("blocks") else 1
@@ -174,7 +174,7 @@ def test_repeats_of_a_circular_pipeline_come_before_its_stages(scan: bool):
         )
 
 
-@pytest.mark.parametrize("form", {name for name, _ in FORMS})
+@pytest.mark.parametrize("form", sorted({name for name, _ in FORMS}))
 def test_plain_forms_have_no_axes_more(form: str):
     tree, _ = stored(form)
     assert extra_axes(layer_form(tree), {path: v.shape for path, v in tree.items()}) == 0
@@ -195,7 +195,7 @@ def test_the_form_is_told_by_the_names(form: str, per_block: int):
 
 
 def test_every_form_is_both_stacked_and_separate():
-    names = {name for name, _ in FORMS}
+    names = sorted({name for name, _ in FORMS})
     assert set(FORMS) == {(name, scanned) for name in names for scanned in (True, False)}
 
 
@@ -218,7 +218,7 @@ def test_each_line_has_its_own_source_and_target(table: tuple):
     assert len({rule.target for rule in table}) == len(table)
 
 
-@pytest.mark.parametrize("name", {name for name, _ in FORMS})
+@pytest.mark.parametrize("name", sorted({name for name, _ in FORMS}))
 @pytest.mark.parametrize("scanned", [True, False])
 def test_each_table_passes_the_check(name: str, scanned: bool):
     table = rules(LayerForm(name, BLOCK), scanned)

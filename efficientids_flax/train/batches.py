@@ -1,0 +1,107 @@
+"""Batches of arrays in memory, shuffled by a seed, at a position that can be stored."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+
+class ShuffledBatches:
+    """An iterable of dict batches; each pass is one epoch, or goes on for ever.
+
+    The order of epoch n depends on the seed and n alone, so that a run that goes on reads what it
+    would have read.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_remainder: bool = True,
+        epochs: int | None = None,
+        process: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Batches of these arrays.
+
+        Args:
+            arrays: name -> [N, ...], one row an example.
+            batch_size: rows of a batch of this process.
+            seed: of the order.
+            shuffle: whether rows are reordered.
+            drop_remainder: leave out an epoch's last rows if they do not fill a batch.
+            epochs: how often the rows are read; None: without end.
+            process: (index, count): which share of each epoch's rows this process reads.
+
+        Raises:
+            ValueError: arrays of different length; fewer rows than a batch needs.
+        """
+        self.arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        lengths = {name: len(value) for name, value in self.arrays.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"arrays: expected as many rows in each, found {lengths}")
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.drop_remainder, self.epochs, self.process = drop_remainder, epochs, process
+        self.rows = next(iter(lengths.values())) // process[1]
+        if batch_size < 1 or len(self) == 0:
+            raise ValueError(
+                f"batch_size: expected in [1, {self.rows}], the rows there are, found {batch_size}"
+            )
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return (self.rows if self.drop_remainder else self.rows + self.batch_size - 1) // (
+            self.batch_size
+        )
+
+    def __iter__(self) -> "BatchIterator":
+        return BatchIterator(self)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Rows of this process in an epoch, int64 [rows]."""
+        index, count = self.process
+        total = self.rows * count
+        rows = len(next(iter(self.arrays.values())))
+        if not self.shuffle:
+            return np.arange(total)[index::count]
+        return np.random.default_rng((self.seed, epoch)).permutation(rows)[:total][index::count]
+
+
+class BatchIterator(Iterator[dict[str, np.ndarray]]):
+    """Reads `ShuffledBatches`; its state is an epoch and a number of batches."""
+
+    def __init__(self, batches: ShuffledBatches) -> None:
+        self.batches, self.epoch, self.read = batches, 0, 0
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        batches = self.batches
+        if self.read == len(batches):
+            self.epoch, self.read = self.epoch + 1, 0
+        if batches.epochs is not None and self.epoch >= batches.epochs:
+            raise StopIteration
+        if self._order is None or self._order[0] != self.epoch:
+            self._order = self.epoch, batches.order(self.epoch)
+        start = self.read * batches.batch_size
+        rows = self._order[1][start : start + batches.batch_size]
+        self.read += 1
+        return {name: value[rows] for name, value in batches.arrays.items()}
+
+    def get_state(self) -> dict[str, Any]:
+        """Where it is, as JSON values."""
+        return {"epoch": self.epoch, "read": self.read, "seed": self.batches.seed}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go there.
+
+        Raises:
+            ValueError: the state is of another seed, whose order is another.
+        """
+        if state["seed"] != self.batches.seed:
+            raise ValueError(
+                f"seed of the data: the checkpoint has {state['seed']}, this run"
+                f" {self.batches.seed}; the order of the batches would change"
+            )
+        self.epoch, self.read = state["epoch"], state["read"]

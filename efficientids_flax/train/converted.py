@@ -1,0 +1,88 @@
+"""Going on with a PAXml run: a converted checkpoint as a trainer and its state."""
+
+import os
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.models import EfficientIDSModel
+from efficientids_flax.load import load_converted
+from efficientids_flax.train.learner import excluded_by, learning_rate, paxml_learner
+from efficientids_flax.train.placement import default_mesh
+from efficientids_flax.train.train_state import TrainState
+from efficientids_flax.train.trainer import Trainer
+from efficientids_flax.train.variables import variables_of
+
+
+def trainer_from_converted(
+    path: str | os.PathLike[str],
+    sample_batch: Any,
+    *,
+    clustering: ClusteringInfo | None = None,
+    optimizer_config: OptimizerConfig | None = None,
+    rng: jax.Array | None = None,
+    **options: Any,
+) -> tuple[Trainer, TrainState]:
+    """A trainer that takes the steps that PAXml would have taken next, and where it begins.
+
+    As PAXml does, it leaves out a step whose loss or gradient is not finite: its counts stay, the
+    number of steps goes on.
+
+    Args:
+        path: directory that `convert-paxml` made.
+        sample_batch: see `Trainer.create_train_state`.
+        clustering: of a recommender with a hierarchical softmax.
+        optimizer_config: in place of the one that was converted, where that does not know all.
+        rng: of dropout; by default key 0. PAXml's own random numbers are not reproduced.
+        **options: of `Trainer`; `mesh` among them.
+
+    Returns:
+        (trainer, state with the converted parameters, optimizer state and step). Without a
+        converted optimizer state the optimizer begins anew.
+
+    Raises:
+        ValueError: the checkpoint has no model that is known, or no optimizer.
+    """
+    mesh = options.pop("mesh", None) or default_mesh()
+    converted = load_converted(path)
+    model, optimizer = converted.config.model, optimizer_config or converted.config.optimizer
+    if model is None or optimizer is None:
+        what = "model" if model is None else "optimizer"
+        raise ValueError(f"{path}: its {what} is not known; config.json has null for it")
+    chain = converted.optimizer_state.optimizer
+    trainer = Trainer(
+        module_of(model, clustering),
+        paxml_learner(optimizer, model),
+        mesh=mesh,
+        frozen_params=_frozen(optimizer, model),
+        learning_rate=learning_rate(optimizer),
+        **{"on_nonfinite": "skip", **options},
+    )
+    state = trainer.create_train_state(
+        jax.random.key(0) if rng is None else rng,
+        sample_batch,
+        params=converted.params,
+        opt_state=chain or None,
+        step=converted.optimizer_state.step or 0,
+    )
+    return trainer, state
+
+
+def module_of(
+    config: BackboneConfig | EfficientIDSConfig, clustering: ClusteringInfo | None = None
+) -> nn.Module:
+    """The module that a configuration describes."""
+    if isinstance(config, EfficientIDSConfig):
+        return EfficientIDSModel(config=config, clustering_info=clustering)
+    return Decoder(config)
+
+
+def _frozen(optimizer: OptimizerConfig, model: BackboneConfig | EfficientIDSConfig) -> Any:
+    """The parameters that PAXml does not train, where they have no optimizer state either."""
+    if optimizer.keep_optimizer_state_for_excluded_vars:
+        return ()
+    return excluded_by(optimizer, variables_of(model, optimizer.vectorize_on_repeat_prefix))

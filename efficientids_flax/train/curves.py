@@ -1,0 +1,57 @@
+"""Training curves: losses and other metrics by step, as a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+GROUPS = ("loss", "accuracy", "recall_at_10", "ndcg_at_10")
+SPLITS = ("", "train_", "val_", "eval_")
+Points = tuple[list[float], list[float]]  # steps, values
+
+
+def save_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
+    """Draw what a history holds; whether there was something to draw with.
+
+    Args:
+        rows: one dict a step, with `step`.
+        path: of the picture, by whose suffix its format goes.
+    """
+    curves: dict[str, Points] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step" and value is not None:
+                steps, values = curves.setdefault(name, ([], []))
+                steps.append(row["step"])
+                values.append(value)
+    panels = [
+        {
+            name: curve
+            for name, curve in curves.items()
+            if name == group or name.endswith(f"_{group}")
+        }
+        for group in GROUPS
+    ]
+    return draw([panel for panel in panels if panel], path)
+
+
+def draw(panels: Sequence[Mapping[str, Points]], path: Path, unit: str = "step") -> bool:
+    """One panel beside the other, each with its curves."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    if not panels:
+        return False
+    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axis, panel in zip(axes, panels, strict=True):
+        for name, (steps, values) in panel.items():
+            axis.plot(steps, values, label=name, marker="." if len(steps) < 50 else None)
+        axis.set_xlabel(unit)
+        axis.legend()
+        axis.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return True

@@ -1,0 +1,127 @@
+"""A position in the training data that a checkpoint can hold.
+
+Where the iterator has `get_state` and `set_state` (Grain's, `ShuffledBatches`), its state is kept;
+otherwise the number of batches, and going on reads that many from the start and drops them.
+"""
+
+import base64
+import io
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+Batch = dict[str, Any]
+Source = Iterable[Any] | Callable[[], Iterable[Any]]
+
+
+class DataExhausted(Exception):
+    """The data ended, and cannot be read again."""
+
+
+class DataCursor:
+    """Reads batches, over and over where the source can be opened again.
+
+    Attributes:
+        source: an iterable of batches, an iterator, or a function that returns one of them.
+        consumed: batches read so far.
+    """
+
+    def __init__(self, source: Source) -> None:
+        if not callable(source) and not isinstance(source, Iterable):
+            raise TypeError(
+                f"data: expected batches to iterate over, or a function that returns them; found a"
+                f" {type(source).__name__}"
+            )
+        self.source = source
+        self.consumed = 0
+        self._epoch = 0
+        self._read = 0  # batches of this epoch
+        self._iterator = self._open()
+
+    def __next__(self) -> Batch:
+        """The next batch; begins anew after the last one.
+
+        Raises:
+            DataExhausted: there is none, and the source is an iterator that was read to its end.
+        """
+        try:
+            batch = next(self._iterator)
+        except StopIteration:
+            if not self._read or self._once():
+                raise DataExhausted(f"the data ended after {self.consumed} batches") from None
+            self._epoch += 1
+            self._read = 0
+            self._iterator = self._open()
+            return next(self)
+        self._read += 1
+        self.consumed += 1
+        return batch
+
+    def state(self) -> dict[str, Any]:
+        """The position, as JSON values."""
+        found = {"consumed": self.consumed, "epoch": self._epoch, "read": self._read}
+        if hasattr(self._iterator, "get_state"):
+            found["iterator"] = to_json(self._iterator.get_state())  # type: ignore[attr-defined]
+        return found
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go to a position of `state()`; this cursor has read nothing yet.
+
+        Raises:
+            DataExhausted: the data is shorter than it was.
+        """
+        if "iterator" in state and hasattr(self._iterator, "set_state"):
+            self._iterator.set_state(from_json(state["iterator"]))  # type: ignore[attr-defined]
+            self._epoch, self._read = state["epoch"], state["read"]
+            self.consumed = state["consumed"]
+            return
+        while self.consumed < state["consumed"]:
+            next(self)
+
+    def _open(self) -> Iterator[Any]:
+        return iter(self.source() if callable(self.source) else self.source)
+
+    def _once(self) -> bool:
+        """Whether what was read is gone: the source is its own iterator."""
+        return self._iterator is self.source
+
+
+def to_json(value: Any) -> Any:
+    """An iterator's state as JSON values; bytes and arrays are wrapped.
+
+    Raises:
+        TypeError: a value of another type.
+    """
+    if isinstance(value, dict):
+        if wrong := [key for key in value if not isinstance(key, str)]:
+            raise TypeError(f"state of the data iterator: key {wrong[0]!r}, expected strings")
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if isinstance(value, bytes):
+        return {"__bytes__": base64.b64encode(value).decode()}
+    if isinstance(value, np.ndarray):
+        file = io.BytesIO()
+        np.save(file, value, allow_pickle=False)
+        return {"__array__": base64.b64encode(file.getvalue()).decode()}
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(
+        f"state of the data iterator: a {type(value).__name__}, expected JSON values, bytes or"
+        " arrays"
+    )
+
+
+def from_json(value: Any) -> Any:
+    """Inverse of `to_json`; tuples come back as lists."""
+    if isinstance(value, dict):
+        if set(value) == {"__bytes__"}:
+            return base64.b64decode(value["__bytes__"])
+        if set(value) == {"__array__"}:
+            content = base64.b64decode(value["__array__"])
+            return np.load(io.BytesIO(content), allow_pickle=False)
+        return {key: from_json(item) for key, item in value.items()}
+    return [from_json(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,265 @@
+"""The one training loop: steps, and now and then a log, an evaluation, a checkpoint.
+
+Between log points the host only hands batches to the device; nothing waits for a result. What a log
+point reports is read after the next step has been handed over, while the device is busy.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from efficientids_flax.train.batch_checks import tokens_of
+from efficientids_flax.train.compiled_step import CompiledStep
+from efficientids_flax.train.data_cursor import DataCursor, DataExhausted
+from efficientids_flax.train.monitor import Monitor
+from efficientids_flax.train.nonfinite import NonFiniteError
+from efficientids_flax.train.options import TrainingOptions
+from efficientids_flax.train.preemption import Preempted, StopRequest
+from efficientids_flax.train.recorder import Recorder
+from efficientids_flax.train.step import FINITE
+from efficientids_flax.train.trace import Trace
+from efficientids_flax.train.train_state import TrainState, without_frozen
+from efficientids_flax.train.window import Totals, Window, clock
+
+LONGEST = 100  # steps whose results are left on the device
+
+
+@dataclass
+class Run:
+    """What the loop works with.
+
+    Attributes:
+        step: see `CompiledStep`.
+        place: puts a batch on the devices.
+        cursor: the training data.
+        recorder: takes the numbers.
+        options: how often what is done.
+        monitor: of the evaluations.
+        stop: whether to stop.
+        explain: (state, batch) -> what went bad first.
+        evaluate: state -> metrics; None: no evaluations.
+        save: (state, metrics of this state or None); None: no checkpoints.
+        peak: floating-point operations of all devices a second.
+        trace: of the profiler.
+    """
+
+    step: CompiledStep
+    place: Callable[[Any], Any]
+    cursor: DataCursor
+    recorder: Recorder
+    options: TrainingOptions
+    monitor: Monitor
+    stop: StopRequest
+    explain: Callable[[TrainState, Any], str]
+    evaluate: Callable[[TrainState], dict[str, float]] | None = None
+    save: Callable[[TrainState, Mapping[str, float] | None], None] | None = None
+    peak: float | None = None
+    trace: Trace | None = None
+
+
+def run_loop(run: Run, state: TrainState, num_steps: int) -> TrainState:
+    """Train until `num_steps` steps are taken in all, or the run ends early.
+
+    Args:
+        run: see `Run`.
+        state: to begin with; its trained part is donated.
+        num_steps: that the state has at the end.
+
+    Returns:
+        The last state.
+
+    Raises:
+        NonFiniteError: a step was not finite, and `on_nonfinite` is 'stop'.
+        Preempted: the process was told to stop; everything is saved.
+    """
+    return _Loop(run, state, num_steps).go()
+
+
+class _Loop:
+    def __init__(self, run: Run, state: TrainState, num_steps: int) -> None:
+        self.run, self.last = run, num_steps
+        self.step = self.first = int(state.step)
+        self.state, self.frozen = without_frozen(state)
+        self.alive = run.step.true()
+        self.window = Window()
+        self.due: Window | None = None  # ended, not reported
+        self.totals = Totals(run.step.names)
+        self.keeps_batches = run.options.on_nonfinite == "stop"
+        self.tokens = 0
+        self.saved = self.evaluated = -1
+
+    def go(self) -> TrainState:
+        """See `run_loop`."""
+        run = self.run
+        stop, cursor, place, take = run.stop, run.cursor, run.place, run.step
+        event = self.step + 1
+        try:
+            while self.step < self.last:
+                start = clock()
+                try:
+                    given = next(cursor)
+                except DataExhausted as end:
+                    run.recorder.note(f"{end}; {self.last - self.step} steps were still to do")
+                    break
+                batch = place(given)
+                window = self.window
+                window.waited += clock() - start
+                self.state, self.alive, result = take(self.state, self.frozen, batch, self.alive)
+                self.step += 1
+                window.results.append(result)
+                if self.keeps_batches:
+                    window.batches.append(batch)
+                if self.due is not None:
+                    self._report_due()
+                if self.step >= event:
+                    if self.step == self.first + 1:
+                        self._begin(given)
+                    if self._at_event():
+                        break
+                    event = self._next_event()
+                if stop(self.step):
+                    self._report_all()
+                    self._save(None)
+                    raise Preempted(self.step, saved=run.save is not None)
+            self._finish()
+        finally:
+            if run.trace is not None:
+                run.trace.end(self.state.step)
+        return self._whole()
+
+    def _begin(self, batch: Any) -> None:
+        """After the first step: what it took to get going is not part of the speed."""
+        self.tokens = tokens_of(batch) * jax.process_count()
+        jax.block_until_ready(self.window.results)
+        self.window.waited = 0.0
+        self.totals.begin()
+
+    def _next_event(self) -> int:
+        """The next step after which there is something to do."""
+        run, step = self.run, self.step
+        found = [self.last, step + LONGEST, _following(step, run.options.log_every)]
+        if run.evaluate is not None and run.options.evaluates_every:
+            found.append(_following(step, run.options.evaluates_every))
+        if run.save is not None and run.options.save_every:
+            found.append(_following(step, run.options.save_every))
+        if run.trace is not None:
+            found += [edge for edge in run.trace.edges if edge > step]
+        return min(found)
+
+    def _at_event(self) -> bool:
+        """Log, evaluate, save; whether the run ends here."""
+        run, options, step = self.run, self.run.options, self.step
+        if run.trace is not None:
+            run.trace.at(step, self.state.step)
+        evaluates = run.evaluate is not None and _falls(step, options.evaluates_every)
+        saves = run.save is not None and _falls(step, options.save_every)
+        if not (evaluates or saves or _falls(step, options.log_every) or self._is_long()):
+            return False
+        self._close_window()
+        if not (evaluates or saves):
+            return False
+        self._report_due()
+        metrics, best = self._evaluate() if evaluates else (None, False)
+        if saves or (best and options.keep_best):
+            self._save(metrics)
+        return evaluates and run.monitor.exhausted
+
+    def _is_long(self) -> bool:
+        return len(self.window.results) >= LONGEST
+
+    def _close_window(self) -> None:
+        self.window.last = self.step
+        self.window, self.due = Window(), self.window
+
+    def _evaluate(self) -> tuple[dict[str, float], bool]:
+        """(metrics, whether they are the best so far)."""
+        assert self.run.evaluate is not None
+        start = clock()
+        metrics = self.run.evaluate(self._whole())
+        self.evaluated = self.step
+        self.run.recorder.evaluation(self.step, metrics)
+        monitor, options = self.run.monitor, self.run.options
+        best = False
+        if options.keep_best or options.early_stopping_patience:
+            best = monitor.update(metrics)
+            if monitor.exhausted:
+                self.run.recorder.note(
+                    f"stopped early after step {self.step}: {monitor.metric} has not been better"
+                    f" than {monitor.best:.6g} for {monitor.waited} evaluations"
+                )
+        self.window.aside += clock() - start
+        return metrics, best
+
+    def _save(self, metrics: Mapping[str, float] | None) -> None:
+        if self.run.save is None or self.saved == self.step:
+            return
+        start = clock()
+        self.run.save(self._whole(), metrics)
+        self.saved = self.step
+        taken = clock() - start
+        self.window.aside += taken
+        self.window.saving += taken
+
+    def _report_due(self) -> None:
+        """Read the results of the window that ended, record them, log where a log point is.
+
+        Raises:
+            NonFiniteError: one of them was not finite, and that ends the run.
+        """
+        window, self.due = self.due, None
+        assert window is not None
+        run, names = self.run, self.run.step.names
+        rows = np.stack([np.asarray(result) for result in window.results])
+        first = window.last - len(rows) + 1
+        finite = rows[:, names.index(FINITE)] > 0
+        if run.options.on_nonfinite == "stop" and not finite.all():
+            self._raise(first, int(np.argmin(finite)), rows, window)
+        run.recorder.steps(
+            {"step": first + index, **dict(zip(names, row, strict=True))}
+            for index, row in enumerate(rows.tolist())
+        )
+        self.totals.add(window, rows)
+        if _falls(window.last, run.options.log_every) or window.last == self.last:
+            values = self.totals.take(self.tokens, run.step.flops, run.peak)
+            run.recorder.log(window.last, values)
+
+    def _report_all(self) -> None:
+        if self.due is not None:
+            self._report_due()
+        if self.window.results:
+            self._close_window()
+            self._report_due()
+
+    def _raise(self, first: int, index: int, rows: np.ndarray, window: Window) -> None:
+        """Say what went bad; the state is the one before that step."""
+        names = self.run.step.names
+        loss, norm = (rows[index, names.index(name)] for name in ("loss", "grad_norm"))
+        why = self.run.explain(self._whole(), window.batches[index])
+        raise NonFiniteError(
+            f"step {first + index}: loss {loss:.6g}, gradient norm {norm:.6g}: {why}; the"
+            " checkpoints before it stay (on_nonfinite='skip' leaves such steps out)"
+        )
+
+    def _finish(self) -> None:
+        """Report, evaluate and save what is left."""
+        self._report_all()
+        if self.step == self.first:
+            return
+        wanted = self.run.evaluate is not None and self.run.options.evaluates_every
+        metrics = self._evaluate()[0] if wanted and self.evaluated != self.step else None
+        self._save(metrics)
+
+    def _whole(self) -> TrainState:
+        return self.state.replace(frozen=self.frozen)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _following(step: int, every: int) -> int:
+    """The first multiple after a step."""
+    return (step // every + 1) * every
+
+
+def _falls(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0

@@ -1,0 +1,38 @@
+"""Weighted means that add up over batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class Means:
+    """Weighted sums of named numbers; `a + b` joins batches.
+
+    Attributes:
+        sums: name -> float32 [], weighted.
+        weight: float32 [].
+    """
+
+    sums: dict[str, jax.Array]
+    weight: jax.Array
+
+    @classmethod
+    def of(cls, values: Mapping[str, jax.Array], weight: jax.Array) -> Means:
+        """Those of one batch."""
+        weight = jnp.asarray(weight, jnp.float32)
+        return cls(
+            {name: value.astype(jnp.float32) * weight for name, value in values.items()}, weight
+        )
+
+    def __add__(self, other: Means) -> Means:
+        return jax.tree.map(jnp.add, self, other)
+
+    def compute(self) -> dict[str, jax.Array]:
+        """Name -> mean; 0 without any weight."""
+        divisor = jnp.where(self.weight > 0, self.weight, 1.0)
+        return {name: value / divisor for name, value in self.sums.items()}

@@ -1,0 +1,89 @@
+"""How a run goes: what is logged, measured, saved, and when it ends."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from efficientids_flax.config.record import Record
+
+
+@dataclass(frozen=True)
+class TrainingOptions(Record):
+    """Options of `Trainer`; counts are steps.
+
+    Attributes:
+        log_every, eval_every, save_every: how often; `eval_every` and `save_every` 0 is never
+            (the last step is always saved). None: `eval_every` as `save_every`.
+        num_eval_batches: of each evaluation; None: all there are.
+        max_checkpoints: how many of the newest stay; None: all.
+        keep_best: metric of the evaluation, 'eval_loss', whose best checkpoint stays too and is
+            written when it is reached.
+        best_mode: whether less or more of it is better.
+        restore: go on from the newest checkpoint of the directory.
+        early_stopping_patience: evaluations without a better `keep_best` (default 'eval_loss')
+            after which the run ends; None: never.
+        early_stopping_min_delta: how much better counts.
+        use_mixed_precision: compute in bfloat16; parameters and optimizer stay float32.
+        use_remat: recompute activations in the backward pass.
+        gradient_accumulation_steps: parts of each batch, one after another.
+        frozen_dtype: of frozen parameters, if not their own.
+        on_nonfinite: of a step whose loss or gradient is not finite: 'stop' names what went bad
+            first; 'skip' leaves it out and goes on, as PAXml does.
+        enable_profiling, profile_steps: write a trace of that many steps.
+        peak_flops: of all devices, a second, for the utilisation; None: by the kind of device.
+        progress: display on standard error.
+        tensorboard: write event files beside the checkpoints.
+        wandb_project: Weights & Biases project to log to.
+        plot: draw training curves at the end, where matplotlib is installed.
+    """
+
+    log_every: int = 10
+    eval_every: int | None = None
+    save_every: int = 500
+    num_eval_batches: int | None = None
+    max_checkpoints: int | None = 3
+    keep_best: str | None = None
+    best_mode: Literal["min", "max"] = "min"
+    restore: bool = True
+    early_stopping_patience: int | None = None
+    early_stopping_min_delta: float = 0.0
+    use_mixed_precision: bool = False
+    use_remat: bool = False
+    gradient_accumulation_steps: int = 1
+    frozen_dtype: Literal["bfloat16", "float16", "float32"] | None = None
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    enable_profiling: bool = False
+    profile_steps: int = 10
+    peak_flops: float | None = None
+    progress: Literal["auto", "bar", "lines", "none"] = "auto"
+    tensorboard: bool = True
+    wandb_project: str | None = None
+    plot: bool = True
+
+    def problems(self) -> Collection[str]:
+        """Counts are counts."""
+        found = []
+        for name, least in (
+            ("log_every", 1), ("eval_every", 0), ("save_every", 0), ("num_eval_batches", 1),
+            ("max_checkpoints", 1), ("early_stopping_patience", 1),
+            ("gradient_accumulation_steps", 1), ("profile_steps", 1),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < least:
+                found.append(f"{name}: expected at least {least}, found {value}")
+        if self.early_stopping_min_delta < 0:
+            found.append(
+                f"early_stopping_min_delta: expected at least 0, found"
+                f" {self.early_stopping_min_delta}"
+            )
+        return found
+
+    @property
+    def evaluates_every(self) -> int:
+        """`eval_every`, settled."""
+        return self.save_every if self.eval_every is None else self.eval_every
+
+    @property
+    def monitored(self) -> str:
+        """The metric that early stopping and the best checkpoint go by."""
+        return self.keep_best or "eval_loss"

@@ -1,0 +1,252 @@
+"""The sections of a run's configuration, checked; and files of them for the command line."""
+
+import ast
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from efficientids_flax.config.parts import positive
+from efficientids_flax.config.record import Record, unknown_key
+from efficientids_flax.train.options import TrainingOptions
+from efficientids_flax.train.strategies import STRATEGIES
+
+WARM_UP = 100  # steps, or a tenth of a run that is shorter than ten times that
+
+
+@dataclass(frozen=True)
+class OptimizerSection(Record):
+    """How the parameters are updated.
+
+    Attributes:
+        learning_rate: at its highest.
+        optimizer_type: see `create_optimizer`.
+        schedule_type: see `create_learning_rate_schedule`.
+        warmup_steps: None: 100, or a tenth of a short run.
+        total_steps: of the schedule; None: the run's.
+        min_learning_rate_ratio: what the schedule ends at, by `learning_rate`.
+        decay_steps, decay_rate: of the exponential schedule.
+        weight_decay, clip_norm, beta1, beta2, momentum: of the optimizer; None: its own default.
+        frozen_params: patterns of parameters that are not trained.
+        strategy: the same by name, see `STRATEGIES`.
+    """
+
+    learning_rate: float = 1e-3
+    optimizer_type: str = "adamw"
+    schedule_type: str = "cosine"
+    warmup_steps: int | None = None
+    total_steps: int | None = None
+    min_learning_rate_ratio: float = 0.0
+    decay_steps: int | None = None
+    decay_rate: float | None = None
+    weight_decay: float | None = None
+    clip_norm: float | None = 1.0
+    beta1: float | None = None
+    beta2: float | None = None
+    momentum: float | None = None
+    frozen_params: tuple[str, ...] = ()
+    strategy: str | None = None
+
+    def problems(self) -> Collection[str]:
+        """Rates are positive, the strategy exists."""
+        found = positive(self, "learning_rate", "total_steps", "clip_norm", "decay_steps")
+        if self.strategy is not None and self.strategy not in STRATEGIES:
+            found.append(unknown_key(self.strategy, STRATEGIES).replace("key", "strategy"))
+        return found
+
+
+@dataclass(frozen=True)
+class MeshSection(Record):
+    """Sizes of the mesh, see `sharding.make_mesh`."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True)
+class CheckpointSection(Record):
+    """Checkpoints; the names differ from those of `TrainingOptions` as the documents' do.
+
+    Attributes:
+        dir: where they go; None: nowhere.
+        max_to_keep, restore, save_every, keep_best, best_mode: see `TrainingOptions`.
+    """
+
+    dir: str | None = None
+    max_to_keep: int | None = 3
+    restore: bool = True
+    save_every: int = 500
+    keep_best: str | None = None
+    best_mode: Literal["min", "max"] = "min"
+
+
+_TAKEN = {"restore", "save_every", "keep_best", "best_mode", "max_checkpoints"}
+OPTION_KEYS = tuple(f.name for f in fields(TrainingOptions) if f.name not in _TAKEN)
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "model": ("module", "init_args", "init_kwargs", "params"),
+    "optimizer": (*(f.name for f in fields(OptimizerSection)), "transform"),
+    "data": ("train_iter_fn", "eval_iter_fn", "test_iter_fn"),
+    "training": ("num_steps", "seed", "mesh", *OPTION_KEYS),
+    "checkpoint": tuple(f.name for f in fields(CheckpointSection)),
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What `train` does, checked.
+
+    Attributes:
+        model: `module`, `init_args`, `init_kwargs`, `params`.
+        optimizer: an `OptimizerSection`, or an optax transformation.
+        data: `train_iter_fn`, and perhaps `eval_iter_fn` and `test_iter_fn`.
+        num_steps, seed: of the run.
+        mesh: None: all devices, for the rows of the batch.
+        options: everything else.
+        directory: of the checkpoints.
+        loss_fn: see `Trainer`.
+    """
+
+    model: Mapping[str, Any]
+    optimizer: Any
+    data: Mapping[str, Any]
+    num_steps: int
+    seed: int
+    mesh: MeshSection | None
+    options: TrainingOptions
+    directory: str | None
+    loss_fn: Callable[..., Any] | None
+
+
+def run_config(config: Any, sections: Mapping[str, Sequence[str]] = SECTIONS) -> RunConfig:
+    """Check a configuration.
+
+    Args:
+        config: a mapping or `ConfigDict` with the sections of `SECTIONS`, and `loss_fn`.
+        sections: the keys that each may have.
+
+    Raises:
+        ValueError: listing unknown keys, each with the nearest that is known, missing ones, and
+            wrong values.
+    """
+    given = plain(config)
+    problems = [unknown_key(k, (*sections, "loss_fn")) for k in given if k not in sections
+                and k != "loss_fn"]  # fmt: skip
+    parts: dict[str, Mapping[str, Any]] = {}
+    for name, keys in sections.items():
+        section = given.get(name) or {}
+        if not isinstance(section, Mapping):
+            problems.append(f"{name}: expected a section, found {section!r}")
+            section = {}
+        problems += [f"{name}.{unknown_key(key, keys)}" for key in section if key not in keys]
+        parts[name] = {key: value for key, value in section.items() if key in keys}
+    problems += [f"model.{key}: missing" for key in sections["model"][:1] if not parts["model"]]
+    if "train_iter_fn" in sections["data"] and "train_iter_fn" not in parts["data"]:
+        problems.append("data.train_iter_fn: missing")
+    training = dict(parts["training"])
+    transform = parts["optimizer"].get("transform")
+    steps, seed = training.pop("num_steps", 1000), training.pop("seed", 0)
+    problems += [
+        f"training.{name}: expected at least {least}, found {value!r}"
+        for name, value, least in (("num_steps", steps, 1), ("seed", seed, 0))
+        if not isinstance(value, int) or value < least
+    ]
+    made: dict[str, Any] = {}
+    for name, kind, values in (
+        ("optimizer", OptimizerSection, {} if transform is not None else parts["optimizer"]),
+        ("checkpoint", CheckpointSection, parts["checkpoint"]),
+        ("training.mesh", MeshSection, training.pop("mesh", None) or {}),
+        ("training", TrainingOptions, training),
+    ):
+        try:
+            made[name] = kind.from_dict(values)
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        raise ValueError("\n  ".join([f"config: {len(problems)} problems:", *problems]))
+    stored = made["checkpoint"]
+    options = {**made["training"].to_dict(), "max_checkpoints": stored.max_to_keep}
+    options |= {name: getattr(stored, name) for name in _TAKEN - {"max_checkpoints"}}
+    return RunConfig(
+        model=parts["model"],
+        optimizer=transform if transform is not None else made["optimizer"],
+        data=parts["data"],
+        num_steps=steps,
+        seed=seed,
+        mesh=made["training.mesh"] if parts["training"].get("mesh") else None,
+        options=TrainingOptions(**options),
+        directory=stored.dir,
+        loss_fn=given.get("loss_fn"),
+    )
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A mapping or `ConfigDict` as dicts, down to the values.
+
+    Raises:
+        ValueError: something else.
+    """
+    if hasattr(config, "items") and hasattr(config, "keys"):
+        return {key: plain(value) if _is_section(value) else value for key, value in config.items()}
+    raise ValueError(f"config: expected a mapping or a ConfigDict, found {config!r}")
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, Mapping) or type(value).__name__.endswith("ConfigDict")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A configuration from a file: YAML, JSON, or Python with `get_config()`.
+
+    Raises:
+        ValueError: a file of another kind, or that cannot be read as what it is.
+    """
+    if path.suffix == ".py":
+        names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+        exec(compile(path.read_text(), str(path), "exec"), names)
+        if "get_config" not in names:
+            raise ValueError(f"{path}: has no function get_config()")
+        return plain(names["get_config"]())
+    if path.suffix == ".json":
+        found = json.loads(path.read_text())
+    elif path.suffix in (".yaml", ".yml"):
+        import yaml
+
+        found = yaml.safe_load(path.read_text())
+    else:
+        raise ValueError(f"{path}: expected a file .yaml, .json or .py")
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path}: expected sections, found {found!r}")
+    return plain(found)
+
+
+def override(config: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The configuration with 'section.key=value' settings; values as in Python, else text.
+
+    Raises:
+        ValueError: a setting of another form.
+    """
+    made = plain(config)
+    for setting in settings:
+        path, found, text = setting.partition("=")
+        *sections, key = path.replace("-", "_").split(".")
+        if not found or not key:
+            raise ValueError(f"--set {setting}: expected section.key=value")
+        place: Any = made
+        for name in sections:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"--set {setting}: '{name}' is no section")
+        place[key] = _value(text)
+    return made
+
+
+def _value(text: str) -> Any:
+    names = {"true": True, "false": False, "null": None, "none": None}
+    if text.lower() in names:
+        return names[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

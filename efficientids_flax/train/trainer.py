@@ -1,0 +1,338 @@
+"""The Trainer: sets up a run, trains, evaluates.
+
+trainer = Trainer(model, optimizer, checkpoint_dir="run")
+state = trainer.create_train_state(jax.random.key(0), sample_batch)
+state = trainer.train(state, train_batches, eval_batches, num_steps=10_000)
+metrics = trainer.evaluate(state, eval_batches)
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from efficientids_flax.config.record import unknown_key
+from efficientids_flax.core.batch import check_batch
+from efficientids_flax.core.item_model import ItemModel
+from efficientids_flax.train.batch_checks import Spec, batch_spec, check_like
+from efficientids_flax.train.checkpoint import Checkpoints
+from efficientids_flax.train.compiled_step import CompiledStep
+from efficientids_flax.train.costs import peak_flops
+from efficientids_flax.train.curves import save_curves
+from efficientids_flax.train.data_cursor import DataCursor, Source
+from efficientids_flax.train.evaluation import Evaluator
+from efficientids_flax.train.history import Row, read_history
+from efficientids_flax.train.initial_state import initial_state
+from efficientids_flax.train.loop import Run, run_loop
+from efficientids_flax.train.monitor import Monitor
+from efficientids_flax.train.nonfinite import explain
+from efficientids_flax.train.objective import make_objective
+from efficientids_flax.train.options import TrainingOptions
+from efficientids_flax.train.placement import BatchPlacer, default_mesh, state_shardings
+from efficientids_flax.train.preemption import Preempted, stop_request
+from efficientids_flax.train.recorder import Recorder
+from efficientids_flax.train.resume import PeekedCursor, resume, save
+from efficientids_flax.train.step import LossFn, StepOptions, make_step
+from efficientids_flax.train.trace import Trace
+from efficientids_flax.train.train_state import Frozen, TrainState, without_frozen
+
+Schedule = Callable[[Any], Any]
+
+
+class Trainer:
+    """Trains a Linen module on dict batches.
+
+    Attributes:
+        history: one dict a step, of the last call of `train`; earlier runs of the directory
+            included.
+        mesh: that the run is spread over; None on one device.
+        options: of the run.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: optax.GradientTransformation,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        *,
+        loss_fn: LossFn | None = None,
+        mesh: Mesh | None = None,
+        frozen_params: Frozen = None,
+        learning_rate: Schedule | float | None = None,
+        init_args: Sequence[Any] | None = None,
+        init_kwargs: Mapping[str, Any] | None = None,
+        options: TrainingOptions | None = None,
+        **given: Any,
+    ) -> None:
+        """Set up; nothing is computed yet.
+
+        Args:
+            model: a model of this package, or any Linen module together with `loss_fn`.
+            optimizer: any optax transformation; `create_optimizer` and `paxml_learner` make some.
+            checkpoint_dir: where checkpoints and logs go; None: nowhere.
+            loss_fn: (params, batch, model_state, rng, apply_fn) -> (loss, metrics, model_state);
+                a metric `total_weight` weights the batch, in evaluation and accumulation. In
+                evaluation `training` and `train` are False and `deterministic` is True in the
+                calls of `apply_fn` that have them.
+            mesh: of `sharding.make_mesh`; None: all devices, for the rows of the batch.
+            frozen_params: patterns or a predicate of paths; None: those of the optimizer, or the
+                language model if the model says `freeze_lm`.
+            learning_rate: for the log; by the number of steps.
+            init_args, init_kwargs: of `model.init`; None: as the loss calls the model.
+            options: see `TrainingOptions`.
+            **given: single options in place of those.
+
+        Raises:
+            ValueError: unknown or wrong options; a model that needs a `loss_fn`.
+        """
+        known = TrainingOptions.__dataclass_fields__
+        if wrong := [unknown_key(name, known) for name in given if name not in known]:
+            raise ValueError("Trainer: " + "; ".join(wrong))
+        self.options = replace(options or TrainingOptions(), **given)
+        if self.options.enable_profiling and checkpoint_dir is None:
+            raise ValueError("enable_profiling: the trace needs a checkpoint_dir to lie in")
+        self.mesh = default_mesh() if mesh is None else mesh
+        self.history: list[Row] = []
+        self.optimizer = optimizer
+        self.directory = None if checkpoint_dir is None else Path(checkpoint_dir)
+        self._objective = make_objective(
+            model,
+            loss_fn,
+            init_args=init_args,
+            init_kwargs=init_kwargs,
+            mixed_precision=self.options.use_mixed_precision,
+            remat=self.options.use_remat,
+        )
+        self.model = self._objective.module
+        if frozen_params is None:
+            frozen_params = getattr(optimizer, "frozen_params", None)
+        if frozen_params is None and getattr(model, "freeze_lm", False):
+            frozen_params = ("pretrained_lm",)
+        self._frozen = frozen_params
+        if learning_rate is None:
+            learning_rate = getattr(optimizer, "learning_rate", None)
+        self._learning_rate = learning_rate
+        self._place = BatchPlacer(self.mesh)
+        self._evaluator = Evaluator(self._objective, self._place)
+        self._spec: Spec | None = None
+        self._step: CompiledStep | None = None
+        self._cursor: DataCursor | None = None
+
+    def create_train_state(
+        self,
+        rng: jax.Array,
+        sample_batch: Mapping[str, Any],
+        *,
+        params: Mapping[str, Any] | None = None,
+        opt_state: Any = None,
+        step: int = 0,
+    ) -> TrainState:
+        """The state to begin with, each leaf made where it belongs on the mesh.
+
+        Args:
+            rng: of the first parameters, and of dropout.
+            sample_batch: a batch of this process, as training will bring them; its rows may be
+                fewer.
+            params: parameters that are there already, all or some, in place of random ones.
+            opt_state, step: of a run that goes on; needs all parameters.
+
+        Raises:
+            ValueError: a batch that the model does not take; parameters that are not the model's.
+        """
+        parts = self.options.gradient_accumulation_steps
+        self._spec = batch_spec(sample_batch, parts)
+        self._check_values(sample_batch)
+        with self._on_mesh():
+            return initial_state(
+                self._objective,
+                self.optimizer,
+                rng,
+                sample_batch,
+                frozen=self._frozen,
+                frozen_dtype=self.options.frozen_dtype,
+                mesh=self.mesh,
+                params=params,
+                opt_state=opt_state,
+                step=step,
+            )
+
+    def train(
+        self,
+        state: TrainState,
+        train_dataset: Source,
+        eval_dataset: Any = None,
+        num_steps: int = 1000,
+    ) -> TrainState:
+        """Train until the state has `num_steps` steps.
+
+        A checkpoint in the directory that is further than `state` is restored first, with its
+        position in the data: the same call goes on where the last one ended.
+
+        Args:
+            state: of `create_train_state`, or of an earlier call; its trained part is donated, and
+                cannot be used afterwards.
+            train_dataset: an iterable of dict batches, an iterator, or a function that returns
+                them. It begins anew when it ends. An iterator is taken to be at its start, unless
+                this trainer has read from it before.
+            eval_dataset: an iterable of batches (read from the start each time), or a function.
+            num_steps: steps in all, those before this call included.
+
+        Returns:
+            The last state.
+
+        Raises:
+            ValueError: batches unlike the sample; a checkpoint of another model.
+            NonFiniteError: see `TrainingOptions.on_nonfinite`.
+            Preempted: a `SystemExit` after SIGTERM; everything is saved.
+        """
+        options = self.options
+        monitor = Monitor(
+            options.monitored, options.best_mode,
+            options.early_stopping_patience, options.early_stopping_min_delta,
+        )  # fmt: skip
+        with self._checkpoints() as checkpoints, self._on_mesh(), stop_request() as stop:
+            state, cursor = resume(
+                state, train_dataset, checkpoints, monitor, options.restore, self._cursor
+            )
+            first = int(state.step)
+            if first >= num_steps:
+                self.history = read_history(self.directory) if self.directory else []
+                return state
+            peeked = PeekedCursor(cursor)
+            check_like(peeked.batch, self._known(), options.gradient_accumulation_steps)
+            self._check_values(peeked.batch)
+            step = self._compiled(state, peeked.batch)
+            primary = jax.process_index() == 0
+            recorder = Recorder(options, self.directory, first, num_steps, primary)
+            self.history = recorder.history.rows
+            run = Run(
+                step=step,
+                place=self._place,
+                cursor=peeked,
+                recorder=recorder,
+                options=options,
+                monitor=monitor,
+                stop=stop,
+                explain=lambda state, batch: explain(
+                    state, batch, self._objective.loss, self.model.apply
+                ),
+                peak=options.peak_flops or peak_flops(),
+            )
+            if eval_dataset is not None:
+                run.evaluate = lambda state: self.evaluate(
+                    state, eval_dataset, options.num_eval_batches
+                )
+            if checkpoints is not None:
+                run.save = lambda state, metrics: save(state, cursor, checkpoints, monitor, metrics)
+            if options.enable_profiling and self.directory is not None:
+                place = self.directory / "profile"
+                run.trace = Trace(place, first, num_steps, options.profile_steps, recorder.note)
+            try:
+                state = run_loop(run, state, num_steps)
+                self._cursor = cursor
+                return state
+            except Preempted as end:
+                recorder.note(str(end))
+                raise
+            finally:
+                recorder.close()
+                self._plot()
+
+    def evaluate(
+        self,
+        state: TrainState,
+        dataset: Any,
+        num_eval_batches: int | None = None,
+        *,
+        prefix: str = "eval_",
+    ) -> dict[str, float]:
+        """Metrics over a dataset, without dropout: see `Evaluator`."""
+        with self._on_mesh():
+            return self._evaluator(state.variables, dataset, num_eval_batches, prefix)
+
+    def restore(self, state: TrainState, step: int | None = None) -> TrainState:
+        """A checkpoint of the directory, in the places of this state.
+
+        Args:
+            state: of `create_train_state`.
+            step: which one; None: the newest.
+
+        Raises:
+            FileNotFoundError: there is none.
+            CheckpointMismatch: it is of another model.
+        """
+        with self._checkpoints() as checkpoints:
+            if checkpoints is None:
+                raise FileNotFoundError("checkpoint_dir: none was given")
+            return checkpoints.restore(state, step)[0]
+
+    def best_step(self) -> int | None:
+        """The step of the best checkpoint by `keep_best`."""
+        with self._checkpoints() as checkpoints:
+            return None if checkpoints is None else checkpoints.best_step()
+
+    @contextmanager
+    def _checkpoints(self) -> Iterator[Checkpoints | None]:
+        """Those of the directory; written to the end when the block ends."""
+        if self.directory is None:
+            yield None
+            return
+        options = self.options
+        found = Checkpoints(
+            self.directory,
+            keep_last=options.max_checkpoints,
+            keep_best=options.keep_best,
+            best_mode=options.best_mode,
+        )
+        try:
+            yield found
+        finally:
+            found.close()
+
+    def _compiled(self, state: TrainState, batch: Any) -> CompiledStep:
+        """The step, compiled in the first call."""
+        if self._step is not None:
+            return self._step
+        options, objective, mesh = self.options, self._objective, self.mesh
+        how = StepOptions(
+            accumulation=options.gradient_accumulation_steps,
+            mixed_precision=options.use_mixed_precision and not objective.own,
+            remat=options.use_remat and not objective.own,
+            on_nonfinite=options.on_nonfinite,
+        )
+        places = None
+        if mesh is not None:
+            places = state_shardings(without_frozen(state)[0], mesh, objective.config)
+        self._step = CompiledStep(
+            make_step(objective.loss, self.model.apply, self.optimizer, how),
+            state,
+            self._place(batch),
+            learning_rate=self._learning_rate,
+            mesh=mesh,
+            shardings=places,
+        )
+        return self._step
+
+    def _on_mesh(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
+
+    def _known(self) -> Spec:
+        if self._spec is None:
+            raise ValueError("train: call create_train_state first, with a sample batch")
+        return self._spec
+
+    def _check_values(self, batch: Mapping[str, Any]) -> None:
+        """Ids in range and masks of 0 and 1, where the model says what they are."""
+        if isinstance(self.model, ItemModel):
+            check_batch(self.model.config, batch, labels=True)
+
+    def _plot(self) -> None:
+        if self.options.plot and self.directory is not None and jax.process_index() == 0:
+            save_curves(self.history, self.directory / "training_curves.png")

@@ -1,0 +1,264 @@
+"""Compares a converted model with a recording: every value, in the order of the data flow."""
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from efficientids_flax.config import EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.load import OptimizerState, flatten
+from parity_tests.activations import EMBEDS, Found, Subject, run
+from parity_tests.alignment import aligned, rows_of
+from parity_tests.compare import Difference, Distance, distance, half_distance
+from parity_tests.names import TABLES
+from parity_tests.names.table import ModelConfig
+from parity_tests.operations import OPERATIONS, Context
+from parity_tests.parameters import place, to_our_tree
+from parity_tests.recording import Arrays, Pass, Recording, RecordingError
+from parity_tests.tolerances import HALF_DTYPES, NOISE, ROUNDING, tolerance
+from parity_tests.translate import Wanted, wanted
+
+EXACT_DTYPE = "float32"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is needed to go on training.
+
+    Attributes:
+        optimizer: its configuration; None where it is not known.
+        state: of the converted checkpoint; None where it was not converted.
+    """
+
+    optimizer: OptimizerConfig | None
+    state: OptimizerState | None
+
+
+def check(
+    subject: Subject,
+    recording: Recording,
+    trained: Trained | None = None,
+    only: str | None = None,
+) -> list[Difference]:
+    """Compare everything that was recorded.
+
+    Args:
+        subject: the converted model.
+        recording: what to compare with.
+        trained: for its optimizer steps; None leaves them out.
+        only: pattern of names (`*` for anything) to compare; None for all.
+
+    Returns:
+        One entry a recorded value, none left out: what is not compared is there with the reason.
+
+    Raises:
+        RecordingError: the recording is of another kind of model, or its parameters do not fit.
+    """
+    check_kind(subject.config, recording)
+    found: list[Difference] = []
+    # Passes with intermediate values go first: there a difference is found where it begins.
+    for one in sorted(recording.passes, key=lambda one: not one.activations):
+        found += check_pass(belonging(subject, recording, one), recording, one)
+    if trained is not None and recording.steps:
+        from parity_tests.steps import check_steps
+
+        found += check_steps(subject.in_dtype(recording.dtype), recording, trained)
+    if only is not None:
+        found = [item for item in found if fnmatch.fnmatch(item.name, only)]
+    return found
+
+
+def belonging(subject: Subject, recording: Recording, one: Pass) -> Subject:
+    """The model with the parameters that a pass belongs to.
+
+    Raises:
+        RecordingError: they are not those of this model.
+    """
+    if one.parameters is None:
+        return subject
+    return with_parameters(subject, recording, one.parameters)
+
+
+def check_pass(subject: Subject, recording: Recording, one: Pass) -> list[Difference]:
+    """The same for one pass, in its dtype; parameters are the subject's."""
+    dtype = one.dtype
+    half = dtype in HALF_DTYPES
+    gradients = bool(one.gradients)
+    ours = run(subject.in_dtype(dtype), one, gradients=gradients)
+    exact = run(subject.in_dtype(EXACT_DTYPE), one, gradients=gradients) if half else None
+    table = TABLES[recording.names]
+    found = []
+    for item in wanted(one, table, subject.config, subject.backbone, ours.values):
+        found.append(compared(item, subject, recording, one, ours, exact))
+    return found + _gradients(subject, recording, one, ours, exact, dtype)
+
+
+def compared(
+    item: Wanted,
+    subject: Subject,
+    recording: Recording,
+    one: Pass,
+    ours: Found,
+    exact: Found | None = None,
+) -> Difference:
+    """One recorded value against ours.
+
+    Args:
+        item: with its line of the table.
+        subject, recording, one: what it belongs to.
+        ours: of the run.
+        exact: of the run in float32, for half precision.
+    """
+    base = Difference(
+        one.name, item.name, item.ours, item.row.kind if item.row else "activations", "ok",
+        item.values.shape, item.layer,
+    )  # fmt: skip
+    if item.ignored is not None:
+        return replace(base, verdict="ignored", note=item.ignored)
+    if item.row is None:
+        note = f"table '{recording.names}' does not have this name (parity_tests/names/)"
+        return replace(base, verdict="UNKNOWN", note=note)
+    if item.ours not in ours.values:
+        return replace(base, verdict="MISSING", note="our model does not compute it")
+    got = meant_pair(item, subject, ours.values)
+    if got is None:
+        note = f"ours is {list(ours.values[item.ours].shape)}"
+        return replace(base, verdict="SHAPE", note=note)
+    mine, recorded = got
+    rows = rows_of(item.row.axes, recorded.shape, one)
+    if exact is not None:
+        reference = item.exact
+        if reference is None:
+            other = meant_pair(item, subject, exact.values)
+            reference = other[0] if other is not None else None
+        if reference is not None:
+            found, allowed = half_distance(mine, recorded, reference, rows)
+            if item.row.kind == "loss" or item.row.axes == "B":
+                allowed = max(allowed, ROUNDING)  # its errors cancel by chance
+            return judged(base, found, allowed)
+    return judged(
+        base, distance(mine, recorded, rows), tolerance(base.kind, one.dtype, recording.tolerances)
+    )
+
+
+def meant_pair(
+    item: Wanted, subject: Subject, values: Arrays
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """(ours, recorded) after the table's operation, of one shape; None if they cannot be."""
+    assert item.row is not None
+    layer = f"layers_{item.layer}/" if item.layer is not None else ""
+    context = Context(values, subject.config, layer)
+    mine, recorded = OPERATIONS[item.row.op](values[item.ours], item.values, context)
+    fitted = aligned(mine, recorded)
+    return None if fitted is None else (fitted, recorded)
+
+
+def judged(base: Difference, found: Distance, allowed: float) -> Difference:
+    """A difference with its numbers and its verdict."""
+    verdict = "ok" if found.relative <= allowed else "DIFFERS"
+    return replace(
+        base,
+        verdict=verdict,
+        absolute=found.absolute,
+        relative=found.relative,
+        ulps=found.ulps,
+        allowed=allowed,
+        note=found.note or base.note,
+    )
+
+
+def _gradients(
+    subject: Subject,
+    recording: Recording,
+    one: Pass,
+    ours: Found,
+    exact: Found | None,
+    dtype: str,
+) -> list[Difference]:
+    """Every recorded gradient, in the order of the parameters."""
+    if not one.gradients:
+        return []
+    own = {name: value for name, value in one.gradients.items() if name != EMBEDS}
+    translated = to_our_tree(own, recording.names, subject.config) if own else {}
+    translated |= {EMBEDS: (one.gradients[EMBEDS], (EMBEDS,))} if EMBEDS in one.gradients else {}
+    references: Mapping[str, np.ndarray] = exact.gradients if exact is not None else {}
+    if one.exact is not None and one.exact.gradients:
+        given = to_our_tree(one.exact.gradients, recording.names, subject.config)
+        references = {path: value for path, (value, _) in given.items()}
+    largest = max(
+        (float(np.max(np.abs(v), initial=0.0)) for v, _ in translated.values()), default=0
+    )
+    found = []
+    for path in sorted(translated, key=flow_order):
+        recorded, names = translated[path]
+        base = Difference(one.name, "gradients/" + "+".join(names), path, "gradients", "ok",
+                          recorded.shape, layer_of(path))  # fmt: skip
+        if path not in ours.gradients:
+            found.append(replace(base, verdict="MISSING", note="our model has no such parameter"))
+            continue
+        mine = aligned(ours.gradients[path], recorded)
+        if mine is None:
+            note = f"ours is {list(ours.gradients[path].shape)}"
+            found.append(replace(base, verdict="SHAPE", note=note))
+            continue
+        rows = rows_of("BTD", recorded.shape, one) if path == EMBEDS else None
+        if path in references:
+            gap, allowed = half_distance(mine, recorded, references[path], rows, guard=False)
+        else:
+            gap = distance(mine, recorded, rows)
+            allowed = tolerance("gradients", dtype, recording.tolerances)
+        noise = NOISE * largest
+        if max(_largest(recorded), _largest(mine)) < noise:
+            base = replace(base, note="zero up to rounding in both")
+            gap = replace(gap, relative=0.0, note="")
+        found.append(judged(base, gap, allowed))
+    return found
+
+
+def _largest(values: np.ndarray) -> float:
+    return float(np.max(np.abs(values), initial=0.0))
+
+
+def flow_order(path: str) -> tuple[int, int, str]:
+    """Sorts parameter paths by the data flow: input, layers, output."""
+    layer = layer_of(path)
+    if layer is not None:
+        return 1, layer, path
+    if path.removeprefix("pretrained_lm/").startswith("layers"):
+        return 1, 0, path
+    first = ("embedder", "position_embedding", "item_embedding", "item_input", EMBEDS)
+    return (0 if path.removeprefix("pretrained_lm/").startswith(first) else 2), 0, path
+
+
+def layer_of(path: str) -> int | None:
+    """The layer in a path, `layers_3/...`; None outside of the layers and for stacked ones."""
+    head = path.removeprefix("pretrained_lm/").partition("/")[0]
+    number = head.removeprefix("layers_")
+    return int(number) if head.startswith("layers_") and number.isdigit() else None
+
+
+def with_parameters(subject: Subject, recording: Recording, parameters: Arrays) -> Subject:
+    """The model with recorded parameters; those that are not recorded stay its own.
+
+    Raises:
+        RecordingError: they are not those of this model.
+    """
+    given = to_our_tree(parameters, recording.names, subject.config)
+    own = flatten(subject.params)
+    values = {**own, **{path: value for path, (value, _) in given.items()}}
+    return subject.with_parameters(place(values, own))
+
+
+def check_kind(config: ModelConfig, recording: Recording) -> None:
+    """Raise `RecordingError` for a recording of another kind of model, or of an unknown origin."""
+    kind = "recommender" if isinstance(config, EfficientIDSConfig) else "language_model"
+    if recording.model != kind:
+        raise RecordingError(
+            f"{recording.path}: recorded of a {recording.model}, the checkpoint is a {kind}"
+        )
+    if recording.names not in TABLES:
+        known = ", ".join(TABLES)
+        raise RecordingError(
+            f"{recording.path}: names: no table '{recording.names}'; known are {known}"
+        )

@@ -1,0 +1,100 @@
+"""One converted checkpoint against one recording: load, complete the settings, compare, explain."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.load import load_converted
+from parity_tests.activations import Subject
+from parity_tests.check import Trained, belonging, check, check_kind
+from parity_tests.compare import first_failure
+from parity_tests.hints import find_hints
+from parity_tests.readers import read
+from parity_tests.recording import Recording, RecordingError
+from parity_tests.report import Report
+from parity_tests.settings import settled
+
+PLAIN = ("cluster_assignments", "cluster_indices", "in_cluster_id", "cluster_means")
+
+
+def parity(
+    out: str | os.PathLike[str],
+    against: str | os.PathLike[str],
+    *,
+    clustering: str | os.PathLike[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    only: str | None = None,
+    explain: bool = True,
+) -> Report:
+    """Compare a converted checkpoint with a recording.
+
+    Args:
+        out: directory that a conversion wrote.
+        against: a recording in the documented format, or a folder that `readers` knows.
+        clustering: file of a recommender; None takes the one in the recording's folder.
+        settings: dotted key of the configuration -> value, over the conversion's.
+        dtype: to compute in, in place of the one that was recorded.
+        only: pattern of the names to compare.
+        explain: look for the cause of the first difference.
+
+    Raises:
+        RecordingError, MappingError, ClusteringError, OSError, ValueError: something of that cannot
+            be used; the message says what.
+    """
+    recording = read(against)
+    if dtype is not None:
+        passes = tuple(replace(one, dtype=dtype) for one in recording.passes)
+        recording = replace(recording, passes=passes, dtype=dtype)
+    params, state, config = load_converted(out)
+    if config.model is None:
+        raise RecordingError(f"{out}: config.json has no model, so that nothing can be run")
+    check_kind(config.model, recording)
+    model, optimizer, notes = settled(Path(out), config, recording, settings)
+    tables = None
+    if isinstance(model, EfficientIDSConfig) and not model.full_softmax:
+        tables = _clustering(recording, clustering)
+    subject = Subject(model, params, tables)
+    differences = check(subject, recording, Trained(optimizer, state), only)
+    if not differences:
+        raise RecordingError(f"{against}: no recorded name matches {only!r}")
+    first = first_failure(differences)
+    hints = []
+    if explain and first is not None and first.verdict == "DIFFERS":
+        one = next((p for p in recording.passes if p.name == first.section), None)
+        if one is not None:
+            hints = find_hints(belonging(subject, recording, one), recording, one, first)
+    return Report(str(out), str(against), recording.origin, differences, hints, notes)
+
+
+def _clustering(
+    recording: Recording, given: str | os.PathLike[str] | None
+) -> ClusteringInfo | None:
+    path = Path(given) if given is not None else recording.clustering
+    if path is None:
+        raise RecordingError(
+            f"{recording.path}: no clustering file beside it; give one with --clustering"
+        )
+    return read_clustering(path)
+
+
+def read_clustering(path: Path) -> ClusteringInfo:
+    """A clustering in any of its files: the original's pickles, their plain copy, or ours.
+
+    Raises:
+        ClusteringError: it cannot be read, or its tables are wrong.
+    """
+    if path.suffix == ".npz" and path.is_file():
+        with np.load(path, allow_pickle=False) as file:
+            if all(name in file for name in PLAIN[:3]):
+                tables = {name: file[name] for name in file.files}
+                return ClusteringInfo.from_assignments(tables[PLAIN[0]], tables.get(PLAIN[3]))
+    if path.suffix in (".npz", ".safetensors"):
+        return ClusteringInfo.from_file(path)
+    return ClusteringInfo.from_pickle(path)

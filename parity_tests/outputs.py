@@ -1,0 +1,95 @@
+"""What the original reports beside its losses, from what our recommender returns.
+
+Letters: B batch, T time, V words, I items.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.core.metrics import correct_predictions, ranking_sums, token_sums
+
+SHORTLIST = 10  # ranks that are recorded
+FULL = "full_logits"  # intermediate of the full softmax in training
+Batch = Mapping[str, jax.Array]
+
+
+def recommender_outputs(
+    config: EfficientIDSConfig,
+    batch: Batch,
+    made: Any,
+    scores: jax.Array,
+    intermediates: Mapping[str, Any],
+    train: bool,
+) -> dict[str, jax.Array]:
+    """`outputs/<name>` under the original's names.
+
+    Args:
+        config: of the model.
+        batch: its inputs.
+        made: `LossOutput`.
+        scores: [B, T, V + I], of `evaluation_logits`.
+        intermediates: of the same run; a full softmax reports its training logits.
+        train: whether the run is one of training.
+    """
+    logits = intermediates[FULL][0] if train and config.full_softmax else scores
+    is_item = batch["label_item_weights"] > 0
+    labels = batch["labels"]
+    weights = batch["weights"].astype(jnp.float32)
+    best = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    found = {
+        "logits": logits,
+        "log_probs": jax.nn.log_softmax(logits),
+        "per_example_argmax": best,
+        # The original compares classes with labels that are not shifted by V: this one is of words.
+        "accuracy": jnp.sum((best == labels) * weights) / jnp.maximum(jnp.sum(weights), 1e-6),
+        "aux_loss_weight": jnp.asarray(float(config.z_loss_weight > 0)),
+        "labels": labels + jnp.where(is_item, config.backbone.vocab_size, 0),
+        "top10_indices": jax.lax.top_k(scores, min(SHORTLIST, scores.shape[-1]))[1],
+    }
+    found |= {name: value for name, value in made._asdict().items() if name not in found}
+    return {f"outputs/{name}": value for name, value in found.items()}
+
+
+def recommender_metrics(
+    config: EfficientIDSConfig, batch: Batch, made: Any, outputs: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """`metrics/<name>/{value,weight}`: value and weight as the original reports them.
+
+    Args:
+        config: of the model.
+        batch: its inputs.
+        made: `LossOutput`.
+        outputs: of `recommender_outputs`.
+    """
+    logits = outputs["outputs/logits"]
+    correct = _correct(config, batch, logits)
+    tokens = token_sums(
+        made.per_example_xent, batch["weights"], aux_loss=made.aux_loss, correct=correct
+    ).compute()
+    is_item = batch["label_item_weights"]
+    ranking = ranking_sums(
+        logits, batch["labels"], is_item, num_words=config.backbone.vocab_size
+    ).compute()
+    one, count = jnp.ones(()), made.total_weight
+    weight = {"aux_loss": one, "num_predictions": one}
+    found = {name: (value, weight.get(name, count)) for name, value in tokens.items()}
+    found |= {
+        name: (value, jnp.sum(is_item.astype(jnp.float32))) for name, value in ranking.items()
+    }
+    parts = {}
+    for name, (value, weight_of) in found.items():
+        parts |= {f"metrics/{name}/value": value, f"metrics/{name}/weight": weight_of}
+    return parts
+
+
+def _correct(config: EfficientIDSConfig, batch: Batch, logits: jax.Array) -> jax.Array:
+    return correct_predictions(
+        logits,
+        batch["labels"],
+        batch["label_item_weights"],
+        num_words=config.backbone.vocab_size,
+    )

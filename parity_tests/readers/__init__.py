@@ -1,0 +1,50 @@
+"""Readers: a folder of recorded values, of any known kind, to one `Recording`."""
+
+import os
+from pathlib import Path
+
+from parity_tests.readers.efficientids import read_efficientids
+from parity_tests.readers.paxml import read_paxml
+from parity_tests.readers.transformers import read_transformers
+from parity_tests.recording import (
+    ARRAYS,
+    MANIFEST,
+    Recording,
+    RecordingError,
+    is_recording,
+    read_arrays,
+)
+from parity_tests.recording_files import read_recording
+
+__all__ = ["read"]
+
+REFERENCE = "reference.npz"
+KINDS = (
+    # a key that only this kind has, its reader
+    ("in/input_item_weights", read_efficientids),
+    ("in/ids", read_paxml),
+    ("full/logits", read_transformers),
+)
+
+
+def read(path: str | os.PathLike[str]) -> Recording:
+    """Read a recording in the documented format, or one of the folders that tests started from.
+
+    Raises:
+        RecordingError: nothing of the kind is there, or it is damaged.
+    """
+    root = Path(path)
+    if is_recording(root):
+        return read_recording(root)
+    if not (root / REFERENCE).is_file():
+        found = "no such directory" if not root.is_dir() else "not a recording"
+        raise RecordingError(
+            f"{root}: {found}; expected {MANIFEST} and {ARRAYS}, or {REFERENCE} (docs/parity.md)"
+        )
+    arrays = read_arrays(root / REFERENCE)
+    for key, reader in KINDS:
+        if key in arrays:
+            return reader(root, arrays)
+    raise RecordingError(
+        f"{root / REFERENCE}: of no language model; it holds {', '.join(sorted(arrays)[:4])}"
+    )

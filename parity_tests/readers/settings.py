@@ -1,0 +1,90 @@
+"""What a PAXml folder's own manifest says about the model, as settings of our configuration.
+
+`config` in it is the task's configuration as nested objects with `__class__`, `experiment` or
+`config` the class attributes of the experiment. Both say what the job's text dumps say, and are
+read by the converter's rules for these.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from converters.errors import ConversionError
+from converters.paxml.dump import Dump, open_dump, read_experiment
+from converters.paxml.hparams import EXPERIMENT, Symbol
+from converters.paxml.infer import EXPERIMENT as MODEL_VARS
+from converters.paxml.infer import EXPERIMENT_HEAD, EXPERIMENT_ITEMS, flat
+from converters.paxml.infer_dump import read_backbone
+from converters.paxml.infer_items import read_items
+from converters.paxml.infer_optimizer import infer_optimizer
+
+_CLASS = re.compile(r"<class '([\w.]+)\.(\w+)'>")
+
+
+def settings_of(manifest: Mapping[str, Any], *, recommender: bool) -> dict[str, Any]:
+    """Dotted keys of our configuration -> value, `optimizer.*` among them; only what is said."""
+    values = dict(_dump(manifest))
+    prefix = "backbone." if recommender else ""
+    decoder = open_dump(values)
+    read_backbone(decoder, head=not recommender)
+    read_experiment(decoder, MODEL_VARS + (() if recommender else EXPERIMENT_HEAD))
+    _activation(decoder)
+    found = {prefix + key: value for key, value in _sure(decoder).items()}
+    if recommender:
+        items = open_dump(values)
+        read_items(items)
+        read_experiment(items, EXPERIMENT_ITEMS)
+        found |= _sure(items)
+    try:
+        optimizer, where = infer_optimizer(values)
+    except ConversionError:
+        return found
+    said = flat(optimizer.to_dict()) if optimizer else {}
+    return found | {
+        f"optimizer.{key}": value for key, value in said.items() if where[key]["from"] == "dump"
+    }
+
+
+def _sure(dump: Dump) -> dict[str, Any]:
+    return {key: fact.value for key, fact in dump.facts.known.items() if fact.sure}
+
+
+def _activation(dump: Dump) -> None:
+    """The activation from the experiment's class variable, where nothing else gives it."""
+    said = dump.values.get(f"{EXPERIMENT}ACTIVATION_CLS")
+    if isinstance(said, Symbol) and not any(path.startswith("model.") for path in dump.values):
+        kinds = {"GELU": "gelu_tanh", "SiLU": "silu", "ReLU": "relu"}
+        if said.name in kinds:
+            dump.add("activation", f"{EXPERIMENT}ACTIVATION_CLS", kinds[said.name])
+
+
+def _dump(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Paths and values as `converters.paxml.hparams` gives them for the text dumps."""
+    config, experiment = manifest.get("config"), manifest.get("experiment")
+    if isinstance(config, Mapping) and "__class__" in config:
+        yield from _walk(config, "")
+    elif isinstance(config, Mapping):
+        experiment = config
+    if isinstance(experiment, Mapping):
+        for name, value in experiment.items():
+            yield f"{EXPERIMENT}{name}", _value(value)
+
+
+def _walk(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if key == "__class__":
+            module, _, name = str(value).rpartition(".")
+            yield f"{path}cls", Symbol(module, name)
+        elif isinstance(value, Mapping):
+            yield from _walk(value, f"{path}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for place, item in enumerate(value):
+                yield from _walk(item, f"{path}{key}[{place}].")
+        else:
+            yield f"{path}{key}", _value(value)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, str) and (match := _CLASS.fullmatch(value)):
+        return Symbol(match[1], match[2])
+    return value

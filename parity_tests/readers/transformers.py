@@ -1,0 +1,92 @@
+"""Folders of HuggingFace models: `config.json` and `reference.npz` with one pass a way of running.
+
+`full`, `right` and `left` (padding), `left_pos` and `offset` (positions given), `packed`, `inject`
+(embeddings given, with a loss and its gradient), each with `logits` and `hidden_states`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity_tests.readers.paxml import below
+from parity_tests.recording import Arrays, Pass, Recording, read_json
+
+NAMES = "transformers"
+HALF = "_bf16"  # at the end of a pass that ran in bfloat16; the one without it is its float32
+SAME_BATCH = {"left_pos": "left", "inject": "right"}  # whose ids and mask a pass has
+IGNORED_LABEL = -100  # torch's cross entropy leaves it out
+
+
+def read_transformers(root: Path, arrays: Arrays) -> Recording:
+    """Read a folder.
+
+    Args:
+        root: the folder.
+        arrays: of its `reference.npz`.
+    """
+    config: dict[str, Any] = {}
+    if (root / "config.json").is_file():
+        config = read_json(root / "config.json")
+    names = [key.removesuffix("/logits") for key in arrays if key.endswith("/logits")]
+    passes = {name: _pass(name, arrays) for name in names}
+    for name in names:
+        if name.endswith(HALF) and (exact := passes.get(name.removesuffix(HALF))):
+            passes[name] = Pass(
+                **{**vars(passes[name]), "dtype": "bfloat16", "exact": exact},
+            )
+    return Recording(
+        str(root),
+        origin=f"transformers {config.get('transformers_version', '')}".strip(),
+        names=NAMES,
+        model="language_model",
+        passes=tuple(passes.values()),
+        notes=config.get("model_type", ""),
+    )
+
+
+def _pass(name: str, arrays: Arrays) -> Pass:
+    own = below(arrays, f"{name}/")
+    inputs = _inputs(below(arrays, f"{SAME_BATCH.get(name, name)}/") | own, arrays["input_ids"])
+    activations = {
+        f"hidden_states/{place}": state for place, state in enumerate(own["hidden_states"])
+    }
+    outputs = {"logits": own["logits"]}
+    gradients = {}
+    if "loss" in own:
+        outputs["loss"] = own["loss"]
+    if "grad_inputs_embeds" in own:
+        gradients["inputs_embeds"] = own["grad_inputs_embeds"]
+    if "generate" in own:
+        outputs["generate"] = own["generate"]
+    return Pass(name, inputs, activations, outputs, gradients=gradients)
+
+
+def _inputs(own: Arrays, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """The batch in our fields; without ids of its own, a pass has those that all share."""
+    found: dict[str, np.ndarray] = {}
+    if "inputs_embeds" in own:
+        found["inputs_embeds"] = own["inputs_embeds"]
+    else:
+        found["ids"] = own.get("input_ids", ids).astype(np.int32)
+    mask = own.get("attention_mask")
+    if mask is not None:
+        found["paddings"] = (1 - mask).astype(np.float32)
+    positions = own.get("position_ids")
+    if positions is not None:
+        found["segment_pos"] = positions.astype(np.int32)
+        if mask is None:
+            found["segment_ids"] = segments(positions)
+    if "labels" in own:
+        labels = own["labels"]  # of each position, not shifted
+        weights = (labels != IGNORED_LABEL) & (True if mask is None else mask > 0)
+        found["labels"] = np.where(weights, labels, 0).astype(np.int32)
+        found["weights"] = weights.astype(np.float32)
+    return found
+
+
+def segments(positions: np.ndarray) -> np.ndarray:
+    """Segment of each token, from 1: a new one where positions do not go on by one."""
+    breaks = np.diff(positions, axis=1) != 1
+    first = np.ones((positions.shape[0], 1), bool)
+    return np.cumsum(np.concatenate([first, breaks], axis=1), axis=1).astype(np.int32)

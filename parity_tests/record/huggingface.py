@@ -1,0 +1,146 @@
+"""Records tiny HuggingFace language models: python huggingface.py OUT.
+
+Needs `torch==2.13.0` and `transformers` 5 (eager attention, float32), and nothing of ours. One folder a
+family: `config.json`, safetensors, and `reference.npz` with `input_ids` [B, T] and, for the cases
+
+    full      nothing else given
+    left      `attention_mask` with padding on the left, positions from 0 over the row
+    left_pos  the same with `position_ids` that count tokens
+    offset    `position_ids` from 200 on
+    packed    `position_ids` that start anew twice; no mask
+    inject    `inputs_embeds`: words where `item_mask` is False; `labels`, `loss`: mean cross entropy of
+              the label of each position (not shifted), `grad_inputs_embeds`
+
+`<case>/logits` [B, T, V] and `<case>/hidden_states` [L + 1, B, T, D] (the last one normed), and
+`left/generate`: `left/input_ids` and greedy ids after them; none of them ends the text.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+BATCH, TIME, NEW = 2, 16, 6
+COMMON = {
+    "vocab_size": 41, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "bos_token_id": 1,
+    "eos_token_id": 2, "pad_token_id": 0,
+}
+LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0, "original_max_position_embeddings": 24,
+}
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 8}
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0, 1.2], "long_factor": [1.5, 3.0],
+}
+GEMMA3_ROPE = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+}
+MODELS = {
+    # name: (model type, settings); threshold of every scaling and window lies within TIME tokens
+    "llama": ("llama", {"head_dim": 8, "rope_parameters": LLAMA3, "attention_bias": True, "mlp_bias": True}),
+    "llama_tied": ("llama", {"rope_parameters": YARN, "tie_word_embeddings": True}),
+    "mistral": ("mistral", {"head_dim": 8, "sliding_window": 5}),
+    "qwen2": ("qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}),
+    "qwen3": ("qwen3", {"head_dim": 8, "tie_word_embeddings": True}),
+    "gemma": ("gemma", {"head_dim": 8, "num_key_value_heads": 1}),
+    "gemma2": ("gemma2", {"head_dim": 8, "sliding_window": 5, "query_pre_attn_scalar": 24,
+                          "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}),
+    "gemma3_text": ("gemma3_text", {"head_dim": 8, "num_hidden_layers": 3, "sliding_window": 5,
+                                    "query_pre_attn_scalar": 24, "rope_parameters": GEMMA3_ROPE,
+                                    "layer_types": ["sliding_attention", "full_attention",
+                                                    "sliding_attention"]}),
+    "phi3": ("phi3", {"sliding_window": 6, "original_max_position_embeddings": 8,
+                      "rope_parameters": LONGROPE}),
+    "olmo2": ("olmo2", {}),
+    "smollm3": ("smollm3", {"no_rope_layer_interval": 2}),
+    "granite": ("granite", {"embedding_multiplier": 12.0, "logits_scaling": 8.0,
+                            "residual_multiplier": 0.22, "attention_multiplier": 0.1,
+                            "tie_word_embeddings": True}),
+    "gpt2": ("gpt2", {}),
+    "gpt_neox": ("gpt_neox", {"num_attention_heads": 2}),
+}
+GPT2 = {"vocab_size": 41, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 256, "bos_token_id": 1,
+        "eos_token_id": 2, "pad_token_id": 0}
+BF16_SHARDED = ("qwen3",)  # stored in bfloat16 in several files; computed in float32
+
+
+def main(out):
+    for number, (name, (kind, settings)) in enumerate(MODELS.items()):
+        torch.manual_seed(number)
+        settings = {**GPT2, **settings} if kind == "gpt2" else {**COMMON, **settings}
+        config = CONFIG_MAPPING[kind](**settings)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+        scatter(model, kind)
+        if name in BF16_SHARDED:
+            model.bfloat16().save_pretrained(out / name, max_shard_size="6KB")
+            # Read anew: `.bfloat16()` has rounded the rotary frequencies too, which no file does.
+            model = AutoModelForCausalLM.from_pretrained(
+                out / name, dtype=torch.float32, attn_implementation="eager"
+            ).eval()
+        else:
+            model.save_pretrained(out / name)
+        (out / name / "generation_config.json").unlink(missing_ok=True)
+        np.savez_compressed(out / name / "reference.npz", **reference(model))
+
+
+def scatter(model, kind):
+    """Weights so large that what is wrong shows."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            noise = torch.randn_like(value)
+            if value.ndim == 1:
+                scale = name.endswith("weight") and not kind.startswith("gemma")
+                value.copy_(0.3 * noise + scale)
+            elif "embed" in name or "wte" in name or "wpe" in name:
+                value.copy_(0.5 * noise)
+            else:
+                value.copy_(noise * value.shape[1] ** -0.5)
+
+
+def reference(model):
+    ids = torch.randint(3, 41, (BATCH, TIME))
+    mask = torch.ones(BATCH, TIME, dtype=torch.long)
+    mask[1, :5] = 0
+    counted = (mask.cumsum(-1) - 1).clamp(min=0)
+    offset = torch.arange(200, 200 + TIME).expand(BATCH, TIME)
+    packed = torch.cat([torch.arange(5), torch.arange(7), torch.arange(TIME - 12)]).expand(BATCH, TIME)
+    found = {"input_ids": ids, "left/input_ids": ids, "left/attention_mask": mask,
+             "left_pos/position_ids": counted, "offset/position_ids": offset,
+             "packed/position_ids": packed}
+
+    def run(case, **inputs):
+        result = model(output_hidden_states=True, use_cache=False, **inputs)
+        found[f"{case}/logits"] = result.logits
+        found[f"{case}/hidden_states"] = torch.stack(result.hidden_states)
+        return result.logits
+
+    with torch.no_grad():
+        run("full", input_ids=ids)
+        run("left", input_ids=ids, attention_mask=mask)
+        run("left_pos", input_ids=ids, attention_mask=mask, position_ids=counted)
+        run("offset", input_ids=ids, position_ids=offset)
+        run("packed", input_ids=ids, position_ids=packed)
+        model.generation_config.eos_token_id = None  # so that all rows go on
+        found["left/generate"] = model.generate(
+            ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False
+        )
+        items = torch.rand(BATCH, TIME) < 0.4
+        words = torch.nn.functional.embedding(ids, model.get_input_embeddings().weight)
+        embeds = torch.where(items[..., None], torch.randn_like(words), words)
+    embeds.requires_grad_()
+    labels = torch.randint(3, 41, (BATCH, TIME))
+    logits = run("inject", inputs_embeds=embeds)
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+    loss.backward()
+    found |= {"inject/inputs_embeds": embeds, "inject/item_mask": items, "inject/labels": labels,
+              "inject/loss": loss, "inject/grad_inputs_embeds": embeds.grad}
+    return {name: value.detach().numpy() for name, value in found.items()}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,81 @@
+"""Times the gradient step of a language model of the real Praxis; run by benchmarks/against_paxml.py.
+
+Runs in the Python 3.10 of the recordings and imports nothing of ours. Says "ready" when compiled;
+then answers each line on its input with the seconds that one step took.
+"""
+
+import json
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from praxis import base_layer, layers, pax_fiddle
+from praxis.layers import activations, models, transformer_models, transformers
+
+
+def language_model(size, scan):
+    """A Praxis `LanguageModel` of this size: LayerNorm, GELU, sinusoids, tied embedding."""
+    lm = pax_fiddle.Config(
+        transformer_models.TransformerLm,
+        name="lm",
+        vocab_size=size["vocab_size"],
+        model_dims=size["model_dims"],
+    )
+    stacked = pax_fiddle.Config(
+        transformers.StackedTransformer,
+        num_layers=1 if scan else size["num_layers"],
+        num_heads=size["num_heads"],
+        model_dims=size["model_dims"],
+        hidden_dims=size["hidden_dims"],
+    )
+    layer = stacked.transformer_layer_params_tpl
+    layer.tr_fflayer_tpl.activation_tpl = pax_fiddle.Config(activations.GELU)
+    layer.tr_atten_tpl.combine_qkv = True
+    if scan:
+        stacked = pax_fiddle.Config(
+            transformers.StackedTransformerRepeated, block=stacked, x_times=size["num_layers"]
+        )
+    lm.stacked_transformer_tpl = stacked
+    lm.softmax_tpl = pax_fiddle.Config(layers.SharedEmbeddingSoftmax, scale_sqrt_depth=True)
+    return base_layer.instantiate(pax_fiddle.Config(models.LanguageModel, name="model", lm_tpl=lm))
+
+
+def main():
+    """Compile, then time a step a line."""
+    size = json.loads(sys.argv[1])
+    model = language_model(size, scan=True)
+    rng = np.random.default_rng(0)
+    shape = (size["batch"], size["time"])
+    words = rng.integers(0, size["vocab_size"], (shape[0], shape[1] + 1)).astype(np.int32)
+    from praxis import py_utils
+
+    batch = py_utils.NestedMap(
+        ids=jnp.asarray(words[:, :-1]),
+        labels=jnp.asarray(words[:, 1:]),
+        paddings=jnp.zeros(shape),
+        weights=jnp.ones(shape),
+    )
+    variables = model.init(jax.random.PRNGKey(0), batch)
+
+    def loss(variables):
+        with base_layer.JaxContext.new_context(
+            hparams=base_layer.JaxContext.HParams(do_eval=False)
+        ):
+            (metrics, _), _ = model.apply(
+                variables, batch, rngs={"random": jax.random.PRNGKey(1)}, mutable=True
+            )
+        return metrics["total_loss"][0]
+
+    step = jax.jit(jax.value_and_grad(loss, allow_int=True))
+    jax.block_until_ready(step(variables))
+    count = sum(leaf.size for leaf in jax.tree_util.tree_leaves(variables["params"]))
+    print("ready", count, flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        jax.block_until_ready(step(variables))
+        print(time.perf_counter() - started, flush=True)
+
+
+main()

@@ -1,0 +1,160 @@
+"""A recording: what a model computed elsewhere.
+
+This is the form in memory. `parity_tests.recording_files` reads and writes the format, which is
+documented in docs/parity.md; `parity_tests.readers` bring other folders into the same form.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401 (NumPy then knows bfloat16)
+import numpy as np
+
+MANIFEST, ARRAYS = "manifest.json", "arrays.npz"
+SHARED = ("inputs", "parameters")  # of a pass; the rest is what came out
+FOUND = ("activations", "outputs", "metrics", "gradients")
+Arrays = Mapping[str, np.ndarray]
+
+
+class RecordingError(ValueError):
+    """A recording that cannot be used; the message lists what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of the original over one batch.
+
+    Attributes:
+        name: '' for the only one.
+        inputs: field of the batch -> array.
+        activations, outputs, metrics: by the origin's names.
+        gradients: of the loss, by the origin's parameter paths (`inputs_embeds`: of that input).
+        parameters: that all of it belongs to, by the origin's paths; None for the checkpoint's.
+        train: whether the loss is the training loss.
+        dtype: in which the original computed.
+        exact: the same run of the original in float32, where `dtype` is another one; None where it
+            was not recorded, and ours stands in for it.
+    """
+
+    name: str
+    inputs: Arrays
+    activations: Arrays = field(default_factory=dict)
+    outputs: Arrays = field(default_factory=dict)
+    metrics: Arrays = field(default_factory=dict)
+    gradients: Arrays = field(default_factory=dict)
+    parameters: Arrays | None = None
+    train: bool = True
+    dtype: str = "float32"
+    exact: "Pass | None" = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step.
+
+    Attributes:
+        number: of the step, from 1.
+        inputs: its batch.
+        gradients: that the optimizer was given; empty to have ours computed.
+        parameters: after the step.
+        loss: before the step; None where it is not recorded.
+    """
+
+    number: int
+    inputs: Arrays
+    gradients: Arrays
+    parameters: Arrays
+    loss: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Everything that was recorded of one model.
+
+    Attributes:
+        path: where it was read.
+        origin: program and version, for people.
+        names: which table of `parity_tests.names` translates its names.
+        model: 'language_model' or 'recommender'.
+        passes: in the order in which to compare them.
+        start: parameters before the first step, whose optimizer is then new; None where the steps
+            go on from the checkpoint and its optimizer state.
+        steps: optimizer steps in a row.
+        ends_at_checkpoint: whether parameters and optimizer state after them are the checkpoint's.
+        dtype: in which the original computed.
+        tolerances: `TOLERANCES` -> what is allowed in place of the table's.
+        settings: our configuration's keys that the origin's own description tells.
+        clustering: file of a recommender.
+        versions, seed, config, checkpoint, notes: for people.
+    """
+
+    path: str
+    origin: str
+    names: str
+    model: str
+    passes: tuple[Pass, ...]
+    start: Arrays | None = None
+    steps: tuple[Step, ...] = ()
+    ends_at_checkpoint: bool = False
+    dtype: str = "float32"
+    tolerances: Mapping[str, float] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    clustering: Path | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    config: Any = None
+    checkpoint: str | None = None
+    notes: str = ""
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a directory is in this format."""
+    return (path / MANIFEST).is_file() and (path / ARRAYS).is_file()
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of an `.npz`, without running anything that is pickled in it.
+
+    Raises:
+        RecordingError: it is not there, not an `.npz`, or holds objects.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except FileNotFoundError:
+        raise RecordingError(f"{path}: no such file") from None
+    except Exception as error:  # zipfile, zlib and NumPy have an error for each kind of damage
+        raise RecordingError(f"{path}: not a readable .npz: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        RecordingError: it is not there, or not one.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise RecordingError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise RecordingError(f"{path}: not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise RecordingError(f"{path}: expected an object, found {type(found).__name__}")
+    return found
+
+
+def find_clustering(root: Path) -> Path | None:
+    """The clustering file in a recording's folder."""
+    found = (root / name for name in ("clustering.pkl", "clustering_plain.npz", "clustering.npz"))
+    return next((path for path in found if path.is_file()), None)
+
+
+def listed(what: str, problems: list[str]) -> str:
+    """Problems of one thing, as one message."""
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    more = [f"and {len(problems) - 20} more"] if len(problems) > 20 else []
+    return "\n  ".join([f"{what}: {count}:", *problems[:20], *more])

@@ -1,0 +1,120 @@
+"""Which settings a comparison runs with: the conversion's, the recording's and the user's."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converters.errors import MappingError
+from converters.paxml.infer import flat, nested, read_flags
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.load import Config
+from parity_tests.recording import Recording
+
+OPTIMIZER = "optimizer."
+ModelConfig = BackboneConfig | EfficientIDSConfig
+
+
+def settled(
+    out: Path, config: Config, recording: Recording, given: Mapping[str, Any] | None = None
+) -> tuple[ModelConfig, OptimizerConfig | None, list[str]]:
+    """The configurations to run with.
+
+    What the conversion had no source for (`default` in its manifest) is taken from the recording's
+    own description; the user's values go before everything.
+
+    Args:
+        out: directory of the conversion.
+        config: its content.
+        recording: with its `settings`.
+        given: dotted key -> value or its JSON text, as `--set` gives them.
+
+    Returns:
+        (model, optimizer, sentences about values that are not the conversion's).
+
+    Raises:
+        MappingError: unknown keys, or values that are not valid.
+    """
+    assert config.model is not None
+    sources = _sources(out)
+    notes: list[str] = []
+    model = _with(config.model, sources.get("model", {}), recording, given or {}, "", notes)
+    optimizer = config.optimizer
+    if optimizer is not None:
+        optimizer = _with(
+            optimizer, sources.get("optimizer", {}), recording, given or {}, OPTIMIZER, notes
+        )
+    return model, optimizer, notes
+
+
+def _with(
+    config: Any,
+    sources: Mapping[str, Any],
+    recording: Recording,
+    given: Mapping[str, Any],
+    prefix: str,
+    notes: list[str],
+) -> Any:
+    problems: list[str] = []
+    flags = read_flags(type(config), given, problems, prefix=prefix)
+    if problems:
+        raise MappingError("\n  ".join(problems))
+    values = flat(config.to_dict())
+    taken = []
+    for key, value in _told(recording, prefix).items():
+        same = key in values and _plain(values[key]) == _plain(value)
+        if key in flags or same or value is None:
+            continue
+        if _source(sources, key) == "default":
+            _put(values, key, value)
+            taken.append(f"{prefix}{key} = {json.dumps(value)}")
+    if taken:
+        told = "from the recording's description, since the conversion had no source for it"
+        notes.append(f"{', '.join(taken)}: {told}")
+    for key, value in flags.items():
+        _put(values, key, value)
+        notes.append(f"{prefix}{key} = {json.dumps(value)}: given")
+    try:
+        return type(config).from_dict(nested(values))
+    except ValueError as error:
+        raise MappingError(f"the settings are not valid: {error}") from error
+
+
+def _told(recording: Recording, prefix: str) -> dict[str, Any]:
+    """The recording's settings of one configuration."""
+    if prefix:
+        return {
+            key.removeprefix(prefix): value
+            for key, value in recording.settings.items()
+            if key.startswith(prefix)
+        }
+    return {k: v for k, v in recording.settings.items() if not k.startswith(OPTIMIZER)}
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """A stronger value: whole records replace their parts, and parts a record that is none."""
+    for other in [k for k in values if k.startswith(f"{key}.") or key.startswith(f"{k}.")]:
+        del values[other]
+    values[key] = value
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _source(sources: Mapping[str, Any], key: str) -> str:
+    """Where the conversion had a value from."""
+    while key:
+        if key in sources:
+            return sources[key].get("from", "default")
+        inner = [place for place in sources if place.startswith(f"{key}.")]
+        if inner:
+            return "default" if all(sources[k]["from"] == "default" for k in inner) else "tree"
+        key = key.rpartition(".")[0]
+    return "default"
+
+
+def _sources(out: Path) -> Mapping[str, Any]:
+    """Provenance of the configurations in a conversion's manifest."""
+    manifest = out / "manifest.json"
+    return json.loads(manifest.read_text())["config"] if manifest.is_file() else {}

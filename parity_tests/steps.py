@@ -1,0 +1,206 @@
+"""Optimizer steps: ours from the recorded state, against the recorded next one.
+
+Each step starts from the recorded parameters before it (ours where they are not recorded). Its
+gradients are the recorded ones where
+there are some, else ours. Moments are those of our own steps so far, from the checkpoint's state or
+from new ones; where the steps end at the checkpoint, they have to come out as the checkpoint's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from efficientids_flax.load import flatten
+from efficientids_flax.train.learner import paxml_learner
+from parity_tests.activations import Subject, run
+from parity_tests.check import EXACT_DTYPE, Trained, flow_order, judged, layer_of, with_parameters
+from parity_tests.compare import Difference, Distance, distance, half_distance
+from parity_tests.parameters import place, to_our_tree
+from parity_tests.recording import Pass, Recording, Step
+from parity_tests.tolerances import HALF_DTYPES, NOISE, QUANTUM, ROUNDING, tolerance
+
+
+def check_steps(subject: Subject, recording: Recording, trained: Trained) -> list[Difference]:
+    """Compare every recorded step.
+
+    Args:
+        subject: the model with the checkpoint's parameters.
+        recording: with `steps`.
+        trained: configuration and state of the optimizer.
+
+    Returns:
+        Loss, parameters, and at the end the moments; one entry 'not run' where the steps cannot be
+        taken, with the reason.
+    """
+    reason = _cannot(recording, trained)
+    if reason is None:
+        assert trained.optimizer is not None
+        try:
+            learner = paxml_learner(trained.optimizer, subject.config)
+        except ValueError as error:
+            reason = str(error)
+        else:
+            return _steps(subject, recording, trained, learner)
+    return [
+        Difference(
+            f"step {step.number}", f"steps/{step.number}", "", "parameters", "not run", note=reason
+        )
+        for step in recording.steps
+    ]
+
+
+def _cannot(recording: Recording, trained: Trained) -> str | None:
+    if trained.optimizer is None:
+        return "the conversion knows no optimizer; --set optimizer.name=... and its values"
+    if recording.start is None and (trained.state is None or not trained.state.optimizer):
+        return "the checkpoint was converted without its optimizer state"
+    return None
+
+
+def _steps(
+    subject: Subject, recording: Recording, trained: Trained, learner: Any
+) -> list[Difference]:
+    found: list[Difference] = []
+    before, exact = subject, None
+    if recording.start is not None:
+        before = with_parameters(subject, recording, recording.start)
+        state = learner.init(before.params)
+    else:
+        assert trained.state is not None
+        state = trained.state.optimizer
+    half = subject.backbone.dtype in HALF_DTYPES
+    for step in recording.steps:
+        made = _step(before, recording, step, learner, state)
+        if half:
+            exact = _step(before.in_dtype(EXACT_DTYPE), recording, step, learner, state)
+        adam = trained.optimizer is not None and trained.optimizer.name == "adam"
+        found += _compared(subject, recording, step, made, exact, adam)
+        state = made.state
+        taken = before.with_parameters(made.parameters)
+        before = with_parameters(taken, recording, step.parameters)
+    if recording.ends_at_checkpoint and trained.state is not None and trained.state.optimizer:
+        number = recording.steps[-1].number
+        found += _moments(number, state, trained.state.optimizer)
+    return found
+
+
+class Made(NamedTuple):
+    """A step of ours: loss, gradients, parameters and optimizer state after it."""
+
+    loss: np.ndarray
+    gradients: Mapping[str, np.ndarray]
+    parameters: Mapping[str, np.ndarray]
+    state: Any
+
+
+def _step(before: Subject, recording: Recording, step: Step, learner: Any, state: Any) -> Made:
+    ours = run(before, Pass("", step.inputs), inside=False)
+    gradients = dict(ours.gradients)
+    if step.gradients:
+        given = to_our_tree(step.gradients, recording.names, before.config)
+        gradients |= {path: value for path, (value, _) in given.items()}
+    like = flatten(before.params)
+    tree = before.with_parameters(place({p: gradients[p] for p in like}, like)).params
+    with jax.default_matmul_precision("highest"):
+        updates, state = jax.jit(learner.update)(tree, state, before.params)
+    updates, state = jax.device_get((updates, state))
+    moved = flatten(updates)
+    after = {
+        path: np.asarray(value + moved[path] if path in moved else value)
+        for path, value in like.items()
+    }
+    return Made(ours.values["outputs/total_loss"], gradients, after, state)
+
+
+def _compared(
+    subject: Subject,
+    recording: Recording,
+    step: Step,
+    made: Made,
+    exact: Made | None,
+    adam: bool,
+) -> list[Difference]:
+    section, dtype = f"step {step.number}", subject.backbone.dtype
+    found = []
+    if step.loss is not None:
+        base = Difference(section, f"steps/{step.number}/loss", "outputs/total_loss", "loss", "ok")
+        recorded = np.asarray(step.loss, np.float32)
+        reference = None if exact is None else exact.loss
+        found.append(_judge(base, made.loss, recorded, reference, recording))
+    given = to_our_tree(step.parameters, recording.names, subject.config)
+    noise = NOISE * max(float(np.max(np.abs(g), initial=0)) for g in made.gradients.values())
+    for path in sorted(given, key=flow_order):
+        recorded, names = given[path]
+        base = Difference(section, f"steps/{step.number}/" + "+".join(names), path, "parameters",
+                          "ok", recorded.shape, layer_of(path))  # fmt: skip
+        if path not in made.parameters:
+            found.append(replace(base, verdict="MISSING", note="our model has no such parameter"))
+            continue
+        slope = np.abs(made.gradients[path])
+        chance = (slope > 0) & (slope < noise) if adam else np.zeros(slope.shape, bool)
+        if np.any(chance):
+            count = int(np.sum(chance))
+            note = f"{count} values left out: their gradients are zero up to rounding"
+            base = replace(base, note=note)
+        reference = None if exact is None else exact.parameters[path]
+        mine = made.parameters[path]
+        found.append(_judge(base, mine, recorded, reference, recording, dtype, ~chance))
+    return found
+
+
+def _judge(
+    base: Difference,
+    mine: np.ndarray,
+    recorded: np.ndarray,
+    exact: np.ndarray | None,
+    recording: Recording,
+    dtype: str = EXACT_DTYPE,
+    rows: np.ndarray | None = None,
+) -> Difference:
+    allowed = tolerance(base.kind, dtype, recording.tolerances)
+    if exact is None:
+        return judged(base, distance(mine, recorded, rows), allowed)
+    gap, share = half_distance(mine, recorded, exact, rows, guard=False)
+    least = ROUNDING if base.kind == "loss" else allowed
+    return judged(base, gap, max(share, least))
+
+
+def _moments(number: int, ours: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[Difference]:
+    """Our optimizer state after the last step, against the checkpoint's."""
+    mine, want = _flat(ours), _flat(recorded)
+    found = []
+    for name in sorted(mine.keys() | want.keys()):
+        value = want.get(name)
+        base = Difference(f"step {number}", f"optimizer/{name}", name, "optimizer", "ok",
+                          () if value is None else value.shape)  # fmt: skip
+        if name not in mine or value is None:
+            where = "the checkpoint" if value is None else "our optimizer"
+            found.append(replace(base, verdict="MISSING", note=f"{where} has none"))
+            continue
+        if mine[name].shape != value.shape:
+            found.append(replace(base, verdict="SHAPE", note=f"ours is {list(mine[name].shape)}"))
+            continue
+        if value.dtype == np.int8:
+            gap = np.abs(mine[name].astype(int) - value.astype(int))
+            worst, count = float(np.max(gap, initial=0)), int(np.sum(gap > 0))
+            note = f"int8: {count} of {gap.size} values one quantum apart" if count else ""
+            found.append(judged(replace(base, note=note), Distance(worst, worst, worst), QUANTUM))
+            continue
+        found.append(judged(base, distance(mine[name], value), tolerance("optimizer", EXACT_DTYPE)))
+    return found
+
+
+def _flat(states: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """`<transform>/<field>/<parameter>` -> values."""
+    found = {}
+    for transform, state in states.items():
+        for field, values in state._asdict().items():
+            prefix = f"{transform}/{field}"
+            leaves = (
+                flatten(values, f"{prefix}/") if isinstance(values, Mapping) else {prefix: values}
+            )
+            found |= {name: np.asarray(value) for name, value in leaves.items()}
+    return found

@@ -1,0 +1,122 @@
+"""A converted PAXml run goes on in the Trainer: its state, its learner, its skipped steps."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from converters import convert_paxml_checkpoint
+from efficientids_flax.config import ScheduleConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.models import EfficientIDSModel
+from efficientids_flax.load import load_converted
+from efficientids_flax.train.converted import trainer_from_converted
+from efficientids_flax.train.learner import paxml_learner
+from parity_tests.cases import OUTPUTS
+
+BETAS = {"beta1": 0.9, "beta2": 0.95, "epsilon": 1e-6}
+CASES = {
+    "k_adam": (BETAS, {}),
+    "d_correction_frozen_lm": (
+        {"beta1": 0.9},
+        {
+            "decay_method": "adam", "decay_adam": 0.999, "clip_threshold": 1.0,
+            "bprop_variable_exclusion": (
+                "params/lm/(transformer|final_ln|softmax/logits_ffn)/.*",
+            ),
+        },
+    ),
+}  # fmt: skip
+FIELDS = (
+    "ids", "labels", "weights", "paddings", "input_item_weights", "label_item_weights",
+    "segment_ids", "segment_pos", "inputs_indicator",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request, recording, tmp_path_factory):
+    """(converted checkpoint, clustering, batch, optimizer configuration)."""
+    name = request.param
+    overrides, settings = CASES[name]
+    out = tmp_path_factory.mktemp(name) / "out"
+    directory = recording(name)
+    convert_paxml_checkpoint(directory / "checkpoint", out, overrides=overrides)
+    with np.load(OUTPUTS / name / "arrays.npz") as recorded:
+        batch = {
+            field: recorded[f"inputs/{field}"]
+            for field in FIELDS
+            if f"inputs/{field}" in recorded.files
+        }
+    found = load_converted(out).config.optimizer
+    # What the recording's job had: its schedule is not in the checkpoint.
+    optimizer = dataclasses.replace(
+        found, learning_rate=1e-3, schedule=ScheduleConfig("constant"), **settings
+    )
+    return out, ClusteringInfo.from_pickle(directory / "clustering.pkl"), batch, optimizer
+
+
+def begun(case, **options):
+    out, clustering, batch, optimizer = case
+    options = {"progress": "none", "log_every": 1, **options}
+    return trainer_from_converted(
+        out, batch, clustering=clustering, optimizer_config=optimizer, **options
+    )
+
+
+def bits(tree):
+    return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+def test_begins_with_what_was_converted(case):
+    converted = load_converted(case[0])
+    _, state = begun(case)
+    assert int(state.step) == converted.optimizer_state.step == 3
+    assert bits(state.params) == bits(converted.params)
+    assert bits(state.opt_state) == bits(converted.optimizer_state.optimizer)
+
+
+def test_takes_the_steps_of_the_learner(case):
+    out, clustering, batch, optimizer = case
+    converted = load_converted(out)
+    model = EfficientIDSModel(config=converted.config.model, clustering_info=clustering)
+    learner = paxml_learner(optimizer, converted.config.model)
+
+    @jax.jit
+    def step(params, chain):
+        loss, found = jax.value_and_grad(
+            lambda params: model.apply({"params": params}, batch, method="loss").loss
+        )(params)
+        updates, chain = learner.update(found, chain, params, loss=loss)
+        return optax.apply_updates(params, updates), chain, loss
+
+    params, chain = converted.params, converted.optimizer_state.optimizer
+    losses = []
+    for _ in range(2):
+        params, chain, loss = step(params, chain)
+        losses.append(float(loss))
+    trainer, state = begun(case)
+    frozen = bits(state.frozen)
+    state = trainer.train(state, [batch] * 2, num_steps=5)
+    # The same operations in two programs: roundings, which Adam's quotient amplifies where a
+    # gradient is tiny; both are far below what one step moves a parameter (1e-3).
+    np.testing.assert_allclose([row["loss"] for row in trainer.history], losses, rtol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-5)
+    assert bits(state.frozen) == frozen
+    if optimizer.bprop_variable_exclusion:
+        assert set(state.frozen) == {"pretrained_lm"}
+        assert "pretrained_lm" not in state.trained
+
+
+def test_leaves_out_a_step_that_is_not_finite_and_counts_it(case):
+    trainer, state = begun(case)
+    bad = case[2] | {"weights": np.full_like(case[2]["weights"], 3e38)}  # the sum is infinite
+    before = (bits(state.trained), bits(state.opt_state))
+    counts = [int(leaf) for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim == 0]
+    state = trainer.train(state, [bad], num_steps=4)
+    assert trainer.history[-1]["finite"] == 0
+    assert int(state.step) == 4
+    assert (bits(state.trained), bits(state.opt_state)) == before
+    assert counts == [int(leaf) for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim == 0]

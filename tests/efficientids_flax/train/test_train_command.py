@@ -1,0 +1,97 @@
+"""The commands, on a small process with a directory of prepared data."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from efficientids_flax.data.files import next_items, read_data
+from efficientids_flax.data.markov import MarkovItems
+from efficientids_flax.train.cli import main
+
+CONFIG = """
+model: {kind: simple, item_embedding_dim: 8, model_dims: 16, num_layers: 1, num_heads: 2}
+training: {progress: none, plot: false, log_every: 2}
+data: {batch_size: 8}
+"""
+
+
+@pytest.fixture(scope="module")
+def process():
+    return MarkovItems.random(num_clusters=3, cluster_size=4)
+
+
+@pytest.fixture(scope="module")
+def prepared(process, tmp_path_factory):
+    """Directory with data, clustering and a configuration."""
+    root = tmp_path_factory.mktemp("prepared")
+    (root / "processed").mkdir()
+    for index, split in enumerate(("train", "valid", "test")):
+        sequences = process.sequences(32, 7, seed=index)
+        np.savez(root / "processed" / f"{split}.npz", sequences=sequences)
+    process.clustering.save(root / "processed" / "clustering.npz")
+    (root / "run.yaml").write_text(CONFIG)
+    return root
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_trains_goes_on_and_evaluates(prepared, tmp_path):
+    shared = ("--config", prepared / "run.yaml", "--data_dir", prepared, "--output-dir", tmp_path)
+    end = call("train", *shared, "--num_steps", 4, "--lr", 0.01, "--grad-clip", 1.0)
+    assert end.exit_code == 0, end.output
+    found = json.loads(end.output.splitlines()[-1])
+    assert found["steps"] == 4
+    assert {"loss", "eval_loss", "test_ndcg_at_10"} <= found.keys()
+    end = call("train", *shared, "--num-steps", 6, "--set", "training.seed=1")
+    assert json.loads(end.output.splitlines()[-1])["steps"] == 6
+    end = call("evaluate", *shared, "--split", "test", "--step", 4)
+    assert end.exit_code == 0, end.output
+    assert json.loads(end.output)["test_loss"] == pytest.approx(found["test_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["model.model_dim=3"], "model_dim: unknown key; did you mean model_dims?"),
+        (["data.batch_sise=3"], "batch_sise: unknown key; did you mean batch_size?"),
+        (["traning.num_steps=3"], "traning: unknown key; did you mean training?"),
+        (["data.dir=nowhere"], "nowhere: no train.npz"),
+        (["model.kind=efficientids"], "model_name: missing, kind is 'efficientids'"),
+    ],
+)
+def test_bad_configurations_end_with_one_line(prepared, settings, message):
+    flags = [part for setting in settings for part in ("--set", setting)]
+    data = [] if "data.dir" in settings[0] else ["--data-dir", prepared]
+    end = call("train", "--config", prepared / "run.yaml", *data, *flags)
+    assert end.exit_code == 1
+    assert message in end.output
+    assert "Traceback" not in end.output
+
+
+def test_sequences_become_batches_in_which_each_item_predicts_the_next(prepared):
+    found = next_items(np.array([[3, 1, 2], [4, 5, -1], [6, -1, -1]]))
+    assert found["ids"].tolist() == [[3, 1], [4, 5], [6, 0]]
+    assert found["labels"].tolist() == [[1, 2], [5, 0], [0, 0]]
+    assert found["weights"].tolist() == [[1, 1], [1, 0], [0, 0]]
+    assert found["paddings"].tolist() == [[0, 0], [0, 0], [0, 1]]
+    with pytest.raises(ValueError, match="-1 stands before an item"):
+        next_items(np.array([[1, -1, 2]]))
+    assert set(read_data(prepared).splits) == {"train", "eval", "test"}
+
+
+def test_the_process_knows_its_own_optimum(process):
+    assert np.allclose(process.probabilities.sum(axis=1), 1)
+    sequences = process.sequences(4000, 6, seed=5)
+    best = process.best_metrics(sequences, (1, 3))
+    # The law itself, against the share that it expects: 20,000 draws, 4 standard errors.
+    top = np.sort(process.probabilities, axis=1)[:, ::-1]
+    present = sequences[:, :-1].reshape(-1)
+    for cutoff in (1, 3):
+        expected = top[present, :cutoff].sum(axis=1).mean()
+        assert best[f"recall_at_{cutoff}"] == pytest.approx(expected, abs=4 * 0.5 / 20_000**0.5)
+    entropy = -(process.probabilities * np.log(process.probabilities)).sum(axis=1)[present].mean()
+    assert best["loss"] == pytest.approx(entropy, abs=0.05)

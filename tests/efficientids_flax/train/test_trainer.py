@@ -1,0 +1,330 @@
+"""The Trainer as a whole: it learns, evaluates, goes on, refuses what is wrong."""
+
+import json
+import os
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from networks import BATCH, Network, arrays, batches, begin, data, same, trainer
+
+from efficientids_flax.sharding import make_mesh
+from efficientids_flax.train.history import read_history
+from efficientids_flax.train.nonfinite import NonFiniteError
+from efficientids_flax.train.preemption import Preempted
+from efficientids_flax.train.train_state import TrainState
+
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of 12 steps: its directory, trainer and last state."""
+    directory = tmp_path_factory.mktemp("finished")
+    made = trainer(directory, eval_every=4, keep_best="eval_loss")
+    state = made.train(begin(made), batches(), batches(epochs=1), num_steps=STEPS)
+    return directory, made, state
+
+
+def test_takes_the_steps_of_a_plain_loop():
+    """Without dropout and statistics: optax by hand, on the same batches."""
+    network, optimizer = Network(dropout=0.0, statistics=False), optax.adamw(1e-2)
+
+    def loss(params, batch, model_state, rng, apply_fn):
+        logits = apply_fn({"params": params}, batch["x"])
+        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, batch["y"])
+        return entropy.mean(), {}, model_state
+
+    made = trainer(network=network, optimizer=optimizer, loss_fn=loss)
+    state = begin(made)
+    params = jax.tree.map(jnp.copy, state.params)
+    chain = optimizer.init(params)
+    state = made.train(state, batches(), num_steps=5)
+    source = iter(batches())
+
+    @jax.jit
+    def step(params, chain, batch):
+        value, found = jax.value_and_grad(
+            lambda params: loss(params, batch, {}, None, network.apply)[0]
+        )(params)
+        updates, chain = optimizer.update(found, chain, params)
+        return optax.apply_updates(params, updates), chain, value
+
+    losses = []
+    for _ in range(5):
+        params, chain, value = step(params, chain, next(source))
+        losses.append(float(value))
+    # One program is compiled with the norm of the gradients, one without: a rounding apart.
+    np.testing.assert_allclose([row["loss"] for row in made.history], losses, rtol=1e-5)
+    for ours, plain in zip(arrays(state.params), arrays(params), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_history_has_every_step(finished):
+    directory, made, _ = finished
+    assert [row["step"] for row in made.history] == list(range(1, STEPS + 1))
+    assert all({"loss", "accuracy", "grad_norm"} <= row.keys() for row in made.history)
+    assert [row["step"] for row in made.history if "eval_loss" in row] == [4, 8, 12]
+    assert read_history(directory) == made.history
+
+
+def test_learns():
+    made = trainer(log_every=50)
+    state = made.train(begin(made), batches(), num_steps=150)
+    assert made.evaluate(state, batches(epochs=1))["eval_accuracy"] > 0.9
+
+
+def test_evaluation_is_without_dropout_and_by_the_running_statistics(finished):
+    _, made, state = finished
+    found = made.evaluate(state, batches(epochs=1, shuffle=False))
+    logits = Network().apply(state.variables, data()["x"], training=False)
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, data()["y"])
+    assert found["eval_loss"] == pytest.approx(float(entropy.mean()), rel=1e-5)
+    assert found == made.evaluate(state, batches(epochs=1, shuffle=False))
+    one = made.evaluate(state, batches(epochs=1, shuffle=False), num_eval_batches=1)
+    assert one["eval_loss"] == pytest.approx(float(entropy[:BATCH].mean()), rel=1e-5)
+
+
+def test_rows_of_a_short_last_batch_count_as_the_others(finished):
+    _, made, state = finished
+    short = batches(epochs=1, shuffle=False)
+    short.arrays = {name: value[:20] for name, value in short.arrays.items()}
+    short.rows, short.drop_remainder = 20, False
+    logits = Network().apply(state.variables, data()["x"][:20], training=False)
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, data()["y"][:20])
+    found = made.evaluate(state, short)["eval_loss"]
+    assert found == pytest.approx(float(entropy.mean()), rel=1e-5)
+
+
+def test_goes_on_in_memory_as_in_one_call():
+    first = trainer()
+    source = batches()
+    halfway = first.train(begin(first), source, num_steps=5)
+    end = first.train(halfway, source, num_steps=STEPS)
+    second = trainer()
+    assert same(end, second.train(begin(second), batches(), num_steps=STEPS))
+
+
+def test_restores_by_default_and_goes_on_with_more_steps(finished):
+    directory, _, state = finished
+    again = trainer(directory, eval_every=0)
+    assert same(again.train(begin(again, seed=7), batches(), num_steps=STEPS), state)
+    assert len(again.history) == STEPS
+
+
+def test_keeps_the_best_and_the_last(finished):
+    directory, made, _ = finished
+    by_loss = {row["step"]: row["eval_loss"] for row in made.history if "eval_loss" in row}
+    assert made.best_step() == min(by_loss, key=by_loss.__getitem__)
+    assert {str(STEPS), str(made.best_step())} <= {path.name for path in directory.iterdir()}
+
+
+def test_stops_early_when_nothing_gets_better(tmp_path, capsys):
+    made = trainer(
+        tmp_path, eval_every=2, early_stopping_patience=2, optimizer=optax.sgd(0.0),
+        network=Network(statistics=False),
+        loss_fn=lambda params, batch, state, rng, apply_fn: (
+            jnp.mean(apply_fn({"params": params}, batch["x"]) ** 2), {}, state,
+        ), progress="lines",
+    )  # fmt: skip
+    state = made.train(begin(made), batches(), batches(epochs=1), num_steps=100)
+    assert int(state.step) == 6
+    assert "stopped early after step 6: eval_loss" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("optimizer", [optax.adamw(0.1, weight_decay=0.5), optax.sgd(0.1, 0.9)])
+def test_frozen_parameters_stay_to_the_bit(optimizer):
+    clipped = optax.chain(optax.clip_by_global_norm(1e-3), optimizer)
+    made = trainer(optimizer=clipped, frozen_params=["Dense_0"], frozen_dtype="bfloat16")
+    state = begin(made)
+    before, trained = arrays(state.frozen), arrays(state.trained)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in before)
+    kept = state.frozen
+    state = made.train(state, batches(), num_steps=5)
+    assert [leaf.tobytes() for leaf in arrays(state.frozen)] == [b.tobytes() for b in before]
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(kept))  # they are not donated
+    assert all(
+        not np.array_equal(new, old)
+        for new, old in zip(arrays(state.trained), trained, strict=True)
+        if old.any()
+    )
+
+
+def test_stops_at_nan_and_names_what_went_bad_first(tmp_path):
+    class Logarithm(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return jnp.log(x)
+
+    class Bad(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(1)(Logarithm(name="logarithm")(nn.Dense(2)(x)))
+
+    def loss(params, batch, model_state, rng, apply_fn):
+        return jnp.mean(apply_fn({"params": params}, batch["x"])), {}, model_state
+
+    made = trainer(tmp_path, network=Bad(), loss_fn=loss, save_every=1)
+    with pytest.raises(NonFiniteError, match=r"step 1: loss nan.*activation logarithm is not"):
+        made.train(begin(made), batches(), num_steps=5)
+    assert not [path for path in tmp_path.iterdir() if path.name.isdigit()]
+
+
+def test_stops_at_a_bad_batch_and_keeps_the_good_checkpoint(tmp_path):
+    made = trainer(tmp_path, save_every=2, log_every=100)
+    rows = [batch for batch, _ in zip(batches(), range(6), strict=False)]
+    rows[4] = rows[4] | {"x": np.full_like(rows[4]["x"], np.nan)}
+    with pytest.raises(NonFiniteError, match=r"step 5: .*the batch holds NaN or infinity in 'x'"):
+        made.train(begin(made), rows, num_steps=6)
+    assert {p.name for p in tmp_path.iterdir() if p.name.isdigit()} == {"2", "4"}
+    again = trainer(tmp_path, save_every=2, on_nonfinite="skip")
+    state = again.train(begin(again), rows, num_steps=6)
+    assert int(state.step) == 6
+    assert [row["finite"] for row in again.history] == [1, 1, 1, 1, 0, 1]
+    assert all(np.isfinite(leaf).all() for leaf in arrays(state))
+
+
+def test_sigterm_saves_and_ends_with_code_0(tmp_path):
+    def interrupted():
+        for index, batch in enumerate(batches()):
+            if index == 7:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    made = trainer(tmp_path, save_every=0)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Preempted) as end:
+        made.train(begin(made), interrupted, num_steps=STEPS)
+    assert end.value.code == 0
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert (tmp_path / str(end.value.step)).is_dir()
+    whole = trainer()
+    want = whole.train(begin(whole), batches(), num_steps=STEPS)
+    again = trainer(tmp_path)
+    assert same(again.train(begin(again), batches(), num_steps=STEPS), want)
+
+
+def test_partly_given_parameters_take_their_places():
+    made = trainer()
+    kernel = np.full((6, 8), 0.25, np.float32)
+    state = made.create_train_state(
+        jax.random.key(0), next(iter(batches())), params={"Dense_0": {"kernel": kernel}}
+    )
+    assert np.array_equal(state.params["Dense_0"]["kernel"], kernel)
+    assert same(state.params["Dense_1"], begin(made).params["Dense_1"])
+    with pytest.raises(ValueError, match=r"Dense_0/kernel: found \[2\], the model has \[6, 8\]"):
+        made.create_train_state(
+            jax.random.key(0), next(iter(batches())), params={"Dense_0": {"kernel": np.ones(2)}}
+        )
+
+
+def test_init_args_are_those_of_the_module():
+    made = trainer(init_args=[np.zeros((1, 6), np.float32)], init_kwargs={"training": False})
+    state = begin(made)
+    assert set(state.params) == {"Dense_0", "Dense_1", "BatchNorm_0"}
+    assert set(state.model_state) == {"batch_stats"}
+
+
+def test_wrong_options_are_told_with_the_nearest():
+    with pytest.raises(ValueError, match=r"log_evry: unknown key; did you mean log_every\?"):
+        trainer(log_evry=5)
+    with pytest.raises(ValueError, match=r"save_every: expected at least 0, found -1"):
+        trainer(save_every=-1)
+    with pytest.raises(ValueError, match="loss_fn: missing; Network has no loss of its own"):
+        trainer(loss_fn=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda b: {"x": b["x"]}, "y: missing"),
+        (lambda b: {"x": b["x"], "yy": b["y"]}, r"yy: not in the sample batch; did you mean y\?"),
+        (lambda b: b | {"x": b["x"][:, :5]}, r"x: found \[8, 5\], the sample batch has \[8, 6\]"),
+        (lambda b: b | {"y": b["y"].astype(np.float32)}, "y: found float32, the sample batch has"),
+        (lambda b: b | {"x": b["x"][:4]}, "as many rows in each field, found"),
+        (lambda b: b | {"x": b["x"].astype(str)}, "x: found <U32, expected numbers"),
+        (lambda b: (b["x"], b["y"]), "expected a dict of arrays, found a tuple"),
+    ],
+)
+def test_batches_unlike_the_sample_are_named_before_anything_is_compiled(change, message):
+    made = trainer()
+    state = begin(made)
+    with pytest.raises(ValueError, match=message):
+        made.train(state, [change(next(iter(batches())))], num_steps=2)
+    assert made._step is None
+
+
+def test_rows_that_do_not_divide_are_named():
+    made = trainer(gradient_accumulation_steps=3)
+    with pytest.raises(ValueError, match="x: 8 rows do not divide by gradient_accumulation_steps"):
+        begin(made)
+
+
+def test_checkpoint_of_another_model_names_the_leaves(finished):
+    directory, _, _ = finished
+
+    class Wider(nn.Module):
+        @nn.compact
+        def __call__(self, x, training=False):
+            return nn.Dense(4, name="Dense_0")(x)
+
+    def loss(params, batch, model_state, rng, apply_fn):
+        return jnp.mean(apply_fn({"params": params}, batch["x"]) ** 2), {}, model_state
+
+    made = trainer(directory, network=Wider(), loss_fn=loss)
+    with pytest.raises(ValueError, match="leaves differ") as error:
+        made.train(begin(made), batches(), num_steps=20)
+    text = str(error.value)
+    assert "params/Dense_0/kernel: the checkpoint has [6, 8] float32, this run [6, 4]" in text
+    assert "params/Dense_1/kernel: the checkpoint has [8, 3] float32, this run none" in text
+
+
+def test_a_directory_of_another_run_is_not_written_over(finished):
+    directory, _, _ = finished
+    made = trainer(directory, restore=False)
+    with pytest.raises(ValueError, match="holds checkpoints up to step 12 of another run"):
+        made.train(begin(made), batches(), num_steps=20)
+
+
+def test_profile_writes_a_trace(tmp_path):
+    made = trainer(tmp_path, enable_profiling=True, profile_steps=2, save_every=0)
+    made.train(begin(made), batches(), num_steps=8)
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_all_parameters_frozen_is_refused():
+    with pytest.raises(ValueError, match="nothing is left to train"):
+        TrainState.create({"a": jnp.ones(2)}, optax.sgd(1), rng=jax.random.key(0), frozen=["a"])
+
+
+def test_a_mesh_of_one_device_gives_the_same_numbers():
+    plain, meshed = trainer(), trainer(mesh=make_mesh())
+    one = plain.train(begin(plain), batches(), num_steps=4)
+    other = meshed.train(begin(meshed), batches(), num_steps=4)
+    assert same(one, other)
+
+
+def test_event_file_and_curves_are_written(tmp_path):
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    pytest.importorskip("matplotlib")
+    made = trainer(tmp_path, plot=True, save_every=0)
+    made.train(begin(made), batches(), num_steps=8)
+    assert (tmp_path / "training_curves.png").stat().st_size > 1000
+    (file,) = tmp_path.glob("events.out.tfevents.*")
+    content, found = file.read_bytes(), {}
+    while content:
+        size = int.from_bytes(content[:8], "little")
+        event = event_pb2.Event.FromString(content[12 : 12 + size])
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, value.simple_value))
+        content = content[16 + size :]
+    assert [step for step, _ in found["train/loss"]] == [4, 8]
+    mean = np.mean([row["loss"] for row in made.history[:4]])
+    assert found["train/loss"][0][1] == pytest.approx(mean, rel=1e-6)
+    assert all(rate > 0 for _, rate in found["train/steps_per_second"])
+    rows = [json.loads(line) for line in (tmp_path / "history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 9))
