@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-MODELS = ("language_model", "recommender")
 # Largest part of the parameters that one of eight devices may hold: an eighth, a quarter of what
 # tensor parallelism splits, ... and the norms, biases and heads that stay whole.
 SHARE = {"data": 1.0, "fsdp": 0.14, "tensor": 0.32, "all": 0.3}
+CASES = [("language_model", "all"), *(("recommender", mesh) for mesh in SHARE)]
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +31,14 @@ def found():
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("mesh", SHARE)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "mesh"), CASES)
 def test_numbers_do_not_depend_on_the_mesh(found, model, mesh):
     # Loss, logits or entropies, every gradient. Sums are taken in another order: a few roundings of
     # 6e-8 of the largest magnitude, times what a softmax amplifies.
     assert found[f"{model}/{mesh}"]["worst"] < 1e-5
 
 
-@pytest.mark.parametrize("mesh", SHARE)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "mesh"), CASES)
 def test_parameters_and_rows_are_split(found, model, mesh):
     assert found[f"{model}/{mesh}"]["share"] <= SHARE[mesh]
     rows = {"data": 1, "fsdp": 1, "tensor": 4, "all": 2}

@@ -209,7 +209,7 @@ def test_losses_of_experts_are_added():
     np.testing.assert_allclose(out.loss, out.avg_xent + 1.5, rtol=1e-6)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @examples(
     tables=clusterings(),
     scale=st.sampled_from([1.0, 100.0]),  # products of two: logits of up to 1e4 and more

@@ -37,10 +37,10 @@ def cut_at(step):
 
 
 def test_cut_at_random_points_again_and_again(tmp_path, whole):
-    """Ten runs of one to four cuts each; replays the data, since a generator has no state."""
+    """Five runs of one to four cuts each; replays the data, since a generator has no state."""
     rng = np.random.default_rng(SEED)
     made = trainer(None, save_every=3)  # one trainer: each compiles its step once
-    for number in range(10):
+    for number in range(5):
         made.directory = tmp_path / str(number)
         for cut in sorted(rng.integers(0, STEPS, rng.integers(1, 5))):
             with pytest.raises(PowerCut):
