@@ -73,35 +73,47 @@ def language_model_loss(
     smoothing = config.label_smoothing if train or config.label_smoothing_in_eval else 0.0
     entropy = smoothed_cross_entropy(log_probs, labels, smoothing)
     argmax = jax.lax.stop_gradient(jnp.argmax(values, axis=-1)).astype(jnp.int32)
-    total_weight = jnp.sum(weights)
-    per_token = entropy * weights
-    total = jnp.sum(per_token)
-    average = total / (total_weight + TINY_WEIGHT)
-
-    leaves = [jnp.asarray(leaf, jnp.float32) for leaf in jax.tree.leaves(aux_losses)]
-    auxiliary = sum((jnp.sum(leaf) for leaf in leaves), jnp.zeros((), jnp.float32))
-    count = sum(leaf.size for leaf in leaves)
-    own = jnp.zeros((), jnp.float32)
+    own = None
     if config.z_loss_weight > 0:
         own = config.z_loss_weight * z_loss(values, weights)
-        auxiliary, count = auxiliary + own, count + 1
     hits = jnp.sum((argmax == labels) * weights)
     return LanguageModelLoss(
-        total_loss=average + auxiliary,
-        avg_xent=average,
-        aux_loss=auxiliary,
-        aux_loss_weight=jnp.asarray(count, jnp.float32),
-        total_xent=total,
-        total_weight=total_weight,
-        per_example_xent=entropy,
-        per_token_xent=per_token,
-        per_sequence_xent=jnp.sum(per_token, axis=-1),
+        **summed(entropy, weights, aux_losses, own),
         per_example_argmax=argmax,
-        accuracy=_ratio(hits, total_weight),
-        z_loss=own,
+        accuracy=_ratio(hits, jnp.sum(weights)),
         logits=logits,
         log_probs=log_probs.astype(logits.dtype),
     )
+
+
+def summed(
+    entropy: jax.Array, weights: jax.Array, aux_losses: Any, z_loss: jax.Array | None
+) -> dict[str, jax.Array]:
+    """The loss and its parts, by the names that Praxis gives them.
+
+    Args:
+        entropy: float32 [..., T], of each label.
+        weights: float32 [..., T]; without a weight an entropy does not count, infinite or not.
+        aux_losses: any tree of further losses; all of its numbers are added.
+        z_loss: [], weighted; None where there is none.
+    """
+    per_token = jnp.where(weights > 0, entropy, 0.0) * weights
+    total, total_weight = jnp.sum(per_token), jnp.sum(weights)
+    average = total / (total_weight + TINY_WEIGHT)
+    leaves = [jnp.asarray(leaf, jnp.float32) for leaf in jax.tree.leaves((aux_losses, z_loss))]
+    auxiliary = sum(map(jnp.sum, leaves), jnp.zeros((), jnp.float32))
+    return {
+        "total_loss": average + auxiliary,
+        "avg_xent": average,
+        "aux_loss": auxiliary,
+        "aux_loss_weight": jnp.asarray(sum(leaf.size for leaf in leaves), jnp.float32),
+        "total_xent": total,
+        "total_weight": total_weight,
+        "per_example_xent": entropy,
+        "per_token_xent": per_token,
+        "per_sequence_xent": jnp.sum(per_token, axis=-1),
+        "z_loss": jnp.zeros((), jnp.float32) if z_loss is None else z_loss,
+    }
 
 
 def language_model_metrics(

@@ -23,7 +23,7 @@ from efficientids_flax.core.hierarchical import (
     normalisers,
     within_cluster,
 )
-from efficientids_flax.losses import TINY_WEIGHT, smoothed_cross_entropy, z_loss
+from efficientids_flax.losses import smoothed_cross_entropy, summed, z_loss
 from efficientids_flax.sharding import constrain
 
 NO_CLUSTER = np.iinfo(np.int32).min  # what the original's look-up gives for a label that is no item
@@ -171,29 +171,10 @@ class Head:
         """
         entropy = self.cross_entropy(inputs, labels, is_item, training)
         weights = weights.astype(jnp.float32)
-        # A word without weight in the evaluation of a full softmax is infinite times zero.
-        per_token = jnp.where(weights > 0, entropy, 0.0) * weights
-        total, total_weight = jnp.sum(per_token), jnp.sum(weights)
-        average = total / (total_weight + TINY_WEIGHT)
-        leaves = [jnp.asarray(leaf, jnp.float32) for leaf in jax.tree.leaves(aux_losses)]
-        own = jnp.zeros((), jnp.float32)
+        own = None
         if self.config.z_loss_weight:
             own = self.config.z_loss_weight * z_loss(self._z_logits(inputs, training), weights)
-            leaves.append(own)
-        auxiliary = sum(map(jnp.sum, leaves), jnp.zeros((), jnp.float32))
-        count = sum(leaf.size for leaf in leaves)
-        return LossOutput(
-            total_loss=average + auxiliary,
-            avg_xent=average,
-            aux_loss=auxiliary,
-            aux_loss_weight=jnp.asarray(count, jnp.float32),
-            total_xent=total,
-            total_weight=total_weight,
-            per_example_xent=entropy,
-            per_token_xent=per_token,
-            per_sequence_xent=jnp.sum(per_token, axis=-1),
-            z_loss=own,
-        )
+        return LossOutput(**summed(entropy, weights, aux_losses, own))
 
     def scores(self, inputs: HeadInputs, correction: bool | None = None) -> jax.Array:
         """Scores of all items, higher is better.
