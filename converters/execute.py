@@ -3,12 +3,12 @@
 import errno
 import json
 import os
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from converters.errors import CheckpointError, ConversionError, OutputError, VerificationError
+from converters.interrupts import interrupt_at_the_end
 from converters.manifest import manifest
 from converters.plan import Plan
 from converters.processes import OneProcess, Processes, together
@@ -120,11 +120,15 @@ def _run(
     journal: Journal,
     progress: Progress,
 ) -> None:
-    """Do all jobs; the first error, or Ctrl-C, stops the others at their next tile."""
-    stop = threading.Event()
+    """Do all jobs; the first error, or Ctrl-C, stops them at their next tile."""
+    stopping = False  # not an Event: a signal must not wait for the lock that one has
+
+    def stop() -> None:
+        nonlocal stopping
+        stopping = True
 
     def told(nbytes: int) -> None:
-        if stop.is_set():
+        if stopping:
             raise _Stopped
         progress(nbytes)
 
@@ -132,16 +136,16 @@ def _run(
         try:
             journal.add(do_job(job, sink, settings, told))
         except BaseException:
-            stop.set()
+            stop()
             raise
 
-    with ThreadPoolExecutor(workers, "convert") as pool:
+    with interrupt_at_the_end(stop), ThreadPoolExecutor(workers, "convert") as pool:
         futures = [pool.submit(one, job) for job in jobs]
         try:
             finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
             failed = [f for f in futures if f in finished and f.exception() is not None]
         finally:
-            stop.set()
+            stop()
             pool.shutdown(cancel_futures=True)
         if failed:
             failed[0].result()
