@@ -1,7 +1,8 @@
 """What the head computes from a query and the tables: losses, scores, log-probabilities.
 
-Letters: D width of the hidden states, W of query and tables (D or item width), V words, I items,
-K clusters, M slots of the largest cluster; `...` any leading axes, mostly B batch and T time.
+Letters: D width of the hidden states, W of query and tables (D or E), E item width, V words, I
+items, K clusters, M slots of the largest cluster; `...` any leading axes, mostly B batch and T
+time.
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import numpy as np
 from efficientids_flax.backbone.layers import soft_cap
 from efficientids_flax.config.recommender import HeadConfig
 from efficientids_flax.core.clustering import PADDING, ClusteringInfo
+from efficientids_flax.core.grouped import Adapter
 from efficientids_flax.core.hierarchical import (
     first_pass_logits,
     item_log_probs,
@@ -38,6 +40,7 @@ class HeadInputs(NamedTuple):
         items: [I, W].
         clusters: [K, W]; None under full softmax.
         word_logits: [..., V] without a cap; None where there are no words.
+        rows: [I, E], the items before the adapter that `Head` holds; None where it holds none.
     """
 
     hidden: jax.Array
@@ -45,6 +48,7 @@ class HeadInputs(NamedTuple):
     items: jax.Array
     clusters: jax.Array | None
     word_logits: jax.Array | None = None
+    rows: jax.Array | None = None
 
 
 class LossOutput(NamedTuple):
@@ -92,11 +96,13 @@ class Head:
         config: all options.
         clustering: where each item belongs; None under full softmax.
         note: takes the name and the value of intermediates; None where nobody wants them.
+        adapter: makes `items` of `rows`; the second pass applies it to the members that it needs.
     """
 
     config: HeadConfig
     clustering: ClusteringInfo | None
     note: Callable[[str, jax.Array], Any] | None = None
+    adapter: Adapter | None = None
 
     def cross_entropy(
         self,
@@ -138,12 +144,13 @@ class Head:
         spread = jnp.arange(labels.size).reshape(labels.shape) % members.shape[0]
         second = within_cluster(
             inputs.query.reshape(-1, inputs.query.shape[-1]),
-            inputs.items,
+            inputs.items if self.adapter is None or inputs.rows is None else inputs.rows,
             jnp.where(known, clusters, spread).reshape(-1),
             slot_of[index].reshape(-1),
             members,
             config.soft_cap_logits,
             config.second_label_smoothing if smooth else 0.0,
+            None if inputs.rows is None else self.adapter,
         )
         return entropy + jnp.where(known, second.reshape(labels.shape), 0.0)
 

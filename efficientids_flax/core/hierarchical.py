@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from efficientids_flax.backbone.layers import soft_cap
-from efficientids_flax.core.grouped import member_products
+from efficientids_flax.core.grouped import Adapter, member_products
 from efficientids_flax.losses import smoothed_cross_entropy
 
 PAD_LOGIT = -1e30  # finite, so that the empty slots of a cluster never make NaN in a gradient
@@ -43,54 +43,58 @@ def item_logits(query: jax.Array, items: jax.Array, cap: float | None) -> jax.Ar
 
 def member_log_probs(
     query: jax.Array,
-    items: jax.Array,
+    rows: jax.Array,
     clusters: jax.Array,
     members: jax.Array,
     cap: float | None,
+    adapter: Adapter | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """log p(item | cluster) of the members of one cluster a position.
 
     Args:
         query: [P, W].
-        items: [I, W].
+        rows: [I, E], of the items.
         clusters: int [P], in [0, K).
         members: int [K, M], item ids; below zero where there is none.
         cap: soft cap on the logits.
+        adapter: [..., E] -> [..., W]; None where E is W.
 
     Returns:
         (float32 [P, M], bool [P, M] whether there is a member). What is no member has no
         probability: it is left out after the cap, which alone would give it one.
     """
-    logits = member_products(query, items, clusters, members).astype(jnp.float32)
+    logits = member_products(query, rows, clusters, members, adapter).astype(jnp.float32)
     valid = members[clusters] >= 0
     return jax.nn.log_softmax(jnp.where(valid, soft_cap(logits, cap), PAD_LOGIT)), valid
 
 
 def within_cluster(
     query: jax.Array,
-    items: jax.Array,
+    rows: jax.Array,
     clusters: jax.Array,
     slots: jax.Array,
     members: jax.Array,
     cap: float | None,
     smoothing: float,
+    adapter: Adapter | None = None,
 ) -> jax.Array:
     """Cross entropy of the second pass: that of one member among those of its cluster.
 
     Args:
         query: [P, W].
-        items: [I, W].
+        rows: [I, E], of the items.
         clusters: int [P], in [0, K).
         slots: int [P], where in its cluster's row the label stands.
         members: int [K, M], item ids; below zero where there is none.
         cap: soft cap on the logits.
         smoothing: probability that the other members share. A cluster of one member is not
             smoothed, where the original divides by zero and gives NaN.
+        adapter: [..., E] -> [..., W]; None where E is W.
 
     Returns:
         float32 [P].
     """
-    log_probs, valid = member_log_probs(query, items, clusters, members, cap)
+    log_probs, valid = member_log_probs(query, rows, clusters, members, cap, adapter)
     return smoothed_cross_entropy(log_probs, slots, smoothing, valid)
 
 

@@ -9,6 +9,7 @@ Letters: D width of the hidden states, W of query and tables (D or E), E item wi
 items, K clusters; `...` any leading axes, mostly B batch and T time.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -156,6 +157,7 @@ class HierarchicalSoftmax(nn.Module):
         """
         config = self.options
         items = self.item_embedding.table().astype(self.dtype)
+        rows = constrain(items, "I E") if config.input_adapter_everywhere else None
         clusters = None if config.full_softmax else self._cluster_vectors().astype(self.dtype)
         query = self.scaled(hidden.astype(self.dtype))
         if config.input_adapter_everywhere:
@@ -171,7 +173,7 @@ class HierarchicalSoftmax(nn.Module):
             self.sow(INTERMEDIATES, "cluster_table", clusters)
         if word_logits is not None:
             self.sow(INTERMEDIATES, "word_logits", word_logits)
-        return HeadInputs(hidden, query, items, clusters, word_logits)
+        return HeadInputs(hidden, query, items, clusters, word_logits, rows)
 
     def scaled(self, hidden: jax.Array) -> jax.Array:
         """`hidden` [..., D], times D^-0.5 with `scale_before_logits`, before any adapter."""
@@ -183,7 +185,12 @@ class HierarchicalSoftmax(nn.Module):
         """The functions of what `inputs` returns."""
         wanted = self.is_mutable_collection(INTERMEDIATES)
         note = (lambda name, value: self.sow(INTERMEDIATES, name, value)) if wanted else None
-        return Head(self.options, self.clustering_info, note)
+        adapter = None
+        if self.options.input_adapter_everywhere:
+            # As a function: jax's loops and `checkpoint` cannot be given a module that is bound.
+            module, variables = self.item_input_adapter.unbind()
+            adapter = partial(module.apply, variables)
+        return Head(self.options, self.clustering_info, note, adapter)  # pyright: ignore[reportArgumentType]
 
     def _cluster_vectors(self) -> jax.Array:
         """[K, E], trained or from the clustering file."""

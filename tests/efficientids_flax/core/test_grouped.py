@@ -68,6 +68,50 @@ def test_any_clustering(seed, num_clusters, more_items, positions):
     check(*problem(seed, num_clusters + more_items, num_clusters, positions, crowd=0.3))
 
 
+@pytest.mark.parametrize("rows", [1, 40, 10**6])  # a cluster, a few, or all of them at a time
+@pytest.mark.parametrize("crowd", [0.0, 0.9])
+def test_members_are_adapted_a_few_clusters_at_a_time(monkeypatch, rows, crowd):
+    monkeypatch.setattr(grouped, "CPU_ROWS", rows)
+    query, _, clusters, members = problem(5, 60, 7, 70, crowd)
+    raw = np.random.default_rng(2).normal(size=(60, 3)).astype(np.float32)
+    kernel = np.random.default_rng(3).normal(size=(3, WIDTH)).astype(np.float32)
+    weights = np.random.default_rng(1).normal(size=members[clusters].shape)
+    weights *= members[clusters] >= 0
+
+    def at_a_time(query, raw, kernel):
+        found = member_products(query, raw, clusters, members, lambda x: jnp.tanh(x @ kernel))
+        return jnp.sum(jnp.where(members[clusters] >= 0, found, 0.0) * weights)
+
+    def all_at_once(query, raw, kernel):  # checked by hand in the other tests
+        found = jnp.einsum("pw,pmw->pm", query, jnp.tanh(raw @ kernel)[members[clusters]])
+        return jnp.sum(found * weights)
+
+    given = (query, raw, kernel)
+    got, wanted = (
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1, 2)))(*given) for f in (at_a_time, all_at_once)
+    )
+    # Sums of up to 70 products; the order of a sum is what differs.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=3e-5), got, wanted)
+
+
+def test_the_adapted_table_is_never_there_as_a_whole():
+    query, items, clusters, members = problem(0, 32 * 300, 32, 512)
+    wide = 2 * WIDTH
+    query = np.concatenate([query, query], axis=1)
+
+    def adapter(x):
+        return jnp.concatenate([x, jnp.tanh(x)], axis=-1)
+
+    def total(query, items):
+        return jnp.sum(member_products(query, items, clusters, members, adapter))
+
+    text = jax.jit(jax.grad(total, argnums=(0, 1))).lower(query, items).as_text()
+    assert f"x{wide}xf32>" in text
+    slots = members.shape[1]
+    for rows in (f"{len(items)}", f"32x{slots}", f"{32 * slots}"):
+        assert f"tensor<{rows}x{wide}xf32>" not in text
+
+
 def test_a_crowded_cluster_fills_blocks_of_its_own():
     check(*problem(0, 40, 4, 10 * grouped.GROUP, crowd=0.8))
 
