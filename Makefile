@@ -3,6 +3,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 LOCK := requirements/lock.txt
+TORCH := requirements/torch.txt
 PIP := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
 PAXML := .venv-paxml
 PAXML_PIP := $(PAXML)/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input
@@ -26,12 +27,14 @@ SHELL := /bin/sh
 .SHELLFLAGS := -euc
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint types imports format demo bench references lock clean
+.PHONY: help setup torch test lint types imports format demo bench references lock clean
 
 help: ## List the tasks.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 19
 
 setup: $(VENV)/.ready ## Make .venv from the pinned packages; done once, and again when the pins change.
+
+torch: $(VENV)/.torch ## Add PyTorch and transformers, without which the tests against them are skipped.
 
 test: setup ## Run the tests, a file at a time on every core. ARGS='-k zarr -x' goes to pytest.
 	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
@@ -83,11 +86,19 @@ $(VENV)/.ready: $(VENV)/.locked pyproject.toml
 	@$(PIP) check > $(VENV)/check.txt || { cat $(VENV)/check.txt >&2; exit 1; }
 	@touch $@
 
+# Compiling all that is installed would take as long again; what is used is compiled on its import.
 $(VENV)/.locked: $(LOCK)
 	@$(find_python); \
 	echo "Setting up $(VENV) with $$($$python --version) (a minute or two, this once)"; \
 	$(make_venv); \
-	$(PIP) install --no-deps --requirement $(LOCK)
+	$(PIP) install --no-compile --no-deps --requirement $(LOCK)
+	@touch $@
+
+# The pins of $(LOCK) stay as they are.
+$(VENV)/.torch: $(TORCH) $(VENV)/.ready
+	@echo "Adding PyTorch to $(VENV) (half a minute, this once)"
+	@$(PIP) install --no-compile --constraint $(LOCK) --requirement $(TORCH)
+	@$(PIP) check > $(VENV)/check.txt || { cat $(VENV)/check.txt >&2; exit 1; }
 	@touch $@
 
 # The second line matters: the resolver takes a jaxlib that jax 0.4.26 refuses.

@@ -142,17 +142,18 @@ def _run(
     with interrupt_at_the_end(stop), ThreadPoolExecutor(workers, "convert") as pool:
         futures = [pool.submit(one, job) for job in jobs]
         try:
-            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            failed = [f for f in futures if f in finished and f.exception() is not None]
+            wait(futures, return_when=FIRST_EXCEPTION)
         finally:
             stop()
             pool.shutdown(cancel_futures=True)
-        if failed:
-            failed[0].result()
+    errors = [future.exception() for future in futures if not future.cancelled()]
+    for error in errors:  # the cause, not those whom it stopped
+        if error is not None and not isinstance(error, _Stopped):
+            raise error
 
 
 class _Stopped(Exception):
-    """Another job failed; this one need not go on."""
+    """Another job failed, or Ctrl-C came; this one need not go on."""
 
 
 def _finish(

@@ -123,7 +123,7 @@ def run(subject: Subject, one: Pass, *, gradients: bool = True, inside: bool = T
     return Found(values | {name: np.asarray(value) for name, value in results.items()}, slopes)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=64)
 def _program(
     config: BackboneConfig | EfficientIDSConfig,
     clustering: ClusteringInfo | None,

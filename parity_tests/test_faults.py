@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,7 @@ def faults() -> list[Fault]:
 
 @pytest.fixture(scope="module")
 def subjects(converted: Callable[[str], Path]) -> Callable[[str], tuple[Subject, Any, Any]]:
+    @cache  # one clustering each, by which a recommender's compiled programs are found again
     def find(case: str) -> tuple[Subject, Any, Any]:
         params, _, config = load_converted(converted(case), optimizer=False)
         recording = read(recordings()[case])

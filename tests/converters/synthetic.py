@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorstore as ts
+from running import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 ADAM = ("--set", "beta1=0.9", "--set", "beta2=0.99")
@@ -37,7 +38,7 @@ def run(
         env=environment(**(env or {})),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -3,10 +3,10 @@
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+import running
 import stored
 import synthetic
 
@@ -17,8 +17,6 @@ from converters.planner import PlanOptions, make_plan
 from converters.storage import LocalStore
 from converters.write.jobs import make_jobs, share
 from converters.write.journal import Journal
-
-PATIENCE = 60  # seconds after which a process counts as hanging
 
 
 @pytest.fixture(scope="module")
@@ -41,34 +39,14 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def together(
-    commands: list[list[str | Path]], env: dict[str, str] | None = None
-) -> list[subprocess.CompletedProcess[str]]:
+def together(commands: list[list[str | Path]]) -> list[subprocess.CompletedProcess[str]]:
     """Run one command a process, all at once."""
     launcher = ["--distributed", "--coordinator", f"127.0.0.1:{free_port()}"]
-    started = [
-        subprocess.Popen(
-            synthetic.command(
-                *command, *launcher, "--processes", str(len(commands)), "--process", str(index)
-            ),
-            env=synthetic.environment(**(env or {})),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index, command in enumerate(commands)
-    ]
-    try:
-        deadline = time.monotonic() + PATIENCE
-        ends = [p.communicate(timeout=max(deadline - time.monotonic(), 0.1)) for p in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
-    return [
-        subprocess.CompletedProcess(process.args, process.returncode, *end)
-        for process, end in zip(started, ends, strict=True)
-    ]
+    launcher += ["--processes", str(len(commands)), "--process"]
+    return running.together(
+        [synthetic.command(*c, *launcher, str(index)) for index, c in enumerate(commands)],
+        env=synthetic.environment(),
+    )
 
 
 @pytest.mark.parametrize("to", ["orbax", "safetensors"])

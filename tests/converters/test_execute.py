@@ -241,8 +241,8 @@ def test_the_first_failure_stops_the_other_jobs(tmp_path: Path, monkeypatch: pyt
         if leaf.target == "params/small/w":
             failed.set()
             raise OutputError("params/small/w: fails for the test")
-        assert failed.wait(10)
-        time.sleep(0.1)  # the failure is known long before the next tile begins
+        assert failed.wait(120)
+        time.sleep(0.5)  # the failure is known long before the next tile begins
         written.append(tile.index[0])
         original(self, leaf, tile, values)
 

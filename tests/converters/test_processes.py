@@ -30,7 +30,7 @@ class Client:
     def __init__(self, count: int) -> None:
         self.told: dict[str, str] = {}
         self.places: set[str] = set()
-        self.barrier = threading.Barrier(count, timeout=20)
+        self.barrier = threading.Barrier(count, timeout=120)
 
     def key_value_set(self, key: str, value: str) -> None:
         assert key not in self.told

@@ -4,12 +4,12 @@ import itertools
 import json
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import running
 import stored
 import synthetic
 from remote_servers import ObjectStore
@@ -210,16 +210,13 @@ def test_lost_connection_then_resumed(
 def test_killed_then_resumed(job: Path, remote: ObjectStore):
     url = f"{remote.bucket()}/out"
     for wanted in (3, 9, 15):
-        process = subprocess.Popen(
-            synthetic.command(job, url, *synthetic.ADAM, "--resume", "--workers", "1", "--quiet"),
-            env=synthetic.environment(),
-            stderr=subprocess.PIPE,
+        command = synthetic.command(
+            job, url, *synthetic.ADAM, "--resume", "--workers", "1", "--quiet"
         )
-        while process.poll() is None and len(list(entries(remote, url))) < wanted:
-            assert COMMIT not in remote.objects(url)
-            time.sleep(0.002)
-        process.kill()
-        process.communicate()
+        with running.running(command, env=synthetic.environment()) as process:
+            while process.poll() is None and len(list(entries(remote, url))) < wanted:
+                assert COMMIT not in remote.objects(url)
+                time.sleep(0.002)
         assert process.returncode == -signal.SIGKILL
         assert COMMIT not in remote.objects(url)
     kept = set(entries(remote, url))

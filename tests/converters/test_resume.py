@@ -5,11 +5,11 @@ import json
 import random
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
+import running
 import stored
 import synthetic
 
@@ -26,12 +26,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return synthetic.write_job(tmp_path_factory.mktemp("killed") / "job", params)
 
 
-def start(job: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        synthetic.command(job, out, *synthetic.ADAM, "--quiet", *options),
-        env=synthetic.environment(),
-        stderr=subprocess.PIPE,
-    )
+def command(job: Path, out: Path, *options: str) -> list[str]:
+    return synthetic.command(job, out, *synthetic.ADAM, "--quiet", *options)
 
 
 def journal(out: Path) -> dict[str, int]:
@@ -62,13 +58,12 @@ def killed_run(job: Path, out: Path, leaves: int, seconds: float, *options: str)
     Returns:
         Whether it was killed in time.
     """
-    process = start(job, out, *options)
     wanted = len(journal(out)) + leaves
-    while process.poll() is None and len(journal(out)) < wanted:
-        assert not out.exists() or (out / "manifest.json").exists()
-    time.sleep(seconds)
-    process.kill()
-    process.communicate()
+    with running.running(command(job, out, *options), env=synthetic.environment()) as process:
+        while process.poll() is None and len(journal(out)) < wanted:
+            assert not out.exists() or (out / "manifest.json").exists()
+            time.sleep(0.001)  # a core that it may need
+        time.sleep(seconds)
     return process.returncode == -signal.SIGKILL
 
 
@@ -95,9 +90,8 @@ def test_killed_again_and_again_then_resumed(job: Path, tmp_path: Path, to: str)
     assert kills >= LEAST_KILLS
     assert kept > 0
     if not out.exists():  # the run that was not killed in time failed
-        last = start(job, out, "--to", to, "--resume")
-        _, errors = last.communicate(timeout=60)
-        assert (last.returncode, errors) == (0, b"")
+        last = synthetic.run(job, out, *synthetic.ADAM, "--quiet", "--to", to, "--resume")
+        assert (last.returncode, last.stderr) == (0, "")
     assert stored.digests(out) == stored.digests(tmp_path / "whole")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "whole"]
     names = ["_lock", "_journal"]
@@ -172,11 +166,12 @@ def test_two_conversions_into_one_output_at_once(job: Path, unfinished: Path, tm
 def test_interrupted_by_ctrl_c(job: Path, tmp_path: Path):
     out = tmp_path / "out"
     for _ in range(30):  # a conversion may be done before the signal arrives
-        process = start(job, out, "--workers", "1")
-        while process.poll() is None and not (tmp_path / "out.partial" / "params").exists():
-            time.sleep(0.001)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
+        asked = command(job, out, "--workers", "1")
+        with running.running(asked, env=synthetic.environment()) as process:
+            while process.poll() is None and not (tmp_path / "out.partial" / "params").exists():
+                time.sleep(0.001)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=running.PATIENCE)
         if process.returncode != 0:
             break
         shutil.rmtree(out)

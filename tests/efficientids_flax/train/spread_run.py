@@ -1,11 +1,16 @@
 """One run on several devices, or in one of several processes; prints JSON. Run by test_spread.py.
 
 spread_run.py devices
-spread_run.py process DIRECTORY STEPS INDEX COUNT PORT
+spread_run.py process DIRECTORY STEPS INDEX COUNT PORT STOP
+
+The last process gets SIGTERM when it has read STOP batches, unless that is 0.
 """
 
 import json
+import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -54,7 +59,7 @@ def devices():
     return {name: item_run(sizes) for name, sizes in meshes.items()}
 
 
-def process(directory: Path, steps: int, index: int, count: int, port: int):
+def process(directory: Path, steps: int, index: int, count: int, port: int, stop: int):
     """A share of the data, a checkpoint together."""
     if count > 1:
         jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
@@ -66,10 +71,18 @@ def process(directory: Path, steps: int, index: int, count: int, port: int):
     batches = ShuffledBatches(data(), 8 // count, seed=3, process=(index, count))
     # The rows of a step are those of one process in another order; dropout goes by the place.
     made = trainer(
-        directory, network=Network(dropout=0.0, statistics=False), save_every=3, mesh=make_mesh()
+        directory, network=Network(dropout=0.0, statistics=False), save_every=20, mesh=make_mesh()
     )
     state = made.create_train_state(jax.random.key(0), next(iter(batches)))
-    state = made.train(state, batches, num_steps=steps)
+
+    def stopped():
+        for number, batch in enumerate(batches):
+            if number == stop and index == count - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)  # the processes hear of it within some steps
+            yield batch
+
+    state = made.train(state, stopped if stop else batches, num_steps=steps)
     return {
         "losses": [row["loss"] for row in made.history],
         "parameters": [np.asarray(leaf).sum().item() for leaf in jax.tree.leaves(state.trained)],

@@ -18,13 +18,14 @@ from efficientids_flax.train.variables import variables_of
 CONFIG = OptimizerConfig("sharded_adafactor", decay_method="adam", decay_adam=0.9)
 SORTED = replace(CONFIG, sort_factored_second_moment_dims=True, min_dim_size_to_factor=8)
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=3, max_side=5)
+# Smaller ones have subnormal scales, which XLA takes for zero.
+SIZES = st.floats(2.0**-100, 1e3, width=32)
+VALUES = st.just(0.0) | SIZES | SIZES.map(lambda size: -size)
 
 
 @settings(deadline=None, max_examples=40)
 @given(
-    SHAPES.flatmap(
-        lambda shape: arrays.arrays(np.float32, shape, elements=st.floats(-1e3, 1e3, width=32))
-    ),
+    SHAPES.flatmap(lambda shape: arrays.arrays(np.float32, shape, elements=VALUES)),
     st.sampled_from(sorted(BUCKETS)),
 )
 def test_quantised_values_are_half_a_quantum_off_at_most(values: np.ndarray, dtype: str):

@@ -3,38 +3,30 @@
 import json
 import os
 import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import running
+
+from efficientids_flax.train.history import read_history
 
 SCRIPT = Path(__file__).with_name("spread_run.py")
-PATIENCE = 240  # seconds after which a process counts as hanging
+STEPS = 60  # more than are taken until all processes know of a signal
 
 
-def started(arguments, devices):
+def finished(commands, devices):
+    """What the script says at its end, None if it was stopped, with each of these arguments."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
+    ends = running.together(
+        [[sys.executable, SCRIPT, *arguments] for arguments in commands],
         env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def finished(processes):
-    deadline = time.monotonic() + PATIENCE
-    try:
-        ends = [p.communicate(timeout=max(deadline - time.monotonic(), 0.1)) for p in processes]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-    for process, (_, errors) in zip(processes, ends, strict=True):
-        assert process.returncode == 0, errors[-3000:]
-    return [json.loads(output.splitlines()[-1]) for output, _ in ends]
+    )
+    for end in ends:
+        assert end.returncode == 0, end.stderr[-3000:]
+    last = [(end.stdout.splitlines() or [""])[-1] for end in ends]
+    return [json.loads(line) if line.startswith("{") else None for line in last]
 
 
 def free_port():
@@ -43,19 +35,17 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def together(directory, steps, count=2):
+def together(directory, count=2, stop=0):
     port = free_port()
     return finished(
-        [
-            started(["process", directory, steps, index, count, port], devices=2 // count)
-            for index in range(count)
-        ]
+        [["process", directory, STEPS, index, count, port, stop] for index in range(count)],
+        devices=2 // count,
     )
 
 
 @pytest.fixture(scope="module")
 def meshes():
-    return finished([started(["devices"], devices=8)])[0]
+    return finished([["devices"]], devices=8)[0]
 
 
 @pytest.mark.parametrize("mesh", ["data", "all"])
@@ -70,14 +60,20 @@ def test_the_item_table_is_split(meshes):
     assert meshes["all"]["split"] == 8
 
 
-def test_two_processes_train_and_save_together(tmp_path):
-    """Each feeds half of the rows; they stop, and go on, at one step; as one process does."""
-    (alone,) = together(tmp_path / "alone", 8, count=1)
-    first, second = together(tmp_path / "both", 5)
-    assert first["losses"] == second["losses"]
-    assert first["checkpoints"] == [3, 5]
-    again, other = together(tmp_path / "both", 8)
+def test_two_processes_train_stop_and_save_together(tmp_path):
+    """Each feeds half of the rows; one gets SIGTERM, and both stop at one step, with code 0.
+
+    Then they go on, and are where one process is.
+    """
+    (alone,) = together(tmp_path / "alone", count=1)
+    both = tmp_path / "both"
+    assert together(both, stop=4) == [None, None]
+    stopped = max(int(path.name) for path in both.iterdir() if path.name.isdigit())
+    assert 4 < stopped < STEPS
+    assert [row["step"] for row in read_history(both)] == list(range(1, stopped + 1))
+    again, other = together(both)
     assert again["parameters"] == other["parameters"]
-    assert again["losses"][-3:] == other["losses"][-3:]
+    assert len(again["losses"]) == STEPS
+    assert again["losses"][stopped:] == other["losses"]
     np.testing.assert_allclose(again["losses"], alone["losses"], rtol=1e-4)
     np.testing.assert_allclose(again["parameters"], alone["parameters"], rtol=1e-3)
