@@ -8,12 +8,7 @@ params, optimizer_state, config = load_converted("out")
 
 from typing import TYPE_CHECKING, Any
 
-from converters.convert import (
-    ConvertOptions,
-    Report,
-    convert,
-    convert_paxml_checkpoint,
-)
+from converters.convert import ConvertOptions, convert, convert_paxml_checkpoint
 from converters.errors import (
     CheckpointError,
     ConversionError,
@@ -24,6 +19,7 @@ from converters.errors import (
 )
 from converters.paxml.checkpoint import Checkpoint, open_checkpoint
 from converters.planner import PlanOptions
+from converters.work import Report
 
 if TYPE_CHECKING:
     from efficientids_flax.load import load_converted

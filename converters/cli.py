@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from converters.clustering_cli import convert_clustering
-from converters.convert import FORMATS, ConvertOptions, convert
+from converters.convert import ConvertOptions, convert
 from converters.errors import ConversionError
 from converters.families import FAMILIES
 from converters.paxml.checkpoint import open_checkpoint
@@ -18,6 +18,7 @@ from converters.processes import JaxProcesses, OneProcess, Processes
 from converters.rule_files import read_document
 from converters.show import checkpoint_json, checkpoint_text, plan_json, plan_text, report_text
 from converters.verify import MODES
+from converters.work import FORMATS
 
 __all__ = ["convert_clustering", "convert_paxml", "inspect_paxml"]
 
@@ -41,9 +42,7 @@ class Size(click.ParamType):
         return number
 
 
-def _settings(
-    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
-) -> dict[str, Any]:
+def settings(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
     """`key=value` texts as a mapping; values are JSON where they can be read as such."""
     del ctx, param
     found: dict[str, Any] = {}
@@ -85,7 +84,7 @@ _content = _options(
     click.option("--dequantize", is_flag=True, help="Multiply int8 weights by their scales."),
     click.option("--job-files", metavar="DIR", help="Where model_params.txt is."),
     click.option("--config", metavar="FILE", help="Configuration values (TOML, YAML or JSON)."),
-    click.option("--set", "overrides", multiple=True, callback=_settings, metavar="KEY=VALUE",
+    click.option("--set", "overrides", multiple=True, callback=settings, metavar="KEY=VALUE",
                  help="A configuration value, e.g. activation=gelu or beta1=0.9. Repeatable."),
     click.option("--also", multiple=True, metavar="CKPT:RULES",
                  help="Take parameters from another checkpoint. Repeatable."),

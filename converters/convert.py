@@ -1,81 +1,27 @@
-"""The whole flow: open a checkpoint, plan, write, verify, publish."""
+"""Converts a PAXml checkpoint: opened, planned by its family's table, carried out."""
 
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from typing import Any
 
-from converters.errors import OutputError
-from converters.execute import default_workers, execute, tile_limit
 from converters.paxml.checkpoint import open_checkpoint
-from converters.plan import Plan
 from converters.planner import PlanOptions, make_plan
-from converters.processes import OneProcess, Processes, together
-from converters.progress import shown
-from converters.verify import MODES
+from converters.processes import Processes
+from converters.work import Report, WorkOptions, carry_out
 from converters.write.estimate import estimated_size
-from converters.write.jobs import Record, Settings
-from converters.write.orbax import OrbaxSink
-from converters.write.output import Output
-from converters.write.safetensors import SafetensorsSink
-from converters.write.sink import Sink
-
-GIB = 1 << 30
-FORMATS = ("orbax", "safetensors")
 
 
 @dataclass(frozen=True)
-class ConvertOptions:
-    """How a conversion is done; what comes out is decided by `PlanOptions`.
+class ConvertOptions(WorkOptions):
+    """How a PAXml checkpoint is converted.
 
     Attributes:
         plan: what the output holds.
         step: step to take from a job directory; None for the newest.
-        to: 'orbax' or 'safetensors'.
-        verify: 'full' reads all back, 'sample' a tenth of the leaves, 'none' nothing.
-        memory: bytes of memory to work in.
-        workers: threads; None for one a core.
-        overwrite: replace an existing output.
-        resume: go on from an unfinished output.
-        dry_run: plan only.
-        quiet: show no progress.
     """
 
     plan: PlanOptions = field(default_factory=PlanOptions)
     step: int | None = None
-    to: str = "orbax"
-    verify: str = "full"
-    memory: int = GIB
-    workers: int | None = None
-    overwrite: bool = False
-    resume: bool = False
-    dry_run: bool = False
-    quiet: bool = True
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a conversion did.
-
-    Attributes:
-        plan: what was planned.
-        output: where it went; None for a dry run.
-        records: the manifest's record of each leaf, by target; empty for a dry run and on processes
-            other than the primary.
-        seconds: wall time.
-    """
-
-    plan: Plan
-    output: str | None
-    records: Mapping[str, Record]
-    seconds: float
-
-    @property
-    def nonfinite(self) -> dict[str, int]:
-        """Leaves that hold NaN or infinite values, and how many."""
-        counts = {target: record["nonfinite"] for target, record in self.records.items()}
-        return {target: n for target, n in counts.items() if isinstance(n, int) and n}
 
 
 def convert(
@@ -103,45 +49,17 @@ def convert(
         ConversionError: what is wrong with the source, the table or the output; nothing is left
             under the output's name.
     """
-    started = time.monotonic()
     options = options or ConvertOptions()
     if plan:
-        options = ConvertOptions(**{**vars(options), "plan": PlanOptions(**plan)})
-    if options.verify not in MODES or options.to not in FORMATS:
-        raise OutputError(
-            f"verify is one of {', '.join(MODES)} and the format one of {', '.join(FORMATS)}"
-        )
-    processes = processes or OneProcess()
-
-    def prepare() -> tuple[Plan, tuple[Output, Sink] | None]:
-        place = None if options.dry_run else Output(output, overwrite=options.overwrite)
-        plan = make_plan(open_checkpoint(source, options.step), options.plan)
-        if place is None:
-            return plan, None
-        place.check_space(estimated_size(plan, plan.source))
-        if options.to == "safetensors":
-            return plan, (place, SafetensorsSink(place.store, plan.leaves))
-        return plan, (place, OrbaxSink(place.store))
-
-    made, target = together(processes, "planned", prepare)
-    if target is None:
-        return Report(made, None, {}, time.monotonic() - started)
-    place, sink = target
-    workers = options.workers or default_workers()
-    limit = tile_limit(options.memory, workers)
-    with shown(made.nbytes, quiet=options.quiet) as progress:
-        records = execute(
-            made,
-            place,
-            sink,
-            Settings(limit, options.verify),
-            workers=workers,
-            resume=options.resume,
-            options=_recorded(options, source),
-            progress=progress,
-            processes=processes,
-        )
-    return Report(made, place.url, records, time.monotonic() - started)
+        options = replace(options, plan=PlanOptions(**plan))
+    return carry_out(
+        lambda: make_plan(open_checkpoint(source, options.step), options.plan),
+        output,
+        options,
+        _recorded(options, source),
+        size=lambda made: estimated_size(made, made.source),
+        processes=processes,
+    )
 
 
 def convert_paxml_checkpoint(

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from converters.convert import Report
 from converters.families import detect
 from converters.paxml.checkpoint import Checkpoint
 from converters.paxml.optimizer_states import optimizer_kinds
 from converters.plan import Plan
+from converters.work import Report
 
 PARAMS = "mdl_vars/params/"
 
@@ -60,9 +60,11 @@ def plan_json(plan: Plan) -> dict[str, Any]:
 def summary(plan: Plan) -> str:
     """One line about a plan."""
     params = sum(leaf.nbytes for leaf in plan.leaves if leaf.target.startswith("params/"))
+    step = "" if plan.step is None else f", step {plan.step}"
+    of_parameters = f" ({size(params)} of parameters)" if params else ""
     return (
-        f"{plan.source}: {plan.layout}, step {plan.step}, family {plan.family}; "
-        f"{len(plan.leaves)} leaves, {size(plan.nbytes)} ({size(params)} of parameters)"
+        f"{plan.source}: {plan.layout}{step}, family {plan.family}; "
+        f"{len(plan.leaves)} leaves, {size(plan.nbytes)}{of_parameters}"
     )
 
 

@@ -2,12 +2,15 @@
 
 import math
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from converters.arrays.leaf import LeafSpec, Region, extent, whole
 from converters.errors import CheckpointError
 from converters.storage import Store
+
+Buffer: TypeAlias = bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,14 @@ class FlatReader:
     """Reads just the rows that a region needs; keeps nothing."""
 
     def __init__(self, leaf: FlatLeaf) -> None:
-        self._leaf = leaf
+        self.leaf = leaf
 
     def read(self, region: Region) -> np.ndarray:
         """See `Reader.read`."""
-        spec = self._leaf.spec
+        spec = self.leaf.spec
         shape = extent(region)
         if not shape:
-            return np.frombuffer(self._bytes(0, spec.nbytes), spec.dtype).reshape(())
+            return np.frombuffer(self.bytes_at(0, spec.nbytes), spec.dtype).reshape(())
         stored = spec.stored_shape
         axis = next((i for i, size in enumerate(shape) if size != 1), len(shape) - 1)
         row = math.prod(stored[axis + 1 :]) * spec.dtype.itemsize
@@ -69,14 +72,14 @@ class FlatReader:
         for index in range(axis, -1, -1):
             start += region[index].start * stride
             stride *= stored[index]
-        data = self._bytes(start, shape[axis] * row)
+        data = self.bytes_at(start, shape[axis] * row)
         rows = np.frombuffer(data, spec.dtype).reshape(*shape[: axis + 1], *stored[axis + 1 :])
         inner = (slice(None),) * (axis + 1) + region[axis + 1 :]
         return np.ascontiguousarray(rows[inner])
 
-    def _bytes(self, start: int, count: int) -> bytes:
+    def bytes_at(self, start: int, count: int) -> Buffer:
         """`count` bytes of the values from `start`, which may lie in several segments."""
-        leaf = self._leaf
+        leaf = self.leaf
         parts: list[bytes] = []
         position = 0
         for offset, length in leaf.segments:

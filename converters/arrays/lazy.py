@@ -37,6 +37,10 @@ class Array(ABC):
     def read(self, region: Region, readers: Readers) -> np.ndarray:
         """Values of `region`, C-contiguous, of `dtype`."""
 
+    def view(self, region: Region, readers: Readers) -> np.ndarray:
+        """As `read`, in whatever order the values lie in memory: nothing is copied for its sake."""
+        return self.read(region, readers)
+
     @abstractmethod
     def origin(self, region: Region) -> tuple[Leaf, Region]:
         """Where the first source's part of `region` lies; orders the work over one source."""

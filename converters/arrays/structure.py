@@ -1,6 +1,7 @@
 """Lazy arrays with other axes: transposed, merged, split, cut, joined."""
 
 import math
+from abc import abstractmethod
 
 import numpy as np
 
@@ -11,7 +12,17 @@ CRUMB = 1 << 16  # bytes below which a tile is not worth a file
 WORTH = 8  # a tile may be this many times smaller so as to lie in one source
 
 
-class Transposed(Node):
+class Arranged(Node):
+    """Common part: the same values in other places, so that a region is a view of its source's."""
+
+    @abstractmethod
+    def view(self, region: Region, readers: Readers) -> np.ndarray: ...
+
+    def read(self, region: Region, readers: Readers) -> np.ndarray:
+        return np.asarray(self.view(region, readers), order="C")
+
+
+class Transposed(Arranged):
     """Axes in another order: `result.shape[i] = array.shape[axes[i]]`."""
 
     def __init__(self, array: Array, axes: tuple[int, ...]) -> None:
@@ -27,15 +38,14 @@ class Transposed(Node):
         parts = dict(zip(self._axes, region, strict=True))
         return tuple(parts[axis] for axis in range(len(region)))
 
-    def read(self, region: Region, readers: Readers) -> np.ndarray:
-        values = self.inputs[0].read(self._back(region), readers)
-        return np.asarray(values.transpose(self._axes), order="C")
+    def view(self, region: Region, readers: Readers) -> np.ndarray:
+        return self.inputs[0].view(self._back(region), readers).transpose(self._axes)
 
     def origin(self, region: Region) -> tuple[Leaf, Region]:
         return self.inputs[0].origin(self._back(region))
 
 
-class Merged(Node):
+class Merged(Arranged):
     """Axes `axis` and `axis + 1` as one: [.., N, H, ..] -> [.., N * H, ..]."""
 
     def __init__(self, array: Array, axis: int) -> None:
@@ -63,22 +73,22 @@ class Merged(Node):
             columns = slice(part.start - first * inner, part.stop - first * inner)
         return (*region[: self._axis], slice(first, last), columns, *region[self._axis + 1 :])
 
-    def read(self, region: Region, readers: Readers) -> np.ndarray:
+    def view(self, region: Region, readers: Readers) -> np.ndarray:
         cover = self._cover(region)
-        values = self.inputs[0].read(cover, readers)
+        values = self.inputs[0].view(cover, readers)
         rows, columns = cover[self._axis : self._axis + 2]
         before, after = values.shape[: self._axis], values.shape[self._axis + 2 :]
         values = values.reshape((*before, -1, *after))
         skip = region[self._axis].start - rows.start * self._inner - columns.start
         count = region[self._axis].stop - region[self._axis].start
         inside = (slice(None),) * self._axis + (slice(skip, skip + count),)
-        return np.ascontiguousarray(values[inside])
+        return values[inside]
 
     def origin(self, region: Region) -> tuple[Leaf, Region]:
         return self.inputs[0].origin(self._cover(region))
 
 
-class Split(Node):
+class Split(Arranged):
     """Axis `axis` as two: [.., N * H, ..] -> [.., N, H, ..]."""
 
     def __init__(self, array: Array, axis: int, sizes: tuple[int, int]) -> None:
@@ -102,22 +112,21 @@ class Split(Node):
             start, stop = start + columns.start, start + columns.stop
         return (*region[: self._axis], slice(start, stop), *region[self._axis + 2 :])
 
-    def read(self, region: Region, readers: Readers) -> np.ndarray:
-        values = self.inputs[0].read(self._cover(region), readers)
+    def view(self, region: Region, readers: Readers) -> np.ndarray:
+        values = self.inputs[0].view(self._cover(region), readers)
         rows, columns = region[self._axis : self._axis + 2]
         before, after = values.shape[: self._axis], values.shape[self._axis + 1 :]
         count = rows.stop - rows.start
         values = values.reshape((*before, count, -1, *after))
         if count == 1:
             return values
-        inside = (slice(None),) * (self._axis + 1) + (columns,)
-        return np.ascontiguousarray(values[inside])
+        return values[(slice(None),) * (self._axis + 1) + (columns,)]
 
     def origin(self, region: Region) -> tuple[Leaf, Region]:
         return self.inputs[0].origin(self._cover(region))
 
 
-class Part(Node):
+class Part(Arranged):
     """`start` to `stop` along one axis; `drop` removes the axis (one index of a stack)."""
 
     def __init__(self, array: Array, axis: int, start: int, stop: int, drop: bool = False) -> None:
@@ -142,14 +151,14 @@ class Part(Node):
         part = slice(part.start + self._start, part.stop + self._start)
         return (*region[: self._axis], part, *region[self._axis + 1 :])
 
-    def read(self, region: Region, readers: Readers) -> np.ndarray:
-        return self.inputs[0].read(self._back(region), readers).reshape(extent(region))
+    def view(self, region: Region, readers: Readers) -> np.ndarray:
+        return self.inputs[0].view(self._back(region), readers).reshape(extent(region))
 
     def origin(self, region: Region) -> tuple[Leaf, Region]:
         return self.inputs[0].origin(self._back(region))
 
 
-class Joined(Node):
+class Joined(Arranged):
     """Arrays one after another along an axis; with `new_axis`, along a new one (a stack)."""
 
     def __init__(self, arrays: tuple[Array, ...], axis: int, new_axis: bool = False) -> None:
@@ -188,8 +197,8 @@ class Joined(Node):
                 found.append((array, (*region[: self._axis], *middle, *region[self._axis + 1 :])))
         return found
 
-    def read(self, region: Region, readers: Readers) -> np.ndarray:
-        values = [array.read(inner, readers) for array, inner in self._parts(region)]
+    def view(self, region: Region, readers: Readers) -> np.ndarray:
+        values = [array.view(inner, readers) for array, inner in self._parts(region)]
         if self._new:
             values = [np.expand_dims(value, self._axis) for value in values]
         if len(values) == 1:

@@ -1,4 +1,4 @@
-"""Lazy arrays with other values: cast, scaled, and the counters that scales come from."""
+"""Lazy arrays with other values: cast, scaled, raised, and the counters that scales come from."""
 
 import numpy as np
 
@@ -48,6 +48,17 @@ class Scaled(Node):
             # NumPy casts a few thousand values at a time: no array of float64 is made.
             np.multiply(values, factors, out=out, dtype=np.float64, casting="unsafe")
         return out
+
+
+class Raised(Node):
+    """Each value plus a number, both in float32 and added there: what a norm multiplies by."""
+
+    def __init__(self, array: Array, number: float) -> None:
+        self._number = np.float32(number)
+        super().__init__((array,), array.shape, np.dtype(np.float32))
+
+    def read(self, region: Region, readers: Readers) -> np.ndarray:
+        return self.inputs[0].read(region, readers).astype(np.float32) + self._number
 
 
 class Debias(Node):

@@ -8,6 +8,7 @@ config, params = load_pretrained_lm("Qwen/Qwen3-0.6B", dtype="bfloat16")
 from typing import TYPE_CHECKING, Any
 
 from converters.huggingface.convert import convert_pretrained
+from converters.huggingface.export import ExportOptions, export_pretrained
 from converters.huggingface.files import Pretrained, open_pretrained
 from converters.huggingface.planner import plan_pretrained
 
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from converters.huggingface.load import load_pretrained_lm
 
 __all__ = [
+    "ExportOptions",
     "Pretrained",
     "convert_pretrained",
+    "export_pretrained",
     "load_pretrained_lm",
     "open_pretrained",
     "plan_pretrained",

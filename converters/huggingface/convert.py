@@ -1,45 +1,27 @@
 """Writes a pretrained language model as a Flax checkpoint: same writer, same verification."""
 
-import time
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from typing import Any
 
-from converters.convert import FORMATS, GIB, Report
-from converters.errors import OutputError
-from converters.execute import default_workers, execute, tile_limit
 from converters.huggingface.files import open_pretrained
 from converters.huggingface.planner import PretrainedOptions, plan_pretrained
-from converters.progress import shown
-from converters.verify import MODES
-from converters.write.jobs import Settings
-from converters.write.orbax import OrbaxSink
-from converters.write.output import Output
-from converters.write.safetensors import SafetensorsSink
+from converters.work import Report, WorkOptions, carry_out
 
 
 @dataclass(frozen=True)
-class ConvertPretrainedOptions:
+class ConvertPretrainedOptions(WorkOptions):
     """How a pretrained model is converted.
 
     Attributes:
         plan: what comes out.
         revision, download, token: see `open_pretrained`.
-        to, verify, memory, workers, overwrite, resume, dry_run, quiet: see `ConvertOptions`.
     """
 
     plan: PretrainedOptions = field(default_factory=PretrainedOptions)
     revision: str = "main"
     download: bool = False
     token: str | None = None
-    to: str = "orbax"
-    verify: str = "full"
-    memory: int = GIB
-    workers: int | None = None
-    overwrite: bool = False
-    resume: bool = False
-    dry_run: bool = False
-    quiet: bool = True
 
 
 def convert_pretrained(
@@ -62,37 +44,15 @@ def convert_pretrained(
     Raises:
         ConversionError: nothing is left under the output's name.
     """
-    started = time.monotonic()
-    options = options or ConvertPretrainedOptions()
-    if plan:
-        options = replace(options, plan=PretrainedOptions(**plan))
-    if options.verify not in MODES or options.to not in FORMATS:
-        raise OutputError(
-            f"verify is one of {', '.join(MODES)} and the format one of {', '.join(FORMATS)}"
-        )
-    place = None if options.dry_run else Output(output, overwrite=options.overwrite)
-    model = open_pretrained(
-        name_or_path, options.revision, download=options.download, token=options.token
+    given = options or ConvertPretrainedOptions()
+    wanted = replace(given, plan=PretrainedOptions(**plan)) if plan else given
+    how = {"revision": wanted.revision, "download": wanted.download, "token": wanted.token}
+    return carry_out(
+        lambda: plan_pretrained(open_pretrained(name_or_path, **how), wanted.plan)[1],
+        output,
+        wanted,
+        _recorded(wanted, name_or_path),
     )
-    _, made = plan_pretrained(model, options.plan)
-    if place is None:
-        return Report(made, None, {}, time.monotonic() - started)
-    place.check_space(made.nbytes)
-    orbax = options.to == "orbax"
-    sink = OrbaxSink(place.store) if orbax else SafetensorsSink(place.store, made.leaves)
-    workers = options.workers or default_workers()
-    with shown(made.nbytes, quiet=options.quiet) as progress:
-        records = execute(
-            made,
-            place,
-            sink,
-            Settings(tile_limit(options.memory, workers), options.verify),
-            workers=workers,
-            resume=options.resume,
-            options=_recorded(options, name_or_path),
-            progress=progress,
-        )
-    return Report(made, place.url, records, time.monotonic() - started)
 
 
 def _recorded(options: ConvertPretrainedOptions, source: str | PathLike[str]) -> dict[str, Any]:

@@ -3,21 +3,31 @@
 import importlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from converters.arrays.flat import FlatLeaf
+from converters.arrays.leaf import Leaf
 from converters.errors import CheckpointError, MappingError
 from converters.huggingface.safetensors import read_safetensors
+from converters.huggingface.torch_files import read_torch
 from converters.storage import LocalStore, Store
 from efficientids_flax.backbone.presets import read_config_json
 from efficientids_flax.backbone.pretrained_folder import pretrained_folder
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+Tensors = Mapping[str, Leaf]
+Read = Callable[[Store, str], Tensors]
+SINGLE, INDEX = "model.safetensors", ".index.json"
+# Words for it, name of the single file, what reads one; the first that is there is taken.
+KINDS: tuple[tuple[str, str, Read], ...] = (
+    ("safetensors", SINGLE, read_safetensors),
+    ("PyTorch", "pytorch_model.bin", read_torch),
+)
 # What has to be downloaded; weights in other formats and for other programs are left alone.
-WANTED = ("*.json", "model*.safetensors", "tokenizer*", "*.model", "vocab*", "merges.txt")
+WANTED = (
+    "*.json", "model*.safetensors", "tokenizer*", "*.model", "vocab*", "merges.txt", "*.jinja",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class Pretrained:
 
     folder: Path
     config: Mapping[str, Any]
-    tensors: Mapping[str, FlatLeaf]
+    tensors: Mapping[str, Leaf]
     layout: str
 
 
@@ -64,12 +74,13 @@ def open_pretrained(
     except (FileNotFoundError, ValueError) as error:
         raise CheckpointError(str(error)) from error
     store = LocalStore(folder)
-    if store.exists(SINGLE):
-        return Pretrained(folder, config, read_safetensors(store, SINGLE), "safetensors")
-    if store.exists(INDEX):
-        tensors, count = _read_sharded(store)
-        return Pretrained(folder, config, tensors, f"safetensors in {count} files")
-    raise CheckpointError(f"{folder}: has neither {SINGLE} nor {INDEX}{_others(store)}")
+    for kind, single, read in KINDS:
+        if store.exists(single):
+            return Pretrained(folder, config, read(store, single), kind)
+        if store.exists(f"{single}{INDEX}"):
+            tensors, count = indexed_tensors(store, f"{single}{INDEX}", read)
+            return Pretrained(folder, config, tensors, f"{kind} in {count} files")
+    raise CheckpointError(f"{folder}: has neither {SINGLE} nor {SINGLE}{INDEX}{_others(store)}")
 
 
 def _others(store: Store) -> str:
@@ -77,7 +88,7 @@ def _others(store: Store) -> str:
     found = [
         name
         for name in store.children()
-        if name.endswith((".bin", ".safetensors", ".gguf", ".h5", ".msgpack", ".pth"))
+        if name.endswith((".bin", ".safetensors", ".gguf", ".h5", ".msgpack", ".pth", ".pt"))
     ]
     if not found:
         return "; the weights are missing, download all files of the model"
@@ -87,14 +98,20 @@ def _others(store: Store) -> str:
     )
 
 
-def _read_sharded(store: Store) -> tuple[dict[str, FlatLeaf], int]:
-    """Tensors of all files that the index names, and how many files those are."""
-    where = f"{store.url}/{INDEX}"
+def indexed_tensors(
+    store: Store, index: str, read: Read = read_safetensors
+) -> tuple[dict[str, Leaf], int]:
+    """Tensors of all files that an index names, and how many files those are.
+
+    Raises:
+        CheckpointError: the index and its files do not fit each other.
+    """
+    where = f"{store.url}/{index}"
     try:
-        places = json.loads(store.read(INDEX))["weight_map"]
+        places = json.loads(store.read(index))["weight_map"]
         files = list(dict.fromkeys(places.values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{where}: no index of safetensors files: {error!r}") from error
+        raise CheckpointError(f"{where}: no index of files with tensors: {error!r}") from error
     odd = [name for name in files if not isinstance(name, str) or "/" in name or "\\" in name]
     if odd:
         raise CheckpointError(f"{where}: {odd[0]!r} is no file beside the index")
@@ -104,12 +121,12 @@ def _read_sharded(store: Store) -> tuple[dict[str, FlatLeaf], int]:
             f"{store.url}: {len(missing)} of {len(files)} files are missing: "
             f"{', '.join(missing[:5])}. Download all files of the model."
         )
-    found: dict[str, FlatLeaf] = {}
+    found: dict[str, Leaf] = {}
     problems: list[str] = []
     for file in files:
-        for name, leaf in read_safetensors(store, file).items():
+        for name, leaf in read(store, file).items():
             if name in found:
-                problems.append(f"{name}: is in {found[name].key} and in {file}")
+                problems.append(f"{name}: is in {found[name].spec.location} and in {file}")
             if places.get(name) != file:
                 problems.append(f"{name}: is in {file}, the index says {places.get(name)}")
             found[name] = leaf
@@ -126,6 +143,7 @@ def _read_sharded(store: Store) -> tuple[dict[str, FlatLeaf], int]:
 def _download(name: str, revision: str, token: str | None) -> Path:
     try:
         hub = importlib.import_module("huggingface_hub")
+        errors = importlib.import_module("huggingface_hub.errors")
     except ImportError as error:
         raise MappingError(
             "downloads need huggingface_hub: pip install 'efficientids-flax[hf]'"
@@ -134,6 +152,22 @@ def _download(name: str, revision: str, token: str | None) -> Path:
         found = hub.snapshot_download(
             name, revision=revision, token=token, allow_patterns=list(WANTED)
         )
-    except Exception as error:  # the hub's errors have no common base
+    except errors.GatedRepoError as error:
+        raise CheckpointError(
+            f"{name}: access is not granted; ask for it on the model's page, and give the token of "
+            "your account (--token, HF_TOKEN or `hf auth login`)"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{name}: the hub has no such model, or shows it to none but those it knows: check the "
+            "name, or give a token (--token, HF_TOKEN or `hf auth login`)"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointError(f"{name}: the hub has no revision '{revision}' of it") from error
+    except Exception as error:  # the client's errors have no common base
+        if hub.constants.HF_HUB_OFFLINE:
+            raise CheckpointError(
+                f"{name}: is not in the cache, and HF_HUB_OFFLINE forbids to download it"
+            ) from error
         raise CheckpointError(f"{name}: cannot be downloaded: {error}") from error
     return Path(found)

@@ -93,7 +93,7 @@ def _head(tensors: Mapping[str, Leaf], prefix: str) -> str | None:
     return found[0] if found else None
 
 
-def _sizes(config: BackboneConfig) -> dict[str, int]:
+def sizes_of(config: BackboneConfig) -> dict[str, int]:
     """Value of each letter of the tables."""
     heads, width = config.num_heads, config.head_dim
     return {
@@ -107,10 +107,15 @@ def _sizes(config: BackboneConfig) -> dict[str, int]:
     }
 
 
+def with_numbers(op: str, config: BackboneConfig) -> str:
+    """An operation of the tables, with numbers for letters."""
+    sizes = sizes_of(config)
+    return re.sub(r"\b3?[A-Z]+\b", lambda letter: str(sizes[letter.group()]), op)
+
+
 def _layer_rule(rule: Rule, layers: str, config: BackboneConfig) -> Rule:
     """A rule of one layer, with its place, and with numbers for letters."""
-    sizes = _sizes(config)
-    op = re.sub(r"\b3?[A-Z]+\b", lambda letter: str(sizes[letter.group()]), rule.op)
+    op = with_numbers(rule.op, config)
     if not config.scan_layers:
         return Rule(f"layers_{{i}}/{rule.target}", layers + rule.source, op)
     op = "; ".join([op, "stack 0"] if op else ["stack 0"])
@@ -124,7 +129,7 @@ def _cut(
     tensors: Mapping[str, Leaf], table: TensorTable, layers: str, config: BackboneConfig
 ) -> dict[str, Array]:
     """The tensors, with those that are several in one as their parts."""
-    sizes = _sizes(config)
+    sizes = sizes_of(config)
     pattern = re.compile(re.escape(layers).replace(re.escape("{i}"), r"\d+"))
     arrays: dict[str, Array] = {}
     for name, leaf in tensors.items():

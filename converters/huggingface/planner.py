@@ -1,8 +1,10 @@
 """From a pretrained model and the user's wishes to a plan: names, shapes, operations, no values."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
+
+import numpy as np
 
 from converters.arrays.values import Cast
 from converters.arrays.zarr_metadata import dtype_named
@@ -63,13 +65,7 @@ def plan_pretrained(
     config, tree = map_tensors(model.tensors, TABLES[kind], config)
     leaves = planned(tree.leaves, "params/")
     if options.dtype is not None:
-        dtype = dtype_named(options.dtype)
-        leaves = [
-            leaf
-            if leaf.dtype == dtype
-            else PlannedLeaf(leaf.target, Cast(leaf.array, dtype), _with_cast(leaf, dtype.name))
-            for leaf in leaves
-        ]
+        leaves = cast(leaves, dtype_named(options.dtype))
         config = replace(config, dtype=options.dtype)
     stored = max((leaf.dtype for leaf in leaves), key=lambda dtype: dtype.itemsize)
     config = replace(config, param_dtype=stored.name)
@@ -90,6 +86,16 @@ def plan_pretrained(
         rules=tuple(dict.fromkeys(str(leaf.rule) for leaf in tree.leaves)),
         notes=(),
     )
+
+
+def cast(leaves: Sequence[PlannedLeaf], dtype: np.dtype) -> list[PlannedLeaf]:
+    """The leaves, cast to `dtype` where they are of another."""
+    return [
+        leaf
+        if leaf.dtype == dtype
+        else PlannedLeaf(leaf.target, Cast(leaf.array, dtype), _with_cast(leaf, dtype.name))
+        for leaf in leaves
+    ]
 
 
 def _with_cast(leaf: PlannedLeaf, dtype: str) -> str:

@@ -6,7 +6,7 @@ width. A `Linear` holds (out, in), GPT-2's `Conv1D` (in, out). Norm scales stay 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from converters.rules import Ignore, Rule
 
@@ -24,11 +24,17 @@ class TensorTable:
         layers: what a layer's names begin with.
         cuts: name in a layer of tensors that are several in one -> (name, rows) of each part.
         ignores: names after the prefix, and why they are left out.
+        architecture: class of `transformers`, which `config.json` names.
+        prefix: what stands before the names where a model is written.
+        head: name of the head there.
     """
 
     embedding: str
     top: tuple[Rule, ...]
     layer: tuple[Rule, ...]
+    architecture: str
+    prefix: str = "model."
+    head: str = "lm_head.weight"
     layers: str = "layers.{i}."
     cuts: Mapping[str, tuple[tuple[str, str], ...]] | None = None
     ignores: tuple[Ignore, ...] = ()
@@ -135,23 +141,23 @@ _NEOX = (
     Rule("mlp/down/bias",          "mlp.dense_4h_to_h.bias"),
 )
 
-_LLAMA = TensorTable("embed_tokens.weight", _TOP, (*_ATTENTION, *_MLP, *_PRE_NORMS), ignores=_ROTARY)
+_LLAMA = TensorTable("embed_tokens.weight", _TOP, (*_ATTENTION, *_MLP, *_PRE_NORMS), "LlamaForCausalLM", ignores=_ROTARY)
 
 TABLES: Mapping[str, TensorTable] = {
     "llama":       _LLAMA,
-    "mistral":     _LLAMA,
-    "qwen2":       _LLAMA,
-    "gemma":       _LLAMA,
-    "smollm3":     _LLAMA,
-    "granite":     _LLAMA,
-    "qwen3":       TensorTable("embed_tokens.weight", _TOP, (*_ATTENTION, *_HEAD_NORMS, *_MLP, *_PRE_NORMS), ignores=_ROTARY),
-    "gemma2":      TensorTable("embed_tokens.weight", _TOP, (*_ATTENTION, *_MLP, *_FOUR_NORMS), ignores=_ROTARY),
-    "gemma3_text": TensorTable("embed_tokens.weight", _TOP, (*_ATTENTION, *_HEAD_NORMS, *_MLP, *_FOUR_NORMS), ignores=_ROTARY),
-    "olmo2":       TensorTable("embed_tokens.weight", _TOP, (*_ATTENTION, *_FULL_NORMS, *_MLP, *_POST_NORMS), ignores=_ROTARY),
-    "phi3":        TensorTable("embed_tokens.weight", _TOP, (*_ATTENTION, *_MLP, *_PRE_NORMS), cuts=_PHI3_CUTS, ignores=_ROTARY),
-    "gpt2":        TensorTable("wte.weight", _GPT2_TOP, _GPT2, "h.{i}.", ignores=(
+    "mistral":     replace(_LLAMA, architecture="MistralForCausalLM"),
+    "qwen2":       replace(_LLAMA, architecture="Qwen2ForCausalLM"),
+    "gemma":       replace(_LLAMA, architecture="GemmaForCausalLM"),
+    "smollm3":     replace(_LLAMA, architecture="SmolLM3ForCausalLM"),
+    "granite":     replace(_LLAMA, architecture="GraniteForCausalLM"),
+    "qwen3":       replace(_LLAMA, architecture="Qwen3ForCausalLM", layer=(*_ATTENTION, *_HEAD_NORMS, *_MLP, *_PRE_NORMS)),
+    "gemma2":      replace(_LLAMA, architecture="Gemma2ForCausalLM", layer=(*_ATTENTION, *_MLP, *_FOUR_NORMS)),
+    "gemma3_text": replace(_LLAMA, architecture="Gemma3ForCausalLM", layer=(*_ATTENTION, *_HEAD_NORMS, *_MLP, *_FOUR_NORMS)),
+    "olmo2":       replace(_LLAMA, architecture="Olmo2ForCausalLM", layer=(*_ATTENTION, *_FULL_NORMS, *_MLP, *_POST_NORMS)),
+    "phi3":        replace(_LLAMA, architecture="Phi3ForCausalLM", cuts=_PHI3_CUTS),
+    "gpt2":        TensorTable("wte.weight", _GPT2_TOP, _GPT2, "GPT2LMHeadModel", "transformer.", layers="h.{i}.", ignores=(
         Ignore("h.{i}.attn.bias", CAUSAL), Ignore("h.{i}.attn.masked_bias", CAUSAL))),
-    "gpt_neox":    TensorTable("embed_in.weight", _NEOX_TOP, _NEOX, ignores=(
+    "gpt_neox":    TensorTable("embed_in.weight", _NEOX_TOP, _NEOX, "GPTNeoXForCausalLM", "gpt_neox.", "embed_out.weight", ignores=(
         Ignore("layers.{i}.attention.bias", CAUSAL), Ignore("layers.{i}.attention.masked_bias", CAUSAL),
         Ignore("layers.{i}.attention.rotary_emb.inv_freq", RECOMPUTED), Ignore("rotary_emb.inv_freq", RECOMPUTED))),
 }

@@ -42,7 +42,13 @@ class _Place:
 class SafetensorsSink:
     """Files beside one another in one directory; see `Sink` for the methods."""
 
-    def __init__(self, store: Store, leaves: Sequence[PlannedLeaf], shard: int = SHARD) -> None:
+    def __init__(
+        self,
+        store: Store,
+        leaves: Sequence[PlannedLeaf],
+        shard: int = SHARD,
+        framework: str = "flax",
+    ) -> None:
         root = store.local_path()
         if root is None:
             raise OutputError(
@@ -56,6 +62,7 @@ class SafetensorsSink:
                 "use --to orbax, or --dtype"
             )
         self._root: Path = root
+        self._framework = framework  # whose arrays they are, as the header says
         self._store = store
         self._places: dict[str, _Place] = {}
         self._headers: dict[str, tuple[bytes, int]] = {}  # file -> header, size of the values
@@ -178,7 +185,7 @@ class SafetensorsSink:
             }
 
     def _lay_out_file(self, name: str, leaves: Sequence[PlannedLeaf]) -> None:
-        header: dict[str, Any] = {"__metadata__": {"format": "flax"}}
+        header: dict[str, Any] = {"__metadata__": {"format": self._framework}}
         position = 0
         # Larger items first keeps every leaf aligned to its own item size.
         for leaf in sorted(leaves, key=lambda leaf: -leaf.dtype.itemsize):

@@ -157,6 +157,10 @@ def _norm(**values: Any) -> Any:
     return lambda: pax_fiddle.Config(normalizations.LayerNorm, **values)
 
 
+def _rms_norm() -> Any:
+    return pax_fiddle.Config(normalizations.RmsNorm, direct_scale=False)
+
+
 UNPACKED = {"PACKED_INPUT": False}
 ROTARY = {"USE_ROTARY_POSITION_EMB": True}
 ONE = {"NUM_LAYERS": 1}
@@ -222,6 +226,17 @@ MODELS = (
                  put(f"{ATTENTION}.rope_min_max_timescales", lambda: (1, 500)),
                  put(f"{LM}.position_emb_tpl", lambda: None),
                  put(f"{LM}.separate_embedding_tpl.scale_sqrt_depth", False))),
+    Model("Gemma", "what Gemma computes: RmsNorm with the scale stored minus one, tied embeddings "
+          "times sqrt(D), gated tanh GELU, grouped heads, no bias", batch=unpacked,
+          settings={**UNPACKED, "NUM_HEADS": 4, "DIMS_PER_HEAD": 3, "USE_GATED_ACTIVATION": True,
+                    "ACTIVATION_CLS": A.GELU},
+          edits=(grouped_heads("stack", 2), put(f"{STACK}.dim_per_head", 6),
+                 put(f"{ATTENTION}.use_bias", False),
+                 put(f"{LAYER}.tr_fflayer_tpl.has_bias", False),
+                 put(f"{LAYER}.tr_fflayer_tpl.ln_tpl", _rms_norm),
+                 put(f"{LAYER}.ln_tpl", _rms_norm), put(f"{LM}.final_ln_tpl", _rms_norm),
+                 put(f"{SOFTMAX}.feed_forward_tpl.has_bias", False),
+                 put(f"{LM}.position_emb_tpl", lambda: None))),
     Model("Mqa", "MultiQueryDotProductAttention, rotary, biases", batch=unpacked,
           settings={**ONE, **UNPACKED, "ACTIVATION_CLS": A.GELU},
           edits=(attention(multi_query_attention.MultiQueryDotProductAttention,

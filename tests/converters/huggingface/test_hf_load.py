@@ -6,13 +6,18 @@ import sys
 from pathlib import Path
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from recorded_models import RECORDINGS
 from safetensors.numpy import load_file, save_file
 
 from converters.errors import CheckpointError, MappingError
-from converters.huggingface import load_pretrained_lm
+from converters.huggingface import load_pretrained_lm, open_pretrained, plan_pretrained
+from converters.huggingface.load import put, values_of
 from efficientids_flax.load import flatten
 
 
@@ -96,7 +101,7 @@ print((peak() - before) / held)
 
 
 def test_memory_is_the_parameters_and_little_more(tmp_path: Path) -> None:
-    """Peak within a fifth of the parameters: neither a second copy, nor all files at once."""
+    """Peak within a tenth of the parameters: neither a second copy, nor all files at once."""
     width, hidden, words, layers = 1024, 4096, 8192, 6
     rng = np.random.default_rng(0)
     shapes = {"model.embed_tokens.weight": (words, width), "model.norm.weight": (width,)}
@@ -123,7 +128,44 @@ def test_memory_is_the_parameters_and_little_more(tmp_path: Path) -> None:
         env={"JAX_PLATFORMS": "cpu", "PATH": "/usr/bin"},
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-2000:]
-    assert 0.9 < float(found.stdout) < 1.2
+    assert 0.9 < float(found.stdout) < 1.1
+
+
+DTYPES = [np.dtype(name) for name in ("float32", "float16", "float64", "int8")]
+DTYPES.append(np.dtype(ml_dtypes.bfloat16))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=7),
+    order=st.randoms(use_true_random=False),
+    dtype=st.sampled_from(DTYPES),
+    to=st.sampled_from([np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16)]),
+    cast=st.booleans(),
+    bits=st.integers(0, 2**32 - 1),
+)
+def test_values_are_put_in_place_bit_for_bit(shape, order, dtype, to, cast, bits) -> None:
+    axes = list(range(len(shape)))
+    order.shuffle(axes)
+    stored = np.random.default_rng(bits).bytes(int(np.prod(shape)) * dtype.itemsize)
+    values = np.frombuffer(stored, dtype).reshape(shape).transpose(axes)
+    with np.errstate(all="ignore"):
+        wanted = values.astype(to if cast else dtype)
+    room = np.zeros((*values.shape, 3), wanted.dtype)
+    put(room[..., 1], values)
+    assert np.ascontiguousarray(room[..., 1]).tobytes() == wanted.tobytes(order="C")
+    assert not room[..., ::2].any()
+
+
+def test_a_file_that_is_cut_off_while_it_is_read(tmp_path: Path) -> None:
+    for file in (RECORDINGS / "mistral").glob("*.*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    _, plan = plan_pretrained(open_pretrained(tmp_path))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"stops before byte \d+\. Copy it again"):
+        for leaf in plan.leaves:
+            values_of(leaf.array)
 
 
 def test_downloads_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

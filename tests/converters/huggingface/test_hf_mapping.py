@@ -260,12 +260,10 @@ def test_files_that_are_not_there(tmp_path: Path, model: Model) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         open_pretrained(tmp_path / "nothing")
     folder = model("llama")
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(
-        CheckpointError, match=r"neither model\.safetensors.*pytorch_model\.bin, whic"
-    ):
+    (folder / "model.safetensors").rename(folder / "model.gguf")
+    with pytest.raises(CheckpointError, match=r"neither model\.safetensors.*model\.gguf, which"):
         open_pretrained(folder)
-    (folder / "pytorch_model.bin").unlink()
+    (folder / "model.gguf").unlink()
     with pytest.raises(CheckpointError, match="the weights are missing"):
         open_pretrained(folder)
 
@@ -305,5 +303,5 @@ def test_the_index_must_fit_its_files(shards: Path) -> None:
     with pytest.raises(CheckpointError, match="is no file beside the index"):
         open_pretrained(shards)
     (shards / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(CheckpointError, match="no index of safetensors files"):
+    with pytest.raises(CheckpointError, match="no index of files with tensors"):
         open_pretrained(shards)

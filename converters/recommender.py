@@ -1,0 +1,95 @@
+"""A recommender on a pretrained language model: the model, and the parameters to begin with.
+
+    model, params = load_recommender("Qwen/Qwen3-0.6B", clustering, item_embedding_dim=384)
+    trainer = Trainer(model, create_optimizer(1e-3), checkpoint_dir="runs/first")
+    state = trainer.create_train_state(jax.random.key(0), sample_batch, params=params)
+
+`train` takes them as `{"model": {"module": model, "params": params}}`, the command line as
+
+    model:
+      kind: factory
+      factory: converters.recommender:load_recommender
+      options: {name_or_path: Qwen/Qwen3-0.6B, item_embedding_dim: 384}
+
+What is not in `params` (items, adapters, clusters, low-rank additions) begins at random.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from converters.huggingface import load_pretrained_lm
+from efficientids_flax.config import LoraConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.embeddings import Source
+from efficientids_flax.core.models import EfficientIDSModel
+from efficientids_flax.load import Shardings
+
+
+def load_recommender(
+    name_or_path: str | os.PathLike[str],
+    clustering: ClusteringInfo,
+    *,
+    item_embedding_dim: int,
+    num_items: int | None = None,
+    item_embedding_init: Source = None,
+    use_correction: bool | None = None,
+    freeze_lm: bool = True,
+    lora: LoraConfig | Mapping[str, Any] | None = None,
+    lm_dtype: str | None = "bfloat16",
+    dtype: str | None = None,
+    remat: str | None = None,
+    scan_layers: bool = False,
+    shardings: Shardings | None = None,
+    revision: str = "main",
+    download: bool = False,
+    token: str | None = None,
+) -> tuple[EfficientIDSModel, dict[str, Any]]:
+    """An `EfficientIDSModel` on a HuggingFace model, which it neither trains nor changes.
+
+    Items, adapters, clusters and additions are float32 whatever the language model is stored in:
+    steps of training are smaller than bfloat16 resolves.
+
+    Args:
+        name_or_path: folder, or name of a model in the HuggingFace cache.
+        clustering: where each item belongs.
+        item_embedding_dim, num_items, item_embedding_init, use_correction, remat: of
+            `EfficientIDSModel`; `num_items` None: the clustering's.
+        freeze_lm: the language model is not trained,
+        lora: but for low-rank additions to it, see `backbone.lora`.
+        lm_dtype: that the language model's parameters are kept in; None: what is stored.
+        dtype: of the computation; None: `lm_dtype`. On CPUs float32 is faster.
+        scan_layers, shardings, revision, download, token: see `load_pretrained_lm`; paths are those
+            of the decoder.
+
+    Returns:
+        (model, {"pretrained_lm": its parameters}).
+
+    Raises:
+        ConversionError: see `load_pretrained_lm`.
+        ValueError: fields that do not fit each other.
+    """
+    if isinstance(lora, Mapping):
+        lora = LoraConfig.from_dict(lora)
+    backbone, params = load_pretrained_lm(
+        name_or_path,
+        lm_dtype,
+        shardings=shardings,
+        scan_layers=scan_layers,
+        revision=revision,
+        download=download,
+        token=token,
+    )
+    changes: dict[str, Any] = {"dtype": dtype} if dtype else {}
+    model = EfficientIDSModel(
+        num_items=clustering.num_items if num_items is None else num_items,
+        item_embedding_dim=item_embedding_dim,
+        clustering_info=clustering,
+        item_embedding_init=item_embedding_init,
+        use_correction=use_correction,
+        freeze_lm=freeze_lm,
+        backbone=replace(backbone, param_dtype="float32", lora=lora, **changes),
+        remat=remat,
+    )
+    return model, {"pretrained_lm": params}
