@@ -2,8 +2,8 @@
 
 Conversions are checked against it before a value is read, and the modules initialise to it. Shapes
 are PAXml's. Letters: V words, T positions, D model width, N heads, J heads of keys and values, H
-head width, F hidden width of the MLP, X experts, R buckets of the relative bias, E item width,
-I items, K clusters.
+head width, F hidden width of the MLP, X experts, R buckets of the relative bias, U rank of low-rank
+additions, E item width, I items, K clusters.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,6 +17,9 @@ Axis = tuple[str, int]  # letter, size
 Axes = tuple[Axis, ...]
 
 BACKBONE = "pretrained_lm/"
+LORA_A, LORA_B = "lora_a", "lora_b"
+# What `freeze_lm` freezes, as a pattern of `train.freeze`: the decoder, but for low-rank additions.
+FROZEN_LM = f"re:{BACKBONE}(?!.*/({LORA_A}|{LORA_B})$).*"
 
 
 class Row(NamedTuple):
@@ -118,6 +121,30 @@ MOE = (
     Row("moe/gate/kernel",                    "X D F", "gated_experts"),
     Row("moe/down/kernel",                    "X F D"),
 )
+
+# Of projections that `LoraConfig.targets` name; see `backbone.lora`.
+LORA = (
+    Row("attention/qkv/lora_a",               "3 D U",   "fused"),
+    Row("attention/qkv/lora_b",               "3 U N H", "fused"),
+    Row("attention/query/lora_a",             "D U",     "unfused"),
+    Row("attention/query/lora_b",             "U N H",   "unfused"),
+    Row("attention/key/lora_a",               "D U",     "unfused"),
+    Row("attention/key/lora_b",               "U J H",   "unfused multi_head"),
+    Row("attention/key/lora_b",               "U H",     "unfused multi_query"),
+    Row("attention/value/lora_a",             "D U",     "unfused"),
+    Row("attention/value/lora_b",             "U J H",   "unfused multi_head"),
+    Row("attention/value/lora_b",             "U H",     "unfused multi_query"),
+    Row("attention/out/lora_a",               "N H U"),
+    Row("attention/out/lora_b",               "U D"),
+)
+MLP_LORA = (
+    Row("mlp/up/lora_a",                      "D U"),
+    Row("mlp/up/lora_b",                      "U F"),
+    Row("mlp/gate/lora_a",                    "D U", "gated"),
+    Row("mlp/gate/lora_b",                    "U F", "gated"),
+    Row("mlp/down/lora_a",                    "F U"),
+    Row("mlp/down/lora_b",                    "U D"),
+)
 # fmt: on
 
 
@@ -179,8 +206,16 @@ def _layer(config: BackboneConfig, prefix: str, moe: bool, leading: Axes) -> dic
     sizes = _sizes(config)
     if moe and config.moe is not None:
         sizes |= {"X": config.moe.num_experts, "F": config.moe.hidden_dims}
-    rows = (*ATTENTION, *NORMS, *(MOE if moe else MLP))
+    rows = (*ATTENTION, *NORMS, *(MOE if moe else MLP), *_lora_rows(config, moe))
     return {prefix + path: leading + axes for path, axes in _rows(config, rows, sizes)}
+
+
+def _lora_rows(config: BackboneConfig, moe: bool) -> list[Row]:
+    """Those of the projections that have additions."""
+    if config.lora is None:
+        return []
+    rows = LORA if moe else (*LORA, *MLP_LORA)
+    return [row for row in rows if config.lora.adapts(row.path.rpartition("/")[0])]
 
 
 def _rows(
@@ -203,6 +238,7 @@ def _sizes(config: BackboneConfig) -> dict[str, int]:
         "H": config.head_dim,
         "F": config.hidden_dims,
         "R": config.relative_bias.num_buckets if config.relative_bias else 0,
+        "U": config.lora.rank if config.lora else 0,
     }
 
 

@@ -136,11 +136,11 @@ def half_distance(
     error, own = distance(ours, exact, rows), distance(recorded, exact, rows)
     if not _inexact(recorded) or np.inf in (error.relative, own.relative):
         return error, HALF * own.relative
-    mean = _mean_square(ours, exact, rows)
-    allowed = HALF * _chance(recorded.size) * _mean_square(recorded, exact, rows)
+    mean, its_mean = (_mean_square(values, exact, rows) for values in (ours, recorded))
+    allowed = HALF * _chance(recorded.size) * its_mean
     note = ""
-    if guard and own.relative > FURTHER * max(error.relative, ROUNDING):
-        note = f"the recording is {own.relative:.1e} off float32, ours {error.relative:.1e}"
+    if guard and its_mean > FURTHER * max(mean, ROUNDING):
+        note = f"the recording is {its_mean:.1e} off float32, ours {mean:.1e} (mean squares)"
     elif guard and error.relative > FURTHER * max(own.relative, ROUNDING):
         note = f"ours is {error.relative:.1e} off float32, the recording {own.relative:.1e}"
     found = Distance(error.absolute, np.inf if note else mean, error.ulps, note)

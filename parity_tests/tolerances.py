@@ -37,8 +37,8 @@ TOLERANCES: Mapping[str, Mapping[str, float]] = {
 # is in a value: ours may be off from it by at most this many times that, in the mean square.
 HALF: Final = 1.5
 MANY: Final = 64  # values whose mean square is certain enough for that
-# A mistake of ours would also move the float32 result, away from the recording alone: the largest
-# error of one of the two may be this many times that of the other (or one rounding), no more.
+# A mistake of ours would also move the float32 result, away from the recording alone: its mean
+# error may be this many times ours (or one rounding), our largest this many times its largest.
 FURTHER: Final = 4
 ROUNDING: Final = 2.0**-8
 HALF_DTYPES = ("bfloat16", "float16")
@@ -48,6 +48,9 @@ HUGE: Final = 1e30  # masks; beyond it values must agree as values, and count fo
 # share of the largest gradient of the model, ours has to be below it too, and no more; and Adam,
 # which divides a gradient by its own size, then moves the parameter by chance.
 NOISE: Final = 1e-6
+# In half precision a gradient is a sum of values that were rounded to 8 bits: where it is smaller
+# than half of such a step of the parameter's largest gradient, its sign is chance.
+HALF_NOISE: Final = 2.0**-9
 
 
 def tolerance(kind: str, dtype: str, given: Mapping[str, float] | None = None) -> float:

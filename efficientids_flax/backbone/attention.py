@@ -22,6 +22,7 @@ from efficientids_flax.backbone.layers import (
     product,
     soft_cap,
 )
+from efficientids_flax.backbone.lora import adaptation, lora_factors
 from efficientids_flax.backbone.masks import LayerKind
 from efficientids_flax.backbone.relative_bias import RelativeBias
 from efficientids_flax.backbone.rotary import Turn, rotate
@@ -178,8 +179,8 @@ class Attention(nn.Module):
             return query, key
         axes = 1 if self.config.qk_norm == "per_head" else 2
         return (
-            Norm(self.config, axes, name="query_norm")(query),
-            Norm(self.config, axes, name="key_norm")(key),
+            Norm(self.config, axes, name="query_norm")(query).astype(query.dtype),
+            Norm(self.config, axes, name="key_norm")(key).astype(key.dtype),
         )
 
     def _scale(self, query: jax.Array) -> jax.Array:
@@ -208,6 +209,19 @@ PRODUCTS: dict[Form, Callable[[jax.Array, jax.Array], jax.Array]] = {
     ),
 }
 
+LORA_PRODUCTS: dict[Form, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
+    # btd, du, unh -> btnh
+    "in": lambda x, first, second: product(product(x, first), second),
+    # btd, cdu, cunh -> cbtnh
+    "fused": lambda x, first, second: jnp.einsum(
+        "cbtu,cunh->cbtnh", PRODUCTS["fused"](x, first), second
+    ),
+    # btnh, nhu, ud -> btd
+    "out": lambda x, first, second: product(
+        product(x.reshape(*x.shape[:2], -1), first.reshape(-1, first.shape[-1])), second
+    ),
+}
+
 
 class Projection(nn.Module):
     """A product with a kernel and, where asked for, a bias that is added to the result.
@@ -233,7 +247,11 @@ class Projection(nn.Module):
         kernel = self.param(
             "kernel", nn.initializers.xavier_uniform(), self.shape, param_dtype(config)
         )
-        x = PRODUCTS[self.form](x, kernel.astype(dtype))
+        given = x.astype(dtype)
+        x = PRODUCTS[self.form](given, kernel.astype(dtype))
+        if (lora := adaptation(config, self)) is not None:
+            first, second = lora_factors(self, lora, self.shape, self.form, dtype)
+            x = x + LORA_PRODUCTS[self.form](given, first, second)
         self.sow(INTERMEDIATES, "product", x)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, self.bias_shape, param_dtype(config))

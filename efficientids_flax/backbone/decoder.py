@@ -23,9 +23,9 @@ from efficientids_flax.backbone.layers import (
     Embedding,
     LmHead,
     Norm,
-    compute_dtype,
     sinusoids,
     soft_cap,
+    stream_dtype,
 )
 from efficientids_flax.backbone.masks import LayerKind, Marks, attention_mask, layer_kind
 from efficientids_flax.backbone.rotary import turn
@@ -179,7 +179,7 @@ class Decoder(nn.Module):
             x = self.embed(ids)
         else:
             assert inputs_embeds is not None
-            x = jnp.asarray(inputs_embeds).astype(compute_dtype(config))
+            x = jnp.asarray(inputs_embeds).astype(stream_dtype(config))
             x = self._scaled(x) if config.scale_injected_embeddings else x
         places = None
         if config.position_embedding == "learned":
@@ -237,7 +237,7 @@ class Decoder(nn.Module):
                 x, one = layer.extend(x, around, cache)
                 grown.append(one)
             caches = tuple(grown)
-        return (self.final_norm(x) if self.config.final_norm else x), caches
+        return (self.final_norm(x).astype(x.dtype) if self.config.final_norm else x), caches
 
     def _scaled(self, x: jax.Array) -> jax.Array:
         """Times the scale, which is rounded to the dtype of the embeddings (as Gemma's is)."""

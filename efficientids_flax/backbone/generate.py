@@ -206,6 +206,29 @@ def _generate(
     def going(state: _State) -> jax.Array:
         return (state.step < count) & ~jnp.all(state.done)
 
+    def reread(state: _State) -> _State:
+        """The next token after all `limit` there are, read without what was kept of them."""
+        assert limit is not None
+        grown = state.tokens[:, : limit - time]
+        filled = jnp.pad(paddings, ((0, 0), (0, limit - time)))
+        given: dict[str, Any] = {"ids": None if ids is None else jnp.append(ids, grown, axis=1)}
+        if embeds is not None:
+            words: Any = decoder.apply({"params": params}, grown, method="embed")
+            given["inputs_embeds"] = jnp.append(embeds, words.astype(embeds.dtype), axis=1)
+        if prefix is not None:
+            given["inputs_indicator"] = jnp.pad(prefix, ((0, 0), (0, limit - time)))
+        positions = positions_from_paddings(filled)
+        logits, cache = read(
+            make_cache(decoder.config, batch, time + count),
+            paddings=filled,
+            positions=positions,
+            **given,
+        )
+        token, rng = choose(logits, state.rng)
+        return note(
+            state._replace(token=token, position=positions[:, -1] + 1, cache=cache, rng=rng)
+        )
+
     def advance(state: _State) -> _State:
         logits, cache = read(
             state.cache,
@@ -216,5 +239,18 @@ def _generate(
         token, rng = choose(logits, state.rng)
         return note(state._replace(token=token, position=state.position + 1, cache=cache, rng=rng))
 
-    last = jax.lax.while_loop(going, advance, note(first))
+    state = note(first)
+    limit = _reread_length(decoder.config)
+    if limit is not None and time < limit < time + count:
+        state = jax.lax.while_loop(lambda s: (s.step < limit - time) & going(s), advance, state)
+        state = jax.lax.cond(going(state), reread, lambda state: state, state)
+    last = jax.lax.while_loop(going, advance, state)
     return Generated(last.tokens, last.lengths)
+
+
+def _reread_length(config: BackboneConfig) -> int | None:
+    """Tokens of a row at which all of them are read anew, see `RotaryScalingConfig`."""
+    scaling = config.rotary.scaling if config.rotary else None
+    if scaling is None or not scaling.reread_when_long:
+        return None
+    return (scaling.original_max_positions or 0) + 1

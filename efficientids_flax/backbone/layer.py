@@ -6,6 +6,7 @@ Letters: B batch, T time, D model width.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from efficientids_flax.backbone.attention import Attention, Surroundings
@@ -55,12 +56,13 @@ class LayerBody(nn.Module):
         def feed(inner: jax.Array) -> jax.Array:
             return mlp(inner, around.paddings, deterministic)
 
-        given, weight = x, config.attention_residual_weight
-        x = self._add("attention", x, given, attend, weight, deterministic)
-        self.sow(INTERMEDIATES, "attention_residual", x)
+        given, weight, dtype = x, config.attention_residual_weight, x.dtype
+        # In half precision the sum of the layer is rounded once, at its end.
+        x = self._add("attention", x.astype(jnp.float32), given, attend, weight, deterministic)
+        self.sow(INTERMEDIATES, "attention_residual", x.astype(dtype))
         given, weight = given if config.parallel_residual else x, config.mlp_residual_weight
         x = self._add("mlp", x, given, feed, weight, deterministic)
-        return constrain(x, "B T D"), grown
+        return constrain(x.astype(dtype), "B T D"), grown
 
     def _add(
         self,

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from efficientids_flax.backbone.lora import adaptation, lora_factors
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.sharding import constrain
 
@@ -41,9 +42,22 @@ def param_dtype(config: BackboneConfig) -> jnp.dtype:
     return jnp.dtype(config.param_dtype)
 
 
-def compute_dtype(config: BackboneConfig) -> jnp.dtype:
-    """Dtype of activations and products."""
+def stream_dtype(config: BackboneConfig) -> jnp.dtype:
+    """Dtype of what goes from layer to layer: embeddings, sums of layers, hidden states."""
     return jnp.dtype(config.dtype)
+
+
+def compute_dtype(config: BackboneConfig) -> jnp.dtype:
+    """Dtype of products and of what is between them, within a layer.
+
+    That of the stream, but float32 for half precision on CPUs: they multiply it in float32 anyway,
+    and rounding in between would only cost digits and time. PAXml's own results there are without
+    it: jaxlib 0.4.26 took out each rounding that was widened again.
+    """
+    dtype = stream_dtype(config)
+    return (
+        jnp.dtype(jnp.float32) if dtype.itemsize < 4 and jax.default_backend() == "cpu" else dtype
+    )
 
 
 class Norm(nn.Module):
@@ -59,8 +73,9 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., D] -> [..., D], of the dtype of `x`."""
+        """[..., D] -> [..., D], of `compute_dtype`; `x` may be float32."""
         config, shape = self.config, x.shape[x.ndim - self.axes :]
+        dtype = compute_dtype(config)
         axes = tuple(range(-self.axes, 0))
         minus_one = config.norm_scale_plus_one
         initial = nn.initializers.zeros if minus_one else nn.initializers.ones
@@ -74,12 +89,12 @@ class Norm(nn.Module):
         if config.norm_scale_in_float32 or config.norm == "layer_norm":
             scale = scale.astype(jnp.float32)
         else:
-            values, scale = values.astype(x.dtype), scale.astype(x.dtype)
+            values, scale = values.astype(dtype), scale.astype(dtype)
         values = values * (1 + scale if minus_one else scale)
         if config.norm_bias:
             bias = self.param("bias", nn.initializers.zeros, shape, param_dtype(config))
             values = values + bias.astype(values.dtype)
-        return values.astype(x.dtype)
+        return values.astype(dtype)
 
 
 class Dense(nn.Module):
@@ -97,7 +112,11 @@ class Dense(nn.Module):
         kernel = self.param(
             "kernel", nn.initializers.xavier_uniform(), shape, param_dtype(self.config)
         )
-        x = product(x.astype(dtype), kernel.astype(dtype))
+        given = x.astype(dtype)
+        x = product(given, kernel.astype(dtype))
+        if (lora := adaptation(self.config, self)) is not None:
+            first, second = lora_factors(self, lora, shape, "in", dtype)
+            x = x + product(product(given, first), second)
         self.sow(INTERMEDIATES, "product", x)
         if self.use_bias:
             bias = self.param(
@@ -148,7 +167,7 @@ class Embedding(nn.Module):
         table = self.param(
             "embedding", nn.initializers.normal(0.02), shape, param_dtype(self.config)
         )
-        return take_rows(table, ids).astype(compute_dtype(self.config))
+        return take_rows(table, ids).astype(stream_dtype(self.config))
 
 
 class LmHead(nn.Module):
@@ -168,7 +187,7 @@ class LmHead(nn.Module):
 
     def embed(self, ids: jax.Array) -> jax.Array:
         """int [B, T] -> [B, T, D], not scaled; an id outside of [0, V) gives zeros."""
-        return take_rows(self.kernel.T, ids).astype(compute_dtype(self.config))
+        return take_rows(self.kernel.T, ids).astype(stream_dtype(self.config))
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
         """[B, T, D] -> float32 logits [B, T, V], before scaling and cap."""

@@ -11,7 +11,7 @@ from efficientids_flax.backbone.preset_families import Family, Values
 from efficientids_flax.config import RotaryConfig, RotaryScalingConfig
 
 # fmt: off
-_SCALING = {
+SCALING_KEYS = {
     # kind       key of the settings -> field of `RotaryScalingConfig`
     "linear":   {"factor": "factor"},
     "dynamic":  {"factor": "factor"},
@@ -30,7 +30,11 @@ _NEEDED = {
 }
 # fmt: on
 _PLACED = ("type", "rope_type", "rope_theta", "partial_rotary_factor")
-_KNOWN = {*_PLACED, "original_max_position_embeddings", *(k for s in _SCALING.values() for k in s)}
+_KNOWN = {
+    *_PLACED,
+    "original_max_position_embeddings",
+    *(k for s in SCALING_KEYS.values() for k in s),
+}
 # Keys of the whole configuration that are read here, in all families.
 ROTARY_KEYS = (
     "rope_theta", "rope_scaling", "rope_parameters", "rope_local_base_freq", "rotary_emb_base",
@@ -99,7 +103,7 @@ def _read_one(
     kind = settings.get("rope_type") or settings.get("type") or "default"
     if family.rotary_kinds == ("longrope",) and kind in ("su", "yarn"):
         kind = "longrope"  # what older Phi-3 files call it
-    kinds = family.rotary_kinds or tuple(_SCALING)
+    kinds = family.rotary_kinds or tuple(SCALING_KEYS)
     scaling = None
     if kind != "default" and kind not in kinds:
         known = ", ".join(("default", *kinds))
@@ -108,7 +112,7 @@ def _read_one(
         missing = [key for key in _NEEDED[kind] if settings.get(key) is None]
         found += [f"{name}.{key}: {kind} scaling needs it" for key in missing]
         if not found:
-            scaling = _scaling(kind, settings, values, name, found)
+            scaling = _scaling(kind, settings, values, family, name, found)
     problems += found
     if found:
         return None
@@ -117,6 +121,7 @@ def _read_one(
             max_timescale=settings["rope_theta"],
             fraction=fraction,
             in_float32=family.in_float32,
+            by_frequency=True,
             scaling=scaling,
         )
     except ValueError as error:
@@ -125,21 +130,30 @@ def _read_one(
 
 
 def _scaling(
-    kind: str, settings: Mapping[str, Any], values: Values, name: str, problems: list[str]
+    kind: str,
+    settings: Mapping[str, Any],
+    values: Values,
+    family: Family,
+    name: str,
+    problems: list[str],
 ) -> RotaryScalingConfig | None:
     given = {
         field: value
-        for key, field in _SCALING[kind].items()
+        for key, field in SCALING_KEYS[kind].items()
         if (value := settings.get(key)) is not None
     }
     original = longest = values["max_position_embeddings"]
+    nested = family.rotary == "by_layer_type"
     if kind in ("llama3", "yarn", "longrope"):
         # A key of the configuration itself comes before the one among the settings.
         original = (
-            values.get("original_max_position_embeddings")
+            (None if nested else values.get("original_max_position_embeddings"))
             or settings.get("original_max_position_embeddings")
             or longest
         )
+    if nested:
+        given.pop("truncate", None)  # transformers does not find it among nested settings
+    given["reread_when_long"] = family.rotary_kinds == ("longrope",)
     try:
         if kind in ("yarn", "longrope"):
             given.setdefault("factor", longest / original)

@@ -1,6 +1,7 @@
 """What a model and its training are made of: frozen records that travel as JSON."""
 
 from efficientids_flax.config.backbone import BackboneConfig
+from efficientids_flax.config.lora import LoraConfig
 from efficientids_flax.config.optimizer import OptimizerConfig, ScheduleConfig
 from efficientids_flax.config.parts import (
     AdapterConfig,
@@ -15,6 +16,7 @@ __all__ = [
     "AdapterConfig",
     "BackboneConfig",
     "EfficientIDSConfig",
+    "LoraConfig",
     "MoEConfig",
     "OptimizerConfig",
     "RelativeBiasConfig",

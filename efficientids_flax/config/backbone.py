@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from efficientids_flax.config.lora import LoraConfig
 from efficientids_flax.config.parts import (
     Activation,
     DType,
@@ -65,6 +66,7 @@ class BackboneConfig(Record):
             `jax.nn.dot_product_attention`, without caps and dropout. 'cudnn' needs a GPU and half
             precision, and has no relative bias.
         gated_mlp: act(gate(x)) * up(x).
+        lora: low-rank additions to the projections, see `backbone.lora`.
         lm_head_bias: bias [V] of the head.
         scale_before_logits: the hidden state is multiplied by D^-0.5 before the head.
         logits_divisor: logits are divided by it (Granite).
@@ -126,6 +128,7 @@ class BackboneConfig(Record):
     activation: Activation = "relu"
     mlp_bias: bool = False
     moe: MoEConfig | None = None
+    lora: LoraConfig | None = None
 
     lm_head_bias: bool = False
     final_logit_cap: float | None = None
@@ -178,7 +181,15 @@ class BackboneConfig(Record):
             found.append("sliding_window: layer_types has sliding layers, found null")
         if self.parallel_residual and self.norm_policy == "post_skip":
             found.append("norm_policy: 'post_skip' norms one sum, parallel_residual adds another")
-        return found + self._rotary_problems() + self._kernel_problems() + self._layer_problems()
+        found += self._rotary_problems() + self._kernel_problems() + self._layer_problems()
+        return found + (self.lora.unfit(self.projections) if self.lora else [])
+
+    @property
+    def projections(self) -> tuple[str, ...]:
+        """Products with a kernel in each layer, by name."""
+        qkv = ("qkv",) if self.fused_qkv else ("query", "key", "value")
+        mlp = ("up", "gate", "down") if self.gated_mlp else ("up", "down")
+        return (*(f"attention/{name}" for name in (*qkv, "out")), *(f"mlp/{name}" for name in mlp))
 
     def _rotary_problems(self) -> list[str]:
         """The turned width is even, and factors by frequency are as many as there are pairs."""

@@ -24,7 +24,9 @@ class RotaryScalingConfig(Record):
     others have none). The `*_freq_factor` belong to `llama3`; the betas, `mscale*` and `truncate`
     to `yarn`; `*_factors` (one per pair) to `longrope`. `original_max_positions` is the length that
     was trained on; for `dynamic` it is HuggingFace's `max_position_embeddings`. `dynamic` and
-    `longrope` go by the longest position of the whole batch.
+    `longrope` go by the longest position of the whole batch. `reread_when_long`: text that outgrows
+    that length while it is generated is read anew, with the long factors (Phi-3); otherwise keys
+    keep the turn that they were given (all other classes of HuggingFace).
     """
 
     kind: Literal["linear", "dynamic", "llama3", "yarn", "longrope"]
@@ -40,6 +42,7 @@ class RotaryScalingConfig(Record):
     truncate: bool = True
     short_factors: tuple[float, ...] = ()
     long_factors: tuple[float, ...] = ()
+    reread_when_long: bool = False
 
     def problems(self) -> Collection[str]:
         """Factors are positive; what a method needs is there."""
@@ -68,6 +71,8 @@ class RotaryConfig(Record):
         min_timescale, max_timescale: `max_timescale` is the base ("theta") when the least is 1.
         fraction: share of the head width that turns; the rest passes through.
         in_float32: cos and sin stay float32 until after the product (HuggingFace casts them first).
+        by_frequency: angles are positions times frequencies (HuggingFace; always with `scaling`),
+            not positions by time scales (Praxis): at position p they differ by p 1e-7.
     """
 
     pairing: Literal["half_split", "interleaved"] = "half_split"
@@ -75,6 +80,7 @@ class RotaryConfig(Record):
     max_timescale: float = 10_000.0
     fraction: float = 1.0
     in_float32: bool = True
+    by_frequency: bool = False
     scaling: RotaryScalingConfig | None = None
 
     def problems(self) -> Collection[str]:

@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from efficientids_flax.backbone.layers import ACTIVATIONS
 from efficientids_flax.config import AdapterConfig
+from efficientids_flax.sharding import constrain
 
 Initializer = Callable[..., jax.Array]
 Source = str | os.PathLike[str] | np.ndarray | jax.Array | Initializer | None
@@ -50,7 +51,8 @@ class ItemEmbedding(nn.Module):
         Ids outside of [0, I) are clipped, and such a look-up has no gradient, as in the original:
         its placeholder of a target position becomes the last item of a small table.
         """
-        rows = self.table()[jnp.clip(ids, 0, self.num_items - 1)]
+        # On a mesh rows come whole, as the batch is split: E would be split as B partly is.
+        rows = constrain(self.table(), "I E")[jnp.clip(ids, 0, self.num_items - 1)]
         inside = (ids >= 0) & (ids < self.num_items)
         return jnp.where(inside[..., None], rows, jax.lax.stop_gradient(rows))
 

@@ -21,6 +21,7 @@ from efficientids_flax.core.head import HeadInputs, LossOutput
 from efficientids_flax.core.model_checks import raise_listed
 from efficientids_flax.core.retrieval import top_items
 from efficientids_flax.core.softmax import INTERMEDIATES, HierarchicalSoftmax, settle_tables
+from efficientids_flax.parameters import LORA_A, LORA_B
 
 Batch = Mapping[str, jax.Array]
 Outputs = dict[str, jax.Array]
@@ -268,7 +269,12 @@ def _unbound(decoder: Any, wanted: BackboneConfig) -> tuple[Decoder, Any]:
 
 
 def _stopped(tree: Any) -> Any:
-    return jax.tree.map(jax.lax.stop_gradient, tree)
+    """Without gradients, but to low-rank additions."""
+
+    def stop(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        return leaf if path[-1].key in (LORA_A, LORA_B) else jax.lax.stop_gradient(leaf)
+
+    return jax.tree_util.tree_map_with_path(stop, tree)
 
 
 def _as_it_is(config: BackboneConfig) -> BackboneConfig:

@@ -15,7 +15,7 @@ import numpy as np
 
 from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
 from efficientids_flax.core.retrieval import TopItems, retrieve
-from efficientids_flax.inference.prompts import History, make_prompts
+from efficientids_flax.inference.prompts import History, Prompts, make_prompts
 
 Scoring = Literal["log_probs", "original"]
 Model = EfficientIDSModel | SimpleEfficientIDSModel
@@ -67,23 +67,51 @@ class Ranker:
         max_history: int | None = None,
     ) -> Recommendations:
         """The k best next items of each history; see the function `recommend`."""
+        prompts = make_prompts(self.model.config, histories, item_masks, max_history=max_history)
+        return self.rank(
+            prompts,
+            k,
+            count=len(histories),
+            exclude_seen=exclude_seen,
+            exclude=exclude,
+            allowed=allowed,
+            scoring=scoring,
+        )
+
+    def rank(
+        self,
+        prompts: Prompts,
+        k: int = 10,
+        *,
+        count: int | None = None,
+        exclude_seen: bool = False,
+        exclude: Sequence[History] | None = None,
+        allowed: np.ndarray | None = None,
+        scoring: Scoring = "log_probs",
+    ) -> Recommendations:
+        """The k best next items of prompts that are made already.
+
+        Args:
+            prompts: of `make_prompts`, or of `data.interleave.PromptBuilder.prompts`.
+            count: B, rows that are asked for; None: all.
+            k, exclude_seen, exclude, allowed, scoring: see the function `recommend`.
+        """
+        rows = len(prompts.last)
+        asked = rows if count is None else count
         if scoring not in ("log_probs", "original"):
             raise ValueError(f"scoring: expected log_probs or original, found {scoring!r}")
-        count = self.model.config.num_items
-        if not 1 <= k <= count:
-            raise ValueError(f"k: expected in [1, {count}], the number of items, found {k}")
-        if allowed is not None and np.shape(allowed) not in ((count,), (len(histories), count)):
+        items = self.model.config.num_items
+        if not 1 <= k <= items:
+            raise ValueError(f"k: expected in [1, {items}], the number of items, found {k}")
+        if allowed is not None and np.shape(allowed) not in ((items,), (asked, items)):
             raise ValueError(
-                f"allowed: found {list(np.shape(allowed))}, expected {[count]} or "
-                f"{[len(histories), count]}"
+                f"allowed: found {list(np.shape(allowed))}, expected {[items]} or {[asked, items]}"
             )
-        prompts = make_prompts(self.model.config, histories, item_masks, max_history=max_history)
-        rows = len(prompts.last)
         left_out = prompts.seen if exclude_seen else prompts.seen[:, :0]
         if exclude is not None:
-            left_out = np.concatenate([left_out, _padded(exclude, len(histories), rows)], axis=1)
+            left_out = np.concatenate([left_out, _padded(exclude, asked, rows)], axis=1)
         if allowed is not None and np.ndim(allowed) == 2:
-            allowed = np.pad(allowed, ((0, rows - len(histories)), (0, 0)))
+            allowed = np.pad(allowed, ((0, rows - asked), (0, 0)))
         found = _best(
             self.model,
             self.params,
@@ -96,7 +124,7 @@ class Ranker:
             k=k,
             scoring=scoring,
         )
-        return Recommendations(*(np.asarray(part)[: len(histories)] for part in found))
+        return Recommendations(*(np.asarray(part)[:asked] for part in found))
 
 
 def recommend(

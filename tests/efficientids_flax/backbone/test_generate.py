@@ -11,6 +11,7 @@ from small_decoders import GPT, LLAMA, VARIANTS, hidden, made, token_ids
 from efficientids_flax.backbone.decoder import Decoder
 from efficientids_flax.backbone.generate import generate
 from efficientids_flax.backbone.sampling import SamplingConfig, filtered
+from efficientids_flax.config import RotaryConfig, RotaryScalingConfig
 
 PROMPTS = np.array([[1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 1]])  # their padding
 NEW = 5
@@ -24,7 +25,10 @@ def naive(config, params, ids, count, **more):
     row[: len(ids)] = ids
     for end in range(len(ids), room):
         paddings = (np.arange(room) >= end).astype(np.float32)[None]
-        states = hidden(config, params, jnp.asarray(row[None]), paddings=paddings, **more)
+        places = np.minimum(np.arange(room), end - 1)[None]  # none is further than the last token
+        states = hidden(
+            config, params, jnp.asarray(row[None]), paddings=paddings, positions=places, **more
+        )
         logits = hidden(config, params, states[:, end - 1 : end], method="logits")
         row[end] = int(jnp.argmax(logits))
         found.append(row[end])
@@ -63,6 +67,24 @@ def test_embeddings_are_a_prompt_too():
     wanted = generate(Decoder(GPT), params, ids, max_new_tokens=3)
     found = generate(Decoder(GPT), params, inputs_embeds=rows, max_new_tokens=3)
     np.testing.assert_array_equal(found.tokens, wanted.tokens)
+
+
+@pytest.mark.parametrize("given", ["ids", "inputs_embeds"])
+def test_text_that_outgrows_its_length_is_read_anew(given):
+    """LongRoPE as Phi-3 has it: each token follows from all before it, with the factors of now."""
+    scaling = RotaryScalingConfig(
+        "longrope", original_max_positions=7, short_factors=(1.0,) * 3,
+        long_factors=(9.0, 5.0, 3.0), attention_factor=1.3, reread_when_long=True,
+    )  # fmt: skip
+    config = replace(LLAMA, rotary=RotaryConfig(scaling=scaling), query_scaling=5.0)
+    params, ids = made(config), token_ids(config, 4, 5)
+    rows = ids if given == "ids" else hidden(config, params, ids, method="embed")
+    found = generate(Decoder(config), params, max_new_tokens=8, **{given: rows})
+    wanted = [naive(config, params, np.asarray(row), 8) for row in ids]
+    np.testing.assert_array_equal(found.tokens, wanted)
+    keeps = replace(config, rotary=RotaryConfig(scaling=replace(scaling, reread_when_long=False)))
+    other = generate(Decoder(keeps), params, ids, max_new_tokens=8)
+    assert np.any(np.asarray(other.tokens) != np.asarray(wanted))
 
 
 def test_a_prefix_model_sees_its_whole_prompt():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from small_decoders import GPT, LLAMA
 
+from efficientids_flax.backbone import layers
 from efficientids_flax.backbone.layers import (
     ACTIVATIONS,
     Embedding,
@@ -59,14 +60,16 @@ def test_a_norm_over_two_axes_is_that_of_the_flat_one():
     np.testing.assert_allclose(np.reshape(found, X.shape), flat, rtol=1e-6)
 
 
-def test_half_precision_scales_before_or_after_the_cast():
+def test_half_precision_scales_before_or_after_the_cast(monkeypatch):
+    monkeypatch.setattr(layers, "compute_dtype", layers.stream_dtype)  # as on a GPU
     x, scale = X.astype(jnp.bfloat16), SCALE.astype(jnp.bfloat16)
     exact = Norm(LLAMA).apply({"params": {"scale": scale.astype(np.float32)}}, x.astype(np.float32))
-    config = replace(LLAMA, norm_scale_in_float32=True)
+    half = replace(LLAMA, dtype="bfloat16")
+    config = replace(half, norm_scale_in_float32=True)
     late = Norm(config).apply({"params": {"scale": scale}}, x)
     np.testing.assert_array_equal(late, jnp.asarray(exact, jnp.bfloat16))  # rounded once
-    early = Norm(LLAMA).apply({"params": {"scale": scale}}, x)
-    unscaled = Norm(LLAMA).apply({"params": {"scale": np.ones(16, np.float32)}}, X.astype(x.dtype))
+    early = Norm(half).apply({"params": {"scale": scale}}, x)
+    unscaled = Norm(half).apply({"params": {"scale": np.ones(16, np.float32)}}, X.astype(x.dtype))
     np.testing.assert_array_equal(early, unscaled * scale)
     assert np.mean(np.asarray(early) != np.asarray(late)) > 0.1
 
@@ -172,3 +175,11 @@ def test_buckets_of_distances(bidirectional):
     distances = [distance for distance in range(-80, 81) if abs(distance) != 40]
     found = distance_bucket(jnp.array(distances), config)
     np.testing.assert_array_equal(found, [bucket(distance) for distance in distances])
+
+
+def test_half_precision_is_computed_in_float32_on_cpus(monkeypatch):
+    half = replace(LLAMA, dtype="bfloat16")
+    assert (layers.compute_dtype(half), layers.stream_dtype(half)) == (jnp.float32, jnp.bfloat16)
+    assert layers.compute_dtype(replace(LLAMA, dtype="float64")) == jnp.float64
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert layers.compute_dtype(half) == jnp.bfloat16

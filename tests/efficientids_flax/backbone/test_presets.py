@@ -75,11 +75,15 @@ def test_missing_keys_mean_the_defaults_of_the_class() -> None:
     assert [found[kind].head_dim for kind in found] == [8, 8, 128, 256, 8]
     assert found["mistral"].sliding_window == 4096
     assert found["smollm3"].no_rotary_layers == (3,)
-    assert found["smollm3"].rotary == RotaryConfig(max_timescale=2e6, in_float32=False)
+    assert found["smollm3"].rotary == RotaryConfig(
+        max_timescale=2e6, in_float32=False, by_frequency=True
+    )
     gemma3 = config("gemma3_text", num_hidden_layers=12)
     assert gemma3.layer_types == (*["sliding"] * 5, "full") * 2
-    assert gemma3.rotary == RotaryConfig(max_timescale=1e6, in_float32=False)
-    assert gemma3.sliding_rotary == RotaryConfig(max_timescale=1e4, in_float32=False)
+    assert gemma3.rotary == RotaryConfig(max_timescale=1e6, in_float32=False, by_frequency=True)
+    assert gemma3.sliding_rotary == RotaryConfig(
+        max_timescale=1e4, in_float32=False, by_frequency=True
+    )
     assert (gemma3.attention_logit_cap, gemma3.final_logit_cap) == (None, None)
     gemma2 = config("gemma2", query_pre_attn_scalar=16)
     assert (gemma2.attention_logit_cap, gemma2.final_logit_cap) == (50.0, 30.0)
@@ -98,7 +102,7 @@ def test_windows() -> None:
     assert (off.sliding_window, off.layer_types) == (None, ())
     all_slide = config("gemma3_text", num_hidden_layers=3, sliding_window=4)
     assert (all_slide.sliding_window, all_slide.layer_types) == (4, ())
-    assert all_slide.rotary == RotaryConfig(max_timescale=1e4, in_float32=False)
+    assert all_slide.rotary == RotaryConfig(max_timescale=1e4, in_float32=False, by_frequency=True)
     turned = config(
         "smollm3", use_sliding_window=True, sliding_window=4, no_rope_layers=[1, 0, 1, 0]
     )

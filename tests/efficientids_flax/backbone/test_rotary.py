@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from efficientids_flax.backbone.rotary import attention_factor, rotate, timescales, turn
+from efficientids_flax.backbone.frequencies import attention_factor, frequencies
+from efficientids_flax.backbone.rotary import rotate, timescales, turn
 from efficientids_flax.config import RotaryConfig, RotaryScalingConfig
 
 HEAD = 8
@@ -22,8 +23,8 @@ def turned(x, positions, config, longest=None):
 
 
 def scales(config, width=HEAD, longest=0):
-    found, factor = timescales(config, width, jnp.asarray(longest))
-    return np.asarray(found), factor
+    found, factor = frequencies(config, width, jnp.asarray(longest))
+    return 1 / np.asarray(found), factor
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
@@ -68,9 +69,31 @@ def test_what_lies_beyond_the_fraction_passes_through():
 
 
 def test_timescales_run_from_the_least_to_the_greatest():
-    found, factor = scales(RotaryConfig(min_timescale=2.0, max_timescale=2.0 * 3.0**4))
+    config = RotaryConfig(min_timescale=2.0, max_timescale=2.0 * 3.0**4)
+    np.testing.assert_allclose(timescales(config, HEAD), [2, 6, 18, 54], rtol=1e-6)
+    found, factor = scales(config)
     np.testing.assert_allclose(found, [2, 6, 18, 54], rtol=1e-6)
     assert factor == 1
+
+
+def test_frequencies_are_rounded_as_pytorch_rounds_them():
+    """1 / float32(base ** exponent), the exponent float32: recorded from torch 2.13."""
+    found, _ = frequencies(RotaryConfig(max_timescale=1e6), 128, jnp.asarray(0))
+    assert found.dtype == np.float32
+    bits = found.view(np.uint32)[[1, 2, 7, 20, 33, 40, 63]]
+    assert [hex(word) for word in bits] == [
+        "0x3f4e4bad",
+        "0x3f263de0",
+        "0x3e61f835",
+        "0x3c5a7bf2",
+        "0x3a533f28",
+        "0x393a7753",
+        "0x35a68e4c",
+    ]
+    angles = turn(RotaryConfig(max_timescale=1e6, by_frequency=True), 128, jnp.asarray([[40_000]]))
+    np.testing.assert_allclose(
+        angles.cosine[0, 0, 0], np.cos(np.float32(40_000) * found), atol=2e-7
+    )
 
 
 def scaled(kind, **named):

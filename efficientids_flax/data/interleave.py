@@ -1,0 +1,294 @@
+"""Texts and items, interleaved: from titles and ids to the batches of `EfficientIDSModel`.
+
+    builder = PromptBuilder(load_tokenizer("Qwen/Qwen3-0.6B"), num_items=len(titles))
+    example = Example(["Watched: ", *titled([3, 17], titles), "Next: "], answer=[4])
+    batch = builder.batch([example], length=64)
+
+      ids                 <begin>  text ...  item  text ...  item   <end>   padding
+      input_item_weights     0        0       1       0        1      0        0
+      inputs_indicator       1        1       1       1        0      0        0
+      paddings               0        0       0       0        0      0        1
+                             \\------------ prompt ---------/  \\- answer -/
+
+Labels are the ids shifted left; the prompt's own tokens are not learned: `weights` is 1 where the
+next token belongs to the answer. Letters: B rows, T time, V words, I items.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from efficientids_flax.core.model_checks import raise_listed
+from efficientids_flax.data.texts import Example, Part
+from efficientids_flax.inference.prompts import Prompts
+
+Overflow = Literal["error", "cut"]
+Rows = dict[str, np.ndarray]
+FIELDS = (
+    "ids", "labels", "weights", "input_item_weights", "label_item_weights", "inputs_indicator",
+    "segment_ids", "segment_pos",
+)  # fmt: skip
+
+
+class Tokens(NamedTuple):
+    """One row without padding, each [T]: the ids, their kinds, what they are as labels."""
+
+    ids: np.ndarray
+    is_item: np.ndarray
+    prefix: np.ndarray
+    targets: np.ndarray
+
+
+@dataclass(frozen=True)
+class PromptBuilder:
+    """Makes batches of texts and items.
+
+    Attributes:
+        tokenizer: of `load_tokenizer`, or any that is called and answers as those of transformers.
+        num_items: I.
+        vocab_size: V of the model; None: words are not checked.
+        begin, end: words around each example; None: the tokenizer's own, where it has them.
+        placeholder: item id that stands in the input in place of each item of an answer, as in the
+            original (its 102); None: the item itself, so that an answer may have several.
+        padding: on which side rows are filled up.
+    """
+
+    tokenizer: Any = field(repr=False)
+    num_items: int
+    vocab_size: int | None = None
+    begin: Sequence[int] | None = None
+    end: Sequence[int] | None = None
+    placeholder: int | None = None
+    padding: Literal["right", "left"] = "right"
+
+    def __post_init__(self) -> None:
+        if self.padding not in ("right", "left"):
+            raise ValueError(f"padding: expected 'right' or 'left', found {self.padding!r}")
+
+    def batch(
+        self,
+        examples: Sequence[Example],
+        length: int | None = None,
+        *,
+        pack: bool = False,
+        overflow: Overflow = "error",
+    ) -> Rows:
+        """A batch to train on.
+
+        Args:
+            examples: with answers.
+            length: T; None: that of the longest.
+            pack: several examples in a row, as segments that do not see each other; needs `length`.
+            overflow: of an example that is longer than T, 'cut' drops the oldest of the prompt.
+
+        Returns:
+            `ids`, `labels`, `input_item_weights`, `label_item_weights`, `inputs_indicator`,
+            `segment_ids`, `segment_pos`, `paddings` int32 and `weights` float32, each [B, T]; B is
+            the number of examples, or of packed rows. Padding has 0 but `paddings` 1.
+
+        Raises:
+            ValueError: listing every part that is neither text nor item, every id that is out of
+                range, and every example that is empty or too long.
+        """
+        problems: list[str] = []
+        rows = self._rows(examples, problems)
+        problems += [
+            f"example {number}: has no answer"
+            for number, example in enumerate(examples)
+            if not example.answer
+        ]
+        rows = self._fitted(rows, length, overflow, problems)
+        if pack and (length is None or self.padding == "left"):
+            problems.append("pack: needs a length, and padding on the right")
+        raise_listed("examples", problems)
+        places = _packed(rows, length or 0) if pack else [[row] for row in rows]
+        return self._padded(places, length)
+
+    def prompts(
+        self,
+        prompts: Sequence[Sequence[Part]],
+        length: int | None = None,
+        *,
+        overflow: Overflow = "error",
+    ) -> Prompts:
+        """Prompts whose next item is asked for: `Ranker.rank` takes them.
+
+        Args:
+            prompts: texts and item ids.
+            length, overflow: as in `batch`.
+
+        Raises:
+            ValueError: as in `batch`.
+        """
+        problems: list[str] = []
+        rows = self._rows([Example(prompt) for prompt in prompts], problems, asked=True)
+        rows = self._fitted(rows, length, overflow, problems)
+        problems += [f"example {n}: is empty" for n, row in enumerate(rows) if not len(row.ids)]
+        raise_listed("prompts", problems)
+        batch = self._padded([[row] for row in rows], length)
+        kept = ("ids", "input_item_weights", "inputs_indicator", "segment_ids", "segment_pos")
+        batch = {name: batch[name] for name in (*kept, "paddings")}
+        time = batch["ids"].shape[1]
+        last = np.where(batch["inputs_indicator"] > 0, np.arange(time), -1).max(axis=1)
+        items = [row.ids[(row.is_item > 0) & (row.prefix > 0)] for row in rows]
+        seen = np.full((len(rows), max((len(found) for found in items), default=0)), -1, np.int32)
+        for row, found in enumerate(items):
+            seen[row, : len(found)] = found
+        return Prompts(batch, last.astype(np.int32), seen)
+
+    def _rows(
+        self, examples: Sequence[Example], problems: list[str], asked: bool = False
+    ) -> list[Tokens]:
+        """The tokens of each example; what is wrong is added to the problems.
+
+        `asked`: the answer is to be found; there is nothing behind the prompt, or the placeholder.
+        """
+        begin = _own(self.begin, self.tokenizer, "bos_token_id")
+        end = _own(self.end, self.tokenizer, "eos_token_id")
+        ending = [(word, 0) for word in end]
+        if asked:
+            ending = [] if self.placeholder is None else [(self.placeholder, 1), *ending]
+        words = self._words(
+            part
+            for example in examples
+            for part in (*example.prompt, *example.answer)
+            if isinstance(part, str)
+        )
+        found = []
+        for number, example in enumerate(examples):
+            ids, kinds, prefix = list(begin), [0] * len(begin), [1] * len(begin)
+            targets = list(begin)
+            for name, mark in (("prompt", 1), ("answer", 0)):
+                for place, part in enumerate(getattr(example, name)):
+                    where = f"example {number}, {name} part {place}"
+                    item = not isinstance(part, str)
+                    if problem := self._problem(part):
+                        problems.append(f"{where}: {problem}")
+                        continue
+                    own = [int(part)] if item else words[part]  # pyright: ignore[reportArgumentType]
+                    hidden = item and not mark and self.placeholder is not None
+                    ids += [self.placeholder] if hidden else own
+                    targets += own
+                    kinds += [int(item)] * len(own)
+                    prefix += [mark] * len(own)
+            ids += [word for word, _ in ending]
+            targets += [word for word, _ in ending]
+            kinds += [item for _, item in ending]
+            prefix += [0] * len(ending)
+            row = Tokens(
+                *(np.asarray(values, np.int32) for values in (ids, kinds, prefix, targets))
+            )
+            problems += self._range_problems(number, row)
+            found.append(row)
+        return found
+
+    def _words(self, texts: Iterable[str]) -> dict[str, list[int]]:
+        """Text -> its words, each tokenised on its own."""
+        texts = list(dict.fromkeys(texts))
+        if not texts:
+            return {}
+        found = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return dict(zip(texts, map(list, found), strict=True))
+
+    def _problem(self, part: Any) -> str | None:
+        if isinstance(part, str):
+            return None
+        if isinstance(part, bool) or not isinstance(part, int | np.integer):
+            return f"found {part!r}, expected a text or an item id"
+        if not 0 <= part < self.num_items:
+            return f"item {part} is outside of [0, {self.num_items})"
+        return None
+
+    def _range_problems(self, number: int, row: Tokens) -> list[str]:
+        if self.vocab_size is None:
+            return []
+        beyond = row.ids[(row.is_item == 0) & (row.ids >= self.vocab_size)]
+        if not len(beyond):
+            return []
+        return [
+            f"example {number}: the tokenizer's word {beyond[0]} is outside of"
+            f" [0, {self.vocab_size}), the model's words"
+        ]
+
+    def _fitted(
+        self, rows: list[Tokens], length: int | None, overflow: str, problems: list[str]
+    ) -> list[Tokens]:
+        """The rows, with the oldest of the prompt dropped where they are too long."""
+        if overflow not in ("error", "cut"):
+            problems.append(f"overflow: expected 'error' or 'cut', found {overflow!r}")
+        if length is None:
+            return rows
+        if length < 1:
+            problems.append(f"length: expected at least 1, found {length}")
+        first = len(_own(self.begin, self.tokenizer, "bos_token_id"))
+        fitted = []
+        for number, row in enumerate(rows):
+            surplus = max(len(row.ids) - length, 0)
+            spare = int(np.sum(row.prefix)) - first
+            if surplus and overflow == "error":
+                problems.append(
+                    f"example {number}: {len(row.ids)} tokens, length is {length};"
+                    " overflow='cut' drops the oldest of the prompt"
+                )
+            elif surplus > spare:
+                problems.append(
+                    f"example {number}: {len(row.ids) - spare} tokens without its prompt,"
+                    f" length is {length}"
+                )
+            kept = np.delete(np.arange(len(row.ids)), np.s_[first : first + surplus])
+            fitted.append(Tokens(*(values[kept] for values in row)))
+        return fitted
+
+    def _padded(self, places: Sequence[Sequence[Tokens]], length: int | None) -> Rows:
+        """The fields of a batch, each [B, T]."""
+        longest = max((sum(len(row.ids) for row in rows) for rows in places), default=0)
+        shape = (len(places), length or longest)
+        found: Rows = {name: np.zeros(shape, np.int32) for name in FIELDS}
+        found["weights"] = np.zeros(shape, np.float32)
+        found["paddings"] = np.ones(shape, np.int32)
+        for place, rows in enumerate(places):
+            start = shape[1] - len(rows[0].ids) if self.padding == "left" else 0
+            for segment, row in enumerate(rows, start=1):
+                part = np.s_[place, start : start + len(row.ids)]
+                found["ids"][part] = row.ids
+                found["input_item_weights"][part] = row.is_item
+                found["inputs_indicator"][part] = row.prefix
+                found["labels"][part] = _shifted(row.targets)
+                found["label_item_weights"][part] = _shifted(row.is_item)
+                found["weights"][part] = _shifted(1 - row.prefix)
+                found["segment_ids"][part] = segment
+                found["segment_pos"][part] = np.arange(len(row.ids))
+                found["paddings"][part] = 0
+                start += len(row.ids)
+        return found
+
+
+def _shifted(values: np.ndarray) -> np.ndarray:
+    """What comes next; 0 at the end."""
+    return np.append(values[1:], 0)
+
+
+def _packed(rows: Sequence[Tokens], length: int) -> list[list[Tokens]]:
+    """Rows put together, each where it first fits."""
+    places: list[list[Tokens]] = []
+    free: list[int] = []
+    for row in rows:
+        size = len(row.ids)
+        place = next((index for index, room in enumerate(free) if room >= size), None)
+        if place is None:
+            places.append([])
+            free.append(length)
+            place = len(places) - 1
+        places[place].append(row)
+        free[place] -= size
+    return places
+
+
+def _own(given: Sequence[int] | None, tokenizer: Any, name: str) -> tuple[int, ...]:
+    """The words that were given, else the tokenizer's."""
+    if given is not None:
+        return tuple(given)
+    word = getattr(tokenizer, name, None)
+    return () if word is None else (word,)

@@ -1,0 +1,79 @@
+"""Texts and items before they are tokens: examples, titles, the tokenizer of a pretrained model."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any
+
+from efficientids_flax.backbone.pretrained_folder import pretrained_folder
+
+Part = str | int  # a text, or an item id
+
+
+@dataclass(frozen=True)
+class Example:
+    """What is given and what is to be learned.
+
+    Attributes:
+        prompt: texts and item ids.
+        answer: the same; in training not empty.
+    """
+
+    prompt: Sequence[Part]
+    answer: Sequence[Part] = ()
+
+
+def load_tokenizer(name_or_path: str | os.PathLike[str], revision: str = "main") -> Any:
+    """`AutoTokenizer` of a folder, or of a model in the HuggingFace cache; nothing is downloaded.
+
+    Raises:
+        ImportError: transformers is not installed.
+        FileNotFoundError: there is no such model.
+        ValueError: the folder holds no tokenizer.
+    """
+    folder = pretrained_folder(name_or_path, revision)
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise ImportError(
+            "tokenizers need transformers: pip install 'efficientids-flax[hf]'"
+        ) from error
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{folder}: holds no tokenizer that transformers can read: {error}"
+        ) from error
+
+
+def titled(
+    items: Iterable[int], titles: Sequence[str] | Mapping[int, str], form: str = "{title} {item}, "
+) -> list[Part]:
+    """Parts of a prompt that name items and show them.
+
+    Args:
+        items: ids.
+        titles: of each item.
+        form: what to write of each, with `{title}` and `{item}`; the latter is the item itself.
+
+    Raises:
+        ValueError: another name in braces; an item without a title.
+    """
+    pieces = [(text, name) for text, name, *_ in Formatter().parse(form)]
+    if unknown := [name for _, name in pieces if name not in (None, "title", "item")]:
+        raise ValueError(f"form: found {{{unknown[0]}}}, expected {{title}} and {{item}}")
+    parts: list[Part] = []
+    for item in items:
+        known = item in titles if isinstance(titles, Mapping) else 0 <= item < len(titles)
+        if not known:
+            raise ValueError(f"titles: there is none of item {item}")
+        for text, name in pieces:
+            found = text + titles[item] if name == "title" else text
+            if found and parts and isinstance(parts[-1], str):
+                parts[-1] += found
+            elif found:
+                parts.append(found)
+            if name == "item":
+                parts.append(int(item))
+    return parts
