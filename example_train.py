@@ -38,16 +38,16 @@ def configuration(
 ) -> dict[str, Any]:
     """The run as `train` takes it."""
     from efficientids_flax.train.batches import ShuffledBatches
-    from efficientids_flax.train.file_config import ModelSection
+    from efficientids_flax.train.model_section import SimpleSection
 
     # With the correction the hierarchical scores rank as the probabilities do; without, as the
     # original's, which come out 7 % lower here.
-    section = ModelSection(full_softmax=full_softmax, use_correction=not full_softmax, **model)
+    section = SimpleSection(full_softmax=full_softmax, use_correction=not full_softmax, **model)
     held_out = {"shuffle": False, "drop_remainder": False, "epochs": 1}
     made = {"train_iter_fn": ShuffledBatches(data.splits["train"], batch_size)}
     for split in data.splits.keys() - {"train"}:
         made[f"{split}_iter_fn"] = ShuffledBatches(data.splits[split], batch_size, **held_out)
-    return {"model": {"module": section.module(data.clustering)}, "data": made, **sections}
+    return {"model": section.made(data.clustering), "data": made, **sections}
 
 
 @click.command(context_settings=SETTINGS)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from efficientids_flax.inference.ranker import recommend
     from efficientids_flax.load import load_converted, load_model
     from efficientids_flax.memory import estimate_memory
+    from efficientids_flax.save import save_model
     from efficientids_flax.train.converted import trainer_from_converted
     from efficientids_flax.train.optimizer import create_optimizer
     from efficientids_flax.train.preview import plot_schedule
@@ -60,6 +61,7 @@ __all__ = [
     "load_model",
     "plot_schedule",
     "recommend",
+    "save_model",
     "trainer_from_converted",
 ]
 
@@ -89,6 +91,7 @@ _HOMES = {
     "load_model":                    "load",
     "plot_schedule":                 "train.preview",
     "recommend":                     "inference.ranker",
+    "save_model":                    "save",
     "trainer_from_converted":        "train.converted",
 }
 # fmt: on

@@ -47,6 +47,7 @@ __all__ = [
 MODELS = {"transformer_lm": BackboneConfig, "efficientids": EfficientIDSConfig}
 OPTIMIZER = "optimizer"
 CLUSTERINGS = ("clustering.npz", "clustering.safetensors", "clustering.pkl")  # looked for in OUT
+SCHEMA = 1  # of config.json
 PICKLES = (".pkl", ".pickle")
 
 
@@ -112,12 +113,15 @@ def load_config(path: str | os.PathLike[str]) -> Config:
     """
     file = epath.Path(path) / "config.json"
     if not file.exists():
-        raise FileNotFoundError(f"{path}: no config.json; give the OUT directory of convert-paxml")
+        what = "no config.json; give the OUT directory of convert-paxml or of efficientids export"
+        if any(file.parent.glob("*/state/_METADATA")):
+            what = "checkpoints of a run; give what `efficientids export --config FILE OUT` writes"
+        raise FileNotFoundError(f"{path}: {what}")
     found = json.loads(file.read_text())
-    if found.get("schema_version") != 1:
+    if found.get("schema_version") != SCHEMA:
         raise ValueError(
-            f"{file}: schema {found.get('schema_version')!r} is not 1; it was written by another "
-            "version of efficientids_flax"
+            f"{file}: schema {found.get('schema_version')!r} is not {SCHEMA}; it was written by "
+            "another version of efficientids_flax"
         )
     if missing := [key for key in ("family", "model", "optimizer") if key not in found]:
         raise ValueError(f"{file}: {' and '.join(missing)} missing; was it edited?")
@@ -231,14 +235,22 @@ def _build(
         raise ValueError(f"clustering: {path} is {kind}, which has none")
     if isinstance(config, BackboneConfig):
         return Decoder(config)
-    tables = _clustering(path, clustering) if needed else None
+    tables = clustering_of(path, clustering) if needed else None
     return EfficientIDSModel(config, clustering_info=tables)
 
 
-def _clustering(
-    path: str | os.PathLike[str], given: ClusteringInfo | str | os.PathLike[str] | None
+def clustering_of(
+    path: str | os.PathLike[str], given: ClusteringInfo | str | os.PathLike[str] | None = None
 ) -> ClusteringInfo:
-    """The tables that were given, or those in the checkpoint's directory."""
+    """The tables that were given, or those in the checkpoint's directory.
+
+    Args:
+        path: directory of a converted recommender.
+        given: the tables, or a file of them.
+
+    Raises:
+        FileNotFoundError: none were given, and none are there.
+    """
     if isinstance(given, ClusteringInfo):
         return given
     if given is None:

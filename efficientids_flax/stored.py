@@ -36,6 +36,14 @@ def read_item(root: epath.Path, item: str, shardings: Shardings | None) -> dict[
     raise FileNotFoundError(f"{root}: has neither {item}/ nor {item}.safetensors")
 
 
+def write_item(root: epath.Path, item: str, tree: Mapping[str, Any]) -> None:
+    """Write a tree as Orbax does; every process must call it."""
+    import orbax.checkpoint as ocp
+
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(root / item, dict(tree))
+
+
 def stored_parameters(path: str | os.PathLike[str]) -> dict[str, jax.ShapeDtypeStruct]:
     """Path -> shape and dtype of every parameter of a converted checkpoint; reads no array.
 
@@ -75,6 +83,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _restore(path: epath.Path, item: str, shardings: Shardings | None) -> dict[str, Any]:
     import orbax.checkpoint as ocp
 
+    path = path.absolute()
     with ocp.PyTreeCheckpointer() as checkpointer:
         if shardings is None:
             return checkpointer.restore(path)
@@ -93,7 +102,7 @@ def _metadata(path: epath.Path) -> Any:
     import orbax.checkpoint as ocp
 
     with ocp.PyTreeCheckpointer() as checkpointer:
-        metadata = checkpointer.metadata(path).item_metadata
+        metadata = checkpointer.metadata(path.absolute()).item_metadata  # not of a relative one
     return getattr(metadata, "tree", metadata)
 
 

@@ -4,8 +4,10 @@ A checkpoint has two items: `state`, nested dicts by the paths of the leaves (`p
 `opt_state/...`), and `run`, JSON: the position in the data, best metric, early stopping.
 """
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,11 +76,13 @@ class Checkpoints:
             cleanup_tmp_directories=not read_only,
             create=not read_only,
             read_only=read_only,
+            save_interval_steps=0 if read_only else 1,  # Orbax sets it so, and warns
         )
         handlers = {"state": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
-        self._manager = ocp.CheckpointManager(
-            self.directory, options=options, item_handlers=handlers
-        )
+        with _quiet() if read_only else nullcontext():
+            self._manager = ocp.CheckpointManager(
+                self.directory, options=options, item_handlers=handlers
+            )
 
     def latest_step(self) -> int | None:
         """The newest step that is complete."""
@@ -152,21 +156,34 @@ class Checkpoints:
         )
         return _rebuilt(like, flatten(restored["state"])), restored["run"]
 
-    def restore_params(self, step: int | None = None) -> dict[str, Any]:
+    def restore_params(self, step: int | None = None, average: bool = False) -> dict[str, Any]:
         """The parameters alone, as NumPy arrays, of a model that need not be there.
+
+        Args:
+            step: which checkpoint; None: the newest.
+            average: the averages of `ema_decay`, in place of the parameters that have one.
 
         Raises:
             FileNotFoundError: there is no checkpoint.
+            ValueError: it has no averages.
         """
         step = self._found(step)
-        wanted = {"params": self._described(step)["params"]}
+        described = self._described(step)
+        wanted: dict[str, Any] = {"params": described["params"]}
+        if average:
+            if "ema" not in (described.get("opt_state") or {}):
+                raise ValueError(f"{self.directory}/{step}: has no averages; ema_decay makes them")
+            wanted["opt_state"] = {"ema": {"ema": described["opt_state"]["ema"]["ema"]}}
         arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
         with ocp.PyTreeCheckpointer() as reader:
             found = reader.restore(
                 self.directory / str(step) / "state",
                 args=ocp.args.PyTreeRestore(wanted, restore_args=arguments, partial_restore=True),  # pyright: ignore[reportCallIssue]
             )
-        return found["params"]
+        if not average:
+            return found["params"]
+        averages = flatten(found["opt_state"]["ema"]["ema"])
+        return unflatten({**flatten(found["params"]), **averages})
 
     def wait(self) -> None:
         """Until everything is written.
@@ -218,6 +235,18 @@ class Checkpoints:
                     ]
                 )
             )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's warning that a directory to be read is read only."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _stored(state: TrainState) -> dict[str, Any]:

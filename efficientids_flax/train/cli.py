@@ -49,7 +49,7 @@ def settings_of(flags: dict[str, Any]) -> list[str]:
 
 @click.group(context_settings=SETTINGS)
 def main() -> None:
-    """Train and evaluate models."""
+    """Train, evaluate and export models."""
 
 
 @main.command(context_settings=SETTINGS)
@@ -81,7 +81,7 @@ def train(
     changes = [*settings, *settings_of(flags), *(traced if profile else [])]
     try:
         result = run(_configuration(config, changes))
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         raise click.ClickException(str(error)) from error
     last = result.history[-1] if result.history else {}
     click.echo(json.dumps({"steps": int(result.state.step), **last, **result.test}))
@@ -101,9 +101,28 @@ def evaluate(
 
     try:
         found = run(_configuration(config, [*settings, *settings_of(flags)]), split, step)
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(json.dumps(found))
+
+
+@main.command(context_settings=SETTINGS)
+@click.argument("out")
+@click.option("--config", metavar="FILE", help="Of the run.")
+@click.option("--set", "settings", multiple=True, metavar="A.B=C", help="One setting; repeatable.")
+@click.option("--step", type=int, help="Of the checkpoint; the best, or the newest, otherwise.")
+@run_flags
+def export(
+    out: str, config: str | None, settings: tuple[str, ...], step: int | None, **flags: Any
+) -> None:
+    """Write the model of a run to OUT, as converted ones are, for inference."""
+    from efficientids_flax.train.run import export as run
+
+    try:
+        written = run(_configuration(config, [*settings, *settings_of(flags)]), out, step)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{out}: the model of step {written}")
 
 
 def _configuration(config: str | None, settings: list[str]) -> dict[str, Any]:

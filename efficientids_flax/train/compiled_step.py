@@ -5,20 +5,30 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from efficientids_flax.train.costs import operations
+from efficientids_flax.train.objective import Objective
+from efficientids_flax.train.options import TrainingOptions
+from efficientids_flax.train.placement import state_shardings
+from efficientids_flax.train.step import FINITE, StepOptions, make_step
 from efficientids_flax.train.train_state import TrainState, without_frozen
+
+LONGEST = 100  # steps whose metrics are left on the device
 
 
 class CompiledStep:
-    """`step(state, frozen, batch, alive)` -> (state, alive, metrics float32 [M]).
+    """`step(state, frozen, batch, metrics)` -> (state, metrics).
 
-    `state` is donated. Metrics come as one array, so that reading them is one transfer a step.
+    `state` is donated. `metrics` float32 [LONGEST, M] are those of the last steps, the newest
+    first: however many steps are read at a time, it is one transfer. What `finite` says of the
+    newest is whether the next one may be taken.
 
     Attributes:
         names: M names of the metrics, in order.
-        flops: of one call, all devices together, as the compiler counts them; a loop whose trip
-            count it does not know counts once. None: not known.
+        flops: of one call, see `costs.operations`; None: it has no matrix products.
     """
 
     def __init__(
@@ -49,23 +59,27 @@ class CompiledStep:
                 metrics["learning_rate"] = jnp.asarray(rate, jnp.float32)
             return new, alive, metrics
 
-        def packed(state: TrainState, frozen: Any, batch: Any, alive: jax.Array) -> Any:
-            new, alive, metrics = measured(state, frozen, batch, alive)
-            return new, alive, jnp.stack([metrics[name] for name in self.names])
+        def packed(state: TrainState, frozen: Any, batch: Any, metrics: jax.Array) -> Any:
+            alive = metrics[0, self.names.index(FINITE)] > 0
+            new, _, found = measured(state, frozen, batch, alive)
+            newest = jnp.stack([found[name] for name in self.names])
+            return new, jnp.concatenate([newest[jnp.newaxis], metrics[:-1]])
 
         whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-        places = None if mesh is None else (shardings, whole, whole)
+        places = None if mesh is None else (shardings, whole)
         self._jitted = jax.jit(packed, donate_argnums=0, out_shardings=places)
         self._whole = whole
-        arguments = (*without_frozen(state), batch, self.true())
-        self.names = tuple(sorted(jax.eval_shape(measured, *arguments)[2]))
+        arguments = (*without_frozen(state), batch)
+        shapes = jax.eval_shape(measured, *arguments, jax.ShapeDtypeStruct((), bool))
+        self.names = tuple(sorted(shapes[2]))
+        arguments = (*arguments, self.none())
+        self.flops: float | None = None
         self._compiled: dict[Any, Any] = {}
         self._current = self._for(arguments)
-        self.flops = _flops(self._current)
 
-    def true(self) -> jax.Array:
-        """The first `alive`."""
-        return jnp.asarray(True) if self._whole is None else jax.device_put(True, self._whole)
+    def none(self) -> jax.Array:
+        """The metrics before the first step: all was well."""
+        return jax.device_put(np.ones((LONGEST, len(self.names)), np.float32), self._whole)
 
     def __call__(self, *arguments: Any) -> Any:
         """See the class."""
@@ -82,7 +96,9 @@ class CompiledStep:
     def _for(self, arguments: tuple[Any, ...]) -> Any:
         key = self._key(arguments)
         if key not in self._compiled:
-            self._compiled[key] = self._jitted.lower(*arguments).compile()
+            traced = self._jitted.trace(*arguments)
+            self.flops = operations(traced.jaxpr) or None
+            self._compiled[key] = traced.lower().compile()
         return self._compiled[key]
 
     @staticmethod
@@ -94,8 +110,38 @@ class CompiledStep:
         )
 
 
-def _flops(compiled: Any) -> float | None:
-    analysis = compiled.cost_analysis()
-    analysis = analysis[0] if isinstance(analysis, list) else analysis
-    flops = (analysis or {}).get("flops", 0.0)
-    return flops * jax.device_count() if flops > 0 else None
+def compile_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    options: TrainingOptions,
+    state: TrainState,
+    batch: Any,
+    *,
+    learning_rate: Callable[[Any], Any] | float | None = None,
+    mesh: Mesh | None = None,
+) -> CompiledStep:
+    """The step of a run.
+
+    Args:
+        objective: the module and its loss.
+        optimizer: of the trained parameters.
+        options: of the run.
+        state, batch, learning_rate, mesh: see `CompiledStep`.
+    """
+    how = StepOptions(
+        accumulation=options.gradient_accumulation_steps,
+        mixed_precision=options.use_mixed_precision and not objective.own,
+        remat=options.use_remat and not objective.own,
+        on_nonfinite=options.on_nonfinite,
+    )
+    places = None
+    if mesh is not None:
+        places = state_shardings(without_frozen(state)[0], mesh, objective.config)
+    return CompiledStep(
+        make_step(objective.loss, objective.module.apply, optimizer, how),
+        state,
+        batch,
+        learning_rate=learning_rate,
+        mesh=mesh,
+        shardings=places,
+    )

@@ -10,7 +10,7 @@ from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
-from efficientids_flax.load import load_converted
+from efficientids_flax.load import clustering_of, load_converted
 from efficientids_flax.train.learner import excluded_by, learning_rate, paxml_learner
 from efficientids_flax.train.placement import default_mesh
 from efficientids_flax.train.train_state import TrainState
@@ -35,7 +35,7 @@ def trainer_from_converted(
     Args:
         path: directory that `convert-paxml` made.
         sample_batch: see `Trainer.create_train_state`.
-        clustering: of a recommender with a hierarchical softmax.
+        clustering: of a recommender with a hierarchical softmax; None: that in the directory.
         optimizer_config: in place of the one that was converted, where that does not know all.
         rng: of dropout; by default key 0. PAXml's own random numbers are not reproduced.
         **options: of `Trainer`; `mesh` among them.
@@ -53,6 +53,8 @@ def trainer_from_converted(
     if model is None or optimizer is None:
         what = "model" if model is None else "optimizer"
         raise ValueError(f"{path}: its {what} is not known; config.json has null for it")
+    if clustering is None and isinstance(model, EfficientIDSConfig) and not model.full_softmax:
+        clustering = clustering_of(path)
     chain = converted.optimizer_state.optimizer
     trainer = Trainer(
         module_of(model, clustering),

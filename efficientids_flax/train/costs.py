@@ -1,6 +1,13 @@
-"""How many floating-point operations devices can do, for the share that a run reaches (MFU)."""
+"""Floating-point operations: those of a step, and what devices can do; the share is the MFU.
 
-from collections.abc import Mapping
+Those of a step are counted in its jaxpr, multiplications and additions of matrix products and
+convolutions alone, as is usual: XLA's own count takes the body of a loop, such as that over scanned
+layers, once. What is computed again by rematerialisation is counted again.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 
@@ -27,3 +34,40 @@ def peak_flops() -> float | None:
     kind = jax.devices()[0].device_kind
     rates = [rate for name, rate in PEAK_FLOPS.items() if kind.startswith(name)]
     return rates[0] * jax.device_count() if rates else None
+
+
+def operations(jaxpr: Any) -> float:
+    """Floating-point operations of a jaxpr's matrix products, all devices together.
+
+    Args:
+        jaxpr: such as `jax.make_jaxpr` or `jax.jit(...).trace(...).jaxpr` gives. A loop whose
+            number of rounds is not known counts once, a condition by its longest branch.
+    """
+    total = 0.0
+    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        name, inner = eqn.primitive.name, [operations(part) for part in _parts(eqn.params)]
+        if name == "dot_general":
+            (axes, _), _ = eqn.params["dimension_numbers"]
+            shape = eqn.invars[0].aval.shape
+            total += 2.0 * eqn.outvars[0].aval.size * math.prod(shape[axis] for axis in axes)
+        elif name == "conv_general_dilated":
+            kernel = eqn.invars[1].aval
+            features = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+            total += 2.0 * eqn.outvars[0].aval.size * kernel.size / features
+        elif name == "scan":
+            total += eqn.params["length"] * sum(inner)
+        elif name == "cond":
+            total += max(inner, default=0.0)
+        elif name == "shard_map":
+            total += eqn.params["mesh"].size * sum(inner)
+        else:
+            total += sum(inner)
+    return total
+
+
+def _parts(params: Mapping[str, Any]) -> Iterator[Any]:
+    """The jaxprs among the parameters of an equation."""
+    for value in params.values():
+        for part in value if isinstance(value, list | tuple) else (value,):
+            if hasattr(getattr(part, "jaxpr", part), "eqns"):
+                yield part

@@ -23,14 +23,8 @@ def save_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
                 steps, values = curves.setdefault(name, ([], []))
                 steps.append(row["step"])
                 values.append(value)
-    panels = [
-        {
-            name: curve
-            for name, curve in curves.items()
-            if name == group or name.endswith(f"_{group}")
-        }
-        for group in GROUPS
-    ]
+    groups = [[f"{split}{group}" for split in SPLITS] for group in GROUPS]
+    panels = [{name: curves[name] for name in names if name in curves} for names in groups]
     return draw([panel for panel in panels if panel], path)
 
 

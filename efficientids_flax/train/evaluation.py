@@ -38,6 +38,20 @@ class Evaluator:
         self._add = jax.jit(add)
         self._compute = jax.jit(lambda sums: [value.compute() for value in sums.values()])
 
+    def names(self, variables: dict[str, Any], batch: Any, prefix: str = "eval_") -> set[str]:
+        """The metrics that an evaluation has; nothing is computed.
+
+        Args:
+            variables: parameters and other collections.
+            batch: a dict of arrays.
+            prefix: of the names.
+        """
+        rest = dict(variables)
+        shapes = jax.eval_shape(
+            lambda params: self._compute(self._add(None, params, rest, batch)), rest.pop("params")
+        )
+        return {f"{prefix}{NAMES.get(name, name)}" for values in shapes for name in values}
+
     def __call__(
         self,
         variables: dict[str, Any],

@@ -9,6 +9,7 @@ import socket
 import struct
 import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 _NUMBER = itertools.count()
@@ -25,13 +26,18 @@ class EventFile:
         self._write(_field(3, b"brain.Event:2"))
         self.flush()
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Add values by their names, as one event."""
+    def scalars(self, step: int, values: Mapping[str, float], at: float | None = None) -> None:
+        """Add values by their names, as one event.
+
+        Args:
+            step: they belong to.
+            values: by name.
+            at: when they were measured, seconds since 1970; None: now.
+        """
         summary = b"".join(
-            _field(1, _field(1, name.encode()) + b"\x15" + struct.pack("<f", value))
-            for name, value in values.items()
+            [_tag(name) + struct.pack("<f", value) for name, value in values.items()]
         )
-        self._write(b"\x10" + _varint(step) + _field(5, summary))
+        self._write(b"\x10" + _varint(step) + _field(5, summary), at)
 
     def flush(self) -> None:
         """Let readers see what was added."""
@@ -41,8 +47,8 @@ class EventFile:
         """End the file."""
         self._file.close()
 
-    def _write(self, event: bytes) -> None:
-        event = b"\x09" + struct.pack("<d", time.time()) + event
+    def _write(self, event: bytes, at: float | None = None) -> None:
+        event = b"\x09" + struct.pack("<d", time.time() if at is None else at) + event
         length = struct.pack("<Q", len(event))
         self._file.write(length + _checksum(length) + event + _checksum(event))
 
@@ -50,6 +56,13 @@ class EventFile:
 def _field(number: int, value: bytes) -> bytes:
     """A field of bytes, with its tag and length."""
     return bytes([number << 3 | 2]) + _varint(len(value)) + value
+
+
+@cache
+def _tag(name: str) -> bytes:
+    """A value of a summary up to its four bytes: the name, then the number's tag."""
+    content = _field(1, name.encode()) + b"\x15"
+    return b"\x0a" + _varint(len(content) + 4) + content
 
 
 def _varint(value: int) -> bytes:

@@ -1,92 +1,24 @@
 """Runs described in a file: which model, which data, built from names and paths.
 
-model: {kind: simple, item_embedding_dim: 64, model_dims: 64}
+model: {kind: simple, item_embedding_dim: 64, model_dims: 64}        # see `model_section`
 data: {dir: data/ml1m_processed, batch_size: 64}
 optimizer: {learning_rate: 1e-3}
 training: {num_steps: 1000}
 checkpoint: {dir: runs/first}
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
 from efficientids_flax.config.parts import positive
 from efficientids_flax.config.record import Record
-from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.core.models import EfficientIDSModel
-from efficientids_flax.core.simple_model import SimpleEfficientIDSModel
 from efficientids_flax.data.files import DataDirectory, read_data
 from efficientids_flax.train.batches import ShuffledBatches
-from efficientids_flax.train.run_config import SECTIONS, plain
-
-
-@dataclass(frozen=True)
-class ModelSection(Record):
-    """A model by its name.
-
-    Attributes:
-        kind: 'simple' (`SimpleEfficientIDSModel`) or 'efficientids' (`EfficientIDSModel`).
-        model_name, freeze_lm: of 'efficientids'.
-        model_dims, num_layers, num_heads, hidden_dims, dropout, full_softmax: of 'simple'.
-        num_items, num_clusters: None: the clustering's.
-        Others as in the models.
-    """
-
-    kind: Literal["simple", "efficientids"] = "simple"
-    num_items: int | None = None
-    num_clusters: int | None = None
-    item_embedding_dim: int = 384
-    item_embedding_init: str | None = None
-    use_correction: bool = False
-    model_name: str | None = None
-    freeze_lm: bool = False
-    model_dims: int = 512
-    num_layers: int = 2
-    num_heads: int = 8
-    hidden_dims: int | None = None
-    dropout: float = 0.0
-    full_softmax: bool = False
-
-    def problems(self) -> Collection[str]:
-        """A name where there must be one."""
-        found = positive(self, "num_items", "num_clusters", "item_embedding_dim", "model_dims")
-        if self.kind == "efficientids" and self.model_name is None:
-            found.append("model_name: missing, kind is 'efficientids'")
-        return found
-
-    def module(self, clustering: ClusteringInfo | None) -> Any:
-        """The module.
-
-        Raises:
-            ValueError: neither the clustering nor the section says how many items there are.
-        """
-        items = self.num_items or (clustering.num_items if clustering else None)
-        if items is None:
-            raise ValueError("model.num_items: missing, and the data has no clustering to count")
-        shared = {
-            "num_items": items,
-            "num_clusters": self.num_clusters,
-            "item_embedding_dim": self.item_embedding_dim,
-            "clustering_info": clustering,
-            "use_correction": self.use_correction,
-            "item_embedding_init": self.item_embedding_init,
-        }
-        if self.kind == "efficientids":
-            return EfficientIDSModel(model_name=self.model_name, freeze_lm=self.freeze_lm, **shared)
-        if self.full_softmax:
-            shared |= {"clustering_info": None, "num_clusters": None}
-        return SimpleEfficientIDSModel(
-            model_dims=self.model_dims,
-            num_layers=self.num_layers,
-            num_heads=self.num_heads,
-            hidden_dims=self.hidden_dims,
-            dropout=self.dropout,
-            full_softmax=self.full_softmax,
-            **shared,
-        )
+from efficientids_flax.train.model_section import ModelSection, imported
+from efficientids_flax.train.run_config import SECTIONS, plain, run_config
 
 
 @dataclass(frozen=True)
@@ -114,26 +46,43 @@ def built(config: Mapping[str, Any]) -> dict[str, Any]:
     One that has `model.module` and `data.train_iter_fn` already stays as it is.
 
     Raises:
-        ValueError, FileNotFoundError: a section or a directory that is wrong.
+        ValueError: listing all that is wrong with the sections.
+        FileNotFoundError: a directory that is not there.
     """
     made = plain(config)
     model, data = made.get("model") or {}, made.get("data") or {}
-    directory = DataDirectory()
-    if not set(data) & set(SECTIONS["data"]):
-        section = _section(DataSection, "data", data)
-        directory = read_data(section.dir)
-        made["data"] = _batches(directory, section)
+    for name, section in (("model", model), ("data", data)):
+        if not isinstance(section, Mapping):
+            raise ValueError(f"{name}: expected a section, found {section!r}")
+    problems: list[str] = []
+    reads = not set(data) & set(SECTIONS["data"])
+    source = _tried(problems, "data", DataSection.from_dict, data) if reads else None
+    section = None
     if "module" not in model:
-        section = _section(ModelSection, "model", model)
-        made["model"] = {"module": section.module(directory.clustering)}
+        section = _tried(problems, "model", ModelSection.from_dict, model)
+    if isinstance(name := made.get("loss_fn"), str):
+        made["loss_fn"] = _tried(problems, "loss_fn", imported, name)
+    others = {**made, "model": {"module": None}, "data": {"train_iter_fn": None}}
+    _tried(problems, "", run_config, others)
+    if problems:
+        raise ValueError("\n".join(problems))
+    directory = DataDirectory()
+    if source is not None:
+        directory = read_data(source.dir)
+        made["data"] = _batches(directory, source)
+    if section is not None:
+        made["model"] = _tried(problems, "model", section.made, directory.clustering)
+    if problems:
+        raise ValueError("\n".join(problems))
     return made
 
 
-def _section(kind: type[Any], name: str, values: Mapping[str, Any]) -> Any:
+def _tried(problems: list[str], name: str, make: Callable[[Any], Any], given: Any) -> Any:
+    """What is made of a section, None with a problem more if it is wrong."""
     try:
-        return kind.from_dict(values)
+        return make(given)
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        problems.append(f"{name}: {error}" if name else str(error))
 
 
 def _batches(directory: DataDirectory, section: DataSection) -> dict[str, Any]:
@@ -149,7 +98,7 @@ def _batches(directory: DataDirectory, section: DataSection) -> dict[str, Any]:
         rows = len(next(iter(arrays.values()))) // count
         made[f"{split}_iter_fn"] = ShuffledBatches(
             arrays,
-            min(size, rows),
+            size if trains else min(size, rows),
             seed=section.seed,
             shuffle=trains,
             drop_remainder=trains or count > 1,

@@ -64,7 +64,8 @@ def paxml_learner(
     if missing := [name for name in NEEDED[config.name] if getattr(config, name) is None]:
         raise ValueError(
             f"optimizer '{config.name}': {', '.join(missing)} not known; the job's dump was not"
-            " there when it was converted: give them with dataclasses.replace(config, ...)"
+            " there when it was converted: convert with --job-files DIR or --set beta1=..., give"
+            " them as model.learner in the run's configuration, or with dataclasses.replace"
         )
     if config.scale_update_by_var_norm:
         raise ValueError("scale_update_by_var_norm: needs the original's initialisers; not there")

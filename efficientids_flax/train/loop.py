@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from efficientids_flax.train.batch_checks import tokens_of
-from efficientids_flax.train.compiled_step import CompiledStep
+from efficientids_flax.train.compiled_step import LONGEST, CompiledStep
 from efficientids_flax.train.data_cursor import DataCursor, DataExhausted
 from efficientids_flax.train.monitor import Monitor
 from efficientids_flax.train.nonfinite import NonFiniteError
@@ -23,8 +23,6 @@ from efficientids_flax.train.step import FINITE
 from efficientids_flax.train.trace import Trace
 from efficientids_flax.train.train_state import TrainState, without_frozen
 from efficientids_flax.train.window import Totals, Window, clock
-
-LONGEST = 100  # steps whose results are left on the device
 
 
 @dataclass
@@ -83,7 +81,7 @@ class _Loop:
         self.run, self.last = run, num_steps
         self.step = self.first = int(state.step)
         self.state, self.frozen = without_frozen(state)
-        self.alive = run.step.true()
+        self.metrics = run.step.none()
         self.window = Window()
         self.due: Window | None = None  # ended, not reported
         self.totals = Totals(run.step.names)
@@ -107,9 +105,9 @@ class _Loop:
                 batch = place(given)
                 window = self.window
                 window.waited += clock() - start
-                self.state, self.alive, result = take(self.state, self.frozen, batch, self.alive)
+                self.state, self.metrics = take(self.state, self.frozen, batch, self.metrics)
                 self.step += 1
-                window.results.append(result)
+                window.steps += 1
                 if self.keeps_batches:
                     window.batches.append(batch)
                 if self.due is not None:
@@ -133,7 +131,7 @@ class _Loop:
     def _begin(self, batch: Any) -> None:
         """After the first step: what it took to get going is not part of the speed."""
         self.tokens = tokens_of(batch) * jax.process_count()
-        jax.block_until_ready(self.window.results)
+        jax.block_until_ready(self.metrics)
         self.window.waited = 0.0
         self.totals.begin()
 
@@ -168,10 +166,10 @@ class _Loop:
         return evaluates and run.monitor.exhausted
 
     def _is_long(self) -> bool:
-        return len(self.window.results) >= LONGEST
+        return self.window.steps >= LONGEST
 
     def _close_window(self) -> None:
-        self.window.last = self.step
+        self.window.last, self.window.metrics = self.step, self.metrics
         self.window, self.due = Window(), self.window
 
     def _evaluate(self) -> tuple[dict[str, float], bool]:
@@ -197,6 +195,7 @@ class _Loop:
         if self.run.save is None or self.saved == self.step:
             return
         start = clock()
+        self.run.recorder.write()
         self.run.save(self._whole(), metrics)
         self.saved = self.step
         taken = clock() - start
@@ -212,15 +211,13 @@ class _Loop:
         window, self.due = self.due, None
         assert window is not None
         run, names = self.run, self.run.step.names
-        rows = np.stack([np.asarray(result) for result in window.results])
+        rows = np.asarray(window.metrics)[window.steps - 1 :: -1].tolist()
         first = window.last - len(rows) + 1
-        finite = rows[:, names.index(FINITE)] > 0
-        if run.options.on_nonfinite == "stop" and not finite.all():
-            self._raise(first, int(np.argmin(finite)), rows, window)
-        run.recorder.steps(
-            {"step": first + index, **dict(zip(names, row, strict=True))}
-            for index, row in enumerate(rows.tolist())
-        )
+        if run.options.on_nonfinite == "stop":
+            finite = [row[names.index(FINITE)] for row in rows]
+            if 0.0 in finite:
+                self._raise(first, finite.index(0.0), rows, window)
+        run.recorder.steps(first, names, rows)
         self.totals.add(window, rows)
         if _falls(window.last, run.options.log_every) or window.last == self.last:
             values = self.totals.take(self.tokens, run.step.flops, run.peak)
@@ -229,14 +226,14 @@ class _Loop:
     def _report_all(self) -> None:
         if self.due is not None:
             self._report_due()
-        if self.window.results:
+        if self.window.steps:
             self._close_window()
             self._report_due()
 
-    def _raise(self, first: int, index: int, rows: np.ndarray, window: Window) -> None:
+    def _raise(self, first: int, index: int, rows: list[list[float]], window: Window) -> None:
         """Say what went bad; the state is the one before that step."""
         names = self.run.step.names
-        loss, norm = (rows[index, names.index(name)] for name in ("loss", "grad_norm"))
+        loss, norm = (rows[index][names.index(name)] for name in ("loss", "grad_norm"))
         why = self.run.explain(self._whole(), window.batches[index])
         raise NonFiniteError(
             f"step {first + index}: loss {loss:.6g}, gradient norm {norm:.6g}: {why}; the"

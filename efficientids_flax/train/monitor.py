@@ -1,8 +1,10 @@
 """The best value of a metric so far, and how long ago it was: best checkpoint, early stopping."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
+
+from efficientids_flax.train.options import TrainingOptions
 
 
 class Monitor:
@@ -22,17 +24,23 @@ class Monitor:
         self._patience, self._min_delta = patience, min_delta
         self.best: float | None
 
+    @classmethod
+    def of(cls, options: TrainingOptions) -> "Monitor":
+        """As the options of a run say."""
+        return cls(
+            options.monitored,
+            options.best_mode,
+            options.early_stopping_patience,
+            options.early_stopping_min_delta,
+        )
+
     def update(self, metrics: Mapping[str, float]) -> bool:
         """Look at an evaluation; whether it is the best.
 
         Raises:
             ValueError: it lacks the metric.
         """
-        if self.metric not in metrics:
-            raise ValueError(
-                f"keep_best: the evaluation has no '{self.metric}'; it has"
-                f" {', '.join(sorted(metrics))}"
-            )
+        self.check(metrics)
         value = metrics[self.metric]
         best = math.inf if self.best is None else self._sign * self.best
         if self._sign * value < best - self._min_delta:
@@ -40,6 +48,14 @@ class Monitor:
             return True
         self.waited += 1
         return False
+
+    def check(self, names: Collection[str]) -> None:
+        """Raises ValueError if the metric is not among those of an evaluation."""
+        if self.metric not in names:
+            raise ValueError(
+                f"keep_best: the evaluation has no '{self.metric}'; it has"
+                f" {', '.join(sorted(names))}"
+            )
 
     @property
     def exhausted(self) -> bool:

@@ -49,10 +49,12 @@ class Optimizer(optax.GradientTransformationExtraArgs):
     Attributes:
         learning_rate: a number, or a function of the number of steps.
         frozen_params: patterns or a predicate of paths; None: not given.
+        ema_decay: of the average of the parameters; None: there is none.
     """
 
     learning_rate: Schedule | float | None = None
     frozen_params: tuple[str, ...] | Predicate | None = None
+    ema_decay: float | None = None
 
 
 def create_optimizer(
@@ -120,7 +122,7 @@ def create_optimizer(
         parts.append(("ema", average_params(ema_decay)))
     patterns = (frozen_params,) if isinstance(frozen_params, str) else frozen_params
     made = Optimizer(*_frozen(optax.named_chain(*parts), patterns))
-    made.learning_rate = learning_rate
+    made.learning_rate, made.ema_decay = learning_rate, ema_decay
     made.frozen_params = patterns if patterns is None or callable(patterns) else tuple(patterns)
     return made
 

@@ -15,6 +15,8 @@ class TrainingOptions(Record):
         log_every, eval_every, save_every: how often; `eval_every` and `save_every` 0 is never
             (the last step is always saved). None: `eval_every` as `save_every`.
         num_eval_batches: of each evaluation; None: all there are.
+        evaluate_average: evaluate, test and export the averages of the parameters in their place;
+            None: where `create_optimizer` was given an `ema_decay`.
         max_checkpoints: how many of the newest stay; None: all.
         keep_best: metric of the evaluation, 'eval_loss', whose best checkpoint stays too and is
             written when it is reached.
@@ -41,6 +43,7 @@ class TrainingOptions(Record):
     eval_every: int | None = None
     save_every: int = 500
     num_eval_batches: int | None = None
+    evaluate_average: bool | None = None
     max_checkpoints: int | None = 3
     keep_best: str | None = None
     best_mode: Literal["min", "max"] = "min"

@@ -1,5 +1,6 @@
 """Training in one call: `result = train(config)`."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,9 +8,19 @@ from typing import Any
 import jax
 import optax
 
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.load import load_converted
+from efficientids_flax.save import save_model
 from efficientids_flax.sharding import make_mesh
+from efficientids_flax.train.converted import trainer_from_converted
+from efficientids_flax.train.directory import opened
 from efficientids_flax.train.history import Row
-from efficientids_flax.train.run_config import WARM_UP, OptimizerSection, RunConfig, run_config
+from efficientids_flax.train.run_config import (
+    WARM_UP,
+    OptimizerSection,
+    RunConfig,
+    run_config,
+)
 from efficientids_flax.train.strategies import frozen_parameters, needs_weights
 from efficientids_flax.train.train_state import TrainState
 from efficientids_flax.train.trainer import Trainer
@@ -37,7 +48,8 @@ def train(config: Any) -> TrainingResult:
     Args:
         config: a `ConfigDict`, or any mapping, with the sections
             `model`: `module`; `init_args` and `init_kwargs` of its `init`, if the loss does not say
-                how it is called; `params` to begin with;
+                how it is called; `params` to begin with; or `module` and `converted`, a converted
+                checkpoint (without an `optimizer` section, PAXml's learner goes on);
             `optimizer`: see `OptimizerSection`; or `transform`, any optax transformation;
             `data`: `train_iter_fn`, and perhaps `eval_iter_fn` and `test_iter_fn`: functions that
                 return dict batches, or iterables of them;
@@ -56,7 +68,7 @@ def train(config: Any) -> TrainingResult:
 
 def run_training(config: RunConfig) -> TrainingResult:
     """The same, of a checked configuration."""
-    trainer, state = _begun(config)
+    trainer, state = begun(config)
     source, evaluation = config.data["train_iter_fn"], config.data.get("eval_iter_fn")
     state = trainer.train(state, source, evaluation, config.num_steps)
     return TrainingResult(state, trainer.history, final_test(trainer, state, config.data))
@@ -78,17 +90,36 @@ def evaluate(config: Any, split: str = "eval", step: int | None = None) -> dict[
     batches = checked.data.get(f"{split}_iter_fn")
     if batches is None:
         raise ValueError(f"data.{split}_iter_fn: missing; there is nothing to evaluate on")
-    trainer, state = _begun(checked)
+    trainer, state = begun(checked)
     return trainer.evaluate(trainer.restore(state, step), batches, prefix=f"{split}_")
 
 
-def _begun(config: RunConfig) -> tuple[Trainer, TrainState]:
+def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
     """The trainer and the state before the first step."""
+    model, mesh = dict(config.model), None
+    if config.mesh is not None:
+        mesh = make_mesh(**config.mesh.to_dict())
+    sample = _sample(config.data["train_iter_fn"])
+    converted, learner = model.pop("converted", None), model.pop("learner", None)
+    if converted is not None and config.optimizer is None:
+        return trainer_from_converted(
+            converted,
+            sample,
+            clustering=getattr(model["module"], "clustering_info", None),
+            optimizer_config=learner,
+            rng=jax.random.key(config.seed),
+            mesh=mesh,
+            checkpoint_dir=config.directory,
+            loss_fn=config.loss_fn,
+            options=config.options,
+            on_nonfinite=config.options.on_nonfinite,
+        )
+    if converted is not None:
+        model["params"] = load_converted(converted, optimizer=False).params
     optimizer, rate, frozen = make_optimizer(config)
-    model, strategy = config.model, getattr(config.optimizer, "strategy", None)
+    strategy = getattr(config.optimizer, "strategy", None)
     if strategy is not None and needs_weights(strategy) and model.get("params") is None:
         raise ValueError(f"model.params: missing; '{strategy}' begins with pretrained weights")
-    mesh = None if config.mesh is None else make_mesh(**config.mesh.to_dict())
     trainer = Trainer(
         model["module"],
         optimizer,
@@ -101,18 +132,59 @@ def _begun(config: RunConfig) -> tuple[Trainer, TrainState]:
         init_kwargs=model.get("init_kwargs"),
         options=config.options,
     )
-    source = config.data["train_iter_fn"]
+    state = trainer.create_train_state(
+        jax.random.key(config.seed), sample, params=model.get("params")
+    )
+    return trainer, state
+
+
+def _sample(source: Any) -> Any:
+    """The first batch of data that can be read again.
+
+    Raises:
+        ValueError: it cannot; there is none.
+    """
     batches: Any = source() if callable(source) else source
     if batches is source and iter(batches) is batches:
         raise ValueError(
             "data.train_iter_fn: found an iterator; give a function that returns it, so that a run"
             " can begin at its start"
         )
-    sample = next(iter(batches))
-    state = trainer.create_train_state(
-        jax.random.key(config.seed), sample, params=model.get("params")
-    )
-    return trainer, state
+    for batch in batches:
+        return batch
+    raise ValueError("data.train_iter_fn: has no batch to train on")
+
+
+def export(config: Any, path: str | os.PathLike[str], step: int | None = None) -> int:
+    """Write the model of a run as `load_model` opens it; see `save_model`.
+
+    The averages of the parameters where the run evaluates them.
+
+    Args:
+        config: of the run, see `train`.
+        path: directory to make.
+        step: of the checkpoint; None: the best one if one is kept, else the newest.
+
+    Returns:
+        The step that was written.
+
+    Raises:
+        ValueError, TypeError: the configuration is wrong, or of a model that cannot be written.
+        FileNotFoundError: there is no checkpoint.
+    """
+    checked = run_config(config)
+    average = checked.options.evaluate_average
+    if average is None:
+        average = bool(getattr(checked.optimizer, "ema_decay", None))
+    with opened(checked.directory, checked.options, read_only=True) as checkpoints:
+        if checkpoints is None:
+            raise FileNotFoundError(f"checkpoint.dir: {checked.directory}: no checkpoint is there")
+        if step is None:
+            step = checkpoints.best_step() or checkpoints.latest_step()
+        params = checkpoints.restore_params(step, average)  # says so if there is none
+        save_model(path, checked.model["module"], params)
+    assert step is not None
+    return step
 
 
 def final_test(trainer: Trainer, state: TrainState, data: Mapping[str, Any]) -> dict[str, float]:
@@ -134,25 +206,36 @@ def make_optimizer(config: RunConfig) -> tuple[optax.GradientTransformation, Any
 
     total = section.total_steps or config.num_steps
     warm_up = section.warmup_steps
-    extra = {"decay_steps": section.decay_steps, "decay_rate": section.decay_rate}
     rate = create_learning_rate_schedule(
         section.learning_rate,
         warmup_steps=min(WARM_UP, total // 10) if warm_up is None else warm_up,
         total_steps=total,
         schedule_type=section.schedule_type,
         min_learning_rate_ratio=section.min_learning_rate_ratio,
-        **{name: value for name, value in extra.items() if value is not None},
+        **_given(section, "decay_steps", "decay_rate", "boundaries"),
     )
     frozen = section.frozen_params
     if section.strategy is not None:
         frozen = (*frozen, *frozen_parameters(section.strategy))
-    extra = {name: getattr(section, name) for name in ("beta1", "beta2", "momentum")}
+    clip = None if section.clip_variable_norm else section.clip_norm
+    described = getattr(config.model["module"], "config", None)
+    known = isinstance(described, BackboneConfig | EfficientIDSConfig)
     optimizer = create_optimizer(
         rate,
         optimizer_type=section.optimizer_type,
         weight_decay=section.weight_decay,
-        clip_grad_norm=section.clip_norm,
+        clip_grad_norm=clip or None,
+        clip_variable_norm=section.clip_variable_norm,
         frozen_params=list(frozen) or None,
-        **{name: value for name, value in extra.items() if value is not None},
+        ema_decay=section.ema_decay,
+        model=described if known else None,
+        **_given(section, "beta1", "beta2", "momentum"),
+        **section.options,
     )
     return optimizer, rate, frozen or None
+
+
+def _given(section: OptimizerSection, *names: str) -> dict[str, Any]:
+    """The fields that are not None."""
+    found = {name: getattr(section, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}

@@ -3,7 +3,7 @@
 import ast
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +26,12 @@ class OptimizerSection(Record):
         warmup_steps: None: 100, or a tenth of a short run.
         total_steps: of the schedule; None: the run's.
         min_learning_rate_ratio: what the schedule ends at, by `learning_rate`.
-        decay_steps, decay_rate: of the exponential schedule.
-        weight_decay, clip_norm, beta1, beta2, momentum: of the optimizer; None: its own default.
+        decay_steps, decay_rate, boundaries: of the schedules that take them.
+        weight_decay, beta1, beta2, momentum: of the optimizer; None: its own default.
+        clip_norm: of all gradients together; None or 0: no clip.
+        clip_variable_norm: of each gradient by itself, in place of `clip_norm`.
+        ema_decay: of an average of the parameters, which is then evaluated and exported.
+        options: further ones of the optimizer's type.
         frozen_params: patterns of parameters that are not trained.
         strategy: the same by name, see `STRATEGIES`.
     """
@@ -40,19 +44,25 @@ class OptimizerSection(Record):
     min_learning_rate_ratio: float = 0.0
     decay_steps: int | None = None
     decay_rate: float | None = None
+    boundaries: tuple[int, ...] | None = None
     weight_decay: float | None = None
     clip_norm: float | None = 1.0
+    clip_variable_norm: float | None = None
+    ema_decay: float | None = None
     beta1: float | None = None
     beta2: float | None = None
     momentum: float | None = None
     frozen_params: tuple[str, ...] = ()
     strategy: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def problems(self) -> Collection[str]:
         """Rates are positive, the strategy exists."""
-        found = positive(self, "learning_rate", "total_steps", "clip_norm", "decay_steps")
+        found = positive(self, "learning_rate", "total_steps", "clip_variable_norm", "decay_steps")
+        if self.clip_norm is not None and self.clip_norm < 0:
+            found.append(f"clip_norm: expected at least 0 (no clip), found {self.clip_norm}")
         if self.strategy is not None and self.strategy not in STRATEGIES:
-            found.append(unknown_key(self.strategy, STRATEGIES).replace("key", "strategy"))
+            found.append(f"strategy: found '{self.strategy}', there are {', '.join(STRATEGIES)}")
         return found
 
 
@@ -85,7 +95,7 @@ class CheckpointSection(Record):
 _TAKEN = {"restore", "save_every", "keep_best", "best_mode", "max_checkpoints"}
 OPTION_KEYS = tuple(f.name for f in fields(TrainingOptions) if f.name not in _TAKEN)
 SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "model": ("module", "init_args", "init_kwargs", "params"),
+    "model": ("module", "init_args", "init_kwargs", "params", "converted", "learner"),
     "optimizer": (*(f.name for f in fields(OptimizerSection)), "transform"),
     "data": ("train_iter_fn", "eval_iter_fn", "test_iter_fn"),
     "training": ("num_steps", "seed", "mesh", *OPTION_KEYS),
@@ -98,8 +108,9 @@ class RunConfig:
     """What `train` does, checked.
 
     Attributes:
-        model: `module`, `init_args`, `init_kwargs`, `params`.
-        optimizer: an `OptimizerSection`, or an optax transformation.
+        model: `module`, `init_args`, `init_kwargs`, `params`, or `module` and `converted`, the
+            directory of a conversion, with the `learner` that goes on if it is not its own.
+        optimizer: an `OptimizerSection`, an optax transformation, or None: that of the conversion.
         data: `train_iter_fn`, and perhaps `eval_iter_fn` and `test_iter_fn`.
         num_steps, seed: of the run.
         mesh: None: all devices, for the rows of the batch.
@@ -144,6 +155,8 @@ def run_config(config: Any, sections: Mapping[str, Sequence[str]] = SECTIONS) ->
     problems += [f"model.{key}: missing" for key in sections["model"][:1] if not parts["model"]]
     if "train_iter_fn" in sections["data"] and "train_iter_fn" not in parts["data"]:
         problems.append("data.train_iter_fn: missing")
+    if all(parts["optimizer"].get(key) for key in ("clip_norm", "clip_variable_norm")):
+        problems.append("optimizer.clip_variable_norm: excludes clip_norm")
     training = dict(parts["training"])
     transform = parts["optimizer"].get("transform")
     steps, seed = training.pop("num_steps", 1000), training.pop("seed", 0)
@@ -167,10 +180,13 @@ def run_config(config: Any, sections: Mapping[str, Sequence[str]] = SECTIONS) ->
         raise ValueError("\n  ".join([f"config: {len(problems)} problems:", *problems]))
     stored = made["checkpoint"]
     options = {**made["training"].to_dict(), "max_checkpoints": stored.max_to_keep}
+    goes_on = parts["model"].get("converted") is not None and not parts["optimizer"]
+    if goes_on:
+        options["on_nonfinite"] = training.get("on_nonfinite", "skip")  # as PAXml does
     options |= {name: getattr(stored, name) for name in _TAKEN - {"max_checkpoints"}}
     return RunConfig(
         model=parts["model"],
-        optimizer=transform if transform is not None else made["optimizer"],
+        optimizer=transform or (None if goes_on else made["optimizer"]),
         data=parts["data"],
         num_steps=steps,
         seed=seed,
@@ -208,14 +224,15 @@ def read_config(path: Path) -> dict[str, Any]:
         if "get_config" not in names:
             raise ValueError(f"{path}: has no function get_config()")
         return plain(names["get_config"]())
-    if path.suffix == ".json":
-        found = json.loads(path.read_text())
-    elif path.suffix in (".yaml", ".yml"):
-        import yaml
-
-        found = yaml.safe_load(path.read_text())
-    else:
+    if path.suffix not in (".yaml", ".yml", ".json"):
         raise ValueError(f"{path}: expected a file .yaml, .json or .py")
+    import yaml
+
+    read = json.loads if path.suffix == ".json" else yaml.safe_load
+    try:
+        found = read(path.read_text())
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path}: {error}") from error
     if not isinstance(found, Mapping):
         raise ValueError(f"{path}: expected sections, found {found!r}")
     return plain(found)

@@ -18,6 +18,7 @@ OnNonFinite = Literal["stop", "skip"]
 
 WEIGHT = "total_weight"  # metric by which the parts of an accumulated batch are weighted, if there
 FINITE = "finite"
+SMALL = 1 << 16  # numbers of a gradient that is measured together with others, in one operation
 
 
 class StepOptions(NamedTuple):
@@ -28,8 +29,9 @@ class StepOptions(NamedTuple):
         mixed_precision: parameters and floats of the batch are cast to bfloat16 for the model;
             parameters, gradients and optimizer stay float32.
         remat: recompute activations in the backward pass, all but products of matrices.
-        on_nonfinite: a step whose loss or gradient is not finite changes nothing; 'skip' counts it
-            and goes on (as PAXml does), 'stop' does not count it and refuses all later ones.
+        on_nonfinite: of a step whose loss or gradient is not finite. 'skip' changes nothing, counts
+            it and goes on (as PAXml does); 'stop' keeps the parameters and collections, does not
+            count it and refuses all later ones: the optimizer state is of no use then.
     """
 
     accumulation: int = 1
@@ -55,7 +57,8 @@ def make_step(
     Returns:
         `step(state, frozen, batch, alive)` -> (state, alive, metrics); `frozen` are the parameters
         that `state` lacks, `alive` bool [] is whether all steps so far were finite. Metrics are
-        float32 [] and hold `loss`, `grad_norm` and `finite` beside the loss function's own.
+        float32 [] and hold `loss`, `grad_norm` and `finite` (the step was taken) beside the loss
+        function's own.
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -122,15 +125,20 @@ def make_step(
             )
             return optax.apply_updates(state.trained, updates), opt_state, model_state
 
-        old = (state.trained, state.opt_state, state.model_state)
-        trained, opt_state, model_state = _if(taken, update, old)
+        if stops:  # nothing of a bad step leaves the run: its optimizer state is not needed again
+            trained, opt_state, model_state = update()
+            trained = _where(taken, trained, state.trained)
+            model_state = _where(taken, model_state, state.model_state)
+        else:
+            old = (state.trained, state.opt_state, state.model_state)
+            trained, opt_state, model_state = _if(taken, update, old)
         new = state.replace(  # pyright: ignore[reportAttributeAccessIssue]
             step=state.step + (taken.astype(jnp.int32) if stops else 1),
             trained=trained,
             opt_state=opt_state,
             model_state=model_state,
         )
-        metrics |= {"loss": loss, "grad_norm": norm, FINITE: finite}
+        metrics |= {"loss": loss, "grad_norm": norm, FINITE: taken}
         alive = alive & finite if stops else alive
         return new, alive, {name: value.astype(jnp.float32) for name, value in metrics.items()}
 
@@ -165,12 +173,23 @@ def _if(taken: jax.Array, update: Callable[[], Any], old: Any) -> Any:
     """
     if jax.default_backend() == "cpu":
         return jax.lax.cond(taken, update, lambda: old)
-    return jax.tree.map(lambda new, kept: jnp.where(taken, new, kept), update(), old)
+    return _where(taken, update(), old)
+
+
+def _where(taken: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda new, kept: jnp.where(taken, new, kept), new, old)
 
 
 def global_norm(tree: Any) -> jax.Array:
     """Norm over all leaves together, float32 []."""
-    squares = [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in jax.tree.leaves(tree)]
+    leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
+    small: list[jax.Array] = []
+    if jax.sharding.get_abstract_mesh().size <= 1:  # on others they would have to come together
+        small = [leaf.ravel() for leaf in leaves if leaf.size <= SMALL]
+        leaves = [leaf for leaf in leaves if leaf.size > SMALL]
+    if small:
+        leaves.append(jnp.concatenate(small))
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in leaves]
     return jnp.sqrt(sum(squares, jnp.float32(0.0)))
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 
+from efficientids_flax.parameters import FROZEN_LM
+
 # fmt: off
 STRATEGIES: Mapping[str, tuple[str, ...]] = {
     # name                       frozen parameters
-    "frozen_pretrained":         ("pretrained_lm",),  # items and adapters on a language model
-    "full_finetune_pretrained":  (),                  # everything, from pretrained weights
-    "train_from_scratch":        (),                  # everything, from random weights
+    "frozen_pretrained":         (FROZEN_LM,),  # items and adapters on a language model
+    "full_finetune_pretrained":  (),            # everything, from pretrained weights
+    "train_from_scratch":        (),            # everything, from random weights
 }
 # fmt: on
 

@@ -7,9 +7,10 @@ metrics = trainer.evaluate(state, eval_batches)
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from jax.sharding import Mesh
 from efficientids_flax.config.record import unknown_key
 from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.item_model import ItemModel
+from efficientids_flax.parameters import FROZEN_LM
 from efficientids_flax.train.batch_checks import Spec, batch_spec, check_like
-from efficientids_flax.train.checkpoint import Checkpoints
-from efficientids_flax.train.compiled_step import CompiledStep
+from efficientids_flax.train.compiled_step import CompiledStep, compile_step
 from efficientids_flax.train.costs import peak_flops
-from efficientids_flax.train.curves import save_curves
 from efficientids_flax.train.data_cursor import DataCursor, Source
+from efficientids_flax.train.directory import RunDirectory
 from efficientids_flax.train.evaluation import Evaluator
 from efficientids_flax.train.history import Row, read_history
 from efficientids_flax.train.initial_state import initial_state
@@ -35,18 +36,18 @@ from efficientids_flax.train.monitor import Monitor
 from efficientids_flax.train.nonfinite import explain
 from efficientids_flax.train.objective import make_objective
 from efficientids_flax.train.options import TrainingOptions
-from efficientids_flax.train.placement import BatchPlacer, default_mesh, state_shardings
+from efficientids_flax.train.placement import BatchPlacer, default_mesh
 from efficientids_flax.train.preemption import Preempted, stop_request
 from efficientids_flax.train.recorder import Recorder
 from efficientids_flax.train.resume import PeekedCursor, resume, save
-from efficientids_flax.train.step import LossFn, StepOptions, make_step
+from efficientids_flax.train.step import LossFn
 from efficientids_flax.train.trace import Trace
-from efficientids_flax.train.train_state import Frozen, TrainState, without_frozen
+from efficientids_flax.train.train_state import Frozen, TrainState
 
 Schedule = Callable[[Any], Any]
 
 
-class Trainer:
+class Trainer(RunDirectory):
     """Trains a Linen module on dict batches.
 
     Attributes:
@@ -91,6 +92,7 @@ class Trainer:
 
         Raises:
             ValueError: unknown or wrong options; a model that needs a `loss_fn`.
+            ImportError: Weights & Biases was asked for and is not installed.
         """
         known = TrainingOptions.__dataclass_fields__
         if wrong := [unknown_key(name, known) for name in given if name not in known]:
@@ -98,6 +100,8 @@ class Trainer:
         self.options = replace(options or TrainingOptions(), **given)
         if self.options.enable_profiling and checkpoint_dir is None:
             raise ValueError("enable_profiling: the trace needs a checkpoint_dir to lie in")
+        if self.options.wandb_project and find_spec("wandb") is None:
+            raise ImportError("wandb_project: wandb is not installed: pip install wandb")
         self.mesh = default_mesh() if mesh is None else mesh
         self.history: list[Row] = []
         self.optimizer = optimizer
@@ -110,11 +114,11 @@ class Trainer:
             mixed_precision=self.options.use_mixed_precision,
             remat=self.options.use_remat,
         )
-        self.model = self._objective.module
+        self.given_model, self.model = model, self._objective.module
         if frozen_params is None:
             frozen_params = getattr(optimizer, "frozen_params", None)
         if frozen_params is None and getattr(model, "freeze_lm", False):
-            frozen_params = ("pretrained_lm",)
+            frozen_params = (FROZEN_LM,)
         self._frozen = frozen_params
         if learning_rate is None:
             learning_rate = getattr(optimizer, "learning_rate", None)
@@ -193,10 +197,7 @@ class Trainer:
             Preempted: a `SystemExit` after SIGTERM; everything is saved.
         """
         options = self.options
-        monitor = Monitor(
-            options.monitored, options.best_mode,
-            options.early_stopping_patience, options.early_stopping_min_delta,
-        )  # fmt: skip
+        monitor = Monitor.of(options)
         with self._checkpoints() as checkpoints, self._on_mesh(), stop_request() as stop:
             state, cursor = resume(
                 state, train_dataset, checkpoints, monitor, options.restore, self._cursor
@@ -208,6 +209,9 @@ class Trainer:
             peeked = PeekedCursor(cursor)
             check_like(peeked.batch, self._known(), options.gradient_accumulation_steps)
             self._check_values(peeked.batch)
+            monitors = options.keep_best or options.early_stopping_patience
+            if eval_dataset is not None and monitors and options.evaluates_every:
+                monitor.check(self._evaluator.names(state.variables, self._place(peeked.batch)))
             step = self._compiled(state, peeked.batch)
             primary = jax.process_index() == 0
             recorder = Recorder(options, self.directory, first, num_steps, primary)
@@ -253,71 +257,26 @@ class Trainer:
         *,
         prefix: str = "eval_",
     ) -> dict[str, float]:
-        """Metrics over a dataset, without dropout: see `Evaluator`."""
-        with self._on_mesh():
-            return self._evaluator(state.variables, dataset, num_eval_batches, prefix)
+        """Metrics over a dataset, without dropout: see `Evaluator`.
 
-    def restore(self, state: TrainState, step: int | None = None) -> TrainState:
-        """A checkpoint of the directory, in the places of this state.
-
-        Args:
-            state: of `create_train_state`.
-            step: which one; None: the newest.
-
-        Raises:
-            FileNotFoundError: there is none.
-            CheckpointMismatch: it is of another model.
+        By the averages of the parameters where `evaluate_average` says so.
         """
-        with self._checkpoints() as checkpoints:
-            if checkpoints is None:
-                raise FileNotFoundError("checkpoint_dir: none was given")
-            return checkpoints.restore(state, step)[0]
-
-    def best_step(self) -> int | None:
-        """The step of the best checkpoint by `keep_best`."""
-        with self._checkpoints() as checkpoints:
-            return None if checkpoints is None else checkpoints.best_step()
-
-    @contextmanager
-    def _checkpoints(self) -> Iterator[Checkpoints | None]:
-        """Those of the directory; written to the end when the block ends."""
-        if self.directory is None:
-            yield None
-            return
-        options = self.options
-        found = Checkpoints(
-            self.directory,
-            keep_last=options.max_checkpoints,
-            keep_best=options.keep_best,
-            best_mode=options.best_mode,
-        )
-        try:
-            yield found
-        finally:
-            found.close()
+        variables = {**state.variables, "params": self.evaluated_params(state)}
+        with self._on_mesh():
+            return self._evaluator(variables, dataset, num_eval_batches, prefix)
 
     def _compiled(self, state: TrainState, batch: Any) -> CompiledStep:
         """The step, compiled in the first call."""
-        if self._step is not None:
-            return self._step
-        options, objective, mesh = self.options, self._objective, self.mesh
-        how = StepOptions(
-            accumulation=options.gradient_accumulation_steps,
-            mixed_precision=options.use_mixed_precision and not objective.own,
-            remat=options.use_remat and not objective.own,
-            on_nonfinite=options.on_nonfinite,
-        )
-        places = None
-        if mesh is not None:
-            places = state_shardings(without_frozen(state)[0], mesh, objective.config)
-        self._step = CompiledStep(
-            make_step(objective.loss, self.model.apply, self.optimizer, how),
-            state,
-            self._place(batch),
-            learning_rate=self._learning_rate,
-            mesh=mesh,
-            shardings=places,
-        )
+        if self._step is None:
+            self._step = compile_step(
+                self._objective,
+                self.optimizer,
+                self.options,
+                state,
+                self._place(batch),
+                learning_rate=self._learning_rate,
+                mesh=self.mesh,
+            )
         return self._step
 
     def _on_mesh(self) -> AbstractContextManager[Any]:
@@ -332,7 +291,3 @@ class Trainer:
         """Ids in range and masks of 0 and 1, where the model says what they are."""
         if isinstance(self.model, ItemModel):
             check_batch(self.model.config, batch, labels=True)
-
-    def _plot(self) -> None:
-        if self.options.plot and self.directory is not None and jax.process_index() == 0:
-            save_curves(self.history, self.directory / "training_curves.png")

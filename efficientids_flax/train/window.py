@@ -1,10 +1,8 @@
-"""Some steps of the loop: their results on the device, and where their time went."""
+"""Some steps of the loop: their metrics on the device, and where their time went."""
 
 import time
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from efficientids_flax.train.step import FINITE
 
@@ -16,7 +14,8 @@ class Window:
     """Steps since a report; times in seconds.
 
     Attributes:
-        results: of each step, float32 [M] on the device.
+        steps: how many.
+        metrics: of `CompiledStep`, after the last of them; on the device.
         batches: of each step, where they may be asked for again.
         last: step that ended it.
         waited: for data.
@@ -24,7 +23,8 @@ class Window:
         saving: in checkpoints alone.
     """
 
-    results: list[Any] = field(default_factory=list)
+    steps: int = 0
+    metrics: Any = None
     batches: list[Any] = field(default_factory=list)
     last: int = 0
     waited: float = 0.0
@@ -38,17 +38,17 @@ class Totals:
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = names
         self._windows: list[Window] = []
-        self._rows: list[np.ndarray] = []
+        self._rows: list[list[float]] = []
         self._since, self._untimed = clock(), 0
 
     def begin(self) -> None:
         """The first step is done: compiling and the like are not part of the speed."""
         self._since, self._untimed = clock(), 1
 
-    def add(self, window: Window, rows: np.ndarray) -> None:
-        """One more window and its results [steps, M], which have just been read."""
+    def add(self, window: Window, rows: list[list[float]]) -> None:
+        """One more window and its metrics [steps][M], which have just been read."""
         self._windows.append(window)
-        self._rows.append(rows)
+        self._rows += rows
 
     def take(self, tokens: int, flops: float | None, peak: float | None) -> dict[str, float]:
         """Means over the steps that were finite, and speeds; begins anew.
@@ -57,13 +57,17 @@ class Totals:
             tokens: of a step, 0 if batches have none.
             flops, peak: of a step, and of the devices a second.
         """
-        rows, windows, now = np.concatenate(self._rows), self._windows, clock()
-        finite = rows[:, self._names.index(FINITE)] > 0
-        means = (rows[finite] if finite.any() else rows).mean(axis=0)
-        values = dict(zip(self._names, means.tolist(), strict=True))
+        rows, windows, now = self._rows, self._windows, clock()
+        place = self._names.index(FINITE)
+        finite = [row for row in rows if row[place]]
+        columns = zip(*(finite or rows), strict=True)
+        values = {
+            name: sum(column) / len(column)
+            for name, column in zip(self._names, columns, strict=True)
+        }
         del values[FINITE]
-        if not finite.all():
-            values["skipped_steps"] = float((~finite).sum())
+        if len(finite) < len(rows):
+            values["skipped_steps"] = float(len(rows) - len(finite))
         count = len(rows) - self._untimed
         seconds = now - self._since - sum(window.aside for window in windows)
         if count and seconds > 0:

@@ -14,24 +14,26 @@ from efficientids_flax.train.progress import make_progress
 
 def test_history_joins_what_belongs_to_a_step(tmp_path):
     history = History(tmp_path)
-    history.add([{"step": 1, "loss": 2.0}, {"step": 2, "loss": math.nan}])
-    history.add([{"step": 2, "eval_loss": 1.0}])
+    rows = [[0.1, 1e-300], [math.nan, 2.0], [-math.inf, 1e300]]
+    history.add_steps(1, ("loss", 'a "b" 50%'), rows)
+    history.add({"step": 2, "eval_loss": 1.0})
     history.close()
-    assert [row["step"] for row in history.rows] == [1, 2]
+    assert [row["step"] for row in history.rows] == [1, 2, 3]
     assert read_history(tmp_path) == [
-        {"step": 1, "loss": 2.0},
-        {"step": 2, "loss": None, "eval_loss": 1.0},  # JSON has no NaN
+        {"step": 1, "loss": 0.1, 'a "b" 50%': 1e-300},
+        {"step": 2, "loss": None, 'a "b" 50%': 2.0, "eval_loss": 1.0},  # JSON has no NaN
+        {"step": 3, "loss": None, 'a "b" 50%': 1e300},
     ]
 
 
 def test_history_drops_what_is_measured_again_and_a_torn_line(tmp_path):
     history = History(tmp_path)
-    history.add([{"step": step, "loss": float(step)} for step in (1, 2, 3)])
+    history.add_steps(1, ("loss",), [[1.0], [2.0], [3.0]])
     history.close()
     with (tmp_path / "history.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
     again = History(tmp_path, start=2)
-    again.add([{"step": 3, "loss": 30.0}])
+    again.add({"step": 3, "loss": 30.0})
     again.close()
     assert [row["loss"] for row in read_history(tmp_path)] == [1.0, 2.0, 30.0]
     fresh = History(tmp_path)

@@ -8,6 +8,9 @@ from click.testing import CliRunner
 
 from efficientids_flax.data.files import next_items, read_data
 from efficientids_flax.data.markov import MarkovItems
+from efficientids_flax.inference.ranker import recommend
+from efficientids_flax.load import load_model
+from efficientids_flax.train.checkpoint import Checkpoints
 from efficientids_flax.train.cli import main
 
 CONFIG = """
@@ -53,6 +56,38 @@ def test_trains_goes_on_and_evaluates(prepared, tmp_path):
     assert json.loads(end.output)["test_loss"] == pytest.approx(found["test_loss"], rel=1e-6)
 
 
+def test_what_a_run_made_is_exported_and_recommends(prepared, tmp_path, monkeypatch):
+    """The averages of the parameters, since the run keeps them: what `evaluate` measures."""
+    monkeypatch.chdir(tmp_path)  # relative paths, as users give them
+    shared = ("--config", prepared / "run.yaml", "--data_dir", prepared, "--output-dir", "run")
+    shared += ("--set", "optimizer.ema_decay=0.9", "--set", "optimizer.clip_variable_norm=1.0")
+    end = call("train", *shared, "--num-steps", 6, "--set", "optimizer.schedule_type=step",
+               "--set", "optimizer.boundaries=[3]")  # fmt: skip
+    assert end.exit_code == 0, end.output
+    tested = json.loads(end.output.splitlines()[-1])["test_loss"]
+    assert call("export", *shared, "out").output == "out: the model of step 6\n"
+    model, params, _ = load_model("out")
+    test = read_data(prepared).splits["test"]
+    loss = model.apply({"params": params}, test, train=False, method="loss").loss
+    assert float(loss) == pytest.approx(tested, rel=1e-5)
+    ids, _ = recommend(model, params, [[1, 2]], k=3)
+    assert ids.shape == (1, 3)
+    last = Checkpoints("run", read_only=True)
+    assert not np.array_equal(
+        last.restore_params()["item_embedding"]["kernel"], params["item_embedding"]["kernel"]
+    )
+    last.close()
+    for arguments, message in (
+        (["out"], "out: is there already"),
+        (["other", "--step", 5], "no checkpoint of step 5; steps there are: 6"),
+        (["other", "--output-dir", "nowhere"], "nowhere: no checkpoint is there"),
+    ):
+        end = call("export", *shared, *arguments)
+        assert (end.exit_code, message in end.output) == (1, True), end.output
+    with pytest.raises(FileNotFoundError, match="run: checkpoints of a run; give what"):
+        load_model("run")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -60,7 +95,14 @@ def test_trains_goes_on_and_evaluates(prepared, tmp_path):
         (["data.batch_sise=3"], "batch_sise: unknown key; did you mean batch_size?"),
         (["traning.num_steps=3"], "traning: unknown key; did you mean training?"),
         (["data.dir=nowhere"], "nowhere: no train.npz"),
-        (["model.kind=efficientids"], "model_name: missing, kind is 'efficientids'"),
+        (["model.kind=efficientids"], "model_name: missing"),
+        (["model.kind=simpel"], "kind: found 'simpel', there are simple, efficientids, converted"),
+        (["model={'kind': 'converted', 'path': 'nowhere'}"], "nowhere: no config.json"),
+        (["model.num_heads=5"], "num_heads: found 5, expected a divisor of model_dims = 16"),
+        (["optimizer.boundaries=[3]"], "boundaries"),
+        (["optimizer.clip_norm=1", "optimizer.clip_variable_norm=1"], "excludes clip_norm"),
+        (["optimizer.options={'epsilom': 1}"], "epsilom: unknown key; did you mean epsilon?"),
+        (["training.num_step=3", "model.dropuot=1"], "num_step: unknown key; did you mean num_st"),
     ],
 )
 def test_bad_configurations_end_with_one_line(prepared, settings, message):

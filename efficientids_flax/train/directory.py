@@ -1,0 +1,103 @@
+"""What a trainer has in its directory: checkpoints to restore, a model to export, curves."""
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from flax import linen as nn
+
+from efficientids_flax.save import save_model
+from efficientids_flax.train.checkpoint import Checkpoints
+from efficientids_flax.train.curves import save_curves
+from efficientids_flax.train.history import Row
+from efficientids_flax.train.optimizer import averaged_params
+from efficientids_flax.train.options import TrainingOptions
+from efficientids_flax.train.train_state import TrainState
+
+
+class RunDirectory:
+    """The part of `Trainer` that deals with files.
+
+    Attributes:
+        directory: None: there is none.
+        options: of the run.
+        optimizer: whether it keeps averages of the parameters.
+        given_model: as the caller gave it.
+        history: of the run.
+    """
+
+    directory: Path | None
+    options: TrainingOptions
+    optimizer: optax.GradientTransformation
+    given_model: nn.Module
+    history: list[Row]
+
+    def restore(self, state: TrainState, step: int | None = None) -> TrainState:
+        """A checkpoint of the directory, in the places of this state.
+
+        Args:
+            state: of `create_train_state`.
+            step: which one; None: the newest.
+
+        Raises:
+            FileNotFoundError: there is none.
+            CheckpointMismatch: it is of another model.
+        """
+        with opened(self.directory, self.options, read_only=True) as checkpoints:
+            if checkpoints is None:
+                raise FileNotFoundError(f"{self.directory}: no checkpoint is there")
+            return checkpoints.restore(state, step)[0]
+
+    def best_step(self) -> int | None:
+        """The step of the best checkpoint by `keep_best`."""
+        with opened(self.directory, self.options, read_only=True) as checkpoints:
+            return None if checkpoints is None else checkpoints.best_step()
+
+    def export(self, state: TrainState, path: str | os.PathLike[str]) -> None:
+        """Write the model that `evaluate` measures, for `load_model`; see `save_model`."""
+        save_model(path, self.given_model, self.evaluated_params(state))  # pyright: ignore[reportArgumentType]
+
+    def evaluated_params(self, state: TrainState) -> dict[str, Any]:
+        """The averages of the parameters where `evaluate_average` says so, else these."""
+        average = self.options.evaluate_average
+        if average is None:
+            average = bool(getattr(self.optimizer, "ema_decay", None))
+        return averaged_params(state.opt_state, state.params) if average else state.params
+
+    def _checkpoints(self) -> AbstractContextManager[Checkpoints | None]:
+        return opened(self.directory, self.options)
+
+    def _plot(self) -> None:
+        if self.options.plot and self.directory is not None and jax.process_index() == 0:
+            save_curves(self.history, self.directory / "training_curves.png")
+
+
+@contextmanager
+def opened(
+    directory: str | Path | None, options: TrainingOptions, read_only: bool = False
+) -> Iterator[Checkpoints | None]:
+    """The checkpoints of a run's directory, None without one; written when the block ends.
+
+    Args:
+        directory: of the run; one that is to be read and is not there counts as none.
+        options: which checkpoints stay.
+        read_only: as another process may write them.
+    """
+    if directory is None or (read_only and not Path(directory).is_dir()):
+        yield None
+        return
+    found = Checkpoints(
+        directory,
+        keep_last=options.max_checkpoints,
+        keep_best=options.keep_best,
+        best_mode=options.best_mode,
+        read_only=read_only,
+    )
+    try:
+        yield found
+    finally:
+        found.close()
