@@ -1,10 +1,14 @@
-"""Times our gradient step of a language model against the real PAXml's, on the same machine.
+"""Times our gradient steps against the real PAXml's, on the same machine.
 
     python -m benchmarks.against_paxml --paxml .venv-paxml/bin/python
 
-Both models have the same architecture, size and batch, float32 and scanned layers, and run in
-processes of their own; they take turns step by step, so that what else the machine does meets both
-alike. The median over the rounds counts. `make references` makes the real PAXml's environment.
+A plain language model, and the recommender at two sizes of the catalogue; there PAXml's side is its
+own language model with a softmax that does what the original's does
+(parity_tests/record/item_softmax.py). Both models have the same architecture, size and batch,
+float32 and scanned layers, and run in processes of their own; they take turns step by step, so that
+what else the machine does meets both alike. The median over the rounds counts. `make references`
+makes the real PAXml's environment. With `--keep-memory` the C library keeps freed memory in both
+(`efficientids_flax.host_memory`).
 """
 
 import json
@@ -25,6 +29,15 @@ SIZE = {
     "vocab_size": 1024, "num_layers": 4, "model_dims": 256, "hidden_dims": 1024, "num_heads": 8,
     "batch": 8, "time": 128,
 }  # fmt: skip
+# What `keep_freed_memory` sets, for a process that has none of ours.
+KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1000000000000",
+}  # fmt: skip
+MODELS = {
+    "language model": {},
+    "20,000 items in 150 clusters": {"num_items": 20_000, "num_clusters": 150, "item_dims": 128},
+    "100,000 items in 320 clusters": {"num_items": 100_000, "num_clusters": 320, "item_dims": 128},
+}
 
 
 @dataclass
@@ -52,33 +65,43 @@ class Worker:
         given.flush()
         return float(cast(IO[str], self.process.stdout).readline())
 
+    def stop(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--paxml", type=click.Path(path_type=Path), default=PAXML, help="Its Python 3.10.")
 @click.option("--rounds", type=click.IntRange(1), default=15)
-def main(paxml: Path, rounds: int) -> None:
-    """Print the medians and their ratio."""
+@click.option("--keep-memory", is_flag=True, help="Freed memory is kept, on both sides.")
+def main(paxml: Path, rounds: int, keep_memory: bool) -> None:
+    """Print the medians and their ratio, a line a model."""
     if not paxml.exists():
         raise click.UsageError(f"{paxml} is not there; `make references` makes it")
-    size = json.dumps(SIZE)
-    theirs = _start([str(paxml), "-W", "ignore", "parity_tests/record/step_time.py", size])
-    theirs.ready()
-    ours = _start([sys.executable, "-m", "benchmarks.our_step", size])
-    ours.ready()
-    if ours.parameters != theirs.parameters:
-        raise click.ClickException(
-            f"not the same model: {ours.parameters} parameters and {theirs.parameters}"
+    for name, more in MODELS.items():
+        size = json.dumps(SIZE | more)
+        script = "parity_tests/record/step_time.py"
+        theirs = _start([str(paxml), "-W", "ignore", script, size], keep_memory)
+        theirs.ready()
+        ours = _start([sys.executable, "-m", "benchmarks.our_step", size], keep_memory)
+        ours.ready()
+        if ours.parameters != theirs.parameters:
+            raise click.ClickException(
+                f"{name}: not the same model: {ours.parameters} parameters and {theirs.parameters}"
+            )
+        times = [(theirs.step(), ours.step()) for _ in range(rounds)]
+        theirs.stop()
+        ours.stop()
+        paxml_time, our_time = (median(values) for values in zip(*times, strict=True))
+        click.echo(
+            f"{name}: {ours.parameters} parameters; PAXml 1.4.0 {paxml_time:.3f} s a step, ours "
+            f"{our_time:.3f} s; ours / PAXml {our_time / paxml_time:.2f}"
         )
-    times = [(theirs.step(), ours.step()) for _ in range(rounds)]
-    paxml_time, our_time = (median(values) for values in zip(*times, strict=True))
-    click.echo(f"parameters       {ours.parameters}")
-    click.echo(f"PAXml 1.4.0      {paxml_time:.3f} s a step")
-    click.echo(f"efficientids_flax {our_time:.3f} s a step")
-    click.echo(f"ours / PAXml     {our_time / paxml_time:.2f}")
 
 
-def _start(command: list[str]) -> Worker:
+def _start(command: list[str], keep_memory: bool) -> Worker:
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
+    environment |= KEEP_MEMORY if keep_memory else {}
     pipe = subprocess.PIPE
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, text=True

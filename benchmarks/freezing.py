@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.gradient_step import clustering_of
+from benchmarks.our_step import clustering_of
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.train.freeze import frozen_mask, merge, partition

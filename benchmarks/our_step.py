@@ -1,4 +1,4 @@
-"""Times the gradient step of our decoder; the counterpart of parity_tests/record/step_time.py.
+"""Times the gradient step of one of our models; counterpart of parity_tests/record/step_time.py.
 
 Says "ready" and the number of parameters when compiled; then answers each line on its input with
 the seconds that one step took.
@@ -7,14 +7,21 @@ the seconds that one step took.
 import json
 import sys
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.backbone import Decoder
-from efficientids_flax.config import BackboneConfig
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.head import LossOutput
+from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import language_model_loss
+
+Batch = dict[str, jax.Array]
+Loss = Callable[[dict, Batch], jax.Array]
 
 
 def config_of(size: dict[str, int]) -> BackboneConfig:
@@ -43,36 +50,81 @@ def config_of(size: dict[str, int]) -> BackboneConfig:
     )
 
 
-def main() -> None:
-    """Compile, then time a step a line."""
-    size = json.loads(sys.argv[1])
+def clustering_of(items: int, clusters: int, width: int) -> ClusteringInfo:
+    """A random partition into clusters of nearly one size."""
+    rng = np.random.default_rng(0)
+    cluster_of = rng.permutation(items) % clusters
+    slots = -(-items // clusters)
+    slot_of = np.zeros(items, np.int32)
+    members = np.full((clusters, slots), -1, np.int32)
+    for cluster in range(clusters):
+        own = np.flatnonzero(cluster_of == cluster)
+        members[cluster, : len(own)] = own
+        slot_of[own] = np.arange(len(own))
+    means = rng.normal(size=(clusters, width)).astype(np.float32)
+    return ClusteringInfo(cluster_of.astype(np.int32), members, slot_of, means)
+
+
+def language_model(size: dict[str, int], batch: Batch) -> tuple[dict, Loss]:
+    """Parameters and loss of a decoder."""
     config = config_of(size)
     decoder = Decoder(config)
-    rng = np.random.default_rng(0)
-    shape = (size["batch"], size["time"])
-    words = rng.integers(0, size["vocab_size"], (shape[0], shape[1] + 1)).astype(np.int32)
-    batch = {
-        "ids": jnp.asarray(words[:, :-1]), "labels": jnp.asarray(words[:, 1:]),
-        "paddings": jnp.zeros(shape), "weights": jnp.ones(shape),
-    }  # fmt: skip
 
     def logits(module: Decoder, ids: jax.Array, paddings: jax.Array) -> jax.Array:
         return module.logits(module(ids, paddings=paddings))
 
     params = decoder.init(jax.random.key(0), batch["ids"], batch["paddings"], method=logits)
 
-    def loss(params: dict) -> jax.Array:
+    def loss(params: dict, batch: Batch) -> jax.Array:
         found = decoder.apply(params, batch["ids"], batch["paddings"], method=logits)
         assert isinstance(found, jax.Array)
         return language_model_loss(config, found, batch, train=True).total_loss
 
+    return dict(params), loss
+
+
+def recommender(size: dict[str, int], batch: Batch) -> tuple[dict, Loss]:
+    """Parameters and loss of a recommender with fixed cluster vectors."""
+    counts = size["num_items"], size["num_clusters"]
+    config = EfficientIDSConfig(
+        backbone=config_of(size),
+        num_items=counts[0],
+        num_clusters=counts[1],
+        item_embedding_dim=size["item_dims"],
+    )
+    model = EfficientIDSModel(config, clustering_of(*counts, size["item_dims"]))
+    params = jax.jit(lambda: model.init(jax.random.key(0), batch, method=model.loss))()
+
+    def loss(params: dict, batch: Batch) -> jax.Array:
+        found = model.apply(params, batch, method=model.loss)
+        assert isinstance(found, LossOutput)
+        return found.loss
+
+    return dict(params), loss
+
+
+def main() -> None:
+    """Compile, then time a step a line."""
+    size = json.loads(sys.argv[1])
+    rng = np.random.default_rng(0)
+    shape = (size["batch"], size["time"])
+    items = "num_items" in size
+    most = size["num_items"] if items else size["vocab_size"]
+    ids = rng.integers(0, most, (shape[0], shape[1] + 1)).astype(np.int32)
+    batch = {
+        "ids": jnp.asarray(ids[:, :-1]), "labels": jnp.asarray(ids[:, 1:]),
+        "paddings": jnp.zeros(shape), "weights": jnp.ones(shape),
+    }  # fmt: skip
+    if items:
+        batch |= {name: jnp.ones(shape) for name in ("input_item_weights", "label_item_weights")}
+    params, loss = (recommender if items else language_model)(size, batch)
     step = jax.jit(jax.value_and_grad(loss))
-    jax.block_until_ready(step(params))
+    jax.block_until_ready(step(params, batch))
     count = sum(leaf.size for leaf in jax.tree_util.tree_leaves(params))
     print("ready", count, flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
-        jax.block_until_ready(step(params))
+        jax.block_until_ready(step(params, batch))
         print(time.perf_counter() - started, flush=True)
 
 

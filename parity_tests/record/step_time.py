@@ -1,4 +1,4 @@
-"""Times the gradient step of a language model of the real Praxis; run by benchmarks/against_paxml.py.
+"""Times the gradient step of a model of the real Praxis; run by benchmarks/against_paxml.py.
 
 Runs in the Python 3.10 of the recordings and imports nothing of ours. Says "ready" when compiled;
 then answers each line on its input with the seconds that one step took.
@@ -16,7 +16,10 @@ from praxis.layers import activations, models, transformer_models, transformers
 
 
 def language_model(size, scan):
-    """A Praxis `LanguageModel` of this size: LayerNorm, GELU, sinusoids, tied embedding."""
+    """A Praxis `LanguageModel` of this size: LayerNorm, GELU, sinusoids, tied embedding.
+
+    With `num_items` its softmax is extended with items, as the original recommender's.
+    """
     lm = pax_fiddle.Config(
         transformer_models.TransformerLm,
         name="lm",
@@ -38,7 +41,14 @@ def language_model(size, scan):
             transformers.StackedTransformerRepeated, block=stacked, x_times=size["num_layers"]
         )
     lm.stacked_transformer_tpl = stacked
-    lm.softmax_tpl = pax_fiddle.Config(layers.SharedEmbeddingSoftmax, scale_sqrt_depth=True)
+    softmax, more = layers.SharedEmbeddingSoftmax, {}
+    if "num_items" in size:
+        from item_softmax import ItemSoftmax, random_tables
+
+        softmax = ItemSoftmax
+        more = {name: size[name] for name in ("num_items", "num_clusters", "item_dims")}
+        more["tables"] = random_tables(*more.values())
+    lm.softmax_tpl = pax_fiddle.Config(softmax, scale_sqrt_depth=True, **more)
     return base_layer.instantiate(pax_fiddle.Config(models.LanguageModel, name="model", lm_tpl=lm))
 
 
@@ -48,7 +58,8 @@ def main():
     model = language_model(size, scan=True)
     rng = np.random.default_rng(0)
     shape = (size["batch"], size["time"])
-    words = rng.integers(0, size["vocab_size"], (shape[0], shape[1] + 1)).astype(np.int32)
+    most = size.get("num_items", size["vocab_size"])
+    words = rng.integers(0, most, (shape[0], shape[1] + 1)).astype(np.int32)
     from praxis import py_utils
 
     batch = py_utils.NestedMap(
@@ -59,7 +70,7 @@ def main():
     )
     variables = model.init(jax.random.PRNGKey(0), batch)
 
-    def loss(variables):
+    def loss(variables, batch):
         with base_layer.JaxContext.new_context(
             hparams=base_layer.JaxContext.HParams(do_eval=False)
         ):
@@ -69,12 +80,12 @@ def main():
         return metrics["total_loss"][0]
 
     step = jax.jit(jax.value_and_grad(loss, allow_int=True))
-    jax.block_until_ready(step(variables))
+    jax.block_until_ready(step(variables, batch))
     count = sum(leaf.size for leaf in jax.tree_util.tree_leaves(variables["params"]))
     print("ready", count, flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
-        jax.block_until_ready(step(variables))
+        jax.block_until_ready(step(variables, batch))
         print(time.perf_counter() - started, flush=True)
 
 
