@@ -85,8 +85,13 @@ def main(
     **model: Any,
 ) -> None:
     """Train the small recommender and test it."""
+    import jax
+
+    from efficientids_flax.host_memory import keep_freed_memory
     from efficientids_flax.train.run import train
 
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     optimum: dict[str, float] = {}
     try:
         if data_dir is None:

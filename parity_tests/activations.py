@@ -11,6 +11,7 @@ import numpy as np
 
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.backbone.experts import LOSSES
+from efficientids_flax.backbone.generate import generate
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
@@ -22,6 +23,7 @@ from parity_tests.recording import Arrays, Pass
 INTERMEDIATES = "intermediates"
 BACKBONE = "pretrained_lm/"
 EMBEDS = "inputs_embeds"
+TEXT = "generate"  # output of a pass: its prompts and what the model says after them
 DROPOUTS = ("input_dropout", "attention_dropout", "residual_dropout", "mlp_dropout")
 Batch = Mapping[str, jax.Array]
 
@@ -120,7 +122,24 @@ def run(subject: Subject, one: Pass, *, gradients: bool = True, inside: bool = T
     slopes = {path: np.asarray(value) for path, value in flatten(of_params).items()}
     if of_embeds is not None:
         slopes[EMBEDS] = np.asarray(of_embeds)
+    if TEXT in one.outputs:
+        results |= {f"outputs/{TEXT}": continued(still, one)}
     return Found(values | {name: np.asarray(value) for name, value in results.items()}, slopes)
+
+
+def continued(subject: Subject, one: Pass) -> np.ndarray:
+    """Greedy text after the prompts of a pass, as long as the recorded one: int [B, T + G]."""
+    ids = one.inputs["ids"]
+    paddings = one.inputs.get("paddings")
+    with jax.default_matmul_precision("highest"):
+        found = generate(
+            Decoder(subject.backbone),
+            subject.params,
+            jnp.asarray(ids),
+            None if paddings is None else jnp.asarray(paddings),
+            max_new_tokens=one.outputs[TEXT].shape[1] - ids.shape[1],
+        )
+    return np.concatenate([ids, np.asarray(found.tokens)], axis=1)
 
 
 @lru_cache(maxsize=64)

@@ -72,11 +72,16 @@ def train(
     **flags: Any,
 ) -> None:
     """Train; goes on where the output directory stands."""
+    import jax
+
+    from efficientids_flax.host_memory import keep_freed_memory
     from efficientids_flax.train.processes import initialize
     from efficientids_flax.train.run import train as run
 
     if distributed:
         initialize(coordinator, processes, process)
+    if jax.default_backend() == "cpu":
+        keep_freed_memory()
     traced = ["training.enable_profiling=True", f"training.profile_steps={profile}"]
     changes = [*settings, *settings_of(flags), *(traced if profile else [])]
     try:

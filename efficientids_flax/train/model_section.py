@@ -74,7 +74,7 @@ class SimpleSection(Record):
 
 @dataclass(frozen=True)
 class NamedSection(Record):
-    """`EfficientIDSModel` on a language model; attributes as there."""
+    """`EfficientIDSModel` on a language model's configuration, all of it random."""
 
     model_name: str
     num_items: int | None = None
@@ -85,8 +85,16 @@ class NamedSection(Record):
     freeze_lm: bool = False
 
     def problems(self) -> Collection[str]:
-        """Sizes are positive."""
-        return positive(self, "num_items", "num_clusters", "item_embedding_dim")
+        """Sizes are positive, and nothing random is frozen."""
+        found = positive(self, "num_items", "num_clusters", "item_embedding_dim")
+        if not self.freeze_lm:
+            return found
+        return [
+            *found,
+            "freeze_lm: true would keep random weights, as only the configuration of model_name is "
+            "read; for its weights take kind: factory, "
+            "factory: converters.recommender:load_recommender",
+        ]
 
     def made(self, clustering: Clustering) -> dict[str, Any]:
         """See `Section`."""

@@ -4,7 +4,7 @@
 last of them is after the final norm.
 """
 
-from parity_tests.names.table import Ignored, Name, NameTable
+from parity_tests.names.table import Name, NameTable
 
 TRANSFORMERS = NameTable(
     forms=(),
@@ -13,6 +13,6 @@ TRANSFORMERS = NameTable(
     outputs=(
         Name("outputs/logits", "outputs/logits", "BTV"),
         Name("outputs/loss", "outputs/avg_xent", "", kind="loss"),
+        Name("outputs/generate", "outputs/generate", ""),  # the prompts with what follows
     ),
-    ignored=(Ignored("outputs/generate", "greedy decoding is compared by its own tests"),),
 )

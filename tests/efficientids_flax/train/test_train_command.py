@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from efficientids_flax import host_memory
 from efficientids_flax.data.files import next_items, read_data
 from efficientids_flax.data.markov import MarkovItems
 from efficientids_flax.inference.ranker import recommend
@@ -96,6 +97,10 @@ def test_what_a_run_made_is_exported_and_recommends(prepared, tmp_path, monkeypa
         (["traning.num_steps=3"], "traning: unknown key; did you mean training?"),
         (["data.dir=nowhere"], "nowhere: no train.npz"),
         (["model.kind=efficientids"], "model_name: missing"),
+        (
+            ["model={'kind': 'efficientids', 'model_name': 'x', 'freeze_lm': True}"],
+            "freeze_lm: true would keep random weights",
+        ),
         (["model.kind=simpel"], "kind: found 'simpel', there are simple, efficientids, converted"),
         (["model={'kind': 'converted', 'path': 'nowhere'}"], "nowhere: no config.json"),
         (["model.num_heads=5"], "num_heads: found 5, expected a divisor of model_dims = 16"),
@@ -137,3 +142,10 @@ def test_the_process_knows_its_own_optimum(process):
         assert best[f"recall_at_{cutoff}"] == pytest.approx(expected, abs=4 * 0.5 / 20_000**0.5)
     entropy = -(process.probabilities * np.log(process.probabilities)).sum(axis=1)[present].mean()
     assert best["loss"] == pytest.approx(entropy, abs=0.05)
+
+
+def test_training_on_cpus_keeps_freed_memory(monkeypatch):
+    kept = []
+    monkeypatch.setattr(host_memory, "keep_freed_memory", lambda: kept.append(True))
+    assert CliRunner().invoke(main, ["train", "--config", "missing.yaml"]).exit_code == 1
+    assert kept == [True]
