@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from efficientids_flax.config import BackboneConfig
+from efficientids_flax.config.record import listed
 
 FLOAT, INT, NUMBER = "of floats", "of integers", "of numbers"
 KINDS: dict[str, tuple[Any, ...]] = {
@@ -83,8 +84,7 @@ def complete(
     if longest and positions is None and len(shape) == 2 and shape[1] > longest:
         problems.append(f"positions: {shape[1]} tokens, max_positions is {longest}")
     if problems:
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-        raise ValueError("\n  ".join([f"the decoder's inputs: {count}:", *problems]))
+        raise ValueError(listed("the decoder's inputs", problems))
 
     if paddings is None:
         paddings = jnp.zeros(shape, jnp.float32)

@@ -19,6 +19,7 @@ from efficientids_flax.backbone.preset_rotary import ROTARY_KEYS, read_rotary
 from efficientids_flax.backbone.pretrained_folder import pretrained_folder
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.parts import DType
+from efficientids_flax.config.record import listed
 
 CONFIG = "config.json"
 _WRAPPED = {"gemma3": "gemma3_text"}  # model types whose language model lies in `text_config`
@@ -267,5 +268,4 @@ def _unknown(values: Mapping[str, Any], family: Family, ignore_keys: Collection[
 
 
 def _listed(values: Mapping[str, Any], problems: list[str]) -> str:
-    head = f"config.json ({values.get('model_type')}): {len(problems)} problem(s):"
-    return "\n  ".join([head, *problems])
+    return listed(f"config.json ({values.get('model_type')})", problems)

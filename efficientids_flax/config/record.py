@@ -9,7 +9,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
@@ -25,7 +25,7 @@ class Record:
         """
         found = type_problems(self) or list(self.problems())
         if found:
-            raise ValueError(_listed(type(self).__name__, found))
+            raise ValueError(listed(type(self).__name__, found))
 
     def problems(self) -> Collection[str]:
         """What is wrong with values that have the right types; overridden by each record."""
@@ -61,7 +61,7 @@ class Record:
                 except ValueError as error:
                     found.append(f"{key}: {error}")
         if found:
-            raise ValueError(_listed(cls.__name__, found))
+            raise ValueError(listed(cls.__name__, found))
         return cls(**made)
 
 
@@ -183,6 +183,7 @@ def _from_json(hint: Any, value: Any) -> Any:
     return value
 
 
-def _listed(name: str, found: list[str]) -> str:
+def listed(name: str, found: Sequence[str]) -> str:
+    """A message that has all problems of something, a line each."""
     head = f"{name}: {len(found)} problem{'s' if len(found) > 1 else ''}:"
     return "\n  ".join([head, *(line.replace("\n", "\n  ") for line in found)])

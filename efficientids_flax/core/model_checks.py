@@ -6,6 +6,7 @@ Letters: I items, K clusters, E item width.
 from typing import Any
 
 from efficientids_flax.config.recommender import HeadConfig
+from efficientids_flax.config.record import listed
 from efficientids_flax.core.clustering import ClusteringInfo
 
 
@@ -70,5 +71,4 @@ def check_clustering(config: HeadConfig, clustering: ClusteringInfo | None) -> N
 def raise_listed(name: str, problems: list[str]) -> None:
     """ValueError with all problems, if there are any."""
     if problems:
-        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}:"
-        raise ValueError("\n  ".join([f"{name}: {count}", *problems]))
+        raise ValueError(listed(name, problems))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from efficientids_flax.config.record import unknown_key
+from efficientids_flax.config.record import listed, unknown_key
 
 Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
 
@@ -90,4 +90,4 @@ def tokens_of(batch: Mapping[str, Any]) -> int:
 
 def _raise(problems: list[str]) -> None:
     if problems:
-        raise ValueError("\n  ".join([f"batch: {len(problems)} problems:", *problems]))
+        raise ValueError(listed("batch", problems))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from efficientids_flax.config.record import unknown_key
+from efficientids_flax.config.record import listed, unknown_key
 from efficientids_flax.train.objective import Objective
 from efficientids_flax.train.placement import state_shardings
 from efficientids_flax.train.train_state import Frozen, TrainState, key_data
@@ -82,4 +82,4 @@ def _check(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
         if tuple(given[path].shape) != tuple(wanted[path].shape)
     ]
     if problems:
-        raise ValueError("\n  ".join([f"params: {len(problems)} problems:", *sorted(problems)]))
+        raise ValueError(listed("params", sorted(problems)))

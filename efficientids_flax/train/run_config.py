@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from efficientids_flax.config.parts import positive
-from efficientids_flax.config.record import Record, unknown_key
+from efficientids_flax.config.record import Record, listed, unknown_key
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.strategies import STRATEGIES
 
@@ -177,7 +177,7 @@ def run_config(config: Any, sections: Mapping[str, Sequence[str]] = SECTIONS) ->
         except ValueError as error:
             problems.append(f"{name}: {error}")
     if problems:
-        raise ValueError("\n  ".join([f"config: {len(problems)} problems:", *problems]))
+        raise ValueError(listed("config", problems))
     stored = made["checkpoint"]
     options = {**made["training"].to_dict(), "max_checkpoints": stored.max_to_keep}
     goes_on = parts["model"].get("converted") is not None and not parts["optimizer"]
