@@ -1,6 +1,6 @@
 """The state that a run begins with, each leaf made where it belongs."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -46,7 +46,7 @@ def initial_state(
     first, run = jax.random.split(jax.random.wrap_key_data(key_data(rng)))
     given = flatten(dict(params or {}))
 
-    def make(key: jax.Array, batch: Any, given: Any, opt_state: Any) -> TrainState:
+    def whole(key: jax.Array, batch: Any, given: Any, opt_state: Any) -> TrainState:
         variables = dict(objective.init(key, batch))
         leaves = flatten(variables.pop("params"))
         _check(given, leaves)
@@ -65,12 +65,33 @@ def initial_state(
         kept = jax.tree.map(lambda x: x.astype(frozen_dtype), state.frozen)
         return state.replace(frozen=kept)  # pyright: ignore[reportAttributeAccessIssue]
 
-    batch = dict(sample_batch)
-    shardings = None
-    if mesh is not None:
-        shapes = jax.eval_shape(make, first, batch, given, opt_state)
-        shardings = state_shardings(shapes, mesh, objective.config)
-    return jax.jit(make, out_shardings=shardings)(first, batch, given, opt_state)
+    # A frozen language model that is there already need not be there twice: jit would copy it. (Of
+    # several processes jit alone knows how to make one array of each one's own.)
+    there = set(given) if jax.process_count() == 1 else set()
+
+    def made(*arguments: Any) -> TrainState:
+        return _without(whole(*arguments), there)
+
+    arguments = (first, dict(sample_batch), given, opt_state)
+    shapes = jax.eval_shape(whole, *arguments)
+    places = None if mesh is None else state_shardings(shapes, mesh, objective.config)
+    state = jax.jit(made, out_shardings=None if places is None else _without(places, there))(
+        *arguments
+    )
+    kept = flatten(state.frozen)
+    for path, shape in flatten(shapes.frozen).items():
+        if path in there:
+            leaf = given[path]
+            leaf = (leaf if isinstance(leaf, jax.Array) else jnp.array(leaf)).astype(shape.dtype)
+            place = None if places is None else flatten(places.frozen)[path]
+            kept[path] = leaf if place is None else jax.device_put(leaf, place)
+    return state.replace(frozen=unflatten(kept))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _without(state: TrainState, paths: Collection[str]) -> TrainState:
+    """The state, or the tree of its shardings, without these frozen parameters."""
+    kept = {path: leaf for path, leaf in flatten(state.frozen).items() if path not in paths}
+    return state.replace(frozen=unflatten(kept))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _check(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

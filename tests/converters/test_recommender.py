@@ -61,6 +61,9 @@ def test_the_language_model_stays_the_same_to_the_bit(tmp_path: Path) -> None:
     state = trainer.create_train_state(jax.random.key(0), batch(), params=params)
     first = flatten(jax.tree.map(np.asarray, state.trained))
     assert {leaf.dtype for leaf in jax.tree.leaves(state.frozen)} == {jnp.dtype("bfloat16")}
+    given = flatten(params)
+    for path, leaf in flatten(state.frozen).items():  # there once, not twice
+        assert leaf.unsafe_buffer_pointer() == given[path].unsafe_buffer_pointer()
     assert {leaf.dtype for leaf in first.values()} == {np.dtype("float32")}
     assert {path.split("/")[0] for path in first} == {"item_embedding", "item_input_adapter"}
     size = sum(leaf.size for leaf in first.values())
