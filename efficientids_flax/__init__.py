@@ -4,8 +4,9 @@ The public names are imported when they are first used: `import efficientids_fla
 neither jax nor anything else that is large.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from efficientids_flax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from efficientids_flax.backbone.decoder import Decoder
@@ -96,13 +97,7 @@ _HOMES = {
 }
 # fmt: on
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

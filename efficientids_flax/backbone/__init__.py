@@ -4,8 +4,9 @@ Names are imported when they are first used: `backbone.presets` needs no JAX. `g
 name of its module and is taken from there.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from efficientids_flax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from efficientids_flax.backbone.cache import KVCache, make_cache
@@ -21,8 +22,4 @@ _HOMES = {
     "make_cache": "cache",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(__name__, _HOMES)

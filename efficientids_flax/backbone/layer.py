@@ -6,7 +6,6 @@ Letters: B batch, T time, D model width.
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from efficientids_flax.backbone.attention import Attention, Surroundings
@@ -57,8 +56,8 @@ class LayerBody(nn.Module):
             return mlp(inner, around.paddings, deterministic)
 
         given, weight, dtype = x, config.attention_residual_weight, x.dtype
-        # In half precision the sum of the layer is rounded once, at its end.
-        x = self._add("attention", x.astype(jnp.float32), given, attend, weight, deterministic)
+        # Where half precision is computed in float32, the layer's sum is rounded once, at its end.
+        x = self._add("attention", x, given, attend, weight, deterministic)
         self.sow(INTERMEDIATES, "attention_residual", x.astype(dtype))
         given, weight = given if config.parallel_residual else x, config.mlp_residual_weight
         x = self._add("mlp", x, given, feed, weight, deterministic)

@@ -1,7 +1,8 @@
 """Training, step by step as PAXml's. Public names are imported when they are first used."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from efficientids_flax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from efficientids_flax.train.converted import trainer_from_converted
@@ -37,10 +38,4 @@ _HOMES = {
 }
 # fmt: on
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _HOMES)
