@@ -101,7 +101,12 @@ print((peak() - before) / held)
 
 
 def test_memory_is_the_parameters_and_little_more(tmp_path: Path) -> None:
-    """Peak within a tenth of the parameters: neither a second copy, nor all files at once."""
+    """The parameters once: neither a second copy, nor all files at once.
+
+    benchmarks/load_hf.py holds the peak to a tenth more at real sizes. Here, at 0.4 GB, compiled
+    programs, threads and the largest tensor (0.08 of all) alone are about a tenth, now more, now
+    less; a second copy would be one whole.
+    """
     width, hidden, words, layers = 1024, 4096, 8192, 6
     rng = np.random.default_rng(0)
     shapes = {"model.embed_tokens.weight": (words, width), "model.norm.weight": (width,)}
@@ -128,7 +133,7 @@ def test_memory_is_the_parameters_and_little_more(tmp_path: Path) -> None:
         env={"JAX_PLATFORMS": "cpu", "PATH": "/usr/bin"},
     )  # fmt: skip
     assert found.returncode == 0, found.stderr[-2000:]
-    assert 0.9 < float(found.stdout) < 1.1
+    assert 0.9 < float(found.stdout) < 1.25
 
 
 DTYPES = [np.dtype(name) for name in ("float32", "float16", "float64", "int8")]
