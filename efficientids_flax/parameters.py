@@ -1,9 +1,10 @@
 """The parameter tree of a configuration, as a table: the path and the axes of every leaf.
 
 Conversions are checked against it before a value is read, and the modules initialise to it. Shapes
-are PAXml's. Letters: V words, T positions, D model width, N heads, J heads of keys and values, H
-head width, F hidden width of the MLP, X experts, R buckets of the relative bias, U rank of low-rank
-additions, E item width, I items, K clusters.
+are PAXml's or, for kernels where `kernel_axes` is 'out_in', PyTorch's. Letters: V words, T
+positions, D model width, N heads, J heads of keys and values, H head width, F hidden width of the
+MLP, X experts, R buckets of the relative bias, U rank of low-rank additions, E item width, I items,
+K clusters.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,11 +24,19 @@ FROZEN_LM = f"re:{BACKBONE}(?!.*/({LORA_A}|{LORA_B})$).*"
 
 
 class Row(NamedTuple):
-    """One leaf: path, axes, and the conditions (words of `CONDITIONS`) under which it is there."""
+    """One leaf: where it is, and its shape.
+
+    Attributes:
+        path: in the tree.
+        axes: letters.
+        when: words of `CONDITIONS`, all of which have to hold.
+        out_in: axes where `kernel_axes` is 'out_in', if others.
+    """
 
     path: str
     axes: str
     when: str = ""
+    out_in: str = ""
 
 
 # fmt: off
@@ -60,22 +69,22 @@ TOP = (
     Row("position_embedding/embedding",       "T D", "learned"),
     Row("final_norm/scale",                   "D",   "final_norm"),
     Row("final_norm/bias",                    "D",   "final_norm norm_bias"),
-    Row("lm_head/kernel",                     "D V", "words"),
+    Row("lm_head/kernel",                     "D V", "words", "V D"),
     Row("lm_head/bias",                       "V",   "words head_bias"),
 )
 
 ATTENTION = (
-    Row("attention/qkv/kernel",               "3 D N H", "fused"),
+    Row("attention/qkv/kernel",               "3 D N H", "fused", "3 N H D"),
     Row("attention/qkv/bias",                 "3 N H",   "fused qkv_bias"),
-    Row("attention/query/kernel",             "D N H",   "unfused"),
+    Row("attention/query/kernel",             "D N H",   "unfused", "N H D"),
     Row("attention/query/bias",               "N H",     "unfused qkv_bias"),
-    Row("attention/key/kernel",               "D J H",   "unfused multi_head"),
+    Row("attention/key/kernel",               "D J H",   "unfused multi_head", "J H D"),
     Row("attention/key/bias",                 "J H",     "unfused multi_head qkv_bias"),
-    Row("attention/value/kernel",             "D J H",   "unfused multi_head"),
+    Row("attention/value/kernel",             "D J H",   "unfused multi_head", "J H D"),
     Row("attention/value/bias",               "J H",     "unfused multi_head qkv_bias"),
-    Row("attention/key/kernel",               "D H",     "unfused multi_query"),
+    Row("attention/key/kernel",               "D H",     "unfused multi_query", "H D"),
     Row("attention/key/bias",                 "H",       "unfused multi_query qkv_bias"),
-    Row("attention/value/kernel",             "D H",     "unfused multi_query"),
+    Row("attention/value/kernel",             "D H",     "unfused multi_query", "H D"),
     Row("attention/value/bias",               "H",       "unfused multi_query qkv_bias"),
     Row("attention/out/kernel",               "D N H"),
     Row("attention/out/bias",                 "D",       "out_bias"),
@@ -107,11 +116,11 @@ NORMS = (
 )
 
 MLP = (
-    Row("mlp/up/kernel",                      "D F"),
+    Row("mlp/up/kernel",                      "D F", "", "F D"),
     Row("mlp/up/bias",                        "F",   "mlp_bias"),
-    Row("mlp/gate/kernel",                    "D F", "gated"),
+    Row("mlp/gate/kernel",                    "D F", "gated", "F D"),
     Row("mlp/gate/bias",                      "F",   "gated mlp_bias"),
-    Row("mlp/down/kernel",                    "F D"),
+    Row("mlp/down/kernel",                    "F D", "", "D F"),
     Row("mlp/down/bias",                      "D",   "mlp_bias"),
 )
 
@@ -224,7 +233,9 @@ def _rows(
     """Those rows of a table whose conditions hold, with the sizes of their axes."""
     for row in rows:
         if all(CONDITIONS[word](config) for word in row.when.split()):
-            yield row.path, tuple((axis, sizes[axis]) for axis in row.axes.split())
+            turned = config.kernel_axes == "out_in" and row.out_in
+            axes = (row.out_in if turned else row.axes).split()
+            yield row.path, tuple((axis, sizes[axis]) for axis in axes)
 
 
 def _sizes(config: BackboneConfig) -> dict[str, int]:

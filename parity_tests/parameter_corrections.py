@@ -1,5 +1,6 @@
 """Faults of parameters, taken out: transposed, shifted, swapped, in another order."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -57,17 +58,17 @@ def transposed(
 
     def turn(value: np.ndarray) -> np.ndarray:
         """As a matrix [D, rest] or [rest, D] read the other way round."""
-        width = value.shape[0]
-        matrix = value.reshape(width, -1)
-        if matrix.shape[0] != matrix.shape[1]:
-            other = value.reshape(-1, width) if value.ndim > 2 else None
-            return value if other is None else np.ascontiguousarray(other.T).reshape(value.shape)
-        return np.ascontiguousarray(matrix.T).reshape(value.shape)
+        rows = math.prod(value.shape[:-1]) if width_last else value.shape[0]
+        columns = value.size // rows
+        if rows != columns and value.ndim == 2:
+            return value  # it would not have fitted
+        return np.ascontiguousarray(value.reshape(columns, rows).T).reshape(value.shape)
 
     count = subject.backbone.layers_per_block
     for name, index in _module(first, leaves):
         if not name.endswith("kernel"):
             continue
+        width_last = subject.backbone.kernel_axes == "out_in" and "/out/" not in name
         part = (lambda v: np.stack([turn(one) for one in v])) if "/qkv/" in name else turn
         changed = _changed(leaves[name], index, count, part)
         yield (

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from efficientids_flax.load import flatten, load_converted
+from efficientids_flax.parameters import parameter_axes
 from parity_tests.activations import Subject
 from parity_tests.cases import recordings
 from parity_tests.check import check_pass
@@ -211,3 +212,21 @@ def test_settings_of_the_recommender_are_explained(
 
 def test_without_a_fault_nothing_differs(subjects: Any) -> None:
     assert first_failure(check_pass(*subjects(GPT))) is None
+
+
+def test_a_kernel_stored_output_first(subjects: Any) -> None:
+    """The same model with kernels as PyTorch stores them, one of which is transposed."""
+    subject, recording, one = subjects(LLAMA)
+    turned = replace(subject.backbone, kernel_axes="out_in")
+    axes, wanted = parameter_axes(subject.backbone), parameter_axes(turned)
+    leaves = {
+        path: np.asarray(value).transpose([axes[path].index(axis) for axis in wanted[path]])
+        for path, value in flatten(subject.params).items()
+    }
+    subject = replace(subject, config=turned).with_parameters(leaves)
+    assert first_failure(check_pass(subject, recording, one)) is None
+    path = "layers_1/attention/query"
+    kernel = leaves[f"{path}/kernel"]
+    leaves[f"{path}/kernel"] = kernel.reshape(-1, kernel.shape[-1]).T.reshape(kernel.shape)
+    fault = Fault("query transposed", LLAMA, f"{path}/product", "is transposed")
+    located(subject.with_parameters(leaves), recording, one, fault)

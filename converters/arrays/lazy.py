@@ -41,6 +41,13 @@ class Array(ABC):
         """As `read`, in whatever order the values lie in memory: nothing is copied for its sake."""
         return self.read(region, readers)
 
+    def straight(self) -> tuple[Leaf, int] | None:
+        """The leaf in which the values lie one after another, in this order, and how many before.
+
+        None where they lie in another order, or in several leaves.
+        """
+        return None
+
     @abstractmethod
     def origin(self, region: Region) -> tuple[Leaf, Region]:
         """Where the first source's part of `region` lies; orders the work over one source."""
@@ -85,6 +92,9 @@ class Source(Array):
 
     def read(self, region: Region, readers: Readers) -> np.ndarray:
         return readers(self.leaf).read(region)
+
+    def straight(self) -> tuple[Leaf, int] | None:
+        return self.leaf, 0
 
     def origin(self, region: Region) -> tuple[Leaf, Region]:
         return self.leaf, region

@@ -84,6 +84,9 @@ class Merged(Arranged):
         inside = (slice(None),) * self._axis + (slice(skip, skip + count),)
         return values[inside]
 
+    def straight(self) -> tuple[Leaf, int] | None:
+        return self.inputs[0].straight()
+
     def origin(self, region: Region) -> tuple[Leaf, Region]:
         return self.inputs[0].origin(self._cover(region))
 
@@ -122,6 +125,9 @@ class Split(Arranged):
             return values
         return values[(slice(None),) * (self._axis + 1) + (columns,)]
 
+    def straight(self) -> tuple[Leaf, int] | None:
+        return self.inputs[0].straight()
+
     def origin(self, region: Region) -> tuple[Leaf, Region]:
         return self.inputs[0].origin(self._cover(region))
 
@@ -153,6 +159,13 @@ class Part(Arranged):
 
     def view(self, region: Region, readers: Readers) -> np.ndarray:
         return self.inputs[0].view(self._back(region), readers).reshape(extent(region))
+
+    def straight(self) -> tuple[Leaf, int] | None:
+        found, shape = self.inputs[0].straight(), self.inputs[0].shape
+        if found is None or math.prod(shape[: self._axis]) != 1:
+            return None
+        leaf, before = found
+        return leaf, before + self._start * math.prod(shape[self._axis + 1 :])
 
     def origin(self, region: Region) -> tuple[Leaf, Region]:
         return self.inputs[0].origin(self._back(region))
@@ -186,19 +199,23 @@ class Joined(Arranged):
         chunk = even if WORTH * even >= chunk else chunk  # ... unless that makes crumbs
         return (*inner[: self._axis], chunk, *inner[self._axis + 1 :])
 
-    def _parts(self, region: Region) -> list[tuple[Array, Region]]:
-        """Which inputs `region` touches, and where."""
-        part = region[self._axis]
-        found: list[tuple[Array, Region]] = []
+    def parts(self, region: Region) -> list[tuple[tuple[slice | int, ...], Array, Region]]:
+        """The inputs that `region` touches: where in its values each one goes, and which of it."""
+        part, before = region[self._axis], region[: self._axis]
+        found: list[tuple[tuple[slice | int, ...], Array, Region]] = []
         for array, start, stop in zip(self.inputs, self._starts, self._starts[1:], strict=False):
             low, high = max(part.start, start), min(part.stop, stop)
             if low < high:
+                place = (
+                    low - part.start if self._new else slice(low - part.start, high - part.start)
+                )
                 middle = () if self._new else (slice(low - start, high - start),)
-                found.append((array, (*region[: self._axis], *middle, *region[self._axis + 1 :])))
+                inner = (*before, *middle, *region[self._axis + 1 :])
+                found.append(((*(slice(None) for _ in before), place), array, inner))
         return found
 
     def view(self, region: Region, readers: Readers) -> np.ndarray:
-        values = [array.view(inner, readers) for array, inner in self._parts(region)]
+        values = [array.view(inner, readers) for _, array, inner in self.parts(region)]
         if self._new:
             values = [np.expand_dims(value, self._axis) for value in values]
         if len(values) == 1:
@@ -208,6 +225,6 @@ class Joined(Arranged):
         )
 
     def origin(self, region: Region) -> tuple[Leaf, Region]:
-        parts = self._parts(region)
-        array, inner = parts[0] if parts else (self.inputs[0], region)
+        parts = self.parts(region)
+        _, array, inner = parts[0] if parts else ((), self.inputs[0], region)
         return array.origin(inner)

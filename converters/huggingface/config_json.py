@@ -27,7 +27,7 @@ TRAINING = {
 }  # fmt: skip
 # Fields that say how it is stored or run: the values are carried from the one to the other.
 ARRANGEMENT = {
-    "scan_layers", "layers_per_block", "param_dtype", "multi_query", "fused_qkv",
+    "scan_layers", "layers_per_block", "param_dtype", "kernel_axes", "multi_query", "fused_qkv",
     "attention_implementation",
 }  # fmt: skip
 ROUNDING = {"norm_scale_in_float32", "rotary.in_float32", "rotary.by_frequency"}

@@ -51,10 +51,11 @@ def map_tensors(
             f"the head is missing: config.json says tie_word_embeddings false, and there is no "
             f"{' or '.join(HEADS)}"
         )
+    turned = TO_IN_OUT if config.kernel_axes == "in_out" else ""  # (V, D), whatever kernels are
     if head is None:
-        words = [Rule("lm_head/kernel", embedding, TO_IN_OUT)]
+        words = [Rule("lm_head/kernel", embedding, turned)]
     else:
-        words = [Rule("embedder/embedding", embedding), Rule("lm_head/kernel", head, TO_IN_OUT)]
+        words = [Rule("embedder/embedding", embedding), Rule("lm_head/kernel", head, turned)]
     words += [Rule(rule.target, prefix + rule.source, rule.op) for rule in table.top]
     layers = prefix + table.layers
     rules = words + [_layer_rule(rule, layers, config) for rule in table.layer]

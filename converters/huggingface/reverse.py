@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from converters.arrays.lazy import Array
 from converters.arrays.structure import Joined
@@ -13,6 +13,8 @@ from converters.huggingface.tables import TABLES, TO_IN_OUT, TensorTable
 from converters.rules import Rule, apply_rules
 from efficientids_flax.backbone.preset_families import FAMILIES
 from efficientids_flax.config import BackboneConfig
+from efficientids_flax.config.parts import KernelAxes
+from efficientids_flax.parameters import parameter_axes
 
 NORM_SCALE = "norm/scale"
 LAYER = "layers_{i}/attention/"
@@ -40,7 +42,7 @@ def tensors_of(
     Raises:
         MappingError: parameters that the family has no tensor for, or that do not fit together.
     """
-    table = TABLES[family]
+    table, axes = TABLES[family], FAMILIES[family].kernel_axes
     found = {path: Tensor(array) for path, array in params.items()}
     if config.norm_scale_plus_one and not FAMILIES[family].fixed.get("norm_scale_plus_one"):
         found |= {
@@ -48,12 +50,16 @@ def tensors_of(
             for path, tensor in found.items()
             if path.endswith(NORM_SCALE)
         }
-    for rules in _arrangements(config, table):
+    for rules in _arrangements(config, table, axes):
         found = _apply(found, rules)
     words, layers = table.prefix + table.embedding, table.prefix + table.layers
     rules = [
         Rule(words, "embedder/embedding"),
-        Rule(words if config.tied_embeddings else table.head, "lm_head/kernel", TO_IN_OUT),
+        Rule(
+            words if config.tied_embeddings else table.head,
+            "lm_head/kernel",
+            TO_IN_OUT if axes == "in_out" else "",
+        ),
         *(_backwards(rule, "", table.prefix, config) for rule in table.top),
         *(_backwards(rule, "layers_{i}/", layers, config) for rule in table.layer),
     ]
@@ -87,7 +93,7 @@ def _backwards(rule: Rule, ours: str, theirs: str, config: BackboneConfig) -> Ru
     )
 
 
-def _arrangements(config: BackboneConfig, table: TensorTable) -> list[list[Rule]]:
+def _arrangements(config: BackboneConfig, table: TensorTable, axes: KernelAxes) -> list[list[Rule]]:
     """Rules that arrange the parameters as the table has them, one list after another."""
     rotary = config.rotary or config.sliding_rotary
     interleaved = rotary is not None and rotary.pairing == "interleaved"
@@ -95,18 +101,21 @@ def _arrangements(config: BackboneConfig, table: TensorTable) -> list[list[Rule]
     turns: list[list[Rule]] = []
     if config.scan_layers:
         turns.append(_layers_apart(config.layers_per_block))
+    if config.kernel_axes != axes:
+        turns.append(_kernels_turned(config, axes))
     if config.multi_query:
         name, width = LAYER + "{key|value}/", config.head_dim
+        heads = 1 if axes == "in_out" else 0  # [D, H] -> [D, 1, H], [H, D] -> [1, H, D]
         turns.append(
             [
-                Rule(f"{name}kernel", f"{name}kernel", f"split 1 1 {width}"),  # [D, H] -> [D, 1, H]
+                Rule(f"{name}kernel", f"{name}kernel", f"split {heads} 1 {width}"),
                 Rule(f"{name}bias", f"{name}bias", f"split 0 1 {width}"),
             ]
         )
     if config.fused_qkv and (interleaved or not fused):
         turns.append([Rule(SEPARATE, FUSED, "unstack 0")])
     if interleaved:
-        turns.append(_halves_apart(config))
+        turns.append(_halves_apart(config, axes))
     if fused and (interleaved or not config.fused_qkv):
         turns.append([Rule(FUSED, SEPARATE, "stack 0")])
     return turns
@@ -127,21 +136,34 @@ def _layers_apart(per_block: int) -> list[Rule]:
     ]
 
 
-def _halves_apart(config: BackboneConfig) -> list[Rule]:
+def _kernels_turned(config: BackboneConfig, axes: KernelAxes) -> list[Rule]:
+    """Kernels of layers that lie apart with their axes in another order."""
+    apart = replace(config, scan_layers=False, layers_per_block=1)
+    ours, theirs = parameter_axes(apart), parameter_axes(replace(apart, kernel_axes=axes))
+    return [
+        Rule(path, path, " ".join(["transpose", *(str(ours[path].index(axis)) for axis in wanted)]))
+        for path, wanted in theirs.items()
+        if wanted != ours[path]
+    ]
+
+
+def _halves_apart(config: BackboneConfig, kernel_axes: KernelAxes) -> list[Rule]:
     """Pairs (2i, 2i + 1) of a head as (i, i + H/2), for queries and keys alike.
 
     All products of queries and keys stay the same numbers, summed in another order.
     """
     half = config.head_dim // 2
 
-    def swap(axis: int) -> str:
-        before = " ".join(map(str, range(axis)))
-        return f"split {axis} {half} 2; transpose {before} {axis + 1} {axis}; merge {axis}"
+    def swap(axis: int, behind: int) -> str:
+        order = [*range(axis), axis + 1, axis, *range(axis + 2, axis + 2 + behind)]
+        return f"split {axis} {half} 2; transpose {' '.join(map(str, order))}; merge {axis}"
 
-    axes = {"{query|key}/kernel": 2, "{query|key}/bias": 1}
+    # Axis of the head width, and how many are behind it.
+    kernel = (2, 0) if kernel_axes == "in_out" else (1, 1)
+    places = {"{query|key}/kernel": kernel, "{query|key}/bias": (1, 0)}
     if config.qk_norm != "none":
-        axes["{query|key}_norm/{scale|bias}"] = 0 if config.qk_norm == "per_head" else 1
-    return [Rule(LAYER + name, LAYER + name, swap(axis)) for name, axis in axes.items()]
+        places["{query|key}_norm/{scale|bias}"] = (int(config.qk_norm == "full"), 0)
+    return [Rule(LAYER + name, LAYER + name, swap(*place)) for name, place in places.items()]
 
 
 def _matches(path: str, rules: Sequence[Rule]) -> bool:

@@ -2,7 +2,8 @@
 """The tensors of each HuggingFace family, one table a family: our parameter, their name, operation.
 
 Letters in operations stand for sizes: D model width, N heads, J heads of keys and values, H head width, F hidden
-width. A `Linear` holds (out, in), GPT-2's `Conv1D` (in, out). Norm scales stay as they are stored.
+width. Kernels stay as they lie: a `Linear` holds (out, in), GPT-2's `Conv1D` (in, out), and `Family.kernel_axes` says
+which. Norm scales stay as they are stored.
 """
 
 from collections.abc import Mapping
@@ -55,13 +56,13 @@ _TOP = (Rule("final_norm/scale", "norm.weight"),)  # [D]
 
 _ATTENTION = (
     # target                        source                        operation
-    Rule("attention/query/kernel",  "self_attn.q_proj.weight",    "split 0 N H; transpose 2 0 1"),  # [N H, D] -> [D, N, H]
+    Rule("attention/query/kernel",  "self_attn.q_proj.weight",    "split 0 N H"),  # [N H, D] -> [N, H, D]
     Rule("attention/query/bias",    "self_attn.q_proj.bias",      "split 0 N H"),
-    Rule("attention/key/kernel",    "self_attn.k_proj.weight",    "split 0 J H; transpose 2 0 1"),
+    Rule("attention/key/kernel",    "self_attn.k_proj.weight",    "split 0 J H"),
     Rule("attention/key/bias",      "self_attn.k_proj.bias",      "split 0 J H"),
-    Rule("attention/value/kernel",  "self_attn.v_proj.weight",    "split 0 J H; transpose 2 0 1"),
+    Rule("attention/value/kernel",  "self_attn.v_proj.weight",    "split 0 J H"),
     Rule("attention/value/bias",    "self_attn.v_proj.bias",      "split 0 J H"),
-    Rule("attention/out/kernel",    "self_attn.o_proj.weight",    "split 1 N H"),                   # [D, N H] -> [D, N, H]
+    Rule("attention/out/kernel",    "self_attn.o_proj.weight",    "split 1 N H"),  # [D, N H] -> [D, N, H]
     Rule("attention/out/bias",      "self_attn.o_proj.bias"),
 )
 _HEAD_NORMS = (
@@ -73,7 +74,7 @@ _FULL_NORMS = (
     Rule("attention/key_norm/scale",   "self_attn.k_norm.weight", "split 0 J H"),
 )
 _MLP = (
-    Rule("mlp/{up|gate|down}/kernel",  "mlp.{up|gate|down}_proj.weight", TO_IN_OUT),
+    Rule("mlp/{up|gate|down}/kernel",  "mlp.{up|gate|down}_proj.weight"),
     Rule("mlp/{up|gate|down}/bias",    "mlp.{up|gate|down}_proj.bias"),
 )
 _PRE_NORMS = (
@@ -129,15 +130,15 @@ _NEOX = (
     Rule("attention_norm/scale",   "input_layernorm.weight"),
     Rule("attention_norm/bias",    "input_layernorm.bias"),
     # Rows go head by head: its query, its key, its value.
-    Rule("attention/qkv/kernel",   "attention.query_key_value.weight", "split 0 N 3H; split 1 3 H; transpose 1 3 0 2"),  # [N 3 H, D] -> [3, D, N, H]
+    Rule("attention/qkv/kernel",   "attention.query_key_value.weight", "split 0 N 3H; split 1 3 H; transpose 1 0 2 3"),  # [N 3 H, D] -> [3, N, H, D]
     Rule("attention/qkv/bias",     "attention.query_key_value.bias",   "split 0 N 3H; split 1 3 H; transpose 1 0 2"),
     Rule("attention/out/kernel",   "attention.dense.weight",           "split 1 N H"),
     Rule("attention/out/bias",     "attention.dense.bias"),
     Rule("mlp_norm/scale",         "post_attention_layernorm.weight"),
     Rule("mlp_norm/bias",          "post_attention_layernorm.bias"),
-    Rule("mlp/up/kernel",          "mlp.dense_h_to_4h.weight", TO_IN_OUT),
+    Rule("mlp/up/kernel",          "mlp.dense_h_to_4h.weight"),
     Rule("mlp/up/bias",            "mlp.dense_h_to_4h.bias"),
-    Rule("mlp/down/kernel",        "mlp.dense_4h_to_h.weight", TO_IN_OUT),
+    Rule("mlp/down/kernel",        "mlp.dense_4h_to_h.weight"),
     Rule("mlp/down/bias",          "mlp.dense_4h_to_h.bias"),
 )
 

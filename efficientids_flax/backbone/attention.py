@@ -18,6 +18,7 @@ from efficientids_flax.backbone.layers import (
     INTERMEDIATES,
     Norm,
     compute_dtype,
+    make_kernel,
     param_dtype,
     product,
     soft_cap,
@@ -27,6 +28,7 @@ from efficientids_flax.backbone.masks import LayerKind
 from efficientids_flax.backbone.relative_bias import RelativeBias
 from efficientids_flax.backbone.rotary import Turn, rotate
 from efficientids_flax.config import BackboneConfig, RotaryConfig
+from efficientids_flax.config.parts import KernelAxes
 from efficientids_flax.sharding import constrain
 
 MASKED = -0.7 * float(np.finfo(np.float32).max)  # Praxis' logit of what may not be seen
@@ -198,14 +200,18 @@ class Attention(nn.Module):
 
 
 Form = Literal["in", "fused", "out"]
-PRODUCTS: dict[Form, Callable[[jax.Array, jax.Array], jax.Array]] = {
+Product = Callable[[jax.Array, jax.Array, KernelAxes], jax.Array]
+INPUT_AXIS: dict[Form, int | None] = {"in": 0, "fused": 1, "out": None}  # what 'out_in' puts last
+PRODUCTS: dict[Form, Product] = {
     # btd, dnh -> btnh or btd, dh -> bth
-    "in": product,
+    "in": lambda x, kernel, axes: product(x, kernel, axes=axes),
     # btd, cdnh -> cbtnh
-    "fused": lambda x, kernel: jnp.moveaxis(product(x, jnp.moveaxis(kernel, 1, 0)), 2, 0),
+    "fused": lambda x, kernel, axes: jnp.moveaxis(
+        product(x, jnp.moveaxis(kernel, 1, 0) if axes == "in_out" else kernel, axes=axes), 2, 0
+    ),
     # btnh, dnh -> btd
-    "out": lambda x, kernel: product(
-        x.reshape(*x.shape[:2], -1), kernel.reshape(kernel.shape[0], -1).T
+    "out": lambda x, kernel, _: product(
+        x.reshape(*x.shape[:2], -1), kernel.reshape(kernel.shape[0], -1), axes="out_in"
     ),
 }
 
@@ -214,7 +220,7 @@ LORA_PRODUCTS: dict[Form, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
     "in": lambda x, first, second: product(product(x, first), second),
     # btd, cdu, cunh -> cbtnh
     "fused": lambda x, first, second: jnp.einsum(
-        "cbtu,cunh->cbtnh", PRODUCTS["fused"](x, first), second
+        "cbtu,cunh->cbtnh", PRODUCTS["fused"](x, first, "in_out"), second
     ),
     # btnh, nhu, ud -> btd
     "out": lambda x, first, second: product(
@@ -227,7 +233,7 @@ class Projection(nn.Module):
     """A product with a kernel and, where asked for, a bias that is added to the result.
 
     Attributes:
-        shape: of the kernel.
+        shape: of the kernel where `kernel_axes` is 'in_out'.
         form: which axes of input and kernel are summed over, see `PRODUCTS`.
         bias_shape: of the bias.
         bias_axes: where it gets axes of 1 to fit the product.
@@ -244,11 +250,9 @@ class Projection(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """The product, of the configuration's compute dtype."""
         config, dtype = self.config, compute_dtype(self.config)
-        kernel = self.param(
-            "kernel", nn.initializers.xavier_uniform(), self.shape, param_dtype(config)
-        )
+        kernel = make_kernel(self, config, self.shape, INPUT_AXIS[self.form])
         given = x.astype(dtype)
-        x = PRODUCTS[self.form](given, kernel.astype(dtype))
+        x = PRODUCTS[self.form](given, kernel.astype(dtype), config.kernel_axes)
         if (lora := adaptation(config, self)) is not None:
             first, second = lora_factors(self, lora, self.shape, self.form, dtype)
             x = x + LORA_PRODUCTS[self.form](given, first, second)

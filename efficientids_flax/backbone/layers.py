@@ -1,6 +1,6 @@
 """Norms, dense projections, gated MLP, positions: what a decoder layer is made of.
 
-Parameters have the shapes of `efficientids_flax.parameters`, which are PAXml's. Letters: B batch,
+Parameters have the shapes of `efficientids_flax.parameters`. Letters: B batch,
 T time, D model width, F hidden width of the MLP, V words.
 """
 
@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from efficientids_flax.backbone.lora import adaptation, lora_factors
 from efficientids_flax.config import BackboneConfig
+from efficientids_flax.config.parts import KernelAxes
 from efficientids_flax.sharding import constrain
 
 INTERMEDIATES = "intermediates"  # collection of what modules sow on the way
@@ -107,13 +108,11 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., D_in] -> [..., D_out]."""
-        dtype = compute_dtype(self.config)
+        dtype, axes = compute_dtype(self.config), self.config.kernel_axes
         shape = (x.shape[-1], self.features)
-        kernel = self.param(
-            "kernel", nn.initializers.xavier_uniform(), shape, param_dtype(self.config)
-        )
+        kernel = make_kernel(self, self.config, shape)
         given = x.astype(dtype)
-        x = product(given, kernel.astype(dtype))
+        x = product(given, kernel.astype(dtype), axes=axes)
         if (lora := adaptation(self.config, self)) is not None:
             first, second = lora_factors(self, lora, shape, "in", dtype)
             x = x + product(product(given, first), second)
@@ -171,15 +170,13 @@ class Embedding(nn.Module):
 
 
 class LmHead(nn.Module):
-    """The head's kernel [D, V], whose columns are the tied embedding (Praxis `FullSoftmax`)."""
+    """The head's kernel [D, V] or [V, D], the tied embedding too (Praxis `FullSoftmax`)."""
 
     config: BackboneConfig
 
     def setup(self) -> None:
         config = self.config
-        shape = (config.model_dims, config.vocab_size)
-        init = nn.initializers.xavier_uniform()
-        self.kernel = self.param("kernel", init, shape, param_dtype(config))
+        self.kernel = make_kernel(self, config, (config.model_dims, config.vocab_size))
         if config.lm_head_bias:
             self.bias = self.param(
                 "bias", nn.initializers.zeros, (config.vocab_size,), param_dtype(config)
@@ -187,12 +184,14 @@ class LmHead(nn.Module):
 
     def embed(self, ids: jax.Array) -> jax.Array:
         """int [B, T] -> [B, T, D], not scaled; an id outside of [0, V) gives zeros."""
-        return take_rows(self.kernel.T, ids).astype(stream_dtype(self.config))
+        table = self.kernel if self.config.kernel_axes == "out_in" else self.kernel.T
+        return take_rows(table, ids).astype(stream_dtype(self.config))
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
         """[B, T, D] -> float32 logits [B, T, V], before scaling and cap."""
         dtype = compute_dtype(self.config)
-        logits = product(hidden.astype(dtype), self.kernel.astype(dtype), jnp.float32)
+        kernel, axes = self.kernel.astype(dtype), self.config.kernel_axes
+        logits = product(hidden.astype(dtype), kernel, jnp.float32, axes)
         logits = constrain(logits, "B T V")
         self.sow(INTERMEDIATES, "product", logits)
         if self.config.lm_head_bias:
@@ -200,20 +199,51 @@ class LmHead(nn.Module):
         return logits
 
 
-def product(x: jax.Array, kernel: jax.Array, dtype: Any = None) -> jax.Array:
-    """The last axis of `x` against the first of `kernel`: [..., D], [D, *outs] -> [..., *outs].
+def make_kernel(
+    module: nn.Module, config: BackboneConfig, shape: tuple[int, ...], axis: int | None = 0
+) -> jax.Array:
+    """The parameter `kernel` of a module, as `kernel_axes` says; random values are the same ones.
+
+    Args:
+        module: what it belongs to.
+        config: how kernels are stored.
+        shape: with the axis of the input first, 'in_out'.
+        axis: that of the input, which is the last where kernels are 'out_in'; None leaves it there.
+    """
+    initial = nn.initializers.xavier_uniform()
+    if axis is None or config.kernel_axes == "in_out":
+        return module.param("kernel", initial, shape, param_dtype(config))
+
+    def turned(key: jax.Array, stored: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+        del stored
+        return jnp.moveaxis(initial(key, shape, dtype), axis, -1)
+
+    stored = (*shape[:axis], *shape[axis + 1 :], shape[axis])
+    return module.param("kernel", turned, stored, param_dtype(config))
+
+
+def product(
+    x: jax.Array, kernel: jax.Array, dtype: Any = None, axes: KernelAxes = "in_out"
+) -> jax.Array:
+    """The last axis of `x` against that of the input of `kernel`: [..., D] -> [..., *outs].
 
     As one product of two matrices: where there are more axes, XLA's CPU backend copies the operands
     of the backward pass (an eighth of the time of a gradient step).
 
     Args:
         x: any leading axes.
-        kernel: any axes behind.
+        kernel: [D, *outs] or, where `axes` is 'out_in', [*outs, D].
         dtype: of the result; None for that of the operands.
+        axes: of the kernel.
     """
-    rows, columns = x.reshape(-1, x.shape[-1]), kernel.reshape(kernel.shape[0], -1)
-    found = jnp.matmul(rows, columns, preferred_element_type=dtype)
-    return found.reshape(*x.shape[:-1], *kernel.shape[1:])
+    rows = x.reshape(-1, x.shape[-1])
+    if axes == "in_out":
+        outs, matrix, own = kernel.shape[1:], kernel.reshape(kernel.shape[0], -1), 0
+    else:
+        outs, matrix, own = kernel.shape[:-1], kernel.reshape(-1, kernel.shape[-1]), 1
+    dimensions = (((1,), (own,)), ((), ()))
+    found = jax.lax.dot_general(rows, matrix, dimensions, preferred_element_type=dtype)
+    return found.reshape(*x.shape[:-1], *outs)
 
 
 def take_rows(table: jax.Array, ids: jax.Array) -> jax.Array:

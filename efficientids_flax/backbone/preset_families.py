@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from efficientids_flax.config.parts import KernelAxes
+
 Values = Mapping[str, Any]
 LayerTypes = (
     list[str] | None
@@ -32,6 +34,7 @@ class Family:
         fraction: default of that share.
         rotary_kinds: scaling methods that the family's class accepts; empty for all.
         in_float32: cos and sin stay float32 (`RotaryConfig.in_float32`).
+        kernel_axes: how its files store kernels, which are loaded as they are.
     """
 
     defaults: Values
@@ -46,6 +49,7 @@ class Family:
     fraction: float = 1.0
     rotary_kinds: tuple[str, ...] = ()
     in_float32: bool = False
+    kernel_axes: KernelAxes = "out_in"
 
 
 def every_layer(values: Values) -> LayerTypes:
@@ -223,7 +227,7 @@ FAMILIES: Mapping[str, Family] = {
                        "position_embedding": "learned"},
         only={"scale_attn_by_inverse_layer_idx": (False,), "reorder_and_upcast_attn": (False,),
               "add_cross_attention": (False,)},
-        rotary="none",
+        rotary="none", kernel_axes="in_out",
     ),
     "gpt_neox": Family(
         {key: value for key, value in _DEFAULTS.items()

@@ -132,7 +132,12 @@ def config_of(values: Mapping[str, Any], ignore_keys: Collection[str] = ()) -> B
         slides = fields.get("sliding_window") is not None and "layer_types" not in fields
         rotary, sliding_rotary = (sliding_rotary or rotary) if slides else rotary, None
     try:
-        return BackboneConfig(**fields, rotary=rotary, sliding_rotary=sliding_rotary)
+        return BackboneConfig(
+            **fields,
+            rotary=rotary,
+            sliding_rotary=sliding_rotary,
+            kernel_axes=family.kernel_axes,
+        )
     except ValueError as error:
         raise UnsupportedConfigError(_listed(values, [str(error)])) from error
 

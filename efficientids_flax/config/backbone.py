@@ -14,6 +14,7 @@ from efficientids_flax.config.lora import LoraConfig
 from efficientids_flax.config.parts import (
     Activation,
     DType,
+    KernelAxes,
     MoEConfig,
     RelativeBiasConfig,
     RotaryConfig,
@@ -34,6 +35,9 @@ class BackboneConfig(Record):
         scan_layers, layers_per_block: layers stacked on a leading axis L / layers_per_block and
             scanned; layer `block * layers_per_block + j` is `block_{j}` of a block.
         dtype, param_dtype: of the computation and of the parameters (norms and softmax: float32).
+        kernel_axes: how kernels of projections, MLP and head are stored, which changes no number:
+            'in_out' [D,F] as by PAXml, 'out_in' [F,D] as by PyTorch. `attention/out` is [D,N,H] in
+            both, and experts are [X,D,F].
         attention_mask: who sees whom; 'prefix' adds the keys that the batch marks as prefix.
         norm, norm_bias, norm_epsilon: kind of every norm.
         norm_scale_plus_one: the stored scale is added to 1 (Praxis `direct_scale=False`, its
@@ -44,7 +48,7 @@ class BackboneConfig(Record):
         final_norm: whether the last hidden state is normed.
         parallel_residual: attention and MLP both read the layer's input (GPT-NeoX).
         attention_residual_weight, mlp_residual_weight: x + weight * f(x).
-        tied_embeddings: the input embedding is the head's kernel [D,V].
+        tied_embeddings: the input embedding is the head's kernel.
         embedding_scale: multiplies word embeddings: 'sqrt_dim', 'none' or a number.
         scale_injected_embeddings: the scale also multiplies embeddings given in place of ids.
         position_embedding: added to the input: 'learned' [max_positions,D], 'sinusoidal', 'none'.
@@ -52,8 +56,8 @@ class BackboneConfig(Record):
         rotary: turns queries and keys; independent of `position_embedding`.
         sliding_rotary: of layers with a sliding window, where it differs (Gemma3).
         no_rotary_layers: layers whose queries and keys are not turned (SmolLM3).
-        fused_qkv: one kernel [3,D,N,H] instead of three.
-        multi_query: the one head of keys and values has kernels [D,H].
+        fused_qkv: one kernel [3,D,N,H] ('in_out') instead of three.
+        multi_query: the one head of keys and values has kernels [D,H] ('in_out').
         qkv_bias, attention_out_bias: biases of the projections.
         query_scaling: 'inverse_sqrt_head_dim' H^-0.5; 'per_dim_scale' a parameter [H] s, with
             1.442695041 H^-0.5 softplus(s); 'none'; or a number that multiplies.
@@ -85,6 +89,7 @@ class BackboneConfig(Record):
     layers_per_block: int = 1
     dtype: DType = "float32"
     param_dtype: DType = "float32"
+    kernel_axes: KernelAxes = "in_out"
     attention_mask: Literal["causal", "bidirectional", "prefix"] = "causal"
 
     norm: Literal["layer_norm", "rms_norm"] = "rms_norm"

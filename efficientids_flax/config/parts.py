@@ -14,6 +14,7 @@ Activation = Literal[
     "tanh", "gelu", "gelu_tanh", "silu", "softplus", "exp", "identity",
 ]  # fmt: skip
 DType = Literal["float32", "bfloat16", "float16", "float64"]
+KernelAxes = Literal["in_out", "out_in"]
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,22 @@ def test_options_of_a_layer(changes, added, removed):
     assert shapes == TABLES | {f"layers_0/{path}": shape for path, shape in wanted.items()}
 
 
+def test_kernels_stored_output_first():
+    shapes = parameter_shapes(replace(LLAMA, num_layers=1, kernel_axes="out_in"))
+    own = {
+        "attention/query/kernel": (4, 8, 32),
+        "attention/key/kernel": (2, 8, 32),
+        "attention/value/kernel": (2, 8, 32),
+        "mlp/up/kernel": (64, 32),
+        "mlp/gate/kernel": (64, 32),
+        "mlp/down/kernel": (32, 64),
+    }
+    layer = {f"layers_0/{path}": shape for path, shape in (LAYER | own).items()}
+    assert shapes == TABLES | {"lm_head/kernel": (96, 32)} | layer
+    fused = replace(LLAMA, num_kv_heads=4, fused_qkv=True, kernel_axes="out_in")
+    assert parameter_shapes(fused)["layers_0/attention/qkv/kernel"] == (3, 4, 8, 32)
+
+
 def test_recommender_puts_the_decoder_below_pretrained_lm():
     config = EfficientIDSConfig(
         backbone=replace(LLAMA, tied_embeddings=True),

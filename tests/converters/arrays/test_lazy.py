@@ -146,6 +146,29 @@ def test_every_operation(operation: Callable[..., Case], data: st.DataObject):
         assert equal(case.array.read(region, own_readers), case.values[region])
 
 
+@given(case=cases())
+@FEW
+def test_what_is_straight_lies_one_after_another_in_its_leaf(case: Case):
+    found = case.array.straight()
+    if found is not None:
+        leaf, before = found
+        values = leaf.read().reshape(-1)[before : before + case.values.size]
+        assert values.tobytes() == case.values.tobytes()
+
+
+def test_what_is_straight():
+    array = source(values_of((4, 6)), path="whole")
+    assert array.straight() == (array.leaf, 0)
+    rows = Part(array, 0, 1, 3)
+    assert Merged(Split(rows, 1, (2, 3)), 0).straight() == (array.leaf, 6)
+    assert Part(Part(rows, 0, 1, 2), 1, 2, 3, drop=True).straight() == (array.leaf, 14)
+    for other in (
+        Part(rows, 1, 0, 2), Transposed(array, (1, 0)), Joined((array, array), 0),
+        Cast(array, np.dtype(np.float64)),
+    ):  # fmt: skip
+        assert other.straight() is None
+
+
 @given(case=cases(), limit=st.integers(1, 400))
 @FEW
 def test_tiles_cover_the_array_once_within_the_limit(case: Case, limit: int):

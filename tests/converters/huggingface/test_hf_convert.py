@@ -41,7 +41,7 @@ def test_the_manifest_says_where_each_leaf_comes_from(tmp_path: Path) -> None:
     leaves = {leaf["target"]: leaf for leaf in manifest["leaves"]}
     query = leaves["params/layers/attention/query/kernel"]
     assert query["sources"] == [f"model.layers.{i}.self_attn.qkv_proj.weight" for i in range(2)]
-    assert query["operation"] == "split 0 4 4; transpose 2 0 1; stack 0; cast bfloat16"
+    assert query["operation"] == "split 0 4 4; stack 0; cast bfloat16"
     assert manifest["source"]["layout"] == "HuggingFace phi3, safetensors"
     assert manifest["config"]["model"]["config.json"]["model_type"] == "phi3"
     assert manifest["options"]["dtype"] == "bfloat16"

@@ -170,6 +170,20 @@ ARRANGED = {
     },
     "multi-query, biases": {"num_kv_heads": 1, "multi_query": True, "qkv_bias": True},
     "scales minus one": {"norm_scale_plus_one": True, "norm_scale_in_float32": True},
+    "output first": {"kernel_axes": "out_in", "tied_embeddings": True},
+    "output first, interleaved, fused": {
+        "kernel_axes": "out_in",
+        "rotary": RotaryConfig(pairing="interleaved"),
+        "fused_qkv": True,
+        "num_kv_heads": 4,
+        "scan_layers": True,
+    },
+    "output first, multi-query": {
+        "kernel_axes": "out_in",
+        "num_kv_heads": 1,
+        "multi_query": True,
+        "qkv_bias": True,
+    },
 }
 
 

@@ -69,9 +69,9 @@ def test_norms(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_scale_of_word_embeddings(kind: str) -> None:
     model, config = pair(kind)
     table = model.get_input_embeddings().weight.detach().float().numpy()
-    params = {"lm_head": {"kernel": jnp.asarray(table.T).astype(jnp.bfloat16)}}
+    params = {"lm_head": {"kernel": jnp.asarray(table).astype(jnp.bfloat16)}}
     if not config.tied_embeddings:
-        params["embedder"] = {"embedding": params["lm_head"]["kernel"].T}
+        params["embedder"] = {"embedding": params["lm_head"]["kernel"]}
     ids = np.arange(64)[None]
     found = Decoder(config).apply({"params": params}, ids, method="embed")
     theirs = model.get_input_embeddings()(torch.tensor(ids))

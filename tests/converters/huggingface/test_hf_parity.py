@@ -90,7 +90,7 @@ def test_word_embeddings_of_the_decoder_are_what_is_injected(name: str) -> None:
     """Where no item is, the injected rows are those of the table: Gemma's without its factor."""
     recorded = reference(name)
     config, params = load_pretrained_lm(RECORDINGS / name, "float32")
-    table = params["lm_head"]["kernel"].T if config.tied_embeddings else params["embedder"]
+    table = params["lm_head"]["kernel"] if config.tied_embeddings else params["embedder"]
     words = ~recorded["inject/item_mask"]
     rows = np.asarray(table[recorded["input_ids"]])
     np.testing.assert_array_equal(rows[words], recorded["inject/inputs_embeds"][words])

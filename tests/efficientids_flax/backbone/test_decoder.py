@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 from small_decoders import GPT, LLAMA, VARIANTS, hidden, made, token_ids
 
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.backbone.masks import positions_from_paddings, segments_from_positions
-from efficientids_flax.config import MoEConfig, RotaryConfig
+from efficientids_flax.config import LoraConfig, MoEConfig, RotaryConfig
 from efficientids_flax.config.parts import RotaryScalingConfig
 from efficientids_flax.load import flatten
-from efficientids_flax.parameters import parameter_shapes
+from efficientids_flax.parameters import parameter_axes, parameter_shapes
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
 
@@ -86,6 +87,41 @@ def test_embeddings_in_place_of_ids(name):
     given = hidden(unscaled, params, ids, method="embed")
     found = hidden(config, params, inputs_embeds=given)
     np.testing.assert_allclose(found, hidden(config, params, ids), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["llama", "gpt", "one key head, relative bias", "windows by layer, scanned in blocks"],
+)
+def test_kernels_stored_the_other_way_are_the_same_model(name):
+    """Turned by the letters of the table; the same key gives the same random kernels."""
+    ours = replace(VARIANTS[name], lora=LoraConfig(2, targets=("attention/*", "mlp/up")))
+    theirs = replace(ours, kernel_axes="out_in")
+    axes, wanted = parameter_axes(ours), parameter_axes(theirs)
+    orders = {path: [axes[path].index(axis) for axis in wanted[path]] for path in axes}
+
+    def turned(params):
+        leaves = flatten_dict(params, sep="/")
+        return {path: leaf.transpose(orders[path]) for path, leaf in leaves.items()}
+
+    def logits(config, params):
+        states = hidden(config, params, token_ids(config, 2, 9))
+        return hidden(config, params, states, method="logits")
+
+    params = made(ours)
+    found = logits(theirs, unflatten_dict(turned(params), sep="/"))
+    np.testing.assert_allclose(found, logits(ours, params), **CLOSE)
+    assert sum(order != sorted(order) for order in orders.values()) >= 4
+
+    def everything(module):
+        return module.logits(module(jnp.zeros((1, 4), int)))
+
+    def initial(config):
+        return Decoder(config).init(jax.random.key(1), method=everything)["params"]
+
+    same = turned(initial(ours))
+    for path, leaf in flatten_dict(initial(theirs), sep="/").items():
+        np.testing.assert_array_equal(leaf, same[path])
 
 
 def test_the_embedding_scale_is_rounded_to_the_dtype():
