@@ -22,6 +22,7 @@ from efficientids_flax.backbone.layers import (
     param_dtype,
     product,
     soft_cap,
+    softmax,
 )
 from efficientids_flax.backbone.lora import adaptation, lora_factors
 from efficientids_flax.backbone.masks import LayerKind
@@ -33,6 +34,12 @@ from efficientids_flax.sharding import constrain
 
 MASKED = -0.7 * float(np.finfo(np.float32).max)  # Praxis' logit of what may not be seen
 SOFTPLUS_OF_ZERO = 1.442695041  # 1 / softplus(0): a per-dim scale of zero leaves 1/sqrt(H)
+
+
+# Queries by keys, and their probabilities by values. Heads with keys of their own have no axis for
+# those that share them: XLA's CPU backend takes three times as long over arrays of five axes.
+UNGROUPED = "btnh,bsnh->bnts", "bnts,bsnh->btnh"
+GROUPED = "btjgh,bsjh->bjgts", "bjgts,bsjh->btjgh"
 
 
 class Surroundings(NamedTuple):
@@ -128,19 +135,21 @@ class Attention(nn.Module):
     ) -> jax.Array:
         """Values, weighted by what the queries find: [B, T, N, H]."""
         config = self.config
-        groups = config.num_heads // config.num_kv_heads
-        grouped = query.reshape(*query.shape[:2], config.num_kv_heads, groups, config.head_dim)
-        logits = jnp.einsum("btjgh,bsjh->bjgts", grouped, key, preferred_element_type=jnp.float32)
-        logits = logits.reshape(logits.shape[0], config.num_heads, *logits.shape[3:])
+        scores, mixes = GROUPED if config.num_heads > config.num_kv_heads else UNGROUPED
+        if scores is GROUPED[0]:
+            query = query.reshape(*query.shape[:2], config.num_kv_heads, -1, config.head_dim)
+        logits = jnp.einsum(scores, query, key, preferred_element_type=jnp.float32)
+        logits = logits.reshape(logits.shape[0], config.num_heads, *logits.shape[-2:])
         self.sow(INTERMEDIATES, "logits", logits)
         if bias is not None:
             logits = logits + bias
         logits = soft_cap(logits, config.attention_logit_cap)
-        probs = jax.nn.softmax(jnp.where(mask, logits, MASKED), axis=-1).astype(query.dtype)
+        probs = softmax(jnp.where(mask, logits, MASKED)).astype(query.dtype)
         self.sow(INTERMEDIATES, "probs", probs)
         probs = nn.Dropout(config.attention_dropout)(probs, deterministic=deterministic)
-        probs = probs.reshape(probs.shape[0], config.num_kv_heads, groups, *probs.shape[2:])
-        mixed = jnp.einsum("bjgts,bsjh->btjgh", probs, value)
+        if scores is GROUPED[0]:
+            probs = probs.reshape(probs.shape[0], config.num_kv_heads, -1, *probs.shape[2:])
+        mixed = jnp.einsum(mixes, probs, value)
         return mixed.reshape(*mixed.shape[:2], config.num_heads, config.head_dim)
 
     def _project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -6,6 +6,7 @@ T time, D model width, F hidden width of the MLP, V words.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -61,6 +62,12 @@ def compute_dtype(config: BackboneConfig) -> jnp.dtype:
     )
 
 
+# For functions of a few numbers each: what is between their input and their result is made again in
+# the backward pass, where storing it would take several times the memory, and longer. Outside of a
+# scan the compiler chooses.
+made_again = partial(jax.checkpoint, prevent_cse=False)
+
+
 class Norm(nn.Module):
     """LayerNorm or RMSNorm, in float32 (praxis/layers/normalizations.py).
 
@@ -81,21 +88,28 @@ class Norm(nn.Module):
         minus_one = config.norm_scale_plus_one
         initial = nn.initializers.zeros if minus_one else nn.initializers.ones
         scale = self.param("scale", initial, shape, param_dtype(config))
-        values = x.astype(jnp.float32)
-        if config.norm == "layer_norm":
-            values = values - jnp.mean(values, axis=axes, keepdims=True)
-        variance = jnp.mean(jnp.square(values), axis=axes, keepdims=True)
-        values = values * jax.lax.rsqrt(variance + config.norm_epsilon)
-        # Which comes first, the cast or the scale, differs between families in half precision.
-        if config.norm_scale_in_float32 or config.norm == "layer_norm":
-            scale = scale.astype(jnp.float32)
-        else:
-            values, scale = values.astype(dtype), scale.astype(dtype)
-        values = values * (1 + scale if minus_one else scale)
+        bias = None
         if config.norm_bias:
             bias = self.param("bias", nn.initializers.zeros, shape, param_dtype(config))
-            values = values + bias.astype(values.dtype)
-        return values.astype(dtype)
+
+        @made_again
+        def normed(x: jax.Array, scale: jax.Array, bias: jax.Array | None) -> jax.Array:
+            values = x.astype(jnp.float32)
+            if config.norm == "layer_norm":
+                values = values - jnp.mean(values, axis=axes, keepdims=True)
+            variance = jnp.mean(jnp.square(values), axis=axes, keepdims=True)
+            values = values * jax.lax.rsqrt(variance + config.norm_epsilon)
+            # Which comes first, the cast or the scale, differs between families in half precision.
+            if config.norm_scale_in_float32 or config.norm == "layer_norm":
+                scale = scale.astype(jnp.float32)
+            else:
+                values, scale = values.astype(dtype), scale.astype(dtype)
+            values = values * (1 + scale if minus_one else scale)
+            if bias is not None:
+                values = values + bias.astype(values.dtype)
+            return values.astype(dtype)
+
+        return normed(x, scale, bias)
 
 
 class Dense(nn.Module):
@@ -138,15 +152,19 @@ class Mlp(nn.Module):
         activation = ACTIVATIONS[config.activation]
         # Between two products all is float32: in half precision each step of a SiLU would round.
         up = Dense(config.hidden_dims, config.mlp_bias, config, name="up")(x)
-        hidden = up.astype(jnp.float32)
+        gate = None
         if config.gated_mlp:
             gate = Dense(config.hidden_dims, config.mlp_bias, config, name="gate")(x)
-            activated = activation(gate.astype(jnp.float32))
-            hidden = activated * hidden
-        else:
-            hidden = activated = activation(hidden)
-        self.sow(INTERMEDIATES, "activated", activated.astype(up.dtype))
-        hidden = constrain((hidden * valid).astype(up.dtype), "B T F")
+
+        @made_again
+        def combined(up: jax.Array, gate: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+            activated = activation((up if gate is None else gate).astype(jnp.float32))
+            hidden = activated if gate is None else activated * up.astype(jnp.float32)
+            return activated.astype(up.dtype), (hidden * valid).astype(up.dtype)
+
+        activated, hidden = combined(up, gate)
+        self.sow(INTERMEDIATES, "activated", activated)
+        hidden = constrain(hidden, "B T F")
         hidden = nn.Dropout(config.mlp_dropout)(hidden, deterministic=deterministic)
         self.sow(INTERMEDIATES, "hidden", hidden)
         down = Dense(config.model_dims, config.mlp_bias, config, name="down")(hidden)
@@ -267,3 +285,22 @@ def sinusoids(positions: jax.Array, config: BackboneConfig) -> jax.Array:
 def soft_cap(logits: jax.Array, cap: float | None) -> jax.Array:
     """`cap * tanh(logits / cap)`; nothing without a cap."""
     return logits if not cap else cap * jnp.tanh(logits / cap)
+
+
+@jax.custom_jvp
+def softmax(logits: jax.Array) -> jax.Array:
+    """`jax.nn.softmax` over the last axis, of which the backward pass stores the result alone.
+
+    That of JAX stores the exponentials too, which are as many.
+    """
+    return jax.nn.softmax(logits, axis=-1)
+
+
+@softmax.defjvp
+def _softmax_jvp(
+    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (logits,), (tangent,) = primals, tangents
+    probs = softmax(logits)
+    weighted = probs * tangent
+    return probs, weighted - probs * jnp.sum(weighted, axis=-1, keepdims=True)
