@@ -49,6 +49,7 @@ OPTIMIZER = "optimizer"
 CLUSTERINGS = ("clustering.npz", "clustering.safetensors", "clustering.pkl")  # looked for in OUT
 SCHEMA = 1  # of config.json
 PICKLES = (".pkl", ".pickle")
+MEMORY = ("refuse", "warn", "ignore")
 
 
 class Config(NamedTuple):
@@ -109,15 +110,20 @@ def load_config(path: str | os.PathLike[str]) -> Config:
 
     Raises:
         FileNotFoundError: no finished conversion is there.
-        ValueError: its `config.json` is of an unknown schema.
+        ValueError: its `config.json` is none, or of an unknown schema.
     """
     file = epath.Path(path) / "config.json"
     if not file.exists():
         what = "no config.json; give the OUT directory of convert-paxml or of efficientids export"
-        if any(file.parent.glob("*/state/_METADATA")):
+        if any(file.parent.glob("checkpoint_*/")):
+            what = "checkpoints of a PAXml job; convert them (convert-paxml), and give its OUT"
+        elif any(file.parent.glob("*/state/_METADATA")):
             what = "checkpoints of a run; give what `efficientids export --config FILE OUT` writes"
         raise FileNotFoundError(f"{path}: {what}")
-    found = json.loads(file.read_text())
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: is no JSON: {error}") from error
     if found.get("schema_version") != SCHEMA:
         raise ValueError(
             f"{file}: schema {found.get('schema_version')!r} is not {SCHEMA}; it was written by "
@@ -167,6 +173,8 @@ def load_model(
         ValueError: the checkpoint has no model that is known, its parameters are not its
             configuration's, or the clustering does not fit; see also `load_config`.
     """
+    if memory not in MEMORY:
+        raise ValueError(f"memory: expected one of {', '.join(MEMORY)}, found {memory!r}")
     config = load_config(path)
     if config.model is None:
         raise ValueError(

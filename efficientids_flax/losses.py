@@ -87,7 +87,11 @@ def language_model_loss(
 
 
 def summed(
-    entropy: jax.Array, weights: jax.Array, aux_losses: Any, z_loss: jax.Array | None
+    entropy: jax.Array,
+    weights: jax.Array,
+    aux_losses: Any,
+    z_loss: jax.Array | None,
+    average: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
     """The loss and its parts, by the names that Praxis gives them.
 
@@ -96,10 +100,12 @@ def summed(
         weights: float32 [..., T]; without a weight an entropy does not count, infinite or not.
         aux_losses: any tree of further losses; all of its numbers are added.
         z_loss: [], weighted; None where there is none.
+        average: [], the weighted mean of the entropies; None where it is still to be made.
     """
-    per_token = jnp.where(weights > 0, entropy, 0.0) * weights
+    per_token = weighted(entropy, weights)
     total, total_weight = jnp.sum(per_token), jnp.sum(weights)
-    average = total / (total_weight + TINY_WEIGHT)
+    if average is None:
+        average = total / (total_weight + TINY_WEIGHT)
     leaves = [jnp.asarray(leaf, jnp.float32) for leaf in jax.tree.leaves((aux_losses, z_loss))]
     auxiliary = sum(map(jnp.sum, leaves), jnp.zeros((), jnp.float32))
     return {
@@ -114,6 +120,11 @@ def summed(
         "per_sequence_xent": jnp.sum(per_token, axis=-1),
         "z_loss": jnp.zeros((), jnp.float32) if z_loss is None else z_loss,
     }
+
+
+def weighted(entropy: jax.Array, weights: jax.Array) -> jax.Array:
+    """`entropy * weights`, any shape; 0 without a weight, where an entropy may be infinite."""
+    return jnp.where(weights > 0, entropy, 0.0) * weights
 
 
 def language_model_metrics(

@@ -26,6 +26,8 @@ Mode = Literal["inference", "training", "generation"]
 
 FLOAT32 = 4  # bytes: norms, softmaxes and losses compute in it
 SCORES_AT_ONCE = 1 << 19  # numbers that retrieval holds at a time, see `core/retrieval.py`
+# Items that the loss adapts at a time, and when: see `core/grouped.py`, `core/member_losses.py`.
+VISITED, GATHERED_SHARE = 1 << 16, 4
 
 
 @dataclass(frozen=True)
@@ -127,12 +129,13 @@ def _layers(
     query, key = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     gated = int(config.gated_mlp)
     stream = 2 * width * numbers  # after either sublayer
-    norms = 2 * width * (FLOAT32 + numbers)
+    norms = 2 * width * numbers
     turned = 1 if config.rotary is None else 2
     attention = (2 * query + (turned + 1) * (query + 2 * key)) * numbers // 2
-    caps = 2 if config.attention_logit_cap else 1
-    probs = config.num_heads * keys * ((1 + caps) * FLOAT32)
-    mlp = (2 + 2 * gated) * hidden * numbers
+    # Probabilities, once more where heads share keys, and what is capped.
+    shapes = 1 + (config.num_heads > config.num_kv_heads) + bool(config.attention_logit_cap)
+    probs = config.num_heads * keys * shapes * FLOAT32
+    mlp = (2 + gated) * hidden * numbers
     if config.moe is not None:
         mlp = max(mlp, _experts(config, positions, numbers))
     kept = stream + norms + attention + probs + mlp
@@ -171,7 +174,7 @@ def _item_head(
     numbers: int,
     training: bool,
 ) -> int:
-    """Adapted tables, both softmaxes, and retrieval's chunk."""
+    """Tables, both softmaxes, and retrieval's chunk."""
     everywhere = config.input_adapter_everywhere
     width = config.backbone.model_dims if everywhere else config.item_embedding_dim
     clusters = 0 if config.full_softmax else _num_clusters(config)
@@ -182,11 +185,14 @@ def _item_head(
         return table + rows * (words + 4 * clusters) * FLOAT32 + 4 * chunk * FLOAT32
     classes = words + (config.num_items if config.full_softmax else clusters)
     first = positions * classes * (numbers + 4 * FLOAT32)
-    # The table, its values before the activation, and the gradients of both.
-    second = 3 * table if everywhere else table
-    if not config.full_softmax:
-        second += 2 * clusters * size * width * numbers + 3 * positions * size * FLOAT32
-    return first + second
+    if config.full_softmax:
+        # The table, its values before the activation, and the gradients of both.
+        return first + (3 * table if everywhere else table)
+    turned = config.num_items * config.item_embedding_dim * numbers
+    adapted = positions * size  # gathered for each position, where these are few
+    if adapted * GATHERED_SHARE > config.num_items:
+        adapted = min(config.num_items, VISITED)
+    return first + turned + 4 * adapted * width * numbers + 3 * positions * size * FLOAT32
 
 
 def _num_clusters(config: EfficientIDSConfig) -> int:

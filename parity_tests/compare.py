@@ -77,9 +77,9 @@ def distance(
         floor: magnitude that differences are at least taken relative to.
 
     Returns:
-        Values that are not finite or beyond 1e30 must be at the same places with the same sign (and
-        NaN as NaN); if they are not, the relative difference is infinite. They count for no
-        magnitude.
+        Values that are not finite or beyond 1e30 must be at the same places with the same sign (NaN
+        as NaN, and finite ones of the same size but for a rounding); if they are not, the relative
+        difference is infinite. They count for no magnitude.
     """
     if not (_inexact(ours) and _inexact(recorded)):
         return _unequal(ours, recorded, rows)
@@ -90,10 +90,11 @@ def distance(
         blocked & (np.isnan(got) != np.isnan(want)) | blocked & (np.sign(got) == -np.sign(want))
     )
     wrong |= blocked & (np.isinf(got) != np.isinf(want))
+    wrong |= _other_mask(got, want)
     here = np.ones(want.shape, bool) if rows is None else np.broadcast_to(rows, want.shape)
     if np.any(wrong & here):
         count = int(np.sum(wrong & here))
-        note = f"{count} value(s) are masked, infinite or NaN in only one of the two"
+        note = f"{count} value(s) are masked, infinite or NaN in only one of the two, or otherwise"
         return Distance(np.inf, np.inf, np.inf, note)
     use = here & ~blocked
     if not np.any(use):
@@ -177,6 +178,13 @@ def _unequal(ours: np.ndarray, recorded: np.ndarray, rows: np.ndarray | None) ->
 def _inexact(values: np.ndarray) -> bool:
     """Whether these are floats, `ml_dtypes` included."""
     return values.dtype.kind not in "iub"
+
+
+def _other_mask(got: np.ndarray, want: np.ndarray) -> np.ndarray:
+    """Where both are finite and beyond 1e30, and not the same."""
+    both = _blocked(want) & np.isfinite(got) & np.isfinite(want)
+    mine, recorded = np.where(both, got, 0), np.where(both, want, 0)
+    return np.abs(mine - recorded) > ROUNDING * np.abs(recorded)
 
 
 def _blocked(values: np.ndarray) -> np.ndarray:

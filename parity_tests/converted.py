@@ -63,7 +63,8 @@ def parity(
     subject = Subject(model, params, tables)
     differences = check(subject, recording, Trained(optimizer, state), only)
     if not differences:
-        raise RecordingError(f"{against}: no recorded name matches {only!r}")
+        what = "nothing is recorded but a batch" if only is None else f"no name matches {only!r}"
+        raise RecordingError(f"{against}: {what}")
     first = first_failure(differences)
     hints = []
     if explain and first is not None and first.verdict == "DIFFERS":

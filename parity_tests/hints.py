@@ -137,7 +137,7 @@ def _cap(plain: np.ndarray, capped: np.ndarray) -> float | None:
     """The cap c with capped = c tanh(plain / c); None if there is none."""
     place = int(np.argmax(np.abs(plain)))
     top, below = abs(float(plain[place])), abs(float(capped[place]))
-    if not below < top * (1 - 1e-6):
+    if not 0 < below < top * (1 - 1e-6):
         return None
     low, high = below, below * 1e6
     for _ in range(200):

@@ -16,6 +16,11 @@ import numpy as np
 MANIFEST, ARRAYS = "manifest.json", "arrays.npz"
 SHARED = ("inputs", "parameters")  # of a pass; the rest is what came out
 FOUND = ("activations", "outputs", "metrics", "gradients")
+# Fields of a batch that the models read.
+INPUTS = (
+    "ids", "inputs_embeds", "paddings", "segment_ids", "segment_pos", "inputs_indicator",
+    "labels", "weights", "input_item_weights", "label_item_weights",
+)  # fmt: skip
 Arrays = Mapping[str, np.ndarray]
 
 

@@ -54,6 +54,12 @@ FIELDS: Mapping[str, tuple[type | tuple[type, ...], Any]] = {
     "ends_at_checkpoint": (bool, False),
     "notes": (str, ""),
 }
+# Names that others have for fields of a batch -> ours.
+FOREIGN = {
+    "input_ids": "ids",
+    "attention_mask": "paddings, which is 1 - attention_mask",
+    "position_ids": "segment_pos",
+}
 MODES = ("train", "eval")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -195,6 +201,8 @@ def _passes(manifest: Mapping[str, Any], arrays: Arrays, problems: list[str]) ->
         if kind not in KINDS or not rest or (exact and kind in SHARED):
             problems.append(f"{key}: expected [passes/<pass>/]{{{','.join(KINDS)}}}/<name>")
             continue
+        if kind == "inputs" and rest in FOREIGN:
+            problems.append(f"{key}: unknown field of a batch; ours is {FOREIGN[rest]}")
         place = f"{EXACT}/{kind}" if exact else kind
         groups.setdefault(name, {}).setdefault(place, {})[rest] = value
     bare = groups.pop("", {})

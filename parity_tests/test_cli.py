@@ -92,7 +92,7 @@ def test_only_some_names(converted):
     assert result.exit_code == 0, result.output
     names = {line.split()[0] for line in result.output.splitlines()[1:-1]}
     assert names and all(re.fullmatch(r"outputs/\w*xent", name) for name in names)
-    assert "no recorded name matches 'nothing*'" in run(*arguments, "nothing*").output
+    assert "no name matches 'nothing*'" in run(*arguments, "nothing*").output
 
 
 @pytest.mark.parametrize(
@@ -124,6 +124,32 @@ def test_a_name_that_no_table_has_fails(converted, changed):
     result = run(converted(NAME), "--against", changed(add))
     assert result.exit_code == 1
     assert "first failure at lm/new_layer: table 'praxis' does not have this name" in result.output
+
+
+def test_what_is_not_compared_is_said(converted, changed):
+    def pad(arrays: dict[str, np.ndarray]) -> None:
+        for name in ("inputs/paddings", "passes/first_row/inputs/paddings"):
+            arrays[name] = np.ones_like(arrays[name])
+        arrays["inputs/prefix_lengths"] = np.zeros(2, np.int32)
+
+    place = changed(pad)
+    found = run(converted(NAME), "--against", place, "--only", "outputs/logits")
+    assert found.exit_code == 1, "there is nothing but padding"
+    assert "ignored: all of it is padding" in found.output
+    found = run(converted(NAME), "--against", place, "--only", "inputs/*")
+    assert "prefix_lengths" in found.output and "no model here reads such a field" in found.output
+
+
+def test_ids_that_the_model_lacks_are_a_difference(converted, changed):
+    """A word out of range is embedded as zeros: the layers that follow are far off."""
+
+    def shift(arrays: dict[str, np.ndarray]) -> None:
+        arrays["inputs/ids"] = arrays["inputs/ids"] + 10**6
+
+    found = run(converted(NAME), "--against", changed(shift))
+    assert found.exit_code == 1
+    assert isinstance(found.exception, SystemExit), found.exception
+    assert "first differs at" in found.output
 
 
 def test_a_recording_of_another_kind_of_model(converted):

@@ -12,8 +12,10 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.model_checks import raise_listed
+
+ModelConfig = EfficientIDSConfig | BackboneConfig
 
 SHOWN = 3  # wrong values named per problem; the rest is counted
 
@@ -34,7 +36,7 @@ FIELDS = {
 
 
 def check_batch(
-    config: EfficientIDSConfig,
+    config: ModelConfig,
     batch: Mapping[str, Any],
     labels: bool = False,
     names: Mapping[str, str] | None = None,
@@ -45,7 +47,7 @@ def check_batch(
     placeholder of target positions; labels count only where they have a weight.
 
     Args:
-        config: of the model.
+        config: of the model; for a language model all ids and labels are words.
         batch: the original's fields, each [B, T]; others are not looked at.
         labels: whether the loss is asked for.
         names: field -> the name under which the caller knows it; 'items' and 'words' are the two
@@ -54,9 +56,8 @@ def check_batch(
     Raises:
         ValueError: naming every field that is wrong, what came and what is needed.
     """
-    called = dict.fromkeys(("items", "words"), "ids") | {name: name for name in FIELDS}
-    called |= dict(names or {})
-    fields = {name: batch[name] for name in FIELDS if batch.get(name) is not None}
+    called = _called(names)
+    fields = _fields(config, batch)
     problems = [f"{called[name]}: missing" for name in _needed(config, labels) - fields.keys()]
     shape = jnp.shape(fields["ids"]) if "ids" in fields else None
     problems += [
@@ -64,13 +65,52 @@ def check_batch(
         for name, value in fields.items()
         for problem in _form_problems(value, FIELDS[name], shape)
     ]
-    if config.backbone.attention_mask == "prefix" and "inputs_indicator" not in fields:
+    if _backbone(config).attention_mask == "prefix" and "inputs_indicator" not in fields:
         problems.append(f"{called['inputs_indicator']}: missing, attention_mask is 'prefix'")
     if not problems and all(map(_has_values, fields.values())):
-        values = {name: np.asarray(value) for name, value in fields.items()}
-        problems += _mask_problems(values, called)
-        problems += _range_problems(config, values, called)
+        problems = _value_problems(config, fields, called)
     raise_listed("batch", sorted(problems))
+
+
+def check_values(config: ModelConfig, batch: Mapping[str, Any]) -> None:
+    """The part of `check_batch` that another batch of the same shapes and dtypes needs.
+
+    Values that are on a device already are not fetched for it, and not looked at.
+
+    Args:
+        config: of the model.
+        batch: see `check_batch`; of fields with other shapes the model itself complains.
+
+    Raises:
+        ValueError: naming every field with wrong values.
+    """
+    fields = _fields(config, batch)
+    shapes = {np.shape(value) for value in fields.values()}
+    on_host = not any(isinstance(value, jax.Array) for value in fields.values())
+    if on_host and "ids" in fields and len(shapes) == 1:
+        raise_listed("batch", sorted(_value_problems(config, fields, _called(None))))
+
+
+def as_arrays(given: Mapping[str, Any], names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Arrays of JAX, without a wrong value that only the conversion makes a right one.
+
+    Args:
+        given: field -> an array, a list, or None, which is left out.
+        names: see `check_batch`.
+
+    Raises:
+        ValueError: naming fields with whole numbers beyond JAX's own, which would wrap around.
+    """
+    called, found, problems = dict(names or {}), {}, []
+    for name, value in given.items():
+        if isinstance(value, jax.Array):
+            found[name] = value
+        elif value is not None:
+            array = np.asarray(value)
+            problems += _beyond(called.get(name, name), array)
+            found[name] = array
+    raise_listed("batch", problems)
+    return {name: jnp.asarray(value) for name, value in found.items()}
 
 
 def check_shapes(shape: tuple[int, ...], **fields: jax.Array) -> None:
@@ -116,19 +156,41 @@ def next_labels(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     return made | {"weights": weights}
 
 
-def _needed(config: EfficientIDSConfig, labels: bool) -> set[str]:
-    words = config.backbone.vocab_size > 0
-    needed = {"ids"} | ({"input_item_weights"} if words else set())
+def _backbone(config: ModelConfig) -> BackboneConfig:
+    return config if isinstance(config, BackboneConfig) else config.backbone
+
+
+def _has_both(config: ModelConfig) -> bool:
+    """Whether ids are words or items, and a mask says which."""
+    return isinstance(config, EfficientIDSConfig) and config.backbone.vocab_size > 0
+
+
+def _fields(config: ModelConfig, batch: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = ("input_item_weights", "label_item_weights")
+    left_out = kinds if isinstance(config, BackboneConfig) else ()
+    return {
+        name: batch[name] for name in FIELDS if batch.get(name) is not None and name not in left_out
+    }
+
+
+def _called(names: Mapping[str, str] | None) -> dict[str, str]:
+    called = dict.fromkeys(("items", "words"), "ids") | {name: name for name in FIELDS}
+    return called | dict(names or {})
+
+
+def _needed(config: ModelConfig, labels: bool) -> set[str]:
+    both = _has_both(config)
+    needed = {"ids"} | ({"input_item_weights"} if both else set())
     if labels:
-        needed |= {"labels", "weights"} | ({"label_item_weights"} if words else set())
+        needed |= {"labels", "weights"} | ({"label_item_weights"} if both else set())
     return needed
 
 
 def _form_problems(value: Any, kind: str, shape: tuple[int, ...] | None) -> list[str]:
     """Rank, shape and dtype of one field."""
     found = f"found {list(jnp.shape(value))} of {jnp.result_type(value)}"
-    if len(jnp.shape(value)) != 2:
-        return [f"{found}, expected [B, T]"]
+    if len(jnp.shape(value)) != 2 or 0 in jnp.shape(value):
+        return [f"{found}, expected [B, T], above 0"]
     if shape is not None and jnp.shape(value) != shape:
         return [f"{found}, expected {list(shape)}, the shape of the ids"]
     kinds = (jnp.integer,) if kind == INTEGERS else (jnp.integer, jnp.floating, jnp.bool_)
@@ -139,6 +201,13 @@ def _form_problems(value: Any, kind: str, shape: tuple[int, ...] | None) -> list
 def _has_values(value: Any) -> bool:
     """Whether the values can be read: not while jit traces, nor those of other processes."""
     return not isinstance(value, jax.core.Tracer) and getattr(value, "is_fully_addressable", True)
+
+
+def _value_problems(
+    config: ModelConfig, fields: Mapping[str, Any], called: Mapping[str, str]
+) -> list[str]:
+    values = {name: np.asarray(value) for name, value in fields.items()}
+    return _mask_problems(values, called) + _range_problems(config, values, called)
 
 
 def _mask_problems(values: Mapping[str, np.ndarray], called: Mapping[str, str]) -> list[str]:
@@ -155,18 +224,20 @@ def _mask_problems(values: Mapping[str, np.ndarray], called: Mapping[str, str]) 
 
 
 def _range_problems(
-    config: EfficientIDSConfig, values: Mapping[str, np.ndarray], called: Mapping[str, str]
+    config: ModelConfig, values: Mapping[str, np.ndarray], called: Mapping[str, str]
 ) -> list[str]:
-    backbone, ids = config.backbone, values["ids"]
-    everywhere = np.ones(ids.shape, bool)
-    present = values["paddings"] == 0 if "paddings" in values else everywhere
+    backbone, ids, placeholder, items = _backbone(config), values["ids"], None, 0
+    if isinstance(config, EfficientIDSConfig):
+        items, placeholder = config.num_items, config.placeholder_item_id
+    everywhere = np.full(ids.shape, isinstance(config, EfficientIDSConfig))
+    present = values["paddings"] == 0 if "paddings" in values else np.ones(ids.shape, bool)
     is_item = values["input_item_weights"] > 0 if "input_item_weights" in values else everywhere
-    item, word = f"in [0, {config.num_items}), an item", f"in [0, {backbone.vocab_size}), a word"
+    item, word = f"in [0, {items}), an item", f"in [0, {backbone.vocab_size}), a word"
     target = item
-    unknown = _outside(ids, config.num_items)
-    if config.placeholder_item_id is not None:
-        unknown &= ids != config.placeholder_item_id
-        target += f", or the placeholder {config.placeholder_item_id}"
+    unknown = _outside(ids, items)
+    if placeholder is not None:
+        unknown &= ids != placeholder
+        target += f", or the placeholder {placeholder}"
     no_word = _outside(ids, backbone.vocab_size)
     problems = _problem(called["items"], ids, present & is_item & unknown, target)
     problems += _problem(called["words"], ids, present & ~is_item & no_word, word)
@@ -175,7 +246,7 @@ def _range_problems(
         counts = values["weights"] > 0 if "weights" in values else present
         is_item = values["label_item_weights"] > 0 if "label_item_weights" in values else everywhere
         for kind, count, wanted in (
-            (is_item, config.num_items, item),
+            (is_item, items, item),
             (~is_item, backbone.vocab_size, word),
         ):
             wrong = counts & kind & _outside(labels, count)
@@ -193,15 +264,25 @@ def _range_problems(
     return problems
 
 
+def _beyond(name: str, values: np.ndarray) -> list[str]:
+    """Whole numbers that JAX has no room for, where it is not told to have 64 bits."""
+    dtype = jax.dtypes.canonicalize_dtype(values.dtype)
+    if dtype == values.dtype or values.dtype.kind not in "iu":
+        return []
+    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    wrong = (values < least) | (values > most)
+    return _problem(name, values, wrong, f"in [{least}, {most}], {dtype}")
+
+
 def _outside(values: np.ndarray, count: int) -> np.ndarray:
     return (values < 0) | (values >= count)
 
 
 def _problem(name: str, values: np.ndarray, wrong: np.ndarray, wanted: str) -> list[str]:
     """[] or one sentence with the first wrong values and where they stand."""
-    places = np.argwhere(wrong)
-    if not len(places):
+    if not wrong.any():
         return []
+    places = np.argwhere(wrong)
     shown = ", ".join(f"{values[tuple(p)]} at {p.tolist()}" for p in places[:SHOWN])
     rest = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
     return [f"{name}: found {shown}{rest}, expected {wanted}"]

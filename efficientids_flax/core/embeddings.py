@@ -51,14 +51,37 @@ class ItemEmbedding(nn.Module):
         Ids outside of [0, I) are clipped, and such a look-up has no gradient, as in the original:
         its placeholder of a target position becomes the last item of a small table.
         """
+        return self.with_table(ids)[0]
+
+    def with_table(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """(What `__call__` gives, what `table` gives): the gradients of both are one array."""
         # On a mesh rows come whole, as the batch is split: E would be split as B partly is.
-        rows = constrain(self.table(), "I E")[jnp.clip(ids, 0, self.num_items - 1)]
-        inside = (ids >= 0) & (ids < self.num_items)
-        return jnp.where(inside[..., None], rows, jax.lax.stop_gradient(rows))
+        return _look_up(constrain(self.table(), "I E"), ids)
 
     def table(self) -> jax.Array:
         """The whole table, [I, E]."""
         return self.kernel.T
+
+
+@jax.custom_vjp
+def _look_up(table: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Rows of a table [I, E], and the table: their gradient is added to its, not to zeros."""
+    return table[jnp.clip(ids, 0, table.shape[0] - 1)], table
+
+
+def _look_up_forward(table: jax.Array, ids: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    return _look_up(table, ids), ids
+
+
+def _look_up_backward(
+    ids: jax.Array, gradients: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, None]:
+    of_rows, of_table = gradients
+    at = jnp.where(ids >= 0, ids, of_table.shape[0])  # counted from the end otherwise
+    return of_table.at[at].add(of_rows, mode="drop"), None
+
+
+_look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 class _Adapter(nn.Module):

@@ -16,7 +16,7 @@ import numpy as np
 from efficientids_flax.backbone.layers import soft_cap
 from efficientids_flax.config.recommender import HeadConfig
 from efficientids_flax.core.clustering import PADDING, ClusteringInfo
-from efficientids_flax.core.grouped import Adapter
+from efficientids_flax.core.grouped import Adapter, Labels
 from efficientids_flax.core.hierarchical import (
     first_pass_logits,
     item_log_probs,
@@ -25,7 +25,14 @@ from efficientids_flax.core.hierarchical import (
     normalisers,
     within_cluster,
 )
-from efficientids_flax.losses import smoothed_cross_entropy, summed, z_loss
+from efficientids_flax.core.member_losses import AS_IT_IS
+from efficientids_flax.losses import (
+    TINY_WEIGHT,
+    smoothed_cross_entropy,
+    summed,
+    weighted,
+    z_loss,
+)
 from efficientids_flax.sharding import constrain
 
 NO_CLUSTER = np.iinfo(np.int32).min  # what the original's look-up gives for a label that is no item
@@ -124,6 +131,17 @@ class Head:
         Returns:
             float32 [...].
         """
+        return self._entropy(inputs, labels, is_item, training)[0]
+
+    def _entropy(
+        self,
+        inputs: HeadInputs,
+        labels: jax.Array,
+        is_item: jax.Array | None,
+        training: bool,
+        shares: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """`cross_entropy`, and its sum times `shares` where that has a gradient of its own."""
         config = self.config
         smooth = training or config.label_smoothing_in_eval
         first = config.label_smoothing if smooth else 0.0
@@ -134,25 +152,32 @@ class Head:
         if inputs.clusters is None:
             logits = self._full_logits(inputs) if training else self.evaluation_logits(inputs)
             classes = jnp.where(item, jnp.where(known, vocab + index, -1), labels)
-            return smoothed_cross_entropy(jax.nn.log_softmax(logits), classes, first)
+            return smoothed_cross_entropy(jax.nn.log_softmax(logits), classes, first), None
         cluster_of, slot_of, members = self._places()
         clusters = cluster_of[index]
         classes = jnp.where(item, jnp.where(known, vocab + clusters, -1), labels)
         entropy = smoothed_cross_entropy(self._first_log_probs(inputs), classes, first)
         self._note_members(inputs, labels)
-        # Positions without an item ask for a cluster of no meaning: spread out, none is crowded.
-        spread = jnp.arange(labels.size).reshape(labels.shape) % members.shape[0]
+        rows, adapter = inputs.rows, self.adapter
+        if rows is None or adapter is None:
+            rows, adapter = inputs.items, AS_IT_IS
         second = within_cluster(
             inputs.query.reshape(-1, inputs.query.shape[-1]),
-            inputs.items if self.adapter is None or inputs.rows is None else inputs.rows,
-            jnp.where(known, clusters, spread).reshape(-1),
-            slot_of[index].reshape(-1),
-            members,
+            rows,
+            Labels(
+                jnp.where(known, clusters, members.shape[0]).reshape(-1),
+                slot_of[index].reshape(-1),
+                members,
+            ),
             config.soft_cap_logits,
             config.second_label_smoothing if smooth else 0.0,
-            None if inputs.rows is None else self.adapter,
+            None if shares is None else jnp.maximum(shares, 0.0).reshape(-1),
+            adapter,
         )
-        return entropy + jnp.where(known, second.reshape(labels.shape), 0.0)
+        average = None
+        if shares is not None and second.total is not None:
+            average = jnp.sum(weighted(entropy, shares)) + second.total
+        return entropy + second.each.reshape(labels.shape), average
 
     def loss(
         self,
@@ -176,12 +201,15 @@ class Head:
             Finite as long as the entropies with a weight are: the original divides its z-loss by
             the sum of the weights, zero or not.
         """
-        entropy = self.cross_entropy(inputs, labels, is_item, training)
         weights = weights.astype(jnp.float32)
+        total_weight = jnp.sum(weights) + TINY_WEIGHT
+        # An infinite sum of the weights gives NaN, as dividing by it in the end does, not 0.
+        shares = jnp.where(jnp.isfinite(total_weight), weights / total_weight, jnp.nan)
+        entropy, average = self._entropy(inputs, labels, is_item, training, shares)
         own = None
         if self.config.z_loss_weight:
             own = self.config.z_loss_weight * z_loss(self._z_logits(inputs, training), weights)
-        return LossOutput(**summed(entropy, weights, aux_losses, own))
+        return LossOutput(**summed(entropy, weights, aux_losses, own, average))
 
     def scores(self, inputs: HeadInputs, correction: bool | None = None) -> jax.Array:
         """Scores of all items, higher is better.

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from efficientids_flax.backbone.layers import soft_cap
-from efficientids_flax.core.grouped import Adapter, member_products
+from efficientids_flax.core.grouped import Adapter, Labels
+from efficientids_flax.core.member_losses import AS_IT_IS, Losses, member_losses
 from efficientids_flax.losses import smoothed_cross_entropy
 
 PAD_LOGIT = -1e30  # finite, so that the empty slots of a cluster never make NaN in a gradient
@@ -41,61 +42,49 @@ def item_logits(query: jax.Array, items: jax.Array, cap: float | None) -> jax.Ar
     return soft_cap(jnp.einsum("...w,iw->...i", query, items).astype(jnp.float32), cap)
 
 
-def member_log_probs(
-    query: jax.Array,
-    rows: jax.Array,
-    clusters: jax.Array,
-    members: jax.Array,
-    cap: float | None,
-    adapter: Adapter | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """log p(item | cluster) of the members of one cluster a position.
+def member_log_probs(logits: jax.Array, valid: jax.Array, cap: float | None) -> jax.Array:
+    """log p(item | cluster) of the members of a cluster.
 
     Args:
-        query: [P, W].
-        rows: [I, E], of the items.
-        clusters: int [P], in [0, K).
-        members: int [K, M], item ids; below zero where there is none.
+        logits: [..., M], without a cap.
+        valid: bool [..., M], whether there is a member.
         cap: soft cap on the logits.
-        adapter: [..., E] -> [..., W]; None where E is W.
 
     Returns:
-        (float32 [P, M], bool [P, M] whether there is a member). What is no member has no
-        probability: it is left out after the cap, which alone would give it one.
+        float32 [..., M]. What is no member has no probability: it is left out after the cap, which
+        alone would give it one.
     """
-    logits = member_products(query, rows, clusters, members, adapter).astype(jnp.float32)
-    valid = members[clusters] >= 0
-    return jax.nn.log_softmax(jnp.where(valid, soft_cap(logits, cap), PAD_LOGIT)), valid
+    logits = soft_cap(logits.astype(jnp.float32), cap)
+    return jax.nn.log_softmax(jnp.where(valid, logits, PAD_LOGIT))
 
 
 def within_cluster(
     query: jax.Array,
     rows: jax.Array,
-    clusters: jax.Array,
-    slots: jax.Array,
-    members: jax.Array,
+    labels: Labels,
     cap: float | None,
     smoothing: float,
-    adapter: Adapter | None = None,
-) -> jax.Array:
+    weights: jax.Array | None = None,
+    adapter: Adapter = AS_IT_IS,
+) -> Losses:
     """Cross entropy of the second pass: that of one member among those of its cluster.
 
     Args:
         query: [P, W].
         rows: [I, E], of the items.
-        clusters: int [P], in [0, K).
-        slots: int [P], where in its cluster's row the label stands.
-        members: int [K, M], item ids; below zero where there is none.
+        labels: of the positions.
         cap: soft cap on the logits.
         smoothing: probability that the other members share. A cluster of one member is not
             smoothed, where the original divides by zero and gives NaN.
-        adapter: [..., E] -> [..., W]; None where E is W.
-
-    Returns:
-        float32 [P].
+        weights: float32 [P], of the positions in the total.
+        adapter: [..., E] -> [..., W].
     """
-    log_probs, valid = member_log_probs(query, rows, clusters, members, cap, adapter)
-    return smoothed_cross_entropy(log_probs, slots, smoothing, valid)
+
+    def entropy(logits: jax.Array, slots: jax.Array, valid: jax.Array) -> jax.Array:
+        valid = jnp.broadcast_to(valid, logits.shape)
+        return smoothed_cross_entropy(member_log_probs(logits, valid, cap), slots, smoothing, valid)
+
+    return member_losses(entropy, query, rows, labels, weights, adapter)
 
 
 def item_scores(

@@ -14,7 +14,7 @@ from flax import linen as nn
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.backbone.experts import LOSSES
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
-from efficientids_flax.core.batch import check_batch, next_labels
+from efficientids_flax.core.batch import as_arrays, check_batch, next_labels
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.embeddings import Source
 from efficientids_flax.core.head import HeadInputs, LossOutput
@@ -94,7 +94,7 @@ class ItemModel(nn.Module):
         check_batch(config, batch)
         given = {name: jnp.asarray(value) for name, value in batch.items()}
         decoder = pretrained_lm_module
-        x = self.softmax.embed_items(given["ids"])
+        x, table = self.softmax.embed_items(given["ids"])
         if config.backbone.vocab_size:
             # As the original does, all ids are looked up in both tables, and one is used.
             text = self._run(decoder, _embed, given["ids"])
@@ -113,8 +113,12 @@ class ItemModel(nn.Module):
         )
         logits = None
         if config.backbone.vocab_size and (words or self.is_initializing()):
-            logits = self._run(decoder, _word_logits, self.softmax.scaled(hidden))
-        return self.softmax.inputs(hidden, logits)
+            logits = self.word_logits(hidden, decoder)
+        return self.softmax.inputs(hidden, logits, table)
+
+    def word_logits(self, hidden: jax.Array, decoder: Decoder | None = None) -> jax.Array:
+        """Words of the first softmax, for losses and serving: [B, T, D] -> float32 [B, T, V]."""
+        return self._run(decoder, _word_logits, self.softmax.scaled(hidden))
 
     def loss(
         self,
@@ -177,8 +181,16 @@ class ItemModel(nn.Module):
         `given` are fields of a batch, None where the caller says nothing of them; `names` are those
         of the caller.
         """
-        batch = {name: jnp.asarray(value) for name, value in given.items() if value is not None}
+        batch = as_arrays(given, names)
         wanted = "labels" in batch
+        problems = [
+            f"{names.get(name, name)}: given without labels, which it is about"
+            for name in ("weights", "label_item_weights")
+            if name in batch and not wanted
+        ]
+        if training and top_k is not None:
+            problems.append(f"top_k: found {top_k}; in training there are no scores")
+        raise_listed("batch", problems)
         if wanted and "weights" not in batch:
             paddings = batch.get("paddings", jnp.zeros(batch["labels"].shape))
             batch["weights"] = 1.0 - paddings.astype(jnp.float32)

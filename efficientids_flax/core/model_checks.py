@@ -3,6 +3,7 @@
 Letters: I items, K clusters, E item width.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from efficientids_flax.config.recommender import HeadConfig
@@ -34,6 +35,25 @@ def check_given(module: Any, names: tuple[str, ...]) -> None:
     """
     problems = [f"{name}: missing" for name in names if getattr(module, name) is None]
     raise_listed(type(module).__name__, problems)
+
+
+def check_pretrained(module: Any, params: Mapping[str, Any] | None) -> None:
+    """A language model that has a name and is frozen has parameters: random ones would stay so.
+
+    Args:
+        module: any; looked at are `model_name` and `freeze_lm`.
+        params: that are given to begin with.
+
+    Raises:
+        ValueError: it has none.
+    """
+    name = getattr(module, "model_name", None)
+    if name and getattr(module, "freeze_lm", False) and "pretrained_lm" not in (params or {}):
+        raise ValueError(
+            f"params: without those of {name} a frozen language model would stay random; model_name"
+            " tells its configuration alone. Give params={'pretrained_lm': ...} of"
+            " load_pretrained_lm, or take load_recommender of converters.recommender"
+        )
 
 
 def check_clustering(config: HeadConfig, clustering: ClusteringInfo | None) -> None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
-from efficientids_flax.core.batch import check_shapes
+from efficientids_flax.core.batch import as_arrays, check_shapes
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.embeddings import Source
 from efficientids_flax.core.item_model import CALLED, ItemModel, Outputs
@@ -109,7 +109,7 @@ class EfficientIDSModel(ItemModel):
             labels: int [B, T], words, or items where `label_item_mask` is 1. None in training: the
                 next position of the row, where that is in the same segment, neither padding nor
                 prefix.
-            weights: [B, T], of the labels in the loss; None: 1 but on padding.
+            weights: [B, T], of the labels in the loss, given with them; None: 1 but on padding.
             label_item_mask: [B, T], 0 or 1, given with labels.
             paddings: [B, T], 1 where there is padding; None: nowhere.
             segment_ids, positions: int [B, T], of packed sequences.
@@ -118,7 +118,7 @@ class EfficientIDSModel(ItemModel):
                 own, whose parameters are then not asked for: `Decoder(backbone).bind({"params":
                 params})`.
             training: dropout and label smoothing; no scores are returned.
-            top_k: return that many of the best items instead of all scores.
+            top_k: return that many of the best items instead of all scores; not in training.
 
         Returns:
             With labels or in training `loss` and the metrics of `LossOutput.metrics`, float32 [].
@@ -131,10 +131,11 @@ class EfficientIDSModel(ItemModel):
         if (item_ids is None) != (item_mask is None):
             name = "item_ids" if item_ids is None else "item_mask"
             raise ValueError(f"{name}: missing; item_ids and item_mask go together")
-        ids = jnp.asarray(input_ids)
-        mask = jnp.zeros(ids.shape, jnp.int32)
-        if item_ids is not None and item_mask is not None:
-            mask, items = jnp.asarray(item_mask), jnp.asarray(item_ids)
+        given = as_arrays({"input_ids": input_ids, "item_ids": item_ids, "item_mask": item_mask})
+        ids = given["input_ids"]
+        mask = given.get("item_mask", jnp.zeros(ids.shape, jnp.int32))
+        if "item_ids" in given:
+            items = given["item_ids"]
             check_shapes(ids.shape, item_ids=items, item_mask=mask)
             ids = jnp.where(mask > 0, items, ids)
         batch = {

@@ -8,7 +8,7 @@ K clusters, C items of a chunk, X excluded items, V words.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -103,11 +103,15 @@ def retrieve(
         chunk_size: C; None takes as many as make `SCORES_AT_ONCE`.
 
     Raises:
-        ValueError: k is not in [1, I]; shapes that do not fit each other.
+        ValueError: k is not in [1, I]; no such kind; shapes that do not fit each other.
     """
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind: expected one of {', '.join(get_args(Kind))}, found {kind!r}")
     count, rows = items.shape[0], query.shape[0]
     _check_filters(query.shape[:1], count, k, exclude, allowed)
     _check_tables(query, items, clusters, cluster_of, chunk_size)
+    if word_logits is not None and word_logits.shape[:-1] != (rows,):
+        raise ValueError(f"word_logits: found {list(word_logits.shape)}, expected {[rows, 'V']}")
     size = _chunk(rows, count, chunk_size)
     inner = soft_cap if kind == "log_probs" else None
     outer = None if kind == "log_probs" else soft_cap
@@ -248,8 +252,7 @@ def _top(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """(values, columns) of the k best of [B, C], earlier columns first among equals."""
     # top_k tells -0 from 0 and takes NaN for the largest.
     scores = jnp.where(scores == 0.0, 0.0, jnp.where(jnp.isnan(scores), -jnp.inf, scores))
-    values, places = jax.lax.top_k(scores, k)
-    return values, places
+    return tuple(jax.lax.top_k(scores, k))  # pyright: ignore[reportReturnType]
 
 
 def _named(ids: jax.Array, values: jax.Array) -> TopItems:
@@ -292,9 +295,6 @@ def _check_tables(
     if (clusters is None) != (cluster_of is None):
         raise ValueError("clusters and cluster_of: give both, or neither for a full softmax")
     if cluster_of is not None and cluster_of.shape != items.shape[:1]:
-        raise ValueError(
-            f"cluster_of: found {list(cluster_of.shape)}, expected {[items.shape[0]]}, an entry an "
-            "item"
-        )
+        raise ValueError(f"cluster_of: found {list(cluster_of.shape)}, expected {[len(items)]}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size: expected above 0, found {chunk_size}")

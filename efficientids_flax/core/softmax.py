@@ -9,7 +9,6 @@ Letters: D width of the hidden states, W of query and tables (D or E), E item wi
 items, K clusters; `...` any leading axes, mostly B batch and T time.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -26,6 +25,7 @@ from efficientids_flax.core.embeddings import (
     Source,
     embedding_initializer,
 )
+from efficientids_flax.core.grouped import Adapter
 from efficientids_flax.core.head import Head, HeadInputs, constrain_batch
 from efficientids_flax.core.model_checks import check_clustering, check_fields, check_given
 from efficientids_flax.sharding import constrain
@@ -140,23 +140,32 @@ class HierarchicalSoftmax(nn.Module):
             weights = jnp.ones(targets.shape, jnp.float32)
         return self.head.loss(inputs, targets, weights, target_is_item, training).metrics()
 
-    def embed_items(self, ids: jax.Array) -> jax.Array:
-        """Items of the input at model width: int [...] -> [..., D]; see `ItemEmbedding` for ids."""
-        rows = self.item_embedding(ids)
+    def embed_items(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Items of the input at model width, and the item table for `inputs`.
+
+        int [...] -> ([..., D], [I, E]); see `ItemEmbedding` for ids.
+        """
+        rows, table = self.item_embedding.with_table(ids)
         self.sow(INTERMEDIATES, "item_rows", rows)
         items = self.item_input_adapter(rows)
         self.sow(INTERMEDIATES, "item_inputs", items)
-        return items
+        return items, table
 
-    def inputs(self, hidden: jax.Array, word_logits: jax.Array | None = None) -> HeadInputs:
+    def inputs(
+        self,
+        hidden: jax.Array,
+        word_logits: jax.Array | None = None,
+        table: jax.Array | None = None,
+    ) -> HeadInputs:
         """Bring the tables and the query [..., W] to one width.
 
         Args:
             hidden: [..., D].
             word_logits: [..., V], of `scaled(hidden)`, without a cap.
+            table: [I, E], of `embed_items`; None where the items were not embedded.
         """
         config = self.options
-        items = self.item_embedding.table().astype(self.dtype)
+        items = (self.item_embedding.table() if table is None else table).astype(self.dtype)
         rows = constrain(items, "I E") if config.input_adapter_everywhere else None
         clusters = None if config.full_softmax else self._cluster_vectors().astype(self.dtype)
         query = self.scaled(hidden.astype(self.dtype))
@@ -189,7 +198,7 @@ class HierarchicalSoftmax(nn.Module):
         if self.options.input_adapter_everywhere:
             # As a function: jax's loops and `checkpoint` cannot be given a module that is bound.
             module, variables = self.item_input_adapter.unbind()
-            adapter = partial(module.apply, variables)
+            adapter = Adapter(module.apply, variables)
         return Head(self.options, self.clustering_info, note, adapter)  # pyright: ignore[reportArgumentType]
 
     def _cluster_vectors(self) -> jax.Array:

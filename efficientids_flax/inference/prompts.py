@@ -82,9 +82,7 @@ def make_prompts(
     added = len(before) + len(after)
     longest = max((len(ids) for ids, _ in rows), default=0) + added
     problems += _length_problems(config, rows, added)
-    if problems:
-        rest = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
-        raise ValueError("\n  ".join(["histories:", *problems[:SHOWN], *rest]))
+    raise_problems(problems)
 
     length = _bucket(longest)
     if config.backbone.position_embedding == "learned":
@@ -112,6 +110,13 @@ def make_prompts(
     if not words:
         del batch["input_item_weights"]
     return Prompts(batch, last, seen)
+
+
+def raise_problems(problems: list[str]) -> None:
+    """ValueError with the first problems of histories, if there are any."""
+    if problems:
+        rest = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        raise ValueError("\n  ".join(["histories:", *problems[:SHOWN], *rest]))
 
 
 def _checked(

@@ -7,15 +7,16 @@ Letters: B histories, T time, W width of query and tables, I items, K clusters, 
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
 from efficientids_flax.core.retrieval import TopItems, retrieve
-from efficientids_flax.inference.prompts import History, Prompts, make_prompts
+from efficientids_flax.inference.prompts import History, Prompts, make_prompts, raise_problems
 
 Scoring = Literal["log_probs", "original"]
 Model = EfficientIDSModel | SimpleEfficientIDSModel
@@ -31,6 +32,36 @@ class Recommendations(NamedTuple):
 
     ids: np.ndarray
     scores: np.ndarray
+
+
+class Filters(TypedDict, total=False):
+    """Which items may be found, and how they are scored.
+
+    Attributes:
+        exclude_seen: leave out the items of the history (those before `max_history` are not seen).
+        exclude: for each history further ids to leave out.
+        allowed: bool [I] or [B, I], items that may be found; None for all.
+        scoring: 'log_probs': log-probability of the item coming next, words in the denominator, as
+            the loss has it; 'original': the scores of the original's evaluation as configured
+            (`use_correction`), which need not be probabilities.
+    """
+
+    exclude_seen: bool
+    exclude: Sequence[History] | None
+    allowed: np.ndarray | None
+    scoring: Scoring
+
+
+class Options(Filters, total=False):
+    """What else there is to say of histories.
+
+    Attributes:
+        item_masks: for each history 1 where it has an item, 0 where it has a word.
+        max_history: only so many of the last ids are used; None uses all.
+    """
+
+    item_masks: Sequence[History] | None
+    max_history: int | None
 
 
 class Ranker:
@@ -60,23 +91,12 @@ class Ranker:
         k: int = 10,
         *,
         item_masks: Sequence[History] | None = None,
-        exclude_seen: bool = False,
-        exclude: Sequence[History] | None = None,
-        allowed: np.ndarray | None = None,
-        scoring: Scoring = "log_probs",
         max_history: int | None = None,
+        **filters: Unpack[Filters],
     ) -> Recommendations:
         """The k best next items of each history; see the function `recommend`."""
         prompts = make_prompts(self.model.config, histories, item_masks, max_history=max_history)
-        return self.rank(
-            prompts,
-            k,
-            count=len(histories),
-            exclude_seen=exclude_seen,
-            exclude=exclude,
-            allowed=allowed,
-            scoring=scoring,
-        )
+        return self.rank(prompts, k, count=len(histories), **filters)
 
     def rank(
         self,
@@ -94,13 +114,18 @@ class Ranker:
         Args:
             prompts: of `make_prompts`, or of `data.interleave.PromptBuilder.prompts`.
             count: B, rows that are asked for; None: all.
-            k, exclude_seen, exclude, allowed, scoring: see the function `recommend`.
+            k: how many items.
+            exclude_seen, exclude, allowed, scoring: see `Filters`.
+
+        Raises:
+            ValueError: naming what is out of range or does not fit.
         """
         rows = len(prompts.last)
         asked = rows if count is None else count
         if scoring not in ("log_probs", "original"):
             raise ValueError(f"scoring: expected log_probs or original, found {scoring!r}")
         items = self.model.config.num_items
+        check_batch(self.model.config, prompts.batch)  # jit would take any id
         if not 1 <= k <= items:
             raise ValueError(f"k: expected in [1, {items}], the number of items, found {k}")
         if allowed is not None and np.shape(allowed) not in ((items,), (asked, items)):
@@ -109,7 +134,7 @@ class Ranker:
             )
         left_out = prompts.seen if exclude_seen else prompts.seen[:, :0]
         if exclude is not None:
-            left_out = np.concatenate([left_out, _padded(exclude, asked, rows)], axis=1)
+            left_out = np.concatenate([left_out, _padded(exclude, asked, rows, items)], axis=1)
         if allowed is not None and np.ndim(allowed) == 2:
             allowed = np.pad(allowed, ((0, rows - asked), (0, 0)))
         found = _best(
@@ -132,13 +157,7 @@ def recommend(
     params: Mapping[str, Any],
     histories: Sequence[History],
     k: int = 10,
-    *,
-    item_masks: Sequence[History] | None = None,
-    exclude_seen: bool = False,
-    exclude: Sequence[History] | None = None,
-    allowed: np.ndarray | None = None,
-    scoring: Scoring = "log_probs",
-    max_history: int | None = None,
+    **options: Unpack[Options],
 ) -> Recommendations:
     """The k best next items of each history, exactly.
 
@@ -148,14 +167,8 @@ def recommend(
         model, params: of `load_model`.
         histories: B lists of item ids, oldest first; with `item_masks` words and items.
         k: how many items.
-        item_masks: for each history 1 where it has an item, 0 where it has a word.
-        exclude_seen: leave out the items of the history (those before `max_history` are not seen).
-        exclude: for each history further ids to leave out.
-        allowed: bool [I] or [B, I], items that may be found; None for all.
-        scoring: 'log_probs': log-probability of the item coming next, words in the denominator, as
-            the loss has it; 'original': the scores of the original's evaluation as configured
-            (`use_correction`), which need not be probabilities.
-        max_history: only so many of the last ids are used; None uses all.
+        **options: item_masks, max_history, see `Options`; exclude_seen, exclude, allowed, scoring,
+            see `Filters`.
 
     Returns:
         Ids and scores, [B, k].
@@ -163,16 +176,7 @@ def recommend(
     Raises:
         ValueError: naming ids that are out of range, a k that is, or arguments that do not fit.
     """
-    return Ranker(model, params).recommend(
-        histories,
-        k,
-        item_masks=item_masks,
-        exclude_seen=exclude_seen,
-        exclude=exclude,
-        allowed=allowed,
-        scoring=scoring,
-        max_history=max_history,
-    )
+    return Ranker(model, params).recommend(histories, k, **options)
 
 
 @partial(jax.jit, static_argnames="model")
@@ -227,16 +231,26 @@ def _queries(
     rows = jnp.arange(last.shape[0])
     query, words = inputs.query[rows, last], None
     if model.config.backbone.vocab_size:
-        hidden = model.softmax.scaled(inputs.hidden[rows, last][:, None])
-        words = model.pretrained_lm.lm_head(hidden)[:, 0]
-        words = words / model.config.backbone.logits_divisor
+        words = model.word_logits(inputs.hidden[rows, last][:, None])[:, 0]
     return query, words
 
 
-def _padded(lists: Sequence[History], wanted: int, rows: int) -> np.ndarray:
-    """Lists of ids as int32 [rows, X], -1 to each row's end."""
+def _padded(lists: Sequence[History], wanted: int, rows: int, items: int) -> np.ndarray:
+    """Lists of ids as int32 [rows, X], -1 to each row's end.
+
+    Raises:
+        ValueError: not as many lists as histories; ids that are no items.
+    """
     if len(lists) != wanted:
         raise ValueError(f"exclude: found {len(lists)} lists for {wanted} histories")
+    raise_problems(
+        [
+            f"history {row}: exclude: {number} is outside of [0, {items})"
+            for row, ids in enumerate(lists)
+            for number in ids
+            if not 0 <= number < items
+        ]
+    )
     longest = max((len(ids) for ids in lists), default=0)
     width = 1 << max(longest - 1, 0).bit_length() if longest else 0
     found = np.full((rows, width), -1, np.int32)

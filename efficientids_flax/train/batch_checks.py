@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.config.record import listed, unknown_key
+from efficientids_flax.train.variables import path_of
 
 Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
 
@@ -30,7 +31,7 @@ def batch_spec(batch: Any, parts: int = 1) -> Spec:
     found: Spec = {}
     problems = []
     for keys, leaf in jax.tree_util.tree_leaves_with_path(dict(batch)):
-        path = jax.tree_util.keystr(keys, simple=True, separator="/")
+        path = path_of(keys)
         value = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
         if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
             problems.append(f"{path}: found {value.dtype}, expected numbers")

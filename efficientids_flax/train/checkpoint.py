@@ -18,7 +18,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from efficientids_flax.train.train_state import TrainState, split_parameters
-from efficientids_flax.train.variables import flatten, unflatten
+from efficientids_flax.train.variables import flatten, path_of, unflatten
 
 SHOWN = 20  # leaves that an error names
 
@@ -258,7 +258,7 @@ def _stored(state: TrainState) -> dict[str, Any]:
         "opt_state": state.opt_state,
         "model_state": state.model_state,
     }
-    return {_path(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _rebuilt(like: TrainState, leaves: Mapping[str, Any]) -> TrainState:
@@ -266,7 +266,7 @@ def _rebuilt(like: TrainState, leaves: Mapping[str, Any]) -> TrainState:
 
     def part(name: str, tree: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
-            lambda keys, _: leaves["/".join(filter(None, [name, _path(keys)]))], tree
+            lambda keys, _: leaves["/".join(filter(None, [name, path_of(keys)]))], tree
         )
 
     frozen = flatten(like.frozen)
@@ -284,7 +284,3 @@ def _rebuilt(like: TrainState, leaves: Mapping[str, Any]) -> TrainState:
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
     sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
-def _path(keys: Any) -> str:
-    return jax.tree_util.keystr(keys, simple=True, separator="/")

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from efficientids_flax.train.variables import flatten, unflatten
+from efficientids_flax.train.variables import flatten, path_of, unflatten
 
 Predicate = Callable[[str], bool]
 REGEX = "re:"
@@ -52,7 +52,7 @@ def frozen_mask(params: Any, patterns: Sequence[str]) -> Any:
     Raises:
         ValueError: a pattern that fits no parameter, with the nearest that would.
     """
-    paths = [_path(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
+    paths = [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern in patterns:
         if not any(map(_test(pattern), paths)):
             parts = sorted({part for path in paths for part in path.split("/")})
@@ -60,7 +60,7 @@ def frozen_mask(params: Any, patterns: Sequence[str]) -> Any:
             hint = f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(parts[:8])}"
             raise ValueError(f"frozen parameters: '{pattern}' fits none of the parameters{hint}")
     frozen = matcher(patterns)
-    return jax.tree_util.tree_map_with_path(lambda keys, _: frozen(_path(keys)), params)
+    return jax.tree_util.tree_map_with_path(lambda keys, _: frozen(path_of(keys)), params)
 
 
 def partition(params: Any, patterns: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -112,7 +112,7 @@ def train_only(
         flat = flatten(found)
 
         def place(keys: tuple[Any, ...], value: jax.Array) -> jax.Array:
-            return flat[path] if trained(path := _path(keys)) else unchanged(value)
+            return flat[path] if trained(path := path_of(keys)) else unchanged(value)
 
         return jax.tree_util.tree_map_with_path(place, updates), state
 
@@ -136,10 +136,6 @@ def _test(pattern: str) -> Predicate:
     return lambda path: f"/{pattern.strip('/')}/" in f"/{path}/"
 
 
-def _path(keys: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(keys, simple=True, separator="/")
-
-
 def _pruned(tree: Any, keep: Predicate) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return unflatten({path: leaf for keys, leaf in leaves if keep(path := _path(keys))})
+    return unflatten({path: leaf for keys, leaf in leaves if keep(path := path_of(keys))})

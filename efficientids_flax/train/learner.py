@@ -23,6 +23,7 @@ from efficientids_flax.train.adam import scale_by_adam
 from efficientids_flax.train.clipping import clip_gradients
 from efficientids_flax.train.freeze import Predicate, train_only, unchanged
 from efficientids_flax.train.schedules import Schedule, schedule
+from efficientids_flax.train.updates import average_params, scheduled
 from efficientids_flax.train.variables import (
     Model,
     Variable,
@@ -129,69 +130,15 @@ def _transforms(
         found.append(("sharded_adafactor", sharded_adafactor(config, rate, variables)))
     elif config.momentum is not None:
         found.append(("momentum", optax.trace(config.momentum, config.nesterov)))
-    found.append(("schedule", _scheduled(config, rate, variables)))
+    scaled, decay = config.name == "sharded_adafactor", config.decoupled_weight_decay or 0.0
+
+    def decays(path: str, value: jax.Array) -> bool:
+        return bool(variables(path).regularized)
+
+    found.append(("schedule", scheduled(rate, scaled, decay, decays)))
     if config.ema_decay:
         found.append(("ema", average_params(config.ema_decay)))
     return found
-
-
-def _scheduled(
-    config: OptimizerConfig, rate: Schedule, variables: Variables
-) -> optax.GradientTransformationExtraArgs:
-    """Directions times -rate, less the decoupled weight decay; Adafactor has its rate already."""
-
-    def init(params: Any) -> optax.ScaleByScheduleState:
-        del params
-        return optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
-
-    def update(
-        updates: Any, state: optax.ScaleByScheduleState, params: Any = None, **_: Any
-    ) -> tuple[Any, optax.ScaleByScheduleState]:
-        count = jnp.asarray(state.count)
-        now = rate(count)
-        if config.name != "sharded_adafactor":
-            updates = jax.tree.map(lambda u: -now * u, updates)
-        if decay := config.decoupled_weight_decay:
-            flat, values = flatten(updates), flatten(params)
-            updates = unflatten(
-                {
-                    path: u - now * decay * values[path] if variables(path).regularized else u
-                    for path, u in flat.items()
-                }
-            )
-        return updates, optax.ScaleByScheduleState(count + 1)
-
-    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
-
-
-def average_params(decay: float) -> optax.GradientTransformationExtraArgs:
-    """Average of the parameters, Praxis' `apply_ema_weights`; the updates pass unchanged.
-
-    `average += (1 - d) (parameter - average)` with the parameters before the update and
-    `d = min(decay, (1 + count) / (10 + count))`. (`optax.ema` averages the updates.)
-
-    Args:
-        decay: of the average, in (0, 1).
-
-    Returns:
-        A transformation with `optax.EmaState`.
-    """
-
-    def init(params: Any) -> optax.EmaState:
-        return optax.EmaState(jnp.zeros([], jnp.int32), jax.tree.map(jnp.copy, params))
-
-    def update(
-        updates: Any, state: optax.EmaState, params: Any = None, **_: Any
-    ) -> tuple[Any, optax.EmaState]:
-        count = jnp.asarray(state.count)
-        d = jnp.minimum(decay, (1.0 + count) / (10.0 + count))
-
-        def average(old: jax.Array, new: jax.Array) -> jax.Array:
-            return (old - (1.0 - d) * (old - new)).astype(old.dtype)
-
-        return updates, optax.EmaState(count + 1, jax.tree.map(average, state.ema, params))
-
-    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def _regularizes(config: OptimizerConfig) -> bool:

@@ -9,6 +9,7 @@ from flax import linen as nn
 
 from efficientids_flax.train.step import LossFn, NamedBatch
 from efficientids_flax.train.train_state import TrainState
+from efficientids_flax.train.variables import path_of
 
 CALL = "__call__"
 INTERMEDIATES = "intermediates"
@@ -49,7 +50,7 @@ def explain(
     outputs = {}
     for call in seen:
         for keys, bad in jax.tree_util.tree_leaves_with_path(call):
-            path = jax.tree_util.keystr(keys, simple=True, separator="/")
+            path = path_of(keys)
             if CALL in path.split("/"):
                 outputs.setdefault(path.split(f"{CALL}")[0].rstrip("/"), []).append(bool(bad))
     ranked = sorted(outputs, key=lambda path: rank.get(path, len(rank)))
@@ -91,7 +92,7 @@ def _watched(apply_fn: Callable[..., Any], seen: list[Any], order: list[str]) ->
 def _flags(tree: Any) -> dict[str, bool]:
     """Path -> whether the leaf holds anything that is not finite."""
     return {
-        jax.tree_util.keystr(keys, simple=True, separator="/"): bool(bad)
+        path_of(keys): bool(bad)
         for keys, bad in jax.tree_util.tree_leaves_with_path(jax.tree.map(_bad, tree))
     }
 

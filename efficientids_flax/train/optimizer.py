@@ -8,7 +8,7 @@ rate and the weight decay; the average of the parameters. (`learner.paxml_learne
 optimizer of a PAXml job.)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import optax
 
 from efficientids_flax.train.freeze import Predicate, frozen_mask, matcher, train_only
-from efficientids_flax.train.learner import average_params
 from efficientids_flax.train.optimizer_kinds import KINDS, kind_of
 from efficientids_flax.train.rates import (
     ScheduleError,
@@ -24,7 +23,8 @@ from efficientids_flax.train.rates import (
     create_warmup_cosine_schedule,
 )
 from efficientids_flax.train.schedules import Schedule
-from efficientids_flax.train.variables import Model, variables_of
+from efficientids_flax.train.updates import Decays, average_params, scheduled
+from efficientids_flax.train.variables import Model, path_of, variables_of
 
 __all__ = [
     "KINDS",
@@ -117,7 +117,7 @@ def create_optimizer(
         parts.append(("clip", clip_by_variable_norm(clip_variable_norm)))
     parts.append((kind.name, kind.build(options, rate, variables_of(model))))
     decays = _decays(undecayed_params)
-    parts.append(("schedule", _scheduled(rate, kind.scaled, weight_decay, decays)))
+    parts.append(("schedule", scheduled(rate, kind.scaled, weight_decay, decays)))
     if ema_decay:
         parts.append(("ema", average_params(ema_decay)))
     patterns = (frozen_params,) if isinstance(frozen_params, str) else frozen_params
@@ -142,11 +142,11 @@ def averaged_params(opt_state: Any, params: Any) -> Any:
     if not (isinstance(opt_state, Mapping) and isinstance(opt_state.get("ema"), optax.EmaState)):
         raise ValueError("averages of the parameters: the optimizer was made without ema_decay")
     found = {
-        _path(keys): leaf
+        path_of(keys): leaf
         for keys, leaf in jax.tree_util.tree_leaves_with_path(opt_state["ema"].ema)
     }
     return jax.tree_util.tree_map_with_path(
-        lambda keys, value: found.get(_path(keys), value), params
+        lambda keys, value: found.get(path_of(keys), value), params
     )
 
 
@@ -204,44 +204,13 @@ def _by_count(learning_rate: float | Schedule) -> Schedule:
     return lambda count: jnp.float32(learning_rate)
 
 
-def _decays(undecayed: Patterns | None) -> Callable[[str, jax.Array], bool]:
+def _decays(undecayed: Patterns | None) -> Decays:
     """Whether weight decay acts on a parameter."""
     if undecayed is None:
         return lambda path, value: value.ndim > 1 and path.split("/")[-1] not in UNDECAYED
     if not callable(undecayed):
         undecayed = matcher((undecayed,) if isinstance(undecayed, str) else undecayed)
     return lambda path, value: not undecayed(path)
-
-
-def _scheduled(
-    rate: Schedule, scaled: bool, weight_decay: float, decays: Callable[[str, jax.Array], bool]
-) -> optax.GradientTransformationExtraArgs:
-    """Directions times -rate, unless they have it, less the weight decay."""
-
-    def init(params: Any) -> optax.ScaleByScheduleState:
-        del params
-        return optax.ScaleByScheduleState(jnp.zeros([], jnp.int32))
-
-    def update(
-        updates: Any, state: optax.ScaleByScheduleState, params: Any = None, **_: Any
-    ) -> tuple[Any, optax.ScaleByScheduleState]:
-        count = jnp.asarray(state.count)
-        now = rate(count)
-        if not scaled:
-            updates = jax.tree.map(lambda u: -now * u, updates)
-        if weight_decay:
-            if params is None:
-                raise ValueError("weight_decay: update needs the parameters, found None")
-
-            def decayed(keys: Any, change: jax.Array, value: jax.Array) -> jax.Array:
-                if not decays(_path(keys), value):
-                    return change
-                return change - now * weight_decay * value
-
-            updates = jax.tree_util.tree_map_with_path(decayed, updates, params)
-        return updates, optax.ScaleByScheduleState(count + 1)
-
-    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def _frozen(
@@ -254,7 +223,7 @@ def _frozen(
     inner = train_only(transform, lambda path: not fits(path))
 
     def init(params: Any) -> Any:
-        paths = [_path(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
+        paths = [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
         if any(map(fits, paths)):
             if all(map(fits, paths)):
                 raise ValueError("frozen parameters: all are frozen, nothing is left to train")
@@ -263,7 +232,3 @@ def _frozen(
         return inner.init(params)
 
     return optax.GradientTransformationExtraArgs(init, inner.update)
-
-
-def _path(keys: tuple[Any, ...]) -> str:
-    return jax.tree_util.keystr(keys, simple=True, separator="/")

@@ -7,10 +7,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.core.batch import ModelConfig, check_values
 from efficientids_flax.sharding import batch_sharding, make_mesh, parameter_shardings
-
-ModelConfig = BackboneConfig | EfficientIDSConfig
+from efficientids_flax.train.variables import path_of
 
 
 def default_mesh() -> Mesh | None:
@@ -32,11 +31,7 @@ def state_shardings(state: Any, mesh: Mesh, config: ModelConfig | None) -> Any:
     """
     rule = parameter_shardings(config, mesh) if config is not None else _largest_axis(mesh)
 
-    def place(keys: Any, leaf: Any) -> NamedSharding:
-        path = jax.tree_util.keystr(keys, simple=True, separator="/")
-        return rule(path, leaf)
-
-    return jax.tree_util.tree_map_with_path(place, state)
+    return jax.tree_util.tree_map_with_path(lambda keys, leaf: rule(path_of(keys), leaf), state)
 
 
 def _largest_axis(mesh: Mesh) -> Any:
@@ -59,11 +54,13 @@ class BatchPlacer:
 
     Attributes:
         mesh: None: where jit puts them.
+        config: of the package's own models, for a look at the ids of each batch that is on the
+            host: jit would clip them; None: they are not looked at.
         processes: that feed a share of the rows each.
     """
 
-    def __init__(self, mesh: Mesh | None) -> None:
-        self.mesh = mesh
+    def __init__(self, mesh: Mesh | None, config: ModelConfig | None = None) -> None:
+        self.mesh, self.config = mesh, config
         self.processes = jax.process_count()
         if mesh is not None:
             self._rows = batch_sharding(mesh)
@@ -76,8 +73,11 @@ class BatchPlacer:
         Rows that do not divide among the devices are put on each of them, in one process.
 
         Raises:
-            ValueError: they do not divide, and there are several processes.
+            ValueError: they do not divide, and there are several processes; or ids out of range and
+                the like, see `check_values`.
         """
+        if self.config is not None:
+            check_values(self.config, batch)
         if self.mesh is None:
             return batch
         return jax.tree.map(self._place, dict(batch))

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from efficientids_flax.config.record import unknown_key
 from efficientids_flax.core.batch import check_batch
-from efficientids_flax.core.item_model import ItemModel
+from efficientids_flax.core.model_checks import check_pretrained
 from efficientids_flax.parameters import FROZEN_LM
 from efficientids_flax.train.batch_checks import Spec, batch_spec, check_like
 from efficientids_flax.train.compiled_step import CompiledStep, compile_step
@@ -123,7 +123,9 @@ class Trainer(RunDirectory):
         if learning_rate is None:
             learning_rate = getattr(optimizer, "learning_rate", None)
         self._learning_rate = learning_rate
-        self._place = BatchPlacer(self.mesh)
+        # A loss function of the caller's may give fields of a batch another meaning.
+        self._reads = self._objective.config if loss_fn is None else None
+        self._place = BatchPlacer(self.mesh, self._reads)
         self._evaluator = Evaluator(self._objective, self._place)
         self._spec: Spec | None = None
         self._step: CompiledStep | None = None
@@ -148,11 +150,13 @@ class Trainer(RunDirectory):
             opt_state, step: of a run that goes on; needs all parameters.
 
         Raises:
-            ValueError: a batch that the model does not take; parameters that are not the model's.
+            ValueError: a batch that the model does not take; parameters that are not the model's;
+                a named language model that is frozen, without any.
         """
         parts = self.options.gradient_accumulation_steps
         self._spec = batch_spec(sample_batch, parts)
         self._check_values(sample_batch)
+        check_pretrained(self.given_model, params)
         with self._on_mesh():
             return initial_state(
                 self._objective,
@@ -289,5 +293,5 @@ class Trainer(RunDirectory):
 
     def _check_values(self, batch: Mapping[str, Any]) -> None:
         """Ids in range and masks of 0 and 1, where the model says what they are."""
-        if isinstance(self.model, ItemModel):
-            check_batch(self.model.config, batch, labels=True)
+        if self._reads is not None:
+            check_batch(self._reads, batch, labels=True)

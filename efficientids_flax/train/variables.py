@@ -172,6 +172,11 @@ def _by_layer(function: Callable[..., Any], variable: Variable) -> Callable[...,
     return act
 
 
+def path_of(keys: tuple[Any, ...]) -> str:
+    """'/'-joined path of the keys that `jax.tree_util` gives."""
+    return jax.tree_util.keystr(keys, simple=True, separator="/")
+
+
 def flatten(tree: Any) -> dict[str, Any]:
     """'/'-joined path -> leaf, of nested dicts."""
     return flatten_dict(tree, sep="/")  # pyright: ignore[reportReturnType]

@@ -158,6 +158,12 @@ def test_a_generic_tree_has_no_model(tmp_path: Path):
 def test_no_conversion_is_there(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"no config\.json; give the OUT directory"):
         load_converted(tmp_path)
+    (tmp_path / "checkpoint_00000003").mkdir()
+    with pytest.raises(FileNotFoundError, match="checkpoints of a PAXml job; convert them"):
+        load_converted(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json: is no JSON"):
+        load_config(tmp_path)
 
 
 def test_weights_that_are_missing(tmp_path: Path):
@@ -339,6 +345,9 @@ def test_too_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.warns(ResourceWarning, match="on this host, and 100 B are free"):
         assert load_model(out, memory="warn").params
     assert load_model(out, memory="ignore").params
+    wrong: Any = "no"
+    with pytest.raises(ValueError, match="memory: expected one of refuse, warn, ignore, found 'no"):
+        load_model(out, memory=wrong)
 
 
 def test_paths_of_a_tree():

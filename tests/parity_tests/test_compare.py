@@ -36,6 +36,13 @@ def test_masked_values_must_be_at_the_same_places(blocked: float):
     assert distance(recorded, np.array([1.0, 3.0, 2.0], F)).relative == np.inf
 
 
+def test_masks_are_of_one_size():
+    recorded = np.array([1.0, -2.38e38], F)
+    assert distance(np.array([1.0, -2.37e38], F), recorded).relative == np.inf
+    assert distance(np.array([1.0, -1e31], F), recorded).relative == np.inf
+    assert distance(np.array([1.0, -2.375e38], F), recorded).relative == 0  # in bfloat16
+
+
 def test_masked_values_count_for_no_magnitude():
     recorded = np.array([1.0, -2e38], F)
     assert distance(np.array([1.1, -2e38], F), recorded).relative == pytest.approx(0.1, rel=1e-5)

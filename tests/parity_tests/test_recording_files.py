@@ -102,6 +102,7 @@ def test_faults_of_the_manifest_are_named(tmp_path: Path, edit: dict[str, Any], 
         ("float32/inputs/ids", "float32/inputs/ids: expected"),
         ("steps/one/loss", r"steps/one/loss: expected steps/<n>"),
         ("steps/7/gradients/w", "steps/7/parameters: missing"),
+        ("inputs/attention_mask", "unknown field of a batch; ours is paddings, which is 1 - att"),
     ],
 )
 def test_keys_that_the_format_lacks_are_named(tmp_path: Path, key: str, message: str):

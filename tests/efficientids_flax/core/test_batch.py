@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from model_cases import ITEMS, WORDS, backbone, batch, config
 
-from efficientids_flax.core.batch import check_batch, next_labels
+from efficientids_flax.core.batch import as_arrays, check_batch, check_values, next_labels
 
 HERE = (0, 1)  # a position that is no padding and whose label has a weight
 
@@ -84,6 +84,7 @@ def test_padding_and_labels_without_weight_may_hold_anything():
         (changed(inputs_indicator=np.full((2, 6), 2)), "inputs_indicator: found 2"),
         (changed(ids=np.zeros((2, 6))), r"ids: found \[2, 6\] of float32, expected integers"),
         (changed(ids=np.zeros(6, int)), r"ids: found \[6\] of int32, expected \[B, T\]"),
+        (changed(ids=np.zeros((2, 0), int)), r"ids: found \[2, 0\] .*expected \[B, T\], above 0"),
         (changed(paddings=np.zeros((2, 5))), r"paddings: found \[2, 5\] .*expected \[2, 6\]"),
         (changed(weights=np.full((2, 6), "a")), "weights: found|not a valid JAX"),
         (changed(labels=None), "labels: missing"),
@@ -131,6 +132,33 @@ def test_under_jit_shapes_are_checked_and_values_are_not():
     jax.jit(check)(as_item("ids", 10**6, "input_item_weights"))
     with pytest.raises(ValueError, match="weights: found"):
         jax.jit(check)(changed(weights=np.zeros((2, 5))))
+
+
+def test_values_of_a_further_batch():
+    check_values(config(), batch())
+    check_values(config(), {})  # what is missing, the model tells
+    check_values(config(), changed(weights=np.ones((2, 1))))
+    wrong = as_item("labels", 102, "label_item_weights")
+    with pytest.raises(ValueError, match=r"labels: found 102 .*\[0, 13\), an item"):
+        check_values(config(), wrong)
+    check_values(config(), {name: jnp.asarray(value) for name, value in wrong.items()})
+
+
+def test_a_language_model_has_words_alone():
+    words = {"ids": np.array([[0, 10]]), "labels": np.array([[10, 0]]), "weights": np.ones((1, 2))}
+    check_batch(backbone(), words, labels=True)
+    check_batch(backbone(), {**words, "input_item_weights": "?"})
+    for name in ("ids", "labels"):
+        with pytest.raises(ValueError, match=rf"{name}: found 11 at \[0, 0\].*\[0, 11\), a word"):
+            check_batch(backbone(), {**words, name: np.array([[11, 0]])}, labels=True)
+    with pytest.raises(ValueError, match="weights: missing"):
+        check_batch(backbone(), {"ids": words["ids"], "labels": words["labels"]}, labels=True)
+
+
+def test_numbers_that_would_wrap_around_are_told():
+    assert as_arrays({"ids": [[1, 2]], "paddings": None})["ids"].tolist() == [[1, 2]]
+    with pytest.raises(ValueError, match=r"item_ids: found 4294967299 at \[0, 1\], expected in \["):
+        as_arrays({"ids": np.array([[1, 2**32 + 3]])}, {"ids": "item_ids"})
 
 
 def test_next_labels_are_the_following_ids():

@@ -50,6 +50,17 @@ def test_ids_outside_of_the_table_have_no_gradient():
     np.testing.assert_array_equal(gradient["params"]["kernel"], [[0, 1, 0, 1]] * 3)
 
 
+def test_gradient_of_a_look_up_and_of_the_table_beside_it():
+    module, variables = table()
+
+    def total(variables):
+        rows, whole = module.apply(variables, jnp.array([3, 3, 102, -1]), method="with_table")
+        return rows.sum() + (whole * ROWS).sum()
+
+    gradient = jax.grad(total)(variables)
+    np.testing.assert_array_equal(gradient["params"]["kernel"], ROWS.T + np.array([0, 0, 0, 2]))
+
+
 def test_starts_from_xavier_uniform():
     params = ItemEmbedding(400, 300).init(jax.random.key(0), jnp.zeros(1, int))["params"]
     limit = np.sqrt(6 / 700)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from model_cases import CLOSE, CLUSTER_OF, CLUSTERS, ITEMS, clustering, inputs, normalised
 
+from efficientids_flax.core.grouped import Labels
 from efficientids_flax.core.hierarchical import (
     first_pass_logits,
     item_log_probs,
@@ -19,16 +20,14 @@ from efficientids_flax.core.hierarchical import (
 LABELS = np.array([3, 6, 10, 0, 4, 12, 7, 8, 1])
 
 
-def places():
+def labels():
     tables = clustering()
-    slots = jnp.asarray(tables.slot_of[LABELS])
-    return jnp.asarray(CLUSTER_OF[LABELS]), slots, jnp.asarray(tables.members)
+    return Labels(CLUSTER_OF[LABELS], tables.slot_of[LABELS], tables.members)
 
 
 def test_within_cluster_is_the_entropy_among_the_members():
     given = inputs()
-    clusters, slots, members = places()
-    got = within_cluster(given.query, given.items, clusters, slots, members, None, 0.0)
+    got = within_cluster(given.query, given.items, labels(), None, 0.0).each
     for place, label in enumerate(LABELS):
         own = np.flatnonzero(CLUSTER_OF[label] == CLUSTER_OF)
         logits = np.asarray(given.items, float)[own] @ np.asarray(given.query[place], float)
@@ -39,9 +38,8 @@ def test_within_cluster_is_the_entropy_among_the_members():
 def test_gradient_of_within_cluster_is_probability_minus_one():
     """d xent / d query = sum_m p_m item_m - item_label."""
     given = inputs()
-    clusters, slots, members = places()
     gradient = jax.grad(
-        lambda query: within_cluster(query, given.items, clusters, slots, members, None, 0.0).sum()
+        lambda query: within_cluster(query, given.items, labels(), None, 0.0).each.sum()
     )(given.query)
     items = np.asarray(given.items, float)
     for place, label in enumerate(LABELS):
@@ -52,11 +50,12 @@ def test_gradient_of_within_cluster_is_probability_minus_one():
 
 def test_members_have_all_the_probability():
     given = inputs()
-    clusters, _, members = places()
-    log_probs, valid = member_log_probs(given.query, given.items, clusters, members, 0.1)
-    np.testing.assert_array_equal(valid, np.asarray(members)[clusters] >= 0)
+    chosen = clustering().members[CLUSTER_OF[LABELS]]
+    logits = jnp.einsum("pw,pmw->pm", given.query, given.items[chosen])
+    valid = chosen >= 0
+    log_probs = member_log_probs(logits, valid, 0.1)
     np.testing.assert_allclose(np.where(valid, np.exp(log_probs), 0).sum(-1), 1, rtol=1e-6)
-    assert np.all(np.exp(log_probs)[~np.asarray(valid)] == 0)
+    assert np.all(np.exp(log_probs)[~valid] == 0)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e3])
@@ -107,7 +106,6 @@ def test_half_precision_products_have_float32_softmaxes():
     given = inputs()
     half = given.query.astype(jnp.bfloat16)
     items, clusters = given.items.astype(jnp.bfloat16), given.clusters.astype(jnp.bfloat16)
-    ids, slots, members = places()
     assert first_pass_logits(None, half, clusters, None).dtype == jnp.float32
-    assert within_cluster(half, items, ids, slots, members, None, 0.1).dtype == jnp.float32
+    assert within_cluster(half, items, labels(), None, 0.1).each.dtype == jnp.float32
     assert item_scores(half, items, clusters, jnp.asarray(CLUSTER_OF)).dtype == jnp.float32

@@ -247,6 +247,8 @@ def test_a_k_that_cannot_be(k: int):
         ({"exclude": np.zeros((3, 1), np.int32)}, r"exclude: found \[3, 1\], expected \[4, 'X'\]"),
         ({"allowed": np.ones(5, bool)}, r"allowed: found \[5\], expected \[37\] or \[4, 37\]"),
         ({"chunk_size": 0}, "chunk_size: expected above 0, found 0"),
+        ({"kind": "logprobs"}, "kind: expected one of scores, corrected, log_probs, found 'logp"),
+        ({"word_logits": np.zeros((1, 5), np.float32)}, r"word_logits: found \[1, 5\], expected"),
     ],
 )
 def test_tables_that_do_not_fit(wrong: dict[str, Any], message: str):

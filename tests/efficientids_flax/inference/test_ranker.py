@@ -47,6 +47,17 @@ def test_probabilities_are_those_of_the_model_with_words():
     assert np.exp(found.scores[0], dtype=np.float64).sum() + words == pytest.approx(1, abs=1e-5)
 
 
+def test_scales_of_the_words_count():
+    """Of the hidden state and of the logits: words are in the denominator as the loss has them."""
+    backbone = dataclasses.replace(BACKBONE, logits_divisor=0.25)
+    config = dataclasses.replace(CONFIG, scale_before_logits=True, backbone=backbone)
+    model = EfficientIDSModel(config, PLACES)
+    whole = model.apply({"params": PARAMS}, fields([0, 3], [0, 1]), method="log_probs")
+    found = recommend(model, PARAMS, [[3]], 30)
+    own = np.asarray(whole)[0, -1, 11 + found.ids[0]]  # pyright: ignore[reportIndexIssue]
+    np.testing.assert_allclose(found.scores[0], own, rtol=1e-5, atol=1e-5)
+
+
 def test_the_prompt_is_the_originals():
     found = make_prompts(CONFIG, [[3, 17], [4]])
     assert {name: rows[0].tolist() for name, rows in found.batch.items()} == {
@@ -168,6 +179,8 @@ def test_one_compilation_serves_all_of_a_padded_shape():
         ({"histories": [[1]], "k": 31}, r"k: expected in \[1, 30\], the number of items, found 31"),
         ({"histories": [[1]], "k": 0}, r"k: expected in \[1, 30\].*found 0"),
         ({"histories": [[1]], "exclude": []}, "exclude: found 0 lists for 1 histories"),
+        ({"histories": [[1]], "exclude": [[2, 30]]}, r"history 0: exclude: 30 is outside of \[0, "),
+        ({"histories": [[1]], "exclude": [[2**32]]}, "history 0: exclude: 4294967296 is outside"),
         ({"histories": [[1]], "allowed": np.ones(3, bool)}, r"allowed: found \[3\], exp"),
         ({"histories": [[1]], "scoring": "best"}, "scoring: expected log_probs or original"),
         ({"histories": [[40 + n for n in range(9)]]}, "and 4 more"),
@@ -176,6 +189,16 @@ def test_one_compilation_serves_all_of_a_padded_shape():
 def test_what_cannot_be_answered(given: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         recommend(MODEL, PARAMS, **{"k": 3} | given)
+
+
+def test_prompts_of_others_are_checked():
+    """A tokenizer may have more words than the model."""
+    prompts = make_prompts(MODEL.config, [[1, 2]])
+    prompts.batch["ids"][0, 0] = 11
+    with pytest.raises(
+        ValueError, match=r"ids: found 11 at \[0, 0\], expected in \[0, 11\), a word"
+    ):
+        Ranker(MODEL, PARAMS).rank(prompts, 3)
 
 
 def test_a_history_that_just_fits():

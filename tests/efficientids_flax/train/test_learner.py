@@ -13,7 +13,7 @@ from recorded import Recorded, small_model
 
 from efficientids_flax.config import OptimizerConfig, ScheduleConfig
 from efficientids_flax.parameters import parameter_shapes
-from efficientids_flax.train.learner import average_params, learning_rate, paxml_learner
+from efficientids_flax.train.learner import learning_rate, paxml_learner
 from efficientids_flax.train.state import STATES
 from efficientids_flax.train.variables import flatten, unflatten
 
@@ -191,16 +191,6 @@ def test_dtypes_and_shapes_of_the_state_stay(config: OptimizerConfig):
 
 def test_the_learning_rate():
     assert float(learning_rate(ADAM)(3)) == pytest.approx(0.05)
-
-
-def test_the_average_of_the_parameters_is_of_those_before_the_update():
-    average = average_params(0.5)
-    state = average.init({"w": jnp.array([2.0])})
-    for _ in range(2):
-        updates, state = average.update({"w": jnp.array([9.0])}, state, {"w": jnp.array([4.0])})
-    # decays min(0.5, 1/10), min(0.5, 2/11): 4 - 2 * 0.1 * 2/11
-    assert float(state.ema["w"][0]) == pytest.approx(4 - 2 * 0.1 * 2 / 11, rel=1e-6)
-    assert float(updates["w"][0]) == 9.0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,34 @@ import optax
 import pytest
 from networks import batches, begin, trainer
 
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.config import BackboneConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
 from efficientids_flax.train.train_state import TrainState
+
+IDS = {"ids": np.array([[1, 2, 3]]), "labels": np.array([[2, 3, 4]]), "weights": np.ones((1, 3))}
+
+WORDS = BackboneConfig(
+    vocab_size=5, num_layers=1, model_dims=4, hidden_dims=4, num_heads=1, num_kv_heads=1, head_dim=4
+)
+
+
+def of_ids(model, **options):
+    return trainer(network=model, loss_fn=None, **options)
+
+
+def of_items(**options):
+    model = SimpleEfficientIDSModel(
+        5, full_softmax=True, item_embedding_dim=4, model_dims=4, num_layers=1, num_heads=1
+    )
+    return of_ids(model, **options)
+
+
+def with_id(name, value):
+    changed = IDS[name].copy()
+    changed[0, 1] = value
+    return {**IDS, name: changed}
 
 
 def test_wrong_options_are_told_with_the_nearest(monkeypatch):
@@ -51,10 +78,53 @@ def test_batches_unlike_the_sample_are_named_before_anything_is_compiled(change,
     assert made._step is None
 
 
+def test_ids_out_of_range_are_told_in_any_batch():
+    """Jit would clip them."""
+    made = of_items(progress="none")
+    state = made.create_train_state(jax.random.key(0), IDS)
+    message = r"ids: found 5 at \[0, 1\], expected in \[0, 5\), an item"
+    with pytest.raises(ValueError, match=message):
+        made.train(state, [IDS, with_id("ids", 5)], num_steps=2)
+    state = made.create_train_state(jax.random.key(0), IDS)
+    with pytest.raises(ValueError, match=r"labels: found 2147483648 .*\[0, 5\), an item"):
+        made.evaluate(state, [with_id("labels", 2**31)])
+
+
+def test_words_out_of_range_are_told_of_a_language_model():
+    for name in ("ids", "labels"):
+        with pytest.raises(ValueError, match=rf"{name}: found 5 .*\[0, 5\), a word"):
+            of_ids(Decoder(WORDS)).create_train_state(jax.random.key(0), with_id(name, 5))
+
+
+def test_the_callers_loss_reads_batches_of_its_own():
+    def loss(params, batch, model_state, rng, apply_fn):
+        found = apply_fn({"params": params}, batch["clicked"], training=True)
+        return found["loss"], {}, model_state
+
+    made = trainer(network=of_items().given_model, loss_fn=loss, init_args=[IDS["ids"]])
+    state = made.create_train_state(jax.random.key(0), {"clicked": IDS["ids"]})
+    assert "item_embedding" in state.params
+
+
 def test_rows_that_do_not_divide_are_named():
     made = trainer(gradient_accumulation_steps=3)
     with pytest.raises(ValueError, match="x: 8 rows do not divide by gradient_accumulation_steps"):
         begin(made)
+
+
+def test_a_frozen_language_model_without_its_parameters_is_refused():
+    tables = ClusteringInfo.from_assignments(np.arange(6) % 2)
+    made = of_ids(
+        EfficientIDSModel(
+            model_name="some/model", backbone=WORDS, num_items=6, item_embedding_dim=4,
+            clustering_info=tables, freeze_lm=True,
+        )
+    )  # fmt: skip
+    items = {
+        name: np.ones((1, 3), np.int32) for name in ("input_item_weights", "label_item_weights")
+    }
+    with pytest.raises(ValueError, match="without those of some/model a frozen language model"):
+        made.create_train_state(jax.random.key(0), {**IDS, **items})
 
 
 def test_all_parameters_frozen_is_refused():
