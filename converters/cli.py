@@ -13,6 +13,7 @@ from converters.convert import ConvertOptions, convert
 from converters.errors import ConversionError
 from converters.families import FAMILIES
 from converters.paxml.checkpoint import open_checkpoint
+from converters.paxml.infer import flat
 from converters.planner import PlanOptions
 from converters.processes import JaxProcesses, OneProcess, Processes
 from converters.rule_files import read_document
@@ -159,7 +160,7 @@ def inspect_paxml(ckpt: str, step: int | None, as_json: bool) -> None:
 def _convert_options(given: dict[str, Any]) -> ConvertOptions:
     overrides: dict[str, Any] = {}
     if given["config"] is not None:
-        overrides = _flat(read_document(Path(given["config"])))
+        overrides = flat(read_document(Path(given["config"])))
     optimizer = "none" if given["no_optimizer"] else "raw" if given["raw_optimizer"] else "convert"
     plan = PlanOptions(
         optimizer=optimizer,
@@ -179,15 +180,6 @@ def _convert_options(given: dict[str, Any]) -> ConvertOptions:
     )
     work = ("step", "to", "verify", "memory", "workers", "overwrite", "resume", "dry_run", "quiet")
     return ConvertOptions(plan, **{name: given[name] for name in work})
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings with dotted names."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        found |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return found
 
 
 def _processes(given: dict[str, Any]) -> Processes:

@@ -1,6 +1,5 @@
 """Checkpoints of a chosen size in PAXml's zarr layout (1.1), and the commands run on them."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,17 +9,21 @@ from typing import Any
 
 import numpy as np
 import tensorstore as ts
+from paxml_states import ZSTD, write_metadata
 from running import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 ADAM = ("--set", "beta1=0.9", "--set", "beta2=0.99")
 STEP = 7
-ZSTD = {"id": "zstd", "level": 1}
 
 
 def command(*arguments: str | Path, name: str = "convert_paxml") -> list[str]:
     """The command line of a console script, warnings as errors."""
-    call = f"from converters.cli import {name} as main; main()"
+    # What a shell has put in the background is deaf to Ctrl-C, and so are its children.
+    call = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"from converters.cli import {name} as main; main()"
+    )
     return [sys.executable, "-W", "error", "-c", call, *map(str, arguments)]
 
 
@@ -101,22 +104,7 @@ def write_step(
             },
         }
         ts.open(spec, create=True).result().write(values).result()
-    (step / "metadata").mkdir()
-    described: dict[str, Any] = {}
-    for path, values in leaves.items():
-        if not path.startswith("mdl_vars/"):
-            continue
-        node = described
-        for key in path.split("/"):
-            node = node.setdefault(key, {})
-        node |= {
-            "_array_metadata_tag": True,
-            "dtype": values.dtype.name,
-            "is_optax_masked_node": False,
-            "unpadded_shape": list(values.shape),
-        }
-    about = {"version": 1.1, "train_state_metadata": described}
-    (step / "metadata" / "metadata").write_text(json.dumps(about))
+    write_metadata(step, 1.1, leaves)
     return step
 
 

@@ -10,11 +10,28 @@ import numpy as np
 
 from converters.arrays.leaf import LeafSpec
 from converters.paxml.hparams import parse_experiment, parse_sections
+from efficientids_flax.config import BackboneConfig, RotaryConfig
 
 DATA = Path(__file__).parent / "data" / "jobs.json.xz"
 JOBS: dict[str, Any] = json.loads(lzma.decompress(DATA.read_bytes()))
 LANGUAGE_MODELS = sorted(name for name, job in JOBS.items() if "files" in job)
 RECOMMENDERS = sorted(name for name, job in JOBS.items() if "experiment" in job)
+# Of the job 'Llama_gda'.
+LLAMA = BackboneConfig(
+    vocab_size=96,
+    num_layers=2,
+    model_dims=32,
+    hidden_dims=64,
+    num_heads=4,
+    num_kv_heads=4,
+    head_dim=8,
+    norm="rms_norm",
+    norm_scale_in_float32=True,
+    tied_embeddings=False,
+    rotary=RotaryConfig("half_split"),
+    gated_mlp=True,
+    activation="silu",
+)
 
 
 def specs(name: str, **changes: tuple[int, ...] | None) -> dict[str, LeafSpec]:
