@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from efficientids_flax.array_checks import FLOATS, described, form_problems, label_problems
 from efficientids_flax.config import BackboneConfig
+from efficientids_flax.config.record import listed
 
 TINY_WEIGHT = 1e-6  # Praxis adds it to the total weight that an average is divided by
 
@@ -59,15 +61,19 @@ def language_model_loss(
     """Loss of a language model from its logits.
 
     Args:
-        config: label smoothing and weight of the z-loss.
+        config: V, label smoothing and weight of the z-loss.
         logits: [B, T, V], scaled and capped; of any float dtype, the softmax is float32.
-        batch: `labels` int [B, T] and `weights` [B, T].
+        batch: `labels` int [B, T], in [0, V) where they have a weight, and `weights` [B, T].
         aux_losses: any tree of losses, such as the collection `aux_losses` that the decoder's
             experts fill; all of its numbers are added, each with weight one.
         train: whether labels are smoothed (else only with `label_smoothing_in_eval`).
+
+    Raises:
+        ValueError: naming everything that is wrong (ranges only outside of jit).
     """
-    labels = batch["labels"]
-    weights = batch["weights"].astype(jnp.float32)
+    _check(config, logits, batch)
+    labels = jnp.asarray(batch["labels"])
+    weights = jnp.asarray(batch["weights"]).astype(jnp.float32)
     values = logits.astype(jnp.float32)
     log_probs = jax.nn.log_softmax(values)
     smoothing = config.label_smoothing if train or config.label_smoothing_in_eval else 0.0
@@ -84,6 +90,20 @@ def language_model_loss(
         logits=logits,
         log_probs=log_probs.astype(logits.dtype),
     )
+
+
+def _check(config: BackboneConfig, logits: jax.Array, batch: Mapping[str, Any]) -> None:
+    """Raise ValueError if logits and labels do not fit the model and each other."""
+    shape, words = jnp.shape(logits), config.vocab_size
+    if len(shape) != 3 or shape[-1] != words:
+        problems = [f"logits: found {described(logits)}, expected [B, T, {words}]"]
+    else:
+        problems = form_problems("logits", logits, FLOATS, None, "")
+    fields = {name: batch.get(name) for name in ("labels", "weights")}
+    problems += [f"{name}: missing" for name, value in fields.items() if value is None]
+    problems += label_problems(fields, shape[:-1], "that of the logits without words", 0, words)
+    if problems:
+        raise ValueError(listed("the loss of a language model", problems))
 
 
 def summed(

@@ -37,7 +37,7 @@ def _settings(
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, callback=_settings,
               help="Run with another value of the configuration.")  # fmt: skip
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
-              help="Compute in it; else in the recorded one.")  # fmt: skip
+              help="Compute in it; half precision needs a recording in it.")  # fmt: skip
 @click.option("--only", metavar="PATTERN", help="Compare names like this, '*' for anything.")
 @click.option("--junit", metavar="FILE", type=click.Path(path_type=Path), help="Write JUnit XML.")
 @click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a report.")

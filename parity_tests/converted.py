@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from parity_tests.hints import find_hints
 from parity_tests.readers import read
 from parity_tests.recording import Recording, RecordingError
 from parity_tests.report import Report
-from parity_tests.settings import settled
+from parity_tests.settings import in_dtype, settled
 
 PLAIN = ("cluster_assignments", "cluster_indices", "in_cluster_id", "cluster_means")
 
@@ -40,7 +39,7 @@ def parity(
         against: a recording in the documented format, or a folder that `readers` knows.
         clustering: file of a recommender; None takes the one in the recording's folder.
         settings: dotted key of the configuration -> value, over the conversion's.
-        dtype: to compute in, in place of the one that was recorded.
+        dtype: to compute in, see `in_dtype`; None: the one that was recorded.
         only: pattern of the names to compare.
         explain: look for the cause of the first difference.
 
@@ -48,10 +47,7 @@ def parity(
         RecordingError, MappingError, ClusteringError, OSError, ValueError: something of that cannot
             be used; the message says what.
     """
-    recording = read(against)
-    if dtype is not None:
-        passes = tuple(replace(one, dtype=dtype) for one in recording.passes)
-        recording = replace(recording, passes=passes, dtype=dtype)
+    recording = in_dtype(read(against), dtype)
     params, state, config = load_converted(out)
     if config.model is None:
         raise RecordingError(f"{out}: config.json has no model, so that nothing can be run")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,43 @@ from converters.errors import MappingError
 from converters.paxml.infer import flat, nested, read_flags
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
 from efficientids_flax.load import Config
-from parity_tests.recording import Recording
+from parity_tests.recording import Recording, RecordingError
+from parity_tests.tolerances import HALF_DTYPES
 
 OPTIMIZER = "optimizer."
+NO_YARDSTICK = (
+    "what half precision may be off by is told by the recording's own distance from float32, which"
+    " one in {found} does not have. Give a recording in {dtype}, best with its values in float32"
+    " beside it (float32/<key>, see docs/parity.md)"
+)
+ROUNDED = (
+    "the rounding of {found} is far beyond what float32 may be off by. Give a recording in float32"
+)
 ModelConfig = BackboneConfig | EfficientIDSConfig
+
+
+def in_dtype(recording: Recording, dtype: str | None) -> Recording:
+    """The recording, to be compared with ours in another dtype than the recorded one.
+
+    Args:
+        recording: as it was read.
+        dtype: to compute in; None: as recorded.
+
+    Raises:
+        RecordingError: in that dtype there is nothing to compare with.
+    """
+    if dtype is None:
+        return recording
+    passes = tuple(replace(one, dtype=dtype) for one in recording.passes)
+    steps = {recording.dtype} if recording.steps else set()
+    for found in sorted({one.dtype for one in recording.passes} | steps):
+        if found != dtype and (dtype in HALF_DTYPES or found in HALF_DTYPES):
+            reason = NO_YARDSTICK if dtype in HALF_DTYPES else ROUNDED
+            raise RecordingError(
+                f"dtype: found {dtype}, the recording {recording.path} is in {found}:"
+                f" {reason.format(found=found, dtype=dtype)}, or leave the dtype out"
+            )
+    return replace(recording, passes=passes, dtype=dtype)
 
 
 def settled(

@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 
 from parity_tests.cases import recordings
 from parity_tests.cli import parity_check
+from parity_tests.readers import read
+from parity_tests.settings import in_dtype
 
 NAME = "LlamaRepeatEma_v00flax_file"
 
@@ -109,6 +111,32 @@ def test_mistakes_are_one_message(arguments, code, message):
     assert result.exit_code == code
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "message"),
+    [
+        (
+            NAME,
+            "bfloat16",
+            "is in float32: .*Give a recording in bfloat16, best with its values in f",
+        ),
+        (NAME, "float16", "is in float32: .*Give a recording in float16"),
+        ("Bf16", "float16", "is in bfloat16: .*Give a recording in float16"),
+        ("Bf16", "float32", "is in bfloat16: .*Give a recording in float32"),
+    ],
+)
+def test_a_dtype_in_which_there_is_nothing_to_compare_with(name, dtype, message):
+    """It used to compare with a distance of zero, and to fail whatever the model was."""
+    result = run("not looked at", "--against", recordings()[name], "--dtype", dtype)
+    assert result.exit_code == 1
+    assert re.search(f"dtype: found {dtype}, the recording .* {message}", result.output)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [(NAME, "float32"), ("Bf16", "bfloat16")])
+def test_the_recorded_dtype_may_be_said(name, dtype):
+    recording = read(recordings()[name])
+    assert in_dtype(recording, dtype) == in_dtype(recording, None) == recording
 
 
 def test_unknown_settings_name_the_nearest(converted):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from efficientids_flax.array_checks import has_values
 from efficientids_flax.backbone.inputs import Tokens
 from efficientids_flax.backbone.masks import Marks
 from efficientids_flax.config import BackboneConfig
@@ -56,7 +57,7 @@ def make_cache(config: BackboneConfig, batch: int, size: int, dtype: Any = None)
     Args:
         config: of the decoder.
         batch: B.
-        size: S; more tokens than this must not be put in, jit cannot say so.
+        size: S; more tokens than this must not be put in: an error, but not inside jit.
         dtype: of keys and values; None: the compute dtype.
 
     Raises:
@@ -83,10 +84,16 @@ def make_cache(config: BackboneConfig, batch: int, size: int, dtype: Any = None)
 
 
 def note_tokens(cache: KVCache, tokens: Tokens) -> KVCache:
-    """The cache with what is to know of these tokens; their keys and values follow by layer."""
+    """The cache with what is to know of these tokens; their keys and values follow by layer.
+
+    Raises:
+        ValueError: more tokens than places; inside jit only where none of the places is taken.
+    """
     time = tokens.segments.shape[1]
-    if time > cache.size:
-        raise ValueError(f"{time} tokens do not fit a cache of {cache.size}")
+    used = int(cache.used) if has_values(cache.used) else 0
+    if used + time > cache.size:
+        after = f" after {used}" if used else ""
+        raise ValueError(f"{time} tokens{after} do not fit a cache of {cache.size}")
 
     def put(row: jax.Array, new: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_slice(row, new.astype(row.dtype), (0, cache.used))

@@ -33,6 +33,15 @@ from efficientids_flax.config import BackboneConfig
 from efficientids_flax.sharding import constrain
 
 KINDS: tuple[LayerKind, ...] = ("full", "sliding")
+# Of `jax.checkpoint_policies`, those that need no arguments.
+REMAT_POLICIES = (
+    "nothing_saveable",
+    "dots_saveable",
+    "dots_with_no_batch_dims_saveable",
+    "everything_saveable",
+    "checkpoint_dots",
+    "checkpoint_dots_with_no_batch_dims",
+)
 
 
 class Decoder(nn.Module):
@@ -42,10 +51,19 @@ class Decoder(nn.Module):
         config: what it computes.
         remat: name of a policy of `jax.checkpoint_policies` by which layers are rematerialised in
             the backward pass, such as 'nothing_saveable'; None keeps all activations.
+
+    Raises:
+        ValueError: another policy than `REMAT_POLICIES`.
     """
 
     config: BackboneConfig
     remat: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.remat is not None and self.remat not in REMAT_POLICIES:
+            known = ", ".join(map(repr, REMAT_POLICIES))
+            raise ValueError(f"remat: found {self.remat!r}, expected null or one of {known}")
+        super().__post_init__()
 
     def setup(self) -> None:
         config = self.config
@@ -101,7 +119,8 @@ class Decoder(nn.Module):
             [B, T, D], of the compute dtype.
 
         Raises:
-            ValueError: listing every argument of the wrong shape or dtype.
+            ValueError: listing every argument of the wrong shape, dtype or, outside of jit, range
+                (inside, words and learned positions without a row in their table give zeros).
         """
         tokens = complete(
             self.config, ids, inputs_embeds, paddings, segment_ids, positions, inputs_indicator
@@ -138,7 +157,7 @@ class Decoder(nn.Module):
             ([B, T, D], the cache with the tokens in it).
 
         Raises:
-            ValueError: no cache, or arguments of the wrong shape or dtype.
+            ValueError: no cache, no room in it, or arguments that `__call__` would not take.
         """
         if cache is None:
             raise ValueError("cache: missing; make one with make_cache")

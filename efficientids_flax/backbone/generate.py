@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from efficientids_flax.backbone.cache import KVCache, make_cache
 from efficientids_flax.backbone.decoder import Decoder
-from efficientids_flax.backbone.inputs import complete
+from efficientids_flax.backbone.inputs import filled, input_problems
 from efficientids_flax.backbone.masks import positions_from_paddings
 from efficientids_flax.backbone.sampling import SamplingConfig, sample
 from efficientids_flax.config import BackboneConfig
+from efficientids_flax.config.record import listed
 
 GREEDY = SamplingConfig()
 
@@ -75,18 +77,24 @@ def generate(
         sampling: greedy unless told otherwise.
         rng: key, for sampling.
         eos_id: tokens that end a text.
-        pad_id: what follows the end.
+        pad_id: a word, which follows the end.
 
     Raises:
-        ValueError: inputs of the wrong shape or dtype, no room for so many positions, no key.
+        ValueError: listing all inputs of the wrong shape, dtype or range (words and learned
+            positions without a row in their table, inside jit not looked at), a number of tokens
+            that there is no room for, no key.
     """
     config = decoder.config
-    tokens = complete(
-        config, ids, inputs_embeds, paddings=paddings, inputs_indicator=inputs_indicator
-    )
-    time = tokens.paddings.shape[1]
-    ends = (eos_id,) if isinstance(eos_id, int) else tuple(eos_id)
-    _check(config, time, max_new_tokens, sampling, rng, ends)
+    given: dict[str, Any] = {"paddings": paddings, "inputs_indicator": inputs_indicator}
+    prompts: Any = inputs_embeds if ids is None else ids
+    ends = tuple(np.ravel(np.asarray(eos_id)).tolist())
+    (pad_id,) = np.ravel(np.asarray(pad_id)).tolist()
+    problems = input_problems(config, ids, inputs_embeds, **given)
+    time = None if problems else jnp.shape(prompts)[1]
+    problems += _problems(config, time, max_new_tokens, sampling, rng, ends, pad_id)
+    if problems:
+        raise ValueError(listed("generate", problems))
+    tokens = filled(config, ids, inputs_embeds, **given)
     return _generate(
         decoder,
         max_new_tokens,
@@ -102,32 +110,32 @@ def generate(
     )
 
 
-def _check(
+def _problems(
     config: BackboneConfig,
-    time: int,
+    time: int | None,
     count: int,
     sampling: SamplingConfig,
     rng: jax.Array | None,
-    ends: tuple[int, ...],
-) -> None:
-    """Ranges of what is no array."""
-    problems = []
-    if not config.vocab_size:
+    ends: tuple[Any, ...],
+    pad_id: Any,
+) -> list[str]:
+    """Ranges of what is no array; `time` is None where the arrays are wrong."""
+    problems = [] if time != 0 else ["ids, inputs_embeds: found prompts without a single token"]
+    words, longest = config.vocab_size, config.max_positions
+    if not words:
         problems.append("vocab_size: a model without words generates none, found 0")
-    if count < 1:
-        problems.append(f"max_new_tokens: expected at least 1, found {count}")
-    learned = config.position_embedding == "learned"
-    if learned and config.max_positions is not None and time + count > config.max_positions:
-        problems.append(
-            f"max_new_tokens: {time} + {count} tokens, max_positions is {config.max_positions}"
-        )
+    if not isinstance(count, int | np.integer) or count < 1:
+        problems.append(f"max_new_tokens: expected at least 1, found {count!r}")
+    elif config.position_embedding == "learned" and longest and time and time + count > longest:
+        problems.append(f"max_new_tokens: {time} + {count} tokens, max_positions is {longest}")
     if sampling.temperature > 0 and rng is None:
         problems.append("rng: sampling needs a key, found None")
-    outside = [end for end in ends if not 0 <= end < config.vocab_size]
-    if outside:
-        problems.append(f"eos_id: expected in [0, {config.vocab_size}), found {outside}")
-    if problems:
-        raise ValueError("\n  ".join(["cannot generate:", *problems]))
+    for name, numbers in (("eos_id", ends), ("pad_id", (pad_id,))):
+        outside = [n for n in numbers if type(n) is not int or not 0 <= n < words]
+        if words and outside:
+            found = ", ".join(map(repr, outside))
+            problems.append(f"{name}: found {found}, expected in [0, {words}), a word")
+    return problems
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))

@@ -1,14 +1,17 @@
 """What a batch says about its tokens: checked, and completed where it says nothing.
 
-Shapes and dtypes are looked at, never values: this runs while jit traces. Letters: B batch, T time,
-D model width.
+Shapes and dtypes are always looked at, values only outside of jit, where there are some: inside,
+an id without a row in its table gives zeros. Letters: B batch, T time, D model width.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from efficientids_flax.array_checks import has_values, mask_problems, value_problems
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.record import listed
 
@@ -18,6 +21,7 @@ KINDS: dict[str, tuple[Any, ...]] = {
     INT: (jnp.integer,),
     NUMBER: (jnp.floating, jnp.integer, jnp.bool_),
 }
+INTEGERS = ("segment_ids", "positions")
 
 
 class Tokens(NamedTuple):
@@ -46,46 +50,38 @@ def complete(
     inputs_indicator: jax.Array | None = None,
     start: jax.Array | int = 0,
 ) -> Tokens:
-    """Arguments of `Decoder.__call__`, with its defaults filled in.
+    """Arguments of `Decoder.__call__`, checked, with its defaults filled in.
 
     Args:
         start: place of the first token in its row, where there are earlier ones in a cache.
 
     Raises:
-        ValueError: listing every argument of the wrong shape or dtype: what came, what is needed.
+        ValueError: listing every argument of the wrong shape, dtype or, outside of jit, range: what
+            came, what is needed.
     """
-    problems = []
-    if (ids is None) == (inputs_embeds is None):
-        came = "neither" if ids is None else "both"
-        raise ValueError(f"ids, inputs_embeds: expected one of them, found {came}")
-    if ids is not None:
-        problems += _wrong("ids", ids, (None, None), INT)
-        if not config.vocab_size:
-            problems.append(
-                "ids: the configuration has no words (vocab_size 0); give inputs_embeds"
-            )
-        shape = jnp.shape(ids)
-    else:
-        assert inputs_embeds is not None
-        problems += _wrong("inputs_embeds", inputs_embeds, (None, None, config.model_dims), FLOAT)
-        shape = jnp.shape(inputs_embeds)[:2]
-    rows = shape if len(shape) == 2 else (None, None)
-    for name, value, kind in (
-        ("paddings", paddings, NUMBER),
-        ("segment_ids", segment_ids, INT),
-        ("positions", positions, INT),
-        ("inputs_indicator", inputs_indicator, NUMBER),
-    ):
-        if value is not None:
-            problems += _wrong(name, value, rows, kind)
-    if config.attention_mask == "prefix" and inputs_indicator is None:
-        problems.append("inputs_indicator: missing, attention_mask is 'prefix'")
-    longest = config.max_positions if config.position_embedding == "learned" else None
-    if longest and positions is None and len(shape) == 2 and shape[1] > longest:
-        problems.append(f"positions: {shape[1]} tokens, max_positions is {longest}")
+    problems = input_problems(
+        config, ids, inputs_embeds, paddings, segment_ids, positions, inputs_indicator, start
+    )
     if problems:
         raise ValueError(listed("the decoder's inputs", problems))
+    return filled(
+        config, ids, inputs_embeds, paddings, segment_ids, positions, inputs_indicator, start
+    )
 
+
+def filled(
+    config: BackboneConfig,
+    ids: jax.Array | None,
+    inputs_embeds: jax.Array | None,
+    paddings: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
+    positions: jax.Array | None = None,
+    inputs_indicator: jax.Array | None = None,
+    start: jax.Array | int = 0,
+) -> Tokens:
+    """What `complete` returns for arguments without problems."""
+    given: Any = inputs_embeds if ids is None else ids
+    shape = jnp.shape(given)[:2]
     if paddings is None:
         paddings = jnp.zeros(shape, jnp.float32)
     if segment_ids is None:
@@ -101,6 +97,91 @@ def complete(
         jnp.asarray(positions),
         prefix,
     )
+
+
+def input_problems(
+    config: BackboneConfig,
+    ids: Any,
+    inputs_embeds: Any,
+    paddings: Any = None,
+    segment_ids: Any = None,
+    positions: Any = None,
+    inputs_indicator: Any = None,
+    start: Any = 0,
+) -> list[str]:
+    """A sentence for each argument of `complete` that is wrong."""
+    if (ids is None) == (inputs_embeds is None):
+        came = "neither" if ids is None else "both"
+        return [f"ids, inputs_embeds: expected one of them, found {came}"]
+    problems = []
+    if ids is not None:
+        problems += _wrong("ids", ids, (None, None), INT)
+        if not config.vocab_size:
+            problems.append(
+                "ids: the configuration has no words (vocab_size 0); give inputs_embeds"
+            )
+        shape = jnp.shape(ids)
+    else:
+        problems += _wrong("inputs_embeds", inputs_embeds, (None, None, config.model_dims), FLOAT)
+        shape = jnp.shape(inputs_embeds)[:2]
+    rows = shape if len(shape) == 2 else (None, None)
+    of_tokens = {
+        "paddings": paddings,
+        "segment_ids": segment_ids,
+        "positions": positions,
+        "inputs_indicator": inputs_indicator,
+    }
+    for name, value in of_tokens.items():
+        if value is not None:
+            problems += _wrong(name, value, rows, INT if name in INTEGERS else NUMBER)
+    if config.attention_mask == "prefix" and inputs_indicator is None:
+        problems.append("inputs_indicator: missing, attention_mask is 'prefix'")
+    longest = _longest(config)
+    if longest is not None and positions is None and len(shape) == 2:
+        before = int(start) if has_values(start) else 0
+        if before + shape[1] > longest:
+            after = f" after {before}" if before else ""
+            problems.append(f"positions: {shape[1]} tokens{after}, max_positions is {longest}")
+    return problems or _value_problems(config, {"ids": ids, **of_tokens})
+
+
+def _longest(config: BackboneConfig) -> int | None:
+    """Positions that have a row of their own in a table; None where there is no table."""
+    return config.max_positions if config.position_embedding == "learned" else None
+
+
+def _value_problems(config: BackboneConfig, given: Mapping[str, Any]) -> list[str]:
+    """Values out of range, of arguments whose values are known; those of padding do not count.
+
+    Whole numbers are looked at as they came: JAX's own have 32 bits, and 2**32 + 5 would be 5.
+    """
+    values = {
+        name: np.asarray(value)
+        for name, value in given.items()
+        if value is not None and has_values(value) and np.size(value)
+    }
+    problems = []
+    for name in ("paddings", "inputs_indicator"):
+        if name in values:
+            problems += mask_problems(name, values[name])
+    present: Any = True
+    if given["paddings"] is not None:
+        present = values["paddings"] != 1 if "paddings" in values else False
+    words, longest = config.vocab_size, _longest(config)
+    whole = np.iinfo(jax.dtypes.canonicalize_dtype(np.int64))
+    ranges = {  # of the table, or of JAX's whole numbers
+        "ids": (0, words, f"in [0, {words}), a word"),
+        "segment_ids": (0, whole.max + 1, f"in [0, {whole.max}]"),
+        "positions": (whole.min, whole.max + 1, f"in [{whole.min}, {whole.max}]"),
+    }
+    if longest is not None:
+        ranges["positions"] = (0, longest, f"in [0, {longest}), max_positions")
+    for name, (least, end, wanted) in ranges.items():
+        found = values.get(name)
+        if found is not None and not (found.min() >= least and found.max() < end):
+            outside = (found < least) | (found >= end)
+            problems += value_problems(name, found, outside & present, wanted)
+    return problems
 
 
 def _wrong(name: str, value: Any, wanted: tuple[int | None, ...], kind: str) -> list[str]:

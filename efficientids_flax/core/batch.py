@@ -8,18 +8,29 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from efficientids_flax.array_checks import (
+    INTEGERS,
+    LABELS,
+    MASK,
+    described,
+    form_problems,
+    has_values,
+    mask_problems,
+    outside,
+    overflow_problems,
+    range_problems,
+    value_problems,
+    wanted_ids,
+    weight_problems,
+)
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.model_checks import raise_listed
 
 ModelConfig = EfficientIDSConfig | BackboneConfig
 
-SHOWN = 3  # wrong values named per problem; the rest is counted
-
-INTEGERS, NUMBERS, MASK = "integers", "numbers", "0 or 1"
 # fmt: off
 FIELDS = {
     "ids":                INTEGERS,  # word, or item where `input_item_weights` is 1
@@ -28,9 +39,7 @@ FIELDS = {
     "segment_ids":        INTEGERS,
     "segment_pos":        INTEGERS,
     "inputs_indicator":   MASK,
-    "labels":             INTEGERS,  # word, or item where `label_item_weights` is 1
-    "weights":            NUMBERS,
-    "label_item_weights": MASK,
+    **LABELS,                        # of them a word, or an item where `label_item_weights` is 1
 }
 # fmt: on
 
@@ -61,13 +70,13 @@ def check_batch(
     problems = [f"{called[name]}: missing" for name in _needed(config, labels) - fields.keys()]
     shape = jnp.shape(fields["ids"]) if "ids" in fields else None
     problems += [
-        f"{called[name]}: {problem}"
+        problem
         for name, value in fields.items()
-        for problem in _form_problems(value, FIELDS[name], shape)
+        for problem in _form_problems(called[name], value, FIELDS[name], shape)
     ]
     if _backbone(config).attention_mask == "prefix" and "inputs_indicator" not in fields:
         problems.append(f"{called['inputs_indicator']}: missing, attention_mask is 'prefix'")
-    if not problems and all(map(_has_values, fields.values())):
+    if not problems and all(map(has_values, fields.values())):
         problems = _value_problems(config, fields, called)
     raise_listed("batch", sorted(problems))
 
@@ -107,7 +116,7 @@ def as_arrays(given: Mapping[str, Any], names: Mapping[str, str] | None = None) 
             found[name] = value
         elif value is not None:
             array = np.asarray(value)
-            problems += _beyond(called.get(name, name), array)
+            problems += overflow_problems(called.get(name, name), array)
             found[name] = array
     raise_listed("batch", problems)
     return {name: jnp.asarray(value) for name, value in found.items()}
@@ -129,16 +138,19 @@ def check_shapes(shape: tuple[int, ...], **fields: jax.Array) -> None:
     )
 
 
-def next_labels(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+def next_labels(config: ModelConfig, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """Labels of a batch that has none: what stands at the next position of the row.
 
     Args:
+        config: of the model.
         batch: `ids` and other fields of the input, each [B, T].
 
     Returns:
         `labels`, `weights` float32, and `label_item_weights` where the input has its like. The
-        weight is 0 at a row's end, before padding, before the prefix's own tokens and before
-        another segment.
+        weight is 0 at a row's end, before padding, before the prefix's own tokens, before another
+        segment, and before a placeholder that is no item: the original has the target's own id as
+        label there, which the input does not tell. (A placeholder below I cannot be told from the
+        item of that id, and is the label.)
     """
 
     def following(value: jax.Array) -> jax.Array:
@@ -151,6 +163,11 @@ def next_labels(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     for name in ("paddings", "inputs_indicator"):
         if name in batch:
             weights = weights * (following(batch[name]) == 0)
+    if isinstance(config, EfficientIDSConfig):
+        placeholder = config.placeholder_item_id
+        if placeholder is not None and placeholder >= config.num_items:
+            items = made.get("label_item_weights", jnp.ones_like(weights)) > 0
+            weights = weights * ~(items & (made["labels"] == placeholder))
     if "segment_ids" in batch:
         weights = weights * (following(batch["segment_ids"]) == batch["segment_ids"])
     return made | {"weights": weights}
@@ -186,21 +203,11 @@ def _needed(config: ModelConfig, labels: bool) -> set[str]:
     return needed
 
 
-def _form_problems(value: Any, kind: str, shape: tuple[int, ...] | None) -> list[str]:
+def _form_problems(name: str, value: Any, kind: str, shape: tuple[int, ...] | None) -> list[str]:
     """Rank, shape and dtype of one field."""
-    found = f"found {list(jnp.shape(value))} of {jnp.result_type(value)}"
-    if len(jnp.shape(value)) != 2 or 0 in jnp.shape(value):
-        return [f"{found}, expected [B, T], above 0"]
-    if shape is not None and jnp.shape(value) != shape:
-        return [f"{found}, expected {list(shape)}, the shape of the ids"]
-    kinds = (jnp.integer,) if kind == INTEGERS else (jnp.integer, jnp.floating, jnp.bool_)
-    good = any(jnp.issubdtype(jnp.result_type(value), option) for option in kinds)
-    return [] if good else [f"{found}, expected {kind}"]
-
-
-def _has_values(value: Any) -> bool:
-    """Whether the values can be read: not while jit traces, nor those of other processes."""
-    return not isinstance(value, jax.core.Tracer) and getattr(value, "is_fully_addressable", True)
+    if len(np.shape(value)) != 2 or 0 in np.shape(value):
+        return [f"{name}: found {described(value)}, expected [B, T], above 0"]
+    return form_problems(name, value, kind, shape, "the shape of the ids")
 
 
 def _value_problems(
@@ -214,13 +221,9 @@ def _mask_problems(values: Mapping[str, np.ndarray], called: Mapping[str, str]) 
     problems = []
     for name, value in values.items():
         if FIELDS[name] == MASK:
-            wrong = (value != 0) & (value != 1)
-            problems += _problem(called[name], value, wrong, "0 or 1")
+            problems += mask_problems(called[name], value)
     weights = values.get("weights")
-    if weights is not None:
-        wrong = ~(np.isfinite(weights.astype(np.float32)) & (weights >= 0))
-        problems += _problem(called["weights"], weights, wrong, "finite and at least 0")
-    return problems
+    return problems + ([] if weights is None else weight_problems(called["weights"], weights))
 
 
 def _range_problems(
@@ -232,57 +235,29 @@ def _range_problems(
     everywhere = np.full(ids.shape, isinstance(config, EfficientIDSConfig))
     present = values["paddings"] == 0 if "paddings" in values else np.ones(ids.shape, bool)
     is_item = values["input_item_weights"] > 0 if "input_item_weights" in values else everywhere
-    item, word = f"in [0, {items}), an item", f"in [0, {backbone.vocab_size}), a word"
-    target = item
-    unknown = _outside(ids, items)
+    target, word = wanted_ids(items, backbone.vocab_size)
+    unknown = outside(ids, items)
     if placeholder is not None:
         unknown &= ids != placeholder
         target += f", or the placeholder {placeholder}"
-    no_word = _outside(ids, backbone.vocab_size)
-    problems = _problem(called["items"], ids, present & is_item & unknown, target)
-    problems += _problem(called["words"], ids, present & ~is_item & no_word, word)
+    no_word = outside(ids, backbone.vocab_size)
+    problems = value_problems(called["items"], ids, present & is_item & unknown, target)
+    problems += value_problems(called["words"], ids, present & ~is_item & no_word, word)
     if "labels" in values:
         labels = values["labels"]
         counts = values["weights"] > 0 if "weights" in values else present
         is_item = values["label_item_weights"] > 0 if "label_item_weights" in values else everywhere
-        for kind, count, wanted in (
-            (is_item, items, item),
-            (~is_item, backbone.vocab_size, word),
-        ):
-            wrong = counts & kind & _outside(labels, count)
-            problems += _problem(called["labels"], labels, wrong, wanted)
+        problems += range_problems(
+            called["labels"], labels, counts, is_item, items, backbone.vocab_size
+        )
     for name in ("segment_ids", "segment_pos"):
         if name in values:
             wrong = present & (values[name] < 0)
-            problems += _problem(called[name], values[name], wrong, "at least 0")
+            problems += value_problems(called[name], values[name], wrong, "at least 0")
     if backbone.position_embedding == "learned" and "segment_pos" in values:
         positions, longest = values["segment_pos"], backbone.max_positions or 0
         wanted = f"below {longest}, max_positions"
-        problems += _problem(
+        problems += value_problems(
             called["segment_pos"], positions, present & (positions >= longest), wanted
         )
     return problems
-
-
-def _beyond(name: str, values: np.ndarray) -> list[str]:
-    """Whole numbers that JAX has no room for, where it is not told to have 64 bits."""
-    dtype = jax.dtypes.canonicalize_dtype(values.dtype)
-    if dtype == values.dtype or values.dtype.kind not in "iu":
-        return []
-    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
-    wrong = (values < least) | (values > most)
-    return _problem(name, values, wrong, f"in [{least}, {most}], {dtype}")
-
-
-def _outside(values: np.ndarray, count: int) -> np.ndarray:
-    return (values < 0) | (values >= count)
-
-
-def _problem(name: str, values: np.ndarray, wrong: np.ndarray, wanted: str) -> list[str]:
-    """[] or one sentence with the first wrong values and where they stand."""
-    if not wrong.any():
-        return []
-    places = np.argwhere(wrong)
-    shown = ", ".join(f"{values[tuple(p)]} at {p.tolist()}" for p in places[:SHOWN])
-    rest = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
-    return [f"{name}: found {shown}{rest}, expected {wanted}"]

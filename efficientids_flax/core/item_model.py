@@ -196,7 +196,7 @@ class ItemModel(nn.Module):
             batch["weights"] = 1.0 - paddings.astype(jnp.float32)
         check_batch(self.config, batch, labels=wanted, names=names)
         if training and not wanted:
-            batch, wanted = batch | next_labels(batch), True
+            batch, wanted = batch | next_labels(self.config, batch), True
         inputs = self.head_inputs(
             batch, not training, words=training or wanted, pretrained_lm_module=decoder
         )

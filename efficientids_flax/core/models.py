@@ -108,7 +108,7 @@ class EfficientIDSModel(ItemModel):
             item_mask: [B, T], 0 or 1; with `item_ids`, or neither for text alone.
             labels: int [B, T], words, or items where `label_item_mask` is 1. None in training: the
                 next position of the row, where that is in the same segment, neither padding nor
-                prefix.
+                prefix, and no placeholder beyond the items.
             weights: [B, T], of the labels in the loss, given with them; None: 1 but on padding.
             label_item_mask: [B, T], 0 or 1, given with labels.
             paddings: [B, T], 1 where there is padding; None: nowhere.

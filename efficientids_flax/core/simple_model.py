@@ -25,7 +25,8 @@ class SimpleEfficientIDSModel(ItemModel):
     and shardings hold for both.
 
     Attributes:
-        num_items, num_clusters, item_embedding_dim: I, K (None: the clustering's), E.
+        num_items, num_clusters, item_embedding_dim: I, K (None: the clustering's; not given under
+            full softmax), E.
         model_dims: D.
         clustering_info: where each item belongs; cluster vectors are trained.
         use_correction: scores subtract the normaliser of each cluster.
@@ -56,6 +57,11 @@ class SimpleEfficientIDSModel(ItemModel):
     def __post_init__(self) -> None:
         if not self.full_softmax:
             check_given(self, ("clustering_info",))
+        elif self.num_clusters is not None:
+            raise ValueError(
+                f"SimpleEfficientIDSModel: num_clusters: found {self.num_clusters}, a full softmax"
+                " has no clusters; leave it out, or full_softmax"
+            )
         super().__post_init__()
 
     @property

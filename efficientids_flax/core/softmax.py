@@ -27,10 +27,17 @@ from efficientids_flax.core.embeddings import (
 )
 from efficientids_flax.core.grouped import Adapter
 from efficientids_flax.core.head import Head, HeadInputs, constrain_batch
-from efficientids_flax.core.model_checks import check_clustering, check_fields, check_given
+from efficientids_flax.core.head_checks import check_arguments, width_problems
+from efficientids_flax.core.model_checks import (
+    check_clustering,
+    check_fields,
+    check_given,
+    raise_listed,
+)
 from efficientids_flax.sharding import constrain
 
 INTERMEDIATES = "intermediates"
+OUTPUT_ADAPTER = "item_output_adapter"
 SHARED_FIELDS = ("num_items", "num_clusters", "item_embedding_dim", "use_correction")
 
 
@@ -122,7 +129,8 @@ class HierarchicalSoftmax(nn.Module):
 
         Args:
             hidden: [..., D].
-            targets: int [...], items, or words where `target_is_item` is 0.
+            targets: int [...], items, or words where `target_is_item` is 0; in range where they
+                have a weight.
             weights: [...], of the targets in the loss; None is 1.
             word_logits: [..., V], which then take part in the first softmax.
             target_is_item: [...], 0 or 1; None: all are.
@@ -132,10 +140,19 @@ class HierarchicalSoftmax(nn.Module):
             Without targets float32 [..., I], log p(item); rows sum to one where there are no words.
             With targets `loss` and metrics, see `LossOutput.metrics`; scores of the whole
             catalogue are not made.
+
+        Raises:
+            ValueError: naming every argument that is wrong (ranges only outside of jit).
         """
-        inputs = self.inputs(hidden, word_logits)
+        dims, items = self._hidden_dims(), self.options.num_items
+        check_arguments(hidden, dims, items, targets, weights, target_is_item, word_logits)
+        targets, weights, target_is_item, word_logits = (
+            None if value is None else jnp.asarray(value)
+            for value in (targets, weights, target_is_item, word_logits)
+        )
+        inputs = self.inputs(jnp.asarray(hidden), word_logits)
         if targets is None:
-            return self.head.log_probs(inputs)[..., -self.options.num_items :]
+            return self.head.log_probs(inputs)[..., -items:]
         if weights is None:
             weights = jnp.ones(targets.shape, jnp.float32)
         return self.head.loss(inputs, targets, weights, target_is_item, training).metrics()
@@ -163,8 +180,12 @@ class HierarchicalSoftmax(nn.Module):
             hidden: [..., D].
             word_logits: [..., V], of `scaled(hidden)`, without a cap.
             table: [I, E], of `embed_items`; None where the items were not embedded.
+
+        Raises:
+            ValueError: hidden states of another width than that of the parameters.
         """
         config = self.options
+        raise_listed("inputs", width_problems(hidden, self._hidden_dims()))
         items = (self.item_embedding.table() if table is None else table).astype(self.dtype)
         rows = constrain(items, "I E") if config.input_adapter_everywhere else None
         clusters = None if config.full_softmax else self._cluster_vectors().astype(self.dtype)
@@ -172,7 +193,7 @@ class HierarchicalSoftmax(nn.Module):
         if config.input_adapter_everywhere:
             items = self.item_input_adapter(items)
             clusters = None if clusters is None else self.item_input_adapter(clusters)
-        elif self.config is not None or hidden.shape[-1] != config.item_embedding_dim:
+        elif self._adapts(hidden.shape[-1]):
             query = self.item_output_adapter(query)
         items, query = constrain(items, "I W"), constrain_batch(query, "B T W")
         self.sow(INTERMEDIATES, "item_table", items)
@@ -200,6 +221,27 @@ class HierarchicalSoftmax(nn.Module):
             module, variables = self.item_input_adapter.unbind()
             adapter = Adapter(module.apply, variables)
         return Head(self.options, self.clustering_info, note, adapter)  # pyright: ignore[reportArgumentType]
+
+    def _adapts(self, dims: int) -> bool:
+        """Whether hidden states of this width go through the output adapter.
+
+        With `config` they do. Else what was made decides, not the width of what comes next.
+        """
+        if self.config is not None:
+            return True
+        if self.model_dims is None and not self.is_initializing():
+            return self.has_variable("params", OUTPUT_ADAPTER)
+        return (self.model_dims or dims) != self.options.item_embedding_dim
+
+    def _hidden_dims(self) -> int | None:
+        """D that the parameters are made for; None where they are yet to be made."""
+        if self.model_dims is not None:
+            return self.model_dims
+        if self.is_initializing():
+            return None
+        if not self.has_variable("params", OUTPUT_ADAPTER):
+            return self.options.item_embedding_dim
+        return self.get_variable("params", OUTPUT_ADAPTER)["layers_0"]["kernel"].shape[0]
 
     def _cluster_vectors(self) -> jax.Array:
         """[K, E], trained or from the clustering file."""

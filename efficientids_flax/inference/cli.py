@@ -1,6 +1,7 @@
 """The command: parse, load, recommend, print."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -153,8 +154,9 @@ def _answers(
     as_json: bool,
     given: dict[str, Any],
 ) -> Iterator[str]:
-    """The lines to print."""
+    """The lines to print; all requests are looked at before the first."""
     from efficientids_flax.backbone import Decoder
+    from efficientids_flax.inference.prompts import raise_problems
     from efficientids_flax.inference.ranker import Ranker
     from efficientids_flax.load import load_model
 
@@ -162,22 +164,19 @@ def _answers(
     if isinstance(model, Decoder):
         raise ValueError(f"{checkpoint}: is a language model; it has no items to recommend")
     scoring = "original" if given["scores"] == "original" else "log_probs"
+    raise_problems(_problems(model.config, requests, given))
     ranker = Ranker(model, params)
     for start in range(0, len(requests), given["batch_size"]):
         part = requests[start : start + given["batch_size"]]
-        masked = any(request.mask is not None for request in part)
-        try:
-            found = ranker.recommend(
-                [request.ids for request in part],
-                given["top_k"],
-                item_masks=[_mask(request) for request in part] if masked else None,
-                exclude_seen=given["exclude_seen"],
-                exclude=[request.exclude + given["exclude"] for request in part],
-                scoring=scoring,
-                max_history=given["max_history"],
-            )
-        except ValueError as error:
-            raise ValueError(_placed(str(error), part)) from error
+        found = ranker.recommend(
+            [request.ids for request in part],
+            given["top_k"],
+            item_masks=_masks(part),
+            exclude_seen=given["exclude_seen"],
+            exclude=[request.exclude + given["exclude"] for request in part],
+            scoring=scoring,
+            max_history=given["max_history"],
+        )
         show = _json if as_json else _text
         for request, ids, scores in zip(part, found.ids, found.scores, strict=True):
             shown = np.exp(scores) if given["scores"] == "probability" else scores
@@ -185,16 +184,30 @@ def _answers(
             yield show(request, left, given["scores"])
 
 
-def _mask(request: Request) -> list[int]:
-    return [1] * len(request.ids) if request.mask is None else request.mask
+def _masks(requests: list[Request]) -> list[list[int]] | None:
+    if all(request.mask is None for request in requests):
+        return None
+    return [[1] * len(one.ids) if one.mask is None else one.mask for one in requests]
 
 
-def _placed(message: str, part: list[Request]) -> str:
-    """The message with the lines of the file in place of numbers of histories."""
-    for number in reversed(range(len(part))):
-        where = part[number].where
-        message = message.replace(f"history {number}:", f"{where}:" if where else "the history:")
-    return message
+def _problems(config: Any, requests: list[Request], given: dict[str, Any]) -> list[str]:
+    """What is wrong with requests, with their lines in place of numbers of histories."""
+    from efficientids_flax.inference.prompts import exclude_problems, history_problems
+
+    problems = history_problems(
+        config,
+        [request.ids for request in requests],
+        _masks(requests),
+        exclude=[request.exclude for request in requests],
+        max_history=given["max_history"],
+    )
+    named = exclude_problems([given["exclude"]], config.num_items)
+
+    def place(found: re.Match[str]) -> str:
+        return requests[int(found[1])].where or "the history"
+
+    found = [re.sub(r"^history (\d+)", place, problem) for problem in problems]
+    return found + [problem.replace("history 0: ", "--", 1) for problem in named]
 
 
 def _json(request: Request, left: list[tuple[int, float]], name: str) -> str:

@@ -62,28 +62,12 @@ def make_prompts(
     Raises:
         ValueError: naming every id that is out of range, and histories that are too long or empty.
     """
-    if item_masks is not None and len(item_masks) != len(histories):
-        raise ValueError(f"item_masks: found {len(item_masks)} for {len(histories)} histories")
-    if max_history is not None and max_history < 1:
-        raise ValueError(f"max_history: expected above 0, found {max_history}")
-    problems: list[str] = []
-    rows = []
-    for number, history in enumerate(histories):
-        where = f"history {number}"
-        mask = None if item_masks is None else item_masks[number]
-        ids, items = _checked(config, where, history, mask, problems)
-        if max_history is not None:
-            ids, items = ids[-max_history:], items[-max_history:]
-        rows.append((ids, items))
+    rows, problems = _rows(config, histories, item_masks, max_history)
+    raise_problems(problems)
     words = config.backbone.vocab_size > 0
     placeholder = config.placeholder_item_id
-    before, after = ([SOS], [EOS]) if words else ([], [])
-    after = [] if placeholder is None else [placeholder, *after]
-    added = len(before) + len(after)
-    longest = max((len(ids) for ids, _ in rows), default=0) + added
-    problems += _length_problems(config, rows, added)
-    raise_problems(problems)
-
+    before, after = _around(config)
+    longest = max((len(ids) for ids, _ in rows), default=0) + len(before) + len(after)
     length = _bucket(longest)
     if config.backbone.position_embedding == "learned":
         length = min(length, config.backbone.max_positions or length)
@@ -112,11 +96,73 @@ def make_prompts(
     return Prompts(batch, last, seen)
 
 
+def history_problems(
+    config: EfficientIDSConfig,
+    histories: Sequence[History],
+    item_masks: Sequence[History] | None = None,
+    *,
+    exclude: Sequence[History] = (),
+    max_history: int | None = None,
+) -> list[str]:
+    """A sentence for each thing wrong with histories, and with ids that are left out for them.
+
+    Args:
+        config, histories, item_masks, max_history: see `make_prompts`.
+        exclude: for each history ids of items that are not to be found.
+    """
+    problems = _rows(config, histories, item_masks, max_history)[1]
+    return problems + exclude_problems(exclude, config.num_items)
+
+
+def exclude_problems(lists: Sequence[History], items: int) -> list[str]:
+    """A sentence for each id that is left out and is no item: lists of ids, one a history."""
+    return [
+        f"history {row}: exclude: {number} is outside of [0, {items})"
+        for row, ids in enumerate(lists)
+        for number in ids
+        if not 0 <= number < items
+    ]
+
+
 def raise_problems(problems: list[str]) -> None:
     """ValueError with the first problems of histories, if there are any."""
     if problems:
         rest = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
         raise ValueError("\n  ".join(["histories:", *problems[:SHOWN], *rest]))
+
+
+def _around(config: EfficientIDSConfig) -> tuple[list[int], list[int]]:
+    """What stands before and after a history."""
+    before, after = ([SOS], [EOS]) if config.backbone.vocab_size else ([], [])
+    placeholder = config.placeholder_item_id
+    return before, after if placeholder is None else [placeholder, *after]
+
+
+def _rows(
+    config: EfficientIDSConfig,
+    histories: Sequence[History],
+    item_masks: Sequence[History] | None,
+    max_history: int | None,
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[str]]:
+    """(ids, 1 where they are items) of each history, as long as wanted; and what is wrong.
+
+    Raises:
+        ValueError: arguments that are not about one history.
+    """
+    if item_masks is not None and len(item_masks) != len(histories):
+        raise ValueError(f"item_masks: found {len(item_masks)} for {len(histories)} histories")
+    if max_history is not None and max_history < 1:
+        raise ValueError(f"max_history: expected above 0, found {max_history}")
+    problems: list[str] = []
+    rows = []
+    for number, history in enumerate(histories):
+        mask = None if item_masks is None else item_masks[number]
+        ids, items = _checked(config, f"history {number}", history, mask, problems)
+        if max_history is not None:
+            ids, items = ids[-max_history:], items[-max_history:]
+        rows.append((ids, items))
+    added = sum(map(len, _around(config)))
+    return rows, problems + _length_problems(config, rows, added)
 
 
 def _checked(

@@ -16,7 +16,13 @@ import numpy as np
 from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
 from efficientids_flax.core.retrieval import TopItems, retrieve
-from efficientids_flax.inference.prompts import History, Prompts, make_prompts, raise_problems
+from efficientids_flax.inference.prompts import (
+    History,
+    Prompts,
+    exclude_problems,
+    make_prompts,
+    raise_problems,
+)
 
 Scoring = Literal["log_probs", "original"]
 Model = EfficientIDSModel | SimpleEfficientIDSModel
@@ -243,14 +249,7 @@ def _padded(lists: Sequence[History], wanted: int, rows: int, items: int) -> np.
     """
     if len(lists) != wanted:
         raise ValueError(f"exclude: found {len(lists)} lists for {wanted} histories")
-    raise_problems(
-        [
-            f"history {row}: exclude: {number} is outside of [0, {items})"
-            for row, ids in enumerate(lists)
-            for number in ids
-            if not 0 <= number < items
-        ]
-    )
+    raise_problems(exclude_problems(lists, items))
     longest = max((len(ids) for ids in lists), default=0)
     width = 1 << max(longest - 1, 0).bit_length() if longest else 0
     found = np.full((rows, width), -1, np.int32)

@@ -116,6 +116,48 @@ def test_a_batch_without_weight_is_finite_in_value_and_gradient(logits):
     np.testing.assert_array_equal(gradient, np.zeros_like(logits))
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"labels": [[1, 4, 0], [2, 2, 99]]}, r"labels: found 99 at \[1, 2\], .*\[0, 31\), a word"),
+        ({"labels": np.full((2, 3), 2**32 + 6)}, "labels: found 4294967302 at .* and 2 more"),
+        ({"labels": np.zeros((2, 3))}, r"labels: found \[2, 3\] of float32, expected integers"),
+        ({"labels": np.zeros(3, int)}, r"labels: found \[3\] of int32, expected \[2, 3\], that of"),
+        ({"weights": np.ones((1, 1))}, r"weights: found \[1, 1\] of float32, expected \[2, 3\]"),
+        ({"weights": np.full((2, 3), np.nan)}, "weights: found nan at .*finite and at least 0"),
+        ({"weights": None}, "weights: missing"),
+        ({"labels": None, "weights": np.ones(3)}, r"(?s)2 problems:.*labels: missing.*weights: fo"),
+    ],
+)
+def test_mistakes_are_told(logits, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        language_model_loss(LLAMA, jnp.asarray(logits), BATCH | changes)
+
+
+def test_logits_of_another_vocabulary(logits):
+    for wrong in (logits[..., :30], logits[0]):
+        with pytest.raises(ValueError, match=r"logits: found .*, expected \[B, T, 31\]"):
+            language_model_loss(LLAMA, jnp.asarray(wrong), BATCH)
+    with pytest.raises(ValueError, match=r"logits: found \[2, 3, 31\] of int32, expected floats"):
+        language_model_loss(LLAMA, jnp.asarray(logits).astype(int), BATCH)
+
+
+def test_labels_without_weight_may_hold_anything(logits):
+    assert BATCH["weights"][0, 2] == 0
+    found, other = (
+        language_model_loss(LLAMA, jnp.asarray(logits), BATCH | {"labels": labels}).total_loss
+        for labels in (BATCH["labels"], np.where(BATCH["weights"] > 0, BATCH["labels"], -7))
+    )
+    assert found == other
+
+
+def test_under_jit_shapes_are_checked_and_values_are_not(logits):
+    loss = jax.jit(lambda batch: language_model_loss(LLAMA, jnp.asarray(logits), batch).total_loss)
+    assert np.isfinite(loss(BATCH | {"labels": np.full((2, 3), 99)}))
+    with pytest.raises(ValueError, match="weights: found"):
+        loss(BATCH | {"weights": np.ones((2, 1))})
+
+
 def test_half_precision_logits_are_summed_in_float32(logits):
     half = jnp.asarray(logits, jnp.bfloat16)
     found = language_model_loss(LLAMA, half, BATCH)

@@ -152,10 +152,49 @@ def test_the_key_decides_and_steps_draw_apart():
         (
             LLAMA,
             {"max_new_tokens": 1, "eos_id": 31},
-            r"eos_id: expected in \[0, 31\), found \[31\]",
+            r"eos_id: found 31, expected in \[0, 31\), a word",
         ),
+        (
+            LLAMA,
+            {"max_new_tokens": 1, "pad_id": 99},
+            r"pad_id: found 99, expected in \[0, 31\), a word",
+        ),
+        (LLAMA, {"max_new_tokens": 1.5}, "max_new_tokens: expected at least 1, found 1.5"),
     ],
 )
 def test_what_cannot_be_generated_is_refused(config, arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         generate(Decoder(config), {}, token_ids(config, 1, 4), **arguments)
+
+
+def test_all_that_is_wrong_with_a_prompt_is_said_at_once():
+    """Before anything is looked up: JAX would make 5 of 2**32 + 5, and zeros of a word 31."""
+    ids = np.array([[1, 31, -1, 2**32 + 5], [2, 3, 4, 99]])
+    paddings = np.array([[0, 0, 0, 0], [0, 0, 0, 1]])  # 99 is padding: not looked at
+    with pytest.raises(ValueError) as caught:
+        generate(
+            Decoder(LLAMA), {}, ids, paddings, max_new_tokens=3, eos_id=(1, -2, 40),
+            pad_id=99, sampling=SamplingConfig(temperature=1.0),
+        )  # fmt: skip
+    assert str(caught.value).splitlines() == [
+        "generate: 4 problems:",
+        "  ids: found 31 at [0, 1], -1 at [0, 2], 4294967301 at [0, 3], expected in [0, 31),"
+        " a word",
+        "  rng: sampling needs a key, found None",
+        "  eos_id: found -2, 40, expected in [0, 31), a word",
+        "  pad_id: found 99, expected in [0, 31), a word",
+    ]
+
+
+@pytest.mark.parametrize("eos_id", [np.int64(5), np.array([5, 6]), [5]])
+def test_ends_may_be_numbers_of_numpy(eos_id):
+    params, ids = made(LLAMA), token_ids(LLAMA, 1, 3)
+    found = generate(
+        Decoder(LLAMA), params, ids, max_new_tokens=1, eos_id=eos_id, pad_id=np.int32(0)
+    )  # fmt: skip
+    assert found.tokens.shape == (1, 1)
+
+
+def test_a_prompt_without_tokens_is_refused():
+    with pytest.raises(ValueError, match="prompts without a single token"):
+        generate(Decoder(LLAMA), {}, np.zeros((1, 0), int), max_new_tokens=1)

@@ -163,7 +163,8 @@ def test_numbers_that_would_wrap_around_are_told():
 
 def test_next_labels_are_the_following_ids():
     given = {name: jnp.asarray(value) for name, value in batch().items()}
-    made = next_labels({name: given[name] for name in ("ids", "input_item_weights", "paddings")})
+    fields = ("ids", "input_item_weights", "paddings")
+    made = next_labels(config(), {name: given[name] for name in fields})
     np.testing.assert_array_equal(made["labels"][:, :-1], given["ids"][:, 1:])
     np.testing.assert_array_equal(
         made["label_item_weights"][:, :-1], given["input_item_weights"][:, 1:]
@@ -173,11 +174,33 @@ def test_next_labels_are_the_following_ids():
 
 def test_next_labels_stay_in_their_segment_and_leave_the_prefix():
     made = next_labels(
+        config(),
         {
             "ids": jnp.arange(6)[None],
             "segment_ids": jnp.array([[1, 1, 1, 2, 2, 2]]),
             "inputs_indicator": jnp.array([[1, 1, 0, 1, 0, 0]]),
-        }
+        },
     )
     assert "label_item_weights" not in made
     np.testing.assert_array_equal(made["weights"], [[0, 1, 0, 1, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "weights"),
+    [
+        ({}, [1, 0, 1, 0]),
+        ({"placeholder_item_id": None}, [1, 1, 1, 0]),
+        # A placeholder that is an item's id may be that item.
+        ({"placeholder_item_id": 3}, [1, 1, 1, 0]),
+    ],
+)
+def test_next_labels_do_not_ask_for_a_placeholder(changes, weights):
+    """The original's label there is the target's own id, which the input does not tell."""
+    given = {
+        "ids": jnp.array([[3, 3, 102, 102]]),  # the last one is a word of that id
+        "input_item_weights": jnp.array([[1, 1, 1, 0]]),
+    }
+    np.testing.assert_array_equal(next_labels(config(**changes), given)["weights"], [weights])
+    items = {"ids": given["ids"][:, :3]}  # all are items where no mask says otherwise
+    made = next_labels(config(**changes), items)
+    np.testing.assert_array_equal(made["weights"], [[*weights[:2], 0]])

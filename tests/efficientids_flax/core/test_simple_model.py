@@ -89,8 +89,13 @@ def test_best_items(started):
     np.testing.assert_array_equal(best["items"], np.argsort(-scores, -1)[..., :4])
 
 
+def test_full_softmax_refuses_clusters():
+    with pytest.raises(ValueError, match="num_clusters: found 4, a full softmax has no clusters"):
+        simple(full_softmax=True)
+
+
 def test_full_softmax_needs_no_clustering():
-    made = simple(full_softmax=True, clustering_info=None)
+    made = simple(full_softmax=True, clustering_info=None, num_clusters=None)
     variables = jax.jit(made.init)(jax.random.key(0), HISTORY)
     assert "cluster_embedding" not in variables["params"]
     log_probs = made.apply(variables, {"ids": HISTORY}, method="log_probs")

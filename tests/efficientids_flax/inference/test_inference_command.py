@@ -175,6 +175,26 @@ def test_a_line_that_is_no_history(line: str, message: str, tmp_path: Path):
 
 
 @pytest.mark.usefixtures("loaded")
+def test_a_wrong_line_is_found_before_the_first_answer(tmp_path: Path):
+    """However far behind it is, and with all others."""
+    file = tmp_path / "histories.jsonl"
+    long = ",".join(["1"] * 18)
+    file.write_text(f'3\n4\n5,30\n{{"items": [6], "exclude": [31]}}\n7\n{long}\n')
+    done = run(*OUT, "--input-file", str(file), "--batch-size", "1", "--exclude", "2,-1")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "Error: histories:",
+        f"  {file}:3: item 30 at place 1 is outside of [0, 30)",
+        f"  {file}:6: 18 ids, the model's 20 positions have room for 17"
+        " (max_history=17 takes the last ones)",
+        f"  {file}:4: exclude: 31 is outside of [0, 30)",
+        "  --exclude: -1 is outside of [0, 30)",
+    ]
+    cut = run(*OUT, "--input-items", long, "--max-history", "17")
+    assert cut.exit_code == 0, cut.output
+
+
+@pytest.mark.usefixtures("loaded")
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
