@@ -50,7 +50,8 @@ class Decoder(nn.Module):
     Attributes:
         config: what it computes.
         remat: name of a policy of `jax.checkpoint_policies` by which layers are rematerialised in
-            the backward pass, such as 'nothing_saveable'; None keeps all activations.
+            the backward pass, such as 'nothing_saveable'; None makes only what is inside of norms
+            and activations again.
 
     Raises:
         ValueError: another policy than `REMAT_POLICIES`.
