@@ -1,6 +1,6 @@
 """How much memory a model needs, told from its configuration before anything is loaded.
 
-    print(estimate_memory(config, batch_size=8, sequence_length=128, mode="training"))
+    estimate_memory(config, batch_size=8, sequence_length=128, mode="training").total
 
 Parameters and optimizer state are exact. Activations are counted from what the modules compute, and
 are within a factor of two of the temporary memory that XLA reports of a compiled step (measured on

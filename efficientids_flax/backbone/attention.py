@@ -34,8 +34,6 @@ from efficientids_flax.sharding import constrain
 
 MASKED = -0.7 * float(np.finfo(np.float32).max)  # Praxis' logit of what may not be seen
 SOFTPLUS_OF_ZERO = 1.442695041  # 1 / softplus(0): a per-dim scale of zero leaves 1/sqrt(H)
-
-
 # Queries by keys, and their probabilities by values. Heads with keys of their own have no axis for
 # those that share them: XLA's CPU backend takes three times as long over arrays of five axes.
 UNGROUPED = "btnh,bsnh->bnts", "bnts,bsnh->btnh"

@@ -16,7 +16,7 @@ from flax import linen as nn
 from efficientids_flax.backbone.attention import Surroundings
 from efficientids_flax.backbone.cache import KVCache, LayerCache, note_tokens
 from efficientids_flax.backbone.experts import LOSSES
-from efficientids_flax.backbone.inputs import Tokens, complete
+from efficientids_flax.backbone.inputs import Inputs, Tokens, complete
 from efficientids_flax.backbone.layer import Layer, ScannedBlock, ScannedLayer, rotary_of
 from efficientids_flax.backbone.layers import (
     INTERMEDIATES,
@@ -123,9 +123,8 @@ class Decoder(nn.Module):
             ValueError: listing every argument of the wrong shape, dtype or, outside of jit, range
                 (inside, words and learned positions without a row in their table give zeros).
         """
-        tokens = complete(
-            self.config, ids, inputs_embeds, paddings, segment_ids, positions, inputs_indicator
-        )
+        given = Inputs(ids, inputs_embeds, paddings, segment_ids, positions, inputs_indicator)
+        tokens = complete(self.config, given)
         x = self._embedded(ids, inputs_embeds, tokens.positions)
         x = self.input_dropout(x, deterministic=deterministic)
         marks = Marks(jnp.arange(x.shape[1]), tokens.segments, tokens.prefix)
@@ -162,16 +161,10 @@ class Decoder(nn.Module):
         """
         if cache is None:
             raise ValueError("cache: missing; make one with make_cache")
-        tokens = complete(
-            self.config,
-            ids,
-            inputs_embeds,
-            paddings,
-            segment_ids,
-            positions,
-            inputs_indicator,
-            start=cache.used,
+        given = Inputs(
+            ids, inputs_embeds, paddings, segment_ids, positions, inputs_indicator, cache.used
         )
+        tokens = complete(self.config, given)
         x = self._embedded(ids, inputs_embeds, tokens.positions)
         grown = note_tokens(cache, tokens)
         queries = Marks(cache.used + jnp.arange(x.shape[1]), tokens.segments, tokens.prefix)

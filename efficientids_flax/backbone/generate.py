@@ -13,7 +13,7 @@ import numpy as np
 
 from efficientids_flax.backbone.cache import KVCache, make_cache
 from efficientids_flax.backbone.decoder import Decoder
-from efficientids_flax.backbone.inputs import filled, input_problems
+from efficientids_flax.backbone.inputs import Inputs, filled, input_problems
 from efficientids_flax.backbone.masks import positions_from_paddings
 from efficientids_flax.backbone.sampling import SamplingConfig, sample
 from efficientids_flax.config import BackboneConfig
@@ -85,16 +85,16 @@ def generate(
             that there is no room for, no key.
     """
     config = decoder.config
-    given: dict[str, Any] = {"paddings": paddings, "inputs_indicator": inputs_indicator}
+    given = Inputs(ids, inputs_embeds, paddings, inputs_indicator=inputs_indicator)
     prompts: Any = inputs_embeds if ids is None else ids
     ends = tuple(np.ravel(np.asarray(eos_id)).tolist())
     (pad_id,) = np.ravel(np.asarray(pad_id)).tolist()
-    problems = input_problems(config, ids, inputs_embeds, **given)
+    problems = input_problems(config, given)
     time = None if problems else jnp.shape(prompts)[1]
     problems += _problems(config, time, max_new_tokens, sampling, rng, ends, pad_id)
     if problems:
         raise ValueError(listed("generate", problems))
-    tokens = filled(config, ids, inputs_embeds, **given)
+    tokens = filled(config, given)
     return _generate(
         decoder,
         max_new_tokens,

@@ -4,7 +4,6 @@ Shapes and dtypes are always looked at, values only outside of jit, where there 
 an id without a row in its table gives zeros. Letters: B batch, T time, D model width.
 """
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -40,57 +39,47 @@ class Tokens(NamedTuple):
     prefix: jax.Array | None
 
 
-def complete(
-    config: BackboneConfig,
-    ids: jax.Array | None,
-    inputs_embeds: jax.Array | None,
-    paddings: jax.Array | None = None,
-    segment_ids: jax.Array | None = None,
-    positions: jax.Array | None = None,
-    inputs_indicator: jax.Array | None = None,
-    start: jax.Array | int = 0,
-) -> Tokens:
-    """Arguments of `Decoder.__call__`, checked, with its defaults filled in.
+class Inputs(NamedTuple):
+    """Arguments of `Decoder.__call__`.
 
-    Args:
-        start: place of the first token in its row, where there are earlier ones in a cache.
+    `start` is the place of the first token in its row, where there are earlier ones in a cache.
+    """
+
+    ids: Any = None
+    inputs_embeds: Any = None
+    paddings: Any = None
+    segment_ids: Any = None
+    positions: Any = None
+    inputs_indicator: Any = None
+    start: Any = 0
+
+
+def complete(config: BackboneConfig, given: Inputs) -> Tokens:
+    """Arguments of `Decoder.__call__`, checked, with its defaults filled in.
 
     Raises:
         ValueError: listing every argument of the wrong shape, dtype or, outside of jit, range: what
             came, what is needed.
     """
-    problems = input_problems(
-        config, ids, inputs_embeds, paddings, segment_ids, positions, inputs_indicator, start
-    )
-    if problems:
+    if problems := input_problems(config, given):
         raise ValueError(listed("the decoder's inputs", problems))
-    return filled(
-        config, ids, inputs_embeds, paddings, segment_ids, positions, inputs_indicator, start
-    )
+    return filled(config, given)
 
 
-def filled(
-    config: BackboneConfig,
-    ids: jax.Array | None,
-    inputs_embeds: jax.Array | None,
-    paddings: jax.Array | None = None,
-    segment_ids: jax.Array | None = None,
-    positions: jax.Array | None = None,
-    inputs_indicator: jax.Array | None = None,
-    start: jax.Array | int = 0,
-) -> Tokens:
+def filled(config: BackboneConfig, given: Inputs) -> Tokens:
     """What `complete` returns for arguments without problems."""
-    given: Any = inputs_embeds if ids is None else ids
-    shape = jnp.shape(given)[:2]
+    shape = jnp.shape(given.inputs_embeds if given.ids is None else given.ids)[:2]
+    paddings, segment_ids, positions = given.paddings, given.segment_ids, given.positions
     if paddings is None:
         paddings = jnp.zeros(shape, jnp.float32)
     if segment_ids is None:
         segment_ids = 1 - jnp.asarray(paddings).astype(jnp.int32)
     if positions is None:
-        positions = jnp.broadcast_to(start + jnp.arange(shape[1], dtype=jnp.int32), shape)
+        positions = given.start + jnp.arange(shape[1], dtype=jnp.int32)
+        positions = jnp.broadcast_to(positions, shape)
     prefix = None
     if config.attention_mask == "prefix":
-        prefix = jnp.asarray(inputs_indicator) > 0
+        prefix = jnp.asarray(given.inputs_indicator) > 0
     return Tokens(
         jnp.asarray(paddings).astype(jnp.float32),
         jnp.asarray(segment_ids),
@@ -99,50 +88,37 @@ def filled(
     )
 
 
-def input_problems(
-    config: BackboneConfig,
-    ids: Any,
-    inputs_embeds: Any,
-    paddings: Any = None,
-    segment_ids: Any = None,
-    positions: Any = None,
-    inputs_indicator: Any = None,
-    start: Any = 0,
-) -> list[str]:
-    """A sentence for each argument of `complete` that is wrong."""
-    if (ids is None) == (inputs_embeds is None):
-        came = "neither" if ids is None else "both"
+def input_problems(config: BackboneConfig, given: Inputs) -> list[str]:
+    """A sentence for each argument that is wrong."""
+    if (given.ids is None) == (given.inputs_embeds is None):
+        came = "neither" if given.ids is None else "both"
         return [f"ids, inputs_embeds: expected one of them, found {came}"]
     problems = []
-    if ids is not None:
-        problems += _wrong("ids", ids, (None, None), INT)
+    if given.ids is not None:
+        problems += _wrong("ids", given.ids, (None, None), INT)
         if not config.vocab_size:
             problems.append(
                 "ids: the configuration has no words (vocab_size 0); give inputs_embeds"
             )
-        shape = jnp.shape(ids)
+        shape = jnp.shape(given.ids)
     else:
-        problems += _wrong("inputs_embeds", inputs_embeds, (None, None, config.model_dims), FLOAT)
-        shape = jnp.shape(inputs_embeds)[:2]
+        wanted = (None, None, config.model_dims)
+        problems += _wrong("inputs_embeds", given.inputs_embeds, wanted, FLOAT)
+        shape = jnp.shape(given.inputs_embeds)[:2]
     rows = shape if len(shape) == 2 else (None, None)
-    of_tokens = {
-        "paddings": paddings,
-        "segment_ids": segment_ids,
-        "positions": positions,
-        "inputs_indicator": inputs_indicator,
-    }
-    for name, value in of_tokens.items():
+    for name in ("paddings", "segment_ids", "positions", "inputs_indicator"):
+        value = getattr(given, name)
         if value is not None:
             problems += _wrong(name, value, rows, INT if name in INTEGERS else NUMBER)
-    if config.attention_mask == "prefix" and inputs_indicator is None:
+    if config.attention_mask == "prefix" and given.inputs_indicator is None:
         problems.append("inputs_indicator: missing, attention_mask is 'prefix'")
     longest = _longest(config)
-    if longest is not None and positions is None and len(shape) == 2:
-        before = int(start) if has_values(start) else 0
+    if longest is not None and given.positions is None and len(shape) == 2:
+        before = int(given.start) if has_values(given.start) else 0
         if before + shape[1] > longest:
             after = f" after {before}" if before else ""
             problems.append(f"positions: {shape[1]} tokens{after}, max_positions is {longest}")
-    return problems or _value_problems(config, {"ids": ids, **of_tokens})
+    return problems or _value_problems(config, given)
 
 
 def _longest(config: BackboneConfig) -> int | None:
@@ -150,14 +126,15 @@ def _longest(config: BackboneConfig) -> int | None:
     return config.max_positions if config.position_embedding == "learned" else None
 
 
-def _value_problems(config: BackboneConfig, given: Mapping[str, Any]) -> list[str]:
+def _value_problems(config: BackboneConfig, given: Inputs) -> list[str]:
     """Values out of range, of arguments whose values are known; those of padding do not count.
 
     Whole numbers are looked at as they came: JAX's own have 32 bits, and 2**32 + 5 would be 5.
     """
     values = {
         name: np.asarray(value)
-        for name, value in given.items()
+        for name, value in given._asdict().items()
+        if name not in ("inputs_embeds", "start")
         if value is not None and has_values(value) and np.size(value)
     }
     problems = []
@@ -165,7 +142,7 @@ def _value_problems(config: BackboneConfig, given: Mapping[str, Any]) -> list[st
         if name in values:
             problems += mask_problems(name, values[name])
     present: Any = True
-    if given["paddings"] is not None:
+    if given.paddings is not None:
         present = values["paddings"] != 1 if "paddings" in values else False
     words, longest = config.vocab_size, _longest(config)
     whole = np.iinfo(jax.dtypes.canonicalize_dtype(np.int64))

@@ -252,7 +252,8 @@ def _top(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """(values, columns) of the k best of [B, C], earlier columns first among equals."""
     # top_k tells -0 from 0 and takes NaN for the largest.
     scores = jnp.where(scores == 0.0, 0.0, jnp.where(jnp.isnan(scores), -jnp.inf, scores))
-    return tuple(jax.lax.top_k(scores, k))  # pyright: ignore[reportReturnType]
+    values, places = jax.lax.top_k(scores, k)
+    return values, places
 
 
 def _named(ids: jax.Array, values: jax.Array) -> TopItems:
