@@ -14,7 +14,7 @@ import click
 
 from efficientids_flax.data.files import DataDirectory, next_items, read_data
 from efficientids_flax.data.markov import MarkovItems
-from efficientids_flax.train.cli import SETTINGS
+from efficientids_flax.train.commands.train import SETTINGS
 
 LENGTH = 20  # items of a synthetic sequence that predict the next
 TRAINING, HELD_OUT = 20_000, 500  # synthetic sequences
@@ -38,7 +38,7 @@ def configuration(
 ) -> dict[str, Any]:
     """The run as `train` takes it."""
     from efficientids_flax.train.batches import ShuffledBatches
-    from efficientids_flax.train.model_section import SimpleSection
+    from efficientids_flax.train.run import SimpleSection
 
     # With the correction the hierarchical scores rank as the probabilities do; without, as the
     # original's, which come out 7 % lower here.

@@ -18,11 +18,15 @@ from pathlib import Path
 import click
 
 from benchmarks.measure import ROOT, Run, RunFailedError, measure, medians, size_of
-from converters.cli import Size
+from converters.commands.convert import Size
 
 LAYOUTS = ("zarr", "ocdbt")
 STATE = Path("checkpoints/checkpoint_00001000/state")
-CONVERT = (sys.executable, "-c", "from converters.cli import convert_paxml; convert_paxml()")
+CONVERT = (
+    sys.executable,
+    "-c",
+    "from converters.commands.convert import convert_paxml; convert_paxml()",
+)
 RATIOS = ("wall / naive", "CPU / naive", "wall / cp")
 NAIVE_MEMORY = 4  # times the checkpoint's size, which the naive way holds in memory
 GIB = 1 << 30

@@ -21,8 +21,7 @@ import optax
 from benchmarks.our_step import clustering_of
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.models import EfficientIDSModel
-from efficientids_flax.train.freeze import frozen_mask, merge, partition
-from efficientids_flax.train.optimizer import create_optimizer
+from efficientids_flax.train.optimizer import create_optimizer, frozen_mask, merge, partition
 
 FROZEN = ("pretrained_lm",)
 RATE, DECAY, CLIP = 1e-3, 1e-4, 1.0

@@ -18,11 +18,11 @@ from converters.errors import (
     VerificationError,
 )
 from converters.paxml.checkpoint import Checkpoint, open_checkpoint
-from converters.planner import PlanOptions
-from converters.work import Report
+from converters.plan.make import PlanOptions
+from converters.write.work import Report
 
 if TYPE_CHECKING:
-    from efficientids_flax.load import load_converted
+    from efficientids_flax.stored.load import load_converted
 
 __all__ = [
     "Checkpoint",
@@ -45,7 +45,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """`load_converted` comes with JAX and Orbax, which a conversion does not need in memory."""
     if name == "load_converted":
-        from efficientids_flax.load import load_converted
+        from efficientids_flax.stored.load import load_converted
 
         return load_converted
     raise AttributeError(f"module 'converters' has no attribute '{name}'")

@@ -4,11 +4,9 @@ from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from typing import Any
 
-from converters.paxml.checkpoint import open_checkpoint
-from converters.planner import PlanOptions, make_plan
-from converters.processes import Processes
-from converters.work import Report, WorkOptions, carry_out
-from converters.write.estimate import estimated_size
+from converters.paxml import open_checkpoint
+from converters.plan import PlanOptions, make_plan
+from converters.write import Processes, Report, WorkOptions, carry_out, estimated_size
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from typing import Any
 from converters.huggingface import load_pretrained_lm
 from efficientids_flax.config import LoraConfig
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.core.embeddings import Source
+from efficientids_flax.core.head import Source
 from efficientids_flax.core.models import EfficientIDSModel
-from efficientids_flax.load import Shardings
+from efficientids_flax.stored import Shardings
 
 
 def load_recommender(

@@ -12,30 +12,30 @@ if TYPE_CHECKING:
     from efficientids_flax.backbone.decoder import Decoder
     from efficientids_flax.backbone.generate import generate
     from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
-    from efficientids_flax.core.clustering import ClusteringInfo
-    from efficientids_flax.core.embeddings import (
+    from efficientids_flax.core.clustering.tables import ClusteringInfo
+    from efficientids_flax.core.head.embeddings import (
         ItemEmbedding,
         ItemInputAdapter,
         ItemOutputAdapter,
         create_embedding_initializer,
     )
+    from efficientids_flax.core.head.softmax import HierarchicalSoftmax
     from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
-    from efficientids_flax.core.softmax import HierarchicalSoftmax
     from efficientids_flax.inference.ranker import recommend
-    from efficientids_flax.load import load_converted, load_model
     from efficientids_flax.memory import estimate_memory
-    from efficientids_flax.save import save_model
+    from efficientids_flax.stored.load import load_converted, load_model
+    from efficientids_flax.stored.save import save_model
     from efficientids_flax.train.converted import trainer_from_converted
-    from efficientids_flax.train.optimizer import create_optimizer
-    from efficientids_flax.train.preview import plot_schedule
-    from efficientids_flax.train.rates import (
+    from efficientids_flax.train.logs.training_metrics import TrainingMetrics
+    from efficientids_flax.train.optimizer.create import create_optimizer
+    from efficientids_flax.train.optimizer.preview import plot_schedule
+    from efficientids_flax.train.optimizer.schedules import (
         create_learning_rate_schedule,
         create_warmup_cosine_schedule,
     )
-    from efficientids_flax.train.run import TrainingResult
-    from efficientids_flax.train.train_state import TrainState
+    from efficientids_flax.train.run.calls import TrainingResult
+    from efficientids_flax.train.state.train_state import TrainState
     from efficientids_flax.train.trainer import Trainer
-    from efficientids_flax.train.training_metrics import TrainingMetrics
 
 __all__ = [
     "BackboneConfig",
@@ -66,38 +66,7 @@ __all__ = [
     "trainer_from_converted",
 ]
 
-# fmt: off
-_HOMES = {
-    "BackboneConfig":                "config",
-    "ClusteringInfo":                "core.clustering",
-    "Decoder":                       "backbone.decoder",
-    "EfficientIDSConfig":            "config",
-    "EfficientIDSModel":             "core.models",
-    "HierarchicalSoftmax":           "core.softmax",
-    "ItemEmbedding":                 "core.embeddings",
-    "ItemInputAdapter":              "core.embeddings",
-    "ItemOutputAdapter":             "core.embeddings",
-    "SimpleEfficientIDSModel":       "core.models",
-    "TrainState":                    "train.train_state",
-    "Trainer":                       "train.trainer",
-    "TrainingMetrics":               "train.training_metrics",
-    "TrainingResult":                "train.run",
-    "create_embedding_initializer":  "core.embeddings",
-    "create_learning_rate_schedule": "train.rates",
-    "create_optimizer":              "train.optimizer",
-    "create_warmup_cosine_schedule": "train.rates",
-    "estimate_memory":               "memory",
-    "generate":                      "backbone.generate",
-    "load_converted":                "load",
-    "load_model":                    "load",
-    "plot_schedule":                 "train.preview",
-    "recommend":                     "inference.ranker",
-    "save_model":                    "save",
-    "trainer_from_converted":        "train.converted",
-}
-# fmt: on
-
-__getattr__ = lazy_names(__name__, _HOMES)
+__getattr__ = lazy_names(__name__)
 
 
 def __dir__() -> list[str]:

@@ -19,8 +19,8 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
-from efficientids_flax.free_memory import WIDTHS, show
 from efficientids_flax.parameters import parameter_shapes
+from efficientids_flax.stored import WIDTHS, size_text
 
 Mode = Literal["inference", "training", "generation"]
 
@@ -59,7 +59,7 @@ class MemoryEstimate:
         rows = [(field.name.replace("_", " "), getattr(self, field.name)) for field in fields(self)]
         rows = [(name, value) for name, value in rows if value]
         return "\n".join(
-            f"{name:16s}{show(value):>10s}" for name, value in [*rows, ("total", self.total)]
+            f"{name:16s}{size_text(value):>10s}" for name, value in [*rows, ("total", self.total)]
         )
 
 
@@ -214,7 +214,7 @@ def _optimizer_state(
         return 0
     import jax
 
-    from efficientids_flax.train.learner import paxml_learner
+    from efficientids_flax.train.optimizer import paxml_learner
 
     backbone = config if isinstance(config, BackboneConfig) else config.backbone
     tree: dict[str, Any] = {}

@@ -2,37 +2,43 @@
 
 import fnmatch
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from efficientids_flax.config import EfficientIDSConfig, OptimizerConfig
-from efficientids_flax.load import OptimizerState, flatten
-from parity_tests.activations import EMBEDS, Found, Subject, run
-from parity_tests.alignment import aligned, rows_of
-from parity_tests.compare import Difference, Distance, distance, half_distance
+from efficientids_flax.config import EfficientIDSConfig
+from parity_tests.compare import (
+    EXACT_DTYPE,
+    HALF_DTYPES,
+    NOISE,
+    OPERATIONS,
+    ROUNDING,
+    Context,
+    Difference,
+    Wanted,
+    aligned,
+    distance,
+    half_distance,
+    judged,
+    rows_of,
+    tolerance,
+    wanted,
+)
 from parity_tests.names import TABLES
 from parity_tests.names.table import ModelConfig
-from parity_tests.operations import OPERATIONS, Context
-from parity_tests.parameters import place, to_our_tree
 from parity_tests.recording import INPUTS, Arrays, Pass, Recording, RecordingError
-from parity_tests.tolerances import HALF_DTYPES, NOISE, ROUNDING, tolerance
-from parity_tests.translate import Wanted, wanted
-
-EXACT_DTYPE = "float32"
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What is needed to go on training.
-
-    Attributes:
-        optimizer: its configuration; None where it is not known.
-        state: of the converted checkpoint; None where it was not converted.
-    """
-
-    optimizer: OptimizerConfig | None
-    state: OptimizerState | None
+from parity_tests.run import (
+    EMBEDS,
+    Found,
+    Subject,
+    Trained,
+    belonging,
+    flow_order,
+    layer_of,
+    run,
+    to_our_tree,
+)
+from parity_tests.steps import check_steps
 
 
 def check(
@@ -61,23 +67,10 @@ def check(
     for one in sorted(recording.passes, key=lambda one: not one.activations):
         found += check_pass(belonging(subject, recording, one), recording, one)
     if trained is not None and recording.steps:
-        from parity_tests.steps import check_steps
-
         found += check_steps(subject.in_dtype(recording.dtype), recording, trained)
     if only is not None:
         found = [item for item in found if fnmatch.fnmatch(item.name, only)]
     return found
-
-
-def belonging(subject: Subject, recording: Recording, one: Pass) -> Subject:
-    """The model with the parameters that a pass belongs to.
-
-    Raises:
-        RecordingError: they are not those of this model.
-    """
-    if one.parameters is None:
-        return subject
-    return with_parameters(subject, recording, one.parameters)
 
 
 def check_pass(subject: Subject, recording: Recording, one: Pass) -> list[Difference]:
@@ -166,20 +159,6 @@ def meant_pair(
     return None if fitted is None else (fitted, recorded)
 
 
-def judged(base: Difference, found: Distance, allowed: float) -> Difference:
-    """A difference with its numbers and its verdict."""
-    verdict = "ok" if found.relative <= allowed else "DIFFERS"
-    return replace(
-        base,
-        verdict=verdict,
-        absolute=found.absolute,
-        relative=found.relative,
-        ulps=found.ulps,
-        allowed=allowed,
-        note=found.note or base.note,
-    )
-
-
 def _gradients(
     subject: Subject,
     recording: Recording,
@@ -230,36 +209,6 @@ def _gradients(
 
 def _largest(values: np.ndarray) -> float:
     return float(np.max(np.abs(values), initial=0.0))
-
-
-def flow_order(path: str) -> tuple[int, int, str]:
-    """Sorts parameter paths by the data flow: input, layers, output."""
-    layer = layer_of(path)
-    if layer is not None:
-        return 1, layer, path
-    if path.removeprefix("pretrained_lm/").startswith("layers"):
-        return 1, 0, path
-    first = ("embedder", "position_embedding", "item_embedding", "item_input", EMBEDS)
-    return (0 if path.removeprefix("pretrained_lm/").startswith(first) else 2), 0, path
-
-
-def layer_of(path: str) -> int | None:
-    """The layer in a path, `layers_3/...`; None outside of the layers and for stacked ones."""
-    head = path.removeprefix("pretrained_lm/").partition("/")[0]
-    number = head.removeprefix("layers_")
-    return int(number) if head.startswith("layers_") and number.isdigit() else None
-
-
-def with_parameters(subject: Subject, recording: Recording, parameters: Arrays) -> Subject:
-    """The model with recorded parameters; those that are not recorded stay its own.
-
-    Raises:
-        RecordingError: they are not those of this model.
-    """
-    given = to_our_tree(parameters, recording.names, subject.config)
-    own = flatten(subject.params)
-    values = {**own, **{path: value for path, (value, _) in given.items()}}
-    return subject.with_parameters(place(values, own))
 
 
 def check_kind(config: ModelConfig, recording: Recording) -> None:

@@ -9,15 +9,14 @@ import numpy as np
 
 from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.load import load_converted
-from parity_tests.activations import Subject
-from parity_tests.check import Trained, belonging, check, check_kind
+from efficientids_flax.stored import load_converted
+from parity_tests.check import check, check_kind
 from parity_tests.compare import first_failure
 from parity_tests.hints import find_hints
 from parity_tests.readers import read
 from parity_tests.recording import Recording, RecordingError
 from parity_tests.report import Report
-from parity_tests.settings import in_dtype, settled
+from parity_tests.run import Subject, Trained, belonging, in_dtype, settled
 
 PLAIN = ("cluster_assignments", "cluster_indices", "in_cluster_id", "cluster_means")
 

@@ -1,6 +1,6 @@
 """A recording: what a model computed elsewhere.
 
-This is the form in memory. `parity_tests.recording_files` reads and writes the format, which is
+This is the form in memory. `parity_tests.readers.own` reads and writes the format, which is
 documented in docs/parity.md; `parity_tests.readers` bring other folders into the same form.
 """
 

@@ -13,14 +13,33 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from efficientids_flax.load import flatten
-from efficientids_flax.train.learner import paxml_learner
-from parity_tests.activations import Subject, run
-from parity_tests.check import EXACT_DTYPE, Trained, flow_order, judged, layer_of, with_parameters
-from parity_tests.compare import Difference, Distance, distance, half_distance
-from parity_tests.parameters import place, to_our_tree
+from efficientids_flax.train.optimizer import paxml_learner
+from efficientids_flax.tree import flatten
+from parity_tests.compare import (
+    EXACT_DTYPE,
+    HALF_DTYPES,
+    HALF_NOISE,
+    NOISE,
+    QUANTUM,
+    ROUNDING,
+    Difference,
+    Distance,
+    distance,
+    half_distance,
+    judged,
+    tolerance,
+)
 from parity_tests.recording import Pass, Recording, Step
-from parity_tests.tolerances import HALF_DTYPES, HALF_NOISE, NOISE, QUANTUM, ROUNDING, tolerance
+from parity_tests.run import (
+    Subject,
+    Trained,
+    flow_order,
+    layer_of,
+    place,
+    run,
+    to_our_tree,
+    with_parameters,
+)
 
 
 def check_steps(subject: Subject, recording: Recording, trained: Trained) -> list[Difference]:
@@ -208,12 +227,5 @@ def _moments(number: int, ours: Mapping[str, Any], recorded: Mapping[str, Any]) 
 
 def _flat(states: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """`<transform>/<field>/<parameter>` -> values."""
-    found = {}
-    for transform, state in states.items():
-        for field, values in state._asdict().items():
-            prefix = f"{transform}/{field}"
-            leaves = (
-                flatten(values, f"{prefix}/") if isinstance(values, Mapping) else {prefix: values}
-            )
-            found |= {name: np.asarray(value) for name, value in leaves.items()}
-    return found
+    leaves = flatten({transform: state._asdict() for transform, state in states.items()})
+    return {name: np.asarray(value) for name, value in leaves.items()}

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from parity_tests.cases import recordings
-from parity_tests.cli import parity_check
+from parity_tests.commands.parity import parity_check
 from parity_tests.readers import read
-from parity_tests.settings import in_dtype
+from parity_tests.run import in_dtype
 
 NAME = "LlamaRepeatEma_v00flax_file"
 

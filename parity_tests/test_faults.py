@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from efficientids_flax.load import flatten, load_converted
 from efficientids_flax.parameters import parameter_axes
-from parity_tests.activations import Subject
+from efficientids_flax.stored import load_converted
+from efficientids_flax.tree import flatten
 from parity_tests.cases import recordings
 from parity_tests.check import check_pass
 from parity_tests.compare import first_failure
 from parity_tests.converted import read_clustering
 from parity_tests.hints import find_hints
 from parity_tests.readers import read
-from parity_tests.settings import settled
+from parity_tests.run import Subject, settled
 
 LLAMA, GPT, PALM = "Llama_v11orbaxnames", "GptRepeat_v00gda_gzip", "PalmLike_gda"
 CAPS, ITEMS = "Caps", "b_everywhere"

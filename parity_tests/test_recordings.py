@@ -15,8 +15,9 @@ import pytest
 
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig
-from efficientids_flax.load import flatten, load_converted
 from efficientids_flax.parameters import parameter_shapes
+from efficientids_flax.stored import load_converted
+from efficientids_flax.tree import flatten
 from parity_tests.cases import recordings
 from parity_tests.converted import parity
 from parity_tests.readers import read

@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from converters.arrays.leaf import Leaf, LeafSpec, Reader, Region
-from converters.arrays.zarr import ZarrLeaf
-from converters.storage import LocalStore
+from converters.stores.local import LocalStore
+from converters.zarr.leaf import ZarrLeaf
 
 # A property runs a few dozen random cases, the same in every run.
 FEW = settings(max_examples=40, deadline=None, derandomize=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from converters.arrays.leaf import LeafSpec, Region, extent, whole
 from converters.errors import CheckpointError
-from converters.storage import Store
+from converters.stores import Store
 
 Buffer: TypeAlias = bytes | memoryview
 

@@ -8,8 +8,8 @@ config, params = load_pretrained_lm("Qwen/Qwen3-0.6B", dtype="bfloat16")
 from typing import TYPE_CHECKING, Any
 
 from converters.huggingface.convert import convert_pretrained
-from converters.huggingface.export import ExportOptions, export_pretrained
-from converters.huggingface.files import Pretrained, open_pretrained
+from converters.huggingface.export.folder import ExportOptions, export_pretrained
+from converters.huggingface.files.folder import Pretrained, open_pretrained
 from converters.huggingface.planner import plan_pretrained
 
 if TYPE_CHECKING:

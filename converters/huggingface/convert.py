@@ -6,7 +6,7 @@ from typing import Any
 
 from converters.huggingface.files import open_pretrained
 from converters.huggingface.planner import PretrainedOptions, plan_pretrained
-from converters.work import Report, WorkOptions, carry_out
+from converters.write import Report, WorkOptions, carry_out
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,20 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from converters.arrays.flat import FlatLeaf, FlatReader
-from converters.arrays.lazy import Array, Readers, tile_regions
-from converters.arrays.leaf import Leaf, Reader, Region, extent, whole
-from converters.arrays.structure import Joined
-from converters.arrays.values import Cast
+from converters.arrays import (
+    Array,
+    Cast,
+    FlatLeaf,
+    FlatReader,
+    Joined,
+    Leaf,
+    Reader,
+    Readers,
+    Region,
+    extent,
+    tile_regions,
+    whole,
+)
 from converters.errors import CheckpointError
 
 TILE = 2 << 20  # bytes that are read, turned and cast at a time: they stay in the cache

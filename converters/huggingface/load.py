@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from converters.execute import default_workers
 from converters.huggingface.files import open_pretrained
 from converters.huggingface.in_memory import values_of
 from converters.huggingface.planner import PretrainedOptions, plan_pretrained
 from converters.plan import PlannedLeaf
+from converters.write import default_workers
 from efficientids_flax.config import BackboneConfig
-from efficientids_flax.load import Shardings
+from efficientids_flax.stored import Shardings
 
 
 def load_pretrained_lm(

@@ -6,12 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from converters.arrays.lazy import Array, Source
-from converters.arrays.leaf import Leaf, Region
-from converters.arrays.structure import Part
+from converters.arrays import Array, Leaf, Part, Region, Source
 from converters.errors import MappingError
 from converters.huggingface.tables import HEADS, OUTSIDE, TO_IN_OUT, TensorTable
-from converters.paxml.consistency import is_float
+from converters.paxml import is_float
 from converters.rules import Ignore, Rule, RuledTree, apply_rules
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.parameters import shape_problems

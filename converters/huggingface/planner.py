@@ -6,14 +6,13 @@ from typing import get_args
 
 import numpy as np
 
-from converters.arrays.values import Cast
-from converters.arrays.zarr_metadata import dtype_named
+from converters.arrays import Cast
 from converters.errors import MappingError
 from converters.huggingface.files import Pretrained
 from converters.huggingface.mapping import map_tensors
 from converters.huggingface.tables import TABLES
-from converters.plan import Plan, PlannedLeaf, planned
-from converters.planner import CONFIG_SCHEMA_VERSION
+from converters.plan import CONFIG_SCHEMA_VERSION, Plan, PlannedLeaf, planned
+from converters.zarr import dtype_named
 from efficientids_flax.backbone.presets import UnsupportedConfigError, config_of, model_type
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.parts import DType

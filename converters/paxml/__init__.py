@@ -1,1 +1,33 @@
-"""Reads what PAXml wrote: checkpoints of any layout, dumps of jobs, states of optimizers."""
+"""Reads what PAXml wrote: checkpoints of any layout, dumps of jobs, states of optimizers.
+
+Read `layout`, which finds the checkpoint that a path means, then `checkpoint`, which opens it by
+one of the `sources`; `consistency` checks the tree, `infer` finds out the settings, `state` turns
+optimizer states into optax's.
+"""
+
+from converters.paxml.checkpoint import Checkpoint, open_checkpoint
+from converters.paxml.consistency import is_float
+from converters.paxml.names import (
+    NO_PREFIX,
+    PARAMS,
+    TRAIN_STATE,
+    from_name,
+    group_shape,
+    join,
+    to_dotted_name,
+    to_pax_name,
+)
+
+__all__ = [
+    "NO_PREFIX",
+    "PARAMS",
+    "TRAIN_STATE",
+    "Checkpoint",
+    "from_name",
+    "group_shape",
+    "is_float",
+    "join",
+    "open_checkpoint",
+    "to_dotted_name",
+    "to_pax_name",
+]

@@ -6,19 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from converters.arrays.leaf import Leaf
+from converters.arrays import Leaf
 from converters.errors import CheckpointError
 from converters.paxml.consistency import check_states, check_variables, unmoved
 from converters.paxml.layout import Layout, Place, locate
 from converters.paxml.metadata import Metadata, Variable, read_metadata
-from converters.paxml.moments import Shape, StateLeaf, factorings, take_apart, unpadded_shape
 from converters.paxml.names import PARAMS, order, to_dotted_name
-from converters.paxml.sources.contents import Contents, with_spec
-from converters.paxml.sources.flax import read_flax
-from converters.paxml.sources.listing import ancestors
-from converters.paxml.sources.ocdbt import read_ocdbt
-from converters.paxml.sources.zarr import read_zarr
-from converters.storage import StorageError, Store
+from converters.paxml.sources import (
+    Contents,
+    ancestors,
+    read_flax,
+    read_ocdbt,
+    read_zarr,
+    with_spec,
+)
+from converters.paxml.state import Shape, StateLeaf, factorings, take_apart, unpadded_shape
+from converters.stores import StorageError, Store
 
 JOB_DUMP = "model_params.txt"  # what PAXml's jobs write into their directory
 JOB_FOLDERS = ("", "job_files")  # where it is looked for beside the checkpoint

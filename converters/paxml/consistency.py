@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from converters.arrays.leaf import LeafSpec
+from converters.arrays import LeafSpec
 from converters.paxml.metadata import Variable
-from converters.paxml.moments import MAY_BE_UNUSED, StateLeaf, expected_shapes
+from converters.paxml.state import MAY_BE_UNUSED, StateLeaf, expected_shapes
 
 FLOAT_FIELDS = {"m", "v", "vr", "vc", "m_scale", "ema", "trace", "mu", "nu"}
 COUNTED = {"m", "ema", "mu"}  # fields of states that have a `count` beside them

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from converters.errors import CheckpointError
 from converters.paxml import foreign
-from converters.paxml.sources.listing import Listing, parent
-from converters.storage import open_store
+from converters.paxml.sources import Listing, parent
+from converters.stores import open_store
 
 COMMIT = "commit_success.txt"
 STATE = "state"

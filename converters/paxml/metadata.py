@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from converters.arrays.zarr_metadata import dtype_named
 from converters.errors import CheckpointError
 from converters.paxml.names import join
-from converters.paxml.sources.listing import Listing
+from converters.paxml.sources import Listing
+from converters.zarr import dtype_named
 
 VERSIONS = ("0.0", "1.0", "1.1", "1.2")  # paxml.checkpoint_version; '0.0' is the absence of a file
 FILE = "metadata/metadata"

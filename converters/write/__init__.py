@@ -1,1 +1,26 @@
-"""From a plan to files: compute each leaf in pieces, write, read back, publish."""
+"""From a plan to files: compute each leaf in pieces, write, read back, publish.
+
+Read `work`, the way that every conversion goes, then `execute`, `jobs` and `output`; `processes`,
+`interrupts`, `journal` and `progress` are what can come between.
+"""
+
+from converters.write.estimate import estimated_size
+from converters.write.execute import default_workers
+from converters.write.processes import JaxProcesses, OneProcess, Processes
+from converters.write.verify import MODES, as_bytes, contiguous_start
+from converters.write.work import FORMATS, Report, WorkOptions, carry_out
+
+__all__ = [
+    "FORMATS",
+    "MODES",
+    "JaxProcesses",
+    "OneProcess",
+    "Processes",
+    "Report",
+    "WorkOptions",
+    "as_bytes",
+    "carry_out",
+    "contiguous_start",
+    "default_workers",
+    "estimated_size",
+]

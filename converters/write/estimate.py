@@ -1,7 +1,7 @@
 """How large an output will be, before it is written."""
 
 from converters.plan import Plan
-from converters.storage import LocalStore, StorageError, open_store
+from converters.stores import LocalStore, StorageError, open_store
 
 
 def estimated_size(plan: Plan, source: str) -> int:

@@ -5,13 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from converters.arrays.lazy import Array, Source, even_part, tile_regions
-from converters.arrays.leaf import Leaf, Reader, Region
-from converters.arrays.zarr import ZarrLeaf
+from converters.arrays import Array, Leaf, Reader, Region, Source, even_part, tile_regions
 from converters.errors import CheckpointError
 from converters.plan import PlannedLeaf
-from converters.verify import Digest, compare, is_checked
-from converters.write.sink import Sink, Tile
+from converters.write.formats import Sink, Tile
+from converters.write.verify import Digest, compare, is_checked
+from converters.zarr import ZarrLeaf
 
 SHARED = 1 << 16  # bytes from which a source that several targets share is read in one pass
 BUNDLE = 64  # leaves of a job of small ones

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from converters.errors import OutputError
-from converters.storage import Store
+from converters.stores import Store
 from converters.write.jobs import Record
 
 PLACE = "_journal"

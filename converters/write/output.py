@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import OutputError
-from converters.storage import LocalStore, Store, open_store
+from converters.stores import LocalStore, Store, open_store
 from converters.write.journal import PLACE
 
 COMMIT = "commit_success.txt"  # marks a whole output on object stores, which cannot rename

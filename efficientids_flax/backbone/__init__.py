@@ -15,11 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Decoder", "KVCache", "SamplingConfig", "make_cache"]
 
-_HOMES = {
-    "Decoder": "decoder",
-    "KVCache": "cache",
-    "SamplingConfig": "sampling",
-    "make_cache": "cache",
-}
-
-__getattr__ = lazy_names(__name__, _HOMES)
+__getattr__ = lazy_names(__name__)

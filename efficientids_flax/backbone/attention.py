@@ -26,8 +26,7 @@ from efficientids_flax.backbone.layers import (
 )
 from efficientids_flax.backbone.lora import adaptation, lora_factors
 from efficientids_flax.backbone.masks import LayerKind
-from efficientids_flax.backbone.relative_bias import RelativeBias
-from efficientids_flax.backbone.rotary import Turn, rotate
+from efficientids_flax.backbone.positions import RelativeBias, Turn, rotate
 from efficientids_flax.config import BackboneConfig, RotaryConfig
 from efficientids_flax.config.parts import KernelAxes
 from efficientids_flax.sharding import constrain

@@ -28,7 +28,7 @@ from efficientids_flax.backbone.layers import (
     stream_dtype,
 )
 from efficientids_flax.backbone.masks import LayerKind, Marks, attention_mask, layer_kind
-from efficientids_flax.backbone.rotary import turn
+from efficientids_flax.backbone.positions import turn
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.sharding import constrain
 

@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, LoraConfig
 from efficientids_flax.parameters import LORA_A, LORA_B, parameter_axes
+from efficientids_flax.tree import flatten, unflatten
 
 
 def adaptation(config: BackboneConfig, module: nn.Module) -> LoraConfig | None:
@@ -79,7 +79,7 @@ def merge_lora(
     backbone = config.backbone if isinstance(config, EfficientIDSConfig) else config
     if backbone.lora is None:
         raise ValueError("merge_lora: the configuration has no lora")
-    axes, leaves = parameter_axes(config), dict(flatten_dict(dict(params), sep="/"))
+    axes, leaves = parameter_axes(config), flatten(params)
     wanted = [path for path in axes if path.endswith((LORA_A, LORA_B))]
     if missing := [path for path in wanted if path not in leaves]:
         raise ValueError(f"merge_lora: parameters are missing: {', '.join(sorted(missing))}")
@@ -99,4 +99,4 @@ def merge_lora(
     plain = replace(backbone, lora=None)
     if isinstance(config, EfficientIDSConfig):
         plain = replace(config, backbone=plain)
-    return unflatten_dict(leaves, sep="/"), plain
+    return unflatten(leaves), plain

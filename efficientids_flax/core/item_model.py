@@ -16,11 +16,16 @@ from efficientids_flax.backbone.experts import LOSSES
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.batch import as_arrays, check_batch, next_labels
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.core.embeddings import Source
-from efficientids_flax.core.head import HeadInputs, LossOutput
+from efficientids_flax.core.head import (
+    INTERMEDIATES,
+    HeadInputs,
+    HierarchicalSoftmax,
+    LossOutput,
+    Source,
+    settle_tables,
+    top_items,
+)
 from efficientids_flax.core.model_checks import raise_listed
-from efficientids_flax.core.retrieval import top_items
-from efficientids_flax.core.softmax import INTERMEDIATES, HierarchicalSoftmax, settle_tables
 from efficientids_flax.parameters import LORA_A, LORA_B
 
 Batch = Mapping[str, jax.Array]

@@ -14,7 +14,7 @@ from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.batch import as_arrays, check_shapes
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.core.embeddings import Source
+from efficientids_flax.core.head import Source
 from efficientids_flax.core.item_model import CALLED, ItemModel, Outputs
 from efficientids_flax.core.model_checks import check_fields, check_given
 from efficientids_flax.core.simple_model import SimpleEfficientIDSModel

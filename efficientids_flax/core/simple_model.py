@@ -12,7 +12,7 @@ import jax
 
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, RotaryConfig
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.core.embeddings import Source
+from efficientids_flax.core.head import Source
 from efficientids_flax.core.item_model import CALLED, ItemModel, Outputs
 from efficientids_flax.core.model_checks import check_given
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any
 
-from efficientids_flax.backbone.pretrained_folder import pretrained_folder
+from efficientids_flax.backbone.presets import pretrained_folder
 
 Part = str | int  # a text, or an item id
 

@@ -1,5 +1,5 @@
 """`python -m efficientids_flax.inference`."""
 
-from efficientids_flax.inference.cli import main
+from efficientids_flax.inference.commands.recommend import main
 
 main(prog_name="python -m efficientids_flax.inference")

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.core.batch import check_batch
+from efficientids_flax.core.head import TopItems, retrieve
 from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
-from efficientids_flax.core.retrieval import TopItems, retrieve
 from efficientids_flax.inference.prompts import (
     History,
     Prompts,

@@ -10,12 +10,15 @@ from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
-from efficientids_flax.load import clustering_of, load_converted
-from efficientids_flax.train.learner import excluded_by, learning_rate, paxml_learner
-from efficientids_flax.train.placement import default_mesh
-from efficientids_flax.train.train_state import TrainState
+from efficientids_flax.stored import clustering_of, load_converted
+from efficientids_flax.train.optimizer import (
+    excluded_by,
+    learning_rate,
+    paxml_learner,
+    variables_of,
+)
+from efficientids_flax.train.state import TrainState, default_mesh
 from efficientids_flax.train.trainer import Trainer
-from efficientids_flax.train.variables import variables_of
 
 
 def trainer_from_converted(

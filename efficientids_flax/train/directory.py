@@ -10,13 +10,11 @@ import jax
 import optax
 from flax import linen as nn
 
-from efficientids_flax.save import save_model
-from efficientids_flax.train.checkpoint import Checkpoints
-from efficientids_flax.train.curves import save_curves
-from efficientids_flax.train.history import Row
+from efficientids_flax.stored import save_model
+from efficientids_flax.train.logs import Row, save_curves
 from efficientids_flax.train.optimizer import averaged_params
 from efficientids_flax.train.options import TrainingOptions
-from efficientids_flax.train.train_state import TrainState
+from efficientids_flax.train.state import Checkpoints, TrainState
 
 
 class RunDirectory:

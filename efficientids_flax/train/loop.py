@@ -11,18 +11,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from efficientids_flax.train.batch_checks import tokens_of
-from efficientids_flax.train.compiled_step import LONGEST, CompiledStep
-from efficientids_flax.train.data_cursor import DataCursor, DataExhausted
-from efficientids_flax.train.monitor import Monitor
-from efficientids_flax.train.nonfinite import NonFiniteError
+from efficientids_flax.train.logs import Recorder, Trace
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.preemption import Preempted, StopRequest
-from efficientids_flax.train.recorder import Recorder
-from efficientids_flax.train.step import FINITE
-from efficientids_flax.train.trace import Trace
-from efficientids_flax.train.train_state import TrainState, without_frozen
-from efficientids_flax.train.window import Totals, Window, clock
+from efficientids_flax.train.state import (
+    DataCursor,
+    DataExhausted,
+    Monitor,
+    TrainState,
+    without_frozen,
+)
+from efficientids_flax.train.step import (
+    FINITE,
+    LONGEST,
+    CompiledStep,
+    NonFiniteError,
+    Totals,
+    Window,
+    clock,
+    tokens_of,
+)
 
 
 @dataclass

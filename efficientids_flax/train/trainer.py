@@ -23,26 +23,35 @@ from efficientids_flax.config.record import unknown_key
 from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.model_checks import check_pretrained
 from efficientids_flax.parameters import FROZEN_LM
-from efficientids_flax.train.batch_checks import Spec, batch_spec, check_like
-from efficientids_flax.train.compiled_step import CompiledStep, compile_step
-from efficientids_flax.train.costs import peak_flops
-from efficientids_flax.train.data_cursor import DataCursor, Source
 from efficientids_flax.train.directory import RunDirectory
-from efficientids_flax.train.evaluation import Evaluator
-from efficientids_flax.train.history import Row, read_history
-from efficientids_flax.train.initial_state import initial_state
+from efficientids_flax.train.logs import Recorder, Row, Trace, peak_flops, read_history
 from efficientids_flax.train.loop import Run, run_loop
-from efficientids_flax.train.monitor import Monitor
-from efficientids_flax.train.nonfinite import explain
-from efficientids_flax.train.objective import make_objective
 from efficientids_flax.train.options import TrainingOptions
-from efficientids_flax.train.placement import BatchPlacer, default_mesh
 from efficientids_flax.train.preemption import Preempted, stop_request
-from efficientids_flax.train.recorder import Recorder
-from efficientids_flax.train.resume import PeekedCursor, resume, save
-from efficientids_flax.train.step import LossFn
-from efficientids_flax.train.trace import Trace
-from efficientids_flax.train.train_state import Frozen, TrainState
+from efficientids_flax.train.state import (
+    BatchPlacer,
+    DataCursor,
+    Frozen,
+    Monitor,
+    PeekedCursor,
+    Source,
+    TrainState,
+    default_mesh,
+    save,
+)
+from efficientids_flax.train.state.resume import resume
+from efficientids_flax.train.step import (
+    CompiledStep,
+    Evaluator,
+    LossFn,
+    Spec,
+    batch_spec,
+    check_like,
+    compile_step,
+    explain,
+    make_objective,
+)
+from efficientids_flax.train.step.initial_state import initial_state
 
 Schedule = Callable[[Any], Any]
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from parity_tests.readers.efficientids import read_efficientids
+from parity_tests.readers.own import read_recording
 from parity_tests.readers.paxml import read_paxml
 from parity_tests.readers.transformers import read_transformers
 from parity_tests.recording import (
@@ -14,7 +15,6 @@ from parity_tests.recording import (
     is_recording,
     read_arrays,
 )
-from parity_tests.recording_files import read_recording
 
 __all__ = ["read"]
 

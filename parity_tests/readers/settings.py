@@ -10,13 +10,20 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from converters.errors import ConversionError
-from converters.paxml.dump import Dump, open_dump, read_experiment
-from converters.paxml.hparams import EXPERIMENT, Symbol
 from converters.paxml.infer import EXPERIMENT as MODEL_VARS
-from converters.paxml.infer import EXPERIMENT_HEAD, EXPERIMENT_ITEMS, flat
-from converters.paxml.infer_dump import read_backbone
-from converters.paxml.infer_items import read_items
-from converters.paxml.infer_optimizer import infer_optimizer
+from converters.paxml.infer import (
+    EXPERIMENT_HEAD,
+    EXPERIMENT_ITEMS,
+    Dump,
+    Symbol,
+    infer_optimizer,
+    open_dump,
+    read_backbone,
+    read_experiment,
+    read_items,
+)
+from converters.paxml.infer.hparams import EXPERIMENT
+from efficientids_flax.tree import flatten
 
 _CLASS = re.compile(r"<class '([\w.]+)\.(\w+)'>")
 
@@ -39,7 +46,7 @@ def settings_of(manifest: Mapping[str, Any], *, recommender: bool) -> dict[str, 
         optimizer, where = infer_optimizer(values)
     except ConversionError:
         return found
-    said = flat(optimizer.to_dict()) if optimizer else {}
+    said = flatten(optimizer.to_dict(), separator=".", keep_empty=True) if optimizer else {}
     return found | {
         f"optimizer.{key}": value for key, value in said.items() if where[key]["from"] == "dump"
     }
@@ -59,7 +66,7 @@ def _activation(dump: Dump) -> None:
 
 
 def _dump(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Paths and values as `converters.paxml.hparams` gives them for the text dumps."""
+    """Paths and values as `converters.paxml.infer.hparams` gives them for the text dumps."""
     config, experiment = manifest.get("config"), manifest.get("experiment")
     if isinstance(config, Mapping) and "__class__" in config:
         yield from _walk(config, "")

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from remote_servers import S3, GoogleStorage, ObjectStore, as_google_does
 
-from converters.object_stores import TIMEOUTS, environment
+from converters.stores.buckets import TIMEOUTS, environment
+from tests.converters.stores.servers import S3, GoogleStorage, ObjectStore, as_google_does
 
 SET_BY_THE_CODE = ("TENSORSTORE_GCS_HTTP_URL", "GOOGLE_AUTH_TOKEN_FOR_TESTING", *TIMEOUTS)
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import tensorstore as ts
-from paxml_states import ZSTD, write_metadata
-from running import PATIENCE
 
-ROOT = Path(__file__).parents[2]
+from tests.paths import ROOT
+from tests.paxml_states import ZSTD, write_metadata
+from tests.running import PATIENCE
+
 ADAM = ("--set", "beta1=0.9", "--set", "beta2=0.99")
 STEP = 7
 
@@ -22,7 +23,7 @@ def command(*arguments: str | Path, name: str = "convert_paxml") -> list[str]:
     # What a shell has put in the background is deaf to Ctrl-C, and so are its children.
     call = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        f"from converters.cli import {name} as main; main()"
+        f"from converters.commands.convert import {name} as main; main()"
     )
     return [sys.executable, "-W", "error", "-c", call, *map(str, arguments)]
 
@@ -52,7 +53,7 @@ def peak_memory(*arguments: str | Path) -> int:
     Taken from `/proc`: `ru_maxrss` of a child starts with what its parent had.
     """
     script = (
-        "from converters.cli import convert_paxml as main\n"
+        "from converters.commands.convert import convert_paxml as main\n"
         "try: main()\n"
         "finally:\n"
         "    for line in open('/proc/self/status'):\n"

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 from click.testing import CliRunner
 
-from converters.cli import convert_paxml
+from converters.commands.convert import convert_paxml
 
 Editable = Callable[[str], Path]
 BETAS = ("--set", "beta1=0.9", "--set", "beta2=0.99")

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import expected
 import pytest
-import stored
 
 from converters import Report, convert, convert_paxml_checkpoint
+from tests.converters import expected, stored
+from tests.paths import RECORDINGS
 
-RECORDINGS = Path(__file__).parents[2] / "parity_tests" / "recordings"
 BETAS = {"k_adam": (0.9, 0.95)}  # what the recorded jobs trained with
 PAXML_BETAS = (0.9, 0.99)
 

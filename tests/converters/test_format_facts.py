@@ -12,10 +12,9 @@ import ml_dtypes
 import numpy as np
 import optax
 import pytest
-import stored
-import synthetic
 
 from converters import convert
+from tests.converters import stored, synthetic
 
 Recording = Callable[[str], Path]
 

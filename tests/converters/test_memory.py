@@ -8,11 +8,10 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
-import stored
-import synthetic
 import zstandard
 
 from converters import ConvertOptions, PlanOptions, convert
+from tests.converters import stored, synthetic
 
 MEMORY = 16 << 20
 SPARE = 200 << 20  # the program itself may take this much beside

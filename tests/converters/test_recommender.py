@@ -10,16 +10,17 @@ import pytest
 from click.testing import CliRunner
 
 from converters.recommender import load_recommender
-from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.clustering.tables import ClusteringInfo
 from efficientids_flax.train import Trainer, train
-from efficientids_flax.train.cli import main
-from efficientids_flax.train.file_config import built
-from efficientids_flax.train.optimizer import create_optimizer
-from efficientids_flax.train.run_config import read_config
-from efficientids_flax.train.variables import flatten
+from efficientids_flax.train.commands.train import main
+from efficientids_flax.train.optimizer.create import create_optimizer
+from efficientids_flax.train.run.config import read_config
+from efficientids_flax.train.run.file_config import built
+from efficientids_flax.tree import flatten
+from tests.paths import RECORDINGS
 
 FOLDER = (  # stored in bfloat16
-    Path(__file__).parents[2] / "parity_tests" / "recordings" / "huggingface" / "qwen3"
+    RECORDINGS / "huggingface" / "qwen3"
 )
 ITEMS, CLUSTERS, WIDTH, STEPS = 12, 3, 6, 5
 

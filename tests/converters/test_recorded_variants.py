@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import expected
 import numpy as np
 import pytest
-import stored
 
 from converters import convert, open_checkpoint
 from converters.errors import MappingError
+from tests.converters import expected, stored
+from tests.paths import RECORDINGS
 
 Recording = Callable[[str], Path]
 
-VARIANTS = Path(__file__).parents[2] / "parity_tests" / "recordings" / "variants"
+VARIANTS = RECORDINGS / "variants"
 NAMES = sorted(path.name.removesuffix(".tar.xz") for path in VARIANTS.iterdir())
 BETAS = (0.9, 0.99)  # what all recorded jobs trained with
 RAW = "state/opt_states_raw/"

@@ -12,12 +12,11 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-import stored
-import synthetic
 
 from converters import PlanOptions, convert, load_converted
 from converters.convert import ConvertOptions
-from efficientids_flax.train.state import STATES, ShardedAdafactorState
+from efficientids_flax.stored.optimizer_states import STATES, ShardedAdafactorState
+from tests.converters import stored, synthetic
 
 Recording = Callable[[str], Path]
 BETAS = {"beta1": 0.9, "beta2": 0.99}
@@ -30,7 +29,7 @@ from pathlib import Path
 import jax, numpy as np, orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from converters import load_converted
-from efficientids_flax.load import flatten
+from efficientids_flax.stored.load import flatten
 
 out, devices = Path(sys.argv[1]), int(sys.argv[2])
 assert jax.device_count() == devices

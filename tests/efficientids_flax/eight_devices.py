@@ -14,7 +14,7 @@ import numpy as np
 
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
-from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.clustering.tables import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import language_model_loss
 from efficientids_flax.sharding import batch_sharding, make_mesh, shard_parameters

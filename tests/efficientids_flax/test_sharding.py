@@ -7,7 +7,6 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
-from efficientids_flax.load import flatten
 from efficientids_flax.parameters import parameter_axes, parameter_shapes
 from efficientids_flax.sharding import (
     ACTIVATIONS,
@@ -19,6 +18,7 @@ from efficientids_flax.sharding import (
     partition,
     shard_parameters,
 )
+from efficientids_flax.tree import flatten
 
 BACKBONE = BackboneConfig(
     vocab_size=32, num_layers=2, model_dims=16, hidden_dims=24, num_heads=4, num_kv_heads=2,

@@ -1,1 +1,22 @@
-"""Readers of the forms in which PAXml stores a state: zarr directories, OCDBT, FLAX msgpack."""
+"""Readers of the forms in which PAXml stores a state: zarr directories, OCDBT, FLAX msgpack.
+
+Read `contents`, what each of them gives, then `zarr`, `ocdbt` or `flax`; the rest gives the leaves
+their names: `tree`, `positional`, `treedef`, `msgpack`.
+"""
+
+from converters.paxml.sources.contents import Contents, with_spec
+from converters.paxml.sources.flax import read_flax
+from converters.paxml.sources.listing import Listing, ancestors, parent
+from converters.paxml.sources.ocdbt import read_ocdbt
+from converters.paxml.sources.zarr import read_zarr
+
+__all__ = [
+    "Contents",
+    "Listing",
+    "ancestors",
+    "parent",
+    "read_flax",
+    "read_ocdbt",
+    "read_zarr",
+    "with_spec",
+]

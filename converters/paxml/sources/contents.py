@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.arrays.leaf import Leaf, LeafSpec, Region
+from converters.arrays import Leaf, LeafSpec, Region
 from converters.errors import ConversionError
 
 REQUESTS = 32  # requests in flight where each goes over the network

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from converters.arrays.flat import FlatLeaf
-from converters.arrays.leaf import Leaf, LeafSpec
+from converters.arrays import FlatLeaf, Leaf, LeafSpec
 from converters.errors import CheckpointError
 from converters.paxml import foreign
 from converters.paxml.sources.contents import Contents, ValueLeaf
 from converters.paxml.sources.msgpack import ArrayPlace, items, read_index
-from converters.paxml.treedef import parse_treedef
-from converters.storage import Store
+from converters.paxml.sources.treedef import parse_treedef
+from converters.stores import Store
 
 FLATTENED, TREEDEF = "flattened_state", "str_pytree_state"
 

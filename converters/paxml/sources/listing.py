@@ -7,7 +7,7 @@ of an OCDBT database, can only list all keys below a prefix, so they are listed 
 from functools import cached_property
 from pathlib import Path
 
-from converters.storage import Store, open_store
+from converters.stores import Store, open_store
 
 
 class Listing:

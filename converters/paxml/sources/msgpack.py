@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from converters.arrays.zarr_metadata import dtype_named
 from converters.errors import CheckpointError
-from converters.storage import Store
+from converters.stores import Store
+from converters.zarr import dtype_named
 
 WINDOW = 1 << 20  # bytes read at a time while looking for headers
 MAX_TEXT = 1 << 28  # a longer string is damage: the tree's text of 20,000 leaves has 3 MB

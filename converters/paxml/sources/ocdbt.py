@@ -7,8 +7,7 @@ any.
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from converters.arrays.leaf import Leaf
-from converters.arrays.zarr import ZarrLeaf
+from converters.arrays import Leaf
 from converters.errors import CheckpointError
 from converters.paxml.names import PARAMS, TRAIN_STATE, from_name
 from converters.paxml.sources.contents import Contents, open_all, with_spec
@@ -16,7 +15,8 @@ from converters.paxml.sources.listing import Listing
 from converters.paxml.sources.positional import is_positional, name_positions
 from converters.paxml.sources.tree import AGGREGATE, METADATA, Tree, read_trees
 from converters.paxml.sources.zarr import add_trees
-from converters.storage import Store, open_ocdbt
+from converters.stores import Store, open_ocdbt
+from converters.zarr import ZarrLeaf
 
 
 def read_ocdbt(step: Listing, state: str, variables: dict[str, str]) -> Contents:

@@ -12,7 +12,7 @@ from converters.errors import CheckpointError
 from converters.paxml.names import TRAIN_STATE, join, to_dotted_name
 from converters.paxml.sources.listing import Listing
 from converters.paxml.sources.msgpack import ArrayPlace, read_index
-from converters.storage import Store
+from converters.stores import Store
 
 PLACEHOLDER = "PLACEHOLDER://"
 METADATA, AGGREGATE = "_METADATA", "checkpoint"

@@ -4,14 +4,14 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-from converters.arrays.leaf import Leaf
-from converters.arrays.zarr import ZarrLeaf
+from converters.arrays import Leaf
 from converters.errors import CheckpointError
 from converters.paxml.names import PARAMS, TRAIN_STATE, from_name, to_pax_name
 from converters.paxml.sources.contents import Contents, open_all
 from converters.paxml.sources.flax import leaf_of
 from converters.paxml.sources.listing import Listing
 from converters.paxml.sources.tree import AGGREGATE, Tree, read_trees
+from converters.zarr import ZarrLeaf
 
 # What else lies beside the arrays: other items of a step in version 0.0, directories of Orbax.
 _OTHERS = re.compile(r"(metadata|train_input|d|ocdbt\.process_\d+)/")

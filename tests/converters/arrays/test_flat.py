@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from leaves import DTYPES, FEW, regions, shapes, values_of
 
 from converters.arrays.flat import FlatLeaf
 from converters.arrays.leaf import LeafSpec, whole
 from converters.errors import CheckpointError
-from converters.storage import LocalStore
+from converters.stores.local import LocalStore
+from tests.leaves import DTYPES, FEW, regions, shapes, values_of
 
 
 def flat_leaf(folder: Path, values: np.ndarray, cuts: list[int]) -> FlatLeaf:

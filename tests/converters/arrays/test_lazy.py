@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from leaves import FEW, MemoryLeaf, memory_leaves, own_readers, regions, values_of
 
 from converters.arrays.lazy import Array, Source, tile_regions
 from converters.arrays.leaf import whole
 from converters.arrays.structure import Joined, Merged, Part, Split, Transposed
 from converters.arrays.values import Agreed, Cast, Debias, Scaled
 from converters.errors import CheckpointError
+from tests.leaves import FEW, MemoryLeaf, memory_leaves, own_readers, regions, values_of
 
 
 @dataclass(frozen=True)

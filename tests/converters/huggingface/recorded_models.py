@@ -1,6 +1,5 @@
 """The recorded HuggingFace models: what their decoder computes, and what the real one computed."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,14 +9,15 @@ import numpy as np
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.backbone.masks import segments_from_positions
 from efficientids_flax.config import BackboneConfig
+from tests.paths import RECORDINGS
 
-RECORDINGS = Path(__file__).parents[3] / "parity_tests" / "recordings" / "huggingface"
-NAMES = sorted(path.name for path in RECORDINGS.iterdir() if path.is_dir())
+FOLDERS = RECORDINGS / "huggingface"
+NAMES = sorted(path.name for path in FOLDERS.iterdir() if path.is_dir())
 CASES = ("full", "left", "left_pos", "offset", "packed")
 
 
 def reference(name: str) -> dict[str, np.ndarray]:
-    with np.load(RECORDINGS / name / "reference.npz") as file:
+    with np.load(FOLDERS / name / "reference.npz") as file:
         return {key: file[key] for key in file.files}
 
 

@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from leaves import FEW, regions, values_of
-from recorded_models import RECORDINGS
 
 from converters.arrays.flat import FlatLeaf
 from converters.arrays.lazy import Array, Source
@@ -19,7 +17,9 @@ from converters.arrays.structure import Joined, Merged, Part, Split, Transposed
 from converters.arrays.values import Cast
 from converters.errors import CheckpointError
 from converters.huggingface import in_memory, open_pretrained, plan_pretrained
-from converters.storage import LocalStore
+from converters.stores.local import LocalStore
+from tests.converters.huggingface.recorded_models import FOLDERS
+from tests.leaves import FEW, regions, values_of
 
 SHAPE = (4, 6, 5)
 
@@ -114,7 +114,7 @@ def test_values_are_put_in_place_bit_for_bit(shape, order, dtype, to, cast, bits
 
 
 def test_a_file_that_is_cut_off_while_it_is_read(tmp_path: Path) -> None:
-    for file in (RECORDINGS / "mistral").glob("*.*"):
+    for file in (FOLDERS / "mistral").glob("*.*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     _, plan = plan_pretrained(open_pretrained(tmp_path))
     path = tmp_path / "model.safetensors"

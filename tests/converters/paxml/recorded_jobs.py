@@ -2,18 +2,18 @@
 
 import json
 import lzma
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes  # noqa: F401  (bfloat16 for np.dtype)
 import numpy as np
 
 from converters.arrays.leaf import LeafSpec
-from converters.paxml.hparams import parse_experiment, parse_sections
+from converters.paxml.infer.hparams import parse_experiment, parse_sections
 from efficientids_flax.config import BackboneConfig, RotaryConfig
+from tests.paths import DATA
 
-DATA = Path(__file__).parent / "data" / "jobs.json.xz"
-JOBS: dict[str, Any] = json.loads(lzma.decompress(DATA.read_bytes()))
+FILE = DATA / "jobs" / "jobs.json.xz"
+JOBS: dict[str, Any] = json.loads(lzma.decompress(FILE.read_bytes()))
 LANGUAGE_MODELS = sorted(name for name, job in JOBS.items() if "files" in job)
 RECOMMENDERS = sorted(name for name, job in JOBS.items() if "experiment" in job)
 # Of the job 'Llama_gda'.

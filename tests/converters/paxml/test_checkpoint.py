@@ -5,11 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import paxml_states as states
 import pytest
 
 from converters.errors import CheckpointError
 from converters.paxml.checkpoint import open_checkpoint
+from tests import paxml_states as states
 
 Recording = Callable[[str], Path]
 

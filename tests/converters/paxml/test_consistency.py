@@ -4,7 +4,7 @@ import pytest
 from converters.arrays.leaf import LeafSpec
 from converters.paxml.consistency import check_states, check_variables, unmoved
 from converters.paxml.metadata import Variable
-from converters.paxml.moments import take_apart
+from converters.paxml.state.moments import take_apart
 
 Shape = tuple[int, ...]
 

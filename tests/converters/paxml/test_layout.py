@@ -3,15 +3,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import paxml_states as states
 import pytest
 
-from converters import storage
 from converters.errors import CheckpointError, ConversionError
 from converters.paxml import layout
 from converters.paxml.checkpoint import open_checkpoint
 from converters.paxml.layout import locate
 from converters.paxml.sources import listing
+from converters.stores import LocalStore, Store
+from tests import paxml_states as states
 
 ARRAYS = states.adam_state(a=np.ones(3, np.float32))
 TMP = "checkpoint_00000006.orbax-checkpoint-tmp-1795313399999999"
@@ -199,7 +199,7 @@ def test_orbax_checkpoint_of_something_else(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
-class RemoteDirectory(storage.LocalStore):
+class RemoteDirectory(LocalStore):
     """A local directory that behaves as an object store: whole listings only, nothing renamed."""
 
     is_object_store = True
@@ -226,7 +226,7 @@ class RemoteDirectory(storage.LocalStore):
 def remote(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], str]:
     """Makes `s3:/PATH` stand for the directory PATH."""
 
-    def open_remote(url: str) -> storage.Store:
+    def open_remote(url: str) -> Store:
         return RemoteDirectory(Path(url.removeprefix("s3:/")))
 
     for module in (layout, listing):

@@ -8,7 +8,7 @@ import pytest
 from converters.errors import CheckpointError
 from converters.paxml.metadata import Metadata, read_metadata
 from converters.paxml.sources.listing import Listing
-from converters.storage import LocalStore
+from converters.stores.local import LocalStore
 
 
 def read(tmp_path: Path, found: Any) -> Metadata:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import paxml_states as states
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters.paxml.checkpoint import open_checkpoint
 from converters.paxml.names import order, to_dotted_name, to_pax_name
+from tests import paxml_states as states
 
 DTYPES = ("float32", "bfloat16", "float64", "float16", "int8", "uint32", "bool")
 FLOATS = DTYPES[:4]

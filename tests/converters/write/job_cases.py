@@ -5,21 +5,21 @@ from typing import Any
 
 import ml_dtypes  # noqa: F401  (bfloat16 for np.dtype)
 import numpy as np
-from leaves import (
-    MemoryLeaf,
-    values_of,
-)
 
 from converters.arrays.lazy import Array, Source
 from converters.arrays.structure import Part
-from converters.plan import PlannedLeaf
+from converters.plan.leaves import PlannedLeaf
+from converters.write.formats.sink import Sink
 from converters.write.jobs import (
     Job,
     Record,
     Settings,
     do_job,
 )
-from converters.write.sink import Sink
+from tests.leaves import (
+    MemoryLeaf,
+    values_of,
+)
 
 
 def planned(target: str, array: Array, operation: str = "rename") -> PlannedLeaf:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from leaves import open_zarr, values_of, write_zarr
 
 from converters.arrays.lazy import Array, Source
 from converters.arrays.structure import Part
 from converters.arrays.values import Cast
-from converters.plan import Plan, PlannedLeaf
+from converters.plan.leaves import Plan, PlannedLeaf
 from converters.write.estimate import estimated_size
+from tests.leaves import open_zarr, values_of, write_zarr
 
 
 def plan(*arrays: Array) -> Plan:

@@ -8,8 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from job_cases import done, planned, sha256, unstacked
-from leaves import (
+
+from converters.arrays.lazy import Array, Source
+from converters.arrays.structure import Joined, Part, Transposed
+from converters.arrays.values import Cast
+from converters.stores.local import LocalStore
+from converters.write.formats.orbax import OrbaxSink
+from converters.write.jobs import (
+    ReaderCache,
+    make_jobs,
+    tile_shape,
+)
+from converters.zarr.leaf import ZarrLeaf
+from tests.converters.write.job_cases import done, planned, sha256, unstacked
+from tests.leaves import (
     FEW,
     CountingStore,
     MemoryLeaf,
@@ -19,18 +31,6 @@ from leaves import (
     values_of,
     write_zarr,
 )
-
-from converters.arrays.lazy import Array, Source
-from converters.arrays.structure import Joined, Part, Transposed
-from converters.arrays.values import Cast
-from converters.arrays.zarr import ZarrLeaf
-from converters.storage import LocalStore
-from converters.write.jobs import (
-    ReaderCache,
-    make_jobs,
-    tile_shape,
-)
-from converters.write.orbax import OrbaxSink
 
 
 def counted(place: Path) -> tuple[ZarrLeaf, CountingStore]:

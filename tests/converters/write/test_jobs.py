@@ -8,28 +8,28 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from job_cases import done, memory, planned, sha256, unstacked
-from leaves import (
+
+from converters.arrays.lazy import Array, Source
+from converters.arrays.structure import Joined, Part, Split, Transposed
+from converters.arrays.values import Cast
+from converters.errors import VerificationError
+from converters.plan.leaves import PlannedLeaf
+from converters.stores.local import LocalStore
+from converters.write.formats.orbax import OrbaxSink
+from converters.write.formats.safetensors import SafetensorsSink
+from converters.write.formats.sink import Sink, Tile
+from converters.write.jobs import (
+    make_jobs,
+    share,
+)
+from tests.converters.write.job_cases import done, memory, planned, sha256, unstacked
+from tests.leaves import (
     DTYPES,
     FEW,
     MemoryLeaf,
     memory_leaves,
     values_of,
 )
-
-from converters.arrays.lazy import Array, Source
-from converters.arrays.structure import Joined, Part, Split, Transposed
-from converters.arrays.values import Cast
-from converters.errors import VerificationError
-from converters.plan import PlannedLeaf
-from converters.storage import LocalStore
-from converters.write.jobs import (
-    make_jobs,
-    share,
-)
-from converters.write.orbax import OrbaxSink
-from converters.write.safetensors import SafetensorsSink
-from converters.write.sink import Sink, Tile
 
 # What is written together.
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from converters.errors import OutputError
-from converters.storage import LocalStore
+from converters.stores.local import LocalStore
 from converters.write.journal import PLACE, Journal
 
 

@@ -7,21 +7,21 @@ from typing import Any
 import ml_dtypes  # noqa: F401  (bfloat16 for np.dtype)
 import numpy as np
 import pytest
-from job_cases import done, planned, sha256
-from leaves import (
+
+from converters.arrays.lazy import Source
+from converters.errors import CheckpointError, VerificationError
+from converters.plan.leaves import PlannedLeaf
+from converters.stores.local import LocalStore
+from converters.write.formats.orbax import OrbaxSink
+from converters.write.formats.sink import Tile
+from converters.zarr.leaf import ZarrLeaf
+from tests.converters.write.job_cases import done, planned, sha256
+from tests.leaves import (
     open_zarr,
     values_of,
     write_zarr,
     zarr_leaf,
 )
-
-from converters.arrays.lazy import Source
-from converters.arrays.zarr import ZarrLeaf
-from converters.errors import CheckpointError, VerificationError
-from converters.plan import PlannedLeaf
-from converters.storage import LocalStore
-from converters.write.orbax import OrbaxSink
-from converters.write.sink import Tile
 
 
 class Noting(OrbaxSink):

@@ -6,10 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_decoders import GPT, LLAMA, VARIANTS, hidden, made, token_ids
 
 from efficientids_flax.backbone.attention import MASKED, Attention, Surroundings
 from efficientids_flax.backbone.masks import positions_from_paddings
+from tests.efficientids_flax.backbone.small_decoders import (
+    GPT,
+    LLAMA,
+    VARIANTS,
+    hidden,
+    made,
+    token_ids,
+)
 
 BATCH, TIME = 2, 5
 

@@ -9,10 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_decoders import GPT, LLAMA, VARIANTS, hidden, made, token_ids
 
 from efficientids_flax.backbone import Decoder, make_cache
 from efficientids_flax.backbone.masks import positions_from_paddings
+from tests.efficientids_flax.backbone.small_decoders import (
+    GPT,
+    LLAMA,
+    VARIANTS,
+    hidden,
+    made,
+    token_ids,
+)
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums over more places that weigh nothing
 TIME, SIZE = 8, 11

@@ -8,14 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from small_decoders import GPT, LLAMA, VARIANTS, hidden, made, token_ids
 
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.backbone.masks import positions_from_paddings, segments_from_positions
 from efficientids_flax.config import LoraConfig, MoEConfig, RotaryConfig
 from efficientids_flax.config.parts import RotaryScalingConfig
-from efficientids_flax.load import flatten
 from efficientids_flax.parameters import parameter_axes, parameter_shapes
+from efficientids_flax.tree import flatten
+from tests.efficientids_flax.backbone.small_decoders import (
+    GPT,
+    LLAMA,
+    VARIANTS,
+    hidden,
+    made,
+    token_ids,
+)
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
 

@@ -6,12 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_decoders import GPT, LLAMA, VARIANTS, hidden, made, token_ids
 
 from efficientids_flax.backbone.decoder import Decoder
 from efficientids_flax.backbone.generate import generate
 from efficientids_flax.backbone.sampling import SamplingConfig, filtered
 from efficientids_flax.config import RotaryConfig, RotaryScalingConfig
+from tests.efficientids_flax.backbone.small_decoders import (
+    GPT,
+    LLAMA,
+    VARIANTS,
+    hidden,
+    made,
+    token_ids,
+)
 
 PROMPTS = np.array([[1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 1]])  # their padding
 NEW = 5

@@ -5,9 +5,9 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_decoders import GPT, LLAMA, hidden, made
 
 from efficientids_flax.backbone import Decoder, make_cache
+from tests.efficientids_flax.backbone.small_decoders import GPT, LLAMA, hidden, made
 
 SMALL = replace(GPT, num_layers=1, max_positions=6)  # 31 words
 IDS = np.array([[1, 2, 3], [4, 5, 6]])

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_decoders import GPT, LLAMA
 
 from efficientids_flax.backbone import layers
 from efficientids_flax.backbone.layers import (
@@ -20,9 +19,10 @@ from efficientids_flax.backbone.layers import (
     sinusoids,
     soft_cap,
 )
-from efficientids_flax.backbone.relative_bias import distance_bucket
+from efficientids_flax.backbone.positions.relative_bias import distance_bucket
 from efficientids_flax.config import RelativeBiasConfig
 from efficientids_flax.config.parts import Activation
+from tests.efficientids_flax.backbone.small_decoders import GPT, LLAMA
 
 X = np.random.default_rng(0).normal(1, 2, (2, 3, 16)).astype(np.float32)
 SCALE = np.linspace(0.5, 1.5, 16, dtype=np.float32)

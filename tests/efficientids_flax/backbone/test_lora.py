@@ -6,18 +6,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_decoders import GPT, LLAMA, VARIANTS, hidden, made, token_ids
 
 from efficientids_flax.backbone.attention import Form, Projection
 from efficientids_flax.backbone.lora import merge_lora
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, LoraConfig
 from efficientids_flax.core.models import EfficientIDSModel
-from efficientids_flax.load import flatten
 from efficientids_flax.parameters import parameter_axes, parameter_shapes, shape_problems
 from efficientids_flax.sharding import PARAMETERS, partition
 from efficientids_flax.train import Trainer
-from efficientids_flax.train.optimizer import create_optimizer
-from efficientids_flax.train.variables import unflatten
+from efficientids_flax.train.optimizer.create import create_optimizer
+from efficientids_flax.tree import flatten, unflatten
+from tests.efficientids_flax.backbone.small_decoders import (
+    GPT,
+    LLAMA,
+    VARIANTS,
+    hidden,
+    made,
+    token_ids,
+)
 
 EVERYWHERE = LoraConfig(rank=3, alpha=2.0, targets=("*",))
 CHOSEN = {  # every form of kernel, scanned and not

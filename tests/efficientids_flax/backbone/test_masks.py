@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_decoders import LLAMA
 
 from efficientids_flax.backbone.masks import (
     Marks,
@@ -16,6 +15,7 @@ from efficientids_flax.backbone.masks import (
     positions_from_paddings,
     segments_from_positions,
 )
+from tests.efficientids_flax.backbone.small_decoders import LLAMA
 
 
 @given(

@@ -2,9 +2,9 @@
 
 import jax
 import pytest
-from small_decoders import VARIANTS
 
 from efficientids_flax.backbone.decoder import REMAT_POLICIES, Decoder
+from tests.efficientids_flax.backbone.small_decoders import VARIANTS
 
 
 @pytest.mark.parametrize("policy", ["nothing", "save_only_these_names", ""])

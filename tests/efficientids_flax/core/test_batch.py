@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model_cases import ITEMS, WORDS, backbone, batch, config
 
 from efficientids_flax.core.batch import as_arrays, check_batch, check_values, next_labels
+from tests.efficientids_flax.core.model_cases import ITEMS, WORDS, backbone, batch, config
 
 HERE = (0, 1)  # a position that is no padding and whose label has a weight
 

@@ -4,7 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model_cases import (
+
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.core.models import EfficientIDSModel
+from efficientids_flax.tree import flatten
+from tests.efficientids_flax.core.model_cases import (
     CLOSE,
     CLUSTERS,
     ITEMS,
@@ -17,10 +21,6 @@ from model_cases import (
     parameters,
     run,
 )
-
-from efficientids_flax.backbone import Decoder
-from efficientids_flax.core.models import EfficientIDSModel
-from efficientids_flax.load import flatten
 
 
 @pytest.fixture(scope="module")

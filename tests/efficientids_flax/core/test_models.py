@@ -15,7 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from model_cases import (
+
+from efficientids_flax.config import AdapterConfig
+from efficientids_flax.core.models import EfficientIDSModel
+from efficientids_flax.parameters import parameter_shapes
+from efficientids_flax.tree import flatten
+from tests.efficientids_flax.core.model_cases import (
     CLOSE,
     ITEMS,
     MODEL,
@@ -29,11 +34,6 @@ from model_cases import (
     run,
     seen,
 )
-
-from efficientids_flax.config import AdapterConfig
-from efficientids_flax.core.models import EfficientIDSModel
-from efficientids_flax.load import flatten
-from efficientids_flax.parameters import parameter_shapes
 
 ROOT = MODEL**0.5
 

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from model_cases import CLUSTERS, ITEMS, clustering
 
 from efficientids_flax.core.models import SimpleEfficientIDSModel
-from efficientids_flax.load import flatten
 from efficientids_flax.parameters import parameter_shapes
+from efficientids_flax.tree import flatten
+from tests.efficientids_flax.core.model_cases import CLUSTERS, ITEMS, clustering
 
 HISTORY = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
 

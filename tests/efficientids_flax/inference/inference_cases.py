@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
-from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.clustering.tables import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
 
 BACKBONE = BackboneConfig(

@@ -7,10 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from inference_cases import BACKBONE, CONFIG, HISTORIES, MODEL, PARAMS, PLACES, fields, filled
 
 from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
 from efficientids_flax.inference import Ranker, make_prompts, ranker, recommend
+from tests.efficientids_flax.inference.inference_cases import (
+    BACKBONE,
+    CONFIG,
+    HISTORIES,
+    MODEL,
+    PARAMS,
+    PLACES,
+    fields,
+    filled,
+)
 
 
 def alone(scores: str, history: list[int], mask: list[int] | None = None) -> np.ndarray:

@@ -9,13 +9,13 @@ import pytest
 
 from converters import convert_paxml_checkpoint
 from efficientids_flax.config import ScheduleConfig
-from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.clustering.tables import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
-from efficientids_flax.load import load_converted
+from efficientids_flax.stored.load import load_converted
 from efficientids_flax.train.converted import trainer_from_converted
-from efficientids_flax.train.learner import paxml_learner
-from efficientids_flax.train.model_section import ModelSection
-from efficientids_flax.train.run import train
+from efficientids_flax.train.optimizer.learner import paxml_learner
+from efficientids_flax.train.run.calls import train
+from efficientids_flax.train.run.model_section import ModelSection
 from parity_tests.cases import OUTPUTS
 
 BETAS = {"beta1": 0.9, "beta2": 0.95, "epsilon": 1e-6}

@@ -10,12 +10,21 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
-from networks import BATCH, Network, arrays, batches, begin, data, same, trainer
 
 from efficientids_flax.sharding import make_mesh
-from efficientids_flax.train.history import read_history
-from efficientids_flax.train.nonfinite import NonFiniteError
+from efficientids_flax.train.logs.history import read_history
 from efficientids_flax.train.preemption import Preempted
+from efficientids_flax.train.step.nonfinite import NonFiniteError
+from tests.efficientids_flax.train.networks import (
+    BATCH,
+    Network,
+    arrays,
+    batches,
+    begin,
+    data,
+    same,
+    trainer,
+)
 
 STEPS = 12
 

@@ -3,12 +3,12 @@ from pathlib import Path
 import msgpack
 import numpy as np
 import pytest
-from paxml_states import packed, write_flax
 
 from converters.errors import CheckpointError
 from converters.paxml.sources.contents import Contents
 from converters.paxml.sources.flax import read_flax
-from converters.storage import LocalStore
+from converters.stores.local import LocalStore
+from tests.paxml_states import packed, write_flax
 
 TREEDEF = "PyTreeDef(CustomNode(TrainState[()], [*, {'params': {%s}}, [], ()]))"
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from paxml_states import packed
 
 from converters.arrays.flat import FlatLeaf
 from converters.arrays.leaf import LeafSpec
 from converters.errors import CheckpointError
 from converters.paxml.sources.msgpack import ArrayPlace, read_index
-from converters.storage import LocalStore
+from converters.stores.local import LocalStore
+from tests.paxml_states import packed
 
 
 def index(folder: Path, data: bytes) -> Any:

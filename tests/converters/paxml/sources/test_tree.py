@@ -4,14 +4,14 @@ from typing import Any
 
 import msgpack
 import numpy as np
-import paxml_states as states
 import pytest
 
 from converters.errors import CheckpointError
 from converters.paxml.checkpoint import open_checkpoint
 from converters.paxml.sources.listing import Listing
 from converters.paxml.sources.tree import read_trees
-from converters.storage import LocalStore
+from converters.stores.local import LocalStore
+from tests import paxml_states as states
 
 
 def metadata(folder: Path, *entries: tuple[list[str], str, bool]) -> None:

@@ -1,0 +1,1 @@
+"""The commands of conversions, a file each: parse, call one function, print."""

@@ -1,0 +1,156 @@
+"""Plans, reports and checkpoints as text and as JSON."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from converters.paxml import Checkpoint
+from converters.paxml.state import optimizer_kinds
+from converters.plan import Plan
+from converters.rules import detect
+from converters.write import Report
+
+PARAMS = "mdl_vars/params/"
+
+
+def size(nbytes: float) -> str:
+    """Bytes in a unit that is easy to read."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.2f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.2f} TB"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in columns as wide as they need."""
+    if not rows:
+        return ""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as a table, and its totals."""
+    rows = [("target", "source", "operation", "shape", "dtype")]
+    for leaf in plan.leaves:
+        names = leaf.sources
+        named = names[0] + (f" (+{len(names) - 1})" if len(names) > 1 else "")
+        rows.append((leaf.target, named, leaf.operation, str(list(leaf.shape)), leaf.dtype.name))
+    ignored = [f"ignored: {path} ({reason})" for path, reason in plan.ignored]
+    return "\n".join([table(rows), *ignored, *_notes(plan.notes), summary(plan)])
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """The plan for programs."""
+    return {
+        "source": plan.source,
+        "step": plan.step,
+        "layout": plan.layout,
+        "family": plan.family,
+        "leaves": [leaf.row() for leaf in plan.leaves],
+        "ignored": [{"source": path, "reason": reason} for path, reason in plan.ignored],
+        "config": plan.config,
+        "provenance": plan.provenance,
+        "notes": list(plan.notes),
+        "bytes": plan.nbytes,
+    }
+
+
+def summary(plan: Plan) -> str:
+    """One line about a plan."""
+    params = sum(leaf.nbytes for leaf in plan.leaves if leaf.target.startswith("params/"))
+    step = "" if plan.step is None else f", step {plan.step}"
+    of_parameters = f" ({size(params)} of parameters)" if params else ""
+    return (
+        f"{plan.source}: {plan.layout}{step}, family {plan.family}; "
+        f"{len(plan.leaves)} leaves, {size(plan.nbytes)}{of_parameters}"
+    )
+
+
+def report_text(report: Report) -> str:
+    """What a conversion did, in a few lines."""
+    plan = report.plan
+    checked = sum(record["verified"] for record in report.records.values())
+    lines = [*_notes(plan.notes), summary(plan)]
+    lines += [
+        f"warning: {target}: {count} values are NaN or infinite"
+        for target, count in report.nonfinite.items()
+    ]
+    lines.append(
+        f"{report.output}: written in {report.seconds:.1f} s; {checked} of {len(report.records)} "
+        "leaves read back and compared"
+    )
+    return "\n".join(lines)
+
+
+def checkpoint_text(checkpoint: Checkpoint) -> str:
+    """What is in a checkpoint: layout, tree, sizes, optimizer, family."""
+    about = checkpoint_json(checkpoint)
+    rows = [("leaf", "shape", "dtype", "bytes")]
+    rows += [
+        (leaf["path"], str(leaf["shape"]), leaf["dtype"], str(leaf["bytes"]))
+        for leaf in about["leaves"]
+    ]
+    config = about["config"] or {}
+    return "\n".join(
+        [
+            table(rows),
+            *_notes(checkpoint.notes),
+            f"checkpoint  {about['url']}",
+            f"layout      {about['layout']}, version {about['version']} ({about['era']})",
+            f"step        {about['step']}",
+            f"leaves      {len(about['leaves'])}, {size(about['bytes'])}",
+            f"optimizer   {', '.join(about['optimizer']) or 'none'}",
+            f"family      {about['family']}",
+            *(f"  {name} = {value}" for name, value in config.items()),
+        ]
+    )
+
+
+def checkpoint_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The same for programs."""
+    leaves = [leaf.spec for leaf in checkpoint.leaves.values()]
+    params = {
+        path.removeprefix(PARAMS): leaf
+        for path, leaf in checkpoint.leaves.items()
+        if path.startswith(PARAMS)
+    }
+    return {
+        "url": checkpoint.url,
+        "layout": checkpoint.layout.kind,
+        "version": checkpoint.layout.version,
+        "era": checkpoint.layout.era,
+        "step": checkpoint.step,
+        "bytes": sum(spec.nbytes for spec in leaves),
+        "optimizer": optimizer_kinds(list(checkpoint.leaves)),
+        "family": detect(params),
+        "config": _config(checkpoint),
+        "masked": list(checkpoint.masked),
+        "notes": list(checkpoint.notes),
+        "leaves": [
+            {
+                "path": spec.path,
+                "shape": list(spec.shape),
+                "dtype": spec.dtype.name,
+                "bytes": spec.nbytes,
+                "location": spec.location,
+            }
+            for spec in leaves
+        ],
+    }
+
+
+def _config(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """The configuration that a conversion would write, as far as it can be told."""
+    from converters.errors import ConversionError
+    from converters.plan import PlanOptions, make_plan
+
+    try:
+        return make_plan(checkpoint, PlanOptions(optimizer="none")).config["model"]
+    except ConversionError as error:
+        return {"not known": str(error).splitlines()[0]}
+
+
+def _notes(notes: Iterable[str]) -> list[str]:
+    return [f"note: {note}" for note in notes]

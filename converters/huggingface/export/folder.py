@@ -1,0 +1,176 @@
+"""Writes a converted checkpoint as a folder that `transformers` opens: the way back.
+
+export_pretrained("out", "folder")
+AutoModelForCausalLM.from_pretrained("folder")
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, get_args
+
+from converters.arrays import Source
+from converters.errors import CheckpointError, MappingError
+from converters.huggingface.export.config_json import choose_family, config_json
+from converters.huggingface.export.source import ConvertedModel, open_converted
+from converters.huggingface.export.tensors import tensors_of
+from converters.huggingface.planner import cast
+from converters.huggingface.tables import TABLES
+from converters.plan import Plan, PlannedLeaf
+from converters.stores import Store
+from converters.write import Report, WorkOptions, carry_out
+from converters.write.formats import SHARD, SafetensorsSink
+from converters.zarr import dtype_named
+from efficientids_flax.config.parts import DType
+
+ITEM = "model"  # files are model.safetensors, or model-00001-of-00002.safetensors ...
+FRAMEWORK = "pt"  # the word by which transformers takes the files for its own
+# Files that say how text becomes ids and how to generate, as far as there are any.
+TEXT = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model",
+    "chat_template*", "generation_config.json",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ExportOptions(WorkOptions):
+    """How a converted checkpoint is written for `transformers`; `to` has no meaning here.
+
+    Attributes:
+        family: of the output, a `model_type`; None for the one that it came from, else the first
+            that computes the model.
+        dtype: parameters are cast to it, and computed in; None keeps both.
+        values: keys of `config.json` that the checkpoint does not know, such as `eos_token_id`.
+        tokenizer: folder to copy the tokenizer's files from; None for the one that the model came
+            from, if it is still there.
+        shard: bytes of values that one file may hold.
+    """
+
+    family: str | None = None
+    dtype: str | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: str | None = None
+    shard: int = SHARD
+
+
+def export_pretrained(
+    checkpoint: str | PathLike[str],
+    output: str | PathLike[str],
+    options: ExportOptions | None = None,
+) -> Report:
+    """Write the language model of a converted checkpoint in the format of `transformers`.
+
+    Args:
+        checkpoint: what `convert-hf` or `convert-paxml` wrote.
+        output: directory to be made, on a local disk.
+        options: see `ExportOptions`.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConversionError: the checkpoint cannot be read, or no family expresses it (all that stands
+            against it is named); nothing is left under the output's name.
+    """
+    wanted = options or ExportOptions()
+    text: list[Path] = []
+
+    def make_plan() -> Plan:
+        model = open_converted(checkpoint)
+        text[:] = text_files(wanted.tokenizer, model.folder)
+        return plan_export(model, wanted)
+
+    return carry_out(
+        make_plan,
+        output,
+        replace(wanted, to="safetensors"),
+        _recorded(wanted, checkpoint),
+        sink=lambda store, plan: FolderSink(store, plan, wanted.shard, text),
+    )
+
+
+def plan_export(model: ConvertedModel, options: ExportOptions) -> Plan:
+    """Plan the output: names, shapes, operations, no values.
+
+    Raises:
+        MappingError: the family, or each, cannot express the model.
+    """
+    config, values = model.config, options.values
+    if options.family is not None and options.family not in TABLES:
+        raise MappingError(f"family {options.family!r}; known are {', '.join(TABLES)}")
+    if options.dtype is not None:
+        if options.dtype not in get_args(DType):
+            known = ", ".join(get_args(DType))
+            raise MappingError(f"dtype {options.dtype}: parameters can be cast to {known}")
+        config = replace(config, dtype=options.dtype)
+    family = options.family or choose_family(config, model.known, values)
+    content, notes = config_json(config, family, model.known, values)
+    tensors = tensors_of(
+        {path: Source(leaf) for path, leaf in model.params.items()}, family, config
+    )
+    leaves = [
+        PlannedLeaf(f"{ITEM}/{name}", tensor.array, "; ".join(tensor.steps) or "rename")
+        for name, tensor in tensors.items()
+    ]
+    if options.dtype is not None:
+        leaves = cast(leaves, dtype_named(options.dtype))
+    return Plan(
+        source=model.url,
+        step=None,
+        layout="converted checkpoint",
+        family=family,
+        leaves=tuple(leaves),
+        ignored=model.ignored,
+        config=content,
+        provenance={"model": config.to_dict()},
+        rules=(),
+        notes=tuple(notes),
+    )
+
+
+def text_files(chosen: str | None, origin: str | None) -> list[Path]:
+    """Files of the tokenizer and of generation that are copied.
+
+    Args:
+        chosen: the user's folder.
+        origin: the folder that the model came from, which may be gone.
+
+    Raises:
+        CheckpointError: the user's folder has none.
+    """
+    folder = Path(chosen or origin or "")
+    found: list[Path] = []
+    if (chosen or origin) and folder.is_dir():
+        names = {file for pattern in TEXT for file in folder.glob(pattern) if file.is_file()}
+        found = sorted(names)
+    if chosen and not any(file.name.startswith(("tokenizer", "vocab")) for file in found):
+        raise CheckpointError(f"{folder}: holds no files of a tokenizer ({', '.join(TEXT[:4])})")
+    return found
+
+
+class FolderSink(SafetensorsSink):
+    """safetensors with the files of the tokenizer beside them."""
+
+    def __init__(self, store: Store, plan: Plan, shard: int, text: list[Path]) -> None:
+        super().__init__(store, plan.leaves, shard, FRAMEWORK)
+        self._text = text
+
+    def finish(self, leaves: list[PlannedLeaf]) -> None:
+        """Write the index, and copy the other files."""
+        super().finish(leaves)
+        for file in self._text:
+            with file.open("rb") as source:
+                self._store.write_blocks(file.name, iter(lambda: source.read(1 << 20), b""))
+
+
+def _recorded(options: ExportOptions, source: str | PathLike[str]) -> dict[str, Any]:
+    """The options that decide about the content, as the manifest has them."""
+    given = {
+        name: getattr(options, name)
+        for name in ("family", "dtype", "tokenizer")
+        if getattr(options, name) is not None
+    }
+    return {"checkpoint": fspath(source), "verify": options.verify, **given} | (
+        {"values": dict(options.values)} if options.values else {}
+    )

@@ -1,0 +1,124 @@
+"""A converted checkpoint, opened to be written in another format: leaves, configuration, origin."""
+
+import ast
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+from converters.arrays import Leaf
+from converters.errors import CheckpointError
+from converters.huggingface.files import indexed_tensors, read_safetensors
+from converters.stores import MissingKeyError, Store, open_ocdbt, open_store
+from converters.zarr import ZarrLeaf
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.parameters import BACKBONE, shape_problems
+
+ITEM = "params"
+MODELS = {"transformer_lm": BackboneConfig, "efficientids": EfficientIDSConfig}
+
+
+@dataclass(frozen=True)
+class ConvertedModel:
+    """The language model of a converted checkpoint; no array is read yet.
+
+    Attributes:
+        url: where it lies.
+        config: of the decoder.
+        params: path -> leaf, of the decoder's parameters.
+        ignored: (path, reason) of what is no part of the decoder.
+        known: the `config.json` of the HuggingFace model that it came from; empty for others.
+        folder: where that lay.
+    """
+
+    url: str
+    config: BackboneConfig
+    params: Mapping[str, Leaf]
+    ignored: tuple[tuple[str, str], ...]
+    known: Mapping[str, Any]
+    folder: str | None
+
+
+def open_converted(path: str | PathLike[str]) -> ConvertedModel:
+    """Open what `convert-hf`, `convert-paxml` or `save_model` wrote.
+
+    Args:
+        path: its directory; a local path or a `gs://` or `s3://` URL.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it has no model.
+    """
+    store = open_store(path)
+    about = _json(store, "config.json", "give the OUT of convert-hf or convert-paxml")
+    family, model = about.get("family"), about.get("model")
+    if model is None or family not in MODELS:
+        raise CheckpointError(
+            f"{store.url}: family {family!r} has no configuration of a language model, only "
+            "parameters; convert it again with its family"
+        )
+    try:
+        config = MODELS[family].from_dict(model)
+    except ValueError as error:
+        raise CheckpointError(f"{store.url}/config.json: {error}") from error
+    leaves = _leaves(store)
+    problems = shape_problems(config, {name: leaf.spec.shape for name, leaf in leaves.items()})
+    if problems:
+        raise CheckpointError(
+            "\n  ".join(
+                [f"{store.url}: the parameters are not those of config.json:", *problems[:20]]
+            )
+        )
+    ignored: tuple[tuple[str, str], ...] = ()
+    if isinstance(config, EfficientIDSConfig):
+        config = config.backbone
+        others = [name for name in leaves if not name.startswith(BACKBONE)]
+        ignored = tuple((f"{ITEM}/{name}", "of the recommender") for name in others)
+        leaves = {
+            name.removeprefix(BACKBONE): leaf
+            for name, leaf in leaves.items()
+            if name.startswith(BACKBONE)
+        }
+    known, folder = _origin(store)
+    return ConvertedModel(store.url, config, leaves, ignored, known, folder)
+
+
+def _leaves(store: Store) -> dict[str, Leaf]:
+    """Path -> leaf of all parameters, in either format."""
+    if store.exists(f"{ITEM}.safetensors"):
+        return dict(read_safetensors(store, f"{ITEM}.safetensors"))
+    if store.exists(f"{ITEM}.safetensors.index.json"):
+        return dict(indexed_tensors(store, f"{ITEM}.safetensors.index.json")[0])
+    tree = _json(store, f"{ITEM}/_METADATA", f"it has neither {ITEM}/ nor {ITEM}.safetensors")
+    try:
+        names = ["/".join(ast.literal_eval(keys)) for keys in tree["tree_metadata"]]
+    except (KeyError, TypeError, ValueError, SyntaxError) as error:
+        raise CheckpointError(f"{store.url}/{ITEM}/_METADATA: no tree of names: {error}") from error
+    # A conversion writes a directory a leaf, `save_model` one OCDBT database.
+    place = open_ocdbt(store, ITEM) if tree.get("use_ocdbt") else store.child(ITEM)
+    return {name: ZarrLeaf.open(name, place, name.replace("/", ".")) for name in names}
+
+
+def _origin(store: Store) -> tuple[dict[str, Any], str | None]:
+    """`config.json` and folder of the HuggingFace model that the manifest names."""
+    if not store.exists("manifest.json"):
+        return {}, None
+    manifest = _json(store, "manifest.json", "")
+    try:
+        known = manifest["config"]["model"]["config.json"]
+        folder = manifest["source"]["url"]
+    except (KeyError, TypeError):
+        return {}, None
+    return {**known, **(known.get("text_config") or {})}, folder
+
+
+def _json(store: Store, key: str, advice: str) -> dict[str, Any]:
+    try:
+        found = json.loads(store.read(key))
+    except MissingKeyError as error:
+        raise CheckpointError(f"{store.url}: no {key}; {advice}") from error
+    except ValueError as error:
+        raise CheckpointError(f"{store.url}/{key}: is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{store.url}/{key}: is no JSON object")
+    return found

@@ -1,0 +1,211 @@
+"""From our parameters back to the tensors of a family: its table, read backwards."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from converters.arrays import Array, Joined, Raised
+from converters.errors import MappingError
+from converters.huggingface.mapping import with_numbers
+from converters.huggingface.tables import TABLES, TO_IN_OUT, TensorTable
+from converters.rules import Rule, apply_rules
+from efficientids_flax.backbone.presets import FAMILIES
+from efficientids_flax.config import BackboneConfig
+from efficientids_flax.config.parts import KernelAxes
+from efficientids_flax.parameters import parameter_axes
+
+NORM_SCALE = "norm/scale"
+LAYER = "layers_{i}/attention/"
+FUSED, SEPARATE = LAYER + "qkv/{kernel|bias}", LAYER + "{query|key|value}/{kernel|bias}"
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor that is not computed yet, and what is done to make it."""
+
+    array: Array
+    steps: tuple[str, ...] = ()
+
+
+def tensors_of(
+    params: Mapping[str, Array], family: str, config: BackboneConfig
+) -> dict[str, Tensor]:
+    """The tensors of a family, by its names.
+
+    Args:
+        params: path -> array, all that the configuration has.
+        family: one that computes what the configuration says, see `config_json`.
+        config: of the decoder that the parameters belong to.
+
+    Raises:
+        MappingError: parameters that the family has no tensor for, or that do not fit together.
+    """
+    table, axes = TABLES[family], FAMILIES[family].kernel_axes
+    found = {path: Tensor(array) for path, array in params.items()}
+    if config.norm_scale_plus_one and not FAMILIES[family].fixed.get("norm_scale_plus_one"):
+        found |= {
+            path: Tensor(Raised(tensor.array, 1), ("add 1",))
+            for path, tensor in found.items()
+            if path.endswith(NORM_SCALE)
+        }
+    for rules in _arrangements(config, table, axes):
+        found = _apply(found, rules)
+    words, layers = table.prefix + table.embedding, table.prefix + table.layers
+    rules = [
+        Rule(words, "embedder/embedding"),
+        Rule(
+            words if config.tied_embeddings else table.head,
+            "lm_head/kernel",
+            TO_IN_OUT if axes == "in_out" else "",
+        ),
+        *(_backwards(rule, "", table.prefix, config) for rule in table.top),
+        *(_backwards(rule, "layers_{i}/", layers, config) for rule in table.layer),
+    ]
+    left = [path for path in found if not _matches(path, rules)]
+    if left:
+        raise MappingError(
+            "\n  ".join([f"the family has no tensor for {len(left)} parameter(s):", *left[:20]])
+        )
+    return _joined(_apply(found, rules), table, layers)
+
+
+def reversed_op(op: str) -> str:
+    """What undoes an operation of the tables, in which there are splits and transposes alone."""
+    steps = [step.split() for step in op.split(";") if step.strip()]
+    return "; ".join(_UNDO[name](arguments) for name, *arguments in reversed(steps))
+
+
+def _transposed_back(axes: Sequence[str]) -> str:
+    return " ".join(["transpose", *(str(axes.index(str(i))) for i in range(len(axes)))])
+
+
+_UNDO: Mapping[str, Callable[[list[str]], str]] = {
+    "split": lambda arguments: f"merge {arguments[0]}",
+    "transpose": _transposed_back,
+}
+
+
+def _backwards(rule: Rule, ours: str, theirs: str, config: BackboneConfig) -> Rule:
+    return Rule(
+        theirs + rule.source, ours + rule.target, reversed_op(with_numbers(rule.op, config))
+    )
+
+
+def _arrangements(config: BackboneConfig, table: TensorTable, axes: KernelAxes) -> list[list[Rule]]:
+    """Rules that arrange the parameters as the table has them, one list after another."""
+    rotary = config.rotary or config.sliding_rotary
+    interleaved = rotary is not None and rotary.pairing == "interleaved"
+    fused = any(rule.target.startswith("attention/qkv/") for rule in table.layer)
+    turns: list[list[Rule]] = []
+    if config.scan_layers:
+        turns.append(_layers_apart(config.layers_per_block))
+    if config.kernel_axes != axes:
+        turns.append(_kernels_turned(config, axes))
+    if config.multi_query:
+        name, width = LAYER + "{key|value}/", config.head_dim
+        heads = 1 if axes == "in_out" else 0  # [D, H] -> [D, 1, H], [H, D] -> [1, H, D]
+        turns.append(
+            [
+                Rule(f"{name}kernel", f"{name}kernel", f"split {heads} 1 {width}"),
+                Rule(f"{name}bias", f"{name}bias", f"split 0 1 {width}"),
+            ]
+        )
+    if config.fused_qkv and (interleaved or not fused):
+        turns.append([Rule(SEPARATE, FUSED, "unstack 0")])
+    if interleaved:
+        turns.append(_halves_apart(config, axes))
+    if fused and (interleaved or not config.fused_qkv):
+        turns.append([Rule(FUSED, SEPARATE, "stack 0")])
+    return turns
+
+
+def _layers_apart(per_block: int) -> list[Rule]:
+    """Scanned layers one by one."""
+    rest = "{rest*}"
+    if per_block == 1:
+        return [Rule(f"layers_{{i}}/{rest}", f"layers/{rest}", "unstack 0")]
+    return [
+        Rule(
+            f"layers_{{i}}/{rest}",
+            f"layers/block_{place}/{rest}",
+            f"unstack 0 {place} {per_block}",
+        )
+        for place in range(per_block)
+    ]
+
+
+def _kernels_turned(config: BackboneConfig, axes: KernelAxes) -> list[Rule]:
+    """Kernels of layers that lie apart with their axes in another order."""
+    apart = replace(config, scan_layers=False, layers_per_block=1)
+    ours, theirs = parameter_axes(apart), parameter_axes(replace(apart, kernel_axes=axes))
+    return [
+        Rule(path, path, " ".join(["transpose", *(str(ours[path].index(axis)) for axis in wanted)]))
+        for path, wanted in theirs.items()
+        if wanted != ours[path]
+    ]
+
+
+def _halves_apart(config: BackboneConfig, kernel_axes: KernelAxes) -> list[Rule]:
+    """Pairs (2i, 2i + 1) of a head as (i, i + H/2), for queries and keys alike.
+
+    All products of queries and keys stay the same numbers, summed in another order.
+    """
+    half = config.head_dim // 2
+
+    def swap(axis: int, behind: int) -> str:
+        order = [*range(axis), axis + 1, axis, *range(axis + 2, axis + 2 + behind)]
+        return f"split {axis} {half} 2; transpose {' '.join(map(str, order))}; merge {axis}"
+
+    # Axis of the head width, and how many are behind it.
+    kernel = (2, 0) if kernel_axes == "in_out" else (1, 1)
+    places = {"{query|key}/kernel": kernel, "{query|key}/bias": (1, 0)}
+    if config.qk_norm != "none":
+        places["{query|key}_norm/{scale|bias}"] = (int(config.qk_norm == "full"), 0)
+    return [Rule(LAYER + name, LAYER + name, swap(*place)) for name, place in places.items()]
+
+
+def _matches(path: str, rules: Sequence[Rule]) -> bool:
+    return any(rule.pattern.fullmatch(path) for rule in rules)
+
+
+def _apply(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
+    """Those tensors that rules take as the rules make them, and the others."""
+    taken = {name: tensor for name, tensor in tensors.items() if _matches(name, rules)}
+    steps = {id(tensor.array): tensor.steps for tensor in taken.values()}
+    made = apply_rules({name: tensor.array for name, tensor in taken.items()}, rules).leaves
+    found = {name: tensor for name, tensor in tensors.items() if name not in taken}
+    for leaf in made:
+        before = _steps(leaf.array, steps)
+        found[leaf.target] = Tensor(leaf.array, (*before, *filter(None, [leaf.rule.op])))
+    return found
+
+
+def _steps(array: Array, known: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
+    """The steps of the first array of `known` that this one is made of."""
+    while id(array) not in known:
+        array = array.inputs[0]
+    return known[id(array)]
+
+
+def _joined(tensors: Mapping[str, Tensor], table: TensorTable, layers: str) -> dict[str, Tensor]:
+    """The tensors, with those of `TensorTable.cuts` as one."""
+    pattern = re.compile(re.escape(layers).replace(re.escape("{i}"), r"\d+"))
+    whole_of = {
+        part: (whole, [name for name, _ in parts])
+        for whole, parts in (table.cuts or {}).items()
+        for part, _ in parts
+    }
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        start = pattern.match(name)
+        whole, parts = whole_of.get(name[start.end() :] if start else "", ("", []))
+        if start is None or not whole:
+            found[name] = tensor
+            continue
+        arrays = tuple(tensors[start.group() + part].array for part in parts)
+        try:
+            joined = Joined(arrays, 0)
+        except ValueError as error:
+            raise MappingError(f"{start.group()}{whole}: {error}") from error
+        found[start.group() + whole] = Tensor(joined, (*tensor.steps, "join 0"))
+    return found

@@ -1,0 +1,9 @@
+"""The files of a pretrained model: its folder, safetensors, PyTorch's own.
+
+Read `folder`, then the formats.
+"""
+
+from converters.huggingface.files.folder import Pretrained, indexed_tensors, open_pretrained
+from converters.huggingface.files.safetensors import read_safetensors
+
+__all__ = ["Pretrained", "indexed_tensors", "open_pretrained", "read_safetensors"]

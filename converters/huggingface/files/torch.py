@@ -1,0 +1,121 @@
+"""Reads PyTorch's own files (`pytorch_model.bin`) with PyTorch, and runs none of their code."""
+
+import importlib
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from converters.arrays import LeafSpec, Region, whole
+from converters.errors import CheckpointError, MappingError
+from converters.stores import Store
+
+OTHER_DTYPES = {"torch.bfloat16": ("int16", ml_dtypes.bfloat16)}  # NumPy has no such tensors
+
+
+@dataclass(frozen=True, eq=False)
+class HeldLeaf:
+    """Values that PyTorch holds, most of them in a file mapped into memory.
+
+    Attributes:
+        spec: what it is.
+        key: the file.
+        values: the tensor as an array that shares its memory.
+    """
+
+    spec: LeafSpec
+    key: str
+    values: np.ndarray
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """The whole array: any part of it costs the same."""
+        return tuple(max(size, 1) for size in self.spec.shape)
+
+    def reader(self, limit: int) -> "HeldReader":
+        """See `Leaf.reader`."""
+        del limit
+        return HeldReader(self.values)
+
+    def read(self) -> np.ndarray:
+        """See `Leaf.read`."""
+        return self.reader(0).read(whole(self.spec.shape))
+
+
+class HeldReader:
+    """Regions of an array in memory."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._values = values
+
+    def read(self, region: Region) -> np.ndarray:
+        """See `Reader.read`."""
+        return np.asarray(self._values[region], order="C")
+
+
+def read_torch(store: Store, key: str) -> dict[str, HeldLeaf]:
+    """Tensors of a file that `torch.save` wrote: name -> leaf.
+
+    Files of PyTorch before 1.6 cannot be mapped, and are read whole.
+
+    Raises:
+        MappingError: PyTorch is not installed.
+        CheckpointError: the file is damaged, or holds more than tensors.
+    """
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError as error:
+        raise MappingError(
+            f"{store.url}/{key}: only PyTorch can read it, and it is not installed: pip install "
+            "torch, or save the model as safetensors (`save_pretrained` of transformers)"
+        ) from error
+    path = store.local_path(key)
+    try:
+        try:
+            found = torch.load(path, "cpu", weights_only=True, mmap=True)
+        except RuntimeError as error:
+            if "mmap can only be used" not in str(error):
+                raise
+            found = torch.load(path, "cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # its own words advise to run what is in the file
+        raise CheckpointError(
+            f"{store.url}/{key}: holds more than tensors, or is damaged; it is not unpickled. Take "
+            "the model's safetensors."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise CheckpointError(f"{store.url}/{key}: cannot be read: {reason}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{store.url}/{key}: holds a {type(found).__name__}, no tensors")
+    odd = [name for name, value in found.items() if not _is_dense(torch, value)]
+    if odd:
+        raise CheckpointError(
+            f"{store.url}/{key}: {odd[0]} is {_what(found[odd[0]])}; only dense tensors are weights"
+        )
+    leaves = {}
+    for name, tensor in found.items():
+        values = _array(torch, tensor.detach())
+        spec = LeafSpec(name, values.shape, values.dtype, values.shape, key)
+        leaves[name] = HeldLeaf(spec, key, values)
+    return leaves
+
+
+def _is_dense(torch: Any, value: Any) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and not value.is_complex()
+    )
+
+
+def _what(value: Any) -> str:
+    return f"{type(value).__name__} {getattr(value, 'dtype', '')}".strip()
+
+
+def _array(torch: Any, tensor: Any) -> np.ndarray:
+    """The tensor's memory as an array."""
+    bits, dtype = OTHER_DTYPES.get(str(tensor.dtype), ("", None))
+    return tensor.view(getattr(torch, bits)).numpy().view(dtype) if bits else tensor.numpy()

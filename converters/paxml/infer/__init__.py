@@ -1,0 +1,35 @@
+"""The settings of a model and its training, from tree, dump and flags, each with its source.
+
+Read `facts`, then `model`, which weighs the sources; `tree` says what names and shapes tell,
+`hparams` and `dump` read the job's files, and `backbone`, `attention`, `items` and `optimizer`
+say what their keys mean.
+"""
+
+from converters.paxml.infer.backbone import read_backbone
+from converters.paxml.infer.dump import Dump, open_dump, read_experiment
+from converters.paxml.infer.hparams import Symbol, read_hparams
+from converters.paxml.infer.items import read_items
+from converters.paxml.infer.model import (
+    EXPERIMENT,
+    EXPERIMENT_HEAD,
+    EXPERIMENT_ITEMS,
+    infer_model,
+    read_flags,
+)
+from converters.paxml.infer.optimizer import infer_optimizer
+
+__all__ = [
+    "EXPERIMENT",
+    "EXPERIMENT_HEAD",
+    "EXPERIMENT_ITEMS",
+    "Dump",
+    "Symbol",
+    "infer_model",
+    "infer_optimizer",
+    "open_dump",
+    "read_backbone",
+    "read_experiment",
+    "read_flags",
+    "read_hparams",
+    "read_items",
+]

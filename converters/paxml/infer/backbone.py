@@ -1,0 +1,204 @@
+"""What the dump of a PAXml job says about the decoder: Praxis' hyper-parameters in our words.
+
+Praxis 1.4.0: `TransformerLm`, `StackedTransformer`, `Transformer`, `TransformerFeedForward(Moe)`,
+`FullSoftmax`, `SharedEmbeddingSoftmax`, the norms; attention has a file of its own. A path that a
+dump lacks has Praxis' default.
+"""
+
+from typing import Any
+
+from converters.paxml.infer.attention import read_attention
+from converters.paxml.infer.dump import Dump
+from converters.paxml.infer.hparams import Symbol
+
+NORMS = {"LayerNorm": ("layer_norm", False), "RmsNorm": ("rms_norm", True)}  # default direct_scale
+POSITIONS = {"PositionalEmbedding": "sinusoidal", "TrainablePositionalEmbedding": "learned"}
+
+# fmt: off
+CLASSES = (
+    # path                what it may be
+    ("{lm}",              ("TransformerLm", "InterleavedTransformerLm")),
+    ("{lm}.softmax_tpl",  ("SharedEmbeddingSoftmax", "FullSoftmax")),
+    ("{stack}",           ("StackedTransformer",)),
+    ("{layer}",           ("Transformer",)),
+    ("{atten}",           ("DotProductAttention", "DotProductAttentionWithLPB",
+                           "LocalSelfAttention",
+                           "MultiQueryDotProductAttention", "MultiQueryDotProductAttentionLPB",
+                           "GroupedQueryAttention")),
+    ("{ff}",              ("TransformerFeedForward",)),
+)
+UNSUPPORTED = (
+    # path                                     the value without it
+    ("{lm}.ngrammer_tpl",                      None),
+    ("{lm}.post_attention_ngrammer_tpls",      None),
+    ("{stack}.ngrammer_tpls",                  None),
+    ("{stack}.use_cross_attention",            False),
+    ("{layer}.ngrammer_tpl",                   None),
+    ("{atten}.ngrammer_tpl",                   None),
+    ("{atten}.dconv_qkv",                      False),
+    ("{atten}.attention_extra_logit",          None),
+    ("{atten}.output_proj_use_nhd_shape",      False),
+    ("{atten}.proj_tpl.attention_combine_dims", False),
+    ("{ff}.add_skip_connection",               True),
+)
+PLAIN = (
+    # key                        path                                  Praxis' default
+    ("model_dims",               "{lm}.model_dims",                    0),
+    ("vocab_size",               "{lm}.vocab_size",                    0),
+    ("hidden_dims",              "{stack}.hidden_dims",                0),
+    ("num_heads",                "{stack}.num_heads",                  0),
+    ("input_dropout",            "{stack}.input_dropout_prob",         0.0),
+    ("norm_policy",              "{layer}.norm_policy",                "pre"),
+    ("qkv_bias",                 "{atten}.use_bias",                   True),
+    ("attention_out_bias",       "{atten}.use_bias",                   True),
+    ("attention_logit_cap",      "{atten}.atten_logit_cap",            0.0),
+    ("gated_mlp",                "{ff}.use_gated_activation",          False),
+    ("mlp_bias",                 "{ff}.has_bias",                      True),
+    ("mlp_residual_weight",      "{ff}.residual_weight",               1.0),
+    ("lm_head_bias",             "{softmax}.feed_forward_tpl.has_bias", True),
+)
+HEAD = (
+    ("scale_before_logits",      "{softmax}.scale_before_logits",      False),
+    ("final_logit_cap",          "{softmax}.soft_cap_logits",          0.0),
+    ("label_smoothing",          "{softmax}.label_smoothing_prob",     0.0),
+    ("label_smoothing_in_eval",  "{softmax}.label_smoothing_apply_for_eval", True),
+    ("z_loss_weight",            "{softmax}.z_loss_weight",            0.0),
+)
+MOE = (
+    ("moe.hidden_dims",          "{moe}.hidden_dims",                  0),
+    ("moe.gated",                "{moe}.use_gated_activation",         False),
+    ("moe.num_experts",          "{stack}.num_experts",                0),
+    ("moe.gating",               "{stack}.gating_func",                "top2"),
+    ("moe.num_groups",           "{stack}.num_groups",                 1),
+    ("moe.min_group_size",       "{stack}.min_group_size",             None),
+    ("moe.capacity_factor",      "{moe}.unadjusted_expert_capacity_factor", 2.0),
+    ("moe.expert_capacity",      "{moe}.expert_capacity_dim",          0),
+    ("moe.second_expert_policy", "{moe}.second_expert_policy",         "all"),
+    ("moe.gating_logit_cap",     "{moe}.gating_logit_cap",             0.0),
+    ("moe.gating_level",         "{moe}.moe_gating_embedding_level",   "token"),
+    ("moe.load_balance_loss_weight", "{moe}.moe_load_balance_loss_weight", 1.0),
+)
+TRAINING_ONLY = (
+    ("{lm}.entropy_loss_weight",            None),
+    ("{softmax}.bi_tempered_loss_tpl",      None),
+    ("{stack}.residual_droppath_prob",      0.0),
+)
+# fmt: on
+
+
+def read_backbone(dump: Dump, *, head: bool) -> None:
+    """Adds the facts about the decoder, keyed as in `BackboneConfig`.
+
+    Args:
+        dump: what to read, and where the facts go.
+        head: whether the head's cap, smoothing and z-loss are the decoder's own.
+    """
+    if not any(path.startswith("model.") for path in dump.values):
+        return
+    for path, allowed in CLASSES:
+        name = dump.class_of(path, allowed[0])
+        if name not in allowed:
+            dump.refuse(f"{path}.cls", name)
+    for path, without in UNSUPPORTED:
+        if dump.get(path, without) != without or dump.has(f"{path}.cls"):
+            dump.refuse(path, dump.get(path, dump.class_of(path, "")))
+    for path, without in TRAINING_ONLY:
+        if dump.get(path, without) != without or dump.has(f"{path}.cls"):
+            dump.facts.notes.append(f"{dump.path(path)}: training only, not taken along")
+    for key, path, default in PLAIN + (HEAD if head else ()):
+        dump.add(key, path, dump.get(path, default))
+    # `LanguageModel` sets its `lm_tpl`'s type to its own.
+    path = "model.model_type" if dump.has("model.model_type") else "{lm}.model_type"
+    dump.add("attention_mask", path, dump.get(path, "causal"))
+    _layers(dump)
+    _dtypes(dump)
+    _norms(dump)
+    _embeddings(dump)
+    read_attention(dump)
+    dump.activation("activation", "{ff}.activation_tpl")
+    for key, name in (
+        ("attention_dropout", "atten"),
+        ("residual_dropout", "residual"),
+        ("mlp_dropout", "relu"),
+    ):
+        path, every = f"{{stack}}.{name}_dropout_prob", "{stack}.dropout_prob"
+        own = dump.get(path, None)
+        dump.add(key, path if own else every, own or dump.get(every, 0.0))
+
+
+def _layers(dump: Dump) -> None:
+    """Number of layers, and which of them have experts."""
+    per_block = dump.size("{stack}.num_layers")
+    outer = dump.path("{stack}")
+    blocks = 1
+    for name in ("block", "pipeline_stage"):
+        if outer.endswith(f".{name}"):
+            outer = outer.removesuffix(f".{name}")
+            repeats = "x_times" if name == "block" else "num_pipeline_stages"
+            blocks *= dump.size(f"{outer}.{repeats}") * dump.size(f"{outer}.circular_repeat", 1)
+    if per_block * blocks:
+        dump.add("num_layers", "{stack}.num_layers", per_block * blocks)
+    own = dump.get("{stack}.moe_layers", None)
+    if not isinstance(own, list | tuple) or not own:
+        dump.add("moe", "{stack}.moe_layers", own or None)
+        return
+    layers = tuple(sorted(block * per_block + layer for block in range(blocks) for layer in own))
+    dump.add("moe.layers", "{stack}.moe_layers", layers)
+    for key, path, default in MOE:
+        dump.add(key, path, dump.get(path, default))
+    dump.activation("moe.activation", "{moe}.activation_tpl")
+
+
+def _dtypes(dump: Dump) -> None:
+    """A layer's dtypes are its parent's unless it has its own (`BaseLayer.copy_base_hparams`)."""
+    for path in ("{lm}.fprop_dtype", "model.fprop_dtype", "{lm}.dtype", "model.dtype"):
+        name = _dtype(dump.get(path, None))
+        if name and not (path == "{lm}.dtype" and name == "float32"):
+            dump.add("dtype", path, name)
+            return
+
+
+def _dtype(value: Any) -> str | None:
+    """`type/jax.numpy/bfloat16`, or `BFloat16DType` of the built layers."""
+    return value.name.removesuffix("DType").lower() if isinstance(value, Symbol) else None
+
+
+def _norms(dump: Dump) -> None:
+    """Kind, epsilon and scale of the norms; Praxis has templates for each, our decoder one."""
+    places = ["{layer}.ln_tpl", "{ff}.ln_tpl"]
+    places += ["{lm}.final_ln_tpl"] if dump.class_of("{lm}.final_ln_tpl", "LayerNorm") else []
+    places += ["{moe}.ln_tpl"] if dump.get("{stack}.moe_layers", None) else []
+    places += ["{atten}.ln_tpl"] if dump.class_of("{atten}.ln_tpl", "") else []
+    for path in places:
+        name = dump.class_of(path, "LayerNorm")
+        if name not in NORMS or dump.get(f"{path}.use_scale", True) is False:
+            dump.refuse(f"{path}.cls", f"{name} without scale" if name in NORMS else name)
+            continue
+        kind, direct = NORMS[name]
+        dump.add("norm", f"{path}.cls", kind)
+        dump.add("norm_epsilon", f"{path}.epsilon", dump.get(f"{path}.epsilon", 1e-6))
+        direct = dump.get(f"{path}.direct_scale", direct)
+        dump.add("norm_scale_plus_one", f"{path}.direct_scale", not direct)
+        if kind == "layer_norm":
+            dump.add("norm_bias", f"{path}.use_bias", dump.get(f"{path}.use_bias", True))
+
+
+def _embeddings(dump: Dump) -> None:
+    """Word and position embeddings."""
+    apart = dump.class_of("{lm}.separate_embedding_tpl", "") or None
+    dump.add("tied_embeddings", "{lm}.separate_embedding_tpl", apart is None)
+    path = ("{softmax}" if apart is None else "{lm}.separate_embedding_tpl") + ".scale_sqrt_depth"
+    dump.add("embedding_scale", path, "sqrt_dim" if dump.get(path, False) else "none")
+    path = "{lm}.position_emb_tpl"
+    name = dump.class_of(path, "PositionalEmbedding")
+    if name is not None and name not in POSITIONS:
+        dump.refuse(f"{path}.cls", name)
+        return
+    dump.add("position_embedding", path, POSITIONS[name] if name else "none")
+    if name == "PositionalEmbedding":
+        for end in ("min_timescale", "max_timescale"):
+            default = {"min_timescale": 1, "max_timescale": 10_000}[end]
+            dump.add(f"position_{end}", f"{path}.{end}", dump.get(f"{path}.{end}", default))
+    elif name:
+        length = f"{path}.max_seq_length"
+        dump.add("max_positions", length, dump.get(length, 10_240))

@@ -1,0 +1,276 @@
+"""Tree + dump + flags -> the model's configuration, and for each value where it came from.
+
+From the weakest to the strongest: the family's default, Praxis' default (where there is a dump),
+the usual case of the tree, the dump, a flag, the tree's shapes. Shapes cannot be overruled: a dump
+or flag that says otherwise is an error.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from converters.arrays import LeafSpec
+from converters.errors import MappingError, UnsupportedModelError
+from converters.paxml.infer.backbone import read_backbone
+from converters.paxml.infer.dump import open_dump, read_experiment
+from converters.paxml.infer.facts import Fact, Facts
+from converters.paxml.infer.items import read_items, recommender_facts
+from converters.paxml.infer.tree import backbone_facts
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.config.record import Record, dotted_keys, fits, schema, unknown_key
+from efficientids_flax.tree import flatten, unflatten
+
+OPTIMIZER = "optimizer."  # flags of `infer_optimizer`; both are given the same flags
+
+# What nothing tells when there is no dump, by family and by kind of norm. (Praxis' RmsNorm casts
+# before it scales, but XLA fuses both into float32: that is what its recordings show.)
+GPT = {"activation": "relu", "norm_scale_plus_one": True, "position_embedding": "sinusoidal"}
+LLAMA = {"activation": "silu", "norm_scale_plus_one": False, "norm_scale_in_float32": True}
+DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    # paxml.tasks.lm.model_params.TransformerLmSpmdAdafactor, and LLaMA in Praxis' words
+    "transformer_lm": {
+        "layer_norm": {**GPT, "attention_logit_cap": 50.0, "final_logit_cap": 30.0},
+        "rms_norm": {**LLAMA, "rotary.pairing": "half_split"},
+    },
+    # the published EfficientIDs experiments (C4 models; LLaMA by `saxml_layers`)
+    "efficientids": {
+        "layer_norm": {**GPT, "attention_logit_cap": 50.0},
+        "rms_norm": {**LLAMA, "norm_epsilon": 1e-5, "rotary.pairing": "interleaved"},
+    },
+}
+
+EXPERIMENT = (
+    # key                     class variable
+    ("attention_logit_cap", "ATTEN_LOGIT_CAP"),
+    ("norm_policy", "NORM_POLICY"),
+)
+EXPERIMENT_HEAD = (("final_logit_cap", "SOFTMAX_CAP_LOGITS"),)
+EXPERIMENT_ITEMS = (
+    ("placeholder_item_id", "PLH_ID"),
+    ("soft_cap_logits", "SOFT_CAP_LOGITS"),
+    ("use_correction", "CORRECTION"),
+    ("full_softmax", "FULL_SOFTMAX"),
+    ("label_smoothing", "LABEL_SMOOTHING"),
+    ("second_label_smoothing", "SECOND_LABEL_SMOOTHING"),
+    ("label_smoothing_in_eval", "SMOOTH_EVAL"),
+    ("z_loss_weight", "Z_LOSS"),
+    ("num_clusters", "NUM_ITEM_CLUSTERS"),
+)
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """A model's configuration.
+
+    Attributes:
+        config: `BackboneConfig` (transformer_lm) or `EfficientIDSConfig` (efficientids).
+        provenance: dotted key -> {"value", "from"}, from 'tree', 'dump', 'flag' or 'default'.
+        notes: sentences for people: what the dump has and the configuration does not take along.
+    """
+
+    config: BackboneConfig | EfficientIDSConfig
+    provenance: dict[str, dict[str, Any]]
+    notes: tuple[str, ...] = ()
+
+
+def infer_model(
+    specs: Mapping[str, LeafSpec],
+    family: str,
+    dump: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Inferred:
+    """The configuration of the model whose parameters these are.
+
+    Args:
+        specs: canonical leaf path -> description; the leaves below `mdl_vars/params/` matter.
+        family: 'transformer_lm' or 'efficientids'.
+        dump: what `read_hparams` gives; None without.
+        overrides: dotted key of the configuration -> value, or its JSON text. Keys that begin with
+            `optimizer.` are left to `infer_optimizer`.
+
+    Raises:
+        MappingError: listing every missing or contradicting leaf, setting of Praxis that the
+            decoder does not compute, unknown key and invalid value. `UnsupportedModelError` if
+            only such settings stand in the way.
+    """
+    config: type[BackboneConfig] | type[EfficientIDSConfig]
+    if family == "transformer_lm":
+        config, prefix = BackboneConfig, ""
+        tree = backbone_facts(specs)
+    elif family == "efficientids":
+        config, prefix = EfficientIDSConfig, "backbone."
+        tree = recommender_facts(specs)
+    else:
+        raise MappingError(f"family {family!r} has no configuration; known: {', '.join(DEFAULTS)}")
+    said = _dump_facts(dump or {}, prefix)
+    flags = read_flags(config, overrides or {}, tree.problems)
+    defaults = _family_defaults(family, prefix, tree, said)
+    problems = [*tree.problems, *_contradictions(tree, said.known, flags)]
+    unsupported = [*said.problems]
+    unsupported += [
+        f"{key}: {sentence}; give it with --set {key}=…"
+        for key, sentence in said.unread.items()
+        if key not in flags and not (key in tree.known and tree.known[key].sure)
+    ]
+    if problems:
+        every = [*problems, *unsupported]
+        raise MappingError(_listed("the configuration cannot be inferred", every))
+    if unsupported:
+        raise UnsupportedModelError(_listed("the model is not one of ours", unsupported))
+
+    chosen: dict[str, tuple[Any, str]] = {}
+    _apply(chosen, defaults, "default")
+    _apply(chosen, {k: f.value for k, f in said.known.items() if not f.sure}, "default")
+    _apply(chosen, {k: f.value for k, f in tree.known.items() if not f.sure}, "tree")
+    _apply(chosen, {k: f.value for k, f in said.known.items() if f.sure}, "dump")
+    _apply(chosen, flags, "flag")
+    _apply(chosen, {k: f.value for k, f in tree.known.items() if f.sure}, "tree")
+    try:
+        made = config.from_dict(
+            unflatten({key: value for key, (value, _) in chosen.items()}, separator=".")
+        )
+    except ValueError as error:
+        raise MappingError(f"the inferred configuration is not valid: {error}") from error
+    return Inferred(
+        made, provenance(made, {k: source for k, (_, source) in chosen.items()}), tuple(said.notes)
+    )
+
+
+def read_flags(
+    config: type[Record], overrides: Mapping[str, Any], problems: list[str], prefix: str = ""
+) -> dict[str, Any]:
+    """The flags of a configuration, checked; values may be JSON texts (`true`, `1e-6`, `[1, 3]`).
+
+    Args:
+        config: class of the configuration.
+        overrides: key -> value.
+        problems: where unknown keys and wrong values go.
+        prefix: what the keys begin with; without one, the optimizer's are skipped.
+    """
+    known = dotted_keys(config)
+    flags = {}
+    for key, value in overrides.items():
+        if not key.startswith(prefix) or (not prefix and key.startswith(OPTIMIZER)):
+            continue
+        name = key.removeprefix(prefix)
+        if name not in known:
+            names = {*known, *(f"{OPTIMIZER}{beta}" for beta in ("beta1", "beta2") if not prefix)}
+            problems.append(f"--set {prefix}{unknown_key(name, names)}")
+            continue
+        flags[name] = _parse(_hint(config, name), value)
+    return flags
+
+
+def provenance(made: Record, sources: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Dotted key -> value and source, for each leaf of a configuration; 'default' where unsaid."""
+    found = {}
+    for key, value in flatten(made.to_dict(), separator=".", keep_empty=True).items():
+        above = [key[:cut] for cut in range(len(key), 0, -1) if key[cut : cut + 1] in ("", ".")]
+        source = next((sources[place] for place in above if place in sources), "default")
+        found[key] = {"value": value, "from": source}
+    return found
+
+
+def _dump_facts(dump: Mapping[str, Any], prefix: str) -> Facts:
+    """Facts from the dump, keyed as in the family's configuration."""
+    facts = Facts()
+    backbone = open_dump(dump)
+    read_backbone(backbone, head=not prefix)
+    read_experiment(backbone, EXPERIMENT + (() if prefix else EXPERIMENT_HEAD))
+    facts.put(prefix, backbone.facts)
+    if prefix:
+        items = open_dump(dump)
+        read_items(items)
+        read_experiment(items, EXPERIMENT_ITEMS)
+        facts.put("", items.facts)
+    return facts
+
+
+def _family_defaults(family: str, prefix: str, tree: Facts, said: Facts) -> dict[str, Any]:
+    """What to take where nothing tells; the tree's norm says which kind of model it is."""
+    norm = said.known.get(f"{prefix}norm") or tree.known.get(f"{prefix}norm")
+    kind = norm.value if norm else "layer_norm"
+    found = dict(DEFAULTS[family][kind])
+    tied = tree.known.get(f"{prefix}tied_embeddings")
+    llama = kind == "rms_norm" and tied is not None and not tied.value
+    found["embedding_scale"] = "none" if llama else "sqrt_dim"
+    if f"{prefix}position_embedding" in tree.known:  # learned: then positions are not turned too
+        found.pop("rotary.pairing", None)
+    return {prefix + key: value for key, value in found.items()}
+
+
+def _contradictions(tree: Facts, said: Mapping[str, Fact], flags: Mapping[str, Any]) -> list[str]:
+    """Dump and flags against what the shapes leave no doubt about."""
+    found = []
+    others = {key: fact for key, fact in said.items() if fact.sure}
+    for origin, claims in (
+        ("the dump", others),
+        ("a flag", {key: Fact(value, f"--set {key}") for key, value in flags.items()}),
+    ):
+        for key, claim in claims.items():
+            fact, never = _known(tree, key, claim), tree.excluded.get(key)
+            if fact and fact.sure and not _same(fact.value, claim.value):
+                found.append(
+                    f"{key}: the tree has {fact.value!r} ({fact.where}),"
+                    f" {origin} says {claim.value!r} ({claim.where})"
+                )
+            elif never and _same(never.value, claim.value):
+                found.append(
+                    f"{key}: {origin} says {claim.value!r} ({claim.where}),"
+                    f" the tree has none ({never.where})"
+                )
+    return found
+
+
+def _known(tree: Facts, key: str, claim: Fact) -> Fact | None:
+    """What the tree says of a key: of itself, that its record is none, or of a part of it."""
+    outer = tree.known.get(key.rpartition(".")[0])
+    if outer is not None and outer.value is None:
+        return outer
+    if claim.value is None:
+        inner = (fact for place, fact in tree.known.items() if place.startswith(f"{key}."))
+        return tree.known.get(key) or next(inner, None)
+    return tree.known.get(key)
+
+
+def _same(first: Any, second: Any) -> bool:
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return list(first) == list(second)
+    return first == second and isinstance(first, bool) == isinstance(second, bool)
+
+
+def _apply(chosen: dict[str, tuple[Any, str]], values: Mapping[str, Any], source: str) -> None:
+    """Puts stronger values over weaker ones; a whole record replaces its parts and the reverse."""
+    for key, value in values.items():
+        for other in [k for k in chosen if k.startswith(f"{key}.") or key.startswith(f"{k}.")]:
+            del chosen[other]
+        chosen[key] = (value, source)
+
+
+def _parse(hint: Any, value: Any) -> Any:
+    """The value a flag's text stands for, where the text itself does not fit."""
+    if not isinstance(value, str) or fits(hint, value):
+        return value
+    try:
+        return json.loads({"None": "null", "True": "true", "False": "false"}.get(value, value))
+    except json.JSONDecodeError:
+        return value
+
+
+def _hint(config: type[Record], key: str) -> Any:
+    """The annotated type of a dotted key."""
+    name, _, rest = key.partition(".")
+    hint = schema(config)[name]
+    if not rest:
+        return hint
+    inner = [option for option in (hint, *getattr(hint, "__args__", ())) if _is_record(option)]
+    return _hint(inner[0], rest)
+
+
+def _is_record(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Record)
+
+
+def _listed(what: str, problems: Collection[str]) -> str:
+    return "\n  ".join([f"{what}, {len(problems)} problem(s):", *problems])

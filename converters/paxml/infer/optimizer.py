@@ -1,0 +1,200 @@
+"""Dump + flags -> how the model was trained: Praxis' learner, optimizer and schedule.
+
+paxml 1.4.0 `learners.Learner`, `MultiOptimizerLearner`; praxis 1.4.0 `optimizers`, `schedules`.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from converters.errors import MappingError
+from converters.paxml.infer.hparams import EXPERIMENT, Symbol
+from converters.paxml.infer.model import OPTIMIZER, provenance, read_flags
+from efficientids_flax.config import OptimizerConfig
+from efficientids_flax.config.optimizer import SCHEDULES
+from efficientids_flax.tree import unflatten
+
+LEARNER = "train.learner"
+CLASSES = {
+    "Adam": "adam",
+    "ShardedAdafactor": "sharded_adafactor",
+    "Sgd": "sgd",
+    "ShardedSgd": "sgd",
+}
+
+SEVERAL = ("MultiOptimizerLearner",)  # learners of several optimizers: no configuration of ours
+
+COMMON = {  # praxis.optimizers.BaseOptimizer: field -> its default
+    "learning_rate": 0.0,
+    "decoupled_weight_decay": None,
+    "l1_regularizer_weight": None,
+    "l2_regularizer_weight": None,
+    "skip_lp_1d_vectors": False,
+    "clip_gradient_norm_to_value": 0.0,
+    "clip_gradient_single_norm_to_value": 0.0,
+    "ema_decay": 0.0,
+}
+OWN = {
+    "adam": {
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-6,
+        "epsilon_root": 0.0,
+        "clip_threshold": 1.0,
+        "weight_decay": 0.0,
+        "maybe_inf_to_nan": True,
+    },
+    "sharded_adafactor": {
+        "beta1": 0.0,
+        "clip_threshold": 1.0,
+        "weight_decay": None,
+        "decay_method": "",
+        "decay_adam": 0.0,
+        "decay_pow": 0.0,
+        "factored": True,
+        "epsilon1_grad_sq_reg": 1e-30,
+        "epsilon2_param_scale_reg": 1e-3,
+        "quantized_dtype": "int8",
+        "layerwise_adaptation": False,
+        "exclude_from_layerwise_adaptation": (),
+        "multiply_by_parameter_scale": False,
+        "sort_factored_second_moment_dims": False,
+        "min_dim_size_to_factor": 128,
+        "respect_skip_lp_regularization": False,
+        "maybe_inf_to_nan": True,
+    },
+    "sgd": {"momentum": None, "nesterov": False},
+}
+LEARNER_FIELDS = {  # paxml.learners.Learner
+    "bprop_variable_exclusion": (),
+    "bprop_variable_inclusion": (),
+    "keep_optimizer_state_for_excluded_vars": False,
+    "skip_step_gradient_norm_value": 0.0,
+    "enable_skip_step_on_gradient_anomalies": True,
+    "vectorize_on_repeat_prefix": True,
+    "scale_update_by_var_norm": False,
+}
+RENAMED = {
+    "epsilon1_grad_sq_reg": "epsilon1",
+    "epsilon2_param_scale_reg": "epsilon2",
+    "enable_skip_step_on_gradient_anomalies": "skip_step_on_gradient_anomalies",
+}
+EXPERIMENT_VARS = (
+    # key                          class variable
+    ("learning_rate", "LEARNING_RATE"),
+    ("weight_decay", "WEIGHT_DECAY"),
+    ("clip_gradient_norm_to_value", "CLIP_GRADIENT_NORM_TO_VALUE"),
+    ("bprop_variable_exclusion", "BPROP_VARIABLE_EXCLUSION"),
+)
+LISTS = (
+    "bprop_variable_exclusion",
+    "bprop_variable_inclusion",
+    "exclude_from_layerwise_adaptation",
+)
+
+
+def infer_optimizer(
+    dump: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    learner: int = 0,
+) -> tuple[OptimizerConfig | None, dict[str, dict[str, Any]]]:
+    """The configuration of one learner, and for each value where it came from.
+
+    What neither dump nor flag says stays None (beta1, beta2, epsilon, learning_rate, schedule …):
+    who needs it must raise. Without a dump other fields have Praxis' defaults.
+
+    Args:
+        dump: what `read_hparams` gives; None without.
+        overrides: all the flags; those that begin with `optimizer.` matter here.
+        name: the optimizer that the tree's states show, if known.
+        learner: which learner.
+
+    Returns:
+        (None, provenance of "name" alone) where the optimizer is not known, or not one of ours.
+
+    Raises:
+        MappingError: unknown or invalid flags; a dump or flag of another optimizer than the tree's.
+    """
+    values = dump or {}
+    problems: list[str] = []
+    flags = read_flags(OptimizerConfig, overrides or {}, problems, prefix=OPTIMIZER)
+    root = f"{LEARNER}[{learner}]" if f"{LEARNER}[{learner}].optimizer.cls" in values else LEARNER
+    here = f"{root}.optimizer.cls" in values and (learner == 0 or root != LEARNER)
+    cls = values.get(f"{root}.optimizer.cls") if here else None
+    said = CLASSES.get(cls.name) if isinstance(cls, Symbol) else None
+    given = [
+        (origin, value)
+        for origin, value in (("tree", name), ("flag", flags.get("name")), ("dump", said))
+        if value is not None
+    ]
+    if len({value for _, value in given}) > 1:
+        problems.append(
+            "optimizer.name: "
+            + ", ".join(f"the {origin} says {value!r}" for origin, value in given)
+        )
+    if problems:
+        raise MappingError("\n  ".join([f"{len(problems)} problem(s):", *problems]))
+    learner_cls = values.get(f"{root}.cls")
+    if isinstance(learner_cls, Symbol) and learner_cls.name in SEVERAL and "name" not in flags:
+        return None, {"name": {"value": str(learner_cls), "from": "dump"}}
+    if not given or (cls is not None and said is None and "name" not in flags):
+        return None, {
+            "name": {"value": None if cls is None else str(cls), "from": "dump"}
+        } if cls else {}
+
+    chosen: dict[str, tuple[Any, str]] = {"name": (given[0][1], given[0][0])}
+    kind = given[0][1]
+    if said is not None:
+        optimizer = {f"optimizer.{name}": value for name, value in {**COMMON, **OWN[kind]}.items()}
+        for path, default in {**optimizer, **LEARNER_FIELDS}.items():
+            full, name = f"{root}.{path}", path.removeprefix("optimizer.")
+            value = values.get(full, default)
+            if name in LISTS:
+                value = [value] if isinstance(value, str) else list(value or ())
+            if value is not None:
+                source = "dump" if full in values else "default"
+                chosen[RENAMED.get(name, name)] = (value, source)
+        if values.get(f"{root}.optimizer.sharded_adam") is False:  # optax.adam knows neither
+            chosen["weight_decay"] = (0.0, "dump")
+            chosen.pop("clip_threshold", None)
+        patterns = _patterns(values, f"{root}.optimizer.weight_decay.")
+        if patterns:
+            chosen["weight_decay_by_pattern"] = (patterns, "dump")
+        if schedule := _schedule(values, f"{root}.optimizer.lr_schedule"):
+            chosen["schedule"] = (schedule, "dump")
+    else:
+        for key, variable in EXPERIMENT_VARS:
+            if (value := values.get(EXPERIMENT + variable)) is not None:
+                chosen[key] = (value, "dump")
+    for key, value in flags.items():
+        for other in [k for k in chosen if key.startswith(f"{k}.")]:
+            inner = chosen.pop(other)
+            chosen.update({f"{other}.{part}": (v, inner[1]) for part, v in inner[0].items()})
+        chosen[key] = (value, "flag")
+    try:
+        made = OptimizerConfig.from_dict(
+            unflatten({key: value for key, (value, _) in chosen.items()}, separator=".")
+        )
+    except ValueError as error:
+        raise MappingError(f"the optimizer's configuration is not valid: {error}") from error
+    return made, provenance(made, {key: source for key, (_, source) in chosen.items()})
+
+
+def _schedule(values: Mapping[str, Any], root: str) -> dict[str, Any] | None:
+    """Kind and parameters of the schedule; None for one that is built of others, or unknown."""
+    cls = values.get(f"{root}.cls")
+    if not isinstance(cls, Symbol):
+        return None
+    kind = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.name.removesuffix("Schedule")).lower()
+    if kind not in SCHEDULES:
+        return None
+    parameters = {
+        name: values[f"{root}.{name}"] for name in SCHEDULES[kind] if f"{root}.{name}" in values
+    }
+    return {"kind": kind, "parameters": parameters}
+
+
+def _patterns(values: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    """Regex -> weight decay, where the dump has a dictionary in place of a number."""
+    return [(p.removeprefix(prefix), v) for p, v in values.items() if p.startswith(prefix)]

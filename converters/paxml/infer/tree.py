@@ -1,0 +1,193 @@
+"""What the names and shapes of a PAXml tree say about the decoder, before any value is read.
+
+Dimensions: D model width, N heads, K heads of keys and values, H head width, F hidden width,
+V words, T positions, X experts, S pipeline stages, L layers.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+
+from converters.arrays import LeafSpec
+from converters.paxml.infer.facts import Fact, Facts, Leaves
+
+LM = "mdl_vars/params/lm/"
+FLOATS = {"float32", "bfloat16", "float16", "float64"}
+_LAYER = re.compile(r"transformer/(?P<stack>(?:[^/]+/)*?)x_layers_(?P<index>\d+)/(?P<leaf>.+)")
+
+
+def backbone_facts(specs: Mapping[str, LeafSpec]) -> Facts:
+    """Facts about the decoder, keyed as in `BackboneConfig`."""
+    facts = Facts()
+    model = Leaves(LM, {p.removeprefix(LM): s.shape for p, s in specs.items() if p.startswith(LM)})
+    _embedding_facts(facts, model)
+    kinds = {spec.dtype.name for path, spec in specs.items() if path.startswith(LM)}
+    if len(kinds & FLOATS) == 1:
+        facts.add("param_dtype", (kinds & FLOATS).pop(), f"arrays below {LM}", sure=False)
+
+    stacks: dict[str, dict[int, dict[str, tuple[int, ...]]]] = {}
+    for path, shape in model.shapes.items():
+        if match := _LAYER.fullmatch(path):
+            layers = stacks.setdefault(match["stack"], {})
+            layers.setdefault(int(match["index"]), {})[match["leaf"]] = shape
+    if len(stacks) != 1:
+        what = "no layer (x_layers_0/…)" if not stacks else f"several stacks: {sorted(stacks)}"
+        facts.problems.append(f"{LM}transformer/: {what}")
+        return facts
+    ((stack, layers),) = stacks.items()
+    root = f"{LM}transformer/{stack}x_layers_"
+    if sorted(layers) != list(range(len(layers))):
+        facts.problems.append(f"{root}: layers {sorted(layers)} have gaps")
+        return facts
+    lead = _leading_axes(facts, root, layers)
+    if lead is None:
+        return facts
+    blocks = math.prod(lead)
+    where = f"{len(layers)} x_layers of {LM}transformer/{stack}" + (
+        f" with leading axes {list(lead)}" if lead else ""
+    )
+    facts.add("num_layers", blocks * len(layers), where)
+    facts.add("scan_layers", bool(lead), where)
+    facts.add("layers_per_block", len(layers) if lead else 1, where)
+    experts = [
+        block * len(layers) + index
+        for block in range(blocks)
+        for index in layers
+        if "ff_layer/gate" in layers[index]
+    ]
+    for index, shapes in sorted(layers.items()):
+        inner = {leaf: shape[len(lead) :] for leaf, shape in shapes.items()}
+        _layer_facts(facts, Leaves(f"{root}{index}/", inner), experts)
+    if not experts:
+        facts.add("moe", None, f"no ff_layer/gate below {root}")
+    elif "hidden_dims" not in facts.known and (width := facts.known.get("moe.hidden_dims")):
+        facts.add("hidden_dims", width.value, width.where, sure=False)  # no layer has a plain MLP
+    return facts
+
+
+def _embedding_facts(facts: Facts, model: Leaves) -> None:
+    """Facts from the embeddings, the final norm and the head."""
+    head = "softmax/logits_ffn/linear/w"
+    if shape := model.find(facts, head, 2):
+        facts.add("model_dims", shape[0], model.where(head))
+        facts.add("vocab_size", shape[1], model.where(head))
+    bias = "softmax/logits_ffn/bias/b"
+    facts.add("lm_head_bias", bias in model, f"{LM}{bias}")
+    table = "embedding_lookup/emb_var"
+    facts.add("tied_embeddings", table not in model, f"{LM}{table}")
+    if table in model and (shape := model.find(facts, table, 2)):
+        facts.add("vocab_size", shape[0], model.where(table))
+        facts.add("model_dims", shape[1], model.where(table))
+    positions = "position_emb/emb_var"
+    if positions in model and (shape := model.find(facts, positions, 2)):
+        facts.add("position_embedding", "learned", model.where(positions))
+        facts.add("max_positions", shape[0], model.where(positions))
+        facts.add("model_dims", shape[1], model.where(positions))
+    else:
+        facts.excluded["position_embedding"] = Fact("learned", f"no {LM}{positions}")
+    facts.add("final_norm", "final_ln/scale" in model, f"{LM}final_ln/scale")
+    if "final_ln/scale" in model:
+        _norm_facts(facts, model, "final_ln")
+
+
+def _leading_axes(
+    facts: Facts, root: str, layers: Mapping[int, Mapping[str, tuple[int, ...]]]
+) -> tuple[int, ...] | None:
+    """The axes before a layer's own: none, repeats [L], or pipeline stages [S] (stage-major)."""
+    found = set()
+    for index, leaves in layers.items():
+        scales = [leaf for leaf in leaves if leaf.endswith("layer_norm/scale")]
+        if not scales:
+            facts.problems.append(f"{root}{index}/layer_norm/scale: missing")
+        found |= {leaves[leaf][:-1] for leaf in scales}
+    if len(found) > 1:
+        facts.problems.append(f"{root}: layers are stacked differently: {sorted(found)}")
+    return found.pop() if len(found) == 1 else None
+
+
+def _layer_facts(facts: Facts, layer: Leaves, experts: list[int]) -> None:
+    """Facts from one layer."""
+    _attention_facts(facts, layer)
+    for place in ("", "ff_layer/"):
+        hybrid = f"{place}pre_layer_norm/scale" in layer
+        norm = f"{place}{('layer_norm', 'pre_layer_norm')[hybrid]}"
+        if hybrid:
+            facts.add("norm_policy", "primer_hybrid", layer.where(f"{norm}/scale"))
+        elif layer.find(facts, f"{norm}/scale", 1):
+            facts.add("norm_policy", "pre", layer.where(f"{norm}/scale"), sure=False)
+            facts.excluded["norm_policy"] = Fact(
+                "primer_hybrid", f"no {layer.root}{place}pre_layer_norm"
+            )
+        _norm_facts(facts, layer, norm)
+    if "ff_layer/gate" in layer:
+        facts.add("moe.layers", experts, layer.where("ff_layer/gate"))
+        if shape := layer.find(facts, "ff_layer/gate", 2):
+            facts.add("model_dims", shape[0], layer.where("ff_layer/gate"))
+            facts.add("moe.num_experts", shape[1], layer.where("ff_layer/gate"))
+        if shape := layer.find(facts, "ff_layer/wi_0", 3):
+            facts.add("moe.num_experts", shape[0], layer.where("ff_layer/wi_0"))
+            facts.add("moe.hidden_dims", shape[2], layer.where("ff_layer/wi_0"))
+            gate = "ff_layer/wi_gate_0"
+            facts.add("moe.gated", gate in layer, layer.root + gate)
+        return
+    up = "ff_layer/ffn_layer1"
+    if shape := layer.find(facts, f"{up}/linear/w", 2):
+        facts.add("model_dims", shape[0], layer.where(f"{up}/linear/w"))
+        facts.add("hidden_dims", shape[1], layer.where(f"{up}/linear/w"))
+    facts.add("gated_mlp", f"{up}_gate/linear/w" in layer, f"{layer.root}{up}_gate/linear/w")
+    facts.add("mlp_bias", f"{up}/bias/b" in layer, f"{layer.root}{up}/bias/b")
+
+
+def _attention_facts(facts: Facts, layer: Leaves) -> None:
+    """Facts from the projections of one layer."""
+    at = "self_attention/"
+    fused = f"{at}combined_qkv/w" in layer
+    facts.add("fused_qkv", fused, f"{layer.root}{at}combined_qkv/w")
+    query = f"{at}combined_qkv" if fused else f"{at}query"
+    facts.add("qkv_bias", f"{query}/b" in layer, f"{layer.root}{query}/b")
+    facts.add("attention_out_bias", f"{at}post/b" in layer, f"{layer.root}{at}post/b")
+    shape = layer.find(facts, f"{query}/w", 3 + fused)
+    if shape:
+        where = layer.where(f"{query}/w")
+        for key, size in zip(("model_dims", "num_heads", "head_dim"), shape[-3:], strict=True):
+            facts.add(key, size, where)
+        if fused:
+            facts.add("num_kv_heads", shape[-2], where)
+            facts.add("multi_query", False, where)
+        post = layer.find(facts, f"{at}post/w", 3)
+        if post and post != shape[-3:]:
+            facts.problems.append(
+                f"{layer.where(f'{at}post/w')}: expected [D, N, H] = {list(shape[-3:])}, as {where}"
+            )
+    key = f"{at}key/w"
+    if not fused and (shape := layer.shapes.get(key)) is not None:
+        single = len(shape) == 2
+        facts.add("multi_query", single, layer.where(key))
+        facts.add("num_kv_heads", 1 if single else shape[1], layer.where(key))
+        facts.add("head_dim", shape[-1], layer.where(key))
+        if layer.shapes.get(f"{at}value/w", shape) != shape:
+            facts.problems.append(f"{layer.where(f'{at}value/w')}: expected {list(shape)} as {key}")
+    elif not fused:
+        facts.problems.append(f"{layer.root}{key}: missing")
+    scale = f"{at}per_dim_scale/per_dim_scale"
+    if scale in layer:
+        facts.add("query_scaling", "per_dim_scale", layer.where(scale))
+    else:
+        facts.excluded["query_scaling"] = Fact("per_dim_scale", f"no {layer.root}{scale}")
+    bias = f"{at}relative_bias/wrb"
+    if bias not in layer:
+        facts.add("relative_bias", None, f"no {layer.root}{bias}")
+    elif shape := layer.find(facts, bias, 2):
+        facts.add("relative_bias.num_buckets", shape[1], layer.where(bias))
+    norm = f"{at}layer_norm_q/scale"
+    facts.add("qk_norm", "per_head" if norm in layer else "none", layer.root + norm)
+    if norm in layer:  # Praxis norms what it has turned
+        facts.add("qk_norm_after_rotary", True, layer.root + norm)
+
+
+def _norm_facts(facts: Facts, leaves: Leaves, norm: str) -> None:
+    """A bias belongs to a LayerNorm; without one it is usually an RmsNorm."""
+    biased = f"{norm}/bias" in leaves
+    facts.add("norm_bias", biased, f"{leaves.root}{norm}/bias")
+    kind = "layer_norm" if biased else "rms_norm"
+    facts.add("norm", kind, f"{leaves.root}{norm}/bias", sure=biased)

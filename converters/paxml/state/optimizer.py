@@ -1,0 +1,219 @@
+"""PAXml's `opt_states` -> the states of an `optax.named_chain`.
+
+Praxis keeps one state a learner, split in groups by the prefix over which variables are stacked
+(`no_prefix`, `p#24#i-1`: praxis/optimizer_prefix_vectorization.py), each a tuple of one state a
+transform. Here the groups become one tree again, and each transform is known by its fields.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from converters.arrays import Agreed, Array, Debias, Scaled
+from converters.errors import OptimizerError
+from converters.paxml.names import group_shape
+from converters.paxml.state.slots import Slot, kind_of, transforms_of
+from converters.rules import Mapped, Rule
+
+RAW = "state/opt_states_raw/"
+
+DRIVES_SCHEDULE = ("adam", "sharded_adafactor")  # whose count the learning rate is looked up by
+BIAS_CORRECTED = {("adam", "m"): "beta1", ("adam", "v"): "beta2"}
+
+MapTree = Callable[[Mapping[str, Array]], Sequence[Mapped]]  # the parameters' rules
+
+
+@dataclass
+class ConvertedOptimizer:
+    """What becomes of `opt_states`.
+
+    Attributes:
+        leaves: targets below `state/`.
+        ignored: (source path, reason).
+        kinds: names of the states that were recognised, for the report.
+        notes: what the user should know.
+    """
+
+    leaves: list[Mapped] = field(default_factory=list)
+    ignored: list[tuple[str, str]] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def convert_optimizer(
+    arrays: Mapping[str, Array], map_tree: MapTree, betas: Mapping[str, float]
+) -> ConvertedOptimizer:
+    """Map an optimizer's state like the parameters that it belongs to.
+
+    Args:
+        arrays: leaf path below `opt_states` -> array.
+        map_tree: maps a tree of parameters (or one slot each) by the rules of the parameters.
+        betas: `beta1` and `beta2`, as far as they are known; Adam's moments need both.
+
+    Returns:
+        Targets, among them the moments as optax has them: `mu = m (1 - beta1^count)`.
+
+    Raises:
+        OptimizerError: the bias correction would have to be undone without a known beta, or a rule
+            changes the axes of a variable whose state is factored or quantized.
+    """
+    result = ConvertedOptimizer()
+    slots = {path: Slot.parse(path) for path in arrays}
+    learners = sorted({slot.learner for slot in slots.values() if slot})
+    for path, slot in slots.items():
+        if slot is None:
+            _keep_raw(result, path, arrays[path], "its place has an unknown form")
+    for learner in learners:
+        own = [slot for slot in slots.values() if slot and slot.learner == learner]
+        place = "state/optimizer/" if learners == [0] else f"state/optimizer_{learner}/"
+        _convert_learner(result, own, arrays, map_tree, betas, place)
+    return result
+
+
+def raw_optimizer(arrays: Mapping[str, Array]) -> ConvertedOptimizer:
+    """Every leaf under the name that it has, below `state/opt_states_raw/`."""
+    result = ConvertedOptimizer()
+    for path, array in arrays.items():
+        _keep_raw(result, path, array, "")
+    return result
+
+
+def _convert_learner(
+    result: ConvertedOptimizer,
+    slots: list[Slot],
+    arrays: Mapping[str, Array],
+    map_tree: MapTree,
+    betas: Mapping[str, float],
+    place: str,
+) -> None:
+    transforms = transforms_of(slots)
+    kinds = {place: kind_of(place, transforms) for place in transforms}
+    names = [name for name, _ in kinds.values() if name]
+    # States of one name, or two that would look the learning rate up, are none that optax has.
+    doubled = len(set(names)) != len(names) or len({*names} & {*DRIVES_SCHEDULE}) > 1
+    # Pairs such as SGD's (trace, count) stay together: raw if one of the two is not known.
+    split = {
+        place[1].partition("/")[0]
+        for place, fields in transforms.items()
+        if not kinds[place][0] and set(fields) != {"count"}
+    }
+    for transform, fields in transforms.items():
+        members = [slot for slots_of_field in fields.values() for slot in slots_of_field]
+        head, nested, _ = transform[1].partition("/")
+        if set(fields) == {"count"} and nested:
+            scheduled = any(leaf.target == f"{place}schedule/count" for leaf in result.leaves)
+            if head in split or scheduled:
+                for slot in members:
+                    _keep_raw(result, slot.path, arrays[slot.path], "")
+                continue
+            # The count beside SGD's trace looks the learning rate up.
+            _add_count(result, f"{place}schedule", [arrays[slot.path] for slot in members])
+            continue
+        if set(fields) == {"count"}:
+            reason = "counts steps for a transform that keeps nothing else"
+            result.ignored += [(slot.path, reason) for slot in members]
+            continue
+        name, renamed = kinds[transform]
+        bare = [slot for field in renamed for slot in fields[field] if slot.variable is None]
+        if not name or doubled or bare:
+            cause = "two transforms of one kind" if name else f"fields {', '.join(sorted(fields))}"
+            cause = f"{bare[0].path} belongs to no variable" if bare else cause
+            for slot in members:
+                _keep_raw(result, slot.path, arrays[slot.path], cause)
+            continue
+        result.kinds.append(name)
+        counts = {slot.group: arrays[slot.path] for slot in fields.get("count", [])}
+        if counts:
+            _add_count(result, f"{place}{name}", list(counts.values()))
+            if name in DRIVES_SCHEDULE and not nested:
+                _add_count(result, f"{place}schedule", list(counts.values()))
+        for source, target in renamed.items():
+            values = _slot_values(name, source, fields[source], arrays, counts, betas)
+            for leaf in map_tree(values):
+                _check_axes(name, leaf, fields[source])
+                undone = BIAS_CORRECTED.get((name, source))
+                ops = [f"times 1 - {undone}^count"] if undone else []
+                ops += [leaf.rule.op] if leaf.rule.op else []
+                rule = Rule(
+                    f"{place}{name}/{target}/{leaf.target}", leaf.rule.source, "; ".join(ops)
+                )
+                result.leaves.append(Mapped(rule.target, leaf.array, rule))
+
+
+def _add_count(result: ConvertedOptimizer, place: str, counts: list[Array]) -> None:
+    """One counter for those of all groups."""
+    rule = Rule(f"{place}/count", "count of each group", "agree")
+    result.leaves.append(Mapped(rule.target, Agreed(tuple(counts)), rule))
+
+
+def _slot_values(
+    name: str,
+    source: str,
+    slots: list[Slot],
+    arrays: Mapping[str, Array],
+    counts: Mapping[str, Array],
+    betas: Mapping[str, float],
+) -> dict[str, Array]:
+    """variable -> values of one field; bias correction undone where there is one."""
+    values = {slot.variable or "": arrays[slot.path] for slot in slots}
+    beta_name = BIAS_CORRECTED.get((name, source))
+    if beta_name is None:
+        return values
+    if beta_name not in betas:
+        raise OptimizerError(
+            f"Praxis stores Adam's {source} divided by 1 - {beta_name}^count, and {beta_name} is "
+            f"not known: no model_params.txt lies beside the checkpoint. Give --set "
+            f"{beta_name}=... (Praxis' default is "
+            + ("0.9" if beta_name == "beta1" else "0.999")
+            + ") or --job-files DIR, or leave the optimizer out with --no-optimizer."
+        )
+    factors = {group: Debias(count, betas[beta_name]) for group, count in counts.items()}
+    scaled: dict[str, Array] = {}
+    for slot in slots:
+        factor = factors.get(slot.group)
+        if factor is None:
+            raise OptimizerError(f"{slot.path}: its group '{slot.group}' has no count")
+        axes = tuple(range(len(factor.shape)))
+        try:
+            scaled[slot.variable or ""] = Scaled(arrays[slot.path], factor, axes)
+        except ValueError as error:
+            raise OptimizerError(f"{slot.path}: its group's count does not fit: {error}") from error
+    return scaled
+
+
+def _check_axes(name: str, leaf: Mapped, slots: list[Slot]) -> None:
+    """Factored and quantized state belongs to a variable's own axes: these may not change."""
+    if name != "sharded_adafactor" or not leaf.rule.op:
+        return
+    sources = {source.spec.path for source in leaf.array.leaves()}
+    # Axes of stacked layers, in front of the variable's own.
+    leading = {len(group_shape(slot.group) or ()) for slot in slots if slot.path in sources}
+    if len(leading) != 1 or not _only_leading(leaf.rule, leading.pop()):
+        raise OptimizerError(
+            f"{leaf.target}: '{leaf.rule.op}' would change the axes along which ShardedAdafactor "
+            "factors and quantizes; use --no-optimizer or --raw-optimizer, or a table that renames."
+        )
+
+
+def _only_leading(rule: Rule, leading: int) -> bool:
+    """Whether a rule leaves all but the first `leading` axes alone."""
+    for name, arguments in rule.steps:
+        axis = int(arguments[0])
+        if name == "stack" and axis <= leading:
+            leading += 1
+        elif (name == "unstack" and axis < leading) or (name == "merge" and axis + 1 < leading):
+            leading -= 1
+        else:
+            return False
+    return True
+
+
+def _keep_raw(result: ConvertedOptimizer, path: str, array: Array, cause: str) -> None:
+    target = RAW + path.removeprefix("opt_states/")
+    rule = Rule(target, path)
+    result.leaves.append(Mapped(target, array, rule))
+    if cause:
+        note = f"optimizer state kept as it is below {RAW}: {cause}"
+        if note not in result.notes:
+            result.notes.append(note)
+        if "unknown" not in result.kinds:
+            result.kinds.append("unknown")

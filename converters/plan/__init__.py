@@ -1,0 +1,10 @@
+"""From an open checkpoint and the user's wishes to a plan, before any value is read.
+
+Read `leaves` for what a plan is, then `make`; `merge` takes parameters from several checkpoints,
+`quantized` makes numbers of int8 weights, `model_config` settles the configuration.
+"""
+
+from converters.plan.leaves import Plan, PlannedLeaf, planned
+from converters.plan.make import CONFIG_SCHEMA_VERSION, PlanOptions, make_plan
+
+__all__ = ["CONFIG_SCHEMA_VERSION", "Plan", "PlanOptions", "PlannedLeaf", "make_plan", "planned"]

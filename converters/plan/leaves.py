@@ -1,0 +1,127 @@
+"""What a conversion will do, leaf by leaf: printed by `--dry-run`, executed otherwise."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converters.arrays import Array
+from converters.errors import MappingError
+from converters.rules import Mapped
+
+
+@dataclass(frozen=True)
+class PlannedLeaf:
+    """One leaf of the output.
+
+    Attributes:
+        target: path; the first component is the item (`params` or `state`).
+        array: its values, not computed yet.
+        operation: what is done to the sources, in words; 'rename' for nothing.
+    """
+
+    target: str
+    array: Array
+    operation: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Paths of the leaves that it is computed from."""
+        return tuple(leaf.spec.path for leaf in self.array.leaves())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of the result."""
+        return self.array.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the result in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def row(self) -> dict[str, Any]:
+        """The leaf as a line of the printed plan and of the manifest."""
+        return {
+            "target": self.target,
+            "sources": list(self.sources),
+            "operation": self.operation,
+            "shape": list(self.shape),
+            "dtype": self.dtype.name,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a conversion will do.
+
+    Attributes:
+        source: what is converted, as the user would find it again.
+        step: the training step that it holds.
+        layout: how the source is laid out, in words.
+        family: name of the table that was used.
+        leaves: the output, in order.
+        ignored: (source path, reason) of what is left out.
+        config: content of `config.json`.
+        provenance: where each value of the configuration comes from.
+        rules: the table, a line a rule, as far as it was used.
+        notes: what the user should know.
+    """
+
+    source: str
+    step: int | None
+    layout: str
+    family: str
+    leaves: tuple[PlannedLeaf, ...]
+    ignored: tuple[tuple[str, str], ...]
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+    rules: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Raises `MappingError` if two leaves would lie in one place of the output."""
+        places: dict[str, str] = {}
+        problems: list[str] = []
+        for leaf in self.leaves:
+            place = leaf.target.replace("/", ".")  # Orbax joins names by dots
+            if place in places:
+                problems.append(f"{leaf.target}: lies where {places[place]} does")
+            places[place] = leaf.target
+        if problems:
+            raise MappingError("\n  ".join(["the output cannot tell leaves apart:", *problems]))
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the output's values in bytes, before compression."""
+        return sum(leaf.nbytes for leaf in self.leaves)
+
+    def fingerprint(self, limit: int) -> str:
+        """Digest of everything that decides what is written; guards `--resume`."""
+        rows = [
+            [*leaf.row().values(), list(leaf.array.tiles(limit)), _stored(leaf)]
+            for leaf in self.leaves
+        ]
+        text = json.dumps([self.source, self.step, self.config, rows], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def planned(mapped: Sequence[Mapped], prefix: str = "") -> list[PlannedLeaf]:
+    """Plan lines for what a table made, below `prefix`."""
+    return [
+        PlannedLeaf(prefix + leaf.target, leaf.array, leaf.rule.op or "rename") for leaf in mapped
+    ]
+
+
+def _stored(leaf: PlannedLeaf) -> list[Any]:
+    return [
+        [s.spec.location, list(s.spec.stored_shape), list(s.chunks)] for s in leaf.array.leaves()
+    ]

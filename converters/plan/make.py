@@ -1,0 +1,272 @@
+"""From an open checkpoint and the user's wishes to a plan: names, shapes, operations, no values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from os import fspath
+from typing import Any, get_args
+
+import numpy as np
+
+from converters.arrays import Array, Cast, FlatLeaf, Leaf, LeafSpec, Source
+from converters.errors import CheckpointError, MappingError
+from converters.paxml import Checkpoint, is_float, open_checkpoint
+from converters.paxml.infer import infer_optimizer, read_hparams
+from converters.paxml.state import (
+    ConvertedOptimizer,
+    convert_optimizer,
+    optimizer_kinds,
+    raw_optimizer,
+)
+from converters.plan.leaves import Plan, PlannedLeaf, planned
+from converters.plan.merge import load_rules, merge, split_also
+from converters.plan.model_config import (
+    CONFIGURED,
+    model_config,
+    named_overrides,
+    refuse_overrides,
+    with_backbone,
+)
+from converters.plan.quantized import dequantize
+from converters.rules import Table, read_table, table_for
+from converters.stores import Store, open_store
+from converters.zarr import ZarrLeaf, dtype_named
+from efficientids_flax.config import OptimizerConfig
+from efficientids_flax.config.parts import DType
+
+CONFIG_SCHEMA_VERSION = 1
+PARAMS, OPTIMIZER, EXTRA = "mdl_vars/params/", "opt_states/", "extra_state/"
+CONFIG_NAMES = {"adam": "adam", "sharded_adafactor": "sharded_adafactor", "momentum": "sgd"}
+OPTIMIZER_MODES = ("convert", "raw", "none")
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What the user may decide about the output's content.
+
+    Attributes:
+        family: table to use; None to detect it.
+        rules: file with a table of the user's own.
+        scan_layers: layers stacked (True), one by one (False), or as they are (None).
+        optimizer: 'convert' to optax, 'raw' for PAXml's own tree, or 'none'.
+        dtype: parameters are cast to it; None keeps what is stored.
+        dequantize: int8 weights become numbers again.
+        job_files: directory of PAXml's text dumps; None looks beside the checkpoint.
+        overrides: configuration values that the tree cannot tell, by dotted name.
+        also: `CKPT:RULES` specifications of further checkpoints.
+    """
+
+    family: str | None = None
+    rules: str | None = None
+    scan_layers: bool | None = None
+    optimizer: str = "convert"
+    dtype: str | None = None
+    dequantize: bool = False
+    job_files: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Paths become text, which the manifest can hold."""
+        for name in ("rules", "job_files"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, fspath(path))
+
+
+def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
+    """Plan the conversion of a checkpoint.
+
+    Args:
+        checkpoint: open, no array read.
+        options: what the user decides.
+
+    Returns:
+        The plan; everything about it is checked that can be without reading values.
+
+    Raises:
+        ConversionError: a table does not fit, a configuration contradicts the tree, the optimizer
+            cannot be converted without a guess.
+    """
+    if options.optimizer not in OPTIMIZER_MODES:
+        raise MappingError(f"optimizer mode '{options.optimizer}' is not of {OPTIMIZER_MODES}")
+    arrays: dict[str, Array] = {path: Source(leaf) for path, leaf in checkpoint.leaves.items()}
+    notes = list(checkpoint.notes)
+    params = _below(arrays, PARAMS)
+    if not params:
+        raise CheckpointError(f"{checkpoint.url}: holds no parameters (nothing below {PARAMS})")
+    params, taken = _merged(params, options.also, notes)
+    specs = {PARAMS + path: _spec_of(array) for path, array in params.items()}
+    if options.dequantize:
+        params = dequantize(params)
+
+    table = _table(params, options, notes)
+    tree = table.apply(params)
+    dump = _dump(checkpoint, options.job_files, notes)
+    overrides = named_overrides(options.overrides)
+    model, provenance = None, {}
+    if table.family in CONFIGURED:
+        model, provenance = model_config(
+            table.family, specs, dump, overrides, options.family is not None, tree, notes
+        )
+    else:
+        refuse_overrides(table.family, overrides)
+
+    leaves = planned(tree.leaves, "params/")
+    if options.dtype is not None:
+        dtype = _float_named(options.dtype)
+        leaves = [_cast(leaf, dtype) for leaf in leaves]
+        if model is not None:
+            model = with_backbone(model, param_dtype=dtype.name)
+
+    ignored = list(tree.ignored)
+    ignored = [(PARAMS + path, reason) for path, reason in ignored]
+    ignored += [
+        (PARAMS + path, "taken from another checkpoint")
+        for path in taken
+        if PARAMS + path in arrays
+    ]
+    states = [path for path in arrays if path.startswith(OPTIMIZER)]
+    named = next((CONFIG_NAMES[k] for k in optimizer_kinds(states) if k in CONFIG_NAMES), None)
+    optimizer_config, optimizer_provenance = infer_optimizer(dump, overrides, named)
+    converted = _optimizer(arrays, table, options, optimizer_config, bool(taken), ignored, notes)
+    leaves += _rest(arrays) + planned(converted.leaves)
+    ignored += converted.ignored
+    notes += converted.notes
+
+    return Plan(
+        source=checkpoint.url,
+        step=checkpoint.step,
+        layout=f"{checkpoint.layout.kind} {checkpoint.layout.version}, {checkpoint.layout.era}",
+        family=table.family,
+        leaves=tuple(leaves),
+        ignored=tuple(ignored),
+        config={
+            "schema_version": CONFIG_SCHEMA_VERSION,
+            "family": table.family,
+            "model": model.to_dict() if model else None,
+            "optimizer": optimizer_config.to_dict() if optimizer_config else None,
+        },
+        provenance={"model": provenance, "optimizer": optimizer_provenance},
+        rules=tuple(dict.fromkeys(str(leaf.rule) for leaf in [*tree.leaves, *converted.leaves])),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+
+
+def _below(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    return {
+        path.removeprefix(prefix): array
+        for path, array in arrays.items()
+        if path.startswith(prefix)
+    }
+
+
+def _merged(
+    params: dict[str, Array], also: tuple[str, ...], notes: list[str]
+) -> tuple[dict[str, Array], list[str]]:
+    """Parameters with those that `--also` takes from elsewhere."""
+    taken: list[str] = []
+    for text in also:
+        place, rules = split_also(text)
+        other = open_checkpoint(place)
+        arrays = _below(
+            {path: _named(leaf, other.url) for path, leaf in other.leaves.items()}, PARAMS
+        )
+        params, paths = merge(params, arrays, load_rules(rules), other.url)
+        notes.append(f"{len(paths)} parameters from {other.url}")
+        taken += paths
+    return params, taken
+
+
+def _named(leaf: Leaf, url: str) -> Source:
+    """A leaf of another checkpoint, whose path says so in the manifest and in messages."""
+    assert isinstance(leaf, ZarrLeaf | FlatLeaf)
+    return Source(replace(leaf, spec=replace(leaf.spec, path=f"{url}:{leaf.spec.path}")))
+
+
+def _table(params: Mapping[str, Array], options: PlanOptions, notes: list[str]) -> Table:
+    if options.rules is not None:
+        rules, ignores = read_table(options.rules)
+        return Table(options.family or "custom", tuple(rules), tuple(ignores))
+    table, found = table_for(params, options.family, options.scan_layers)
+    notes += found
+    return table
+
+
+def _dump(checkpoint: Checkpoint, job_files: str | None, notes: list[str]) -> dict[str, Any] | None:
+    """PAXml's own description of the job, where there is one."""
+    place: Store | None = checkpoint.job_files if job_files is None else open_store(job_files)
+    if place is None:
+        notes.append(
+            "no model_params.txt beside the checkpoint: what the tree cannot tell (activation, "
+            "rotary pairing, caps ...) is the family's default; see the manifest, and correct "
+            "with --set"
+        )
+        return None
+    return read_hparams(place)
+
+
+def _float_named(name: str) -> np.dtype:
+    """The dtype to cast parameters to."""
+    if name not in get_args(DType):
+        raise MappingError(
+            f"--dtype {name}: parameters can be cast to {', '.join(get_args(DType))}"
+        )
+    return dtype_named(name)
+
+
+def _cast(leaf: PlannedLeaf, dtype: np.dtype) -> PlannedLeaf:
+    """Floating parameters in another dtype; quantized weights and their scales stay."""
+    floating = is_float(leaf.dtype)
+    quantized = leaf.target.endswith(("kernel_scale", "kernel_zero_point", "_quantized_scale"))
+    if not floating or quantized or leaf.dtype == dtype:
+        return leaf
+    steps = [] if leaf.operation == "rename" else [leaf.operation]
+    return PlannedLeaf(
+        leaf.target, Cast(leaf.array, dtype), "; ".join([*steps, f"cast {dtype.name}"])
+    )
+
+
+def _optimizer(
+    arrays: Mapping[str, Array],
+    table: Table,
+    options: PlanOptions,
+    config: OptimizerConfig | None,
+    merged: bool,
+    ignored: list[tuple[str, str]],
+    notes: list[str],
+) -> ConvertedOptimizer:
+    states = {path: array for path, array in arrays.items() if path.startswith(OPTIMIZER)}
+    reason = "--no-optimizer"
+    if merged and states and options.optimizer != "none":
+        reason = "parameters were taken from other checkpoints: training starts anew, as in PAXml"
+        notes.append(f"the optimizer's state is left out: {reason}")
+    if options.optimizer == "none" or merged:
+        ignored += [(path, reason) for path in states]
+        return ConvertedOptimizer()
+    if options.optimizer == "raw":
+        return raw_optimizer(states)
+    betas = {}
+    if config is not None:
+        found = {"beta1": config.beta1, "beta2": config.beta2}
+        betas = {name: value for name, value in found.items() if value is not None}
+    return convert_optimizer(states, table.apply_part, betas)
+
+
+def _rest(arrays: Mapping[str, Array]) -> list[PlannedLeaf]:
+    """Step, other collections and extra state, under the names they have."""
+    places = (
+        ("step", "state/step"),
+        (EXTRA, "state/extra_state/"),
+        ("mdl_vars/", "state/collections/"),
+    )
+    leaves: list[PlannedLeaf] = []
+    for path, array in arrays.items():
+        if path.startswith((PARAMS, OPTIMIZER)):
+            continue
+        place = next((p for p in places if path == p[0] or path.startswith(p[0])), None)
+        target = f"state/other/{path}" if place is None else place[1] + path.removeprefix(place[0])
+        leaves.append(PlannedLeaf(target, array, "rename"))
+    return leaves
+
+
+def _spec_of(array: Array) -> LeafSpec:
+    return array.leaves()[0].spec

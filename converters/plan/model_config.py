@@ -1,0 +1,117 @@
+"""The configuration that goes with converted parameters, checked against their shapes."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from converters.arrays import LeafSpec
+from converters.errors import MappingError, UnsupportedModelError
+from converters.paxml.infer import infer_model
+from converters.rules import RuledTree
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.parameters import BACKBONE, shape_problems
+
+QUANTIZATION = ("kernel_scale", "kernel_zero_point")  # what lies beside quantized weights
+CONFIGURED = ("transformer_lm", "efficientids")  # families with a configuration
+
+ModelConfig = BackboneConfig | EfficientIDSConfig
+
+
+def named_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A bare name that only the optimizer has, such as beta1, gets the prefix `optimizer.`."""
+    own = OptimizerConfig.__dataclass_fields__
+    return {
+        f"optimizer.{key}" if key.partition(".")[0] in own and "." not in key else key: value
+        for key, value in overrides.items()
+    }
+
+
+def model_config(
+    family: str,
+    specs: Mapping[str, LeafSpec],
+    dump: Mapping[str, Any] | None,
+    overrides: dict[str, Any],
+    asked_for: bool,
+    tree: RuledTree,
+    notes: list[str],
+) -> tuple[ModelConfig | None, dict[str, Any]]:
+    """The model's configuration, and where each value comes from; the tree is checked against it.
+
+    Weights of a model that has settings which ours do not compute are converted without one.
+
+    Args:
+        family: one of `CONFIGURED`.
+        specs: leaf path -> description of every parameter.
+        dump: PAXml's own description of the job, where there is one.
+        overrides: the user's values, by dotted name.
+        asked_for: whether the user named the family; then there has to be a configuration.
+        tree: what the family's table makes of the parameters.
+        notes: where what the user should know is added.
+
+    Raises:
+        MappingError: tree, dump and overrides contradict each other.
+    """
+    try:
+        found = infer_model(specs, family, dump, overrides)
+    except UnsupportedModelError as error:
+        if asked_for:
+            raise
+        notes.append(f"config.json has no model, only the weights are converted: {error}")
+        told = infer_model(specs, family, None, {})
+        _check_parameters(_as_laid_out(told.config, tree), tree)
+        return None, {}
+    except MappingError as error:
+        quantized = any(leaf.target.endswith(QUANTIZATION) for leaf in tree.leaves)
+        if asked_for or not quantized:
+            raise
+        notes.append(
+            "config.json has no model, only the weights are converted: their quantized values are "
+            f"packed, or scaled in blocks; {error}"
+        )
+        return None, {}
+    config = _as_laid_out(found.config, tree)
+    _check_parameters(config, tree)
+    notes += found.notes
+    return config, found.provenance
+
+
+def refuse_overrides(family: str, overrides: Mapping[str, Any]) -> None:
+    """Raise `MappingError` for values of a model that a family without one cannot take."""
+    extra = [key for key in overrides if not key.startswith("optimizer.")]
+    if extra:
+        raise MappingError(f"--set {', '.join(extra)}: family {family} has no configuration to set")
+
+
+def _as_laid_out(config: ModelConfig, tree: RuledTree) -> ModelConfig:
+    """The configuration with the layers as they are in the output: scanned or one by one."""
+    names = [leaf.target.removeprefix(BACKBONE).split("/") for leaf in tree.leaves]
+    scanned = any(name[0] == "layers" for name in names)
+    blocks = {name[1] for name in names if name[0] == "layers" and name[1].startswith("block_")}
+    return with_backbone(config, scan_layers=scanned, layers_per_block=max(len(blocks), 1))
+
+
+def with_backbone(config: ModelConfig, **values: Any) -> ModelConfig:
+    """The configuration with other values for its decoder."""
+    if isinstance(config, EfficientIDSConfig):
+        return replace(config, backbone=replace(config.backbone, **values))
+    return replace(config, **values)
+
+
+def _check_parameters(config: ModelConfig, tree: RuledTree) -> None:
+    """Raise `MappingError` unless the model of this configuration has just these parameters."""
+    found = {
+        leaf.target: leaf.array.shape
+        for leaf in tree.leaves
+        if not leaf.target.endswith(QUANTIZATION)
+    }
+    problems = shape_problems(config, found)
+    if problems:
+        raise MappingError(
+            "\n  ".join(
+                [
+                    f"the parameters are not those of one model, {len(problems)} problem(s):",
+                    *problems[:20],
+                    "Convert with --family generic to keep them as they are.",
+                ]
+            )
+        )

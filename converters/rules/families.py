@@ -1,0 +1,91 @@
+"""Which table a checkpoint wants: the families, how each is known, and their rules."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from converters.arrays import Array
+from converters.errors import MappingError
+from converters.rules import efficientids, generic, transformer_lm
+from converters.rules.apply import Ignore, Mapped, Rule, RuledTree, apply_rules
+
+FAMILIES = ("transformer_lm", "efficientids", "generic")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rules for one checkpoint.
+
+    Attributes:
+        family: one of `FAMILIES`, or 'custom' for a user's table.
+        rules: for its parameters.
+        ignores: what is left out.
+    """
+
+    family: str
+    rules: tuple[Rule, ...]
+    ignores: tuple[Ignore, ...] = ()
+
+    def apply(self, arrays: Mapping[str, Array]) -> RuledTree:
+        """Map a tree of parameters, or of one slot of the optimizer, one a parameter."""
+        return apply_rules(arrays, self.rules, self.ignores)
+
+    def apply_part(self, arrays: Mapping[str, Array]) -> tuple[Mapped, ...]:
+        """The same for a slot of the optimizer: no frozen parameters, and its own dtype."""
+        optional = tuple(Rule(r.target, r.source, _without_cast(r.op)) for r in self.rules)
+        return apply_rules(arrays, optional, self.ignores).leaves
+
+
+def _without_cast(op: str) -> str:
+    steps = (step.strip() for step in op.split(";"))
+    return "; ".join(step for step in steps if not step.startswith("cast "))
+
+
+def detect(paths: Mapping[str, object]) -> str:
+    """The family that parameter paths belong to by their names alone."""
+    if not any(path.startswith("lm/transformer/") for path in paths):
+        return "generic"
+    if any(path.startswith(efficientids.MARK) for path in paths):
+        return "efficientids"
+    return "transformer_lm"
+
+
+def table_for(
+    arrays: Mapping[str, Array], family: str | None, scan_layers: bool | None
+) -> tuple[Table, list[str]]:
+    """The table of a checkpoint's family.
+
+    Args:
+        arrays: parameter path -> array.
+        family: as the user says; None to detect it.
+        scan_layers: whether layers become stacked (None: as they are).
+
+    Returns:
+        The table, and notes: a detected family whose table does not fit gives way to 'generic'.
+
+    Raises:
+        MappingError: an unknown family, or layers that cannot be told.
+    """
+    if family is not None and family not in FAMILIES:
+        raise MappingError(f"unknown family '{family}'; known are {', '.join(FAMILIES)}")
+    chosen = family or detect(arrays)
+    if chosen == "generic":
+        if scan_layers is not None:
+            raise MappingError("--scan-layers and --no-scan-layers need a family with layers")
+        return Table("generic", generic.RULES), []
+    try:
+        form = transformer_lm.layer_form(arrays)
+        if form is not None:
+            shapes = {path: array.shape for path, array in arrays.items()}
+            form = replace(form, extra_axes=transformer_lm.extra_axes(form, shapes))
+        module = efficientids if chosen == "efficientids" else transformer_lm
+        table = Table(chosen, tuple(module.rules(form, scan_layers)))
+        table.apply(arrays)
+    except MappingError as error:
+        if family is not None or scan_layers is not None:
+            raise
+        note = (
+            f"this looks like family {chosen}, but its table does not fit, so that the leaves keep "
+            f"their PAXml names (family generic); --family {chosen} makes this an error. {error}"
+        )
+        return Table("generic", generic.RULES), [note]
+    return table, []

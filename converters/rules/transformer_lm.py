@@ -1,0 +1,166 @@
+# ruff: noqa: E501
+"""Praxis' `TransformerLm` (praxis/layers/transformer_models.py): every variant that its options give.
+
+Shapes and stored values stay as PAXml has them; only names change. Letters: V vocabulary, T positions,
+D model width, N heads, H head width, F hidden width of the FFN, X experts, L layers.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from converters.errors import MappingError
+from converters.rules.apply import Rule
+
+ROOT = "lm/"
+
+# fmt: off
+TOP = (
+    # target                          source                              shape
+    Rule("embedder/embedding",            "embedding_lookup/emb_var"),        # [V, D]
+    Rule("position_embedding/embedding",  "position_emb/emb_var"),            # [T, D]
+    Rule("final_norm/{scale|bias}",       "final_ln/{scale|bias}"),           # [D]
+    Rule("lm_head/kernel",                "softmax/logits_ffn/linear/w"),     # [D, V]
+    Rule("lm_head/bias",                  "softmax/logits_ffn/bias/b"),       # [V]
+)
+
+LAYER = (
+    # attention: praxis/layers/attentions.py, DotProductAttention
+    Rule("attention/query/kernel",        "self_attention/query/w"),          # [D, N, H]
+    Rule("attention/query/bias",          "self_attention/query/b"),          # [N, H]
+    Rule("attention/key/kernel",          "self_attention/key/w"),            # [D, N, H] or [D, H]
+    Rule("attention/key/bias",            "self_attention/key/b"),            # [N, H] or [H]
+    Rule("attention/value/kernel",        "self_attention/value/w"),          # as key
+    Rule("attention/value/bias",          "self_attention/value/b"),
+    Rule("attention/qkv/kernel",          "self_attention/combined_qkv/w"),   # [3, D, N, H]
+    Rule("attention/qkv/bias",            "self_attention/combined_qkv/b"),   # [3, N, H]
+    Rule("attention/out/kernel",          "self_attention/post/w"),           # [D, N, H], contracts N, H
+    Rule("attention/out/bias",            "self_attention/post/b"),           # [D]
+    Rule("attention/per_dim_scale",       "self_attention/per_dim_scale/per_dim_scale"),  # [H]
+    Rule("attention/relative_bias/embedding", "self_attention/relative_bias/wrb"),  # [N, buckets]
+    Rule("attention/query_norm/{scale|bias}", "self_attention/layer_norm_q/{scale|bias}"),  # [H]
+    Rule("attention/key_norm/{scale|bias}",   "self_attention/layer_norm_k/{scale|bias}"),  # [H]
+    # norms: praxis/layers/normalizations.py; LayerNorm's scale is stored minus one
+    Rule("attention_norm/{scale|bias}",       "layer_norm/{scale|bias}"),           # [D]
+    Rule("pre_attention_norm/{scale|bias}",   "pre_layer_norm/{scale|bias}"),       # [D], hybrid
+    Rule("post_attention_norm/{scale|bias}",  "post_layer_norm/{scale|bias}"),      # [D], hybrid
+    Rule("mlp_norm/{scale|bias}",             "ff_layer/layer_norm/{scale|bias}"),  # [D]
+    Rule("pre_mlp_norm/{scale|bias}",         "ff_layer/pre_layer_norm/{scale|bias}"),   # [D], hybrid
+    Rule("post_mlp_norm/{scale|bias}",        "ff_layer/post_layer_norm/{scale|bias}"),  # [D], hybrid
+    # FFN: praxis/layers/transformers.py, TransformerFeedForward
+    Rule("mlp/up/kernel",                 "ff_layer/ffn_layer1/linear/w"),       # [D, F]
+    Rule("mlp/up/bias",                   "ff_layer/ffn_layer1/bias/b"),         # [F]
+    Rule("mlp/gate/kernel",               "ff_layer/ffn_layer1_gate/linear/w"),  # [D, F]
+    Rule("mlp/gate/bias",                 "ff_layer/ffn_layer1_gate/bias/b"),    # [F]
+    Rule("mlp/down/kernel",               "ff_layer/ffn_layer2/linear/w"),       # [F, D]
+    Rule("mlp/down/bias",                 "ff_layer/ffn_layer2/bias/b"),         # [D]
+    # mixture of experts: TransformerFeedForwardMoe
+    Rule("moe/router/kernel",             "ff_layer/gate"),                      # [D, X]
+    Rule("moe/up/kernel",                 "ff_layer/wi_0"),                      # [X, D, F]
+    Rule("moe/gate/kernel",               "ff_layer/wi_gate_0"),                 # [X, D, F]
+    Rule("moe/down/kernel",               "ff_layer/wo_0"),                      # [X, F, D]
+)
+
+# How layers lie in the checkpoint, and what each becomes. `{j}` counts the layers of one repeated block
+# (K of them) or pipeline stage; a pipeline's stages hold consecutive layers ("stage-major").
+FORMS = {
+    # (form, scanned): (target prefix, source prefix, operation)
+    ("separate", False):        ("layers_{i}/",       "transformer/x_layers_{i}/",                            ""),
+    ("separate", True):         ("layers/",           "transformer/x_layers_{i}/",                            "stack 0"),
+    ("repeat", True):           ("layers/",           "transformer/repeat/sub/x_layers_0/",                   ""),
+    ("repeat", False):          ("layers_{i}/",       "transformer/repeat/sub/x_layers_0/",                   "unstack 0"),
+    ("blocks", True):           ("layers/block_{j}/", "transformer/repeat/sub/x_layers_{j}/",                 ""),
+    ("blocks", False):          ("layers_{i}/",       "transformer/repeat/sub/x_layers_@/",                   "unstack 0 @ K"),
+    ("pipeline", True):         ("layers/",           "transformer/pipeline/body/x_layers_{j}/",              "stack 1; merge 0"),
+    ("pipeline", False):        ("layers_{i}/",       "transformer/pipeline/body/x_layers_@/",                "unstack 0 @ K"),
+    ("pipelined repeat", True):  ("layers/",          "transformer/pipeline/body/repeat/sub/x_layers_0/",     "merge 0"),
+    ("pipelined repeat", False): ("layers_{i}/",      "transformer/pipeline/body/repeat/sub/x_layers_0/",     "merge 0; unstack 0"),
+    ("pipelined blocks", True):  ("layers/block_{j}/", "transformer/pipeline/body/repeat/sub/x_layers_{j}/",  "merge 0"),
+    ("pipelined blocks", False): ("layers_{i}/",      "transformer/pipeline/body/repeat/sub/x_layers_@/",     "merge 0; unstack 0 @ K"),
+}
+# fmt: on
+
+# Quantized weights stand beside what they are quantized from (praxis/layers/quantization).
+QUANTIZED = (("/w_quantized_scale", "_scale"), ("/w_quantized_zp", "_zero_point"))
+
+
+@dataclass(frozen=True)
+class LayerForm:
+    """How the layers lie in a checkpoint.
+
+    Attributes:
+        name: a form of `FORMS`.
+        per_block: layers in one repeated block or pipeline stage (K); 1 where there are none.
+        extra_axes: axes of layers before those of the form, to be merged with its first: repeats
+            of a circular pipeline, or all but one axis of Praxis' `nd_prefix_shape`.
+    """
+
+    name: str
+    per_block: int
+    extra_axes: int = 0
+
+
+def layer_form(paths: Iterable[str]) -> LayerForm | None:
+    """The form of the layers among parameter paths; None if there are none.
+
+    Raises:
+        MappingError: layers in more than one form.
+    """
+    counts: dict[str, set[str]] = {}
+    for path in paths:
+        head, found, rest = path.partition("x_layers_")
+        if found and head.startswith(f"{ROOT}transformer/"):
+            counts.setdefault(head.removeprefix(ROOT), set()).add(rest.partition("/")[0])
+    if not counts:
+        return None
+    if len(counts) > 1:
+        raise MappingError(f"layers lie in several places: {', '.join(sorted(counts))}")
+    ((head, numbers),) = counts.items()
+    repeated, pipelined = "repeat/" in head, "pipeline/" in head
+    size = len(numbers)
+    if not repeated:
+        return LayerForm("pipeline" if pipelined else "separate", size if pipelined else 1)
+    name = "repeat" if size == 1 else "blocks"
+    return LayerForm(f"pipelined {name}" if pipelined else name, size)
+
+
+def extra_axes(form: LayerForm | None, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Axes of layers that parameters have before those of their form; see `LayerForm`."""
+    if form is None or form.name == "separate":
+        return 0
+    ranks = [
+        len(shape)
+        for path, shape in shapes.items()
+        if "/x_layers_" in path and path.endswith("norm/scale")
+    ]
+    return max(min(ranks) - 1 - (2 if form.name.startswith("pipelined") else 1), 0) if ranks else 0
+
+
+def rules(form: LayerForm | None, scan_layers: bool | None = None, prefix: str = "") -> list[Rule]:
+    """The table for a checkpoint whose layers lie in `form`.
+
+    Args:
+        form: of `layer_form`.
+        scan_layers: layers stacked along a new first axis (True) or one by one (False); None keeps
+            what the checkpoint has (pipelines become stacked).
+        prefix: put before every target.
+    """
+    table = [Rule(prefix + rule.target, ROOT + rule.source) for rule in TOP]
+    if form is not None:
+        scanned = form.name != "separate" if scan_layers is None else scan_layers
+        target, source, op = FORMS[form.name, scanned]
+        op = "; ".join(["merge 0"] * form.extra_axes + [op] * bool(op))
+        for block in range(form.per_block if "@" in source else 1):
+            numbered = source.replace("@", str(block))
+            steps = op.replace("@", str(block)).replace("K", str(form.per_block))
+            table += [
+                Rule(prefix + target + rule.target, ROOT + numbered + rule.source, steps)
+                for rule in LAYER
+            ]
+    return table + [quantized for rule in table for quantized in _quantized(rule)]
+
+
+def _quantized(rule: Rule) -> list[Rule]:
+    if not rule.source.endswith("/w"):
+        return []
+    base = rule.source.removesuffix("/w")
+    return [Rule(rule.target + to, base + name, rule.op) for name, to in QUANTIZED]

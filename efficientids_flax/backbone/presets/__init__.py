@@ -1,0 +1,29 @@
+"""HuggingFace's `config.json` as a `BackboneConfig`, by a table of families. Needs no JAX.
+
+Read the table in `families`, then `read`; `rotary` has the positions, `folder` finds the files.
+"""
+
+from efficientids_flax.backbone.presets.families import ACTIVATIONS, FAMILIES, IRRELEVANT, Family
+from efficientids_flax.backbone.presets.folder import pretrained_folder
+from efficientids_flax.backbone.presets.read import (
+    UnsupportedConfigError,
+    backbone_config,
+    config_of,
+    model_type,
+    read_config_json,
+)
+from efficientids_flax.backbone.presets.rotary import SCALING_KEYS
+
+__all__ = [
+    "ACTIVATIONS",
+    "FAMILIES",
+    "IRRELEVANT",
+    "SCALING_KEYS",
+    "Family",
+    "UnsupportedConfigError",
+    "backbone_config",
+    "config_of",
+    "model_type",
+    "pretrained_folder",
+    "read_config_json",
+]

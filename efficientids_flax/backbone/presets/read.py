@@ -1,0 +1,276 @@
+"""A HuggingFace `config.json` as a `BackboneConfig`; what we do not compute is refused by name.
+
+Neither JAX nor transformers is needed.
+"""
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from typing import Any, get_args
+
+from efficientids_flax.backbone.presets.families import (
+    ACTIVATIONS,
+    FAMILIES,
+    IRRELEVANT,
+    Family,
+    no_rotary_layers,
+)
+from efficientids_flax.backbone.presets.folder import pretrained_folder
+from efficientids_flax.backbone.presets.rotary import ROTARY_KEYS, read_rotary
+from efficientids_flax.config import BackboneConfig
+from efficientids_flax.config.parts import DType
+from efficientids_flax.config.record import listed
+
+CONFIG = "config.json"
+_WRAPPED = {"gemma3": "gemma3_text"}  # model types whose language model lies in `text_config`
+_PER_LAYER = ("layer_types", "no_rope_layers")  # lists
+# Where null is a value, and not the same as a missing key.
+_NULLABLE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping")
+_READ_SOMEWHERE = frozenset(ROTARY_KEYS).union(
+    *(family.defaults for family in FAMILIES.values()), *(f.only for f in FAMILIES.values())
+)
+
+
+class UnsupportedConfigError(ValueError):
+    """A `config.json` of a family or with a setting that the decoder does not compute."""
+
+
+def backbone_config(
+    name_or_path: str | os.PathLike[str],
+    *,
+    revision: str = "main",
+    ignore_keys: Collection[str] = (),
+) -> BackboneConfig:
+    """The configuration of a pretrained language model.
+
+    Args:
+        name_or_path: folder with a `config.json`, or a name such as 'Qwen/Qwen3-0.6B' that is in
+            the HuggingFace cache of this machine.
+        revision: branch, tag or commit, for a name.
+        ignore_keys: keys of the `config.json` that are unknown here and known to you to mean
+            nothing for the computation.
+
+    Raises:
+        FileNotFoundError: there is no such folder, and the cache has no such name.
+        UnsupportedConfigError: lists all that is not supported.
+    """
+    return config_of(read_config_json(pretrained_folder(name_or_path, revision)), ignore_keys)
+
+
+def read_config_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Content of a folder's `config.json`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no JSON object.
+    """
+    path = os.path.join(folder, CONFIG)  # noqa: PTH118 (the folder may be any path-like)
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123
+            found = json.load(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{folder}: has no {CONFIG}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    return found
+
+
+def model_type(values: Mapping[str, Any]) -> str:
+    """The family of a configuration: a key of `FAMILIES`.
+
+    Raises:
+        UnsupportedConfigError: another one.
+    """
+    given = values.get("model_type")
+    kind = _WRAPPED.get(given, given) if isinstance(given, str) else ""
+    if kind not in FAMILIES:
+        known = ", ".join([*FAMILIES, *_WRAPPED])
+        raise UnsupportedConfigError(f"model_type: {given!r} is not supported; known are {known}")
+    return kind
+
+
+def config_of(values: Mapping[str, Any], ignore_keys: Collection[str] = ()) -> BackboneConfig:
+    """The decoder's configuration for the content of a `config.json`, of style 4 or 5.
+
+    Args:
+        values: content of the file.
+        ignore_keys: see `backbone_config`.
+
+    Raises:
+        UnsupportedConfigError: lists all that is not supported.
+    """
+    family = FAMILIES[model_type(values)]
+    problems = _quantized(values)
+    if values.get("model_type") in _WRAPPED:
+        outer = values
+        values = {"model_type": _WRAPPED[outer["model_type"]], **(outer.get("text_config") or {})}
+        for key in ("dtype", "torch_dtype", "tie_word_embeddings"):
+            if outer.get(key) is not None:
+                values.setdefault(key, outer[key])
+        problems += _quantized(values)
+    problems += _unknown(values, family, ignore_keys)
+    mistyped: list[str] = []
+    given = _complete(values, family, mistyped)
+    if mistyped:
+        raise UnsupportedConfigError(_listed(values, [*problems, *mistyped]))
+    problems += [
+        f"{key}: found {given[key]!r}; only {' or '.join(map(repr, allowed))} is computed"
+        for key, allowed in family.only.items()
+        if key in given and given[key] not in allowed
+    ]
+    rotary, sliding_rotary = read_rotary(given, family, problems)
+    fields = _fields(given, family, problems)
+    fields |= _layers(given, family, problems)
+    if problems:
+        raise UnsupportedConfigError(_listed(values, problems))
+    if "no_rope_layers" in family.defaults:
+        fields["no_rotary_layers"] = no_rotary_layers(given)
+    if rotary == sliding_rotary or "layer_types" not in fields:
+        # All layers are of one kind, or turn alike.
+        slides = fields.get("sliding_window") is not None and "layer_types" not in fields
+        rotary, sliding_rotary = (sliding_rotary or rotary) if slides else rotary, None
+    try:
+        return BackboneConfig(
+            **fields,
+            rotary=rotary,
+            sliding_rotary=sliding_rotary,
+            kernel_axes=family.kernel_axes,
+        )
+    except ValueError as error:
+        raise UnsupportedConfigError(_listed(values, [str(error)])) from error
+
+
+def _complete(values: Mapping[str, Any], family: Family, problems: list[str]) -> dict[str, Any]:
+    """The values, with defaults for what is missing; those read must be of the defaults' types."""
+    given = dict(values)
+    for key, default in family.defaults.items():
+        if given.get(key) is None and (key not in given or key not in _NULLABLE):
+            given[key] = default
+        value: Any = given[key]
+        if value is None:
+            continue
+        if key in _PER_LAYER:
+            kind, fits = "list", isinstance(value, list)
+        elif isinstance(default, bool | str):
+            kind, fits = type(default).__name__, isinstance(value, type(default))
+        else:
+            kind = "number"
+            fits = isinstance(value, int | float) and not isinstance(value, bool)
+        if not fits:
+            problems.append(f"{key}: expected a {kind}, found {value!r:.60}")
+        elif isinstance(value, list) and len(value) < given["num_hidden_layers"]:
+            problems.append(
+                f"{key}: expected {given['num_hidden_layers']} entries, found {len(value)}"
+            )
+    return given
+
+
+def _fields(values: Mapping[str, Any], family: Family, problems: list[str]) -> dict[str, Any]:
+    """Fields of `BackboneConfig` that single keys give."""
+    fields = dict(family.fixed) | {name: values[key] for name, key in family.fields.items()}
+    dtype = values.get("dtype") or values.get("torch_dtype") or "float32"
+    dtype = str(dtype).removeprefix("torch.")
+    if dtype not in get_args(DType):
+        problems.append(
+            f"dtype: '{dtype}' is not supported; known are {', '.join(get_args(DType))}"
+        )
+    activation = fields["activation"]
+    if values["model_type"] == "gemma" and activation == "gelu":
+        activation = "gelu_pytorch_tanh"  # its class takes the one for the other
+    if activation is None:
+        activation = family.defaults[family.fields["activation"]]
+    if activation not in ACTIVATIONS:
+        key = family.fields["activation"]
+        known = ", ".join(ACTIVATIONS)
+        problems.append(f"{key}: '{activation}' is not supported; known are {known}")
+    fields |= {"activation": ACTIVATIONS.get(activation), "dtype": dtype, "param_dtype": dtype}
+    for name in ("attention_dropout", "residual_dropout", "input_dropout"):
+        fields[name] = fields.get(name) or 0.0
+    sizes = ("vocab_size", "num_layers", "model_dims", "num_heads")
+    bad = [name for name in sizes if not isinstance(fields[name], int) or fields[name] <= 0]
+    problems += [
+        f"{family.fields[name]}: expected a positive number, found {fields[name]!r}" for name in bad
+    ]
+    if bad:
+        return fields
+    if fields.get("num_kv_heads") is None:
+        fields["num_kv_heads"] = fields["num_heads"]
+    if fields.get("head_dim") is None:
+        fields["head_dim"] = fields["model_dims"] // fields["num_heads"]
+        if fields["model_dims"] % fields["num_heads"]:
+            key = family.fields["model_dims"]
+            problems.append(f"{key}: {fields['model_dims']} is no multiple of the number of heads")
+    if fields["hidden_dims"] is None:
+        fields["hidden_dims"] = 4 * fields["model_dims"]  # GPT-2
+    return fields | _scales(fields, family)
+
+
+def _scales(fields: dict[str, Any], family: Family) -> dict[str, Any]:
+    """How queries and embeddings are multiplied, in the words of `BackboneConfig`."""
+    found: dict[str, Any] = {}
+    key = family.fields.get("query_scaling")
+    if key == "query_pre_attn_scalar":
+        found["query_scaling"] = float(fields["query_scaling"]) ** -0.5
+    elif key == "scale_attn_weights":
+        found["query_scaling"] = "inverse_sqrt_head_dim" if fields["query_scaling"] else "none"
+    elif key:
+        found["query_scaling"] = float(fields["query_scaling"])
+    if "embedding_scale" in family.fields:
+        found["embedding_scale"] = float(fields["embedding_scale"])
+    return found
+
+
+def _layers(values: Mapping[str, Any], family: Family, problems: list[str]) -> dict[str, Any]:
+    """`sliding_window` and `layer_types`, the latter only where layers differ."""
+    types = family.layer_types(values)
+    kinds = {"full_attention": "full", "sliding_attention": "sliding"}
+    unknown = [kind for kind in dict.fromkeys(types or ()) if kind not in kinds]
+    problems += [f"layer_types: '{kind}' is not supported" for kind in unknown]
+    given = values.get("layer_types")
+    if "layer_types" not in family.defaults and given is not None and given != types:
+        everywhere = ["full_attention"] * len(given)
+        if given != (types or everywhere):
+            problems.append("layer_types: layers of this family are all alike")
+    if not types or unknown or "sliding_attention" not in types:
+        return {}
+    window = values.get("sliding_window")
+    if window is None or values.get("use_sliding_window") is False:
+        problems.append("sliding_window: layer_types has sliding layers, but no window is in use")
+        return {}
+    found: dict[str, Any] = {"sliding_window": window}
+    if "full_attention" in types:
+        found["layer_types"] = tuple(kinds[kind] for kind in types)
+    return found
+
+
+def _quantized(values: Mapping[str, Any]) -> list[str]:
+    """A problem line for a checkpoint whose weights are not plain numbers."""
+    found = values.get("quantization_config") or values.get("compression_config")
+    if not found:
+        return []
+    method = found.get("quant_method", "unknown") if isinstance(found, Mapping) else found
+    return [f"quantization_config: quantised checkpoints ({method}) are not supported"]
+
+
+def _unknown(values: Mapping[str, Any], family: Family, ignore_keys: Collection[str]) -> list[str]:
+    """Problem lines for keys that no class of these families has.
+
+    Keys that only other families read are left out: the class of this one does not look at them.
+    """
+    known = {*family.defaults, *family.only, *IRRELEVANT, *_READ_SOMEWHERE, *ignore_keys}
+    known |= {"quantization_config", "compression_config"}  # refused already
+    return [
+        f"{key}: unknown key with value {value!r}; if it does not change what is computed, give it"
+        " in ignore_keys"
+        for key, value in values.items()
+        if key not in known
+        and value is not None
+        and value is not False
+        and value not in ("", [], {})
+    ]
+
+
+def _listed(values: Mapping[str, Any], problems: list[str]) -> str:
+    return listed(f"config.json ({values.get('model_type')})", problems)

@@ -1,0 +1,10 @@
+"""Which cluster each item is in: the tables of the hierarchical softmax, and their files.
+
+Read `tables`, then `checks`; `files` has the formats that cannot run code, `pickles` and
+`pickle_drafts` read the original's without running it.
+"""
+
+from efficientids_flax.core.clustering.files import suffix_problem
+from efficientids_flax.core.clustering.tables import PADDING, ClusteringError, ClusteringInfo
+
+__all__ = ["PADDING", "ClusteringError", "ClusteringInfo", "suffix_problem"]

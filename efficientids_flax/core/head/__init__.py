@@ -1,0 +1,23 @@
+"""The head: item and cluster tables, the two-level softmax, its losses, the best items.
+
+Read `hierarchical`, the readable reference, then `softmax`, the module, and `computation`, what it
+computes; `grouped` and `member_losses` are the second pass cluster by cluster, `retrieval` the
+exact top-k, `embeddings` the item table and its adapters.
+"""
+
+from efficientids_flax.core.head.computation import HeadInputs, LossOutput
+from efficientids_flax.core.head.embeddings import Source
+from efficientids_flax.core.head.retrieval import TopItems, retrieve, top_items
+from efficientids_flax.core.head.softmax import INTERMEDIATES, HierarchicalSoftmax, settle_tables
+
+__all__ = [
+    "INTERMEDIATES",
+    "HeadInputs",
+    "HierarchicalSoftmax",
+    "LossOutput",
+    "Source",
+    "TopItems",
+    "retrieve",
+    "settle_tables",
+    "top_items",
+]

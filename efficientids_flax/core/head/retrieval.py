@@ -1,0 +1,301 @@
+"""The best items of a query, exactly, without a score for the whole catalogue at once.
+
+A scan over chunks of the item table keeps the k best so far. Ties go to the lower id, as in the
+original's top-k, whatever the chunks are. Letters: B queries, W width of query and tables, I items,
+K clusters, C items of a chunk, X excluded items, V words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
+
+import jax
+import jax.numpy as jnp
+
+from efficientids_flax.backbone.layers import soft_cap as capped
+from efficientids_flax.core.head.hierarchical import first_pass_logits
+
+SCORES_AT_ONCE = 1 << 19  # B x C: 2 MiB of float32 stay in a core's cache (2x faster than 64 MiB)
+SMALLEST_CHUNK = 1024
+NONE = -1  # id in place of an item that is not there
+
+Kind = Literal["scores", "corrected", "log_probs"]
+Carry = TypeVar("Carry")
+
+
+class TopItems(NamedTuple):
+    """Items, best first.
+
+    Attributes:
+        ids: int32 [..., k]; -1 where fewer than k items were left.
+        scores: float32 [..., k]; -inf there.
+    """
+
+    ids: jax.Array
+    scores: jax.Array
+
+
+def top_items(
+    scores: jax.Array,
+    k: int,
+    *,
+    exclude: jax.Array | None = None,
+    allowed: jax.Array | None = None,
+) -> TopItems:
+    """The k best of all items' scores; an item that scores -inf or NaN is never among them.
+
+    Args:
+        scores: [..., I], higher is better.
+        k: how many.
+        exclude: int [..., X], ids that are left out; others than [0, I) have no effect.
+        allowed: bool [I] or [..., I], items that may be found.
+
+    Raises:
+        ValueError: k is not in [1, I]; shapes that do not fit.
+    """
+    count = scores.shape[-1]
+    _check_filters(scores.shape[:-1], count, k, exclude, allowed)
+    flat = scores.reshape(-1, count).astype(jnp.float32)
+    rows = flat.shape[0]
+    if exclude is not None:
+        exclude = exclude.reshape(rows, exclude.shape[-1])
+    if allowed is not None and allowed.ndim > 1:
+        allowed = allowed.reshape(rows, count)
+    values, places = _top(_filtered(flat, jnp.int32(0), exclude, allowed), k)
+    found = _named(places, values)
+    return TopItems(*(part.reshape(*scores.shape[:-1], k) for part in found))
+
+
+def retrieve(
+    query: jax.Array,
+    items: jax.Array,
+    k: int,
+    *,
+    clusters: jax.Array | None = None,
+    cluster_of: jax.Array | None = None,
+    kind: Kind = "scores",
+    soft_cap: float | None = None,
+    word_logits: jax.Array | None = None,
+    exclude: jax.Array | None = None,
+    allowed: jax.Array | None = None,
+    chunk_size: int | None = None,
+) -> TopItems:
+    """The k best items of each query, from the head's tables.
+
+    Products are float32 in full precision on every device. Sections 2 and 3 of arXiv 2509.03746.
+
+    Args:
+        query: [B, W].
+        items: [I, W], at the query's width.
+        k: how many.
+        clusters, cluster_of: [K, W] and int [I]; None under full softmax.
+        kind: 'scores': the original's, `q . (item + its cluster)`; 'corrected': less the
+            logsumexp of the cluster's items, which is the log-probability up to one constant a
+            query (without a cap); 'log_probs': the log-probability that the loss uses.
+        soft_cap: cap * tanh(x / cap), of the sum for the first two kinds (as the original's
+            evaluation has it), of each softmax's logits for the third (as its loss has it).
+        word_logits: [B, V] without a cap: 'log_probs' has words in the first softmax's
+            denominator. None for a model without words.
+        exclude: int [B, X], ids that are left out, such as items seen; others than [0, I) have no
+            effect.
+        allowed: bool [I] or [B, I], items that may be found.
+        chunk_size: C; None takes as many as make `SCORES_AT_ONCE`.
+
+    Raises:
+        ValueError: k is not in [1, I]; no such kind; shapes that do not fit each other.
+    """
+    if kind not in get_args(Kind):
+        raise ValueError(f"kind: expected one of {', '.join(get_args(Kind))}, found {kind!r}")
+    count, rows = items.shape[0], query.shape[0]
+    _check_filters(query.shape[:1], count, k, exclude, allowed)
+    _check_tables(query, items, clusters, cluster_of, chunk_size)
+    if word_logits is not None and word_logits.shape[:-1] != (rows,):
+        raise ValueError(f"word_logits: found {list(word_logits.shape)}, expected {[rows, 'V']}")
+    size = _chunk(rows, count, chunk_size)
+    inner = soft_cap if kind == "log_probs" else None
+    outer = None if kind == "log_probs" else soft_cap
+    offsets = _offsets(query, items, clusters, cluster_of, kind, inner, word_logits, size)
+
+    def merge(best: TopItems, start: jax.Array, ids: jax.Array) -> TopItems:
+        scores = capped(_dot(query, jax.lax.dynamic_slice_in_dim(items, start, size)), inner)
+        for offset in offsets:
+            if cluster_of is None:
+                scores = scores + offset
+            else:
+                place = jax.lax.dynamic_slice_in_dim(cluster_of, start, size)
+                scores = scores + offset[:, place]
+        scores = _filtered(capped(scores, outer), start, exclude, allowed)
+        # The last chunk may overlap the one before: an item counts once. Those found before stand
+        # in front, so that a tie goes to them.
+        scores = jnp.where(ids >= 0, scores, -jnp.inf)
+        values, places = _top(jnp.concatenate([best.scores, scores], axis=-1), k)
+        before = jnp.take_along_axis(best.ids, jnp.minimum(places, k - 1), axis=-1)
+        found = jnp.where(places < k, before, ids[jnp.maximum(places - k, 0)])
+        return _named(found, values)
+
+    empty = TopItems(jnp.full((rows, k), NONE, jnp.int32), jnp.full((rows, k), -jnp.inf))
+    return _over_chunks(merge, empty, count, size)
+
+
+def cluster_normalisers(
+    query: jax.Array,
+    items: jax.Array,
+    cluster_of: jax.Array | None,
+    num_clusters: int,
+    *,
+    soft_cap: float | None = None,
+    chunk_size: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Logsumexp of each cluster's item logits, stable at any magnitude, chunk by chunk.
+
+    Args:
+        query, items: [B, W], [I, W].
+        cluster_of: int [I]; None for one cluster of all.
+        num_clusters: K.
+        soft_cap: of the logits.
+        chunk_size: C; see `retrieve`.
+
+    Returns:
+        float32 [B, K] twice: the highest logit, and what is added to it to normalise. Apart, since
+        large logits leave no digits to the rest.
+    """
+    count, rows = items.shape[0], query.shape[0]
+    size = _chunk(rows, count, chunk_size)
+    places = jnp.zeros(count, jnp.int32) if cluster_of is None else cluster_of
+
+    def add(carry: tuple[jax.Array, jax.Array], start: jax.Array, ids: jax.Array) -> Any:
+        highest, total = carry
+        logits = capped(_dot(query, jax.lax.dynamic_slice_in_dim(items, start, size)), soft_cap)
+        logits = jnp.where(ids >= 0, logits, -jnp.inf).T  # [C, B]
+        cluster = jax.lax.dynamic_slice_in_dim(places, start, size)
+        higher = jnp.maximum(highest, jax.ops.segment_max(logits, cluster, num_clusters))
+        shift = jnp.where(jnp.isneginf(higher), 0.0, higher)  # a cluster not met yet
+        new = jax.ops.segment_sum(jnp.exp(logits - shift[cluster]), cluster, num_clusters)
+        return higher, total * jnp.exp(highest - shift) + new
+
+    zero = jnp.zeros((num_clusters, rows), jnp.float32)
+    highest, total = _over_chunks(add, (zero - jnp.inf, zero), count, size)
+    return highest.T, jnp.log(total).T
+
+
+def _offsets(
+    query: jax.Array,
+    items: jax.Array,
+    clusters: jax.Array | None,
+    cluster_of: jax.Array | None,
+    kind: Kind,
+    cap: float | None,
+    word_logits: jax.Array | None,
+    size: int,
+) -> tuple[jax.Array, ...]:
+    """What is added to the items' logits in turn: [B, K] by cluster, [B, 1] under full softmax."""
+    if clusters is None and kind != "log_probs":
+        return ()
+    count = 1 if clusters is None else clusters.shape[0]
+    if clusters is not None and kind == "scores":
+        return (_dot(query, clusters),)
+    highest, rest = cluster_normalisers(
+        query, items, cluster_of, count, soft_cap=cap, chunk_size=size
+    )
+    if clusters is not None and kind == "corrected":
+        return -highest, _dot(query, clusters) - rest
+    if clusters is not None:
+        words = None if word_logits is None else word_logits[:, None]
+        with jax.default_matmul_precision("highest"):
+            first = first_pass_logits(words, query[:, None], clusters, cap)[:, 0]
+        return -highest, jax.nn.log_softmax(first)[:, first.shape[-1] - count :] - rest
+    if word_logits is not None:
+        words = capped(word_logits.astype(jnp.float32), cap)
+        rest = jnp.logaddexp(rest, jax.nn.logsumexp(words, axis=-1, keepdims=True) - highest)
+    return -highest, -rest
+
+
+def _over_chunks(
+    step: Callable[[Carry, jax.Array, jax.Array], Carry], carry: Carry, count: int, size: int
+) -> Carry:
+    """`step(carry, start, ids)` over all chunks; `ids` [C] is -1 where a chunk before had it."""
+
+    def body(carry: Carry, number: jax.Array) -> tuple[Carry, None]:
+        start = jnp.minimum(number * size, count - size)
+        ids = start + jnp.arange(size, dtype=jnp.int32)
+        return step(carry, start, jnp.where(ids >= number * size, ids, NONE)), None
+
+    return jax.lax.scan(body, carry, jnp.arange(-(-count // size), dtype=jnp.int32))[0]
+
+
+def _dot(query: jax.Array, table: jax.Array) -> jax.Array:
+    return jnp.einsum(
+        "bw,iw->bi", query, table, precision="highest", preferred_element_type=jnp.float32
+    )
+
+
+def _filtered(
+    scores: jax.Array,
+    start: jax.Array,
+    exclude: jax.Array | None,
+    allowed: jax.Array | None,
+) -> jax.Array:
+    """Scores [B, C] of the items from `start` on, -inf where an item is left out."""
+    rows, size = scores.shape
+    if exclude is not None:
+        place = exclude - start
+        place = jnp.where((place >= 0) & (place < size), place, size)  # `size` is dropped
+        scores = scores.at[jnp.arange(rows)[:, None], place].set(-jnp.inf, mode="drop")
+    if allowed is not None:
+        part = jax.lax.dynamic_slice_in_dim(allowed, start, size, axis=-1)
+        scores = jnp.where(part, scores, -jnp.inf)
+    return scores
+
+
+def _top(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """(values, columns) of the k best of [B, C], earlier columns first among equals."""
+    # top_k tells -0 from 0 and takes NaN for the largest.
+    scores = jnp.where(scores == 0.0, 0.0, jnp.where(jnp.isnan(scores), -jnp.inf, scores))
+    values, places = jax.lax.top_k(scores, k)
+    return values, places
+
+
+def _named(ids: jax.Array, values: jax.Array) -> TopItems:
+    """Items with their scores; none where there was nothing to find."""
+    return TopItems(jnp.where(jnp.isneginf(values), NONE, ids).astype(jnp.int32), values)
+
+
+def _chunk(rows: int, count: int, asked: int | None) -> int:
+    return min(count, asked or max(SCORES_AT_ONCE // max(rows, 1), SMALLEST_CHUNK))
+
+
+def _check_filters(
+    leading: tuple[int, ...],
+    count: int,
+    k: int,
+    exclude: jax.Array | None,
+    allowed: jax.Array | None,
+) -> None:
+    if not 1 <= k <= count:
+        raise ValueError(f"k: expected in [1, {count}], the number of items, found {k}")
+    if exclude is not None and exclude.shape[:-1] != leading:
+        raise ValueError(f"exclude: found {list(exclude.shape)}, expected {[*leading, 'X']}")
+    if allowed is not None and allowed.shape not in ((count,), (*leading, count)):
+        raise ValueError(
+            f"allowed: found {list(allowed.shape)}, expected {[count]} or {[*leading, count]}"
+        )
+
+
+def _check_tables(
+    query: jax.Array,
+    items: jax.Array,
+    clusters: jax.Array | None,
+    cluster_of: jax.Array | None,
+    chunk_size: int | None,
+) -> None:
+    width = query.shape[-1]
+    for name, table in (("items", items), ("clusters", clusters)):
+        if table is not None and table.shape[-1] != width:
+            raise ValueError(f"{name}: width {table.shape[-1]}, the query's is {width}")
+    if (clusters is None) != (cluster_of is None):
+        raise ValueError("clusters and cluster_of: give both, or neither for a full softmax")
+    if cluster_of is not None and cluster_of.shape != items.shape[:1]:
+        raise ValueError(f"cluster_of: found {list(cluster_of.shape)}, expected {[len(items)]}")
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size: expected above 0, found {chunk_size}")

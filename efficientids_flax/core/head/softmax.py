@@ -1,0 +1,268 @@
+"""The head with its tables: item and cluster vectors, and the adapters to the query's width.
+
+    softmax = HierarchicalSoftmax(num_items, num_clusters, width, clustering_info=clustering)
+    variables = softmax.init(key, hidden)
+    log_probs = softmax.apply(variables, hidden)             # [..., I], rows sum to one
+    loss = softmax.apply(variables, hidden, targets)["loss"]
+
+Letters: D width of the hidden states, W of query and tables (D or E), E item width, V words, I
+items, K clusters; `...` any leading axes, mostly B batch and T time.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from efficientids_flax.config import AdapterConfig
+from efficientids_flax.config.recommender import HeadConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.head.checks import check_arguments, width_problems
+from efficientids_flax.core.head.computation import Head, HeadInputs, constrain_batch
+from efficientids_flax.core.head.embeddings import (
+    ItemEmbedding,
+    ItemInputAdapter,
+    ItemOutputAdapter,
+    Source,
+    embedding_initializer,
+)
+from efficientids_flax.core.head.grouped import Adapter
+from efficientids_flax.core.model_checks import (
+    check_clustering,
+    check_fields,
+    check_given,
+    raise_listed,
+)
+from efficientids_flax.sharding import constrain
+
+INTERMEDIATES = "intermediates"
+OUTPUT_ADAPTER = "item_output_adapter"
+SHARED_FIELDS = ("num_items", "num_clusters", "item_embedding_dim", "use_correction")
+
+
+class HierarchicalSoftmax(nn.Module):
+    """Item and cluster tables, with what they score.
+
+    Give either the seed API's fields or `config`. The former make a head with a trained cluster
+    table, whose hidden states go through an output adapter where their width is not the items'.
+
+    Attributes:
+        num_items, num_clusters, item_embedding_dim: I, K (None: the clustering's), E.
+        clustering_info: where each item belongs; its means are the cluster vectors where these are
+            not trained. Not needed under full softmax.
+        use_correction: `scores` subtract the normaliser of each cluster; None: as `config` says.
+        item_embedding_init: see `embedding_initializer`.
+        config: all options.
+        model_dims: D; needed where an adapter maps items to it.
+        dtype, param_dtype: of the computation (softmaxes are float32) and of the parameters.
+
+    Raises:
+        ValueError: fields that are missing, contradict `config`, or a clustering that does not fit.
+    """
+
+    num_items: int | None = None
+    num_clusters: int | None = None
+    item_embedding_dim: int | None = None
+    clustering_info: ClusteringInfo | None = None
+    use_correction: bool | None = None
+    item_embedding_init: Source = None
+    config: HeadConfig | None = None
+    model_dims: int | None = None
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        if self.config is None:
+            check_given(self, ("num_items", "item_embedding_dim", "clustering_info"))
+        settle_tables(self, self.options)
+        super().__post_init__()
+
+    @property
+    def options(self) -> HeadConfig:
+        """The configuration, given or made of the fields."""
+        if self.config is not None:
+            return self.config
+        assert self.clustering_info is not None
+        return HeadConfig(
+            num_items=self.num_items or 0,
+            item_embedding_dim=self.item_embedding_dim or 0,
+            num_clusters=self.num_clusters or self.clustering_info.num_clusters,
+            input_adapter_everywhere=False,
+            output_adapter=AdapterConfig(),
+            trainable_cluster_embeddings=True,
+            use_correction=bool(self.use_correction),
+        )
+
+    def setup(self) -> None:
+        config, width = self.options, self.options.item_embedding_dim
+        initializer: Any = self.item_embedding_init
+        self.item_embedding = ItemEmbedding(config.num_items, width, initializer, self.param_dtype)
+        if config.trainable_cluster_embeddings:
+            assert config.num_clusters is not None
+            self.cluster_embedding = ItemEmbedding(
+                config.num_clusters, width, param_dtype=self.param_dtype
+            )
+        kinds: dict[str, Any] = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        if self.model_dims is not None:
+            self.item_input_adapter = ItemInputAdapter(
+                width, self.model_dims, **config.input_adapter.to_dict(), **kinds
+            )
+        elif config.input_adapter_everywhere:
+            raise ValueError("model_dims: missing, the input adapter maps the tables to it")
+        if config.output_adapter is not None:
+            self.item_output_adapter = ItemOutputAdapter(
+                width, self.model_dims, **config.output_adapter.to_dict(), **kinds
+            )
+
+    def __call__(
+        self,
+        hidden: jax.Array,
+        targets: jax.Array | None = None,
+        weights: jax.Array | None = None,
+        *,
+        word_logits: jax.Array | None = None,
+        target_is_item: jax.Array | None = None,
+        training: bool = True,
+    ) -> jax.Array | dict[str, jax.Array]:
+        """Log-probabilities of all items, or the loss of these targets.
+
+        Args:
+            hidden: [..., D].
+            targets: int [...], items, or words where `target_is_item` is 0; in range where they
+                have a weight.
+            weights: [...], of the targets in the loss; None is 1.
+            word_logits: [..., V], which then take part in the first softmax.
+            target_is_item: [...], 0 or 1; None: all are.
+            training: whether targets are smoothed.
+
+        Returns:
+            Without targets float32 [..., I], log p(item); rows sum to one where there are no words.
+            With targets `loss` and metrics, see `LossOutput.metrics`; scores of the whole
+            catalogue are not made.
+
+        Raises:
+            ValueError: naming every argument that is wrong (ranges only outside of jit).
+        """
+        dims, items = self._hidden_dims(), self.options.num_items
+        check_arguments(hidden, dims, items, targets, weights, target_is_item, word_logits)
+        targets, weights, target_is_item, word_logits = (
+            None if value is None else jnp.asarray(value)
+            for value in (targets, weights, target_is_item, word_logits)
+        )
+        inputs = self.inputs(jnp.asarray(hidden), word_logits)
+        if targets is None:
+            return self.head.log_probs(inputs)[..., -items:]
+        if weights is None:
+            weights = jnp.ones(targets.shape, jnp.float32)
+        return self.head.loss(inputs, targets, weights, target_is_item, training).metrics()
+
+    def embed_items(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Items of the input at model width, and the item table for `inputs`.
+
+        int [...] -> ([..., D], [I, E]); see `ItemEmbedding` for ids.
+        """
+        rows, table = self.item_embedding.with_table(ids)
+        self.sow(INTERMEDIATES, "item_rows", rows)
+        items = self.item_input_adapter(rows)
+        self.sow(INTERMEDIATES, "item_inputs", items)
+        return items, table
+
+    def inputs(
+        self,
+        hidden: jax.Array,
+        word_logits: jax.Array | None = None,
+        table: jax.Array | None = None,
+    ) -> HeadInputs:
+        """Bring the tables and the query [..., W] to one width.
+
+        Args:
+            hidden: [..., D].
+            word_logits: [..., V], of `scaled(hidden)`, without a cap.
+            table: [I, E], of `embed_items`; None where the items were not embedded.
+
+        Raises:
+            ValueError: hidden states of another width than that of the parameters.
+        """
+        config = self.options
+        raise_listed("inputs", width_problems(hidden, self._hidden_dims()))
+        items = (self.item_embedding.table() if table is None else table).astype(self.dtype)
+        rows = constrain(items, "I E") if config.input_adapter_everywhere else None
+        clusters = None if config.full_softmax else self._cluster_vectors().astype(self.dtype)
+        query = self.scaled(hidden.astype(self.dtype))
+        if config.input_adapter_everywhere:
+            items = self.item_input_adapter(items)
+            clusters = None if clusters is None else self.item_input_adapter(clusters)
+        elif self._adapts(hidden.shape[-1]):
+            query = self.item_output_adapter(query)
+        items, query = constrain(items, "I W"), constrain_batch(query, "B T W")
+        self.sow(INTERMEDIATES, "item_table", items)
+        self.sow(INTERMEDIATES, "query", query)
+        if clusters is not None:
+            clusters = constrain(clusters, "K W")
+            self.sow(INTERMEDIATES, "cluster_table", clusters)
+        if word_logits is not None:
+            self.sow(INTERMEDIATES, "word_logits", word_logits)
+        return HeadInputs(hidden, query, items, clusters, word_logits, rows)
+
+    def scaled(self, hidden: jax.Array) -> jax.Array:
+        """`hidden` [..., D], times D^-0.5 with `scale_before_logits`, before any adapter."""
+        scale = hidden.shape[-1] ** -0.5 if self.options.scale_before_logits else 1.0
+        return hidden * scale
+
+    @property
+    def head(self) -> Head:
+        """The functions of what `inputs` returns."""
+        wanted = self.is_mutable_collection(INTERMEDIATES)
+        note = (lambda name, value: self.sow(INTERMEDIATES, name, value)) if wanted else None
+        adapter = None
+        if self.options.input_adapter_everywhere:
+            # As a function: jax's loops and `checkpoint` cannot be given a module that is bound.
+            module, variables = self.item_input_adapter.unbind()
+            adapter = Adapter(module.apply, variables)
+        return Head(self.options, self.clustering_info, note, adapter)  # pyright: ignore[reportArgumentType]
+
+    def _adapts(self, dims: int) -> bool:
+        """Whether hidden states of this width go through the output adapter.
+
+        With `config` they do. Else what was made decides, not the width of what comes next.
+        """
+        if self.config is not None:
+            return True
+        if self.model_dims is None and not self.is_initializing():
+            return self.has_variable("params", OUTPUT_ADAPTER)
+        return (self.model_dims or dims) != self.options.item_embedding_dim
+
+    def _hidden_dims(self) -> int | None:
+        """D that the parameters are made for; None where they are yet to be made."""
+        if self.model_dims is not None:
+            return self.model_dims
+        if self.is_initializing():
+            return None
+        if not self.has_variable("params", OUTPUT_ADAPTER):
+            return self.options.item_embedding_dim
+        return self.get_variable("params", OUTPUT_ADAPTER)["layers_0"]["kernel"].shape[0]
+
+    def _cluster_vectors(self) -> jax.Array:
+        """[K, E], trained or from the clustering file."""
+        if self.options.trainable_cluster_embeddings:
+            return self.cluster_embedding.table()
+        assert self.clustering_info is not None and self.clustering_info.means is not None
+        return jnp.asarray(self.clustering_info.means, jnp.float32)
+
+
+def settle_tables(module: Any, config: HeadConfig) -> None:
+    """Check what a module says of its tables, when it is built.
+
+    `item_embedding_init` becomes an initializer: unlike an array it can be hashed, as the fields of
+    a module must be.
+
+    Raises:
+        ValueError: fields that contradict `config`, a clustering or an initial table that does not
+            fit.
+    """
+    check_fields(module, config, SHARED_FIELDS)
+    check_clustering(config, module.clustering_info)
+    shape = (config.num_items, config.item_embedding_dim)
+    initializer = embedding_initializer(module.item_embedding_init, shape=shape)
+    object.__setattr__(module, "item_embedding_init", initializer)

@@ -1,0 +1,1 @@
+"""The commands `recommend` and `generate`: parse, call one function, print."""

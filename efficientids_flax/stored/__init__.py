@@ -1,0 +1,39 @@
+"""Models on disk in the form that a conversion writes: load, save, what is in between.
+
+Read `load`, then `save`; `items` has the two formats, `optimizer_states` the states that optax
+does not have, `free_memory` asks whether all of it fits.
+"""
+
+from typing import TYPE_CHECKING
+
+from efficientids_flax.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from efficientids_flax.stored.free_memory import WIDTHS, size_text
+    from efficientids_flax.stored.load import (
+        Config,
+        OptimizerState,
+        Shardings,
+        clustering_of,
+        load_config,
+        load_converted,
+        load_model,
+    )
+    from efficientids_flax.stored.optimizer_states import ShardedAdafactorState
+    from efficientids_flax.stored.save import save_model
+
+__all__ = [
+    "WIDTHS",
+    "Config",
+    "OptimizerState",
+    "ShardedAdafactorState",
+    "Shardings",
+    "clustering_of",
+    "load_config",
+    "load_converted",
+    "load_model",
+    "save_model",
+    "size_text",
+]
+
+__getattr__ = lazy_names(__name__)

@@ -1,0 +1,125 @@
+"""The two formats of a converted checkpoint: Orbax items and safetensors files, as nested dicts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from efficientids_flax.tree import flatten, unflatten
+
+# Where each leaf goes: one sharding for all, or a function of its path and description.
+Shardings = jax.sharding.Sharding | Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding]
+
+DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
+    "I32": "int32", "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32",
+    "U16": "uint16", "U8": "uint8", "BOOL": "bool", "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+}  # fmt: skip
+
+
+def read_item(root: epath.Path, item: str, shardings: Shardings | None) -> dict[str, Any]:
+    """The tree of 'params' or 'state'; a state that is not there is empty.
+
+    Raises:
+        FileNotFoundError: there are no parameters.
+    """
+    if (root / item).is_dir():
+        return _restore(root / item, item, shardings)
+    if any(root.glob(f"{item}*.safetensors")):
+        return _read_safetensors(root, item, shardings)
+    if item == "state":
+        return {}
+    raise FileNotFoundError(f"{root}: has neither {item}/ nor {item}.safetensors")
+
+
+def write_item(root: epath.Path, item: str, tree: Mapping[str, Any]) -> None:
+    """Write a tree as Orbax does; every process must call it."""
+    import orbax.checkpoint as ocp
+
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(root / item, dict(tree))
+
+
+def stored_parameters(path: str | os.PathLike[str]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Path -> shape and dtype of every parameter of a converted checkpoint; reads no array.
+
+    Raises:
+        FileNotFoundError: no parameters are there.
+    """
+    root = epath.Path(path)
+    if (root / "params").is_dir():
+        leaves = flatten(_metadata(root / "params")).items()
+        return {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves}
+    found = {}
+    for name, values in _safetensors(root, "params"):
+        part = values.get_slice(name)
+        dtype = jnp.dtype(DTYPES[part.get_dtype()])
+        found[name] = jax.ShapeDtypeStruct(tuple(part.get_shape()), dtype)
+    if not found:
+        raise FileNotFoundError(f"{root}: has neither params/ nor params.safetensors")
+    return found
+
+
+def sharding_of(
+    shardings: Shardings, name: str, leaf: jax.ShapeDtypeStruct
+) -> jax.sharding.Sharding:
+    """The sharding of one leaf, 'params/...' or 'state/...'."""
+    return shardings if isinstance(shardings, jax.sharding.Sharding) else shardings(name, leaf)
+
+
+def _restore(path: epath.Path, item: str, shardings: Shardings | None) -> dict[str, Any]:
+    import orbax.checkpoint as ocp
+
+    path = path.absolute()
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        if shardings is None:
+            return checkpointer.restore(path)
+
+        def describe(keys: Any, leaf: Any) -> ocp.ArrayRestoreArgs:
+            shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+            name = "/".join([item, *(str(getattr(key, "key", key)) for key in keys)])
+            return ocp.ArrayRestoreArgs(sharding=sharding_of(shardings, name, shape))
+
+        arguments = jax.tree_util.tree_map_with_path(describe, _metadata(path))
+        return checkpointer.restore(path, restore_args=arguments)
+
+
+def _metadata(path: epath.Path) -> Any:
+    """The item's tree, with shapes and dtypes for leaves."""
+    import orbax.checkpoint as ocp
+
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        metadata = checkpointer.metadata(path.absolute()).item_metadata  # not of a relative one
+    return getattr(metadata, "tree", metadata)
+
+
+def _read_safetensors(root: epath.Path, item: str, shardings: Shardings | None) -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, values in _safetensors(root, item):
+        leaf: Any = values.get_tensor(name)
+        if shardings is not None:
+            shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+            leaf = jax.device_put(leaf, sharding_of(shardings, f"{item}/{name}", shape))
+        leaves[name] = leaf
+    return unflatten(leaves)
+
+
+def _safetensors(root: epath.Path, item: str) -> Iterator[tuple[str, Any]]:
+    """(name, open file that has it) of each leaf of an item."""
+    files = sorted(root.glob(f"{item}*.safetensors"))
+    if not files:
+        return
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise ImportError("safetensors is not installed: pip install safetensors") from error
+    for file in files:
+        with safe_open(os.fspath(file), framework="numpy") as values:
+            for name in values.keys():  # noqa: SIM118 (not a mapping)
+                yield name, values

@@ -1,0 +1,293 @@
+"""Loads what a conversion wrote: the model and its parameters, or everything that is stored.
+
+model, params, config = load_model(out, clustering="clustering.npz")
+params, optimizer_state, config = load_converted(out)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.parameters import shape_problems
+from efficientids_flax.stored.free_memory import check_parameters
+from efficientids_flax.stored.items import Shardings, read_item, sharding_of, stored_parameters
+from efficientids_flax.stored.optimizer_states import typed_states
+from efficientids_flax.tree import flatten
+
+if TYPE_CHECKING:
+    from efficientids_flax.backbone import Decoder
+    from efficientids_flax.core.models import EfficientIDSModel
+
+__all__ = [
+    "Config",
+    "Converted",
+    "Loaded",
+    "OptimizerState",
+    "Shardings",
+    "flatten",
+    "load_config",
+    "load_converted",
+    "load_model",
+]
+
+MODELS = {"transformer_lm": BackboneConfig, "efficientids": EfficientIDSConfig}
+OPTIMIZER = "optimizer"
+CLUSTERINGS = ("clustering.npz", "clustering.safetensors", "clustering.pkl")  # looked for in OUT
+SCHEMA = 1  # of config.json
+PICKLES = (".pkl", ".pickle")
+MEMORY = ("refuse", "warn", "ignore")
+
+
+class Config(NamedTuple):
+    """Content of `config.json`.
+
+    Attributes:
+        family: name of the table that made the parameter tree.
+        model: the model's configuration; None for a generic tree.
+        optimizer: what is known of the optimizer; None if nothing is.
+    """
+
+    family: str
+    model: BackboneConfig | EfficientIDSConfig | None
+    optimizer: OptimizerConfig | None
+
+
+class OptimizerState(NamedTuple):
+    """Everything of the training state but the parameters.
+
+    Attributes:
+        step: int, steps that were taken.
+        optimizer: name -> optax state, as `optax.named_chain` has it, of the first learner.
+        rest: further learners, unknown states, other collections, as nested dicts.
+    """
+
+    step: int | None
+    optimizer: dict[str, Any]
+    rest: dict[str, Any]
+
+
+class Converted(NamedTuple):
+    """A converted checkpoint: `params, optimizer_state, config = load_converted(out)`."""
+
+    params: dict[str, Any]
+    optimizer_state: OptimizerState
+    config: Config
+
+
+class Loaded(NamedTuple):
+    """A model that can run: `model, params, config = load_model(out)`.
+
+    Attributes:
+        model: of `config.model`; `model.apply({"params": params}, ...)`.
+        params: nested dicts of arrays.
+        config: as `load_config` has it, with the dtypes that were asked for.
+    """
+
+    model: Decoder | EfficientIDSModel
+    params: dict[str, Any]
+    config: Config
+
+
+def load_config(path: str | os.PathLike[str]) -> Config:
+    """The configuration beside converted weights.
+
+    Args:
+        path: directory that `convert-paxml` made.
+
+    Raises:
+        FileNotFoundError: no finished conversion is there.
+        ValueError: its `config.json` is none, or of an unknown schema.
+    """
+    file = epath.Path(path) / "config.json"
+    if not file.exists():
+        what = "no config.json; give the OUT directory of convert-paxml or of efficientids export"
+        if any(file.parent.glob("checkpoint_*/")):
+            what = "checkpoints of a PAXml job; convert them (convert-paxml), and give its OUT"
+        elif any(file.parent.glob("*/state/_METADATA")):
+            what = "checkpoints of a run; give what `efficientids export --config FILE OUT` writes"
+        raise FileNotFoundError(f"{path}: {what}")
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: is no JSON: {error}") from error
+    if found.get("schema_version") != SCHEMA:
+        raise ValueError(
+            f"{file}: schema {found.get('schema_version')!r} is not {SCHEMA}; it was written by "
+            "another version of efficientids_flax"
+        )
+    if missing := [key for key in ("family", "model", "optimizer") if key not in found]:
+        raise ValueError(f"{file}: {' and '.join(missing)} missing; was it edited?")
+    family, model, optimizer = found["family"], found["model"], found["optimizer"]
+    if model is not None and family not in MODELS:
+        raise ValueError(f"{file}: family {family!r} has no model; known are {', '.join(MODELS)}")
+    return Config(
+        family,
+        MODELS[family].from_dict(model) if model is not None else None,
+        OptimizerConfig.from_dict(optimizer) if optimizer is not None else None,
+    )
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    clustering: ClusteringInfo | str | os.PathLike[str] | None = None,
+    shardings: Shardings | None = None,
+    *,
+    dtype: str | None = None,
+    param_dtype: str | None = None,
+    memory: Literal["refuse", "warn", "ignore"] = "refuse",
+) -> Loaded:
+    """The model of a converted checkpoint, ready to run.
+
+    Names, shapes and memory are checked before an array is read.
+
+    Args:
+        path: directory that `convert-paxml` made.
+        clustering: of a recommender with a hierarchical softmax: the tables, or a file of them
+            (.npz, .safetensors, or the original's pickle). None takes `clustering.npz`,
+            `clustering.safetensors` or `clustering.pkl` in `path`.
+        shardings: see `load_converted`.
+        dtype: of the computation, such as 'bfloat16'; None: as configured.
+        param_dtype: that float parameters are cast to; None leaves them.
+        memory: what to do where the parameters need more memory than there is.
+
+    Returns:
+        A `Decoder` for a language model, an `EfficientIDSModel` for a recommender.
+
+    Raises:
+        FileNotFoundError: no conversion is there, or no clustering.
+        MemoryError: there is too little memory, and `memory` is 'refuse'.
+        ValueError: the checkpoint has no model that is known, its parameters are not its
+            configuration's, or the clustering does not fit; see also `load_config`.
+    """
+    if memory not in MEMORY:
+        raise ValueError(f"memory: expected one of {', '.join(MEMORY)}, found {memory!r}")
+    config = load_config(path)
+    if config.model is None:
+        raise ValueError(
+            f"{path}: family {config.family!r} has no model, only parameters; load_converted loads "
+            "them for a model of your own"
+        )
+    model_config = _with_dtypes(config.model, dtype, param_dtype)
+    stored = stored_parameters(path)
+    if problems := shape_problems(
+        model_config, {name: leaf.shape for name, leaf in stored.items()}
+    ):
+        raise ValueError(
+            "\n  ".join([f"{path}: the parameters are not those of config.json:", *problems])
+        )
+    model = _build(path, model_config, clustering)
+    if memory != "ignore":
+        chosen = {
+            name: None if shardings is None else sharding_of(shardings, f"params/{name}", leaf)
+            for name, leaf in stored.items()
+        }
+        check_parameters(os.fspath(path), stored, chosen, param_dtype, refuse=memory == "refuse")
+    params = load_converted(path, shardings, optimizer=False).params
+    config = config._replace(model=model_config)
+    return Loaded(model, _cast(params, param_dtype), config)
+
+
+def load_converted(
+    path: str | os.PathLike[str], shardings: Shardings | None = None, *, optimizer: bool = True
+) -> Converted:
+    """Load a converted checkpoint, in either of its formats.
+
+    Args:
+        path: directory that `convert-paxml` made.
+        shardings: where the leaves go, on any mesh of today: each device reads its part. None gives
+            NumPy arrays on the host. A function is given the leaf's path ('params/...').
+        optimizer: whether the training state is loaded too.
+
+    Returns:
+        (params, optimizer state, configuration). Optimizer states are the optax types, which a
+        plain restore turns into dicts.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_config`.
+    """
+    root = epath.Path(path)
+    config = load_config(path)
+    params = read_item(root, "params", shardings)
+    state = read_item(root, "state", shardings) if optimizer else {}
+    chain = typed_states(state.pop(OPTIMIZER, {}))
+    step = state.pop("step", None)
+    step = None if step is None else int(np.asarray(step).reshape(()))
+    return Converted(params, OptimizerState(step, chain, state), config)
+
+
+def _build(
+    path: str | os.PathLike[str],
+    config: BackboneConfig | EfficientIDSConfig,
+    clustering: ClusteringInfo | str | os.PathLike[str] | None,
+) -> Decoder | EfficientIDSModel:
+    from efficientids_flax.backbone import Decoder
+    from efficientids_flax.core.models import EfficientIDSModel
+
+    needed = isinstance(config, EfficientIDSConfig) and not config.full_softmax
+    if clustering is not None and not needed:
+        kind = "a language model" if isinstance(config, BackboneConfig) else "a full softmax"
+        raise ValueError(f"clustering: {path} is {kind}, which has none")
+    if isinstance(config, BackboneConfig):
+        return Decoder(config)
+    tables = clustering_of(path, clustering) if needed else None
+    return EfficientIDSModel(config, clustering_info=tables)
+
+
+def clustering_of(
+    path: str | os.PathLike[str], given: ClusteringInfo | str | os.PathLike[str] | None = None
+) -> ClusteringInfo:
+    """The tables that were given, or those in the checkpoint's directory.
+
+    Args:
+        path: directory of a converted recommender.
+        given: the tables, or a file of them.
+
+    Raises:
+        FileNotFoundError: none were given, and none are there.
+    """
+    if isinstance(given, ClusteringInfo):
+        return given
+    if given is None:
+        files = [epath.Path(path) / name for name in CLUSTERINGS]
+        given = next((file for file in files if file.exists()), None)
+    if given is None:
+        raise FileNotFoundError(
+            f"{path}: the recommender needs its clustering, which the checkpoint does not hold; "
+            f"give the file, or put it there: convert-clustering FILE {path}/{CLUSTERINGS[0]}"
+        )
+    read = ClusteringInfo.from_file
+    if os.fspath(given).endswith(PICKLES):
+        read = ClusteringInfo.from_pickle
+    return read(given)
+
+
+def _with_dtypes(
+    config: BackboneConfig | EfficientIDSConfig, dtype: str | None, param_dtype: str | None
+) -> Any:
+    """The configuration with other dtypes, where these are given."""
+    given = {"dtype": dtype, "param_dtype": param_dtype}
+    changes: Any = {name: value for name, value in given.items() if value is not None}
+    if isinstance(config, BackboneConfig):
+        return dataclasses.replace(config, **changes)
+    return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, **changes))
+
+
+def _cast(tree: dict[str, Any], dtype: str | None) -> dict[str, Any]:
+    """The same tree with float leaves of another dtype; each leaf is let go when it is cast."""
+    if dtype is None:
+        return tree
+    for name, leaf in tree.items():
+        if isinstance(leaf, dict):
+            _cast(leaf, dtype)
+        elif jnp.issubdtype(leaf.dtype, jnp.floating):
+            tree[name] = leaf.astype(dtype)
+    return tree

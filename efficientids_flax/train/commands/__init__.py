@@ -1,0 +1,1 @@
+"""The commands `train`, `evaluate` and `export`: parse, call one function, print."""

@@ -1,0 +1,48 @@
+"""Metrics by epoch, for a loop of one's own: collect, then draw."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from efficientids_flax.train.logs.curves import Points, draw
+
+SPLITS = ("train", "val", "eval", "test")
+
+
+class TrainingMetrics:
+    """Values by name, in the order they came.
+
+    Attributes:
+        history: name -> values; `train_loss`, `val_loss`, `train_acc`, `val_acc` and any other.
+    """
+
+    def __init__(self) -> None:
+        self.history: dict[str, list[float]] = {
+            name: [] for name in ("train_loss", "val_loss", "train_acc", "val_acc")
+        }
+
+    def update(self, metrics: Mapping[str, float]) -> None:
+        """Add one value to each of these metrics."""
+        for name, value in metrics.items():
+            self.history.setdefault(name, []).append(float(value))
+
+    def plot(self, save_path: str | Path) -> None:
+        """Draw the curves, one panel for each metric with those of all splits.
+
+        Args:
+            save_path: of the picture.
+
+        Raises:
+            ValueError: there is nothing to draw.
+            ImportError: matplotlib is not installed.
+        """
+        panels: dict[str, dict[str, Points]] = {}
+        for name, values in self.history.items():
+            if values:
+                split, _, rest = name.partition("_")
+                metric = rest if split in SPLITS and rest else name
+                steps = [float(index) for index in range(1, len(values) + 1)]
+                panels.setdefault(metric, {})[name] = steps, values
+        if not panels:
+            raise ValueError("plot: no metric has a value yet")
+        if not draw(list(panels.values()), Path(save_path), "epoch"):
+            raise ImportError("plot: matplotlib is not installed: pip install matplotlib")

@@ -1,0 +1,37 @@
+"""Optimizers, schedules, freezing: Praxis' own and those of new runs, as optax transformations.
+
+Read `create` and `kinds` for new runs, `learner` for a converted one; `adam`, `adafactor`,
+`clipping` and `updates` are their parts, `variables` what Praxis knows of each parameter,
+`schedules` and `praxis_schedules` the rates, `freeze` and `strategies` what is trained.
+"""
+
+from efficientids_flax.train.optimizer.create import (
+    averaged_params,
+    create_learning_rate_schedule,
+    create_optimizer,
+)
+from efficientids_flax.train.optimizer.freeze import Predicate, frozen_mask, merge, partition
+from efficientids_flax.train.optimizer.learner import excluded_by, learning_rate, paxml_learner
+from efficientids_flax.train.optimizer.strategies import (
+    STRATEGIES,
+    frozen_parameters,
+    needs_weights,
+)
+from efficientids_flax.train.optimizer.variables import variables_of
+
+__all__ = [
+    "STRATEGIES",
+    "Predicate",
+    "averaged_params",
+    "create_learning_rate_schedule",
+    "create_optimizer",
+    "excluded_by",
+    "frozen_mask",
+    "frozen_parameters",
+    "learning_rate",
+    "merge",
+    "needs_weights",
+    "partition",
+    "paxml_learner",
+    "variables_of",
+]

@@ -1,0 +1,235 @@
+"""Optimizers of new runs: one function for all of them, with clips, weight decay and freezing.
+
+    rate = create_learning_rate_schedule(1e-3, warmup_steps=100, total_steps=10_000)
+    optimizer = create_optimizer(rate, "adamw", clip_grad_norm=1.0, frozen_params=["pretrained_lm"])
+
+The order of a step: the clip of the trained parameters' gradients; the optimizer; the learning
+rate and the weight decay; the average of the parameters. (`learner.paxml_learner` goes on with the
+optimizer of a PAXml job.)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from efficientids_flax.train.optimizer.freeze import Predicate, frozen_mask, matcher, train_only
+from efficientids_flax.train.optimizer.kinds import KINDS, kind_of
+from efficientids_flax.train.optimizer.praxis_schedules import Schedule
+from efficientids_flax.train.optimizer.schedules import (
+    ScheduleError,
+    create_learning_rate_schedule,
+    create_warmup_cosine_schedule,
+)
+from efficientids_flax.train.optimizer.updates import Decays, average_params, scheduled
+from efficientids_flax.train.optimizer.variables import Model, variables_of
+from efficientids_flax.tree import path_of
+
+__all__ = [
+    "KINDS",
+    "Optimizer",
+    "ScheduleError",
+    "averaged_params",
+    "create_learning_rate_schedule",
+    "create_optimizer",
+    "create_warmup_cosine_schedule",
+]
+
+Patterns = Sequence[str] | Predicate
+
+# Last part of the path of parameters that are not decayed, whatever axes of layers they have.
+UNDECAYED = ("bias", "scale", "per_dim_scale")
+WEIGHT_DECAY = 1e-4  # of 'adamw', unless given
+
+
+class Optimizer(optax.GradientTransformationExtraArgs):
+    """An optax transformation that says what it was made of; `Trainer` reads it.
+
+    Attributes:
+        learning_rate: a number, or a function of the number of steps.
+        frozen_params: patterns or a predicate of paths; None: not given.
+        ema_decay: of the average of the parameters; None: there is none.
+    """
+
+    learning_rate: Schedule | float | None = None
+    frozen_params: tuple[str, ...] | Predicate | None = None
+    ema_decay: float | None = None
+
+
+def create_optimizer(
+    learning_rate: float | Schedule,
+    optimizer_type: str = "adamw",
+    weight_decay: float | None = None,
+    clip_grad_norm: float | None = None,
+    frozen_params: Patterns | None = None,
+    *,
+    clip_variable_norm: float | None = None,
+    undecayed_params: Patterns | None = None,
+    ema_decay: float | None = None,
+    model: Model = None,
+    **options: Any,
+) -> Optimizer:
+    """An optimizer for all of the parameters, or for the trained ones.
+
+    Frozen parameters have no state, take no part in the clip, are not decayed, and keep every bit.
+    To save the computation of their gradients too, split them off before differentiating, as
+    `Trainer` does (`freeze.partition`): the same optimizer takes the trained part alone.
+
+    Args:
+        learning_rate: a number, or a function of the number of steps taken.
+        optimizer_type: 'adam', 'adamw', 'sgd', 'adafactor' (optax), 'sharded_adafactor',
+            'praxis_adam' (Praxis).
+        weight_decay: decoupled, for every type: an update has `-rate * weight_decay * parameter`
+            in it. None: 1e-4 for 'adamw', 0 for the others.
+        clip_grad_norm: gradients are scaled down to this norm of all the trained ones together.
+        clip_variable_norm: each is, to this norm of its own; excludes `clip_grad_norm`.
+        frozen_params: patterns of `freeze.matcher`, or a predicate of a parameter's path.
+        undecayed_params: the same, of parameters without weight decay. None: those with fewer than
+            two axes, and every `bias`, `scale` and `per_dim_scale`; (): none.
+        ema_decay: keeps an average of the parameters, see `averaged_params`.
+        model: configuration, for Praxis' optimizers: each of scanned layers is clipped, factored
+            and quantised by itself.
+        **options: of the type, see `KINDS`: `beta1`, `momentum`, ...
+
+    Returns:
+        An optax transformation. Its `init` raises `ValueError` if some of the patterns of frozen
+        parameters fit none of the parameters and others do; if none fits, the parameters are taken
+        for the trained ones alone.
+
+    Raises:
+        ValueError: listing all that is wrong.
+    """
+    kind, options = kind_of(optimizer_type, options)
+    if weight_decay is None:
+        weight_decay = WEIGHT_DECAY if optimizer_type == "adamw" else 0.0
+    problems = _problems(
+        optimizer_type, options, learning_rate, weight_decay,
+        clip_grad_norm, clip_variable_norm, ema_decay,
+    )  # fmt: skip
+    if problems:
+        raise ValueError(f"optimizer '{optimizer_type}': {'; '.join(problems)}")
+    rate = _by_count(learning_rate)
+    parts: list[tuple[str, Any]] = []
+    if clip_grad_norm is not None:
+        parts.append(("clip", optax.clip_by_global_norm(clip_grad_norm)))
+    if clip_variable_norm is not None:
+        parts.append(("clip", clip_by_variable_norm(clip_variable_norm)))
+    parts.append((kind.name, kind.build(options, rate, variables_of(model))))
+    decays = _decays(undecayed_params)
+    parts.append(("schedule", scheduled(rate, kind.scaled, weight_decay, decays)))
+    if ema_decay:
+        parts.append(("ema", average_params(ema_decay)))
+    patterns = (frozen_params,) if isinstance(frozen_params, str) else frozen_params
+    made = Optimizer(*_frozen(optax.named_chain(*parts), patterns))
+    made.learning_rate, made.ema_decay = learning_rate, ema_decay
+    made.frozen_params = patterns if patterns is None or callable(patterns) else tuple(patterns)
+    return made
+
+
+def averaged_params(opt_state: Any, params: Any) -> Any:
+    """The parameters with the averages of `ema_decay` in place of those that have one.
+
+    The average is Praxis' `apply_ema_weights`, of the parameters before each update.
+
+    Args:
+        opt_state: of `create_optimizer` or of a converted checkpoint.
+        params: all of them, or the trained ones.
+
+    Raises:
+        ValueError: the state has no averages.
+    """
+    if not (isinstance(opt_state, Mapping) and isinstance(opt_state.get("ema"), optax.EmaState)):
+        raise ValueError("averages of the parameters: the optimizer was made without ema_decay")
+    found = {
+        path_of(keys): leaf
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(opt_state["ema"].ema)
+    }
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, value: found.get(path_of(keys), value), params
+    )
+
+
+def clip_by_variable_norm(limit: float) -> optax.GradientTransformation:
+    """Each gradient times `min(1, limit / its norm)`.
+
+    Args:
+        limit: norm over all elements, scanned layers together.
+    """
+
+    def clip(gradient: jax.Array) -> jax.Array:
+        norm = jnp.sqrt(jnp.sum(jnp.square(gradient.astype(jnp.float32))))
+        return gradient * jnp.minimum(1.0, limit / norm).astype(gradient.dtype)
+
+    return optax.stateless(lambda updates, params: jax.tree.map(clip, updates))
+
+
+def _problems(
+    name: str,
+    options: Mapping[str, Any],
+    learning_rate: float | Schedule,
+    weight_decay: float,
+    clip_grad_norm: float | None,
+    clip_variable_norm: float | None,
+    ema_decay: float | None,
+) -> list[str]:
+    """One sentence for each value that is wrong."""
+    given = {**options, "ema_decay": ema_decay}
+    rates = ("beta1", "beta2", "momentum", "decay_adam", "ema_decay")
+    found = [
+        f"{key}: expected in [0, 1), found {value}"
+        for key in rates
+        if (value := given.get(key)) is not None and not 0 <= value < 1
+    ]
+    if not callable(learning_rate) and not 0 <= learning_rate < float("inf"):
+        found.append(f"learning_rate: expected at least 0, found {learning_rate}")
+    if not 0 <= weight_decay < float("inf"):
+        found.append(f"weight_decay: expected at least 0, found {weight_decay}")
+    clips = {"clip_grad_norm": clip_grad_norm, "clip_variable_norm": clip_variable_norm}
+    found += [
+        f"{key}: expected above 0, found {value}; None is no clip"
+        for key, value in clips.items()
+        if value is not None and not value > 0
+    ]
+    if None not in clips.values():
+        found.append("clip_variable_norm: excludes clip_grad_norm")
+    if name == "sgd" and options["nesterov"] and not options["momentum"]:
+        found.append("nesterov: needs momentum")
+    return found
+
+
+def _by_count(learning_rate: float | Schedule) -> Schedule:
+    if callable(learning_rate):
+        return learning_rate
+    return lambda count: jnp.float32(learning_rate)
+
+
+def _decays(undecayed: Patterns | None) -> Decays:
+    """Whether weight decay acts on a parameter."""
+    if undecayed is None:
+        return lambda path, value: value.ndim > 1 and path.split("/")[-1] not in UNDECAYED
+    if not callable(undecayed):
+        undecayed = matcher((undecayed,) if isinstance(undecayed, str) else undecayed)
+    return lambda path, value: not undecayed(path)
+
+
+def _frozen(
+    transform: optax.GradientTransformationExtraArgs, frozen: Patterns | None
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation for the parameters that are not frozen."""
+    if not frozen:
+        return transform
+    fits = frozen if callable(frozen) else matcher(frozen)
+    inner = train_only(transform, lambda path: not fits(path))
+
+    def init(params: Any) -> Any:
+        paths = [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
+        if any(map(fits, paths)):
+            if all(map(fits, paths)):
+                raise ValueError("frozen parameters: all are frozen, nothing is left to train")
+            if not callable(frozen):
+                frozen_mask(params, frozen)
+        return inner.init(params)
+
+    return optax.GradientTransformationExtraArgs(init, inner.update)

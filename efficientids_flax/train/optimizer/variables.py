@@ -1,0 +1,172 @@
+"""What the original's optimizer knows of each parameter: its name, its layers, its regularisation.
+
+Regexes of PAXml's learner are matched against the names that its variables have; clips, factors and
+quantisation act on one layer at a time.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.parameters import BACKBONE
+from efficientids_flax.tree import flatten, unflatten
+
+Model = BackboneConfig | EfficientIDSConfig | None
+Variables = Callable[[str], "Variable"]  # of a parameter's path
+
+# fmt: off
+NAMES: Mapping[str, str] = {
+    # ours                              praxis.layers.transformer_models.TransformerLm, below lm/
+    "embedder/embedding":               "embedding_lookup/emb_var",
+    "position_embedding/embedding":     "position_emb/emb_var",
+    "final_norm":                       "final_ln",
+    "lm_head/kernel":                   "softmax/logits_ffn/linear/w",
+    "lm_head/bias":                     "softmax/logits_ffn/bias/b",
+    "item_embedding/kernel":            "softmax/logits_ffn_item/linear/w",
+    "cluster_embedding/kernel":         "softmax/logits_ffn_cluster/linear/w",
+}
+LAYER_NAMES: Mapping[str, str] = {
+    # ours                              below transformer/x_layers_i/
+    "attention/query/kernel":           "self_attention/query/w",
+    "attention/query/bias":             "self_attention/query/b",
+    "attention/key/kernel":             "self_attention/key/w",
+    "attention/key/bias":               "self_attention/key/b",
+    "attention/value/kernel":           "self_attention/value/w",
+    "attention/value/bias":             "self_attention/value/b",
+    "attention/qkv/kernel":             "self_attention/combined_qkv/w",
+    "attention/qkv/bias":               "self_attention/combined_qkv/b",
+    "attention/out/kernel":             "self_attention/post/w",
+    "attention/out/bias":               "self_attention/post/b",
+    "attention/per_dim_scale":          "self_attention/per_dim_scale/per_dim_scale",
+    "attention/relative_bias/embedding": "self_attention/relative_bias/wrb",
+    "attention_norm":                   "layer_norm",
+    "pre_attention_norm":               "pre_layer_norm",
+    "post_attention_norm":              "post_layer_norm",
+    "mlp_norm":                         "ff_layer/layer_norm",
+    "pre_mlp_norm":                     "ff_layer/pre_layer_norm",
+    "post_mlp_norm":                    "ff_layer/post_layer_norm",
+    "mlp/up/kernel":                    "ff_layer/ffn_layer1/linear/w",
+    "mlp/up/bias":                      "ff_layer/ffn_layer1/bias/b",
+    "mlp/gate/kernel":                  "ff_layer/ffn_layer1_gate/linear/w",
+    "mlp/gate/bias":                    "ff_layer/ffn_layer1_gate/bias/b",
+    "mlp/down/kernel":                  "ff_layer/ffn_layer2/linear/w",
+    "mlp/down/bias":                    "ff_layer/ffn_layer2/bias/b",
+    "moe/router/kernel":                "ff_layer/gate",
+    "moe/up/kernel":                    "ff_layer/wi_0",
+    "moe/gate/kernel":                  "ff_layer/wi_gate_0",
+    "moe/down/kernel":                  "ff_layer/wo_0",
+}
+# fmt: on
+_LAYER = re.compile(r"layers(?:_(?P<layer>\d+)|(?:/block_(?P<block>\d+))?)/(?P<rest>.+)")
+_ADAPTER = re.compile(r"item_(input|output)_adapter/layers_(\d+)/(kernel|bias)")
+_NORM = re.compile(r"(?:.*_norm)/(?:scale|bias)")
+
+
+class Variable(NamedTuple):
+    """A parameter as PAXml's learner sees it.
+
+    Attributes:
+        name: path of the variable, 'params/lm/...'.
+        stacked: leading axes over layers; each layer is a variable of its own.
+        regularized: whether l1, l2 and `decoupled_weight_decay` act on it (Praxis leaves the scale
+            and bias of LayerNorm out); None: not known.
+    """
+
+    name: str
+    stacked: int
+    regularized: bool | None
+
+
+def variables_of(
+    model: Model, vectorized: bool = True, names: Mapping[str, str] | None = None
+) -> Variables:
+    """How a model's parameters appear in PAXml.
+
+    Args:
+        model: the model's configuration; None for a tree with PAXml's own paths.
+        vectorized: `vectorize_on_repeat_prefix` of the learner.
+        names: path -> PAXml's name, 'params/...', where the original's layers lay in another way
+            than here: unscanned, pipelined. By default scanned layers are repeated ones.
+
+    Returns:
+        A function from a parameter's path to its `Variable`.
+    """
+
+    def find(path: str) -> Variable:
+        name = (names or {}).get(path) or f"params/{_name(model, path)}"
+        if model is None:
+            # `repeat/sub` and `pipeline/body` each put an axis of layers before a variable's own.
+            keys = path.split("/")
+            stacked = ("repeat" in keys) + ("pipeline" in keys)
+            return Variable(name, stacked * vectorized, None)
+        backbone = model.backbone if isinstance(model, EfficientIDSConfig) else model
+        inner = path.removeprefix(BACKBONE)
+        stacked = int(inner.startswith("layers/"))
+        layer_norm = backbone.norm == "layer_norm" and _NORM.fullmatch(inner) is not None
+        return Variable(name, stacked * vectorized, not layer_norm)
+
+    return find
+
+
+def _name(model: Model, path: str) -> str:
+    """Path -> variable below `params/`; a path that PAXml has no name for keeps its own."""
+    if model is None:
+        return path
+    if found := _ADAPTER.fullmatch(path):
+        side, layer, leaf = found.groups()
+        place = "linear/w" if leaf == "kernel" else "bias/b"
+        return f"lm/softmax/item_{side}_dnn/mlp_layers_{layer}/{place}"
+    inner = path.removeprefix(BACKBONE)
+    found = _LAYER.fullmatch(inner)
+    if found is None:
+        renamed, place = _renamed(NAMES, inner), ""
+    else:
+        layer, block, rest = found.group("layer", "block", "rest")
+        renamed = _renamed(LAYER_NAMES, rest)
+        place = f"x_layers_{layer}/" if layer else f"repeat/sub/x_layers_{block or 0}/"
+        place = f"transformer/{place}"
+    return f"lm/{place}{renamed}" if renamed else path
+
+
+def _renamed(table: Mapping[str, str], path: str) -> str | None:
+    """By the whole path or, of norms, by all but the leaf."""
+    if path in table:
+        return table[path]
+    head, _, leaf = path.rpartition("/")
+    return f"{table[head]}/{leaf}" if head in table else None
+
+
+def map_variables(
+    function: Callable[..., tuple[jax.Array, ...]], variables: Variables, *trees: Any
+) -> dict[str, tuple[jax.Array, ...]]:
+    """Applies a function to every variable; to each layer of stacked ones by itself.
+
+    Args:
+        function: (variable, *values) -> results; values and results have no axis of layers.
+        variables: says which axes those are.
+        trees: nested dicts with the paths of the first.
+
+    Returns:
+        Path -> results.
+    """
+    first, *others = [flatten(tree) for tree in trees]
+    return {
+        path: _by_layer(function, variables(path))(value, *(tree[path] for tree in others))
+        for path, value in first.items()
+    }
+
+
+def column(results: Mapping[str, tuple[jax.Array, ...]], index: int) -> dict[str, Any]:
+    """The tree of one of the results of `map_variables`."""
+    return unflatten({path: found[index] for path, found in results.items()})
+
+
+def _by_layer(function: Callable[..., Any], variable: Variable) -> Callable[..., Any]:
+    act = partial(function, variable)
+    for _ in range(variable.stacked):
+        act = jax.vmap(act)
+    return act

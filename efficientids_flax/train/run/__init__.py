@@ -1,0 +1,12 @@
+"""Runs described by a configuration, in Python or in a file.
+
+Read `config`, the sections and their checks, then `calls`; `file_config` and `model_section` build
+what a file only names, `pipeline` counts in epochs.
+"""
+
+from efficientids_flax.train.run.calls import evaluate, export, train
+from efficientids_flax.train.run.config import override, read_config
+from efficientids_flax.train.run.file_config import built
+from efficientids_flax.train.run.model_section import SimpleSection
+
+__all__ = ["SimpleSection", "built", "evaluate", "export", "override", "read_config", "train"]

@@ -1,0 +1,240 @@
+"""Training in one call: `result = train(config)`."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.sharding import make_mesh
+from efficientids_flax.stored import load_converted, save_model
+from efficientids_flax.train.converted import trainer_from_converted
+from efficientids_flax.train.directory import opened
+from efficientids_flax.train.logs import Row
+from efficientids_flax.train.optimizer import frozen_parameters, needs_weights
+from efficientids_flax.train.run.config import (
+    WARM_UP,
+    OptimizerSection,
+    RunConfig,
+    run_config,
+)
+from efficientids_flax.train.state import TrainState
+from efficientids_flax.train.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run made.
+
+    Attributes:
+        state: the last state; `state.params` are the parameters.
+        history: one dict a step, with `step`, `loss` and the loss function's metrics, and
+            `eval_...` at the steps of an evaluation; earlier runs of the directory included.
+        test: metrics of the final test, `test_...`; empty without test data.
+    """
+
+    state: TrainState
+    history: list[Row]
+    test: Mapping[str, float]
+
+
+def train(config: Any) -> TrainingResult:
+    """Train as a configuration says; goes on from the newest checkpoint of its directory.
+
+    Args:
+        config: a `ConfigDict`, or any mapping, with the sections
+            `model`: `module`; `init_args` and `init_kwargs` of its `init`, if the loss does not say
+                how it is called; `params` to begin with; or `module` and `converted`, a converted
+                checkpoint (without an `optimizer` section, PAXml's learner goes on);
+            `optimizer`: see `OptimizerSection`; or `transform`, any optax transformation;
+            `data`: `train_iter_fn`, and perhaps `eval_iter_fn` and `test_iter_fn`: functions that
+                return dict batches, or iterables of them;
+            `training`: `num_steps` (1000), `seed`, `mesh`, and see `TrainingOptions`;
+            `checkpoint`: see `CheckpointSection`;
+            `loss_fn`: (params, batch, model_state, rng, apply_fn) -> (loss, metrics, model_state).
+
+    Returns:
+        See `TrainingResult`. The final test is of the best checkpoint if `keep_best` is set.
+
+    Raises:
+        ValueError: listing everything that is wrong with the configuration.
+    """
+    return run_training(run_config(config))
+
+
+def run_training(config: RunConfig) -> TrainingResult:
+    """The same, of a checked configuration."""
+    trainer, state = begun(config)
+    source, evaluation = config.data["train_iter_fn"], config.data.get("eval_iter_fn")
+    state = trainer.train(state, source, evaluation, config.num_steps)
+    return TrainingResult(state, trainer.history, final_test(trainer, state, config.data))
+
+
+def evaluate(config: Any, split: str = "eval", step: int | None = None) -> dict[str, float]:
+    """Metrics of a checkpoint of a run, dropout off.
+
+    Args:
+        config: of the run, see `train`.
+        split: 'eval' or 'test'.
+        step: of the checkpoint; None: the newest.
+
+    Raises:
+        ValueError: the configuration is wrong, or has no data for it.
+        FileNotFoundError: there is no checkpoint.
+    """
+    checked = run_config(config)
+    batches = checked.data.get(f"{split}_iter_fn")
+    if batches is None:
+        raise ValueError(f"data.{split}_iter_fn: missing; there is nothing to evaluate on")
+    trainer, state = begun(checked)
+    return trainer.evaluate(trainer.restore(state, step), batches, prefix=f"{split}_")
+
+
+def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
+    """The trainer and the state before the first step."""
+    model, mesh = dict(config.model), None
+    if config.mesh is not None:
+        mesh = make_mesh(**config.mesh.to_dict())
+    sample = _sample(config.data["train_iter_fn"])
+    converted, learner = model.pop("converted", None), model.pop("learner", None)
+    if converted is not None and config.optimizer is None:
+        return trainer_from_converted(
+            converted,
+            sample,
+            clustering=getattr(model["module"], "clustering_info", None),
+            optimizer_config=learner,
+            rng=jax.random.key(config.seed),
+            mesh=mesh,
+            checkpoint_dir=config.directory,
+            loss_fn=config.loss_fn,
+            options=config.options,
+            on_nonfinite=config.options.on_nonfinite,
+        )
+    if converted is not None:
+        model["params"] = load_converted(converted, optimizer=False).params
+    optimizer, rate, frozen = make_optimizer(config)
+    strategy = getattr(config.optimizer, "strategy", None)
+    if strategy is not None and needs_weights(strategy) and model.get("params") is None:
+        raise ValueError(f"model.params: missing; '{strategy}' begins with pretrained weights")
+    trainer = Trainer(
+        model["module"],
+        optimizer,
+        config.directory,
+        loss_fn=config.loss_fn,
+        mesh=mesh,
+        frozen_params=frozen,
+        learning_rate=rate,
+        init_args=model.get("init_args"),
+        init_kwargs=model.get("init_kwargs"),
+        options=config.options,
+    )
+    state = trainer.create_train_state(
+        jax.random.key(config.seed), sample, params=model.get("params")
+    )
+    return trainer, state
+
+
+def _sample(source: Any) -> Any:
+    """The first batch of data that can be read again.
+
+    Raises:
+        ValueError: it cannot; there is none.
+    """
+    batches: Any = source() if callable(source) else source
+    if batches is source and iter(batches) is batches:
+        raise ValueError(
+            "data.train_iter_fn: found an iterator; give a function that returns it, so that a run"
+            " can begin at its start"
+        )
+    for batch in batches:
+        return batch
+    raise ValueError("data.train_iter_fn: has no batch to train on")
+
+
+def export(config: Any, path: str | os.PathLike[str], step: int | None = None) -> int:
+    """Write the model of a run as `load_model` opens it; see `save_model`.
+
+    The averages of the parameters where the run evaluates them.
+
+    Args:
+        config: of the run, see `train`.
+        path: directory to make.
+        step: of the checkpoint; None: the best one if one is kept, else the newest.
+
+    Returns:
+        The step that was written.
+
+    Raises:
+        ValueError, TypeError: the configuration is wrong, or of a model that cannot be written.
+        FileNotFoundError: there is no checkpoint.
+    """
+    checked = run_config(config)
+    average = checked.options.evaluate_average
+    if average is None:
+        average = bool(getattr(checked.optimizer, "ema_decay", None))
+    with opened(checked.directory, checked.options, read_only=True) as checkpoints:
+        if checkpoints is None:
+            raise FileNotFoundError(f"checkpoint.dir: {checked.directory}: no checkpoint is there")
+        if step is None:
+            step = checkpoints.best_step() or checkpoints.latest_step()
+        params = checkpoints.restore_params(step, average)  # says so if there is none
+        save_model(path, checked.model["module"], params)
+    assert step is not None
+    return step
+
+
+def final_test(trainer: Trainer, state: TrainState, data: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics of the test data, by the best checkpoint if one is kept, else by the last state."""
+    batches = data.get("test_iter_fn")
+    if batches is None:
+        return {}
+    best = trainer.best_step()
+    chosen = trainer.restore(state, best) if best is not None else state
+    return trainer.evaluate(chosen, batches, prefix="test_")
+
+
+def make_optimizer(config: RunConfig) -> tuple[optax.GradientTransformation, Any, Any]:
+    """(transformation, learning rate by step, patterns of frozen parameters)."""
+    section = config.optimizer
+    if not isinstance(section, OptimizerSection):
+        return section, None, None
+    from efficientids_flax.train.optimizer import create_learning_rate_schedule, create_optimizer
+
+    total = section.total_steps or config.num_steps
+    warm_up = section.warmup_steps
+    rate = create_learning_rate_schedule(
+        section.learning_rate,
+        warmup_steps=min(WARM_UP, total // 10) if warm_up is None else warm_up,
+        total_steps=total,
+        schedule_type=section.schedule_type,
+        min_learning_rate_ratio=section.min_learning_rate_ratio,
+        **_given(section, "decay_steps", "decay_rate", "boundaries"),
+    )
+    frozen = section.frozen_params
+    if section.strategy is not None:
+        frozen = (*frozen, *frozen_parameters(section.strategy))
+    clip = None if section.clip_variable_norm else section.clip_norm
+    described = getattr(config.model["module"], "config", None)
+    known = isinstance(described, BackboneConfig | EfficientIDSConfig)
+    optimizer = create_optimizer(
+        rate,
+        optimizer_type=section.optimizer_type,
+        weight_decay=section.weight_decay,
+        clip_grad_norm=clip or None,
+        clip_variable_norm=section.clip_variable_norm,
+        frozen_params=list(frozen) or None,
+        ema_decay=section.ema_decay,
+        model=described if known else None,
+        **_given(section, "beta1", "beta2", "momentum"),
+        **section.options,
+    )
+    return optimizer, rate, frozen or None
+
+
+def _given(section: OptimizerSection, *names: str) -> dict[str, Any]:
+    """The fields that are not None."""
+    found = {name: getattr(section, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,136 @@
+"""Epochs over arrays: train, validate each epoch, stop early, test at the end."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+
+from efficientids_flax.config.parts import positive
+from efficientids_flax.config.record import Record
+from efficientids_flax.train.batches import ShuffledBatches
+from efficientids_flax.train.options import TrainingOptions
+from efficientids_flax.train.run.calls import TrainingResult, run_training
+from efficientids_flax.train.run.config import OptimizerSection, RunConfig
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class PipelineConfig(Record):
+    """An epoch-based run.
+
+    Attributes:
+        name: for the reader.
+        batch_size, num_epochs: rows of a batch; passes over the training data.
+        checkpoint_dir, save_frequency: where checkpoints go, and after how many epochs.
+        scheduler_type, total_steps: of the learning rate; None: constant, and all steps.
+        early_stopping_patience: epochs without a better validation loss; None: never stops.
+        keep_best: test the epoch with the least validation loss, and keep its checkpoint.
+        seed: of the first parameters and of the order of the rows.
+        Others as in `OptimizerSection`.
+    """
+
+    name: str = "training"
+    batch_size: int = 32
+    num_epochs: int = 10
+    learning_rate: float = 1e-3
+    optimizer_type: str = "adam"
+    checkpoint_dir: str | None = None
+    save_frequency: int = 1
+    scheduler_type: str | None = None
+    warmup_steps: int = 0
+    total_steps: int | None = None
+    decay_steps: int | None = None
+    decay_rate: float | None = None
+    beta1: float | None = None
+    beta2: float | None = None
+    weight_decay: float = 0.0
+    momentum: float | None = None
+    clip_norm: float | None = None
+    early_stopping_patience: int | None = None
+    keep_best: bool = True
+    seed: int = 0
+
+    def problems(self) -> Collection[str]:
+        """Counts and rates are positive."""
+        return positive(
+            self, "batch_size", "num_epochs", "learning_rate", "save_frequency", "total_steps",
+            "early_stopping_patience",
+        )  # fmt: skip
+
+
+def train_epochs(
+    config: PipelineConfig,
+    model: nn.Module,
+    train_data: Arrays,
+    val_data: Arrays | None = None,
+    test_data: Arrays | None = None,
+    *,
+    loss_fn: Callable[..., Any] | None = None,
+    **options: Any,
+) -> TrainingResult:
+    """Train for epochs, shuffled anew in each, by the loop of `Trainer`.
+
+    Args:
+        config: of the run.
+        model, loss_fn: see `Trainer`.
+        train_data, val_data, test_data: name -> [N, ...]; the last rows that do not fill a batch
+            are left out of training, not of validation and test.
+        **options: see `TrainingOptions`.
+
+    Returns:
+        `history` holds a dict a step, with `eval_...` at the end of each epoch; `test` is measured
+        at the end, without dropout.
+    """
+    size = config.batch_size
+    train = ShuffledBatches(train_data, size, seed=config.seed)
+    epoch = len(train)
+    run = RunConfig(
+        model={"module": model},
+        optimizer=OptimizerSection(
+            learning_rate=config.learning_rate,
+            optimizer_type=config.optimizer_type,
+            schedule_type=config.scheduler_type or "constant",
+            warmup_steps=config.warmup_steps,
+            total_steps=config.total_steps,
+            decay_steps=config.decay_steps,
+            decay_rate=config.decay_rate,
+            weight_decay=config.weight_decay,
+            clip_norm=config.clip_norm,
+            beta1=config.beta1,
+            beta2=config.beta2,
+            momentum=config.momentum,
+        ),
+        data={
+            "train_iter_fn": train,
+            "eval_iter_fn": _in_order(val_data, size),
+            "test_iter_fn": _in_order(test_data, size),
+        },
+        num_steps=config.num_epochs * epoch,
+        seed=config.seed,
+        mesh=None,
+        options=TrainingOptions(
+            **{
+                "log_every": max(epoch // 10, 1),
+                "eval_every": epoch,
+                "save_every": config.save_frequency * epoch,
+                "keep_best": "eval_loss" if config.keep_best and val_data is not None else None,
+                "early_stopping_patience": config.early_stopping_patience,
+                **options,
+            }
+        ),
+        directory=config.checkpoint_dir,
+        loss_fn=loss_fn,
+    )
+    return run_training(run)
+
+
+def _in_order(arrays: Arrays | None, batch_size: int) -> ShuffledBatches | None:
+    if arrays is None:
+        return None
+    rows = len(next(iter(arrays.values())))
+    return ShuffledBatches(
+        arrays, min(batch_size, rows), shuffle=False, drop_remainder=False, epochs=1
+    )

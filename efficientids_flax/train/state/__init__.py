@@ -1,0 +1,37 @@
+"""What a run carries and keeps: its state, its checkpoints, its place in the data.
+
+Read `train_state`, then `checkpoint` and `resume`; `data_cursor` is the place in the data,
+`placement` and `processes` where all of it lies, `monitor` which checkpoint is the best.
+"""
+
+from efficientids_flax.train.state.checkpoint import Checkpoints
+from efficientids_flax.train.state.data_cursor import DataCursor, DataExhausted, Source
+from efficientids_flax.train.state.monitor import Monitor
+from efficientids_flax.train.state.placement import (
+    BatchPlacer,
+    ModelConfig,
+    default_mesh,
+    state_shardings,
+)
+from efficientids_flax.train.state.processes import initialize
+from efficientids_flax.train.state.resume import PeekedCursor, save
+from efficientids_flax.train.state.train_state import Frozen, TrainState, key_data, without_frozen
+
+__all__ = [
+    "BatchPlacer",
+    "Checkpoints",
+    "DataCursor",
+    "DataExhausted",
+    "Frozen",
+    "ModelConfig",
+    "Monitor",
+    "PeekedCursor",
+    "Source",
+    "TrainState",
+    "default_mesh",
+    "initialize",
+    "key_data",
+    "save",
+    "state_shardings",
+    "without_frozen",
+]

@@ -1,0 +1,98 @@
+"""Where state and batches lie: on one device, on a mesh, on the meshes of several processes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from efficientids_flax.core.batch import ModelConfig, check_values
+from efficientids_flax.sharding import batch_sharding, make_mesh, parameter_shardings
+from efficientids_flax.tree import path_of
+
+
+def default_mesh() -> Mesh | None:
+    """All devices for the rows of the batch; None where there is one alone."""
+    return make_mesh() if jax.device_count() > 1 else None
+
+
+def state_shardings(state: Any, mesh: Mesh, config: ModelConfig | None) -> Any:
+    """Where each leaf of a training state goes.
+
+    Args:
+        state: arrays or their shapes.
+        mesh: of `make_mesh`.
+        config: of the model, for the table of its parameters. None: the largest axis of each leaf
+            that `fsdp` divides is split along it.
+
+    Returns:
+        The same tree of shardings.
+    """
+    rule = parameter_shardings(config, mesh) if config is not None else _largest_axis(mesh)
+
+    return jax.tree_util.tree_map_with_path(lambda keys, leaf: rule(path_of(keys), leaf), state)
+
+
+def _largest_axis(mesh: Mesh) -> Any:
+    count = mesh.shape["fsdp"]
+
+    def rule(path: str, leaf: Any) -> NamedSharding:
+        del path
+        sizes = [size if size % count == 0 else 0 for size in leaf.shape]
+        if count == 1 or len(sizes) < 2 or not max(sizes):
+            return NamedSharding(mesh, PartitionSpec())
+        spec: list[str | None] = [None] * len(sizes)
+        spec[int(np.argmax(sizes))] = "fsdp"
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return rule
+
+
+class BatchPlacer:
+    """Puts batches where the step wants them.
+
+    Attributes:
+        mesh: None: where jit puts them.
+        config: of the package's own models, for a look at the ids of each batch that is on the
+            host: jit would clip them; None: they are not looked at.
+        processes: that feed a share of the rows each.
+    """
+
+    def __init__(self, mesh: Mesh | None, config: ModelConfig | None = None) -> None:
+        self.mesh, self.config = mesh, config
+        self.processes = jax.process_count()
+        if mesh is not None:
+            self._rows = batch_sharding(mesh)
+            self._whole = NamedSharding(mesh, PartitionSpec())
+            self._divisor = mesh.shape["data"] * mesh.shape["fsdp"]
+
+    def __call__(self, batch: Mapping[str, Any]) -> Any:
+        """A batch of this process' rows -> global arrays.
+
+        Rows that do not divide among the devices are put on each of them, in one process.
+
+        Raises:
+            ValueError: they do not divide, and there are several processes; or ids out of range and
+                the like, see `check_values`.
+        """
+        if self.config is not None:
+            check_values(self.config, batch)
+        if self.mesh is None:
+            return batch
+        return jax.tree.map(self._place, dict(batch))
+
+    def _place(self, value: Any) -> jax.Array:
+        if isinstance(value, jax.Array) and not value.is_fully_addressable:
+            return value  # placed by the caller
+        shape = np.shape(value)
+        rows = shape[0] * self.processes if shape else 0
+        if rows and rows % self._divisor == 0:
+            if self.processes == 1:
+                return jax.device_put(value, self._rows)
+            return jax.make_array_from_process_local_data(self._rows, np.asarray(value))
+        if self.processes == 1:
+            return jax.device_put(value, self._whole)
+        raise ValueError(
+            f"batch: {rows} rows of all processes do not divide among {self._divisor} devices"
+        )

@@ -1,0 +1,94 @@
+"""Whether a batch is like the one that a run was set up with, told before anything is compiled."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from efficientids_flax.config.record import listed, unknown_key
+from efficientids_flax.tree import path_of
+
+Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
+
+
+def batch_spec(batch: Any, parts: int = 1) -> Spec:
+    """Path -> shape and dtype of every field.
+
+    Args:
+        batch: a dict of arrays, or of such dicts.
+        parts: that the rows are split into, by accumulation.
+
+    Raises:
+        ValueError: naming every field that no step can take.
+    """
+    if not isinstance(batch, Mapping):
+        raise ValueError(
+            f"batch: expected a dict of arrays, found a {type(batch).__name__}; name the fields:"
+            " {'inputs': ..., 'targets': ...}"
+        )
+    found: Spec = {}
+    problems = []
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(dict(batch)):
+        path = path_of(keys)
+        value = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
+            problems.append(f"{path}: found {value.dtype}, expected numbers")
+            continue
+        found[path] = (tuple(value.shape), jax.dtypes.canonicalize_dtype(value.dtype))
+    if not found and not problems:
+        problems.append("it has no field")
+    rows = {path: shape[0] for path, (shape, _) in found.items() if shape}
+    if len(set(rows.values())) > 1:
+        problems.append(f"expected as many rows in each field, found {rows}")
+    problems += [
+        f"{path}: {count} rows do not divide by gradient_accumulation_steps = {parts}"
+        for path, count in rows.items()
+        if count % parts
+    ]
+    if parts > 1:
+        problems += [f"{path}: no rows to split" for path in found if path not in rows]
+    _raise(problems)
+    return found
+
+
+def check_like(batch: Any, wanted: Spec, parts: int = 1) -> None:
+    """Raise if a batch has other fields, shapes (but rows) or dtypes than the sample batch.
+
+    Args:
+        batch: of the training data.
+        wanted: of the sample batch.
+        parts: see `batch_spec`.
+
+    Raises:
+        ValueError: naming every field that differs.
+    """
+    found = batch_spec(batch, parts)
+    problems = [
+        unknown_key(path, wanted).replace("unknown key", "not in the sample batch")
+        for path in found
+        if path not in wanted
+    ]
+    problems += [f"{path}: missing" for path in wanted if path not in found]
+    for path in found.keys() & wanted.keys():
+        (shape, dtype), (like, wanted_dtype) = found[path], wanted[path]
+        if shape[1:] != like[1:] or len(shape) != len(like):
+            problems.append(f"{path}: found {list(shape)}, the sample batch has {list(like)}")
+        if dtype != wanted_dtype:
+            problems.append(f"{path}: found {dtype}, the sample batch has {wanted_dtype}")
+    _raise(sorted(problems))
+
+
+def tokens_of(batch: Mapping[str, Any]) -> int:
+    """Positions of a batch of sequences; 0 of one that has none."""
+    for name in ("ids", "input_ids", "item_ids", "tokens", "labels"):
+        shape = np.shape(batch[name]) if name in batch else ()
+        if len(shape) == 2:
+            return shape[0] * shape[1]
+    return 0
+
+
+def _raise(problems: list[str]) -> None:
+    if problems:
+        raise ValueError(listed("batch", problems))

@@ -1,0 +1,87 @@
+"""Evaluation of a model over batches: sums on the device, read once at the end."""
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+import jax
+
+from efficientids_flax.train.step.objective import Objective
+
+# fmt: off
+NAMES = {
+    # of the sums                           of the evaluation
+    "total_loss":                           "loss",
+    "fraction_of_correct_next_step_preds":  "accuracy",
+}
+# fmt: on
+
+
+class Evaluator:
+    """Evaluates the parameters of one objective; compiled once a shape."""
+
+    def __init__(self, objective: Objective, place: Callable[[Any], Any]) -> None:
+        """Of this objective.
+
+        Args:
+            objective: says what is summed.
+            place: puts a batch on the devices.
+        """
+        self._place = place
+
+        def add(total: Any, params: Any, model_state: Any, batch: Any) -> Any:
+            found = objective.sums(params, batch, model_state)
+            if total is None:
+                return found
+            return {name: total[name] + found[name] for name in found}
+
+        self._add = jax.jit(add)
+        self._compute = jax.jit(lambda sums: [value.compute() for value in sums.values()])
+
+    def names(self, variables: dict[str, Any], batch: Any, prefix: str = "eval_") -> set[str]:
+        """The metrics that an evaluation has; nothing is computed.
+
+        Args:
+            variables: parameters and other collections.
+            batch: a dict of arrays.
+            prefix: of the names.
+        """
+        rest = dict(variables)
+        shapes = jax.eval_shape(
+            lambda params: self._compute(self._add(None, params, rest, batch)), rest.pop("params")
+        )
+        return {f"{prefix}{NAMES.get(name, name)}" for values in shapes for name in values}
+
+    def __call__(
+        self,
+        variables: dict[str, Any],
+        batches: Iterable[Any] | Callable[[], Iterable[Any]],
+        num_batches: int | None = None,
+        prefix: str = "eval_",
+    ) -> dict[str, float]:
+        """Metrics over batches.
+
+        Args:
+            variables: parameters and other collections.
+            batches: dicts of arrays, or a function that returns them; read from the start.
+            num_batches: how many; None: all.
+            prefix: of the names.
+
+        Returns:
+            Name -> mean: `eval_loss`, `eval_accuracy` (of the package's models: share of labels
+            that are the best class), ranking metrics, or what the loss function returned.
+
+        Raises:
+            ValueError: there is no batch.
+        """
+        rest = dict(variables)
+        params = rest.pop("params")
+        total = None
+        for batch in islice(iter(batches() if callable(batches) else batches), num_batches):
+            total = self._add(total, params, rest, self._place(batch))
+        if total is None:
+            raise ValueError("evaluation: there is no batch; an iterator was read to its end?")
+        found: dict[str, float] = {}
+        for values in jax.device_get(self._compute(total)):
+            found |= {f"{prefix}{NAMES.get(name, name)}": float(x) for name, x in values.items()}
+        return found

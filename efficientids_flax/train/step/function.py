@@ -1,0 +1,221 @@
+"""One training step: a pure function of state and batch, with accumulation and mixed precision."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from efficientids_flax.train.optimizer import merge
+from efficientids_flax.train.state import TrainState
+
+Batch = Mapping[str, Any]
+Metrics = dict[str, jax.Array]
+# (params, batch, model_state, rng, apply_fn) -> (loss [], metrics of scalars, model_state)
+LossFn = Callable[..., tuple[jax.Array, Mapping[str, Any], Mapping[str, Any]]]
+OnNonFinite = Literal["stop", "skip"]
+
+WEIGHT = "total_weight"  # metric by which the parts of an accumulated batch are weighted, if there
+FINITE = "finite"
+SMALL = 1 << 16  # numbers of a gradient that is measured together with others, in one operation
+
+
+class StepOptions(NamedTuple):
+    """How a step is computed.
+
+    Attributes:
+        accumulation: parts that a batch is split into, one after another; sums the gradients.
+        mixed_precision: parameters and floats of the batch are cast to bfloat16 for the model;
+            parameters, gradients and optimizer stay float32.
+        remat: recompute activations in the backward pass, all but products of matrices.
+        on_nonfinite: of a step whose loss or gradient is not finite. 'skip' changes nothing, counts
+            it and goes on (as PAXml does); 'stop' keeps the parameters and collections, does not
+            count it and refuses all later ones: the optimizer state is of no use then.
+    """
+
+    accumulation: int = 1
+    mixed_precision: bool = False
+    remat: bool = False
+    on_nonfinite: OnNonFinite = "stop"
+
+
+def make_step(
+    loss_fn: LossFn,
+    apply_fn: Callable[..., Any],
+    optimizer: optax.GradientTransformation,
+    options: StepOptions,
+) -> Callable[..., tuple[TrainState, jax.Array, Metrics]]:
+    """The step, not jitted.
+
+    Args:
+        loss_fn: of the whole tree of parameters; `metrics` are scalars.
+        apply_fn: handed to it.
+        optimizer: over the trained parameters; is given `loss` and `value` too.
+        options: see `StepOptions`.
+
+    Returns:
+        `step(state, frozen, batch, alive)` -> (state, alive, metrics); `frozen` are the parameters
+        that `state` lacks, `alive` bool [] is whether all steps so far were finite. Metrics are
+        float32 [] and hold `loss`, `grad_norm` and `finite` (the step was taken) beside the loss
+        function's own.
+    """
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def objective(
+        trained: Any, frozen: Any, batch: Batch, model_state: Any, rng: jax.Array
+    ) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        params = merge(trained, frozen) if frozen else trained
+        if options.mixed_precision:
+            params, batch = to_half(params), to_half(batch)
+        loss, metrics, state = loss_fn(params, NamedBatch(batch), model_state, rng, apply_fn)
+        return loss.astype(jnp.float32), (scalars(metrics), _collections(state, model_state))
+
+    if options.remat:
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        objective = jax.checkpoint(objective, policy=policy)
+    differentiate = jax.value_and_grad(objective, has_aux=True)
+
+    def gradients(state: TrainState, frozen: Any, batch: Batch, rng: jax.Array) -> Any:
+        """(loss, metrics, model state, gradients) of a batch, in one or more parts."""
+        if options.accumulation == 1:
+            (loss, (metrics, new)), found = differentiate(
+                state.trained, frozen, batch, state.model_state, rng
+            )
+            return loss, metrics, new, found
+        parts = jax.tree.map(lambda x: _parts(x, options.accumulation), batch)
+
+        def one(model_state: Any, given: Any) -> Any:
+            index, part = given
+            (loss, (metrics, new)), found = differentiate(
+                state.trained, frozen, part, model_state, jax.random.fold_in(rng, index)
+            )
+            weight = metrics.get(WEIGHT, jnp.float32(1.0))
+            return new, (weight, jax.tree.map(lambda x: x * weight, (loss, metrics, found)))
+
+        def add(carry: Any, given: Any) -> Any:
+            model_state, sums = carry
+            model_state, found = one(model_state, given)
+            return (model_state, jax.tree.map(jnp.add, sums, found)), None
+
+        first = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(one, state.model_state, (jnp.int32(0), first))[1]
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        numbered = (jnp.arange(options.accumulation), parts)
+        (new, (weight, sums)), _ = jax.lax.scan(add, (state.model_state, zeros), numbered)
+        divisor = jnp.where(weight > 0, weight, 1.0)
+        loss, metrics, found = jax.tree.map(lambda x: (x / divisor).astype(x.dtype), sums)
+        if WEIGHT in metrics:
+            metrics[WEIGHT] = weight
+        return loss, metrics, new, found
+
+    def step(
+        state: TrainState, frozen: Any, batch: Batch, alive: jax.Array
+    ) -> tuple[TrainState, jax.Array, Metrics]:
+        rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        loss, metrics, model_state, found = gradients(state, frozen, batch, rng)
+        norm = global_norm(found)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        stops = options.on_nonfinite == "stop"
+        taken = finite & alive if stops else finite
+
+        def update() -> tuple[Any, Any, Any]:
+            updates, opt_state = optimizer.update(
+                found, state.opt_state, state.trained, loss=loss, value=loss
+            )
+            return optax.apply_updates(state.trained, updates), opt_state, model_state
+
+        if stops:  # nothing of a bad step leaves the run: its optimizer state is not needed again
+            trained, opt_state, model_state = update()
+            trained = _where(taken, trained, state.trained)
+            model_state = _where(taken, model_state, state.model_state)
+        else:
+            old = (state.trained, state.opt_state, state.model_state)
+            trained, opt_state, model_state = _if(taken, update, old)
+        new = state.replace(  # pyright: ignore[reportAttributeAccessIssue]
+            step=state.step + (taken.astype(jnp.int32) if stops else 1),
+            trained=trained,
+            opt_state=opt_state,
+            model_state=model_state,
+        )
+        metrics |= {"loss": loss, "grad_norm": norm, FINITE: taken}
+        alive = alive & finite if stops else alive
+        return new, alive, {name: value.astype(jnp.float32) for name, value in metrics.items()}
+
+    return step
+
+
+class NamedBatch(dict[str, Any]):
+    """A batch that says which fields it has when another one is asked for."""
+
+    def __missing__(self, name: str) -> Any:
+        """Raises KeyError with the names there are."""
+        raise KeyError(f"batch: has no field '{name}'; it has {', '.join(sorted(self))}")
+
+
+def scalars(metrics: Mapping[str, Any]) -> Metrics:
+    """The metrics as arrays.
+
+    Raises:
+        ValueError: naming each one that is no scalar.
+    """
+    found = {name: jnp.asarray(value) for name, value in metrics.items()}
+    if wrong := [f"{name} is {list(value.shape)}" for name, value in found.items() if value.ndim]:
+        raise ValueError(f"metrics: expected scalars, found {', '.join(wrong)}")
+    return found
+
+
+def _if(taken: jax.Array, update: Callable[[], Any], old: Any) -> Any:
+    """`update()` where `taken`, else the old values.
+
+    A branch on the CPU, where each further operation on a leaf has its price; elsewhere a branch
+    would make the device wait for the host, and a choice of each number costs nothing.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.lax.cond(taken, update, lambda: old)
+    return _where(taken, update(), old)
+
+
+def _where(taken: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda new, kept: jnp.where(taken, new, kept), new, old)
+
+
+def global_norm(tree: Any) -> jax.Array:
+    """Norm over all leaves together, float32 []."""
+    leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
+    small: list[jax.Array] = []
+    if jax.sharding.get_abstract_mesh().size <= 1:  # on others they would have to come together
+        small = [leaf.ravel() for leaf in leaves if leaf.size <= SMALL]
+        leaves = [leaf for leaf in leaves if leaf.size > SMALL]
+    if small:
+        leaves.append(jnp.concatenate(small))
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in leaves]
+    return jnp.sqrt(sum(squares, jnp.float32(0.0)))
+
+
+def _collections(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """The new collections, of the old ones' dtypes."""
+    if jax.tree.structure(dict(new)) != jax.tree.structure(dict(old)):
+        raise ValueError(
+            f"loss function: the model state that it returns has {sorted(new)}, the one that it was"
+            f" given {sorted(old)}; their trees must be the same"
+        )
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), dict(new), dict(old))
+
+
+def to_half(tree: Any) -> Any:
+    """float32 leaves as bfloat16."""
+
+    def cast(x: Any) -> Any:
+        return x.astype(jnp.bfloat16) if jnp.result_type(x) == jnp.float32 else x
+
+    return jax.tree.map(cast, tree)
+
+
+def _parts(x: Any, count: int) -> Any:
+    """[B, ...] -> [count, B / count, ...]: part i has rows i, i + count, ...
+
+    So each device of a mesh keeps its own rows, whatever the part.
+    """
+    rows = x.shape[0] // count
+    return x.reshape(rows, count, *x.shape[1:]).swapaxes(0, 1)

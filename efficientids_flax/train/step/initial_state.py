@@ -1,0 +1,105 @@
+"""The state that a run begins with, each leaf made where it belongs."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from efficientids_flax.config.record import listed, unknown_key
+from efficientids_flax.train.state import Frozen, TrainState, key_data, state_shardings
+from efficientids_flax.train.step.objective import Objective
+from efficientids_flax.tree import flatten, unflatten
+
+
+def initial_state(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    rng: jax.Array,
+    sample_batch: Mapping[str, Any],
+    *,
+    frozen: Frozen = None,
+    frozen_dtype: str | None = None,
+    mesh: Mesh | None = None,
+    params: Mapping[str, Any] | None = None,
+    opt_state: Any = None,
+    step: int = 0,
+) -> TrainState:
+    """The state, by one jitted function: on a mesh no device holds more than its part.
+
+    Args:
+        objective: makes the first variables.
+        optimizer: makes the first optimizer state.
+        rng: of the first parameters, and of dropout.
+        sample_batch: see `Trainer.create_train_state`.
+        frozen, frozen_dtype: parameters that are not trained, and the dtype they are kept in.
+        mesh: that the state is spread over.
+        params: parameters that are there already, all or some.
+        opt_state, step: of a run that goes on.
+
+    Raises:
+        ValueError: parameters that are not the model's.
+    """
+    first, run = jax.random.split(jax.random.wrap_key_data(key_data(rng)))
+    given = flatten(dict(params or {}))
+
+    def whole(key: jax.Array, batch: Any, given: Any, opt_state: Any) -> TrainState:
+        variables = dict(objective.init(key, batch))
+        leaves = flatten(variables.pop("params"))
+        _check(given, leaves)
+        leaves |= {path: jnp.asarray(leaf) for path, leaf in given.items()}
+        state = TrainState.create(
+            unflatten(leaves),
+            optimizer,
+            rng=run,
+            frozen=frozen,
+            model_state=variables,
+            step=step,
+            opt_state=opt_state,
+        )
+        if frozen_dtype is None:
+            return state
+        kept = jax.tree.map(lambda x: x.astype(frozen_dtype), state.frozen)
+        return state.replace(frozen=kept)  # pyright: ignore[reportAttributeAccessIssue]
+
+    # A frozen language model that is there already need not be there twice: jit would copy it. (Of
+    # several processes jit alone knows how to make one array of each one's own.)
+    there = set(given) if jax.process_count() == 1 else set()
+
+    def made(*arguments: Any) -> TrainState:
+        return _without(whole(*arguments), there)
+
+    arguments = (first, dict(sample_batch), given, opt_state)
+    shapes = jax.eval_shape(whole, *arguments)
+    places = None if mesh is None else state_shardings(shapes, mesh, objective.config)
+    state = jax.jit(made, out_shardings=None if places is None else _without(places, there))(
+        *arguments
+    )
+    kept = flatten(state.frozen)
+    for path, shape in flatten(shapes.frozen).items():
+        if path in there:
+            leaf = given[path]
+            leaf = (leaf if isinstance(leaf, jax.Array) else jnp.array(leaf)).astype(shape.dtype)
+            place = None if places is None else flatten(places.frozen)[path]
+            kept[path] = leaf if place is None else jax.device_put(leaf, place)
+    return state.replace(frozen=unflatten(kept))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _without(state: TrainState, paths: Collection[str]) -> TrainState:
+    """The state, or the tree of its shardings, without these frozen parameters."""
+    kept = {path: leaf for path, leaf in flatten(state.frozen).items() if path not in paths}
+    return state.replace(frozen=unflatten(kept))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _check(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """The given parameters are the model's, in path and shape."""
+    problems = [unknown_key(path, wanted) for path in given if path not in wanted]
+    problems += [
+        f"{path}: found {list(given[path].shape)}, the model has {list(wanted[path].shape)}"
+        for path in given.keys() & wanted.keys()
+        if tuple(given[path].shape) != tuple(wanted[path].shape)
+    ]
+    if problems:
+        raise ValueError(listed("params", sorted(problems)))

@@ -1,0 +1,108 @@
+"""Where the first NaN or infinity of a step comes from."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from efficientids_flax.train.state import TrainState
+from efficientids_flax.train.step.function import LossFn, NamedBatch
+from efficientids_flax.tree import path_of
+
+CALL = "__call__"
+INTERMEDIATES = "intermediates"
+
+
+class NonFiniteError(FloatingPointError):
+    """A step whose loss or gradient is not finite."""
+
+
+def explain(
+    state: TrainState, batch: Mapping[str, Any], loss_fn: LossFn, apply_fn: Callable[..., Any]
+) -> str:
+    """What went bad first: a field of the batch, a parameter, an activation, a gradient.
+
+    Runs the step's forward and backward pass once more, with every module's output looked at.
+
+    Args:
+        state: before the step.
+        batch: of the step.
+        loss_fn, apply_fn: of the step.
+    """
+    if name := _first(_flags(batch)):
+        return f"the batch holds NaN or infinity in '{name}'"
+    if name := _first(_flags(state.params)):
+        return f"parameter {name} is not finite before the step"
+    order: list[str] = []
+
+    def objective(trained: Any) -> tuple[jax.Array, Any]:
+        seen: list[Any] = []
+        given = state.replace(trained=trained)  # pyright: ignore[reportAttributeAccessIssue]
+        rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
+        watched = _watched(apply_fn, seen, order)
+        loss, _, _ = loss_fn(given.params, NamedBatch(batch), state.model_state, rng, watched)
+        return loss.astype(jnp.float32), jax.tree.map(_bad, seen)
+
+    (loss, seen), gradients = jax.jit(jax.value_and_grad(objective, has_aux=True))(state.trained)
+    rank = {path: place for place, path in reversed(list(enumerate(order)))}
+    outputs = {}
+    for call in seen:
+        for keys, bad in jax.tree_util.tree_leaves_with_path(call):
+            path = path_of(keys)
+            if CALL in path.split("/"):
+                outputs.setdefault(path.split(f"{CALL}")[0].rstrip("/"), []).append(bool(bad))
+    ranked = sorted(outputs, key=lambda path: rank.get(path, len(rank)))
+    if name := next((path for path in ranked if any(outputs[path])), None):
+        return f"activation {name or '(output of the model)'} is not finite"
+    if not jnp.isfinite(loss):
+        return "the loss is not finite, every activation is"
+    if name := _first(_flags(gradients)):
+        return f"the gradient of parameter {name} is not finite, the loss is"
+    return "it cannot be reproduced from the state before the step"
+
+
+def _watched(apply_fn: Callable[..., Any], seen: list[Any], order: list[str]) -> Callable[..., Any]:
+    """`apply_fn` that puts the outputs of all modules into `seen`, their order into `order`."""
+
+    def note(
+        call: Callable[..., Any], args: Any, named: Any, context: nn.module.InterceptorContext
+    ) -> Any:
+        found = call(*args, **named)
+        if context.method_name == CALL:
+            order.append("/".join(context.module.path))
+        return found
+
+    def apply(variables: Any, *args: Any, mutable: Any = False, **named: Any) -> Any:
+        asked = [mutable] if isinstance(mutable, str) else mutable
+        if asked is False or isinstance(asked, list | tuple | set | frozenset):
+            asked = [*(asked or ()), INTERMEDIATES]
+        with nn.intercept_methods(note):
+            output, collections = apply_fn(
+                variables, *args, mutable=asked, capture_intermediates=True, **named
+            )
+        collections = dict(collections)
+        seen.append(collections.pop(INTERMEDIATES, {}))
+        return output if mutable is False else (output, collections)
+
+    return apply
+
+
+def _flags(tree: Any) -> dict[str, bool]:
+    """Path -> whether the leaf holds anything that is not finite."""
+    return {
+        path_of(keys): bool(bad)
+        for keys, bad in jax.tree_util.tree_leaves_with_path(jax.tree.map(_bad, tree))
+    }
+
+
+def _bad(value: Any) -> jax.Array:
+    value = jnp.asarray(value)
+    if not jnp.issubdtype(value.dtype, jnp.inexact):
+        return jnp.zeros((), bool)
+    return ~jnp.all(jnp.isfinite(value))
+
+
+def _first(flags: Mapping[str, bool]) -> str | None:
+    return next((path for path, bad in flags.items() if bad), None)

@@ -1,0 +1,254 @@
+"""What a model is trained for and measured by: its loss, its metrics, its first variables.
+
+The recommenders and the language model of this package bring their own; any other Linen module
+comes with a loss function of the caller.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.backbone.experts import LOSSES, RANDOM
+from efficientids_flax.core.item_model import ItemModel
+from efficientids_flax.core.metrics import (
+    correct_predictions,
+    ranking_sums,
+    token_sums,
+)
+from efficientids_flax.core.models import EfficientIDSModel
+from efficientids_flax.losses import LanguageModelLoss, language_model_loss
+from efficientids_flax.train.logs import Means
+from efficientids_flax.train.state import ModelConfig
+from efficientids_flax.train.step.function import WEIGHT, LossFn, NamedBatch, scalars
+
+Batch = Mapping[str, Any]
+Sums = Mapping[str, Any]  # each has `a + b` and `compute()`
+
+
+class Objective(NamedTuple):
+    """How to train a module.
+
+    Attributes:
+        module: with the precision and the rematerialisation that were asked for.
+        loss: see `step.LossFn`.
+        sums: (params, batch, model_state) -> what is summed over an evaluation.
+        init: (rng, batch) -> variables.
+        config: of the package's own models, for shardings; else None.
+        own: whether the module sees to precision and rematerialisation itself.
+    """
+
+    module: nn.Module
+    loss: LossFn
+    sums: Callable[[Any, Batch, Any], Sums]
+    init: Callable[[jax.Array, Batch], Mapping[str, Any]]
+    config: ModelConfig | None
+    own: bool
+
+
+def make_objective(
+    module: nn.Module,
+    loss_fn: LossFn | None = None,
+    *,
+    init_args: Sequence[Any] | None = None,
+    init_kwargs: Mapping[str, Any] | None = None,
+    mixed_precision: bool = False,
+    remat: bool = False,
+) -> Objective:
+    """The objective of a module.
+
+    Args:
+        module: any Linen module.
+        loss_fn: in place of the module's own loss; evaluations then report what it returns.
+        init_args, init_kwargs: of `module.init`; None: the loss function says how the module is
+            called.
+        mixed_precision, remat: of the package's own models.
+
+    Raises:
+        ValueError: a module without a loss of its own, and no `loss_fn`.
+    """
+    if isinstance(module, ItemModel):
+        module = _item_model(module, mixed_precision, remat)
+        found = _of_item_model(module)
+    elif isinstance(module, Decoder):
+        config = _half(module.config) if mixed_precision else module.config
+        module = Decoder(config, "nothing_saveable" if remat else module.remat)
+        found = _of_decoder(module)
+    elif loss_fn is None:
+        raise ValueError(
+            f"loss_fn: missing; {type(module).__name__} has no loss of its own: give"
+            " loss_fn(params, batch, model_state, rng, apply_fn) -> (loss, metrics, model_state)"
+        )
+    else:
+        found = Objective(module, loss_fn, _no_sums, _no_init, None, False)
+    if loss_fn is not None:
+        init = found.init if found.own else _init_by_loss(module, loss_fn)
+        found = found._replace(loss=loss_fn, sums=_sums_of_loss(module, loss_fn), init=init)
+    if init_args is not None or init_kwargs is not None:
+        args, named = tuple(init_args or ()), dict(init_kwargs or {})
+        found = found._replace(init=lambda rng, _: module.init(_streams(rng), *args, **named))
+    return found
+
+
+def _of_item_model(module: ItemModel) -> Objective:
+    words = module.config.backbone.vocab_size
+
+    def loss(
+        params: Any, batch: Batch, model_state: Any, rng: jax.Array, apply_fn: Callable[..., Any]
+    ) -> Any:
+        found, _ = apply_fn(
+            {"params": params}, batch, train=True, deterministic=False, method="loss",
+            rngs=_streams(rng), mutable=[LOSSES],
+        )  # fmt: skip
+        metrics = {"avg_xent": found.avg_xent, "aux_loss": found.aux_loss}
+        return found.loss, metrics | {WEIGHT: found.total_weight}, model_state
+
+    def both(model: ItemModel, batch: Batch) -> Any:
+        return model.loss(batch, train=False), model.evaluation_logits(batch)
+
+    def sums(params: Any, batch: Batch, model_state: Any) -> Sums:
+        del model_state
+        (found, logits), _ = module.apply({"params": params}, batch, method=both, mutable=[LOSSES])
+        labels = jnp.asarray(batch["labels"])
+        is_item = jnp.asarray(batch.get("label_item_weights", jnp.ones(labels.shape)))
+        weights = jnp.asarray(batch["weights"])
+        items = is_item * (weights if not words else 1)
+        correct = correct_predictions(logits, labels, is_item, num_words=words)
+        return {
+            "loss": token_sums(
+                found.per_example_xent, weights, aux_loss=found.aux_loss, correct=correct
+            ),
+            "ranking": ranking_sums(logits, labels, items, num_words=words),
+        }
+
+    def init(rng: jax.Array, batch: Batch) -> Mapping[str, Any]:
+        made = module.init(_streams(rng), NamedBatch(batch), method="loss")
+        return {"params": made["params"]}
+
+    return Objective(module, loss, sums, init, module.config, True)
+
+
+def _of_decoder(module: Decoder) -> Objective:
+    def logits(decoder: Decoder, batch: Batch, deterministic: bool) -> jax.Array:
+        hidden = decoder(
+            batch["ids"],
+            paddings=batch.get("paddings"),
+            segment_ids=batch.get("segment_ids"),
+            positions=batch.get("segment_pos"),
+            inputs_indicator=batch.get("inputs_indicator"),
+            deterministic=deterministic,
+        )
+        return decoder.logits(hidden)
+
+    def run(
+        apply_fn: Callable[..., Any], params: Any, batch: Batch, rng: jax.Array | None
+    ) -> LanguageModelLoss:
+        found, collections = apply_fn(
+            {"params": params}, batch, rng is None, method=logits, mutable=[LOSSES],
+            rngs=None if rng is None else _streams(rng),
+        )  # fmt: skip
+        auxiliary = collections.get(LOSSES, ())
+        return language_model_loss(module.config, found, batch, auxiliary, train=rng is not None)
+
+    def loss(
+        params: Any, batch: Batch, model_state: Any, rng: jax.Array, apply_fn: Callable[..., Any]
+    ) -> Any:
+        found = run(apply_fn, params, batch, rng)
+        metrics = {"avg_xent": found.avg_xent, "aux_loss": found.aux_loss}
+        metrics |= {"accuracy": found.accuracy, WEIGHT: found.total_weight}
+        return found.total_loss, metrics, model_state
+
+    def sums(params: Any, batch: Batch, model_state: Any) -> Sums:
+        del model_state
+        found = run(module.apply, params, batch, None)
+        correct = found.per_example_argmax == batch["labels"]
+        weights = jnp.asarray(batch["weights"])
+        return {
+            "loss": token_sums(
+                found.per_example_xent, weights, aux_loss=found.aux_loss, correct=correct
+            )
+        }
+
+    def init(rng: jax.Array, batch: Batch) -> Mapping[str, Any]:
+        made = module.init(_streams(rng), NamedBatch(batch), True, method=logits)
+        return {"params": made["params"]}
+
+    return Objective(module, loss, sums, init, module.config, True)
+
+
+def _sums_of_loss(module: nn.Module, loss_fn: LossFn) -> Callable[[Any, Batch, Any], Sums]:
+    """The loss function's own numbers, with the module in its mode of evaluation."""
+    switches = {"training": False, "train": False, "deterministic": True}
+
+    def evaluate(variables: Any, *args: Any, **named: Any) -> Any:
+        named = {name: switches.get(name, value) for name, value in named.items()}
+        return module.apply(variables, *args, **named)
+
+    def sums(params: Any, batch: Batch, model_state: Any) -> Sums:
+        key = jax.random.key(0)  # for loss functions that split it; there is no dropout
+        loss, metrics, _ = loss_fn(params, batch, model_state, key, evaluate)
+        found = scalars({"loss": loss, **metrics})
+        rows = jax.tree.leaves(batch)[0].shape[0]
+        weight = found.pop(WEIGHT, jnp.float32(rows))
+        return {"loss": Means.of(found, weight)}
+
+    return sums
+
+
+def _init_by_loss(module: nn.Module, loss_fn: LossFn) -> Callable[..., Mapping[str, Any]]:
+    """Initialises the module in the call that the loss function makes."""
+
+    def init(rng: jax.Array, batch: Batch) -> Mapping[str, Any]:
+        made: list[Mapping[str, Any]] = []
+
+        def apply(
+            variables: Any, *args: Any, rngs: Any = None, mutable: Any = False, **named: Any
+        ) -> Any:
+            del variables, rngs
+            output, found = module.init_with_output(_streams(rng), *args, **named)
+            made.append(found)
+            rest = {name: value for name, value in found.items() if name != "params"}
+            return (output, rest) if mutable is not False else output
+
+        loss_fn({}, NamedBatch(batch), {}, rng, apply)
+        if not made:
+            raise ValueError("loss_fn: does not call apply_fn; give init_args to make parameters")
+        return made[0]
+
+    return init
+
+
+def _item_model(module: ItemModel, mixed_precision: bool, remat: bool) -> ItemModel:
+    """The same model in bfloat16, with float32 parameters and softmaxes; and rematerialised."""
+    policy = "nothing_saveable" if remat else module.remat
+    if not mixed_precision:
+        return module.clone(remat=policy)
+    return EfficientIDSModel(
+        config=replace(module.config, backbone=_half(module.config.backbone)),
+        clustering_info=module.clustering_info,
+        freeze_lm=module.freeze_lm,
+        item_embedding_init=module.item_embedding_init,
+        remat=policy,
+    )
+
+
+def _half(config: Any) -> Any:
+    return replace(config, dtype="bfloat16")
+
+
+def _streams(rng: jax.Array) -> dict[str, jax.Array]:
+    """A stream of random numbers for each use that a module may have."""
+    names = ("params", "dropout", RANDOM)
+    return dict(zip(names, jax.random.split(rng, len(names)), strict=True))
+
+
+def _no_sums(params: Any, batch: Batch, model_state: Any) -> Sums:
+    raise NotImplementedError
+
+
+def _no_init(rng: jax.Array, batch: Batch) -> Mapping[str, Any]:
+    raise NotImplementedError

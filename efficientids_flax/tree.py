@@ -1,0 +1,44 @@
+"""Nested dicts and their leaves by path: 'pretrained_lm/layers_0/mlp/up/kernel'."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def flatten(
+    tree: Mapping[str, Any], prefix: str = "", *, separator: str = "/", keep_empty: bool = False
+) -> dict[str, Any]:
+    """Path -> leaf, in the order of the tree.
+
+    Args:
+        tree: nested mappings; whatever is no mapping is a leaf.
+        prefix: put before every path.
+        separator: between the keys of a path.
+        keep_empty: an empty mapping is a leaf; otherwise nothing is left of it.
+    """
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and (value or not keep_empty):
+            inner = f"{prefix}{key}{separator}"
+            found |= flatten(value, inner, separator=separator, keep_empty=keep_empty)
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def unflatten(leaves: Mapping[str, Any], *, separator: str = "/") -> dict[str, Any]:
+    """The nested dicts of paths; the inverse of `flatten`."""
+    found: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *outer, name = path.split(separator)
+        place = found
+        for key in outer:
+            place = place.setdefault(key, {})
+        place[name] = leaf
+    return found
+
+
+def path_of(keys: tuple[Any, ...]) -> str:
+    """The path of the keys that `jax.tree_util` gives."""
+    import jax
+
+    return jax.tree_util.keystr(keys, simple=True, separator="/")

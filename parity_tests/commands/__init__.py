@@ -1,0 +1,1 @@
+"""The command `parity`: parse, call one function, print."""

@@ -1,0 +1,191 @@
+"""How far one array is from the recorded one, and whether that is allowed."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from parity_tests.compare.tolerances import FURTHER, HALF, HUGE, MANY, ROUNDING
+
+Verdict = Literal["ok", "DIFFERS", "MISSING", "UNKNOWN", "SHAPE", "ignored", "not run"]
+FAILURES = ("DIFFERS", "MISSING", "UNKNOWN", "SHAPE")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One recorded value.
+
+    Attributes:
+        section: pass it belongs to, or 'step n'.
+        name: recorded name; of stacked layers with the layer behind it.
+        ours: path of our value.
+        kind: 'activations', 'loss', 'metrics', 'gradients', 'parameters', 'optimizer'.
+        verdict: what became of it.
+        shape: of the recorded array.
+        layer: number of the layer; None outside of the layers.
+        absolute: largest difference.
+        relative: the same, relative to the largest magnitude of the recorded array.
+        ulps: roundings between the two values where they differ most.
+        allowed: for `relative`.
+        note: what there is to say, in words.
+    """
+
+    section: str
+    name: str
+    ours: str
+    kind: str
+    verdict: Verdict
+    shape: tuple[int, ...] = ()
+    layer: int | None = None
+    absolute: float = 0.0
+    relative: float = 0.0
+    ulps: float = 0.0
+    allowed: float = 0.0
+    note: str = ""
+
+    @property
+    def fails(self) -> bool:
+        """Whether it makes the comparison fail."""
+        return self.verdict in FAILURES
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Of two arrays; see `Difference`. `note` says what is wrong beside the numbers."""
+
+    absolute: float
+    relative: float
+    ulps: float
+    note: str = ""
+
+
+def first_failure(differences: Sequence[Difference]) -> Difference | None:
+    """The first in the order of the data flow that is not as recorded."""
+    return next((difference for difference in differences if difference.fails), None)
+
+
+def distance(
+    ours: np.ndarray, recorded: np.ndarray, rows: np.ndarray | None = None, floor: float = 0.0
+) -> Distance:
+    """Largest difference of two arrays of one shape.
+
+    Args:
+        ours, recorded: any numbers.
+        rows: bool, broadcasting to them: what to compare; None for everything.
+        floor: magnitude that differences are at least taken relative to.
+
+    Returns:
+        Values that are not finite or beyond 1e30 must be at the same places with the same sign (NaN
+        as NaN, and finite ones of the same size but for a rounding); if they are not, the relative
+        difference is infinite. They count for no magnitude.
+    """
+    if not (_inexact(ours) and _inexact(recorded)):
+        return _unequal(ours, recorded, rows)
+    digits = np.float64 if recorded.dtype == np.float64 else np.float32
+    got, want = np.asarray(ours, np.float64), np.asarray(recorded, np.float64)
+    blocked = _blocked(want)
+    wrong = (_blocked(got) != blocked) | (
+        blocked & (np.isnan(got) != np.isnan(want)) | blocked & (np.sign(got) == -np.sign(want))
+    )
+    wrong |= blocked & (np.isinf(got) != np.isinf(want))
+    wrong |= _other_mask(got, want)
+    here = np.ones(want.shape, bool) if rows is None else np.broadcast_to(rows, want.shape)
+    if np.any(wrong & here):
+        count = int(np.sum(wrong & here))
+        note = f"{count} value(s) are masked, infinite or NaN in only one of the two, or otherwise"
+        return Distance(np.inf, np.inf, np.inf, note)
+    use = here & ~blocked
+    if not np.any(use):
+        return Distance(0.0, 0.0, 0.0)
+    off = np.where(use, np.abs(np.where(use, got, 0) - np.where(use, want, 0)), 0.0)
+    magnitude = max(float(np.max(np.abs(want), where=use, initial=0.0)), floor)
+    place = np.unravel_index(np.argmax(off), off.shape)
+    worst = float(off[place])
+    if worst == 0:
+        return Distance(0.0, 0.0, 0.0)
+    relative = worst / magnitude if magnitude else np.inf
+    spacing = float(np.spacing(np.abs(np.asarray(want[place], digits))))
+    return Distance(worst, relative, worst / spacing)
+
+
+def half_distance(
+    ours: np.ndarray,
+    recorded: np.ndarray,
+    exact: np.ndarray,
+    rows: np.ndarray | None = None,
+    *,
+    guard: bool = True,
+) -> tuple[Distance, float]:
+    """The same for a computation in half precision, and what is allowed.
+
+    Errors are root mean squares, relative to the largest magnitude: the largest of many roundings
+    is a matter of chance.
+
+    Args:
+        ours, recorded: of the half-precision runs.
+        exact: the value in float32.
+        rows: see `distance`.
+        guard: whether a recording that is much further off than rounding takes ours is of another
+            computation, and a single value of ours may not stand out. (Adam turns the rounding of a
+            gradient into whole steps, so that this tells nothing of parameters.)
+
+    Returns:
+        (error of ours from float32, 1.5 times the recording's own).
+    """
+    error, own = distance(ours, exact, rows), distance(recorded, exact, rows)
+    if not _inexact(recorded) or np.inf in (error.relative, own.relative):
+        return error, HALF * own.relative
+    mean, its_mean = (_mean_square(values, exact, rows) for values in (ours, recorded))
+    allowed = HALF * _chance(recorded.size) * its_mean
+    note = ""
+    if guard and its_mean > FURTHER * max(mean, ROUNDING):
+        note = f"the recording is {its_mean:.1e} off float32, ours {mean:.1e} (mean squares)"
+    elif guard and error.relative > FURTHER * max(own.relative, ROUNDING):
+        note = f"ours is {error.relative:.1e} off float32, the recording {own.relative:.1e}"
+    found = Distance(error.absolute, np.inf if note else mean, error.ulps, note)
+    return found, allowed
+
+
+def _chance(count: int) -> float:
+    """Of few values a mean square is uncertain: two standard errors of it, 1 / sqrt(2 n) each."""
+    return 1.0 if count >= MANY else 1 + 2 / math.sqrt(2 * max(count, 1))
+
+
+def _mean_square(values: np.ndarray, exact: np.ndarray, rows: np.ndarray | None) -> float:
+    """Root of the mean square of the differences, relative to the largest magnitude."""
+    got, want = np.asarray(values, np.float64), np.asarray(exact, np.float64)
+    use = ~_blocked(want)
+    use &= True if rows is None else np.broadcast_to(rows, want.shape)
+    off = np.where(use, np.where(use, got, 0) - np.where(use, want, 0), 0)
+    largest = float(np.max(np.abs(want), where=use, initial=0.0))
+    root = float(np.sqrt(np.sum(off**2) / max(int(np.sum(use)), 1)))
+    return root / largest if largest else float(root > 0)
+
+
+def _unequal(ours: np.ndarray, recorded: np.ndarray, rows: np.ndarray | None) -> Distance:
+    """Whole numbers and truth values: the share that is not equal."""
+    off = np.asarray(ours) != np.asarray(recorded)
+    here = np.ones(off.shape, bool) if rows is None else np.broadcast_to(rows, off.shape)
+    count = int(np.sum(off & here))
+    share = count / max(int(np.sum(here)), 1)
+    gap = np.abs(np.asarray(ours, np.float64) - np.asarray(recorded, np.float64))
+    worst = float(np.max(gap, where=off & here, initial=0.0))
+    return Distance(worst, share, float(count), f"{count} not equal" if count else "")
+
+
+def _inexact(values: np.ndarray) -> bool:
+    """Whether these are floats, `ml_dtypes` included."""
+    return values.dtype.kind not in "iub"
+
+
+def _other_mask(got: np.ndarray, want: np.ndarray) -> np.ndarray:
+    """Where both are finite and beyond 1e30, and not the same."""
+    both = _blocked(want) & np.isfinite(got) & np.isfinite(want)
+    mine, recorded = np.where(both, got, 0), np.where(both, want, 0)
+    return np.abs(mine - recorded) > ROUNDING * np.abs(recorded)
+
+
+def _blocked(values: np.ndarray) -> np.ndarray:
+    return ~np.isfinite(values) | (np.abs(values) > HUGE)

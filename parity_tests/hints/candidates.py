@@ -1,0 +1,42 @@
+"""What a hint is tested with: the model as it would be without a fault."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from parity_tests.compare import Difference
+from parity_tests.recording import Pass
+from parity_tests.run import Subject
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One model as it would be without the fault.
+
+    Attributes:
+        cause: what would be wrong, in words.
+        advice: what to do.
+        subject, one: to run instead.
+    """
+
+    cause: str
+    advice: str
+    subject: Subject
+    one: Pass
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A kind of fault.
+
+    Attributes:
+        at: matches our paths where it can show first.
+        candidates: (model, pass, first difference) -> what to try.
+    """
+
+    at: str
+    candidates: Callable[[Subject, Pass, Difference], Iterator[Candidate]]
+
+    def fits(self, ours: str) -> bool:
+        """Whether a first difference there can come from it."""
+        return re.search(self.at, ours) is not None

@@ -1,0 +1,155 @@
+"""The usual causes of a difference, as corrections to try: each gives the model as it would be.
+
+A correction names where it can show (a regular expression of our path of the first difference) and
+yields candidates. `hints` runs them; the one under which the difference goes away was the cause.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from efficientids_flax.config import EfficientIDSConfig
+from parity_tests.compare import Difference
+from parity_tests.hints.candidates import Candidate, Correction
+from parity_tests.hints.parameter_corrections import (
+    fused_order,
+    layer_order,
+    parameters,
+    shifted_scale,
+    swapped_gate,
+    transposed,
+)
+from parity_tests.recording import Pass
+from parity_tests.run import Subject
+
+EPSILONS = (1e-6, 1e-5, 1e-8, 1e-12, 1e-3)
+CAPS = (None, 30.0, 50.0, 5.0, 20.0)
+SCALES = ("sqrt_dim", "none")
+SCALINGS = ("inverse_sqrt_head_dim", "none")
+ACTIVATIONS = ("gelu_tanh", "gelu", "silu", "relu", "squared_relu")
+
+
+CAUSES = {
+    "norm_scale_plus_one": "`1 +` on the norms' scale is missing or too much",
+    "norm_epsilon": "the norms have another epsilon",
+    "embedding_scale": "sqrt(D) on the embeddings is missing or too much",
+    "activation": "the MLP has another activation",
+    "attention_logit_cap": "the attention logits have another soft cap, or none",
+    "query_scaling": "queries are scaled otherwise",
+    "final_logit_cap": "the logits have another soft cap, or none",
+    "scale_before_logits": "D^-0.5 before the logits is missing or too much",
+    "soft_cap_logits": "the logits have another soft cap, or none",
+    "use_correction": "the cluster's normaliser is subtracted, or is not",
+}
+
+
+def _setting(key: str, values: tuple[Any, ...]) -> Any:
+    """Candidates with other values of a setting of the decoder."""
+
+    def candidates(subject: Subject, one: Pass, first: Difference) -> Iterator[Candidate]:
+        del first
+        prefix = "backbone." if isinstance(subject.config, EfficientIDSConfig) else ""
+        now = getattr(subject.backbone, key)
+        for value in values:
+            if value == now:
+                continue
+            try:
+                changed = subject.with_backbone(**{key: value})
+            except ValueError:
+                continue
+            advice = f"--set {prefix}{key}={'null' if value is None else str(value).lower()}"
+            yield Candidate(f"{CAUSES[key]} ({key} is {now})", advice, changed, one)
+
+    return candidates
+
+
+def _pairing(subject: Subject, one: Pass, first: Difference) -> Iterator[Candidate]:
+    """Other pairs of halves, or another base."""
+    del first
+    prefix = "backbone." if isinstance(subject.config, EfficientIDSConfig) else ""
+    rotary = subject.backbone.rotary
+    if rotary is None:
+        return
+    other = "half_split" if rotary.pairing == "interleaved" else "interleaved"
+    changed = subject.with_backbone(rotary=replace(rotary, pairing=other))
+    yield Candidate(
+        f"rotary positions turn other pairs (rotary.pairing is {rotary.pairing})",
+        f"--set {prefix}rotary.pairing={other}", changed, one,
+    )  # fmt: skip
+    for base in (10_000.0, 500_000.0, 1_000_000.0):
+        if base != rotary.max_timescale:
+            turned = subject.with_backbone(rotary=replace(rotary, max_timescale=base))
+            advice = f"--set {prefix}rotary.max_timescale={base}"
+            cause = (
+                f"rotary positions of another base (rotary.max_timescale is {rotary.max_timescale})"
+            )
+            yield Candidate(cause, advice, turned, one)
+
+
+def _items(key: str, values: tuple[Any, ...]) -> Any:
+    """The same for a setting of the recommender."""
+
+    def candidates(subject: Subject, one: Pass, first: Difference) -> Iterator[Candidate]:
+        del first
+        config = subject.config
+        if not isinstance(config, EfficientIDSConfig):
+            return
+        for value in values:
+            if value != getattr(config, key):
+                changed = replace(subject, config=replace(config, **{key: value}))
+                advice = f"--set {key}={'null' if value is None else str(value).lower()}"
+                cause = f"{CAUSES[key]} ({key} is {getattr(config, key)})"
+                yield Candidate(cause, advice, changed, one)
+
+    return candidates
+
+
+def _padding(subject: Subject, one: Pass, first: Difference) -> Iterator[Candidate]:
+    """The batch as if all of it were tokens."""
+    del first
+    paddings = one.inputs.get("paddings")
+    if paddings is None or not np.any(paddings):
+        return
+    shown = {k: v for k, v in one.inputs.items() if k not in ("paddings", "segment_ids")}
+    yield Candidate(
+        "padding is not masked in the original, or hidden from it: without `paddings` ours agrees",
+        "record with the padding mask, or without `paddings`", subject,
+        replace(one, inputs={**shown, "segment_ids": np.ones(paddings.shape, np.int32)}),
+    )  # fmt: skip
+
+
+LAYER = r"^layers_\d+$|^hidden_states/\d+$"  # what a layer returns: all that some recordings have
+EMBEDDED = (
+    r"^(word_embeddings|layer_input|hidden_states/0|word_inputs|interleaved)$"
+    r"|^layers_0/(pre_)?attention_norm$"
+)
+NORM = rf"norm$|{LAYER}"
+KERNEL = rf"(query|key|value|out|up|gate|down|lm_head|word_logits)(/product)?$|{LAYER}"
+SCORES = rf"attention/(probs|logits|mixed)$|{LAYER}"
+WITHOUT = (True, False)
+# fmt: off
+CORRECTIONS = (
+    #          where it can show first           what to try
+    Correction(r"attention/qkv(/product)?$",     parameters(fused_order)),
+    Correction(rf"attention/rotated|{SCORES}",   _pairing),
+    Correction(r"norm$",                         parameters(shifted_scale)),
+    Correction(NORM,                             _setting("norm_scale_plus_one", WITHOUT)),
+    Correction(NORM,                             _setting("norm_epsilon", EPSILONS)),
+    Correction(EMBEDDED,                         _setting("embedding_scale", SCALES)),
+    Correction(KERNEL,                           parameters(transposed)),
+    Correction(rf"mlp/(up|gate|activated|hidden)(/product)?$|{LAYER}",
+                                                 parameters(swapped_gate)),
+    Correction(rf"mlp/(activated|hidden)$|{LAYER}", _setting("activation", ACTIVATIONS)),
+    Correction(r"^layers_|^hidden_states",       parameters(layer_order)),
+    Correction(SCORES,                           _setting("attention_logit_cap", CAPS)),
+    Correction(rf"scaled_query$|{SCORES}",       _setting("query_scaling", SCALINGS)),
+    Correction(r"outputs/logits$",               _setting("final_logit_cap", CAPS)),
+    Correction(r"outputs/logits$",               _setting("scale_before_logits", WITHOUT)),
+    Correction(r"logits$",                       _items("soft_cap_logits", CAPS)),
+    Correction(r"outputs/logits$",               _items("use_correction", WITHOUT)),
+    Correction(r"query$|logits$",                _items("scale_before_logits", WITHOUT)),
+    Correction(r".",                             _padding),
+)
+# fmt: on

@@ -1,0 +1,273 @@
+"""Runs our model on a recorded batch: every intermediate value, outputs, metrics and gradients."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.backbone.experts import LOSSES
+from efficientids_flax.backbone.generate import generate
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.models import EfficientIDSModel
+from efficientids_flax.losses import language_model_loss, language_model_metrics
+from efficientids_flax.tree import flatten
+from parity_tests.recording import Arrays, Pass
+from parity_tests.run.outputs import recommender_metrics, recommender_outputs
+
+INTERMEDIATES = "intermediates"
+BACKBONE = "pretrained_lm/"
+EMBEDS = "inputs_embeds"
+TEXT = "generate"  # output of a pass: its prompts and what the model says after them
+DROPOUTS = ("input_dropout", "attention_dropout", "residual_dropout", "mlp_dropout")
+Batch = Mapping[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A converted model.
+
+    Attributes:
+        config: of the model.
+        params: nested dicts.
+        clustering: of a recommender.
+    """
+
+    config: BackboneConfig | EfficientIDSConfig
+    params: Mapping[str, Any]
+    clustering: ClusteringInfo | None = None
+
+    @property
+    def backbone(self) -> BackboneConfig:
+        """The decoder's configuration."""
+        return self.config.backbone if isinstance(self.config, EfficientIDSConfig) else self.config
+
+    def in_dtype(self, dtype: str) -> "Subject":
+        """The same model computing in another dtype; parameters stay as they are stored."""
+        return self.with_backbone(dtype=dtype)
+
+    def with_backbone(self, **values: Any) -> "Subject":
+        """The same parameters under other settings of the decoder."""
+        changed = replace(self.backbone, **values)
+        if isinstance(self.config, EfficientIDSConfig):
+            return replace(self, config=replace(self.config, backbone=changed))
+        return replace(self, config=changed)
+
+    def with_parameters(self, values: Arrays) -> "Subject":
+        """The same model with other parameters, by path."""
+        tree: dict[str, Any] = {}
+        for path, value in values.items():
+            *outer, name = path.split("/")
+            node = tree
+            for key in outer:
+                node = node.setdefault(key, {})
+            node[name] = value
+        return replace(self, params=tree)
+
+
+class Options(NamedTuple):
+    """Of one program: the model, whether it is trained, whether intermediate values are kept."""
+
+    config: BackboneConfig | EfficientIDSConfig
+    clustering: ClusteringInfo | None
+    train: bool
+    inside: bool
+
+    @property
+    def mutable(self) -> list[str]:
+        """Collections that the modules may fill."""
+        return [LOSSES, *([INTERMEDIATES] if self.inside else [])]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What our model computed.
+
+    Attributes:
+        values: intermediates by path, `outputs/<name>`, `metrics/<name>/{value,weight}`.
+        gradients: of the loss, by parameter path; `inputs_embeds` of that input.
+    """
+
+    values: Arrays
+    gradients: Arrays
+
+
+def run(subject: Subject, one: Pass, *, gradients: bool = True, inside: bool = True) -> Found:
+    """Run a model on the batch of a pass, in the dtype of its configuration.
+
+    Jitted, with products in full precision on any device, and without dropout, whose random bits
+    are the origin's own. Gradients are those of all parameters, of frozen ones too.
+
+    Args:
+        subject: the model.
+        one: inputs, and whether the training loss is wanted.
+        gradients: whether to compute them.
+        inside: whether to keep intermediate values.
+    """
+    batch = {name: jnp.asarray(value) for name, value in one.inputs.items()}
+    embeds = batch.pop(EMBEDS, None)
+    gradients = gradients and "labels" in batch
+    still = subject.with_backbone(**dict.fromkeys(DROPOUTS, 0.0))
+    program = _program(still.config, subject.clustering, one.train, gradients, inside)
+    with jax.default_matmul_precision("highest"):
+        kept, found = program(subject.params, embeds, batch)
+    intermediates, results = jax.device_get(kept)
+    values = canonical(intermediates, subject.backbone) if inside else {}
+    of_params, of_embeds = found
+    slopes = {path: np.asarray(value) for path, value in flatten(of_params).items()}
+    if of_embeds is not None:
+        slopes[EMBEDS] = np.asarray(of_embeds)
+    if TEXT in one.outputs:
+        results |= {f"outputs/{TEXT}": continued(still, one)}
+    return Found(values | {name: np.asarray(value) for name, value in results.items()}, slopes)
+
+
+def continued(subject: Subject, one: Pass) -> np.ndarray:
+    """Greedy text after the prompts of a pass, as long as the recorded one: int [B, T + G]."""
+    ids = one.inputs["ids"]
+    paddings = one.inputs.get("paddings")
+    with jax.default_matmul_precision("highest"):
+        found = generate(
+            Decoder(subject.backbone),
+            subject.params,
+            jnp.asarray(ids),
+            None if paddings is None else jnp.asarray(paddings),
+            max_new_tokens=one.outputs[TEXT].shape[1] - ids.shape[1],
+        )
+    return np.concatenate([ids, np.asarray(found.tokens)], axis=1)
+
+
+@lru_cache(maxsize=64)
+def _program(
+    config: BackboneConfig | EfficientIDSConfig,
+    clustering: ClusteringInfo | None,
+    train: bool,
+    gradients: bool,
+    inside: bool,
+) -> Callable[[Any, Any, Batch], Any]:
+    """Jitted (params, embeddings or None, batch) -> (values, gradients of the first two).
+
+    Compiled once for all passes and steps of a kind.
+    """
+    function = _recommender if isinstance(config, EfficientIDSConfig) else _language_model
+    options = Options(config, clustering, train, inside)
+
+    def loss(params: Any, embeds: Any, batch: Batch) -> Any:
+        return function(options, batch if embeds is None else {**batch, EMBEDS: embeds}, params)
+
+    def compute(params: Any, embeds: Any, batch: Batch) -> Any:
+        if not gradients:
+            return loss(params, embeds, batch)[1], ({}, None)
+        places = (0,) if embeds is None else (0, 1)
+        found, kept = jax.grad(loss, argnums=places, has_aux=True)(params, embeds, batch)
+        return kept, (found[0], found[1] if len(found) > 1 else None)
+
+    return jax.jit(compute)
+
+
+def canonical(intermediates: Mapping[str, Any], config: BackboneConfig) -> dict[str, np.ndarray]:
+    """Path -> value: each layer by its number, whether layers are scanned or not.
+
+    The decoder's own are without `pretrained_lm`; a module's output is at its path, the first call
+    counts. `hidden_states/n` are what HuggingFace calls so.
+    """
+    found: dict[str, np.ndarray] = {}
+    for name, calls in flatten(intermediates).items():
+        path = name.removesuffix("/__call__").removesuffix("__call__")
+        path = path.removeprefix(BACKBONE)
+        value = calls[0]
+        while isinstance(value, tuple) and not hasattr(value, "_fields"):
+            value = value[0]  # a scanned layer returns (hidden states, nothing)
+        if not hasattr(value, "shape"):
+            continue
+        if path == "layers" or path.startswith("layers/"):
+            found |= _unstacked(path, np.asarray(value), config)
+        else:
+            found[path] = np.asarray(value)
+    states = ["layer_input", *(f"layers_{i}" for i in range(config.num_layers))]
+    if config.final_norm:
+        states[-1] = "final_norm"
+    for place, name in enumerate(states):
+        if name in found:
+            found[f"hidden_states/{place}"] = found[name]
+    return found
+
+
+def _unstacked(path: str, value: np.ndarray, config: BackboneConfig) -> dict[str, np.ndarray]:
+    """A value of stacked layers, layer by layer."""
+    rest = path.removeprefix("layers").lstrip("/")
+    count, place = config.layers_per_block, config.layers_per_block - 1
+    if count > 1 and rest.startswith("block_"):
+        block, _, rest = rest.partition("/")
+        place = int(block.removeprefix("block_"))
+    tail = f"/{rest}" if rest else ""
+    return {f"layers_{step * count + place}{tail}": one for step, one in enumerate(value)}
+
+
+def _language_model(
+    options: Options, batch: Batch, params: Any
+) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+    """(loss, (intermediates, outputs and metrics)) of a decoder with its head."""
+    config = options.config
+    assert isinstance(config, BackboneConfig)
+
+    def forward(module: Decoder) -> jax.Array:
+        hidden = module(
+            batch.get("ids"),
+            inputs_embeds=batch.get(EMBEDS),
+            paddings=batch.get("paddings"),
+            segment_ids=batch.get("segment_ids"),
+            positions=batch.get("segment_pos"),
+            inputs_indicator=batch.get("inputs_indicator"),
+            deterministic=not options.train,
+        )
+        return module.logits(hidden)
+
+    logits, kept = Decoder(config).apply(
+        {"params": params},
+        method=forward,
+        capture_intermediates=options.inside,
+        mutable=options.mutable,
+    )
+    results: dict[str, Any] = {"outputs/logits": logits}
+    loss = jnp.zeros(())
+    if "labels" in batch:
+        weights = batch.get("weights", jnp.ones(batch["labels"].shape, jnp.float32))
+        batch = {**batch, "weights": weights}
+        made = language_model_loss(config, logits, batch, kept.get(LOSSES, {}), options.train)
+        loss = made.total_loss
+        results |= {f"outputs/{name}": value for name, value in made._asdict().items()}
+        results["outputs/labels"] = batch["labels"]
+        for name, (value, weight) in language_model_metrics(made, batch).items():
+            results |= {f"metrics/{name}/value": value, f"metrics/{name}/weight": weight}
+    return loss, (kept.get(INTERMEDIATES, {}), results)
+
+
+def _recommender(
+    options: Options, batch: Batch, params: Any
+) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+    """(loss, (intermediates, outputs and metrics)) of a decoder with items."""
+    config = options.config
+    assert isinstance(config, EfficientIDSConfig)
+    model = EfficientIDSModel(config=config, clustering_info=options.clustering)
+    made, kept = model.apply(
+        {"params": params},
+        batch,
+        train=options.train,
+        deterministic=not options.train,
+        method=model.loss,
+        capture_intermediates=options.inside,
+        mutable=options.mutable,
+    )
+    if not options.inside:
+        return made.loss, ({}, {f"outputs/{k}": v for k, v in made._asdict().items()})
+    inside = kept[INTERMEDIATES]
+    scores: Any = model.apply({"params": params}, batch, method=model.evaluation_logits)
+    results = recommender_outputs(config, batch, made, scores, inside, options.train)
+    results |= recommender_metrics(config, batch, made, results)
+    return made.loss, (inside, jax.lax.stop_gradient(results))

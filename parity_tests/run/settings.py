@@ -1,0 +1,155 @@
+"""Which settings a comparison runs with: the conversion's, the recording's and the user's."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from converters.errors import MappingError
+from converters.paxml.infer import read_flags
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.stored import Config
+from efficientids_flax.tree import flatten, unflatten
+from parity_tests.compare import HALF_DTYPES
+from parity_tests.recording import Recording, RecordingError
+
+OPTIMIZER = "optimizer."
+NO_YARDSTICK = (
+    "what half precision may be off by is told by the recording's own distance from float32, which"
+    " one in {found} does not have. Give a recording in {dtype}, best with its values in float32"
+    " beside it (float32/<key>, see docs/parity.md)"
+)
+ROUNDED = (
+    "the rounding of {found} is far beyond what float32 may be off by. Give a recording in float32"
+)
+ModelConfig = BackboneConfig | EfficientIDSConfig
+
+
+def in_dtype(recording: Recording, dtype: str | None) -> Recording:
+    """The recording, to be compared with ours in another dtype than the recorded one.
+
+    Args:
+        recording: as it was read.
+        dtype: to compute in; None: as recorded.
+
+    Raises:
+        RecordingError: in that dtype there is nothing to compare with.
+    """
+    if dtype is None:
+        return recording
+    passes = tuple(replace(one, dtype=dtype) for one in recording.passes)
+    steps = {recording.dtype} if recording.steps else set()
+    for found in sorted({one.dtype for one in recording.passes} | steps):
+        if found != dtype and (dtype in HALF_DTYPES or found in HALF_DTYPES):
+            reason = NO_YARDSTICK if dtype in HALF_DTYPES else ROUNDED
+            raise RecordingError(
+                f"dtype: found {dtype}, the recording {recording.path} is in {found}:"
+                f" {reason.format(found=found, dtype=dtype)}, or leave the dtype out"
+            )
+    return replace(recording, passes=passes, dtype=dtype)
+
+
+def settled(
+    out: Path, config: Config, recording: Recording, given: Mapping[str, Any] | None = None
+) -> tuple[ModelConfig, OptimizerConfig | None, list[str]]:
+    """The configurations to run with.
+
+    What the conversion had no source for (`default` in its manifest) is taken from the recording's
+    own description; the user's values go before everything.
+
+    Args:
+        out: directory of the conversion.
+        config: its content.
+        recording: with its `settings`.
+        given: dotted key -> value or its JSON text, as `--set` gives them.
+
+    Returns:
+        (model, optimizer, sentences about values that are not the conversion's).
+
+    Raises:
+        MappingError: unknown keys, or values that are not valid.
+    """
+    assert config.model is not None
+    sources = _sources(out)
+    notes: list[str] = []
+    model = _with(config.model, sources.get("model", {}), recording, given or {}, "", notes)
+    optimizer = config.optimizer
+    if optimizer is not None:
+        optimizer = _with(
+            optimizer, sources.get("optimizer", {}), recording, given or {}, OPTIMIZER, notes
+        )
+    return model, optimizer, notes
+
+
+def _with(
+    config: Any,
+    sources: Mapping[str, Any],
+    recording: Recording,
+    given: Mapping[str, Any],
+    prefix: str,
+    notes: list[str],
+) -> Any:
+    problems: list[str] = []
+    flags = read_flags(type(config), given, problems, prefix=prefix)
+    if problems:
+        raise MappingError("\n  ".join(problems))
+    values = flatten(config.to_dict(), separator=".", keep_empty=True)
+    taken = []
+    for key, value in _told(recording, prefix).items():
+        same = key in values and _plain(values[key]) == _plain(value)
+        if key in flags or same or value is None:
+            continue
+        if _source(sources, key) == "default":
+            _put(values, key, value)
+            taken.append(f"{prefix}{key} = {json.dumps(value)}")
+    if taken:
+        told = "from the recording's description, since the conversion had no source for it"
+        notes.append(f"{', '.join(taken)}: {told}")
+    for key, value in flags.items():
+        _put(values, key, value)
+        notes.append(f"{prefix}{key} = {json.dumps(value)}: given")
+    try:
+        return type(config).from_dict(unflatten(values, separator="."))
+    except ValueError as error:
+        raise MappingError(f"the settings are not valid: {error}") from error
+
+
+def _told(recording: Recording, prefix: str) -> dict[str, Any]:
+    """The recording's settings of one configuration."""
+    if prefix:
+        return {
+            key.removeprefix(prefix): value
+            for key, value in recording.settings.items()
+            if key.startswith(prefix)
+        }
+    return {k: v for k, v in recording.settings.items() if not k.startswith(OPTIMIZER)}
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """A stronger value: whole records replace their parts, and parts a record that is none."""
+    for other in [k for k in values if k.startswith(f"{key}.") or key.startswith(f"{k}.")]:
+        del values[other]
+    values[key] = value
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _source(sources: Mapping[str, Any], key: str) -> str:
+    """Where the conversion had a value from."""
+    while key:
+        if key in sources:
+            return sources[key].get("from", "default")
+        inner = [place for place in sources if place.startswith(f"{key}.")]
+        if inner:
+            return "default" if all(sources[k]["from"] == "default" for k in inner) else "tree"
+        key = key.rpartition(".")[0]
+    return "default"
+
+
+def _sources(out: Path) -> Mapping[str, Any]:
+    """Provenance of the configurations in a conversion's manifest."""
+    manifest = out / "manifest.json"
+    return json.loads(manifest.read_text())["config"] if manifest.is_file() else {}

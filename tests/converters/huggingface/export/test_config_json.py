@@ -1,0 +1,122 @@
+"""The `config.json` that is written: the same model for readers of either style."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from converters.errors import MappingError
+from converters.huggingface.export.config_json import choose_family, config_json
+from converters.huggingface.tables import TABLES
+from efficientids_flax.backbone.presets.families import FAMILIES
+from efficientids_flax.backbone.presets.read import config_of, model_type
+from efficientids_flax.config import BackboneConfig, RotaryConfig, RotaryScalingConfig
+from tests.converters.huggingface.recorded_models import FOLDERS, NAMES
+
+# Keys that only one of the two reads; `layer_types` came late in style 4.
+STYLE_5 = {"rope_parameters", "dtype", "layer_types"}
+STYLE_4 = {"rope_theta", "rope_scaling", "torch_dtype", "rope_local_base_freq", "rotary_pct",
+           "rotary_emb_base", "partial_rotary_factor", "sliding_window_pattern",
+           "max_window_layers"}  # fmt: skip
+
+
+def recorded(name: str) -> dict[str, Any]:
+    return json.loads((FOLDERS / name / "config.json").read_text())
+
+
+def without(values: dict[str, Any], keys: set[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
+
+
+def styles_agree(config: BackboneConfig, family: str, known: dict[str, Any] | None = None) -> Any:
+    values, notes = config_json(config, family, known or {}, {})
+    assert notes == []
+    values = json.loads(json.dumps(values))
+    assert config_of(without(values, STYLE_4)) == config_of(without(values, STYLE_5))
+    return values
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_written_is_read_as_the_same_model(name: str) -> None:
+    known = recorded(name)
+    config = config_of(known)
+    values = styles_agree(config, model_type(known), known)
+    assert config_of(values) == config
+    assert choose_family(config, known, {}) == model_type(known)
+    tokens = {key: value for key, value in known.items() if key.endswith("_token_id")}
+    assert tokens.items() <= values.items()
+    assert values["architectures"] == known["architectures"]
+
+
+SCALINGS = {
+    "linear": RotaryScalingConfig("linear", 4.0),
+    "dynamic": RotaryScalingConfig("dynamic", 4.0, 64),
+    "llama3": RotaryScalingConfig("llama3", 8.0, 64, 1.0, 4.0),
+    "yarn": RotaryScalingConfig("yarn", 4.0, 64, attention_factor=1.2, beta_fast=16.0),
+}
+
+
+@pytest.mark.parametrize("kind", SCALINGS)
+def test_rotary_scaling(kind: str) -> None:
+    config = config_of(recorded("llama_tied"))
+    assert config.rotary is not None
+    config = replace(config, rotary=replace(config.rotary, scaling=SCALINGS[kind]))
+    values = styles_agree(config, "llama")
+    assert values["rope_scaling"]["rope_type"] == values["rope_parameters"]["rope_type"] == kind
+    assert "rope_theta" not in values["rope_scaling"]
+
+
+def test_longrope_as_phi3_has_it() -> None:
+    """Its class of style 4 takes these three keys alone, and the factor from the two lengths."""
+    values = styles_agree(config_of(recorded("phi3")), "phi3")
+    assert values["rope_scaling"].keys() == {"type", "short_factor", "long_factor"}
+    recorded_values = recorded("phi3")
+    for key in ("max_position_embeddings", "original_max_position_embeddings"):
+        assert values[key] == recorded_values[key]
+
+
+@pytest.mark.parametrize("slides", [(), (0,), (2, 3), (0, 1, 2, 3), (0, 2)])
+def test_windows_by_layer(slides: tuple[int, ...]) -> None:
+    kinds: Any = tuple("sliding" if layer in slides else "full" for layer in range(4))
+    config = replace(
+        config_of(recorded("qwen2")),
+        num_layers=4,
+        layer_types=kinds,
+        sliding_window=5 if slides else None,
+    )
+    values, _ = config_json(config, "qwen2", {}, {})
+    found = config_of(values)
+    window, types = found.sliding_window, found.layer_types
+    alike = types or (("full" if window is None else "sliding"),) * 4
+    assert (alike, window) == (kinds, config.sliding_window)
+    if slides == tuple(range(4 - len(slides), 4)) and slides:  # what `max_window_layers` can say
+        assert config_of(without(values, STYLE_5)) == config_of(without(values, STYLE_4))
+
+
+def test_the_family_is_the_first_that_computes_it() -> None:
+    config = BackboneConfig(
+        vocab_size=9, num_layers=2, model_dims=8, hidden_dims=8, num_heads=2, num_kv_heads=2,
+        head_dim=4, rotary=RotaryConfig(), gated_mlp=True, activation="silu",
+    )  # fmt: skip
+    assert choose_family(config, {}, {}) == "llama"
+    assert choose_family(config, {"model_type": "mistral"}, {}) == "mistral"
+    assert choose_family(replace(config, sliding_window=3), {}, {}) == "mistral"
+    assert choose_family(replace(config, qkv_bias=True), {}, {}) == "qwen2"
+    assert choose_family(replace(config, qk_norm="per_head"), {}, {}) == "qwen3"
+    assert choose_family(replace(config, embedding_scale=3.0, scale_injected_embeddings=True),
+                         {}, {}) == "granite"  # fmt: skip
+    with pytest.raises(MappingError, match="lm_head_bias: the model has True, the family False"):
+        choose_family(replace(config, lm_head_bias=True), {}, {})
+
+
+def test_keys_of_the_user_come_first_and_are_checked() -> None:
+    config = config_of(recorded("llama_tied"))
+    values, _ = config_json(config, "llama", {}, {"eos_token_id": 3, "my_key": 1})
+    assert (values["eos_token_id"], values["my_key"]) == (3, 1)
+    with pytest.raises(MappingError, match="num_layers: the model has"):
+        config_json(config, "llama", {}, {"num_hidden_layers": 7})
+
+
+def test_every_family_has_a_table() -> None:
+    assert TABLES.keys() == FAMILIES.keys()

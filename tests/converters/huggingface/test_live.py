@@ -1,0 +1,117 @@
+"""Every family against the real models of transformers: random settings, random weights.
+
+The tests need torch and transformers.
+"""
+
+import copy
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from converters.huggingface import load_pretrained_lm
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.backbone.generate import generate
+from efficientids_flax.backbone.masks import segments_from_positions
+from tests.converters.huggingface.recorded_models import distance, forward
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from tests.converters.huggingface import live_models as live
+
+# Of the largest magnitude. Both sides sum float32 in their own order; a few hundred roundings of
+# 6e-8 each stay below, and the smallest of the mistakes that ports make is above 1e-4.
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(autouse=True)
+def exact_products() -> Iterator[None]:
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
+def allowed(found: np.ndarray, exact: np.ndarray, where: np.ndarray) -> float:
+    """The tolerance, or four times what the real model's own roundings make, where that is more.
+
+    Some random models are ill-conditioned: a norm of what is nearly zero.
+    """
+    return max(TOLERANCE, 4 * distance(found, exact, where))
+
+
+def check_forward(config: Any, params: Any, model: Any, seed: int) -> None:
+    run = jax.jit(partial(forward, config))
+    precise = copy.deepcopy(model).double()
+    for case, inputs in live.cases(model, seed).items():
+        shape = inputs["input_ids"].shape
+        mask = inputs.get("attention_mask", np.ones(shape, np.int64))
+        positions = inputs.get("position_ids", np.broadcast_to(np.arange(shape[1]), shape))
+        # Positions that begin anew are other texts, if there is no mask.
+        other = "attention_mask" not in inputs
+        segments = segments_from_positions(positions) if other else mask
+        given = {"paddings": 1.0 - mask, "positions": positions, "segment_ids": segments}
+        states, logits = run(params, ids=inputs["input_ids"], **given)
+        expected, exact = live.computed(model, **inputs), live.computed(precise, **inputs)
+        pairs = zip([*states, logits], expected, exact, strict=True)
+        for number, (found, wanted, known) in enumerate(pairs):
+            error, limit = distance(found, wanted, mask > 0), allowed(wanted, known, mask > 0)
+            what = f"hidden state {number}" if number < len(states) else "logits"
+            assert error < limit, f"{case}: {what} off by {error:.1e}, {limit:.1e} allowed"
+
+
+def check_injection(config: Any, params: Any, model: Any, seed: int) -> None:
+    """Behind the first layer's input, given embeddings and words take the same way."""
+    rng = np.random.default_rng(seed)
+    embeds = rng.normal(size=(live.BATCH, live.TIME, config.model_dims)).astype(np.float32)
+    run = jax.jit(lambda params, embeds: forward(config, params, inputs_embeds=embeds)[0][0])
+    expected = live.computed(model, inputs_embeds=embeds)
+    assert distance(run(params, embeds), expected[0]) < TOLERANCE
+
+
+def check_generation(config: Any, params: Any, model: Any, seed: int) -> None:
+    ids = live.cases(model, seed)["full"]["input_ids"][:, -live.PROMPT :]
+    mask = np.ones_like(ids)
+    mask[1, :3] = 0
+    wanted, lead = live.generated(model, ids, mask, live.NEW)
+    found = generate(Decoder(config), params, ids, 1.0 - mask, max_new_tokens=live.NEW)
+    for row, tokens in enumerate(np.asarray(found.tokens)):
+        # What follows two logits that are equal but for roundings may be anything.
+        tied = np.flatnonzero(lead[row] < TOLERANCE)
+        sure = tied[0] if len(tied) else live.NEW
+        np.testing.assert_array_equal(tokens[:sure], wanted[row, :sure])
+
+
+CHECKS = {"forward": check_forward, "injection": check_injection, "generation": check_generation}
+Random = settings(derandomize=True, deadline=None, database=None)
+
+
+def check(kind: str, data: st.DataObject, *names: str) -> None:
+    chosen = data.draw(live.settings_of(kind), "settings")
+    seed, scan = data.draw(st.integers(0, 999), "seed"), data.draw(st.booleans(), "scan")
+    model = live.make_model(kind, chosen, seed)
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        config, params = load_pretrained_lm(Path(folder), "float32", scan_layers=scan)
+        for name in names:
+            CHECKS[name](config, params, model, seed)
+
+
+@pytest.mark.parametrize("kind", live.FAMILIES)
+@settings(Random, max_examples=2)
+@given(data=st.data())
+def test_hidden_states_and_logits(kind: str, data: st.DataObject) -> None:
+    check(kind, data, "forward", "injection")
+
+
+@pytest.mark.parametrize("kind", live.FAMILIES)
+@settings(Random, max_examples=1)
+@given(data=st.data())
+def test_greedy_generation(kind: str, data: st.DataObject) -> None:
+    check(kind, data, "generation")

@@ -1,0 +1,106 @@
+"""Every family computes what transformers computes: hidden states, logits, loss, gradients."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from converters.huggingface import load_pretrained_lm
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.backbone.generate import generate
+from tests.converters.huggingface.recorded_models import (
+    CASES,
+    FOLDERS,
+    NAMES,
+    context,
+    distance,
+    forward,
+    mean_cross_entropy,
+    reference,
+)
+
+# Of the largest magnitude. Both sides sum float32 in their own order; a few hundred roundings of
+# 6e-8 each stay below, and the smallest of the mistakes that ports make is above 1e-4.
+TOLERANCE = 1e-5
+SCANNED = ("gemma2", "gpt2", "llama", "phi3", "smollm3")  # one of each way that layers repeat
+
+
+@pytest.fixture(autouse=True)
+def exact_products() -> Iterator[None]:
+    with jax.default_matmul_precision("highest"):
+        yield
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hidden_states_and_logits_are_those_of_transformers(name: str) -> None:
+    recorded = reference(name)
+    config, params = load_pretrained_lm(FOLDERS / name, "float32", scan_layers=name in SCANNED)
+    run = jax.jit(partial(forward, config))
+    ids = recorded["input_ids"].astype(np.int32)
+    for case in CASES:
+        given = context(recorded, case)
+        states, logits = run(params, ids=ids, **given)
+        seen = given["paddings"] == 0
+        pairs = zip(states, recorded[f"{case}/hidden_states"], strict=True)
+        for layer, (found, wanted) in enumerate(pairs):
+            assert distance(found, wanted, seen) < TOLERANCE, f"{case}: hidden state {layer}"
+        assert distance(logits, recorded[f"{case}/logits"], seen) < TOLERANCE, case
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_injected_embeddings_loss_and_their_gradient(name: str) -> None:
+    recorded = reference(name)
+    config, params = load_pretrained_lm(FOLDERS / name, "float32")
+
+    def loss(embeds: jax.Array) -> tuple[jax.Array, tuple[list[jax.Array], jax.Array]]:
+        states, logits = forward(config, params, inputs_embeds=embeds)
+        return mean_cross_entropy(logits, recorded["inject/labels"]), (states, logits)
+
+    embeds = recorded["inject/inputs_embeds"]
+    (value, (states, logits)), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(embeds)
+    for found, wanted in zip(states, recorded["inject/hidden_states"], strict=True):
+        assert distance(found, wanted) < TOLERANCE
+    assert distance(logits, recorded["inject/logits"]) < TOLERANCE
+    np.testing.assert_allclose(value, recorded["inject/loss"], rtol=1e-6)
+    assert distance(gradient, recorded["inject/grad_inputs_embeds"]) < TOLERANCE
+
+
+# Learned positions, windows, both rotations of Gemma3, LongRoPE past its length, parallel layers.
+@pytest.mark.parametrize("name", ["gpt2", "mistral", "gemma3_text", "phi3", "gpt_neox"])
+def test_greedy_generation_after_padding(name: str) -> None:
+    recorded = reference(name)
+    config, params = load_pretrained_lm(FOLDERS / name, "float32")
+    prompt = recorded["left/input_ids"].astype(np.int32)
+    wanted = recorded["left/generate"][:, prompt.shape[1] :]
+    found = generate(
+        Decoder(config),
+        params,
+        jnp.asarray(prompt),
+        jnp.asarray(1 - recorded["left/attention_mask"]),
+        max_new_tokens=wanted.shape[1],
+    )
+    np.testing.assert_array_equal(found.tokens, wanted)
+
+
+@pytest.mark.parametrize("name", ["gemma", "granite"])
+def test_word_embeddings_of_the_decoder_are_what_is_injected(name: str) -> None:
+    """Where no item is, the injected rows are those of the table: Gemma's without its factor."""
+    recorded = reference(name)
+    config, params = load_pretrained_lm(FOLDERS / name, "float32")
+    table = params["lm_head"]["kernel"] if config.tied_embeddings else params["embedder"]
+    words = ~recorded["inject/item_mask"]
+    rows = np.asarray(table[recorded["input_ids"]])
+    np.testing.assert_array_equal(rows[words], recorded["inject/inputs_embeds"][words])
+
+
+def test_bfloat16_computes_in_bfloat16() -> None:
+    config, params = load_pretrained_lm(FOLDERS / "qwen3")
+    assert (config.dtype, config.param_dtype) == ("bfloat16", "bfloat16")
+    recorded = reference("qwen3")
+    states, logits = forward(config, params, ids=recorded["input_ids"].astype(np.int32))
+    assert all(state.dtype == jnp.bfloat16 for state in states)
+    # 8 bits, some ten roundings a layer
+    assert 1e-4 < distance(logits, recorded["full/logits"]) < 0.1

@@ -1,0 +1,151 @@
+"""The commands, on a small process with a directory of prepared data."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from efficientids_flax import host_memory
+from efficientids_flax.data.files import next_items, read_data
+from efficientids_flax.data.markov import MarkovItems
+from efficientids_flax.inference.ranker import recommend
+from efficientids_flax.stored.load import load_model
+from efficientids_flax.train.commands.train import main
+from efficientids_flax.train.state.checkpoint import Checkpoints
+
+CONFIG = """
+model: {kind: simple, item_embedding_dim: 8, model_dims: 16, num_layers: 1, num_heads: 2}
+training: {progress: none, plot: false, log_every: 2}
+data: {batch_size: 8}
+"""
+
+
+@pytest.fixture(scope="module")
+def process():
+    return MarkovItems.random(num_clusters=3, cluster_size=4)
+
+
+@pytest.fixture(scope="module")
+def prepared(process, tmp_path_factory):
+    """Directory with data, clustering and a configuration."""
+    root = tmp_path_factory.mktemp("prepared")
+    (root / "processed").mkdir()
+    for index, split in enumerate(("train", "valid", "test")):
+        sequences = process.sequences(32, 7, seed=index)
+        np.savez(root / "processed" / f"{split}.npz", sequences=sequences)
+    process.clustering.save(root / "processed" / "clustering.npz")
+    (root / "run.yaml").write_text(CONFIG)
+    return root
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def test_trains_goes_on_and_evaluates(prepared, tmp_path):
+    shared = ("--config", prepared / "run.yaml", "--data_dir", prepared, "--output-dir", tmp_path)
+    end = call("train", *shared, "--num_steps", 4, "--lr", 0.01, "--grad-clip", 1.0)
+    assert end.exit_code == 0, end.output
+    found = json.loads(end.output.splitlines()[-1])
+    assert found["steps"] == 4
+    assert {"loss", "eval_loss", "test_ndcg_at_10"} <= found.keys()
+    end = call("train", *shared, "--num-steps", 6, "--set", "training.seed=1")
+    assert json.loads(end.output.splitlines()[-1])["steps"] == 6
+    end = call("evaluate", *shared, "--split", "test", "--step", 4)
+    assert end.exit_code == 0, end.output
+    assert json.loads(end.output)["test_loss"] == pytest.approx(found["test_loss"], rel=1e-6)
+
+
+def test_what_a_run_made_is_exported_and_recommends(prepared, tmp_path, monkeypatch):
+    """The averages of the parameters, since the run keeps them: what `evaluate` measures."""
+    monkeypatch.chdir(tmp_path)  # relative paths, as users give them
+    shared = ("--config", prepared / "run.yaml", "--data_dir", prepared, "--output-dir", "run")
+    shared += ("--set", "optimizer.ema_decay=0.9", "--set", "optimizer.clip_variable_norm=1.0")
+    end = call("train", *shared, "--num-steps", 6, "--set", "optimizer.schedule_type=step",
+               "--set", "optimizer.boundaries=[3]")  # fmt: skip
+    assert end.exit_code == 0, end.output
+    tested = json.loads(end.output.splitlines()[-1])["test_loss"]
+    assert call("export", *shared, "out").output == "out: the model of step 6\n"
+    model, params, _ = load_model("out")
+    test = read_data(prepared).splits["test"]
+    loss = model.apply({"params": params}, test, train=False, method="loss").loss
+    assert float(loss) == pytest.approx(tested, rel=1e-5)
+    ids, _ = recommend(model, params, [[1, 2]], k=3)
+    assert ids.shape == (1, 3)
+    last = Checkpoints("run", read_only=True)
+    assert not np.array_equal(
+        last.restore_params()["item_embedding"]["kernel"], params["item_embedding"]["kernel"]
+    )
+    last.close()
+    for arguments, message in (
+        (["out"], "out: is there already"),
+        (["other", "--step", 5], "no checkpoint of step 5; steps there are: 6"),
+        (["other", "--output-dir", "nowhere"], "nowhere: no checkpoint is there"),
+    ):
+        end = call("export", *shared, *arguments)
+        assert (end.exit_code, message in end.output) == (1, True), end.output
+    with pytest.raises(FileNotFoundError, match="run: checkpoints of a run; give what"):
+        load_model("run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["model.model_dim=3"], "model_dim: unknown key; did you mean model_dims?"),
+        (["data.batch_sise=3"], "batch_sise: unknown key; did you mean batch_size?"),
+        (["traning.num_steps=3"], "traning: unknown key; did you mean training?"),
+        (["data.dir=nowhere"], "nowhere: no train.npz"),
+        (["model.kind=efficientids"], "model_name: missing"),
+        (
+            ["model={'kind': 'efficientids', 'model_name': 'x', 'freeze_lm': True}"],
+            "freeze_lm: true would keep random weights",
+        ),
+        (["model.kind=simpel"], "kind: found 'simpel', there are simple, efficientids, converted"),
+        (["model={'kind': 'converted', 'path': 'nowhere'}"], "nowhere: no config.json"),
+        (["model.num_heads=5"], "num_heads: found 5, expected a divisor of model_dims = 16"),
+        (["optimizer.boundaries=[3]"], "boundaries"),
+        (["optimizer.clip_norm=1", "optimizer.clip_variable_norm=1"], "excludes clip_norm"),
+        (["optimizer.options={'epsilom': 1}"], "epsilom: unknown key; did you mean epsilon?"),
+        (["training.num_step=3", "model.dropuot=1"], "num_step: unknown key; did you mean num_st"),
+    ],
+)
+def test_bad_configurations_end_with_one_line(prepared, settings, message):
+    flags = [part for setting in settings for part in ("--set", setting)]
+    data = [] if "data.dir" in settings[0] else ["--data-dir", prepared]
+    end = call("train", "--config", prepared / "run.yaml", *data, *flags)
+    assert end.exit_code == 1
+    assert message in end.output
+    assert "Traceback" not in end.output
+
+
+def test_sequences_become_batches_in_which_each_item_predicts_the_next(prepared):
+    found = next_items(np.array([[3, 1, 2], [4, 5, -1], [6, -1, -1]]))
+    assert found["ids"].tolist() == [[3, 1], [4, 5], [6, 0]]
+    assert found["labels"].tolist() == [[1, 2], [5, 0], [0, 0]]
+    assert found["weights"].tolist() == [[1, 1], [1, 0], [0, 0]]
+    assert found["paddings"].tolist() == [[0, 0], [0, 0], [0, 1]]
+    with pytest.raises(ValueError, match="-1 stands before an item"):
+        next_items(np.array([[1, -1, 2]]))
+    assert set(read_data(prepared).splits) == {"train", "eval", "test"}
+
+
+def test_the_process_knows_its_own_optimum(process):
+    assert np.allclose(process.probabilities.sum(axis=1), 1)
+    sequences = process.sequences(4000, 6, seed=5)
+    best = process.best_metrics(sequences, (1, 3))
+    # The law itself, against the share that it expects: 20,000 draws, 4 standard errors.
+    top = np.sort(process.probabilities, axis=1)[:, ::-1]
+    present = sequences[:, :-1].reshape(-1)
+    for cutoff in (1, 3):
+        expected = top[present, :cutoff].sum(axis=1).mean()
+        assert best[f"recall_at_{cutoff}"] == pytest.approx(expected, abs=4 * 0.5 / 20_000**0.5)
+    entropy = -(process.probabilities * np.log(process.probabilities)).sum(axis=1)[present].mean()
+    assert best["loss"] == pytest.approx(entropy, abs=0.05)
+
+
+def test_training_on_cpus_keeps_freed_memory(monkeypatch):
+    kept = []
+    monkeypatch.setattr(host_memory, "keep_freed_memory", lambda: kept.append(True))
+    assert CliRunner().invoke(main, ["train", "--config", "missing.yaml"]).exit_code == 1
+    assert kept == [True]

@@ -1,0 +1,98 @@
+"""One run on several devices, or in one of several processes; prints JSON. Run by test_spread.py.
+
+spread_run.py devices
+spread_run.py process DIRECTORY STEPS INDEX COUNT PORT STOP
+
+The last process gets SIGTERM when it has read STOP batches, unless that is 0.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+
+def item_run(mesh_sizes):
+    """Losses of a few steps of the recommender, as a checkpoint would find it."""
+    import optax
+
+    from efficientids_flax.core.clustering.tables import ClusteringInfo
+    from efficientids_flax.core.simple_model import SimpleEfficientIDSModel
+    from efficientids_flax.sharding import make_mesh
+    from efficientids_flax.train.batches import ShuffledBatches
+    from efficientids_flax.train.trainer import Trainer
+    from tests.efficientids_flax.train.networks import ROWS
+
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 32, (ROWS, 7), dtype=np.int32)
+    data = {"ids": ids[:, :-1], "labels": ids[:, 1:], "weights": np.ones((ROWS, 6), np.float32)}
+    clustering = ClusteringInfo.from_assignments(np.arange(32) // 8)
+    model = SimpleEfficientIDSModel(
+        num_items=32, item_embedding_dim=8, model_dims=16, num_heads=4, num_layers=1,
+        clustering_info=clustering, dropout=0.1,
+    )  # fmt: skip
+    devices = jax.devices() if mesh_sizes else jax.devices()[:1]
+    trainer = Trainer(
+        model, optax.adamw(1e-2), mesh=make_mesh(**mesh_sizes, devices=devices), progress="none"
+    )
+    batches = ShuffledBatches(data, 16)
+    state = trainer.create_train_state(jax.random.key(0), next(iter(batches)))
+    table = state.trained["item_embedding"]["kernel"]
+    state = trainer.train(state, batches, num_steps=6)
+    found = trainer.evaluate(state, ShuffledBatches(data, 16, epochs=1))
+    losses = [row["loss"] for row in trainer.history]
+    return {"losses": [*losses, found["eval_loss"]], "split": len(table.sharding.device_set),
+            "whole": table.is_fully_replicated}  # fmt: skip
+
+
+def devices():
+    meshes = {
+        "one": {},
+        "data": {"data": 8},
+        "all": {"data": 2, "fsdp": 2, "tensor": 2},
+    }
+    return {name: item_run(sizes) for name, sizes in meshes.items()}
+
+
+def process(directory: Path, steps: int, index: int, count: int, port: int, stop: int):
+    """A share of the data, a checkpoint together."""
+    if count > 1:
+        jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
+    from efficientids_flax.sharding import make_mesh
+    from efficientids_flax.train.batches import ShuffledBatches
+    from tests.efficientids_flax.train.networks import Network, data, trainer
+
+    batches = ShuffledBatches(data(), 8 // count, seed=3, process=(index, count))
+    # The rows of a step are those of one process in another order; dropout goes by the place.
+    made = trainer(
+        directory, network=Network(dropout=0.0, statistics=False), save_every=20, mesh=make_mesh()
+    )
+    state = made.create_train_state(jax.random.key(0), next(iter(batches)))
+
+    def stopped():
+        for number, batch in enumerate(batches):
+            if number == stop and index == count - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)  # the processes hear of it within some steps
+            yield batch
+
+    state = made.train(state, stopped if stop else batches, num_steps=steps)
+    return {
+        "losses": [row["loss"] for row in made.history],
+        "parameters": [np.asarray(leaf).sum().item() for leaf in jax.tree.leaves(state.trained)],
+        "checkpoints": sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit()),
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "devices":
+        assert jax.device_count() == 8
+        found = devices()
+    else:
+        found = process(Path(sys.argv[2]), *map(int, sys.argv[3:]))
+    sys.stdout.write(json.dumps(found))

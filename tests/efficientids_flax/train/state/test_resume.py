@@ -1,0 +1,120 @@
+"""A run that ends anywhere and goes on is, to the bit, the run that never ended."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from tests.efficientids_flax.train.networks import arrays, batches, begin, same, trainer
+
+STEPS = 23
+SEED = 20261122
+
+
+class PowerCut(BaseException):
+    """Nobody catches it."""
+
+
+@pytest.fixture(scope="module")
+def whole():
+    made = trainer()
+    return made.train(begin(made), batches(), num_steps=STEPS)
+
+
+def cut_at(step):
+    """The batches without a state of their own, until the power is cut."""
+
+    def source():
+        for index, batch in enumerate(batches()):
+            if index == step:
+                raise PowerCut
+            yield batch
+
+    return source
+
+
+def test_cut_at_random_points_again_and_again(tmp_path, whole):
+    """Five runs of one to four cuts each; replays the data, since a generator has no state."""
+    rng = np.random.default_rng(SEED)
+    made = trainer(None, save_every=3)  # one trainer: each compiles its step once
+    for number in range(5):
+        made.directory = tmp_path / str(number)
+        for cut in sorted(rng.integers(0, STEPS, rng.integers(1, 5))):
+            with pytest.raises(PowerCut):
+                made.train(begin(made), cut_at(int(cut)), num_steps=STEPS)
+        made._cursor = None
+        state = made.train(begin(made), cut_at(STEPS + 1), num_steps=STEPS)
+        assert same(state, whole), f"run {number}"
+        assert [row["step"] for row in made.history] == list(range(1, STEPS + 1))
+
+
+def test_killed_processes_go_on(tmp_path, whole):
+    """SIGKILL, so that nothing is tidied up and a checkpoint may be half written."""
+    rng = np.random.default_rng(SEED + 1)
+    script = Path(__file__).with_name("killed_run.py")
+    for kill_at in [*sorted(rng.choice(np.arange(4, STEPS), 3, replace=False)), -1]:
+        command = [sys.executable, str(script), str(tmp_path), str(STEPS), str(kill_at)]
+        end = subprocess.run(command, capture_output=True, text=True, check=False)
+        wanted = 0 if kill_at == -1 else -signal.SIGKILL
+        assert end.returncode == wanted, end.stderr[-3000:]
+    with np.load(tmp_path / "end.npz") as stored:
+        found = [stored[str(index)] for index in range(len(stored.files))]
+    want = arrays(whole)
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(found, want, strict=True))
+
+
+def test_the_best_value_and_patience_go_on(tmp_path):
+    options = {"eval_every": 2, "keep_best": "eval_loss", "early_stopping_patience": 50}
+    made = trainer(tmp_path, **options)
+    made.train(begin(made), batches(), batches(epochs=1), num_steps=6)
+    losses = [row["eval_loss"] for row in made.history if "eval_loss" in row]
+    again = trainer(tmp_path, **options)
+    again.train(begin(again), batches(), batches(epochs=1), num_steps=8)
+    losses += [row["eval_loss"] for row in again.history if "eval_loss" in row][len(losses) :]
+    assert len(losses) == 4
+    assert again.best_step() == 2 * (1 + int(np.argmin(losses)))
+
+
+def test_gradient_parts_and_frozen_parameters_go_on_too(tmp_path):
+    options = {"gradient_accumulation_steps": 2, "frozen_params": ["Dense_0"]}
+    one, other = trainer(**options), trainer(tmp_path, **options)
+    want = one.train(begin(one), batches(), num_steps=6)
+    other.train(begin(other), batches(), num_steps=3)
+    again = trainer(tmp_path, **options)
+    assert same(again.train(begin(again), batches(), num_steps=6), want)
+
+
+def test_data_that_is_too_short_now_says_so(tmp_path):
+    made = trainer(tmp_path)
+    made.train(begin(made), batches(), num_steps=5)
+    again = trainer(tmp_path)
+    rows = iter([next(iter(batches()))] * 3)
+    with pytest.raises(Exception, match="the data ended after 3 batches"):
+        again.train(begin(again), rows, num_steps=10)
+
+
+def test_checkpoint_of_a_step_can_be_asked_for(tmp_path):
+    made = trainer(tmp_path, save_every=2, max_checkpoints=None)
+    end = made.train(begin(made), batches(), num_steps=4)
+    again = trainer()
+    halfway = again.train(begin(again), batches(), num_steps=2)
+    assert same(made.restore(begin(made), 2), halfway)
+    assert same(made.restore(begin(made)), end)
+    with pytest.raises(FileNotFoundError, match="no checkpoint of step 3; steps there are: 2, 4"):
+        made.restore(begin(made), 3)
+
+
+def test_parameters_can_be_read_without_the_model(tmp_path):
+    from efficientids_flax.train.state.checkpoint import Checkpoints
+
+    made = trainer(tmp_path)
+    state = made.train(begin(made), batches(), num_steps=2)
+    checkpoints = Checkpoints(tmp_path, read_only=True)
+    found = checkpoints.restore_params()
+    checkpoints.close()
+    assert jax.tree.structure(found) == jax.tree.structure(state.params)
+    assert same(found, state.params)
