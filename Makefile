@@ -54,9 +54,9 @@ format: setup ## Rewrite the code in the project's format, with the fixes that a
 	$(PY) -m ruff format .
 
 demo: setup ## Convert the bundled real EfficientIDs checkpoint, and compare it with the real PAXml.
-	$(VENV)/bin/convert-paxml $(DEMO_RECORDINGS)/efficientids/$(DEMO_CASE)/checkpoint $(DEMO) --overwrite
+	$(VENV)/bin/efficientids convert $(DEMO_RECORDINGS)/efficientids/$(DEMO_CASE)/checkpoint $(DEMO) --overwrite
 	$(PY) examples/load_converted.py $(DEMO)
-	$(VENV)/bin/parity-check $(DEMO) --against $(DEMO_RECORDINGS)/outputs/$(DEMO_CASE) \
+	$(VENV)/bin/efficientids parity $(DEMO) --against $(DEMO_RECORDINGS)/outputs/$(DEMO_CASE) \
 	  --html $(DEMO)-parity.html
 
 bench: setup ## Measure conversion speed and memory. ARGS='…' goes to benchmarks/convert.py.

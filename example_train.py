@@ -7,14 +7,14 @@
 `--num_steps` it goes on from its last checkpoint.
 """
 
-import json
 from typing import Any
 
 import click
 
+from efficientids_flax.commands import command, echo
 from efficientids_flax.data.files import DataDirectory, next_items, read_data
 from efficientids_flax.data.markov import MarkovItems
-from efficientids_flax.train.commands.train import SETTINGS
+from efficientids_flax.train.commands.metrics import metrics_text
 
 LENGTH = 20  # items of a synthetic sequence that predict the next
 TRAINING, HELD_OUT = 20_000, 500  # synthetic sequences
@@ -50,7 +50,7 @@ def configuration(
     return {"model": section.made(data.clustering), "data": made, **sections}
 
 
-@click.command(context_settings=SETTINGS)
+@command("example_train.py")
 @click.option("--data-dir", metavar="DIR", help="Prepared data; synthetic without it.")
 @click.option("--num-steps", default=1000, show_default=True)
 @click.option("--batch-size", default=128, show_default=True)
@@ -82,6 +82,7 @@ def main(
     output_dir: str,
     seed: int,
     full_softmax: bool,
+    as_json: bool,
     **model: Any,
 ) -> None:
     """Train the small recommender and test it."""
@@ -93,37 +94,35 @@ def main(
     if jax.default_backend() == "cpu":
         keep_freed_memory()
     optimum: dict[str, float] = {}
-    try:
-        if data_dir is None:
-            data, optimum = synthetic(seed)
-        else:
-            data = read_data(data_dir)
-        sections = {
-            "optimizer": {
-                "learning_rate": learning_rate,
-                "warmup_steps": warmup_steps,
-                "weight_decay": weight_decay,
-                "clip_norm": grad_clip,
-            },
-            "training": {
-                "num_steps": num_steps,
-                "log_every": log_every,
-                "eval_every": max(num_steps // 10, 1),
-                "seed": seed,
-            },
-            "checkpoint": {
-                "dir": output_dir,
-                "save_every": checkpoint_every,
-                "max_to_keep": max_checkpoints,
-            },
-        }
-        result = train(configuration(data, batch_size, full_softmax, model, sections))
-    except (ValueError, OSError, FloatingPointError) as error:
-        raise click.ClickException(str(error)) from error
-    click.echo(json.dumps(result.test))
+    if data_dir is None:
+        data, optimum = synthetic(seed)
+    else:
+        data = read_data(data_dir)
+    sections = {
+        "optimizer": {
+            "learning_rate": learning_rate,
+            "warmup_steps": warmup_steps,
+            "weight_decay": weight_decay,
+            "clip_norm": grad_clip,
+        },
+        "training": {
+            "num_steps": num_steps,
+            "log_every": log_every,
+            "eval_every": max(num_steps // 10, 1),
+            "seed": seed,
+        },
+        "checkpoint": {
+            "dir": output_dir,
+            "save_every": checkpoint_every,
+            "max_to_keep": max_checkpoints,
+        },
+    }
+    result = train(configuration(data, batch_size, full_softmax, model, sections))
+    lines = [metrics_text(result.test)]
     for name in EVALUATED if optimum else ():
         reached, best = result.test[f"test_{name}"], optimum[name]
-        click.echo(f"{name:14} {reached:.4f} of {best:.4f} at best: {reached / best:.1%}")
+        lines.append(f"{name:14} {reached:.4f} of {best:.4f} at best: {reached / best:.1%}")
+    echo(as_json, result.test, "\n".join(lines))
 
 
 if __name__ == "__main__":

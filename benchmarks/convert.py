@@ -18,14 +18,15 @@ from pathlib import Path
 import click
 
 from benchmarks.measure import ROOT, Run, RunFailedError, measure, medians, size_of
-from converters.commands.convert import Size
+from efficientids_flax.commands.options import Size
 
 LAYOUTS = ("zarr", "ocdbt")
 STATE = Path("checkpoints/checkpoint_00001000/state")
 CONVERT = (
     sys.executable,
     "-c",
-    "from converters.commands.convert import convert_paxml; convert_paxml()",
+    "from efficientids_flax.commands.program import main; main()",
+    "convert",
 )
 RATIOS = ("wall / naive", "CPU / naive", "wall / cp")
 NAIVE_MEMORY = 4  # times the checkpoint's size, which the naive way holds in memory

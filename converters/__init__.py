@@ -6,23 +6,24 @@ convert_paxml_checkpoint("job/checkpoints", "out")
 params, optimizer_state, config = load_converted("out")
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from converters.convert import ConvertOptions, convert, convert_paxml_checkpoint
-from converters.errors import (
-    CheckpointError,
-    ConversionError,
-    MappingError,
-    OptimizerError,
-    OutputError,
-    VerificationError,
-)
-from converters.paxml.checkpoint import Checkpoint, open_checkpoint
-from converters.plan.make import PlanOptions
-from converters.write.work import Report
+from efficientids_flax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from efficientids_flax.stored.load import load_converted
+    from converters.conversion import ConvertOptions, convert, convert_paxml_checkpoint
+    from converters.errors import (
+        CheckpointError,
+        ConversionError,
+        MappingError,
+        OptimizerError,
+        OutputError,
+        VerificationError,
+    )
+    from converters.paxml import Checkpoint, open_checkpoint
+    from converters.plan import PlanOptions
+    from converters.write import Report
+    from efficientids_flax.stored import load_converted
 
 __all__ = [
     "Checkpoint",
@@ -41,11 +42,4 @@ __all__ = [
     "open_checkpoint",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """`load_converted` comes with JAX and Orbax, which a conversion does not need in memory."""
-    if name == "load_converted":
-        from efficientids_flax.stored.load import load_converted
-
-        return load_converted
-    raise AttributeError(f"module 'converters' has no attribute '{name}'")
+__getattr__ = lazy_names(__name__)

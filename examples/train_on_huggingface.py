@@ -21,8 +21,8 @@ from transformers import PreTrainedTokenizerFast
 from converters.recommender import load_recommender
 from efficientids_flax import ClusteringInfo, Trainer, create_optimizer
 from efficientids_flax.config import LoraConfig
+from efficientids_flax.data import Example, load_tokenizer, titled
 from efficientids_flax.data.interleave import PromptBuilder
-from efficientids_flax.data.texts import Example, load_tokenizer, titled
 from efficientids_flax.inference import Ranker
 from efficientids_flax.train.batches import ShuffledBatches
 

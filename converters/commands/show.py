@@ -1,6 +1,6 @@
 """Plans, reports and checkpoints as text and as JSON."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from converters.paxml import Checkpoint
@@ -84,9 +84,26 @@ def report_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def checkpoint_text(checkpoint: Checkpoint) -> str:
-    """What is in a checkpoint: layout, tree, sizes, optimizer, family."""
-    about = checkpoint_json(checkpoint)
+def report_json(report: Report) -> dict[str, Any]:
+    """What a conversion did, for programs; every leaf is in OUT/manifest.json."""
+    plan = report.plan
+    return {
+        "output": report.output,
+        "seconds": report.seconds,
+        "source": plan.source,
+        "step": plan.step,
+        "layout": plan.layout,
+        "family": plan.family,
+        "leaves": len(report.records),
+        "verified": sum(bool(record["verified"]) for record in report.records.values()),
+        "bytes": plan.nbytes,
+        "nonfinite": report.nonfinite,
+        "notes": list(plan.notes),
+    }
+
+
+def checkpoint_text(about: Mapping[str, Any]) -> str:
+    """What `checkpoint_json` says, for people."""
     rows = [("leaf", "shape", "dtype", "bytes")]
     rows += [
         (leaf["path"], str(leaf["shape"]), leaf["dtype"], str(leaf["bytes"]))
@@ -96,7 +113,7 @@ def checkpoint_text(checkpoint: Checkpoint) -> str:
     return "\n".join(
         [
             table(rows),
-            *_notes(checkpoint.notes),
+            *_notes(about["notes"]),
             f"checkpoint  {about['url']}",
             f"layout      {about['layout']}, version {about['version']} ({about['era']})",
             f"step        {about['step']}",
@@ -109,7 +126,7 @@ def checkpoint_text(checkpoint: Checkpoint) -> str:
 
 
 def checkpoint_json(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The same for programs."""
+    """What is in a checkpoint: layout, tree, sizes, optimizer, family."""
     leaves = [leaf.spec for leaf in checkpoint.leaves.values()]
     params = {
         path.removeprefix(PARAMS): leaf

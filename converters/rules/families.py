@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 
 from converters.arrays import Array
 from converters.errors import MappingError
-from converters.rules import efficientids, generic, transformer_lm
+from converters.rules import efficientids, transformer_lm
 from converters.rules.apply import Ignore, Mapped, Rule, RuledTree, apply_rules
 
 FAMILIES = ("transformer_lm", "efficientids", "generic")
+GENERIC = (Rule("{path*}", "{path*}"),)  # any other tree: leaf for leaf, under the names it has
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def table_for(
     if chosen == "generic":
         if scan_layers is not None:
             raise MappingError("--scan-layers and --no-scan-layers need a family with layers")
-        return Table("generic", generic.RULES), []
+        return Table("generic", GENERIC), []
     try:
         form = transformer_lm.layer_form(arrays)
         if form is not None:
@@ -87,5 +88,5 @@ def table_for(
             f"this looks like family {chosen}, but its table does not fit, so that the leaves keep "
             f"their PAXml names (family generic); --family {chosen} makes this an error. {error}"
         )
-        return Table("generic", generic.RULES), [note]
+        return Table("generic", GENERIC), [note]
     return table, []

@@ -1,5 +1,6 @@
-"""How far a conversion is: a bar on a terminal, a plain line now and then elsewhere."""
+"""How far a conversion is: a bar on a terminal, a line in the log (`-v`) now and then elsewhere."""
 
+import logging
 import sys
 import threading
 import time
@@ -7,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-EVERY = 5.0  # seconds between two plain lines
+EVERY = 5.0  # seconds between two lines
+
+logger = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
@@ -68,10 +71,7 @@ def _lines(total: int) -> Progress:
             state["next"] = now + EVERY
             rate = state["done"] / (now - started)
             left = (total - state["done"]) / rate if rate else 0.0
-            sys.stderr.write(
-                f"{state['done'] / 1e9:.2f} of {total / 1e9:.2f} GB, {rate / 1e6:.0f} MB/s, "
-                f"{left:.0f} s left\n"
-            )
-            sys.stderr.flush()
+            done, speed = state["done"] / 1e9, rate / 1e6
+            logger.info("%.2f of %.2f GB, %.0f MB/s, %.0f s left", done, total / 1e9, speed, left)
 
     return progress

@@ -1,12 +1,8 @@
-"""Texts and items before they are tokens: examples, titles, the tokenizer of a pretrained model."""
+"""Texts and items before they are tokens: examples, and prompts that name items by their titles."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
-from typing import Any
-
-from efficientids_flax.backbone.presets import pretrained_folder
 
 Part = str | int  # a text, or an item id
 
@@ -22,29 +18,6 @@ class Example:
 
     prompt: Sequence[Part]
     answer: Sequence[Part] = ()
-
-
-def load_tokenizer(name_or_path: str | os.PathLike[str], revision: str = "main") -> Any:
-    """`AutoTokenizer` of a folder, or of a model in the HuggingFace cache; nothing is downloaded.
-
-    Raises:
-        ImportError: transformers is not installed.
-        FileNotFoundError: there is no such model.
-        ValueError: the folder holds no tokenizer.
-    """
-    folder = pretrained_folder(name_or_path, revision)
-    try:
-        from transformers import AutoTokenizer
-    except ImportError as error:
-        raise ImportError(
-            "tokenizers need transformers: pip install 'efficientids-flax[hf]'"
-        ) from error
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{folder}: holds no tokenizer that transformers can read: {error}"
-        ) from error
 
 
 def titled(

@@ -1,5 +1,5 @@
-"""`python -m efficientids_flax.inference`."""
+"""`python -m efficientids_flax.inference` is `efficientids recommend`."""
 
-from efficientids_flax.inference.commands.recommend import main
+from efficientids_flax.commands.program import run_module
 
-main(prog_name="python -m efficientids_flax.inference")
+run_module("recommend", "efficientids_flax.inference")

@@ -1,6 +1,6 @@
-"""`python -m efficientids_flax.train --config ... --data_dir ...`."""
+"""`python -m efficientids_flax.train` is `efficientids train`."""
 
-from efficientids_flax.train.commands.train import train_module
+from efficientids_flax.commands.program import run_module
 
 if __name__ == "__main__":
-    train_module()
+    run_module("train", "efficientids_flax.train")

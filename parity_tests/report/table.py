@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from rich.console import Console
@@ -121,6 +122,23 @@ def print_report(report: Report, console: Console) -> None:
     if first is not None and not report.hints:
         console.print(Text("hint: none of the usual causes explains it"))
     console.print(Text(report.summary(), style="bold green" if report.passes else "bold red"))
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """The outcome for programs; numbers are those of the table."""
+    return {
+        "out": report.out,
+        "against": report.against,
+        "origin": report.origin,
+        "agrees": report.passes,
+        "summary": report.summary(),
+        "first": None if report.first is None else report.first.name,
+        "hints": [{"cause": hint.cause, "advice": hint.advice} for hint in report.hints],
+        "notes": list(report.notes),
+        "values": [
+            dict(zip(COLUMNS, cells(difference), strict=True)) for difference in report.differences
+        ],
+    }
 
 
 def write_junit(report: Report, path: Path) -> None:

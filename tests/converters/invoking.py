@@ -7,7 +7,7 @@ from typing import Any
 import click
 from click.testing import CliRunner, Result
 
-from converters.commands.convert import convert_paxml
+from converters.commands.convert import convert
 
 BETAS = ("--set", "beta1=0.9", "--set", "beta2=0.99")
 
@@ -20,13 +20,13 @@ def invoke(command: click.Command, *arguments: str | Path) -> Result:
 
 
 def converted(*arguments: str | Path) -> Result:
-    result = invoke(convert_paxml, *arguments)
+    result = invoke(convert, *arguments)
     assert result.exit_code == 0, result.output
     return result
 
 
 def refused(*arguments: str | Path) -> str:
-    result = invoke(convert_paxml, *arguments)
+    result = invoke(convert, *arguments)
     assert result.exit_code == 1, result.output
     assert result.stdout == ""
     return result.stderr

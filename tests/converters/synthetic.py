@@ -18,14 +18,14 @@ ADAM = ("--set", "beta1=0.9", "--set", "beta2=0.99")
 STEP = 7
 
 
-def command(*arguments: str | Path, name: str = "convert_paxml") -> list[str]:
-    """The command line of a console script, warnings as errors."""
+def command(*arguments: str | Path, name: str = "convert") -> list[str]:
+    """The command line of a command of the program, warnings as errors."""
     # What a shell has put in the background is deaf to Ctrl-C, and so are its children.
     call = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        f"from converters.commands.convert import {name} as main; main()"
+        "from efficientids_flax.commands.program import main; main()"
     )
-    return [sys.executable, "-W", "error", "-c", call, *map(str, arguments)]
+    return [sys.executable, "-W", "error", "-c", call, name, *map(str, arguments)]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -34,9 +34,9 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def run(
-    *arguments: str | Path, name: str = "convert_paxml", env: Mapping[str, str] | None = None
+    *arguments: str | Path, name: str = "convert", env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a console script in a process of its own."""
+    """Run a command in a process of its own."""
     return subprocess.run(
         command(*arguments, name=name),
         env=environment(**(env or {})),
@@ -53,14 +53,14 @@ def peak_memory(*arguments: str | Path) -> int:
     Taken from `/proc`: `ru_maxrss` of a child starts with what its parent had.
     """
     script = (
-        "from converters.commands.convert import convert_paxml as main\n"
+        "from efficientids_flax.commands.program import main\n"
         "try: main()\n"
         "finally:\n"
         "    for line in open('/proc/self/status'):\n"
         "        if line.startswith('VmHWM'): print('peak', line.split()[1])\n"
     )
     end = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
+        [sys.executable, "-c", script, "convert", *map(str, arguments)],
         env=environment(),
         capture_output=True,
         text=True,

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 from click.testing import CliRunner
 
-from converters.commands.convert import convert_paxml
+from converters.commands.convert import convert
 
 Editable = Callable[[str], Path]
 BETAS = ("--set", "beta1=0.9", "--set", "beta2=0.99")
@@ -146,7 +146,7 @@ def refused(source: Path, tmp_path: Path, *options: str) -> str:
     """The message of a conversion that fails as it should, having left nothing."""
     place = tmp_path / "place"
     place.mkdir()
-    result = CliRunner().invoke(convert_paxml, [str(source), str(place / "out"), *options])
+    result = CliRunner().invoke(convert, [str(source), str(place / "out"), *options])
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -195,7 +195,7 @@ def test_odd_checkpoint_converts_and_says_what_is_odd(
     checkpoint = editable(name)
     change(checkpoint)
     out = tmp_path / "out"
-    result = CliRunner().invoke(convert_paxml, [str(checkpoint), str(out), *BETAS])
+    result = CliRunner().invoke(convert, [str(checkpoint), str(out), *BETAS])
     assert result.exit_code == 0, result.output
     assert re.search(note, result.stdout), result.stdout
     notes = json.loads((out / "manifest.json").read_text())["notes"]

@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from converters.recommender import load_recommender
+from efficientids_flax.commands.program import main
 from efficientids_flax.core.clustering.tables import ClusteringInfo
 from efficientids_flax.train import Trainer, train
-from efficientids_flax.train.commands.train import main
 from efficientids_flax.train.optimizer.create import create_optimizer
 from efficientids_flax.train.run.config import read_config
 from efficientids_flax.train.run.file_config import built

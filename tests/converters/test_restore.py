@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from converters import PlanOptions, convert, load_converted
-from converters.convert import ConvertOptions
+from converters.conversion import ConvertOptions
 from efficientids_flax.stored.optimizer_states import STATES, ShardedAdafactorState
 from tests.converters import stored, synthetic
 

@@ -1,6 +1,7 @@
 """HuggingFace's `config.json` as a `BackboneConfig`, by a table of families. Needs no JAX.
 
-Read the table in `families`, then `read`; `rotary` has the positions, `folder` finds the files.
+Read the table in `families`, then `read`; `rotary` has the positions, `folder` finds the
+files, `tokenizer` reads the one of a model.
 """
 
 from efficientids_flax.backbone.presets.families import ACTIVATIONS, FAMILIES, IRRELEVANT, Family
@@ -13,6 +14,7 @@ from efficientids_flax.backbone.presets.read import (
     read_config_json,
 )
 from efficientids_flax.backbone.presets.rotary import SCALING_KEYS
+from efficientids_flax.backbone.presets.tokenizer import load_tokenizer
 
 __all__ = [
     "ACTIVATIONS",
@@ -23,6 +25,7 @@ __all__ = [
     "UnsupportedConfigError",
     "backbone_config",
     "config_of",
+    "load_tokenizer",
     "model_type",
     "pretrained_folder",
     "read_config_json",

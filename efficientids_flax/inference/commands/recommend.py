@@ -1,50 +1,35 @@
-"""The command: parse, load, recommend, print."""
+"""The command `recommend`, which is `python -m efficientids_flax.inference` too."""
 
-import json
-import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import numpy as np
 
+from efficientids_flax.commands import command, echo
+from efficientids_flax.commands.options import Ids, compute_dtype
+from efficientids_flax.commands.options import clustering as clustering_option
+from efficientids_flax.inference.commands.requests import (
+    Request,
+    masks_of,
+    read_requests,
+    request_problems,
+)
+
 SCORES = ("probability", "log-probability", "original")
 
 
-class Request(NamedTuple):
-    """One history, and where it came from."""
+class Scores(click.Choice[str]):
+    """One of `SCORES`; `-` and `_` are alike."""
 
-    where: str
-    ids: list[int]
-    mask: list[int] | None
-    exclude: list[int]
-
-
-class Ids(click.ParamType):
-    """Numbers with commas between them."""
-
-    name = "ids"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> list[int]:
-        """The numbers of a text; an empty text has none."""
-        if isinstance(value, list):
-            return value
-        try:
-            return _numbers(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+    def normalize_choice(self, choice: Any, ctx: click.Context | None) -> str:
+        """As `SCORES` has it."""
+        return str(super().normalize_choice(choice, ctx)).replace("_", "-")
 
 
-@click.command(
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "token_normalize_func": lambda token: token.replace("_", "-"),
-    }
-)
+@command("recommend")
 @click.option("--checkpoint", required=True, metavar="OUT", help="A converted recommender.")
-@click.option("--clustering", metavar="FILE", help="Its clustering; OUT/clustering.npz otherwise.")
+@clustering_option
 @click.option("--input-items", type=Ids(), help='Item ids, oldest first: "1,2,3".')
 @click.option("--input-ids", type=Ids(), help="Words and items, with --item-mask.")
 @click.option("--item-mask", type=Ids(), help="1 where --input-ids has an item, 0 for a word.")
@@ -62,35 +47,26 @@ class Ids(click.ParamType):
 @click.option("--max-history", type=click.IntRange(min=1), help="Use only so many of the last ids.")
 @click.option(
     "--scores",
-    type=click.Choice(SCORES),
+    type=Scores(SCORES),
     default="probability",
     show_default=True,
     help="What is printed; 'original' also ranks by the original's evaluation scores.",
 )
-@click.option(
-    "--dtype",
-    type=click.Choice(("float32", "bfloat16", "float16")),
-    help="Of the computation; as configured otherwise.",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=64,
-    show_default=True,
-    help="Histories at a time.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a history.")
-def main(checkpoint: str, clustering: str | None, as_json: bool, **given: Any) -> None:
-    """Print the items that come next after a history, best first."""
+@compute_dtype
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True,
+              help="Histories at a time.")  # fmt: skip
+def recommend(checkpoint: str, clustering: str | None, as_json: bool, **given: Any) -> None:
+    """Print the items that come next after a history, best first.
+
+    With --json, one object a history.
+    """
     single = _checked(given)
-    try:
-        requests = [single] if single else list(_read(given["input_file"]))
-        if not requests:
-            raise ValueError(f"{given['input_file']}: holds no history")
-        for line in _answers(checkpoint, clustering, requests, as_json, given):
-            click.echo(line)
-    except (OSError, ValueError, MemoryError, ImportError) as error:
-        raise click.ClickException(str(error)) from error
+    requests = [single] if single else list(read_requests(given["input_file"]))
+    if not requests:
+        raise ValueError(f"{given['input_file']}: holds no history")
+    for request, left in _answers(checkpoint, clustering, requests, given):
+        name = given["scores"]
+        echo(as_json, _json(request, left, name), _text(request, left, name))
 
 
 def _checked(given: dict[str, Any]) -> Request | None:
@@ -107,54 +83,13 @@ def _checked(given: dict[str, Any]) -> Request | None:
     return Request("", given[present[0]], given["item_mask"], [])
 
 
-def _read(path: str) -> Iterator[Request]:
-    """The histories of a file.
-
-    Raises:
-        ValueError: naming the line that is none.
-    """
-    with click.open_file(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield _request(f"{path}:{number}", line.strip())
-            except (ValueError, TypeError) as error:
-                raise ValueError(f"{path}:{number}: {error}") from error
-
-
-def _request(where: str, line: str) -> Request:
-    if line[0] not in "[{":
-        return Request(where, _numbers(line), None, [])
-    try:
-        found = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"is not JSON: {error}") from error
-    if isinstance(found, list):
-        found = {"items": found}
-    if unknown := sorted(found.keys() - {"items", "ids", "item_mask", "exclude"}):
-        raise ValueError(f"{unknown[0]}: unknown key; known are items, ids, item_mask, exclude")
-    for name, value in found.items():
-        if not isinstance(value, list) or any(type(number) is not int for number in value):
-            raise ValueError(f"{name}: found {value!r}, expected a list of whole numbers")
-    exclude = found.pop("exclude", [])
-    if found.keys() == {"items"}:
-        return Request(where, found["items"], None, exclude)
-    if found.keys() == {"ids", "item_mask"}:
-        return Request(where, found["ids"], found["item_mask"], exclude)
-    raise ValueError(
-        f"found {', '.join(sorted(found)) or 'no ids'}; expected items, or ids and item_mask"
-    )
-
-
 def _answers(
     checkpoint: str,
     clustering: str | None,
     requests: list[Request],
-    as_json: bool,
     given: dict[str, Any],
-) -> Iterator[str]:
-    """The lines to print; all requests are looked at before the first."""
+) -> Iterator[tuple[Request, list[tuple[int, float]]]]:
+    """Each request with its items and scores; all are looked at before the first is asked."""
     from efficientids_flax.backbone import Decoder
     from efficientids_flax.inference.prompts import raise_problems
     from efficientids_flax.inference.ranker import Ranker
@@ -164,57 +99,30 @@ def _answers(
     if isinstance(model, Decoder):
         raise ValueError(f"{checkpoint}: is a language model; it has no items to recommend")
     scoring = "original" if given["scores"] == "original" else "log_probs"
-    raise_problems(_problems(model.config, requests, given))
+    raise_problems(request_problems(model.config, requests, given))
     ranker = Ranker(model, params)
     for start in range(0, len(requests), given["batch_size"]):
         part = requests[start : start + given["batch_size"]]
         found = ranker.recommend(
             [request.ids for request in part],
             given["top_k"],
-            item_masks=_masks(part),
+            item_masks=masks_of(part),
             exclude_seen=given["exclude_seen"],
             exclude=[request.exclude + given["exclude"] for request in part],
             scoring=scoring,
             max_history=given["max_history"],
         )
-        show = _json if as_json else _text
         for request, ids, scores in zip(part, found.ids, found.scores, strict=True):
             shown = np.exp(scores) if given["scores"] == "probability" else scores
             left = [(int(i), float(s)) for i, s in zip(ids, shown, strict=True) if i >= 0]
-            yield show(request, left, given["scores"])
+            yield request, left
 
 
-def _masks(requests: list[Request]) -> list[list[int]] | None:
-    if all(request.mask is None for request in requests):
-        return None
-    return [[1] * len(one.ids) if one.mask is None else one.mask for one in requests]
-
-
-def _problems(config: Any, requests: list[Request], given: dict[str, Any]) -> list[str]:
-    """What is wrong with requests, with their lines in place of numbers of histories."""
-    from efficientids_flax.inference.prompts import exclude_problems, history_problems
-
-    problems = history_problems(
-        config,
-        [request.ids for request in requests],
-        _masks(requests),
-        exclude=[request.exclude for request in requests],
-        max_history=given["max_history"],
-    )
-    named = exclude_problems([given["exclude"]], config.num_items)
-
-    def place(found: re.Match[str]) -> str:
-        return requests[int(found[1])].where or "the history"
-
-    found = [re.sub(r"^history (\d+)", place, problem) for problem in problems]
-    return found + [problem.replace("history 0: ", "--", 1) for problem in named]
-
-
-def _json(request: Request, left: list[tuple[int, float]], name: str) -> str:
+def _json(request: Request, left: list[tuple[int, float]], name: str) -> dict[str, Any]:
     about: dict[str, Any] = {"line": request.where} if request.where else {}
     about["items"] = [item for item, _ in left]
     about[name.replace("-", "_")] = [score for _, score in left]
-    return json.dumps(about)
+    return about
 
 
 def _text(request: Request, left: list[tuple[int, float]], name: str) -> str:
@@ -223,13 +131,3 @@ def _text(request: Request, left: list[tuple[int, float]], name: str) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     return "\n".join([request.where, *lines] if request.where else lines)
-
-
-def _numbers(text: str) -> list[int]:
-    found = []
-    for part in text.split(",") if text.strip() else []:
-        try:
-            found.append(int(part))
-        except ValueError as error:
-            raise ValueError(f"{part.strip()!r} is not a whole number, in {text!r}") from error
-    return found

@@ -1,6 +1,5 @@
 """The sections of a run's configuration, checked; and files of them for the command line."""
 
-import ast
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -238,32 +237,23 @@ def read_config(path: Path) -> dict[str, Any]:
     return plain(found)
 
 
-def override(config: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
-    """The configuration with 'section.key=value' settings; values as in Python, else text.
+def override(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with some settings changed.
+
+    Args:
+        config: sections.
+        settings: 'section.key' -> value; `-` and `_` are alike.
 
     Raises:
-        ValueError: a setting of another form.
+        ValueError: what is named as a section is none.
     """
     made = plain(config)
-    for setting in settings:
-        path, found, text = setting.partition("=")
-        *sections, key = path.replace("-", "_").split(".")
-        if not found or not key:
-            raise ValueError(f"--set {setting}: expected section.key=value")
+    for name, value in settings.items():
+        *sections, key = name.replace("-", "_").split(".")
         place: Any = made
-        for name in sections:
-            place = place.setdefault(name, {})
+        for section in sections:
+            place = place.setdefault(section, {})
             if not isinstance(place, dict):
-                raise ValueError(f"--set {setting}: '{name}' is no section")
-        place[key] = _value(text)
+                raise ValueError(f"{name}: '{section}' is no section")
+        place[key] = value
     return made
-
-
-def _value(text: str) -> Any:
-    names = {"true": True, "false": False, "null": None, "none": None}
-    if text.lower() in names:
-        return names[text.lower()]
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text

@@ -1,5 +1,6 @@
-"""The command convert-paxml: wrong usage, exit codes, what it prints."""
+"""The command `convert`: wrong usage, exit codes, what it prints."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converters.commands.convert import Size, convert_paxml
+from converters.commands.convert import convert
 from tests.converters import stored, synthetic
 from tests.converters.invoking import converted, invoke, refused
 
@@ -31,12 +32,12 @@ REPEATED, RECOMMENDER = "LlamaRepeat_gda", "b_everywhere"
         (("c", "o", "--workers", "0"), "--workers"),
         (("c", "o", "--set", "activation"), "'activation' is not KEY=VALUE"),
         (("c", "o", "--no-optimizer", "--raw-optimizer"), "exclude each other"),
-        (("c", "o", "--json"), "--json goes with --dry-run"),
+        (("c", "o", "-v", "-q"), "-v and -q exclude each other"),
         (("c", "o", "--process", "1"), "--process goes with --distributed"),
     ],
 )
 def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], said: str):
-    result = invoke(convert_paxml, *arguments)
+    result = invoke(convert, *arguments)
     assert result.exit_code == 2
     assert said in result.stderr
 
@@ -46,36 +47,20 @@ def test_missing_checkpoint_and_existing_output_exit_with_1(recording: Recording
     assert "exists; give --overwrite" in refused(recording(RECOMMENDER) / "checkpoint", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["convert_paxml", "inspect_paxml", "convert_clustering"])
-def test_scripts_start_and_explain_themselves(name: str):
-    end = synthetic.run("--help", name=name)
-    assert (end.returncode, end.stderr) == (0, "")
-    assert end.stdout.startswith("Usage: ")
-
-
 def test_a_conversion_needs_neither_jax_nor_orbax(recording: Recording, tmp_path: Path):
     import subprocess
 
     script = (
-        "import sys; from converters.commands.convert import convert_paxml as main\n"
+        "import sys; from efficientids_flax.commands.program import main\n"
         "try: main()\n"
         "finally: print(sorted({'jax', 'orbax', 'flax', 'optax'} & set(sys.modules)))\n"
     )
     arguments = [str(recording(RECOMMENDER) / "checkpoint"), str(tmp_path / "out"), "--quiet"]
-    command = [synthetic.command()[0], "-W", "error", "-c", script, *arguments]
+    command = [synthetic.command()[0], "-W", "error", "-c", script, "convert", *arguments]
     end = subprocess.run(
         command, env=synthetic.environment(), capture_output=True, text=True, check=True
     )
     assert end.stdout == "[]\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("64MiB", 64 << 20), ("1GiB", 1 << 30), ("2GB", 2 * 10**9), ("1.5g", 15 * 10**8),
-     ("2000000", 2 * 10**6), ("3 tib", 3 << 40), ("1048576b", 1 << 20)],
-)  # fmt: skip
-def test_sizes(text: str, size: int):
-    assert Size().convert(text, None, None) == size
 
 
 def test_quiet_prints_nothing(recording: Recording, tmp_path: Path):
@@ -90,6 +75,14 @@ def test_report(recording: Recording, tmp_path: Path):
     assert re.fullmatch(
         rf"{out}: written in \d+\.\d s; 39 of 39 leaves read back and compared", lines[-1]
     )
+
+
+def test_report_as_json(recording: Recording, tmp_path: Path):
+    case, out = recording(REPEATED), tmp_path / "out"
+    found = json.loads(converted(case / "checkpoint", out, "--json").stdout)
+    assert found["output"] == str(out)
+    assert (found["leaves"], found["verified"], found["nonfinite"]) == (39, 39, {})
+    assert found["step"] == 4
 
 
 def test_report_names_leaves_with_nan(tmp_path: Path):

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from converters.commands.convert import convert_paxml
+from converters.commands.convert import convert
 from tests.converters import stored
 from tests.converters.invoking import BETAS, config, converted, invoke
 
@@ -15,7 +15,7 @@ REPEATED = "LlamaRepeat_gda"
 
 def test_reads_no_array(editable: Callable[[str], Path], tmp_path: Path):
     checkpoint = editable(REPEATED)
-    whole = invoke(convert_paxml, checkpoint, tmp_path / "out", "--dry-run", *BETAS)
+    whole = invoke(convert, checkpoint, tmp_path / "out", "--dry-run", *BETAS)
     for chunk in checkpoint.glob("*/state/*/0*"):
         if chunk.parent.name != "step":  # the one value that is wanted
             chunk.write_bytes(b"")

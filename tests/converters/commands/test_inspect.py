@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.commands.convert import inspect_paxml
+from converters.commands.inspect import inspect
 from tests.converters import stored
 from tests.converters.invoking import invoke
 
@@ -45,7 +45,7 @@ def test_says_what_is_there(
     recording: Recording,
 ):
     case = recording(name)
-    result = invoke(inspect_paxml, case / "checkpoint", "--json")
+    result = invoke(inspect, case / "checkpoint", "--json")
     about = json.loads(result.stdout)
     found = [about[key] for key in ("layout", "version", "era", "optimizer", "family")]
     assert found == [layout, version, era, optimizer, family]
@@ -53,7 +53,7 @@ def test_says_what_is_there(
     assert {leaf["path"]: leaf["shape"] for leaf in about["leaves"]} == {
         path: leaf["shape"] for path, leaf in described.items()
     }
-    text = invoke(inspect_paxml, case / "checkpoint").stdout
+    text = invoke(inspect, case / "checkpoint").stdout
     lines = dict(re.findall(r"^(layout|step|leaves|optimizer|family) +(.*)$", text, re.M))
     assert lines["layout"] == f"{layout}, version {version} ({era})"
     assert lines["step"] == str(about["step"])
@@ -69,10 +69,10 @@ def test_reads_no_array(editable: Callable[[str], Path]):
     for chunk in checkpoint.glob("*/state/*/0*"):
         if chunk.parent.name != "step":
             chunk.write_bytes(b"")
-    assert invoke(inspect_paxml, checkpoint).exit_code == 0
+    assert invoke(inspect, checkpoint).exit_code == 0
 
 
 def test_bad_input_exits_with_1(tmp_path: Path):
-    result = invoke(inspect_paxml, tmp_path / "nowhere")
+    result = invoke(inspect, tmp_path / "nowhere")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: ")

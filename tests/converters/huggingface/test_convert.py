@@ -63,7 +63,8 @@ def test_the_command(tmp_path: Path) -> None:
     missing = runner.invoke(convert_hf, [str(tmp_path / "no"), out + "2"])
     assert missing.exit_code == 1
     assert "no such folder" in missing.output
-    assert runner.invoke(convert_hf, ["a", "b", "--json"]).exit_code == 2
+    told = runner.invoke(convert_hf, [str(FOLDERS / "gemma"), out, "--overwrite", "--json"])
+    assert json.loads(told.output)["output"] == out
 
 
 def test_unknown_ways_of_writing(tmp_path: Path) -> None:

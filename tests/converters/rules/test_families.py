@@ -4,9 +4,8 @@ import pytest
 
 from converters.arrays.lazy import Array, Source
 from converters.errors import MappingError
-from converters.rules import generic
 from converters.rules.apply import Rule
-from converters.rules.families import Table, detect, table_for
+from converters.rules.families import GENERIC, Table, detect, table_for
 from tests.leaves import MemoryLeaf, values_of
 
 LAYER = "lm/transformer/x_layers_{}/self_attention/query/w"
@@ -41,7 +40,7 @@ def test_a_family_that_fits():
 
 def test_a_detected_family_that_does_not_fit_gives_way_with_a_note():
     table, notes = table_for(arrays(LAYER.format(0), "lm/unknown"), None, None)
-    assert (table.family, table.rules) == ("generic", generic.RULES)
+    assert (table.family, table.rules) == ("generic", GENERIC)
     (note,) = notes
     assert "looks like family transformer_lm" in note
     assert "lm/unknown: no rule takes this leaf" in note

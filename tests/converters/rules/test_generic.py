@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from converters.arrays.lazy import Array, Source
 from converters.rules.apply import apply_rules
-from converters.rules.generic import RULES
+from converters.rules.families import GENERIC
 from tests.leaves import FEW, MemoryLeaf, values_of
 
 names = st.text(st.characters(exclude_characters="/"), min_size=1, max_size=6)
@@ -17,5 +17,5 @@ def test_any_names(names: list[str], depth: int):
     values = values_of((2,))
     paths = ["/".join([*["folder"] * depth, name]) for name in names]
     arrays: dict[str, Array] = {path: Source(MemoryLeaf(values, (2,), path)) for path in paths}
-    found = apply_rules(arrays, RULES)
+    found = apply_rules(arrays, GENERIC)
     assert {leaf.target: leaf.array for leaf in found.leaves} == arrays

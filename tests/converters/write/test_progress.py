@@ -1,4 +1,4 @@
-"""Progress: plain lines where there is no terminal, a bar where there is one, or nothing."""
+"""Progress: a bar on a terminal, lines in the log where there is none, or nothing."""
 
 import sys
 import threading
@@ -25,19 +25,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_line_every_few_seconds(clock: Clock, capsys: pytest.CaptureFixture):
+def test_a_line_of_the_log_every_few_seconds(
+    clock: Clock, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
     with progress.shown(3_000_000_000, quiet=False) as tell:
         tell(500_000_000)
         clock.now += 4.9
         tell(400_000_000)
-        assert capsys.readouterr().err == ""
+        assert caplog.messages == []
         clock.now += 5.1
         tell(100_000_000)
-        assert capsys.readouterr().err == "1.00 of 3.00 GB, 100 MB/s, 20 s left\n"
+        assert caplog.messages == ["1.00 of 3.00 GB, 100 MB/s, 20 s left"]
         tell(1)
         clock.now += 10
         tell(999_999_999)
-        assert capsys.readouterr().err == "2.00 of 3.00 GB, 100 MB/s, 10 s left\n"
+        assert caplog.messages[1:] == ["2.00 of 3.00 GB, 100 MB/s, 10 s left"]
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "")
 
@@ -50,7 +53,8 @@ def test_quiet_says_nothing(clock: Clock, capsys: pytest.CaptureFixture):
     assert (captured.out, captured.err) == ("", "")
 
 
-def test_threads_add_up(clock: Clock, capsys: pytest.CaptureFixture):
+def test_threads_add_up(clock: Clock, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
     with progress.shown(4_000_000_000, quiet=False) as tell:
         threads = [
             threading.Thread(target=lambda: [tell(1_000_000) for _ in range(1000)])
@@ -62,7 +66,7 @@ def test_threads_add_up(clock: Clock, capsys: pytest.CaptureFixture):
             thread.join()
         clock.now += 8
         tell(0)
-    assert capsys.readouterr().err == "4.00 of 4.00 GB, 500 MB/s, 0 s left\n"
+    assert caplog.messages == ["4.00 of 4.00 GB, 500 MB/s, 0 s left"]
 
 
 def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch):

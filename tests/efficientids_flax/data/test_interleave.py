@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.models import EfficientIDSModel
+from efficientids_flax.data import Example, load_tokenizer, titled
 from efficientids_flax.data.interleave import PromptBuilder
-from efficientids_flax.data.texts import Example, load_tokenizer, titled
 from efficientids_flax.inference.ranker import Ranker
 
 ITEMS, WORDS, BEGIN, END = 20, 9, 1, 2

@@ -7,9 +7,8 @@ import numpy as np
 from converters.arrays.lazy import Array, Source
 from converters.arrays.leaf import whole
 from converters.paxml.state.optimizer import ConvertedOptimizer, convert_optimizer
-from converters.rules import generic
 from converters.rules.apply import Rule
-from converters.rules.families import Table
+from converters.rules.families import GENERIC, Table
 from tests.leaves import MemoryLeaf, own_readers
 
 BETAS = {"beta1": 0.9, "beta2": 0.99}
@@ -25,7 +24,7 @@ def convert(
     for name, values in states.items():
         path = f"opt_states/{name}" if name.startswith("1/") else f"opt_states/0/{name}"
         arrays[path] = Source(MemoryLeaf(values, values.shape, path))
-    table = Table("custom", rules or generic.RULES)
+    table = Table("custom", rules or GENERIC)
     return convert_optimizer(arrays, table.apply_part, BETAS if betas is None else betas)
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from converters import convert_paxml_checkpoint
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.inference import recommend
-from efficientids_flax.inference.commands.recommend import main
+from efficientids_flax.inference.commands.recommend import recommend as command
 from efficientids_flax.stored.load import Config, Loaded
 from parity_tests.cases import OUTPUTS
 from tests.efficientids_flax.inference.inference_cases import BACKBONE, CONFIG, MODEL, PARAMS
@@ -56,7 +56,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str, text: str | None = None) -> Result:
-    return CliRunner().invoke(main, list(arguments), input=text)
+    return CliRunner().invoke(command, list(arguments), input=text)
 
 
 OUT = ("--checkpoint", "OUT")

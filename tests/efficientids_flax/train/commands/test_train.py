@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from efficientids_flax import host_memory
+from efficientids_flax.commands.program import main
 from efficientids_flax.data.files import next_items, read_data
 from efficientids_flax.data.markov import MarkovItems
 from efficientids_flax.inference.ranker import recommend
 from efficientids_flax.stored.load import load_model
-from efficientids_flax.train.commands.train import main
 from efficientids_flax.train.state.checkpoint import Checkpoints
 
 CONFIG = """
@@ -45,14 +45,14 @@ def call(*arguments):
 
 def test_trains_goes_on_and_evaluates(prepared, tmp_path):
     shared = ("--config", prepared / "run.yaml", "--data_dir", prepared, "--output-dir", tmp_path)
-    end = call("train", *shared, "--num_steps", 4, "--lr", 0.01, "--grad-clip", 1.0)
+    end = call("train", *shared, "--num_steps", 4, "--lr", 0.01, "--grad-clip", 1.0, "--json")
     assert end.exit_code == 0, end.output
     found = json.loads(end.output.splitlines()[-1])
     assert found["steps"] == 4
     assert {"loss", "eval_loss", "test_ndcg_at_10"} <= found.keys()
-    end = call("train", *shared, "--num-steps", 6, "--set", "training.seed=1")
+    end = call("train", *shared, "--num-steps", 6, "--set", "training.seed=1", "--json")
     assert json.loads(end.output.splitlines()[-1])["steps"] == 6
-    end = call("evaluate", *shared, "--split", "test", "--step", 4)
+    end = call("evaluate", *shared, "--split", "test", "--step", 4, "--json")
     assert end.exit_code == 0, end.output
     assert json.loads(end.output)["test_loss"] == pytest.approx(found["test_loss"], rel=1e-6)
 
@@ -63,7 +63,7 @@ def test_what_a_run_made_is_exported_and_recommends(prepared, tmp_path, monkeypa
     shared = ("--config", prepared / "run.yaml", "--data_dir", prepared, "--output-dir", "run")
     shared += ("--set", "optimizer.ema_decay=0.9", "--set", "optimizer.clip_variable_norm=1.0")
     end = call("train", *shared, "--num-steps", 6, "--set", "optimizer.schedule_type=step",
-               "--set", "optimizer.boundaries=[3]")  # fmt: skip
+               "--set", "optimizer.boundaries=[3]", "--json")  # fmt: skip
     assert end.exit_code == 0, end.output
     tested = json.loads(end.output.splitlines()[-1])["test_loss"]
     assert call("export", *shared, "out").output == "out: the model of step 6\n"

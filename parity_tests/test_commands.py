@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from parity_tests.cases import recordings
-from parity_tests.commands.parity import parity_check
+from parity_tests.commands.parity import parity
 from parity_tests.readers import read
 from parity_tests.run import in_dtype
 
@@ -20,7 +20,7 @@ NAME = "LlamaRepeatEma_v00flax_file"
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(parity_check, list(map(str, arguments)))
+    return CliRunner().invoke(parity, list(map(str, arguments)))
 
 
 @pytest.fixture

@@ -1,0 +1,137 @@
+"""How a command is declared: help, version, how much is said, and what its errors look like."""
+
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+MISTAKES = (OSError, ValueError, TypeError, ImportError, MemoryError, FloatingPointError)
+SETTINGS: Mapping[str, Any] = {"help_option_names": ["-h", "--help"]}
+_LEVEL = "efficientids_flax.level"  # in `Context.meta`, which a command has from its program
+
+
+class Command(click.Command):
+    """A command that ends with 0, with 1 and one line for bad input, with 2 for bad usage.
+
+    Attributes:
+        mistakes: the errors that bad input ends in; any other is a fault of ours.
+    """
+
+    mistakes: tuple[type[Exception], ...] = MISTAKES
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """`--num_steps` is `--num-steps`."""
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [*map(_dashed, args[:end]), *args[end:]])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; `-v` shows where an error comes from."""
+        try:
+            return super().invoke(ctx)
+        except self.mistakes as error:
+            if _level(ctx) > 0:
+                traceback.print_exc(file=sys.stderr)
+            raise click.ClickException(str(error) or type(error).__name__) from error
+
+
+def command(
+    name: str, *, mistakes: tuple[type[Exception], ...] = MISTAKES
+) -> Callable[[Callable[..., Any]], Command]:
+    """Declares a command with the options that all have: -h, --version, -v, -q, --json.
+
+    Args:
+        name: after the program's.
+        mistakes: see `Command`.
+
+    Returns:
+        A decorator of a function that takes `as_json` beside its own options.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Command:
+        made = click.command(name, cls=Command, context_settings=dict(SETTINGS))(function)
+        made.mistakes = mistakes
+        made.params += _SHARED
+        return made
+
+    return decorate
+
+
+def combined(*declared: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options as one decorator, in this order in the help."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(declared):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def echo(as_json: bool, result: Any, text: str, *, remark: bool = False) -> None:
+    """Print what a command found out.
+
+    Args:
+        as_json: `result` on one line, whatever else.
+        result: what JSON can hold.
+        text: the same for people.
+        remark: the text says only that something was done, so that `-q` leaves it out.
+    """
+    if as_json:
+        click.echo(json.dumps(result))
+    elif not (remark and is_quiet()):
+        click.echo(text)
+
+
+def is_quiet() -> bool:
+    """Whether `-q` was given."""
+    context = click.get_current_context(silent=True)
+    return context is not None and _level(context) < 0
+
+
+def is_verbose() -> bool:
+    """Whether `-v` was given."""
+    context = click.get_current_context(silent=True)
+    return context is not None and _level(context) > 0
+
+
+def _dashed(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else argument
+
+
+def _level(ctx: click.Context) -> int:
+    return ctx.meta.get(_LEVEL, 0)
+
+
+def _louder(ctx: click.Context, _parameter: click.Parameter, count: int) -> None:
+    if count:
+        ctx.meta[_LEVEL] = count
+        level = logging.INFO if count == 1 else logging.DEBUG
+        logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
+
+
+def _quieter(ctx: click.Context, _parameter: click.Parameter, quiet: bool) -> None:
+    if quiet and _level(ctx) > 0:
+        raise click.UsageError("-v and -q exclude each other")
+    if quiet:
+        ctx.meta[_LEVEL] = -1
+
+
+volume = combined(
+    click.option("-v", "--verbose", count=True, expose_value=False, is_eager=True,
+                 callback=_louder, help="Say more; where an error comes from."),
+    click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_quieter,
+                 help="Print nothing but results and errors."),
+    click.version_option(package_name="efficientids-flax", prog_name="efficientids-flax",
+                         message="%(prog)s %(version)s"),
+)  # fmt: skip
+
+_SHARED = click.command()(
+    combined(
+        click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."), volume
+    )(lambda: None)
+).params

@@ -1,0 +1,121 @@
+"""Options that several commands have, each declared once."""
+
+import ast
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from efficientids_flax.commands.declare import combined
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS |= {f"{unit}i": 1 << 10 * power for power, unit in enumerate("kmgt", 1)}
+_NAMED = {"true": True, "false": False}  # as people write them; `none` is a text, and some values
+
+
+class Size(click.ParamType):
+    """A number of bytes such as 512MiB or 2GB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes of a text."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", str(value).lower())
+        if found is None or found.group(2) not in _UNITS:
+            self.fail(f"{value!r} is not a size such as 512MiB or 2GB", param, ctx)
+        number = int(float(found.group(1)) * _UNITS[found.group(2)])
+        if number < 1 << 20:
+            self.fail("at least 1MiB is needed", param, ctx)
+        return number
+
+
+class Ids(click.ParamType):
+    """Whole numbers with commas between them."""
+
+    name = "ids"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[int]:
+        """The numbers of a text; an empty text has none."""
+        if isinstance(value, list):
+            return value
+        try:
+            return numbers(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def numbers(text: str) -> list[int]:
+    """The whole numbers of '1,2,3'; an empty text has none.
+
+    Raises:
+        ValueError: naming what is none.
+    """
+    found = []
+    for part in text.split(",") if text.strip() else []:
+        try:
+            found.append(int(part))
+        except ValueError as error:
+            raise ValueError(f"{part.strip()!r} is not a whole number, in {text!r}") from error
+    return found
+
+
+def value_of(text: str) -> Any:
+    """The value that a text stands for: JSON, a Python literal such as .9 or None, else text."""
+    text = text.strip()
+    if text.lower() in _NAMED:
+        return _NAMED[text.lower()]
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    return text
+
+
+def _settings(
+    _context: click.Context, _parameter: click.Parameter, texts: Sequence[str]
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE")
+        found[key.strip()] = value_of(value)
+    return found
+
+
+def set_option(help: str) -> Any:  # noqa: A002 (click's own word)
+    """`--set KEY=VALUE`, repeatable: a mapping `settings` of dotted keys."""
+    return click.option("--set", "settings", multiple=True, metavar="KEY=VALUE",
+                        callback=_settings, help=f"{help} Repeatable.")  # fmt: skip
+
+
+step = click.option(
+    "--step", type=click.IntRange(min=0), help="Step to take; the newest otherwise."
+)
+overwrite = click.option("--overwrite", is_flag=True, help="Replace OUT if it is there.")
+compute_dtype = click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Compute in it; as configured otherwise.",
+)  # fmt: skip
+clustering = click.option(
+    "--clustering", metavar="FILE", help="Of a recommender; the one beside it otherwise."
+)
+distributed = combined(
+    click.option("--distributed", is_flag=True,
+                 help="Share the work with the launcher's processes."),
+    click.option("--coordinator", metavar="HOST:PORT", help="With --distributed: process 0."),
+    click.option("--processes", type=click.IntRange(min=1), help="With --distributed: how many."),
+    click.option("--process", type=click.IntRange(min=0), help="With --distributed: which one."),
+)  # fmt: skip
+
+
+def check_distributed(given: dict[str, Any]) -> None:
+    """Raise `UsageError` for what belongs to `--distributed` without it."""
+    for name in ("coordinator", "processes", "process"):
+        if given[name] is not None and not given["distributed"]:
+            raise click.UsageError(f"--{name} goes with --distributed")

@@ -1,0 +1,86 @@
+"""The requests of the command `recommend`: histories, from the command line or a file."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import click
+
+from efficientids_flax.commands.options import numbers
+
+
+class Request(NamedTuple):
+    """One history, and where it came from."""
+
+    where: str
+    ids: list[int]
+    mask: list[int] | None
+    exclude: list[int]
+
+
+def read_requests(path: str) -> Iterator[Request]:
+    """The histories of a file.
+
+    Raises:
+        ValueError: naming the line that is none.
+    """
+    with click.open_file(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield _request(f"{path}:{number}", line.strip())
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{path}:{number}: {error}") from error
+
+
+def _request(where: str, line: str) -> Request:
+    if line[0] not in "[{":
+        return Request(where, numbers(line), None, [])
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from error
+    if isinstance(found, list):
+        found = {"items": found}
+    if unknown := sorted(found.keys() - {"items", "ids", "item_mask", "exclude"}):
+        raise ValueError(f"{unknown[0]}: unknown key; known are items, ids, item_mask, exclude")
+    for name, value in found.items():
+        if not isinstance(value, list) or any(type(number) is not int for number in value):
+            raise ValueError(f"{name}: found {value!r}, expected a list of whole numbers")
+    exclude = found.pop("exclude", [])
+    if found.keys() == {"items"}:
+        return Request(where, found["items"], None, exclude)
+    if found.keys() == {"ids", "item_mask"}:
+        return Request(where, found["ids"], found["item_mask"], exclude)
+    raise ValueError(
+        f"found {', '.join(sorted(found)) or 'no ids'}; expected items, or ids and item_mask"
+    )
+
+
+def masks_of(requests: list[Request]) -> list[list[int]] | None:
+    """Which ids are items, where any history has words too."""
+    if all(request.mask is None for request in requests):
+        return None
+    return [[1] * len(one.ids) if one.mask is None else one.mask for one in requests]
+
+
+def request_problems(config: Any, requests: list[Request], given: dict[str, Any]) -> list[str]:
+    """What is wrong with requests, with their lines in place of numbers of histories."""
+    from efficientids_flax.inference.prompts import exclude_problems, history_problems
+
+    problems = history_problems(
+        config,
+        [request.ids for request in requests],
+        masks_of(requests),
+        exclude=[request.exclude for request in requests],
+        max_history=given["max_history"],
+    )
+    named = exclude_problems([given["exclude"]], config.num_items)
+
+    def place(found: re.Match[str]) -> str:
+        return requests[int(found[1])].where or "the history"
+
+    found = [re.sub(r"^history (\d+)", place, problem) for problem in problems]
+    return found + [problem.replace("history 0: ", "--", 1) for problem in named]

@@ -1,0 +1,25 @@
+"""The command `export`: the model of a run, in the form of a converted one."""
+
+from typing import Any
+
+import click
+
+from efficientids_flax.commands import command, echo
+from efficientids_flax.train.commands.flags import configuration, run_options
+
+
+@command("export")
+@click.argument("out")
+@run_options
+@click.option("--step", type=click.IntRange(min=0),
+              help="Step to take; the best otherwise, or the newest.")  # fmt: skip
+def export(
+    out: str, config: str | None, settings: dict[str, Any], step: int | None, as_json: bool,
+    **flags: Any,
+) -> None:  # fmt: skip
+    """Write the model of a run to OUT, as converted ones are, for inference."""
+    from efficientids_flax.train.run import export as run
+
+    written = run(configuration(config, settings, flags), out, step)
+    echo(as_json, {"output": out, "step": written}, f"{out}: the model of step {written}",
+         remark=True)  # fmt: skip

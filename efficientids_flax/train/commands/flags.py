@@ -1,0 +1,51 @@
+"""The flags of a run, which stand for settings of its configuration."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from efficientids_flax.commands.options import set_option
+
+# fmt: off
+FLAGS: dict[str, tuple[str, type]] = {
+    # flag                  place in the configuration
+    "data_dir":             ("data.dir", str),
+    "batch_size":           ("data.batch_size", int),
+    "num_steps":            ("training.num_steps", int),
+    "log_every":            ("training.log_every", int),
+    "seed":                 ("training.seed", int),
+    "learning_rate":        ("optimizer.learning_rate", float),
+    "warmup_steps":         ("optimizer.warmup_steps", int),
+    "weight_decay":         ("optimizer.weight_decay", float),
+    "grad_clip":            ("optimizer.clip_norm", float),
+    "checkpoint_every":     ("checkpoint.save_every", int),
+    "max_checkpoints":      ("checkpoint.max_to_keep", int),
+    "output_dir":           ("checkpoint.dir", str),
+}
+# fmt: on
+
+
+def run_options(command: Any) -> Any:
+    """Adds `--config`, `--set` and the flags of `FLAGS`, which override the configuration."""
+    for name, (place, kind) in reversed(FLAGS.items()):
+        names = [f"--{name.replace('_', '-')}", *(["--lr"] if name == "learning_rate" else [])]
+        command = click.option(*names, name, type=kind, help=f"{place}.")(command)
+    command = set_option("A setting of the run, e.g. training.eval_every=100.")(command)
+    told = "The run's sections: .yaml, .json, or .py with get_config()."
+    return click.option("--config", metavar="FILE", help=told)(command)
+
+
+def configuration(
+    config: str | None, settings: dict[str, Any], flags: dict[str, Any]
+) -> dict[str, Any]:
+    """The configuration that options of `run_options` stand for, ready for a run.
+
+    Raises:
+        ValueError: listing what is wrong.
+    """
+    from efficientids_flax.train.run import built, override, read_config
+
+    given = read_config(Path(config)) if config else {}
+    named = {FLAGS[name][0]: value for name, value in flags.items() if value is not None}
+    return built(override(given, settings | named))
