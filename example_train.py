@@ -14,7 +14,7 @@ import click
 from efficientids_flax.commands import command, echo
 from efficientids_flax.data.files import DataDirectory, next_items, read_data
 from efficientids_flax.data.markov import MarkovItems
-from efficientids_flax.train.commands.metrics import metrics_text
+from efficientids_flax.text import metrics_text
 
 LENGTH = 20  # items of a synthetic sequence that predict the next
 TRAINING, HELD_OUT = 20_000, 500  # synthetic sequences

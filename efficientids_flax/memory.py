@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
 from efficientids_flax.parameters import parameter_shapes
-from efficientids_flax.stored import WIDTHS, size_text
+from efficientids_flax.stored import WIDTHS
+from efficientids_flax.text import size_text
 
 Mode = Literal["inference", "training", "generation"]
 

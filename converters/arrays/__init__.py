@@ -9,30 +9,3 @@ from converters.arrays.lazy import BLOCK, Array, Readers, Source, even_part, til
 from converters.arrays.leaf import Leaf, LeafSpec, Reader, Region, extent, whole
 from converters.arrays.structure import Joined, Merged, Part, Split, Transposed
 from converters.arrays.values import Agreed, Cast, Debias, Raised, Scaled
-
-__all__ = [
-    "BLOCK",
-    "Agreed",
-    "Array",
-    "Cast",
-    "Debias",
-    "FlatLeaf",
-    "FlatReader",
-    "Joined",
-    "Leaf",
-    "LeafSpec",
-    "Merged",
-    "Part",
-    "Raised",
-    "Reader",
-    "Readers",
-    "Region",
-    "Scaled",
-    "Source",
-    "Split",
-    "Transposed",
-    "even_part",
-    "extent",
-    "tile_regions",
-    "whole",
-]

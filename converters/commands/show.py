@@ -1,6 +1,6 @@
 """Plans, reports and checkpoints as text and as JSON."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from converters.paxml import Checkpoint
@@ -8,26 +8,9 @@ from converters.paxml.state import optimizer_kinds
 from converters.plan import Plan
 from converters.rules import detect
 from converters.write import Report
+from efficientids_flax.text import size_text, table
 
 PARAMS = "mdl_vars/params/"
-
-
-def size(nbytes: float) -> str:
-    """Bytes in a unit that is easy to read."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.2f} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.2f} TB"
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows in columns as wide as they need."""
-    if not rows:
-        return ""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join(lines)
 
 
 def plan_text(plan: Plan) -> str:
@@ -61,10 +44,10 @@ def summary(plan: Plan) -> str:
     """One line about a plan."""
     params = sum(leaf.nbytes for leaf in plan.leaves if leaf.target.startswith("params/"))
     step = "" if plan.step is None else f", step {plan.step}"
-    of_parameters = f" ({size(params)} of parameters)" if params else ""
+    of_parameters = f" ({size_text(params)} of parameters)" if params else ""
     return (
         f"{plan.source}: {plan.layout}{step}, family {plan.family}; "
-        f"{len(plan.leaves)} leaves, {size(plan.nbytes)}{of_parameters}"
+        f"{len(plan.leaves)} leaves, {size_text(plan.nbytes)}{of_parameters}"
     )
 
 
@@ -117,7 +100,7 @@ def checkpoint_text(about: Mapping[str, Any]) -> str:
             f"checkpoint  {about['url']}",
             f"layout      {about['layout']}, version {about['version']} ({about['era']})",
             f"step        {about['step']}",
-            f"leaves      {len(about['leaves'])}, {size(about['bytes'])}",
+            f"leaves      {len(about['leaves'])}, {size_text(about['bytes'])}",
             f"optimizer   {', '.join(about['optimizer']) or 'none'}",
             f"family      {about['family']}",
             *(f"  {name} = {value}" for name, value in config.items()),

@@ -17,17 +17,3 @@ from converters.paxml.names import (
     to_dotted_name,
     to_pax_name,
 )
-
-__all__ = [
-    "NO_PREFIX",
-    "PARAMS",
-    "TRAIN_STATE",
-    "Checkpoint",
-    "from_name",
-    "group_shape",
-    "is_float",
-    "join",
-    "open_checkpoint",
-    "to_dotted_name",
-    "to_pax_name",
-]

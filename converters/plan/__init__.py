@@ -6,5 +6,3 @@ Read `leaves` for what a plan is, then `make`; `merge` takes parameters from sev
 
 from converters.plan.leaves import Plan, PlannedLeaf, planned
 from converters.plan.make import CONFIG_SCHEMA_VERSION, PlanOptions, make_plan
-
-__all__ = ["CONFIG_SCHEMA_VERSION", "Plan", "PlanOptions", "PlannedLeaf", "make_plan", "planned"]

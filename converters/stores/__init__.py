@@ -7,5 +7,3 @@ what is behind TensorStore's drivers (`buckets`, `connections`, `kvstore`); `ope
 from converters.stores.local import LocalStore
 from converters.stores.open import open_ocdbt, open_store
 from converters.stores.store import MissingKeyError, StorageError, Store
-
-__all__ = ["LocalStore", "MissingKeyError", "StorageError", "Store", "open_ocdbt", "open_store"]

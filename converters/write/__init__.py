@@ -9,18 +9,3 @@ from converters.write.execute import default_workers
 from converters.write.processes import JaxProcesses, OneProcess, Processes
 from converters.write.verify import MODES, as_bytes, contiguous_start
 from converters.write.work import FORMATS, Report, WorkOptions, carry_out
-
-__all__ = [
-    "FORMATS",
-    "MODES",
-    "JaxProcesses",
-    "OneProcess",
-    "Processes",
-    "Report",
-    "WorkOptions",
-    "as_bytes",
-    "carry_out",
-    "contiguous_start",
-    "default_workers",
-    "estimated_size",
-]

@@ -7,5 +7,3 @@ PAXml's zarr directories and OCDBT databases both hold such arrays. Read `metada
 from converters.zarr.codec import ZSTD_LEVEL, Codec, CodecError
 from converters.zarr.leaf import ZarrLeaf
 from converters.zarr.metadata import dtype_named
-
-__all__ = ["ZSTD_LEVEL", "Codec", "CodecError", "ZarrLeaf", "dtype_named"]

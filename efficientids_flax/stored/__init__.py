@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from efficientids_flax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from efficientids_flax.stored.free_memory import WIDTHS, size_text
+    from efficientids_flax.stored.free_memory import WIDTHS
     from efficientids_flax.stored.load import (
         Config,
         OptimizerState,
@@ -33,7 +33,6 @@ __all__ = [
     "load_converted",
     "load_model",
     "save_model",
-    "size_text",
 ]
 
 __getattr__ = lazy_names(__name__)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from efficientids_flax.text import size_text
+
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}  # bytes a number
 
 
@@ -73,15 +75,6 @@ def available_memory(device: Any = None) -> int | None:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     found = [_meminfo(Path("/proc/meminfo")), _container(Path("/sys/fs/cgroup"))]
     return min((value for value in found if value is not None), default=None)
-
-
-def size_text(nbytes: float) -> str:
-    """Bytes in a unit that is easy to read."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.2f} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.2f} TB"
 
 
 def _meminfo(path: Path) -> int | None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,8 @@ from parity_tests.compare.tolerances import FURTHER, HALF, HUGE, MANY, ROUNDING
 
 Verdict = Literal["ok", "DIFFERS", "MISSING", "UNKNOWN", "SHAPE", "ignored", "not run"]
 FAILURES = ("DIFFERS", "MISSING", "UNKNOWN", "SHAPE")
+
+EXACT_DTYPE = "float32"  # what half precision is measured from
 
 
 @dataclass(frozen=True)
@@ -189,3 +191,17 @@ def _other_mask(got: np.ndarray, want: np.ndarray) -> np.ndarray:
 
 def _blocked(values: np.ndarray) -> np.ndarray:
     return ~np.isfinite(values) | (np.abs(values) > HUGE)
+
+
+def judged(base: Difference, found: Distance, allowed: float) -> Difference:
+    """A difference with its numbers and its verdict."""
+    verdict = "ok" if found.relative <= allowed else "DIFFERS"
+    return replace(
+        base,
+        verdict=verdict,
+        absolute=found.absolute,
+        relative=found.relative,
+        ulps=found.ulps,
+        allowed=allowed,
+        note=found.note or base.note,
+    )

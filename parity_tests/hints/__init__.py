@@ -4,5 +4,3 @@ Read `signatures`, then `corrections` and `parameter_corrections`; `candidates` 
 """
 
 from parity_tests.hints.signatures import Hint, find_hints
-
-__all__ = ["Hint", "find_hints"]

@@ -8,20 +8,3 @@ from parity_tests.run.activations import BACKBONE, EMBEDS, Found, Subject, run
 from parity_tests.run.parameters import flow_order, layer_of, place, to_our_tree
 from parity_tests.run.settings import in_dtype, settled
 from parity_tests.run.trained import Trained, belonging, with_parameters
-
-__all__ = [
-    "BACKBONE",
-    "EMBEDS",
-    "Found",
-    "Subject",
-    "Trained",
-    "belonging",
-    "flow_order",
-    "in_dtype",
-    "layer_of",
-    "place",
-    "run",
-    "settled",
-    "to_our_tree",
-    "with_parameters",
-]

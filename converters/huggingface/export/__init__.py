@@ -5,5 +5,3 @@ Read `folder`, then `tensors` for the values and `config_json` and `rotary_json`
 """
 
 from converters.huggingface.export.folder import ExportOptions, export_pretrained
-
-__all__ = ["ExportOptions", "export_pretrained"]

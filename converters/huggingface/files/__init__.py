@@ -5,5 +5,3 @@ Read `folder`, then the formats.
 
 from converters.huggingface.files.folder import Pretrained, indexed_tensors, open_pretrained
 from converters.huggingface.files.safetensors import read_safetensors
-
-__all__ = ["Pretrained", "indexed_tensors", "open_pretrained", "read_safetensors"]

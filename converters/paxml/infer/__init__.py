@@ -17,19 +17,3 @@ from converters.paxml.infer.model import (
     read_flags,
 )
 from converters.paxml.infer.optimizer import infer_optimizer
-
-__all__ = [
-    "EXPERIMENT",
-    "EXPERIMENT_HEAD",
-    "EXPERIMENT_ITEMS",
-    "Dump",
-    "Symbol",
-    "infer_model",
-    "infer_optimizer",
-    "open_dump",
-    "read_backbone",
-    "read_experiment",
-    "read_flags",
-    "read_hparams",
-    "read_items",
-]

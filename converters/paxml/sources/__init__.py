@@ -9,14 +9,3 @@ from converters.paxml.sources.flax import read_flax
 from converters.paxml.sources.listing import Listing, ancestors, parent
 from converters.paxml.sources.ocdbt import read_ocdbt
 from converters.paxml.sources.zarr import read_zarr
-
-__all__ = [
-    "Contents",
-    "Listing",
-    "ancestors",
-    "parent",
-    "read_flax",
-    "read_ocdbt",
-    "read_zarr",
-    "with_spec",
-]

@@ -15,17 +15,3 @@ from converters.paxml.state.moments import (
 )
 from converters.paxml.state.optimizer import ConvertedOptimizer, convert_optimizer, raw_optimizer
 from converters.paxml.state.slots import optimizer_kinds
-
-__all__ = [
-    "MAY_BE_UNUSED",
-    "ConvertedOptimizer",
-    "Shape",
-    "StateLeaf",
-    "convert_optimizer",
-    "expected_shapes",
-    "factorings",
-    "optimizer_kinds",
-    "raw_optimizer",
-    "take_apart",
-    "unpadded_shape",
-]

@@ -6,5 +6,3 @@ Read `sink`, then `orbax` and `safetensors`.
 from converters.write.formats.orbax import OrbaxSink
 from converters.write.formats.safetensors import DTYPES, SHARD, SafetensorsSink
 from converters.write.formats.sink import Sink, Tile
-
-__all__ = ["DTYPES", "SHARD", "OrbaxSink", "SafetensorsSink", "Sink", "Tile"]

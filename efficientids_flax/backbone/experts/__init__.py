@@ -4,5 +4,3 @@ Read `mixture`, the layer, then `routing`, how tokens find their experts.
 """
 
 from efficientids_flax.backbone.experts.mixture import LOSSES, RANDOM, Experts
-
-__all__ = ["LOSSES", "RANDOM", "Experts"]

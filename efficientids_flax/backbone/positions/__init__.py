@@ -5,5 +5,3 @@ Read `rotary`, then `frequencies`, how contexts are stretched, and `relative_bia
 
 from efficientids_flax.backbone.positions.relative_bias import RelativeBias
 from efficientids_flax.backbone.positions.rotary import Turn, rotate, turn
-
-__all__ = ["RelativeBias", "Turn", "rotate", "turn"]

@@ -15,18 +15,3 @@ from efficientids_flax.backbone.presets.read import (
 )
 from efficientids_flax.backbone.presets.rotary import SCALING_KEYS
 from efficientids_flax.backbone.presets.tokenizer import load_tokenizer
-
-__all__ = [
-    "ACTIVATIONS",
-    "FAMILIES",
-    "IRRELEVANT",
-    "SCALING_KEYS",
-    "Family",
-    "UnsupportedConfigError",
-    "backbone_config",
-    "config_of",
-    "load_tokenizer",
-    "model_type",
-    "pretrained_folder",
-    "read_config_json",
-]

@@ -6,5 +6,3 @@ Read `tables`, then `checks`; `files` has the formats that cannot run code, `pic
 
 from efficientids_flax.core.clustering.files import suffix_problem
 from efficientids_flax.core.clustering.tables import PADDING, ClusteringError, ClusteringInfo
-
-__all__ = ["PADDING", "ClusteringError", "ClusteringInfo", "suffix_problem"]

@@ -9,15 +9,3 @@ from efficientids_flax.core.head.computation import HeadInputs, LossOutput
 from efficientids_flax.core.head.embeddings import Source
 from efficientids_flax.core.head.retrieval import TopItems, retrieve, top_items
 from efficientids_flax.core.head.softmax import INTERMEDIATES, HierarchicalSoftmax, settle_tables
-
-__all__ = [
-    "INTERMEDIATES",
-    "HeadInputs",
-    "HierarchicalSoftmax",
-    "LossOutput",
-    "Source",
-    "TopItems",
-    "retrieve",
-    "settle_tables",
-    "top_items",
-]

@@ -15,6 +15,7 @@ from efficientids_flax.inference.commands.requests import (
     read_requests,
     request_problems,
 )
+from efficientids_flax.text import table
 
 SCORES = ("probability", "log-probability", "original")
 
@@ -128,6 +129,4 @@ def _json(request: Request, left: list[tuple[int, float]], name: str) -> dict[st
 def _text(request: Request, left: list[tuple[int, float]], name: str) -> str:
     rows = [("rank", "item", name)]
     rows += [(str(rank), str(item), f"{score:.6g}") for rank, (item, score) in enumerate(left, 1)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join([request.where, *lines] if request.where else lines)
+    return f"{request.where}\n{table(rows)}" if request.where else table(rows)

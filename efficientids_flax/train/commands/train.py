@@ -6,8 +6,8 @@ import click
 
 from efficientids_flax.commands import command, echo, is_quiet
 from efficientids_flax.commands.options import check_distributed, distributed
+from efficientids_flax.text import metrics_text
 from efficientids_flax.train.commands.flags import configuration, run_options
-from efficientids_flax.train.commands.metrics import metrics_text
 
 
 @command("train")

@@ -10,15 +10,3 @@ from efficientids_flax.train.logs.history import Row, read_history
 from efficientids_flax.train.logs.mean import Means
 from efficientids_flax.train.logs.recorder import Recorder
 from efficientids_flax.train.logs.trace import Trace
-
-__all__ = [
-    "Means",
-    "Recorder",
-    "Row",
-    "Trace",
-    "draw",
-    "operations",
-    "peak_flops",
-    "read_history",
-    "save_curves",
-]

@@ -18,20 +18,3 @@ from efficientids_flax.train.optimizer.strategies import (
     needs_weights,
 )
 from efficientids_flax.train.optimizer.variables import variables_of
-
-__all__ = [
-    "STRATEGIES",
-    "Predicate",
-    "averaged_params",
-    "create_learning_rate_schedule",
-    "create_optimizer",
-    "excluded_by",
-    "frozen_mask",
-    "frozen_parameters",
-    "learning_rate",
-    "merge",
-    "needs_weights",
-    "partition",
-    "paxml_learner",
-    "variables_of",
-]

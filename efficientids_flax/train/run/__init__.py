@@ -8,5 +8,3 @@ from efficientids_flax.train.run.calls import evaluate, export, train
 from efficientids_flax.train.run.config import override, read_config
 from efficientids_flax.train.run.file_config import built
 from efficientids_flax.train.run.model_section import SimpleSection
-
-__all__ = ["SimpleSection", "built", "evaluate", "export", "override", "read_config", "train"]

@@ -16,22 +16,3 @@ from efficientids_flax.train.state.placement import (
 from efficientids_flax.train.state.processes import initialize
 from efficientids_flax.train.state.resume import PeekedCursor, save
 from efficientids_flax.train.state.train_state import Frozen, TrainState, key_data, without_frozen
-
-__all__ = [
-    "BatchPlacer",
-    "Checkpoints",
-    "DataCursor",
-    "DataExhausted",
-    "Frozen",
-    "ModelConfig",
-    "Monitor",
-    "PeekedCursor",
-    "Source",
-    "TrainState",
-    "default_mesh",
-    "initialize",
-    "key_data",
-    "save",
-    "state_shardings",
-    "without_frozen",
-]

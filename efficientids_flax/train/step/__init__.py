@@ -12,22 +12,3 @@ from efficientids_flax.train.step.function import FINITE, LossFn
 from efficientids_flax.train.step.nonfinite import NonFiniteError, explain
 from efficientids_flax.train.step.objective import make_objective
 from efficientids_flax.train.step.window import Totals, Window, clock
-
-__all__ = [
-    "FINITE",
-    "LONGEST",
-    "CompiledStep",
-    "Evaluator",
-    "LossFn",
-    "NonFiniteError",
-    "Spec",
-    "Totals",
-    "Window",
-    "batch_spec",
-    "check_like",
-    "clock",
-    "compile_step",
-    "explain",
-    "make_objective",
-    "tokens_of",
-]

@@ -3,25 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from converters import PlanOptions, open_checkpoint
-from converters.commands.show import checkpoint_json, plan_text, size, table
+from converters.commands.show import checkpoint_json, plan_text
 from converters.plan.make import make_plan
-
-
-@pytest.mark.parametrize(
-    ("nbytes", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (1_500_000, "1.50 MB"), (2e9, "2.00 GB"),
-     (3.25e12, "3.25 TB"), (4e16, "40000.00 TB")],
-)  # fmt: skip
-def test_sizes(nbytes: float, text: str):
-    assert size(nbytes) == text
-
-
-def test_columns_are_as_wide_as_they_need():
-    assert table([("a", "bb"), ("ccc", "d")]) == "a    bb\nccc  d"
-    assert table([]) == ""
 
 
 def test_plan_lists_what_is_left_out(recording: Callable[[str], Path]):

@@ -13,7 +13,8 @@ from converters.arrays.values import Cast
 from converters.errors import MappingError
 from converters.plan.leaves import Plan, PlannedLeaf, planned
 from converters.plan.make import PlanOptions
-from converters.rules.apply import Mapped, Rule
+from converters.rules.apply import Mapped
+from converters.rules.rule import Rule
 from tests.leaves import MemoryLeaf, values_of
 
 

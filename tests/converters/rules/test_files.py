@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from converters.errors import MappingError
-from converters.rules.apply import Ignore, Rule
 from converters.rules.files import read_document, read_table
+from converters.rules.rule import Ignore, Rule
 
 TOML = """
 [[rule]]

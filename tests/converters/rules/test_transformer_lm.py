@@ -11,7 +11,8 @@ import pytest
 from converters.arrays.lazy import Array, Source
 from converters.arrays.leaf import whole
 from converters.errors import MappingError
-from converters.rules.apply import apply_rules, check_rules
+from converters.rules.apply import apply_rules
+from converters.rules.rule import check_rules
 from converters.rules.transformer_lm import (
     FORMS,
     LAYER,

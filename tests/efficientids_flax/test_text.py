@@ -1,0 +1,24 @@
+"""Sizes, tables and metrics as text."""
+
+import pytest
+
+from efficientids_flax.text import metrics_text, size_text, table
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (1_500_000, "1.50 MB"), (2e9, "2.00 GB"),
+     (3.25e12, "3.25 TB"), (4e16, "40000.00 TB")],
+)  # fmt: skip
+def test_sizes(nbytes: float, text: str):
+    assert size_text(nbytes) == text
+
+
+def test_columns_are_as_wide_as_they_need():
+    assert table([("a", "bb"), ("ccc", "d")]) == "a    bb\nccc  d"
+    assert table([]) == ""
+
+
+def test_metrics_stand_one_below_the_other():
+    assert metrics_text({"steps": 4, "eval_loss": 3.14159265}) == "steps      4\neval_loss  3.14159"
+    assert metrics_text({}) == ""
