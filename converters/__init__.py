@@ -4,6 +4,12 @@ from converters import convert_paxml_checkpoint, load_converted
 
 convert_paxml_checkpoint("job/checkpoints", "out")
 params, optimizer_state, config = load_converted("out")
+
+Read `conversion`, the whole way on one page, then the folders in the order of the data: `stores`
+(where files lie), `arrays` and `zarr` (leaves that are not read yet), `paxml` (what PAXml wrote),
+`rules` (which leaf becomes which), `plan`, `write`. `huggingface` goes the same way from and to
+HuggingFace folders, `recommender` puts a recommender on such a model, `commands` are the shell's;
+`errors` has what any of them may end in.
 """
 
 from typing import TYPE_CHECKING

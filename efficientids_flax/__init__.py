@@ -2,6 +2,11 @@
 
 The public names are imported when they are first used: `import efficientids_flax` alone imports
 neither jax nor anything else that is large.
+
+Read in the order of the data: `config` and `parameters` describe a model, `backbone` is the
+decoder, `core` the recommender on it, `losses` and `sharding` serve both; `stored` loads and saves,
+`data` makes batches, `train` trains, `inference` asks, `memory` estimates, `commands` is the
+program. What all of them use: `array_checks`, `tree`, `text`, `lazy_names`, `host_memory`.
 """
 
 from typing import TYPE_CHECKING
@@ -34,7 +39,7 @@ if TYPE_CHECKING:
         create_warmup_cosine_schedule,
     )
     from efficientids_flax.train.run.calls import TrainingResult
-    from efficientids_flax.train.state.train_state import TrainState
+    from efficientids_flax.train.state.carried import TrainState
     from efficientids_flax.train.trainer import Trainer
 
 __all__ = [

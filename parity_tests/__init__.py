@@ -1,0 +1,8 @@
+"""Our models against what the originals computed: every value, in the order of the data flow.
+
+Read `converted`, one checkpoint against one recording, then `recording`, what was recorded, and
+`check`; `readers` open recordings, `names` translates their names, `run` computes ours, `compare`
+measures, `steps` follows the optimizer, `hints` looks for causes, `report` tells, `commands` is the
+shell's. `cases` finds the bundled recordings, on which the suites here run; `record` makes them
+beside the real PAXml.
+"""

@@ -1,7 +1,8 @@
 """Reads what PAXml wrote: checkpoints of any layout, dumps of jobs, states of optimizers.
 
 Read `layout`, which finds the checkpoint that a path means, then `checkpoint`, which opens it by
-one of the `sources`; `consistency` checks the tree, `infer` finds out the settings, `state` turns
+one of the `sources`; `names` and `metadata` are PAXml's own, `consistency` checks the tree by them,
+`foreign` says what is no checkpoint of PAXml's. `infer` finds out the settings, `state` turns
 optimizer states into optax's.
 """
 

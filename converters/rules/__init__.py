@@ -1,10 +1,10 @@
 """Which source leaf becomes which target leaf: tables, and what applies them.
 
-Read `rule` for what a rule can say, then the tables `transformer_lm` and `efficientids`;
+Read `language` for what a rule can say, then the tables `transformer_lm` and `efficientids`;
 `apply` applies them, `families` chooses the one of a checkpoint, `files` reads a user's own.
 """
 
 from converters.rules.apply import Mapped, RuledTree, apply_rules
 from converters.rules.families import FAMILIES, Table, detect, table_for
 from converters.rules.files import read_document, read_table
-from converters.rules.rule import Ignore, Rule
+from converters.rules.language import Ignore, Rule

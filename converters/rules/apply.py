@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from converters.arrays import Array, Cast, Joined, Merged, Part, Split, Transposed
-from converters.rules.rule import (
+from converters.rules.language import (
     HOLE,
     MANY_TO_ONE,
     ONE_TO_MANY,

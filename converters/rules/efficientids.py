@@ -5,7 +5,7 @@ Letters: E item width, I items, K clusters, D model width. See arXiv 2509.03746.
 """
 
 from converters.rules import transformer_lm
-from converters.rules.rule import Rule
+from converters.rules.language import Rule
 from converters.rules.transformer_lm import LayerForm
 
 BACKBONE = "pretrained_lm/"  # so that `frozen_params=['pretrained_lm']` freezes the language model

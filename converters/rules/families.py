@@ -7,7 +7,7 @@ from converters.arrays import Array
 from converters.errors import MappingError
 from converters.rules import efficientids, transformer_lm
 from converters.rules.apply import Mapped, RuledTree, apply_rules
-from converters.rules.rule import Ignore, Rule
+from converters.rules.language import Ignore, Rule
 
 FAMILIES = ("transformer_lm", "efficientids", "generic")
 GENERIC = (Rule("{path*}", "{path*}"),)  # any other tree: leaf for leaf, under the names it has

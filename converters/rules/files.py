@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import MappingError
-from converters.rules.rule import Ignore, Rule, check_rules
+from converters.rules.language import Ignore, Rule, check_rules
 
 _KEYS = {
     "rule": ({"target", "source"}, {"op", "optional"}),

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from converters.errors import MappingError
-from converters.rules.rule import Rule
+from converters.rules.language import Rule
 
 ROOT = "lm/"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from converters.stores.buckets import FIRST_RETRIES, LATER_RETRIES, Bucket, cause_of
-from converters.stores.store import MissingKeyError, StorageError
+from converters.stores.protocol import MissingKeyError, StorageError
 
 CACHE = 32 << 20  # bytes of OCDBT tree nodes that are kept decoded
 COMMIT = "commit_success.txt"  # marks what is whole on an object store

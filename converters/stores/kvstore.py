@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from converters.stores.connections import COMMIT, Connection
-from converters.stores.store import MissingKeyError, StorageError
+from converters.stores.protocol import MissingKeyError, StorageError
 
 BLOCK = 4 << 20  # bytes of a value read at a time
 DELETED_AT_ONCE = 256

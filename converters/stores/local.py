@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from converters.stores.store import MissingKeyError, StorageError
+from converters.stores.protocol import MissingKeyError, StorageError
 
 BLOCK = 1 << 18  # bytes of a local file read at a time: they stay in the cache until they are used
 PIECE = 1 << 20  # bytes written at a time: larger writes make Linux look for larger free pages

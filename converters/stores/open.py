@@ -9,7 +9,7 @@ from converters.stores.buckets import DRIVERS, Bucket, environment
 from converters.stores.connections import Connection
 from converters.stores.kvstore import KvStore
 from converters.stores.local import LocalStore
-from converters.stores.store import StorageError, Store
+from converters.stores.protocol import StorageError, Store
 
 
 def open_store(url: str | os.PathLike[str]) -> Store:

@@ -1,7 +1,8 @@
 """From a plan to files: compute each leaf in pieces, write, read back, publish.
 
-Read `work`, the way that every conversion goes, then `execute`, `jobs` and `output`; `processes`,
-`interrupts`, `journal` and `progress` are what can come between.
+Read `work`, the way that every conversion goes, then `execute`, `jobs`, `formats` and `output`;
+`verify` digests, `manifest` says what was done, and `estimate`, `processes`, `interrupts`,
+`journal` and `progress` are what surrounds the work.
 """
 
 from converters.write.estimate import estimated_size

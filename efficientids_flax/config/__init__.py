@@ -1,4 +1,8 @@
-"""What a model and its training are made of: frozen records that travel as JSON."""
+"""What a model and its training are made of: frozen records that travel as JSON.
+
+Read `record`, what all of them can do, then `backbone` with its `parts` and `lora`, `recommender`,
+and `optimizer`.
+"""
 
 from efficientids_flax.config.backbone import BackboneConfig
 from efficientids_flax.config.lora import LoraConfig

@@ -1,4 +1,7 @@
-"""Recommendations from a model: `recommend(model, params, histories, k)`."""
+"""Recommendations from a model: `recommend(model, params, histories, k)`.
+
+Read `prompts`, the sequence that asks, then `ranker`; `commands` has what the shell calls.
+"""
 
 from efficientids_flax.inference.prompts import Prompts, make_prompts
 from efficientids_flax.inference.ranker import Ranker, Recommendations, recommend

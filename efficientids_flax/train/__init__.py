@@ -1,4 +1,9 @@
-"""Training, step by step as PAXml's. Public names are imported when they are first used."""
+"""Training, step by step as PAXml's. Public names are imported when they are first used.
+
+Read `trainer`, what a user sees, then `loop`, and the folders `step`, `state`, `optimizer` and
+`logs`; `options`, `batches`, `directory` and `preemption` are parts of it, `converted` goes on with
+a PAXml run, `run` takes all from a configuration, `commands` from the shell.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +14,7 @@ if TYPE_CHECKING:
     from efficientids_flax.train.logs.training_metrics import TrainingMetrics
     from efficientids_flax.train.run.calls import TrainingResult, evaluate, train
     from efficientids_flax.train.run.pipeline import PipelineConfig, train_epochs
-    from efficientids_flax.train.state.train_state import TrainState
+    from efficientids_flax.train.state.carried import TrainState
     from efficientids_flax.train.trainer import Trainer
 
 __all__ = [

@@ -1,4 +1,7 @@
-"""Tables that translate the names of an origin, by the manifest's word `names`."""
+"""Tables that translate the names of an origin, by the manifest's word `names`.
+
+Read `table`, then `praxis`; `transformers` and `own` have few names.
+"""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,8 @@
-"""Readers: a folder of recorded values, of any known kind, to one `Recording`."""
+"""Readers: a folder of recorded values, of any known kind, to one `Recording`.
+
+Read `own`, the documented format, then `paxml`, `efficientids` and `transformers`; `settings` is
+what a PAXml folder says of its model.
+"""
 
 import os
 from pathlib import Path

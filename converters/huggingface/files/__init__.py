@@ -1,6 +1,6 @@
 """The files of a pretrained model: its folder, safetensors, PyTorch's own.
 
-Read `folder`, then the formats.
+Read `folder`, then the formats, `safetensors` and `torch`.
 """
 
 from converters.huggingface.files.folder import Pretrained, indexed_tensors, open_pretrained

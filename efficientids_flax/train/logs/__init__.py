@@ -1,7 +1,7 @@
 """Where the numbers of a run go: history, event files, display, curves, traces.
 
-Read `recorder`, which hands them out, then any of the others; nothing here knows of optimizers or
-steps.
+Read `recorder`, which hands them out, then where they go: `history`, `event_files`, `progress`,
+`curves`, `training_metrics`; `costs` and `trace` measure. Nothing here knows of optimizers.
 """
 
 from efficientids_flax.train.logs.costs import operations, peak_flops

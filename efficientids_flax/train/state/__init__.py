@@ -1,9 +1,10 @@
 """What a run carries and keeps: its state, its checkpoints, its place in the data.
 
-Read `train_state`, then `checkpoint` and `resume`; `data_cursor` is the place in the data,
+Read `carried`, then `checkpoint` and `resume`; `data_cursor` is the place in the data,
 `placement` and `processes` where all of it lies, `monitor` which checkpoint is the best.
 """
 
+from efficientids_flax.train.state.carried import Frozen, TrainState, key_data, without_frozen
 from efficientids_flax.train.state.checkpoint import Checkpoints
 from efficientids_flax.train.state.data_cursor import DataCursor, DataExhausted, Source
 from efficientids_flax.train.state.monitor import Monitor
@@ -15,4 +16,3 @@ from efficientids_flax.train.state.placement import (
 )
 from efficientids_flax.train.state.processes import initialize
 from efficientids_flax.train.state.resume import PeekedCursor, save
-from efficientids_flax.train.state.train_state import Frozen, TrainState, key_data, without_frozen

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from efficientids_flax.train.state.train_state import TrainState, split_parameters
+from efficientids_flax.train.state.carried import TrainState, split_parameters
 from efficientids_flax.tree import flatten, path_of, unflatten
 
 SHOWN = 20  # leaves that an error names

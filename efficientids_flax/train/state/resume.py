@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.state.checkpoint import Checkpoints
 from efficientids_flax.train.state.data_cursor import DataCursor, DataExhausted, Source
 from efficientids_flax.train.state.monitor import Monitor
 from efficientids_flax.train.state.processes import all_states, own_state
-from efficientids_flax.train.state.train_state import TrainState
 
 
 def resume(

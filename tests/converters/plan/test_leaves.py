@@ -14,7 +14,7 @@ from converters.errors import MappingError
 from converters.plan.leaves import Plan, PlannedLeaf, planned
 from converters.plan.make import PlanOptions
 from converters.rules.apply import Mapped
-from converters.rules.rule import Rule
+from converters.rules.language import Rule
 from tests.leaves import MemoryLeaf, values_of
 
 

@@ -10,7 +10,7 @@ from converters.arrays.lazy import Array, Source
 from converters.arrays.leaf import whole
 from converters.errors import MappingError
 from converters.rules.apply import RuledTree, apply_rules
-from converters.rules.rule import Ignore, Rule
+from converters.rules.language import Ignore, Rule
 from tests.leaves import MemoryLeaf, own_readers, values_of
 
 Values = dict[str, np.ndarray]

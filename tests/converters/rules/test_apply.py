@@ -9,7 +9,7 @@ import pytest
 
 import converters.rules.apply
 from converters.errors import MappingError
-from converters.rules.rule import Ignore, Rule, check_rules, fill, holes, nearest
+from converters.rules.language import Ignore, Rule, check_rules, fill, holes, nearest
 from tests.converters.rules.rule_tables import apply, assert_equal, fails, results, tree
 from tests.leaves import values_of
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from converters.errors import MappingError
 from converters.plan.leaves import planned
 from converters.rules.apply import RuledTree
-from converters.rules.rule import Rule, fill
+from converters.rules.language import Rule, fill
 from converters.stores.local import LocalStore
 from converters.write.formats.orbax import OrbaxSink
 from converters.write.jobs import Settings, do_job, make_jobs

@@ -10,7 +10,7 @@ import pytest
 from converters.arrays.lazy import Array, Source
 from converters.rules import efficientids, transformer_lm
 from converters.rules.apply import apply_rules
-from converters.rules.rule import check_rules
+from converters.rules.language import check_rules
 from converters.rules.transformer_lm import LayerForm, layer_form
 from tests.leaves import MemoryLeaf
 from tests.paths import RECORDINGS

@@ -5,7 +5,7 @@ import pytest
 from converters.arrays.lazy import Array, Source
 from converters.errors import MappingError
 from converters.rules.families import GENERIC, Table, detect, table_for
-from converters.rules.rule import Rule
+from converters.rules.language import Rule
 from tests.leaves import MemoryLeaf, values_of
 
 LAYER = "lm/transformer/x_layers_{}/self_attention/query/w"

@@ -6,7 +6,7 @@ import pytest
 
 from converters.errors import MappingError
 from converters.rules.files import read_document, read_table
-from converters.rules.rule import Ignore, Rule
+from converters.rules.language import Ignore, Rule
 
 TOML = """
 [[rule]]

@@ -12,7 +12,7 @@ from converters.arrays.lazy import Array, Source
 from converters.arrays.leaf import whole
 from converters.errors import MappingError
 from converters.rules.apply import apply_rules
-from converters.rules.rule import check_rules
+from converters.rules.language import check_rules
 from converters.rules.transformer_lm import (
     FORMS,
     LAYER,

@@ -14,7 +14,7 @@ import pytest
 
 from converters.stores import connections
 from converters.stores.open import open_store
-from converters.stores.store import MissingKeyError, StorageError
+from converters.stores.protocol import MissingKeyError, StorageError
 from tests.converters import synthetic
 from tests.converters.stores.servers import ObjectStore
 

@@ -6,7 +6,7 @@ import pytest
 from converters.stores.kvstore import MIB
 from converters.stores.local import LocalStore
 from converters.stores.open import open_store
-from converters.stores.store import MissingKeyError, StorageError, Store
+from converters.stores.protocol import MissingKeyError, StorageError, Store
 from tests.converters.stores.servers import ObjectStore
 
 NAMES = ["a", "dir/b", "dir/sub/c", "dir-2/d", "dir0", "p#24#i-1_0/x y", "100%25", "ü+&<>"]

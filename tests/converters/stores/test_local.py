@@ -11,7 +11,7 @@ import pytest
 
 from converters.stores.local import LocalStore
 from converters.stores.open import open_ocdbt, open_store
-from converters.stores.store import MissingKeyError, StorageError
+from converters.stores.protocol import MissingKeyError, StorageError
 
 
 @pytest.fixture

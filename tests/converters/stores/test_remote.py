@@ -13,7 +13,7 @@ import pytest
 from converters import CheckpointError, ConvertOptions, OutputError, PlanOptions, convert
 from converters.paxml.checkpoint import open_checkpoint
 from converters.stores.kvstore import KvStore
-from converters.stores.store import StorageError
+from converters.stores.protocol import StorageError
 from tests import running
 from tests.converters import stored, synthetic
 from tests.converters.stores.servers import ObjectStore

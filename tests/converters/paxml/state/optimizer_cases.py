@@ -8,7 +8,7 @@ from converters.arrays.lazy import Array, Source
 from converters.arrays.leaf import whole
 from converters.paxml.state.optimizer import ConvertedOptimizer, convert_optimizer
 from converters.rules.families import GENERIC, Table
-from converters.rules.rule import Rule
+from converters.rules.language import Rule
 from tests.leaves import MemoryLeaf, own_readers
 
 BETAS = {"beta1": 0.9, "beta2": 0.99}

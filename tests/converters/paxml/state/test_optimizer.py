@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from converters.errors import CheckpointError, MappingError, OptimizerError
-from converters.rules.rule import Rule
+from converters.rules.language import Rule
 from tests.converters.paxml.state.optimizer_cases import (
     GROUP,
     adam,

@@ -7,7 +7,7 @@ from converters.arrays.lazy import Array, Source
 from converters.errors import OptimizerError
 from converters.paxml.state.optimizer import raw_optimizer
 from converters.paxml.state.slots import Slot, optimizer_kinds
-from converters.rules.rule import Rule
+from converters.rules.language import Rule
 from tests.converters.paxml.state.optimizer_cases import (
     GROUP,
     adam,

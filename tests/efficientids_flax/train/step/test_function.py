@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from efficientids_flax.train.state.train_state import TrainState
+from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.step.function import StepOptions, make_step
 from tests.efficientids_flax.train.networks import Network, data, loss_fn
 
