@@ -7,12 +7,10 @@ steps.
 from efficientids_flax.train.logs.costs import operations, peak_flops
 from efficientids_flax.train.logs.curves import draw, save_curves
 from efficientids_flax.train.logs.history import Row, read_history
-from efficientids_flax.train.logs.mean import Means
 from efficientids_flax.train.logs.recorder import Recorder
 from efficientids_flax.train.logs.trace import Trace
 
 __all__ = [
-    "Means",
     "Recorder",
     "Row",
     "Trace",

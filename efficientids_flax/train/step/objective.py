@@ -22,9 +22,9 @@ from efficientids_flax.core.metrics import (
 )
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import LanguageModelLoss, language_model_loss
-from efficientids_flax.train.logs import Means
 from efficientids_flax.train.state import ModelConfig
 from efficientids_flax.train.step.function import WEIGHT, LossFn, NamedBatch, scalars
+from efficientids_flax.train.step.mean import Means
 
 Batch = Mapping[str, Any]
 Sums = Mapping[str, Any]  # each has `a + b` and `compute()`
