@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from efficientids_flax.stored.load import load_converted, load_model
     from efficientids_flax.stored.save import save_model
     from efficientids_flax.train.converted import trainer_from_converted
+    from efficientids_flax.train.logs.preview import plot_schedule
     from efficientids_flax.train.logs.training_metrics import TrainingMetrics
     from efficientids_flax.train.optimizer.create import create_optimizer
-    from efficientids_flax.train.optimizer.preview import plot_schedule
     from efficientids_flax.train.optimizer.schedules import (
         create_learning_rate_schedule,
         create_warmup_cosine_schedule,
