@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from efficientids_flax.train.logs.curves import draw
+from efficientids_flax.train.logs.curves import MISSING, draw
 
 POINTS = 2001  # at most; more than a picture has columns
 
@@ -55,8 +55,5 @@ def plot_schedule(
     steps, rates = schedule_points(schedule, total_steps)
     path = Path(save_path)
     if not draw([{"learning rate": (steps.tolist(), rates.tolist())}], path):
-        raise ImportError(
-            "plot_schedule: needs matplotlib, which is not installed:"
-            " pip install 'efficientids-flax[plots]'"
-        )
+        raise ImportError(f"plot_schedule: {MISSING}")
     return path
