@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from efficientids_flax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    # The one name from above: the converters know this package, and are imported with the name.
+    from converters import convert_paxml_checkpoint
     from efficientids_flax.backbone.decoder import Decoder
     from efficientids_flax.backbone.generate import generate
     from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
@@ -52,6 +54,7 @@ __all__ = [
     "Trainer",
     "TrainingMetrics",
     "TrainingResult",
+    "convert_paxml_checkpoint",
     "create_embedding_initializer",
     "create_learning_rate_schedule",
     "create_optimizer",
