@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from flax import linen as nn
+from flax import nnx
 
 from efficientids_flax.config.parts import positive
 from efficientids_flax.config.record import Record
@@ -63,7 +64,7 @@ class PipelineConfig(Record):
 
 def train_epochs(
     config: PipelineConfig,
-    model: nn.Module,
+    model: nn.Module | nnx.Module,
     train_data: Arrays,
     val_data: Arrays | None = None,
     test_data: Arrays | None = None,
