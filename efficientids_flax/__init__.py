@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from efficientids_flax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    # The one name from above: the converters know this package, and are imported with the name.
+    from converters import convert_paxml_checkpoint
     from efficientids_flax.backbone.decoder import Decoder
     from efficientids_flax.backbone.generate import generate
     from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
@@ -31,9 +33,9 @@ if TYPE_CHECKING:
     from efficientids_flax.stored.load import load_converted, load_model
     from efficientids_flax.stored.save import save_model
     from efficientids_flax.train.converted import trainer_from_converted
+    from efficientids_flax.train.logs.preview import plot_schedule
     from efficientids_flax.train.logs.training_metrics import TrainingMetrics
     from efficientids_flax.train.optimizer.create import create_optimizer
-    from efficientids_flax.train.optimizer.preview import plot_schedule
     from efficientids_flax.train.optimizer.schedules import (
         create_learning_rate_schedule,
         create_warmup_cosine_schedule,
@@ -57,6 +59,7 @@ __all__ = [
     "Trainer",
     "TrainingMetrics",
     "TrainingResult",
+    "convert_paxml_checkpoint",
     "create_embedding_initializer",
     "create_learning_rate_schedule",
     "create_optimizer",

@@ -1,5 +1,6 @@
 """The recommender: what it does with a batch, from words and items to scores, losses, metrics.
 
 Read `models`, its public faces, then `item_model`, what they share, `simple_model`, and the folders
-`head` and `clustering`; `batch` and `model_checks` say what does not fit, `metrics` measures.
+`head` and `clustering`; `batch` and `model_checks` say what does not fit,
+`metrics` measures. `hierarchical` and `embeddings` are where users were promised parts of `head`.
 """

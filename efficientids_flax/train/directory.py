@@ -9,12 +9,14 @@ from typing import Any
 import jax
 import optax
 from flax import linen as nn
+from flax import nnx
 
 from efficientids_flax.stored import save_model
 from efficientids_flax.train.logs import Row, save_curves
 from efficientids_flax.train.optimizer import averaged_params
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.state import Checkpoints, TrainState
+from efficientids_flax.train.step import NNXBridge
 
 
 class RunDirectory:
@@ -25,13 +27,15 @@ class RunDirectory:
         options: of the run.
         optimizer: whether it keeps averages of the parameters.
         given_model: as the caller gave it.
+        model: as it is trained.
         history: of the run.
     """
 
     directory: Path | None
     options: TrainingOptions
     optimizer: optax.GradientTransformation
-    given_model: nn.Module
+    given_model: nn.Module | nnx.Module
+    model: nn.Module | NNXBridge
     history: list[Row]
 
     def restore(self, state: TrainState, step: int | None = None) -> TrainState:
@@ -58,6 +62,20 @@ class RunDirectory:
     def export(self, state: TrainState, path: str | os.PathLike[str]) -> None:
         """Write the model that `evaluate` measures, for `load_model`; see `save_model`."""
         save_model(path, self.given_model, self.evaluated_params(state))  # pyright: ignore[reportArgumentType]
+
+    def module(self, state: TrainState) -> Any:
+        """The model that `evaluate` measures, to be called: `trainer.module(state)(x)`.
+
+        Returns:
+            A new `nnx.Module` like the one that was given, in the same modes: call its `eval()`
+            before predictions. A Linen module is bound to its variables.
+            The arrays are the state's, which are of no use any more after it is trained on.
+        """
+        variables = {**state.variables, "params": self.evaluated_params(state)}
+        if isinstance(self.model, NNXBridge):
+            return self.model.module(variables)
+        assert isinstance(self.given_model, nn.Module)
+        return self.given_model.bind(variables)
 
     def evaluated_params(self, state: TrainState) -> dict[str, Any]:
         """The averages of the parameters where `evaluate_average` says so, else these."""

@@ -1,10 +1,11 @@
 """How a run goes: what is logged, measured, saved, and when it ends."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any, Literal
 
-from efficientids_flax.config.record import Record
+from efficientids_flax.config.record import Record, unknown_key
 
 
 @dataclass(frozen=True)
@@ -90,3 +91,28 @@ class TrainingOptions(Record):
     def monitored(self) -> str:
         """The metric that early stopping and the best checkpoint go by."""
         return self.keep_best or "eval_loss"
+
+
+def settled(
+    options: TrainingOptions | None, given: Mapping[str, Any], *, has_directory: bool
+) -> TrainingOptions:
+    """The options of a run.
+
+    Args:
+        options: None: the defaults.
+        given: single ones in place of those.
+        has_directory: whether the run has one.
+
+    Raises:
+        ValueError: unknown or wrong options; a trace without a place for it.
+        ImportError: Weights & Biases was asked for and is not installed.
+    """
+    known = TrainingOptions.__dataclass_fields__
+    if wrong := [unknown_key(name, known) for name in given if name not in known]:
+        raise ValueError("Trainer: " + "; ".join(wrong))
+    made = replace(options or TrainingOptions(), **given)
+    if made.enable_profiling and not has_directory:
+        raise ValueError("enable_profiling: the trace needs a checkpoint_dir to lie in")
+    if made.wandb_project and find_spec("wandb") is None:
+        raise ImportError("wandb_project: wandb is not installed: pip install wandb")
+    return made

@@ -9,24 +9,22 @@ metrics = trainer.evaluate(state, eval_batches)
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import jax
 import optax
 from flax import linen as nn
+from flax import nnx
 from jax.sharding import Mesh
 
-from efficientids_flax.config.record import unknown_key
 from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.model_checks import check_pretrained
 from efficientids_flax.parameters import FROZEN_LM
 from efficientids_flax.train.directory import RunDirectory
 from efficientids_flax.train.logs import Recorder, Row, Trace, peak_flops, read_history
 from efficientids_flax.train.loop import Run, run_loop
-from efficientids_flax.train.options import TrainingOptions
+from efficientids_flax.train.options import TrainingOptions, settled
 from efficientids_flax.train.preemption import Preempted, stop_request
 from efficientids_flax.train.state import (
     BatchPlacer,
@@ -57,7 +55,7 @@ Schedule = Callable[[Any], Any]
 
 
 class Trainer(RunDirectory):
-    """Trains a Linen module on dict batches.
+    """Trains a Linen module or an `nnx.Module` on dict batches.
 
     Attributes:
         history: one dict a step, of the last call of `train`; earlier runs of the directory
@@ -68,7 +66,7 @@ class Trainer(RunDirectory):
 
     def __init__(
         self,
-        model: nn.Module,
+        model: nn.Module | nnx.Module,
         optimizer: optax.GradientTransformation,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         *,
@@ -84,13 +82,15 @@ class Trainer(RunDirectory):
         """Set up; nothing is computed yet.
 
         Args:
-            model: a model of this package, or any Linen module together with `loss_fn`.
+            model: a model of this package, or any Linen module or `nnx.Module` together with
+                `loss_fn`. The values of an `nnx.Module` are taken now; it stays as it is, and
+                `module` gives the trained one.
             optimizer: any optax transformation; `create_optimizer` and `paxml_learner` make some.
             checkpoint_dir: where checkpoints and logs go; None: nowhere.
             loss_fn: (params, batch, model_state, rng, apply_fn) -> (loss, metrics, model_state);
                 a metric `total_weight` weights the batch, in evaluation and accumulation. In
                 evaluation `training` and `train` are False and `deterministic` is True in the
-                calls of `apply_fn` that have them.
+                calls of `apply_fn` that have them, and an `nnx.Module` is in its mode `eval()`.
             mesh: of `sharding.make_mesh`; None: all devices, for the rows of the batch.
             frozen_params: patterns or a predicate of paths; None: those of the optimizer, or the
                 language model if the model says `freeze_lm`.
@@ -101,16 +101,12 @@ class Trainer(RunDirectory):
 
         Raises:
             ValueError: unknown or wrong options; a model that needs a `loss_fn`.
+            TypeError: the class of a module, or an `nnx.Optimizer`.
             ImportError: Weights & Biases was asked for and is not installed.
         """
-        known = TrainingOptions.__dataclass_fields__
-        if wrong := [unknown_key(name, known) for name in given if name not in known]:
-            raise ValueError("Trainer: " + "; ".join(wrong))
-        self.options = replace(options or TrainingOptions(), **given)
-        if self.options.enable_profiling and checkpoint_dir is None:
-            raise ValueError("enable_profiling: the trace needs a checkpoint_dir to lie in")
-        if self.options.wandb_project and find_spec("wandb") is None:
-            raise ImportError("wandb_project: wandb is not installed: pip install wandb")
+        self.options = settled(options, given, has_directory=checkpoint_dir is not None)
+        if isinstance(optimizer, nnx.Optimizer):
+            raise TypeError("optimizer: found an nnx.Optimizer; give the optax one that is in it")
         self.mesh = default_mesh() if mesh is None else mesh
         self.history: list[Row] = []
         self.optimizer = optimizer
@@ -155,7 +151,8 @@ class Trainer(RunDirectory):
             rng: of the first parameters, and of dropout.
             sample_batch: a batch of this process, as training will bring them; its rows may be
                 fewer.
-            params: parameters that are there already, all or some, in place of random ones.
+            params: parameters that are there already, all or some, in place of random ones, or of
+                those of an `nnx.Module`.
             opt_state, step: of a run that goes on; needs all parameters.
 
         Raises:

@@ -22,7 +22,8 @@ def imported_by(code: str) -> set[str]:
 def test_a_name_is_what_its_home_defines(name: str):
     value = getattr(efficientids_flax, name)
     assert value.__name__ == name
-    assert value.__module__.startswith("efficientids_flax.")
+    home = "converters." if name == "convert_paxml_checkpoint" else "efficientids_flax."
+    assert value.__module__.startswith(home)
 
 
 def test_names_are_listed_once_and_in_order():
@@ -42,6 +43,14 @@ def test_importing_the_package_imports_nothing_large():
     assert imported_by("import efficientids_flax, efficientids_flax.config") == set()
     code = "from efficientids_flax import BackboneConfig, ClusteringInfo, estimate_memory"
     assert imported_by(code) == set()
+
+
+def test_converting_imports_no_jax():
+    """The converters come with their name alone, and need neither JAX nor Orbax."""
+    code = "import sys, efficientids_flax; assert 'converters' not in sys.modules"
+    assert imported_by(code) == set()
+    code = "from efficientids_flax import convert_paxml_checkpoint"
+    assert not imported_by(code) & {"jax", "flax", "optax", "orbax", "transformers", "torch"}
 
 
 def test_using_a_model_imports_no_torch_and_no_transformers():

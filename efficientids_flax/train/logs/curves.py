@@ -1,11 +1,13 @@
-"""Training curves: losses and other metrics by step, as a picture."""
+"""Training curves: losses and other metrics by step, as a picture or on the screen."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 GROUPS = ("loss", "accuracy", "recall_at_10", "ndcg_at_10")
 SPLITS = ("", "train_", "val_", "eval_")
+MISSING = "matplotlib is not installed: pip install 'efficientids-flax[plots]'"
 Points = tuple[list[float], list[float]]  # steps, values
 
 
@@ -37,8 +39,50 @@ def draw(panels: Sequence[Mapping[str, Points]], path: Path, unit: str = "step")
         return False
     if not panels:
         return False
-    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
+    figure = Figure(**_layout(panels))
     FigureCanvasAgg(figure)
+    _fill(figure, panels, unit)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return True
+
+
+def show(panels: Sequence[Mapping[str, Points]], unit: str = "step") -> Any:
+    """The same panels in a window, or below the cell of a notebook.
+
+    Returns:
+        None; without a display, as over ssh, the figure, for the caller to save.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib import pyplot
+        from matplotlib.backends.registry import BackendFilter, backend_registry
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f"plot: {MISSING}") from error
+    backend = pyplot.get_backend()
+    # A figure of pyplot's own would stay in memory, and its `show` would only warn.
+    if backend.lower() in backend_registry.list_builtin(BackendFilter.NON_INTERACTIVE):
+        figure = Figure(**_layout(panels))
+        _fill(figure, panels, unit)
+        logging.getLogger(__name__).warning(
+            "there is no display for the figure (matplotlib's backend is %s): it is returned, and"
+            " its savefig writes it",
+            backend,
+        )
+        return figure
+    _fill(pyplot.figure(**_layout(panels)), panels, unit)
+    pyplot.show()
+    return None
+
+
+def _layout(panels: Sequence[Any]) -> dict[str, Any]:
+    return {"figsize": (5 * len(panels), 4), "layout": "constrained"}
+
+
+def _fill(figure: Any, panels: Sequence[Mapping[str, Points]], unit: str) -> None:
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for axis, panel in zip(axes, panels, strict=True):
         for name, (steps, values) in panel.items():
@@ -46,6 +90,3 @@ def draw(panels: Sequence[Mapping[str, Points]], path: Path, unit: str = "step")
         axis.set_xlabel(unit)
         axis.legend()
         axis.grid(alpha=0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return True

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from efficientids_flax.train.logs.curves import Points, draw
+from efficientids_flax.train.logs.curves import MISSING, Points, draw, show
 
 SPLITS = ("train", "val", "eval", "test")
 
@@ -25,11 +26,16 @@ class TrainingMetrics:
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(float(value))
 
-    def plot(self, save_path: str | Path) -> None:
+    def plot(self, save_path: str | Path | None = None) -> Any:
         """Draw the curves, one panel for each metric with those of all splits.
 
         Args:
-            save_path: of the picture.
+            save_path: of the picture, by whose suffix its format goes; None: shown in a window, or
+                below the cell of a notebook.
+
+        Returns:
+            None; without a path and without a display, as over ssh, the figure (and the log says
+            so), for its `savefig`.
 
         Raises:
             ValueError: there is nothing to draw.
@@ -44,5 +50,8 @@ class TrainingMetrics:
                 panels.setdefault(metric, {})[name] = steps, values
         if not panels:
             raise ValueError("plot: no metric has a value yet")
+        if save_path is None:
+            return show(list(panels.values()), "epoch")
         if not draw(list(panels.values()), Path(save_path), "epoch"):
-            raise ImportError("plot: matplotlib is not installed: pip install matplotlib")
+            raise ImportError(f"plot: {MISSING}")
+        return None

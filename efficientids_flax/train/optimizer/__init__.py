@@ -6,12 +6,14 @@ Read `create` and `kinds` for new runs, `learner` for a converted one; `adam`, `
 """
 
 from efficientids_flax.train.optimizer.create import (
+    KINDS,
     averaged_params,
     create_learning_rate_schedule,
     create_optimizer,
 )
 from efficientids_flax.train.optimizer.freeze import Predicate, frozen_mask, merge, partition
 from efficientids_flax.train.optimizer.learner import excluded_by, learning_rate, paxml_learner
+from efficientids_flax.train.optimizer.schedules import CURVES
 from efficientids_flax.train.optimizer.strategies import (
     STRATEGIES,
     frozen_parameters,

@@ -34,11 +34,13 @@ class TrainingResult:
         history: one dict a step, with `step`, `loss` and the loss function's metrics, and
             `eval_...` at the steps of an evaluation; earlier runs of the directory included.
         test: metrics of the final test, `test_...`; empty without test data.
+        module: the model with the parameters of `state`, to be called, see `Trainer.module`.
     """
 
     state: TrainState
     history: list[Row]
     test: Mapping[str, float]
+    module: Any
 
 
 def train(config: Any) -> TrainingResult:
@@ -46,9 +48,10 @@ def train(config: Any) -> TrainingResult:
 
     Args:
         config: a `ConfigDict`, or any mapping, with the sections
-            `model`: `module`; `init_args` and `init_kwargs` of its `init`, if the loss does not say
-                how it is called; `params` to begin with; or `module` and `converted`, a converted
-                checkpoint (without an `optimizer` section, PAXml's learner goes on);
+            `model`: `module`, of Linen or NNX; `init_args` and `init_kwargs` of its `init`, if the
+                loss does not say how it is called; `params` to begin with; or `module` and
+                `converted`, a converted checkpoint (without an `optimizer` section, PAXml's
+                learner goes on);
             `optimizer`: see `OptimizerSection`; or `transform`, any optax transformation;
             `data`: `train_iter_fn`, and perhaps `eval_iter_fn` and `test_iter_fn`: functions that
                 return dict batches, or iterables of them;
@@ -70,7 +73,8 @@ def run_training(config: RunConfig) -> TrainingResult:
     trainer, state = begun(config)
     source, evaluation = config.data["train_iter_fn"], config.data.get("eval_iter_fn")
     state = trainer.train(state, source, evaluation, config.num_steps)
-    return TrainingResult(state, trainer.history, final_test(trainer, state, config.data))
+    test = final_test(trainer, state, config.data)
+    return TrainingResult(state, trainer.history, test, trainer.module(state))
 
 
 def evaluate(config: Any, split: str = "eval", step: int | None = None) -> dict[str, float]:

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 from flax import linen as nn
+from flax import nnx
 
 from efficientids_flax.config.parts import positive
 from efficientids_flax.config.record import Record
 from efficientids_flax.train.batches import ShuffledBatches
+from efficientids_flax.train.optimizer import CURVES, KINDS
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.run.calls import TrainingResult, run_training
 from efficientids_flax.train.run.config import OptimizerSection, RunConfig
@@ -29,7 +31,8 @@ class PipelineConfig(Record):
         early_stopping_patience: epochs without a better validation loss; None: never stops.
         keep_best: test the epoch with the least validation loss, and keep its checkpoint.
         seed: of the first parameters and of the order of the rows.
-        Others as in `OptimizerSection`.
+        Others as in `OptimizerSection`. Those of other optimizers and schedules than the chosen
+        ones are kept and not used, so that one is exchanged by `optimizer_type` alone.
     """
 
     name: str = "training"
@@ -63,7 +66,7 @@ class PipelineConfig(Record):
 
 def train_epochs(
     config: PipelineConfig,
-    model: nn.Module,
+    model: nn.Module | nnx.Module,
     train_data: Arrays,
     val_data: Arrays | None = None,
     test_data: Arrays | None = None,
@@ -95,13 +98,9 @@ def train_epochs(
             schedule_type=config.scheduler_type or "constant",
             warmup_steps=config.warmup_steps,
             total_steps=config.total_steps,
-            decay_steps=config.decay_steps,
-            decay_rate=config.decay_rate,
             weight_decay=config.weight_decay,
             clip_norm=config.clip_norm,
-            beta1=config.beta1,
-            beta2=config.beta2,
-            momentum=config.momentum,
+            **_used(config),
         ),
         data={
             "train_iter_fn": train,
@@ -125,6 +124,14 @@ def train_epochs(
         loss_fn=loss_fn,
     )
     return run_training(run)
+
+
+def _used(config: PipelineConfig) -> dict[str, Any]:
+    """The fields that the chosen optimizer and schedule take."""
+    kind, curve = KINDS.get(config.optimizer_type), CURVES.get(config.scheduler_type or "constant")
+    taken = {*(kind.options if kind else ()), *(curve.takes if curve else ())}
+    names = ("beta1", "beta2", "momentum", "decay_steps", "decay_rate")
+    return {name: getattr(config, name) for name in names if name in taken}
 
 
 def _in_order(arrays: Arrays | None, batch_size: int) -> ShuffledBatches | None:

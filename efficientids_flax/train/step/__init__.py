@@ -1,14 +1,17 @@
 """One step of training or evaluation: from a batch to a new state or to metrics.
 
 Read `objective`, what is minimised, then `function`, the step, and `compiled`; `initial_state` is
-what the first one starts from, `evaluation` measures, `window` adds up, `batch_checks` and
-`nonfinite` say what is wrong.
+what the first one starts from, `nnx_bridge` lets NNX modules be called as Linen's are, `evaluation`
+measures, with the sums of `mean`, `window` adds up, `batch_checks` and `nonfinite` say what is
+wrong.
 """
 
 from efficientids_flax.train.step.batch_checks import Spec, batch_spec, check_like, tokens_of
 from efficientids_flax.train.step.compiled import LONGEST, CompiledStep, compile_step
 from efficientids_flax.train.step.evaluation import Evaluator
 from efficientids_flax.train.step.function import FINITE, LossFn
+from efficientids_flax.train.step.mean import Means
+from efficientids_flax.train.step.nnx_bridge import NNXBridge
 from efficientids_flax.train.step.nonfinite import NonFiniteError, explain
 from efficientids_flax.train.step.objective import make_objective
 from efficientids_flax.train.step.window import Totals, Window, clock

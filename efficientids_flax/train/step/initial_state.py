@@ -36,14 +36,14 @@ def initial_state(
         sample_batch: see `Trainer.create_train_state`.
         frozen, frozen_dtype: parameters that are not trained, and the dtype they are kept in.
         mesh: that the state is spread over.
-        params: parameters that are there already, all or some.
+        params: parameters that are there already, all or some; before those of the objective.
         opt_state, step: of a run that goes on.
 
     Raises:
         ValueError: parameters that are not the model's.
     """
     first, run = jax.random.split(jax.random.wrap_key_data(key_data(rng)))
-    given = flatten(dict(params or {}))
+    given = flatten(dict(objective.params or {})) | flatten(dict(params or {}))
 
     def whole(key: jax.Array, batch: Any, given: Any, opt_state: Any) -> TrainState:
         variables = dict(objective.init(key, batch))

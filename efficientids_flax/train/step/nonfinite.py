@@ -54,7 +54,8 @@ def explain(
             if CALL in path.split("/"):
                 outputs.setdefault(path.split(f"{CALL}")[0].rstrip("/"), []).append(bool(bad))
     ranked = sorted(outputs, key=lambda path: rank.get(path, len(rank)))
-    if name := next((path for path in ranked if any(outputs[path])), None):
+    name = next((path for path in ranked if any(outputs[path])), None)
+    if name is not None:
         return f"activation {name or '(output of the model)'} is not finite"
     if not jnp.isfinite(loss):
         return "the loss is not finite, every activation is"

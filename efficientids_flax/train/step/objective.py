@@ -1,7 +1,7 @@
 """What a model is trained for and measured by: its loss, its metrics, its first variables.
 
-The recommenders and the language model of this package bring their own; any other Linen module
-comes with a loss function of the caller.
+The recommenders and the language model of this package bring their own; any other Linen or NNX
+module comes with a loss function of the caller.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import nnx
 
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.backbone.experts import LOSSES, RANDOM
@@ -22,9 +23,10 @@ from efficientids_flax.core.metrics import (
 )
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import LanguageModelLoss, language_model_loss
-from efficientids_flax.train.logs import Means
 from efficientids_flax.train.state import ModelConfig
 from efficientids_flax.train.step.function import WEIGHT, LossFn, NamedBatch, scalars
+from efficientids_flax.train.step.mean import Means
+from efficientids_flax.train.step.nnx_bridge import NNXBridge
 
 Batch = Mapping[str, Any]
 Sums = Mapping[str, Any]  # each has `a + b` and `compute()`
@@ -40,18 +42,20 @@ class Objective(NamedTuple):
         init: (rng, batch) -> variables.
         config: of the package's own models, for shardings; else None.
         own: whether the module sees to precision and rematerialisation itself.
+        params: to begin with, of a module that holds its own.
     """
 
-    module: nn.Module
+    module: nn.Module | NNXBridge
     loss: LossFn
     sums: Callable[[Any, Batch, Any], Sums]
     init: Callable[[jax.Array, Batch], Mapping[str, Any]]
     config: ModelConfig | None
     own: bool
+    params: Mapping[str, Any] | None = None
 
 
 def make_objective(
-    module: nn.Module,
+    module: nn.Module | nnx.Module,
     loss_fn: LossFn | None = None,
     *,
     init_args: Sequence[Any] | None = None,
@@ -62,15 +66,20 @@ def make_objective(
     """The objective of a module.
 
     Args:
-        module: any Linen module.
+        module: any Linen module, or an `nnx.Module`, which keeps its parameters.
         loss_fn: in place of the module's own loss; evaluations then report what it returns.
         init_args, init_kwargs: of `module.init`; None: the loss function says how the module is
             called.
         mixed_precision, remat: of the package's own models.
 
     Raises:
-        ValueError: a module without a loss of its own, and no `loss_fn`.
+        ValueError: a module without a loss of its own, and no `loss_fn`; arguments to make
+            parameters that an `nnx.Module` has already.
+        TypeError: no module, but the class of one, say.
     """
+    if not isinstance(module, nn.Module | nnx.Module):
+        kind = f"the class {module.__name__}" if isinstance(module, type) else repr(module)
+        raise TypeError(f"model: expected a Linen module or an nnx.Module, found {kind}")
     if isinstance(module, ItemModel):
         module = _item_model(module, mixed_precision, remat)
         found = _of_item_model(module)
@@ -83,6 +92,10 @@ def make_objective(
             f"loss_fn: missing; {type(module).__name__} has no loss of its own: give"
             " loss_fn(params, batch, model_state, rng, apply_fn) -> (loss, metrics, model_state)"
         )
+    elif isinstance(module, nnx.Module):
+        if init_args is not None or init_kwargs is not None:
+            raise ValueError("init_args: leave them out; an nnx.Module has its parameters already")
+        return _of_nnx(module, loss_fn)
     else:
         found = Objective(module, loss_fn, _no_sums, _no_init, None, False)
     if loss_fn is not None:
@@ -180,7 +193,18 @@ def _of_decoder(module: Decoder) -> Objective:
     return Objective(module, loss, sums, init, module.config, True)
 
 
-def _sums_of_loss(module: nn.Module, loss_fn: LossFn) -> Callable[[Any, Batch, Any], Sums]:
+def _of_nnx(module: nnx.Module, loss_fn: LossFn) -> Objective:
+    bridge = NNXBridge(module)
+    sums = _sums_of_loss(bridge.evaluating(), loss_fn)
+    return Objective(
+        bridge, bridge.drawing(loss_fn), sums, lambda rng, batch: bridge.variables, None, False,
+        bridge.variables["params"],
+    )  # fmt: skip
+
+
+def _sums_of_loss(
+    module: nn.Module | NNXBridge, loss_fn: LossFn
+) -> Callable[[Any, Batch, Any], Sums]:
     """The loss function's own numbers, with the module in its mode of evaluation."""
     switches = {"training": False, "train": False, "deterministic": True}
 

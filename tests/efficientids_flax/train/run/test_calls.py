@@ -7,7 +7,6 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from efficientids_flax.train.logs.training_metrics import TrainingMetrics
 from efficientids_flax.train.run.calls import evaluate, train
 from efficientids_flax.train.run.config import override, read_config, run_config
 from efficientids_flax.train.run.pipeline import PipelineConfig, train_epochs
@@ -163,16 +162,3 @@ def test_epochs_stop_early():
         Network(), split(0, 16), split(1, 8), loss_fn=loss_fn, **QUIET,
     )  # fmt: skip
     assert int(result.state.step) < 100
-
-
-def test_metrics_are_collected_and_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
-    metrics = TrainingMetrics()
-    with pytest.raises(ValueError, match="no metric has a value yet"):
-        metrics.plot(tmp_path / "none.png")
-    for epoch in range(3):
-        metrics.update({"train_loss": 1 / (epoch + 1), "val_loss": 0.5, "val_acc": np.float32(1)})
-    assert metrics.history["train_loss"] == [1, 0.5, 1 / 3]
-    assert metrics.history["train_acc"] == []
-    metrics.plot(save_path=tmp_path / "curves" / "out.png")
-    assert (tmp_path / "curves" / "out.png").read_bytes().startswith(b"\x89PNG")

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from efficientids_flax.train.optimizer.preview import POINTS, plot_schedule, schedule_points
+from efficientids_flax.train.logs.preview import POINTS, plot_schedule, schedule_points
 from efficientids_flax.train.optimizer.schedules import create_learning_rate_schedule
 
 
@@ -35,7 +35,7 @@ def test_draws(tmp_path: Any, suffix: str):
 
 def test_without_matplotlib(tmp_path: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"matplotlib.*pip install 'efficientids-flax\[train\]'"):
+    with pytest.raises(ImportError, match=r"matplotlib.*pip install 'efficientids-flax\[plots\]'"):
         plot_schedule(0.5, 60, tmp_path / "rate.png")
     assert not list(tmp_path.iterdir())
 

@@ -1,6 +1,7 @@
 """A picture of a learning-rate schedule, before a run is begun with it."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from efficientids_flax.train.logs import draw
-from efficientids_flax.train.optimizer.praxis_schedules import Schedule
+from efficientids_flax.train.logs.curves import MISSING, draw
 
 POINTS = 2001  # at most; more than a picture has columns
 
 
-def schedule_points(schedule: Schedule | float, total_steps: int) -> tuple[Any, Any]:
+def schedule_points(schedule: Callable[[Any], Any] | float, total_steps: int) -> tuple[Any, Any]:
     """Values of a schedule over a run.
 
     Args:
@@ -37,7 +37,7 @@ def schedule_points(schedule: Schedule | float, total_steps: int) -> tuple[Any, 
 
 
 def plot_schedule(
-    schedule: Schedule | float, total_steps: int, save_path: str | os.PathLike[str]
+    schedule: Callable[[Any], Any] | float, total_steps: int, save_path: str | os.PathLike[str]
 ) -> Path:
     """Draw a schedule.
 
@@ -55,8 +55,5 @@ def plot_schedule(
     steps, rates = schedule_points(schedule, total_steps)
     path = Path(save_path)
     if not draw([{"learning rate": (steps.tolist(), rates.tolist())}], path):
-        raise ImportError(
-            "plot_schedule: needs matplotlib, which is not installed:"
-            " pip install 'efficientids-flax[train]'"
-        )
+        raise ImportError(f"plot_schedule: {MISSING}")
     return path
