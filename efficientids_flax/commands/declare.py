@@ -92,12 +92,6 @@ def is_quiet() -> bool:
     return context is not None and _level(context) < 0
 
 
-def is_verbose() -> bool:
-    """Whether `-v` was given."""
-    context = click.get_current_context(silent=True)
-    return context is not None and _level(context) > 0
-
-
 def _dashed(argument: str) -> str:
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") + equals + value if name.startswith("--") else argument
