@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 from efficientids_flax.train.logs.curves import MISSING, Points, draw, show
 
@@ -21,8 +21,8 @@ class TrainingMetrics:
             name: [] for name in ("train_loss", "val_loss", "train_acc", "val_acc")
         }
 
-    def update(self, metrics: Mapping[str, float]) -> None:
-        """Add one value to each of these metrics."""
+    def update(self, metrics: Mapping[str, SupportsFloat]) -> None:
+        """Add one value, a number or an array of one, to each of these metrics."""
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(float(value))
 

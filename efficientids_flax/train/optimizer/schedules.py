@@ -1,6 +1,6 @@
 """Learning-rate schedules of new runs: a linear warm-up, then one of six curves.
 
-Built on optax. The schedules of PAXml jobs, with Praxis' arithmetic, are in `train.schedules`.
+Built on optax. The schedules of PAXml jobs, with Praxis' arithmetic, are in `praxis_schedules`.
 """
 
 import math

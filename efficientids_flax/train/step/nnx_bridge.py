@@ -97,8 +97,9 @@ class NNXBridge:
         given = _paths(variables)
         module = self._merged(given, _streams(rngs))
         training = self.training
-        for name in SWITCHES.keys() & named.keys():
-            training = bool(named[name]) == SWITCHES[name]
+        for name, trains in SWITCHES.items():
+            if name in named:
+                training = bool(named[name]) == trains
         (module.train if training else module.eval)()
         call: Any = getattr(module, method) if isinstance(method, str) else module
         if callable(method):

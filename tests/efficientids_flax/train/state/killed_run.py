@@ -1,6 +1,6 @@
 """Trains in a process that kills itself at a step: `killed_run.py DIRECTORY STEPS KILL_AT`.
 
-Run by test_exact_resume.py. Writes the last state's numbers to `DIRECTORY/end.npz` if it gets so
+Run by test_resume.py. Writes the last state's numbers to `DIRECTORY/end.npz` if it gets so
 far.
 """
 
