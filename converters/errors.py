@@ -17,6 +17,10 @@ class UnsupportedModelError(MappingError):
     """The weights convert, but the job's dump has settings that our models do not compute."""
 
 
+class UnclearModelError(MappingError):
+    """The tree, or the tree and the job's dump, do not describe one model of this family."""
+
+
 class OptimizerError(ConversionError):
     """The optimizer state cannot be converted without guessing."""
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.stored import load_converted
+from efficientids_flax.stored import as_optax, load_converted
 from parity_tests.check import check, check_kind
 from parity_tests.compare import first_failure
 from parity_tests.hints import find_hints
@@ -55,6 +55,8 @@ def parity(
     tables = None
     if isinstance(model, EfficientIDSConfig) and not model.full_softmax:
         tables = _clustering(recording, clustering)
+    if optimizer is not None and optimizer.beta1 is not None and optimizer.beta2 is not None:
+        state = state._replace(optimizer=as_optax(state.optimizer, optimizer))
     subject = Subject(model, params, tables)
     differences = check(subject, recording, Trained(optimizer, state), only)
     if not differences:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from efficientids_flax.stored.optimizer_states import AS_STORED
 from efficientids_flax.train.optimizer import paxml_learner
 from efficientids_flax.tree import flatten
 from parity_tests.compare import (
@@ -76,6 +77,12 @@ def _cannot(recording: Recording, trained: Trained) -> str | None:
         return "the conversion knows no optimizer; --set optimizer.name=... and its values"
     if recording.start is None and (trained.state is None or not trained.state.optimizer):
         return "the checkpoint was converted without its optimizer state"
+    if (
+        recording.start is None
+        and trained.state is not None
+        and AS_STORED in trained.state.optimizer
+    ):
+        return "Adam's decay rates are not known; --set optimizer.beta1=... optimizer.beta2=..."
     return None
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 
 from converters.arrays import Array, Cast, FlatLeaf, Leaf, LeafSpec, Source
-from converters.errors import CheckpointError, MappingError
+from converters.errors import CheckpointError, MappingError, UnclearModelError
 from converters.paxml import Checkpoint, is_float, open_checkpoint
 from converters.paxml.infer import infer_optimizer, read_hparams
 from converters.paxml.state import (
@@ -27,7 +27,7 @@ from converters.plan.model_config import (
     with_backbone,
 )
 from converters.plan.quantized import dequantize
-from converters.rules import Table, read_table, table_for
+from converters.rules import Table, generic_table, read_table, table_for
 from converters.stores import Store, open_store
 from converters.zarr import ZarrLeaf, dtype_named
 from efficientids_flax.config import OptimizerConfig
@@ -104,10 +104,18 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     overrides = named_overrides(options.overrides)
     model, provenance = None, {}
     if table.family in CONFIGURED:
-        model, provenance = model_config(
-            table.family, specs, dump, overrides, options.family is not None, tree, notes
-        )
-    else:
+        try:
+            model, provenance = model_config(
+                table.family, specs, dump, overrides, options.family is not None, tree, notes
+            )
+        except UnclearModelError as error:
+            asked = (options.family, options.rules, options.dequantize or None, options.scan_layers)
+            if any(wish is not None for wish in asked):
+                raise
+            # Weights under PAXml's own names are right whatever the model is.
+            table = generic_table(table.family, error, notes)
+            tree = table.apply(params)
+    if table.family not in CONFIGURED:
         refuse_overrides(table.family, overrides)
 
     leaves = planned(tree.leaves, "params/")

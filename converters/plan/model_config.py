@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from converters.arrays import LeafSpec
-from converters.errors import MappingError, UnsupportedModelError
+from converters.errors import MappingError, UnclearModelError, UnsupportedModelError
 from converters.paxml.infer import infer_model
 from converters.rules import RuledTree
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
@@ -49,7 +49,8 @@ def model_config(
         notes: where what the user should know is added.
 
     Raises:
-        MappingError: tree, dump and overrides contradict each other.
+        MappingError: the overrides contradict the tree, or are none.
+        UnclearModelError: tree and dump do not describe one model of the family.
     """
     try:
         found = infer_model(specs, family, dump, overrides)
@@ -60,7 +61,7 @@ def model_config(
         told = infer_model(specs, family, None, {})
         _check_parameters(_as_laid_out(told.config, tree), tree)
         return None, {}
-    except MappingError as error:
+    except UnclearModelError as error:
         quantized = any(leaf.target.endswith(QUANTIZATION) for leaf in tree.leaves)
         if asked_for or not quantized:
             raise
@@ -106,7 +107,7 @@ def _check_parameters(config: ModelConfig, tree: RuledTree) -> None:
     }
     problems = shape_problems(config, found)
     if problems:
-        raise MappingError(
+        raise UnclearModelError(
             "\n  ".join(
                 [
                     f"the parameters are not those of one model, {len(problems)} problem(s):",

@@ -85,9 +85,15 @@ def table_for(
     except MappingError as error:
         if family is not None or scan_layers is not None:
             raise
-        note = (
-            f"this looks like family {chosen}, but its table does not fit, so that the leaves keep "
-            f"their PAXml names (family generic); --family {chosen} makes this an error. {error}"
-        )
-        return Table("generic", GENERIC), [note]
+        notes: list[str] = []
+        return generic_table(chosen, error, notes), notes
     return table, []
+
+
+def generic_table(family: str, error: MappingError, notes: list[str]) -> Table:
+    """The table that fits every tree, in place of a detected family's; a note says why."""
+    notes.append(
+        f"this looks like family {family}, but it is not one that is known here: the leaves keep "
+        f"their PAXml names (family generic), and --family {family} makes this an error. {error}"
+    )
+    return Table("generic", GENERIC)

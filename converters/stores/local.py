@@ -137,7 +137,10 @@ class LocalStore:
 
     def kvstore(self, prefix: str = "") -> dict[str, Any]:
         """See `Store.kvstore`."""
-        return {"driver": "file", "path": f"{self._path(prefix).absolute()}/"}
+        return {
+            "driver": "file",
+            "path": f"{self._path(prefix).resolve()}/",
+        }  # TensorStore takes no ".."
 
     def local_path(self, key: str = "") -> Path:
         """See `Store.local_path`."""

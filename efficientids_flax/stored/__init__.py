@@ -19,15 +19,21 @@ if TYPE_CHECKING:
         load_converted,
         load_model,
     )
-    from efficientids_flax.stored.optimizer_states import ShardedAdafactorState
+    from efficientids_flax.stored.optimizer_states import (
+        BiasCorrectedAdamState,
+        ShardedAdafactorState,
+        as_optax,
+    )
     from efficientids_flax.stored.save import save_model
 
 __all__ = [
     "WIDTHS",
+    "BiasCorrectedAdamState",
     "Config",
     "OptimizerState",
     "ShardedAdafactorState",
     "Shardings",
+    "as_optax",
     "clustering_of",
     "load_config",
     "load_converted",

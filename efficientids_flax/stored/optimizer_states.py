@@ -8,7 +8,12 @@ A whole optimizer's state is a dict from the name of a transform to its state, a
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
+
+from efficientids_flax.config import OptimizerConfig
+
+AS_STORED = "adam_bias_corrected"  # Adam's state where the conversion knew no decay rates
 
 
 class ShardedAdafactorState(NamedTuple):
@@ -35,9 +40,36 @@ class ShardedAdafactorState(NamedTuple):
     v: Any
 
 
+class BiasCorrectedAdamState(NamedTuple):
+    """Adam's state as Praxis stores it (praxis/optimizers.py, `sharded_adam`): not optax's yet.
+
+    Attributes:
+        count: int32 [], steps taken.
+        mu, nu: the moments, divided by `1 - beta1^count` and `1 - beta2^count`.
+    """
+
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride]
+    mu: Any
+    nu: Any
+
+    def as_optax(self, beta1: float, beta2: float) -> optax.ScaleByAdamState:
+        """The state that optax goes on with, once the decay rates are known."""
+        steps = int(np.asarray(self.count).reshape(()))
+
+        def undone(moments: Any, beta: float) -> Any:
+            # In float64, as conversion does it where the rates are known.
+            factor = 1.0 - beta**steps if steps else 1.0
+            return jax.tree.map(
+                lambda x: (np.asarray(x).astype(np.float64) * factor).astype(x.dtype), moments
+            )
+
+        return optax.ScaleByAdamState(self.count, undone(self.mu, beta1), undone(self.nu, beta2))
+
+
 # Name of a transform in a converted checkpoint -> type of its state, in the order of a chain.
 STATES: dict[str, type] = {
     "adam": optax.ScaleByAdamState,
+    AS_STORED: BiasCorrectedAdamState,
     "sharded_adafactor": ShardedAdafactorState,
     "momentum": optax.TraceState,
     "schedule": optax.ScaleByScheduleState,
@@ -74,3 +106,30 @@ def typed_states(tree: dict[str, dict[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"optimizer state '{name}' lacks its count")
         states[name] = kind(**{field: fields.get(field, {}) for field in wanted})
     return states
+
+
+def as_optax(states: dict[str, Any], config: OptimizerConfig) -> dict[str, Any]:
+    """The states with Adam's as optax goes on with it.
+
+    Args:
+        states: of `typed_states`.
+        config: whose decay rates Adam has.
+
+    Raises:
+        ValueError: the moments are as PAXml stored them, and a decay rate is not known.
+    """
+    if AS_STORED not in states:
+        return states
+    lacking = [name for name in ("beta1", "beta2") if getattr(config, name) is None]
+    if config.beta1 is None or config.beta2 is None:
+        raise ValueError(
+            "Adam's moments are as PAXml stored them, divided by 1 - beta^count; give"
+            f" {' and '.join(lacking)}, or convert again with --set {lacking[0]}=..."
+        )
+    made: Any = optax.named_chain().init({})
+    for name, state in states.items():
+        if name == AS_STORED:
+            made["adam"] = state.as_optax(config.beta1, config.beta2)
+        else:
+            made[name] = state
+    return made

@@ -1,6 +1,7 @@
 """Going on with a PAXml run: a converted checkpoint as a trainer and its state."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
-from efficientids_flax.stored import clustering_of, load_converted
+from efficientids_flax.stored import as_optax, clustering_of, load_converted
 from efficientids_flax.train.optimizer import (
     excluded_by,
     learning_rate,
@@ -27,6 +28,8 @@ def trainer_from_converted(
     *,
     clustering: ClusteringInfo | None = None,
     optimizer_config: OptimizerConfig | None = None,
+    beta1: float | None = None,
+    beta2: float | None = None,
     rng: jax.Array | None = None,
     **options: Any,
 ) -> tuple[Trainer, TrainState]:
@@ -40,6 +43,7 @@ def trainer_from_converted(
         sample_batch: see `Trainer.create_train_state`.
         clustering: of a recommender with a hierarchical softmax; None: that in the directory.
         optimizer_config: in place of the one that was converted, where that does not know all.
+        beta1, beta2: decay rates of Adam, where the conversion did not know them.
         rng: of dropout; by default key 0. PAXml's own random numbers are not reproduced.
         **options: of `Trainer`; `mesh` among them.
 
@@ -48,7 +52,8 @@ def trainer_from_converted(
         converted optimizer state the optimizer begins anew.
 
     Raises:
-        ValueError: the checkpoint has no model that is known, or no optimizer.
+        ValueError: the checkpoint has no model that is known, or no optimizer; Adam's moments are
+            as PAXml stored them, and a decay rate is not known.
     """
     mesh = options.pop("mesh", None) or default_mesh()
     converted = load_converted(path)
@@ -56,9 +61,14 @@ def trainer_from_converted(
     if model is None or optimizer is None:
         what = "model" if model is None else "optimizer"
         raise ValueError(f"{path}: its {what} is not known; config.json has null for it")
+    given = {name: rate for name, rate in (("beta1", beta1), ("beta2", beta2)) if rate is not None}
+    optimizer = replace(optimizer, **given)
     if clustering is None and isinstance(model, EfficientIDSConfig) and not model.full_softmax:
         clustering = clustering_of(path)
-    chain = converted.optimizer_state.optimizer
+    try:
+        chain = as_optax(converted.optimizer_state.optimizer, optimizer)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     trainer = Trainer(
         module_of(model, clustering),
         paxml_learner(optimizer, model),

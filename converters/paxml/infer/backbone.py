@@ -142,8 +142,12 @@ def _layers(dump: Dump) -> None:
     if not isinstance(own, list | tuple) or not own:
         dump.add("moe", "{stack}.moe_layers", own or None)
         return
-    layers = tuple(sorted(block * per_block + layer for block in range(blocks) for layer in own))
-    dump.add("moe.layers", "{stack}.moe_layers", layers)
+    # Dumps write NumPy's numbers as the names of their types; the tree has the layers anyway.
+    # Numbers beyond the block have no effect.
+    if all(isinstance(layer, int) for layer in own):
+        layers = (block * per_block + layer for block in range(blocks) for layer in own
+                  if layer < (per_block or layer + 1))  # fmt: skip
+        dump.add("moe.layers", "{stack}.moe_layers", tuple(sorted(layers)))
     for key, path, default in MOE:
         dump.add(key, path, dump.get(path, default))
     dump.activation("moe.activation", "{moe}.activation_tpl")

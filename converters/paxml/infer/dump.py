@@ -19,7 +19,10 @@ GENERIC = "convert it leaf for leaf with --family generic"
 UNSET = {  # 0 stands for "not set here" in Praxis
     "model_dims", "vocab_size", "hidden_dims", "num_heads", "moe.hidden_dims", "moe.num_experts",
 }  # fmt: skip
+# Attention is capped by a value above 0 alone. The softmax layers cap by any other than 0, and
+# c * tanh(x / c) does not know the sign of c.
 CAPS = ("attention_logit_cap", "final_logit_cap", "soft_cap_logits")
+CAPS_ABOVE_0 = ("attention_logit_cap", "moe.gating_logit_cap")
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Dump:
 
     def add(self, key: str, path: str, value: Any) -> None:
         """A fact from this path: sure if the dump has it, else Praxis' default."""
-        value = None if key in CAPS and not value else value
+        value = _cap(key, value)
         if isinstance(value, Symbol):
             self.facts.unread[key] = (
                 f"{self.path(path)} holds {value}, which dumps do not write out"
@@ -85,6 +88,16 @@ class Dump:
         self.facts.problems.append(
             f"{self.path(path)} is {value}, which the decoder does not compute; {GENERIC}"
         )
+
+
+def _cap(key: str, value: Any) -> Any:
+    """A cap as the decoder has it: a number above 0 or, where Praxis does not cap, none."""
+    if key not in {*CAPS, *CAPS_ABOVE_0} or not isinstance(value, int | float | None):
+        return value
+    none = 0.0 if key not in CAPS else None
+    if not value or (value < 0 and key in CAPS_ABOVE_0):
+        return none
+    return abs(value)
 
 
 def open_dump(values: Mapping[str, Any]) -> Dump:

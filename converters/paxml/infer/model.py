@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converters.arrays import LeafSpec
-from converters.errors import MappingError, UnsupportedModelError
+from converters.errors import MappingError, UnclearModelError, UnsupportedModelError
 from converters.paxml.infer.backbone import read_backbone
 from converters.paxml.infer.dump import open_dump, read_experiment
 from converters.paxml.infer.facts import Fact, Facts
@@ -21,6 +21,7 @@ from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.config.record import Record, dotted_keys, fits, schema, unknown_key
 from efficientids_flax.tree import flatten, unflatten
 
+SHOWN = 20  # problems that one error lists in full
 OPTIMIZER = "optimizer."  # flags of `infer_optimizer`; both are given the same flags
 
 # What nothing tells when there is no dump, by family and by kind of norm. (Praxis' RmsNorm casts
@@ -90,9 +91,11 @@ def infer_model(
             `optimizer.` are left to `infer_optimizer`.
 
     Raises:
-        MappingError: listing every missing or contradicting leaf, setting of Praxis that the
-            decoder does not compute, unknown key and invalid value. `UnsupportedModelError` if
-            only such settings stand in the way.
+        MappingError: listing every unknown flag, and flags that contradict the tree.
+        UnclearModelError: listing every missing or contradicting leaf and setting, and invalid
+            values.
+        UnsupportedModelError: only settings of Praxis that the decoder does not compute stand in
+            the way.
     """
     config: type[BackboneConfig] | type[EfficientIDSConfig]
     if family == "transformer_lm":
@@ -104,18 +107,24 @@ def infer_model(
     else:
         raise MappingError(f"family {family!r} has no configuration; known: {', '.join(DEFAULTS)}")
     said = _dump_facts(dump or {}, prefix)
-    flags = read_flags(config, overrides or {}, tree.problems)
+    wrong: list[str] = []
+    flags = read_flags(config, overrides or {}, wrong)
     defaults = _family_defaults(family, prefix, tree, said)
-    problems = [*tree.problems, *_contradictions(tree, said.known, flags)]
+    given = {key: Fact(value, f"--set {key}") for key, value in flags.items()}
+    wrong += _contradictions(tree, "a flag", given)
+    sure = {key: fact for key, fact in said.known.items() if fact.sure}
+    problems = [*tree.problems, *_contradictions(tree, "the dump", sure)]
     unsupported = [*said.problems]
     unsupported += [
         f"{key}: {sentence}; give it with --set {key}=…"
         for key, sentence in said.unread.items()
         if key not in flags and not (key in tree.known and tree.known[key].sure)
     ]
+    if wrong:
+        raise MappingError(_listed("the configuration cannot be inferred", [*wrong, *problems]))
     if problems:
         every = [*problems, *unsupported]
-        raise MappingError(_listed("the configuration cannot be inferred", every))
+        raise UnclearModelError(_listed("the configuration cannot be inferred", every))
     if unsupported:
         raise UnsupportedModelError(_listed("the model is not one of ours", unsupported))
 
@@ -131,7 +140,8 @@ def infer_model(
             unflatten({key: value for key, (value, _) in chosen.items()}, separator=".")
         )
     except ValueError as error:
-        raise MappingError(f"the inferred configuration is not valid: {error}") from error
+        kind = MappingError if flags else UnclearModelError
+        raise kind(f"the inferred configuration is not valid: {error}") from error
     return Inferred(
         made, provenance(made, {k: source for k, (_, source) in chosen.items()}), tuple(said.notes)
     )
@@ -200,26 +210,21 @@ def _family_defaults(family: str, prefix: str, tree: Facts, said: Facts) -> dict
     return {prefix + key: value for key, value in found.items()}
 
 
-def _contradictions(tree: Facts, said: Mapping[str, Fact], flags: Mapping[str, Any]) -> list[str]:
-    """Dump and flags against what the shapes leave no doubt about."""
+def _contradictions(tree: Facts, origin: str, claims: Mapping[str, Fact]) -> list[str]:
+    """What another origin says against what the shapes leave no doubt about."""
     found = []
-    others = {key: fact for key, fact in said.items() if fact.sure}
-    for origin, claims in (
-        ("the dump", others),
-        ("a flag", {key: Fact(value, f"--set {key}") for key, value in flags.items()}),
-    ):
-        for key, claim in claims.items():
-            fact, never = _known(tree, key, claim), tree.excluded.get(key)
-            if fact and fact.sure and not _same(fact.value, claim.value):
-                found.append(
-                    f"{key}: the tree has {fact.value!r} ({fact.where}),"
-                    f" {origin} says {claim.value!r} ({claim.where})"
-                )
-            elif never and _same(never.value, claim.value):
-                found.append(
-                    f"{key}: {origin} says {claim.value!r} ({claim.where}),"
-                    f" the tree has none ({never.where})"
-                )
+    for key, claim in claims.items():
+        fact, never = _known(tree, key, claim), tree.excluded.get(key)
+        if fact and fact.sure and not _same(fact.value, claim.value):
+            found.append(
+                f"{key}: the tree has {fact.value!r} ({fact.where}),"
+                f" {origin} says {claim.value!r} ({claim.where})"
+            )
+        elif never and _same(never.value, claim.value):
+            found.append(
+                f"{key}: {origin} says {claim.value!r} ({claim.where}),"
+                f" the tree has none ({never.where})"
+            )
     return found
 
 
@@ -273,4 +278,7 @@ def _is_record(hint: Any) -> bool:
 
 
 def _listed(what: str, problems: Collection[str]) -> str:
-    return "\n  ".join([f"{what}, {len(problems)} problem(s):", *problems])
+    shown = list(problems)[:SHOWN]
+    if len(problems) > SHOWN:
+        shown.append(f"... and {len(problems) - SHOWN} more")
+    return "\n  ".join([f"{what}, {len(problems)} problem(s):", *shown])

@@ -155,6 +155,8 @@ def infer_optimizer(
             if value is not None:
                 source = "dump" if full in values else "default"
                 chosen[RENAMED.get(name, name)] = (value, source)
+        if chosen.get("clip_threshold", (0.0,))[0] < 0:
+            chosen.pop("clip_threshold")  # max(1, RMS / threshold) is 1 then
         if values.get(f"{root}.optimizer.sharded_adam") is False:  # optax.adam knows neither
             chosen["weight_decay"] = (0.0, "dump")
             chosen.pop("clip_threshold", None)

@@ -5,10 +5,10 @@ Praxis keeps one state a learner, split in groups by the prefix over which varia
 transform. Here the groups become one tree again, and each transform is known by its fields.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from converters.arrays import Agreed, Array, Debias, Scaled
+from converters.arrays import Agreed, Array, Debias, Scaled, whole
 from converters.errors import OptimizerError
 from converters.paxml.names import group_shape
 from converters.paxml.state.slots import Slot, kind_of, transforms_of
@@ -18,6 +18,8 @@ RAW = "state/opt_states_raw/"
 
 DRIVES_SCHEDULE = ("adam", "sharded_adafactor")  # whose count the learning rate is looked up by
 BIAS_CORRECTED = {("adam", "m"): "beta1", ("adam", "v"): "beta2"}
+AS_STORED = "adam_bias_corrected"  # Adam's state whose moments are still divided by 1 - beta^count
+SLOWEST = 0.9999  # no decay rate above is in use
 
 MapTree = Callable[[Mapping[str, Array]], Sequence[Mapped]]  # the parameters' rules
 
@@ -47,14 +49,14 @@ def convert_optimizer(
     Args:
         arrays: leaf path below `opt_states` -> array.
         map_tree: maps a tree of parameters (or one slot each) by the rules of the parameters.
-        betas: `beta1` and `beta2`, as far as they are known; Adam's moments need both.
+        betas: `beta1` and `beta2`, as far as they are known.
 
     Returns:
-        Targets, among them the moments as optax has them: `mu = m (1 - beta1^count)`.
+        Targets, among them the moments as optax has them: `mu = m (1 - beta1^count)`. Where a beta
+        is not known and matters, Adam's state is kept as it is stored, under the name `AS_STORED`.
 
     Raises:
-        OptimizerError: the bias correction would have to be undone without a known beta, or a rule
-            changes the axes of a variable whose state is factored or quantized.
+        OptimizerError: a rule changes the axes of a variable whose state is factored or quantized.
     """
     result = ConvertedOptimizer()
     slots = {path: Slot.parse(path) for path in arrays}
@@ -122,21 +124,51 @@ def _convert_learner(
             continue
         result.kinds.append(name)
         counts = {slot.group: arrays[slot.path] for slot in fields.get("count", [])}
+        rates, stored = betas, name
+        if name == "adam" and not {"beta1", "beta2"} <= betas.keys():
+            rates = None
+            if not _correction_is_one(counts.values()):
+                stored = AS_STORED
+                result.notes.append(_not_undone(betas))
         if counts:
-            _add_count(result, f"{place}{name}", list(counts.values()))
+            _add_count(result, f"{place}{stored}", list(counts.values()))
             if name in DRIVES_SCHEDULE and not nested:
                 _add_count(result, f"{place}schedule", list(counts.values()))
         for source, target in renamed.items():
-            values = _slot_values(name, source, fields[source], arrays, counts, betas)
+            values = _slot_values(name, source, fields[source], arrays, counts, rates)
             for leaf in map_tree(values):
                 _check_axes(name, leaf, fields[source])
-                undone = BIAS_CORRECTED.get((name, source))
+                undone = BIAS_CORRECTED.get((name, source)) if rates is not None else None
                 ops = [f"times 1 - {undone}^count"] if undone else []
                 ops += [leaf.rule.op] if leaf.rule.op else []
                 rule = Rule(
-                    f"{place}{name}/{target}/{leaf.target}", leaf.rule.source, "; ".join(ops)
+                    f"{place}{stored}/{target}/{leaf.target}", leaf.rule.source, "; ".join(ops)
                 )
                 result.leaves.append(Mapped(rule.target, leaf.array, rule))
+
+
+def _correction_is_one(counts: Iterable[Array]) -> bool:
+    """Whether float32 cannot tell `1 - beta^count` from 1, whatever beta is in use.
+
+    Before the first step there is no correction either: the moments are as they began.
+    """
+    found = [
+        int(value)
+        for count in counts
+        for value in count.read(whole(count.shape), lambda leaf: leaf.reader(1 << 20)).reshape(-1)
+    ]
+    return bool(found) and all(value == 0 or SLOWEST**value < 2.0**-25 for value in found)
+
+
+def _not_undone(betas: Mapping[str, float]) -> str:
+    lacking = [name for name in ("beta1", "beta2") if name not in betas]
+    given = " ".join(f"--set {name}=..." for name in lacking)
+    return (
+        f"Adam's moments are kept as PAXml stored them, divided by 1 - beta^count (optimizer state "
+        f"'{AS_STORED}'): {' and '.join(lacking)} are not known without model_params.txt. {given} "
+        "makes them optax's (Praxis' defaults are 0.9 and 0.999), and so does "
+        "trainer_from_converted(out, ..., beta1=..., beta2=...) later"
+    )
 
 
 def _add_count(result: ConvertedOptimizer, place: str, counts: list[Array]) -> None:
@@ -151,21 +183,13 @@ def _slot_values(
     slots: list[Slot],
     arrays: Mapping[str, Array],
     counts: Mapping[str, Array],
-    betas: Mapping[str, float],
+    betas: Mapping[str, float] | None,
 ) -> dict[str, Array]:
-    """variable -> values of one field; bias correction undone where there is one."""
+    """variable -> values of one field; bias correction undone where there is one, and rates."""
     values = {slot.variable or "": arrays[slot.path] for slot in slots}
     beta_name = BIAS_CORRECTED.get((name, source))
-    if beta_name is None:
+    if beta_name is None or betas is None:
         return values
-    if beta_name not in betas:
-        raise OptimizerError(
-            f"Praxis stores Adam's {source} divided by 1 - {beta_name}^count, and {beta_name} is "
-            f"not known: no model_params.txt lies beside the checkpoint. Give --set "
-            f"{beta_name}=... (Praxis' default is "
-            + ("0.9" if beta_name == "beta1" else "0.999")
-            + ") or --job-files DIR, or leave the optimizer out with --no-optimizer."
-        )
     factors = {group: Debias(count, betas[beta_name]) for group, count in counts.items()}
     scaled: dict[str, Array] = {}
     for slot in slots:

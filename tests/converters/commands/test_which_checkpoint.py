@@ -57,3 +57,13 @@ def test_a_flax_file(inside: str, recording: Recording, tmp_path: Path):
     case = recording("LlamaRepeatEma_v00flax_file")
     converted(case / inside, tmp_path / "out", *BETAS)
     assert stored.read_manifest(tmp_path / "out")["source"]["step"] == 4
+
+
+def test_a_path_from_a_folder_beside_it(recording, tmp_path: Path, monkeypatch) -> None:
+    """`../job`: TensorStore's OCDBT driver takes no such path as it is."""
+    case = recording("b_everywhere")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "job").symlink_to(case / "checkpoint")
+    monkeypatch.chdir(tmp_path / "here")
+    converted("../job", "../out", "--no-optimizer")
+    assert (tmp_path / "out" / "config.json").is_file()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.converters import expected, stored
+from tests.converters import expected, stored, synthetic
 from tests.converters.invoking import BETAS, config, converted, refused
 
 Recording = Callable[[str], Path]
@@ -177,7 +177,7 @@ def test_set_of_nothing_known(recording: Recording, tmp_path: Path):
 def test_job_files(recording: Recording, tmp_path: Path):
     case = recording(REPEATED)
     checkpoint = Path(shutil.copytree(case / "checkpoint", tmp_path / "alone" / "checkpoint"))
-    assert "beta1 is not known" in refused(checkpoint, tmp_path / "out")
+    assert "beta1 and beta2 are not known" in converted(checkpoint, tmp_path / "alone.out").stdout
     converted(checkpoint, tmp_path / "out", "--job-files", case / "job_files")
     converted(case / "checkpoint", tmp_path / "beside")
     assert stored.digests(tmp_path / "out") == stored.digests(tmp_path / "beside")
@@ -223,3 +223,22 @@ def test_formats_and_verification(to: str, verify: str, recording: Recording, tm
             assert (leaf["verified"], leaf["nonfinite"]) == ("not checked", "not checked")
             assert len(leaf["stored_sha256"]) == 64
         assert verify != "full" or leaf["sha256"] is not None
+
+
+def test_what_is_no_model_of_its_family_keeps_its_names(tmp_path: Path):
+    """A norm before attention and none before the MLP: no decoder of ours, but all its weights."""
+    shapes = {
+        "lm/softmax/logits_ffn/linear/w": (8, 16), "lm/final_ln/scale": (8,),
+        "lm/transformer/x_layers_0/layer_norm/scale": (8,),
+        "lm/transformer/x_layers_0/ff_layer/ffn_layer1/linear/w": (8, 4),
+        "lm/transformer/x_layers_0/ff_layer/ffn_layer2/linear/w": (4, 8),
+    }  # fmt: skip
+    params = {path: np.ones(shape, np.float32) for path, shape in shapes.items()}
+    job = synthetic.write_job(tmp_path / "job", params)
+    said = converted(job, tmp_path / "out").stdout
+    assert "this looks like family transformer_lm, but it is not one that is known here" in said
+    assert "lm/transformer/x_layers_0/ff_layer/layer_norm/scale: missing" in said
+    assert config(tmp_path / "out")["family"] == "generic"
+    assert set(stored.read_output(tmp_path / "out")) >= {f"params/{path}" for path in params}
+    said = refused(job, tmp_path / "other", "--family", "transformer_lm")
+    assert "the configuration cannot be inferred" in said

@@ -60,7 +60,9 @@ def test_trees_in_which_every_parameter_is_frozen_are_empty():
 
 
 def test_an_unknown_state():
-    with pytest.raises(ValueError, match="unknown optimizer state 'lion'; known are adam, sharded"):
+    with pytest.raises(
+        ValueError, match="unknown optimizer state 'lion'; known are adam, adam_bias"
+    ):
         typed_states({"lion": {"count": COUNT}})
 
 

@@ -11,6 +11,7 @@ from converters import convert_paxml_checkpoint
 from efficientids_flax.config import ScheduleConfig
 from efficientids_flax.core.clustering.tables import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
+from efficientids_flax.stored import as_optax
 from efficientids_flax.stored.load import load_converted
 from efficientids_flax.train.converted import trainer_from_converted
 from efficientids_flax.train.optimizer.learner import paxml_learner
@@ -128,3 +129,24 @@ def test_by_a_configuration_it_leaves_out_a_step_that_is_not_finite_and_counts_i
     assert int(result.state.step) == 4
     assert bits(result.state.params) == bits(converted.params)
     assert bits(result.state.opt_state) == bits(converted.optimizer_state.optimizer)
+
+
+def test_decay_rates_that_the_conversion_lacked_are_given_later(recording, tmp_path):
+    """The same state to the bit as where the conversion knew them."""
+    directory = recording("k_adam")
+    for name, overrides in (("known", BETAS), ("alone", {"epsilon": 1e-6})):
+        convert_paxml_checkpoint(directory / "checkpoint", tmp_path / name, overrides=overrides)
+    known = load_converted(tmp_path / "known").optimizer_state.optimizer
+    alone = load_converted(tmp_path / "alone")
+    assert list(alone.optimizer_state.optimizer) == ["adam_bias_corrected", "schedule"]
+    config = alone.config.optimizer
+    with pytest.raises(
+        ValueError, match=r"as PAXml stored them.*; give beta1 and beta2, or convert"
+    ):
+        as_optax(alone.optimizer_state.optimizer, config)
+    given = dataclasses.replace(config, beta1=BETAS["beta1"], beta2=BETAS["beta2"])
+    made = as_optax(alone.optimizer_state.optimizer, given)
+    assert list(made) == list(known)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), made, known
+    )

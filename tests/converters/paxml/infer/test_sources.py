@@ -170,3 +170,28 @@ def test_experiment_variables_fill_in():
     assert found.config.backbone.attention_logit_cap == 7.0
     assert found.config.placeholder_item_id == 55
     assert found.provenance["placeholder_item_id"]["from"] == "dump"
+
+
+@pytest.mark.parametrize(
+    ("attention", "head", "found"),
+    [(0.0, 0.0, (None, None)), (-1.0, None, (None, None)), (50.0, -30.0, (50.0, 30.0))],
+)
+def test_caps_that_are_none(attention, head, found):
+    """Attention is capped above 0 alone; c * tanh(x / c) does not know the sign of c."""
+    stack = "model.lm_tpl.stacked_transformer_tpl.transformer_layer_params_tpl"
+    values = dump("Llama_gda") | {
+        f"{stack}.tr_atten_tpl.atten_logit_cap": attention,
+        "model.lm_tpl.softmax_tpl.soft_cap_logits": head,
+    }
+    config = infer_model(specs("Llama_gda"), "transformer_lm", values).config
+    assert (config.attention_logit_cap, config.final_logit_cap) == found
+
+
+@pytest.mark.parametrize("entries", [["int64", "int64"], [1, 7]])
+def test_layers_with_experts_as_dumps_of_numpy_numbers_have_them(entries):
+    """The names of types in place of the numbers, or numbers beyond the layers: the tree knows."""
+    path = "model.lm_tpl.stacked_transformer_tpl.moe_layers"
+    plain = infer_model(specs("MoeGpt_gda"), "transformer_lm", dump("MoeGpt_gda")).config
+    assert plain.moe.layers == (1,)
+    values = dump("MoeGpt_gda") | {path: entries}
+    assert infer_model(specs("MoeGpt_gda"), "transformer_lm", values).config == plain

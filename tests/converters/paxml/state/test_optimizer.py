@@ -137,10 +137,31 @@ def test_the_operations_of_a_moment_are_told():
     }
 
 
-@pytest.mark.parametrize(("betas", "missing"), [({}, "beta1"), ({"beta1": 0.9}, "beta2")])
+@pytest.mark.parametrize(("betas", "missing"), [({}, "beta1 and beta2"), ({"beta1": 0.9}, "beta2")])
 def test_a_beta_that_is_not_known_is_not_guessed(betas: dict[str, float], missing: str):
-    with pytest.raises(OptimizerError, match=rf"{missing} is not known: .* Give --set {missing}="):
-        convert(adam(w=values_of((2,))), betas=betas)
+    """The moments stay as they are stored, under a name that says so."""
+    states = adam(3, w=values_of((2,)))
+    converted = convert(states, betas=betas)
+    found = read(converted)
+    assert {path.removeprefix("state/optimizer/") for path in found} == {
+        "adam_bias_corrected/count", "adam_bias_corrected/mu/w", "adam_bias_corrected/nu/w",
+        "schedule/count",
+    }  # fmt: skip
+    stored = states["no_prefix/2/m/params/w"]
+    assert found["state/optimizer/adam_bias_corrected/mu/w"].tobytes() == stored.tobytes()
+    (note,) = converted.notes
+    assert f"{missing} are not known" in note
+    assert f"--set {missing.rsplit(maxsplit=1)[-1]}=..." in note
+
+
+@pytest.mark.parametrize("steps", [0, 200_000])
+def test_where_the_correction_is_one_no_rate_is_needed(steps: int):
+    """0.9999^200000 is 2e-9: float32 knows no number between 1 - 6e-8 and 1."""
+    states = adam(steps, w=values_of((2,)))
+    converted = convert(states, betas={})
+    found, stored = read(converted), states["no_prefix/2/m/params/w"]
+    assert found["state/optimizer/adam/mu/w"].tobytes() == stored.tobytes()
+    assert converted.notes == []
 
 
 def test_counters_that_differ_are_an_error_when_they_are_read():
