@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tests.docs import run_page
 from tests.docs.pages import ROOT, Block, blocks_of
+from tests.docs.run_page import FILLED
 
 
-MARK = re.compile(r"\?(?: (\d+) (\d+))?")
 
 
 def shortened(printed: str, mark: re.Match[str]) -> str:
@@ -32,7 +32,7 @@ def fill(page: str) -> None:
     found: list[tuple[Block, str, str]] = []
 
     def note(block: Block, shown: str, printed: str, what: str) -> None:
-        if MARK.fullmatch(shown.strip()):
+        if FILLED.fullmatch(shown.strip()):
             found.append((block, what, printed))
         else:
             compare(block, shown, printed, what)
@@ -48,7 +48,7 @@ def fill(page: str) -> None:
             lines = text.split("\n")
             for block, _, printed in found:
                 for number in range(block.line, len(lines)):
-                    if mark := MARK.fullmatch(lines[number].strip()):
+                    if mark := FILLED.fullmatch(lines[number].strip()):
                         lines[number] = shortened(printed, mark)
                         break
             (ROOT / page).write_text("\n".join(lines))
