@@ -9,6 +9,7 @@ How a block is written in Markdown says what becomes of it:
 | ```` ```text ```` | right below a block of Python: what that printed |
 | any with `title="NAME"` | written to that file, for the blocks after it |
 | below `<!-- not run: WHY -->` | parsed only |
+| below `<!-- needs: A, B -->` | the page is skipped where these packages are not installed |
 | below `<!-- exits with N -->` | the last command of a console block ends so, where it shows no `Error:` |
 """
 
@@ -19,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>[\w+-]*)(?P<rest>[^`]*)$")
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->")
+NEEDS = re.compile(r"<!-- needs: (.+?) -->")
 EXITS = re.compile(r"<!-- exits with (\d+) -->")
 TITLE = re.compile(r'title="([^"]+)"')
 
@@ -35,6 +37,7 @@ class Block:
         title: file to be written, if one is named.
         not_run: the reason why it is not run, if there is one.
         exits: exit code of the last command.
+        needs: packages that it imports and that the project does not depend on.
         below: nothing stands between this block and the one before it.
     """
 
@@ -45,6 +48,7 @@ class Block:
     title: str | None = None
     not_run: str | None = None
     exits: int = 0
+    needs: tuple[str, ...] = ()
     below: bool = False
 
     @property
@@ -95,6 +99,7 @@ def _blocks(page: str, lines: list[str]):
         inside = [line.removeprefix(fence["indent"]) for line in lines[start + 1 : number]]
         said = " ".join(line for line in before if line.strip().startswith("<!--"))
         not_run, exits = NOT_RUN.search(said), EXITS.search(said)
+        needs = NEEDS.search(said)
         title = TITLE.search(fence["rest"])
         yield Block(
             page,
@@ -104,6 +109,7 @@ def _blocks(page: str, lines: list[str]):
             title[1] if title else None,
             not_run[1] if not_run else None,
             int(exits[1]) if exits else 0,
+            tuple(needs[1].split(", ")) if needs else (),
             after_block,
         )
         before, after_block = [], True
