@@ -87,7 +87,7 @@ def row(option: click.Option, context: click.Context) -> str:
     """One line of the table."""
     names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
     if not option.is_flag and not option.count:
-        names += f" `{option.make_metavar(context)}`".replace("|", "\\|")
+        names += f" `{option.make_metavar(context)}`"
     default = option.get_default(context, call=False)
     shown = "" if option.is_flag or not isinstance(default, str | int | float) else f"`{default}`"
     return f"| {names} | {plain(option.help or '')} | {shown} |"
