@@ -1,8 +1,9 @@
 """Fills in what the commands of a page print: `python -m tests.docs.fill docs/tutorial.md`.
 
 Write a line `?` where the output of a command, of a session (`>>>`), or of the Python above a block
-of text belongs; `? 3 4` keeps the first three lines and the last four. Run from the root of the repository; the page runs in a directory of its own, as
-its test does, but compiled as users compile.
+of text belongs; `? 3 4` keeps the first three lines and the last four. Run from the root of the
+repository; the page runs in a directory of its own, as its test does, but compiled as users
+compile.
 """
 
 import os
@@ -14,8 +15,6 @@ from pathlib import Path
 from tests.docs import run_page
 from tests.docs.pages import ROOT, Block, blocks_of
 from tests.docs.run_page import FILLED
-
-
 
 
 def shortened(printed: str, mark: re.Match[str]) -> str:

@@ -97,7 +97,8 @@ def _member(of: Defined, name: str) -> Defined | None:
         if name in _names(node):
             return Defined(of.module, node)
     for node in ast.walk(of.node):  # self.name = ... in a method
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr == name:
+        stored = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if stored and node.attr == name:
             return Defined(of.module, node)
     for base in of.node.bases:
         found = find(f"{of.module}.{ast.unparse(base)}")

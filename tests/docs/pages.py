@@ -4,13 +4,13 @@ How a block is written in Markdown says what becomes of it:
 
 | fence | |
 | --- | --- |
-| ```` ```console ```` | commands after `$ `; what they print is compared with the lines below them |
+| ```` ```console ```` | commands after `$ `; what they print is compared with the lines below |
 | ```` ```python ```` | run in one namespace a page; with `>>>`, what it prints is compared |
 | ```` ```text ```` | right below a block of Python: what that printed |
 | any with `title="NAME"` | written to that file, for the blocks after it |
 | below `<!-- not run: WHY -->` | parsed only |
 | below `<!-- needs: A, B -->` | the page is skipped where these packages are not installed |
-| below `<!-- exits with N -->` | the last command of a console block ends so, where it shows no `Error:` |
+| below `<!-- exits with N -->` | the last command ends so; one that shows `Error:` ends with 1 |
 """
 
 import re

@@ -13,11 +13,8 @@ import os
 import re
 import runpy
 import shlex
-import shutil
 import sys
-import tarfile
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from click.testing import CliRunner
 
 from tests.docs.likeness import alike
 from tests.docs.pages import ROOT, Block
+from tests.docs.shell import SHELL
 
 NOT_LINKED = {"build", "dist", "runs"}
 MODULES = {
@@ -125,7 +123,8 @@ def run_console(block: Block) -> None:
         words = words_of(block, command)
         code, printed = run_command(block, words)
         last = number == len(commands)
-        expected = block.exits if last and block.exits else int(bool(re.search("^Error:", shown, re.M)))
+        fails = re.search("^Error:", shown, re.MULTILINE) is not None
+        expected = block.exits if last and block.exits else int(fails)
         if code != expected and not FILLED.fullmatch(shown.strip()):
             raise PageError(block, f"{command}\nexits with {code}, not {expected}:\n{printed}")
         if shown.strip():
@@ -241,7 +240,7 @@ def check_usage(block: Block, command: str) -> None:
     try:
         context = group.make_context(name, list(arguments))
         while isinstance(context.command, click.Group):
-            rest = [*context.protected_args, *context.args]
+            rest = [*context._protected_args, *context.args]  # as click's own `Group.invoke` does
             name, inner, rest = context.command.resolve_command(context, rest)
             if inner is None:
                 raise PageError(block, f"{command!r} names no command")
@@ -250,44 +249,3 @@ def check_usage(block: Block, command: str) -> None:
         return
     except click.UsageError as error:
         raise PageError(block, f"{command}\n{error.format_message()}") from error
-
-
-def _mkdir(*words: str) -> None:
-    for word in words:
-        if word != "-p":
-            Path(word).mkdir(parents=True, exist_ok=True)
-
-
-def _tar(flag: str, archive: str, into: str, place: str) -> None:
-    assert (flag, into) == ("-xf", "-C"), "tar -xf ARCHIVE -C PLACE"
-    with tarfile.open(archive) as opened:
-        opened.extractall(place, filter="data")
-
-
-def _cp(*words: str) -> None:
-    *sources, target = (word for word in words if word != "-r")
-    for source in sources:
-        if Path(source).is_dir():
-            inside = Path(target, Path(source).name) if Path(target).is_dir() else Path(target)
-            shutil.copytree(source, inside)
-        else:
-            shutil.copy(source, target)
-
-
-def _ls(*words: str) -> str:
-    (place,) = [word for word in words if not word.startswith("-")] or ["."]
-    return "".join(f"{name}\n" for name in sorted(os.listdir(place)) if name[0] != ".")
-
-
-def _cat(path: str) -> str:
-    return Path(path).read_text()
-
-
-def _head(flag: str, path: str) -> str:
-    return "".join(Path(path).read_text().splitlines(keepends=True)[: int(flag.lstrip("-n"))])
-
-
-SHELL: dict[str, Callable[..., str | None]] = {
-    "cat": _cat, "cp": _cp, "head": _head, "ls": _ls, "mkdir": _mkdir, "tar": _tar,
-    "export": lambda *pairs: os.environ.update(pair.split("=", 1) for pair in pairs),
-}  # fmt: skip
