@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,7 @@ def missing_names(text: str) -> Iterator[str]:
             yield name
 
 
+@cache
 def texts() -> dict[str, tuple[str, Path, set[str]]]:
     """place -> (text, the folder that it is in, the files that it makes itself)."""
     found: dict[str, tuple[str, Path, set[str]]] = {}
