@@ -4,6 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 LOCK := requirements/lock.txt
 TORCH := requirements/torch.txt
+DOCS := requirements/docs.txt
 PIP := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
 PAXML := .venv-paxml
 PAXML_PIP := $(PAXML)/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input
@@ -27,7 +28,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -euc
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup torch test lint types imports format demo bench references lock clean
+.PHONY: help setup torch test lint types imports format docs demo bench references lock clean
 
 help: ## List the tasks.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 19
@@ -53,6 +54,9 @@ format: setup ## Rewrite the code in the project's format, with the fixes that a
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+docs: $(VENV)/.docs ## Build the documentation, strictly, to build/site. ARGS=serve shows it while you write.
+	PYTHONPATH=docs/extensions $(PY) -m zensical $(or $(ARGS),build --strict --clean)
+
 demo: setup ## Convert the bundled real EfficientIDs checkpoint, and compare it with the real PAXml.
 	$(VENV)/bin/efficientids convert $(DEMO_RECORDINGS)/efficientids/$(DEMO_CASE)/checkpoint $(DEMO) --overwrite
 	$(PY) examples/load_converted.py $(DEMO)
@@ -76,7 +80,7 @@ lock: ## Pin the newest packages that pyproject.toml allows, into requirements/l
 	mv build/lock.txt $(LOCK); rm -rf build/lock
 
 clean: ## Remove .venv, .venv-paxml, build/ and every cache.
-	rm -rf $(VENV) $(PAXML) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PAXML) build dist .cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps are written last, so a set-up that was interrupted is done again from the start.
@@ -98,6 +102,12 @@ $(VENV)/.locked: $(LOCK)
 $(VENV)/.torch: $(TORCH) $(VENV)/.ready
 	@echo "Adding PyTorch to $(VENV) (half a minute, this once)"
 	@$(PIP) install --no-compile --constraint $(LOCK) --requirement $(TORCH)
+	@$(PIP) check > $(VENV)/check.txt || { cat $(VENV)/check.txt >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.docs: $(DOCS) $(VENV)/.ready
+	@echo "Adding what builds the documentation to $(VENV) (half a minute, this once)"
+	@$(PIP) install --no-compile --constraint $(LOCK) --requirement $(DOCS)
 	@$(PIP) check > $(VENV)/check.txt || { cat $(VENV)/check.txt >&2; exit 1; }
 	@touch $@
 
