@@ -1,6 +1,6 @@
 """The format of a recording on disk: a directory of `manifest.json` and `arrays.npz`.
 
-Documented in docs/parity.md.
+Documented in docs/reference/recording-format.md.
 """
 
 import json

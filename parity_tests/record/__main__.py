@@ -1,4 +1,4 @@
-"""`python -m parity_tests.record OUT [NAME ...]`, or `... activations OUT`; docs/recording.md."""
+"""`python -m parity_tests.record OUT [NAME ...]`, or `... activations OUT`; docs/how-to/record-your-model.md."""
 
 import sys
 

@@ -1,7 +1,7 @@
 """`python -m parity_tests.record activations OUT`: what a model computes, value by value.
 
 A recording is a directory with `manifest.json`, `arrays.npz` and the checkpoint whose parameters
-the values belong to (docs/recording.md). The models are those of `models.py`, or of any experiment.
+the values belong to (docs/how-to/record-your-model.md). The models are those of `models.py`, or of any experiment.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def record_experiment(found: argparse.Namespace) -> None:
     """Record any experiment: its own input, and a checkpoint of its or a new one.
 
     Raises:
-        ValueError: optimizer steps in half precision on a CPU, see docs/recording.md.
+        ValueError: optimizer steps in half precision on a CPU, see docs/how-to/record-your-model.md.
     """
     import jax
     from praxis import base_hyperparams

@@ -18,7 +18,7 @@ OPTIMIZER = "optimizer."
 NO_YARDSTICK = (
     "what half precision may be off by is told by the recording's own distance from float32, which"
     " one in {found} does not have. Give a recording in {dtype}, best with its values in float32"
-    " beside it (float32/<key>, see docs/parity.md)"
+    " beside it (float32/<key>, see docs/reference/recording-format.md)"
 )
 ROUNDED = (
     "the rounding of {found} is far beyond what float32 may be off by. Give a recording in float32"

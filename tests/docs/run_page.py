@@ -170,7 +170,7 @@ def click_command(words: list[str]) -> tuple[click.Command, str, list[str]] | No
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     if words[0] == "efficientids" and not (ROOT / "converters" / "commands").is_dir():
         if words[1] == "recommend":
-            from efficientids_flax.inference.cli import main
+            from efficientids_flax.inference.commands.recommend import main
 
             return main, "efficientids recommend", words[2:]
         words = [*BEFORE_THE_MERGE.get(words[1], words[:2]), *words[2:]]
