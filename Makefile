@@ -28,7 +28,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -euc
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup torch test lint types imports format docs demo bench references lock clean
+.PHONY: help setup torch test lint types imports format docs demo fuzz bench references lock clean
 
 help: ## List the tasks.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 19
@@ -62,6 +62,9 @@ demo: setup ## Convert the bundled real EfficientIDs checkpoint, and compare it 
 	$(PY) examples/load_converted.py $(DEMO)
 	$(VENV)/bin/efficientids parity $(DEMO) --against $(DEMO_RECORDINGS)/outputs/$(DEMO_CASE) \
 	  --html $(DEMO)-parity.html
+
+fuzz: setup ## Damage checkpoints for an hour and look at what conversions say. ARGS=60 is a minute.
+	$(PY) -m tests.converters.fuzz $(or $(ARGS),3600)
 
 bench: setup ## Measure conversion speed and memory. ARGS='…' goes to benchmarks/convert.py.
 	$(PY) benchmarks/convert.py $(ARGS)
