@@ -7,6 +7,9 @@ and stands there before JAX is imported.
 A container may say that no bytecode is kept; each of some hundred processes would then compile
 anew all that it imports, which takes as long as the import itself.
 
+PyTorch computes on one thread: its others wait for work in a loop, which took half of the CPU time
+of the tests against it, from whichever test ran beside.
+
 Hypothesis takes the same examples in each run and looks at no clock;
 `--hypothesis-profile=default` looks for others.
 """
@@ -22,6 +25,7 @@ FLAGS = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_spli
 given = os.environ.get("XLA_FLAGS", "").split()
 os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in FLAGS if flag not in given)])
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
