@@ -110,7 +110,7 @@ def opened(
         directory,
         keep_last=options.max_checkpoints,
         keep_best=options.keep_best,
-        best_mode=options.best_mode,
+        best_mode=options.best_mode if options.keep_best else None,
         read_only=read_only,
     )
     try:

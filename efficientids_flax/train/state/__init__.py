@@ -1,7 +1,8 @@
 """What a run carries and keeps: its state, its checkpoints, its place in the data.
 
 Read `carried`, then `checkpoint` and `resume`; `data_cursor` is the place in the data,
-`placement` and `processes` where all of it lies, `monitor` which checkpoint is the best.
+`placement` and `processes` where all of it lies, `best` which checkpoint is the best,
+`monitor` how the evaluations went so far.
 """
 
 from efficientids_flax.train.state.carried import Frozen, TrainState, key_data, without_frozen
