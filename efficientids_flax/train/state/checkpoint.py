@@ -151,6 +151,12 @@ class Checkpoints:
         )
         return _rebuilt(like, flatten(restored["state"])), restored["run"]
 
+    def run(self, step: int) -> dict[str, Any]:
+        """What `save` got as `run`."""
+        return self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))[
+            "run"
+        ]
+
     def restore_params(self, step: int | None = None, average: bool = False) -> dict[str, Any]:
         """The parameters alone, as NumPy arrays, of a model that need not be there.
 
