@@ -1,15 +1,39 @@
 """How a trainer evaluates its states, and which of them it keeps as the best."""
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
+from efficientids_flax.core.head.measures import Scoring
 from efficientids_flax.train.directory import RunDirectory
 from efficientids_flax.train.evaluation_data import EvaluationData, evaluations
 from efficientids_flax.train.state import KeptState, Monitor, TrainState
 from efficientids_flax.train.step import Evaluator
+
+
+class Evaluators:
+    """Evaluators of one model, by how they rank; each compiles its own."""
+
+    def __init__(self, make: Callable[..., Evaluator], ranks: Mapping[str, Any]) -> None:
+        """Nothing is made yet.
+
+        Args:
+            make: (scoring, exclude_seen) -> evaluator.
+            ranks: both, of the run.
+        """
+        self._make, self._ranks = make, dict(ranks)
+        self._made: dict[tuple[Any, ...], Evaluator] = {}
+
+    def get(self, **given: Any) -> Evaluator:
+        """That of the run, or another one where something is given that is not None."""
+        how = self._ranks | {name: value for name, value in given.items() if value is not None}
+        key = tuple(how.values())
+        if key not in self._made:
+            self._made[key] = self._make(**how)
+        return self._made[key]
 
 
 class Evaluating(RunDirectory):
@@ -20,7 +44,7 @@ class Evaluating(RunDirectory):
     """
 
     mesh: Mesh | None
-    _evaluator: Evaluator
+    _evaluators: Evaluators
 
     def evaluate(
         self,
@@ -29,15 +53,26 @@ class Evaluating(RunDirectory):
         num_eval_batches: int | None = None,
         *,
         prefix: str = "eval_",
+        scoring: Scoring | None = None,
+        exclude_seen: bool | None = None,
     ) -> dict[str, float]:
         """Metrics over a dataset, without dropout: see `Evaluator`.
 
-        By the averages of the parameters where `evaluate_average` says so. Of `ShuffledBatches`
-        every row counts once, the last ones too.
+        By the averages of the parameters where `evaluate_average` says so, in the precision of the
+        model as it was given, which is what is exported and served.
+
+        Args:
+            state: of the run.
+            dataset: dict batches, or a function that returns them. Of `ShuffledBatches` every row
+                counts once, the last ones too.
+            num_eval_batches: how many; None: all.
+            prefix: of the names.
+            scoring, exclude_seen: see `TrainingOptions`; None: as the run has them.
         """
+        evaluator = self._evaluators.get(scoring=scoring, exclude_seen=exclude_seen)
         variables = {**state.variables, "params": self.evaluated_params(state)}
         with self._on_mesh():
-            return self._evaluator(variables, dataset, num_eval_batches, prefix)
+            return evaluator(variables, dataset, num_eval_batches, prefix)
 
     def _evaluations(
         self, state: TrainState, dataset: Any, monitor: Monitor
@@ -51,7 +86,7 @@ class Evaluating(RunDirectory):
         data = evaluations(dataset, self.options)
         if data is not None:
             with self._on_mesh():
-                names = self._evaluator.names(state.variables, data.first())
+                names = self._evaluators.get().names(state.variables, data.first())
             if self.options.monitors:
                 monitor.check(names)
         return data

@@ -17,6 +17,10 @@ class TrainingOptions(Record):
         log_every, eval_every, save_every: how often; `eval_every` and `save_every` 0 is never
             (the last step is always saved). None: `eval_every` as `save_every`.
         num_eval_batches: of each evaluation; None: all there are.
+        scoring: of the recommenders' evaluation: 'log_probs' ranks as `recommend` does, by the
+            log-probability of an item, words in the denominator; 'original' as PAXml's evaluation.
+        exclude_seen: the items of the input up to a label do not stand before it in the ranking
+            (those of the field `exclude` of a batch, int [B, X], never do).
         evaluate_average: evaluate, test and export the averages of the parameters in their place;
             None: where `create_optimizer` was given an `ema_decay`.
         max_checkpoints: how many of the newest stay; None: all.
@@ -46,6 +50,8 @@ class TrainingOptions(Record):
     eval_every: int | None = None
     save_every: int = 500
     num_eval_batches: int | None = None
+    scoring: Literal["log_probs", "original"] = "log_probs"
+    exclude_seen: bool = False
     evaluate_average: bool | None = None
     max_checkpoints: int | None = 3
     keep_best: str | None = None

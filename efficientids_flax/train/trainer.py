@@ -8,6 +8,7 @@ metrics = trainer.evaluate(state, eval_batches)
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from jax.sharding import Mesh
 from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.model_checks import check_pretrained
 from efficientids_flax.parameters import FROZEN_LM
-from efficientids_flax.train.evaluating import Evaluating
+from efficientids_flax.train.evaluating import Evaluating, Evaluators
 from efficientids_flax.train.logs import Recorder, Row, Trace, peak_flops, read_history
 from efficientids_flax.train.loop import Run, run_loop, stopped_before
 from efficientids_flax.train.options import TrainingOptions, settled
@@ -110,7 +111,8 @@ class Trainer(Evaluating):
         self.history: list[Row] = []
         self.optimizer = optimizer
         self.directory = None if checkpoint_dir is None else Path(checkpoint_dir)
-        self._objective = make_objective(
+        make = partial(
+            make_objective,
             model,
             loss_fn,
             init_args=init_args,
@@ -118,6 +120,8 @@ class Trainer(Evaluating):
             mixed_precision=self.options.use_mixed_precision,
             remat=self.options.use_remat,
         )
+        ranks = {"scoring": self.options.scoring, "exclude_seen": self.options.exclude_seen}
+        self._objective = make(**ranks)
         self.given_model, self.model = model, self._objective.module
         if frozen_params is None:
             frozen_params = getattr(optimizer, "frozen_params", None)
@@ -130,7 +134,7 @@ class Trainer(Evaluating):
         # A loss function of the caller's may give fields of a batch another meaning.
         self._reads = self._objective.config if loss_fn is None else None
         self._place = BatchPlacer(self.mesh, self._reads)
-        self._evaluator = Evaluator(self._objective, self._place)
+        self._evaluators = Evaluators(lambda **how: Evaluator(make(**how), self._place), ranks)
         self._spec: Spec | None = None
         self._step: CompiledStep | None = None
         self._cursor: DataCursor | None = None
