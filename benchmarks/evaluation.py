@@ -37,7 +37,7 @@ def main() -> None:
                 [np.arange(count), rng.choice(count, given.items - count, p=shares / shares.sum())]
             )
         )
-    model = SimpleEfficientIDSModel(
+    model = SimpleEfficientIDSModel(  # pyright: ignore[reportCallIssue]
         num_items=given.items, item_embedding_dim=given.width, model_dims=given.width,
         num_heads=1, num_layers=1, full_softmax=tables is None, clustering_info=tables,
     )  # fmt: skip

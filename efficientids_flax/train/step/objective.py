@@ -22,6 +22,7 @@ from efficientids_flax.core.metrics import token_sums
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import LanguageModelLoss, language_model_loss
 from efficientids_flax.train.state import ModelConfig
+from efficientids_flax.train.step.evaluation_mode import intercept
 from efficientids_flax.train.step.function import WEIGHT, LossFn, NamedBatch, scalars
 from efficientids_flax.train.step.mean import Means
 from efficientids_flax.train.step.nnx_bridge import NNXBridge
@@ -201,17 +202,18 @@ def _sums_of_loss(
     module: nn.Module | NNXBridge, loss_fn: LossFn
 ) -> Callable[[Any, Batch, Any], Sums]:
     """The loss function's own numbers, with the module in its mode of evaluation."""
-    switches = {"training": False, "train": False, "deterministic": True}
 
     def evaluate(variables: Any, *args: Any, **named: Any) -> Any:
-        named = {name: switches.get(name, value) for name, value in named.items()}
-        return module.apply(variables, *args, **named)
+        if isinstance(module, NNXBridge):
+            return module.apply(variables, *args, **named)
+        with nn.intercept_methods(intercept):
+            return module.apply(variables, *args, **named)
 
     def sums(params: Any, batch: Batch, model_state: Any) -> Sums:
         key = jax.random.key(0)  # for loss functions that split it; there is no dropout
-        loss, metrics, _ = loss_fn(params, batch, model_state, key, evaluate)
+        loss, metrics, _ = loss_fn(params, NamedBatch(batch), model_state, key, evaluate)
         found = scalars({"loss": loss, **metrics})
-        rows = jax.tree.leaves(batch)[0].shape[0]
+        rows = max(jnp.shape(leaf)[0] for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf))
         weight = found.pop(WEIGHT, jnp.float32(rows))
         return {"loss": Means.of(found, weight)}
 
