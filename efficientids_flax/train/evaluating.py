@@ -11,6 +11,7 @@ from efficientids_flax.core.head.measures import Scoring
 from efficientids_flax.train.directory import RunDirectory
 from efficientids_flax.train.evaluation_data import EvaluationData, evaluations
 from efficientids_flax.train.state import KeptState, Monitor, TrainState
+from efficientids_flax.train.state.shared_batches import any_process
 from efficientids_flax.train.step import Evaluator
 
 
@@ -85,8 +86,13 @@ class Evaluating(RunDirectory):
         """
         data = evaluations(dataset, self.options)
         if data is not None:
+            first = data.first(required=jax.process_count() == 1)
             with self._on_mesh():
-                names = self._evaluators.get().names(state.variables, data.first())
+                if not any_process(first is not None):
+                    raise ValueError(data.nothing)
+                if first is None:  # another process has some
+                    return data
+                names = self._evaluators.get().names(state.variables, first)
             if self.options.monitors:
                 monitor.check(names)
         return data

@@ -84,8 +84,13 @@ class EvaluationData:
             if _rows(batch) != 0:
                 yield batch
 
-    def first(self) -> Any:
-        """The first batch.
+    @property
+    def nothing(self) -> str:
+        """That there is no batch."""
+        return f"{self.name}: has no batch with a row; there is nothing to evaluate on"
+
+    def first(self, required: bool = True) -> Any:
+        """The first batch; None without one, if none is required.
 
         Raises:
             ValueError: there is none; or the data can be read only once.
@@ -93,7 +98,9 @@ class EvaluationData:
         self._check_again()
         for batch in self:
             return batch
-        raise ValueError(f"{self.name}: has no batch with a row; there is nothing to evaluate on")
+        if required:
+            raise ValueError(self.nothing)
+        return None
 
     def _check_again(self) -> None:
         """Raises ValueError if the batches are gone once they are read."""

@@ -3,7 +3,8 @@
 Read `carried`, then `checkpoint` and `resume`; `data_cursor` is the place in the data,
 `placement` and `processes` where all of it lies, `best` which checkpoint is the best,
 `monitor` how the evaluations went so far,
-`kept` the best state of a run without a directory.
+`kept` the best state of a run without a directory,
+`shared_batches` what several processes read of an evaluation.
 """
 
 from efficientids_flax.train.state.carried import Frozen, TrainState, key_data, without_frozen

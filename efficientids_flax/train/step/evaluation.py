@@ -2,12 +2,13 @@
 
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from efficientids_flax.train.evaluation_data import EvaluationData, Source
+from efficientids_flax.train.state import BatchPlacer
+from efficientids_flax.train.state.shared_batches import shared_batches
 from efficientids_flax.train.step.objective import Objective
 
 # fmt: off
@@ -23,7 +24,7 @@ COUNTS = ("num_predictions",)  # 0 is what they are without a label
 class Evaluator:
     """Evaluates the parameters of one objective; compiled once a shape."""
 
-    def __init__(self, objective: Objective, place: Callable[[Any], Any]) -> None:
+    def __init__(self, objective: Objective, place: BatchPlacer) -> None:
         """Of this objective.
 
         Args:
@@ -90,8 +91,8 @@ class Evaluator:
         if not isinstance(data, EvaluationData):
             data = EvaluationData(batches, num_batches)
         total = None
-        for batch in data:
-            total = self._add(total, params, rest, self._place(batch))
+        for batch in shared_batches(data, self._place):
+            total = self._add(total, params, rest, batch)
         if total is None:
             raise ValueError(
                 f"{data.name}: there is no batch with a row; an iterator was read to its end?"

@@ -175,6 +175,7 @@ def _of_decoder(module: Decoder, evaluated: Decoder) -> Objective:
         del model_state
         found = run(evaluated.apply, params, batch, None)
         correct = found.per_example_argmax == batch["labels"]
+        correct &= ~jnp.isnan(found.per_example_xent)  # argmax takes the first NaN for the largest
         weights = jnp.asarray(batch["weights"])
         return {
             "loss": token_sums(
