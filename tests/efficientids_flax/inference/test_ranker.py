@@ -161,6 +161,10 @@ def test_items_that_are_left_out():
 
 def test_only_the_last_ids_of_a_history():
     found = recommend(MODEL, PARAMS, [[9, 8, 7, 3, 17]], 5, max_history=2)
+    unseen = recommend(MODEL, PARAMS, [[9, 8, 7, 3, 17]], 30, max_history=2, exclude_seen=True)
+    whole = recommend(MODEL, PARAMS, [[3, 17]], 30).ids[0].tolist()
+    kept = [item for item in whole if item not in (9, 8, 7, 3, 17)]
+    assert unseen.ids[0].tolist() == [*kept, *[-1] * 5]  # those cut off were seen too
     np.testing.assert_array_equal(found.ids, recommend(MODEL, PARAMS, [[3, 17]], 5).ids)
 
 
