@@ -25,12 +25,20 @@ FLAGS: dict[str, tuple[str, type]] = {
 }
 # fmt: on
 
+DEFAULT_DIR = "runs/train"  # of a run that names none; `checkpoint.dir=null` has none
+
 
 def run_options(command: Any) -> Any:
     """Adds `--config`, `--set` and the flags of `FLAGS`, which override the configuration."""
     for name, (place, kind) in reversed(FLAGS.items()):
         names = [f"--{name.replace('_', '-')}", *(["--lr"] if name == "learning_rate" else [])]
-        command = click.option(*names, name, type=kind, help=f"{place}.")(command)
+        told = f"{place}; {DEFAULT_DIR} otherwise." if name == "output_dir" else f"{place}."
+        command = click.option(*names, name, type=kind, help=told)(command)
+    command = click.option(
+        "--allow-change", "allowed", multiple=True, metavar="NAME",
+        help="training.allow_changes: what may differ from the run that is gone on with, e.g."
+             " batch_size. Repeatable.",
+    )(command)  # fmt: skip
     command = set_option("A setting of the run, e.g. training.eval_every=100.")(command)
     told = "The run's sections: .yaml, .json, or .py with get_config()."
     return click.option("--config", metavar="FILE", help=told)(command)
@@ -47,5 +55,11 @@ def configuration(
     from efficientids_flax.train.run import built, override, read_config
 
     given = read_config(Path(config)) if config else {}
+    allowed = flags.pop("allowed", ())
     named = {FLAGS[name][0]: value for name, value in flags.items() if value is not None}
-    return built(override(given, settings | named))
+    if allowed:
+        named["training.allow_changes"] = [name.replace("-", "_") for name in allowed]
+    made = override(given, settings | named)
+    if "dir" not in (made.get("checkpoint") or {}):
+        made = override(made, {"checkpoint.dir": DEFAULT_DIR})
+    return built(made)

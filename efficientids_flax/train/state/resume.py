@@ -1,13 +1,51 @@
-"""Where a run begins: at a checkpoint and its place in the data, or where the caller stands."""
+"""Where a run begins: at a checkpoint and its place in the data, or where the caller stands.
+
+A checkpoint that is of another run is refused, see `fingerprint`; what is to be said is returned
+in lines, and said by the caller.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import jax
+import numpy as np
+
+from efficientids_flax.train.options import CHANGES, TrainingOptions
 from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.state.checkpoint import Checkpoints
 from efficientids_flax.train.state.data_cursor import DataCursor, DataExhausted, Source
+from efficientids_flax.train.state.faults import CheckpointMismatch, DamagedCheckpoint
+from efficientids_flax.train.state.fingerprint import (
+    OF_DATA,
+    OF_MODEL,
+    Facts,
+    RunMismatch,
+    differences,
+    refuse,
+)
 from efficientids_flax.train.state.monitor import Monitor
-from efficientids_flax.train.state.processes import all_states, own_state
+from efficientids_flax.train.state.processes import agreed, all_states, own_state
+
+# Differences with which the optimizer's state may have other leaves.
+ANEW = {"frozen", "optimizer"}
+
+
+@dataclass
+class Start:
+    """Where a run begins.
+
+    Attributes:
+        state: the caller's, or that of a checkpoint.
+        cursor: the place in the data; None: there is nothing to do any more.
+        said: lines for the reader.
+        warned: lines that a reader must see.
+    """
+
+    state: TrainState
+    cursor: DataCursor | None
+    said: list[str] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
 
 
 def resume(
@@ -15,9 +53,11 @@ def resume(
     source: Source,
     checkpoints: Checkpoints | None,
     monitor: Monitor,
-    restore: bool,
+    options: TrainingOptions,
+    facts: Facts,
+    num_steps: int,
     known: DataCursor | None = None,
-) -> tuple[TrainState, DataCursor]:
+) -> Start:
     """The state and the place in the data to go on from.
 
     Args:
@@ -25,28 +65,220 @@ def resume(
         source: the training data, at its start.
         checkpoints: of the run; one that is further than `state` is restored.
         monitor: gets what the checkpoint knows of it.
-        restore: whether to restore.
+        options: whether to restore, and what may have changed.
+        facts: what this run is, see `run_facts`.
+        num_steps: that the run is to have.
         known: cursor of an earlier call; goes on if it reads the same source.
 
     Raises:
         ValueError: there are checkpoints of another run, and `restore` is off.
-        CheckpointMismatch: they are of another model.
+        RunMismatch, CheckpointMismatch: they are of another run.
+        DamagedCheckpoint: none of them can be read.
     """
     step = int(state.step)
     latest = checkpoints.latest_step() if checkpoints is not None else None
-    if checkpoints is None or latest is None or latest <= step:
-        goes_on = known is not None and known.source is source and step > 0
-        return state, known if goes_on and known is not None else DataCursor(source)
-    if not restore:
+    goes_on = known is not None and known.source is source and step > 0
+    here = latest == step and known is not None  # trained so far by the caller's trainer
+    if checkpoints is None or latest is None or latest < step or here:
+        start = Start(state, known if goes_on and known is not None else DataCursor(source))
+        if step >= num_steps:
+            start.cursor = None
+            start.said.append(f"step {step} of {num_steps} is reached: nothing to train")
+        return start
+    if not options.restore:
         raise ValueError(
             f"{checkpoints.directory}: holds checkpoints up to step {latest} of another run;"
             " restore=True goes on with it, another checkpoint_dir begins anew"
         )
-    state, run = checkpoints.restore(state)
-    cursor = DataCursor(source)
-    cursor.restore(own_state(run["data"]))
+    return _from_checkpoint(state, source, checkpoints, monitor, options, facts, num_steps)
+
+
+def restored(
+    checkpoints: Checkpoints,
+    like: TrainState,
+    facts: Facts,
+    allowed: tuple[str, ...],
+    step: int | None = None,
+    *,
+    names: tuple[str, ...] = OF_MODEL,
+    loads: bool = True,
+) -> tuple[TrainState, dict[str, Any], Start]:
+    """A checkpoint of this run; the newest that can be read, where no step is named.
+
+    Args:
+        checkpoints: of the run.
+        like: state of a new run.
+        facts: what this run is.
+        allowed: what may differ.
+        step: which one.
+        names: of the facts that are compared.
+        loads: whether to read the state; otherwise `like` is that state.
+
+    Returns:
+        (state, what was saved with it, where the lines are that are to be said).
+
+    Raises:
+        FileNotFoundError: there is none.
+        RunMismatch, CheckpointMismatch: it is of another run.
+        DamagedCheckpoint: it cannot be read; of the newest: none can.
+    """
+    start = Start(like, None)
+    steps = [step] if step is not None else checkpoints.steps()[::-1] or [None]
+    for number, one in enumerate(steps):
+        damage: str | None = None
+        found: tuple[TrainState, dict[str, Any]] | None = None
+        try:
+            run = checkpoints.run_of(one)
+            changed = differences(run.get("fingerprint", {}), facts, names)
+            said = _refused(checkpoints, like if loads else None, one, changed, allowed)
+            anew = bool(ANEW & set(allowed) & changed.keys())
+            found = checkpoints.restore(like, one, anew=anew) if loads else (like, run)
+            start.said += said
+        except DamagedCheckpoint as error:
+            damage = str(error)
+        damage = agreed(damage)
+        if damage is None and found is not None:
+            if "fingerprint" not in found[1]:
+                start.warned.append(_unknown(f"{checkpoints.directory}/{one}", names))
+            return *found, start
+        start.warned.append(damage or "")
+        if number + 1 < len(steps):
+            start.warned[-1] += f"; going back to the checkpoint of step {steps[number + 1]}"
+    raise DamagedCheckpoint("; ".join(start.warned))
+
+
+def _refused(
+    checkpoints: Checkpoints,
+    like: TrainState | None,
+    step: int | None,
+    changed: Mapping[str, str],
+    allowed: tuple[str, ...],
+) -> list[str]:
+    """`refuse`; where the leaves differ as well, all of them are named."""
+    try:
+        return refuse(f"{checkpoints.directory}/{step}", changed, allowed)
+    except RunMismatch as error:
+        leaves = checkpoints.mismatch(like, step) if like is not None else None
+        if leaves is None:
+            raise
+        raise CheckpointMismatch(f"{error}\n{leaves}") from None
+
+
+def refuse_model(
+    checkpoints: Checkpoints, facts: Facts, allowed: tuple[str, ...], step: int | None
+) -> list[str]:
+    """Lines to be said of a checkpoint whose parameters are to be read for a model.
+
+    Args:
+        checkpoints: of the run.
+        facts: of the model, see `model_facts`.
+        allowed: what may differ.
+        step: which checkpoint; None: the newest.
+
+    Raises:
+        RunMismatch: it is of another model, or clustering.
+    """
+    run = checkpoints.run_of(step)
+    where = f"{checkpoints.directory}/{checkpoints.latest_step() if step is None else step}"
+    said = refuse(where, differences(run.get("fingerprint", {}), facts, OF_MODEL), allowed)
+    return said if "fingerprint" in run else [_unknown(where, OF_MODEL)]
+
+
+def _from_checkpoint(
+    state: TrainState,
+    source: Source,
+    checkpoints: Checkpoints,
+    monitor: Monitor,
+    options: TrainingOptions,
+    facts: Facts,
+    num_steps: int,
+) -> Start:
+    """`resume` where there is a checkpoint to go on from."""
+    before = checkpoints.steps()
+    found, run, start = restored(
+        checkpoints, state, facts, options.allow_changes, names=_compared(checkpoints, num_steps),
+        loads=before[-1] > int(state.step),
+    )  # fmt: skip
+    step = int(found.step)
+    for damaged in (one for one in before if one > step):
+        start.warned.append(f"step {damaged} is kept as {checkpoints.set_aside(damaged)}")
+    if step < int(state.step):
+        raise DamagedCheckpoint("; ".join(start.warned))
+    start.state = found
+    where = f"{checkpoints.directory}"
+    idle = [name for name in facts if name not in OF_MODEL]
+    unused = list(differences(run.get("fingerprint", {}), facts, idle).values())
+    if not np.array_equal(np.asarray(state.rng), np.asarray(found.rng)):
+        unused.append("seed: another one; the random key of the checkpoint goes on")
+    if step >= num_steps:
+        without = f"; without effect now: {'; '.join(unused)}" if unused else ""
+        start.said.append(
+            f"{where}: step {step} of {num_steps} is reached already, by an earlier run: nothing is"
+            f" trained, its state is given back{without}; a larger number of steps goes on,"
+            " another directory begins anew"
+        )
+        return start
+    start.said.append(f"{where}: goes on from step {step}, to step {num_steps}")
+    if unused and unused[-1].startswith("seed"):
+        start.said.append(unused[-1])
+    start.cursor = _at_its_place(source, run, options, f"{where}/{step}", start.said)
     monitor.restore(run["monitor"])
-    return state, cursor
+    return start
+
+
+def _compared(checkpoints: Checkpoints, num_steps: int) -> tuple[str, ...]:
+    """What matters for a run: where nothing is trained any more, the model alone."""
+    latest = checkpoints.latest_step()
+    goes_on = latest is not None and latest < num_steps
+    return tuple(name for name in CHANGES if name in OF_MODEL or (goes_on and name not in OF_DATA))
+
+
+def _at_its_place(
+    source: Source, run: Mapping[str, Any], options: TrainingOptions, where: str, said: list[str]
+) -> DataCursor:
+    """The data where the run left it.
+
+    Raises:
+        RunMismatch: it is other data.
+        DataExhausted: it is shorter than it was.
+    """
+    states = run["data"]
+    place = own_state(states)
+    cursor = DataCursor(source)
+    ended = None
+    try:
+        cursor.restore(place)
+    except DataExhausted as end:
+        ended = end
+    then, now = place.get("facts", {}), cursor.facts()
+    first = "first_batch" in now.get("rows", {})
+    if first and (len(states) != jax.process_count() or "batch_size" in differences(
+        then, now, ["batch_size"]
+    )):  # fmt: skip
+        now = {name: told for name, told in now.items() if name != "rows"}  # not comparable
+    problem = None
+    try:
+        said += refuse(where, differences(then, now, OF_DATA), options.allow_changes)
+    except RunMismatch as error:
+        problem = str(error)
+    if problem := agreed(problem):
+        raise RunMismatch(problem)
+    if ended is not None:
+        raise ended
+    if len(states) != jax.process_count():
+        said.append(
+            f"{where}: was written by {len(states)} processes, goes on in {jax.process_count()}:"
+            " each reads its share of the same batches"
+        )
+    return cursor
+
+
+def _unknown(where: str, names: tuple[str, ...]) -> str:
+    return (
+        f"{where}: written by a release that did not note what a run is: whether"
+        f" {', '.join((*names, *OF_DATA) if len(names) > len(OF_MODEL) else names)} are the same"
+        " cannot be checked"
+    )
 
 
 def save(
@@ -55,9 +287,16 @@ def save(
     checkpoints: Checkpoints,
     monitor: Monitor,
     metrics: Mapping[str, float] | None,
+    facts: Facts,
+    schedule_steps: int | None = None,
 ) -> None:
     """Begin to write a checkpoint that `resume` can go on from; all processes must call it."""
-    run = {"data": all_states(cursor.state()), "monitor": monitor.state()}
+    run = {
+        "data": all_states(cursor.state()),
+        "monitor": monitor.state(),
+        "fingerprint": facts,
+        "schedule_steps": schedule_steps,
+    }
     checkpoints.save(state, run, metrics)
 
 
@@ -74,7 +313,7 @@ class PeekedCursor(DataCursor):
         Raises:
             ValueError: there is none.
         """
-        self._cursor, self._waiting = cursor, True
+        self._cursor, self._waiting, self._before = cursor, True, cursor.consumed
         try:
             self.batch: Any = next(cursor)
         except DataExhausted as end:
@@ -85,3 +324,7 @@ class PeekedCursor(DataCursor):
             self._waiting = False
             return self.batch
         return next(self._cursor)
+
+    def used(self, batches: int) -> None:
+        """The run goes on after that many batches since this cursor was made, not after others."""
+        self._cursor.put_back(self._cursor.consumed - self._before - batches)
