@@ -18,7 +18,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from efficientids_flax.train.state.carried import TrainState
-from efficientids_flax.train.state.faults import CheckpointMismatch, reading, writing
+from efficientids_flax.train.state.faults import CheckpointMismatch, Untold, reading, writing
 from efficientids_flax.train.state.leaves import check_leaves, rebuilt, shape_of, stored_leaves
 from efficientids_flax.train.state.processes import all_states
 from efficientids_flax.tree import flatten, unflatten
@@ -75,6 +75,8 @@ class Checkpoints:
             read_only=read_only,
             save_interval_steps=0 if read_only else 1,  # Orbax sets it so, and warns
         )
+        self._untold = Untold()
+        logging.getLogger("absl").addFilter(self._untold)
         handlers = {"state": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
         with _quiet() if read_only else self._writing():
             self._manager = ocp.CheckpointManager(
@@ -240,8 +242,11 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait, and let go of the directory; raises as `wait` does."""
-        with self._writing():
-            self._manager.close()
+        try:
+            with self._writing():
+                self._manager.close()
+        finally:
+            logging.getLogger("absl").removeFilter(self._untold)
 
     def _writing(self) -> AbstractContextManager[None]:
         def newest() -> int | None:

@@ -1,11 +1,15 @@
 """What goes wrong with checkpoints on disk, in one line each."""
 
+import asyncio
+import logging
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-LONGEST = 300  # letters of an error of the libraries below
+ECHOES = 0.2  # seconds, in which the threads of a reading that failed come to their end
+LONGEST = 240  # letters of an error of the libraries below
 
 
 class CheckpointMismatch(ValueError):
@@ -30,7 +34,16 @@ def in_a_line(error: BaseException) -> str:
     text = re.sub(r"\s*\[(source locations|tensorstore_spec)=.*", "", text, flags=re.DOTALL)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = lines[0] if lines else type(error).__name__
-    return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
+    half = LONGEST // 2  # what it was about, and what the system said
+    return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
+class Untold(logging.Filter):
+    """Leaves out the pages that Orbax logs of errors which `writing` tells in a line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is shown."""
+        return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 @contextmanager
@@ -41,7 +54,8 @@ def reading(where: Any) -> Iterator[None]:
         DamagedCheckpoint: naming it. Errors that say nothing of it are raised as they are.
     """
     try:
-        yield
+        with _without_echoes():
+            yield
     except (CheckpointMismatch, MemoryError, PermissionError, DamagedCheckpoint):
         raise
     except Exception as error:
@@ -72,3 +86,25 @@ def writing(directory: Any, newest: Any) -> Iterator[None]:
             f"{directory}: a checkpoint could not be written: {in_a_line(error)}; {left}. With room"
             " and permission to write there, the same command goes on from it"
         ) from error
+
+
+@contextmanager
+def _without_echoes() -> Iterator[None]:
+    """An error of one leaf ends the reading of all; the others print a page each of that end.
+
+    Their threads call the loop that has ended, and no hook of Python hears of what they print.
+    """
+    loop: Any = asyncio.BaseEventLoop
+    before = loop.call_soon_threadsafe
+
+    def call(self: Any, *arguments: Any, **options: Any) -> Any:
+        return None if self.is_closed() else before(self, *arguments, **options)
+
+    loop.call_soon_threadsafe = call
+    try:
+        yield
+    except Exception:
+        time.sleep(ECHOES)
+        raise
+    finally:
+        loop.call_soon_threadsafe = before
