@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from efficientids_flax.commands.options import set_option
+from efficientids_flax.commands.options import allow_change, set_option
 
 # fmt: off
 FLAGS: dict[str, tuple[str, type]] = {
@@ -34,11 +34,7 @@ def run_options(command: Any) -> Any:
         names = [f"--{name.replace('_', '-')}", *(["--lr"] if name == "learning_rate" else [])]
         told = f"{place}; {DEFAULT_DIR} otherwise." if name == "output_dir" else f"{place}."
         command = click.option(*names, name, type=kind, help=told)(command)
-    command = click.option(
-        "--allow-change", "allowed", multiple=True, metavar="NAME",
-        help="training.allow_changes: what may differ from the run that is gone on with, e.g."
-             " batch_size. Repeatable.",
-    )(command)  # fmt: skip
+    command = allow_change(command)
     command = set_option("A setting of the run, e.g. training.eval_every=100.")(command)
     told = "The run's sections: .yaml, .json, or .py with get_config()."
     return click.option("--config", metavar="FILE", help=told)(command)
