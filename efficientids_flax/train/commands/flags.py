@@ -56,6 +56,7 @@ def configuration(
     if allowed:
         named["training.allow_changes"] = [name.replace("-", "_") for name in allowed]
     made = override(given, settings | named)
-    if "dir" not in (made.get("checkpoint") or {}):
-        made = override(made, {"checkpoint.dir": DEFAULT_DIR})
+    stored = made.get("checkpoint") or {}
+    if isinstance(stored, dict) and "dir" not in stored:
+        made["checkpoint"] = {**stored, "dir": DEFAULT_DIR}
     return built(made)

@@ -1,14 +1,19 @@
 """What a run carries and keeps: its state, its checkpoints, its place in the data.
 
-Read `carried`, then `checkpoint` (with `leaves` and `faults`) and `resume`; `fingerprint` is what
-makes a run this run, of `description`s; `data_cursor` is the place in the data, `placement` and
-`processes` where all of it lies, `lock` whose directory it is, `monitor` which checkpoint is the
-best.
+Read `carried`, then `checkpoint` (with `leaves` and `faults`), `restored` and `resume`;
+`fingerprint` is what makes a run this run, of `description`s; `data_cursor` is the place in the
+data, `placement` and `processes` where all of it lies, `lock` whose directory it is, `monitor`
+which checkpoint is the best.
 """
 
 from efficientids_flax.train.state.carried import Frozen, TrainState, key_data, without_frozen
 from efficientids_flax.train.state.checkpoint import Checkpoints
-from efficientids_flax.train.state.data_cursor import DataCursor, DataExhausted, Source
+from efficientids_flax.train.state.data_cursor import (
+    DataCursor,
+    DataExhausted,
+    PeekedCursor,
+    Source,
+)
 from efficientids_flax.train.state.faults import DamagedCheckpoint, UnwrittenCheckpoint
 from efficientids_flax.train.state.fingerprint import RunMismatch, model_facts, run_facts
 from efficientids_flax.train.state.lock import DirectoryInUse, locked
@@ -20,11 +25,5 @@ from efficientids_flax.train.state.placement import (
     state_shardings,
 )
 from efficientids_flax.train.state.processes import initialize, is_primary
-from efficientids_flax.train.state.resume import (
-    PeekedCursor,
-    Start,
-    refuse_model,
-    restored,
-    resume,
-    save,
-)
+from efficientids_flax.train.state.restored import Start, refuse_model, restored
+from efficientids_flax.train.state.resume import resume, save

@@ -4,10 +4,9 @@ A checkpoint has two items: `state`, nested dicts by the paths of the leaves (`p
 `opt_state/...`), and `run`, JSON: the position in the data, best metric, early stopping.
 """
 
-import logging
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from efficientids_flax.train.state.carried import TrainState
-from efficientids_flax.train.state.faults import CheckpointMismatch, Untold, reading, writing
+from efficientids_flax.train.state.faults import CheckpointMismatch, Untold, quiet, reading, writing
 from efficientids_flax.train.state.leaves import check_leaves, rebuilt, shape_of, stored_leaves
 from efficientids_flax.train.state.processes import all_states
 from efficientids_flax.tree import flatten, unflatten
@@ -76,9 +75,9 @@ class Checkpoints:
             save_interval_steps=0 if read_only else 1,  # Orbax sets it so, and warns
         )
         self._untold = Untold()
-        logging.getLogger("absl").addFilter(self._untold)
+        self._untold.begin()
         handlers = {"state": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
-        with _quiet() if read_only else self._writing():
+        with quiet() if read_only else self._writing():
             self._manager = ocp.CheckpointManager(
                 self.directory, options=options, item_handlers=handlers
             )
@@ -242,11 +241,13 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait, and let go of the directory; raises as `wait` does."""
+        failed = True
         try:
             with self._writing():
                 self._manager.close()
+                failed = False
         finally:
-            logging.getLogger("absl").removeFilter(self._untold)
+            self._untold.end(failed)
 
     def _writing(self) -> AbstractContextManager[None]:
         def newest() -> int | None:
@@ -290,15 +291,3 @@ class Checkpoints:
         """Shape and dtype of every leaf of a checkpoint."""
         metadata = self._manager.item_metadata(step)["state"]
         return getattr(metadata, "tree", metadata)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Orbax's warning that a directory to be read is read only."""
-    logger = logging.getLogger("absl")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -72,6 +72,17 @@ class DataCursor:
         self._reading = False
         return batch
 
+    def renewed(self) -> "DataCursor":
+        """This cursor, or one at its place that reads from the start, if reading was broken off.
+
+        A generator that was interrupted has ended, and looks like the end of an epoch.
+        """
+        if self._once() or not (self._reading or self._unused):
+            return self
+        found = DataCursor(self.source)
+        found.restore(self.state())
+        return found
+
     def put_back(self, batches: int) -> None:
         """The last batches were read and not used: the position is that before them."""
         self._unused = batches
@@ -141,6 +152,36 @@ class DataCursor:
     def _once(self) -> bool:
         """Whether what was read is gone: the source is its own iterator."""
         return self._iterator is self.source
+
+
+class PeekedCursor(DataCursor):
+    """A cursor whose next batch has been looked at.
+
+    Attributes:
+        batch: the next batch.
+    """
+
+    def __init__(self, cursor: DataCursor) -> None:
+        """Look at the next batch.
+
+        Raises:
+            ValueError: there is none.
+        """
+        self._cursor, self._waiting, self._before = cursor, True, cursor.consumed
+        try:
+            self.batch: Any = next(cursor)
+        except DataExhausted as end:
+            raise ValueError(f"train_dataset: {end}; there is none to train on") from None
+
+    def __next__(self) -> Any:
+        if self._waiting:
+            self._waiting = False
+            return self.batch
+        return next(self._cursor)
+
+    def used(self, batches: int) -> None:
+        """The run goes on after that many batches since this cursor was made, not after others."""
+        self._cursor.put_back(self._cursor.consumed - self._before - batches)
 
 
 def _facts_of(batch: Any) -> Facts:

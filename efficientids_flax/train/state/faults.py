@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,7 +40,20 @@ def in_a_line(error: BaseException) -> str:
 
 
 class Untold(logging.Filter):
-    """Leaves out the pages that Orbax logs of errors which `writing` tells in a line."""
+    """Between `begin` and `end`, leaves out the pages that are logged of what `writing` tells."""
+
+    def begin(self) -> None:
+        """From now on."""
+        logging.getLogger("absl").addFilter(self)
+        self._echoes = _without_echoes()
+        self._echoes.__enter__()
+
+    def end(self, failed: bool) -> None:
+        """Until now; after a failure, when the last threads have ended."""
+        if failed:
+            time.sleep(ECHOES)
+        self._echoes.__exit__(None, None, None)
+        logging.getLogger("absl").removeFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is shown."""
@@ -80,6 +94,8 @@ def writing(directory: Any, newest: Any) -> Iterator[None]:
     except UnwrittenCheckpoint:
         raise
     except Exception as error:
+        # What Orbax leaves behind then is of nobody's interest.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         step = newest()
         left = "no checkpoint is there" if step is None else f"the newest whole one is step {step}"
         raise UnwrittenCheckpoint(
@@ -108,3 +124,15 @@ def _without_echoes() -> Iterator[None]:
         raise
     finally:
         loop.call_soon_threadsafe = before
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Orbax's warning that a directory to be read is read only."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

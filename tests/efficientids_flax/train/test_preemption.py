@@ -7,6 +7,7 @@ import time
 import pytest
 
 from efficientids_flax.train.preemption import Interrupted, Preempted
+from efficientids_flax.train.state.checkpoint import Checkpoints
 from tests.efficientids_flax.train.networks import batches, begin, same, trainer
 
 STEPS = 14
@@ -138,6 +139,37 @@ def test_without_a_directory_the_state_is_left_in_memory(run, whole):
     with pytest.raises(KeyboardInterrupt, match=r"after step 5$"):
         run.train(begin(run), source, num_steps=STEPS)
     assert same(run.train(run.last_state, source, num_steps=STEPS), whole)
+
+
+def test_data_that_was_interrupted_goes_on_at_its_place_in_memory(run, whole):
+    """The generator has ended with the interrupt; that is not the end of an epoch."""
+    run.directory = None
+    left = [1]
+
+    def source():
+        for index, batch in enumerate(batches()):
+            if index == 4 and left:
+                left.pop()
+                raise KeyboardInterrupt
+            yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        run.train(begin(run), source, num_steps=STEPS)
+    assert same(run.train(run.last_state, source, num_steps=STEPS), whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_amid_the_last_save_waits_for_it(run, monkeypatch, number):
+    close = Checkpoints.close
+
+    def told_and_closed(checkpoints):
+        os.kill(os.getpid(), number)
+        close(checkpoints)
+
+    monkeypatch.setattr(Checkpoints, "close", told_and_closed)
+    with pytest.raises((KeyboardInterrupt, SystemExit), match="after step 3; saved"):
+        run.train(begin(run), batches(), num_steps=3)
+    assert (run.directory / "3").is_dir()
 
 
 def test_nothing_is_saved_before_the_first_step(run, whole):
