@@ -13,7 +13,8 @@ from jax.sharding import AxisType
 
 from efficientids_flax.backbone.experts import LOSSES
 from efficientids_flax.core.head import HeadInputs
-from efficientids_flax.core.head.measures import Measures, Scoring, measure, slots_of, table_of
+from efficientids_flax.core.head.measures import Measures, Scoring, measure
+from efficientids_flax.core.head.slots import slots_of, table_of
 from efficientids_flax.core.item_model import ItemModel
 from efficientids_flax.core.metrics import NEVER, ranking_sums_of_ranks, token_sums
 from efficientids_flax.sharding import ACTIVATIONS, constrain
@@ -63,7 +64,7 @@ def evaluation_sums(
     most = jnp.max(jnp.sum(counts, axis=1))
     positions = order.shape[1]
     slots = slots_of(head.clustering, model.config.num_items)
-    table = table_of(inputs, slots)
+    table = table_of(inputs.items, slots)
     size = max(1, min(positions, AT_ONCE // slots.ids.size))
     blocks = -(-positions // size)
     order = jnp.pad(order, ((0, 0), (0, blocks * size - positions)))

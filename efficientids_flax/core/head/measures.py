@@ -1,45 +1,26 @@
 """What an evaluation asks of some positions: entropy and rank of each label, in float32.
 
-All is made of one product of the queries with the item table. In a hierarchical softmax the table
-stands in the order of the clusters, each filled up to whole rows of R slots, so that sums over a
-cluster are sums over neighbours. Scores are those that `retrieve` ranks by, operation by operation.
+All is made of one product of the queries with the item table, which stands in the order of `slots`.
+Scores are those that `retrieve` ranks by, operation by operation.
 
-Letters: W width of query and tables, V words, I items, K clusters, N rows of R slots (of a full
-softmax one row of I), X excluded items; `...` any leading axes.
+Letters: W width of query and tables, V words, I items, K clusters, N columns of R slots, X excluded
+items; `...` any leading axes.
 """
 
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from efficientids_flax.backbone.layers import soft_cap
-from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head.computation import Head, HeadInputs
 from efficientids_flax.core.head.hierarchical import first_pass_logits
+from efficientids_flax.core.head.slots import Slots
 from efficientids_flax.core.metrics import NEVER
 from efficientids_flax.losses import smoothed_cross_entropy
 
 Scoring = Literal["log_probs", "original"]
 SCORINGS = get_args(Scoring)
-LONGEST_ROW = 32
-
-
-class Slots(NamedTuple):
-    """Where each item stands; of a full softmax in its own order.
-
-    Attributes:
-        ids: int32 [N, R], the item of each slot, -1 where there is none.
-        clusters: int32 [N], of each row.
-        places: int32 [I], the slot of each item among N x R.
-        num_clusters: K.
-    """
-
-    ids: np.ndarray
-    clusters: np.ndarray
-    places: np.ndarray
-    num_clusters: int
 
 
 class Measures(NamedTuple):
@@ -58,43 +39,6 @@ class Measures(NamedTuple):
     rank: jax.Array
     best: jax.Array
     squares: jax.Array
-
-
-def slots_of(clustering: ClusteringInfo | None, items: int) -> Slots:
-    """Where the items of a head stand.
-
-    Args:
-        clustering: None under full softmax.
-        items: I.
-    """
-    own = np.arange(items, dtype=np.int32)
-    if clustering is None:
-        return Slots(own[None], np.zeros(1, np.int32), own, 1)
-    cluster_of = np.asarray(clustering.cluster_of)
-    sizes = np.bincount(cluster_of, minlength=clustering.num_clusters)
-    # Rows as long as keeps what is filled up at about an eighth.
-    mean = max(items // max(len(sizes), 1), 1)
-    length = min(LONGEST_ROW, 1 << max(mean // 4, 1).bit_length() - 1)
-    rows = -(-sizes // length)
-    first = np.concatenate([[0], np.cumsum(rows)])
-    order = np.argsort(cluster_of, kind="stable")
-    before = np.concatenate([[0], np.cumsum(sizes)])[cluster_of[order]]
-    places = np.empty(items, np.int32)
-    places[order] = first[cluster_of[order]] * length + np.arange(items) - before
-    ids = np.full(first[-1] * length, -1, np.int32)
-    ids[places] = own
-    clusters = np.repeat(np.arange(len(sizes), dtype=np.int32), rows)
-    return Slots(ids.reshape(-1, length), clusters, places, len(sizes))
-
-
-def table_of(inputs: HeadInputs, slots: Slots) -> jax.Array:
-    """The item table in the order of the slots, float32 [N R, W]."""
-    items = inputs.items.astype(jnp.float32)
-    return (
-        items
-        if slots.num_clusters == 1 and slots.ids.shape[0] == 1
-        else (items[np.maximum(slots.ids, 0).reshape(-1)])
-    )
 
 
 def measure(
@@ -134,7 +78,7 @@ def measure(
         "...w,iw->...i", inputs.query, table, precision="highest",
         preferred_element_type=jnp.float32,
     )  # fmt: skip
-    logits = jnp.where(there, soft_cap(raw, cap), -jnp.inf)
+    logits = soft_cap(raw, cap)
     highest, rest = _normalisers(logits, slots)
     word_scores = None if words is None else soft_cap(words, cap)
     if clusters is None:
@@ -153,7 +97,7 @@ def measure(
         word_log_probs = first[..., :split] if split else None
     scores, word_scores = served, word_log_probs
     if scoring == "original" or (config.z_loss_weight and clusters is not None):
-        found = _original(head, inputs, raw, there, slots, highest + rest)
+        found = _original(head, inputs, raw, slots, highest + rest)
     else:
         found = None
     if scoring == "original":
@@ -168,6 +112,7 @@ def measure(
     if word_scores is not None:
         word = jnp.max(word_scores, axis=-1)
         is_best = (jnp.argmax(word_scores, axis=-1) == labels) & (word >= most)
+        is_best &= ~jnp.isnan(own)  # of some item: a query of NaN makes all of them so
         best = jnp.where(item, best & (own > word), is_best)
     if exclude is not None:
         rank = rank - _excluded(scores, own, label, slots, exclude)
@@ -176,7 +121,7 @@ def measure(
                        scoring)  # fmt: skip
     squares = jnp.zeros(labels.shape, jnp.float32)
     if config.z_loss_weight:
-        every = logits if found is None else found
+        every = jnp.where(there, logits if found is None else found, -jnp.inf)
         normaliser = jax.nn.logsumexp(every, axis=-1)
         if words is not None and cap:
             lowest = -cap + jnp.log(float(words.shape[-1]))
@@ -192,56 +137,68 @@ def _float32(inputs: HeadInputs) -> HeadInputs:
 
 
 def _normalisers(logits: jax.Array, slots: Slots) -> tuple[jax.Array, jax.Array]:
-    """[..., N R] -> [..., K] twice: a cluster's highest logit, and what normalises the rest."""
-    rows = logits.reshape(*logits.shape[:-1], *slots.ids.shape)
-    highest = jnp.max(rows, axis=-1)  # [..., N]
-    if slots.num_clusters > 1 or slots.ids.shape[0] > 1:
-        highest = _segments(jax.ops.segment_max, highest, slots)
-    of_rows = highest[..., slots.clusters]
-    shift = jnp.where(jnp.isneginf(of_rows), 0.0, of_rows)
-    total = jnp.sum(jnp.exp(rows - shift[..., None]), axis=-1)
-    if slots.num_clusters > 1 or slots.ids.shape[0] > 1:
-        total = _segments(jax.ops.segment_sum, total, slots)
-    return highest, jnp.log(total)
+    """[..., R N] -> [..., K] twice: a cluster's highest logit, and what normalises the rest."""
+    columns = _columns(logits, slots)
+    highest = _segments(jax.ops.segment_max, jnp.max, jnp.max(columns, axis=-2), slots)
+    shift = _of_columns(highest, slots)[..., None, :]
+    shares = jnp.where(slots.ids >= 0, jnp.exp(columns - shift), 0.0)
+    total = jnp.sum(jax.lax.optimization_barrier(shares), axis=-2)
+    return highest, jnp.log(_segments(jax.ops.segment_sum, jnp.sum, total, slots))
 
 
-def _segments(reduce: Any, values: jax.Array, slots: Slots) -> jax.Array:
+def _columns(values: jax.Array, slots: Slots) -> jax.Array:
+    """[..., R N] -> [..., R, N]."""
+    return values.reshape(*values.shape[:-1], *slots.ids.shape)
+
+
+def _of_columns(values: jax.Array, slots: Slots) -> jax.Array:
+    """[..., K] -> [..., N], looked up once and not again for each slot."""
+    return jax.lax.optimization_barrier(values[..., slots.clusters])
+
+
+def _segments(by_cluster: Any, of_all: Any, values: jax.Array, slots: Slots) -> jax.Array:
     """[..., N] -> [..., K]."""
-    leading = values.shape[:-1]
+    # Else the two sums would become one, which no vector unit takes.
+    values = jax.lax.optimization_barrier(values)
+    if slots.num_clusters == 1:
+        return of_all(values, axis=-1, keepdims=True)
     flat = values.reshape(-1, values.shape[-1]).T
-    return reduce(flat, slots.clusters, slots.num_clusters).T.reshape(*leading, slots.num_clusters)
+    found = by_cluster(flat, slots.clusters, slots.num_clusters)
+    return found.T.reshape(*values.shape[:-1], slots.num_clusters)
 
 
 def _spread(logits: jax.Array, slots: Slots, *offsets: jax.Array) -> jax.Array:
-    """Logits [..., N R] and in turn what is added to those of each cluster, [..., K]."""
-    rows = logits.reshape(*logits.shape[:-1], *slots.ids.shape)
+    """Logits [..., R N] and in turn what is added to those of each cluster, [..., K]."""
+    columns = _columns(logits, slots)
     for offset in offsets:
-        rows = rows + offset[..., slots.clusters][..., None]
-    return rows.reshape(logits.shape)
+        columns = columns + _of_columns(offset, slots)[..., None, :]
+    return columns.reshape(logits.shape)
 
 
 def _original(
-    head: Head, inputs: HeadInputs, raw: jax.Array, there: jax.Array, slots: Slots,
+    head: Head, inputs: HeadInputs, raw: jax.Array, slots: Slots,
     normaliser: jax.Array,
 ) -> jax.Array:  # fmt: skip
-    """`Head.scores` in the order of the slots, -inf where there is no item."""
+    """`Head.scores` in the order of the slots."""
     cap, scores = head.config.soft_cap_logits, raw
     if inputs.clusters is not None:
         first = jnp.einsum("...w,kw->...k", inputs.query, inputs.clusters, precision="highest")
         scores = _spread(raw, slots, first)
         if head.config.use_correction:
             if cap:  # that of the scores is not in their normaliser
-                highest, rest = _normalisers(jnp.where(there, raw, -jnp.inf), slots)
+                highest, rest = _normalisers(raw, slots)
                 normaliser = highest + rest
             scores = _spread(scores, slots, -normaliser)
-    return jnp.where(there, soft_cap(scores, cap), -jnp.inf)
+    return soft_cap(scores, cap)
 
 
 def _rank(scores: jax.Array, own: jax.Array, label: jax.Array, slots: Slots) -> jax.Array:
     """How many items score more, or as much and have a lower id."""
-    lower = jnp.asarray(slots.ids).reshape(-1) < label[..., None]
-    before = (scores > own) | ((scores == own) & lower)
-    return jnp.sum(before, axis=-1, dtype=jnp.int32)
+    ids = jnp.asarray(slots.ids).reshape(-1)
+    lower = ids < label[..., None]
+    before = ((scores > own) | ((scores == own) & lower)) & (ids >= 0)
+    counts = jnp.sum(_columns(before, slots), axis=-2, dtype=jnp.int32)
+    return jnp.sum(jax.lax.optimization_barrier(counts), axis=-1)
 
 
 def _excluded(
@@ -265,14 +222,18 @@ def _entropy(
     """Cross entropy of each label, float32 [...]."""
     config = head.config
     inside = (labels >= 0) & (labels < config.num_items)
-    if inputs.clusters is None and scoring == "original" and words is not None:
-        assert original is not None  # which leaves the words no chance
-        cap = config.soft_cap_logits
-        words = jnp.full(words.shape, -cap if cap else -jnp.inf, jnp.float32)
-        every = jax.nn.log_softmax(jnp.concatenate([words, original], axis=-1))
-        words, served = every[..., : words.shape[-1]], every[..., words.shape[-1] :]
-    elif config.label_smoothing_in_eval and inputs.clusters is not None:
+    smooth = config.label_smoothing_in_eval
+    if smooth and inputs.clusters is not None:
         return head.cross_entropy(inputs, labels, item, training=False)
+    if smooth or (inputs.clusters is None and scoring == "original" and words is not None):
+        served, place = served[..., slots.places], jnp.where(inside, labels, 0)
+        if scoring == "original" and words is not None:  # which leaves the words no chance
+            assert original is not None
+            cap = config.soft_cap_logits
+            lowest = jnp.full(words.shape, -cap if cap else -jnp.inf, jnp.float32)
+            every = jnp.concatenate([lowest, original[..., slots.places]], axis=-1)
+            every = jax.nn.log_softmax(every)
+            words, served = every[..., : words.shape[-1]], every[..., words.shape[-1] :]
     own = jnp.take_along_axis(served, place[..., None], axis=-1)[..., 0]
     if words is None:
         found = jnp.where(item & inside, -own, 0.0)
@@ -281,7 +242,7 @@ def _entropy(
         index = jnp.where(known & ~item, labels, 0)[..., None]
         word = jnp.take_along_axis(words, index, axis=-1)[..., 0]
         found = jnp.where(item, jnp.where(inside, -own, 0.0), jnp.where(known, -word, 0.0))
-    if not config.label_smoothing_in_eval or not config.label_smoothing:
+    if not smooth or not config.label_smoothing:
         return found
     vocab = 0 if words is None else words.shape[-1]
     every = served if words is None else jnp.concatenate([words, served], axis=-1)

@@ -9,9 +9,10 @@ import pytest
 
 from efficientids_flax.config.recommender import HeadConfig
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.core.head import HeadInputs
+from efficientids_flax.core.head import HeadInputs, slots
 from efficientids_flax.core.head.computation import Head
-from efficientids_flax.core.head.measures import measure, slots_of, table_of
+from efficientids_flax.core.head.measures import measure
+from efficientids_flax.core.head.slots import slots_of, table_of
 from efficientids_flax.core.metrics import NEVER, correct_predictions, ranks
 
 ITEMS, WIDTH, WORDS, PLACES = 90, 6, 5, 40
@@ -19,6 +20,7 @@ SIZES = [1, 2, 40, 30, 17]
 CLUSTERS = ClusteringInfo.from_assignments(
     np.random.default_rng(1).permutation(np.repeat(np.arange(len(SIZES)), SIZES))
 )
+
 CASES = {
     "plain": {},
     "words": {"words": True},
@@ -27,6 +29,11 @@ CASES = {
     "z_loss": {"z_loss_weight": 0.1, "words": True, "soft_cap_logits": 3.0},
     "smoothed": {"label_smoothing": 0.1, "label_smoothing_in_eval": True, "words": True},
 }
+
+
+@pytest.fixture(autouse=True)
+def _columns_that_are_not_full(monkeypatch):
+    monkeypatch.setattr(slots, "SIDE_BY_SIDE", 40)
 
 
 def case(options, full):
@@ -53,7 +60,7 @@ def case(options, full):
 
 
 def measured(made, **options):
-    table = table_of(made.inputs, made.slots)
+    table = table_of(made.inputs.items, made.slots)
     found = jax.jit(lambda inputs: measure(
         made.head, inputs, table, made.slots, made.labels, made.is_item, **options
     ))(made.inputs)  # fmt: skip
@@ -133,11 +140,3 @@ def test_half_precision_is_ranked_in_float32():
     precise = jax.tree.map(lambda x: x.astype(jnp.float32), made.inputs)
     wanted = ranks(made.head.log_probs(precise), made.labels)
     np.testing.assert_array_equal(measured(made).rank, wanted)
-
-
-def test_every_item_has_one_slot():
-    slots = slots_of(CLUSTERS, ITEMS)
-    np.testing.assert_array_equal(slots.ids.reshape(-1)[slots.places], np.arange(ITEMS))
-    assert (slots.ids >= 0).sum() == ITEMS
-    of_slots = np.repeat(slots.clusters, slots.ids.shape[1])
-    np.testing.assert_array_equal(of_slots[slots.places], CLUSTERS.cluster_of)

@@ -1,0 +1,90 @@
+"""Evaluation of a recommender by the Trainer: what is served, whatever the training's precision."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from efficientids_flax import recommend
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.models import SimpleEfficientIDSModel
+from efficientids_flax.data.files import next_items
+from efficientids_flax.train import Trainer
+from efficientids_flax.train.batches import ShuffledBatches
+
+ITEMS, USERS = 40, 30
+MODEL = SimpleEfficientIDSModel(
+    num_items=ITEMS, item_embedding_dim=8, model_dims=8, num_heads=1, num_layers=1,
+    clustering_info=ClusteringInfo.from_assignments(np.repeat(np.arange(4), [1, 3, 10, 26])),
+)  # fmt: skip
+PAIRS = np.random.default_rng(0).integers(0, ITEMS, (USERS, 2))
+ARRAYS = next_items(PAIRS)
+
+
+def begun(**options):
+    made = Trainer(MODEL, optax.adamw(1e-2), progress="none", **options)
+    return made, made.create_train_state(jax.random.key(0), ARRAYS)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    made, state = begun()
+    return made, made.train(state, ShuffledBatches(ARRAYS, 10), num_steps=40)
+
+
+def hits(state, k, **options):
+    best = recommend(MODEL, state.params, PAIRS[:, :1], k, **options).ids
+    return np.mean((best == PAIRS[:, 1:]).any(axis=1))
+
+
+def test_recall_is_the_share_of_labels_that_recommend_finds(trained):
+    made, state = trained
+    found = made.evaluate(state, ShuffledBatches(ARRAYS, 7))
+    assert found["eval_num_predictions"] == USERS
+    assert found["eval_accuracy"] == found["eval_recall_at_1"]
+    original = made.evaluate(state, [ARRAYS], scoring="original")
+    for k in (1, 5, 10):
+        assert found[f"eval_recall_at_{k}"] == pytest.approx(hits(state, k))
+        served = hits(state, k, scoring="original")
+        assert original[f"eval_recall_at_{k}"] == pytest.approx(served)
+    assert original["eval_mrr_at_10"] != pytest.approx(found["eval_mrr_at_10"], rel=1e-3)
+    assert original["eval_loss"] == pytest.approx(found["eval_loss"], rel=1e-5)
+
+
+def test_options_of_the_run_say_how_it_ranks(trained):
+    made, state = trained
+    other, _ = begun(scoring="original", exclude_seen=True)
+    wanted = made.evaluate(state, [ARRAYS], scoring="original", exclude_seen=True)
+    assert other.evaluate(state, [ARRAYS]) == pytest.approx(wanted, rel=1e-6)
+    seen = made.evaluate(state, [ARRAYS], exclude_seen=True)
+    assert seen["eval_mrr_at_10"] >= made.evaluate(state, [ARRAYS])["eval_mrr_at_10"]
+    with pytest.raises(ValueError, match="scoring: expected"):
+        begun(scoring="best")
+    with pytest.raises(ValueError, match="exclude_seen: the evaluation ranks no items"):
+        Trainer(MODEL, optax.sgd(1.0), loss_fn=lambda *given: None, exclude_seen=True)
+
+
+def test_mixed_precision_is_evaluated_as_it_is_served(trained):
+    made, state = trained
+    half, _ = begun(use_mixed_precision=True)
+    assert half.evaluate(state, [ARRAYS]) == pytest.approx(made.evaluate(state, [ARRAYS]), rel=1e-6)
+
+
+def test_parameters_that_are_no_numbers_are_worst_and_said(trained):
+    made, state = trained
+    broken = state.replace(trained=jax.tree.map(lambda x: x * jnp.nan, state.trained))
+    with pytest.warns(UserWarning, match=r"a loss or a score is NaN; .*eval_loss are NaN"):
+        found = made.evaluate(broken, [ARRAYS])
+    assert np.isnan(found["eval_loss"])
+    assert found["eval_recall_at_10"] == found["eval_accuracy"] == 0.0
+
+
+def test_no_label_is_not_measured(trained):
+    made, state = trained
+    none = ARRAYS | {"weights": np.zeros_like(ARRAYS["weights"])}
+    with pytest.warns(UserWarning, match=r"no label has a weight; eval_accuracy, .*recall"):
+        found = made.evaluate(state, [none])
+    assert found.pop("eval_num_predictions") == 0.0
+    assert np.isnan(list(found.values())).all()
+    assert made.evaluate(state, [none, ARRAYS]) == pytest.approx(made.evaluate(state, [ARRAYS]))
