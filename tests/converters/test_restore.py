@@ -139,13 +139,13 @@ def test_adam_goes_on(recording: Recording, tmp_path: Path):
         ("adam", optax.scale_by_adam(beta1, beta2, epsilon)),
         ("schedule", optax.scale_by_schedule(lambda count: -0.01 * (count + 1))),
     )
-    fresh = transform.init(params)
+    fresh = jax.jit(transform.init)(params)
     assert jax.tree.structure(fresh) == jax.tree.structure(state.optimizer)
     shapes = jax.tree.map(lambda leaf: (np.shape(leaf), np.asarray(leaf).dtype), fresh)
     assert shapes == jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state.optimizer)
 
     gradients = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.5), params)
-    updates, after = transform.update(gradients, state.optimizer, params)
+    updates, after = jax.jit(transform.update)(gradients, state.optimizer, params)
     assert int(after["adam"].count) == int(after["schedule"].count) == 5
 
     def closed_form(mu: np.ndarray, nu: np.ndarray) -> np.ndarray:
@@ -163,9 +163,11 @@ def test_momentum_goes_on(recording: Recording, tmp_path: Path):
         ("momentum", optax.trace(0.9)),
         ("schedule", optax.scale_by_schedule(lambda count: -0.1 * count)),
     )
-    assert jax.tree.structure(transform.init(params)) == jax.tree.structure(state.optimizer)
+    assert jax.tree.structure(jax.eval_shape(transform.init, params)) == jax.tree.structure(
+        state.optimizer
+    )
     gradients = jax.tree.map(jnp.ones_like, params)
-    updates, _ = transform.update(gradients, state.optimizer, params)
+    updates, _ = jax.jit(transform.update)(gradients, state.optimizer, params)
     count = int(state.optimizer["schedule"].count)
     wanted = jax.tree.map(
         lambda trace: -0.1 * count * (1 + 0.9 * trace), state.optimizer["momentum"].trace
@@ -179,7 +181,7 @@ def test_average_of_the_weights(recording: Recording, tmp_path: Path):
     ema = state.optimizer["ema"]
     assert isinstance(ema, optax.EmaState)
     assert jax.tree.structure(ema.ema) == jax.tree.structure(params)
-    fresh = optax.ema(0.99).init(params)
+    fresh = jax.eval_shape(optax.ema(0.99).init, params)
     assert jax.tree.structure(fresh) == jax.tree.structure(ema)
 
 

@@ -7,6 +7,7 @@ parameters the fullest device holds.
 
 import json
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,8 @@ def language_model():
         return module.logits(module(ids, paddings=paddings))
 
     batch = make_batch(BACKBONE.vocab_size)
-    params = decoder.init(jax.random.key(0), batch["ids"], batch["paddings"], method=logits)
+    init = jax.jit(partial(decoder.init, method=logits))
+    params = init(jax.random.key(0), batch["ids"], batch["paddings"])
 
     def loss(params, batch):
         found = decoder.apply({"params": params}, batch["ids"], batch["paddings"], method=logits)
@@ -63,7 +65,7 @@ def recommender():
     clustering = ClusteringInfo(cluster_of, members, slot_of, means)
     model = EfficientIDSModel(config=config, clustering_info=clustering)
     batch = make_batch(BACKBONE.vocab_size)
-    params = model.init(jax.random.key(0), batch, method=model.loss)["params"]
+    params = jax.jit(partial(model.init, method="loss"))(jax.random.key(0), batch)["params"]
 
     def loss(params, batch):
         found = model.apply({"params": params}, batch, method=model.loss)

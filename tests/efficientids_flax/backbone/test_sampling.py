@@ -17,7 +17,7 @@ UNLIKELY = 35.9
 
 def frequencies(config, seed=0):
     logits = jnp.broadcast_to(jnp.asarray(LOGITS), (DRAWS, LOGITS.shape[1]))
-    drawn = sample(logits, config, jax.random.key(seed))
+    drawn = jax.jit(sample, static_argnums=1)(logits, config, jax.random.key(seed))
     return np.bincount(drawn, minlength=LOGITS.shape[1])
 
 

@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from efficientids_flax.core.metrics import (
-    NEVER,
-    RankingSums,
-    correct_predictions,
-    ranking_sums,
-    ranking_sums_of_top,
-    ranks,
-    token_sums,
-)
+from efficientids_flax.core import metrics
+from efficientids_flax.core.metrics import NEVER, RankingSums
 from parity_tests.cases import OUTPUTS
+
+# Op by op each compiles a dozen programs for every shape.
+correct_predictions = jax.jit(metrics.correct_predictions, static_argnames="num_words")
+ranking_sums = jax.jit(metrics.ranking_sums, static_argnames=("num_words", "cutoffs"))
+ranking_sums_of_top = jax.jit(metrics.ranking_sums_of_top, static_argnames="cutoffs")
+ranks = jax.jit(metrics.ranks)
+token_sums = jax.jit(metrics.token_sums)
 
 # Few distinct values, so that ties are the rule.
 SCORES = st.sampled_from([-math.inf, -2.0, -0.0, 0.0, 0.5, 1.0, math.inf])

@@ -30,6 +30,7 @@ from efficientids_flax.stored import load as load_module
 from efficientids_flax.stored.items import stored_parameters
 from efficientids_flax.stored.load import load_config, load_converted, load_model
 from efficientids_flax.tree import flatten
+from tests.efficientids_flax.compiled import applied
 from tests.leaves import MemoryLeaf, values_of
 
 MODEL = BackboneConfig(
@@ -242,7 +243,7 @@ def test_a_language_model_runs(form: str, tmp_path: Path):
 
 def item_scores(model: Any, params: Any) -> jax.Array:
     batch = {"ids": jnp.array([[3, 1]]), "input_item_weights": jnp.array([[0, 1]])}
-    return model.apply({"params": params}, batch, method="scores")
+    return applied(model, {"params": params}, batch, method="scores")
 
 
 def test_a_recommender_runs_with_the_clustering_however_it_comes(tmp_path: Path):

@@ -5,16 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from efficientids_flax.core.head import hierarchical
 from efficientids_flax.core.head.grouped import Labels
-from efficientids_flax.core.head.hierarchical import (
-    first_pass_logits,
-    item_log_probs,
-    item_logits,
-    item_scores,
-    member_log_probs,
-    normalisers,
-    within_cluster,
-)
+from efficientids_flax.core.head.hierarchical import item_log_probs
 from tests.efficientids_flax.core.model_cases import (
     CLOSE,
     CLUSTER_OF,
@@ -25,6 +18,13 @@ from tests.efficientids_flax.core.model_cases import (
     normalised,
 )
 
+# Op by op each compiles a dozen programs for every shape.
+first_pass_logits = jax.jit(hierarchical.first_pass_logits, static_argnums=3)
+item_logits = jax.jit(hierarchical.item_logits, static_argnums=2)
+item_scores = jax.jit(hierarchical.item_scores)
+member_log_probs = jax.jit(hierarchical.member_log_probs, static_argnums=2)
+normalisers = jax.jit(hierarchical.normalisers, static_argnums=2)
+within_cluster = jax.jit(hierarchical.within_cluster, static_argnums=(3, 4))
 LABELS = np.array([3, 6, 10, 0, 4, 12, 7, 8, 1])
 
 
@@ -101,8 +101,10 @@ def test_leading_axes_are_free():
     for function in (
         lambda query: item_logits(query, given.items, None),
         lambda query: item_scores(query, given.items, given.clusters, cluster_of),
-        lambda query: item_log_probs(
-            jnp.zeros((*query.shape[:-1], CLUSTERS)), query, given.items, cluster_of, None
+        jax.jit(
+            lambda query: item_log_probs(
+                jnp.zeros((*query.shape[:-1], CLUSTERS)), query, given.items, cluster_of, None
+            )
         ),
     ):
         flat = function(given.query)

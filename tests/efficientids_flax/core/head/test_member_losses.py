@@ -95,11 +95,11 @@ def check(query, rows, kernel, labels):
     @jax.jit
     def both(*given):
         of_total = jax.value_and_grad(total, argnums=(0, 1, 2, 3), has_aux=True)(*given, weights)
-        return of_total, jax.grad(summed, argnums=(0, 1, 2))(*given)
+        return of_total, jax.grad(summed, argnums=(0, 1, 2))(*given), found(*given, labels).each
 
-    ((got, losses), (*of_total, of_weights)), of_each = both(query, rows, kernel)
+    ((got, losses), (*of_total, of_weights)), of_each, plain = both(query, rows, kernel)
     np.testing.assert_allclose(got, each @ weights, rtol=1e-5)
-    for one in (losses.each, of_weights, found(query, rows, kernel, labels).each):
+    for one in (losses.each, of_weights, plain):
         np.testing.assert_allclose(one, each, **CLOSE)
     for way in (of_total, of_each):
         for a, b in zip(way, gradients, strict=True):

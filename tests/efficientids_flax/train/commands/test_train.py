@@ -13,6 +13,7 @@ from efficientids_flax.data.markov import MarkovItems
 from efficientids_flax.inference.ranker import recommend
 from efficientids_flax.stored.load import load_model
 from efficientids_flax.train.state.checkpoint import Checkpoints
+from tests.efficientids_flax.compiled import applied
 
 CONFIG = """
 model: {kind: simple, item_embedding_dim: 8, model_dims: 16, num_layers: 1, num_heads: 2}
@@ -69,7 +70,7 @@ def test_what_a_run_made_is_exported_and_recommends(prepared, tmp_path, monkeypa
     assert call("export", *shared, "out").output == "out: the model of step 6\n"
     model, params, _ = load_model("out")
     test = read_data(prepared).splits["test"]
-    loss = model.apply({"params": params}, test, train=False, method="loss").loss
+    loss = applied(model, {"params": params}, test, train=False, method="loss").loss
     assert float(loss) == pytest.approx(tested, rel=1e-5)
     ids, _ = recommend(model, params, [[1, 2]], k=3)
     assert ids.shape == (1, 3)
