@@ -31,13 +31,7 @@ MODULES = {
     "efficientids_flax.train": ["efficientids", "train"],
     "efficientids_flax.inference": ["efficientids", "recommend"],
 }
-BEFORE_THE_MERGE = {  # subcommand -> the program that it is until the command line is one program
-    "convert": ["convert-paxml"],
-    "inspect": ["inspect-paxml"],
-    "convert-hf": ["convert-hf"],
-    "convert-clustering": ["convert-clustering"],
-    "parity": ["parity-check"],
-}
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 FILLED = re.compile(r"\?(?: (\d+) (\d+))?")  # what `fill` replaces
 PARSED = {"yaml": yaml.safe_load, "toml": tomllib.loads, "python": ast.parse}
 
@@ -167,16 +161,9 @@ def click_command(words: list[str]) -> tuple[click.Command, str, list[str]] | No
     """The click command of a program of ours, its name, and its arguments."""
     if words[:2] == ["python", "-m"] and words[2] in MODULES:
         words = [*MODULES[words[2]], *words[3:]]
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    if words[0] == "efficientids" and not (ROOT / "converters" / "commands").is_dir():
-        if words[1] == "recommend":
-            from efficientids_flax.inference.commands.recommend import main
-
-            return main, "efficientids recommend", words[2:]
-        words = [*BEFORE_THE_MERGE.get(words[1], words[:2]), *words[2:]]
-    if words[0] not in scripts:
+    if words[0] not in SCRIPTS:
         return None
-    module, attribute = scripts[words[0]].split(":")
+    module, attribute = SCRIPTS[words[0]].split(":")
     return getattr(importlib.import_module(module), attribute), words[0], words[1:]
 
 
