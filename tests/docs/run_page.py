@@ -9,16 +9,17 @@ import contextlib
 import doctest
 import importlib
 import io
-import os
 import re
 import runpy
 import shlex
 import sys
 import tomllib
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
 import click
+import pytest
 import yaml
 from click.testing import CliRunner
 
@@ -114,8 +115,11 @@ def run_console(block: Block) -> None:
     """Run each command, and compare what it prints where the page shows something."""
     commands = commands_of(block)
     for number, (command, shown) in enumerate(commands, 1):
-        words = words_of(block, command)
-        code, printed = run_command(block, words)
+        words, settings = words_of(block, command)
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in settings.items():
+                environment.setenv(name, value)
+            code, printed = run_command(block, words)
         last = number == len(commands)
         fails = re.search("^Error:", shown, re.MULTILINE) is not None
         expected = block.exits if last and block.exits else int(fails)
@@ -131,15 +135,15 @@ def compare(block: Block, shown: str, printed: str, what: str) -> None:
         raise PageError(block, f"{what}\nprints\n{printed}\nand the page shows\n{shown}")
 
 
-def words_of(block: Block, command: str) -> list[str]:
-    """The words of a command line; settings before it go into the environment."""
-    words = shlex.split(command, comments=True)
+def words_of(block: Block, command: str) -> tuple[list[str], dict[str, str]]:
+    """The words of a command line, and the settings of the environment before them."""
+    words, settings = shlex.split(command, comments=True), {}
     while words and re.match(r"^\w+=", words[0]):
         name, _, value = words.pop(0).partition("=")
-        os.environ[name] = value
+        settings[name] = value
     if not words or any(word in {"|", "&&", ";", ">", "<"} for word in words):
         raise PageError(block, f"{command!r}: one command a line, please, without pipes")
-    return words
+    return words, settings
 
 
 def run_command(block: Block, words: list[str]) -> tuple[int, str]:
@@ -212,9 +216,7 @@ def _executed(
 
 def check_usage(block: Block, command: str) -> None:
     """A command that is not run is at least one that could be: click takes its options."""
-    words = shlex.split(command, comments=True)
-    while words and re.match(r"^\w+=", words[0]):
-        words = words[1:]
+    words = list(dropwhile(re.compile(r"^\w+=").match, shlex.split(command, comments=True)))
     if words[:1] == ["make"]:
         targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
         unknown = [word for word in words[1:] if "=" not in word and word not in targets]
