@@ -13,7 +13,10 @@ from tests.docs.pages import ROOT
 PAGE = ROOT / "docs" / "how-to" / "complete-commands.md"
 ASK = """
 complete -p efficientids >/dev/null || exit 1
-ask() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); "$function" "$1"; echo "${COMPREPLY[@]}"; }
+ask() {
+  COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=()
+  "$function" "$1"; echo "${COMPREPLY[@]}"
+}
 function=$(complete -p efficientids | sed 's/.*-F \\([^ ]*\\).*/\\1/')
 ask efficientids conv
 ask efficientids convert --over
