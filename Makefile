@@ -23,12 +23,13 @@ PYTHON310 ?=
 
 # Arguments handed through: make test ARGS='-k zarr', make bench ARGS='--gigabytes 1'.
 ARGS ?=
+BASE ?=
 
 SHELL := /bin/sh
 .SHELLFLAGS := -euc
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup torch test lint types imports format docs demo bench references lock clean
+.PHONY: help setup torch test quick lint types imports format docs demo fuzz bench references lock clean
 
 help: ## List the tasks.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 19
@@ -39,6 +40,9 @@ torch: $(VENV)/.torch ## Add PyTorch and transformers, without which the tests a
 
 test: setup ## Run the tests, a file at a time on every core. ARGS='-k zarr -x' goes to pytest.
 	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
+
+quick: setup ## Lint and test what a change touched, in a minute. BASE=main is all that a branch changed.
+	$(PY) -m tests.quick $(if $(BASE),--base $(BASE)) $(ARGS)
 
 lint: setup ## Check style and formatting.
 	$(PY) -m ruff check .
@@ -62,6 +66,9 @@ demo: setup ## Convert the bundled real EfficientIDs checkpoint, and compare it 
 	$(PY) examples/load_converted.py $(DEMO)
 	$(VENV)/bin/efficientids parity $(DEMO) --against $(DEMO_RECORDINGS)/outputs/$(DEMO_CASE) \
 	  --html $(DEMO)-parity.html
+
+fuzz: setup ## Damage checkpoints for an hour and look at what conversions say. ARGS=60 is a minute.
+	$(PY) -m tests.converters.fuzz $(or $(ARGS),3600)
 
 bench: setup ## Measure conversion speed and memory. ARGS='…' goes to benchmarks/convert.py.
 	$(PY) benchmarks/convert.py $(ARGS)

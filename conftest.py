@@ -1,14 +1,22 @@
-"""What all tests run with: XLA optimises nothing, and hypothesis repeats itself.
+"""What all tests run with: XLA optimises nothing, hypothesis repeats itself, bytecode is kept.
 
 Most of the tests' time was XLA's; so it compiles six times faster. `make demo` compares with the
 real PAXml as users compile. It is set in the environment, for the processes that tests start too,
 and stands there before JAX is imported.
 
+A container may say that no bytecode is kept; each of some hundred processes would then compile
+anew all that it imports, which takes as long as the import itself.
+
+PyTorch computes on one thread: its others wait for work in a loop, which took half of the CPU time
+of the tests against it, from whichever test ran beside.
+
 Hypothesis takes the same examples in each run and looks at no clock;
 `--hypothesis-profile=default` looks for others.
 """
 
+import gc
 import os
+import sys
 
 from hypothesis import settings
 
@@ -17,6 +25,20 @@ FLAGS = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_spli
 given = os.environ.get("XLA_FLAGS", "").split()
 os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in FLAGS if flag not in given)])
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+def pytest_collection_finish() -> None:
+    """Lets the garbage collector rest.
+
+    Tracing makes many small objects, and every 700th would have it look again through all that the
+    tests import, which stays. A tenth of the tests' time was the collector's.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)

@@ -3,7 +3,7 @@
     python -m benchmarks.convert --size 3GB --repeat 3 --layout zarr --layout ocdbt
 
 Every way is a process of its own. The ways take turns, round by round, and the median over the
-rounds counts. Nothing is checked by time; docs/reference/benchmarks.md has the figures that are aimed at.
+rounds counts. Nothing is checked by time; docs/reference/benchmarks.md has the aims.
 """
 
 import os

@@ -13,8 +13,9 @@ def keep_freed_memory() -> bool:
 
     On CPUs XLA takes the memory of a step from the C library and gives it back after the step;
     glibc hands large pieces back to the system, which then has to clear every page again for the
-    next step: a tenth to a quarter of a step's time (docs/reference/benchmarks.md). The process keeps what it
-    once had at its peak. Call it before the first computation. On GPUs and TPUs it means nothing.
+    next step: a tenth to a quarter of a step's time (docs/reference/benchmarks.md). The process
+    keeps what it once had at its peak. Call it before the first computation. On GPUs and TPUs it
+    means nothing.
 
     Returns:
         Whether it was done: only glibc has this.

@@ -19,7 +19,8 @@ Axes = tuple[Axis, ...]
 
 BACKBONE = "pretrained_lm/"
 LORA_A, LORA_B = "lora_a", "lora_b"
-# What `freeze_lm` freezes, as a pattern of `train.optimizer.freeze`: the decoder, but for low-rank additions.
+# What `freeze_lm` freezes, as a pattern of `train.optimizer.freeze`: the decoder, but for low-rank
+# additions.
 FROZEN_LM = f"re:{BACKBONE}(?!.*/({LORA_A}|{LORA_B})$).*"
 
 

@@ -1,5 +1,6 @@
 """How sizes, tables and metrics look in messages."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,19 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
     return "\n".join(lines)
+
+
+def readable(text: str, most: int | None = None) -> str:
+    """A message that a terminal can show: names from files may hold what commands a terminal.
+
+    Args:
+        text: of any origin.
+        most: characters, after which the rest is only counted; None: all.
+    """
+    shown = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
+    if most is None or len(shown) <= most:
+        return shown
+    return f"{shown[:most]} ... and {len(shown) - most} more characters"
 
 
 def metrics_text(found: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """A recording: what a model computed elsewhere.
 
 This is the form in memory. `parity_tests.readers.own` reads and writes the format, which is
-documented in docs/reference/recording-format.md; `parity_tests.readers` bring other folders into the same form.
+documented in docs/reference/recording-format.md; `parity_tests.readers` bring other folders into
+the same form.
 """
 
 import json

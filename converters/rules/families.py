@@ -79,8 +79,11 @@ def table_for(
         if form is not None:
             shapes = {path: array.shape for path, array in arrays.items()}
             form = replace(form, extra_axes=transformer_lm.extra_axes(form, shapes))
-        module = efficientids if chosen == "efficientids" else transformer_lm
-        table = Table(chosen, tuple(module.rules(form, scan_layers)))
+        if chosen == "efficientids":
+            rules = efficientids.rules(form, scan_layers)
+        else:
+            rules = transformer_lm.rules(form, scan_layers, by_word="lm/softmax/w" in arrays)
+        table = Table(chosen, tuple(rules))
         table.apply(arrays)
     except MappingError as error:
         if family is not None or scan_layers is not None:

@@ -23,6 +23,14 @@ TOP = (
     Rule("lm_head/bias",                  "softmax/logits_ffn/bias/b"),       # [V]
 )
 
+# The head of praxis/layers/embedding_softmax.py, NClassMajorSharedEmbeddingSoftmax: a row a word.
+BY_WORD = (
+    Rule("lm_head/kernel",                "softmax/w", "transpose 1 0"),      # [V, D]
+    Rule("lm_head/bias",                  "softmax/bias/b"),                  # [V]
+    Rule("lm_head/kernel_scale",          "softmax/w_quantized_scale"),       # [V]
+    Rule("lm_head/kernel_zero_point",     "softmax/w_quantized_zp"),          # [V]
+)
+
 LAYER = (
     # attention: praxis/layers/attentions.py, DotProductAttention
     Rule("attention/query/kernel",        "self_attention/query/w"),          # [D, N, H]
@@ -135,7 +143,9 @@ def extra_axes(form: LayerForm | None, shapes: Mapping[str, tuple[int, ...]]) ->
     return max(min(ranks) - 1 - (2 if form.name.startswith("pipelined") else 1), 0) if ranks else 0
 
 
-def rules(form: LayerForm | None, scan_layers: bool | None = None, prefix: str = "") -> list[Rule]:
+def rules(
+    form: LayerForm | None, scan_layers: bool | None = None, prefix: str = "", by_word: bool = False
+) -> list[Rule]:
     """The table for a checkpoint whose layers lie in `form`.
 
     Args:
@@ -143,8 +153,11 @@ def rules(form: LayerForm | None, scan_layers: bool | None = None, prefix: str =
         scan_layers: layers stacked along a new first axis (True) or one by one (False); None keeps
             what the checkpoint has (pipelines become stacked).
         prefix: put before every target.
+        by_word: whether the head has a row a word, see `BY_WORD`.
     """
-    table = [Rule(prefix + rule.target, ROOT + rule.source) for rule in TOP]
+    top = [rule for rule in TOP if not (by_word and rule.target.startswith("lm_head/"))]
+    top += BY_WORD if by_word else ()
+    table = [Rule(prefix + rule.target, ROOT + rule.source, rule.op) for rule in top]
     if form is not None:
         scanned = form.name != "separate" if scan_layers is None else scan_layers
         target, source, op = FORMS[form.name, scanned]
@@ -160,7 +173,7 @@ def rules(form: LayerForm | None, scan_layers: bool | None = None, prefix: str =
 
 
 def _quantized(rule: Rule) -> list[Rule]:
-    if not rule.source.endswith("/w"):
+    if not rule.source.endswith("/w") or rule.source == f"{ROOT}softmax/w":
         return []
     base = rule.source.removesuffix("/w")
     return [Rule(rule.target + to, base + name, rule.op) for name, to in QUANTIZED]

@@ -1,7 +1,8 @@
 """Buckets of object stores: how TensorStore's drivers reach them, and what their errors mean.
 
 The drivers know their own environment variables only. Those that users have set for their other
-tools (`AWS_ENDPOINT_URL`, `AWS_REGION`, `STORAGE_EMULATOR_HOST`) are handed on: docs/reference/object-stores.md.
+tools (`AWS_ENDPOINT_URL`, `AWS_REGION`, `STORAGE_EMULATOR_HOST`) are handed on:
+docs/reference/object-stores.md.
 """
 
 import os

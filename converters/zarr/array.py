@@ -13,6 +13,7 @@ from converters.stores import MissingKeyError, StorageError, Store
 from converters.zarr.codec import Codec, CodecError, ZstdFrame
 
 # What TensorStore says of an OCDBT database whose data files are cut off, damaged or missing.
+SHOWN = 5  # names of missing files in a message
 _DAMAGED = ("OUT_OF_RANGE", "DATA_LOSS", "NOT_FOUND")
 
 
@@ -46,11 +47,15 @@ class ZarrArray:
         if self.fills:
             return
         wanted, keys = math.prod(self.grid), set(keys)
-        missing = [name for name in self.chunk_names() if name not in keys]
+        # Metadata may claim any number of chunks: no more are looked at than it takes to know.
+        first = min(wanted, len(keys) + SHOWN)
+        names = (self.chunk_name(_index(number, self.grid)) for number in range(first))
+        missing = [name for name in names if name not in keys]
         if missing:
-            some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+            lacking = len(missing) + wanted - first
+            some = ", ".join(missing[:SHOWN]) + (", ..." if lacking > SHOWN else "")
             raise CheckpointError(
-                f"{self.spec.path}: {self.store.url} lacks {len(missing)} of {wanted} chunk files "
+                f"{self.spec.path}: {self.store.url} lacks {lacking} of {wanted} chunk files "
                 f"({some}); they would read as zeros. Copy the checkpoint again."
             )
 
@@ -117,3 +122,12 @@ class ZarrArray:
         if isinstance(cause, MissingKeyError) or any(word in str(cause) for word in _DAMAGED):
             return self.damage(chunk, cause)
         return StorageError(f"{self.spec.path}: {cause}")
+
+
+def _index(number: int, grid: tuple[int, ...]) -> tuple[int, ...]:
+    """Index of a chunk by its number in C order, of grids of any size."""
+    index = []
+    for size in reversed(grid):
+        number, rest = divmod(number, size)
+        index.append(rest)
+    return tuple(reversed(index))

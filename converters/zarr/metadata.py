@@ -41,7 +41,7 @@ def parse_v2(found: dict[str, Any]) -> dict[str, Any]:
         "dtype": stored.newbyteorder("=") if stored.kind != "V" else stored,
         "chunks": chunks,
         "codec": Codec(name) if direct else None,
-        "separator": found.get("dimension_separator", "."),
+        "separator": _separator(found.get("dimension_separator", ".")),
         "fills": fill is not None,
         "fill": _fill_value(fill),
         "stored_dtype": stored,
@@ -64,6 +64,12 @@ def parse_v3(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _separator(found: Any) -> str:
+    if found not in (".", "/"):
+        raise ValueError(f"dimension_separator is {found!r}, not '.' or '/'")
+    return found
+
+
 def _sizes(values: Any, least: int) -> tuple[int, ...]:
     sizes = tuple(operator.index(value) for value in values)
     if any(size < least for size in sizes):
@@ -73,4 +79,8 @@ def _sizes(values: Any, least: int) -> tuple[int, ...]:
 
 def _fill_value(value: Any) -> Any:
     """A fill value as a number ('NaN' and 'Infinity' are written as text)."""
-    return float(value) if isinstance(value, str) else 0 if value is None else value
+    if isinstance(value, str):
+        return float(value)
+    if value is not None and not isinstance(value, int | float):
+        raise ValueError(f"fill_value is {value!r}, not a number")
+    return value or 0

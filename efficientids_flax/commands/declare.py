@@ -9,7 +9,10 @@ from typing import Any
 
 import click
 
+from efficientids_flax.text import readable
+
 MISTAKES = (OSError, ValueError, TypeError, ImportError, MemoryError, FloatingPointError)
+LONGEST = 8000  # characters of a message
 SETTINGS: Mapping[str, Any] = {"help_option_names": ["-h", "--help"]}
 _LEVEL = "efficientids_flax.level"  # in `Context.meta`, which a command has from its program
 
@@ -35,7 +38,8 @@ class Command(click.Command):
         except self.mistakes as error:
             if _level(ctx) > 0:
                 traceback.print_exc(file=sys.stderr)
-            raise click.ClickException(str(error) or type(error).__name__) from error
+            message = readable(str(error) or type(error).__name__, LONGEST)
+            raise click.ClickException(message) from error
 
 
 def command(
@@ -83,7 +87,7 @@ def echo(as_json: bool, result: Any, text: str, *, remark: bool = False) -> None
     if as_json:
         click.echo(json.dumps(result))
     elif not (remark and is_quiet()):
-        click.echo(text)
+        click.echo(readable(text))
 
 
 def is_quiet() -> bool:

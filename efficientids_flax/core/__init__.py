@@ -2,5 +2,6 @@
 
 Read `models`, its public faces, then `item_model`, what they share, `simple_model`, and the folders
 `head` and `clustering`; `batch` and `model_checks` say what does not fit,
-`metrics` measures. `hierarchical` and `embeddings` are where users were promised parts of `head`.
+`measuring` is what an evaluation adds up of a batch, `metrics` the sums. `hierarchical` and
+`embeddings` are where users were promised parts of `head`.
 """

@@ -110,8 +110,9 @@ def ranking_sums(
     *,
     num_words: int = 0,
     cutoffs: tuple[int, ...] = CUTOFFS,
+    exclude: jax.Array | None = None,
 ) -> RankingSums:
-    """Ranks each label among all classes.
+    """Ranks each label among all classes, in float32.
 
     Args:
         scores: [B, T, I], or [B, T, V + I] where words come first (the original ranks among both;
@@ -120,6 +121,8 @@ def ranking_sums(
         weights: [B, T], `label_item_weights`: 1 where the label is an item.
         num_words: V.
         cutoffs: of the metrics.
+        exclude: int [B, X] or [B, T, X], items that do not stand before the label, such as those
+            seen; others than [0, I) have no effect, and the label itself is never left out.
 
     Raises:
         ValueError: shapes that do not fit each other; cutoffs that are not above 0.
@@ -127,8 +130,16 @@ def ranking_sums(
     _check_shapes(scores, labels, weights, num_words, cutoffs)
     num_items = scores.shape[-1] - num_words
     inside = (labels >= 0) & (labels < num_items)
-    rank = ranks(scores, jnp.where(inside, labels, -1 - num_words) + num_words)
-    return _sums(rank, weights, cutoffs)
+    if exclude is not None:
+        if exclude.ndim == labels.ndim:
+            exclude = exclude[..., None, :]
+        if exclude.ndim != scores.ndim or exclude.shape[0] != labels.shape[0]:
+            raise ValueError(f"exclude: found {list(exclude.shape)}, expected [B, X] or [B, T, X]")
+        exclude = jnp.broadcast_to(exclude, (*labels.shape, exclude.shape[-1]))
+        items = (exclude >= 0) & (exclude < num_items)
+        exclude = jnp.where(items, exclude + num_words, -1)
+    rank = ranks(scores, jnp.where(inside, labels, -1 - num_words) + num_words, exclude)
+    return ranking_sums_of_ranks(rank, weights, cutoffs)
 
 
 def ranking_sums_of_top(
@@ -152,7 +163,7 @@ def ranking_sums_of_top(
         raise ValueError(f"top: {top.shape[-1]} items a position, cutoff {max(cutoffs)} needs more")
     found = (top == labels[..., None]) & (labels[..., None] >= 0)
     rank = jnp.where(jnp.any(found, axis=-1), jnp.argmax(found, axis=-1), NEVER)
-    return _sums(rank, weights, cutoffs)
+    return ranking_sums_of_ranks(rank, weights, cutoffs)
 
 
 def token_sums(
@@ -180,7 +191,8 @@ def token_sums(
     weight = jnp.sum(weights)
     aux = jnp.asarray(aux_loss, jnp.float32)
     return TokenSums(
-        xent=jnp.sum(xent.astype(jnp.float32) * weights),
+        # What has no weight does not count, infinite or not.
+        xent=jnp.sum(jnp.where(weights == 0, 0.0, xent.astype(jnp.float32) * weights)),
         weight=weight,
         aux=aux,
         weighted_aux=aux * weight,
@@ -204,10 +216,11 @@ def correct_predictions(
         bool [B, T].
     """
     classes = jnp.where(is_item > 0, labels + num_words, labels)
-    return jnp.argmax(scores, axis=-1) == classes
+    known = ~jnp.any(jnp.isnan(scores), axis=-1)  # of which argmax takes the first for the largest
+    return known & (jnp.argmax(scores, axis=-1) == classes)
 
 
-def ranks(scores: jax.Array, classes: jax.Array) -> jax.Array:
+def ranks(scores: jax.Array, classes: jax.Array, exclude: jax.Array | None = None) -> jax.Array:
     """How many classes stand before this one: those with a higher score, or equal and a lower id.
 
     Counts in one pass over the scores instead of sorting them.
@@ -215,16 +228,23 @@ def ranks(scores: jax.Array, classes: jax.Array) -> jax.Array:
     Args:
         scores: [..., C].
         classes: int [...]; outside of [0, C) ranks `NEVER`, and so does one that scores NaN.
+        exclude: int [..., X], classes that do not count; below 0 there is none.
 
     Returns:
         int32 [...], 0 is best.
     """
-    count = scores.shape[-1]
+    count, scores = scores.shape[-1], scores.astype(jnp.float32)
     index = jnp.clip(classes, 0, count - 1)[..., None]
     own = jnp.take_along_axis(scores, index, axis=-1)
     before = (scores > own) | ((scores == own) & (jnp.arange(count) < index))
     found = (classes >= 0) & (classes < count) & ~jnp.isnan(own[..., 0])
-    return jnp.where(found, jnp.sum(before, axis=-1, dtype=jnp.int32), NEVER)
+    rank = jnp.sum(before, axis=-1, dtype=jnp.int32)
+    if exclude is not None:
+        ids = jnp.sort(exclude, axis=-1)  # so that each counts once
+        again = jnp.pad(ids[..., 1:] == ids[..., :-1], [(0, 0)] * (ids.ndim - 1) + [(1, 0)])
+        counted = jnp.take_along_axis(before, jnp.clip(ids, 0, count - 1), axis=-1)
+        rank -= jnp.sum(counted & ~again & (ids >= 0), axis=-1, dtype=jnp.int32)
+    return jnp.where(found, rank, NEVER)
 
 
 def gain(
@@ -244,7 +264,10 @@ def gain(
     return jnp.where(rank[..., None] < jnp.asarray(cutoffs), worth[..., None], 0.0)
 
 
-def _sums(rank: jax.Array, weights: jax.Array, cutoffs: tuple[int, ...]) -> RankingSums:
+def ranking_sums_of_ranks(
+    rank: jax.Array, weights: jax.Array, cutoffs: tuple[int, ...] = CUTOFFS
+) -> RankingSums:
+    """The same from ranks of the labels: int32 and float [...]; 0 is best, `NEVER` not found."""
     weights = weights.astype(jnp.float32)
     positions = tuple(range(weights.ndim))
     recall, mrr, ndcg = (

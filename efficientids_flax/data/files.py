@@ -93,4 +93,11 @@ def _fields(path: Path, arrays: Arrays) -> Arrays:
     lengths = {name: len(value) for name, value in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise ValueError(f"{path}: expected as many rows in each array, found {lengths}")
+    if not any(lengths.values()):
+        raise ValueError(f"{path}: has no rows; leave the file out, or give it some")
+    if "weights" in arrays and not np.any(arrays["weights"]):
+        raise ValueError(
+            f"{path}: has no label in its {lengths['weights']} rows: every weight is 0"
+            " (sequences of one item predict nothing)"
+        )
     return arrays

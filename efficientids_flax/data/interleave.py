@@ -124,6 +124,8 @@ class PromptBuilder:
         """
         problems: list[str] = []
         rows = self._rows([Example(prompt) for prompt in prompts], problems, asked=True)
+        # What is cut off was seen too.
+        items = [row.ids[(row.is_item > 0) & (row.prefix > 0)] for row in rows]
         rows = self._fitted(rows, length, overflow, problems)
         problems += [f"example {n}: is empty" for n, row in enumerate(rows) if not len(row.ids)]
         raise_listed("prompts", problems)
@@ -132,7 +134,6 @@ class PromptBuilder:
         batch = {name: batch[name] for name in (*kept, "paddings")}
         time = batch["ids"].shape[1]
         last = np.where(batch["inputs_indicator"] > 0, np.arange(time), -1).max(axis=1)
-        items = [row.ids[(row.is_item > 0) & (row.prefix > 0)] for row in rows]
         seen = np.full((len(rows), max((len(found) for found in items), default=0)), -1, np.int32)
         for row, found in enumerate(items):
             seen[row, : len(found)] = found

@@ -32,7 +32,8 @@ class Prompts(NamedTuple):
     Attributes:
         batch: the model's fields, each int32 [B, T]; rows beyond the histories are padding.
         last: int32 [B], the position whose prediction is asked for.
-        seen: int32 [B, X], items of each history, -1 to the row's end.
+        seen: int32 [B, X], items of each whole history, of which the batch may have the last ones
+            alone; -1 to the row's end.
     """
 
     batch: dict[str, np.ndarray]
@@ -64,6 +65,12 @@ def make_prompts(
     """
     rows, problems = _rows(config, histories, item_masks, max_history)
     raise_problems(problems)
+    # Checked above: the ids, and the masks, one an id.
+    masks = [None] * len(histories) if item_masks is None else item_masks
+    every = [
+        np.asarray(ids)[np.ones(len(ids), bool) if mask is None else np.asarray(mask) > 0]
+        for ids, mask in zip(histories, masks, strict=True)
+    ]
     words = config.backbone.vocab_size > 0
     placeholder = config.placeholder_item_id
     before, after = _around(config)
@@ -78,7 +85,7 @@ def make_prompts(
     }
     batch["paddings"] = np.ones(shape, np.int32)
     last = np.zeros(shape[0], np.int32)
-    seen = np.full((shape[0], _bucket(max((len(ids) for ids, _ in rows), default=0))), -1, np.int32)
+    seen = np.full((shape[0], _bucket(max(map(len, every), default=0))), -1, np.int32)
     for row, (ids, items) in enumerate(rows):
         whole = [*before, *ids, *after]
         batch["ids"][row, : len(whole)] = whole
@@ -89,8 +96,7 @@ def make_prompts(
         batch["inputs_indicator"][row, : first + len(ids)] = 1
         batch["paddings"][row, : len(whole)] = 0
         last[row] = first + len(ids) - 1
-        found = ids[items > 0]
-        seen[row, : len(found)] = found
+        seen[row, : len(every[row])] = every[row]
     if not words:
         del batch["input_item_weights"]
     return Prompts(batch, last, seen)

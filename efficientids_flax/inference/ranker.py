@@ -44,7 +44,7 @@ class Filters(TypedDict, total=False):
     """Which items may be found, and how they are scored.
 
     Attributes:
-        exclude_seen: leave out the items of the history (those before `max_history` are not seen).
+        exclude_seen: leave out the items of the history, those before `max_history` too.
         exclude: for each history further ids to leave out.
         allowed: bool [I] or [B, I], items that may be found; None for all.
         scoring: 'log_probs': log-probability of the item coming next, words in the denominator, as

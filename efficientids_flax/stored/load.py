@@ -43,6 +43,7 @@ MODELS = {"transformer_lm": BackboneConfig, "efficientids": EfficientIDSConfig}
 OPTIMIZER = "optimizer"
 CLUSTERINGS = ("clustering.npz", "clustering.safetensors", "clustering.pkl")  # looked for in OUT
 SCHEMA = 1  # of config.json
+QUANTIZED = ("kernel_scale", "kernel_zero_point")  # what lies beside quantized weights
 PICKLES = (".pkl", ".pickle")
 MEMORY = ("refuse", "warn", "ignore")
 
@@ -181,6 +182,8 @@ def load_model(
     if problems := shape_problems(
         model_config, {name: leaf.shape for name, leaf in stored.items()}
     ):
+        if any(name.endswith(QUANTIZED) for name in stored):
+            problems.append("These weights are quantized: convert them with --dequantize.")
         raise ValueError(
             "\n  ".join([f"{path}: the parameters are not those of config.json:", *problems])
         )

@@ -44,8 +44,10 @@ class ShuffledBatches:
             raise ValueError(f"arrays: expected as many rows in each, found {lengths}")
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.drop_remainder, self.epochs, self.process = drop_remainder, epochs, process
+        if not next(iter(lengths.values())):
+            raise ValueError("arrays: have no rows; there is no batch to make")
         self.rows = next(iter(lengths.values())) // process[1]
-        if batch_size < 1 or len(self) == 0:
+        if batch_size < 1 or (drop_remainder and len(self) == 0):
             raise ValueError(
                 f"batch_size: expected in [1, {self.rows}], the rows there are, found {batch_size}"
             )
@@ -58,6 +60,22 @@ class ShuffledBatches:
 
     def __iter__(self) -> "BatchIterator":
         return BatchIterator(self)
+
+    def once(self) -> Iterator[dict[str, np.ndarray]]:
+        """Every row of this process once, in the order of the first epoch, to the last one.
+
+        Whatever `epochs` and `drop_remainder` are: what an evaluation reads. The rows that do not
+        divide among the processes are of the first ones.
+        """
+        index, count = self.process
+        rows = len(next(iter(self.arrays.values())))
+        order = np.arange(rows)
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, 0)).permutation(rows)
+        own = order[index::count]
+        for start in range(0, len(own), self.batch_size):
+            chosen = own[start : start + self.batch_size]
+            yield {name: value[chosen] for name, value in self.arrays.items()}
 
     def order(self, epoch: int) -> np.ndarray:
         """Rows of this process in an epoch, int64 [rows]."""
@@ -73,6 +91,8 @@ class BatchIterator(Iterator[dict[str, np.ndarray]]):
     """Reads `ShuffledBatches`; its state is an epoch and a number of batches."""
 
     def __init__(self, batches: ShuffledBatches) -> None:
+        if not len(batches):
+            raise ValueError(f"arrays: fewer rows than processes, {batches.process[1]}")
         self.batches, self.epoch, self.read = batches, 0, 0
         self._order: tuple[int, np.ndarray] | None = None
 

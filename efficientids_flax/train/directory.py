@@ -1,6 +1,7 @@
 """What a trainer has in its directory: checkpoints to restore, a model to export, curves."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from efficientids_flax.stored import save_model
 from efficientids_flax.train.logs import Row, save_curves
 from efficientids_flax.train.optimizer import averaged_params
 from efficientids_flax.train.options import TrainingOptions
-from efficientids_flax.train.state import Checkpoints, TrainState
+from efficientids_flax.train.state import Checkpoints, KeptState, TrainState
 from efficientids_flax.train.step import NNXBridge
 
 
@@ -37,6 +38,7 @@ class RunDirectory:
     given_model: nn.Module | nnx.Module
     model: nn.Module | NNXBridge
     history: list[Row]
+    _kept: KeptState | None = None
 
     def restore(self, state: TrainState, step: int | None = None) -> TrainState:
         """A checkpoint of the directory, in the places of this state.
@@ -55,9 +57,37 @@ class RunDirectory:
             return checkpoints.restore(state, step)[0]
 
     def best_step(self) -> int | None:
-        """The step of the best checkpoint by `keep_best`."""
+        """The step of the best checkpoint by `keep_best`, or of the best state in memory."""
+        if self.directory is None:
+            return (
+                None
+                if self._kept is None or self._kept.state is None
+                else int(self._kept.state.step)
+            )
         with opened(self.directory, self.options, read_only=True) as checkpoints:
             return None if checkpoints is None else checkpoints.best_step()
+
+    def best(self, state: TrainState) -> TrainState:
+        """The state that `keep_best` kept, or this one where none was asked for.
+
+        Args:
+            state: of the run, in whose places it is put.
+
+        Returns:
+            With a warning this one too if no evaluation was finite.
+        """
+        if not self.options.keep_best:
+            return state
+        step = self.best_step()
+        if step is None:
+            warnings.warn(no_best(self.options), stacklevel=2)
+            return state
+        if step == int(state.step):
+            return state
+        if self.directory is None:
+            assert self._kept is not None and self._kept.state is not None
+            return self._kept.state
+        return self.restore(state, step)
 
     def export(self, state: TrainState, path: str | os.PathLike[str]) -> None:
         """Write the model that `evaluate` measures, for `load_model`; see `save_model`."""
@@ -92,6 +122,14 @@ class RunDirectory:
             save_curves(self.history, self.directory / "training_curves.png")
 
 
+def no_best(options: TrainingOptions) -> str:
+    """That no checkpoint is the best."""
+    return (
+        f"keep_best: no evaluation has a finite {options.keep_best}, so there is no best state; the"
+        " last one is taken"
+    )
+
+
 @contextmanager
 def opened(
     directory: str | Path | None, options: TrainingOptions, read_only: bool = False
@@ -110,7 +148,7 @@ def opened(
         directory,
         keep_last=options.max_checkpoints,
         keep_best=options.keep_best,
-        best_mode=options.best_mode,
+        best_mode=options.best_mode if options.keep_best else None,
         read_only=read_only,
     )
     try:

@@ -6,12 +6,13 @@ point reports is read after the next step has been handed over, while the device
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from efficientids_flax.train.logs import Recorder, Trace
+from efficientids_flax.train.logs import Recorder, Row, Trace
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.preemption import Preempted, StopRequest
 from efficientids_flax.train.state import (
@@ -84,6 +85,19 @@ def run_loop(run: Run, state: TrainState, num_steps: int) -> TrainState:
     return _Loop(run, state, num_steps).go()
 
 
+def stopped_before(
+    options: TrainingOptions, directory: Path | None, step: int, num_steps: int, monitor: Monitor
+) -> list[Row]:
+    """The history of a run that an earlier call has stopped early, which is said."""
+    recorder = Recorder(options, directory, step, num_steps, jax.process_index() == 0)
+    recorder.note(
+        f"stopped early after step {step} already: {monitor.ended}; a larger"
+        " early_stopping_patience, or none, goes on"
+    )
+    recorder.close()
+    return recorder.history.rows
+
+
 class _Loop:
     def __init__(self, run: Run, state: TrainState, num_steps: int) -> None:
         self.run, self.last = run, num_steps
@@ -96,6 +110,7 @@ class _Loop:
         self.keeps_batches = run.options.on_nonfinite == "stop"
         self.tokens = 0
         self.saved = self.evaluated = -1
+        self.measured: Mapping[str, float] | None = None  # at `evaluated`
 
     def go(self) -> TrainState:
         """See `run_loop`."""
@@ -184,18 +199,20 @@ class _Loop:
         """(metrics, whether they are the best so far)."""
         assert self.run.evaluate is not None
         start = clock()
-        metrics = self.run.evaluate(self._whole())
-        self.evaluated = self.step
+        try:
+            metrics = self.run.evaluate(self._whole())
+        except Exception:
+            if jax.process_count() == 1:  # of several the others may be amid a sum with this one
+                self._save(None)
+            raise
+        self.evaluated, self.measured = self.step, metrics
         self.run.recorder.evaluation(self.step, metrics)
         monitor, options = self.run.monitor, self.run.options
         best = False
-        if options.keep_best or options.early_stopping_patience:
+        if options.monitors:
             best = monitor.update(metrics)
             if monitor.exhausted:
-                self.run.recorder.note(
-                    f"stopped early after step {self.step}: {monitor.metric} has not been better"
-                    f" than {monitor.best:.6g} for {monitor.waited} evaluations"
-                )
+                self.run.recorder.note(f"stopped early after step {self.step}: {monitor.ended}")
         self.window.aside += clock() - start
         return metrics, best
 
@@ -204,6 +221,8 @@ class _Loop:
             return
         start = clock()
         self.run.recorder.write()
+        if metrics is None and self.evaluated == self.step:
+            metrics = self.measured
         self.run.save(self._whole(), metrics)
         self.saved = self.step
         taken = clock() - start

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from efficientids_flax.config.record import Record, unknown_key
+from efficientids_flax.train.direction import Mode, mode_problems, settled_mode
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,17 @@ class TrainingOptions(Record):
         log_every, eval_every, save_every: how often; `eval_every` and `save_every` 0 is never
             (the last step is always saved). None: `eval_every` as `save_every`.
         num_eval_batches: of each evaluation; None: all there are.
+        scoring: of the recommenders' evaluation: 'log_probs' ranks as `recommend` does, by the
+            log-probability of an item, words in the denominator; 'original' as PAXml's evaluation.
+        exclude_seen: the items of the input up to a label do not stand before it in the ranking
+            (those of the field `exclude` of a batch, int [B, X], never do).
         evaluate_average: evaluate, test and export the averages of the parameters in their place;
             None: where `create_optimizer` was given an `ema_decay`.
         max_checkpoints: how many of the newest stay; None: all.
         keep_best: metric of the evaluation, 'eval_loss', whose best checkpoint stays too and is
-            written when it is reached.
-        best_mode: whether less or more of it is better.
+            written when it is reached; without a directory it is kept in memory.
+        best_mode: whether less or more of it is better; None: as its name says, which losses,
+            accuracies and ranking metrics do.
         restore: go on from the newest checkpoint of the directory.
         early_stopping_patience: evaluations without a better `keep_best` (default 'eval_loss')
             after which the run ends; None: never.
@@ -44,10 +50,12 @@ class TrainingOptions(Record):
     eval_every: int | None = None
     save_every: int = 500
     num_eval_batches: int | None = None
+    scoring: Literal["log_probs", "original"] = "log_probs"
+    exclude_seen: bool = False
     evaluate_average: bool | None = None
     max_checkpoints: int | None = 3
     keep_best: str | None = None
-    best_mode: Literal["min", "max"] = "min"
+    best_mode: Mode | None = None
     restore: bool = True
     early_stopping_patience: int | None = None
     early_stopping_min_delta: float = 0.0
@@ -80,7 +88,19 @@ class TrainingOptions(Record):
                 f"early_stopping_min_delta: expected at least 0, found"
                 f" {self.early_stopping_min_delta}"
             )
+        if self.monitors:
+            found += mode_problems(self.monitored, self.best_mode)
         return found
+
+    @property
+    def monitors(self) -> bool:
+        """Whether something goes by the evaluations."""
+        return bool(self.keep_best or self.early_stopping_patience)
+
+    @property
+    def mode(self) -> Mode:
+        """`best_mode`, settled."""
+        return settled_mode(self.monitored, self.best_mode)
 
     @property
     def evaluates_every(self) -> int:

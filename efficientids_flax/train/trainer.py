@@ -8,7 +8,7 @@ metrics = trainer.evaluate(state, eval_batches)
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,9 @@ from jax.sharding import Mesh
 from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.model_checks import check_pretrained
 from efficientids_flax.parameters import FROZEN_LM
-from efficientids_flax.train.directory import RunDirectory
+from efficientids_flax.train.evaluating import Evaluating, Evaluators
 from efficientids_flax.train.logs import Recorder, Row, Trace, peak_flops, read_history
-from efficientids_flax.train.loop import Run, run_loop
+from efficientids_flax.train.loop import Run, run_loop, stopped_before
 from efficientids_flax.train.options import TrainingOptions, settled
 from efficientids_flax.train.preemption import Preempted, stop_request
 from efficientids_flax.train.state import (
@@ -54,7 +54,7 @@ from efficientids_flax.train.step.initial_state import initial_state
 Schedule = Callable[[Any], Any]
 
 
-class Trainer(RunDirectory):
+class Trainer(Evaluating):
     """Trains a Linen module or an `nnx.Module` on dict batches.
 
     Attributes:
@@ -111,7 +111,8 @@ class Trainer(RunDirectory):
         self.history: list[Row] = []
         self.optimizer = optimizer
         self.directory = None if checkpoint_dir is None else Path(checkpoint_dir)
-        self._objective = make_objective(
+        make = partial(
+            make_objective,
             model,
             loss_fn,
             init_args=init_args,
@@ -119,6 +120,8 @@ class Trainer(RunDirectory):
             mixed_precision=self.options.use_mixed_precision,
             remat=self.options.use_remat,
         )
+        ranks = {"scoring": self.options.scoring, "exclude_seen": self.options.exclude_seen}
+        self._objective = make(**ranks)
         self.given_model, self.model = model, self._objective.module
         if frozen_params is None:
             frozen_params = getattr(optimizer, "frozen_params", None)
@@ -131,10 +134,11 @@ class Trainer(RunDirectory):
         # A loss function of the caller's may give fields of a batch another meaning.
         self._reads = self._objective.config if loss_fn is None else None
         self._place = BatchPlacer(self.mesh, self._reads)
-        self._evaluator = Evaluator(self._objective, self._place)
+        self._evaluators = Evaluators(lambda **how: Evaluator(make(**how), self._place), ranks)
         self._spec: Spec | None = None
         self._step: CompiledStep | None = None
         self._cursor: DataCursor | None = None
+        self._stopped: tuple[int, dict[str, Any]] | None = None  # early: after which step, and why
 
     def create_train_state(
         self,
@@ -161,6 +165,7 @@ class Trainer(RunDirectory):
         """
         parts = self.options.gradient_accumulation_steps
         self._spec = batch_spec(sample_batch, parts)
+        self._kept = self._stopped = None
         self._check_values(sample_batch)
         check_pretrained(self.given_model, params)
         with self._on_mesh():
@@ -195,19 +200,23 @@ class Trainer(RunDirectory):
             train_dataset: an iterable of dict batches, an iterator, or a function that returns
                 them. It begins anew when it ends. An iterator is taken to be at its start, unless
                 this trainer has read from it before.
-            eval_dataset: an iterable of batches (read from the start each time), or a function.
+            eval_dataset: an iterable of batches (read from the start each time), or a function that
+                returns one; of `ShuffledBatches` each row is read once.
             num_steps: steps in all, those before this call included.
 
         Returns:
-            The last state.
+            The last state; `best` gives the one that `keep_best` kept. After an early stop the same
+            call takes no further step.
 
         Raises:
-            ValueError: batches unlike the sample; a checkpoint of another model.
+            ValueError: batches unlike the sample; a checkpoint of another model; evaluation data
+                that is missing, empty, endless or gone once it is read.
             NonFiniteError: see `TrainingOptions.on_nonfinite`.
             Preempted: a `SystemExit` after SIGTERM; everything is saved.
         """
         options = self.options
         monitor = Monitor.of(options)
+        evaluation = self._evaluations(state, eval_dataset, monitor)
         with self._checkpoints() as checkpoints, self._on_mesh(), stop_request() as stop:
             state, cursor = resume(
                 state, train_dataset, checkpoints, monitor, options.restore, self._cursor
@@ -216,12 +225,15 @@ class Trainer(RunDirectory):
             if first >= num_steps:
                 self.history = read_history(self.directory) if self.directory else []
                 return state
+            if self._stopped is not None and self._stopped[0] == first:
+                monitor.restore(self._stopped[1])
+            if monitor.exhausted:
+                self.history = stopped_before(options, self.directory, first, num_steps, monitor)
+                self._cursor = cursor
+                return state
             peeked = PeekedCursor(cursor)
             check_like(peeked.batch, self._known(), options.gradient_accumulation_steps)
             self._check_values(peeked.batch)
-            monitors = options.keep_best or options.early_stopping_patience
-            if eval_dataset is not None and monitors and options.evaluates_every:
-                monitor.check(self._evaluator.names(state.variables, self._place(peeked.batch)))
             step = self._compiled(state, peeked.batch)
             primary = jax.process_index() == 0
             recorder = Recorder(options, self.directory, first, num_steps, primary)
@@ -239,10 +251,8 @@ class Trainer(RunDirectory):
                 ),
                 peak=options.peak_flops or peak_flops(),
             )
-            if eval_dataset is not None:
-                run.evaluate = lambda state: self.evaluate(
-                    state, eval_dataset, options.num_eval_batches
-                )
+            if evaluation is not None:
+                run.evaluate = lambda state: self._measured(state, evaluation)
             if checkpoints is not None:
                 run.save = lambda state, metrics: save(state, cursor, checkpoints, monitor, metrics)
             if options.enable_profiling and self.directory is not None:
@@ -251,6 +261,7 @@ class Trainer(RunDirectory):
             try:
                 state = run_loop(run, state, num_steps)
                 self._cursor = cursor
+                self._stopped = (int(state.step), monitor.state()) if monitor.exhausted else None
                 return state
             except Preempted as end:
                 recorder.note(str(end))
@@ -258,22 +269,6 @@ class Trainer(RunDirectory):
             finally:
                 recorder.close()
                 self._plot()
-
-    def evaluate(
-        self,
-        state: TrainState,
-        dataset: Any,
-        num_eval_batches: int | None = None,
-        *,
-        prefix: str = "eval_",
-    ) -> dict[str, float]:
-        """Metrics over a dataset, without dropout: see `Evaluator`.
-
-        By the averages of the parameters where `evaluate_average` says so.
-        """
-        variables = {**state.variables, "params": self.evaluated_params(state)}
-        with self._on_mesh():
-            return self._evaluator(variables, dataset, num_eval_batches, prefix)
 
     def _compiled(self, state: TrainState, batch: Any) -> CompiledStep:
         """The step, compiled in the first call."""
@@ -288,9 +283,6 @@ class Trainer(RunDirectory):
                 mesh=self.mesh,
             )
         return self._step
-
-    def _on_mesh(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)
 
     def _known(self) -> Spec:
         if self._spec is None:

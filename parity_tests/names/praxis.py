@@ -136,6 +136,8 @@ OUTPUTS = (
     Name("lm/softmax/logits_ffn/bias",             "lm_head",                 "BTV"),
     Name("lm/softmax/logits_ffn/activation",       "lm_head",                 "BTV"),
     Name("lm/softmax/logits_ffn",                  "lm_head",                 "BTV"),
+    Name("lm/softmax/activation",                  "lm_head",                 "BTV"),
+    Name("lm/softmax/bias",                        "lm_head",                 "BTV"),
     Name("act/word_logits_raw",                    "word_logits",             "BTV"),
     Name("act/first_pass_logits",                  "first_pass_logits",       "BTV"),
     Name("act/label_cluster_ids",                  "label_clusters",          "BT"),

@@ -43,7 +43,8 @@ def read(path: str | os.PathLike[str]) -> Recording:
     if not (root / REFERENCE).is_file():
         found = "no such directory" if not root.is_dir() else "not a recording"
         raise RecordingError(
-            f"{root}: {found}; expected {MANIFEST} and {ARRAYS}, or {REFERENCE} (docs/reference/recording-format.md)"
+            f"{root}: {found}; expected {MANIFEST} and {ARRAYS}, or {REFERENCE}"
+            " (docs/reference/recording-format.md)"
         )
     arrays = read_arrays(root / REFERENCE)
     for key, reader in KINDS:

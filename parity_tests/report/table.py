@@ -116,12 +116,15 @@ def print_report(report: Report, console: Console) -> None:
         table.add_row(*map(Text, row), style=style)
     console.print(table)
     for note in report.notes:
-        console.print(Text(f"note: {note}"))
+        console.print(Text(f"note: {note}"), soft_wrap=True)
     for hint in report.hints:
-        console.print(Text(f"hint: {hint.cause}. Try: {hint.advice}", style="yellow"))
+        console.print(
+            Text(f"hint: {hint.cause}. Try: {hint.advice}", style="yellow"), soft_wrap=True
+        )
     if first is not None and not report.hints:
         console.print(Text("hint: none of the usual causes explains it"))
-    console.print(Text(report.summary(), style="bold green" if report.passes else "bold red"))
+    style = "bold green" if report.passes else "bold red"
+    console.print(Text(report.summary(), style=style), soft_wrap=True)
 
 
 def report_json(report: Report) -> dict[str, Any]:

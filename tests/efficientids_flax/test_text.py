@@ -2,7 +2,7 @@
 
 import pytest
 
-from efficientids_flax.text import metrics_text, size_text, table
+from efficientids_flax.text import metrics_text, readable, size_text, table
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,9 @@ def test_columns_are_as_wide_as_they_need():
 def test_metrics_stand_one_below_the_other():
     assert metrics_text({"steps": 4, "eval_loss": 3.14159265}) == "steps      4\neval_loss  3.14159"
     assert metrics_text({}) == ""
+
+
+def test_messages_command_no_terminal():
+    assert readable("a\x1b[2J\nb\t\x00") == "a\\x1b[2J\nb\t\\x00"
+    assert readable("x" * 20, 5) == "xxxxx ... and 15 more characters"
+    assert readable("xxxxx", 5) == "xxxxx"

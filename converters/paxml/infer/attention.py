@@ -18,7 +18,7 @@ def read_attention(dump: Dump) -> None:
     if per_head or even:
         path = "{stack}.dim_per_head" if per_head else "{stack}.num_heads"
         dump.add("head_dim", path, per_head or even)
-    single = kind.startswith(("MultiQuery", "Grouped"))
+    single = kind.startswith(("MultiQuery", "Grouped", "ChunkedMQA"))
     shared = dump.get("{atten}.num_kv_heads", 1) if single else heads
     if shared:
         dump.add("num_kv_heads", "{atten}.num_kv_heads" if single else "{stack}.num_heads", shared)

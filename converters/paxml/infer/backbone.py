@@ -18,14 +18,15 @@ POSITIONS = {"PositionalEmbedding": "sinusoidal", "TrainablePositionalEmbedding"
 CLASSES = (
     # path                what it may be
     ("{lm}",              ("TransformerLm", "InterleavedTransformerLm")),
-    ("{lm}.softmax_tpl",  ("SharedEmbeddingSoftmax", "FullSoftmax")),
+    ("{lm}.softmax_tpl",  ("SharedEmbeddingSoftmax", "FullSoftmax",
+                           "NClassMajorSharedEmbeddingSoftmax")),
     ("{stack}",           ("StackedTransformer",)),
     ("{layer}",           ("Transformer",)),
     ("{atten}",           ("DotProductAttention", "DotProductAttentionWithLPB",
                            "LocalSelfAttention",
                            "MultiQueryDotProductAttention", "MultiQueryDotProductAttentionLPB",
-                           "GroupedQueryAttention")),
-    ("{ff}",              ("TransformerFeedForward",)),
+                           "GroupedQueryAttention", "ChunkedMQA")),  # saxml: by chunks
+    ("{ff}",              ("TransformerFeedForward", "TransformerFeedForwardWithSeqSplit")),
 )
 UNSUPPORTED = (
     # path                                     the value without it
@@ -105,8 +106,10 @@ def read_backbone(dump: Dump, *, head: bool) -> None:
     for path, without in TRAINING_ONLY:
         if dump.get(path, without) != without or dump.has(f"{path}.cls"):
             dump.facts.notes.append(f"{dump.path(path)}: training only, not taken along")
+    by_word = dump.class_of("{lm}.softmax_tpl", "") == "NClassMajorSharedEmbeddingSoftmax"
     for key, path, default in PLAIN + (HEAD if head else ()):
-        dump.add(key, path, dump.get(path, default))
+        where = "{softmax}.use_bias" if by_word and key == "lm_head_bias" else path
+        dump.add(key, where, dump.get(where, default))
     # `LanguageModel` sets its `lm_tpl`'s type to its own.
     path = "model.model_type" if dump.has("model.model_type") else "{lm}.model_type"
     dump.add("attention_mask", path, dump.get(path, "causal"))

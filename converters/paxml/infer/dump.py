@@ -1,5 +1,6 @@
 """One dump, seen through the templates that matter, and the facts drawn from it."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ class Dump:
     def number(self, path: str, default: float) -> float:
         """The number at a path; the default where there is none, or no number."""
         value = self.get(path, default)
+        if isinstance(value, float) and not math.isfinite(value):
+            self.facts.problems.append(f"{self.path(path)} is {value}, expected a finite number")
+            return default
         return value if isinstance(value, int | float) else default
 
     def size(self, path: str, default: int = 0) -> int:

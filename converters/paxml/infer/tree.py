@@ -68,10 +68,12 @@ def backbone_facts(specs: Mapping[str, LeafSpec]) -> Facts:
 def _embedding_facts(facts: Facts, model: Leaves) -> None:
     """Facts from the embeddings, the final norm and the head."""
     head = "softmax/logits_ffn/linear/w"
-    if shape := model.find(facts, head, 2):
-        facts.add("model_dims", shape[0], model.where(head))
-        facts.add("vocab_size", shape[1], model.where(head))
-    bias = "softmax/logits_ffn/bias/b"
+    by_word = "softmax/w" in model  # NClassMajorSharedEmbeddingSoftmax has a row a word
+    if shape := model.find(facts, "softmax/w" if by_word else head, 2):
+        dims, words = reversed(shape) if by_word else shape
+        facts.add("model_dims", dims, model.where("softmax/w" if by_word else head))
+        facts.add("vocab_size", words, model.where("softmax/w" if by_word else head))
+    bias = "softmax/bias/b" if by_word else "softmax/logits_ffn/bias/b"
     facts.add("lm_head_bias", bias in model, f"{LM}{bias}")
     table = "embedding_lookup/emb_var"
     facts.add("tied_embeddings", table not in model, f"{LM}{table}")

@@ -2,7 +2,8 @@
 
 Read `hierarchical`, the readable reference, then `softmax`, the module, and `computation`, what it
 computes; `grouped` and `member_losses` are the second pass cluster by cluster, `retrieval` the
-exact top-k, `embeddings` the item table and its adapters, `checks` what does not fit.
+exact top-k, `measures` what an evaluation asks of labels, `embeddings` the item table and its
+adapters, `checks` what does not fit.
 """
 
 from efficientids_flax.core.head.computation import HeadInputs, LossOutput

@@ -8,29 +8,32 @@ import click
 from efficientids_flax.commands.options import set_option
 
 # fmt: off
-FLAGS: dict[str, tuple[str, type]] = {
-    # flag                  place in the configuration
-    "data_dir":             ("data.dir", str),
-    "batch_size":           ("data.batch_size", int),
-    "num_steps":            ("training.num_steps", int),
-    "log_every":            ("training.log_every", int),
-    "seed":                 ("training.seed", int),
-    "learning_rate":        ("optimizer.learning_rate", float),
-    "warmup_steps":         ("optimizer.warmup_steps", int),
-    "weight_decay":         ("optimizer.weight_decay", float),
-    "grad_clip":            ("optimizer.clip_norm", float),
-    "checkpoint_every":     ("checkpoint.save_every", int),
-    "max_checkpoints":      ("checkpoint.max_to_keep", int),
-    "output_dir":           ("checkpoint.dir", str),
+FLAGS: dict[str, tuple[str, type, str]] = {
+    # flag: place in the configuration, type, what it is
+    "data_dir":         ("data.dir",                str,   "Directory of prepared data"),
+    "batch_size":       ("data.batch_size",         int,   "Rows a step, of all devices"),
+    "num_steps":        ("training.num_steps",      int,   "Steps in all, earlier ones too"),
+    "log_every":        ("training.log_every",      int,   "Steps between logs"),
+    "seed":             ("training.seed",           int,   "Of first parameters and dropout"),
+    "learning_rate":    ("optimizer.learning_rate", float, "At the top of the schedule"),
+    "warmup_steps":     ("optimizer.warmup_steps",  int,   "Steps until the rate is reached"),
+    "weight_decay":     ("optimizer.weight_decay",  float, "Decoupled, times the rate"),
+    "grad_clip":        ("optimizer.clip_norm",     float, "Largest norm of all gradients"),
+    "checkpoint_every": ("checkpoint.save_every",   int,   "Steps between checkpoints"),
+    "max_checkpoints":  ("checkpoint.max_to_keep",  int,   "How many of the newest stay"),
+    "output_dir":       ("checkpoint.dir",          str,   "Directory of the run"),
 }
 # fmt: on
 
 
 def run_options(command: Any) -> Any:
     """Adds `--config`, `--set` and the flags of `FLAGS`, which override the configuration."""
-    for name, (place, kind) in reversed(FLAGS.items()):
+    for name, (place, kind, told) in reversed(FLAGS.items()):
         names = [f"--{name.replace('_', '-')}", *(["--lr"] if name == "learning_rate" else [])]
-        command = click.option(*names, name, type=kind, help=f"{place}.")(command)
+        metavar = "DIR" if name.endswith("_dir") else None
+        command = click.option(*names, name, type=kind, metavar=metavar, help=f"{told} ({place}).")(
+            command
+        )
     command = set_option("A setting of the run, e.g. training.eval_every=100.")(command)
     told = "The run's sections: .yaml, .json, or .py with get_config()."
     return click.option("--config", metavar="FILE", help=told)(command)

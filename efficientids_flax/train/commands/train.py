@@ -36,5 +36,7 @@ def train(
         settings |= {"training.progress": "none"}
     result = run(configuration(config, settings, given))
     last = result.history[-1] if result.history else {}
-    found = {"steps": int(result.state.step), **last, **result.test}
+    found = {"steps": result.last_step, **last, **result.test}
+    if (tested := int(result.state.step)) != result.last_step:
+        found["best_step"] = tested  # what was tested, and what `export` writes
     echo(as_json, found, metrics_text(found))

@@ -1,6 +1,7 @@
 """Training in one call: `result = train(config)`."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.sharding import make_mesh
 from efficientids_flax.stored import load_converted, save_model
 from efficientids_flax.train.converted import trainer_from_converted
-from efficientids_flax.train.directory import opened
+from efficientids_flax.train.directory import no_best, opened
 from efficientids_flax.train.logs import Row
 from efficientids_flax.train.optimizer import frozen_parameters, needs_weights
 from efficientids_flax.train.run.config import (
@@ -21,7 +22,7 @@ from efficientids_flax.train.run.config import (
     RunConfig,
     run_config,
 )
-from efficientids_flax.train.state import TrainState
+from efficientids_flax.train.state import Checkpoints, TrainState
 from efficientids_flax.train.trainer import Trainer
 
 
@@ -30,17 +31,20 @@ class TrainingResult:
     """What a run made.
 
     Attributes:
-        state: the last state; `state.params` are the parameters.
+        state: what was tested and what `export` writes: that of the best evaluation if `keep_best`
+            is set, else the last; `state.params` are the parameters.
         history: one dict a step, with `step`, `loss` and the loss function's metrics, and
             `eval_...` at the steps of an evaluation; earlier runs of the directory included.
         test: metrics of the final test, `test_...`; empty without test data.
         module: the model with the parameters of `state`, to be called, see `Trainer.module`.
+        last_step: that the run has reached.
     """
 
     state: TrainState
     history: list[Row]
     test: Mapping[str, float]
     module: Any
+    last_step: int
 
 
 def train(config: Any) -> TrainingResult:
@@ -73,8 +77,9 @@ def run_training(config: RunConfig) -> TrainingResult:
     trainer, state = begun(config)
     source, evaluation = config.data["train_iter_fn"], config.data.get("eval_iter_fn")
     state = trainer.train(state, source, evaluation, config.num_steps)
-    test = final_test(trainer, state, config.data)
-    return TrainingResult(state, trainer.history, test, trainer.module(state))
+    best = trainer.best(state)
+    test = final_test(trainer, best, config.data)
+    return TrainingResult(best, trainer.history, test, trainer.module(best), int(state.step))
 
 
 def evaluate(config: Any, split: str = "eval", step: int | None = None) -> dict[str, float]:
@@ -83,7 +88,11 @@ def evaluate(config: Any, split: str = "eval", step: int | None = None) -> dict[
     Args:
         config: of the run, see `train`.
         split: 'eval' or 'test'.
-        step: of the checkpoint; None: the newest.
+        step: of the checkpoint; None: the one that `export` writes, the best if one is kept, else
+            the newest.
+
+    Returns:
+        `eval_...` or `test_...`, and `step`, of the checkpoint.
 
     Raises:
         ValueError: the configuration is wrong, or has no data for it.
@@ -94,7 +103,10 @@ def evaluate(config: Any, split: str = "eval", step: int | None = None) -> dict[
     if batches is None:
         raise ValueError(f"data.{split}_iter_fn: missing; there is nothing to evaluate on")
     trainer, state = begun(checked)
-    return trainer.evaluate(trainer.restore(state, step), batches, prefix=f"{split}_")
+    with opened(checked.directory, checked.options, read_only=True) as checkpoints:
+        step = chosen_step(checkpoints, checked, step)
+    found = trainer.evaluate(trainer.restore(state, step), batches, prefix=f"{split}_")
+    return {"step": step, **found}
 
 
 def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
@@ -180,24 +192,41 @@ def export(config: Any, path: str | os.PathLike[str], step: int | None = None) -
     if average is None:
         average = bool(getattr(checked.optimizer, "ema_decay", None))
     with opened(checked.directory, checked.options, read_only=True) as checkpoints:
-        if checkpoints is None:
-            raise FileNotFoundError(f"checkpoint.dir: {checked.directory}: no checkpoint is there")
-        if step is None:
-            step = checkpoints.best_step() or checkpoints.latest_step()
+        step = chosen_step(checkpoints, checked, step)
+        assert checkpoints is not None
         params = checkpoints.restore_params(step, average)  # says so if there is none
         save_model(path, checked.model["module"], params)
-    assert step is not None
     return step
 
 
+def chosen_step(checkpoints: Checkpoints | None, config: RunConfig, step: int | None) -> int:
+    """The checkpoint that is evaluated and exported: the best if one is kept, else the newest.
+
+    Args:
+        checkpoints: of the run's directory, None without one.
+        config: of the run.
+        step: that was asked for; None: none.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    if step is not None and checkpoints is not None:
+        return step
+    latest = None if checkpoints is None else checkpoints.latest_step()
+    if checkpoints is None or latest is None:
+        raise FileNotFoundError(f"checkpoint.dir: {config.directory}: no checkpoint is there")
+    best = checkpoints.best_step()
+    if best is None and config.options.keep_best:
+        warnings.warn(no_best(config.options), stacklevel=3)
+    return latest if best is None else best
+
+
 def final_test(trainer: Trainer, state: TrainState, data: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics of the test data, by the best checkpoint if one is kept, else by the last state."""
+    """Metrics of the test data; none without any."""
     batches = data.get("test_iter_fn")
     if batches is None:
         return {}
-    best = trainer.best_step()
-    chosen = trainer.restore(state, best) if best is not None else state
-    return trainer.evaluate(chosen, batches, prefix="test_")
+    return trainer.evaluate(state, batches, prefix="test_")
 
 
 def make_optimizer(config: RunConfig) -> tuple[optax.GradientTransformation, Any, Any]:

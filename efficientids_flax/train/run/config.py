@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from efficientids_flax.config.parts import positive
 from efficientids_flax.config.record import Record, listed, unknown_key
+from efficientids_flax.train.direction import Mode
 from efficientids_flax.train.optimizer import STRATEGIES
 from efficientids_flax.train.options import TrainingOptions
 
@@ -88,7 +89,7 @@ class CheckpointSection(Record):
     restore: bool = True
     save_every: int = 500
     keep_best: str | None = None
-    best_mode: Literal["min", "max"] = "min"
+    best_mode: Mode | None = None
 
 
 _TAKEN = {"restore", "save_every", "keep_best", "best_mode", "max_checkpoints"}

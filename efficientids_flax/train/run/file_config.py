@@ -98,10 +98,10 @@ def _batches(directory: DataDirectory, section: DataSection) -> dict[str, Any]:
         rows = len(next(iter(arrays.values()))) // count
         made[f"{split}_iter_fn"] = ShuffledBatches(
             arrays,
-            size if trains else min(size, rows),
+            size if trains else max(1, min(size, rows)),
             seed=section.seed,
             shuffle=trains,
-            drop_remainder=trains or count > 1,
+            drop_remainder=trains,
             epochs=None if trains else 1,
             process=process,
         )

@@ -29,7 +29,8 @@ class PipelineConfig(Record):
         checkpoint_dir, save_frequency: where checkpoints go, and after how many epochs.
         scheduler_type, total_steps: of the learning rate; None: constant, and all steps.
         early_stopping_patience: epochs without a better validation loss; None: never stops.
-        keep_best: test the epoch with the least validation loss, and keep its checkpoint.
+        keep_best: test and return the epoch with the least validation loss, and keep its
+            checkpoint, or without a directory a copy in memory.
         seed: of the first parameters and of the order of the rows.
         Others as in `OptimizerSection`. Those of other optimizers and schedules than the chosen
         ones are kept and not used, so that one is exchanged by `optimizer_type` alone.
@@ -85,7 +86,7 @@ def train_epochs(
 
     Returns:
         `history` holds a dict a step, with `eval_...` at the end of each epoch; `test` is measured
-        at the end, without dropout.
+        at the end, without dropout, of `state`: the best epoch's with `keep_best`, else the last.
     """
     size = config.batch_size
     train = ShuffledBatches(train_data, size, seed=config.seed)
@@ -104,8 +105,8 @@ def train_epochs(
         ),
         data={
             "train_iter_fn": train,
-            "eval_iter_fn": _in_order(val_data, size),
-            "test_iter_fn": _in_order(test_data, size),
+            "eval_iter_fn": _in_order(val_data, size, "val_data"),
+            "test_iter_fn": _in_order(test_data, size, "test_data"),
         },
         num_steps=config.num_epochs * epoch,
         seed=config.seed,
@@ -134,10 +135,12 @@ def _used(config: PipelineConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names if name in taken}
 
 
-def _in_order(arrays: Arrays | None, batch_size: int) -> ShuffledBatches | None:
+def _in_order(arrays: Arrays | None, batch_size: int, name: str) -> ShuffledBatches | None:
     if arrays is None:
         return None
     rows = len(next(iter(arrays.values())))
+    if not rows:
+        raise ValueError(f"{name}: has no rows; give some, or leave {name} out")
     return ShuffledBatches(
         arrays, min(batch_size, rows), shuffle=False, drop_remainder=False, epochs=1
     )

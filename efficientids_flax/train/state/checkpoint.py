@@ -1,7 +1,8 @@
 """Checkpoints of a run with Orbax: asynchronous, the last n and the best, checked when restored.
 
 A checkpoint has two items: `state`, nested dicts by the paths of the leaves (`params/...`,
-`opt_state/...`), and `run`, JSON: the position in the data, best metric, early stopping.
+`opt_state/...`), and `run`, JSON: the position in the data, best metric, early stopping; and the
+metrics of an evaluation of this state, those that are finite.
 """
 
 import logging
@@ -9,14 +10,16 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
+from efficientids_flax.train.direction import Mode
+from efficientids_flax.train.state.best import Best
 from efficientids_flax.train.state.carried import TrainState, split_parameters
 from efficientids_flax.tree import flatten, path_of, unflatten
 
@@ -40,7 +43,7 @@ class Checkpoints:
         *,
         keep_last: int | None = 3,
         keep_best: str | None = None,
-        best_mode: Literal["min", "max"] = "min",
+        best_mode: Mode | None = None,
         asynchronous: bool = True,
         read_only: bool = False,
     ) -> None:
@@ -50,29 +53,17 @@ class Checkpoints:
             directory: any path or URL that Orbax can write.
             keep_last: how many of the newest stay; None: all.
             keep_best: metric whose best checkpoint stays too.
-            best_mode: whether the least or the greatest value is best.
+            best_mode: whether the least or the greatest value is best; None: as its name says.
             asynchronous: write in the background.
             read_only: neither make it nor write.
         """
         self.directory = epath.Path(directory).absolute()
-        self._metric = keep_best
-        self._worst = math.inf if best_mode == "min" else -math.inf
-        policies: list[Any] = [LatestN(n=keep_last)]
-        if keep_best is not None:
-            policies.append(
-                BestN(
-                    get_metric_fn=lambda metrics: metrics[keep_best],
-                    reverse=best_mode == "min",
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
+        self._best = Best(keep_best, best_mode)
+        policies: list[Any] = [LatestN(n=keep_last), self._best]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(policies),
             enable_async_checkpointing=asynchronous,
-            # Only with a `best_fn` are metrics written, which the policy reads in the next run.
-            best_fn=(lambda metrics: metrics[keep_best]) if keep_best else None,
-            best_mode=best_mode,
+            best_fn=lambda _: 0.0,  # without one no metrics are written; `Best` chooses
             cleanup_tmp_directories=not read_only,
             create=not read_only,
             read_only=read_only,
@@ -94,8 +85,12 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The step with the best metric, of those that are there; None without any."""
-        step = self._manager.best_step() if self._metric else None
-        return None if step is None or not self.metrics(step) else step
+        return self._best.step({step: self._manager.metrics(step) for step in self.steps()})
+
+    def best_metric(self) -> float | None:
+        """The value at `best_step`."""
+        step, metric = self.best_step(), self._best.metric
+        return None if step is None or metric is None else self.metrics(step)[metric]
 
     def metrics(self, step: int) -> dict[str, float]:
         """What `save` got as metrics."""
@@ -110,21 +105,21 @@ class Checkpoints:
         Args:
             state: of the run; read before this returns.
             run: JSON values.
-            metrics: of an evaluation of this state, for `keep_best`.
+            metrics: of an evaluation of this state, for `keep_best`; those that are finite are
+                written.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        kept = dict(metrics or {})
-        if self._metric is not None:
-            kept.setdefault(self._metric, self._worst)  # Orbax warns of one without
+        found = {name: float(value) for name, value in (metrics or {}).items()}
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(unflatten(_stored(state))),  # pyright: ignore[reportCallIssue]
                 run=ocp.args.JsonSave(dict(run)),  # pyright: ignore[reportCallIssue]
             ),
-            metrics=kept or None,
+            # Orbax warns of one without.
+            metrics={name: value for name, value in found.items() if math.isfinite(value)},
         )
 
     def restore(
@@ -155,6 +150,12 @@ class Checkpoints:
             ),
         )
         return _rebuilt(like, flatten(restored["state"])), restored["run"]
+
+    def run(self, step: int) -> dict[str, Any]:
+        """What `save` got as `run`."""
+        return self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))[
+            "run"
+        ]
 
     def restore_params(self, step: int | None = None, average: bool = False) -> dict[str, Any]:
         """The parameters alone, as NumPy arrays, of a model that need not be there.

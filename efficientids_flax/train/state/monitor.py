@@ -12,24 +12,25 @@ class Monitor:
 
     Attributes:
         metric: its name.
-        best: its best value; None before the first.
-        waited: evaluations since then.
+        best: its best value; None before the first that is finite.
+        waited: evaluations since one was better by `min_delta` than those before.
     """
 
     def __init__(
         self, metric: str, mode: Literal["min", "max"], patience: int | None, min_delta: float
     ) -> None:
-        self.metric, self.best, self.waited = metric, None, 0
+        self.metric, self.waited = metric, 0
+        self.best: float | None = None
+        self._beaten: float | None = None  # the value that ends the waiting if it is undercut
         self._sign = 1.0 if mode == "min" else -1.0
         self._patience, self._min_delta = patience, min_delta
-        self.best: float | None
 
     @classmethod
     def of(cls, options: TrainingOptions) -> "Monitor":
         """As the options of a run say."""
         return cls(
             options.monitored,
-            options.best_mode,
+            options.mode if options.monitors else "min",
             options.early_stopping_patience,
             options.early_stopping_min_delta,
         )
@@ -37,17 +38,21 @@ class Monitor:
     def update(self, metrics: Mapping[str, float]) -> bool:
         """Look at an evaluation; whether it is the best.
 
+        One that is not finite never is, and counts as one that is no better.
+
         Raises:
             ValueError: it lacks the metric.
         """
         self.check(metrics)
         value = metrics[self.metric]
-        best = math.inf if self.best is None else self._sign * self.best
-        if self._sign * value < best - self._min_delta:
-            self.best, self.waited = value, 0
-            return True
-        self.waited += 1
-        return False
+        if math.isfinite(value) and self._is_less(value, self._beaten, self._min_delta):
+            self._beaten, self.waited = value, 0
+        else:
+            self.waited += 1
+        if not math.isfinite(value) or not self._is_less(value, self.best):
+            return False
+        self.best = value
+        return True
 
     def check(self, names: Collection[str]) -> None:
         """Raises ValueError if the metric is not among those of an evaluation."""
@@ -62,11 +67,31 @@ class Monitor:
         """Whether patience is at its end."""
         return self._patience is not None and self.waited >= self._patience
 
+    @property
+    def ended(self) -> str:
+        """Why a run ends, once patience is."""
+        best = "has never been finite"
+        if self.best is not None:
+            best = f"has not been better than {self.best:.6g}"
+        return f"{self.metric} {best} for {self.waited} evaluations"
+
     def state(self) -> dict[str, Any]:
         """As JSON values."""
-        return {"metric": self.metric, "best": self.best, "waited": self.waited}
+        return {
+            "metric": self.metric, "best": self.best, "waited": self.waited, "beaten": self._beaten,
+        }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from `state()`; of another metric there is nothing to go on from."""
         if state.get("metric") == self.metric:
             self.best, self.waited = state["best"], state["waited"]
+            self._beaten = state.get("beaten", self.best)
+
+    def begin_at(self, best: float | None) -> None:
+        """Take the best value of the checkpoints there are, where no other is known."""
+        if self.best is None and best is not None:
+            self.best = self._beaten = best
+
+    def _is_less(self, value: float, other: float | None, by: float = 0.0) -> bool:
+        """Whether a value is better than another, which None never is."""
+        return other is None or self._sign * value < self._sign * other - by

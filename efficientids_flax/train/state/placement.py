@@ -82,6 +82,19 @@ class BatchPlacer:
             return batch
         return jax.tree.map(self._place, dict(batch))
 
+    def divides(self, rows: int) -> bool:
+        """Whether so many rows of each process divide among the devices."""
+        return self.mesh is None or rows * self.processes % self._divisor == 0
+
+    def everywhere(self, batch: Mapping[str, Any]) -> Any:
+        """A batch that all processes have whole -> global arrays, whole on each device."""
+        if self.config is not None:
+            check_values(self.config, batch)
+        return jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(self._whole, np.asarray(x)),
+            dict(batch),
+        )
+
     def _place(self, value: Any) -> jax.Array:
         if isinstance(value, jax.Array) and not value.is_fully_addressable:
             return value  # placed by the caller

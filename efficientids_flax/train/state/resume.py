@@ -35,6 +35,8 @@ def resume(
     step = int(state.step)
     latest = checkpoints.latest_step() if checkpoints is not None else None
     if checkpoints is None or latest is None or latest <= step:
+        if checkpoints is not None and latest == step and step > 0:
+            monitor.restore(checkpoints.run(step)["monitor"])
         goes_on = known is not None and known.source is source and step > 0
         return state, known if goes_on and known is not None else DataCursor(source)
     if not restore:
@@ -46,6 +48,7 @@ def resume(
     cursor = DataCursor(source)
     cursor.restore(own_state(run["data"]))
     monitor.restore(run["monitor"])
+    monitor.begin_at(checkpoints.best_metric())
     return state, cursor
 
 

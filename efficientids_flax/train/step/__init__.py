@@ -2,8 +2,8 @@
 
 Read `objective`, what is minimised, then `function`, the step, and `compiled`; `initial_state` is
 what the first one starts from, `nnx_bridge` lets NNX modules be called as Linen's are, `evaluation`
-measures, with the sums of `mean`, `window` adds up, `batch_checks` and `nonfinite` say what is
-wrong.
+measures, with the sums of `mean` and modules in their `evaluation_mode`, `window` adds up,
+`batch_checks` and `nonfinite` say what is wrong.
 """
 
 from efficientids_flax.train.step.batch_checks import Spec, batch_spec, check_like, tokens_of

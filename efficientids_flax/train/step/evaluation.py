@@ -1,11 +1,14 @@
 """Evaluation of a model over batches: sums on the device, read once at the end."""
 
-from collections.abc import Callable, Iterable
-from itertools import islice
+import math
+import warnings
 from typing import Any
 
 import jax
 
+from efficientids_flax.train.evaluation_data import EvaluationData, Source
+from efficientids_flax.train.state import BatchPlacer
+from efficientids_flax.train.state.shared_batches import shared_batches
 from efficientids_flax.train.step.objective import Objective
 
 # fmt: off
@@ -15,12 +18,13 @@ NAMES = {
     "fraction_of_correct_next_step_preds":  "accuracy",
 }
 # fmt: on
+COUNTS = ("num_predictions",)  # 0 is what they are without a label
 
 
 class Evaluator:
     """Evaluates the parameters of one objective; compiled once a shape."""
 
-    def __init__(self, objective: Objective, place: Callable[[Any], Any]) -> None:
+    def __init__(self, objective: Objective, place: BatchPlacer) -> None:
         """Of this objective.
 
         Args:
@@ -36,7 +40,12 @@ class Evaluator:
             return {name: total[name] + found[name] for name in found}
 
         self._add = jax.jit(add)
-        self._compute = jax.jit(lambda sums: [value.compute() for value in sums.values()])
+        self._compute = jax.jit(
+            lambda sums: (
+                [value.compute() for value in sums.values()],
+                [value.weight for value in sums.values()],
+            )
+        )
 
     def names(self, variables: dict[str, Any], batch: Any, prefix: str = "eval_") -> set[str]:
         """The metrics that an evaluation has; nothing is computed.
@@ -47,7 +56,7 @@ class Evaluator:
             prefix: of the names.
         """
         rest = dict(variables)
-        shapes = jax.eval_shape(
+        shapes, _ = jax.eval_shape(
             lambda params: self._compute(self._add(None, params, rest, batch)), rest.pop("params")
         )
         return {f"{prefix}{NAMES.get(name, name)}" for values in shapes for name in values}
@@ -55,7 +64,7 @@ class Evaluator:
     def __call__(
         self,
         variables: dict[str, Any],
-        batches: Iterable[Any] | Callable[[], Iterable[Any]],
+        batches: Source | EvaluationData,
         num_batches: int | None = None,
         prefix: str = "eval_",
     ) -> dict[str, float]:
@@ -63,25 +72,45 @@ class Evaluator:
 
         Args:
             variables: parameters and other collections.
-            batches: dicts of arrays, or a function that returns them; read from the start.
-            num_batches: how many; None: all.
+            batches: dicts of arrays, or a function that returns them; read from the start, see
+                `EvaluationData`.
+            num_batches: how many; None: all. Of `EvaluationData` those that it says.
             prefix: of the names.
 
         Returns:
             Name -> mean: `eval_loss`, `eval_accuracy` (of the package's models: share of labels
-            that are the best class), ranking metrics, or what the loss function returned.
+            that are the best class), ranking metrics, or what the loss function returned. NaN,
+            and a warning, where nothing has a weight.
 
         Raises:
-            ValueError: there is no batch.
+            ValueError: there is no batch, or no end of them.
         """
         rest = dict(variables)
         params = rest.pop("params")
+        data = batches
+        if not isinstance(data, EvaluationData):
+            data = EvaluationData(batches, num_batches)
         total = None
-        for batch in islice(iter(batches() if callable(batches) else batches), num_batches):
-            total = self._add(total, params, rest, self._place(batch))
+        for batch in shared_batches(data, self._place):
+            total = self._add(total, params, rest, batch)
         if total is None:
-            raise ValueError("evaluation: there is no batch; an iterator was read to its end?")
+            raise ValueError(
+                f"{data.name}: there is no batch with a row; an iterator was read to its end?"
+            )
         found: dict[str, float] = {}
-        for values in jax.device_get(self._compute(total)):
-            found |= {f"{prefix}{NAMES.get(name, name)}": float(x) for name, x in values.items()}
+        computed, weights = jax.device_get(self._compute(total))
+        for values, weight in zip(computed, weights, strict=True):
+            for name, value in values.items():
+                measured = weight > 0 or name in COUNTS
+                found[f"{prefix}{NAMES.get(name, name)}"] = float(value) if measured else math.nan
+        if unmeasured := sorted(name for name, value in found.items() if math.isnan(value)):
+            why = (
+                "a loss or a score is NaN"
+                if all(weight > 0 for weight in weights)
+                else ("no label has a weight")
+            )
+            warnings.warn(
+                f"{data.name}: {why}; {', '.join(unmeasured)} are NaN, and never the best",
+                stacklevel=2,
+            )
         return found

@@ -23,16 +23,20 @@ class Means:
 
     @classmethod
     def of(cls, values: Mapping[str, jax.Array], weight: jax.Array) -> Means:
-        """Those of one batch."""
+        """Those of one batch; what it says without any weight does not count."""
         weight = jnp.asarray(weight, jnp.float32)
         return cls(
-            {name: value.astype(jnp.float32) * weight for name, value in values.items()}, weight
+            {
+                name: jnp.where(weight == 0, 0.0, value.astype(jnp.float32) * weight)
+                for name, value in values.items()
+            },
+            weight,
         )
 
     def __add__(self, other: Means) -> Means:
         return jax.tree.map(jnp.add, self, other)
 
     def compute(self) -> dict[str, jax.Array]:
-        """Name -> mean; 0 without any weight."""
-        divisor = jnp.where(self.weight > 0, self.weight, 1.0)
+        """Name -> mean; NaN without any weight."""
+        divisor = jnp.where(self.weight > 0, self.weight, jnp.nan)
         return {name: value / divisor for name, value in self.sums.items()}

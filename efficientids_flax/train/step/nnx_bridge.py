@@ -19,6 +19,7 @@ from flax import nnx
 from flax.core.scope import in_filter
 
 from efficientids_flax.train.state import key_data
+from efficientids_flax.train.step.evaluation_mode import evaluating
 from efficientids_flax.train.step.function import LossFn
 from efficientids_flax.tree import flatten, unflatten
 
@@ -86,7 +87,8 @@ class NNXBridge:
             mutable: collections that are handed back after the call.
             method: in place of `__call__`.
             capture_intermediates: hand back the output as one of the intermediates too.
-            **named: of the call; `SWITCHES` also set the module's mode.
+            **named: of the call; `SWITCHES` also set the module's mode, but in that of evaluation,
+                where they are set by it, however they are given.
 
         Returns:
             The output; with `mutable` (output, collections).
@@ -97,7 +99,7 @@ class NNXBridge:
         given = _paths(variables)
         module = self._merged(given, _streams(rngs))
         training = self.training
-        for name, trains in SWITCHES.items():
+        for name, trains in SWITCHES.items() if training else ():
             if name in named:
                 training = bool(named[name]) == trains
         (module.train if training else module.eval)()
@@ -109,6 +111,9 @@ class NNXBridge:
         if all(parameter.kind != parameter.VAR_KEYWORD for parameter in taken):
             known = {parameter.name for parameter in taken}
             named = {k: value for k, value in named.items() if k in known or k not in SWITCHES}
+        if not self.training:
+            own = call is module
+            args, named = evaluating(type(module).__call__ if own else call, args, named, own)
         output = call(*args, **named)
         found = _collections(_flat(nnx.state(module)))
         changed = {

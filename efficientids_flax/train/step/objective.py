@@ -15,15 +15,14 @@ from flax import nnx
 
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.backbone.experts import LOSSES, RANDOM
+from efficientids_flax.core.head.measures import SCORINGS, Scoring
 from efficientids_flax.core.item_model import ItemModel
-from efficientids_flax.core.metrics import (
-    correct_predictions,
-    ranking_sums,
-    token_sums,
-)
+from efficientids_flax.core.measuring import evaluation_sums
+from efficientids_flax.core.metrics import token_sums
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import LanguageModelLoss, language_model_loss
 from efficientids_flax.train.state import ModelConfig
+from efficientids_flax.train.step.evaluation_mode import intercept
 from efficientids_flax.train.step.function import WEIGHT, LossFn, NamedBatch, scalars
 from efficientids_flax.train.step.mean import Means
 from efficientids_flax.train.step.nnx_bridge import NNXBridge
@@ -62,6 +61,8 @@ def make_objective(
     init_kwargs: Mapping[str, Any] | None = None,
     mixed_precision: bool = False,
     remat: bool = False,
+    scoring: Scoring = "log_probs",
+    exclude_seen: bool = False,
 ) -> Objective:
     """The objective of a module.
 
@@ -70,23 +71,32 @@ def make_objective(
         loss_fn: in place of the module's own loss; evaluations then report what it returns.
         init_args, init_kwargs: of `module.init`; None: the loss function says how the module is
             called.
-        mixed_precision, remat: of the package's own models.
+        mixed_precision, remat: of the package's own models, in training: they are evaluated as they
+            were given, which is how they are exported and served.
+        scoring, exclude_seen: of the recommenders' evaluation, see `evaluation_sums`.
 
     Raises:
         ValueError: a module without a loss of its own, and no `loss_fn`; arguments to make
-            parameters that an `nnx.Module` has already.
+            parameters that an `nnx.Module` has already; options of a ranking that is not made.
         TypeError: no module, but the class of one, say.
     """
     if not isinstance(module, nn.Module | nnx.Module):
         kind = f"the class {module.__name__}" if isinstance(module, type) else repr(module)
         raise TypeError(f"model: expected a Linen module or an nnx.Module, found {kind}")
+    if scoring not in SCORINGS:
+        raise ValueError(f"scoring: expected {' or '.join(SCORINGS)}, found {scoring!r}")
+    if exclude_seen and (loss_fn is not None or not isinstance(module, ItemModel)):
+        raise ValueError(
+            "exclude_seen: the evaluation ranks no items, since the loss is a loss_fn's or the"
+            " model no recommender: leave it out"
+        )
     if isinstance(module, ItemModel):
-        module = _item_model(module, mixed_precision, remat)
-        found = _of_item_model(module)
+        given, module = module, _item_model(module, mixed_precision, remat)
+        found = _of_item_model(module, given, scoring, exclude_seen)
     elif isinstance(module, Decoder):
         config = _half(module.config) if mixed_precision else module.config
-        module = Decoder(config, "nothing_saveable" if remat else module.remat)
-        found = _of_decoder(module)
+        given, module = module, Decoder(config, "nothing_saveable" if remat else module.remat)
+        found = _of_decoder(module, given)
     elif loss_fn is None:
         raise ValueError(
             f"loss_fn: missing; {type(module).__name__} has no loss of its own: give"
@@ -107,9 +117,9 @@ def make_objective(
     return found
 
 
-def _of_item_model(module: ItemModel) -> Objective:
-    words = module.config.backbone.vocab_size
-
+def _of_item_model(
+    module: ItemModel, evaluated: ItemModel, scoring: Scoring, exclude_seen: bool
+) -> Objective:
     def loss(
         params: Any, batch: Batch, model_state: Any, rng: jax.Array, apply_fn: Callable[..., Any]
     ) -> Any:
@@ -120,23 +130,9 @@ def _of_item_model(module: ItemModel) -> Objective:
         metrics = {"avg_xent": found.avg_xent, "aux_loss": found.aux_loss}
         return found.loss, metrics | {WEIGHT: found.total_weight}, model_state
 
-    def both(model: ItemModel, batch: Batch) -> Any:
-        return model.loss(batch, train=False), model.evaluation_logits(batch)
-
     def sums(params: Any, batch: Batch, model_state: Any) -> Sums:
         del model_state
-        (found, logits), _ = module.apply({"params": params}, batch, method=both, mutable=[LOSSES])
-        labels = jnp.asarray(batch["labels"])
-        is_item = jnp.asarray(batch.get("label_item_weights", jnp.ones(labels.shape)))
-        weights = jnp.asarray(batch["weights"])
-        items = is_item * (weights if not words else 1)
-        correct = correct_predictions(logits, labels, is_item, num_words=words)
-        return {
-            "loss": token_sums(
-                found.per_example_xent, weights, aux_loss=found.aux_loss, correct=correct
-            ),
-            "ranking": ranking_sums(logits, labels, items, num_words=words),
-        }
+        return evaluation_sums(evaluated, params, batch, scoring=scoring, exclude_seen=exclude_seen)
 
     def init(rng: jax.Array, batch: Batch) -> Mapping[str, Any]:
         made = module.init(_streams(rng), NamedBatch(batch), method="loss")
@@ -145,7 +141,7 @@ def _of_item_model(module: ItemModel) -> Objective:
     return Objective(module, loss, sums, init, module.config, True)
 
 
-def _of_decoder(module: Decoder) -> Objective:
+def _of_decoder(module: Decoder, evaluated: Decoder) -> Objective:
     def logits(decoder: Decoder, batch: Batch, deterministic: bool) -> jax.Array:
         hidden = decoder(
             batch["ids"],
@@ -177,8 +173,9 @@ def _of_decoder(module: Decoder) -> Objective:
 
     def sums(params: Any, batch: Batch, model_state: Any) -> Sums:
         del model_state
-        found = run(module.apply, params, batch, None)
+        found = run(evaluated.apply, params, batch, None)
         correct = found.per_example_argmax == batch["labels"]
+        correct &= ~jnp.isnan(found.per_example_xent)  # argmax takes the first NaN for the largest
         weights = jnp.asarray(batch["weights"])
         return {
             "loss": token_sums(
@@ -206,17 +203,18 @@ def _sums_of_loss(
     module: nn.Module | NNXBridge, loss_fn: LossFn
 ) -> Callable[[Any, Batch, Any], Sums]:
     """The loss function's own numbers, with the module in its mode of evaluation."""
-    switches = {"training": False, "train": False, "deterministic": True}
 
     def evaluate(variables: Any, *args: Any, **named: Any) -> Any:
-        named = {name: switches.get(name, value) for name, value in named.items()}
-        return module.apply(variables, *args, **named)
+        if isinstance(module, NNXBridge):
+            return module.apply(variables, *args, **named)
+        with nn.intercept_methods(intercept):
+            return module.apply(variables, *args, **named)
 
     def sums(params: Any, batch: Batch, model_state: Any) -> Sums:
         key = jax.random.key(0)  # for loss functions that split it; there is no dropout
-        loss, metrics, _ = loss_fn(params, batch, model_state, key, evaluate)
+        loss, metrics, _ = loss_fn(params, NamedBatch(batch), model_state, key, evaluate)
         found = scalars({"loss": loss, **metrics})
-        rows = jax.tree.leaves(batch)[0].shape[0]
+        rows = max(jnp.shape(leaf)[0] for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf))
         weight = found.pop(WEIGHT, jnp.float32(rows))
         return {"loss": Means.of(found, weight)}
 

@@ -261,3 +261,21 @@ def test_every_recorded_language_model_has_a_place_for_each_leaf(
     assert found.ignored == ()
     assert sum(leaf.array.nbytes for leaf in found.leaves) == sum(a.nbytes for a in arrays.values())
     assert "lm_head/kernel" in {leaf.target for leaf in found.leaves}
+
+
+def test_a_head_with_a_row_a_word_is_turned():
+    """NClassMajorSharedEmbeddingSoftmax: `softmax/w` [V, D], its scales one a word."""
+
+    def leaf(shape: tuple[int, ...]) -> Array:
+        return Source(MemoryLeaf(values_of(shape), shape))
+
+    table = rules(None, by_word=True)
+    sources = {
+        "lm/softmax/w": leaf((5, 3)), "lm/softmax/bias/b": leaf((5,)),
+        "lm/softmax/w_quantized_scale": leaf((5,)), "lm/final_ln/scale": leaf((3,)),
+    }  # fmt: skip
+    found = {leaf.target: leaf.array.shape for leaf in apply_rules(sources, table).leaves}
+    assert found == {
+        "lm_head/kernel": (3, 5), "lm_head/bias": (5,), "lm_head/kernel_scale": (5,),
+        "final_norm/scale": (3,),
+    }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -108,16 +108,21 @@ VARIANTS = {
 }
 
 
-def made(config: BackboneConfig, seed: int = 0) -> dict[str, Any]:
-    """Random parameters: norms and biases too, which initialise to nothing."""
+@cache  # a trace of the whole decoder, which many tests want
+def parameters(config: BackboneConfig) -> Any:
+    """Shapes of the parameters, as Flax finds them."""
     decoder = Decoder(config)
 
     def everything(module: Decoder) -> jax.Array:
         ids = jnp.zeros((1, 4), int)
         return module.logits(module(ids, inputs_indicator=ids))
 
-    shapes = jax.eval_shape(lambda: decoder.init(jax.random.key(0), method=everything))["params"]
-    leaves, tree = jax.tree.flatten(shapes)
+    return jax.eval_shape(lambda: decoder.init(jax.random.key(0), method=everything))["params"]
+
+
+def made(config: BackboneConfig, seed: int = 0) -> dict[str, Any]:
+    """Random parameters: norms and biases too, which initialise to nothing."""
+    leaves, tree = jax.tree.flatten(parameters(config))
     generator = np.random.default_rng(seed)
     values = [jnp.asarray(generator.normal(0, 0.3, leaf.shape), leaf.dtype) for leaf in leaves]
     return jax.tree.unflatten(tree, values)

@@ -23,6 +23,7 @@ from tests.efficientids_flax.backbone.small_decoders import (
     made,
     token_ids,
 )
+from tests.efficientids_flax.compiled import applied
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums in another order
 
@@ -72,8 +73,8 @@ def test_padding_on_either_side_changes_nothing(name):
 def test_packed_rows_are_those_of_single_ones(name):
     config = VARIANTS[name]
     params = made(config)
-    first, second = token_ids(config, 1, 5), token_ids(config, 1, 4, seed=1)
-    positions = jnp.array([[0, 1, 2, 3, 4, 0, 1, 2, 3]])
+    first, second = token_ids(config, 1, 6), token_ids(config, 1, 4, seed=1)
+    positions = jnp.array([[0, 1, 2, 3, 4, 5, 0, 1, 2, 3]])
     packed = hidden(
         config,
         params,
@@ -81,8 +82,8 @@ def test_packed_rows_are_those_of_single_ones(name):
         positions=positions,
         segment_ids=segments_from_positions(positions),
     )
-    np.testing.assert_allclose(packed[:, :5], hidden(config, params, first), **CLOSE)
-    np.testing.assert_allclose(packed[:, 5:], hidden(config, params, second), **CLOSE)
+    np.testing.assert_allclose(packed[:, :6], hidden(config, params, first), **CLOSE)
+    np.testing.assert_allclose(packed[:, 6:], hidden(config, params, second), **CLOSE)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt", "llama3, multiplied"])
@@ -124,7 +125,8 @@ def test_kernels_stored_the_other_way_are_the_same_model(name):
         return module.logits(module(jnp.zeros((1, 4), int)))
 
     def initial(config):
-        return Decoder(config).init(jax.random.key(1), method=everything)["params"]
+        init = jax.jit(partial(Decoder(config).init, method=everything))
+        return init(jax.random.key(1))["params"]
 
     same = turned(initial(ours))
     for path, leaf in flatten_dict(initial(theirs), sep="/").items():
@@ -170,9 +172,10 @@ def assert_same_gradients(found, wanted):
     jax.tree.map(compare, found, wanted)
 
 
-def step(loss, params):
-    """Loss and gradients."""
-    return jax.jit(jax.value_and_grad(loss))(params)
+@partial(jax.jit, static_argnames=("config", "remat"))
+def step(config, params, ids, remat=None):
+    """Loss and gradients; compiled once for all tests of a configuration."""
+    return jax.value_and_grad(loss_of(config, ids, remat))(params)
 
 
 @pytest.mark.parametrize("name", ["scanned", "windows by layer, scanned in blocks"])
@@ -180,8 +183,8 @@ def test_scanned_layers_are_separate_ones(name):
     config = VARIANTS[name]
     separate = replace(config, scan_layers=False, layers_per_block=1)
     params, ids = made(separate), token_ids(config, 2, 7)
-    wanted, gradient = step(loss_of(separate, ids), params)
-    found, scanned = step(loss_of(config, ids), stacked(config, params))
+    wanted, gradient = step(separate, params, ids)
+    found, scanned = step(config, stacked(config, params), ids)
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
     assert_same_gradients(scanned, stacked(config, gradient))
 
@@ -191,8 +194,8 @@ def test_scanned_layers_are_separate_ones(name):
 def test_rematerialisation_changes_no_number(name, policy):
     config = VARIANTS[name]
     params, ids = made(config), token_ids(config, 2, 7)
-    wanted, gradient = step(loss_of(config, ids), params)
-    found, again = step(loss_of(config, ids, policy), params)
+    wanted, gradient = step(config, params, ids)
+    found, again = step(config, params, ids, policy)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     assert_same_gradients(again, gradient)
 
@@ -359,9 +362,8 @@ def test_experts_report_their_losses_from_scanned_blocks():
         layers_per_block=2,
         moe=MoEConfig(num_experts=4, layers=(1, 3), hidden_dims=8),
     )
-    _, state = Decoder(config).apply(
-        {"params": made(config)}, token_ids(config, 2, 8), mutable=["aux_losses"]
-    )
+    variables, ids = {"params": made(config)}, token_ids(config, 2, 8)
+    _, state = applied(Decoder(config), variables, ids, mutable=["aux_losses"])
     (losses,) = jax.tree.leaves(state)
     assert losses.shape == (2,)
     assert (losses > 0).all()

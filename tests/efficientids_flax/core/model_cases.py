@@ -1,6 +1,7 @@
 """A tiny model, its batch, and the head's formulas once more, in float64 loops over positions."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -108,9 +109,29 @@ def seen(made, params, given):
 # The head alone.
 
 
+class CompiledHead(Head):
+    """A head with one program for each method: op by op a test would compile dozens."""
+
+    def cross_entropy(self, inputs, labels, is_item=None, training=True):
+        method = partial(super().cross_entropy, training=training)
+        return jax.jit(method)(inputs, labels, is_item)
+
+    def log_probs(self, inputs):
+        return jax.jit(super().log_probs)(inputs)
+
+    def evaluation_logits(self, inputs):
+        return jax.jit(super().evaluation_logits)(inputs)
+
+    def scores(self, inputs, correction=None):
+        return jax.jit(partial(super().scores, correction=correction))(inputs)
+
+    def loss(self, *args, training=True, **named):
+        return jax.jit(partial(super().loss, training=training))(*args, **named)
+
+
 def head(made=None, **changes):
     known = {"num_items": ITEMS, "item_embedding_dim": WIDTH, "num_clusters": CLUSTERS}
-    return Head(HeadConfig(**{**known, **changes}), made or clustering())
+    return CompiledHead(HeadConfig(**{**known, **changes}), made or clustering())
 
 
 def inputs(positions=9, words=WORDS, scale=1.0, seed=1, width=WIDTH):

@@ -8,6 +8,7 @@ import pytest
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.tree import flatten
+from tests.efficientids_flax.compiled import applied
 from tests.efficientids_flax.core.model_cases import (
     CLOSE,
     CLUSTERS,
@@ -46,15 +47,15 @@ def test_seed_api_is_the_batch_with_other_names(tiny):
         "weights": given["weights"],
         "label_item_mask": given["label_item_weights"],
     }
-    outputs = made.apply({"params": params}, **seed_arguments(given), **labels, training=True)
+    outputs = applied(made, {"params": params}, **seed_arguments(given), **labels, training=True)
     np.testing.assert_allclose(outputs["loss"], run(made, params, given, "loss").loss, rtol=1e-6)
     assert "scores" not in outputs
-    served = made.apply({"params": params}, **seed_arguments(given))
+    served = applied(made, {"params": params}, **seed_arguments(given))
     assert set(served) == {"scores"}
     np.testing.assert_allclose(served["scores"], run(made, params, given, "scores"), **CLOSE)
-    best = made.apply({"params": params}, **seed_arguments(given), top_k=3)
+    best = applied(made, {"params": params}, **seed_arguments(given), top_k=3)
     np.testing.assert_array_equal(best["items"], np.argsort(-served["scores"], -1)[..., :3])
-    both = made.apply({"params": params}, **seed_arguments(given), **labels)
+    both = applied(made, {"params": params}, **seed_arguments(given), **labels)
     assert {"loss", "scores"} <= set(both)
 
 

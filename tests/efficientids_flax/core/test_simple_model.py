@@ -9,6 +9,7 @@ import pytest
 from efficientids_flax.core.models import SimpleEfficientIDSModel
 from efficientids_flax.parameters import parameter_shapes
 from efficientids_flax.tree import flatten
+from tests.efficientids_flax.compiled import applied
 from tests.efficientids_flax.core.model_cases import CLUSTERS, ITEMS, clustering
 
 HISTORY = np.array([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
@@ -45,27 +46,27 @@ def test_sizes_of_the_seed_api():
 
 def test_scores_use_the_history_and_not_the_future(started):
     made, variables = started
-    scores = made.apply(variables, HISTORY)["scores"]
+    scores = applied(made, variables, HISTORY)["scores"]
     assert scores.shape == (2, 5, ITEMS)
     other = HISTORY.copy()
     other[:, 1] = 8
-    moved = np.abs(made.apply(variables, other)["scores"] - scores).max(axis=(0, 2)) > 1e-4
+    moved = np.abs(applied(made, variables, other)["scores"] - scores).max(axis=(0, 2)) > 1e-4
     np.testing.assert_array_equal(moved, [False, True, True, True, True])
 
 
 def test_the_order_of_the_history_matters(started):
     made, variables = started
-    scores = made.apply(variables, np.array([[3, 1, 4], [1, 3, 4]]))["scores"]
+    scores = applied(made, variables, np.array([[3, 1, 4], [1, 3, 4]]))["scores"]
     assert np.abs(scores[0, 2] - scores[1, 2]).max() > 1e-4
 
 
 def test_training_predicts_the_next_item(started):
     made, variables = started
-    out = made.apply(variables, HISTORY, training=True)
+    out = applied(made, variables, HISTORY, training=True)
     labels, weights = np.roll(HISTORY, -1, axis=1), np.array([[1, 1, 1, 1, 0]] * 2)
-    same = made.apply(variables, HISTORY, labels=labels, weights=weights, training=True)
+    same = applied(made, variables, HISTORY, labels=labels, weights=weights, training=True)
     np.testing.assert_allclose(out["loss"], same["loss"], rtol=1e-6)
-    log_probs = made.apply(variables, {"ids": HISTORY}, method="log_probs")
+    log_probs = applied(made, variables, {"ids": HISTORY}, method="log_probs")
     np.testing.assert_allclose(np.exp(log_probs).sum(-1), 1, rtol=1e-5)
     chosen = np.take_along_axis(np.asarray(log_probs), labels[..., None], -1)[:, :4]
     np.testing.assert_allclose(out["loss"], -chosen.mean(), rtol=1e-5)
@@ -76,7 +77,7 @@ def test_padding_takes_no_part(started):
     paddings = np.array([[0, 0, 0, 1, 1]] * 2)
     other = np.where(paddings, 12, HISTORY)
     one, two = (
-        made.apply(variables, ids, paddings=paddings, training=True)["loss"]
+        applied(made, variables, ids, paddings=paddings, training=True)["loss"]
         for ids in (HISTORY, other)
     )
     np.testing.assert_array_equal(one, two)
@@ -84,8 +85,8 @@ def test_padding_takes_no_part(started):
 
 def test_best_items(started):
     made, variables = started
-    scores = made.apply(variables, HISTORY)["scores"]
-    best = made.apply(variables, HISTORY, top_k=4)
+    scores = applied(made, variables, HISTORY)["scores"]
+    best = applied(made, variables, HISTORY, top_k=4)
     np.testing.assert_array_equal(best["items"], np.argsort(-scores, -1)[..., :4])
 
 
@@ -98,7 +99,7 @@ def test_full_softmax_needs_no_clustering():
     made = simple(full_softmax=True, clustering_info=None, num_clusters=None)
     variables = jax.jit(made.init)(jax.random.key(0), HISTORY)
     assert "cluster_embedding" not in variables["params"]
-    log_probs = made.apply(variables, {"ids": HISTORY}, method="log_probs")
+    log_probs = applied(made, variables, {"ids": HISTORY}, method="log_probs")
     np.testing.assert_allclose(np.exp(log_probs).sum(-1), 1, rtol=1e-5)
 
 
@@ -113,13 +114,13 @@ def test_dropout_is_of_training_alone():
     made = simple(dropout=0.5)
     variables = jax.jit(made.init)(jax.random.key(0), HISTORY)
     losses = [
-        made.apply(variables, HISTORY, training=True, rngs={"dropout": jax.random.key(seed)})[
+        applied(made, variables, HISTORY, training=True, rngs={"dropout": jax.random.key(seed)})[
             "loss"
         ]
         for seed in (0, 1)
     ]
     assert losses[0] != losses[1]
-    made.apply(variables, HISTORY)  # asks for no random numbers
+    applied(made, variables, HISTORY)  # asks for no random numbers
 
 
 def test_learns_a_cycle(started):
@@ -138,11 +139,11 @@ def test_learns_a_cycle(started):
         return optax.apply_updates(params, change), state, loss
 
     params, loss = variables["params"], None
-    state = optimizer.init(params)
+    state = jax.jit(optimizer.init)(params)
     for _ in range(100):
         params, state, loss = update(params, state)
     assert loss is not None and loss < 0.1
-    log_probs = made.apply({"params": params}, {"ids": rows}, method="log_probs")
+    log_probs = applied(made, {"params": params}, {"ids": rows}, method="log_probs")
     trained = slice(None), slice(None, -1)  # the last position has no label
     np.testing.assert_array_equal(log_probs.argmax(-1)[trained], ((rows + step) % ITEMS)[trained])
 

@@ -36,11 +36,14 @@ def filled(model: Any, batch: Any, scale: float = 1.0) -> Any:
         lambda: model.init(jax.random.key(0), batch, method="head_inputs")["params"]
     )
     leaves, tree = jax.tree.flatten(shapes)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    values = [
-        scale * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(tree, values)
+
+    @jax.jit
+    def values() -> list[jax.Array]:
+        keys = jax.random.split(jax.random.key(1), len(leaves))
+        pairs = zip(keys, leaves, strict=True)
+        return [scale * jax.random.normal(key, leaf.shape) for key, leaf in pairs]
+
+    return jax.tree.unflatten(tree, values())
 
 
 def fields(ids: list[int], items: list[int]) -> dict[str, jax.Array]:

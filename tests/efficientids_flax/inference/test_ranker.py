@@ -10,6 +10,7 @@ import pytest
 
 from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
 from efficientids_flax.inference import Ranker, make_prompts, ranker, recommend
+from tests.efficientids_flax.compiled import applied
 from tests.efficientids_flax.inference.inference_cases import (
     BACKBONE,
     CONFIG,
@@ -25,7 +26,7 @@ from tests.efficientids_flax.inference.inference_cases import (
 def alone(scores: str, history: list[int], mask: list[int] | None = None) -> np.ndarray:
     """[I], of one history by the model's own methods: `<sos>`, the history, nothing after it."""
     batch = fields([0, *history], [0, *(mask or [1] * len(history))])
-    found = MODEL.apply({"params": PARAMS}, batch, method=scores)
+    found = applied(MODEL, {"params": PARAMS}, batch, method=scores)
     return np.asarray(found)[0, -1, -CONFIG.num_items :]  # pyright: ignore[reportIndexIssue]
 
 
@@ -51,7 +52,7 @@ def test_words_between_the_items():
 def test_probabilities_are_those_of_the_model_with_words():
     found = recommend(MODEL, PARAMS, [[3]], 30)
     batch = fields([0, 3], [0, 1])
-    whole = MODEL.apply({"params": PARAMS}, batch, method="log_probs")
+    whole = applied(MODEL, {"params": PARAMS}, batch, method="log_probs")
     words = np.exp(np.asarray(whole)[0, -1, :11], dtype=np.float64).sum()  # pyright: ignore[reportIndexIssue]
     assert np.exp(found.scores[0], dtype=np.float64).sum() + words == pytest.approx(1, abs=1e-5)
 
@@ -61,7 +62,7 @@ def test_scales_of_the_words_count():
     backbone = dataclasses.replace(BACKBONE, logits_divisor=0.25)
     config = dataclasses.replace(CONFIG, scale_before_logits=True, backbone=backbone)
     model = EfficientIDSModel(config, PLACES)
-    whole = model.apply({"params": PARAMS}, fields([0, 3], [0, 1]), method="log_probs")
+    whole = applied(model, {"params": PARAMS}, fields([0, 3], [0, 1]), method="log_probs")
     found = recommend(model, PARAMS, [[3]], 30)
     own = np.asarray(whole)[0, -1, 11 + found.ids[0]]  # pyright: ignore[reportIndexIssue]
     np.testing.assert_allclose(found.scores[0], own, rtol=1e-5, atol=1e-5)
@@ -106,7 +107,7 @@ def test_a_model_without_words():
     found = recommend(model, params, HISTORIES, 4)
     for row, history in enumerate(HISTORIES):
         batch = {"ids": jnp.array([history])}
-        scores = np.asarray(model.apply({"params": params}, batch, method="log_probs"))[0, -1]  # pyright: ignore[reportIndexIssue]
+        scores = np.asarray(applied(model, {"params": params}, batch, method="log_probs"))[0, -1]  # pyright: ignore[reportIndexIssue]
         np.testing.assert_array_equal(found.ids[row], np.argsort(-scores, kind="stable")[:4])
     assert make_prompts(model.config, [[3, 17]]).batch.keys() == {
         "ids",
@@ -127,7 +128,7 @@ def test_a_full_softmax():
     params = filled(model, fields([0, 1], [0, 1]))
     found = recommend(model, params, [[3, 17]], 30)
     batch = fields([0, 3, 17], [0, 1, 1])
-    wanted = np.asarray(model.apply({"params": params}, batch, method="log_probs"))[0, -1, 11:]  # pyright: ignore[reportIndexIssue]
+    wanted = np.asarray(applied(model, {"params": params}, batch, method="log_probs"))[0, -1, 11:]  # pyright: ignore[reportIndexIssue]
     np.testing.assert_array_equal(found.ids[0], np.argsort(-wanted, kind="stable"))
     np.testing.assert_allclose(found.scores[0], wanted[found.ids[0]], atol=1e-5)
 
@@ -160,6 +161,10 @@ def test_items_that_are_left_out():
 
 def test_only_the_last_ids_of_a_history():
     found = recommend(MODEL, PARAMS, [[9, 8, 7, 3, 17]], 5, max_history=2)
+    unseen = recommend(MODEL, PARAMS, [[9, 8, 7, 3, 17]], 30, max_history=2, exclude_seen=True)
+    whole = recommend(MODEL, PARAMS, [[3, 17]], 30).ids[0].tolist()
+    kept = [item for item in whole if item not in (9, 8, 7, 3, 17)]
+    assert unseen.ids[0].tolist() == [*kept, *[-1] * 5]  # those cut off were seen too
     np.testing.assert_array_equal(found.ids, recommend(MODEL, PARAMS, [[3, 17]], 5).ids)
 
 

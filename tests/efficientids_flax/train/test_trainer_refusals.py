@@ -52,7 +52,7 @@ def test_wrong_options_are_told_with_the_nearest(monkeypatch):
 
 
 def test_a_metric_that_no_evaluation_has_is_named_before_anything_is_compiled():
-    made = trainer(keep_best="eval_accurary")
+    made = trainer(keep_best="eval_accurary", best_mode="max")
     with pytest.raises(ValueError, match="no 'eval_accurary'; it has eval_accuracy, eval_loss"):
         made.train(begin(made), batches(), batches(epochs=1), num_steps=2)
     assert made._step is None

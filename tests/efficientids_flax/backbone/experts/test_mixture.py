@@ -1,6 +1,7 @@
 """Routing and experts: against loops over tokens, properties, and what the real Praxis routed."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,12 @@ from efficientids_flax.backbone.experts import routing
 from efficientids_flax.backbone.experts.mixture import Experts, sentence_means
 from efficientids_flax.backbone.experts.routing import capacity, dense_weights, num_groups
 from efficientids_flax.config import BackboneConfig, MoEConfig
+from tests.efficientids_flax.compiled import applied
 from tests.paths import RECORDINGS
 
 SHAPES = ((1, 1, 1), (1, 7, 1), (2, 9, 3), (1, 8, 5), (3, 4, 5), (2, 2, 2))  # G, S, X
 route = jax.jit(routing.route, static_argnames=("config", "dtype"))
+in_float32 = jax.jit(partial(dense_weights, dtype=jnp.dtype(jnp.float32)))
 ROUNDING = 1e-6  # a few float32 roundings of weights of at most 1
 
 # What was recorded of a router -> its configuration (parity_tests/record/models.py).
@@ -178,7 +181,7 @@ def test_each_expert_chooses_among_tokens_that_are_no_padding(router):
 @given(routers())
 def test_dense_weights_are_those_of_the_two_best(router):
     logits = router[0]
-    weights = np.asarray(dense_weights(jnp.asarray(logits), jnp.dtype(jnp.float32)))
+    weights = np.asarray(in_float32(jnp.asarray(logits)))
     np.testing.assert_allclose(weights.sum(-1), 1, atol=ROUNDING)
     for row, found in zip(
         logits.reshape(-1, logits.shape[-1]), weights.reshape(-1, logits.shape[-1]), strict=True
@@ -259,10 +262,10 @@ def test_adds_up_what_the_experts_make_of_each_token(gating, gated):
     x = random.randn(2, 6, 6).astype(np.float32)
     paddings = np.array([[0] * 6, [0] * 4 + [1] * 2], np.float32)
     module = Experts(backbone(config))
-    params = module.init(jax.random.key(1), x, paddings)["params"]
+    params = jax.jit(module.init)(jax.random.key(1), x, paddings)["params"]
     with jax.default_matmul_precision("highest"):
-        got, seen = module.apply(
-            {"params": params}, x, paddings, mutable=["intermediates", "aux_losses"]
+        got, seen = applied(
+            module, {"params": params}, x, paddings, mutable=["intermediates", "aux_losses"]
         )
     kernels = {name: np.asarray(value["kernel"], np.float64) for name, value in params.items()}
     logits = x.reshape(1, 12, 6) @ kernels["router"]
@@ -293,9 +296,9 @@ def test_sows_its_loss_weighted_and_what_it_computes():
     config = moe(4, load_balance_loss_weight=0.25, num_groups=2)
     x, paddings = jnp.ones((2, 6, 6)), jnp.zeros((2, 6))
     module = Experts(backbone(config))
-    params = module.init(jax.random.key(0), x, paddings)["params"]
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    _, seen = module.apply({"params": zeros}, x, paddings, mutable=["intermediates", "aux_losses"])
+    params = jax.jit(module.init)(jax.random.key(0), x, paddings)["params"]
+    zeros = {"params": jax.tree.map(jnp.zeros_like, params)}
+    _, seen = applied(module, zeros, x, paddings, mutable=["intermediates", "aux_losses"])
     np.testing.assert_allclose(seen["aux_losses"]["load_balance"][0], 0.25, rtol=ROUNDING)
     places = capacity(6, config)
     shapes = {name: value[0].shape for name, value in seen["intermediates"].items()}
@@ -309,14 +312,14 @@ def test_the_router_learns_from_loss_and_output():
     config = backbone(moe(3))
     x = jax.random.normal(jax.random.key(2), (2, 5, 6))
     module = Experts(config)
-    params = module.init(jax.random.key(0), x, jnp.zeros((2, 5)))["params"]
+    params = jax.jit(module.init)(jax.random.key(0), x, jnp.zeros((2, 5)))["params"]
 
     def outcome(params, part):
         y, seen = module.apply({"params": params}, x, jnp.zeros((2, 5)), mutable=["aux_losses"])
         return jnp.sum(jnp.square(y)) if part == "output" else seen["aux_losses"]["load_balance"][0]
 
     for part in ("output", "loss"):
-        gradient = jax.grad(outcome)(params, part)["router"]["kernel"]
+        gradient = jax.jit(jax.grad(outcome), static_argnums=1)(params, part)["router"]["kernel"]
         assert np.isfinite(gradient).all()
         assert np.abs(gradient).max() > 1e-6
 
@@ -326,9 +329,9 @@ def test_sampled_experts_take_the_stream_routing():
     x = jax.random.normal(jax.random.key(2), (2, 5, 6))
     module = Experts(backbone(config))
     rngs = {"params": jax.random.key(0), "routing": jax.random.key(1)}
-    variables = module.init(rngs, x, jnp.zeros((2, 5)))
+    variables = jax.jit(module.init)(rngs, x, jnp.zeros((2, 5)))
     results = [
-        module.apply(variables, x, jnp.zeros((2, 5)), rngs={"routing": jax.random.key(seed)})
+        applied(module, variables, x, jnp.zeros((2, 5)), rngs={"routing": jax.random.key(seed)})
         for seed in (1, 1, 2)
     ]
     assert np.array_equal(results[0], results[1])

@@ -14,6 +14,7 @@ import pytest
 from efficientids_flax.config import AdapterConfig
 from efficientids_flax.config.recommender import HeadConfig
 from efficientids_flax.core.head.softmax import HierarchicalSoftmax
+from tests.efficientids_flax.compiled import applied
 from tests.efficientids_flax.core.model_cases import (
     CLOSE,
     CLUSTER_OF,
@@ -50,7 +51,7 @@ def wired(**changes):
 
 def started(module, *args):
     """Parameters away from their initial zeros."""
-    params = module.init(jax.random.key(0), *args)["params"]
+    params = jax.jit(module.init)(jax.random.key(0), *args)["params"]
     rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda leaf: leaf + jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), params
@@ -58,7 +59,7 @@ def started(module, *args):
 
 
 def head_inputs(module, params, given):
-    return module.apply({"params": params}, given, method="inputs")
+    return applied(module, {"params": params}, given, method="inputs")
 
 
 def gelu(x):
@@ -128,7 +129,7 @@ def test_full_softmax_needs_no_clustering():
     module, given = HierarchicalSoftmax(config=made, model_dims=MODEL), hidden()
     params = started(module, given)
     assert set(params) == {"item_embedding", "item_input_adapter"}
-    log_probs = module.apply({"params": params}, given)
+    log_probs = applied(module, {"params": params}, given)
     np.testing.assert_allclose(np.exp(log_probs).sum(-1), 1, rtol=1e-5)
 
 
@@ -136,7 +137,7 @@ def test_full_softmax_needs_no_clustering():
 def test_alone_it_gives_log_probabilities_of_all_items(leading):
     module = alone()
     given = hidden(MODEL, *leading) if leading else hidden(MODEL, 1)[0]
-    log_probs = module.apply({"params": started(module, given)}, given)
+    log_probs = applied(module, {"params": started(module, given)}, given)
     assert log_probs.shape == (*leading, ITEMS)
     assert log_probs.dtype == jnp.float32
     np.testing.assert_allclose(np.exp(log_probs).sum(-1), 1, rtol=1e-5)
@@ -156,14 +157,14 @@ def test_alone_it_gives_the_loss_of_targets():
     module, given = alone(), hidden(WIDTH, 5)
     params, targets = started(module, given), jnp.array([3, 6, 0, 12, 3])
     weights = jnp.array([1.0, 2.0, 0.0, 1.0, 1.0])
-    out = module.apply({"params": params}, given, targets, weights)
+    out = applied(module, {"params": params}, given, targets, weights)
     made = head_inputs(module, params, given)
     want = np.array([entropy_of(made, n, int(target), 1) for n, target in enumerate(targets)])
     np.testing.assert_allclose(out["loss"], (want * weights).sum() / 5, **CLOSE)
-    served = module.apply({"params": params}, given)
+    served = applied(module, {"params": params}, given)
     chosen = np.take_along_axis(np.asarray(served), np.asarray(targets)[:, None], -1)[:, 0]
     np.testing.assert_allclose(-want, chosen, **CLOSE)
-    unweighted = module.apply({"params": params}, given, targets)
+    unweighted = applied(module, {"params": params}, given, targets)
     np.testing.assert_allclose(unweighted["loss"], want.mean(), **CLOSE)
 
 
@@ -171,14 +172,14 @@ def test_words_take_part_where_they_are_given():
     module, given = alone(), hidden(WIDTH, 5)
     params = started(module, given)
     words = hidden(WORDS, 5)
-    log_probs = module.apply({"params": params}, given, word_logits=words)
+    log_probs = applied(module, {"params": params}, given, word_logits=words)
     assert log_probs.shape == (5, ITEMS)
     assert np.all(np.exp(log_probs).sum(-1) < 0.99)
     made = head_inputs(module, params, given)._replace(word_logits=words)
     is_item = jnp.array([1, 0, 1, 0, 1])
     targets = jnp.array([3, 10, 0, 2, 5])
-    out = module.apply(
-        {"params": params}, given, targets, word_logits=words, target_is_item=is_item
+    out = applied(
+        module, {"params": params}, given, targets, word_logits=words, target_is_item=is_item
     )
     want = [entropy_of(made, n, int(t), int(is_item[n])) for n, t in enumerate(targets)]
     np.testing.assert_allclose(out["loss"], np.mean(want), **CLOSE)
@@ -189,7 +190,7 @@ def test_correction_of_the_seed_api():
     plain, corrected = alone(), alone(use_correction=True)
     params = started(plain, given)
     made = head_inputs(plain, params, given)
-    score = lambda module: module.apply({"params": params}, made, method=_scores)  # noqa: E731
+    score = lambda module: applied(module, {"params": params}, made, method=_scores)  # noqa: E731
     np.testing.assert_array_equal(
         score(corrected), plain.apply({"params": params}, made, True, method=_scores)
     )
@@ -204,7 +205,7 @@ def test_label_smoothing_is_of_training_alone():
     module, given = wired(label_smoothing=0.2), hidden()
     params, targets = started(module, given), jnp.zeros((2, 3), int)
     train, evaluate = (
-        module.apply({"params": params}, given, targets, training=training)["loss"]
+        applied(module, {"params": params}, given, targets, training=training)["loss"]
         for training in (True, False)
     )
     assert abs(train - evaluate) > 1e-3
@@ -262,7 +263,7 @@ def test_clusters_are_where_the_clustering_says():
     moved = jax.tree.map(lambda leaf: leaf, params)
     moved["cluster_embedding"]["kernel"] = params["cluster_embedding"]["kernel"].at[:, 2].add(1.0)
     before, after = (
-        module.apply({"params": p}, head_inputs(module, p, given), method=_scores)
+        applied(module, {"params": p}, head_inputs(module, p, given), method=_scores)
         for p in (params, moved)
     )
     differs = np.any(np.abs(before - after) > 1e-3, axis=0)

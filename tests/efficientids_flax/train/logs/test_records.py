@@ -101,12 +101,21 @@ def test_the_bar_is_drawn_on_a_terminal():
 def test_monitor_finds_the_best_and_loses_patience(mode, values):
     monitor = Monitor("m", mode, patience=2, min_delta=0.1)
     found = [monitor.update({"m": value}) for value in values]
-    assert found == [True, True, False, False]
+    assert found == [True, True, False, mode == "min"]  # 1.95 is the best, too little to wait for
     assert monitor.exhausted
-    assert monitor.best == 2
+    assert monitor.best == values[-1]
     again = Monitor("m", mode, patience=3, min_delta=0.1)
     again.restore(json.loads(json.dumps(monitor.state())))
-    assert (again.best, again.waited, again.exhausted) == (2, 2, False)
+    assert (again.best, again.waited, again.exhausted) == (values[-1], 2, False)
+    assert again.update({"m": 1.91 if mode == "min" else 2.09})
+    assert again.exhausted  # still within 0.1 of the 2 that began the waiting
+
+
+def test_monitor_takes_what_is_not_finite_for_no_better():
+    monitor = Monitor("m", "min", patience=3, min_delta=0.0)
+    values = [float("nan"), -float("inf"), 2.0, float("nan"), 1.0]
+    assert [monitor.update({"m": value}) for value in values] == [False, False, True, False, True]
+    assert (monitor.best, monitor.waited) == (1.0, 0)
 
 
 def test_monitor_names_the_metrics_there_are():

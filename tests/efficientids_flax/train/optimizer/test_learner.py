@@ -15,6 +15,7 @@ from efficientids_flax.parameters import parameter_shapes
 from efficientids_flax.stored.optimizer_states import STATES
 from efficientids_flax.train.optimizer.learner import learning_rate, paxml_learner
 from efficientids_flax.tree import flatten, unflatten
+from tests.efficientids_flax.compiled import compiled
 from tests.efficientids_flax.train.optimizer.recorded import Recorded, small_model
 
 MODEL = small_model(Recorded("steps").about["sizes"])
@@ -57,6 +58,11 @@ PARAMS["lm_head"]["bias"] = PARAMS["lm_head"]["bias"] * np.float32(-0.0)
 GRADIENTS = values_of(1)
 
 
+def learner_of(config: OptimizerConfig, model: Any) -> Any:
+    """The learner in two programs: op by op it takes some hundred."""
+    return compiled(paxml_learner(config, model))
+
+
 def bits(tree: Any) -> list[bytes]:
     return [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
 
@@ -73,7 +79,7 @@ def with_nan(gradients: Any) -> Any:
 
 @EACH
 def test_states_have_the_names_and_types_of_converted_ones(config: OptimizerConfig):
-    state = paxml_learner(replace(config, ema_decay=0.9), MODEL).init(PARAMS)
+    state = learner_of(replace(config, ema_decay=0.9), MODEL).init(PARAMS)
     order = [name for name in STATES if name in state]
     assert list(state) == order
     assert order[-2:] == ["schedule", "ema"]
@@ -84,7 +90,7 @@ def test_states_have_the_names_and_types_of_converted_ones(config: OptimizerConf
 @pytest.mark.parametrize("cause", ["gradient", "loss", "norm"])
 def test_a_bad_step_changes_nothing_but_is_over(config: OptimizerConfig, cause: str):
     config = replace(config, skip_step_gradient_norm_value=1.0 if cause == "norm" else 0.0)
-    learner = paxml_learner(replace(config, ema_decay=0.9), MODEL)
+    learner = learner_of(replace(config, ema_decay=0.9), MODEL)
     good = jax.tree.map(lambda g: g * 1e-3, GRADIENTS)
     updates, state = learner.update(good, learner.init(PARAMS), PARAMS)
     params = optax.apply_updates(PARAMS, updates)
@@ -98,7 +104,7 @@ def test_a_bad_step_changes_nothing_but_is_over(config: OptimizerConfig, cause: 
 
 
 def test_bad_steps_are_taken_where_the_job_took_them():
-    learner = paxml_learner(replace(ADAM, skip_step_on_gradient_anomalies=False), MODEL)
+    learner = learner_of(replace(ADAM, skip_step_on_gradient_anomalies=False), MODEL)
     updates, state = learner.update(with_nan(GRADIENTS), learner.init(PARAMS), PARAMS)
     assert np.isnan(flatten(updates)["final_norm/bias"]).sum() == 4  # the clip spreads it
     assert int(state["adam"].count) == 1
@@ -113,7 +119,7 @@ def test_frozen_parameters_keep_every_bit(config: OptimizerConfig):
         decoupled_weight_decay=0.1,
         ema_decay=0.9,
     )
-    learner = paxml_learner(config, MODEL)
+    learner = learner_of(config, MODEL)
     state, params = learner.init(PARAMS), PARAMS
     for _ in range(2):
         updates, state = learner.update(GRADIENTS, state, params)
@@ -130,7 +136,7 @@ def test_frozen_parameters_keep_every_bit(config: OptimizerConfig):
 @EACH
 def test_gradients_of_the_trained_parameters_suffice(config: OptimizerConfig):
     config = replace(config, bprop_variable_exclusion=FROZEN, clip_gradient_norm_to_value=0.1)
-    learner = paxml_learner(config, MODEL)
+    learner = learner_of(config, MODEL)
     part = unflatten({p: g for p, g in flatten(GRADIENTS).items() if not is_frozen(p)})
     state = learner.init(PARAMS)
     full, full_state = learner.update(GRADIENTS, state, PARAMS)
@@ -143,7 +149,7 @@ def test_gradients_of_the_trained_parameters_suffice(config: OptimizerConfig):
 
 def test_an_exclusion_must_match_the_whole_name():
     config = replace(ADAM, bprop_variable_exclusion=("params/lm/transformer", "lm/softmax/.*"))
-    state = paxml_learner(config, MODEL).init(PARAMS)
+    state = learner_of(config, MODEL).init(PARAMS)
     assert flatten(state["adam"].mu).keys() == flatten(PARAMS).keys()
 
 
@@ -165,7 +171,7 @@ def test_scanned_and_separate_layers_take_the_same_steps(config: OptimizerConfig
     both: list[Callable[[Any], Any]] = [lambda tree: tree, apart]
     results = []
     for model, form in zip((MODEL, separate), both, strict=True):
-        learner = paxml_learner(replace(config, quantized_dtype="int8"), model)
+        learner = learner_of(replace(config, quantized_dtype="int8"), model)
         params, state = form(PARAMS), learner.init(form(PARAMS))
         for _ in range(2):
             updates, state = learner.update(form(GRADIENTS), state, params)
@@ -181,7 +187,7 @@ def test_scanned_and_separate_layers_take_the_same_steps(config: OptimizerConfig
 def test_dtypes_and_shapes_of_the_state_stay(config: OptimizerConfig):
     """A step can be a loop's body, and its state donated; with half-precision parameters too."""
     half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
-    learner = paxml_learner(replace(config, ema_decay=0.9), MODEL)
+    learner = learner_of(replace(config, ema_decay=0.9), MODEL)
     state = learner.init(half)
     after = jax.eval_shape(learner.update, half, state, half)[1]
     assert jax.tree.structure(after) == jax.tree.structure(state)
@@ -215,23 +221,23 @@ def test_regularizers_need_the_model_s_configuration():
 
 
 def test_the_state_of_another_optimizer():
-    state = paxml_learner(SGD, MODEL).init(PARAMS)
+    state = learner_of(SGD, MODEL).init(PARAMS)
     with pytest.raises(ValueError, match="has momentum, schedule; this optimizer has adam, sched"):
         paxml_learner(ADAM, MODEL).update(GRADIENTS, state, PARAMS)
 
 
 def test_a_state_without_what_is_trained():
     frozen = replace(ADAM, bprop_variable_exclusion=FROZEN)
-    state = paxml_learner(frozen, MODEL).init(PARAMS)
+    state = learner_of(frozen, MODEL).init(PARAMS)
     with pytest.raises(ValueError, match=r"adam/mu: layers/attention.* has no state"):
         paxml_learner(ADAM, MODEL).update(GRADIENTS, state, PARAMS)
-    state = paxml_learner(ADAM, MODEL).init(PARAMS)
+    state = learner_of(ADAM, MODEL).init(PARAMS)
     with pytest.raises(ValueError, match=r"adam/mu: layers/attention.* is frozen"):
         paxml_learner(frozen, MODEL).update(GRADIENTS, state, PARAMS)
 
 
 def test_a_gradient_that_is_missing():
-    learner = paxml_learner(ADAM, MODEL)
+    learner = learner_of(ADAM, MODEL)
     some = {key: value for key, value in GRADIENTS.items() if key != "final_norm"}
     with pytest.raises(ValueError, match="final_norm/bias: gradients and parameters must both"):
         learner.update(some, learner.init(PARAMS), PARAMS)

@@ -66,7 +66,8 @@ def test_tests_at_the_end_the_best_checkpoint(tmp_path):
     result = train(given)
     best = min(row["eval_loss"] for row in result.history if "eval_loss" in row)
     assert result.test["test_loss"] == pytest.approx(best, rel=1e-6)
-    last = evaluate(given, "test")
+    assert evaluate(given, "test")["test_loss"] == pytest.approx(best, rel=1e-6)
+    last = evaluate(given, "test", 6)
     assert last["test_loss"] == pytest.approx(result.history[-1]["eval_loss"], rel=1e-6)
 
 

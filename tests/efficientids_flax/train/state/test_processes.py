@@ -77,3 +77,6 @@ def test_two_processes_train_stop_and_save_together(tmp_path):
     assert again["losses"][stopped:] == other["losses"]
     np.testing.assert_allclose(again["losses"], alone["losses"], rtol=1e-4)
     np.testing.assert_allclose(again["parameters"], alone["parameters"], rtol=1e-3)
+    assert again["evaluated"] == other["evaluated"]
+    for rows, metrics in alone["evaluated"].items():  # every row counts once
+        assert again["evaluated"][rows] == pytest.approx(metrics, rel=2e-3), rows

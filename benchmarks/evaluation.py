@@ -1,0 +1,83 @@
+"""Evaluation of users over a large catalogue, beside the matrix product alone.
+
+python -m benchmarks.evaluation [--users 10000] [--items 100000] [--width 64] [--hierarchical]
+
+One label a user, turns in one process: the product of the queries with the item table, as many rows
+at a time as the evaluation scores, and the evaluation of a batch's labels (loss and ranking).
+Prints seconds of both, their ratio, and the temporaries that the compiled evaluation has.
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.measuring import AT_ONCE, evaluation_sums
+from efficientids_flax.core.models import SimpleEfficientIDSModel
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name, value in (("users", 10_000), ("items", 100_000), ("width", 64), ("rounds", 3)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--hierarchical", action="store_true")
+    given = parser.parse_args()
+    rng = np.random.default_rng(0)
+    tables = None
+    if given.hierarchical:  # as unequal as those of k-means
+        count = int(given.items**0.5)
+        shares = rng.gamma(2.0, size=count)
+        tables = ClusteringInfo.from_assignments(
+            np.concatenate(
+                [np.arange(count), rng.choice(count, given.items - count, p=shares / shares.sum())]
+            )
+        )
+    model = SimpleEfficientIDSModel(  # pyright: ignore[reportCallIssue]
+        num_items=given.items, item_embedding_dim=given.width, model_dims=given.width,
+        num_heads=1, num_layers=1, full_softmax=tables is None, clustering_info=tables,
+    )  # fmt: skip
+    ids = rng.integers(0, given.items, (given.users, 2)).astype(np.int32)
+    batch = {"ids": ids[:, :1], "labels": ids[:, 1:],
+             "weights": np.ones((given.users, 1), np.float32)}  # fmt: skip
+    params = model.init(jax.random.key(0), jnp.zeros((1, 2), int))["params"]
+    evaluate = jax.jit(lambda params: evaluation_sums(model, params, batch)).lower(params).compile()
+    analysis = evaluate.memory_analysis()
+    temporaries = 0 if analysis is None else analysis.temp_size_in_bytes / 2**20
+
+    query = jnp.asarray(rng.normal(size=(given.users, given.width)), jnp.float32)
+    table = jnp.asarray(rng.normal(size=(given.items, given.width)), jnp.float32)
+    size = max(1, AT_ONCE // given.items)
+
+    def product(query: jax.Array, table: jax.Array) -> jax.Array:
+        """All products, block by block; of each block one row is kept, so that all are made."""
+        blocks = query[: len(query) // size * size].reshape(-1, size, given.width)
+        return jax.lax.map(
+            lambda rows: jax.lax.optimization_barrier(
+                jnp.einsum("pw,iw->pi", rows, table, precision="highest")
+            )[0],
+            blocks,
+        )
+
+    multiply = jax.jit(product).lower(query, table).compile()
+    times: dict[str, list[float]] = {"product": [], "evaluation": []}
+    for _ in range(given.rounds + 1):
+        for name, run in (("product", lambda: multiply(query, table)),
+                          ("evaluation", lambda: evaluate(params))):  # fmt: skip
+            start = time.perf_counter()
+            jax.block_until_ready(run())
+            times[name].append(time.perf_counter() - start)
+    kind = "hierarchical" if given.hierarchical else "full softmax"
+    print(f"{given.users} users, {given.items} items, width {given.width}, {kind}")
+    plain, whole = (statistics.median(times[name][1:]) for name in times)
+    ratios = [b / a for a, b in zip(*(values[1:] for values in times.values()), strict=True)]
+    print(f"product {plain:.2f} s, evaluation {whole:.2f} s, {statistics.median(ratios):.2f} times")
+    print(f"temporaries {temporaries:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""How a trainer evaluates its states, and which of them it keeps as the best."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from efficientids_flax.core.head.measures import Scoring
+from efficientids_flax.train.directory import RunDirectory
+from efficientids_flax.train.evaluation_data import EvaluationData, evaluations
+from efficientids_flax.train.state import KeptState, Monitor, TrainState
+from efficientids_flax.train.state.shared_batches import any_process
+from efficientids_flax.train.step import Evaluator
+
+
+class Evaluators:
+    """Evaluators of one model, by how they rank; each compiles its own."""
+
+    def __init__(self, make: Callable[..., Evaluator], ranks: Mapping[str, Any]) -> None:
+        """Nothing is made yet.
+
+        Args:
+            make: (scoring, exclude_seen) -> evaluator.
+            ranks: both, of the run.
+        """
+        self._make, self._ranks = make, dict(ranks)
+        self._made: dict[tuple[Any, ...], Evaluator] = {}
+
+    def get(self, **given: Any) -> Evaluator:
+        """That of the run, or another one where something is given that is not None."""
+        how = self._ranks | {name: value for name, value in given.items() if value is not None}
+        key = tuple(how.values())
+        if key not in self._made:
+            self._made[key] = self._make(**how)
+        return self._made[key]
+
+
+class Evaluating(RunDirectory):
+    """The part of `Trainer` that deals with evaluations.
+
+    Attributes:
+        mesh: that the run is spread over; None on one device.
+    """
+
+    mesh: Mesh | None
+    _evaluators: Evaluators
+
+    def evaluate(
+        self,
+        state: TrainState,
+        dataset: Any,
+        num_eval_batches: int | None = None,
+        *,
+        prefix: str = "eval_",
+        scoring: Scoring | None = None,
+        exclude_seen: bool | None = None,
+    ) -> dict[str, float]:
+        """Metrics over a dataset, without dropout: see `Evaluator`.
+
+        By the averages of the parameters where `evaluate_average` says so, in the precision of the
+        model as it was given, which is what is exported and served.
+
+        Args:
+            state: of the run.
+            dataset: dict batches, or a function that returns them. Of `ShuffledBatches` every row
+                counts once, the last ones too.
+            num_eval_batches: how many; None: all.
+            prefix: of the names.
+            scoring, exclude_seen: see `TrainingOptions`; None: as the run has them.
+        """
+        evaluator = self._evaluators.get(scoring=scoring, exclude_seen=exclude_seen)
+        variables = {**state.variables, "params": self.evaluated_params(state)}
+        with self._on_mesh():
+            return evaluator(variables, dataset, num_eval_batches, prefix)
+
+    def _evaluations(
+        self, state: TrainState, dataset: Any, monitor: Monitor
+    ) -> EvaluationData | None:
+        """The evaluation data of a run, looked at before its first step.
+
+        Raises:
+            TypeError, ValueError: see `evaluations` and `EvaluationData.first`; the evaluation
+                lacks a field, or the metric that the run goes by.
+        """
+        data = evaluations(dataset, self.options)
+        if data is not None:
+            first = data.first(required=jax.process_count() == 1)
+            with self._on_mesh():
+                if not any_process(first is not None):
+                    raise ValueError(data.nothing)
+                if first is None:  # another process has some
+                    return data
+                names = self._evaluators.get().names(state.variables, first)
+            if self.options.monitors:
+                monitor.check(names)
+        return data
+
+    def _measured(self, state: TrainState, data: EvaluationData) -> dict[str, float]:
+        """An evaluation while training; the best state is kept where there is no directory."""
+        found = self.evaluate(state, data)
+        if self.options.keep_best and self.directory is None:
+            self._kept = self._kept or KeptState(self.options)
+            self._kept.look(state, found)
+        return found
+
+    def _on_mesh(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)

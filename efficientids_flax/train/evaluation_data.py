@@ -1,0 +1,202 @@
+"""Batches of an evaluation: each row once, to an end, as often as evaluations are made."""
+
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from operator import length_hint
+from types import GeneratorType
+from typing import Any
+
+import jax
+import numpy as np
+
+from efficientids_flax.train.batches import BatchIterator, ShuffledBatches
+from efficientids_flax.train.options import TrainingOptions
+from efficientids_flax.train.repeats import RepeatGuard
+
+Source = Iterable[Any] | Callable[[], Iterable[Any]]
+ENDLESS = (
+    "the batches have no end: give num_eval_batches, or batches that end (of ShuffledBatches every"
+    " row is read once, whatever its epochs)"
+)
+SIZED = (list, tuple, itertools.repeat, ShuffledBatches)  # an endless `repeat` is refused
+ONCE = (GeneratorType, map, filter, zip, enumerate, itertools.chain, itertools.islice)
+
+
+class EvaluationData:
+    """Batches that are read from the start each time.
+
+    Of `ShuffledBatches`, endless or not, every row is read once, the last ones too.
+
+    Attributes:
+        name: of the data, for messages.
+    """
+
+    def __init__(
+        self, source: Source, num_batches: int | None = None, name: str = "evaluation"
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            source: an iterable of batches, or a function that returns one.
+            num_batches: how many are read; None: all.
+            name: of the data, for messages.
+
+        Raises:
+            TypeError: something else, such as one batch.
+            ValueError: batches that have no end, as far as that can be told.
+        """
+        if isinstance(source, Mapping):
+            raise TypeError(f"{name}: found one batch, expected several: give a list, [batch]")
+        if not callable(source) and not isinstance(source, Iterable):
+            raise TypeError(
+                f"{name}: found a {type(source).__name__}, expected batches to iterate over, or a"
+                " function that returns them"
+            )
+        self.name = name
+        self._source, self._num_batches = source, num_batches
+        # An iterator whose position can be set is read from where it stands now.
+        self._start: Any = _state_of(source) if not callable(source) else None
+        self._check_ends(source)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches; those without a row are left out."""
+        source = self._source
+        opened: Any = source
+        if callable(source):
+            opened = source()
+            self._check_ends(opened)
+        if self._start is not None:
+            opened.set_state(self._start)
+        if isinstance(opened, BatchIterator):
+            opened = opened.batches
+        batches: Iterator[Any] = (
+            opened.once() if isinstance(opened, ShuffledBatches) else iter(opened)
+        )
+        ends = self._num_batches is not None or isinstance(opened, SIZED)
+        guard = None if ends else RepeatGuard()
+        for batch in itertools.islice(batches, self._num_batches):
+            if guard is not None and guard.repeats(batch):
+                raise ValueError(
+                    f"{self.name}: {guard.rows} rows were read, and they are the same"
+                    f" {guard.distinct} over and over: {ENDLESS}"
+                )
+            if _rows(batch) != 0:
+                yield batch
+
+    @property
+    def nothing(self) -> str:
+        """That there is no batch."""
+        return f"{self.name}: has no batch with a row; there is nothing to evaluate on"
+
+    def first(self, required: bool = True) -> Any:
+        """The first batch; None without one, if none is required.
+
+        Raises:
+            ValueError: there is none; or the data can be read only once.
+        """
+        self._check_again()
+        for batch in self:
+            return batch
+        if required:
+            raise ValueError(self.nothing)
+        return None
+
+    def _check_again(self) -> None:
+        """Raises ValueError if the batches are gone once they are read."""
+        source: Any = self._source
+        opened: Any = source() if callable(source) else source
+        other: Any = source() if callable(source) else source
+        if isinstance(opened, BatchIterator | ShuffledBatches) or self._start is not None:
+            return
+        iterator = iter(opened)
+        if isinstance(iterator, ONCE) and iterator is not iter(other):
+            return  # a new one each time
+        once = iterator is iter(other)
+        if once and not isinstance(iterator, ONCE):  # perhaps one that `iter` sets back
+            first, again = next(iterator, None), next(iter(other), None)
+            once = first is None or again is None or not _equal(first, again)
+        if once:
+            kind = type(iterator).__name__
+            raise ValueError(
+                f"{self.name}: found a {kind}, which can be read once, and each evaluation reads"
+                " from the start: give a list, a function that returns a new iterator each time,"
+                " or ShuffledBatches"
+            )
+
+    def _check_ends(self, source: Any) -> None:
+        if self._num_batches is None and _is_endless(source):
+            raise ValueError(f"{self.name}: {ENDLESS}")
+
+
+def evaluations(source: Source | None, options: TrainingOptions) -> EvaluationData | None:
+    """The data of a run's evaluations; None where there are none to make.
+
+    Args:
+        source: of the caller; None: the run has none.
+        options: of the run.
+
+    Raises:
+        TypeError, ValueError: see `EvaluationData`; or the run goes by evaluations that are not
+            made.
+    """
+    wanted = [
+        name for name in ("early_stopping_patience", "keep_best") if getattr(options, name)
+    ]  # fmt: skip
+    missing = "there is no evaluation data (eval_dataset, or data.eval_iter_fn)"
+    if source is not None:
+        missing = "" if options.evaluates_every else "eval_every is 0: there are no evaluations"
+    if wanted and missing:
+        named = " and ".join(wanted)
+        given = "some" if source is None else "it"
+        raise ValueError(f"{named}: {missing} to go by; give {given}, or leave {named} out")
+    if source is None or missing or not options.evaluates_every:
+        return None
+    return EvaluationData(source, options.num_eval_batches, "eval_dataset")
+
+
+def _is_endless(source: Any) -> bool:
+    """Whether batches say of themselves that they never end."""
+    if isinstance(source, itertools.cycle | itertools.count):
+        return True
+    if isinstance(source, itertools.repeat):
+        return length_hint(source, -1) < 0
+    if isinstance(source, ShuffledBatches | BatchIterator):
+        return False
+    sampler = getattr(source, "_sampler", None)  # of Grain's DataLoader
+    if sampler is not None and getattr(sampler, "_num_epochs", 1) is None:
+        return True
+    cardinality = getattr(source, "cardinality", None)  # of tf.data
+    if callable(cardinality):
+        try:
+            return int(cardinality()) == -1  # pyright: ignore[reportArgumentType]
+        except (TypeError, ValueError):
+            return False
+    parents = [source, *getattr(source, "parents", ())]  # of Grain's MapDataset.repeat()
+    return any(_length(parent) >= sys.maxsize // 2 for parent in parents)
+
+
+def _length(source: Any) -> int:
+    try:
+        return len(source)
+    except (TypeError, OverflowError, NotImplementedError):
+        return 0
+
+
+def _state_of(source: Any) -> Any:
+    """The position of an iterator that can go back to it, else None."""
+    is_iterator = hasattr(source, "__next__") and not isinstance(source, BatchIterator)
+    if is_iterator and hasattr(source, "get_state") and hasattr(source, "set_state"):
+        return source.get_state()
+    return None
+
+
+def _rows(batch: Any) -> int | None:
+    """Rows of a batch; None where they cannot be told."""
+    leaves = [leaf for leaf in jax.tree.leaves(batch) if np.ndim(leaf)]
+    return np.shape(leaves[0])[0] if leaves else None
+
+
+def _equal(left: Any, right: Any) -> bool:
+    one, other = jax.tree.leaves(left), jax.tree.leaves(right)
+    return len(one) == len(other) and all(map(np.array_equal, one, other))

@@ -1,0 +1,54 @@
+"""Whether a stream of batches brings the same rows over and over."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+TIMES = 64  # how often each row has come when a stream counts as one that repeats
+LEAST = 512  # rows
+MOST = 1 << 18  # different rows that are remembered: a longer stream is not looked at
+EVEN = 0.25  # variance of how often rows came, by that of chance
+
+
+class RepeatGuard:
+    """Looks at batches as they are read.
+
+    A stream repeats if there are no new rows for long, and all rows came about equally often, as
+    they do in epochs: rows that are equal by chance come unequally often.
+
+    Attributes:
+        rows: that were read.
+        distinct: different ones among them.
+    """
+
+    def __init__(self) -> None:
+        self.rows = self.distinct = 0
+        self._counts: dict[int, int] = {}
+        self._next = LEAST
+        self._looks = True
+
+    def repeats(self, batch: Any) -> bool:
+        """Take a batch; whether the stream repeats."""
+        leaves = jax.tree.leaves(batch)
+        if not self._looks or not all(
+            isinstance(leaf, np.ndarray) and leaf.ndim for leaf in leaves
+        ):
+            return False
+        count = min((len(leaf) for leaf in leaves), default=0)
+        parts = [np.ascontiguousarray(leaf[:count]).reshape(count, -1) for leaf in leaves]
+        for row in range(count):
+            key = hash(b"".join(part[row].tobytes() for part in parts))
+            self._counts[key] = self._counts.get(key, 0) + 1
+        self.rows, self.distinct = self.rows + count, len(self._counts)
+        if self.distinct > MOST:
+            self._looks = False
+            self._counts.clear()
+        if not self._looks or self.rows < self._next:
+            return False
+        if self.rows < TIMES * self.distinct:
+            return False
+        self._next = 2 * self.rows
+        counts = np.fromiter(self._counts.values(), np.float64)
+        few = len(counts) < 8  # too few to tell chance from epochs
+        return bool(np.ptp(counts) <= 1 if few else counts.var() <= EVEN * counts.mean())

@@ -1,0 +1,30 @@
+"""The best state of a run without a directory, kept in memory."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from efficientids_flax.train.options import TrainingOptions
+from efficientids_flax.train.state.carried import TrainState
+from efficientids_flax.train.state.monitor import Monitor
+
+
+class KeptState:
+    """A copy of the state with the best evaluation.
+
+    Attributes:
+        state: None before the first that is finite.
+    """
+
+    def __init__(self, options: TrainingOptions) -> None:
+        """By `keep_best`."""
+        self.state: TrainState | None = None
+        self._monitor = Monitor.of(options)
+
+    def look(self, state: TrainState, metrics: Mapping[str, float]) -> None:
+        """Copy this state if its evaluation is the best; frozen parameters stay where they are."""
+        if self._monitor.update(metrics):
+            frozen = state.frozen
+            copied = jax.tree.map(jnp.copy, state.replace(frozen={}))  # pyright: ignore[reportAttributeAccessIssue]
+            self.state = copied.replace(frozen=frozen)

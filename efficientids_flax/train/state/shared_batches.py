@@ -1,0 +1,85 @@
+"""Batches that several processes read shares of, of any number of rows each, to the last one's end.
+
+In training all processes bring as many rows to a step. An evaluation counts every row: the shares
+of its last batches differ, and some processes have none left.
+"""
+
+import pickle
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from efficientids_flax.train.state.placement import BatchPlacer
+
+NONE, PLACED = 0, -1  # in place of a number of rows: no batch, one that the caller has placed
+
+
+def shared_batches(batches: Iterable[Any], place: BatchPlacer) -> Iterator[Any]:
+    """Global batches of all processes' rows, until none has any.
+
+    Where the rows do not divide among the devices, or the shares differ, every device gets all of
+    them: they count once, as there is one sum.
+
+    Args:
+        batches: of this process; all processes must call this.
+        place: puts a batch on the devices.
+    """
+    if jax.process_count() == 1:
+        yield from map(place, batches)
+        return
+    reader = iter(batches)
+    while True:
+        batch: Any = next(reader, None)
+        counts = _all(np.int32(_rows(batch))).tolist()
+        if not any(counts):
+            return
+        rows = counts[0]
+        if len(set(counts)) == 1 and (rows == PLACED or place.divides(rows)):
+            yield place(batch)
+            continue
+        if PLACED in counts:
+            raise ValueError(
+                f"evaluation: of the processes' batches some are placed on the devices already,"
+                f" and not all are; found {counts} rows ({PLACED}: placed)"
+            )
+        yield place.everywhere(_joined(batch))
+
+
+def any_process(value: bool) -> bool:
+    """Whether it is so in some process; all must call it."""
+    return value if jax.process_count() == 1 else bool(_all(np.int32(value)).any())
+
+
+def _rows(batch: Any) -> int:
+    leaves = jax.tree.leaves(batch)
+    if not leaves:
+        return NONE
+    if any(isinstance(leaf, jax.Array) and not leaf.is_fully_addressable for leaf in leaves):
+        return PLACED
+    return max(np.shape(leaf)[0] for leaf in leaves if np.ndim(leaf))
+
+
+def _joined(batch: Any) -> Any:
+    """The rows of all processes, in order."""
+    content = np.frombuffer(pickle.dumps(jax.tree.map(np.asarray, batch)), np.uint8)
+    sizes = _all(np.int32(content.size))
+    padded = np.zeros(int(sizes.max()), np.uint8)
+    padded[: content.size] = content
+    found = [
+        pickle.loads(row[:size].tobytes())  # of this run's own processes
+        for row, size in zip(_all(padded), sizes, strict=True)
+    ]
+    parts = [part for part in found if part is not None]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves) if leaves[0].ndim else leaves[0],
+                        *parts)  # fmt: skip
+
+
+def _all(value: Any) -> np.ndarray:
+    """[processes, ...]: the value of each."""
+    from jax.experimental import multihost_utils
+
+    value = np.asarray(value)
+    found = np.asarray(multihost_utils.process_allgather(value))
+    return found.reshape(jax.process_count(), *value.shape)

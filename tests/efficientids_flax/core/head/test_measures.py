@@ -1,0 +1,143 @@
+"""What an evaluation measures, beside the readable head: entropy, rank, best class, normaliser."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from efficientids_flax.config.recommender import HeadConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.head import HeadInputs
+from efficientids_flax.core.head.computation import Head
+from efficientids_flax.core.head.measures import measure, slots_of, table_of
+from efficientids_flax.core.metrics import NEVER, correct_predictions, ranks
+
+ITEMS, WIDTH, WORDS, PLACES = 90, 6, 5, 40
+SIZES = [1, 2, 40, 30, 17]
+CLUSTERS = ClusteringInfo.from_assignments(
+    np.random.default_rng(1).permutation(np.repeat(np.arange(len(SIZES)), SIZES))
+)
+CASES = {
+    "plain": {},
+    "words": {"words": True},
+    "cap": {"soft_cap_logits": 2.0, "words": True, "use_correction": True},
+    "correction": {"use_correction": True},
+    "z_loss": {"z_loss_weight": 0.1, "words": True, "soft_cap_logits": 3.0},
+    "smoothed": {"label_smoothing": 0.1, "label_smoothing_in_eval": True, "words": True},
+}
+
+
+def case(options, full):
+    """A head with its inputs, labels and whether they are items."""
+    given = dict(options)
+    words, rng = given.pop("words", False), np.random.default_rng(0)
+    config = HeadConfig(
+        ITEMS, WIDTH, num_clusters=None if full else len(SIZES), full_softmax=full, **given
+    )
+    tables = None if full else CLUSTERS
+    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
+    items = normal(ITEMS, WIDTH).at[7].set(normal(WIDTH)).at[8].set(0.0).at[11].set(0.0)
+    inputs = HeadInputs(
+        normal(PLACES, WIDTH), normal(PLACES, WIDTH), items,
+        None if full else normal(len(SIZES), WIDTH), normal(PLACES, WORDS) if words else None,
+    )  # fmt: skip
+    is_item = jnp.asarray(rng.integers(0, 2, PLACES) if words else np.ones(PLACES, int))
+    labels = jnp.where(is_item > 0, jnp.asarray(rng.integers(0, ITEMS, PLACES)),
+                       jnp.asarray(rng.integers(0, WORDS, PLACES)))  # fmt: skip
+    return SimpleNamespace(
+        head=Head(config, tables), inputs=inputs, labels=labels, is_item=is_item,
+        words=WORDS if words else 0, slots=slots_of(tables, ITEMS),
+    )  # fmt: skip
+
+
+def measured(made, **options):
+    table = table_of(made.inputs, made.slots)
+    found = jax.jit(lambda inputs: measure(
+        made.head, inputs, table, made.slots, made.labels, made.is_item, **options
+    ))(made.inputs)  # fmt: skip
+    return jax.tree.map(np.asarray, found)
+
+
+@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("scoring", ["log_probs", "original"])
+@pytest.mark.parametrize("name", CASES)
+def test_is_what_the_head_computes(name, scoring, full):
+    made = case(CASES[name], full)
+    head, inputs, item = made.head, made.inputs, np.asarray(made.is_item) > 0
+    scores = head.log_probs(inputs) if scoring == "log_probs" else head.evaluation_logits(inputs)
+    found = measured(made, scoring=scoring)
+    wanted = ranks(scores[..., made.words :], jnp.where(made.is_item > 0, made.labels, -1))
+    np.testing.assert_array_equal(found.rank, wanted)
+    best = correct_predictions(scores, made.labels, made.is_item, num_words=made.words)
+    np.testing.assert_array_equal(found.best, best)
+    if scoring == "original" or not full or not made.words:
+        entropy = head.cross_entropy(inputs, made.labels, made.is_item, training=False)
+    else:  # as in training
+        log_probs = head.log_probs(inputs)
+        classes = jnp.where(made.is_item > 0, made.labels + made.words, made.labels)
+        entropy = -jnp.take_along_axis(log_probs, classes[:, None], axis=-1)[:, 0]
+        if head.config.label_smoothing:
+            rest = (log_probs.sum(-1) + entropy) / (log_probs.shape[-1] - 1)
+            entropy = 0.9 * entropy - 0.1 * rest
+    np.testing.assert_allclose(found.entropy, entropy, rtol=2e-5, atol=1e-5)
+    assert item.any()
+    if head.config.z_loss_weight:
+        wanted = jax.nn.logsumexp(head.evaluation_logits(inputs), axis=-1) ** 2
+        np.testing.assert_allclose(found.squares, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_items_that_are_left_out_do_not_stand_before_the_label(full):
+    made = case({}, full)
+    rng = np.random.default_rng(2)
+    exclude = rng.integers(-1, ITEMS + 5, (PLACES, 60))
+    exclude[:, :2] = np.asarray(made.labels)[:, None]
+    exclude[:, 2:4] = np.argsort(-np.asarray(made.head.log_probs(made.inputs)), axis=-1)[:, :2]
+    found = measured(made, exclude=jnp.asarray(exclude))
+    scores = np.array(made.head.log_probs(made.inputs))
+    for row, (ids, label) in enumerate(zip(exclude, np.asarray(made.labels), strict=True)):
+        out = np.unique(ids[(ids >= 0) & (ids < ITEMS) & (ids != label)])
+        scores[row, out] = -np.inf
+    np.testing.assert_array_equal(found.rank, ranks(jnp.asarray(scores), made.labels))
+    assert (found.rank < measured(made).rank).any()
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_equal_items_stand_in_the_order_of_their_ids(full):
+    made = case({}, full)
+    made.inputs = made.inputs._replace(
+        items=jnp.zeros_like(made.inputs.items),
+        clusters=None if full else jnp.zeros_like(made.inputs.clusters),
+    )
+    rank = measured(made, scoring="original").rank
+    np.testing.assert_array_equal(rank, made.labels)
+
+
+@pytest.mark.parametrize("scoring", ["log_probs", "original"])
+@pytest.mark.parametrize("words", [True, False])
+def test_scores_that_are_no_numbers_find_nothing(scoring, words):
+    made = case({"words": words}, True)
+    made.inputs = made.inputs._replace(query=made.inputs.query * jnp.nan)
+    found = measured(made, scoring=scoring)
+    assert (found.rank == NEVER).all()
+    assert not found.best.any()
+    items = np.asarray(made.is_item) > 0
+    assert np.isnan(found.entropy[items]).all()
+
+
+def test_half_precision_is_ranked_in_float32():
+    made = case({}, True)
+    made.inputs = jax.tree.map(lambda x: x.astype(jnp.bfloat16), made.inputs)
+    precise = jax.tree.map(lambda x: x.astype(jnp.float32), made.inputs)
+    wanted = ranks(made.head.log_probs(precise), made.labels)
+    np.testing.assert_array_equal(measured(made).rank, wanted)
+
+
+def test_every_item_has_one_slot():
+    slots = slots_of(CLUSTERS, ITEMS)
+    np.testing.assert_array_equal(slots.ids.reshape(-1)[slots.places], np.arange(ITEMS))
+    assert (slots.ids >= 0).sum() == ITEMS
+    of_slots = np.repeat(slots.clusters, slots.ids.shape[1])
+    np.testing.assert_array_equal(of_slots[slots.places], CLUSTERS.cluster_of)

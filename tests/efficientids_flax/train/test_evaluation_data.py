@@ -1,0 +1,148 @@
+"""Evaluation data: every row once, to an end, as often as it is asked for; or refused."""
+
+from itertools import chain, cycle, repeat
+
+import numpy as np
+import pytest
+
+from efficientids_flax.train.batches import ShuffledBatches
+from efficientids_flax.train.evaluation_data import EvaluationData, evaluations
+from efficientids_flax.train.options import TrainingOptions
+from efficientids_flax.train.repeats import RepeatGuard
+
+ROWS = {"x": np.arange(10)}
+
+
+def read(source, num_batches=None):
+    return [batch["x"].tolist() for batch in EvaluationData(source, num_batches)]
+
+
+@pytest.mark.parametrize("drop", [True, False])
+@pytest.mark.parametrize("epochs", [None, 1, 3])
+def test_of_shuffled_batches_each_row_is_read_once(drop, epochs):
+    batches = ShuffledBatches(ROWS, 4, drop_remainder=drop, epochs=epochs)
+    for source in (batches, iter(batches), lambda: batches, lambda: iter(batches)):
+        found = read(source)
+        assert [len(rows) for rows in found] == [4, 4, 2]
+        assert sorted(chain(*found)) == list(range(10))
+    assert read(batches, 2) == read(batches)[:2]
+    assert len(read(batches, 9)) == 3  # not twice
+
+
+def test_of_several_processes_each_row_is_read_by_one():
+    shares = [
+        [*chain(*read(ShuffledBatches(ROWS, 2, process=(index, 4), drop_remainder=False)))]
+        for index in range(4)
+    ]
+    assert sorted(chain(*shares)) == list(range(10))
+    assert [len(share) for share in shares] == [3, 3, 2, 2]
+
+
+class Loader:
+    """An iterator that `iter` sets back, as some loaders are."""
+
+    def __iter__(self):
+        self.read = 0
+        return self
+
+    def __next__(self):
+        self.read += 1
+        if self.read > 2:
+            raise StopIteration
+        return {"x": np.array([self.read])}
+
+
+class Placed(Loader):
+    """An iterator whose position can be set, and which stands after its first batch."""
+
+    read = 1
+
+    def __iter__(self):
+        return self
+
+    def get_state(self):
+        return self.read
+
+    def set_state(self, state):
+        self.read = state
+
+
+def test_is_read_from_the_start_each_time():
+    batches = [{"x": np.array([1])}, {"x": np.array([2])}]
+    for source in (batches, lambda: iter(batches), lambda: (x for x in batches), Loader()):
+        data = EvaluationData(source)
+        assert data.first()["x"].tolist() == [1]
+        assert [len(list(data)) for _ in range(3)] == [2, 2, 2]
+    data = EvaluationData(Placed())
+    assert data.first()["x"].tolist() == [2]
+    assert [[batch["x"].tolist() for batch in data] for _ in range(2)] == [[[2]], [[2]]]
+
+
+def test_what_can_be_read_once_is_refused_where_it_is_read_again():
+    batches = [{"x": np.array([1])}, {"x": np.array([2])}]
+
+    class Holder:
+        def __init__(self):
+            self.given = iter(batches)
+
+        def __iter__(self):
+            return self.given
+
+    shared = iter(batches)
+    for source in ((x for x in batches), map(dict, batches), iter(batches), Holder(),
+                   lambda: shared):  # fmt: skip
+        with pytest.raises(ValueError, match=r"mine: found a \w+, which can be read once"):
+            EvaluationData(source, name="mine").first()
+    assert read(x for x in batches) == [[1], [2]]  # of one evaluation
+
+
+def endless(order):
+    while True:
+        rows = order()
+        for start in range(0, 40, 8):
+            yield {"x": rows[start : start + 8]}
+
+
+def test_batches_without_an_end_are_refused():
+    rng = np.random.default_rng(0)
+    rows = np.arange(40)
+    for source in (cycle([ROWS]), repeat(ROWS)):
+        with pytest.raises(ValueError, match="no end: give num_eval_batches"):
+            EvaluationData(source)
+        assert len(read(source, 3)) == 3
+    for order in (lambda: rows, lambda: rng.permutation(rows), lambda: rows * 0):
+        for source in (endless(order), lambda order=order: endless(order)):
+            with pytest.raises(ValueError, match=r"the same \d+ over and over: the batches have"):
+                read(source)
+    assert len(read(endless(lambda: rows), 2000)) == 2000
+    assert len(read(repeat(ROWS, 2000))) == 2000  # says how often
+    assert len(read([ROWS] * 2000)) == 2000
+
+
+def test_rows_that_are_equal_by_chance_are_not_endless():
+    rng, guard = np.random.default_rng(0), RepeatGuard()
+    assert not any(guard.repeats({"x": rng.integers(0, 20, 32)}) for _ in range(2000))
+    assert (guard.rows, guard.distinct) == (64_000, 20)
+
+
+def test_what_is_no_data_is_refused():
+    with pytest.raises(TypeError, match=r"found one batch, expected several: give a list, \[batch"):
+        EvaluationData(ROWS)
+    with pytest.raises(TypeError, match="found a int, expected batches to iterate over"):
+        EvaluationData(3)  # pyright: ignore[reportArgumentType]
+    for source in ([], lambda: iter(()), [{"x": np.zeros((0, 2))}]):
+        with pytest.raises(ValueError, match="mine: has no batch with a row"):
+            EvaluationData(source, name="mine").first()
+
+
+@pytest.mark.parametrize(
+    "options", [{"keep_best": "eval_loss"}, {"early_stopping_patience": 2}]
+)  # fmt: skip
+def test_a_run_that_goes_by_evaluations_needs_them(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"{name}: there is no evaluation data .*eval_dataset"):
+        evaluations(None, TrainingOptions(**options))
+    with pytest.raises(ValueError, match=f"{name}: eval_every is 0"):
+        evaluations([ROWS], TrainingOptions(**options, eval_every=0))
+    assert evaluations([ROWS], TrainingOptions(**options)) is not None
+    assert evaluations(None, TrainingOptions()) is None
