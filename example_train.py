@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from efficientids_flax.commands import command, echo
+from efficientids_flax.commands.options import allow_change
 from efficientids_flax.data.files import DataDirectory, next_items, read_data
 from efficientids_flax.data.markov import MarkovItems
 from efficientids_flax.text import metrics_text
@@ -67,6 +68,7 @@ def configuration(
 @click.option("--item-embedding-dim", default=64, show_default=True)
 @click.option("--num-layers", default=1, show_default=True)
 @click.option("--num-heads", default=4, show_default=True)
+@allow_change
 @click.option("--full-softmax", is_flag=True, help="One softmax over all items, no clusters.")
 def main(
     data_dir: str | None,
@@ -81,6 +83,7 @@ def main(
     max_checkpoints: int,
     output_dir: str,
     seed: int,
+    allowed: tuple[str, ...],
     full_softmax: bool,
     as_json: bool,
     **model: Any,
@@ -110,6 +113,7 @@ def main(
             "log_every": log_every,
             "eval_every": max(num_steps // 10, 1),
             "seed": seed,
+            "allow_changes": list(allowed),
         },
         "checkpoint": {
             "dir": output_dir,

@@ -94,6 +94,10 @@ def set_option(help: str) -> Any:  # noqa: A002 (click's own word)
                         callback=_settings, help=f"{help} Repeatable.")  # fmt: skip
 
 
+allow_change = click.option(
+    "--allow-change", "allowed", multiple=True, metavar="NAME",
+    help="What may differ from the run that is gone on with, e.g. batch_size. Repeatable.",
+)  # fmt: skip
 step = click.option(
     "--step", type=click.IntRange(min=0), help="Step to take; the newest otherwise."
 )

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from efficientids_flax.digests import digest
+
 
 class ShuffledBatches:
     """An iterable of dict batches; each pass is one epoch, or goes on for ever.
@@ -77,6 +79,12 @@ class ShuffledBatches:
             chosen = own[start : start + self.batch_size]
             yield {name: value[chosen] for name, value in self.arrays.items()}
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What the rows and their order are, see `state.fingerprint`."""
+        found = {name: digest(value) for name, value in sorted(self.arrays.items())}
+        order = {"shuffle": self.shuffle, "drop_remainder": self.drop_remainder}
+        return {"rows": {"number": len(next(iter(self.arrays.values()))), **found, **order}}
+
     def order(self, epoch: int) -> np.ndarray:
         """Rows of this process in an epoch, int64 [rows]."""
         index, count = self.process
@@ -88,40 +96,75 @@ class ShuffledBatches:
 
 
 class BatchIterator(Iterator[dict[str, np.ndarray]]):
-    """Reads `ShuffledBatches`; its state is an epoch and a number of batches."""
+    """Reads `ShuffledBatches`; its state is an epoch and the rows of it that were read.
+
+    Rows are counted over all processes, so that a run goes on after them with batches of another
+    size, or with another number of processes.
+
+    Attributes:
+        batches: that it reads.
+        epoch: that it is in.
+        row: rows of this process that were read of it.
+    """
 
     def __init__(self, batches: ShuffledBatches) -> None:
-        if not len(batches):
+        if not batches.rows:
             raise ValueError(f"arrays: fewer rows than processes, {batches.process[1]}")
-        self.batches, self.epoch, self.read = batches, 0, 0
+        self.batches, self.epoch, self.row = batches, 0, 0
         self._order: tuple[int, np.ndarray] | None = None
+
+    @property
+    def read(self) -> int:
+        """Batches of this epoch that were read."""
+        return -(-self.row // self.batches.batch_size)
 
     def __next__(self) -> dict[str, np.ndarray]:
         batches = self.batches
-        if self.read == len(batches):
-            self.epoch, self.read = self.epoch + 1, 0
-        if batches.epochs is not None and self.epoch >= batches.epochs:
+        needed = batches.batch_size if batches.drop_remainder else 1
+        epoch, row = self.epoch, self.row
+        if row + needed > batches.rows:
+            epoch, row = epoch + 1, 0
+        if batches.epochs is not None and epoch >= batches.epochs:
+            self.epoch, self.row = epoch, row
             raise StopIteration
-        if self._order is None or self._order[0] != self.epoch:
-            self._order = self.epoch, batches.order(self.epoch)
-        start = self.read * batches.batch_size
-        rows = self._order[1][start : start + batches.batch_size]
-        self.read += 1
-        return {name: value[rows] for name, value in batches.arrays.items()}
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, batches.order(epoch)
+        rows = self._order[1][row : row + batches.batch_size]
+        found = {name: value[rows] for name, value in batches.arrays.items()}
+        self.epoch, self.row = epoch, row + len(rows)
+        return found
 
     def get_state(self) -> dict[str, Any]:
         """Where it is, as JSON values."""
-        return {"epoch": self.epoch, "read": self.read, "seed": self.batches.seed}
+        return {
+            "epoch": self.epoch,
+            "read": self.read,
+            "rows": self.row * self.batches.process[1],
+            "seed": self.batches.seed,
+        }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go there.
+        """Go there; after the same rows if batches have another size than they had.
 
         Raises:
-            ValueError: the state is of another seed, whose order is another.
+            ValueError: the state is of another seed, whose order is another; the rows that were
+                read do not divide among the processes.
         """
         if state["seed"] != self.batches.seed:
             raise ValueError(
                 f"seed of the data: the checkpoint has {state['seed']}, this run"
                 f" {self.batches.seed}; the order of the batches would change"
             )
-        self.epoch, self.read = state["epoch"], state["read"]
+        count = self.batches.process[1]
+        # Up to release 2 the state had batches alone.
+        rows = state.get("rows", state["read"] * self.batches.batch_size * count)
+        if rows % count:
+            raise ValueError(
+                f"batch_size: {rows} rows of the epoch were read, which do not divide among"
+                f" {count} processes"
+            )
+        self.epoch, self.row = state["epoch"], rows // count
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the rows and their order are, see `state.fingerprint`."""
+        return self.batches.fingerprint()

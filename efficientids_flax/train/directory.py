@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,19 @@ from flax import linen as nn
 from flax import nnx
 
 from efficientids_flax.stored import save_model
-from efficientids_flax.train.logs import Row, save_curves
+from efficientids_flax.train.logs import Row, save_curves, tell
 from efficientids_flax.train.optimizer import averaged_params
 from efficientids_flax.train.options import TrainingOptions
-from efficientids_flax.train.state import Checkpoints, KeptState, TrainState
+from efficientids_flax.train.state import (
+    Checkpoints,
+    KeptState,
+    Start,
+    TrainState,
+    is_primary,
+    locked,
+    restored,
+    run_facts,
+)
 from efficientids_flax.train.step import NNXBridge
 
 
@@ -49,12 +58,17 @@ class RunDirectory:
 
         Raises:
             FileNotFoundError: there is none.
-            CheckpointMismatch: it is of another model.
+            RunMismatch, CheckpointMismatch: it is of another model, or clustering.
+            DamagedCheckpoint: it cannot be read; of the newest: none can.
         """
         with opened(self.directory, self.options, read_only=True) as checkpoints:
             if checkpoints is None:
                 raise FileNotFoundError(f"{self.directory}: no checkpoint is there")
-            return checkpoints.restore(state, step)[0]
+            facts = run_facts(self.given_model, self.optimizer, None, state)
+            allowed = self.options.allow_changes
+            found, _, start = restored(checkpoints, state, facts, allowed, step)
+        self._tell(start)
+        return found
 
     def best_step(self) -> int | None:
         """The step of the best checkpoint by `keep_best`, or of the best state in memory."""
@@ -117,6 +131,15 @@ class RunDirectory:
     def _checkpoints(self) -> AbstractContextManager[Checkpoints | None]:
         return opened(self.directory, self.options)
 
+    def _tell(self, start: Start) -> None:
+        """Say from where a run goes on."""
+        if not is_primary():
+            return
+        for line in start.warned:
+            tell(self.options.progress, line, warns=True)
+        for line in start.said:
+            tell(self.options.progress, line)
+
     def _plot(self) -> None:
         if self.options.plot and self.directory is not None and jax.process_index() == 0:
             save_curves(self.history, self.directory / "training_curves.png")
@@ -140,18 +163,23 @@ def opened(
         directory: of the run; one that is to be read and is not there counts as none.
         options: which checkpoints stay.
         read_only: as another process may write them.
+
+    Raises:
+        DirectoryInUse: another process writes them, and this is to write too.
+        UnwrittenCheckpoint: the last one could not be written.
     """
     if directory is None or (read_only and not Path(directory).is_dir()):
         yield None
         return
-    found = Checkpoints(
-        directory,
-        keep_last=options.max_checkpoints,
-        keep_best=options.keep_best,
-        best_mode=options.best_mode if options.keep_best else None,
-        read_only=read_only,
-    )
-    try:
-        yield found
-    finally:
-        found.close()
+    with nullcontext() if read_only else locked(directory):
+        found = Checkpoints(
+            directory,
+            keep_last=options.max_checkpoints,
+            keep_best=options.keep_best,
+            best_mode=options.best_mode if options.keep_best else None,
+            read_only=read_only,
+        )
+        try:
+            yield found
+        finally:
+            found.close()

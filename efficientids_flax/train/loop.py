@@ -14,11 +14,11 @@ import numpy as np
 
 from efficientids_flax.train.logs import Recorder, Row, Trace
 from efficientids_flax.train.options import TrainingOptions
-from efficientids_flax.train.preemption import Preempted, StopRequest
+from efficientids_flax.train.preemption import Stopped, StopRequest
 from efficientids_flax.train.state import (
-    DataCursor,
     DataExhausted,
     Monitor,
+    PeekedCursor,
     TrainState,
     without_frozen,
 )
@@ -49,13 +49,16 @@ class Run:
         explain: (state, batch) -> what went bad first.
         evaluate: state -> metrics; None: no evaluations.
         save: (state, metrics of this state or None); None: no checkpoints.
+        check: raises if what was saved could not be written.
+        settle: waits until it is written.
         peak: floating-point operations of all devices a second.
         trace: of the profiler.
+        reached: the last state, of a run that was told to stop as well.
     """
 
     step: CompiledStep
     place: Callable[[Any], Any]
-    cursor: DataCursor
+    cursor: PeekedCursor
     recorder: Recorder
     options: TrainingOptions
     monitor: Monitor
@@ -63,8 +66,11 @@ class Run:
     explain: Callable[[TrainState, Any], str]
     evaluate: Callable[[TrainState], dict[str, float]] | None = None
     save: Callable[[TrainState, Mapping[str, float] | None], None] | None = None
+    check: Callable[[], None] = lambda: None
+    settle: Callable[[], None] = lambda: None
     peak: float | None = None
     trace: Trace | None = None
+    reached: TrainState | None = None
 
 
 def run_loop(run: Run, state: TrainState, num_steps: int) -> TrainState:
@@ -80,7 +86,8 @@ def run_loop(run: Run, state: TrainState, num_steps: int) -> TrainState:
 
     Raises:
         NonFiniteError: a step was not finite, and `on_nonfinite` is 'stop'.
-        Preempted: the process was told to stop; everything is saved.
+        Preempted, KeyboardInterrupt: the process was told to stop; everything is saved.
+        UnwrittenCheckpoint: a checkpoint could not be written.
     """
     return _Loop(run, state, num_steps).go()
 
@@ -138,18 +145,25 @@ class _Loop:
                 if self.step >= event:
                     if self.step == self.first + 1:
                         self._begin(given)
+                    run.check()
                     if self._at_event():
                         break
                     event = self._next_event()
                 if stop(self.step):
-                    self._report_all()
-                    self._save(None)
-                    raise Preempted(self.step, saved=run.save is not None)
+                    raise Stopped
             self._finish()
+        except Stopped:
+            saved = self._save_last()
+            raise stop.ending(self.step, saved) from None
+        except KeyboardInterrupt:  # of the data, or Ctrl-C again
+            if jax.process_count() == 1:
+                self._save_last()
+            raise
         finally:
             if run.trace is not None:
                 run.trace.end(self.state.step)
-        return self._whole()
+        run.reached = self._whole()
+        return run.reached
 
     def _begin(self, batch: Any) -> None:
         """After the first step: what it took to get going is not part of the speed."""
@@ -200,7 +214,8 @@ class _Loop:
         assert self.run.evaluate is not None
         start = clock()
         try:
-            metrics = self.run.evaluate(self._whole())
+            with self.run.stop.at_once():
+                metrics = self.run.evaluate(self._whole())
         except Exception:
             if jax.process_count() == 1:  # of several the others may be amid a sum with this one
                 self._save(None)
@@ -228,6 +243,28 @@ class _Loop:
         taken = clock() - start
         self.window.aside += taken
         self.window.saving += taken
+
+    def _save_last(self) -> bool:
+        """What a run that ends here leaves; whether it is on disk.
+
+        Raises:
+            NonFiniteError: a step was not finite, so that there is nothing to save.
+            UnwrittenCheckpoint: it could not be written.
+        """
+        run, before = self.run, self.step
+        run.stop.saving = True
+        if self.state.step.is_deleted():  # a step was broken off that had begun
+            return False
+        self.step = int(self.state.step)  # Ctrl-C may have come between the step and its count
+        self.window.steps += self.step - before
+        run.cursor.used(self.step - self.first)
+        run.reached = self._whole()
+        if self.step == self.first:
+            return run.save is not None and self.step > 0
+        self._report_all()
+        self._save(None)
+        run.settle()
+        return run.save is not None
 
     def _report_due(self) -> None:
         """Read the results of the window that ended, record them, log where a log point is.

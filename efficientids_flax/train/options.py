@@ -8,6 +8,19 @@ from typing import Any, Literal
 from efficientids_flax.config.record import Record, unknown_key
 from efficientids_flax.train.direction import Mode, mode_problems, settled_mode
 
+# What makes a run this run, and what happens if it is another and `allow_changes` names it.
+CHANGES: Mapping[str, str] = {
+    "clustering": "the parameters stay as they are, and stand for other items",
+    "catalogue": "the parameters stay where they have the same shapes",
+    "model": "the parameters stay, and the model has its new settings",
+    "rows": "the run goes on at the same place of the new rows",
+    "batch_size": "the run goes on after the rows that were read",
+    "tokenizer": "the run goes on with the words of the new one",
+    "frozen": "the parameters stay, and those that are trained now begin without moments",
+    "optimizer": "its state stays where it has the same leaves, and begins anew where not",
+    "schedule": "the learning rate is from then on that of the new schedule",
+}
+
 
 @dataclass(frozen=True)
 class TrainingOptions(Record):
@@ -29,6 +42,7 @@ class TrainingOptions(Record):
         best_mode: whether less or more of it is better; None: as its name says, which losses,
             accuracies and ranking metrics do.
         restore: go on from the newest checkpoint of the directory.
+        allow_changes: what may differ from the run that wrote the checkpoint, see `CHANGES`.
         early_stopping_patience: evaluations without a better `keep_best` (default 'eval_loss')
             after which the run ends; None: never.
         early_stopping_min_delta: how much better counts.
@@ -57,6 +71,7 @@ class TrainingOptions(Record):
     keep_best: str | None = None
     best_mode: Mode | None = None
     restore: bool = True
+    allow_changes: tuple[str, ...] = ()
     early_stopping_patience: int | None = None
     early_stopping_min_delta: float = 0.0
     use_mixed_precision: bool = False
@@ -74,7 +89,11 @@ class TrainingOptions(Record):
 
     def problems(self) -> Collection[str]:
         """Counts are counts."""
-        found = []
+        found = [
+            f"allow_changes: {unknown_key(name, CHANGES)} (there are {', '.join(CHANGES)})"
+            for name in self.allow_changes
+            if name not in CHANGES
+        ]
         for name, least in (
             ("log_every", 1), ("eval_every", 0), ("save_every", 0), ("num_eval_batches", 1),
             ("max_checkpoints", 1), ("early_stopping_patience", 1),

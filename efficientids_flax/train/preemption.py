@@ -1,12 +1,16 @@
-"""Told to stop: SIGTERM, in one process or in several that must stop at the same step."""
+"""Told to stop: SIGTERM or Ctrl-C, in one process or in several that must stop at the same step."""
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import jax
+
+PATIENCE = 3  # times of Ctrl-C that end the process even while it saves
 
 
 class Preempted(SystemExit):
@@ -17,20 +21,37 @@ class Preempted(SystemExit):
         self.step, self.saved = step, saved
 
     def __str__(self) -> str:
-        after = "; saved, the same command goes on" if self.saved else ""
-        return f"stopped by SIGTERM after step {self.step}{after}"
+        return _told("SIGTERM", self.step, self.saved)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, or a notebook's stop button; the run has saved."""
+
+    def __init__(self, step: int, saved: bool) -> None:
+        super().__init__()
+        self.step, self.saved = step, saved
+
+    def __str__(self) -> str:
+        return _told("Ctrl-C", self.step, self.saved)
+
+
+class Stopped(BaseException):
+    """The run is told to stop where it need not go on until the end of a step."""
 
 
 class StopRequest:
     """Whether the run was told to stop.
 
     Attributes:
-        received: SIGTERM has come to this process.
+        received: a signal has come to this process.
+        interrupts: how often Ctrl-C was pressed.
+        saving: the run is ending; only the last Ctrl-C interrupts it.
     """
 
     def __init__(self) -> None:
-        self.received = False
+        self.received, self.interrupts, self.saving = False, 0, False
         self._together = jax.process_count() > 1
+        self._at_once = False
 
     def __call__(self, step: int) -> bool:
         """Whether to stop after this step; the same in all processes."""
@@ -40,20 +61,61 @@ class StopRequest:
 
         return multihost_utils.reached_preemption_sync_point(step)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What the block does may be left in the middle, where one process is alone.
+
+        Raises:
+            Stopped: the run is told to stop.
+        """
+        self._at_once = not self._together
+        try:
+            if self._at_once and self.received:
+                raise Stopped
+            yield
+        finally:
+            self._at_once = False
+
+    def receive(self, number: int, frame: FrameType | None = None) -> None:
+        """A signal: the run stops after its step; Ctrl-C again stops it in the middle."""
+        del frame
+        self.received = True
+        if number == signal.SIGINT:
+            self.interrupts += 1
+            if self._together and self.interrupts == 1:
+                os.kill(os.getpid(), signal.SIGTERM)  # from which all processes hear of it
+            if self.interrupts >= (PATIENCE if self.saving else 2):
+                raise KeyboardInterrupt
+        if self._at_once:
+            self._at_once = False
+            raise Stopped
+
+    def ending(self, step: int, saved: bool) -> BaseException:
+        """What ends the run."""
+        return (Interrupted if self.interrupts else Preempted)(step, saved)
+
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Listens for SIGTERM while the block runs; `jax.distributed` does so itself for several."""
+    """Listens for SIGTERM and Ctrl-C while the block runs.
+
+    For several processes `jax.distributed` listens for SIGTERM itself. What the caller ignores, as
+    a program that runs in the background does Ctrl-C, stays ignored.
+    """
     request = StopRequest()
-
-    def receive(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        request.received = True
-
-    listens = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, receive) if listens else None
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            alone = jax.process_count() == 1 or number == signal.SIGINT
+            if alone and signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, request.receive)
     try:
         yield request
     finally:
-        if listens:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _told(by: str, step: int, saved: bool) -> str:
+    after = "; saved, the same command goes on" if saved else ""
+    return f"stopped by {by} after step {step}{after}"

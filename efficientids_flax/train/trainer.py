@@ -22,10 +22,10 @@ from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.model_checks import check_pretrained
 from efficientids_flax.parameters import FROZEN_LM
 from efficientids_flax.train.evaluating import Evaluating, Evaluators
-from efficientids_flax.train.logs import Recorder, Row, Trace, peak_flops, read_history
+from efficientids_flax.train.logs import Recorder, Row, Trace, peak_flops, read_history, tell
 from efficientids_flax.train.loop import Run, run_loop, stopped_before
 from efficientids_flax.train.options import TrainingOptions, settled
-from efficientids_flax.train.preemption import Preempted, stop_request
+from efficientids_flax.train.preemption import Interrupted, Preempted, StopRequest, stop_request
 from efficientids_flax.train.state import (
     BatchPlacer,
     DataCursor,
@@ -35,9 +35,11 @@ from efficientids_flax.train.state import (
     Source,
     TrainState,
     default_mesh,
+    is_primary,
+    resume,
+    run_facts,
     save,
 )
-from efficientids_flax.train.state.resume import resume
 from efficientids_flax.train.step import (
     CompiledStep,
     Evaluator,
@@ -51,6 +53,10 @@ from efficientids_flax.train.step import (
 )
 from efficientids_flax.train.step.initial_state import initial_state
 
+NOT_SAVED = (
+    "nothing of this run is saved: it has no output directory (--output-dir, checkpoint.dir,"
+    " checkpoint_dir)"
+)
 Schedule = Callable[[Any], Any]
 
 
@@ -60,6 +66,7 @@ class Trainer(Evaluating):
     Attributes:
         history: one dict a step, of the last call of `train`; earlier runs of the directory
             included.
+        last_state: that the last call of `train` reached, of one that was told to stop as well.
         mesh: that the run is spread over; None on one device.
         options: of the run.
     """
@@ -139,6 +146,7 @@ class Trainer(Evaluating):
         self._step: CompiledStep | None = None
         self._cursor: DataCursor | None = None
         self._stopped: tuple[int, dict[str, Any]] | None = None  # early: after which step, and why
+        self.last_state: TrainState | None = None
 
     def create_train_state(
         self,
@@ -212,17 +220,34 @@ class Trainer(Evaluating):
             ValueError: batches unlike the sample; a checkpoint of another model; evaluation data
                 that is missing, empty, endless or gone once it is read.
             NonFiniteError: see `TrainingOptions.on_nonfinite`.
+            RunMismatch: the checkpoint is of another run, see `TrainingOptions.allow_changes`.
+            DirectoryInUse: another run is at work in the directory.
+            UnwrittenCheckpoint: the last checkpoint could not be written.
             Preempted: a `SystemExit` after SIGTERM; everything is saved.
+            KeyboardInterrupt: after Ctrl-C; everything is saved too.
         """
+        with stop_request() as stop:
+            state = self._train(state, train_dataset, eval_dataset, num_steps, stop)
+        if stop.received:  # while the last checkpoint was written
+            raise stop.ending(int(state.step), saved=self.directory is not None)
+        return state
+
+    def _train(
+        self, state: TrainState, source: Source, evaluated: Any, num_steps: int, stop: StopRequest
+    ) -> TrainState:
         options = self.options
         monitor = Monitor.of(options)
-        evaluation = self._evaluations(state, eval_dataset, monitor)
-        with self._checkpoints() as checkpoints, self._on_mesh(), stop_request() as stop:
-            state, cursor = resume(
-                state, train_dataset, checkpoints, monitor, options.restore, self._cursor
+        evaluation = self._evaluations(state, evaluated, monitor)
+        schedule_steps = getattr(self._learning_rate, "total_steps", None)
+        facts = run_facts(self.given_model, self.optimizer, self._learning_rate, state)
+        with self._checkpoints() as checkpoints, self._on_mesh():
+            start = resume(
+                state, source, checkpoints, monitor, options, facts, num_steps, self._cursor
             )
+            self._tell(start)
+            state, cursor = start.state, start.cursor
             first = int(state.step)
-            if first >= num_steps:
+            if cursor is None:
                 self.history = read_history(self.directory) if self.directory else []
                 return state
             if self._stopped is not None and self._stopped[0] == first:
@@ -231,12 +256,13 @@ class Trainer(Evaluating):
                 self.history = stopped_before(options, self.directory, first, num_steps, monitor)
                 self._cursor = cursor
                 return state
+            if self.directory is None and is_primary():
+                tell(options.progress, NOT_SAVED)
             peeked = PeekedCursor(cursor)
             check_like(peeked.batch, self._known(), options.gradient_accumulation_steps)
             self._check_values(peeked.batch)
             step = self._compiled(state, peeked.batch)
-            primary = jax.process_index() == 0
-            recorder = Recorder(options, self.directory, first, num_steps, primary)
+            recorder = Recorder(options, self.directory, first, num_steps, is_primary())
             self.history = recorder.history.rows
             run = Run(
                 step=step,
@@ -254,19 +280,23 @@ class Trainer(Evaluating):
             if evaluation is not None:
                 run.evaluate = lambda state: self._measured(state, evaluation)
             if checkpoints is not None:
-                run.save = lambda state, metrics: save(state, cursor, checkpoints, monitor, metrics)
+                run.save = lambda state, metrics: save(
+                    state, cursor, checkpoints, monitor, metrics, facts, schedule_steps
+                )
+                run.check, run.settle = checkpoints.check, checkpoints.wait
             if options.enable_profiling and self.directory is not None:
                 place = self.directory / "profile"
                 run.trace = Trace(place, first, num_steps, options.profile_steps, recorder.note)
             try:
                 state = run_loop(run, state, num_steps)
-                self._cursor = cursor
                 self._stopped = (int(state.step), monitor.state()) if monitor.exhausted else None
                 return state
-            except Preempted as end:
+            except (Preempted, Interrupted) as end:
                 recorder.note(str(end))
                 raise
             finally:
+                if run.reached is not None:
+                    self.last_state, self._cursor = run.reached, cursor
                 recorder.close()
                 self._plot()
 

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from efficientids_flax.core.clustering.checks import ClusteringError, find_problems
 from efficientids_flax.core.clustering.files import read_tables, write_tables
 from efficientids_flax.core.clustering.pickles import ArrayPickleError, read_array_pickles
+from efficientids_flax.digests import digest, digest_of
 
 __all__ = ["ClusteringError", "ClusteringInfo"]
 
@@ -95,6 +96,10 @@ class ClusteringInfo:
     def max_cluster_size(self) -> int:
         """M, the slots that every cluster has."""
         return self.members.shape[1]
+
+    def digest(self) -> str:
+        """Letters that are the same for the same tables; another clustering has others."""
+        return digest_of({name: digest(table) for name, table in self._tables().items()})
 
     def summary(self) -> str:
         """One line for people: items, clusters, their sizes, means."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from efficientids_flax.commands.options import set_option
+from efficientids_flax.commands.options import allow_change, set_option
 
 # fmt: off
 FLAGS: dict[str, tuple[str, type, str]] = {
@@ -25,15 +25,19 @@ FLAGS: dict[str, tuple[str, type, str]] = {
 }
 # fmt: on
 
+DEFAULT_DIR = "runs/train"  # of a run that names none; `checkpoint.dir=null` has none
+
 
 def run_options(command: Any) -> Any:
     """Adds `--config`, `--set` and the flags of `FLAGS`, which override the configuration."""
     for name, (place, kind, told) in reversed(FLAGS.items()):
         names = [f"--{name.replace('_', '-')}", *(["--lr"] if name == "learning_rate" else [])]
         metavar = "DIR" if name.endswith("_dir") else None
-        command = click.option(*names, name, type=kind, metavar=metavar, help=f"{told} ({place}).")(
-            command
-        )
+        default = f"; {DEFAULT_DIR} otherwise" if name == "output_dir" else ""
+        command = click.option(
+            *names, name, type=kind, metavar=metavar, help=f"{told} ({place}){default}."
+        )(command)
+    command = allow_change(command)
     command = set_option("A setting of the run, e.g. training.eval_every=100.")(command)
     told = "The run's sections: .yaml, .json, or .py with get_config()."
     return click.option("--config", metavar="FILE", help=told)(command)
@@ -50,5 +54,12 @@ def configuration(
     from efficientids_flax.train.run import built, override, read_config
 
     given = read_config(Path(config)) if config else {}
+    allowed = flags.pop("allowed", ())
     named = {FLAGS[name][0]: value for name, value in flags.items() if value is not None}
-    return built(override(given, settings | named))
+    if allowed:
+        named["training.allow_changes"] = [name.replace("-", "_") for name in allowed]
+    made = override(given, settings | named)
+    stored = made.get("checkpoint") or {}
+    if isinstance(stored, dict) and "dir" not in stored:
+        made["checkpoint"] = {**stored, "dir": DEFAULT_DIR}
+    return built(made)

@@ -7,7 +7,7 @@ import click
 from efficientids_flax.commands import command, echo, is_quiet
 from efficientids_flax.commands.options import check_distributed, distributed
 from efficientids_flax.text import metrics_text
-from efficientids_flax.train.commands.flags import configuration, run_options
+from efficientids_flax.train.commands.flags import DEFAULT_DIR, configuration, run_options
 
 
 @command("train")
@@ -34,7 +34,10 @@ def train(
         settings |= {"training.enable_profiling": True, "training.profile_steps": profile}
     if is_quiet():
         settings |= {"training.progress": "none"}
-    result = run(configuration(config, settings, given))
+    made = configuration(config, settings, given)
+    if made["checkpoint"]["dir"] == DEFAULT_DIR and not is_quiet():
+        click.echo(f"checkpoints and logs go to {DEFAULT_DIR} (--output-dir)", err=True)
+    result = run(made)
     last = result.history[-1] if result.history else {}
     found = {"steps": result.last_step, **last, **result.test}
     if (tested := int(result.state.step)) != result.last_step:

@@ -6,7 +6,8 @@ row.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class Recorder:
         """
         if not primary:
             directory = None
+        self._directory = directory
         self.history = History(directory, first)
         self._progress = make_progress(options.progress if primary else "none", first, last)
         self._events = EventFile(directory) if directory and options.tensorboard else None
@@ -75,7 +77,15 @@ class Recorder:
         self.note(f"step {step}  {shown}")
 
     def write(self) -> None:
-        """Hand on what was taken since the last time, so that readers of the files see it."""
+        """Hand on what was taken since the last time, so that readers of the files see it.
+
+        Raises:
+            OSError: naming the directory, where the files cannot be written.
+        """
+        with self._naming():
+            self._write()
+
+    def _write(self) -> None:
         for block in self._steps:
             self.history.add_steps(*block)
         for log in self._logs:
@@ -94,11 +104,23 @@ class Recorder:
         """End all files and the display."""
         self._progress.close()
         self.write()
-        self.history.close()
-        if self._events is not None:
-            self._events.close()
+        with self._naming():
+            self.history.close()
+            if self._events is not None:
+                self._events.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Errors of files that are open do not say which they are."""
+        try:
+            yield
+        except OSError as error:
+            if error.filename is not None or self._directory is None:
+                raise
+            told = f"the logs of the run cannot be written: {error.strerror or error}"
+            raise OSError(error.errno, told, str(self._directory)) from error
 
     def _send(self, group: str, step: int, at: float, values: Mapping[str, float]) -> None:
         named = {f"{group}/{name}" if group else _grouped(name): x for name, x in values.items()}

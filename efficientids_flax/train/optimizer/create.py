@@ -51,11 +51,13 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         learning_rate: a number, or a function of the number of steps.
         frozen_params: patterns or a predicate of paths; None: not given.
         ema_decay: of the average of the parameters; None: there is none.
+        made_of: its type and settings but for the rate and what is frozen; None: not known.
     """
 
     learning_rate: Schedule | float | None = None
     frozen_params: tuple[str, ...] | Predicate | None = None
     ema_decay: float | None = None
+    made_of: Mapping[str, Any] | None = None
 
 
 def create_optimizer(
@@ -124,6 +126,11 @@ def create_optimizer(
     patterns = (frozen_params,) if isinstance(frozen_params, str) else frozen_params
     made = Optimizer(*_frozen(optax.named_chain(*parts), patterns))
     made.learning_rate, made.ema_decay = learning_rate, ema_decay
+    made.made_of = {
+        "type": optimizer_type, **options, "weight_decay": weight_decay, "ema_decay": ema_decay,
+        "clip_grad_norm": clip_grad_norm, "clip_variable_norm": clip_variable_norm,
+        "undecayed_params": undecayed_params,
+    }  # fmt: skip
     made.frozen_params = patterns if patterns is None or callable(patterns) else tuple(patterns)
     return made
 

@@ -114,6 +114,7 @@ def create_learning_rate_schedule(
         count = jnp.asarray(count)
         return jnp.broadcast_to(jnp.asarray(value(count), jnp.float32), count.shape)
 
+    rate.total_steps = total_steps  # pyright: ignore[reportFunctionMemberAccess]
     return rate
 
 

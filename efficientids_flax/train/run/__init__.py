@@ -1,7 +1,7 @@
 """Runs described by a configuration, in Python or in a file.
 
 Read `config`, the sections and their checks, then `calls`; `file_config` and `model_section` build
-what a file only names, `pipeline` counts in epochs.
+what a file only names, `schedule` is the rate of a run that goes on, `pipeline` counts in epochs.
 """
 
 from efficientids_flax.train.run.calls import evaluate, export, train

@@ -14,7 +14,7 @@ from efficientids_flax.sharding import make_mesh
 from efficientids_flax.stored import load_converted, save_model
 from efficientids_flax.train.converted import trainer_from_converted
 from efficientids_flax.train.directory import no_best, opened
-from efficientids_flax.train.logs import Row
+from efficientids_flax.train.logs import Row, tell
 from efficientids_flax.train.optimizer import frozen_parameters, needs_weights
 from efficientids_flax.train.run.config import (
     WARM_UP,
@@ -22,7 +22,8 @@ from efficientids_flax.train.run.config import (
     RunConfig,
     run_config,
 )
-from efficientids_flax.train.state import Checkpoints, TrainState
+from efficientids_flax.train.run.schedule import kept_schedule
+from efficientids_flax.train.state import Checkpoints, TrainState, model_facts, refuse_model
 from efficientids_flax.train.trainer import Trainer
 
 
@@ -194,6 +195,9 @@ def export(config: Any, path: str | os.PathLike[str], step: int | None = None) -
     with opened(checked.directory, checked.options, read_only=True) as checkpoints:
         step = chosen_step(checkpoints, checked, step)
         assert checkpoints is not None
+        facts = model_facts(checked.model["module"])
+        for line in refuse_model(checkpoints, facts, checked.options.allow_changes, step):
+            tell(checked.options.progress, line, warns=True)
         params = checkpoints.restore_params(step, average)  # says so if there is none
         save_model(path, checked.model["module"], params)
     return step
@@ -236,16 +240,21 @@ def make_optimizer(config: RunConfig) -> tuple[optax.GradientTransformation, Any
         return section, None, None
     from efficientids_flax.train.optimizer import create_learning_rate_schedule, create_optimizer
 
-    total = section.total_steps or config.num_steps
-    warm_up = section.warmup_steps
-    rate = create_learning_rate_schedule(
-        section.learning_rate,
-        warmup_steps=min(WARM_UP, total // 10) if warm_up is None else warm_up,
-        total_steps=total,
-        schedule_type=section.schedule_type,
-        min_learning_rate_ratio=section.min_learning_rate_ratio,
-        **_given(section, "decay_steps", "decay_rate", "boundaries"),
-    )
+    def made(total: int) -> Any:
+        warm_up = section.warmup_steps
+        return create_learning_rate_schedule(
+            section.learning_rate,
+            warmup_steps=min(WARM_UP, total // 10) if warm_up is None else warm_up,
+            total_steps=total,
+            schedule_type=section.schedule_type,
+            min_learning_rate_ratio=section.min_learning_rate_ratio,
+            **_given(section, "decay_steps", "decay_rate", "boundaries"),
+        )
+
+    if section.total_steps is None:
+        rate = kept_schedule(made, config.num_steps, config.directory, config.options)
+    else:
+        rate = made(section.total_steps)
     frozen = section.frozen_params
     if section.strategy is not None:
         frozen = (*frozen, *frozen_parameters(section.strategy))

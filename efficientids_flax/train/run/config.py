@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ def run_config(config: Any, sections: Mapping[str, Sequence[str]] = SECTIONS) ->
     if problems:
         raise ValueError(listed("config", problems))
     stored = made["checkpoint"]
-    options = {**made["training"].to_dict(), "max_checkpoints": stored.max_to_keep}
+    options: dict[str, Any] = {"max_checkpoints": stored.max_to_keep}
     goes_on = parts["model"].get("converted") is not None and not parts["optimizer"]
     if goes_on:
         options["on_nonfinite"] = training.get("on_nonfinite", "skip")  # as PAXml does
@@ -191,7 +191,7 @@ def run_config(config: Any, sections: Mapping[str, Sequence[str]] = SECTIONS) ->
         num_steps=steps,
         seed=seed,
         mesh=made["training.mesh"] if parts["training"].get("mesh") else None,
-        options=TrainingOptions(**options),
+        options=replace(made["training"], **options),
         directory=stored.dir,
         loss_fn=given.get("loss_fn"),
     )

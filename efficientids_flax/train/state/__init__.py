@@ -1,16 +1,24 @@
 """What a run carries and keeps: its state, its checkpoints, its place in the data.
 
-Read `carried`, then `checkpoint` and `resume`; `data_cursor` is the place in the data,
-`placement` and `processes` where all of it lies, `best` which checkpoint is the best,
-`monitor` how the evaluations went so far,
-`kept` the best state of a run without a directory,
-`shared_batches` what several processes read of an evaluation.
+Read `carried`, then `checkpoint` (with `leaves` and `faults`), `restored` and `resume`;
+`fingerprint` is what makes a run this run, of `description`s; `data_cursor` is the place in the
+data, `shared_batches` what several processes read of an evaluation; `placement` and `processes`
+where all of it lies, `lock` whose directory it is, `best` which checkpoint is the best, `kept` the
+best state of a run without a directory, `monitor` how the evaluations went so far.
 """
 
 from efficientids_flax.train.state.carried import Frozen, TrainState, key_data, without_frozen
 from efficientids_flax.train.state.checkpoint import Checkpoints
-from efficientids_flax.train.state.data_cursor import DataCursor, DataExhausted, Source
+from efficientids_flax.train.state.data_cursor import (
+    DataCursor,
+    DataExhausted,
+    PeekedCursor,
+    Source,
+)
+from efficientids_flax.train.state.faults import DamagedCheckpoint, UnwrittenCheckpoint
+from efficientids_flax.train.state.fingerprint import RunMismatch, model_facts, run_facts
 from efficientids_flax.train.state.kept import KeptState
+from efficientids_flax.train.state.lock import DirectoryInUse, locked
 from efficientids_flax.train.state.monitor import Monitor
 from efficientids_flax.train.state.placement import (
     BatchPlacer,
@@ -18,5 +26,6 @@ from efficientids_flax.train.state.placement import (
     default_mesh,
     state_shardings,
 )
-from efficientids_flax.train.state.processes import initialize
-from efficientids_flax.train.state.resume import PeekedCursor, save
+from efficientids_flax.train.state.processes import initialize, is_primary
+from efficientids_flax.train.state.restored import Start, refuse_model, restored
+from efficientids_flax.train.state.resume import resume, save

@@ -5,10 +5,9 @@ A checkpoint has two items: `state`, nested dicts by the paths of the leaves (`p
 metrics of an evaluation of this state, those that are finite.
 """
 
-import logging
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,11 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from efficientids_flax.train.direction import Mode
 from efficientids_flax.train.state.best import Best
-from efficientids_flax.train.state.carried import TrainState, split_parameters
-from efficientids_flax.tree import flatten, path_of, unflatten
-
-SHOWN = 20  # leaves that an error names
-
-
-class CheckpointMismatch(ValueError):
-    """The checkpoint is of another model, optimizer or freezing."""
+from efficientids_flax.train.state.carried import TrainState
+from efficientids_flax.train.state.faults import CheckpointMismatch, Untold, quiet, reading, writing
+from efficientids_flax.train.state.leaves import check_leaves, rebuilt, shape_of, stored_leaves
+from efficientids_flax.train.state.processes import all_states
+from efficientids_flax.tree import flatten, unflatten
 
 
 class Checkpoints:
@@ -69,8 +65,10 @@ class Checkpoints:
             read_only=read_only,
             save_interval_steps=0 if read_only else 1,  # Orbax sets it so, and warns
         )
+        self._untold = Untold()
+        self._untold.begin()
         handlers = {"state": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
-        with _quiet() if read_only else nullcontext():
+        with quiet() if read_only else self._writing():
             self._manager = ocp.CheckpointManager(
                 self.directory, options=options, item_handlers=handlers
             )
@@ -107,29 +105,34 @@ class Checkpoints:
             run: JSON values.
             metrics: of an evaluation of this state, for `keep_best`; those that are finite are
                 written.
+
+        Raises:
+            UnwrittenCheckpoint: this one, or the one before it.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
         found = {name: float(value) for name, value in (metrics or {}).items()}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(unflatten(_stored(state))),  # pyright: ignore[reportCallIssue]
-                run=ocp.args.JsonSave(dict(run)),  # pyright: ignore[reportCallIssue]
-            ),
-            # Orbax warns of one without.
-            metrics={name: value for name, value in found.items() if math.isfinite(value)},
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(unflatten(stored_leaves(state))),  # pyright: ignore[reportCallIssue]
+                    run=ocp.args.JsonSave(dict(run)),  # pyright: ignore[reportCallIssue]
+                ),
+                # Orbax warns of one without.
+                metrics={name: value for name, value in found.items() if math.isfinite(value)},
+            )
 
     def restore(
-        self, like: TrainState, step: int | None = None
+        self, like: TrainState, step: int | None = None, *, anew: bool = False
     ) -> tuple[TrainState, dict[str, Any]]:
         """Read a checkpoint into the shapes, dtypes and places of another state.
 
         Args:
             like: state of a new run; stays as it is.
             step: which one; None: the newest.
+            anew: the optimizer state may differ; what the checkpoint lacks of it is that of `like`.
 
         Returns:
             (state, what `save` got as `run`).
@@ -137,25 +140,61 @@ class Checkpoints:
         Raises:
             FileNotFoundError: there is none.
             CheckpointMismatch: naming the leaves that differ.
+            DamagedCheckpoint: it cannot be read.
         """
         step = self._found(step)
-        wanted = _stored(like)
-        self._check(step, wanted)
-        shapes = {path: _shape(leaf) for path, leaf in wanted.items()}
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(unflatten(shapes)),  # pyright: ignore[reportCallIssue]
-                run=ocp.args.JsonRestore(),
-            ),
-        )
-        return _rebuilt(like, flatten(restored["state"])), restored["run"]
+        run = self.run_of(step)
+        wanted = stored_leaves(like)
+        with reading(self.directory / str(step)):
+            if anew:
+                return rebuilt(like, {**wanted, **self._partly(step, wanted)}), run
+            check_leaves(f"{self.directory}/{step}", flatten(self._described(step)), wanted)
+            shapes = {path: shape_of(leaf) for path, leaf in wanted.items()}
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(unflatten(shapes))),  # pyright: ignore[reportCallIssue]
+            )
+        return rebuilt(like, flatten(restored["state"])), run
 
-    def run(self, step: int) -> dict[str, Any]:
-        """What `save` got as `run`."""
-        return self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))[
-            "run"
-        ]
+    def mismatch(self, like: TrainState, step: int | None = None) -> str | None:
+        """What `restore` would say of the leaves; None: they are those of `like`."""
+        step = self._found(step)
+        where = self.directory / str(step)
+        try:
+            with reading(where):
+                check_leaves(str(where), flatten(self._described(step)), stored_leaves(like))
+        except CheckpointMismatch as error:
+            return str(error)
+        return None
+
+    def run_of(self, step: int | None = None) -> dict[str, Any]:
+        """What `save` got as `run`.
+
+        Raises:
+            FileNotFoundError: there is no such step.
+            DamagedCheckpoint: it cannot be read.
+        """
+        step = self._found(step)
+        with reading(self.directory / str(step)):
+            args = ocp.args.Composite(run=ocp.args.JsonRestore())  # pyright: ignore[reportCallIssue]
+            return self._manager.restore(step, args=args)["run"]
+
+    def set_aside(self, step: int) -> str:
+        """Rename a step that cannot be read, so that it is written again; the new name."""
+        place = self.directory / str(step)
+        aside = self.directory / f"damaged_{step}"
+        if jax.process_index() == 0:
+            if aside.exists():
+                aside.rmtree()
+            place.rename(aside)
+        all_states({})  # the others wait
+        self._manager.reload()
+        return aside.name
+
+    def check(self) -> None:
+        """Raises UnwrittenCheckpoint if a write in the background went wrong."""
+        with self._writing():
+            self._manager.check_for_errors()
 
     def restore_params(self, step: int | None = None, average: bool = False) -> dict[str, Any]:
         """The parameters alone, as NumPy arrays, of a model that need not be there.
@@ -190,13 +229,50 @@ class Checkpoints:
         """Until everything is written.
 
         Raises:
-            Exception: what went wrong in the background.
+            UnwrittenCheckpoint: something is not.
         """
-        self._manager.wait_until_finished()
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait, and let go of the directory."""
-        self._manager.close()
+        """Wait, and let go of the directory; raises as `wait` does."""
+        failed = True
+        try:
+            with self._writing():
+                self._manager.close()
+                failed = False
+        finally:
+            self._untold.end(failed)
+
+    def _writing(self) -> AbstractContextManager[None]:
+        def newest() -> int | None:
+            found = [int(path.name) for path in self.directory.iterdir() if path.name.isdigit()]
+            return max(found, default=None)
+
+        return writing(self.directory, newest)
+
+    def _partly(self, step: int, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """The leaves that there are; those of the optimizer may differ, parameters in dtype.
+
+        Raises:
+            CheckpointMismatch: others differ.
+        """
+        found = flatten(self._described(step))
+        there = {
+            path: leaf
+            for path, leaf in wanted.items()
+            if path in found and tuple(found[path].shape) == tuple(leaf.shape)
+        }
+        needed = {path: leaf for path, leaf in wanted.items() if not path.startswith("opt_state/")}
+        check_leaves(f"{self.directory}/{step}", found, needed, shapes_alone=True)
+        shapes = unflatten({path: shape_of(leaf) for path, leaf in there.items()})
+        arguments = ocp.checkpoint_utils.construct_restore_args(shapes)
+        with ocp.PyTreeCheckpointer() as reader:
+            restored = reader.restore(
+                self.directory / str(step) / "state",
+                args=ocp.args.PyTreeRestore(shapes, restore_args=arguments, partial_restore=True),  # pyright: ignore[reportCallIssue]
+            )
+        return flatten(restored)
 
     def _found(self, step: int | None) -> int:
         latest = self.latest_step() if step is None else step
@@ -210,78 +286,3 @@ class Checkpoints:
         """Shape and dtype of every leaf of a checkpoint."""
         metadata = self._manager.item_metadata(step)["state"]
         return getattr(metadata, "tree", metadata)
-
-    def _check(self, step: int, wanted: Mapping[str, Any]) -> None:
-        found = flatten(self._described(step))
-        problems = []
-        for name in sorted({*found, *wanted}):
-            there, here = (
-                f"{list(side[name].shape)} {np.dtype(side[name].dtype)}" if name in side else None
-                for side in (found, wanted)
-            )
-            if there != here:
-                problems.append(
-                    f"{name}: the checkpoint has {there or 'none'}, this run {here or 'none'}"
-                )
-        if problems:
-            more = len(problems) - SHOWN
-            shown = problems[:SHOWN] + ([f"and {more} more"] if more > 0 else [])
-            raise CheckpointMismatch(
-                "\n  ".join(
-                    [
-                        f"{self.directory}/{step}: of another model, optimizer or freezing;"
-                        f" {len(problems)} leaves differ (another directory, or restore=False,"
-                        " begins anew):",
-                        *shown,
-                    ]
-                )
-            )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Orbax's warning that a directory to be read is read only."""
-    logger = logging.getLogger("absl")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-def _stored(state: TrainState) -> dict[str, Any]:
-    """Path -> leaf of everything that is stored."""
-    tree = {
-        "step": state.step,
-        "rng": state.rng,
-        "params": state.params,
-        "opt_state": state.opt_state,
-        "model_state": state.model_state,
-    }
-    return {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _rebuilt(like: TrainState, leaves: Mapping[str, Any]) -> TrainState:
-    """A state of the structure of `like` from the stored leaves."""
-
-    def part(name: str, tree: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(
-            lambda keys, _: leaves["/".join(filter(None, [name, path_of(keys)]))], tree
-        )
-
-    frozen = flatten(like.frozen)
-    trained, kept = split_parameters(part("params", like.params), lambda path: path in frozen)
-    return TrainState(
-        step=leaves["step"],
-        trained=trained,
-        frozen=kept,
-        opt_state=part("opt_state", like.opt_state),
-        model_state=part("model_state", like.model_state),
-        rng=leaves["rng"],
-    )
-
-
-def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
-    sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -7,9 +7,15 @@ otherwise the number of batches, and going on reads that many from the start and
 import base64
 import io
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
+import jax
 import numpy as np
+
+from efficientids_flax.digests import digest, digest_of
+from efficientids_flax.train.state.description import vocabularies
+from efficientids_flax.train.state.fingerprint import Facts, rows_of
+from efficientids_flax.tree import path_of
 
 Batch = dict[str, Any]
 Source = Iterable[Any] | Callable[[], Iterable[Any]]
@@ -38,6 +44,9 @@ class DataCursor:
         self._epoch = 0
         self._read = 0  # batches of this epoch
         self._iterator = self._open()
+        self._first: dict[str, Any] | None = None  # facts of the first batch
+        self._facts: Facts | None = None
+        self._reading, self._unused = False, 0
 
     def __next__(self) -> Batch:
         """The next batch; begins anew after the last one.
@@ -45,9 +54,11 @@ class DataCursor:
         Raises:
             DataExhausted: there is none, and the source is an iterator that was read to its end.
         """
+        self._reading = True
         try:
             batch = next(self._iterator)
         except StopIteration:
+            self._reading = False
             if not self._read or self._once():
                 raise DataExhausted(f"the data ended after {self.consumed} batches") from None
             self._epoch += 1
@@ -56,17 +67,56 @@ class DataCursor:
             return next(self)
         self._read += 1
         self.consumed += 1
+        if self.consumed == 1:
+            self._first = _facts_of(batch)
+        self._reading = False
         return batch
 
-    def state(self) -> dict[str, Any]:
-        """The position, as JSON values."""
-        found = {"consumed": self.consumed, "epoch": self._epoch, "read": self._read}
-        if hasattr(self._iterator, "get_state"):
-            found["iterator"] = to_json(self._iterator.get_state())  # type: ignore[attr-defined]
+    def renewed(self) -> "DataCursor":
+        """This cursor, or one at its place that reads from the start, if reading was broken off.
+
+        A generator that was interrupted has ended, and looks like the end of an epoch.
+        """
+        if self._once() or not (self._reading or self._unused):
+            return self
+        found = DataCursor(self.source)
+        found.restore(self.state())
         return found
+
+    def put_back(self, batches: int) -> None:
+        """The last batches were read and not used: the position is that before them."""
+        self._unused = batches
+
+    def state(self) -> dict[str, Any]:
+        """The position, as JSON values; and what the data is, see `facts`.
+
+        An iterator that was interrupted while it was reading may be a batch ahead, and so is one
+        whose batch was not used: its own state is left out, and going on reads from the start.
+        """
+        used = self.consumed - self._unused
+        found = {"consumed": used, "epoch": self._epoch, "read": self._read}
+        if hasattr(self._iterator, "get_state") and not (self._reading or self._unused):
+            found["iterator"] = to_json(self._iterator.get_state())  # type: ignore[attr-defined]
+        return {**found, "facts": self.facts()}
+
+    def facts(self) -> Facts:
+        """What the data is: its rows, their number in a batch, the tokenizer, as far as known."""
+        if self._facts is None:
+            told = getattr(self._iterator, "fingerprint", None)
+            found: Facts = cast(Facts, told()) if callable(told) else {}
+            if self._first is None:
+                self._first = self._first_anew()
+            words = vocabularies(self.source)
+            self._facts = {
+                **({"tokenizer": words} if words else {}), **(self._first or {}), **found
+            }  # fmt: skip
+        return self._facts
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go to a position of `state()`; this cursor has read nothing yet.
+
+        Where batches have another number of rows than they had, and are read again from the start,
+        it stands before the batch that has the first row that was not read.
 
         Raises:
             DataExhausted: the data is shorter than it was.
@@ -76,15 +126,73 @@ class DataCursor:
             self._epoch, self._read = state["epoch"], state["read"]
             self.consumed = state["consumed"]
             return
-        while self.consumed < state["consumed"]:
+        wanted = state["consumed"]
+        then = state.get("facts", {}).get("batch_size", {}).get("rows")
+        while self.consumed < wanted:
             next(self)
+            now = self.facts().get("batch_size", {}).get("rows") if self.consumed == 1 else None
+            if then and now and now != then:
+                wanted = max(wanted * then // now, 1)
 
     def _open(self) -> Iterator[Any]:
         return iter(self.source() if callable(self.source) else self.source)
 
+    def _first_anew(self) -> Facts | None:
+        """Facts of the first batch, of an iterator that went to its place by itself."""
+        if self._once() or not hasattr(self._iterator, "set_state"):
+            return None
+        again = self._open()
+        if again is self._iterator:
+            return None
+        try:
+            return _facts_of(next(again))
+        except StopIteration:
+            return None
+
     def _once(self) -> bool:
         """Whether what was read is gone: the source is its own iterator."""
         return self._iterator is self.source
+
+
+class PeekedCursor(DataCursor):
+    """A cursor whose next batch has been looked at.
+
+    Attributes:
+        batch: the next batch.
+    """
+
+    def __init__(self, cursor: DataCursor) -> None:
+        """Look at the next batch.
+
+        Raises:
+            ValueError: there is none.
+        """
+        self._cursor, self._waiting, self._before = cursor, True, cursor.consumed
+        try:
+            self.batch: Any = next(cursor)
+        except DataExhausted as end:
+            raise ValueError(f"train_dataset: {end}; there is none to train on") from None
+
+    def __next__(self) -> Any:
+        if self._waiting:
+            self._waiting = False
+            return self.batch
+        return next(self._cursor)
+
+    def used(self, batches: int) -> None:
+        """The run goes on after that many batches since this cursor was made, not after others."""
+        self._cursor.put_back(self._cursor.consumed - self._before - batches)
+
+
+def _facts_of(batch: Any) -> Facts:
+    """Of the first batch: its values, and its rows of all processes together."""
+    rows = rows_of(batch)
+    found: Facts = {} if rows is None else {"batch_size": {"rows": rows}}
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    if all(not isinstance(leaf, jax.Array) or leaf.is_fully_addressable for _, leaf in leaves):
+        told = digest_of([[path_of(keys), digest(leaf)] for keys, leaf in leaves])
+        found["rows"] = {"first_batch": told}
+    return found
 
 
 def to_json(value: Any) -> Any:

@@ -19,6 +19,11 @@ def initialize(
     jax.distributed.initialize(coordinator, processes, process)
 
 
+def is_primary() -> bool:
+    """Whether this process writes and speaks for all."""
+    return jax.process_index() == 0
+
+
 def all_states(state: dict[str, Any]) -> list[dict[str, Any]]:
     """The JSON values of every process, in order; all must call it."""
     if jax.process_count() == 1:
@@ -36,14 +41,26 @@ def all_states(state: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def own_state(states: list[dict[str, Any]]) -> dict[str, Any]:
-    """This process' own of `all_states`.
+    """This process' own of `all_states`; of another number of processes, what all of them had.
+
+    Processes that read the same batches together are at the same place, each of its own share.
 
     Raises:
-        ValueError: they are of another number of processes, each of which read its own share.
+        ValueError: they were at different places, and there is another number of them now.
     """
-    if len(states) != jax.process_count():
+    if len(states) == jax.process_count():
+        return states[jax.process_index()]
+    places = [{key: value for key, value in state.items() if key != "facts"} for state in states]
+    if any(place != places[0] for place in places):
         raise ValueError(
-            f"data: the checkpoint holds the positions of {len(states)} processes, this run has"
-            f" {jax.process_count()}; give the data of one process to each, or restore=False"
+            f"data: the checkpoint holds different positions of {len(states)} processes, this run"
+            f" has {jax.process_count()}; go on with {len(states)}, or with another checkpoint_dir"
         )
-    return states[jax.process_index()]
+    return states[0]
+
+
+def agreed(problem: str | None) -> str | None:
+    """The problem of any process, in all of them: so that none waits for one that has ended."""
+    if jax.process_count() == 1:
+        return problem
+    return next((found["is"] for found in all_states({"is": problem}) if found["is"]), None)

@@ -1,13 +1,31 @@
-"""Where a run begins: at a checkpoint and its place in the data, or where the caller stands."""
+"""Where a run begins: at a checkpoint and its place in the data, or where the caller stands.
+
+A checkpoint that is of another run is refused, see `fingerprint`; what is to be said is returned
+in lines, and said by the caller.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import numpy as np
+
+from efficientids_flax.train.options import CHANGES, TrainingOptions
 from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.state.checkpoint import Checkpoints
 from efficientids_flax.train.state.data_cursor import DataCursor, DataExhausted, Source
+from efficientids_flax.train.state.faults import DamagedCheckpoint
+from efficientids_flax.train.state.fingerprint import (
+    OF_DATA,
+    OF_MODEL,
+    Facts,
+    RunMismatch,
+    differences,
+    refuse,
+)
 from efficientids_flax.train.state.monitor import Monitor
-from efficientids_flax.train.state.processes import all_states, own_state
+from efficientids_flax.train.state.processes import agreed, all_states, own_state
+from efficientids_flax.train.state.restored import Start, restored
 
 
 def resume(
@@ -15,9 +33,11 @@ def resume(
     source: Source,
     checkpoints: Checkpoints | None,
     monitor: Monitor,
-    restore: bool,
+    options: TrainingOptions,
+    facts: Facts,
+    num_steps: int,
     known: DataCursor | None = None,
-) -> tuple[TrainState, DataCursor]:
+) -> Start:
     """The state and the place in the data to go on from.
 
     Args:
@@ -25,31 +45,125 @@ def resume(
         source: the training data, at its start.
         checkpoints: of the run; one that is further than `state` is restored.
         monitor: gets what the checkpoint knows of it.
-        restore: whether to restore.
+        options: whether to restore, and what may have changed.
+        facts: what this run is, see `run_facts`.
+        num_steps: that the run is to have.
         known: cursor of an earlier call; goes on if it reads the same source.
 
     Raises:
         ValueError: there are checkpoints of another run, and `restore` is off.
-        CheckpointMismatch: they are of another model.
+        RunMismatch, CheckpointMismatch: they are of another run.
+        DamagedCheckpoint: none of them can be read.
     """
     step = int(state.step)
     latest = checkpoints.latest_step() if checkpoints is not None else None
-    if checkpoints is None or latest is None or latest <= step:
+    goes_on = known is not None and known.source is source and step > 0
+    here = latest == step and known is not None  # trained so far by the caller's trainer
+    if checkpoints is None or latest is None or latest < step or here:
         if checkpoints is not None and latest == step and step > 0:
-            monitor.restore(checkpoints.run(step)["monitor"])
-        goes_on = known is not None and known.source is source and step > 0
-        return state, known if goes_on and known is not None else DataCursor(source)
-    if not restore:
+            monitor.restore(checkpoints.run_of(step)["monitor"])
+        start = Start(state, None)
+        if step < num_steps:
+            start.cursor = known.renewed() if goes_on and known is not None else DataCursor(source)
+        else:
+            start.said.append(f"step {step} of {num_steps} is reached: nothing to train")
+        return start
+    if not options.restore:
         raise ValueError(
             f"{checkpoints.directory}: holds checkpoints up to step {latest} of another run;"
             " restore=True goes on with it, another checkpoint_dir begins anew"
         )
-    state, run = checkpoints.restore(state)
-    cursor = DataCursor(source)
-    cursor.restore(own_state(run["data"]))
+    return _from_checkpoint(state, source, checkpoints, monitor, options, facts, num_steps)
+
+
+def _from_checkpoint(
+    state: TrainState,
+    source: Source,
+    checkpoints: Checkpoints,
+    monitor: Monitor,
+    options: TrainingOptions,
+    facts: Facts,
+    num_steps: int,
+) -> Start:
+    """`resume` where there is a checkpoint to go on from."""
+    before = checkpoints.steps()
+    found, run, start = restored(
+        checkpoints, state, facts, options.allow_changes, names=_compared(checkpoints, num_steps),
+        loads=before[-1] > int(state.step),
+    )  # fmt: skip
+    step = int(found.step)
+    for damaged in (one for one in before if one > step):
+        start.warned.append(f"step {damaged} is kept as {checkpoints.set_aside(damaged)}")
+    if step < int(state.step):
+        raise DamagedCheckpoint("; ".join(start.warned))
+    start.state = found
+    where = f"{checkpoints.directory}"
+    idle = [name for name in facts if name not in OF_MODEL]
+    unused = list(differences(run.get("fingerprint", {}), facts, idle).values())
+    if not np.array_equal(np.asarray(state.rng), np.asarray(found.rng)):
+        unused.append("seed: another one; the random key of the checkpoint goes on")
+    if step >= num_steps:
+        without = f"; without effect now: {'; '.join(unused)}" if unused else ""
+        start.said.append(
+            f"{where}: step {step} of {num_steps} is reached already, by an earlier run: nothing is"
+            f" trained, its state is given back{without}; a larger number of steps goes on,"
+            " another directory begins anew"
+        )
+        return start
+    start.said.append(f"{where}: goes on from step {step}, to step {num_steps}")
+    if unused and unused[-1].startswith("seed"):
+        start.said.append(unused[-1])
+    start.cursor = _at_its_place(source, run, options, f"{where}/{step}", start.said)
     monitor.restore(run["monitor"])
     monitor.begin_at(checkpoints.best_metric())
-    return state, cursor
+    return start
+
+
+def _compared(checkpoints: Checkpoints, num_steps: int) -> tuple[str, ...]:
+    """What matters for a run: where nothing is trained any more, the model alone."""
+    latest = checkpoints.latest_step()
+    goes_on = latest is not None and latest < num_steps
+    return tuple(name for name in CHANGES if name in OF_MODEL or (goes_on and name not in OF_DATA))
+
+
+def _at_its_place(
+    source: Source, run: Mapping[str, Any], options: TrainingOptions, where: str, said: list[str]
+) -> DataCursor:
+    """The data where the run left it.
+
+    Raises:
+        RunMismatch: it is other data.
+        DataExhausted: it is shorter than it was.
+    """
+    states = run["data"]
+    place = own_state(states)
+    cursor = DataCursor(source)
+    ended = None
+    try:
+        cursor.restore(place)
+    except DataExhausted as end:
+        ended = end
+    then, now = place.get("facts", {}), cursor.facts()
+    first = "first_batch" in now.get("rows", {})
+    if first and (len(states) != jax.process_count() or "batch_size" in differences(
+        then, now, ["batch_size"]
+    )):  # fmt: skip
+        now = {name: told for name, told in now.items() if name != "rows"}  # not comparable
+    problem = None
+    try:
+        said += refuse(where, differences(then, now, OF_DATA), options.allow_changes)
+    except RunMismatch as error:
+        problem = str(error)
+    if problem := agreed(problem):
+        raise RunMismatch(problem)
+    if ended is not None:
+        raise ended
+    if len(states) != jax.process_count():
+        said.append(
+            f"{where}: was written by {len(states)} processes, goes on in {jax.process_count()}:"
+            " each reads its share of the same batches"
+        )
+    return cursor
 
 
 def save(
@@ -58,33 +172,14 @@ def save(
     checkpoints: Checkpoints,
     monitor: Monitor,
     metrics: Mapping[str, float] | None,
+    facts: Facts,
+    schedule_steps: int | None = None,
 ) -> None:
     """Begin to write a checkpoint that `resume` can go on from; all processes must call it."""
-    run = {"data": all_states(cursor.state()), "monitor": monitor.state()}
+    run = {
+        "data": all_states(cursor.state()),
+        "monitor": monitor.state(),
+        "fingerprint": facts,
+        "schedule_steps": schedule_steps,
+    }
     checkpoints.save(state, run, metrics)
-
-
-class PeekedCursor(DataCursor):
-    """A cursor whose next batch has been looked at.
-
-    Attributes:
-        batch: the next batch.
-    """
-
-    def __init__(self, cursor: DataCursor) -> None:
-        """Look at the next batch.
-
-        Raises:
-            ValueError: there is none.
-        """
-        self._cursor, self._waiting = cursor, True
-        try:
-            self.batch: Any = next(cursor)
-        except DataExhausted as end:
-            raise ValueError(f"train_dataset: {end}; there is none to train on") from None
-
-    def __next__(self) -> Any:
-        if self._waiting:
-            self._waiting = False
-            return self.batch
-        return next(self._cursor)

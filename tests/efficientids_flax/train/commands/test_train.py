@@ -149,3 +149,53 @@ def test_training_on_cpus_keeps_freed_memory(monkeypatch):
     monkeypatch.setattr(host_memory, "keep_freed_memory", lambda: kept.append(True))
     assert CliRunner().invoke(main, ["train", "--config", "missing.yaml"]).exit_code == 1
     assert kept == [True]
+
+
+def test_a_run_without_a_directory_has_one_and_names_it(prepared, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shared = ("--config", prepared / "run.yaml", "--data-dir", prepared)
+    end = call("train", *shared, "--num-steps", 2)
+    assert end.exit_code == 0, end.output
+    assert "go to runs/train (--output-dir)" in end.output
+    assert (tmp_path / "runs" / "train" / "2").is_dir()
+    assert call("export", *shared, "out").exit_code == 0
+    end = call("train", *shared, "--num-steps", 2, "--set", "checkpoint.dir=null",
+               "--set", "training.progress=lines")  # fmt: skip
+    assert "nothing of this run is saved" in end.output
+
+
+def test_another_batch_size_is_refused_with_the_flag_that_takes_it(prepared, tmp_path):
+    shared = ("--config", prepared / "run.yaml", "--data-dir", prepared, "--output-dir", tmp_path)
+    assert call("train", *shared, "--num-steps", 2).exit_code == 0
+    end = call("train", *shared, "--num-steps", 4, "--batch-size", 4)
+    assert end.exit_code == 1
+    assert "batch_size: the checkpoint has 8, this run 4." in end.output
+    assert end.output.count("\n") == 1
+    flag = ("--allow-change", "batch_size")
+    assert call("train", *shared, "--num-steps", 4, "--batch-size", 4, *flag).exit_code == 0
+
+
+def test_a_longer_run_stays_on_its_schedule_unless_asked(prepared, tmp_path):
+    shared = ("--config", prepared / "run.yaml", "--data-dir", prepared, "--output-dir", tmp_path)
+    shared += ("--set", "training.progress=lines", "--set", "optimizer.min_learning_rate_ratio=0.1")
+
+    def rates(*arguments):
+        end = call("train", *shared, "--lr", 0.01, *arguments)
+        assert end.exit_code == 0, end.output
+        lines = (tmp_path / "history.jsonl").read_text().splitlines()
+        rows = map(json.loads, lines)
+        return end.output, {r["step"]: r["learning_rate"] for r in rows if "learning_rate" in r}
+
+    _, before = rates("--num-steps", 10)
+    said, kept = rates("--num-steps", 14)
+    assert "stays on the schedule of 10 steps" in said
+    assert kept == before | {step: pytest.approx(0.001) for step in range(11, 15)}
+    said, raised = rates("--num-steps", 20, "--allow-change", "schedule")
+    assert raised[15] > 2 * kept[14]
+    assert "schedule: learning_rate at step" in said
+    said, after = rates("--num-steps", 22)  # and is that of 20 steps from then on
+    assert after[22] == pytest.approx(0.001)
+    end = call("train", *shared, "--lr", 0.01, "--num-steps", 30, "--set",
+               "optimizer.total_steps=30")  # fmt: skip
+    assert end.exit_code == 1
+    assert "--allow-change schedule" in end.output

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -71,6 +72,7 @@ def test_two_processes_train_stop_and_save_together(tmp_path):
     stopped = max(int(path.name) for path in both.iterdir() if path.name.isdigit())
     assert 4 < stopped < STEPS
     assert [row["step"] for row in read_history(both)] == list(range(1, stopped + 1))
+    one = shutil.copytree(both, tmp_path / "one")
     again, other = together(both)
     assert again["parameters"] == other["parameters"]
     assert len(again["losses"]) == STEPS
@@ -80,3 +82,12 @@ def test_two_processes_train_stop_and_save_together(tmp_path):
     assert again["evaluated"] == other["evaluated"]
     for rows, metrics in alone["evaluated"].items():  # every row counts once
         assert again["evaluated"][rows] == pytest.approx(metrics, rel=2e-3), rows
+    # With another number of processes than wrote them, and of devices a process.
+    (merged,) = together(one, count=1)
+    np.testing.assert_allclose(merged["losses"], alone["losses"], rtol=1e-4)
+    for step in (40, 60):
+        shutil.rmtree(tmp_path / "alone" / str(step))
+    divided, _ = together(tmp_path / "alone")
+    assert len(divided["losses"]) == STEPS
+    np.testing.assert_allclose(divided["losses"], alone["losses"], rtol=1e-4)
+    np.testing.assert_allclose(divided["parameters"], alone["parameters"], rtol=1e-3)

@@ -1,0 +1,162 @@
+"""What an object was made of, as JSON values that are the same in every process.
+
+Modules and records by their fields; functions by their names and what they closed over, so that an
+optax transformation shows its numbers; arrays by their digests. Clusterings are asked for apart.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from flax import nnx
+
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.digests import digest, digest_of
+
+DEEP = 12  # objects inside of each other; what lies deeper is left out
+MOST = 1000  # functions, and parts of a list
+UNTOLD = {  # fields that say how a module is called, or that Flax adds
+    "parent", "name", "scope", "training", "deterministic", "use_running_average", "rngs",
+}  # fmt: skip
+Found = dict[str, Any]
+
+
+def described(value: Any) -> Found:
+    """Path -> plain value of everything in an object; '' is the object itself."""
+    found: Found = {}
+
+    def take(path: str, part: Any) -> None:
+        told = _told(part)
+        if part is None or told is not None:
+            found[path] = told
+
+    _walk(value, "", [], take)
+    return found
+
+
+def clusterings(value: Any) -> list[ClusteringInfo]:
+    """Every clustering in a model."""
+    found: list[ClusteringInfo] = []
+
+    def look(_: str, part: Any) -> None:
+        if isinstance(part, ClusteringInfo):
+            found.append(part)
+
+    _walk(value, "", [], look)
+    return found
+
+
+def vocabularies(value: Any) -> dict[str, str]:
+    """Class -> digest of the words of every tokenizer in an object."""
+    found: dict[str, str] = {}
+
+    def look(_: str, part: Any) -> None:
+        words = getattr(part, "get_vocab", None)
+        if callable(words) and not isinstance(part, type):
+            told = sorted((str(word), int(number)) for word, number in dict(words()).items())  # pyright: ignore[reportCallIssue, reportArgumentType]
+            found[type(part).__name__] = digest_of(told)
+
+    _walk(value, "", [], look, opens=True)
+    return found
+
+
+def _walk(
+    value: Any, path: str, seen: list[Any], look: Callable[[str, Any], None], depth: int = 0,
+    *, opens: bool = False,
+) -> None:  # fmt: skip
+    """Look at an object, and at all objects in it, at functions once.
+
+    Args:
+        opens: go into objects of any class, once as well.
+    """
+    if (callable(value) or (opens and hasattr(value, "__dict__"))) and not isinstance(value, type):
+        if len(seen) > MOST or any(value is one for one in seen):
+            return
+        seen.append(value)
+    look(path, value)
+    inner = _inner(value) if depth < DEEP else []
+    if opens and not inner and not isinstance(value, type):
+        inner = list(getattr(value, "__dict__", {}).items())
+    for name, part in inner:
+        _walk(part, f"{path}.{name}".lstrip("."), seen, look, depth + 1, opens=opens)
+
+
+def _told(value: Any) -> Any:
+    """The plain value of an object without what is in it; None: it has none."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if np.isfinite(value) else repr(value)
+    if isinstance(value, np.generic):
+        return _told(value.item())
+    if isinstance(value, type):
+        return value.__qualname__
+    if isinstance(value, np.dtype):
+        return value.name
+    if isinstance(value, np.ndarray | jax.Array):
+        return digest(value) if _on_host(value) else str(value.shape)
+    if isinstance(value, nnx.Variable | ClusteringInfo | Mapping | Sequence | AbstractSet):
+        return None
+    if callable(value) and hasattr(value, "__qualname__"):
+        return value.__qualname__
+    return type(value).__qualname__
+
+
+def _on_host(value: Any) -> bool:
+    return isinstance(value, np.ndarray) or value.is_fully_addressable
+
+
+def _inner(value: Any) -> list[tuple[str, Any]]:
+    """Name -> part of an object."""
+    if isinstance(value, type | str | bytes | nnx.Variable | ClusteringInfo):
+        return []
+    if isinstance(value, Mapping):
+        return [(str(name), part) for name, part in value.items()]
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return list(zip(value._fields, value, strict=True))  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(value, AbstractSet):
+        return [(str(index), part) for index, part in enumerate(sorted(value, key=repr))]
+    if isinstance(value, Sequence):
+        return [(str(index), part) for index, part in enumerate(value[:MOST])]
+    if isinstance(value, nn.Module):
+        fields = [field.name for field in dataclasses.fields(value)]  # pyright: ignore[reportArgumentType]
+        return _told_fields(value, fields)
+    if isinstance(value, nnx.Module):
+        return _told_fields(value, sorted(vars(value)))
+    if dataclasses.is_dataclass(value):
+        return _told_fields(value, [field.name for field in dataclasses.fields(value)])
+    if isinstance(value, functools.partial):
+        return [("of", value.func), ("args", value.args), ("given", value.keywords)]
+    return _closed_over(value)
+
+
+def _told_fields(value: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
+    return [
+        (name, getattr(value, name, None))
+        for name in names
+        if name not in UNTOLD and not name.startswith("_")
+    ]
+
+
+def _closed_over(value: Any) -> list[tuple[str, Any]]:
+    """What a function, a bound method or an object of one's own holds."""
+    if hasattr(value, "__wrapped__"):
+        return [("of", value.__wrapped__)]
+    if hasattr(value, "__self__") and hasattr(value, "__func__"):
+        return [("self", value.__self__), ("of", value.__func__)]
+    code, cells = getattr(value, "__code__", None), getattr(value, "__closure__", None)
+    if code is None:
+        return []
+    found: list[tuple[str, Any]] = []
+    for name, cell in zip(code.co_freevars, cells or (), strict=True):
+        try:
+            found.append((name, cell.cell_contents))
+        except ValueError:  # not bound yet
+            continue
+    found += [(str(n), part) for n, part in enumerate(getattr(value, "__defaults__", None) or ())]
+    return found

@@ -1,0 +1,138 @@
+"""What goes wrong with checkpoints on disk, in one line each."""
+
+import asyncio
+import logging
+import re
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+ECHOES = 0.2  # seconds, in which the threads of a reading that failed come to their end
+LONGEST = 240  # letters of an error of the libraries below
+
+
+class CheckpointMismatch(ValueError):
+    """The checkpoint is of another model, optimizer or freezing."""
+
+
+class UnwrittenCheckpoint(OSError):
+    """A checkpoint could not be written; those before it are whole."""
+
+
+class DamagedCheckpoint(ValueError):
+    """A checkpoint cannot be read, though it is there."""
+
+
+# Not the checkpoint's fault: reading it again may go well.
+_NOT_DAMAGE = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "Permission denied", "UNAVAILABLE")
+
+
+def in_a_line(error: BaseException) -> str:
+    """What an error says, without the pages that tensorstore adds."""
+    text = str(error) or type(error).__name__
+    text = re.sub(r"\s*\[(source locations|tensorstore_spec)=.*", "", text, flags=re.DOTALL)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = lines[0] if lines else type(error).__name__
+    half = LONGEST // 2  # what it was about, and what the system said
+    return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
+class Untold(logging.Filter):
+    """Between `begin` and `end`, leaves out the pages that are logged of what `writing` tells."""
+
+    def begin(self) -> None:
+        """From now on."""
+        logging.getLogger("absl").addFilter(self)
+        self._echoes = _without_echoes()
+        self._echoes.__enter__()
+
+    def end(self, failed: bool) -> None:
+        """Until now; after a failure, when the last threads have ended."""
+        if failed:
+            time.sleep(ECHOES)
+        self._echoes.__exit__(None, None, None)
+        logging.getLogger("absl").removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is shown."""
+        return record.levelno < logging.ERROR or "orbax" not in record.pathname
+
+
+@contextmanager
+def reading(where: Any) -> Iterator[None]:
+    """Errors in the block are those of a damaged checkpoint.
+
+    Raises:
+        DamagedCheckpoint: naming it. Errors that say nothing of it are raised as they are.
+    """
+    try:
+        with _without_echoes():
+            yield
+    except (CheckpointMismatch, MemoryError, PermissionError, DamagedCheckpoint):
+        raise
+    except Exception as error:
+        if any(word in str(error) for word in _NOT_DAMAGE):
+            raise
+        raise DamagedCheckpoint(f"{where}: damaged, cannot be read: {in_a_line(error)}") from error
+
+
+@contextmanager
+def writing(directory: Any, newest: Any) -> Iterator[None]:
+    """Errors in the block, or in the background before it, are those of a failed write.
+
+    Args:
+        directory: of the run.
+        newest: gives the newest step that is whole, None without one.
+
+    Raises:
+        UnwrittenCheckpoint: naming the directory and what is left.
+    """
+    try:
+        yield
+    except UnwrittenCheckpoint:
+        raise
+    except Exception as error:
+        # What Orbax leaves behind then is of nobody's interest.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        step = newest()
+        left = "no checkpoint is there" if step is None else f"the newest whole one is step {step}"
+        raise UnwrittenCheckpoint(
+            f"{directory}: a checkpoint could not be written: {in_a_line(error)}; {left}. With room"
+            " and permission to write there, the same command goes on from it"
+        ) from error
+
+
+@contextmanager
+def _without_echoes() -> Iterator[None]:
+    """An error of one leaf ends the reading of all; the others print a page each of that end.
+
+    Their threads call the loop that has ended, and no hook of Python hears of what they print.
+    """
+    loop: Any = asyncio.BaseEventLoop
+    before = loop.call_soon_threadsafe
+
+    def call(self: Any, *arguments: Any, **options: Any) -> Any:
+        return None if self.is_closed() else before(self, *arguments, **options)
+
+    loop.call_soon_threadsafe = call
+    try:
+        yield
+    except Exception:
+        time.sleep(ECHOES)
+        raise
+    finally:
+        loop.call_soon_threadsafe = before
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Orbax's warning that a directory to be read is read only."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,91 @@
+"""The leaves of a state by their paths, as a checkpoint holds them, and back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from efficientids_flax.train.state.carried import TrainState, split_parameters
+from efficientids_flax.train.state.faults import CheckpointMismatch
+from efficientids_flax.tree import flatten, path_of
+
+SHOWN = 20  # leaves that an error names
+
+
+def stored_leaves(state: TrainState) -> dict[str, Any]:
+    """Path -> leaf of everything that is stored."""
+    tree = {
+        "step": state.step,
+        "rng": state.rng,
+        "params": state.params,
+        "opt_state": state.opt_state,
+        "model_state": state.model_state,
+    }
+    return {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def rebuilt(like: TrainState, leaves: Mapping[str, Any]) -> TrainState:
+    """A state of the structure of `like` from the stored leaves."""
+
+    def part(name: str, tree: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda keys, _: leaves["/".join(filter(None, [name, path_of(keys)]))], tree
+        )
+
+    frozen = flatten(like.frozen)
+    trained, kept = split_parameters(part("params", like.params), lambda path: path in frozen)
+    return TrainState(
+        step=leaves["step"],
+        trained=trained,
+        frozen=kept,
+        opt_state=part("opt_state", like.opt_state),
+        model_state=part("model_state", like.model_state),
+        rng=leaves["rng"],
+    )
+
+
+def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape, dtype and place of a leaf."""
+    sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def check_leaves(
+    where: str,
+    found: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    shapes_alone: bool = False,
+) -> None:
+    """Raise if a checkpoint has other leaves than a run.
+
+    Args:
+        where: the checkpoint.
+        found: path -> shape and dtype of its leaves.
+        wanted: of the run.
+        shapes_alone: dtypes may differ, and there may be more in the checkpoint.
+
+    Raises:
+        CheckpointMismatch: naming the leaves that differ.
+    """
+
+    def told(leaf: Any) -> str | None:
+        if leaf is None:
+            return None
+        return f"{list(leaf.shape)}{'' if shapes_alone else f' {np.dtype(leaf.dtype)}'}"
+
+    problems = []
+    for name in sorted(wanted if shapes_alone else {*found, *wanted}):
+        there, here = told(found.get(name)), told(wanted.get(name))
+        if there != here:
+            problems.append(
+                f"{name}: the checkpoint has {there or 'none'}, this run {here or 'none'}"
+            )
+    if problems:
+        more = len(problems) - SHOWN
+        shown = problems[:SHOWN] + ([f"and {more} more"] if more > 0 else [])
+        head = (
+            f"{where}: of another model, optimizer or freezing; {len(problems)} leaves differ"
+            " (another directory, or restore=False, begins anew):"
+        )
+        raise CheckpointMismatch("\n  ".join([head, *shown]))

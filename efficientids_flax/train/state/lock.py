@@ -1,0 +1,85 @@
+"""One run at a time in a directory: a lock that ends with the process that holds it."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from efficientids_flax.train.state.processes import agreed, is_primary
+
+NAME = "run.lock"
+_held: set[Path] = set()  # of this process, whose own locks the system does not tell apart
+
+
+class DirectoryInUse(ValueError):
+    """Another run is at work in the directory."""
+
+
+@contextmanager
+def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
+    """The directory is this run's while the block runs; the first process locks it for all.
+
+    The system lets go of the lock of a process that has ended in any way; the file stays. Where
+    the file system has no locks, none is held.
+
+    Raises:
+        DirectoryInUse: another run is there; which one.
+    """
+    place = Path(directory).resolve()
+    file, problem = None, None
+    if is_primary():
+        try:
+            file = _taken(place)
+        except DirectoryInUse as error:
+            problem = str(error)
+    if found := agreed(problem):
+        raise DirectoryInUse(found)
+    try:
+        yield
+    finally:
+        if file is not None:
+            _held.discard(place)
+            os.close(file)
+
+
+def _taken(place: Path) -> int | None:
+    """The open file of the lock; None where there are no locks."""
+    if place in _held:
+        raise DirectoryInUse(_told(place, "this process is training"))
+    try:
+        import fcntl
+    except ImportError:  # no POSIX
+        return None
+    place.mkdir(parents=True, exist_ok=True)
+    file = os.open(place / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        holder = os.read(file, 1000)
+        os.close(file)
+        raise DirectoryInUse(_told(place, _named(holder))) from None
+    except OSError:  # no locks on this file system
+        os.close(file)
+        return None
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    os.ftruncate(file, 0)
+    os.write(
+        file, json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}).encode()
+    )
+    _held.add(place)
+    return file
+
+
+def _named(content: bytes) -> str:
+    try:
+        holder = json.loads(content)
+        return f"process {holder['pid']} on {holder['host']} is training since {holder['since']}"
+    except (ValueError, KeyError, TypeError):  # it has not written yet
+        return "another process is training"
+
+
+def _told(place: Path, who: str) -> str:
+    return f"{place}: {who} in this directory; wait for it, end it, or give another directory"

@@ -1,0 +1,138 @@
+"""A checkpoint as it is taken: of this run, and the newest that can be read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from efficientids_flax.train.state.carried import TrainState
+from efficientids_flax.train.state.checkpoint import Checkpoints
+from efficientids_flax.train.state.data_cursor import DataCursor
+from efficientids_flax.train.state.faults import CheckpointMismatch, DamagedCheckpoint
+from efficientids_flax.train.state.fingerprint import (
+    OF_DATA,
+    OF_MODEL,
+    Facts,
+    RunMismatch,
+    differences,
+    refuse,
+)
+from efficientids_flax.train.state.processes import agreed
+
+# Differences with which the optimizer's state may have other leaves.
+ANEW = {"frozen", "optimizer"}
+
+
+@dataclass
+class Start:
+    """Where a run begins.
+
+    Attributes:
+        state: the caller's, or that of a checkpoint.
+        cursor: the place in the data; None: there is nothing to do any more.
+        said: lines for the reader.
+        warned: lines that a reader must see.
+    """
+
+    state: TrainState
+    cursor: DataCursor | None
+    said: list[str] = field(default_factory=list)
+    warned: list[str] = field(default_factory=list)
+
+
+def restored(
+    checkpoints: Checkpoints,
+    like: TrainState,
+    facts: Facts,
+    allowed: tuple[str, ...],
+    step: int | None = None,
+    *,
+    names: tuple[str, ...] = OF_MODEL,
+    loads: bool = True,
+) -> tuple[TrainState, dict[str, Any], Start]:
+    """A checkpoint of this run; the newest that can be read, where no step is named.
+
+    Args:
+        checkpoints: of the run.
+        like: state of a new run.
+        facts: what this run is.
+        allowed: what may differ.
+        step: which one.
+        names: of the facts that are compared.
+        loads: whether to read the state; otherwise `like` is that state.
+
+    Returns:
+        (state, what was saved with it, where the lines are that are to be said).
+
+    Raises:
+        FileNotFoundError: there is none.
+        RunMismatch, CheckpointMismatch: it is of another run.
+        DamagedCheckpoint: it cannot be read; of the newest: none can.
+    """
+    start = Start(like, None)
+    steps = [step] if step is not None else checkpoints.steps()[::-1] or [None]
+    for number, one in enumerate(steps):
+        damage: str | None = None
+        found: tuple[TrainState, dict[str, Any]] | None = None
+        try:
+            run = checkpoints.run_of(one)
+            changed = differences(run.get("fingerprint", {}), facts, names)
+            said = _refused(checkpoints, like if loads else None, one, changed, allowed)
+            anew = bool(ANEW & set(allowed) & changed.keys())
+            found = checkpoints.restore(like, one, anew=anew) if loads else (like, run)
+            start.said += said
+        except DamagedCheckpoint as error:
+            damage = str(error)
+        damage = agreed(damage)
+        if damage is None and found is not None:
+            if "fingerprint" not in found[1]:
+                start.warned.append(_unknown(f"{checkpoints.directory}/{one}", names))
+            return *found, start
+        start.warned.append(damage or "")
+        if number + 1 < len(steps):
+            start.warned[-1] += f"; going back to the checkpoint of step {steps[number + 1]}"
+    raise DamagedCheckpoint("; ".join(start.warned))
+
+
+def _refused(
+    checkpoints: Checkpoints,
+    like: TrainState | None,
+    step: int | None,
+    changed: Mapping[str, str],
+    allowed: tuple[str, ...],
+) -> list[str]:
+    """`refuse`; where the leaves differ as well, all of them are named."""
+    try:
+        return refuse(f"{checkpoints.directory}/{step}", changed, allowed)
+    except RunMismatch as error:
+        leaves = checkpoints.mismatch(like, step) if like is not None else None
+        if leaves is None:
+            raise
+        raise CheckpointMismatch(f"{error}\n{leaves}") from None
+
+
+def refuse_model(
+    checkpoints: Checkpoints, facts: Facts, allowed: tuple[str, ...], step: int | None
+) -> list[str]:
+    """Lines to be said of a checkpoint whose parameters are to be read for a model.
+
+    Args:
+        checkpoints: of the run.
+        facts: of the model, see `model_facts`.
+        allowed: what may differ.
+        step: which checkpoint; None: the newest.
+
+    Raises:
+        RunMismatch: it is of another model, or clustering.
+    """
+    run = checkpoints.run_of(step)
+    where = f"{checkpoints.directory}/{checkpoints.latest_step() if step is None else step}"
+    said = refuse(where, differences(run.get("fingerprint", {}), facts, OF_MODEL), allowed)
+    return said if "fingerprint" in run else [_unknown(where, OF_MODEL)]
+
+
+def _unknown(where: str, names: tuple[str, ...]) -> str:
+    return (
+        f"{where}: written by a release that did not note what a run is: whether"
+        f" {', '.join((*names, *OF_DATA) if len(names) > len(OF_MODEL) else names)} are the same"
+        " cannot be checked"
+    )

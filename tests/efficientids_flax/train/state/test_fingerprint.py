@@ -1,0 +1,262 @@
+"""A run that goes on is the same run, or an error names what differs and what accepts it."""
+
+import json
+import shutil
+
+import grain.python as grain
+import jax
+import numpy as np
+import optax
+import pytest
+
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.models import SimpleEfficientIDSModel
+from efficientids_flax.data.files import next_items
+from efficientids_flax.train import Trainer
+from efficientids_flax.train.batches import ShuffledBatches
+from efficientids_flax.train.optimizer import create_learning_rate_schedule, create_optimizer
+from efficientids_flax.train.state.checkpoint import Checkpoints
+from efficientids_flax.train.state.data_cursor import DataCursor
+from efficientids_flax.train.state.description import described, vocabularies
+from efficientids_flax.train.state.fingerprint import RunMismatch
+from tests.efficientids_flax.train.networks import (
+    BATCH,
+    Network,
+    batches,
+    begin,
+    data,
+    same,
+    trainer,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A directory with three steps."""
+    directory = tmp_path_factory.mktemp("finished")
+    made = trainer(directory, optimizer=create_optimizer(1e-2))
+    made.train(begin(made), batches(), num_steps=3)
+    return directory
+
+
+def go_on(directory, source=None, steps=5, **options):
+    made = trainer(directory, **{"optimizer": create_optimizer(1e-2), **options})
+    return made, made.train(begin(made), batches() if source is None else source, num_steps=steps)
+
+
+def other_rows():
+    return ShuffledBatches(data(seed=1), BATCH, seed=3)
+
+
+def other_size():
+    return ShuffledBatches(data(), 2 * BATCH, seed=3)
+
+
+def as_list(size=BATCH, seed=0):
+    arrays = data(seed=seed)
+    rows = range(0, len(arrays["x"]), size)
+    return [{name: value[row : row + size] for name, value in arrays.items()} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "named"),
+    [
+        (other_rows, {}, "rows: x was"),
+        (other_size, {}, "batch_size: the checkpoint has 8, this run 16"),
+        (batches, {"optimizer": create_optimizer(1e-2, beta1=0.8)}, "optimizer: beta1 was 0.9"),
+        (batches, {"network": Network(dropout=0.5)}, "model: dropout was 0.2, is 0.5"),
+        (batches, {"frozen_params": ["Dense_0"]}, "frozen: frozen now: Dense_0/bias, Dense_0/kern"),
+        (
+            batches,
+            {"optimizer": create_optimizer(create_learning_rate_schedule(1e-2, 0, 20))},
+            "schedule: learning_rate at step 1 was 0.01, is 0.009938",
+        ),
+    ],
+)
+def test_a_difference_is_named_and_can_be_allowed(finished, tmp_path, source, options, named):
+    with pytest.raises(ValueError) as error:
+        go_on(finished, source(), **options)
+    name = named.partition(":")[0]
+    assert named in str(error.value)
+    assert f"--allow-change {name}" in str(error.value)
+    assert str(finished / "3") in str(error.value)
+
+
+def copied(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_another_batch_size_goes_on_after_the_rows_that_were_read(finished, tmp_path, capfd):
+    """Three batches of 8 of 48 rows; then one of 16, and 8 rows are left out."""
+    run = copied(finished, tmp_path)
+    made, _ = go_on(run, other_size(), 5, allow_changes=("batch_size",), progress="lines")
+    assert (made._cursor._iterator.epoch, made._cursor._iterator.row) == (1, 16)
+    assert "batch_size: the checkpoint has 8, this run 16: allowed" in capfd.readouterr().err
+    made = trainer(run, optimizer=create_optimizer(1e-2))  # and is the size from then on
+    with pytest.raises(RunMismatch, match="the checkpoint has 16, this run 8"):
+        made.train(begin(made), batches(), num_steps=9)
+
+
+@pytest.mark.parametrize("kind", ["list", "function"])
+def test_data_without_a_state_is_known_by_its_first_batch(tmp_path, kind):
+    def source(**how):
+        return as_list(**how) if kind == "list" else lambda: iter(as_list(**how))
+
+    made = trainer(tmp_path)
+    made.train(begin(made), source(), num_steps=3)
+    for how, name in (({"seed": 1}, "rows"), ({"size": 16}, "batch_size")):
+        with pytest.raises(RunMismatch, match=f"{name}: "):
+            go_on(tmp_path, source(**how), optimizer=optax.adamw(1e-2))
+    again = trainer(tmp_path, allow_changes=("batch_size",))
+    again.train(begin(again), source(size=16), num_steps=4)  # 24 rows were read: the second of 3
+    assert again._cursor.consumed == 2
+
+
+def test_a_grain_loader_is_known_by_its_first_batch(tmp_path):
+    def source(size=BATCH, seed=0):
+        arrays = data(seed=seed)
+        rows = [{name: value[row] for name, value in arrays.items()} for row in range(48)]
+        return grain.MapDataset.source(rows).repeat().batch(size).to_iter_dataset()
+
+    made = trainer(tmp_path)
+    made.train(begin(made), source(), num_steps=3)
+    for how, name in (({"seed": 1}, "rows"), ({"size": 16}, "batch_size")):
+        with pytest.raises(RunMismatch, match=f"{name}: "):
+            go_on(tmp_path, source(**how), optimizer=optax.adamw(1e-2))
+    whole = trainer()
+    want = whole.train(begin(whole), source(), num_steps=5)
+    assert same(go_on(tmp_path, source(), optimizer=optax.adamw(1e-2))[1], want)
+
+
+def test_an_optax_transformation_is_known_by_its_numbers(tmp_path):
+    made = trainer(tmp_path, optimizer=optax.adamw(1e-2))
+    made.train(begin(made), batches(), num_steps=2)
+    with pytest.raises(RunMismatch, match=r"b1 was 0.9, is 0.8"):
+        go_on(tmp_path, optimizer=optax.adamw(1e-2, b1=0.8))
+
+
+def test_another_rate_is_said_and_taken(finished, tmp_path, capfd):
+    run = copied(finished, tmp_path)
+    made, _ = go_on(run, optimizer=create_optimizer(1e-3), progress="lines")
+    assert "learning_rate: its highest was 0.01, is 0.001" in capfd.readouterr().err
+    assert made.history[-1]["learning_rate"] == pytest.approx(1e-3)
+
+
+def test_parameters_are_thawed_and_frozen_in_the_same_directory(tmp_path):
+    frozen = {"frozen_params": ["Dense_0"], "optimizer": create_optimizer(1e-2)}
+    made = trainer(tmp_path, frozen_dtype="bfloat16", **frozen)
+    state = made.train(begin(made), batches(), num_steps=3)
+    kept = np.asarray(state.params["Dense_0"]["kernel"])
+    with pytest.raises(ValueError, match=r"trained now: Dense_0/bias.*--allow-change frozen"):
+        go_on(tmp_path)
+    made, thawed = go_on(tmp_path, allow_changes=("frozen",), steps=4)
+    assert thawed.params["Dense_0"]["kernel"].dtype == np.float32
+    assert not np.array_equal(thawed.params["Dense_0"]["kernel"], kept.astype(np.float32))
+    moment = thawed.opt_state["adam"].mu
+    assert np.count_nonzero(moment["Dense_1"]["kernel"])
+    assert np.count_nonzero(moment["Dense_0"]["kernel"])
+    _, state = go_on(tmp_path, allow_changes=("frozen",), frozen_params=["Dense_0"], steps=6)
+    assert np.array_equal(state.params["Dense_0"]["kernel"], thawed.params["Dense_0"]["kernel"])
+
+
+def test_another_clustering_is_refused_wherever_the_checkpoint_is_read(tmp_path):
+    arrays = next_items(np.random.default_rng(0).integers(0, 12, (16, 5)))
+
+    def made(clusters, **options):
+        model = SimpleEfficientIDSModel(
+            num_items=12, item_embedding_dim=4, model_dims=4, num_heads=1, num_layers=1,
+            clustering_info=ClusteringInfo.from_assignments(clusters),
+        )  # fmt: skip
+        options = {"progress": "none", "plot": False, "tensorboard": False, **options}
+        found = Trainer(model, create_optimizer(1e-2), tmp_path, **options)
+        return found, found.create_train_state(jax.random.key(0), arrays)
+
+    one, state = made(np.arange(12) // 3)
+    one.train(state, ShuffledBatches(arrays, 8), num_steps=2)
+    other, state = made(np.arange(12) % 4)
+    with pytest.raises(RunMismatch, match=r"clustering: .* digest .*--allow-change clustering"):
+        other.restore(state)
+    for steps in (2, 4):  # nothing to do any more, and something
+        with pytest.raises(RunMismatch, match="clustering"):
+            other.train(state, ShuffledBatches(arrays, 8), num_steps=steps)
+    allowed, state = made(np.arange(12) % 4, allow_changes=("clustering",))
+    assert int(allowed.restore(state).step) == 2
+    equal, state = made(np.arange(12) // 3)  # other tables, of the same values
+    assert int(equal.restore(state).step) == 2
+
+
+def test_a_checkpoint_of_an_older_release_goes_on_and_says_so(finished, tmp_path, caplog):
+    """Its `run` has neither a fingerprint nor facts, and its place is counted in batches."""
+    run = copied(finished, tmp_path)
+    place = run / "3" / "run" / "metadata"
+    stored = json.loads(place.read_text())
+    del stored["fingerprint"], stored["schedule_steps"]
+    for state in stored["data"]:
+        del state["facts"], state["iterator"]["rows"]
+    place.write_text(json.dumps(stored))
+    whole = trainer(optimizer=create_optimizer(1e-2))
+    want = whole.train(begin(whole), batches(), num_steps=5)
+    assert same(go_on(run)[1], want)
+    assert "clustering, catalogue, model, frozen, optimizer, schedule, rows" in caplog.text
+    assert "cannot be checked" in caplog.text
+
+
+def test_a_state_that_was_restored_by_hand_goes_on_at_its_place(finished, tmp_path):
+    run = copied(finished, tmp_path)
+    whole = trainer(optimizer=create_optimizer(1e-2))
+    want = whole.train(begin(whole), batches(), num_steps=5)
+    made = trainer(run, optimizer=create_optimizer(1e-2))
+    assert same(made.train(made.restore(begin(made)), batches(), num_steps=5), want)
+
+
+def test_a_finished_directory_says_what_has_no_effect(finished, capfd):
+    made = trainer(finished, optimizer=create_optimizer(1e-3), progress="lines")
+    state = made.create_train_state(jax.random.key(7), next(iter(batches())))
+    assert int(made.train(state, batches(), num_steps=3).step) == 3
+    (line,) = capfd.readouterr().err.splitlines()
+    for part in ("step 3 of 3 is reached already", "learning_rate: its highest was 0.01", "seed"):
+        assert part in line
+
+
+def test_names_that_can_be_allowed_are_known():
+    with pytest.raises(ValueError, match="did you mean batch_size"):
+        trainer(allow_changes=("batch_sise",))
+
+
+def test_a_tokenizer_is_found_in_what_the_data_is_made_by():
+    class Words:
+        def __init__(self, *words):
+            self.words = words
+
+        def get_vocab(self):
+            return {word: number for number, word in enumerate(self.words)}
+
+    def source(*words):
+        tokenizer = Words(*words)
+
+        def read():
+            yield {"ids": np.asarray([[tokenizer.get_vocab()["a"]]])}
+
+        return read
+
+    assert vocabularies(source("a", "b")) == vocabularies(source("a", "b"))
+    assert vocabularies(source("a", "b")) != vocabularies(source("a", "c"))
+    cursor = DataCursor(source("a", "b"))
+    next(cursor)
+    assert cursor.facts()["tokenizer"].keys() == {"Words"}
+
+
+def test_descriptions_hold_no_addresses():
+    made = described(optax.chain(optax.clip(1.0), optax.adam(lambda step: 0.1 / step)).update)
+    assert "0x" not in json.dumps(made)
+    assert made == described(
+        optax.chain(optax.clip(1.0), optax.adam(lambda step: 0.1 / step)).update
+    )
+
+
+def test_what_is_saved_can_be_read_alone(finished):
+    checkpoints = Checkpoints(finished, read_only=True)
+    run = checkpoints.run_of()
+    checkpoints.close()
+    assert run["data"][0]["facts"]["batch_size"] == {"rows": BATCH}
+    assert {"model", "optimizer", "frozen", "schedule"} <= run["fingerprint"].keys()

@@ -1,0 +1,63 @@
+"""One run at a time in a directory."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from efficientids_flax.train.state.lock import NAME, DirectoryInUse, locked
+from tests.efficientids_flax.train.networks import batches, begin, trainer
+
+HOLDER = """
+import fcntl, os, sys, time
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.lockf(file, fcntl.LOCK_EX)
+os.write(file, b'{"pid": 7, "host": "there", "since": "noon"}')
+print("held", flush=True)
+if os.fork() == 0:  # a loader's process, which outlives it
+    time.sleep(5)
+    os._exit(0)
+time.sleep(60)
+"""
+
+
+def test_another_process_holds_it_as_long_as_it_lives(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / NAME)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        made = trainer(tmp_path)
+        with pytest.raises(DirectoryInUse, match="process 7 on there is training since noon"):
+            made.train(begin(made), batches(), num_steps=1)
+        assert not (tmp_path / "1").exists()
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+        made.train(begin(made), batches(), num_steps=1)
+    assert (tmp_path / "1").exists()
+
+
+def test_a_run_inside_of_a_run_is_refused(tmp_path):
+    first, second = trainer(tmp_path), trainer(tmp_path)
+    state = begin(second)
+    refused = []
+
+    def source():
+        for number, batch in enumerate(batches()):
+            if number == 2:
+                with pytest.raises(DirectoryInUse, match="this process is training in this dir"):
+                    second.train(state, batches(), num_steps=9)
+                refused.append(number)
+            yield batch
+
+    first.train(begin(first), source, num_steps=4)
+    assert refused == [2]
+    assert [row["step"] for row in first.history] == [1, 2, 3, 4]
+
+
+def test_it_is_let_go_of_after_an_error(tmp_path):
+    with pytest.raises(RuntimeError), locked(tmp_path):
+        raise RuntimeError
+    with locked(tmp_path), pytest.raises(DirectoryInUse), locked(tmp_path / "." / ""):
+        pass
