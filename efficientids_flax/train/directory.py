@@ -28,6 +28,11 @@ from efficientids_flax.train.state import (
 )
 from efficientids_flax.train.step import NNXBridge
 
+NOT_SAVED = (
+    "nothing of this run is saved: it has no output directory (--output-dir, checkpoint.dir,"
+    " checkpoint_dir)"
+)
+
 
 class RunDirectory:
     """The part of `Trainer` that deals with files.
@@ -139,6 +144,8 @@ class RunDirectory:
             tell(self.options.progress, line, warns=True)
         for line in start.said:
             tell(self.options.progress, line)
+        if start.cursor is not None and self.directory is None:
+            tell(self.options.progress, NOT_SAVED)
 
     def _plot(self) -> None:
         if self.options.plot and self.directory is not None and jax.process_index() == 0:

@@ -49,8 +49,7 @@ class Run:
         explain: (state, batch) -> what went bad first.
         evaluate: state -> metrics; None: no evaluations.
         save: (state, metrics of this state or None); None: no checkpoints.
-        check: raises if what was saved could not be written.
-        settle: waits until it is written.
+        check, settle: raise if what was saved could not be written; the latter waits for it.
         peak: floating-point operations of all devices a second.
         trace: of the profiler.
         reached: the last state, of a run that was told to stop as well.
@@ -245,12 +244,7 @@ class _Loop:
         self.window.saving += taken
 
     def _save_last(self) -> bool:
-        """What a run that ends here leaves; whether it is on disk.
-
-        Raises:
-            NonFiniteError: a step was not finite, so that there is nothing to save.
-            UnwrittenCheckpoint: it could not be written.
-        """
+        """Leave what was reached; whether it is on disk. A step that is not finite is not saved."""
         run, before = self.run, self.step
         run.stop.saving = True
         if self.state.step.is_deleted():  # a step was broken off that had begun

@@ -22,7 +22,7 @@ from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.model_checks import check_pretrained
 from efficientids_flax.parameters import FROZEN_LM
 from efficientids_flax.train.evaluating import Evaluating, Evaluators
-from efficientids_flax.train.logs import Recorder, Row, Trace, peak_flops, read_history, tell
+from efficientids_flax.train.logs import Recorder, Row, Trace, peak_flops, read_history
 from efficientids_flax.train.loop import Run, run_loop, stopped_before
 from efficientids_flax.train.options import TrainingOptions, settled
 from efficientids_flax.train.preemption import Interrupted, Preempted, StopRequest, stop_request
@@ -53,10 +53,6 @@ from efficientids_flax.train.step import (
 )
 from efficientids_flax.train.step.initial_state import initial_state
 
-NOT_SAVED = (
-    "nothing of this run is saved: it has no output directory (--output-dir, checkpoint.dir,"
-    " checkpoint_dir)"
-)
 Schedule = Callable[[Any], Any]
 
 
@@ -256,8 +252,6 @@ class Trainer(Evaluating):
                 self.history = stopped_before(options, self.directory, first, num_steps, monitor)
                 self._cursor = cursor
                 return state
-            if self.directory is None and is_primary():
-                tell(options.progress, NOT_SAVED)
             peeked = PeekedCursor(cursor)
             check_like(peeked.batch, self._known(), options.gradient_accumulation_steps)
             self._check_values(peeked.batch)

@@ -47,6 +47,7 @@ class DataCursor:
         self._first: dict[str, Any] | None = None  # facts of the first batch
         self._facts: Facts | None = None
         self._reading, self._unused = False, 0
+        self._ahead: list[Batch] = []  # counted as read, not handed out
 
     def __next__(self) -> Batch:
         """The next batch; begins anew after the last one.
@@ -54,6 +55,8 @@ class DataCursor:
         Raises:
             DataExhausted: there is none, and the source is an iterator that was read to its end.
         """
+        if self._ahead:
+            return self._ahead.pop(0)
         self._reading = True
         try:
             batch = next(self._iterator)
@@ -77,7 +80,7 @@ class DataCursor:
 
         A generator that was interrupted has ended, and looks like the end of an epoch.
         """
-        if self._once() or not (self._reading or self._unused):
+        if self._once() or not (self._reading or self._unused or self._ahead):
             return self
         found = DataCursor(self.source)
         found.restore(self.state())
@@ -93,9 +96,10 @@ class DataCursor:
         An iterator that was interrupted while it was reading may be a batch ahead, and so is one
         whose batch was not used: its own state is left out, and going on reads from the start.
         """
-        used = self.consumed - self._unused
+        unused = self._unused + len(self._ahead)
+        used = self.consumed - unused
         found = {"consumed": used, "epoch": self._epoch, "read": self._read}
-        if hasattr(self._iterator, "get_state") and not (self._reading or self._unused):
+        if hasattr(self._iterator, "get_state") and not (self._reading or unused):
             found["iterator"] = to_json(self._iterator.get_state())  # type: ignore[attr-defined]
         return {**found, "facts": self.facts()}
 
@@ -104,8 +108,6 @@ class DataCursor:
         if self._facts is None:
             told = getattr(self._iterator, "fingerprint", None)
             found: Facts = cast(Facts, told()) if callable(told) else {}
-            if self._first is None:
-                self._first = self._first_anew()
             words = vocabularies(self.source)
             self._facts = {
                 **({"tokenizer": words} if words else {}), **(self._first or {}), **found
@@ -134,20 +136,36 @@ class DataCursor:
             if then and now and now != then:
                 wanted = max(wanted * then // now, 1)
 
+    def look_ahead(self, then: Facts) -> None:
+        """After `restore`: learn from the next batch what the first ones did not tell.
+
+        An iterator that went to its place by itself does not read the first batch again, so that
+        its values count as they were. A batch that is smaller than they were may be the last of an
+        epoch: the one after it tells.
+
+        Args:
+            then: facts of the checkpoint.
+        """
+        if self._first is not None or "batch_size" not in then:
+            return
+        self._first = {name: then[name] for name in ("rows",) if name in then}
+        try:
+            ahead = [next(self)]
+            if (rows_of(ahead[0]) or 0) < then["batch_size"]["rows"]:
+                ahead.append(next(self))
+        except DataExhausted:
+            return
+        self._ahead = ahead
+        self._first["batch_size"] = {"rows": max(rows_of(batch) or 0 for batch in ahead)}
+        self._facts = None
+
+    @property
+    def before(self) -> int:
+        """Batches that were handed out."""
+        return self.consumed - len(self._ahead)
+
     def _open(self) -> Iterator[Any]:
         return iter(self.source() if callable(self.source) else self.source)
-
-    def _first_anew(self) -> Facts | None:
-        """Facts of the first batch, of an iterator that went to its place by itself."""
-        if self._once() or not hasattr(self._iterator, "set_state"):
-            return None
-        again = self._open()
-        if again is self._iterator:
-            return None
-        try:
-            return _facts_of(next(again))
-        except StopIteration:
-            return None
 
     def _once(self) -> bool:
         """Whether what was read is gone: the source is its own iterator."""
@@ -167,7 +185,7 @@ class PeekedCursor(DataCursor):
         Raises:
             ValueError: there is none.
         """
-        self._cursor, self._waiting, self._before = cursor, True, cursor.consumed
+        self._cursor, self._waiting, self._before = cursor, True, cursor.before
         try:
             self.batch: Any = next(cursor)
         except DataExhausted as end:
@@ -181,7 +199,7 @@ class PeekedCursor(DataCursor):
 
     def used(self, batches: int) -> None:
         """The run goes on after that many batches since this cursor was made, not after others."""
-        self._cursor.put_back(self._cursor.consumed - self._before - batches)
+        self._cursor.put_back(self._cursor.before - self._before - batches)
 
 
 def _facts_of(batch: Any) -> Facts:

@@ -143,7 +143,9 @@ def _at_its_place(
         cursor.restore(place)
     except DataExhausted as end:
         ended = end
-    then, now = place.get("facts", {}), cursor.facts()
+    then = place.get("facts", {})
+    cursor.look_ahead(then)
+    now = cursor.facts()
     first = "first_batch" in now.get("rows", {})
     if first and (len(states) != jax.process_count() or "batch_size" in differences(
         then, now, ["batch_size"]
