@@ -1,10 +1,12 @@
 """A Markdown extension: a line `<!-- commands -->` becomes the reference of all commands.
 
-What is said comes from the click commands that `pyproject.toml` names, so that the page tells what
-this version of the program takes.
+`<!-- command table -->` becomes the rows of a table of them. What is said comes from the click
+commands that `pyproject.toml` names, so that the page tells what this version of the program takes.
+The options that all commands have are left to the page.
 """
 
 import importlib
+import inspect
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +16,11 @@ import click
 from markdown import Extension, Markdown
 from markdown.preprocessors import Preprocessor
 
-MARK = "<!-- commands -->"
+from efficientids_flax.commands.program import COMMANDS
+
+MARK, TABLE = "<!-- commands -->", "<!-- command table -->"
 MAIN = "efficientids"
+SHARED = {"_click_default_help", "version", "verbose", "quiet", "as_json"}
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
@@ -46,6 +51,13 @@ def reference() -> str:
     )
 
 
+def table() -> str:
+    """A row for each subcommand of the program: what it does, with a link to more."""
+    return "\n".join(
+        f"| [`{name}`](#{MAIN}-{name}) | {plain(told)} |" for name, (_, told) in COMMANDS.items()
+    )
+
+
 def subcommands(group: click.Command) -> Iterator[tuple[str, click.Command]]:
     """The commands of a group, in the order of its help; groups in it are gone through."""
     context = click.Context(group)
@@ -68,7 +80,8 @@ def section(name: str, command: click.Command, other_names: list[str]) -> str:
         parts.append("Also installed as " + ", ".join(f"`{one}`" for one in other_names) + ".")
     parts += [f"```text\n{usage}\n```", described(command)]
     rows = [row(option, context) for option in command.get_params(context)
-            if isinstance(option, click.Option) and not option.hidden]  # fmt: skip
+            if isinstance(option, click.Option) and not option.hidden
+            and option.name not in SHARED]  # fmt: skip
     if rows:
         parts.append("\n".join(["| option | meaning | default |", "| --- | --- | --- |", *rows]))
     return "\n\n".join(parts)
@@ -76,7 +89,7 @@ def section(name: str, command: click.Command, other_names: list[str]) -> str:
 
 def described(command: click.Command) -> str:
     """The help text; `\\b`, by which click keeps line breaks, makes a block of code."""
-    paragraphs = (command.help or "").split("\n\n")
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
     return "\n\n".join(
         "```text\n" + text.lstrip("\b\n") + "\n```" if text.startswith("\b") else plain(text)
         for text in paragraphs
@@ -87,7 +100,7 @@ def row(option: click.Option, context: click.Context) -> str:
     """One line of the table."""
     names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
     if not option.is_flag and not option.count:
-        names += f" `{option.make_metavar(context)}`"
+        names += f" `{option.make_metavar(context).removesuffix(' RANGE')}`"
     default = option.get_default(context, call=False)
     shown = "" if option.is_flag or not isinstance(default, str | int | float) else f"`{default}`"
     return f"| {names} | {plain(option.help or '')} | {shown} |"
@@ -101,10 +114,11 @@ def plain(text: str) -> str:
 
 class _Preprocessor(Preprocessor):
     def run(self, lines: list[str]) -> list[str]:
-        if MARK not in lines:
-            return lines
-        place = lines.index(MARK)
-        return [*lines[:place], *reference().split("\n"), *lines[place + 1 :]]
+        for mark, made in ((TABLE, table), (MARK, reference)):
+            if mark in lines:
+                place = lines.index(mark)
+                lines = [*lines[:place], *made().split("\n"), *lines[place + 1 :]]
+        return lines
 
 
 class CommandReference(Extension):

@@ -12,8 +12,8 @@ from etils import epath
 
 from efficientids_flax.tree import flatten, unflatten
 
-# Where each leaf goes: one sharding for all, or a function of its path and description.
 Shardings = jax.sharding.Sharding | Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding]
+"""Where each leaf goes: one sharding for all, or a function of its path and description."""
 
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",

@@ -9,21 +9,23 @@ import contextlib
 import doctest
 import importlib
 import io
-import os
 import re
 import runpy
 import shlex
 import sys
 import tomllib
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
 import click
+import pytest
 import yaml
 from click.testing import CliRunner
 
 from tests.docs.likeness import alike
 from tests.docs.pages import ROOT, Block
+from tests.docs.shared import once
 from tests.docs.shell import SHELL
 
 NOT_LINKED = {"build", "dist", "runs"}
@@ -31,13 +33,8 @@ MODULES = {
     "efficientids_flax.train": ["efficientids", "train"],
     "efficientids_flax.inference": ["efficientids", "recommend"],
 }
-BEFORE_THE_MERGE = {  # subcommand -> the program that it is until the command line is one program
-    "convert": ["convert-paxml"],
-    "inspect": ["inspect-paxml"],
-    "convert-hf": ["convert-hf"],
-    "convert-clustering": ["convert-clustering"],
-    "parity": ["parity-check"],
-}
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+MAIN = "efficientids"
 FILLED = re.compile(r"\?(?: (\d+) (\d+))?")  # what `fill` replaces
 PARSED = {"yaml": yaml.safe_load, "toml": tomllib.loads, "python": ast.parse}
 
@@ -120,8 +117,11 @@ def run_console(block: Block) -> None:
     """Run each command, and compare what it prints where the page shows something."""
     commands = commands_of(block)
     for number, (command, shown) in enumerate(commands, 1):
-        words = words_of(block, command)
-        code, printed = run_command(block, words)
+        words, settings = words_of(block, command)
+        with pytest.MonkeyPatch.context() as environment:
+            for name, value in settings.items():
+                environment.setenv(name, value)
+            code, printed = run_command(block, words)
         last = number == len(commands)
         fails = re.search("^Error:", shown, re.MULTILINE) is not None
         expected = block.exits if last and block.exits else int(fails)
@@ -137,15 +137,15 @@ def compare(block: Block, shown: str, printed: str, what: str) -> None:
         raise PageError(block, f"{what}\nprints\n{printed}\nand the page shows\n{shown}")
 
 
-def words_of(block: Block, command: str) -> list[str]:
-    """The words of a command line; settings before it go into the environment."""
-    words = shlex.split(command, comments=True)
+def words_of(block: Block, command: str) -> tuple[list[str], dict[str, str]]:
+    """The words of a command line, and the settings of the environment before them."""
+    words, settings = shlex.split(command, comments=True), {}
     while words and re.match(r"^\w+=", words[0]):
         name, _, value = words.pop(0).partition("=")
-        os.environ[name] = value
+        settings[name] = value
     if not words or any(word in {"|", "&&", ";", ">", "<"} for word in words):
         raise PageError(block, f"{command!r}: one command a line, please, without pipes")
-    return words
+    return words, settings
 
 
 def run_command(block: Block, words: list[str]) -> tuple[int, str]:
@@ -153,9 +153,9 @@ def run_command(block: Block, words: list[str]) -> tuple[int, str]:
     found = click_command(words)
     if found is not None:
         command, name, arguments = found
-        runner = CliRunner()
-        done = runner.invoke(command, arguments, prog_name=name, catch_exceptions=False)
-        return done.exit_code, done.output
+        if name == MAIN:
+            return once([MAIN, *arguments], lambda: _invoked(command, name, arguments))
+        return _invoked(command, name, arguments)
     if words[0] == "python" and len(words) > 1:
         return run_script(words[1:])
     if words[0] not in SHELL:
@@ -163,20 +163,18 @@ def run_command(block: Block, words: list[str]) -> tuple[int, str]:
     return 0, SHELL[words[0]](*words[1:]) or ""
 
 
+def _invoked(command: click.Command, name: str, arguments: list[str]) -> tuple[int, str]:
+    done = CliRunner().invoke(command, arguments, prog_name=name, catch_exceptions=False)
+    return done.exit_code, done.output
+
+
 def click_command(words: list[str]) -> tuple[click.Command, str, list[str]] | None:
     """The click command of a program of ours, its name, and its arguments."""
     if words[:2] == ["python", "-m"] and words[2] in MODULES:
         words = [*MODULES[words[2]], *words[3:]]
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    if words[0] == "efficientids" and not (ROOT / "converters" / "commands").is_dir():
-        if words[1] == "recommend":
-            from efficientids_flax.inference.commands.recommend import main
-
-            return main, "efficientids recommend", words[2:]
-        words = [*BEFORE_THE_MERGE.get(words[1], words[:2]), *words[2:]]
-    if words[0] not in scripts:
+    if words[0] not in SCRIPTS:
         return None
-    module, attribute = scripts[words[0]].split(":")
+    module, attribute = SCRIPTS[words[0]].split(":")
     return getattr(importlib.import_module(module), attribute), words[0], words[1:]
 
 
@@ -225,9 +223,7 @@ def _executed(
 
 def check_usage(block: Block, command: str) -> None:
     """A command that is not run is at least one that could be: click takes its options."""
-    words = shlex.split(command, comments=True)
-    while words and re.match(r"^\w+=", words[0]):
-        words = words[1:]
+    words = list(dropwhile(re.compile(r"^\w+=").match, shlex.split(command, comments=True)))
     if words[:1] == ["make"]:
         targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
         unknown = [word for word in words[1:] if "=" not in word and word not in targets]
