@@ -111,8 +111,8 @@ def train_epochs(
         num_steps=config.num_epochs * epoch,
         seed=config.seed,
         mesh=None,
-        options=TrainingOptions(
-            **{
+        options=TrainingOptions.from_dict(
+            {
                 "log_every": max(epoch // 10, 1),
                 "eval_every": epoch,
                 "save_every": config.save_frequency * epoch,

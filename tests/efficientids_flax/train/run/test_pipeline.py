@@ -80,3 +80,8 @@ def test_a_misspelt_field_is_an_error():
         trained(replace(CONFIG, scheduler_type="cosin"))
     with pytest.raises(ValueError, match="decay_rate: needed, found None"):
         trained(replace(CONFIG, scheduler_type="exponential", decay_steps=3))
+
+
+def test_an_option_that_there_is_not_is_told_with_the_nearest():
+    with pytest.raises(ValueError, match="log_evry: unknown key; did you mean log_every"):
+        trained(CONFIG, log_evry=3)
