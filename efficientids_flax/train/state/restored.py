@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from efficientids_flax.train.state.carried import TrainState
-from efficientids_flax.train.state.checkpoint import Checkpoints
 from efficientids_flax.train.state.data_cursor import DataCursor
-from efficientids_flax.train.state.faults import CheckpointMismatch, DamagedCheckpoint
+from efficientids_flax.train.state.disk.checkpoint import Checkpoints
+from efficientids_flax.train.state.disk.faults import CheckpointMismatch, DamagedCheckpoint
 from efficientids_flax.train.state.fingerprint import (
     OF_DATA,
     OF_MODEL,

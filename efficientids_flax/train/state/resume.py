@@ -12,9 +12,9 @@ import numpy as np
 
 from efficientids_flax.train.options import CHANGES, TrainingOptions
 from efficientids_flax.train.state.carried import TrainState
-from efficientids_flax.train.state.checkpoint import Checkpoints
 from efficientids_flax.train.state.data_cursor import DataCursor, DataExhausted, Source
-from efficientids_flax.train.state.faults import DamagedCheckpoint
+from efficientids_flax.train.state.disk.checkpoint import Checkpoints
+from efficientids_flax.train.state.disk.faults import DamagedCheckpoint
 from efficientids_flax.train.state.fingerprint import (
     OF_DATA,
     OF_MODEL,

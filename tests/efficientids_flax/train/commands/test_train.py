@@ -12,7 +12,7 @@ from efficientids_flax.data.files import next_items, read_data
 from efficientids_flax.data.markov import MarkovItems
 from efficientids_flax.inference.ranker import recommend
 from efficientids_flax.stored.load import load_model
-from efficientids_flax.train.state.checkpoint import Checkpoints
+from efficientids_flax.train.state.disk.checkpoint import Checkpoints
 from tests.efficientids_flax.compiled import applied
 
 CONFIG = """

@@ -15,9 +15,9 @@ from efficientids_flax.data.files import next_items
 from efficientids_flax.train import Trainer
 from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.optimizer import create_learning_rate_schedule, create_optimizer
-from efficientids_flax.train.state.checkpoint import Checkpoints
 from efficientids_flax.train.state.data_cursor import DataCursor
 from efficientids_flax.train.state.description import described, vocabularies
+from efficientids_flax.train.state.disk.checkpoint import Checkpoints
 from efficientids_flax.train.state.fingerprint import RunMismatch
 from tests.efficientids_flax.train.networks import (
     BATCH,

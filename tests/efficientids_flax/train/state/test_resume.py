@@ -109,7 +109,7 @@ def test_checkpoint_of_a_step_can_be_asked_for(tmp_path):
 
 
 def test_parameters_can_be_read_without_the_model(tmp_path):
-    from efficientids_flax.train.state.checkpoint import Checkpoints
+    from efficientids_flax.train.state.disk.checkpoint import Checkpoints
 
     made = trainer(tmp_path)
     state = made.train(begin(made), batches(), num_steps=2)

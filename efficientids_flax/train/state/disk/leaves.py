@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from efficientids_flax.train.state.carried import TrainState, split_parameters
-from efficientids_flax.train.state.faults import CheckpointMismatch
+from efficientids_flax.train.state.disk.faults import CheckpointMismatch
 from efficientids_flax.tree import flatten, path_of
 
 SHOWN = 20  # leaves that an error names

@@ -9,7 +9,7 @@ import pytest
 
 from efficientids_flax.train.logs import Recorder
 from efficientids_flax.train.options import TrainingOptions
-from efficientids_flax.train.state.faults import (
+from efficientids_flax.train.state.disk.faults import (
     DamagedCheckpoint,
     in_a_line,
 )

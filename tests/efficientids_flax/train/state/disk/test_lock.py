@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from efficientids_flax.train.state.lock import NAME, DirectoryInUse, locked
+from efficientids_flax.train.state.disk.lock import NAME, DirectoryInUse, locked
 from tests.efficientids_flax.train.networks import batches, begin, trainer
 
 HOLDER = """

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from efficientids_flax.train.state.best import Best
 from efficientids_flax.train.state.carried import TrainState
-from efficientids_flax.train.state.checkpoint import Checkpoints
+from efficientids_flax.train.state.disk.best import Best
+from efficientids_flax.train.state.disk.checkpoint import Checkpoints
 
 NAN, INF = float("nan"), float("inf")
 

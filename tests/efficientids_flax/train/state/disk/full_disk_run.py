@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from efficientids_flax.train.state.faults import UnwrittenCheckpoint
+from efficientids_flax.train.state.disk.faults import UnwrittenCheckpoint
 from tests.efficientids_flax.train.networks import batches, begin, trainer
 
 

@@ -18,10 +18,16 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from efficientids_flax.train.direction import Mode
-from efficientids_flax.train.state.best import Best
 from efficientids_flax.train.state.carried import TrainState
-from efficientids_flax.train.state.faults import CheckpointMismatch, Untold, quiet, reading, writing
-from efficientids_flax.train.state.leaves import check_leaves, rebuilt, shape_of, stored_leaves
+from efficientids_flax.train.state.disk.best import Best
+from efficientids_flax.train.state.disk.faults import (
+    CheckpointMismatch,
+    Untold,
+    quiet,
+    reading,
+    writing,
+)
+from efficientids_flax.train.state.disk.leaves import check_leaves, rebuilt, shape_of, stored_leaves
 from efficientids_flax.train.state.processes import all_states
 from efficientids_flax.tree import flatten, unflatten
 
