@@ -8,8 +8,8 @@ run in this order, until the time is over:
 3. those that import a changed module or helper
 4. those that import a package that hands on what a changed module defines
 
-The names of those left out are printed; `make test` runs all. An import graph of the tests tells
-more than a first run under coverage would (pytest-testmon), and needs no such run.
+The names of those left out are printed; `make test` runs all. Unlike pytest-testmon this needs no
+first run under coverage.
 """
 
 import ast
@@ -95,18 +95,16 @@ def pytest_runtest_protocol() -> bool | None:
 
 
 class Seen:
-    """Remembers which tests there are and did not run."""
+    """Remembers which tests did not run."""
 
     def __init__(self) -> None:
         self.left: dict[str, None] = {}
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
-        """Each process collects the same."""
         self.left = self.left or dict.fromkeys(ids)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """A test ran."""
         self.left.pop(report.nodeid, None)
 
     def left_out(self) -> Counter[str]:
