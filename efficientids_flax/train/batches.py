@@ -46,9 +46,10 @@ class ShuffledBatches:
             raise ValueError(f"arrays: expected as many rows in each, found {lengths}")
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
         self.drop_remainder, self.epochs, self.process = drop_remainder, epochs, process
-        if not next(iter(lengths.values())):
+        self._all_rows = next(iter(lengths.values()))
+        if not self._all_rows:
             raise ValueError("arrays: have no rows; there is no batch to make")
-        self.rows = next(iter(lengths.values())) // process[1]
+        self.rows = self._all_rows // process[1]
         if batch_size < 1 or (drop_remainder and len(self) == 0):
             raise ValueError(
                 f"batch_size: expected in [1, {self.rows}], the rows there are, found {batch_size}"
@@ -70,11 +71,7 @@ class ShuffledBatches:
         divide among the processes are of the first ones.
         """
         index, count = self.process
-        rows = len(next(iter(self.arrays.values())))
-        order = np.arange(rows)
-        if self.shuffle:
-            order = np.random.default_rng((self.seed, 0)).permutation(rows)
-        own = order[index::count]
+        own = self._permutation(0)[index::count]
         for start in range(0, len(own), self.batch_size):
             chosen = own[start : start + self.batch_size]
             yield {name: value[chosen] for name, value in self.arrays.items()}
@@ -83,16 +80,18 @@ class ShuffledBatches:
         """What the rows and their order are, see `state.fingerprint`."""
         found = {name: digest(value) for name, value in sorted(self.arrays.items())}
         order = {"shuffle": self.shuffle, "drop_remainder": self.drop_remainder}
-        return {"rows": {"number": len(next(iter(self.arrays.values()))), **found, **order}}
+        return {"rows": {"number": self._all_rows, **found, **order}}
 
     def order(self, epoch: int) -> np.ndarray:
         """Rows of this process in an epoch, int64 [rows]."""
         index, count = self.process
-        total = self.rows * count
-        rows = len(next(iter(self.arrays.values())))
+        return self._permutation(epoch)[: self.rows * count][index::count]
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        """All rows of all processes in the order of an epoch, int64."""
         if not self.shuffle:
-            return np.arange(total)[index::count]
-        return np.random.default_rng((self.seed, epoch)).permutation(rows)[:total][index::count]
+            return np.arange(self._all_rows)
+        return np.random.default_rng((self.seed, epoch)).permutation(self._all_rows)
 
 
 class BatchIterator(Iterator[dict[str, np.ndarray]]):
