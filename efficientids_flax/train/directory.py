@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import jax
 import optax
 from flax import linen as nn
 from flax import nnx
@@ -148,7 +147,7 @@ class RunDirectory:
             tell(self.options.progress, NOT_SAVED)
 
     def _plot(self) -> None:
-        if self.options.plot and self.directory is not None and jax.process_index() == 0:
+        if self.options.plot and self.directory is not None and is_primary():
             save_curves(self.history, self.directory / "training_curves.png")
 
 

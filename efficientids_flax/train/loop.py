@@ -20,6 +20,7 @@ from efficientids_flax.train.state import (
     Monitor,
     PeekedCursor,
     TrainState,
+    is_primary,
     without_frozen,
 )
 from efficientids_flax.train.step import (
@@ -95,7 +96,7 @@ def stopped_before(
     options: TrainingOptions, directory: Path | None, step: int, num_steps: int, monitor: Monitor
 ) -> list[Row]:
     """The history of a run that an earlier call has stopped early, which is said."""
-    recorder = Recorder(options, directory, step, num_steps, jax.process_index() == 0)
+    recorder = Recorder(options, directory, step, num_steps, is_primary())
     recorder.note(
         f"stopped early after step {step} already: {monitor.ended}; a larger"
         " early_stopping_patience, or none, goes on"

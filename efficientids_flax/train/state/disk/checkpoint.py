@@ -28,7 +28,7 @@ from efficientids_flax.train.state.disk.faults import (
     writing,
 )
 from efficientids_flax.train.state.disk.leaves import check_leaves, rebuilt, shape_of, stored_leaves
-from efficientids_flax.train.state.processes import all_states
+from efficientids_flax.train.state.processes import all_states, is_primary
 from efficientids_flax.tree import flatten, unflatten
 
 
@@ -189,7 +189,7 @@ class Checkpoints:
         """Rename a step that cannot be read, so that it is written again; the new name."""
         place = self.directory / str(step)
         aside = self.directory / f"damaged_{step}"
-        if jax.process_index() == 0:
+        if is_primary():
             if aside.exists():
                 aside.rmtree()
             place.rename(aside)
