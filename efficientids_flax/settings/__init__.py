@@ -1,0 +1,28 @@
+"""Settings that a tree of parameters leaves open: which they are, and which of them were assumed.
+
+Read `table`, which values jobs have, then `origins`, where a value came from.
+"""
+
+from efficientids_flax.settings.origins import ASSUMED, FOUND, GIVEN, assumed, origin_of
+from efficientids_flax.settings.table import (
+    OPEN,
+    OPEN_ITEMS,
+    OpenSetting,
+    open_settings,
+    value_at,
+    with_values,
+)
+
+__all__ = [
+    "ASSUMED",
+    "FOUND",
+    "GIVEN",
+    "OPEN",
+    "OPEN_ITEMS",
+    "OpenSetting",
+    "assumed",
+    "open_settings",
+    "origin_of",
+    "value_at",
+    "with_values",
+]

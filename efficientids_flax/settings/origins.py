@@ -1,0 +1,58 @@
+"""Where the value of a setting came from, and which values are assumptions that can be wrong.
+
+Origins are words: 'dump' (the job's own description), 'tree' (names, shapes, dtypes of parameters),
+'experiment NAME' (a published experiment that was recognised or named), 'given' (by the user),
+'found' (from data), 'assumed' (nothing says so).
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from efficientids_flax.settings.table import ModelConfig, open_settings, value_at, with_values
+
+DUMP, TREE, EXPERIMENT = "dump", "tree", "experiment"
+GIVEN = "given"
+"""The origin of what the user said."""
+FOUND = "found"
+"""The origin of what data showed."""
+ASSUMED = "assumed"
+"""The origin of what nothing says."""
+
+
+def origin_of(origins: Mapping[str, str], key: str) -> str:
+    """The origin of a dotted key: its own, or that of the record it is in; else 'assumed'.
+
+    A record that is spread out over its parts is assumed if any of its parts is.
+    """
+    cuts = [key[:place] for place in range(len(key), 0, -1) if key[place : place + 1] in ("", ".")]
+    above = next((origins[place] for place in cuts if place in origins), None)
+    if above is not None:
+        return above
+    parts = {origin for place, origin in origins.items() if place.startswith(f"{key}.")}
+    return parts.pop() if len(parts) == 1 else ASSUMED
+
+
+def assumed(
+    config: ModelConfig,
+    origins: Mapping[str, str],
+    affects: Literal["forward", "training"] = "forward",
+) -> dict[str, Any]:
+    """The settings that nothing told and that can change a number of this model.
+
+    Args:
+        config: the model's configuration.
+        origins: dotted key -> origin; a key that is not there is assumed.
+        affects: 'forward': those of activations and logits; 'training': those of training alone.
+
+    Returns:
+        Dotted key -> the value that was assumed, as JSON has it, in the order of the table.
+    """
+    found = {}
+    for key, row in open_settings(config).items():
+        if row.affects != affects or origin_of(origins, key) != ASSUMED:
+            continue
+        now = value_at(config, key)
+        others = [value for value in row.values if value != now]
+        if not others or any(with_values(config, {key: value}) is not None for value in others):
+            found[key] = now
+    return found

@@ -1,0 +1,185 @@
+"""The settings that jobs vary and that names and shapes of parameters do not show, as a table.
+
+It says what has to be asked of a checkpoint that comes alone: a conversion lists those of these
+settings that it assumed, and the search for settings tries their values.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.parameters import parameter_shapes
+
+ModelConfig = BackboneConfig | EfficientIDSConfig
+Config = TypeVar("Config", bound=BackboneConfig | EfficientIDSConfig)
+BACKBONE = "backbone."  # what the decoder's keys begin with in a recommender's configuration
+
+
+@dataclass(frozen=True)
+class OpenSetting:
+    """A setting that parameters do not show.
+
+    Attributes:
+        key: dotted name in `BackboneConfig` or, of `OPEN_ITEMS`, in `EfficientIDSConfig`.
+        values: what PAXml's jobs are known to have, as JSON values, the likeliest first.
+        matters: whether it can change a number of this decoder.
+        affects: 'forward': activations and logits; 'training': losses and steps alone.
+    """
+
+    key: str
+    values: tuple[Any, ...]
+    matters: Callable[[BackboneConfig], bool] = lambda config: True
+    affects: Literal["forward", "training"] = "forward"
+
+
+def _mlp(config: BackboneConfig) -> bool:
+    """Some layer has an MLP without experts."""
+    return config.moe is None or len(config.moe.layers) < config.num_layers
+
+
+def _routed(config: BackboneConfig) -> bool:
+    return config.moe is not None
+
+
+def _top2(config: BackboneConfig) -> bool:
+    return config.moe is not None and config.moe.gating == "top2"
+
+
+def _limited(config: BackboneConfig) -> bool:
+    """Experts have no room for every token."""
+    return config.moe is not None and config.moe.gating != "dense_top2"
+
+
+def _turned(config: BackboneConfig) -> bool:
+    return config.rotary is not None
+
+
+def _waves(config: BackboneConfig) -> bool:
+    return config.position_embedding == "sinusoidal"
+
+
+def _biased(config: BackboneConfig) -> bool:
+    return config.relative_bias is not None
+
+
+def _words(config: BackboneConfig) -> bool:
+    return config.vocab_size > 0
+
+
+TIMESCALES = (10_000.0, 500_000.0, 1_000_000.0, 100_000.0)
+CAPS = (None, 50.0, 30.0, 20.0, 10.0, 5.0, 100.0)
+# fmt: off
+OPEN = (
+    OpenSetting("activation", ("relu", "gelu_tanh", "silu", "squared_relu", "gelu", "relu6",
+                               "leaky_relu", "elu", "tanh", "sigmoid", "softplus", "cubed_relu",
+                               "sine_relu", "identity"), _mlp),
+    OpenSetting("norm", ("rms_norm", "layer_norm")),
+    OpenSetting("norm_scale_plus_one", (True, False)),
+    OpenSetting("norm_epsilon", (1e-6, 1e-5, 1e-8, 1e-12, 1e-4, 1e-3, 1e-2)),
+    OpenSetting("norm_policy", ("pre", "post", "post_skip", "primer_hybrid")),
+    OpenSetting("parallel_residual", (False, True)),
+    OpenSetting("position_embedding", ("sinusoidal", "none")),
+    OpenSetting("position_max_timescale", TIMESCALES, _waves),
+    OpenSetting("rotary", (None, {"pairing": "half_split"}, {"pairing": "interleaved"})),
+    OpenSetting("rotary.max_timescale", TIMESCALES, _turned),
+    OpenSetting("rotary.fraction", (1.0, 0.5, 0.25), _turned),
+    OpenSetting("embedding_scale", ("none", "sqrt_dim"), _words),
+    OpenSetting("query_scaling", ("inverse_sqrt_head_dim", "none")),
+    OpenSetting("attention_logit_cap", CAPS),
+    OpenSetting("attention_mask", ("causal", "bidirectional", "prefix")),
+    OpenSetting("sliding_window", (None, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)),
+    OpenSetting("relative_bias.max_distance", (128, 64, 256, 20, 32), _biased),
+    OpenSetting("relative_bias.bidirectional", (False, True), _biased),
+    OpenSetting("attention_residual_weight", (1.0, 0.5)),
+    OpenSetting("mlp_residual_weight", (1.0, 0.5)),
+    OpenSetting("moe.activation", ("relu", "gelu_tanh", "silu", "gelu", "squared_relu"), _routed),
+    OpenSetting("moe.gating", ("top2", "expert_choice", "expert_choice_v2", "dense_top2"), _routed),
+    OpenSetting("moe.capacity_factor", (2.0, 1.25, 1.0, 1.5, 4.0), _limited),
+    OpenSetting("moe.expert_capacity", (0,), _limited),
+    OpenSetting("moe.num_groups", (1, 2, 4, 8), _limited),
+    OpenSetting("moe.min_group_size", (None,), _limited),
+    OpenSetting("moe.second_expert_policy", ("all", "random"), _top2),
+    OpenSetting("moe.gating_logit_cap", (0.0, 5.0, 10.0, 30.0), _top2),
+    OpenSetting("moe.gating_level", ("token", "sentence"), _routed),
+    OpenSetting("scale_before_logits", (False, True), _words),
+    OpenSetting("final_logit_cap", CAPS, _words),
+    OpenSetting("input_dropout", (0.0, 0.1), affects="training"),
+    OpenSetting("attention_dropout", (0.0, 0.1), affects="training"),
+    OpenSetting("residual_dropout", (0.0, 0.1), affects="training"),
+    OpenSetting("mlp_dropout", (0.0, 0.1), affects="training"),
+    OpenSetting("label_smoothing", (0.0, 0.1), _words, affects="training"),
+    OpenSetting("label_smoothing_in_eval", (True, False), _words, affects="training"),
+    OpenSetting("z_loss_weight", (0.0, 1e-4), _words, affects="training"),
+    OpenSetting("moe.load_balance_loss_weight", (1.0, 0.01, 0.0), _top2, affects="training"),
+)
+"""The open settings of a decoder."""
+# Of a recommender, which has a head of its own, none of the decoder's are used.
+HEAD = ("scale_before_logits", "final_logit_cap", "label_smoothing", "label_smoothing_in_eval",
+        "z_loss_weight")
+OPEN_ITEMS = (
+    OpenSetting("soft_cap_logits", (None, 30.0, 50.0, 20.0, 10.0, 5.0)),
+    OpenSetting("scale_before_logits", (False, True)),
+    OpenSetting("use_correction", (False, True)),
+    OpenSetting("full_softmax", (False, True)),
+    OpenSetting("placeholder_item_id", (102, None)),
+    OpenSetting("input_adapter.activation", ("gelu_tanh", "relu", "silu", "gelu", "tanh",
+                                             "identity")),
+    OpenSetting("output_adapter.activation", ("gelu_tanh", "relu", "silu", "gelu", "tanh",
+                                              "identity")),
+    OpenSetting("label_smoothing", (0.0, 0.1), affects="training"),
+    OpenSetting("second_label_smoothing", (0.0, 0.1), affects="training"),
+    OpenSetting("label_smoothing_in_eval", (False, True), affects="training"),
+    OpenSetting("z_loss_weight", (0.0, 1e-4), affects="training"),
+)
+"""The open settings of a recommender, besides those of its decoder."""
+# fmt: on
+
+
+def open_settings(config: ModelConfig) -> dict[str, OpenSetting]:
+    """Those that can change a number of this model: dotted key of its configuration -> row."""
+    if isinstance(config, BackboneConfig):
+        return {row.key: row for row in OPEN if row.matters(config)}
+    backbone, absent = config.backbone, () if config.output_adapter else ("output_adapter",)
+    rows = {BACKBONE + row.key: row for row in OPEN if row.matters(backbone)}
+    rows = {key: row for key, row in rows.items() if row.key not in HEAD}
+    items = {row.key: row for row in OPEN_ITEMS if row.key.split(".")[0] not in absent}
+    return rows | items
+
+
+def value_at(config: ModelConfig, key: str) -> Any:
+    """The JSON value at a dotted key; None below a record that is none."""
+    value: Any = config.to_dict()
+    for name in key.split("."):
+        value = None if value is None else value[name]
+    return value
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config | None:
+    """The configuration with other values; None where such a model does not exist.
+
+    Args:
+        config: as it is.
+        values: dotted key -> JSON value. A mapping replaces a part's values that it names, and
+            makes the part where there is none.
+
+    Returns:
+        A configuration with the same parameters, or None: the values contradict each other, or
+        the model of these values has other parameters.
+    """
+    document = config.to_dict()
+    for key, value in values.items():
+        *outer, name = key.split(".")
+        place = document
+        for part in outer:
+            if place[part] is None:
+                place[part] = {}
+            place = place[part]
+        merged = isinstance(value, Mapping) and isinstance(place[name], Mapping)
+        place[name] = {**place[name], **value} if merged else value
+    try:
+        made = type(config).from_dict(document)
+    except ValueError:
+        return None
+    same = parameter_shapes(made) == parameter_shapes(config)
+    return made if same else None
