@@ -12,7 +12,10 @@ from parity_tests.readers import read
 # What a checkpoint does not tell without its job's dump, and what the dump's reader does not see.
 SETTINGS: dict[str, dict[str, Any]] = {
     "k_adam": {"beta1": 0.9, "beta2": 0.95, "epsilon": 1e-6},
+    "QInt4Asymmetric": {"norm_epsilon": 1e-5},
+    "QInt4PackedInt8LinearOnly": {"norm_epsilon": 1e-5},
 }
+QUANTIZED = ("QInt4",)  # how the names of recordings begin whose weights are quantized
 OWN_TEST = "test_own_values_agree"
 
 
@@ -53,6 +56,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
                 place / "out",
                 overrides=SETTINGS.get(name, {}),
                 optimizer="convert" if read(recordings()[name]).steps else "none",
+                dequantize=name.startswith(QUANTIZED),
             )
             done[name] = place / "out"
         return done[name]

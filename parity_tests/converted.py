@@ -9,7 +9,8 @@ import numpy as np
 
 from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.stored import as_optax, load_converted
+from efficientids_flax.stored import as_optax, load_converted, refuse_quantized
+from efficientids_flax.tree import flatten
 from parity_tests.check import check, check_kind
 from parity_tests.compare import first_failure
 from parity_tests.hints import find_hints
@@ -50,6 +51,7 @@ def parity(
     params, state, config = load_converted(out)
     if config.model is None:
         raise RecordingError(f"{out}: config.json has no model, so that nothing can be run")
+    refuse_quantized(out, flatten(params))
     check_kind(config.model, recording)
     model, optimizer, notes = settled(Path(out), config, recording, settings)
     tables = None

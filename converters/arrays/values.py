@@ -24,29 +24,41 @@ class Cast(Node):
 class Scaled(Node):
     """Product with factors; computed in float64, then cast as `Cast` does.
 
-    `axes` gives the axes of the result along which the factors run ((): one number).
+    `axes` gives the axes of the result along which the factors run ((): one number), and the
+    offset, which is subtracted in the result's dtype, as Praxis subtracts zero points.
     """
 
     def __init__(
-        self, array: Array, factors: Array, axes: tuple[int, ...], dtype: np.dtype | None = None
+        self,
+        array: Array,
+        factors: Array,
+        axes: tuple[int, ...],
+        dtype: np.dtype | None = None,
+        offset: Array | None = None,
     ) -> None:
-        if factors.shape != tuple(array.shape[axis] for axis in axes):
-            raise ValueError(f"factors {list(factors.shape)} do not fit shape {list(array.shape)}")
+        along = (factors,) if offset is None else (factors, offset)
+        for other in along:
+            if other.shape != tuple(array.shape[axis] for axis in axes):
+                raise ValueError(
+                    f"factors {list(other.shape)} do not fit shape {list(array.shape)}"
+                )
         if list(axes) != sorted(set(axes)):
             raise ValueError(f"axes {axes} are not in ascending order")
         self._axes = axes
-        super().__init__((array, factors), array.shape, dtype or array.dtype)
+        super().__init__((array, *along), array.shape, dtype or array.dtype)
 
     def read(self, region: Region, readers: Readers) -> np.ndarray:
         values = self.inputs[0].read(region, readers)
         part = tuple(region[axis] for axis in self._axes)
-        factors = self.inputs[1].read(part, readers).astype(np.float64)
-        sizes = enumerate(extent(region))
-        factors = factors.reshape([size if axis in self._axes else 1 for axis, size in sizes])
+        shape = [n if axis in self._axes else 1 for axis, n in enumerate(extent(region))]
+        factors, *offset = (other.read(part, readers).reshape(shape) for other in self.inputs[1:])
+        factors = factors.astype(np.float64)
         out = np.empty(values.shape, self.dtype)
         with np.errstate(over="ignore", invalid="ignore"):  # the digest counts what is not finite
             # NumPy casts a few thousand values at a time: no array of float64 is made.
             np.multiply(values, factors, out=out, dtype=np.float64, casting="unsafe")
+            for less in offset:
+                np.subtract(out, less.astype(self.dtype), out=out)
         return out
 
 

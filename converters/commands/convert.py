@@ -27,7 +27,7 @@ content_options = combined(
     click.option("--raw-optimizer", is_flag=True,
                  help="Keep the optimizer's state as PAXml has it."),
     cast_dtype,
-    click.option("--dequantize", is_flag=True, help="Multiply int8 weights by their scales."),
+    click.option("--dequantize", is_flag=True, help="Make numbers of quantized weights."),
     click.option("--job-files", metavar="DIR", help="Where model_params.txt is."),
     click.option("--config", metavar="FILE", help="Configuration values (TOML, YAML or JSON)."),
     set_option("A configuration value, e.g. activation=gelu or beta1=0.9."),

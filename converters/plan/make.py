@@ -21,12 +21,13 @@ from converters.plan.leaves import Plan, PlannedLeaf, planned
 from converters.plan.merge import load_rules, merge, split_also
 from converters.plan.model_config import (
     CONFIGURED,
+    QUANTIZATION,
     model_config,
     named_overrides,
     refuse_overrides,
     with_backbone,
 )
-from converters.plan.quantized import dequantize
+from converters.plan.quantized import numbers_of
 from converters.rules import Table, generic_table, read_table, table_for
 from converters.stores import Store, open_store
 from converters.zarr import ZarrLeaf, dtype_named
@@ -49,7 +50,7 @@ class PlanOptions:
         scan_layers: layers stacked (True), one by one (False), or as they are (None).
         optimizer: 'convert' to optax, 'raw' for PAXml's own tree, or 'none'.
         dtype: parameters are cast to it; None keeps what is stored.
-        dequantize: int8 weights become numbers again.
+        dequantize: quantized weights become numbers again.
         job_files: directory of PAXml's text dumps; None looks beside the checkpoint.
         overrides: configuration values that the tree cannot tell, by dotted name.
         also: `CKPT:RULES` specifications of further checkpoints.
@@ -94,22 +95,25 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     if not params:
         raise CheckpointError(f"{checkpoint.url}: holds no parameters (nothing below {PARAMS})")
     params, taken = _merged(params, options.also, notes)
-    specs = {PARAMS + path: _spec_of(array) for path, array in params.items()}
+    dump = _dump(checkpoint, options.job_files, notes)
+    numbers = numbers_of(params, dump, options.dequantize, notes)
     if options.dequantize:
-        params = dequantize(params)
+        params = numbers
+    specs = {PARAMS + path: _spec_of(array) for path, array in numbers.items()}
 
     table = _table(params, options, notes)
     tree = table.apply(params)
-    dump = _dump(checkpoint, options.job_files, notes)
     overrides = named_overrides(options.overrides)
     model, provenance = None, {}
     if table.family in CONFIGURED:
+        asked_for = options.family is not None
         try:
+            made = tree if numbers is params else table.apply(numbers)
             model, provenance = model_config(
-                table.family, specs, dump, overrides, options.family is not None, tree, notes
+                table.family, specs, dump, overrides, asked_for, made, notes
             )
         except UnclearModelError as error:
-            asked = (options.family, options.rules, options.dequantize or None, options.scan_layers)
+            asked = (options.family, options.rules, options.scan_layers)
             if any(wish is not None for wish in asked):
                 raise
             # Weights under PAXml's own names are right whatever the model is.
@@ -224,7 +228,7 @@ def _float_named(name: str) -> np.dtype:
 def _cast(leaf: PlannedLeaf, dtype: np.dtype) -> PlannedLeaf:
     """Floating parameters in another dtype; quantized weights and their scales stay."""
     floating = is_float(leaf.dtype)
-    quantized = leaf.target.endswith(("kernel_scale", "kernel_zero_point", "_quantized_scale"))
+    quantized = leaf.target.endswith((*QUANTIZATION, "_quantized_scale", "_quantized_zp"))
     if not floating or quantized or leaf.dtype == dtype:
         return leaf
     steps = [] if leaf.operation == "rename" else [leaf.operation]
@@ -277,4 +281,5 @@ def _rest(arrays: Mapping[str, Array]) -> list[PlannedLeaf]:
 
 
 def _spec_of(array: Array) -> LeafSpec:
-    return array.leaves()[0].spec
+    """The first source's description, with the shape and dtype that it gets here."""
+    return replace(array.leaves()[0].spec, shape=array.shape, dtype=array.dtype)

@@ -11,7 +11,8 @@ from converters.rules import RuledTree
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
 from efficientids_flax.parameters import BACKBONE, shape_problems
 
-QUANTIZATION = ("kernel_scale", "kernel_zero_point")  # what lies beside quantized weights
+# What lies beside quantized weights.
+QUANTIZATION = ("kernel_scale", "kernel_zero_point", "embedding_scale", "embedding_zero_point")
 CONFIGURED = ("transformer_lm", "efficientids")  # families with a configuration
 
 ModelConfig = BackboneConfig | EfficientIDSConfig

@@ -1,75 +1,142 @@
-"""Weights that PAXml stores quantized, as numbers again: `w * w_quantized_scale`.
+"""Weights that PAXml stores quantized, as numbers again: `w * w_quantized_scale - w_quantized_zp`.
 
-See praxis/layers/quantization: scales run along the axes of a weight that are not contracted.
+See praxis/layers/quantization, whose layers multiply what a quantized product gives by the scales
+and subtract zero points times the sum of the inputs. `uses` knows how each layer uses its weight.
 """
 
 from collections.abc import Mapping
-from itertools import combinations
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from converters.arrays import Array, Scaled
+from converters.arrays import Array, Merged, Scaled, Unpacked, per_integer
 from converters.errors import MappingError
+from converters.paxml.infer import open_dump
+from converters.plan.uses import Sizes, Use, use_of
 
 SCALE, ZERO_POINT = "_quantized_scale", "_quantized_zp"
-_STACKS = ("/repeat/", "/pipeline/")  # layers below these have an axis more
+NHD_POST = "{atten}.output_proj_use_nhd_shape"
 
 
-def dequantize(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Multiply each quantized parameter by its scales, in the scales' dtype.
+@dataclass(frozen=True)
+class Dequantized:
+    """Parameters as numbers.
+
+    Attributes:
+        params: path -> array, without scales and zero points.
+        weights: path -> what it was stored as, in words.
+        notes: what the user should know.
+    """
+
+    params: dict[str, Array]
+    weights: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def numbers_of(
+    params: dict[str, Array], dump: Mapping[str, Any] | None, asked_for: bool, notes: list[str]
+) -> dict[str, Array]:
+    """The parameters that quantized ones stand for; the same dictionary where none is quantized.
+
+    Args:
+        params: parameter path -> array.
+        dump: PAXml's own description of the job, where there is one.
+        asked_for: whether the output is to hold numbers; else these only tell what the model is.
+        notes: where what the user should know is added.
+
+    Raises:
+        MappingError: they are asked for, and cannot be made.
+    """
+    if not any(path.endswith((SCALE, ZERO_POINT)) for path in params):
+        return params
+    known = None if dump is None else open_dump(dump).get(NHD_POST, False)
+    try:
+        found = dequantize(params, known)
+    except MappingError:
+        if asked_for:
+            raise
+        return params
+    if asked_for:
+        notes += found.notes
+    else:
+        name, stored = next(iter(found.weights.items()))
+        notes.append(
+            f"{len(found.weights)} weights are quantized and kept as they are stored, such as"
+            f" {name} ({stored}): no model runs on them. --dequantize makes numbers of them"
+        )
+    return found.params
+
+
+def dequantize(arrays: Mapping[str, Array], nhd_post: bool | None = None) -> Dequantized:
+    """Unpack each quantized parameter, multiply it by its scales, subtract its zero points.
 
     Args:
         arrays: parameter path -> array.
+        nhd_post: whether the output projection of attention is [N, H, D], where it is known; else
+            the shapes tell.
 
     Returns:
-        The same without the scales.
+        Everything in the dtype of the scales; arrays without scales as they are.
 
     Raises:
-        MappingError: zero points (asymmetric quantization), or scales that do not fit.
+        MappingError: scales without a weight, or that do not fit it; weights that are packed in
+            another way than Praxis packs.
     """
     result = dict(arrays)
+    sizes = Sizes({path: array.shape for path, array in arrays.items()}, nhd_post)
     problems: list[str] = []
-    for path in arrays:
-        if path.endswith(ZERO_POINT):
-            problems.append(f"{path}: weights with a zero point are not dequantized")
-        if not path.endswith(SCALE):
-            continue
-        weight_path = path.removesuffix(SCALE)
-        weight, scale = arrays.get(weight_path), arrays[path]
+    weights: dict[str, str] = {}
+    unsure: list[str] = []
+    for path in [path for path in arrays if path.endswith(ZERO_POINT)]:
+        if path.removesuffix(ZERO_POINT) + SCALE not in arrays:
+            problems.append(f"{path}: a zero point without scales beside it")
+    for path in [path for path in arrays if path.endswith(SCALE)]:
+        name = path.removesuffix(SCALE)
+        weight, scale, zero = arrays.get(name), arrays[path], arrays.get(name + ZERO_POINT)
         if weight is None or np.issubdtype(weight.dtype, np.inexact):
-            problems.append(f"{path}: no quantized {weight_path} beside it")
+            problems.append(f"{path}: no quantized {name} beside it")
             continue
-        if weight.dtype.itemsize > 1:
-            problems.append(f"{weight_path}: packed weights ({weight.dtype}) are not dequantized")
-            continue
-        axes = scale_axes(weight_path, weight.shape, scale.shape)
-        if axes is None:
+        try:
+            use = use_of(name, weight.shape, scale.shape, sizes, _numbers(weight.dtype))
+            result[name] = _number(weight, scale, zero, use)
+        except ValueError as error:
             problems.append(
                 f"{path}: scales {list(scale.shape)} do not fit the weight {list(weight.shape)}"
+                f" {weight.dtype}: {error}"
             )
             continue
-        result[weight_path] = Scaled(weight, scale, axes, scale.dtype)
+        packed = f", {use.factor} 4-bit numbers in each" if use.factor > 1 else ""
+        weights[name] = f"{weight.dtype} {list(weight.shape)}{packed}"
+        if use.guessed:
+            unsure.append(name)
         del result[path]
+        result.pop(name + ZERO_POINT, None)
     if problems:
         raise MappingError("\n  ".join([f"--dequantize: {len(problems)} problem(s):", *problems]))
-    return result
+    notes = [
+        f"{', '.join(unsure[:3])}{' ...' if len(unsure) > 3 else ''}: taken for one number a byte; "
+        "no other leaf shows whether two 4-bit numbers are packed in each"
+    ] * bool(unsure)
+    return Dequantized(result, weights, tuple(notes))
 
 
-def scale_axes(
-    path: str, weight: tuple[int, ...], scale: tuple[int, ...]
-) -> tuple[int, ...] | None:
-    """Axes of a weight along which its scales run; None if the shapes do not fit.
+def _numbers(dtype: np.dtype) -> tuple[int, ...]:
+    """How many numbers an integer of this dtype may hold in Praxis' packings."""
+    if "int4" in dtype.name:  # a dtype of its own
+        return (1,)
+    return (1, per_integer(dtype)) if dtype.itemsize == 1 else (per_integer(dtype),)
 
-    Where sizes are equal by chance the name decides: an attention's output projection
-    (`post/w` [.., D, N, H]) contracts its last two axes, all others contract one before. Axes of
-    stacked layers come first and are never contracted.
+
+def _number(weight: Array, scale: Array, zero: Array | None, use: Use) -> Array:
+    """What a weight stands for.
+
+    Raises:
+        ValueError: shapes do not fit.
     """
-    stacked = sum(f"/{path}".count(place) for place in _STACKS)
-    fits = [
-        axes
-        for axes in combinations(range(len(weight)), len(scale))
-        if tuple(weight[axis] for axis in axes) == scale and axes[:stacked] == tuple(range(stacked))
-    ]
-    if not fits:
-        return None
-    return fits[0] if "/post/" in f"/{path}" else fits[-1]
+    if use.factor > 1:
+        weight = Unpacked(weight, use.packed)
+    if zero is not None and zero.shape != scale.shape:
+        raise ValueError(f"its zero points have shape {list(zero.shape)}")
+    number: Array = Scaled(weight, scale, use.scaled, scale.dtype, zero)
+    return number if use.blocks is None else Merged(number, use.blocks)

@@ -88,7 +88,7 @@ FORMS = {
 # fmt: on
 
 # Quantized weights stand beside what they are quantized from (praxis/layers/quantization).
-QUANTIZED = (("/w_quantized_scale", "_scale"), ("/w_quantized_zp", "_zero_point"))
+QUANTIZED = (("_quantized_scale", "_scale"), ("_quantized_zp", "_zero_point"))
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def rules(
 
 
 def _quantized(rule: Rule) -> list[Rule]:
-    if not rule.source.endswith("/w") or rule.source == f"{ROOT}softmax/w":
+    weight = rule.target.endswith(("/kernel", "/embedding"))
+    if not weight or rule.source == f"{ROOT}softmax/w":
         return []
-    base = rule.source.removesuffix("/w")
-    return [Rule(rule.target + to, base + name, rule.op) for name, to in QUANTIZED]
+    return [Rule(rule.target + to, rule.source + name, rule.op) for name, to in QUANTIZED]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         load_config,
         load_converted,
         load_model,
+        refuse_quantized,
     )
     from efficientids_flax.stored.optimizer_states import (
         BiasCorrectedAdamState,
@@ -38,6 +39,7 @@ __all__ = [
     "load_config",
     "load_converted",
     "load_model",
+    "refuse_quantized",
     "save_model",
 ]
 

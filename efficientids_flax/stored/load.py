@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -43,7 +44,8 @@ MODELS = {"transformer_lm": BackboneConfig, "efficientids": EfficientIDSConfig}
 OPTIMIZER = "optimizer"
 CLUSTERINGS = ("clustering.npz", "clustering.safetensors", "clustering.pkl")  # looked for in OUT
 SCHEMA = 1  # of config.json
-QUANTIZED = ("kernel_scale", "kernel_zero_point")  # what lies beside quantized weights
+# What lies beside quantized weights.
+QUANTIZED = ("kernel_scale", "kernel_zero_point", "embedding_scale", "embedding_zero_point")
 PICKLES = (".pkl", ".pickle")
 MEMORY = ("refuse", "warn", "ignore")
 
@@ -166,8 +168,9 @@ def load_model(
     Raises:
         FileNotFoundError: no conversion is there, or no clustering.
         MemoryError: there is too little memory, and `memory` is 'refuse'.
-        ValueError: the checkpoint has no model that is known, its parameters are not its
-            configuration's, or the clustering does not fit; see also `load_config`.
+        ValueError: the checkpoint has no model that is known, its weights are quantized, its
+            parameters are not its configuration's, or the clustering does not fit; see also
+            `load_config`.
     """
     if memory not in MEMORY:
         raise ValueError(f"memory: expected one of {', '.join(MEMORY)}, found {memory!r}")
@@ -179,11 +182,10 @@ def load_model(
         )
     model_config = _with_dtypes(config.model, dtype, param_dtype)
     stored = stored_parameters(path)
+    refuse_quantized(path, stored)
     if problems := shape_problems(
         model_config, {name: leaf.shape for name, leaf in stored.items()}
     ):
-        if any(name.endswith(QUANTIZED) for name in stored):
-            problems.append("These weights are quantized: convert them with --dequantize.")
         raise ValueError(
             "\n  ".join([f"{path}: the parameters are not those of config.json:", *problems])
         )
@@ -225,6 +227,19 @@ def load_converted(
     step = state.pop("step", None)
     step = None if step is None else int(np.asarray(step).reshape(()))
     return Converted(params, OptimizerState(step, chain, state), config)
+
+
+def refuse_quantized(path: str | os.PathLike[str], names: Iterable[str]) -> None:
+    """Raise `ValueError` where scales of quantized weights are among the names of parameters.
+
+    A model would multiply by the weights' integers without them.
+    """
+    found = [name for name in names if name.endswith(QUANTIZED)]
+    if found:
+        raise ValueError(
+            f"{path}: the weights are quantized ({found[0]}, {len(found)} in all), and no model "
+            "multiplies by these integers; convert the checkpoint again with --dequantize"
+        )
 
 
 def _build(

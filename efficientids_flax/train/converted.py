@@ -11,7 +11,7 @@ from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
-from efficientids_flax.stored import as_optax, clustering_of, load_converted
+from efficientids_flax.stored import as_optax, clustering_of, load_converted, refuse_quantized
 from efficientids_flax.train.optimizer import (
     excluded_by,
     learning_rate,
@@ -20,6 +20,7 @@ from efficientids_flax.train.optimizer import (
 )
 from efficientids_flax.train.state import TrainState, default_mesh
 from efficientids_flax.train.trainer import Trainer
+from efficientids_flax.tree import flatten
 
 
 def trainer_from_converted(
@@ -61,6 +62,7 @@ def trainer_from_converted(
     if model is None or optimizer is None:
         what = "model" if model is None else "optimizer"
         raise ValueError(f"{path}: its {what} is not known; config.json has null for it")
+    refuse_quantized(path, flatten(converted.params))
     given = {name: rate for name, rate in (("beta1", beta1), ("beta2", beta2)) if rate is not None}
     optimizer = replace(optimizer, **given)
     if clustering is None and isinstance(model, EfficientIDSConfig) and not model.full_softmax:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from converters import convert, open_checkpoint
-from converters.errors import MappingError
+from efficientids_flax import load_model
 from tests.converters import expected, stored
 from tests.paths import RECORDINGS
 
@@ -255,7 +255,10 @@ def test_every_dtype_arrives(form: str, recording: Recording, tmp_path: Path):
     assert kinds >= {"bool", "int8", "uint8", "int32", "uint32", "float16", "bfloat16"}
 
 
-@pytest.mark.parametrize("name", ["QuantInt8_gda", "QuantInt8Repeat_gda", "QuantInt8Repeat_flax"])
+@pytest.mark.parametrize(
+    "name",
+    ["QuantInt8_gda", "QuantInt8Repeat_gda", "QuantInt8Repeat_flax", "QuantAsymmetric_ocdbt"],
+)
 def test_dequantized_weights_are_what_praxis_multiplies_by(
     name: str, recording: Recording, tmp_path: Path
 ):
@@ -274,26 +277,45 @@ def test_dequantized_weights_are_what_praxis_multiplies_by(
         assert found == about, path
 
 
-@pytest.mark.parametrize(
-    ("name", "cause"),
-    [("QuantAsymmetric_ocdbt", "zero point"), ("QuantInt4Packed_gda", "packed weights .int32."),
-     ("QuantBlocks_gda", "expected 2 axes")],
-)  # fmt: skip
-def test_weights_that_are_not_plain_int8_are_not_dequantized(
-    name: str, cause: str, recording: Recording, tmp_path: Path
+@pytest.mark.parametrize("name", ["QuantInt4Packed_gda", "QuantBlocks_gda"])
+def test_packed_weights_and_weights_in_blocks_become_numbers(
+    name: str, recording: Recording, tmp_path: Path
 ):
-    with pytest.raises(MappingError, match=cause):
-        convert(recording(name) / "checkpoint", tmp_path / "out", dequantize=True)
-    assert not (tmp_path / "out").exists()
+    """4-bit numbers of each int32 from the lowest bits on; a scale a column of a block.
+
+    Praxis' attention sums over the axes of the same numbers in blocks [S, C, N, H] as without, so
+    that its scales are [C, N, H].
+    """
+    config, _ = converted(recording(name), tmp_path / "out", dequantize=True)
+    assert config["model"] is not None
+    found, source = stored.read_output(tmp_path / "out"), source_of(recording(name))
+    layer, place = "params/layers_1/", "mdl_vars/params/lm/transformer/x_layers_1/"
+    for target, leaf in (
+        ("mlp/up/kernel", "ff_layer/ffn_layer1/linear/w"),
+        ("mlp/down/kernel", "ff_layer/ffn_layer2/linear/w"),
+        ("attention/query/kernel", "self_attention/query/w"),
+        ("attention/out/kernel", "self_attention/post/w"),
+    ):
+        weight, scale = source[place + leaf], source[f"{place}{leaf}_quantized_scale"]
+        kernel = found[layer + target]
+        if weight.dtype == np.int32:
+            bits = weight[:, None] >> np.arange(0, 32, 4).reshape(-1, *[1] * (weight.ndim - 1))
+            weight = ((bits & 15) ^ 8) - 8
+            weight = weight.reshape(-1, *weight.shape[2:])
+        elif "ffn" in leaf:
+            scale = scale[:, None]
+        wanted = weight * (scale[:, None, None] if "post" in leaf else scale)
+        np.testing.assert_array_equal(kernel, wanted.astype(np.float32).reshape(kernel.shape))
 
 
 @pytest.mark.parametrize("name", ["QuantInt4Packed_gda", "QuantBlocks_gda"])
-def test_packed_weights_are_converted_without_a_configuration(
+def test_packed_weights_are_kept_as_they_are_stored(
     name: str, recording: Recording, tmp_path: Path
 ):
     config, notes = converted(recording(name), tmp_path / "out")
-    assert (config["family"], config["model"]) == ("transformer_lm", None)
-    assert any("packed, or scaled in blocks" in note for note in notes)
+    assert config["family"] == "transformer_lm"
+    assert (config["model"]["model_dims"], config["model"]["hidden_dims"]) == (16, 24)
+    assert any("--dequantize makes numbers of them" in note for note in notes)
     found = stored.read_output(tmp_path / "out")
     source = source_of(recording(name))
     place = "lm/transformer/x_layers_1/ff_layer/ffn_layer1/linear/w"
@@ -301,3 +323,5 @@ def test_packed_weights_are_converted_without_a_configuration(
         np.testing.assert_array_equal(
             found[f"params/layers_1/mlp/up/{target}"], source[f"mdl_vars/params/{place}{end}"]
         )
+    with pytest.raises(ValueError, match=r"weights are quantized .* --dequantize"):
+        load_model(tmp_path / "out")

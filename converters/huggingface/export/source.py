@@ -14,6 +14,7 @@ from converters.stores import MissingKeyError, Store, open_ocdbt, open_store
 from converters.zarr import ZarrLeaf
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.parameters import BACKBONE, shape_problems
+from efficientids_flax.stored import refuse_quantized
 
 ITEM = "params"
 MODELS = {"transformer_lm": BackboneConfig, "efficientids": EfficientIDSConfig}
@@ -62,6 +63,10 @@ def open_converted(path: str | PathLike[str]) -> ConvertedModel:
     except ValueError as error:
         raise CheckpointError(f"{store.url}/config.json: {error}") from error
     leaves = _leaves(store)
+    try:
+        refuse_quantized(store.url, leaves)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
     problems = shape_problems(config, {name: leaf.spec.shape for name, leaf in leaves.items()})
     if problems:
         raise CheckpointError(

@@ -11,7 +11,7 @@ import optax
 
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.sharding import make_mesh
-from efficientids_flax.stored import load_converted, save_model
+from efficientids_flax.stored import load_converted, refuse_quantized, save_model
 from efficientids_flax.train.converted import trainer_from_converted
 from efficientids_flax.train.directory import no_best, opened
 from efficientids_flax.train.logs import Row, tell
@@ -25,6 +25,7 @@ from efficientids_flax.train.run.config import (
 from efficientids_flax.train.run.schedule import kept_schedule
 from efficientids_flax.train.state import Checkpoints, TrainState, model_facts, refuse_model
 from efficientids_flax.train.trainer import Trainer
+from efficientids_flax.tree import flatten
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
         )
     if converted is not None:
         model["params"] = load_converted(converted, optimizer=False).params
+        refuse_quantized(converted, flatten(model["params"]))
     optimizer, rate, frozen = make_optimizer(config)
     strategy = getattr(config.optimizer, "strategy", None)
     if strategy is not None and needs_weights(strategy) and model.get("params") is None:
