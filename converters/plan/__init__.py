@@ -1,7 +1,8 @@
 """From an open checkpoint and the user's wishes to a plan, before any value is read.
 
 Read `leaves` for what a plan is, then `make`; `merge` takes parameters from several checkpoints,
-`quantized` makes numbers of int8 weights, `model_config` settles the configuration.
+`quantized` makes numbers of quantized weights, of which `uses` says how each lies, `model_config`
+settles the configuration.
 """
 
 from converters.plan.leaves import Plan, PlannedLeaf, planned

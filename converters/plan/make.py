@@ -96,12 +96,12 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
         raise CheckpointError(f"{checkpoint.url}: holds no parameters (nothing below {PARAMS})")
     params, taken = _merged(params, options.also, notes)
     dump = _dump(checkpoint, options.job_files, notes)
-    numbers = numbers_of(params, dump, options.dequantize, notes)
+    numbers, nhd_post = numbers_of(params, dump, options.dequantize, notes)
     if options.dequantize:
         params = numbers
     specs = {PARAMS + path: _spec_of(array) for path, array in numbers.items()}
 
-    table = _table(params, options, notes)
+    table = _table(params, options, nhd_post, notes)
     tree = table.apply(params)
     overrides = named_overrides(options.overrides)
     model, provenance = None, {}
@@ -194,11 +194,13 @@ def _named(leaf: Leaf, url: str) -> Source:
     return Source(replace(leaf, spec=replace(leaf.spec, path=f"{url}:{leaf.spec.path}")))
 
 
-def _table(params: Mapping[str, Array], options: PlanOptions, notes: list[str]) -> Table:
+def _table(
+    params: Mapping[str, Array], options: PlanOptions, nhd_post: bool, notes: list[str]
+) -> Table:
     if options.rules is not None:
         rules, ignores = read_table(options.rules)
         return Table(options.family or "custom", tuple(rules), tuple(ignores))
-    table, found = table_for(params, options.family, options.scan_layers)
+    table, found = table_for(params, options.family, options.scan_layers, nhd_post)
     notes += found
     return table
 

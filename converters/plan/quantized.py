@@ -14,6 +14,7 @@ from converters.arrays import Array, Merged, Scaled, Unpacked, per_integer
 from converters.errors import MappingError
 from converters.paxml.infer import open_dump
 from converters.plan.uses import Sizes, Use, use_of
+from converters.rules import has_nhd_post
 
 SCALE, ZERO_POINT = "_quantized_scale", "_quantized_zp"
 NHD_POST = "{atten}.output_proj_use_nhd_shape"
@@ -36,8 +37,10 @@ class Dequantized:
 
 def numbers_of(
     params: dict[str, Array], dump: Mapping[str, Any] | None, asked_for: bool, notes: list[str]
-) -> dict[str, Array]:
+) -> tuple[dict[str, Array], bool]:
     """The parameters that quantized ones stand for; the same dictionary where none is quantized.
+
+    And whether output projections of attention are [N, H, D] in them.
 
     Args:
         params: parameter path -> array.
@@ -48,15 +51,15 @@ def numbers_of(
     Raises:
         MappingError: they are asked for, and cannot be made.
     """
+    said = None if dump is None else open_dump(dump).get(NHD_POST, False) is True
     if not any(path.endswith((SCALE, ZERO_POINT)) for path in params):
-        return params
-    known = None if dump is None else open_dump(dump).get(NHD_POST, False)
+        return params, _nhd(params, said)
     try:
-        found = dequantize(params, known)
+        found = dequantize(params, said)
     except MappingError:
         if asked_for:
             raise
-        return params
+        return params, _nhd(params, said)
     if asked_for:
         notes += found.notes
     else:
@@ -65,7 +68,11 @@ def numbers_of(
             f"{len(found.weights)} weights are quantized and kept as they are stored, such as"
             f" {name} ({stored}): no model runs on them. --dequantize makes numbers of them"
         )
-    return found.params
+    return found.params, _nhd(found.params, said)
+
+
+def _nhd(params: Mapping[str, Array], said: bool | None) -> bool:
+    return has_nhd_post({path: array.shape for path, array in params.items()}, said)
 
 
 def dequantize(arrays: Mapping[str, Array], nhd_post: bool | None = None) -> Dequantized:

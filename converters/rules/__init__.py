@@ -8,3 +8,4 @@ from converters.rules.apply import Mapped, RuledTree, apply_rules
 from converters.rules.families import FAMILIES, Table, detect, generic_table, table_for
 from converters.rules.files import read_document, read_table
 from converters.rules.language import Ignore, Rule
+from converters.rules.transformer_lm import has_nhd_post

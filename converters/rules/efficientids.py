@@ -24,6 +24,8 @@ ITEMS = (
 # fmt: on
 
 
-def rules(form: LayerForm | None, scan_layers: bool | None = None) -> list[Rule]:
+def rules(
+    form: LayerForm | None, scan_layers: bool | None = None, nhd_post: bool = False
+) -> list[Rule]:
     """The table for a checkpoint whose layers lie in `form`; see `transformer_lm.rules`."""
-    return [*transformer_lm.rules(form, scan_layers, BACKBONE), *ITEMS]
+    return [*transformer_lm.rules(form, scan_layers, BACKBONE, nhd_post=nhd_post), *ITEMS]

@@ -52,7 +52,10 @@ def detect(paths: Mapping[str, object]) -> str:
 
 
 def table_for(
-    arrays: Mapping[str, Array], family: str | None, scan_layers: bool | None
+    arrays: Mapping[str, Array],
+    family: str | None,
+    scan_layers: bool | None,
+    nhd_post: bool | None = None,
 ) -> tuple[Table, list[str]]:
     """The table of a checkpoint's family.
 
@@ -60,6 +63,7 @@ def table_for(
         arrays: parameter path -> array.
         family: as the user says; None to detect it.
         scan_layers: whether layers become stacked (None: as they are).
+        nhd_post: whether output projections of attention are [N, H, D]; None: the shapes tell.
 
     Returns:
         The table, and notes: a detected family whose table does not fit gives way to 'generic'.
@@ -75,14 +79,17 @@ def table_for(
             raise MappingError("--scan-layers and --no-scan-layers need a family with layers")
         return Table("generic", GENERIC), []
     try:
+        shapes = {path: array.shape for path, array in arrays.items()}
         form = transformer_lm.layer_form(arrays)
         if form is not None:
-            shapes = {path: array.shape for path, array in arrays.items()}
             form = replace(form, extra_axes=transformer_lm.extra_axes(form, shapes))
+        if nhd_post is None:
+            nhd_post = transformer_lm.has_nhd_post(shapes)
         if chosen == "efficientids":
-            rules = efficientids.rules(form, scan_layers)
+            rules = efficientids.rules(form, scan_layers, nhd_post)
         else:
-            rules = transformer_lm.rules(form, scan_layers, by_word="lm/softmax/w" in arrays)
+            by_word = "lm/softmax/w" in arrays
+            rules = transformer_lm.rules(form, scan_layers, by_word=by_word, nhd_post=nhd_post)
         table = Table(chosen, tuple(rules))
         table.apply(arrays)
     except MappingError as error:

@@ -31,6 +31,9 @@ BY_WORD = (
     Rule("lm_head/kernel_zero_point",     "softmax/w_quantized_zp"),          # [V]
 )
 
+# An output projection with `output_proj_use_nhd_shape` (glam.py, grok.py).
+NHD_POST = Rule("attention/out/kernel",   "self_attention/post/w", "transpose 2 0 1")  # [N, H, D]
+
 LAYER = (
     # attention: praxis/layers/attentions.py, DotProductAttention
     Rule("attention/query/kernel",        "self_attention/query/w"),          # [D, N, H]
@@ -86,6 +89,9 @@ FORMS = {
     ("pipelined blocks", False): ("layers_{i}/",      "transformer/pipeline/body/repeat/sub/x_layers_@/",     "merge 0; unstack 0 @ K"),
 }
 # fmt: on
+
+# Axes of layers that a source has in each form, before its own.
+LEADING = {"separate": 0, "pipelined repeat": 2, "pipelined blocks": 2}  # else 1
 
 # Quantized weights stand beside what they are quantized from (praxis/layers/quantization).
 QUANTIZED = (("_quantized_scale", "_scale"), ("_quantized_zp", "_zero_point"))
@@ -143,8 +149,30 @@ def extra_axes(form: LayerForm | None, shapes: Mapping[str, tuple[int, ...]]) ->
     return max(min(ranks) - 1 - (2 if form.name.startswith("pipelined") else 1), 0) if ranks else 0
 
 
+def has_nhd_post(shapes: Mapping[str, tuple[int, ...]], said: bool | None = None) -> bool:
+    """Whether output projections of attention are [N, H, D], and not [D, N, H].
+
+    Args:
+        shapes: parameter path -> shape, of weights that are not packed.
+        said: what the job's dump says, for shapes that fit both; None without one.
+    """
+    for path, shape in shapes.items():
+        if path.endswith("self_attention/post/w"):
+            layer = path.removesuffix("post/w")
+            query = shapes.get(f"{layer}query/w") or shapes.get(f"{layer}combined_qkv/w") or ()
+            dnh, own = query[-3:], shape[-3:]
+            nhd = (*dnh[1:], *dnh[:1])
+            if len(dnh) == 3 and nhd != dnh and own in (dnh, nhd):
+                return own == nhd
+    return bool(said)
+
+
 def rules(
-    form: LayerForm | None, scan_layers: bool | None = None, prefix: str = "", by_word: bool = False
+    form: LayerForm | None,
+    scan_layers: bool | None = None,
+    prefix: str = "",
+    by_word: bool = False,
+    nhd_post: bool = False,
 ) -> list[Rule]:
     """The table for a checkpoint whose layers lie in `form`.
 
@@ -154,6 +182,7 @@ def rules(
             what the checkpoint has (pipelines become stacked).
         prefix: put before every target.
         by_word: whether the head has a row a word, see `BY_WORD`.
+        nhd_post: whether output projections are [N, H, D], see `has_nhd_post`.
     """
     top = [rule for rule in TOP if not (by_word and rule.target.startswith("lm_head/"))]
     top += BY_WORD if by_word else ()
@@ -162,18 +191,29 @@ def rules(
         scanned = form.name != "separate" if scan_layers is None else scan_layers
         target, source, op = FORMS[form.name, scanned]
         op = "; ".join(["merge 0"] * form.extra_axes + [op] * bool(op))
+        lead = LEADING.get(form.name, 1) + form.extra_axes
+        layer = [NHD_POST if nhd_post and r.source == NHD_POST.source else r for r in LAYER]
         for block in range(form.per_block if "@" in source else 1):
             numbered = source.replace("@", str(block))
             steps = op.replace("@", str(block)).replace("K", str(form.per_block))
-            table += [
-                Rule(prefix + target + rule.target, ROOT + numbered + rule.source, steps)
-                for rule in LAYER
-            ]
-    return table + [quantized for rule in table for quantized in _quantized(rule)]
+            for rule in layer:
+                names = (prefix + target + rule.target, ROOT + numbered + rule.source)
+                own = [_behind(rule.op, lead)] if rule.op else []
+                table.append(Rule(*names, "; ".join([*own, *[steps] * bool(steps)])))
+                table += _quantized(Rule(*names, steps))
+    return table + [quantized for rule in top for quantized in _quantized(rule, prefix, ROOT)]
 
 
-def _quantized(rule: Rule) -> list[Rule]:
+def _behind(op: str, lead: int) -> str:
+    """A transposition of the axes that follow `lead` others."""
+    name, *axes = op.split()
+    return " ".join([name, *map(str, range(lead)), *(str(int(axis) + lead) for axis in axes)])
+
+
+def _quantized(rule: Rule, prefix: str = "", root: str = "") -> list[Rule]:
+    """Rules for what lies beside a weight that is quantized."""
     weight = rule.target.endswith(("/kernel", "/embedding"))
-    if not weight or rule.source == f"{ROOT}softmax/w":
+    if not weight or rule.source == "softmax/w":
         return []
-    return [Rule(rule.target + to, rule.source + name, rule.op) for name, to in QUANTIZED]
+    names = prefix + rule.target, root + rule.source
+    return [Rule(names[0] + to, names[1] + name, rule.op) for name, to in QUANTIZED]

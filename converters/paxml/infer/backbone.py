@@ -38,7 +38,6 @@ UNSUPPORTED = (
     ("{atten}.ngrammer_tpl",                   None),
     ("{atten}.dconv_qkv",                      False),
     ("{atten}.attention_extra_logit",          None),
-    ("{atten}.output_proj_use_nhd_shape",      False),
     ("{atten}.proj_tpl.attention_combine_dims", False),
     ("{ff}.add_skip_connection",               True),
 )

@@ -157,9 +157,10 @@ def _attention_facts(facts: Facts, layer: Leaves) -> None:
             facts.add("num_kv_heads", shape[-2], where)
             facts.add("multi_query", False, where)
         post = layer.find(facts, f"{at}post/w", 3)
-        if post and post != shape[-3:]:
+        if post and post not in (shape[-3:], (*shape[-2:], shape[-3])):  # [D, N, H], [N, H, D]
             facts.problems.append(
-                f"{layer.where(f'{at}post/w')}: expected [D, N, H] = {list(shape[-3:])}, as {where}"
+                f"{layer.where(f'{at}post/w')}: expected [D, N, H] = {list(shape[-3:])}, or"
+                f" [N, H, D], as {where}"
             )
     key = f"{at}key/w"
     if not fused and (shape := layer.shapes.get(key)) is not None:

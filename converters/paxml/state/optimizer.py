@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from converters.arrays import Agreed, Array, Debias, Scaled, whole
-from converters.errors import OptimizerError
+from converters.errors import MappingError, OptimizerError
 from converters.paxml.names import group_shape
 from converters.paxml.state.slots import Slot, kind_of, transforms_of
 from converters.rules import Mapped, Rule
@@ -55,8 +55,7 @@ def convert_optimizer(
         Targets, among them the moments as optax has them: `mu = m (1 - beta1^count)`. Where a beta
         is not known and matters, Adam's state is kept as it is stored, under the name `AS_STORED`.
 
-    Raises:
-        OptimizerError: a rule changes the axes of a variable whose state is factored or quantized.
+    A state that is factored or quantized stays raw where a rule changes the axes of a variable.
     """
     result = ConvertedOptimizer()
     slots = {path: Slot.parse(path) for path in arrays}
@@ -130,14 +129,26 @@ def _convert_learner(
             if not _correction_is_one(counts.values()):
                 stored = AS_STORED
                 result.notes.append(_not_undone(betas))
+        try:
+            mapped = {
+                source: map_tree(_slot_values(name, source, fields[source], arrays, counts, rates))
+                for source in renamed
+            }
+            for source, leaves in mapped.items():
+                _check_axes(name, leaves, fields[source])
+        except MappingError as error:
+            if name != "sharded_adafactor":
+                raise
+            result.kinds.pop()
+            for slot in members:
+                _keep_raw(result, slot.path, arrays[slot.path], str(error))
+            continue
         if counts:
             _add_count(result, f"{place}{stored}", list(counts.values()))
             if name in DRIVES_SCHEDULE and not nested:
                 _add_count(result, f"{place}schedule", list(counts.values()))
         for source, target in renamed.items():
-            values = _slot_values(name, source, fields[source], arrays, counts, rates)
-            for leaf in map_tree(values):
-                _check_axes(name, leaf, fields[source])
+            for leaf in mapped[source]:
                 undone = BIAS_CORRECTED.get((name, source)) if rates is not None else None
                 ops = [f"times 1 - {undone}^count"] if undone else []
                 ops += [leaf.rule.op] if leaf.rule.op else []
@@ -204,18 +215,19 @@ def _slot_values(
     return scaled
 
 
-def _check_axes(name: str, leaf: Mapped, slots: list[Slot]) -> None:
+def _check_axes(name: str, leaves: Iterable[Mapped], slots: list[Slot]) -> None:
     """Factored and quantized state belongs to a variable's own axes: these may not change."""
-    if name != "sharded_adafactor" or not leaf.rule.op:
-        return
-    sources = {source.spec.path for source in leaf.array.leaves()}
-    # Axes of stacked layers, in front of the variable's own.
-    leading = {len(group_shape(slot.group) or ()) for slot in slots if slot.path in sources}
-    if len(leading) != 1 or not _only_leading(leaf.rule, leading.pop()):
-        raise OptimizerError(
-            f"{leaf.target}: '{leaf.rule.op}' would change the axes along which ShardedAdafactor "
-            "factors and quantizes; use --no-optimizer or --raw-optimizer, or a table that renames."
-        )
+    for leaf in leaves:
+        if name != "sharded_adafactor" or not leaf.rule.op:
+            continue
+        sources = {source.spec.path for source in leaf.array.leaves()}
+        # Axes of stacked layers, in front of the variable's own.
+        leading = {len(group_shape(slot.group) or ()) for slot in slots if slot.path in sources}
+        if len(leading) != 1 or not _only_leading(leaf.rule, leading.pop()):
+            raise MappingError(
+                f"{leaf.target}: '{leaf.rule.op}' would change the axes along which "
+                "ShardedAdafactor factors and quantizes"
+            )
 
 
 def _only_leading(rule: Rule, leading: int) -> bool:

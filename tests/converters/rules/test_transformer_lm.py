@@ -20,6 +20,7 @@ from converters.rules.transformer_lm import (
     TOP,
     LayerForm,
     extra_axes,
+    has_nhd_post,
     layer_form,
     rules,
 )
@@ -226,6 +227,47 @@ def test_each_table_passes_the_check(name: str, scanned: bool):
     check_rules(table)
     assert len(set(table)) == len(table)
     assert not any(rule.required for rule in table)
+
+
+POST = {  # [N, H, D] with axes of layers before: source -> their sizes
+    ("separate", 0): ("transformer/x_layers_0/", ()),
+    ("repeat", 0): ("transformer/repeat/sub/x_layers_0/", (3,)),
+    ("pipeline", 0): ("transformer/pipeline/body/x_layers_0/", (3,)),
+    ("pipelined repeat", 0): ("transformer/pipeline/body/repeat/sub/x_layers_0/", (3, 2)),
+    ("repeat", 1): ("transformer/repeat/sub/x_layers_0/", (3, 2)),  # over two axes
+}
+
+
+@pytest.mark.parametrize(("form", "extra"), POST)
+@pytest.mark.parametrize("scanned", [True, False])
+def test_output_projections_are_turned_in_every_form(form: str, extra: int, scanned: bool):
+    place, lead = POST[form, extra]
+    source, values = f"lm/{place}self_attention/post/w", values_of((*lead, 2, 5, 4))
+    table = rules(LayerForm(form, 1, extra), scanned, nhd_post=True)
+    tree = apply_rules({source: Source(MemoryLeaf(values, values.shape, source))}, table)
+    made = [leaf.array.read(whole(leaf.array.shape), own_readers) for leaf in tree.leaves]
+    found = np.concatenate([array.reshape(-1, 4, 2, 5) for array in made])
+    assert np.array_equal(found, np.moveaxis(values, -1, -3).reshape(-1, 4, 2, 5))
+
+
+@pytest.mark.parametrize(
+    ("query", "post", "said", "nhd"),
+    [
+        ((16, 2, 6), (16, 2, 6), None, False),
+        ((16, 2, 6), (2, 6, 16), None, True),
+        ((16, 2, 6), (2, 6, 16), False, True),  # shapes cannot be overruled
+        ((3, 16, 2, 6), (3, 2, 6, 16), None, True),  # repeated
+        ((4, 4, 4), (4, 4, 4), None, False),
+        ((4, 4, 4), (4, 4, 4), True, True),
+    ],
+)
+def test_which_axis_of_the_output_projection_is_the_width(
+    query: tuple, post: tuple, said: bool | None, nhd: bool
+):
+    layer = "lm/transformer/x_layers_0/self_attention/"
+    assert has_nhd_post({f"{layer}query/w": query, f"{layer}post/w": post}, said) == nhd
+    qkv = (*query[:-3], 3, *query[-3:])
+    assert has_nhd_post({f"{layer}combined_qkv/w": qkv, f"{layer}post/w": post}, said) == nhd
 
 
 def test_quantized_weights_keep_their_scales_beside_them():
