@@ -7,7 +7,8 @@ MLP, X experts, R buckets of the relative bias, U rank of low-rank additions, E 
 K clusters.
 """
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -22,6 +23,9 @@ LORA_A, LORA_B = "lora_a", "lora_b"
 # What `freeze_lm` freezes, as a pattern of `train.optimizer.freeze`: the decoder, but for low-rank
 # additions.
 FROZEN_LM = f"re:{BACKBONE}(?!.*/({LORA_A}|{LORA_B})$).*"
+
+# What lies beside quantized weights, as conversions keep them.
+QUANTIZED = ("kernel_scale", "kernel_zero_point", "embedding_scale", "embedding_zero_point")
 
 
 class Row(NamedTuple):
@@ -68,10 +72,13 @@ CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
 TOP = (
     Row("embedder/embedding",                 "V D", "words separate"),
     Row("position_embedding/embedding",       "T D", "learned"),
-    Row("final_norm/scale",                   "D",   "final_norm"),
-    Row("final_norm/bias",                    "D",   "final_norm norm_bias"),
     Row("lm_head/kernel",                     "D V", "words", "V D"),
     Row("lm_head/bias",                       "V",   "words head_bias"),
+)
+
+FINAL_NORM = (
+    Row("final_norm/scale",                   "D",   "final_norm"),
+    Row("final_norm/bias",                    "D",   "final_norm norm_bias"),
 )
 
 ATTENTION = (
@@ -90,6 +97,11 @@ ATTENTION = (
     Row("attention/out/kernel",               "D N H"),
     Row("attention/out/bias",                 "D",       "out_bias"),
     Row("attention/per_dim_scale",            "H",       "per_dim_scale"),
+    Row("attention/relative_bias/embedding",  "N R",     "relative_bias"),
+)
+
+# Of norms, whose places may differ.
+QUERY_KEY_NORM = (
     Row("attention/query_norm/scale",         "H",       "qk_norm_head"),
     Row("attention/key_norm/scale",           "H",       "qk_norm_head"),
     Row("attention/query_norm/bias",          "H",       "qk_norm_head norm_bias"),
@@ -98,23 +110,26 @@ ATTENTION = (
     Row("attention/key_norm/scale",           "J H",     "qk_norm_full"),
     Row("attention/query_norm/bias",          "N H",     "qk_norm_full norm_bias"),
     Row("attention/key_norm/bias",            "J H",     "qk_norm_full norm_bias"),
-    Row("attention/relative_bias/embedding",  "N R",     "relative_bias"),
 )
 
-NORMS = (
+ATTENTION_NORM = (
     Row("attention_norm/scale",               "D", "one_norm"),
     Row("attention_norm/bias",                "D", "one_norm norm_bias"),
-    Row("mlp_norm/scale",                     "D", "one_norm"),
-    Row("mlp_norm/bias",                      "D", "one_norm norm_bias"),
     Row("pre_attention_norm/scale",           "D", "two_norms"),
     Row("pre_attention_norm/bias",            "D", "two_norms norm_bias"),
     Row("post_attention_norm/scale",          "D", "two_norms"),
     Row("post_attention_norm/bias",           "D", "two_norms norm_bias"),
+)
+MLP_NORM = (
+    Row("mlp_norm/scale",                     "D", "one_norm"),
+    Row("mlp_norm/bias",                      "D", "one_norm norm_bias"),
     Row("pre_mlp_norm/scale",                 "D", "two_norms"),
     Row("pre_mlp_norm/bias",                  "D", "two_norms norm_bias"),
     Row("post_mlp_norm/scale",                "D", "two_norms"),
     Row("post_mlp_norm/bias",                 "D", "two_norms norm_bias"),
 )
+
+NORMS = (*FINAL_NORM, *QUERY_KEY_NORM, *ATTENTION_NORM, *MLP_NORM)
 
 MLP = (
     Row("mlp/up/kernel",                      "D F", "", "F D"),
@@ -197,8 +212,23 @@ def shape_problems(config: BackboneConfig | EfficientIDSConfig, found: Shapes) -
     return sorted(problems)
 
 
+def refuse_quantized(path: str | os.PathLike[str], names: Iterable[str]) -> None:
+    """Raise `ValueError` where scales of quantized weights are among the names of parameters.
+
+    A model would multiply by the weights' integers without them.
+    """
+    found = [name for name in names if name.endswith(QUANTIZED)]
+    if found:
+        raise ValueError(
+            f"{path}: the weights are quantized ({found[0]}, {len(found)} in all), and no model "
+            "multiplies by these integers; convert the checkpoint again with --dequantize"
+        )
+
+
 def _backbone(config: BackboneConfig) -> dict[str, Axes]:
-    found = dict(_rows(config, TOP, _sizes(config)))
+    sizes = _sizes(config)
+    found = dict(_rows(config, TOP, sizes))
+    found |= _rows(config.of_norm("final"), FINAL_NORM, sizes)
     experts = config.moe.layers if config.moe else ()
     if not config.scan_layers:
         for layer in range(config.num_layers):
@@ -216,8 +246,13 @@ def _layer(config: BackboneConfig, prefix: str, moe: bool, leading: Axes) -> dic
     sizes = _sizes(config)
     if moe and config.moe is not None:
         sizes |= {"X": config.moe.num_experts, "F": config.moe.hidden_dims}
-    rows = (*ATTENTION, *NORMS, *(MOE if moe else MLP), *_lora_rows(config, moe))
-    return {prefix + path: leading + axes for path, axes in _rows(config, rows, sizes)}
+    rows = (*ATTENTION, *ATTENTION_NORM, *(MOE if moe else MLP), *_lora_rows(config, moe))
+    found = [
+        *_rows(config, rows, sizes),
+        *_rows(config.of_norm("query_key"), QUERY_KEY_NORM, sizes),
+        *_rows(config.of_norm("moe" if moe else "mlp"), MLP_NORM, sizes),
+    ]
+    return {prefix + path: leading + axes for path, axes in found}
 
 
 def _lora_rows(config: BackboneConfig, moe: bool) -> list[Row]:

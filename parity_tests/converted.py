@@ -9,7 +9,8 @@ import numpy as np
 
 from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.stored import as_optax, load_converted, refuse_quantized
+from efficientids_flax.parameters import refuse_quantized
+from efficientids_flax.stored import as_optax, load_converted
 from efficientids_flax.tree import flatten
 from parity_tests.check import check, check_kind
 from parity_tests.compare import first_failure

@@ -21,7 +21,6 @@ from converters.plan.leaves import Plan, PlannedLeaf, planned
 from converters.plan.merge import load_rules, merge, split_also
 from converters.plan.model_config import (
     CONFIGURED,
-    QUANTIZATION,
     model_config,
     named_overrides,
     refuse_overrides,
@@ -33,6 +32,7 @@ from converters.stores import Store, open_store
 from converters.zarr import ZarrLeaf, dtype_named
 from efficientids_flax.config import OptimizerConfig
 from efficientids_flax.config.parts import DType
+from efficientids_flax.parameters import QUANTIZED
 
 CONFIG_SCHEMA_VERSION = 1
 PARAMS, OPTIMIZER, EXTRA = "mdl_vars/params/", "opt_states/", "extra_state/"
@@ -230,7 +230,7 @@ def _float_named(name: str) -> np.dtype:
 def _cast(leaf: PlannedLeaf, dtype: np.dtype) -> PlannedLeaf:
     """Floating parameters in another dtype; quantized weights and their scales stay."""
     floating = is_float(leaf.dtype)
-    quantized = leaf.target.endswith((*QUANTIZATION, "_quantized_scale", "_quantized_zp"))
+    quantized = leaf.target.endswith((*QUANTIZED, "_quantized_scale", "_quantized_zp"))
     if not floating or quantized or leaf.dtype == dtype:
         return leaf
     steps = [] if leaf.operation == "rename" else [leaf.operation]

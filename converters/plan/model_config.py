@@ -9,10 +9,8 @@ from converters.errors import MappingError, UnclearModelError, UnsupportedModelE
 from converters.paxml.infer import infer_model
 from converters.rules import RuledTree
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
-from efficientids_flax.parameters import BACKBONE, shape_problems
+from efficientids_flax.parameters import BACKBONE, QUANTIZED, shape_problems
 
-# What lies beside quantized weights.
-QUANTIZATION = ("kernel_scale", "kernel_zero_point", "embedding_scale", "embedding_zero_point")
 CONFIGURED = ("transformer_lm", "efficientids")  # families with a configuration
 
 ModelConfig = BackboneConfig | EfficientIDSConfig
@@ -63,7 +61,7 @@ def model_config(
         _check_parameters(_as_laid_out(told.config, tree), tree)
         return None, {}
     except UnclearModelError as error:
-        quantized = any(leaf.target.endswith(QUANTIZATION) for leaf in tree.leaves)
+        quantized = any(leaf.target.endswith(QUANTIZED) for leaf in tree.leaves)
         if asked_for or not quantized:
             raise
         notes.append(
@@ -102,9 +100,7 @@ def with_backbone(config: ModelConfig, **values: Any) -> ModelConfig:
 def _check_parameters(config: ModelConfig, tree: RuledTree) -> None:
     """Raise `MappingError` unless the model of this configuration has just these parameters."""
     found = {
-        leaf.target: leaf.array.shape
-        for leaf in tree.leaves
-        if not leaf.target.endswith(QUANTIZATION)
+        leaf.target: leaf.array.shape for leaf in tree.leaves if not leaf.target.endswith(QUANTIZED)
     }
     problems = shape_problems(config, found)
     if problems:

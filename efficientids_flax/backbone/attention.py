@@ -186,9 +186,10 @@ class Attention(nn.Module):
         if self.config.qk_norm == "none":
             return query, key
         axes = 1 if self.config.qk_norm == "per_head" else 2
+        own = self.config.of_norm("query_key")
         return (
-            Norm(self.config, axes, name="query_norm")(query).astype(query.dtype),
-            Norm(self.config, axes, name="key_norm")(key).astype(key.dtype),
+            Norm(own, axes, name="query_norm")(query).astype(query.dtype),
+            Norm(own, axes, name="key_norm")(key).astype(key.dtype),
         )
 
     def _scale(self, query: jax.Array) -> jax.Array:

@@ -76,7 +76,7 @@ class Decoder(nn.Module):
             assert config.max_positions is not None
             self.position_embedding = Embedding(config.max_positions, config)
         if config.final_norm:
-            self.final_norm = Norm(config)
+            self.final_norm = Norm(config.of_norm("final"))
         self.input_dropout = nn.Dropout(config.input_dropout)
         if config.scan_layers:
             self.layers = self._scanned()

@@ -4,6 +4,7 @@ Letters: B batch, T time, D model width.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 from flax import linen as nn
@@ -65,7 +66,7 @@ class LayerBody(nn.Module):
 
     def _add(
         self,
-        name: str,
+        name: Literal["attention", "mlp"],
         x: jax.Array,
         given: jax.Array,
         function: Callable[[jax.Array], jax.Array],
@@ -75,10 +76,13 @@ class LayerBody(nn.Module):
         """`x` plus what a sublayer makes of `given`, normed as the policy says."""
         config = self.config
         policy, double = config.norm_policy, config.norm_policy == "primer_hybrid"
-        norm = Norm(config, name=f"pre_{name}_norm" if double else f"{name}_norm")
+        routed = config.moe is not None and self.index in config.moe.layers
+        place = "moe" if routed and name == "mlp" else name
+        own = config.of_norm(place)
+        norm = Norm(own, name=f"pre_{name}_norm" if double else f"{name}_norm")
         inner = function(norm(given) if policy in ("pre", "primer_hybrid") else given)
         if double:
-            inner = Norm(config, name=f"post_{name}_norm")(inner)
+            inner = Norm(own, name=f"post_{name}_norm")(inner)
         elif policy == "post":
             inner = norm(inner)
         inner = nn.Dropout(config.residual_dropout)(inner, deterministic=deterministic)

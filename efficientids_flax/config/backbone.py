@@ -7,8 +7,9 @@ Letters: D model width, N heads, H head width, F hidden width of the MLP, V word
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal, get_args
 
 from efficientids_flax.config.lora import LoraConfig
 from efficientids_flax.config.parts import (
@@ -16,12 +17,22 @@ from efficientids_flax.config.parts import (
     DType,
     KernelAxes,
     MoEConfig,
+    NormPlace,
+    NormPlacesConfig,
     RelativeBiasConfig,
     RotaryConfig,
     positive,
     rates,
 )
 from efficientids_flax.config.record import Record
+
+NORM_PLACES: tuple[NormPlace, ...] = get_args(NormPlace)
+NORM_FIELDS = {
+    "kind": "norm",
+    "bias": "norm_bias",
+    "epsilon": "norm_epsilon",
+    "scale_plus_one": "norm_scale_plus_one",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,9 @@ class BackboneConfig(Record):
             'in_out' [D,F] as by PAXml, 'out_in' [F,D] as by PyTorch. `attention/out` is [D,N,H] in
             both, and experts are [X,D,F].
         attention_mask: who sees whom; 'prefix' adds the keys that the batch marks as prefix.
-        norm, norm_bias, norm_epsilon: kind of every norm.
+        norm, norm_bias, norm_epsilon: kind of every norm that has none of its own in `norms`.
+        norms: what norms have otherwise by their place (Praxis has a template for each), see
+            `of_norm`.
         norm_scale_plus_one: the stored scale is added to 1 (Praxis `direct_scale=False`, its
             LayerNorm's default; Gemma), of RMSNorm and LayerNorm alike.
         norm_scale_in_float32: multiply by the scale before the cast to `dtype` (Gemma, OLMo2).
@@ -98,6 +111,7 @@ class BackboneConfig(Record):
     norm_bias: bool = False
     norm_scale_plus_one: bool = False
     norm_scale_in_float32: bool = False
+    norms: NormPlacesConfig | None = None
     final_norm: bool = True
     parallel_residual: bool = False
     attention_residual_weight: float = 1.0
@@ -178,8 +192,12 @@ class BackboneConfig(Record):
                 f"fused_qkv: needs num_kv_heads = num_heads = {self.num_heads},"
                 f" found {self.num_kv_heads}"
             )
-        if self.norm == "rms_norm" and self.norm_bias:
-            found.append("norm_bias: rms_norm has no bias")
+        for place in NORM_PLACES:
+            values = {"norm": self.norm, "norm_bias": self.norm_bias} | _own_norm(self, place)
+            if values["norm"] == "rms_norm" and values["norm_bias"]:
+                name = "norm_bias" if place == "attention" else f"norms.{place}"
+                found.append(f"{name}: rms_norm has no bias")
+                break
         if self.position_embedding == "learned" and self.max_positions is None:
             found.append("max_positions: learned positions need it, found null")
         if "sliding" in self.layer_types and self.sliding_window is None:
@@ -188,6 +206,10 @@ class BackboneConfig(Record):
             found.append("norm_policy: 'post_skip' norms one sum, parallel_residual adds another")
         found += self._rotary_problems() + self._kernel_problems() + self._layer_problems()
         return found + (self.lora.unfit(self.projections) if self.lora else [])
+
+    def of_norm(self, place: NormPlace) -> "BackboneConfig":
+        """This, with what the norm of a place has otherwise in `norm` and `norm_*`."""
+        return _of_norm(self, place) if self.norms is not None else self
 
     @property
     def projections(self) -> tuple[str, ...]:
@@ -273,3 +295,15 @@ class BackboneConfig(Record):
 
 def _repeats(kinds: list[Any], period: int) -> bool:
     return all(kind == kinds[index % period] for index, kind in enumerate(kinds))
+
+
+@lru_cache(maxsize=256)
+def _of_norm(config: BackboneConfig, place: NormPlace) -> BackboneConfig:
+    return replace(config, norms=None, **_own_norm(config, place))
+
+
+def _own_norm(config: BackboneConfig, place: NormPlace) -> dict[str, Any]:
+    """Field of the configuration -> what the norm of a place has otherwise."""
+    own = getattr(config.norms, place, None)
+    found = {name: getattr(own, field, None) for field, name in NORM_FIELDS.items()}
+    return {name: value for name, value in found.items() if value is not None}

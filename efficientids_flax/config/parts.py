@@ -120,6 +120,43 @@ class RelativeBiasConfig(Record):
         return found
 
 
+NormPlace = Literal["attention", "mlp", "moe", "final", "query_key"]
+
+
+@dataclass(frozen=True)
+class NormConfig(Record):
+    """What the norm of one place has otherwise than the model's; None: nothing.
+
+    Attributes:
+        kind, bias, epsilon, scale_plus_one: as `norm` and `norm_*` of `BackboneConfig`.
+    """
+
+    kind: Literal["layer_norm", "rms_norm"] | None = None
+    bias: bool | None = None
+    epsilon: float | None = None
+    scale_plus_one: bool | None = None
+
+    def problems(self) -> Collection[str]:
+        """The epsilon is positive."""
+        return positive(self, "epsilon")
+
+
+@dataclass(frozen=True)
+class NormPlacesConfig(Record):
+    """Norms that differ from that before attention, by their place.
+
+    Attributes:
+        mlp, moe: around the MLP or the experts of a layer.
+        final: of the last hidden state.
+        query_key: of queries and keys.
+    """
+
+    mlp: NormConfig | None = None
+    moe: NormConfig | None = None
+    final: NormConfig | None = None
+    query_key: NormConfig | None = None
+
+
 @dataclass(frozen=True)
 class MoEConfig(Record):
     """Mixture of experts in place of the MLP of some layers (Praxis `TransformerFeedForwardMoe`).

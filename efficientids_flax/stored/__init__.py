@@ -18,7 +18,6 @@ if TYPE_CHECKING:
         load_config,
         load_converted,
         load_model,
-        refuse_quantized,
     )
     from efficientids_flax.stored.optimizer_states import (
         BiasCorrectedAdamState,
@@ -39,7 +38,6 @@ __all__ = [
     "load_config",
     "load_converted",
     "load_model",
-    "refuse_quantized",
     "save_model",
 ]
 

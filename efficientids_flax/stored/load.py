@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from etils import epath
 
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.parameters import shape_problems
+from efficientids_flax.parameters import refuse_quantized, shape_problems
 from efficientids_flax.stored.free_memory import check_parameters
 from efficientids_flax.stored.items import Shardings, read_item, sharding_of, stored_parameters
 from efficientids_flax.stored.optimizer_states import typed_states
@@ -44,8 +43,6 @@ MODELS = {"transformer_lm": BackboneConfig, "efficientids": EfficientIDSConfig}
 OPTIMIZER = "optimizer"
 CLUSTERINGS = ("clustering.npz", "clustering.safetensors", "clustering.pkl")  # looked for in OUT
 SCHEMA = 1  # of config.json
-# What lies beside quantized weights.
-QUANTIZED = ("kernel_scale", "kernel_zero_point", "embedding_scale", "embedding_zero_point")
 PICKLES = (".pkl", ".pickle")
 MEMORY = ("refuse", "warn", "ignore")
 
@@ -227,19 +224,6 @@ def load_converted(
     step = state.pop("step", None)
     step = None if step is None else int(np.asarray(step).reshape(()))
     return Converted(params, OptimizerState(step, chain, state), config)
-
-
-def refuse_quantized(path: str | os.PathLike[str], names: Iterable[str]) -> None:
-    """Raise `ValueError` where scales of quantized weights are among the names of parameters.
-
-    A model would multiply by the weights' integers without them.
-    """
-    found = [name for name in names if name.endswith(QUANTIZED)]
-    if found:
-        raise ValueError(
-            f"{path}: the weights are quantized ({found[0]}, {len(found)} in all), and no model "
-            "multiplies by these integers; convert the checkpoint again with --dequantize"
-        )
 
 
 def _build(

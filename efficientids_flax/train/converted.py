@@ -11,7 +11,8 @@ from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
-from efficientids_flax.stored import as_optax, clustering_of, load_converted, refuse_quantized
+from efficientids_flax.parameters import refuse_quantized
+from efficientids_flax.stored import as_optax, clustering_of, load_converted
 from efficientids_flax.train.optimizer import (
     excluded_by,
     learning_rate,

@@ -10,6 +10,8 @@ from efficientids_flax.config import (
     BackboneConfig,
     EfficientIDSConfig,
     MoEConfig,
+    NormConfig,
+    NormPlacesConfig,
     OptimizerConfig,
     RelativeBiasConfig,
     RotaryConfig,
@@ -161,6 +163,7 @@ def test_all_problems_at_once():
         ({"multi_query": True}, "multi_query: needs num_kv_heads = 1, found 4"),
         ({"fused_qkv": True, "num_kv_heads": 2}, "fused_qkv: needs num_kv_heads = num_heads = 4"),
         ({"norm_bias": True}, "norm_bias: rms_norm has no bias"),
+        ({"norms": NormPlacesConfig(mlp=NormConfig(bias=True))}, "norms.mlp: rms_norm has no bias"),
         ({"position_embedding": "learned"}, "max_positions: learned positions need it"),
         ({"rotary": RotaryConfig(fraction=0.4)}, "rotary: the turned width 3 is odd"),
         ({"rotary": RotaryConfig(fraction=0.1)}, "rotary: the turned width 0 is nothing"),
@@ -292,3 +295,15 @@ def test_dotted_keys_reach_into_records():
 def test_huggingface_families_have_their_place(changes):
     made = backbone(**changes)
     assert BackboneConfig.from_dict(made.to_dict()) == made
+
+
+def test_a_norm_of_its_own_is_the_model_s_otherwise():
+    own = NormPlacesConfig(
+        final=NormConfig(scale_plus_one=True), mlp=NormConfig("layer_norm", True)
+    )
+    config = BackboneConfig(**SIZES, norm_epsilon=1e-5, norms=own)
+    plain = dataclasses.replace(config, norms=None)
+    assert config.of_norm("attention") == config.of_norm("query_key") == plain
+    assert config.of_norm("final") == dataclasses.replace(plain, norm_scale_plus_one=True)
+    assert config.of_norm("mlp") == dataclasses.replace(plain, norm="layer_norm", norm_bias=True)
+    assert BackboneConfig.from_dict(config.to_dict()) == config

@@ -13,8 +13,7 @@ from converters.huggingface.files import indexed_tensors, read_safetensors
 from converters.stores import MissingKeyError, Store, open_ocdbt, open_store
 from converters.zarr import ZarrLeaf
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
-from efficientids_flax.parameters import BACKBONE, shape_problems
-from efficientids_flax.stored import refuse_quantized
+from efficientids_flax.parameters import BACKBONE, refuse_quantized, shape_problems
 
 ITEM = "params"
 MODELS = {"transformer_lm": BackboneConfig, "efficientids": EfficientIDSConfig}

@@ -1,8 +1,8 @@
 """The settings of a model and its training, from tree, dump and flags, each with its source.
 
 Read `facts`, then `model`, which weighs the sources; `tree` says what names and shapes tell,
-`hparams`, `post_init` and `dump` read the job's files, and `backbone`, `attention`, `items` and
-`optimizer` say what their keys mean.
+`hparams`, `post_init` and `dump` read the job's files, `backbone`, `attention`, `items` and
+`optimizer` say what their keys mean, and `norms` what both say of norms.
 """
 
 from converters.paxml.infer.backbone import read_backbone

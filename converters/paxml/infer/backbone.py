@@ -10,8 +10,8 @@ from typing import Any
 from converters.paxml.infer.attention import read_attention
 from converters.paxml.infer.dump import Dump
 from converters.paxml.infer.hparams import Symbol
+from converters.paxml.infer.norms import read_norms
 
-NORMS = {"LayerNorm": ("layer_norm", False), "RmsNorm": ("rms_norm", True)}  # default direct_scale
 POSITIONS = {"PositionalEmbedding": "sinusoidal", "TrainablePositionalEmbedding": "learned"}
 
 # fmt: off
@@ -114,7 +114,7 @@ def read_backbone(dump: Dump, *, head: bool) -> None:
     dump.add("attention_mask", path, dump.get(path, "causal"))
     _layers(dump)
     _dtypes(dump)
-    _norms(dump)
+    read_norms(dump)
     _embeddings(dump)
     read_attention(dump)
     dump.activation("activation", "{ff}.activation_tpl")
@@ -167,26 +167,6 @@ def _dtypes(dump: Dump) -> None:
 def _dtype(value: Any) -> str | None:
     """`type/jax.numpy/bfloat16`, or `BFloat16DType` of the built layers."""
     return value.name.removesuffix("DType").lower() if isinstance(value, Symbol) else None
-
-
-def _norms(dump: Dump) -> None:
-    """Kind, epsilon and scale of the norms; Praxis has templates for each, our decoder one."""
-    places = ["{layer}.ln_tpl", "{ff}.ln_tpl"]
-    places += ["{lm}.final_ln_tpl"] if dump.class_of("{lm}.final_ln_tpl", "LayerNorm") else []
-    places += ["{moe}.ln_tpl"] if dump.get("{stack}.moe_layers", None) else []
-    places += ["{atten}.ln_tpl"] if dump.class_of("{atten}.ln_tpl", "") else []
-    for path in places:
-        name = dump.class_of(path, "LayerNorm")
-        if name not in NORMS or dump.get(f"{path}.use_scale", True) is False:
-            dump.refuse(f"{path}.cls", f"{name} without scale" if name in NORMS else name)
-            continue
-        kind, direct = NORMS[name]
-        dump.add("norm", f"{path}.cls", kind)
-        dump.add("norm_epsilon", f"{path}.epsilon", dump.get(f"{path}.epsilon", 1e-6))
-        direct = dump.get(f"{path}.direct_scale", direct)
-        dump.add("norm_scale_plus_one", f"{path}.direct_scale", not direct)
-        if kind == "layer_norm":
-            dump.add("norm_bias", f"{path}.use_bias", dump.get(f"{path}.use_bias", True))
 
 
 def _embeddings(dump: Dump) -> None:

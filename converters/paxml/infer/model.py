@@ -16,6 +16,7 @@ from converters.paxml.infer.backbone import read_backbone
 from converters.paxml.infer.dump import open_dump, read_experiment
 from converters.paxml.infer.facts import Fact, Facts
 from converters.paxml.infer.items import read_items, recommender_facts
+from converters.paxml.infer.norms import settle_norms
 from converters.paxml.infer.tree import backbone_facts
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.config.record import Record, dotted_keys, fits, schema, unknown_key
@@ -135,6 +136,7 @@ def infer_model(
     _apply(chosen, {k: f.value for k, f in said.known.items() if f.sure}, "dump")
     _apply(chosen, flags, "flag")
     _apply(chosen, {k: f.value for k, f in tree.known.items() if f.sure}, "tree")
+    settle_norms(chosen, prefix)
     try:
         made = config.from_dict(
             unflatten({key: value for key, (value, _) in chosen.items()}, separator=".")

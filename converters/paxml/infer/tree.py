@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from converters.arrays import LeafSpec
 from converters.paxml.infer.facts import Fact, Facts, Leaves
+from converters.paxml.infer.norms import norm_facts
 
 LM = "mdl_vars/params/lm/"
 FLOATS = {"float32", "bfloat16", "float16", "float64"}
@@ -89,7 +90,7 @@ def _embedding_facts(facts: Facts, model: Leaves) -> None:
         facts.excluded["position_embedding"] = Fact("learned", f"no {LM}{positions}")
     facts.add("final_norm", "final_ln/scale" in model, f"{LM}final_ln/scale")
     if "final_ln/scale" in model:
-        _norm_facts(facts, model, "final_ln")
+        norm_facts(facts, model, "final_ln", "final")
 
 
 def _leading_axes(
@@ -120,7 +121,8 @@ def _layer_facts(facts: Facts, layer: Leaves, experts: list[int]) -> None:
             facts.excluded["norm_policy"] = Fact(
                 "primer_hybrid", f"no {layer.root}{place}pre_layer_norm"
             )
-        _norm_facts(facts, layer, norm)
+        feed = "moe" if "ff_layer/gate" in layer else "mlp"
+        norm_facts(facts, layer, norm, feed if place else "attention")
     if "ff_layer/gate" in layer:
         facts.add("moe.layers", experts, layer.where("ff_layer/gate"))
         if shape := layer.find(facts, "ff_layer/gate", 2):
@@ -186,11 +188,4 @@ def _attention_facts(facts: Facts, layer: Leaves) -> None:
     facts.add("qk_norm", "per_head" if norm in layer else "none", layer.root + norm)
     if norm in layer:  # Praxis norms what it has turned
         facts.add("qk_norm_after_rotary", True, layer.root + norm)
-
-
-def _norm_facts(facts: Facts, leaves: Leaves, norm: str) -> None:
-    """A bias belongs to a LayerNorm; without one it is usually an RmsNorm."""
-    biased = f"{norm}/bias" in leaves
-    facts.add("norm_bias", biased, f"{leaves.root}{norm}/bias")
-    kind = "layer_norm" if biased else "rms_norm"
-    facts.add("norm", kind, f"{leaves.root}{norm}/bias", sure=biased)
+        norm_facts(facts, layer, norm.removesuffix("/scale"), "query_key")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, NormPlace
 from efficientids_flax.parameters import BACKBONE
 from efficientids_flax.tree import flatten, unflatten
 
@@ -63,7 +63,11 @@ LAYER_NAMES: Mapping[str, str] = {
 # fmt: on
 _LAYER = re.compile(r"layers(?:_(?P<layer>\d+)|(?:/block_(?P<block>\d+))?)/(?P<rest>.+)")
 _ADAPTER = re.compile(r"item_(input|output)_adapter/layers_(\d+)/(kernel|bias)")
-_NORM = re.compile(r"(?:.*_norm)/(?:scale|bias)")
+_NORM = re.compile(r"(?:layers(?:_(\d+))?/(?:block_(\d+)/)?)?(.+)_norm/(?:scale|bias)")
+_NORM_PLACES: Mapping[str, NormPlace] = {
+    "mlp": "mlp", "pre_mlp": "mlp", "post_mlp": "mlp", "final": "final",
+    "attention/query": "query_key", "attention/key": "query_key",
+}  # fmt: skip
 
 
 class Variable(NamedTuple):
@@ -106,10 +110,21 @@ def variables_of(
         backbone = model.backbone if isinstance(model, EfficientIDSConfig) else model
         inner = path.removeprefix(BACKBONE)
         stacked = int(inner.startswith("layers/"))
-        layer_norm = backbone.norm == "layer_norm" and _NORM.fullmatch(inner) is not None
-        return Variable(name, stacked * vectorized, not layer_norm)
+        return Variable(name, stacked * vectorized, not _is_layer_norm(backbone, inner))
 
     return find
+
+
+def _is_layer_norm(config: BackboneConfig, path: str) -> bool:
+    """Whether a parameter of the decoder is one of a LayerNorm."""
+    found = _NORM.fullmatch(path)
+    if found is None:
+        return False
+    place = _NORM_PLACES.get(found[3], "attention")
+    layer = int(found[1] or found[2] or 0)
+    if place == "mlp" and config.moe is not None and layer in config.moe.layers:
+        place = "moe"
+    return config.of_norm(place).norm == "layer_norm"
 
 
 def _name(model: Model, path: str) -> str:

@@ -10,8 +10,9 @@ import jax
 import optax
 
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.parameters import refuse_quantized
 from efficientids_flax.sharding import make_mesh
-from efficientids_flax.stored import load_converted, refuse_quantized, save_model
+from efficientids_flax.stored import load_converted, save_model
 from efficientids_flax.train.converted import trainer_from_converted
 from efficientids_flax.train.directory import no_best, opened
 from efficientids_flax.train.logs import Row, tell

@@ -20,8 +20,8 @@ from tests.converters.paxml.recorded_jobs import dump, specs
         ({"x_layers_1/ff_layer/ffn_layer1/linear/w": (32, 60)}, "hidden_dims: .* gives 64, .* 60"),
         ({"softmax/logits_ffn/linear/w": (32,)}, r"linear/w \[32\]: expected 2 axes"),
         (
-            {"mdl_vars/params/lm/final_ln/bias": (32,)},
-            "norm_bias: .*final_ln/bias gives True, .* False",
+            {"mdl_vars/params/lm/transformer/x_layers_1/layer_norm/bias": (32,)},
+            "norm_bias: .*x_layers_0/layer_norm/bias gives False, .*x_layers_1.* True",
         ),
     ],
 )

@@ -1,0 +1,93 @@
+"""Norms, of which Praxis has a template for each place: what tree and dump say of each.
+
+The norm before attention gives `norm` and `norm_*`, all others what they have of their own, below
+`norms`; where that is the same, nothing of their own is left in the end.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from converters.paxml.infer.dump import Dump
+from converters.paxml.infer.facts import Facts, Leaves
+from efficientids_flax.config import NormPlace
+from efficientids_flax.config.backbone import NORM_FIELDS, NORM_PLACES
+
+KINDS = {"LayerNorm": ("layer_norm", False), "RmsNorm": ("rms_norm", True)}  # default direct_scale
+TEMPLATES: Mapping[NormPlace, str] = {
+    "attention": "{layer}.ln_tpl",
+    "mlp": "{ff}.ln_tpl",
+    "moe": "{moe}.ln_tpl",
+    "final": "{lm}.final_ln_tpl",
+    "query_key": "{atten}.ln_tpl",
+}
+
+Chosen = dict[str, tuple[Any, str]]  # key -> value, and what says so
+
+
+def norm_facts(facts: Facts, leaves: Leaves, norm: str, place: NormPlace) -> None:
+    """What the tree says: a bias belongs to a LayerNorm, without one it is usually an RmsNorm."""
+    biased, where = f"{norm}/bias" in leaves, f"{leaves.root}{norm}/bias"
+    facts.add(_key(place, "bias"), biased, where)
+    kind = "layer_norm" if biased else "rms_norm"
+    facts.add(_key(place, "kind"), kind, where, sure=biased)
+
+
+def read_norms(dump: Dump) -> None:
+    """What the dump says: kind, epsilon and scale."""
+    for place, path in TEMPLATES.items():
+        if _absent(dump, place, path):
+            continue
+        name = dump.class_of(path, "LayerNorm")
+        if name not in KINDS or dump.get(f"{path}.use_scale", True) is False:
+            dump.refuse(f"{path}.cls", f"{name} without scale" if name in KINDS else name)
+            continue
+        kind, direct = KINDS[name]
+        dump.add(_key(place, "kind"), f"{path}.cls", kind)
+        dump.add(_key(place, "epsilon"), f"{path}.epsilon", dump.get(f"{path}.epsilon", 1e-6))
+        direct = dump.get(f"{path}.direct_scale", direct)
+        dump.add(_key(place, "scale_plus_one"), f"{path}.direct_scale", not direct)
+        biased = kind == "layer_norm" and dump.get(f"{path}.use_bias", True)
+        dump.add(_key(place, "bias"), f"{path}.use_bias", biased)
+
+
+def settle_norms(chosen: Chosen, prefix: str) -> None:
+    """Leave to each place only what differs from the norm before attention.
+
+    A flag for all norms speaks for each of them. A place of another kind whose scale nothing tells
+    has the default of its class in Praxis.
+
+    Args:
+        chosen: the settings, of which those below `norms` are changed.
+        prefix: of the decoder's keys.
+    """
+    for place in NORM_PLACES[1:]:
+        own = {
+            name: found
+            for name in NORM_FIELDS
+            if (found := chosen.pop(f"{prefix}norms.{place}.{name}", None)) is not None
+        }
+        biased = "bias" in own and own["bias"][0]
+        for name, (value, source) in own.items():
+            common = chosen.get(prefix + NORM_FIELDS[name])
+            shown = biased and name in ("kind", "bias")  # by the tree
+            if common and common[1] == "flag" and source != "flag" and not shown:
+                continue
+            if common is None or common[0] != value:
+                chosen[f"{prefix}norms.{place}.{name}"] = (value, source)
+        other = chosen.get(f"{prefix}norms.{place}.kind")
+        plus_one = chosen.get(f"{prefix}norm_scale_plus_one", (False, ""))[0]
+        if other and "scale_plus_one" not in own and plus_one != (other[0] == "layer_norm"):
+            chosen[f"{prefix}norms.{place}.scale_plus_one"] = (not plus_one, "default")
+
+
+def _key(place: NormPlace, name: str) -> str:
+    return NORM_FIELDS[name] if place == "attention" else f"norms.{place}.{name}"
+
+
+def _absent(dump: Dump, place: NormPlace, path: str) -> bool:
+    """Whether the model has no norm in a place."""
+    if place == "moe":
+        return not dump.get("{stack}.moe_layers", None)
+    if place == "query_key":
+        return not dump.class_of(path, "")
+    return place == "final" and dump.class_of(path, "LayerNorm") is None
