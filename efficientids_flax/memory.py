@@ -111,7 +111,8 @@ def estimate_memory(
     else:
         size = cluster_size or _cluster_size(config)
         head = _item_head(config, batch_size, positions, size, numbers, training)
-    cached = 2 * backbone.num_layers * backbone.num_kv_heads * backbone.head_dim * numbers
+    own = map(backbone.of_layer, range(backbone.num_layers))
+    cached = 2 * sum(layer.num_kv_heads * layer.head_dim for layer in own) * numbers
     return MemoryEstimate(
         parameters=parameters,
         optimizer_state=_optimizer_state(optimizer, config, param_dtype) if training else 0,

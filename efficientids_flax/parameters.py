@@ -3,8 +3,8 @@
 Conversions are checked against it before a value is read, and the modules initialise to it. Shapes
 are PAXml's or, for kernels where `kernel_axes` is 'out_in', PyTorch's. Letters: V words, T
 positions, D model width, N heads, J heads of keys and values, H head width, F hidden width of the
-MLP, X experts, R buckets of the relative bias, U rank of low-rank additions, E item width, I items,
-K clusters.
+MLP, X experts, R buckets of the relative bias, P width of relative keys, U rank of low-rank
+additions, E item width, I items, K clusters.
 """
 
 import os
@@ -64,6 +64,7 @@ CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
     "qk_norm_head":    lambda c: c.qk_norm == "per_head",
     "qk_norm_full":    lambda c: c.qk_norm == "full",
     "relative_bias":   lambda c: c.relative_bias is not None,
+    "relative_keys":   lambda c: c.relative_key_dims is not None,
     "gated":           lambda c: c.gated_mlp,
     "mlp_bias":        lambda c: c.mlp_bias,
     "gated_experts":   lambda c: c.moe is not None and c.moe.gated,
@@ -98,6 +99,9 @@ ATTENTION = (
     Row("attention/out/bias",                 "D",       "out_bias"),
     Row("attention/per_dim_scale",            "H",       "per_dim_scale"),
     Row("attention/relative_bias/embedding",  "N R",     "relative_bias"),
+    Row("attention/relative_key/kernel",      "P N H",   "relative_keys"),
+    Row("attention/relative_key/key_bias",    "N H",     "relative_keys qkv_bias"),
+    Row("attention/relative_key/distance_bias", "N H",   "relative_keys qkv_bias"),
 )
 
 # Of norms, whose places may differ.
@@ -232,13 +236,14 @@ def _backbone(config: BackboneConfig) -> dict[str, Axes]:
     experts = config.moe.layers if config.moe else ()
     if not config.scan_layers:
         for layer in range(config.num_layers):
-            found |= _layer(config, f"layers_{layer}/", layer in experts, ())
+            own = config.of_layer(layer)
+            found |= _layer(own, f"layers_{layer}/", layer in experts, ())
         return found
     count = config.layers_per_block
     for block in range(count):
         prefix = "layers/" if count == 1 else f"layers/block_{block}/"
         leading = (("L", config.num_layers // count),)
-        found |= _layer(config, prefix, block in experts, leading)
+        found |= _layer(config.of_layer(block), prefix, block in experts, leading)
     return found
 
 
@@ -285,6 +290,7 @@ def _sizes(config: BackboneConfig) -> dict[str, int]:
         "H": config.head_dim,
         "F": config.hidden_dims,
         "R": config.relative_bias.num_buckets if config.relative_bias else 0,
+        "P": config.relative_key_dims or 0,
         "U": config.lora.rank if config.lora else 0,
     }
 

@@ -82,7 +82,7 @@ def check_pass(subject: Subject, recording: Recording, one: Pass) -> list[Differ
     exact = run(subject.in_dtype(EXACT_DTYPE), one, gradients=gradients) if half else None
     table = TABLES[recording.names]
     found = _unread(one)
-    for item in wanted(one, table, subject.config, subject.backbone, ours.values):
+    for item in wanted(one, table, subject.backbone, ours.values):
         found.append(compared(item, subject, recording, one, ours, exact))
     return found + _gradients(subject, recording, one, ours, exact, dtype)
 
@@ -152,8 +152,10 @@ def meant_pair(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """(ours, recorded) after the table's operation, of one shape; None if they cannot be."""
     assert item.row is not None
-    layer = f"layers_{item.layer}/" if item.layer is not None else ""
-    context = Context(values, subject.config, layer)
+    layer, config = "", subject.backbone
+    if item.layer is not None:
+        layer, config = f"layers_{item.layer}/", config.of_layer(item.layer)
+    context = Context(values, config, layer)
     mine, recorded = OPERATIONS[item.row.op](values[item.ours], item.values, context)
     fitted = aligned(mine, recorded)
     return None if fitted is None else (fitted, recorded)

@@ -2,7 +2,7 @@
 """Praxis' `TransformerLm` (praxis/layers/transformer_models.py): every variant that its options give.
 
 Shapes and stored values stay as PAXml has them; only names change. Letters: V vocabulary, T positions,
-D model width, N heads, H head width, F hidden width of the FFN, X experts, L layers.
+D model width, N heads, H head width, F hidden width of the FFN, P width of relative keys, X experts, L layers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,6 +48,9 @@ LAYER = (
     Rule("attention/out/bias",            "self_attention/post/b"),           # [D]
     Rule("attention/per_dim_scale",       "self_attention/per_dim_scale/per_dim_scale"),  # [H]
     Rule("attention/relative_bias/embedding", "self_attention/relative_bias/wrb"),  # [N, buckets]
+    Rule("attention/relative_key/kernel", "self_attention/pos_proj/w"),       # [P, N, H], Transformer-XL
+    Rule("attention/relative_key/key_bias", "self_attention/u"),              # [N, H]
+    Rule("attention/relative_key/distance_bias", "self_attention/v"),         # [N, H]
     Rule("attention/query_norm/{scale|bias}", "self_attention/layer_norm_q/{scale|bias}"),  # [H]
     Rule("attention/key_norm/{scale|bias}",   "self_attention/layer_norm_k/{scale|bias}"),  # [H]
     # norms: praxis/layers/normalizations.py; LayerNorm's scale is stored minus one

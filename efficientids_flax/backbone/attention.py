@@ -26,7 +26,7 @@ from efficientids_flax.backbone.layers import (
 )
 from efficientids_flax.backbone.lora import adaptation, lora_factors
 from efficientids_flax.backbone.masks import LayerKind
-from efficientids_flax.backbone.positions import RelativeBias, Turn, rotate
+from efficientids_flax.backbone.positions import RelativeBias, RelativeKeys, Turn, rotate
 from efficientids_flax.config import BackboneConfig, RotaryConfig
 from efficientids_flax.config.parts import KernelAxes
 from efficientids_flax.sharding import constrain
@@ -62,8 +62,8 @@ class Attention(nn.Module):
     """Multi-head, grouped or multi-query attention over one sequence.
 
     Attributes:
-        config: of the decoder.
-        kind: of the layer.
+        config: of the layer.
+        kind: of the layer, see `layer_kind`.
         rotary: how queries and keys are turned in this layer; None for not at all.
     """
 
@@ -111,7 +111,11 @@ class Attention(nn.Module):
             bias = distances(around.positions, around.key_positions, deterministic)
         mask = around.masks[self.kind]
         if config.attention_implementation == "exact":
-            mixed = self._mix(query, key, value, bias, mask, deterministic)
+            far = None
+            if config.relative_key_dims is not None:
+                relative = RelativeKeys(config, name="relative_key")
+                query, far = relative(query, around.start, key.shape[1])
+            mixed = self._mix(query, key, value, bias, mask, deterministic, far)
         else:
             mixed = mix_by_kernel(config, query, key, value, bias, mask)
         self.sow(INTERMEDIATES, "mixed", mixed)
@@ -129,19 +133,26 @@ class Attention(nn.Module):
         bias: jax.Array | None,
         mask: jax.Array,
         deterministic: bool,
+        distances: jax.Array | None,
     ) -> jax.Array:
-        """Values, weighted by what the queries find: [B, T, N, H]."""
+        """Values, weighted by what the queries find: [B, T, N, H].
+
+        `bias` [B, N, T, S] is added after the logits are noted, `distances` before.
+        """
         config = self.config
         scores, mixes = GROUPED if config.num_heads > config.num_kv_heads else UNGROUPED
         if scores is GROUPED[0]:
             query = query.reshape(*query.shape[:2], config.num_kv_heads, -1, config.head_dim)
         logits = jnp.einsum(scores, query, key, preferred_element_type=jnp.float32)
         logits = logits.reshape(logits.shape[0], config.num_heads, *logits.shape[-2:])
+        if distances is not None:
+            logits = logits + distances
         self.sow(INTERMEDIATES, "logits", logits)
         if bias is not None:
             logits = logits + bias
         logits = soft_cap(logits, config.attention_logit_cap)
-        probs = softmax(jnp.where(mask, logits, MASKED)).astype(query.dtype)
+        logits = jnp.where(mask, logits, MASKED)
+        probs = softmax(logits, config.attention_extra_logit).astype(query.dtype)
         self.sow(INTERMEDIATES, "probs", probs)
         probs = nn.Dropout(config.attention_dropout)(probs, deterministic=deterministic)
         if scores is GROUPED[0]:

@@ -70,12 +70,14 @@ def make_cache(config: BackboneConfig, batch: int, size: int, dtype: Any = None)
     if config.scan_layers:
         count = config.layers_per_block
         leading = (config.num_layers // count,)
-    shape = (*leading, batch, size, config.num_kv_heads, config.head_dim)
     dtype = jnp.dtype(config.dtype if dtype is None else dtype)
+
+    def empty(layer: BackboneConfig) -> jax.Array:
+        return jnp.zeros((*leading, batch, size, layer.num_kv_heads, layer.head_dim), dtype)
+
+    own = map(config.of_layer, range(count))
     return KVCache(
-        layers=tuple(
-            LayerCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)) for _ in range(count)
-        ),
+        layers=tuple(LayerCache(empty(layer), empty(layer)) for layer in own),
         segments=jnp.full((batch, size), EMPTY, jnp.int32),
         positions=jnp.zeros((batch, size), jnp.int32),
         prefix=jnp.zeros((batch, size), bool) if config.attention_mask == "prefix" else None,

@@ -27,12 +27,17 @@ from efficientids_flax.backbone.layers import (
     soft_cap,
     stream_dtype,
 )
-from efficientids_flax.backbone.masks import LayerKind, Marks, attention_mask, layer_kind
-from efficientids_flax.backbone.positions import turn
+from efficientids_flax.backbone.masks import (
+    LayerKind,
+    Marks,
+    attention_mask,
+    layer_kind,
+    slides,
+)
+from efficientids_flax.backbone.positions import Turn, turn
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.sharding import constrain
 
-KINDS: tuple[LayerKind, ...] = ("full", "sliding")
 # Of `jax.checkpoint_policies`, those that need no arguments.
 REMAT_POLICIES = (
     "nothing_saveable",
@@ -198,7 +203,8 @@ class Decoder(nn.Module):
         if config.position_embedding == "learned":
             places = self.position_embedding(positions)
         elif config.position_embedding == "sinusoidal":
-            places = sinusoids(positions, config).astype(x.dtype)
+            ends = config.position_min_timescale, config.position_max_timescale
+            places = sinusoids(positions, config.model_dims, *ends).astype(x.dtype)
         if places is not None:
             self.sow(INTERMEDIATES, "position_embeddings", places)
             x = x + places
@@ -214,19 +220,18 @@ class Decoder(nn.Module):
     ) -> Surroundings:
         """Masks and turns, made once for all layers."""
         config = self.config
-        used = {layer_kind(config, index) for index in range(config.num_layers)}
-        kinds: list[LayerKind] = [kind for kind in KINDS if kind in used]
-        masks: dict[LayerKind, jax.Array] = {
-            kind: attention_mask(config, kind, queries, keys) for kind in kinds
-        }
-        for kind, mask in masks.items():
-            self.sow(INTERMEDIATES, f"mask_{kind}", mask)
         longest = jnp.maximum(jnp.max(tokens.positions), jnp.max(key_positions))
-        turns = {}
-        for kind in kinds:
-            rotary = rotary_of(config, kind)
+        masks: dict[LayerKind, jax.Array] = {}
+        turns: dict[LayerKind, Turn] = {}
+        for index in range(config.num_layers):
+            own, kind = config.of_layer(index), layer_kind(config, index)
+            if kind in masks:
+                continue
+            masks[kind] = attention_mask(own, slides(own, index), queries, keys)
+            self.sow(INTERMEDIATES, f"mask_{kind}", masks[kind])
+            rotary = rotary_of(own, index)
             if rotary is not None:
-                turns[kind] = turn(rotary, config.head_dim, tokens.positions, longest)
+                turns[kind] = turn(rotary, own.head_dim, tokens.positions, longest)
         return Surroundings(masks, turns, tokens.positions, key_positions, tokens.paddings, start)
 
     def _layers(

@@ -13,7 +13,7 @@ from efficientids_flax.backbone.attention import Attention, Surroundings
 from efficientids_flax.backbone.cache import LayerCache
 from efficientids_flax.backbone.experts import Experts
 from efficientids_flax.backbone.layers import INTERMEDIATES, Mlp, Norm
-from efficientids_flax.backbone.masks import LayerKind, layer_kind
+from efficientids_flax.backbone.masks import layer_kind, slides
 from efficientids_flax.config import BackboneConfig, RotaryConfig
 from efficientids_flax.sharding import constrain
 
@@ -38,9 +38,10 @@ class LayerBody(nn.Module):
         cache: LayerCache | None = None,
     ) -> tuple[jax.Array, LayerCache | None]:
         """[B, T, D] -> ([B, T, D], the cache with the new keys, if there is one)."""
-        config = self.config
-        kind = layer_kind(config, self.index)
-        rotary = None if self.index in config.no_rotary_layers else rotary_of(config, kind)
+        config = self.config.of_layer(self.index)
+        kind = layer_kind(self.config, self.index)
+        turned = self.index not in config.no_rotary_layers
+        rotary = rotary_of(config, self.index) if turned else None
         attention = Attention(config, kind, rotary, name="attention")
         routed = config.moe is not None and self.index in config.moe.layers
         mlp = Experts(config, name="moe") if routed else Mlp(config, name="mlp")
@@ -74,7 +75,7 @@ class LayerBody(nn.Module):
         deterministic: bool,
     ) -> jax.Array:
         """`x` plus what a sublayer makes of `given`, normed as the policy says."""
-        config = self.config
+        config = self.config.of_layer(self.index)
         policy, double = config.norm_policy, config.norm_policy == "primer_hybrid"
         routed = config.moe is not None and self.index in config.moe.layers
         place = "moe" if routed and name == "mlp" else name
@@ -146,7 +147,7 @@ class ScannedBlock(nn.Module):
         return x, None if caches is None else tuple(grown)
 
 
-def rotary_of(config: BackboneConfig, kind: LayerKind) -> RotaryConfig | None:
-    """How layers of a kind turn their queries and keys."""
-    sliding = kind == "sliding" and config.sliding_rotary is not None
+def rotary_of(config: BackboneConfig, index: int) -> RotaryConfig | None:
+    """How a layer turns its queries and keys, by its own configuration."""
+    sliding = slides(config, index) and config.sliding_rotary is not None
     return config.sliding_rotary if sliding else config.rotary

@@ -271,15 +271,22 @@ def take_rows(table: jax.Array, ids: jax.Array) -> jax.Array:
     return jnp.where(inside[..., None], rows, jnp.zeros((), table.dtype))
 
 
-def sinusoids(positions: jax.Array, config: BackboneConfig) -> jax.Array:
-    """Sinusoidal positions (Praxis `PositionalEmbedding`): [B, T] -> [B, T, D], sines first."""
-    count = config.model_dims // 2
-    low, high = config.position_min_timescale, config.position_max_timescale
+def sinusoids(
+    positions: jax.Array, width: int, low: float = 1.0, high: float = 10_000.0
+) -> jax.Array:
+    """Sinusoidal positions (Praxis `PositionalEmbedding`): [...] -> [..., D], sines first.
+
+    Args:
+        positions: whole numbers, below 0 too.
+        width: D.
+        low, high: the time scales.
+    """
+    count = width // 2
     step = math.log(high / low) / max(count - 1, 1)
     inverse = low * jnp.exp(jnp.arange(count, dtype=jnp.float32) * -step)
     angles = positions[..., None].astype(jnp.float32) * inverse
     waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-    return jnp.pad(waves, ((0, 0), (0, 0), (0, config.model_dims % 2)))
+    return jnp.pad(waves, [(0, 0)] * positions.ndim + [(0, width % 2)])
 
 
 def soft_cap(logits: jax.Array, cap: float | None) -> jax.Array:
@@ -287,20 +294,28 @@ def soft_cap(logits: jax.Array, cap: float | None) -> jax.Array:
     return logits if not cap else cap * jnp.tanh(logits / cap)
 
 
-@jax.custom_jvp
-def softmax(logits: jax.Array) -> jax.Array:
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def softmax(logits: jax.Array, extra: float | None = None) -> jax.Array:
     """`jax.nn.softmax` over the last axis, of which the backward pass stores the result alone.
 
     That of JAX stores the exponentials too, which are as many.
+
+    Args:
+        logits: of any shape.
+        extra: one more logit, whose probability is left out (Praxis `attention_extra_logit`).
     """
-    return jax.nn.softmax(logits, axis=-1)
+    if extra is None:
+        return jax.nn.softmax(logits, axis=-1)
+    largest = jnp.maximum(jnp.max(logits, axis=-1, keepdims=True), extra)
+    powers = jnp.exp(logits - largest)
+    return powers / (jnp.sum(powers, axis=-1, keepdims=True) + jnp.exp(extra - largest))
 
 
 @softmax.defjvp
 def _softmax_jvp(
-    primals: tuple[jax.Array], tangents: tuple[jax.Array]
+    extra: float | None, primals: tuple[jax.Array], tangents: tuple[jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
     (logits,), (tangent,) = primals, tangents
-    probs = softmax(logits)
+    probs = softmax(logits, extra)
     weighted = probs * tangent
     return probs, weighted - probs * jnp.sum(weighted, axis=-1, keepdims=True)

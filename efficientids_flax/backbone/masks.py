@@ -3,14 +3,15 @@
 Letters: B batch, T queries, S keys.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from efficientids_flax.config import BackboneConfig
 
-LayerKind = Literal["full", "sliding"]
+LayerKind = str  # 'full' or 'sliding'; with the first such layer's number where layers differ more
+SIGHT = ("sliding_window", "rotary", "sliding_rotary")  # what layers of one kind have in common
 
 
 class Marks(NamedTuple):
@@ -28,20 +29,30 @@ class Marks(NamedTuple):
 
 
 def layer_kind(config: BackboneConfig, index: int) -> LayerKind:
-    """'sliding' or 'full', of one layer."""
+    """What one layer has in common with others: its mask, and how positions turn."""
+    own = config.of_layer(index)
+    kind = "sliding" if slides(own, index) else "full"
+    sight = [getattr(own, name) for name in SIGHT]
+    if own is config or sight == [getattr(config, name) for name in SIGHT]:
+        return kind
+    others = (config.of_layer(place) for place in range(index + 1))
+    first = [[getattr(other, name) for name in SIGHT] for other in others].index(sight)
+    return f"{kind}_{first}"
+
+
+def slides(config: BackboneConfig, index: int) -> bool:
+    """Whether a layer has a window, by the layer's own configuration."""
     if config.layer_types:
-        return config.layer_types[index]
-    return "sliding" if config.sliding_window is not None else "full"
+        return config.layer_types[index] == "sliding"
+    return config.sliding_window is not None
 
 
-def attention_mask(
-    config: BackboneConfig, kind: LayerKind, queries: Marks, keys: Marks
-) -> jax.Array:
+def attention_mask(config: BackboneConfig, sliding: bool, queries: Marks, keys: Marks) -> jax.Array:
     """Keys of the same segment, and not later ones unless they are a prefix.
 
     Args:
-        config: of the decoder.
-        kind: whether the layer's window slides.
+        config: of the layer.
+        sliding: whether it has a window.
         queries: of T tokens; their prefix does not matter.
         keys: of S tokens.
 
@@ -60,7 +71,7 @@ def attention_mask(
         if keys.prefix is None:
             raise ValueError("attention_mask 'prefix' needs the batch's inputs_indicator")
         seen = same & (~ahead[None] | keys.prefix[:, None, :])
-    if kind == "sliding" and config.sliding_window is not None:
+    if sliding and config.sliding_window is not None:
         window = keys.places[None, :] > queries.places[:, None] - config.sliding_window
         seen = seen & window[None]
     return seen[:, None]

@@ -1,7 +1,7 @@
 """What a model and its training are made of: frozen records that travel as JSON.
 
-Read `record`, what all of them can do, then `backbone` with its `parts` and `lora`, `recommender`,
-and `optimizer`.
+Read `record`, what all of them can do, then `backbone` with its `parts`, `checks` and `lora`,
+`recommender`, and `optimizer`.
 """
 
 from efficientids_flax.config.backbone import BackboneConfig
@@ -9,6 +9,7 @@ from efficientids_flax.config.lora import LoraConfig
 from efficientids_flax.config.optimizer import OptimizerConfig, ScheduleConfig
 from efficientids_flax.config.parts import (
     AdapterConfig,
+    LayerSetting,
     MoEConfig,
     NormConfig,
     NormPlace,
@@ -23,6 +24,7 @@ __all__ = [
     "AdapterConfig",
     "BackboneConfig",
     "EfficientIDSConfig",
+    "LayerSetting",
     "LoraConfig",
     "MoEConfig",
     "NormConfig",

@@ -11,11 +11,18 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
+from efficientids_flax.config.checks import (
+    kernel_problems,
+    layer_problems,
+    rotary_problems,
+    setting_problems,
+)
 from efficientids_flax.config.lora import LoraConfig
 from efficientids_flax.config.parts import (
     Activation,
     DType,
     KernelAxes,
+    LayerSetting,
     MoEConfig,
     NormPlace,
     NormPlacesConfig,
@@ -77,11 +84,17 @@ class BackboneConfig(Record):
         qk_norm: norm of queries and keys, per head or over all heads.
         qk_norm_after_rotary: it follows the rotation (Praxis) or precedes it (HuggingFace).
         attention_logit_cap, final_logit_cap: cap * tanh(logits / cap), None is none.
+        attention_extra_logit: one more logit of each query that belongs to no key, so that its
+            probabilities sum to less than one; None is none, 0 is one.
+        relative_key_dims: queries also meet sinusoids of this width of the distance, projected to
+            heads (Transformer-XL, arXiv 1901.02860); with `qkv_bias`, queries have a bias for keys
+            and one for distances.
         sliding_window: keys further back than this are not seen (key > query - window).
         layer_types: one per layer; empty: all slide if there is a window, else none.
+        layer_settings: what some layers have otherwise, see `of_layer`.
         attention_implementation: 'exact' is our own; 'xla' and 'cudnn' are those of
-            `jax.nn.dot_product_attention`, without caps and dropout. 'cudnn' needs a GPU and half
-            precision, and has no relative bias.
+            `jax.nn.dot_product_attention`, without caps, dropout, extra logit and relative keys.
+            'cudnn' needs a GPU and half precision, and has no relative bias.
         gated_mlp: act(gate(x)) * up(x).
         lora: low-rank additions to the projections, see `backbone.lora`.
         lm_head_bias: bias [V] of the head.
@@ -138,8 +151,11 @@ class BackboneConfig(Record):
     qk_norm: Literal["none", "per_head", "full"] = "none"
     qk_norm_after_rotary: bool = False
     attention_logit_cap: float | None = None
+    attention_extra_logit: float | None = None
+    relative_key_dims: int | None = None
     sliding_window: int | None = None
     layer_types: tuple[Literal["full", "sliding"], ...] = ()
+    layer_settings: tuple[LayerSetting, ...] = ()
     relative_bias: RelativeBiasConfig | None = None
     attention_implementation: Literal["exact", "xla", "cudnn"] = "exact"
 
@@ -170,7 +186,7 @@ class BackboneConfig(Record):
             "head_dim", "layers_per_block", "norm_epsilon", "max_positions",
             "position_min_timescale",
             "position_max_timescale", "attention_logit_cap", "final_logit_cap", "sliding_window",
-            "logits_divisor",
+            "logits_divisor", "relative_key_dims",
         )  # fmt: skip
         found += rates(
             self, "input_dropout", "attention_dropout", "residual_dropout", "mlp_dropout",
@@ -204,12 +220,21 @@ class BackboneConfig(Record):
             found.append("sliding_window: layer_types has sliding layers, found null")
         if self.parallel_residual and self.norm_policy == "post_skip":
             found.append("norm_policy: 'post_skip' norms one sum, parallel_residual adds another")
-        found += self._rotary_problems() + self._kernel_problems() + self._layer_problems()
+        found += rotary_problems(self) + kernel_problems(self) + layer_problems(self)
+        found += setting_problems(self) if self.layer_settings and not found else []
         return found + (self.lora.unfit(self.projections) if self.lora else [])
 
     def of_norm(self, place: NormPlace) -> "BackboneConfig":
         """This, with what the norm of a place has otherwise in `norm` and `norm_*`."""
         return _of_norm(self, place) if self.norms is not None else self
+
+    def of_layer(self, index: int) -> "BackboneConfig":
+        """What one layer computes: this, with the layer's own settings in place.
+
+        Args:
+            index: number of the layer; of a scanned layer, its place in the block.
+        """
+        return _of_layer(self, index) if self.layer_settings else self
 
     @property
     def projections(self) -> tuple[str, ...]:
@@ -217,84 +242,6 @@ class BackboneConfig(Record):
         qkv = ("qkv",) if self.fused_qkv else ("query", "key", "value")
         mlp = ("up", "gate", "down") if self.gated_mlp else ("up", "down")
         return (*(f"attention/{name}" for name in (*qkv, "out")), *(f"mlp/{name}" for name in mlp))
-
-    def _rotary_problems(self) -> list[str]:
-        """The turned width is even, and factors by frequency are as many as there are pairs."""
-        found = []
-        for name, rotary in (("rotary", self.rotary), ("sliding_rotary", self.sliding_rotary)):
-            if rotary is None:
-                continue
-            width = int(self.head_dim * rotary.fraction)
-            if width % 2 or not width:
-                found.append(
-                    f"{name}: the turned width {width} is {'odd' if width else 'nothing'}"
-                    f" (head_dim {self.head_dim}, fraction {rotary.fraction})"
-                )
-            if rotary.scaling and rotary.scaling.kind == "dynamic" and width == 2:
-                found.append(f"{name}.scaling: dynamic scaling needs a turned width above 2")
-            factors = ("short_factors", "long_factors") if rotary.scaling else ()
-            for field in factors:
-                count = len(getattr(rotary.scaling, field))
-                if count and count != width // 2:
-                    found.append(
-                        f"{name}.scaling.{field}: expected {width // 2}, one a pair, found {count}"
-                    )
-        return found
-
-    def _kernel_problems(self) -> list[str]:
-        """What the attention of `jax.nn` cannot do is not asked of it."""
-        how = self.attention_implementation
-        if how == "exact":
-            return []
-        found = []
-        for name in ("attention_logit_cap", "attention_dropout"):
-            if value := getattr(self, name):
-                found.append(f"attention_implementation: {how!r} has no {name}, found {value}")
-        if how == "cudnn":
-            if self.relative_bias is not None:
-                found.append("attention_implementation: 'cudnn' is given no relative_bias")
-            if self.dtype not in ("bfloat16", "float16"):
-                found.append(
-                    "attention_implementation: 'cudnn' needs dtype bfloat16 or float16,"
-                    f" found {self.dtype}"
-                )
-        return found
-
-    def _layer_problems(self) -> list[str]:
-        """Lists of layers fit the number of layers and, where scanned, repeat by block."""
-        found = []
-        if self.layers_per_block > 1 and not self.scan_layers:
-            found.append(f"layers_per_block: {self.layers_per_block} needs scan_layers")
-        if self.num_layers % self.layers_per_block:
-            found.append(
-                f"layers_per_block: expected a divisor of num_layers = {self.num_layers},"
-                f" found {self.layers_per_block}"
-            )
-        if self.layer_types and len(self.layer_types) != self.num_layers:
-            found.append(
-                f"layer_types: expected {self.num_layers} entries, found {len(self.layer_types)}"
-            )
-        moe = self.moe.layers if self.moe else ()
-        for name, layers in (("moe.layers", moe), ("no_rotary_layers", self.no_rotary_layers)):
-            outside = [layer for layer in layers if not 0 <= layer < self.num_layers]
-            if outside:
-                found.append(f"{name}: {outside} outside of the {self.num_layers} layers")
-        if self.scan_layers and not found:
-            for name, kinds in (
-                ("moe.layers", [layer in moe for layer in range(self.num_layers)]),
-                ("layer_types", list(self.layer_types)),
-                ("no_rotary_layers", [i in self.no_rotary_layers for i in range(self.num_layers)]),
-            ):
-                if not _repeats(kinds, self.layers_per_block):
-                    found.append(
-                        f"{name}: must repeat every layers_per_block = {self.layers_per_block}"
-                        " layers when layers are scanned"
-                    )
-        return found
-
-
-def _repeats(kinds: list[Any], period: int) -> bool:
-    return all(kind == kinds[index % period] for index, kind in enumerate(kinds))
 
 
 @lru_cache(maxsize=256)
@@ -307,3 +254,12 @@ def _own_norm(config: BackboneConfig, place: NormPlace) -> dict[str, Any]:
     own = getattr(config.norms, place, None)
     found = {name: getattr(own, field, None) for field, name in NORM_FIELDS.items()}
     return {name: value for name, value in found.items() if value is not None}
+
+
+@lru_cache(maxsize=256)
+def _of_layer(config: BackboneConfig, index: int) -> BackboneConfig:
+    values = {**config.to_dict(), "layer_settings": ()}
+    for setting in config.layer_settings:
+        if index in setting.layers:
+            setting.put(values)
+    return BackboneConfig.from_dict(values)

@@ -5,7 +5,7 @@ Letters: D model width, N heads, H head width, F hidden width, E item width, L l
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from efficientids_flax.config.record import Record
 
@@ -211,6 +211,36 @@ class MoEConfig(Record):
                 f"{'' if only else ' without expert_capacity'}, found {self.capacity_factor}"
             )
         return found
+
+
+@dataclass(frozen=True)
+class LayerSetting(Record):
+    """One setting that some layers have otherwise than the model.
+
+    Attributes:
+        layers: which of the L layers, ascending.
+        key: of `BackboneConfig`: 'activation'; of a record in it: 'rotary.max_timescale'.
+        value: as JSON has it, null among them.
+    """
+
+    layers: tuple[int, ...]
+    key: str
+    value: Any
+
+    def problems(self) -> Collection[str]:
+        """Some layers, in order."""
+        if self.layers and list(self.layers) == sorted(set(self.layers)) and self.layers[0] >= 0:
+            return ()
+        return [f"layers: expected ascending layer numbers, found {list(self.layers)}"]
+
+    def put(self, values: dict[str, Any]) -> None:
+        """Put it in place in the JSON values of a configuration."""
+        *outer, name = self.key.split(".")
+        node = values
+        for part in outer:
+            node[part] = inner = dict(node.get(part) or {})
+            node = inner
+        node[name] = self.value
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.config import BackboneConfig
 
 MASKED = float(np.float32(-0.7) * np.finfo(np.float32).max)  # Praxis' mask of what is not seen
 Pair = tuple[np.ndarray, np.ndarray]  # ours, recorded
@@ -17,18 +17,13 @@ class Context:
 
     Attributes:
         values: all of our values.
-        config: of the model.
+        config: of the decoder, or of the layer.
         layer: which prefix our values of the same layer have.
     """
 
     values: Mapping[str, np.ndarray]
-    config: BackboneConfig | EfficientIDSConfig
+    config: BackboneConfig
     layer: str = ""
-
-
-def _backbone(context: Context) -> BackboneConfig:
-    config = context.config
-    return config.backbone if isinstance(config, EfficientIDSConfig) else config
 
 
 def _mask(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
@@ -45,7 +40,7 @@ def _cap(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
     """The plain logits with their bias and under their cap."""
     bias = context.values.get(f"{context.layer}attention/relative_bias")
     ours = ours if bias is None else ours + bias
-    cap = _backbone(context).attention_logit_cap
+    cap = context.config.attention_logit_cap
     return (ours if cap is None else cap * np.tanh(ours / cap)), recorded
 
 
@@ -57,7 +52,7 @@ def _members(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
 
 def _scale(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
     """Praxis' `scale_logits_by_head_dims` scales logits in place of queries."""
-    root = _backbone(context).head_dim ** 0.5
+    root = context.config.head_dim**0.5
     sizes = [float(np.max(np.abs(values), initial=0)) for values in (ours, recorded)]
     later = root > 1 and abs(root * sizes[0] - sizes[1]) < abs(sizes[0] - sizes[1])
     return (ours * np.float32(root) if later else ours), recorded

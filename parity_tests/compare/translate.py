@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from efficientids_flax.config import BackboneConfig
-from parity_tests.names.table import LayerForm, ModelConfig, Name, NameTable
+from parity_tests.names.table import LayerForm, Name, NameTable
 from parity_tests.recording import Arrays, Pass
 
 NUMBER = re.compile(r"\d+")
@@ -39,15 +39,13 @@ class Wanted:
     exact: np.ndarray | None = None
 
 
-def wanted(
-    one: Pass, table: NameTable, config: ModelConfig, backbone: BackboneConfig, ours: Arrays
-) -> list[Wanted]:
+def wanted(one: Pass, table: NameTable, backbone: BackboneConfig, ours: Arrays) -> list[Wanted]:
     """Every recorded value of a pass but its gradients, in the order of the data flow.
 
     Args:
         one: the pass.
         table: of the origin's names.
-        config, backbone: of our model, and of its decoder.
+        backbone: configuration of our decoder.
         ours: our values: of lines that fit alike, the first whose value is there counts.
     """
     values = _all(one)
@@ -62,7 +60,7 @@ def wanted(
         for layer, piece in pieces:
             label = name if len(pieces) == 1 else f"{name}[{layer}]"
             item = Wanted(label, piece, None, layer=layer, exact=exacts.get(layer))
-            found.append(_match(item, name, rest, table, config, backbone, ours))
+            found.append(_match(item, name, rest, table, backbone, ours))
     return sorted(found, key=lambda item: item.rank)
 
 
@@ -110,19 +108,19 @@ def _match(
     name: str,
     rest: str | None,
     table: NameTable,
-    config: ModelConfig,
     backbone: BackboneConfig,
     ours: Arrays,
 ) -> Wanted:
     """The value with its line of the table, our path and its place in the data flow."""
     candidates = []
+    own = backbone if item.layer is None else backbone.of_layer(item.layer)
     for section, rows, text in (
         (1, table.layers, rest),
         (0, table.inputs, name),
         (2, table.outputs, name),
     ):
         for place, row in enumerate(rows):
-            if text is None or not (row.pattern.fullmatch(text) and row.holds(config)):
+            if text is None or not (row.pattern.fullmatch(text) and row.holds(own)):
                 continue
             path = _path(row, text, backbone.num_layers - 1)
             layer = item.layer if section == 1 else None

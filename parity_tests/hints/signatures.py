@@ -72,7 +72,7 @@ def _item(
     subject: Subject, recording: Recording, one: Pass, first: Difference, ours: Found
 ) -> Wanted | None:
     """The recorded value in which the difference is."""
-    items = wanted(one, TABLES[recording.names], subject.config, subject.backbone, ours.values)
+    items = wanted(one, TABLES[recording.names], subject.backbone, ours.values)
     return next((i for i in items if i.name == first.name and i.row is not None), None)
 
 

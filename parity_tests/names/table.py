@@ -4,7 +4,7 @@ A recorded name is a pattern; where the origin stacks layers, a table's `LayerFo
 them apart. Letters of axes: B batch, T time (queries), S keys, D model width, N heads, J heads of
 keys and values, H head width, C one of query, key and value, F hidden width, V words, I items, M
 slots, A ranks, W query width, E item width, X experts, G groups, U tokens of a group, P places of
-an expert.
+an expert, L distances.
 """
 
 import re
@@ -45,9 +45,8 @@ class Name:
         """Matches recorded names."""
         return _pattern(self.recorded)
 
-    def holds(self, config: ModelConfig) -> bool:
-        """Whether the line is one for this model."""
-        backbone = config.backbone if isinstance(config, EfficientIDSConfig) else config
+    def holds(self, backbone: BackboneConfig) -> bool:
+        """Whether the line is one for this decoder, or for this layer of it."""
         return all(CONDITIONS[word](backbone) for word in self.when.split())
 
 

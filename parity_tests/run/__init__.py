@@ -1,7 +1,7 @@
 """Runs our model on what was recorded: settings, parameters, every intermediate value.
 
 Read `settings`, `parameters`, `activations`; `outputs` has what the original reports beside its
-losses, `trained` the model with recorded parameters and its optimizer.
+losses, `trained` the model with recorded parameters and its optimizer, `stepping` a step of it.
 """
 
 from parity_tests.run.activations import BACKBONE, EMBEDS, Found, Subject, run

@@ -1,12 +1,14 @@
 """The settings of a model and its training, from tree, dump and flags, each with its source.
 
-Read `facts`, then `model`, which weighs the sources; `tree` says what names and shapes tell,
-`hparams`, `post_init` and `dump` read the job's files, `backbone`, `attention`, `items` and
-`optimizer` say what their keys mean, and `norms` what both say of norms.
+Read `facts`, then `model`, which weighs the sources, `flags` among them; `tree` says what names and
+shapes tell, `hparams`, `post_init` and `dump` read the job's files, `layers` finds what layers have
+of their own, `backbone`, `attention`, `items` and `optimizer` say what their keys mean, and `norms`
+what both say of norms.
 """
 
 from converters.paxml.infer.backbone import read_backbone
 from converters.paxml.infer.dump import Dump, open_dump, read_experiment
+from converters.paxml.infer.flags import read_flags
 from converters.paxml.infer.hparams import Symbol, read_hparams
 from converters.paxml.infer.items import read_items
 from converters.paxml.infer.model import (
@@ -14,6 +16,5 @@ from converters.paxml.infer.model import (
     EXPERIMENT_HEAD,
     EXPERIMENT_ITEMS,
     infer_model,
-    read_flags,
 )
 from converters.paxml.infer.optimizer import infer_optimizer

@@ -25,8 +25,13 @@ def read_attention(dump: Dump) -> None:
     fused = not single and dump.get("{atten}.combine_qkv", False)
     dump.add("fused_qkv", "{atten}.combine_qkv", bool(fused))
 
-    if kind == "LocalSelfAttention":
+    relative = kind.endswith("AttentionXL")
+    width = dump.get("{atten}.rel_pos_emb_dim", None) if relative else None
+    dump.add("relative_key_dims", "{atten}.rel_pos_emb_dim" if relative else "{atten}.cls", width)
+    if kind.startswith("Local"):
         _window(dump)
+    else:
+        dump.add("sliding_window", "{atten}.cls", None)
     if kind == "GroupedQueryAttention":
         temperature = dump.number("{atten}.atten_temp", 1.0)
         scale = (
@@ -46,9 +51,10 @@ def read_attention(dump: Dump) -> None:
             scaled, path = "per_dim_scale", "{atten}.internal_enable_per_dim_scale"
         if not dump.get("{atten}.internal_enable_query_scale", True):
             scaled, path = "none", "{atten}.internal_enable_query_scale"
-        if dump.get("{atten}.scale_logits_by_head_dims", False):
+        blocks = kind.startswith("Local") and not dump.get("{atten}.simulated", False)
+        if dump.get("{atten}.scale_logits_by_head_dims", False) and not blocks:
             path = "{atten}.scale_logits_by_head_dims"
-            if scaled == "none":
+            if scaled == "none" and not (relative and dump.get("{atten}.use_bias", True)):
                 scaled = "inverse_sqrt_head_dim"
             else:
                 dump.refuse(path, "on beside a scaled query")

@@ -8,8 +8,9 @@ dump lacks has Praxis' default.
 from typing import Any
 
 from converters.paxml.infer.attention import read_attention
-from converters.paxml.infer.dump import Dump
+from converters.paxml.infer.dump import Dump, open_dump, templates
 from converters.paxml.infer.hparams import Symbol
+from converters.paxml.infer.layers import gather
 from converters.paxml.infer.norms import read_norms
 
 POSITIONS = {"PositionalEmbedding": "sinusoidal", "TrainablePositionalEmbedding": "learned"}
@@ -23,7 +24,7 @@ CLASSES = (
     ("{stack}",           ("StackedTransformer",)),
     ("{layer}",           ("Transformer",)),
     ("{atten}",           ("DotProductAttention", "DotProductAttentionWithLPB",
-                           "LocalSelfAttention",
+                           "DotProductAttentionXL", "LocalSelfAttention", "LocalSelfAttentionXL",
                            "MultiQueryDotProductAttention", "MultiQueryDotProductAttentionLPB",
                            "GroupedQueryAttention", "ChunkedMQA")),  # saxml: by chunks
     ("{ff}",              ("TransformerFeedForward", "TransformerFeedForwardWithSeqSplit")),
@@ -37,7 +38,6 @@ UNSUPPORTED = (
     ("{layer}.ngrammer_tpl",                   None),
     ("{atten}.ngrammer_tpl",                   None),
     ("{atten}.dconv_qkv",                      False),
-    ("{atten}.attention_extra_logit",          None),
     ("{atten}.proj_tpl.attention_combine_dims", False),
     ("{ff}.add_skip_connection",               True),
 )
@@ -52,6 +52,7 @@ PLAIN = (
     ("qkv_bias",                 "{atten}.use_bias",                   True),
     ("attention_out_bias",       "{atten}.use_bias",                   True),
     ("attention_logit_cap",      "{atten}.atten_logit_cap",            0.0),
+    ("attention_extra_logit",    "{atten}.attention_extra_logit",      None),
     ("gated_mlp",                "{ff}.use_gated_activation",          False),
     ("mlp_bias",                 "{ff}.has_bias",                      True),
     ("mlp_residual_weight",      "{ff}.residual_weight",               1.0),
@@ -95,6 +96,19 @@ def read_backbone(dump: Dump, *, head: bool) -> None:
     """
     if not any(path.startswith("model.") for path in dump.values):
         return
+    count = templates(dump.values)
+    if count == 1:
+        _read(dump, head)
+        return
+    own = [open_dump(dump.values, number) for number in range(count)]
+    for each in own:
+        _read(each, head)
+    layers = max(dump.size("{stack}.num_layers"), count)
+    gather(dump.facts, {layer: own[layer * count // layers].facts for layer in range(layers)})
+
+
+def _read(dump: Dump, head: bool) -> None:
+    """The same by one template of the layers."""
     for path, allowed in CLASSES:
         name = dump.class_of(path, allowed[0])
         if name not in allowed:

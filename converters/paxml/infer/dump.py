@@ -1,7 +1,6 @@
 """One dump, seen through the templates that matter, and the facts drawn from it."""
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -104,8 +103,13 @@ def _cap(key: str, value: Any) -> Any:
     return abs(value)
 
 
-def open_dump(values: Mapping[str, Any]) -> Dump:
-    """Finds the templates of the layers: directly, repeated, in pipeline stages, or in a list."""
+def open_dump(values: Mapping[str, Any], template: int = 0) -> Dump:
+    """Finds the templates of the layers: directly, repeated, in pipeline stages, or in a list.
+
+    Args:
+        values: of the dump.
+        template: which of a list of templates speaks.
+    """
     stack = f"{LM}.stacked_transformer_tpl"
     for inner in ("pipeline_stage", "block"):
         if f"{stack}.{inner}.cls" in values:
@@ -113,8 +117,7 @@ def open_dump(values: Mapping[str, Any]) -> Dump:
     facts = Facts()
     layer = f"{stack}.transformer_layer_params_tpl"
     if f"{layer}[0].cls" in values:
-        facts.problems += _differences(values, layer)
-        layer += "[0]"
+        layer += f"[{template}]"
     return Dump(
         values,
         facts,
@@ -139,17 +142,8 @@ def read_experiment(dump: Dump, rows: tuple[tuple[str, str], ...]) -> None:
             dump.add(key, path, dump.values[path])
 
 
-def _differences(values: Mapping[str, Any], layer: str) -> list[str]:
-    """What differs between the templates of a list; our decoder has one for all layers."""
-    first: dict[str, Any] = {}
-    found = []
-    for path, value in sorted(values.items()):
-        if match := re.fullmatch(rf"{re.escape(layer)}\[(\d+)\]\.(.+)", path):
-            if match[2].endswith(".name") or "split_dims_mapping" in match[2]:
-                continue
-            if first.setdefault(match[2], value) != value:
-                found.append(
-                    f"{path} is {value} and {first[match[2]]} in other layers, which the decoder"
-                    f" does not compute; {GENERIC}"
-                )
-    return found
+def templates(values: Mapping[str, Any]) -> int:
+    """How many templates the layers have: 1, or as many as their list."""
+    layer = open_dump(values).path("{layer}").removesuffix("[0]")
+    found = {f"{layer}[{number}].cls" for number in range(len(values))} & values.keys()
+    return max(len(found), 1)

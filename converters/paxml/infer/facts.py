@@ -30,6 +30,7 @@ class Facts:
         problems: sentences for people; any of them is an error.
         unread: key -> sentence; an error if no other source gives the key.
         notes: sentences for people that are no error.
+        layers: what single layers (of a block) say where they differ, which goes before `known`.
     """
 
     known: dict[str, Fact] = field(default_factory=dict)
@@ -37,6 +38,7 @@ class Facts:
     problems: list[str] = field(default_factory=list)
     unread: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    layers: dict[int, "Facts"] = field(default_factory=dict)
 
     def add(self, key: str, value: Any, where: str, *, sure: bool = True) -> None:
         """Adds a fact; a second, different one of the same key is a problem naming both."""
@@ -55,6 +57,37 @@ class Facts:
         self.unread.update({prefix + key: text for key, text in other.unread.items()})
         self.problems += [prefix + sentence for sentence in other.problems]
         self.notes += other.notes
+        for layer, own in other.layers.items():
+            self.layers.setdefault(layer, Facts()).put(prefix, own)
+
+    def of_layer(self, layer: int) -> "Facts":
+        """The facts as one layer has them."""
+        own = self.layers.get(layer)
+        if own is None:
+            return self
+        known = dict(self.known)
+        for key, fact in own.known.items():
+            for other in [other for other in known if related(key, other)]:
+                del known[other]
+            known[key] = fact
+        excluded = {key: value for key, value in self.excluded.items() if key not in own.known}
+        return Facts(known, excluded | own.excluded)
+
+    def of_model(self) -> "Facts":
+        """The facts of the model: where layers differ, those of the first that says something."""
+        known = dict(self.known)
+        for _, own in sorted(self.layers.items()):
+            known |= {
+                key: fact
+                for key, fact in own.known.items()
+                if not any(related(key, other) for other in known)
+            }
+        return Facts(known, self.excluded)
+
+
+def related(key: str, other: str) -> bool:
+    """Whether two dotted keys are one, or one is a part of the other's record."""
+    return key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.")
 
 
 @dataclass(frozen=True)

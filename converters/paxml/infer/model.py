@@ -5,7 +5,6 @@ the usual case of the tree, the dump, a flag, the tree's shapes. Shapes cannot b
 or flag that says otherwise is an error.
 """
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +14,17 @@ from converters.errors import MappingError, UnclearModelError, UnsupportedModelE
 from converters.paxml.infer.backbone import read_backbone
 from converters.paxml.infer.dump import open_dump, read_experiment
 from converters.paxml.infer.facts import Fact, Facts
+from converters.paxml.infer.flags import read_flags
 from converters.paxml.infer.items import read_items, recommender_facts
+from converters.paxml.infer.layers import layer_settings
 from converters.paxml.infer.norms import settle_norms
 from converters.paxml.infer.tree import backbone_facts
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
-from efficientids_flax.config.record import Record, dotted_keys, fits, schema, unknown_key
+from efficientids_flax.config.record import Record
 from efficientids_flax.tree import flatten, unflatten
 
+Model = BackboneConfig | EfficientIDSConfig
 SHOWN = 20  # problems that one error lists in full
-OPTIMIZER = "optimizer."  # flags of `infer_optimizer`; both are given the same flags
 
 # What nothing tells when there is no dump, by family and by kind of norm. (Praxis' RmsNorm casts
 # before it scales, but XLA fuses both into float32: that is what its recordings show.)
@@ -71,7 +72,7 @@ class Inferred:
         notes: sentences for people: what the dump has and the configuration does not take along.
     """
 
-    config: BackboneConfig | EfficientIDSConfig
+    config: Model
     provenance: dict[str, dict[str, Any]]
     notes: tuple[str, ...] = ()
 
@@ -98,7 +99,7 @@ def infer_model(
         UnsupportedModelError: only settings of Praxis that the decoder does not compute stand in
             the way.
     """
-    config: type[BackboneConfig] | type[EfficientIDSConfig]
+    config: type[Model]
     if family == "transformer_lm":
         config, prefix = BackboneConfig, ""
         tree = backbone_facts(specs)
@@ -112,9 +113,13 @@ def infer_model(
     flags = read_flags(config, overrides or {}, wrong)
     defaults = _family_defaults(family, prefix, tree, said)
     given = {key: Fact(value, f"--set {key}") for key, value in flags.items()}
-    wrong += _contradictions(tree, "a flag", given)
-    sure = {key: fact for key, fact in said.known.items() if fact.sure}
-    problems = [*tree.problems, *_contradictions(tree, "the dump", sure)]
+    problems = [*tree.problems]
+    places = sorted({*said.layers, *tree.layers})
+    for shapes, claims in [(tree, said), *((tree.of_layer(n), said.of_layer(n)) for n in places)]:
+        wrong += _contradictions(shapes, "a flag", given)
+        sure = {key: fact for key, fact in claims.known.items() if fact.sure}
+        problems += _contradictions(shapes, "the dump", sure)
+    wrong, problems = list(dict.fromkeys(wrong)), list(dict.fromkeys(problems))
     unsupported = [*said.problems]
     unsupported += [
         f"{key}: {sentence}; give it with --set {key}=…"
@@ -129,18 +134,27 @@ def infer_model(
     if unsupported:
         raise UnsupportedModelError(_listed("the model is not one of ours", unsupported))
 
-    chosen: dict[str, tuple[Any, str]] = {}
-    _apply(chosen, defaults, "default")
-    _apply(chosen, {k: f.value for k, f in said.known.items() if not f.sure}, "default")
-    _apply(chosen, {k: f.value for k, f in tree.known.items() if not f.sure}, "tree")
-    _apply(chosen, {k: f.value for k, f in said.known.items() if f.sure}, "dump")
-    _apply(chosen, flags, "flag")
-    _apply(chosen, {k: f.value for k, f in tree.known.items() if f.sure}, "tree")
-    settle_norms(chosen, prefix)
+    def choose(said: Facts, tree: Facts) -> dict[str, tuple[Any, str]]:
+        chosen: dict[str, tuple[Any, str]] = {}
+        _apply(chosen, defaults, "default")
+        _apply(chosen, {k: f.value for k, f in said.known.items() if not f.sure}, "default")
+        _apply(chosen, {k: f.value for k, f in tree.known.items() if not f.sure}, "tree")
+        _apply(chosen, {k: f.value for k, f in said.known.items() if f.sure}, "dump")
+        _apply(chosen, flags, "flag")
+        _apply(chosen, {k: f.value for k, f in tree.known.items() if f.sure}, "tree")
+        settle_norms(chosen, prefix)
+        return chosen
+
+    chosen = choose(said.of_model(), tree.of_model())
+    layers = [choose(said.of_layer(place), tree.of_layer(place)) for place in places]
     try:
-        made = config.from_dict(
-            unflatten({key: value for key, (value, _) in chosen.items()}, separator=".")
-        )
+        made = _made(config, chosen)
+        if layers and f"{prefix}layer_settings" not in flags:
+            own = [_decoder(_made(config, values)) for values in layers]
+            settings = layer_settings(_decoder(made), dict(zip(places, own, strict=True)))
+            source = "dump" if said.layers else "tree"
+            chosen[f"{prefix}layer_settings"] = ([each.to_dict() for each in settings], source)
+            made = _made(config, chosen)
     except ValueError as error:
         kind = MappingError if flags else UnclearModelError
         raise kind(f"the inferred configuration is not valid: {error}") from error
@@ -149,29 +163,13 @@ def infer_model(
     )
 
 
-def read_flags(
-    config: type[Record], overrides: Mapping[str, Any], problems: list[str], prefix: str = ""
-) -> dict[str, Any]:
-    """The flags of a configuration, checked; values may be JSON texts (`true`, `1e-6`, `[1, 3]`).
+def _made(config: type[Model], chosen: Mapping[str, tuple[Any, str]]) -> Model:
+    values = {key: value for key, (value, _) in chosen.items()}
+    return config.from_dict(unflatten(values, separator="."))
 
-    Args:
-        config: class of the configuration.
-        overrides: key -> value.
-        problems: where unknown keys and wrong values go.
-        prefix: what the keys begin with; without one, the optimizer's are skipped.
-    """
-    known = dotted_keys(config)
-    flags = {}
-    for key, value in overrides.items():
-        if not key.startswith(prefix) or (not prefix and key.startswith(OPTIMIZER)):
-            continue
-        name = key.removeprefix(prefix)
-        if name not in known:
-            names = {*known, *(f"{OPTIMIZER}{beta}" for beta in ("beta1", "beta2") if not prefix)}
-            problems.append(f"--set {prefix}{unknown_key(name, names)}")
-            continue
-        flags[name] = _parse(_hint(config, name), value)
-    return flags
+
+def _decoder(config: Model) -> BackboneConfig:
+    return config if isinstance(config, BackboneConfig) else config.backbone
 
 
 def provenance(made: Record, sources: Mapping[str, str]) -> dict[str, dict[str, Any]]:
@@ -253,30 +251,6 @@ def _apply(chosen: dict[str, tuple[Any, str]], values: Mapping[str, Any], source
         for other in [k for k in chosen if k.startswith(f"{key}.") or key.startswith(f"{k}.")]:
             del chosen[other]
         chosen[key] = (value, source)
-
-
-def _parse(hint: Any, value: Any) -> Any:
-    """The value a flag's text stands for, where the text itself does not fit."""
-    if not isinstance(value, str) or fits(hint, value):
-        return value
-    try:
-        return json.loads({"None": "null", "True": "true", "False": "false"}.get(value, value))
-    except json.JSONDecodeError:
-        return value
-
-
-def _hint(config: type[Record], key: str) -> Any:
-    """The annotated type of a dotted key."""
-    name, _, rest = key.partition(".")
-    hint = schema(config)[name]
-    if not rest:
-        return hint
-    inner = [option for option in (hint, *getattr(hint, "__args__", ())) if _is_record(option)]
-    return _hint(inner[0], rest)
-
-
-def _is_record(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, Record)
 
 
 def _listed(what: str, problems: Collection[str]) -> str:

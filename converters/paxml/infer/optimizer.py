@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from converters.errors import MappingError
+from converters.paxml.infer.flags import OPTIMIZER, read_flags
 from converters.paxml.infer.hparams import EXPERIMENT, Symbol
-from converters.paxml.infer.model import OPTIMIZER, provenance, read_flags
+from converters.paxml.infer.model import provenance
 from efficientids_flax.config import OptimizerConfig
 from efficientids_flax.config.optimizer import SCHEDULES
 from efficientids_flax.tree import unflatten

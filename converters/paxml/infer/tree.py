@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from converters.arrays import LeafSpec
 from converters.paxml.infer.facts import Fact, Facts, Leaves
+from converters.paxml.infer.layers import gather
 from converters.paxml.infer.norms import norm_facts
 
 LM = "mdl_vars/params/lm/"
@@ -56,9 +57,12 @@ def backbone_facts(specs: Mapping[str, LeafSpec]) -> Facts:
         for index in layers
         if "ff_layer/gate" in layers[index]
     ]
+    own: dict[int, Facts] = {}
     for index, shapes in sorted(layers.items()):
         inner = {leaf: shape[len(lead) :] for leaf, shape in shapes.items()}
-        _layer_facts(facts, Leaves(f"{root}{index}/", inner), experts)
+        own[index] = Facts()
+        _layer_facts(own[index], Leaves(f"{root}{index}/", inner), experts)
+    gather(facts, own)
     if not experts:
         facts.add("moe", None, f"no ff_layer/gate below {root}")
     elif "hidden_dims" not in facts.known and (width := facts.known.get("moe.hidden_dims")):
@@ -138,6 +142,12 @@ def _layer_facts(facts: Facts, layer: Leaves, experts: list[int]) -> None:
     if shape := layer.find(facts, f"{up}/linear/w", 2):
         facts.add("model_dims", shape[0], layer.where(f"{up}/linear/w"))
         facts.add("hidden_dims", shape[1], layer.where(f"{up}/linear/w"))
+        down = "ff_layer/ffn_layer2/linear/w"
+        if (found := layer.find(facts, down, 2)) and found != shape[::-1]:
+            facts.problems.append(
+                f"{layer.where(down)}: expected [F, D] = {list(shape[::-1])}, as"
+                f" {layer.where(f'{up}/linear/w')}"
+            )
     facts.add("gated_mlp", f"{up}_gate/linear/w" in layer, f"{layer.root}{up}_gate/linear/w")
     facts.add("mlp_bias", f"{up}/bias/b" in layer, f"{layer.root}{up}/bias/b")
 
@@ -184,6 +194,11 @@ def _attention_facts(facts: Facts, layer: Leaves) -> None:
         facts.add("relative_bias", None, f"no {layer.root}{bias}")
     elif shape := layer.find(facts, bias, 2):
         facts.add("relative_bias.num_buckets", shape[1], layer.where(bias))
+    relative = f"{at}pos_proj/w"
+    if relative not in layer:
+        facts.add("relative_key_dims", None, f"no {layer.root}{relative}")
+    elif shape := layer.find(facts, relative, 3):
+        facts.add("relative_key_dims", shape[0], layer.where(relative))
     norm = f"{at}layer_norm_q/scale"
     facts.add("qk_norm", "per_head" if norm in layer else "none", layer.root + norm)
     if norm in layer:  # Praxis norms what it has turned

@@ -43,6 +43,9 @@ LAYER_NAMES: Mapping[str, str] = {
     "attention/out/bias":               "self_attention/post/b",
     "attention/per_dim_scale":          "self_attention/per_dim_scale/per_dim_scale",
     "attention/relative_bias/embedding": "self_attention/relative_bias/wrb",
+    "attention/relative_key/kernel":    "self_attention/pos_proj/w",
+    "attention/relative_key/key_bias":  "self_attention/u",
+    "attention/relative_key/distance_bias": "self_attention/v",
     "attention_norm":                   "layer_norm",
     "pre_attention_norm":               "pre_layer_norm",
     "post_attention_norm":              "post_layer_norm",
@@ -110,6 +113,8 @@ def variables_of(
         backbone = model.backbone if isinstance(model, EfficientIDSConfig) else model
         inner = path.removeprefix(BACKBONE)
         stacked = int(inner.startswith("layers/"))
+        if found := _LAYER.fullmatch(inner):
+            backbone = backbone.of_layer(int(found["layer"] or found["block"] or 0))
         return Variable(name, stacked * vectorized, not _is_layer_norm(backbone, inner))
 
     return find

@@ -141,8 +141,7 @@ def test_ids_outside_of_the_vocabulary_are_zeros():
 
 
 def test_sinusoids():
-    config = replace(GPT, model_dims=7, position_max_timescale=100.0)
-    found = sinusoids(jnp.array([[0, 5, 11]]), config)
+    found = sinusoids(jnp.array([[0, 5, 11]]), 7, high=100.0)
     angles = np.array([0, 5, 11])[:, None] / 100.0 ** (np.arange(3) / 2)
     wanted = np.concatenate([np.sin(angles), np.cos(angles), np.zeros((3, 1))], axis=-1)
     np.testing.assert_allclose(found[0], wanted, atol=2e-6)

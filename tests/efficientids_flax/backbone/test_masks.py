@@ -20,26 +20,26 @@ from tests.efficientids_flax.backbone.small_decoders import LLAMA
 
 @given(
     st.sampled_from(["causal", "bidirectional", "prefix"]),
-    st.sampled_from(["full", "sliding"]),
+    st.booleans(),
     st.lists(st.integers(0, 2), min_size=1, max_size=8),
     st.lists(st.booleans(), min_size=8, max_size=8),
     st.integers(1, 5),
     st.integers(0, 7),
 )
 @settings(max_examples=60, deadline=None)
-def test_masks_are_what_a_loop_over_pairs_says(direction, kind, segments, prefix, window, start):
+def test_masks_are_what_a_loop_over_pairs_says(direction, sliding, segments, prefix, window, start):
     config = replace(LLAMA, attention_mask=direction, sliding_window=window)
     start = min(start, len(segments) - 1)
     segments, prefix = np.array([segments]), np.array([prefix[: len(segments)]])
     places = jnp.arange(segments.shape[1])
     keys = Marks(places, jnp.asarray(segments), jnp.asarray(prefix))
     queries = Marks(places[start:], jnp.asarray(segments[:, start:]))
-    found = np.asarray(attention_mask(config, kind, queries, keys))
+    found = np.asarray(attention_mask(config, sliding, queries, keys))
 
     def sees(query, key):
         if segments[0, query] != segments[0, key]:
             return False
-        if kind == "sliding" and key <= query - window:
+        if sliding and key <= query - window:
             return False
         if direction == "prefix" and prefix[0, key]:
             return True
@@ -54,7 +54,7 @@ def test_a_prefix_is_asked_for():
     config = replace(LLAMA, attention_mask="prefix")
     marks = Marks(jnp.arange(2), jnp.ones((1, 2), int))
     with pytest.raises(ValueError, match="inputs_indicator"):
-        attention_mask(config, "full", marks, marks)
+        attention_mask(config, False, marks, marks)
 
 
 def test_positions_pass_over_padding_on_both_sides():

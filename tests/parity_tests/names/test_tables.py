@@ -19,7 +19,7 @@ CONFIG = BackboneConfig(
 
 def find(activations: dict[str, np.ndarray], ours: tuple[str, ...] = ()) -> list:
     values = dict.fromkeys(ours, np.zeros(1))
-    return wanted(Pass("", {}, activations), TABLES["praxis"], CONFIG, CONFIG, values)
+    return wanted(Pass("", {}, activations), TABLES["praxis"], CONFIG, values)
 
 
 def test_blocks_of_layers():

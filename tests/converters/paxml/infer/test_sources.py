@@ -8,7 +8,7 @@ import pytest
 from converters.errors import MappingError
 from converters.paxml.infer.hparams import Symbol
 from converters.paxml.infer.model import infer_model
-from efficientids_flax.config import RelativeBiasConfig, RotaryConfig
+from efficientids_flax.config import LayerSetting, RelativeBiasConfig, RotaryConfig
 from tests.converters.paxml.recorded_jobs import LLAMA, dump, specs
 
 
@@ -143,7 +143,7 @@ def test_settings_that_the_decoder_lacks_are_refused(path, value, sentence):
         infer_model(specs("Llama_gda"), "transformer_lm", claims)
 
 
-def test_layers_of_a_template_list_must_agree():
+def test_layers_of_a_template_list_may_differ():
     layer = "model.lm_tpl.stacked_transformer_tpl.transformer_layer_params_tpl"
     values = {}
     for path, value in dump("Llama_gda").items():
@@ -154,8 +154,16 @@ def test_layers_of_a_template_list_must_agree():
     found = infer_model(specs("Llama_gda"), "transformer_lm", values)
     assert found.config == LLAMA
     values[f"{layer}[1].norm_policy"] = "post"
-    with pytest.raises(MappingError, match=r"\[1\]\.norm_policy is post and pre in other layers"):
+    found = infer_model(specs("Llama_gda"), "transformer_lm", values)
+    setting = LayerSetting(layers=(1,), key="norm_policy", value="post")
+    assert found.config == replace(LLAMA, layer_settings=(setting,))
+    assert found.provenance["layer_settings"]["from"] == "dump"
+    values[f"{layer}[1].tr_fflayer_tpl.has_bias"] = True
+    with pytest.raises(MappingError, match=r"mlp_bias: the tree has False .*x_layers_1.*\[1\]"):
         infer_model(specs("Llama_gda"), "transformer_lm", values)
+    given = {"norm_policy": "pre"}
+    del values[f"{layer}[1].tr_fflayer_tpl.has_bias"]
+    assert infer_model(specs("Llama_gda"), "transformer_lm", values, given).config == LLAMA
 
 
 def test_training_only_settings_are_noted():

@@ -17,7 +17,17 @@ from tests.converters.paxml.recorded_jobs import dump, specs
         ({"x_layers_0/self_attention/post/w": (32, 8, 4)}, r"post/w \[32, 8, 4\]: expected \[D, N"),
         ({"x_layers_0/self_attention/value/w": (32, 2, 8)}, r"value/w \[32, 2, 8\]: expected \[32"),
         ({"x_layers_1/self_attention/query/w": None}, "x_layers_1/self_attention/query/w: missing"),
-        ({"x_layers_1/ff_layer/ffn_layer1/linear/w": (32, 60)}, "hidden_dims: .* gives 64, .* 60"),
+        (
+            {"x_layers_1/ff_layer/ffn_layer1/linear/w": (32, 60)},
+            r"x_layers_1/ff_layer/ffn_layer2/linear/w \[64, 32\]: expected \[F, D\] = \[60, 32\]",
+        ),
+        (
+            {
+                "x_layers_1/ff_layer/ffn_layer1/linear/w": (30, 64),
+                "x_layers_1/ff_layer/ffn_layer2/linear/w": (64, 30),
+            },
+            "model_dims: .* gives 32, .* gives 30",
+        ),
         ({"softmax/logits_ffn/linear/w": (32,)}, r"linear/w \[32\]: expected 2 axes"),
         (
             {"mdl_vars/params/lm/transformer/x_layers_1/layer_norm/bias": (32,)},

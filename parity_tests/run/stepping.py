@@ -1,0 +1,95 @@
+"""One optimizer step of ours, and how far the rounding of its gradients reaches."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from efficientids_flax.tree import flatten
+from parity_tests.recording import Pass, Recording, Step
+from parity_tests.run.activations import Subject, run
+from parity_tests.run.parameters import place, to_our_tree
+
+# Two exact implementations give gradients that differ by some roundings (2^-24) of what they are
+# sums of, which is of the size of the model's largest. Adam divides by a gradient's own size: as far
+# as that moves a parameter, two steps cannot be told apart.
+GRADIENT_ROUNDING = 2.0**-22
+
+
+class Made(NamedTuple):
+    """A step of ours: loss, gradients, parameters and optimizer state after it.
+
+    `reach` is how far the rounding of gradients, in this step and those before, moves parameters.
+    """
+
+    loss: np.ndarray
+    gradients: Mapping[str, np.ndarray]
+    parameters: Mapping[str, np.ndarray]
+    state: Any
+    reach: Mapping[str, np.ndarray] = {}
+
+
+def take_step(before: Subject, recording: Recording, step: Step, update: Any, state: Any) -> Made:
+    """A step from a model and its optimizer's state.
+
+    Args:
+        before: the model.
+        recording, step: whose batch and, where they are recorded, whose gradients are taken.
+        update: jitted, of the optimizer.
+        state: of the optimizer.
+    """
+    ours = run(before, Pass("", step.inputs), inside=False)
+    gradients = dict(ours.gradients)
+    if step.gradients:
+        given = to_our_tree(step.gradients, recording.names, before.config)
+        gradients |= {path: value for path, (value, _) in given.items()}
+    after, state = _updated(before, gradients, update, state)
+    return Made(ours.values["outputs/total_loss"], gradients, after, state)
+
+
+def _updated(
+    before: Subject, gradients: Mapping[str, np.ndarray], update: Any, state: Any
+) -> tuple[dict[str, np.ndarray], Any]:
+    """Parameters and optimizer state after a step with these gradients."""
+    like = flatten(before.params)
+    tree = before.with_parameters(place({p: gradients[p] for p in like}, like)).params
+    with jax.default_matmul_precision("highest"):
+        updates, state = update(tree, state, before.params)
+    updates, state = jax.device_get((updates, state))
+    moved = flatten(updates)
+    after = {
+        path: np.asarray(value + moved[path] if path in moved else value)
+        for path, value in like.items()
+    }
+    return after, state
+
+
+def with_reach(
+    made: Made, before: Subject, step: Step, update: Any, states: list[Any]
+) -> tuple[Made, list[Any]]:
+    """The step with its reach, and the states of the two whose gradients were nudged.
+
+    Recorded gradients have no rounding; a gradient that is exactly zero has none either.
+
+    Args:
+        made: the step.
+        before, step, update: what it was made of.
+        states: of the two before it.
+    """
+    size = 0.0 if step.gradients else GRADIENT_ROUNDING * largest_of(made.gradients)
+    reach: dict[str, np.ndarray] = {}
+    grown = []
+    for way, state in zip((size, -size), states, strict=True):
+        nudged = {path: slope + way * (slope != 0) for path, slope in made.gradients.items()}
+        after, own = _updated(before, nudged, update, state)
+        grown.append(own)
+        for path, value in after.items():
+            off = np.abs(np.asarray(value - made.parameters[path], np.float64))
+            reach[path] = np.maximum(reach.get(path, 0.0), off)
+    return made._replace(reach=reach), grown
+
+
+def largest_of(gradients: Mapping[str, np.ndarray]) -> float:
+    """The largest magnitude among gradients."""
+    return max(float(np.max(np.abs(slope), initial=0)) for slope in gradients.values())
