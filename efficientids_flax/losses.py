@@ -22,7 +22,8 @@ class LanguageModelLoss(NamedTuple):
 
     Attributes:
         total_loss: [], what is minimised: `avg_xent + aux_loss`.
-        avg_xent: [], `total_xent / (total_weight + 1e-6)`.
+        avg_xent, avg_xent_weight: [], `total_xent / (total_weight + 1e-6)` and the weight, or what
+            the configuration averages over.
         aux_loss, aux_loss_weight: [], the sum of the auxiliary losses and how many there are.
         total_xent, total_weight: [], sums over all positions, the first one weighted.
         per_example_xent: [B, T], not weighted.
@@ -37,6 +38,7 @@ class LanguageModelLoss(NamedTuple):
 
     total_loss: jax.Array
     avg_xent: jax.Array
+    avg_xent_weight: jax.Array
     aux_loss: jax.Array
     aux_loss_weight: jax.Array
     total_xent: jax.Array
@@ -79,12 +81,15 @@ def language_model_loss(
     smoothing = config.label_smoothing if train or config.label_smoothing_in_eval else 0.0
     entropy = smoothed_cross_entropy(log_probs, labels, smoothing)
     argmax = jax.lax.stop_gradient(jnp.argmax(values, axis=-1)).astype(jnp.int32)
+    every = config.loss_average == "positions"
+    positions = jnp.asarray(labels.size, jnp.float32) if every else None
     own = None
-    if config.z_loss_weight > 0:
-        own = config.z_loss_weight * z_loss(values, weights)
+    if config.z_loss_weight > 0 or every:  # Praxis' GShard softmax always reports one
+        own = config.z_loss_weight * z_loss(values, weights, positions)
     hits = jnp.sum((argmax == labels) * weights)
     return LanguageModelLoss(
-        **summed(entropy, weights, aux_losses, own),
+        **summed(entropy, weights, aux_losses, own, count=positions),
+        avg_xent_weight=jnp.sum(weights) if positions is None else positions,
         per_example_argmax=argmax,
         accuracy=_ratio(hits, jnp.sum(weights)),
         logits=logits,
@@ -112,6 +117,7 @@ def summed(
     aux_losses: Any,
     z_loss: jax.Array | None,
     average: jax.Array | None = None,
+    count: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
     """The loss and its parts, by the names that Praxis gives them.
 
@@ -121,11 +127,12 @@ def summed(
         aux_losses: any tree of further losses; all of its numbers are added.
         z_loss: [], weighted; None where there is none.
         average: [], the weighted mean of the entropies; None where it is still to be made.
+        count: [], what the sum is divided by for it; None for the weights.
     """
     per_token = weighted(entropy, weights)
     total, total_weight = jnp.sum(per_token), jnp.sum(weights)
     if average is None:
-        average = total / (total_weight + TINY_WEIGHT)
+        average = total / (total_weight + TINY_WEIGHT if count is None else count)
     leaves = [jnp.asarray(leaf, jnp.float32) for leaf in jax.tree.leaves((aux_losses, z_loss))]
     auxiliary = sum(map(jnp.sum, leaves), jnp.zeros((), jnp.float32))
     return {
@@ -159,11 +166,12 @@ def language_model_metrics(
     weights = batch["weights"].astype(jnp.float32)
     hits = jnp.sum((loss.per_example_argmax == batch["labels"]) * weights)
     count, one = loss.total_weight, jnp.ones((), jnp.float32)
+    averaged = loss.avg_xent_weight
     return {
         "total_loss": (loss.total_loss, count),
-        "avg_xent": (loss.avg_xent, count),
+        "avg_xent": (loss.avg_xent, averaged),
         "aux_loss": (loss.aux_loss, one),
-        "log_pplx": (loss.avg_xent, count),
+        "log_pplx": (loss.avg_xent, averaged),
         "fraction_of_correct_next_step_preds": (hits / jnp.maximum(count, 1), count),
         "num_predictions": (count, one),
     }
@@ -197,19 +205,20 @@ def smoothed_cross_entropy(
     return jnp.where(inside, -jnp.where(every > 1, smoothed, own), 0.0)
 
 
-def z_loss(logits: jax.Array, weights: jax.Array) -> jax.Array:
+def z_loss(logits: jax.Array, weights: jax.Array, count: jax.Array | None = None) -> jax.Array:
     """Weighted mean of the squared log-normaliser, which keeps logits from drifting.
 
     Args:
         logits: [B, T, C].
         weights: [B, T].
+        count: [], what the sum is divided by; None for the weights.
 
     Returns:
         float32 []; 0 without any weight, where Praxis divides by zero.
     """
     weights = weights.astype(jnp.float32)
     squares = jnp.square(jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1))
-    return _ratio(jnp.sum(squares * weights), jnp.sum(weights))
+    return _ratio(jnp.sum(squares * weights), jnp.sum(weights) if count is None else count)
 
 
 def _ratio(above: jax.Array, below: jax.Array) -> jax.Array:

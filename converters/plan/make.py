@@ -10,7 +10,7 @@ import numpy as np
 from converters.arrays import Array, Cast, FlatLeaf, Leaf, LeafSpec, Source
 from converters.errors import CheckpointError, MappingError, UnclearModelError
 from converters.paxml import Checkpoint, is_float, open_checkpoint
-from converters.paxml.infer import infer_optimizer, read_hparams
+from converters.paxml.infer import infer_optimizer, open_dump, read_hparams
 from converters.paxml.state import (
     ConvertedOptimizer,
     convert_optimizer,
@@ -27,7 +27,7 @@ from converters.plan.model_config import (
     with_backbone,
 )
 from converters.plan.quantized import numbers_of
-from converters.rules import Table, generic_table, read_table, table_for
+from converters.rules import Said, Table, generic_table, read_table, table_for, with_heads
 from converters.stores import Store, open_store
 from converters.zarr import ZarrLeaf, dtype_named
 from efficientids_flax.config import OptimizerConfig
@@ -38,6 +38,7 @@ CONFIG_SCHEMA_VERSION = 1
 PARAMS, OPTIMIZER, EXTRA = "mdl_vars/params/", "opt_states/", "extra_state/"
 CONFIG_NAMES = {"adam": "adam", "sharded_adafactor": "sharded_adafactor", "momentum": "sgd"}
 OPTIMIZER_MODES = ("convert", "raw", "none")
+HEADS = ("num_heads", "backbone.num_heads")
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,16 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     numbers, nhd_post = numbers_of(params, dump, options.dequantize, notes)
     if options.dequantize:
         params = numbers
-    specs = {PARAMS + path: _spec_of(array) for path, array in numbers.items()}
-
-    table = _table(params, options, nhd_post, notes)
-    tree = table.apply(params)
     overrides = named_overrides(options.overrides)
+    said = _said_heads(dump, overrides)
+    shapes = with_heads({path: array.shape for path, array in numbers.items()}, said)
+    specs = {
+        PARAMS + path: replace(_spec_of(array), shape=shapes[path])
+        for path, array in numbers.items()
+    }
+
+    table = _table(params, options, nhd_post, said, notes)
+    tree = table.apply(params)
     model, provenance = None, {}
     if table.family in CONFIGURED:
         asked_for = options.family is not None
@@ -195,14 +201,29 @@ def _named(leaf: Leaf, url: str) -> Source:
 
 
 def _table(
-    params: Mapping[str, Array], options: PlanOptions, nhd_post: bool, notes: list[str]
+    params: Mapping[str, Array],
+    options: PlanOptions,
+    nhd_post: bool,
+    said: Said,
+    notes: list[str],
 ) -> Table:
     if options.rules is not None:
         rules, ignores = read_table(options.rules)
         return Table(options.family or "custom", tuple(rules), tuple(ignores))
-    table, found = table_for(params, options.family, options.scan_layers, nhd_post)
+    table, found = table_for(params, options.family, options.scan_layers, nhd_post, said)
     notes += found
     return table
+
+
+def _said_heads(dump: Mapping[str, Any] | None, overrides: Mapping[str, Any]) -> Said:
+    """What the job's dump and the user say of heads that are merged in the kernels."""
+    given = next((str(overrides[key]) for key in HEADS if key in overrides), "")
+    count, nhd = int(given) if given.isdecimal() else None, None
+    if dump is not None:
+        opened = open_dump(dump)
+        count = count or opened.size("{stack}.num_heads") or None
+        nhd = opened.get("{atten}.output_proj_use_nhd_shape", False) is True
+    return Said(count, nhd)
 
 
 def _dump(checkpoint: Checkpoint, job_files: str | None, notes: list[str]) -> dict[str, Any] | None:

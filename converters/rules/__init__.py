@@ -7,5 +7,6 @@ Read `language` for what a rule can say, then the tables `transformer_lm` and `e
 from converters.rules.apply import Mapped, RuledTree, apply_rules
 from converters.rules.families import FAMILIES, Table, detect, generic_table, table_for
 from converters.rules.files import read_document, read_table
+from converters.rules.heads import Said, with_heads
 from converters.rules.language import Ignore, Rule
 from converters.rules.transformer_lm import has_nhd_post

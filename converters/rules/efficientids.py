@@ -4,6 +4,8 @@
 Letters: E item width, I items, K clusters, D model width. See arXiv 2509.03746.
 """
 
+from collections.abc import Mapping
+
 from converters.rules import transformer_lm
 from converters.rules.language import Rule
 from converters.rules.transformer_lm import LayerForm
@@ -25,7 +27,11 @@ ITEMS = (
 
 
 def rules(
-    form: LayerForm | None, scan_layers: bool | None = None, nhd_post: bool = False
+    form: LayerForm | None,
+    scan_layers: bool | None = None,
+    nhd_post: bool = False,
+    heads: Mapping[str, str] | None = None,
 ) -> list[Rule]:
     """The table for a checkpoint whose layers lie in `form`; see `transformer_lm.rules`."""
-    return [*transformer_lm.rules(form, scan_layers, BACKBONE, nhd_post=nhd_post), *ITEMS]
+    own = transformer_lm.rules(form, scan_layers, BACKBONE, nhd_post=nhd_post, heads=heads)
+    return [*own, *ITEMS]

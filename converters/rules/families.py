@@ -7,6 +7,7 @@ from converters.arrays import Array
 from converters.errors import MappingError
 from converters.rules import efficientids, transformer_lm
 from converters.rules.apply import Mapped, RuledTree, apply_rules
+from converters.rules.heads import ATTENTION, UNSAID, Said, Split, split_heads
 from converters.rules.language import Ignore, Rule
 
 FAMILIES = ("transformer_lm", "efficientids", "generic")
@@ -56,6 +57,7 @@ def table_for(
     family: str | None,
     scan_layers: bool | None,
     nhd_post: bool | None = None,
+    said: Said = UNSAID,
 ) -> tuple[Table, list[str]]:
     """The table of a checkpoint's family.
 
@@ -64,6 +66,7 @@ def table_for(
         family: as the user says; None to detect it.
         scan_layers: whether layers become stacked (None: as they are).
         nhd_post: whether output projections of attention are [N, H, D]; None: the shapes tell.
+        said: of merged heads.
 
     Returns:
         The table, and notes: a detected family whose table does not fit gives way to 'generic'.
@@ -85,19 +88,35 @@ def table_for(
             form = replace(form, extra_axes=transformer_lm.extra_axes(form, shapes))
         if nhd_post is None:
             nhd_post = transformer_lm.has_nhd_post(shapes)
+        split = split_heads(shapes, said)
+        nhd_post = nhd_post and f"{ATTENTION}post/w" not in split.steps
         if chosen == "efficientids":
-            rules = efficientids.rules(form, scan_layers, nhd_post)
+            rules = efficientids.rules(form, scan_layers, nhd_post, split.steps)
         else:
             by_word = "lm/softmax/w" in arrays
-            rules = transformer_lm.rules(form, scan_layers, by_word=by_word, nhd_post=nhd_post)
+            rules = transformer_lm.rules(
+                form, scan_layers, by_word=by_word, nhd_post=nhd_post, heads=split.steps
+            )
         table = Table(chosen, tuple(rules))
         table.apply(arrays)
+        notes = _axes_guessed(split, shapes)
     except MappingError as error:
         if family is not None or scan_layers is not None:
             raise
         notes: list[str] = []
         return generic_table(chosen, error, notes), notes
-    return table, []
+    return table, notes
+
+
+def _axes_guessed(split: Split, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """A note where the order of a kernel's axes is told by nothing."""
+    if not split.guessed:
+        return []
+    order = "[N*H, D]" if "transpose" in split.steps[f"{ATTENTION}post/w"] else "[D, N*H]"
+    return [
+        f"{split.guessed} {list(shapes[split.guessed])}: taken as {order}, though its sizes fit the"
+        " other order too; PAXml's model_params.txt would tell (output_proj_use_nhd_shape)"
+    ]
 
 
 def generic_table(family: str, error: MappingError, notes: list[str]) -> Table:

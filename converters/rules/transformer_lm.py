@@ -21,6 +21,8 @@ TOP = (
     Rule("final_norm/{scale|bias}",       "final_ln/{scale|bias}"),           # [D]
     Rule("lm_head/kernel",                "softmax/logits_ffn/linear/w"),     # [D, V]
     Rule("lm_head/bias",                  "softmax/logits_ffn/bias/b"),       # [V]
+    # GShardSharedEmbeddingSoftmax
+    Rule("lm_head/kernel",                "softmax/embedding/w", "transpose 1 0"),  # [V, D]
 )
 
 # The head of praxis/layers/embedding_softmax.py, NClassMajorSharedEmbeddingSoftmax: a row a word.
@@ -176,6 +178,7 @@ def rules(
     prefix: str = "",
     by_word: bool = False,
     nhd_post: bool = False,
+    heads: Mapping[str, str] | None = None,
 ) -> list[Rule]:
     """The table for a checkpoint whose layers lie in `form`.
 
@@ -186,6 +189,7 @@ def rules(
         prefix: put before every target.
         by_word: whether the head has a row a word, see `BY_WORD`.
         nhd_post: whether output projections are [N, H, D], see `has_nhd_post`.
+        heads: path below a layer -> what makes heads of merged ones, see `heads.split_heads`.
     """
     top = [rule for rule in TOP if not (by_word and rule.target.startswith("lm_head/"))]
     top += BY_WORD if by_word else ()
@@ -196,6 +200,7 @@ def rules(
         op = "; ".join(["merge 0"] * form.extra_axes + [op] * bool(op))
         lead = LEADING.get(form.name, 1) + form.extra_axes
         layer = [NHD_POST if nhd_post and r.source == NHD_POST.source else r for r in LAYER]
+        layer = [Rule(r.target, r.source, (heads or {}).get(r.source, r.op)) for r in layer]
         for block in range(form.per_block if "@" in source else 1):
             numbered = source.replace("@", str(block))
             steps = op.replace("@", str(block)).replace("K", str(form.per_block))
@@ -208,9 +213,16 @@ def rules(
 
 
 def _behind(op: str, lead: int) -> str:
-    """A transposition of the axes that follow `lead` others."""
-    name, *axes = op.split()
-    return " ".join([name, *map(str, range(lead)), *(str(int(axis) + lead) for axis in axes)])
+    """The same operations on the axes that follow `lead` others."""
+    found = []
+    for step in op.split("; "):
+        name, *numbers = step.split()
+        if name == "transpose":
+            moved = [*map(str, range(lead)), *(str(int(axis) + lead) for axis in numbers)]
+        else:  # split: an axis and two sizes
+            moved = [str(int(numbers[0]) + lead), *numbers[1:]]
+        found.append(" ".join([name, *moved]))
+    return "; ".join(found)
 
 
 def _quantized(rule: Rule, prefix: str = "", root: str = "") -> list[Rule]:

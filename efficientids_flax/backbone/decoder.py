@@ -185,6 +185,8 @@ class Decoder(nn.Module):
             hidden = hidden * config.model_dims**-0.5
         logits = self.lm_head(hidden) / config.logits_divisor
         logits = soft_cap(logits, config.final_logit_cap)
+        if config.logits_clip is not None:
+            logits = jnp.clip(logits, -config.logits_clip, config.logits_clip)
         self.sow(INTERMEDIATES, "logits", logits)
         return logits
 

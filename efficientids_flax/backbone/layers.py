@@ -146,9 +146,14 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, paddings: jax.Array, deterministic: bool = True) -> jax.Array:
-        """[B, T, D] -> [B, T, D]; positions with `paddings` [B, T] of 1 give zeros."""
+        """[B, T, D] -> [B, T, D]; positions with `paddings` [B, T] of 1 give zeros.
+
+        Under `mlp_padding_first` they do not: then they came as zeros.
+        """
         config = self.config
         valid = (1.0 - paddings)[..., None]
+        if config.mlp_padding_first:
+            valid = jnp.ones_like(valid)
         activation = ACTIVATIONS[config.activation]
         # Between two products all is float32: in half precision each step of a SiLU would round.
         up = Dense(config.hidden_dims, config.mlp_bias, config, name="up")(x)

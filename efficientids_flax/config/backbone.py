@@ -96,12 +96,17 @@ class BackboneConfig(Record):
             `jax.nn.dot_product_attention`, without caps, dropout, extra logit and relative keys.
             'cudnn' needs a GPU and half precision, and has no relative bias.
         gated_mlp: act(gate(x)) * up(x).
+        mlp_padding_first: padding enters the MLP, and passes by it, as zeros (Praxis
+            `apply_padding_first`); otherwise the MLP adds nothing to it.
         lora: low-rank additions to the projections, see `backbone.lora`.
         lm_head_bias: bias [V] of the head.
         scale_before_logits: the hidden state is multiplied by D^-0.5 before the head.
         logits_divisor: logits are divided by it (Granite).
+        logits_clip: logits are clipped to [-clip, clip] after their cap; None is none.
         *_dropout: rates; `mlp_dropout` after the activation, `input_dropout` after the embeddings.
         label_smoothing, label_smoothing_in_eval, z_loss_weight: of the plain language-model loss.
+        loss_average: what sums of losses are divided by: their 'weights', or how many 'positions'
+            the batch has (Praxis `GShardSharedEmbeddingSoftmax`).
     """
 
     vocab_size: int
@@ -162,6 +167,7 @@ class BackboneConfig(Record):
     gated_mlp: bool = False
     activation: Activation = "relu"
     mlp_bias: bool = False
+    mlp_padding_first: bool = False
     moe: MoEConfig | None = None
     lora: LoraConfig | None = None
 
@@ -169,6 +175,7 @@ class BackboneConfig(Record):
     final_logit_cap: float | None = None
     scale_before_logits: bool = False
     logits_divisor: float = 1.0
+    logits_clip: float | None = None
 
     input_dropout: float = 0.0
     attention_dropout: float = 0.0
@@ -178,6 +185,7 @@ class BackboneConfig(Record):
     label_smoothing: float = 0.0
     label_smoothing_in_eval: bool = True
     z_loss_weight: float = 0.0
+    loss_average: Literal["weights", "positions"] = "weights"
 
     def problems(self) -> Collection[str]:
         """Sizes fit each other; options that need one another are there."""
@@ -186,7 +194,7 @@ class BackboneConfig(Record):
             "head_dim", "layers_per_block", "norm_epsilon", "max_positions",
             "position_min_timescale",
             "position_max_timescale", "attention_logit_cap", "final_logit_cap", "sliding_window",
-            "logits_divisor", "relative_key_dims",
+            "logits_divisor", "logits_clip", "relative_key_dims",
         )  # fmt: skip
         found += rates(
             self, "input_dropout", "attention_dropout", "residual_dropout", "mlp_dropout",

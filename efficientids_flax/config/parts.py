@@ -177,6 +177,7 @@ class MoEConfig(Record):
         gating_logit_cap: tanh cap of the router's logits, of 'top2' alone; 0 is none.
         gating_level: route single tokens, or all of a row by its mean ('sentence').
         load_balance_loss_weight: weight of the auxiliary loss of 'top2'.
+        padding_first: padding passes by the experts as zeros, see `mlp_padding_first`.
     """
 
     num_experts: int
@@ -193,6 +194,7 @@ class MoEConfig(Record):
     gating_logit_cap: float = 0.0
     gating_level: Literal["token", "sentence"] = "token"
     load_balance_loss_weight: float = 1.0
+    padding_first: bool = False
 
     def problems(self) -> Collection[str]:
         """Sizes are positive, layers ascend, there is room, and the gating fits the experts."""

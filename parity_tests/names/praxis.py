@@ -163,6 +163,7 @@ RESULTS = (
     ("total_xent", "", "loss"),
     ("total_weight", "", "loss"),
     ("avg_xent", "", "loss"),
+    ("avg_xent_weight", "", "loss"),
     ("z_loss", "", "loss"),
     ("aux_loss", "", "loss"),
     ("aux_loss_weight", "", "loss"),

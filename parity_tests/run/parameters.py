@@ -11,7 +11,7 @@ import numpy as np
 
 from converters.arrays import Leaf, LeafSpec, Reader, Region, Source
 from converters.errors import MappingError
-from converters.rules import table_for
+from converters.rules import Said, table_for
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from parity_tests.recording import Arrays, RecordingError
 from parity_tests.run.activations import EMBEDS
@@ -69,7 +69,8 @@ def to_our_tree(
     family = "efficientids" if recommender else "transformer_lm"
     sources = {name: Source(Held(name, np.asarray(value))) for name, value in values.items()}
     try:
-        table, _ = table_for(sources, family, backbone.scan_layers)
+        said = Said(backbone.num_heads)
+        table, _ = table_for(sources, family, backbone.scan_layers, said=said)
         mapped = table.apply_part(sources)
     except MappingError as error:
         raise RecordingError(f"parameters named as in {names} do not fit: {error}") from error

@@ -12,8 +12,8 @@ from parity_tests.run.activations import Subject, run
 from parity_tests.run.parameters import place, to_our_tree
 
 # Two exact implementations give gradients that differ by some roundings (2^-24) of what they are
-# sums of, which is of the size of the model's largest. Adam divides by a gradient's own size: as far
-# as that moves a parameter, two steps cannot be told apart.
+# sums of, which is of the size of the model's largest. Adam divides by a gradient's own size: as
+# far as that moves a parameter, two steps cannot be told apart.
 GRADIENT_ROUNDING = 2.0**-22
 
 

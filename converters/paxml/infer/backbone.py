@@ -1,7 +1,7 @@
 """What the dump of a PAXml job says about the decoder: Praxis' hyper-parameters in our words.
 
 Praxis 1.4.0: `TransformerLm`, `StackedTransformer`, `Transformer`, `TransformerFeedForward(Moe)`,
-`FullSoftmax`, `SharedEmbeddingSoftmax`, the norms; attention has a file of its own. A path that a
+the norms; attention and the softmax layers have files of their own. A path that a
 dump lacks has Praxis' default.
 """
 
@@ -12,6 +12,7 @@ from converters.paxml.infer.dump import Dump, open_dump, templates
 from converters.paxml.infer.hparams import Symbol
 from converters.paxml.infer.layers import gather
 from converters.paxml.infer.norms import read_norms
+from converters.paxml.infer.softmax import SOFTMAXES, read_softmax
 
 POSITIONS = {"PositionalEmbedding": "sinusoidal", "TrainablePositionalEmbedding": "learned"}
 
@@ -19,8 +20,7 @@ POSITIONS = {"PositionalEmbedding": "sinusoidal", "TrainablePositionalEmbedding"
 CLASSES = (
     # path                what it may be
     ("{lm}",              ("TransformerLm", "InterleavedTransformerLm")),
-    ("{lm}.softmax_tpl",  ("SharedEmbeddingSoftmax", "FullSoftmax",
-                           "NClassMajorSharedEmbeddingSoftmax")),
+    ("{lm}.softmax_tpl",  SOFTMAXES),
     ("{stack}",           ("StackedTransformer",)),
     ("{layer}",           ("Transformer",)),
     ("{atten}",           ("DotProductAttention", "DotProductAttentionWithLPB",
@@ -38,7 +38,6 @@ UNSUPPORTED = (
     ("{layer}.ngrammer_tpl",                   None),
     ("{atten}.ngrammer_tpl",                   None),
     ("{atten}.dconv_qkv",                      False),
-    ("{atten}.proj_tpl.attention_combine_dims", False),
     ("{ff}.add_skip_connection",               True),
 )
 PLAIN = (
@@ -55,15 +54,8 @@ PLAIN = (
     ("attention_extra_logit",    "{atten}.attention_extra_logit",      None),
     ("gated_mlp",                "{ff}.use_gated_activation",          False),
     ("mlp_bias",                 "{ff}.has_bias",                      True),
+    ("mlp_padding_first",        "{ff}.apply_padding_first",           False),
     ("mlp_residual_weight",      "{ff}.residual_weight",               1.0),
-    ("lm_head_bias",             "{softmax}.feed_forward_tpl.has_bias", True),
-)
-HEAD = (
-    ("scale_before_logits",      "{softmax}.scale_before_logits",      False),
-    ("final_logit_cap",          "{softmax}.soft_cap_logits",          0.0),
-    ("label_smoothing",          "{softmax}.label_smoothing_prob",     0.0),
-    ("label_smoothing_in_eval",  "{softmax}.label_smoothing_apply_for_eval", True),
-    ("z_loss_weight",            "{softmax}.z_loss_weight",            0.0),
 )
 MOE = (
     ("moe.hidden_dims",          "{moe}.hidden_dims",                  0),
@@ -78,6 +70,7 @@ MOE = (
     ("moe.gating_logit_cap",     "{moe}.gating_logit_cap",             0.0),
     ("moe.gating_level",         "{moe}.moe_gating_embedding_level",   "token"),
     ("moe.load_balance_loss_weight", "{moe}.moe_load_balance_loss_weight", 1.0),
+    ("moe.padding_first",        "{moe}.apply_padding_first",          False),
 )
 TRAINING_ONLY = (
     ("{lm}.entropy_loss_weight",            None),
@@ -119,10 +112,9 @@ def _read(dump: Dump, head: bool) -> None:
     for path, without in TRAINING_ONLY:
         if dump.get(path, without) != without or dump.has(f"{path}.cls"):
             dump.facts.notes.append(f"{dump.path(path)}: training only, not taken along")
-    by_word = dump.class_of("{lm}.softmax_tpl", "") == "NClassMajorSharedEmbeddingSoftmax"
-    for key, path, default in PLAIN + (HEAD if head else ()):
-        where = "{softmax}.use_bias" if by_word and key == "lm_head_bias" else path
-        dump.add(key, where, dump.get(where, default))
+    for key, path, default in PLAIN:
+        dump.add(key, path, dump.get(path, default))
+    read_softmax(dump, head=head)
     # `LanguageModel` sets its `lm_tpl`'s type to its own.
     path = "model.model_type" if dump.has("model.model_type") else "{lm}.model_type"
     dump.add("attention_mask", path, dump.get(path, "causal"))
@@ -166,6 +158,9 @@ def _layers(dump: Dump) -> None:
         dump.add("moe.layers", "{stack}.moe_layers", tuple(sorted(layers)))
     for key, path, default in MOE:
         dump.add(key, path, dump.get(path, default))
+    if dump.has("{moe}.expert_capacity_dim") and dump.get("{moe}.expert_capacity_dim", 0) is None:
+        dump.facts.known.pop("moe.expert_capacity", None)
+        dump.add("moe.expert_capacity", "{moe}.expert_capacity_dim", 1)  # as top2 gating takes None
     dump.activation("moe.activation", "{moe}.activation_tpl")
 
 

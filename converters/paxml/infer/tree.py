@@ -73,13 +73,19 @@ def backbone_facts(specs: Mapping[str, LeafSpec]) -> Facts:
 def _embedding_facts(facts: Facts, model: Leaves) -> None:
     """Facts from the embeddings, the final norm and the head."""
     head = "softmax/logits_ffn/linear/w"
-    by_word = "softmax/w" in model  # NClassMajorSharedEmbeddingSoftmax has a row a word
-    if shape := model.find(facts, "softmax/w" if by_word else head, 2):
-        dims, words = reversed(shape) if by_word else shape
-        facts.add("model_dims", dims, model.where("softmax/w" if by_word else head))
-        facts.add("vocab_size", words, model.where("softmax/w" if by_word else head))
-    bias = "softmax/bias/b" if by_word else "softmax/logits_ffn/bias/b"
+    # NClassMajorSharedEmbeddingSoftmax and GShardSharedEmbeddingSoftmax have a row a word.
+    gshard = "softmax/embedding/w"
+    table = next((leaf for leaf in ("softmax/w", gshard) if leaf in model), head)
+    if shape := model.find(facts, table, 2):
+        dims, words = shape if table == head else reversed(shape)
+        facts.add("model_dims", dims, model.where(table))
+        facts.add("vocab_size", words, model.where(table))
+    bias = "softmax/logits_ffn/bias/b" if table == head else "softmax/bias/b"
     facts.add("lm_head_bias", bias in model, f"{LM}{bias}")
+    if table == gshard:
+        facts.add("scale_before_logits", True, model.where(gshard))
+        facts.add("loss_average", "positions", model.where(gshard), sure=False)
+        facts.add("embedding_scale", "none", model.where(gshard), sure=False)
     table = "embedding_lookup/emb_var"
     facts.add("tied_embeddings", table not in model, f"{LM}{table}")
     if table in model and (shape := model.find(facts, table, 2)):

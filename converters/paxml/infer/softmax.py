@@ -1,0 +1,61 @@
+"""What the dump of a PAXml job says about the head: Praxis' softmax layers in our words.
+
+Praxis 1.4.0: `FullSoftmax`, `SharedEmbeddingSoftmax`, `NClassMajorSharedEmbeddingSoftmax`, and
+`GShardSharedEmbeddingSoftmax`, which has settings of its own and averages over all positions.
+"""
+
+from converters.paxml.infer.dump import Dump
+
+BY_WORD, GSHARD = "NClassMajorSharedEmbeddingSoftmax", "GShardSharedEmbeddingSoftmax"
+SOFTMAXES = ("SharedEmbeddingSoftmax", "FullSoftmax", BY_WORD, GSHARD)
+
+# fmt: off
+LOSS = (
+    # key                        path                                  Praxis' default
+    ("final_logit_cap",          "{softmax}.soft_cap_logits",          0.0),
+    ("z_loss_weight",            "{softmax}.z_loss_weight",            0.0),
+)
+FULL = (
+    ("scale_before_logits",      "{softmax}.scale_before_logits",      False),
+    ("label_smoothing",          "{softmax}.label_smoothing_prob",     0.0),
+    ("label_smoothing_in_eval",  "{softmax}.label_smoothing_apply_for_eval", True),
+)
+# fmt: on
+
+
+def read_softmax(dump: Dump, *, head: bool) -> None:
+    """Adds the facts about the head.
+
+    Args:
+        dump: what to read, and where the facts go.
+        head: whether the head's cap, smoothing and z-loss are the decoder's own.
+    """
+    kind = dump.class_of("{lm}.softmax_tpl", "")
+    bias = "{softmax}.use_bias" if kind == BY_WORD else "{softmax}.feed_forward_tpl.has_bias"
+    if kind == GSHARD:
+        dump.add("lm_head_bias", "{softmax}.cls", False)
+    else:
+        dump.add("lm_head_bias", bias, dump.get(bias, True))
+    if not head:
+        return
+    for key, path, default in LOSS + (() if kind == GSHARD else FULL):
+        dump.add(key, path, dump.get(path, default))
+    if kind == GSHARD:
+        _gshard(dump)
+
+
+def _gshard(dump: Dump) -> None:
+    """Hidden states times D^-0.5, clipped logits, and a loss of another form."""
+    dump.add("scale_before_logits", "{softmax}.cls", True)
+    dump.add(
+        "logits_clip",
+        "{softmax}.logits_abs_max",
+        dump.number("{softmax}.logits_abs_max", 0) or None,
+    )
+    # It gives the other classes p / V each and the label the rest; ours shares among V - 1.
+    path, words = "{softmax}.label_smoothing_prob", dump.size("{lm}.vocab_size")
+    share = (words - 1) / words if words else 1.0
+    dump.add("label_smoothing", path, dump.number(path, 0.0) * share)
+    dump.add("label_smoothing_in_eval", "{softmax}.cls", False)
+    path = "{softmax}.use_tgt_labels_size_as_loss_denominator"
+    dump.add("loss_average", path, "positions" if dump.get(path, True) else "weights")
