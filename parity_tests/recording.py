@@ -20,7 +20,7 @@ FOUND = ("activations", "outputs", "metrics", "gradients")
 # Fields of a batch that the models read.
 INPUTS = (
     "ids", "inputs_embeds", "paddings", "segment_ids", "segment_pos", "inputs_indicator",
-    "labels", "weights", "input_item_weights", "label_item_weights",
+    "labels", "weights", "input_item_weights", "label_item_weights", "masked_ids", "masked_pos",
 )  # fmt: skip
 Arrays = Mapping[str, np.ndarray]
 
@@ -55,6 +55,26 @@ class Pass:
     train: bool = True
     dtype: str = "float32"
     exact: "Pass | None" = None
+
+
+def model_inputs(one: Pass) -> Arrays:
+    """The batch as our models read it: of Praxis' `BertModel`, what was masked are the ids.
+
+    Its words are `masked_ids`, or `augmented_labels` where the model drew the masks itself; those
+    places alone count for the loss.
+    """
+    drawn = one.outputs.get("augmented_labels"), one.outputs.get("augmented_pos")
+    given = one.inputs.get("masked_ids"), one.inputs.get("masked_pos")
+    ids, places = drawn if drawn[0] is not None else given
+    if ids is None or places is None:
+        return one.inputs
+    rest = {name: value for name, value in one.inputs.items() if not name.startswith("masked_")}
+    return {**rest, "ids": ids, "weights": np.asarray(places, np.float32)}
+
+
+def is_masked(one: Pass) -> bool:
+    """Whether the pass is one of Praxis' `BertModel`."""
+    return "masked_ids" in one.inputs or "augmented_labels" in one.outputs
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,8 @@ def check_steps(subject: Subject, recording: Recording, trained: Trained) -> lis
 def _cannot(recording: Recording, trained: Trained) -> str | None:
     if trained.optimizer is None:
         return "the conversion knows no optimizer; --set optimizer.name=... and its values"
+    if any(not {*step.inputs} & {"ids", "inputs_embeds", "masked_ids"} for step in recording.steps):
+        return "the batch has no words: the original masked some at random"
     if recording.start is None and (trained.state is None or not trained.state.optimizer):
         return "the checkpoint was converted without its optimizer state"
     if (

@@ -170,12 +170,14 @@ RESULTS = (
     ("total_loss", "", "loss"),
     ("accuracy", "", "metrics"),
     ("top10_indices", "BTA", "metrics"),
+    ("augmented_labels", "BT", "activations"),
+    ("augmented_pos", "BT", "activations"),
 )
 LEVELS = ("lm/softmax/", "lm/", "outputs/")
 RANKING = ("recall", "mrr", "ndcg")
 METRICS = (
     "total_loss", "avg_xent", "log_pplx", "aux_loss", "num_predictions",
-    "fraction_of_correct_next_step_preds",
+    "fraction_of_correct_next_step_preds", "fraction_of_correct_preds", "num_tokens", "num_seqs",
     *(f"{name}_at_{count}" for name in RANKING for count in ("{n}",)),
 )  # fmt: skip
 
@@ -194,6 +196,9 @@ def _results() -> list[Name]:
     ]
     for place in ("1/", "outputs/per_example/"):
         found.append(Name(f"{place}labels", "outputs/labels", "BT"))
+        found.append(Name(f"{place}predicted_labels", "outputs/per_example_argmax", "BT"))
+        found.append(Name(f"{place}augmented_labels", "outputs/augmented_labels", "BT"))
+        found.append(Name(f"{place}per_sequence_xent", "outputs/per_sequence_xent", "B"))
         found.append(Name(f"{place}scores", "outputs/per_sequence_xent", "B", "negative"))
     for name in METRICS:
         kind = "loss" if name in METRICS[:4] else "metrics"

@@ -27,6 +27,8 @@ KINDS = (
     # a key that only this kind has, its reader
     ("in/input_item_weights", read_efficientids),
     ("in/ids", read_paxml),
+    ("in/masked_ids", read_paxml),
+    ("out/augmented_labels", read_paxml),
     ("full/logits", read_transformers),
 )
 

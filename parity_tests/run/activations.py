@@ -17,8 +17,8 @@ from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import language_model_loss, language_model_metrics
 from efficientids_flax.tree import flatten
-from parity_tests.recording import Arrays, Pass
-from parity_tests.run.outputs import recommender_metrics, recommender_outputs
+from parity_tests.recording import Arrays, Pass, is_masked, model_inputs
+from parity_tests.run.outputs import masked_metrics, recommender_metrics, recommender_outputs
 
 INTERMEDIATES = "intermediates"
 BACKBONE = "pretrained_lm/"
@@ -71,12 +71,16 @@ class Subject:
 
 
 class Options(NamedTuple):
-    """Of one program: the model, whether it is trained, whether intermediate values are kept."""
+    """Of one program: the model, whether it is trained, whether intermediate values are kept.
+
+    `masked`: whether it is one of Praxis' `BertModel`, which reports other metrics.
+    """
 
     config: BackboneConfig | EfficientIDSConfig
     clustering: ClusteringInfo | None
     train: bool
     inside: bool
+    masked: bool = False
 
     @property
     def mutable(self) -> list[str]:
@@ -109,11 +113,12 @@ def run(subject: Subject, one: Pass, *, gradients: bool = True, inside: bool = T
         gradients: whether to compute them.
         inside: whether to keep intermediate values.
     """
-    batch = {name: jnp.asarray(value) for name, value in one.inputs.items()}
+    batch = {name: jnp.asarray(value) for name, value in model_inputs(one).items()}
     embeds = batch.pop(EMBEDS, None)
     gradients = gradients and "labels" in batch
     still = subject.with_backbone(**dict.fromkeys(DROPOUTS, 0.0))
-    program = _program(still.config, subject.clustering, one.train, gradients, inside)
+    options = Options(still.config, subject.clustering, one.train, inside, is_masked(one))
+    program = _program(options, gradients)
     with jax.default_matmul_precision("highest"):
         kept, found = program(subject.params, embeds, batch)
     intermediates, results = jax.device_get(kept)
@@ -143,19 +148,13 @@ def continued(subject: Subject, one: Pass) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _program(
-    config: BackboneConfig | EfficientIDSConfig,
-    clustering: ClusteringInfo | None,
-    train: bool,
-    gradients: bool,
-    inside: bool,
-) -> Callable[[Any, Any, Batch], Any]:
+def _program(options: "Options", gradients: bool) -> Callable[[Any, Any, Batch], Any]:
     """Jitted (params, embeddings or None, batch) -> (values, gradients of the first two).
 
     Compiled once for all passes and steps of a kind.
     """
-    function = _recommender if isinstance(config, EfficientIDSConfig) else _language_model
-    options = Options(config, clustering, train, inside)
+    recommends = isinstance(options.config, EfficientIDSConfig)
+    function = _recommender if recommends else _language_model
 
     def loss(params: Any, embeds: Any, batch: Batch) -> Any:
         return function(options, batch if embeds is None else {**batch, EMBEDS: embeds}, params)
@@ -243,7 +242,12 @@ def _language_model(
         loss = made.total_loss
         results |= {f"outputs/{name}": value for name, value in made._asdict().items()}
         results["outputs/labels"] = batch["labels"]
-        for name, (value, weight) in language_model_metrics(made, batch).items():
+        metrics = language_model_metrics(made, batch)
+        if options.masked:
+            metrics = masked_metrics(made, batch)
+            results |= {"outputs/augmented_labels": batch["ids"]}
+            results |= {"outputs/augmented_pos": batch["weights"]}
+        for name, (value, weight) in metrics.items():
             results |= {f"metrics/{name}/value": value, f"metrics/{name}/weight": weight}
     return loss, (kept.get(INTERMEDIATES, {}), results)
 

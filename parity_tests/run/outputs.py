@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.core.metrics import correct_predictions, ranking_sums, token_sums
+from efficientids_flax.losses import LanguageModelLoss
 
 SHORTLIST = 10  # ranks that are recorded
 FULL = "full_logits"  # intermediate of the full softmax in training
@@ -84,6 +85,25 @@ def recommender_metrics(
     for name, (value, weight_of) in found.items():
         parts |= {f"metrics/{name}/value": value, f"metrics/{name}/weight": weight_of}
     return parts
+
+
+def masked_metrics(loss: LanguageModelLoss, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """(value, weight) of each metric that Praxis' `BertModel` reports, by its name."""
+    weights, count, one = batch["weights"], loss.total_weight, jnp.ones(())
+    hits = jnp.sum((loss.per_example_argmax == batch["labels"]) * weights)
+    found = {
+        "total_loss": (loss.total_loss, count),
+        "avg_xent": (loss.avg_xent, count),
+        "aux_loss": (loss.aux_loss, count),
+        "log_pplx": (loss.avg_xent, count),
+        "fraction_of_correct_preds": (hits / jnp.maximum(count, 1), count),
+        "num_predictions": (count, one),
+    }
+    if "paddings" in batch:
+        found["num_tokens"] = (jnp.sum(1.0 - batch["paddings"]), one)
+    if "segment_ids" in batch:
+        found["num_seqs"] = (jnp.sum(jnp.max(batch["segment_ids"], axis=1) * 1.0), one)
+    return found
 
 
 def _correct(config: EfficientIDSConfig, batch: Batch, logits: jax.Array) -> jax.Array:

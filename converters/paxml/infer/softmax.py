@@ -40,6 +40,10 @@ def read_softmax(dump: Dump, *, head: bool) -> None:
         return
     for key, path, default in LOSS + (() if kind == GSHARD else FULL):
         dump.add(key, path, dump.get(path, default))
+    own = "model.label_smoothing_prob"  # `BertModel` gives it to its head
+    if kind != GSHARD and dump.get(own, None) is not None:
+        dump.facts.known.pop("label_smoothing", None)
+        dump.add("label_smoothing", own, dump.number(own, 0.0))
     if kind == GSHARD:
         _gshard(dump)
 
