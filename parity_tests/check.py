@@ -133,10 +133,9 @@ def compared(
     if rows is not None and not rows.any():
         return replace(base, verdict="ignored", note="all of it is padding")
     if exact is not None:
-        reference = item.exact
-        if reference is None:
-            other = meant_pair(item, subject, exact.values)
-            reference = other[0] if other is not None else None
+        own = item if item.exact is None else replace(item, values=item.exact)
+        other = meant_pair(own, subject, exact.values)
+        reference = None if other is None else other[0 if item.exact is None else 1]
         if reference is not None:
             found, allowed = half_distance(mine, recorded, reference, rows)
             if item.row.kind == "loss" or item.row.axes == "B":

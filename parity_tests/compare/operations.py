@@ -36,12 +36,58 @@ def _part(number: int) -> Callable[[np.ndarray, np.ndarray, Context], Pair]:
     return lambda ours, recorded, _: (ours[number], recorded)
 
 
+def _probs(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
+    """[B, N, T, S] against other orders, or against blocks of a local window.
+
+    Praxis' `MultiQueryDotProductAttention` with several heads of keys reshapes them to [B, T, N, S]
+    without a transposition; another recorder may have transposed them. Where the shapes do not
+    tell, the nearest is what is meant.
+    """
+    if recorded.ndim == 5 and recorded.size != ours.size:
+        return ours, by_key(recorded, np.zeros_like(ours), context.config.sliding_window)
+    if recorded.ndim != 4 or recorded.shape not in (ours.shape, np.swapaxes(ours, 1, 2).shape):
+        return ours, recorded
+    orders = [recorded.reshape(ours.shape)]
+    if (turned := np.swapaxes(recorded, 1, 2)).shape == ours.shape:
+        orders.append(turned)
+    return ours, min(orders, key=lambda order: float(np.max(np.abs(ours - order), initial=0)))
+
+
+def by_key(blocks: np.ndarray, around: np.ndarray, window: int | None) -> np.ndarray:
+    """What Praxis' `LocalSelfAttention` has by blocks, as one row of keys for each query.
+
+    Args:
+        blocks: [B, N, U, W, C] of U blocks of W queries, each of which sees C keys: those of its
+            window before the block, of the block, and after it.
+        around: [B, N, T, S], what there is outside of the blocks.
+        window: keys that a query sees, its own among them.
+
+    Returns:
+        [B, N, T, S]; `blocks` itself where it is no such array.
+    """
+    _, _, count, width, seen = blocks.shape
+    times = around.shape[2]
+    fits = blocks.shape[:2] == around.shape[:2] and count == -(-times // width)
+    if window is None or not fits or seen < width + window - 1:
+        return blocks
+    found = around.copy()
+    for query in range(times):
+        block, place = divmod(query, width)
+        first = block * width - (window - 1)  # the key at place 0 of the block
+        least, last = max(first, 0), min(first + seen, times)
+        found[:, :, query, least:last] = blocks[:, :, block, place, least - first : last - first]
+    return found
+
+
 def _cap(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
     """The plain logits with their bias and under their cap."""
     bias = context.values.get(f"{context.layer}attention/relative_bias")
     ours = ours if bias is None else ours + bias
     cap = context.config.attention_logit_cap
-    return (ours if cap is None else cap * np.tanh(ours / cap)), recorded
+    ours = ours if cap is None else cap * np.tanh(ours / cap)
+    if recorded.ndim == 5:
+        recorded = by_key(recorded, ours, context.config.sliding_window)
+    return ours, recorded
 
 
 def _members(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
@@ -83,6 +129,7 @@ OPERATIONS: Mapping[str, Callable[[np.ndarray, np.ndarray, Context], Pair]] = {
     "part 1": _part(1),
     "part 2": _part(2),
     "cap": _cap,
+    "probs": _probs,
     "swap": lambda ours, recorded, _: (np.swapaxes(ours, 1, 2), recorded),
     "scale": _scale,
     "shared": _shared,

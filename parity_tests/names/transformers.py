@@ -11,6 +11,7 @@ TRANSFORMERS = NameTable(
     inputs=(Name("hidden_states/{n}", "hidden_states/{n}", "BTD"),),
     layers=(),
     outputs=(
+        Name("last_hidden_state", "final_norm", "BTD"),
         Name("outputs/logits", "outputs/logits", "BTV"),
         Name("outputs/loss", "outputs/avg_xent", "", kind="loss"),
         Name("outputs/generate", "outputs/generate", ""),  # the prompts with what follows

@@ -30,6 +30,7 @@ KINDS = (
     ("in/masked_ids", read_paxml),
     ("out/augmented_labels", read_paxml),
     ("full/logits", read_transformers),
+    ("full/hidden_states", read_transformers),
 )
 
 

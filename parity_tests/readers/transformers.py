@@ -1,7 +1,7 @@
 """Folders of HuggingFace models: `config.json` and `reference.npz` with one pass a way of running.
 
 `full`, `right` and `left` (padding), `left_pos` and `offset` (positions given), `packed`, `inject`
-(embeddings given, with a loss and its gradient), each with `logits` and `hidden_states`.
+(embeddings given, with a loss and its gradient), each with `logits` and `hidden_states`, or one of them.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from parity_tests.readers.paxml import below
-from parity_tests.recording import Arrays, Pass, Recording, read_json
+from parity_tests.recording import Arrays, Pass, Recording, RecordingError, read_json
 
 NAMES = "transformers"
 HALF = "_bf16"  # at the end of a pass that ran in bfloat16; the one without it is its float32
@@ -28,7 +28,8 @@ def read_transformers(root: Path, arrays: Arrays) -> Recording:
     config: dict[str, Any] = {}
     if (root / "config.json").is_file():
         config = read_json(root / "config.json")
-    names = [key.removesuffix("/logits") for key in arrays if key.endswith("/logits")]
+    ran = [key.rpartition("/") for key in arrays if key.endswith(("/logits", "/hidden_states"))]
+    names = list(dict.fromkeys(name for name, _, _ in ran))
     passes = {name: _pass(name, arrays) for name in names}
     for name in names:
         if name.endswith(HALF) and (exact := passes.get(name.removesuffix(HALF))):
@@ -47,11 +48,16 @@ def read_transformers(root: Path, arrays: Arrays) -> Recording:
 
 def _pass(name: str, arrays: Arrays) -> Pass:
     own = below(arrays, f"{name}/")
-    inputs = _inputs(below(arrays, f"{SAME_BATCH.get(name, name)}/") | own, arrays["input_ids"])
-    activations = {
-        f"hidden_states/{place}": state for place, state in enumerate(own["hidden_states"])
-    }
-    outputs = {"logits": own["logits"]}
+    batch = below(arrays, f"{SAME_BATCH.get(name, name)}/") | own
+    if not {"input_ids", "inputs_embeds"} & batch.keys() and "input_ids" not in arrays:
+        raise RecordingError(f"reference.npz: input_ids, {name}/input_ids: missing, one is needed")
+    inputs = _inputs(batch, arrays.get("input_ids"))
+    # A long pass may have its logits alone.
+    states = own.get("hidden_states", ())
+    activations = {f"hidden_states/{place}": state for place, state in enumerate(states)}
+    outputs = {"logits": own["logits"]} if "logits" in own else {}
+    if "last_hidden_state" in own:
+        activations["last_hidden_state"] = own["last_hidden_state"]
     gradients = {}
     if "loss" in own:
         outputs["loss"] = own["loss"]
@@ -62,13 +68,13 @@ def _pass(name: str, arrays: Arrays) -> Pass:
     return Pass(name, inputs, activations, outputs, gradients=gradients)
 
 
-def _inputs(own: Arrays, ids: np.ndarray) -> dict[str, np.ndarray]:
+def _inputs(own: Arrays, ids: np.ndarray | None) -> dict[str, np.ndarray]:
     """The batch in our fields; without ids of its own, a pass has those that all share."""
     found: dict[str, np.ndarray] = {}
     if "inputs_embeds" in own:
         found["inputs_embeds"] = own["inputs_embeds"]
     else:
-        found["ids"] = own.get("input_ids", ids).astype(np.int32)
+        found["ids"] = np.asarray(own.get("input_ids", ids), np.int32)
     mask = own.get("attention_mask")
     if mask is not None:
         found["paddings"] = (1 - mask).astype(np.float32)
