@@ -21,9 +21,9 @@ TOP = (
     Rule("final_norm/{scale|bias}",       "final_ln/{scale|bias}"),           # [D]
     Rule("lm_head/kernel",                "softmax/logits_ffn/linear/w"),     # [D, V]
     Rule("lm_head/bias",                  "softmax/logits_ffn/bias/b"),       # [V]
-    # GShardSharedEmbeddingSoftmax
-    Rule("lm_head/kernel",                "softmax/embedding/w", "transpose 1 0"),  # [V, D]
 )
+# GShardSharedEmbeddingSoftmax has one too, under another name.
+GSHARD = Rule("lm_head/kernel",           "softmax/embedding/w", "transpose 1 0")   # [V, D]
 
 # The head of praxis/layers/embedding_softmax.py, NClassMajorSharedEmbeddingSoftmax: a row a word.
 BY_WORD = (
@@ -192,7 +192,7 @@ def rules(
         heads: path below a layer -> what makes heads of merged ones, see `heads.split_heads`.
     """
     top = [rule for rule in TOP if not (by_word and rule.target.startswith("lm_head/"))]
-    top += BY_WORD if by_word else ()
+    top += [GSHARD, *(BY_WORD if by_word else ())]
     table = [Rule(prefix + rule.target, ROOT + rule.source, rule.op) for rule in top]
     if form is not None:
         scanned = form.name != "separate" if scan_layers is None else scan_layers

@@ -1,7 +1,7 @@
 """Folders of HuggingFace models: `config.json` and `reference.npz` with one pass a way of running.
 
 `full`, `right` and `left` (padding), `left_pos` and `offset` (positions given), `packed`, `inject`
-(embeddings given, with a loss and its gradient), each with `logits` and `hidden_states`, or one of them.
+(embeddings given, with a loss and its gradient), each with `logits`, `hidden_states` or both.
 """
 
 from pathlib import Path

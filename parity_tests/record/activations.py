@@ -48,12 +48,14 @@ def main(arguments: list[str]) -> None:
     if found.experiment:
         record_experiment(found)
         return
+    from parity_tests.record.layer_models import LAYER_MODELS
     from parity_tests.record.models import MODELS
 
-    unknown = set(found.names) - {model.name for model in MODELS}
+    table = (*MODELS, *LAYER_MODELS)
+    unknown = set(found.names) - {model.name for model in table}
     if unknown:
         parser.error(f"no models named {', '.join(sorted(unknown))}")
-    for model in MODELS:
+    for model in table:
         if not found.names or model.name in found.names:
             record_model(model, found.out)
 

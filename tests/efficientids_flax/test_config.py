@@ -9,6 +9,7 @@ from efficientids_flax.config import (
     AdapterConfig,
     BackboneConfig,
     EfficientIDSConfig,
+    LayerSetting,
     MoEConfig,
     NormConfig,
     NormPlacesConfig,
@@ -307,3 +308,54 @@ def test_a_norm_of_its_own_is_the_model_s_otherwise():
     assert config.of_norm("final") == dataclasses.replace(plain, norm_scale_plus_one=True)
     assert config.of_norm("mlp") == dataclasses.replace(plain, norm="layer_norm", norm_bias=True)
     assert BackboneConfig.from_dict(config.to_dict()) == config
+
+
+def own(layers, key, value):
+    return LayerSetting(layers=layers, key=key, value=value)
+
+
+def test_layers_have_their_own_settings():
+    settings = (
+        own((1, 3), "activation", "silu"),
+        own((1,), "rotary.max_timescale", 300.0),
+        own((2,), "rotary", None),
+        own((3,), "sliding_window", 5),
+    )
+    config = backbone(rotary=RotaryConfig(fraction=0.5), layer_settings=settings)
+    assert BackboneConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    plain = backbone(rotary=RotaryConfig(fraction=0.5))
+    assert config.of_layer(0) == plain
+    turned = RotaryConfig(fraction=0.5, max_timescale=300.0)
+    assert config.of_layer(1) == dataclasses.replace(plain, activation="silu", rotary=turned)
+    assert config.of_layer(2) == dataclasses.replace(plain, rotary=None)
+    assert config.of_layer(3) == dataclasses.replace(plain, activation="silu", sliding_window=5)
+    assert plain.of_layer(2) is plain
+    assert hash(config) == hash(BackboneConfig.from_dict(config.to_dict()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ((own((1,), "activatoin", "silu"),), "activatoin: unknown key; did you mean activation"),
+        ((own((1,), "model_dims", 8),), "model_dims is the same in all layers"),
+        ((own((4,), "activation", "silu"),), r"activation: \[4\] outside of the 4 layers"),
+        (
+            (own((0, 1), "activation", "silu"), own((1,), "activation", "relu")),
+            r"activation is said twice of layers \[1\]",
+        ),
+        ((own((2,), "num_kv_heads", 3),), r"layer 2: BackboneConfig: 1 problem:\s+num_kv_heads"),
+        ((own((2,), "norm_epsilon", "small"),), "norm_epsilon: expected float, found 'small'"),
+    ],
+)
+def test_settings_of_layers_that_make_no_sense(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        backbone(layer_settings=settings)
+
+
+def test_settings_of_scanned_layers_repeat_with_the_block():
+    blocks = {"scan_layers": True, "layers_per_block": 2}
+    backbone(layer_settings=(own((1, 3), "activation", "silu"),), **blocks)
+    with pytest.raises(ValueError, match="activation: must repeat every layers_per_block = 2"):
+        backbone(layer_settings=(own((1,), "activation", "silu"),), **blocks)
+    with pytest.raises(ValueError, match="expected ascending layer numbers"):
+        own((3, 1), "activation", "silu")

@@ -204,3 +204,20 @@ def test_z_loss_is_stable_where_exp_is_not():
     assert z_loss(jnp.full((1, 1, 2), 1000.0), jnp.ones((1, 1))) == pytest.approx(
         (1000 + np.log(2)) ** 2, rel=1e-6
     )
+
+
+@pytest.mark.parametrize("weight", [0.0, 1e-2])
+def test_averages_over_all_positions(logits, weight):
+    """As Praxis' GShard softmax: sums of losses by the size of the batch, padding counted."""
+    config = replace(LLAMA, loss_average="positions", z_loss_weight=weight)
+    found = language_model_loss(config, jnp.asarray(logits), BATCH)
+    weights, count = BATCH["weights"], 6
+    wanted = (entropies(logits, BATCH["labels"], 0.0) * weights).sum() / count
+    squares = np.log(np.exp(logits.astype(np.float64)).sum(-1)) ** 2
+    np.testing.assert_allclose(found.avg_xent, wanted, rtol=1e-5)
+    np.testing.assert_allclose(found.z_loss, weight * (squares * weights).sum() / count, rtol=1e-5)
+    assert found.avg_xent_weight == count
+    assert found.aux_loss_weight == 1  # reported at a weight of 0 too
+    metrics = language_model_metrics(found, BATCH)
+    assert metrics["avg_xent"][1] == metrics["log_pplx"][1] == count
+    assert metrics["total_loss"][1] == weights.sum()

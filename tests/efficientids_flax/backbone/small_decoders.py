@@ -10,7 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.backbone import Decoder
-from efficientids_flax.config import BackboneConfig, RelativeBiasConfig, RotaryConfig
+from efficientids_flax.config import (
+    BackboneConfig,
+    LayerSetting,
+    RelativeBiasConfig,
+    RotaryConfig,
+)
 from efficientids_flax.config.parts import RotaryScalingConfig
 
 LLAMA = BackboneConfig(
@@ -104,6 +109,36 @@ VARIANTS = {
         qk_norm="per_head",
         qk_norm_after_rotary=True,
         norm_policy="post_skip",
+    ),
+    "each layer its own, scanned in blocks": replace(
+        LLAMA,
+        num_layers=4,
+        scan_layers=True,
+        layers_per_block=2,
+        layer_settings=tuple(
+            LayerSetting(layers=(1, 3), key=key, value=value)
+            for key, value in {
+                "num_kv_heads": 1,
+                "multi_query": True,
+                "rotary": None,
+                "sliding_window": 3,
+                "hidden_dims": 20,
+                "gated_mlp": False,
+                "activation": "relu",
+                "mlp_bias": True,
+                "norm_policy": "primer_hybrid",
+            }.items()
+        ),
+    ),
+    "relative keys, extra logit": replace(
+        LLAMA,
+        num_kv_heads=4,
+        qkv_bias=True,
+        rotary=None,
+        relative_key_dims=5,
+        attention_extra_logit=0.5,
+        mlp_padding_first=True,
+        logits_clip=0.5,
     ),
 }
 
