@@ -61,9 +61,12 @@ class LayerBody(nn.Module):
         # Where half precision is computed in float32, the layer's sum is rounded once, at its end.
         x = self._add("attention", x, given, attend, weight, deterministic)
         self.sow(INTERMEDIATES, "attention_residual", x.astype(dtype))
-        if config.moe.padding_first if routed and config.moe else config.mlp_padding_first:
+        experts = config.moe if routed else None
+        if experts.padding_first if experts else config.mlp_padding_first:
             x = x * (1.0 - around.paddings)[..., None].astype(x.dtype)
         given, weight = given if config.parallel_residual else x, config.mlp_residual_weight
+        if experts and experts.residual_weight is not None:
+            weight = experts.residual_weight
         x = self._add("mlp", x, given, feed, weight, deterministic)
         return constrain(x.astype(dtype), "B T D"), grown
 

@@ -178,6 +178,7 @@ class MoEConfig(Record):
         gating_level: route single tokens, or all of a row by its mean ('sentence').
         load_balance_loss_weight: weight of the auxiliary loss of 'top2'.
         padding_first: padding passes by the experts as zeros, see `mlp_padding_first`.
+        residual_weight: x + weight * experts(x); None: `mlp_residual_weight`.
     """
 
     num_experts: int
@@ -195,6 +196,7 @@ class MoEConfig(Record):
     gating_level: Literal["token", "sentence"] = "token"
     load_balance_loss_weight: float = 1.0
     padding_first: bool = False
+    residual_weight: float | None = None
 
     def problems(self) -> Collection[str]:
         """Sizes are positive, layers ascend, there is room, and the gating fits the experts."""

@@ -65,7 +65,11 @@ class Run:
             found[f"metrics/{name}/weight"] = weight
         found |= {f"activations/{name}": value for name, value in _named(seen, "")}
         found |= {f"gradients/{path}": value for path, value in flat(gradients).items()}
-        return {name: as_numpy(value) for name, value in found.items()}
+        return {
+            name: as_numpy(value)
+            for name, value in found.items()
+            if not isinstance(value, jax.core.Tracer)  # of one head of keys, under `vmap`
+        }
 
     def _forward(self) -> tuple[Any, Any, Any]:
         """Intermediate values, metrics and what the language model returns."""

@@ -71,6 +71,7 @@ MOE = (
     ("moe.gating_level",         "{moe}.moe_gating_embedding_level",   "token"),
     ("moe.load_balance_loss_weight", "{moe}.moe_load_balance_loss_weight", 1.0),
     ("moe.padding_first",        "{moe}.apply_padding_first",          False),
+    ("moe.residual_weight",      "{moe}.residual_weight",              1.0),
 )
 TRAINING_ONLY = (
     ("{lm}.entropy_loss_weight",            None),

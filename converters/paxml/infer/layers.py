@@ -26,7 +26,11 @@ def gather(facts: Facts, layers: Mapping[int, Facts]) -> None:
     for key in dict.fromkeys(key for own in layers.values() for key in own.known):
         said = {layer: own.known[key] for layer, own in layers.items() if key in own.known}
         silent = (own.known for layer, own in layers.items() if layer not in said)
-        apart = any(related(key, other) for known in silent for other in known)
+        apart = any(related(key, other) for known in silent for other in known) or any(
+            key in own.excluded and own.excluded[key].value == fact.value
+            for own in layers.values()
+            for fact in said.values()
+        )
         same = key.partition(".")[0] in SHARED or key == "moe.layers"
         if same or (_agree(list(said.values())) and not apart):
             for fact in said.values():
