@@ -44,7 +44,9 @@ def _probs(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
     tell, the nearest is what is meant.
     """
     if recorded.ndim == 5 and recorded.size != ours.size:
-        return ours, by_key(recorded, np.zeros_like(ours), context.config.sliding_window)
+        return ours, by_key(
+            recorded, np.zeros_like(ours), context.config.sliding_window, masked=True
+        )
     if recorded.ndim != 4 or recorded.shape not in (ours.shape, np.swapaxes(ours, 1, 2).shape):
         return ours, recorded
     orders = [recorded.reshape(ours.shape)]
@@ -53,7 +55,9 @@ def _probs(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
     return ours, min(orders, key=lambda order: float(np.max(np.abs(ours - order), initial=0)))
 
 
-def by_key(blocks: np.ndarray, around: np.ndarray, window: int | None) -> np.ndarray:
+def by_key(
+    blocks: np.ndarray, around: np.ndarray, window: int | None, *, masked: bool = False
+) -> np.ndarray:
     """What Praxis' `LocalSelfAttention` has by blocks, as one row of keys for each query.
 
     Args:
@@ -61,6 +65,7 @@ def by_key(blocks: np.ndarray, around: np.ndarray, window: int | None) -> np.nda
             window before the block, of the block, and after it.
         around: [B, N, T, S], what there is outside of the blocks.
         window: keys that a query sees, its own among them.
+        masked: whether `blocks` mean something where a query of a block does not see a key of it.
 
     Returns:
         [B, N, T, S]; `blocks` itself where it is no such array.
@@ -74,9 +79,22 @@ def by_key(blocks: np.ndarray, around: np.ndarray, window: int | None) -> np.nda
     for query in range(times):
         block, place = divmod(query, width)
         first = block * width - (window - 1)  # the key at place 0 of the block
-        least, last = max(first, 0), min(first + seen, times)
+        start, end = first, first + seen
+        if not masked:
+            ahead = seen - width - (window - 1)
+            start, end = query - window + 1, query + ahead + 1
+        least, last = max(start, 0), min(end, times)
         found[:, :, query, least:last] = blocks[:, :, block, place, least - first : last - first]
     return found
+
+
+def _far(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
+    """By distance, from later keys to earlier ones, against those of a window the other way."""
+    window = context.config.sliding_window
+    if window is None or recorded.shape[1] == ours.shape[0]:
+        return ours, recorded
+    distances = window - 1 - np.arange(recorded.shape[1])
+    return ours[(ours.shape[0] - 1) // 2 + distances], recorded
 
 
 def _cap(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
@@ -130,6 +148,7 @@ OPERATIONS: Mapping[str, Callable[[np.ndarray, np.ndarray, Context], Pair]] = {
     "part 2": _part(2),
     "cap": _cap,
     "probs": _probs,
+    "far": _far,
     "swap": lambda ours, recorded, _: (np.swapaxes(ours, 1, 2), recorded),
     "scale": _scale,
     "shared": _shared,

@@ -41,6 +41,7 @@ def test_blocks_of_a_window_are_laid_out_by_key(width):
             if 0 <= key < times:
                 blocks[:, :, query // width, query % width, place] = ours[:, :, query, key]
     np.testing.assert_array_equal(OPERATIONS["probs"](ours, blocks, CONTEXT)[1], ours)
-    np.testing.assert_array_equal(by_key(blocks, ours + 1 - near, window)[..., near > 0],
-                                  ours[..., near > 0])  # fmt: skip
+    np.testing.assert_array_equal(by_key(blocks, ours, window), ours)
+    other = by_key(blocks, ours + 1, window)  # what a query does not see is that around it
+    np.testing.assert_array_equal(other, np.where(near > 0, ours, ours + 1))
     assert by_key(blocks, ours, None) is blocks
