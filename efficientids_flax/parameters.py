@@ -255,8 +255,9 @@ def _layer(config: BackboneConfig, prefix: str, moe: bool, leading: Axes) -> dic
     found = [
         *_rows(config, rows, sizes),
         *_rows(config.of_norm("query_key"), QUERY_KEY_NORM, sizes),
-        *_rows(config.of_norm("moe" if moe else "mlp"), MLP_NORM, sizes),
     ]
+    if not config.shared_norm:
+        found += _rows(config.of_norm("moe" if moe else "mlp"), MLP_NORM, sizes)
     return {prefix + path: leading + axes for path, axes in found}
 
 

@@ -12,6 +12,17 @@ from parity_tests.readers import read
 # What a checkpoint does not tell without its job's dump, and what the dump's reader does not see.
 SETTINGS: dict[str, dict[str, Any]] = {
     "k_adam": {"beta1": 0.9, "beta2": 0.95, "epsilon": 1e-6},
+    "GptJ": {
+        "activation": "gelu_tanh",
+        "norm_epsilon": 1e-5,
+        "norm_scale_plus_one": False,
+        "rotary.pairing": "interleaved",
+        "rotary.fraction": 0.5,
+        "position_embedding": "none",
+        "embedding_scale": "none",
+        "attention_logit_cap": None,
+        "final_logit_cap": None,
+    },
     "QInt4Asymmetric": {"norm_epsilon": 1e-5},
     "QInt4PackedInt8LinearOnly": {"norm_epsilon": 1e-5},
 }

@@ -93,9 +93,13 @@ def table_for(
         if chosen == "efficientids":
             rules = efficientids.rules(form, scan_layers, nhd_post, split.steps)
         else:
-            by_word = "lm/softmax/w" in arrays
             rules = transformer_lm.rules(
-                form, scan_layers, by_word=by_word, nhd_post=nhd_post, heads=split.steps
+                form,
+                scan_layers,
+                by_word="lm/softmax/w" in arrays,
+                nhd_post=nhd_post,
+                heads=split.steps,
+                parallel=transformer_lm.has_parallel_norms(arrays),
             )
         table = Table(chosen, tuple(rules))
         table.apply(arrays)

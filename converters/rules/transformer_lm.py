@@ -5,7 +5,7 @@ Shapes and stored values stay as PAXml has them; only names change. Letters: V v
 D model width, N heads, H head width, F hidden width of the FFN, P width of relative keys, X experts, L layers.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from converters.errors import MappingError
@@ -74,6 +74,13 @@ LAYER = (
     Rule("moe/up/kernel",                 "ff_layer/wi_0"),                      # [X, D, F]
     Rule("moe/gate/kernel",               "ff_layer/wi_gate_0"),                 # [X, D, F]
     Rule("moe/down/kernel",               "ff_layer/wo_0"),                      # [X, F, D]
+)
+
+# Attention and feed-forward side by side (saxml's `ParallelTransformer` with 'primer_hybrid', as of
+# GPT-NeoX): each reads the layer's input through a norm of its own, both of which the layer holds.
+PARALLEL_NORMS = (
+    Rule("attention_norm/{scale|bias}",       "pre_layer_norm/{scale|bias}"),       # [D]
+    Rule("mlp_norm/{scale|bias}",             "post_layer_norm/{scale|bias}"),      # [D]
 )
 
 # How layers lie in the checkpoint, and what each becomes. `{j}` counts the layers of one repeated block
@@ -172,6 +179,13 @@ def has_nhd_post(shapes: Mapping[str, tuple[int, ...]], said: bool | None = None
     return bool(said)
 
 
+def has_parallel_norms(paths: Collection[str]) -> bool:
+    """Whether layers have two norms of their own, and their feed-forward has none."""
+    two = any(path.endswith("/post_layer_norm/scale") for path in paths)
+    inner = any(path.partition("/ff_layer/")[2].endswith("layer_norm/scale") for path in paths)
+    return two and not inner
+
+
 def rules(
     form: LayerForm | None,
     scan_layers: bool | None = None,
@@ -179,6 +193,7 @@ def rules(
     by_word: bool = False,
     nhd_post: bool = False,
     heads: Mapping[str, str] | None = None,
+    parallel: bool = False,
 ) -> list[Rule]:
     """The table for a checkpoint whose layers lie in `form`.
 
@@ -190,6 +205,7 @@ def rules(
         by_word: whether the head has a row a word, see `BY_WORD`.
         nhd_post: whether output projections are [N, H, D], see `has_nhd_post`.
         heads: path below a layer -> what makes heads of merged ones, see `heads.split_heads`.
+        parallel: whether layers have the norms of `PARALLEL_NORMS`, see `has_parallel_norms`.
     """
     top = [rule for rule in TOP if not (by_word and rule.target.startswith("lm_head/"))]
     top += [GSHARD, *(BY_WORD if by_word else ())]
@@ -201,6 +217,9 @@ def rules(
         lead = LEADING.get(form.name, 1) + form.extra_axes
         layer = [NHD_POST if nhd_post and r.source == NHD_POST.source else r for r in LAYER]
         layer = [Rule(r.target, r.source, (heads or {}).get(r.source, r.op)) for r in layer]
+        if parallel:
+            sources = {rule.source for rule in PARALLEL_NORMS}
+            layer = [rule for rule in layer if rule.source not in sources] + [*PARALLEL_NORMS]
         for block in range(form.per_block if "@" in source else 1):
             numbered = source.replace("@", str(block))
             steps = op.replace("@", str(block)).replace("K", str(form.per_block))

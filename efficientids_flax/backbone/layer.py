@@ -59,7 +59,7 @@ class LayerBody(nn.Module):
 
         given, weight, dtype = x, config.attention_residual_weight, x.dtype
         # Where half precision is computed in float32, the layer's sum is rounded once, at its end.
-        x = self._add("attention", x, given, attend, weight, deterministic)
+        x, normed = self._add("attention", x, given, attend, weight, deterministic)
         self.sow(INTERMEDIATES, "attention_residual", x.astype(dtype))
         experts = config.moe if routed else None
         if experts.padding_first if experts else config.mlp_padding_first:
@@ -67,7 +67,8 @@ class LayerBody(nn.Module):
         given, weight = given if config.parallel_residual else x, config.mlp_residual_weight
         if experts and experts.residual_weight is not None:
             weight = experts.residual_weight
-        x = self._add("mlp", x, given, feed, weight, deterministic)
+        shared = normed if config.shared_norm else None
+        x, _ = self._add("mlp", x, given, feed, weight, deterministic, shared)
         return constrain(x.astype(dtype), "B T D"), grown
 
     def _add(
@@ -78,22 +79,30 @@ class LayerBody(nn.Module):
         function: Callable[[jax.Array], jax.Array],
         weight: float,
         deterministic: bool,
-    ) -> jax.Array:
-        """`x` plus what a sublayer makes of `given`, normed as the policy says."""
+        normed: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array]:
+        """`x` plus what a sublayer makes of `given`, normed as the policy says.
+
+        And what the sublayer read; `normed` is that, where another has normed it already.
+        """
         config = self.config.of_layer(self.index)
         policy, double = config.norm_policy, config.norm_policy == "primer_hybrid"
         routed = config.moe is not None and self.index in config.moe.layers
-        place = "moe" if routed and name == "mlp" else name
-        own = config.of_norm(place)
+        own = config.of_norm("moe" if routed and name == "mlp" else name)
         norm = Norm(own, name=f"pre_{name}_norm" if double else f"{name}_norm")
-        inner = function(norm(given) if policy in ("pre", "primer_hybrid") else given)
+        if normed is None:
+            normed = norm(given) if policy in ("pre", "primer_hybrid") else given
+        inner = function(normed)
         if double:
             inner = Norm(own, name=f"post_{name}_norm")(inner)
         elif policy == "post":
             inner = norm(inner)
         inner = nn.Dropout(config.residual_dropout)(inner, deterministic=deterministic)
+        if name == "mlp" and config.mlp_adds_input:
+            inner = normed + inner
+            self.sow(INTERMEDIATES, "mlp_output", inner)
         x = x + weight * inner
-        return norm(x) if policy == "post_skip" else x
+        return norm(x) if policy == "post_skip" else x, normed
 
 
 class Layer(LayerBody):

@@ -67,6 +67,9 @@ class BackboneConfig(Record):
             'primer_hybrid' x + n2(f(n1(x))).
         final_norm: whether the last hidden state is normed.
         parallel_residual: attention and MLP both read the layer's input (GPT-NeoX).
+        shared_norm: of parallel ones, attention and MLP read it through one norm (GPT-J).
+        mlp_adds_input: of parallel ones, what the MLP reads is added to what it gives (Praxis'
+            `add_skip_connection` in saxml's `ParallelTransformer`).
         attention_residual_weight, mlp_residual_weight: x + weight * f(x).
         tied_embeddings: the input embedding is the head's kernel.
         embedding_scale: multiplies word embeddings: 'sqrt_dim', 'none' or a number.
@@ -132,6 +135,8 @@ class BackboneConfig(Record):
     norms: NormPlacesConfig | None = None
     final_norm: bool = True
     parallel_residual: bool = False
+    shared_norm: bool = False
+    mlp_adds_input: bool = False
     attention_residual_weight: float = 1.0
     mlp_residual_weight: float = 1.0
 
@@ -228,6 +233,10 @@ class BackboneConfig(Record):
             found.append("sliding_window: layer_types has sliding layers, found null")
         if self.parallel_residual and self.norm_policy == "post_skip":
             found.append("norm_policy: 'post_skip' norms one sum, parallel_residual adds another")
+        if self.shared_norm and not (self.parallel_residual and self.norm_policy == "pre"):
+            found.append("shared_norm: needs parallel_residual and norm_policy 'pre'")
+        if self.mlp_adds_input and not self.parallel_residual:
+            found.append("mlp_adds_input: needs parallel_residual")
         found += rotary_problems(self) + kernel_problems(self) + layer_problems(self)
         found += setting_problems(self) if self.layer_settings and not found else []
         return found + (self.lora.unfit(self.projections) if self.lora else [])

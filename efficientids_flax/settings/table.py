@@ -79,6 +79,7 @@ OPEN = (
     OpenSetting("norm_epsilon", (1e-6, 1e-5, 1e-8, 1e-12, 1e-4, 1e-3, 1e-2)),
     OpenSetting("norm_policy", ("pre", "post", "post_skip", "primer_hybrid")),
     OpenSetting("parallel_residual", (False, True)),
+    OpenSetting("mlp_adds_input", (False, True), lambda config: config.parallel_residual),
     OpenSetting("position_embedding", ("sinusoidal", "none")),
     OpenSetting("position_max_timescale", TIMESCALES, _waves),
     OpenSetting("rotary", (None, {"pairing": "half_split"}, {"pairing": "interleaved"})),

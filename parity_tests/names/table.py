@@ -110,6 +110,7 @@ CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
     "pre": lambda c: c.norm_policy in ("pre", "post_skip"),
     "post": lambda c: c.norm_policy == "post",
     "hybrid": lambda c: c.norm_policy == "primer_hybrid",
+    "beside": lambda c: c.parallel_residual,
 }
 
 

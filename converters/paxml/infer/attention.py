@@ -5,7 +5,11 @@ Praxis 1.4.0: `DotProductAttention`, `MultiQueryDotProductAttention`, `GroupedQu
 
 from converters.paxml.infer.dump import Dump
 
-ROTARY = {"RotaryPositionalEmbedding": "half_split", "LLaMARotaryEmbedding": "interleaved"}
+ROTARY = {
+    "RotaryPositionalEmbedding": "half_split",
+    "LLaMARotaryEmbedding": "interleaved",
+    "GPTJRotaryEmbedding": "interleaved",  # its time scales are fixed
+}
 
 
 def read_attention(dump: Dump) -> None:
@@ -69,7 +73,12 @@ def read_attention(dump: Dump) -> None:
         dump.refuse(f"{tpl}.cls", name)
     else:
         ends = (dump.get(f"{tpl}.min_timescale", 1), dump.get(f"{tpl}.max_timescale", 10_000))
-        _rotary(dump, f"{tpl}.cls", ROTARY[name], ends)
+        part = name == "GPTJRotaryEmbedding"
+        _rotary(dump, f"{tpl}.cls", ROTARY[name], (1, 10_000) if part else ends)
+        turned, width = dump.size(f"{tpl}.rotary_dim"), per_head or even
+        if part and turned and width:
+            dump.add("rotary.fraction", f"{tpl}.rotary_dim", turned / width)
+            dump.add("rotary.by_frequency", f"{tpl}.cls", True)
 
     tpl = "{atten}.relative_bias_tpl"
     if dump.class_of(tpl, "") == "RelativeBias":

@@ -11,10 +11,13 @@ from converters.paxml.infer.attention import read_attention
 from converters.paxml.infer.dump import Dump, open_dump, templates
 from converters.paxml.infer.hparams import Symbol
 from converters.paxml.infer.layers import gather
-from converters.paxml.infer.norms import read_norms
+from converters.paxml.infer.norms import FAKE_NORM, read_norms
 from converters.paxml.infer.softmax import SOFTMAXES, read_softmax
 
 POSITIONS = {"PositionalEmbedding": "sinusoidal", "TrainablePositionalEmbedding": "learned"}
+
+# saxml, and paxml/contrib/gpu/scripts_gpu/saxml_layers.py: attention and feed-forward side by side
+PARALLEL = ("ParallelTransformer", "ParallelTransformerOnlyNormAttentionInputs")
 
 # fmt: off
 CLASSES = (
@@ -22,12 +25,13 @@ CLASSES = (
     ("{lm}",              ("TransformerLm", "InterleavedTransformerLm")),
     ("{lm}.softmax_tpl",  SOFTMAXES),
     ("{stack}",           ("StackedTransformer",)),
-    ("{layer}",           ("Transformer",)),
+    ("{layer}",           ("Transformer", *PARALLEL)),
     ("{atten}",           ("DotProductAttention", "DotProductAttentionWithLPB",
                            "DotProductAttentionXL", "LocalSelfAttention", "LocalSelfAttentionXL",
                            "MultiQueryDotProductAttention", "MultiQueryDotProductAttentionLPB",
                            "GroupedQueryAttention", "ChunkedMQA")),  # saxml: by chunks
-    ("{ff}",              ("TransformerFeedForward", "TransformerFeedForwardWithSeqSplit")),
+    ("{ff}",              ("TransformerFeedForward", "TransformerFeedForwardWithSeqSplit",
+                           "TransformerMLP")),  # saxml: without a norm
 )
 UNSUPPORTED = (
     # path                                     the value without it
@@ -38,7 +42,6 @@ UNSUPPORTED = (
     ("{layer}.ngrammer_tpl",                   None),
     ("{atten}.ngrammer_tpl",                   None),
     ("{atten}.dconv_qkv",                      False),
-    ("{ff}.add_skip_connection",               True),
 )
 PLAIN = (
     # key                        path                                  Praxis' default
@@ -47,7 +50,6 @@ PLAIN = (
     ("hidden_dims",              "{stack}.hidden_dims",                0),
     ("num_heads",                "{stack}.num_heads",                  0),
     ("input_dropout",            "{stack}.input_dropout_prob",         0.0),
-    ("norm_policy",              "{layer}.norm_policy",                "pre"),
     ("qkv_bias",                 "{atten}.use_bias",                   True),
     ("attention_out_bias",       "{atten}.use_bias",                   True),
     ("attention_logit_cap",      "{atten}.atten_logit_cap",            0.0),
@@ -55,7 +57,6 @@ PLAIN = (
     ("gated_mlp",                "{ff}.use_gated_activation",          False),
     ("mlp_bias",                 "{ff}.has_bias",                      True),
     ("mlp_padding_first",        "{ff}.apply_padding_first",           False),
-    ("mlp_residual_weight",      "{ff}.residual_weight",               1.0),
 )
 MOE = (
     ("moe.hidden_dims",          "{moe}.hidden_dims",                  0),
@@ -120,6 +121,7 @@ def _read(dump: Dump, head: bool) -> None:
     path = "model.model_type" if dump.has("model.model_type") else "{lm}.model_type"
     dump.add("attention_mask", path, dump.get(path, "causal"))
     _layers(dump)
+    _residuals(dump)
     _dtypes(dump)
     read_norms(dump)
     _embeddings(dump)
@@ -163,6 +165,42 @@ def _layers(dump: Dump) -> None:
         dump.facts.known.pop("moe.expert_capacity", None)
         dump.add("moe.expert_capacity", "{moe}.expert_capacity_dim", 1)  # as top2 gating takes None
     dump.activation("moe.activation", "{moe}.activation_tpl")
+
+
+def _residuals(dump: Dump) -> None:
+    """What is added to what in a layer, and normed where."""
+    skip, weight = "{ff}.add_skip_connection", "{ff}.residual_weight"
+    policy, fake = dump.get("{layer}.norm_policy", "pre"), _has_no_norm(dump)
+    parallel = dump.class_of("{layer}", "Transformer") in PARALLEL
+    added = dump.get(skip, True)
+    dump.add("parallel_residual", "{layer}.cls", parallel)
+    dump.add("shared_norm", "{layer}.norm_policy", parallel and policy == "pre")
+    if not parallel:
+        if not added:
+            dump.refuse(skip, added)
+        if fake:
+            dump.refuse("{ff}.ln_tpl.cls", FAKE_NORM)
+        dump.add("norm_policy", "{layer}.norm_policy", policy)
+        dump.add("mlp_residual_weight", weight, dump.get(weight, 1.0))
+        return
+    if policy not in ("pre", "primer_hybrid"):
+        dump.refuse("{layer}.norm_policy", f"{policy} in a parallel layer")
+    if dump.get("{ff}.apply_padding_first", False):
+        dump.refuse("{ff}.apply_padding_first", "on in a parallel layer")
+    if not fake:
+        dump.refuse("{ff}.ln_tpl.cls", dump.class_of("{ff}.ln_tpl", "LayerNorm"))
+    if added and dump.get(weight, 1.0) != 1:
+        dump.refuse(weight, f"{dump.get(weight, 1.0)} in a parallel layer")
+    dump.add(
+        "norm_policy", "{layer}.norm_policy", "pre"
+    )  # two norms in hybrid ones, one before each
+    dump.add("mlp_adds_input", skip, bool(added))
+
+
+def _has_no_norm(dump: Dump) -> bool:
+    """Whether the feed-forward's norm is one that does nothing."""
+    mlp = dump.class_of("{ff}", "TransformerFeedForward") == "TransformerMLP"
+    return dump.class_of("{ff}.ln_tpl", FAKE_NORM if mlp else "LayerNorm") == FAKE_NORM
 
 
 def _dtypes(dump: Dump) -> None:

@@ -21,6 +21,8 @@ TEMPLATES: Mapping[NormPlace, str] = {
     "query_key": "{atten}.ln_tpl",
 }
 
+FAKE_NORM = "FakeLayerNorm"  # saxml: returns what it is given
+
 Chosen = dict[str, tuple[Any, str]]  # key -> value, and what says so
 
 
@@ -34,9 +36,11 @@ def norm_facts(facts: Facts, leaves: Leaves, norm: str, place: NormPlace) -> Non
 
 def read_norms(dump: Dump) -> None:
     """What the dump says: kind, epsilon and scale."""
-    for place, path in TEMPLATES.items():
-        if _absent(dump, place, path):
+    for place, template in TEMPLATES.items():
+        if _absent(dump, place, template):
             continue
+        none = dump.class_of(template, "LayerNorm") == FAKE_NORM
+        path = TEMPLATES["attention"] if none else template  # the layer's second norm, or its one
         name = dump.class_of(path, "LayerNorm")
         if name not in KINDS or dump.get(f"{path}.use_scale", True) is False:
             dump.refuse(f"{path}.cls", f"{name} without scale" if name in KINDS else name)

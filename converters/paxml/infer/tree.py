@@ -12,6 +12,7 @@ from converters.arrays import LeafSpec
 from converters.paxml.infer.facts import Fact, Facts, Leaves
 from converters.paxml.infer.layers import gather
 from converters.paxml.infer.norms import norm_facts
+from efficientids_flax.config import NormPlace
 
 LM = "mdl_vars/params/lm/"
 FLOATS = {"float32", "bfloat16", "float16", "float64"}
@@ -121,18 +122,7 @@ def _leading_axes(
 def _layer_facts(facts: Facts, layer: Leaves, experts: list[int]) -> None:
     """Facts from one layer."""
     _attention_facts(facts, layer)
-    for place in ("", "ff_layer/"):
-        hybrid = f"{place}pre_layer_norm/scale" in layer
-        norm = f"{place}{('layer_norm', 'pre_layer_norm')[hybrid]}"
-        if hybrid:
-            facts.add("norm_policy", "primer_hybrid", layer.where(f"{norm}/scale"))
-        elif layer.find(facts, f"{norm}/scale", 1):
-            facts.add("norm_policy", "pre", layer.where(f"{norm}/scale"), sure=False)
-            facts.excluded["norm_policy"] = Fact(
-                "primer_hybrid", f"no {layer.root}{place}pre_layer_norm"
-            )
-        feed = "moe" if "ff_layer/gate" in layer else "mlp"
-        norm_facts(facts, layer, norm, feed if place else "attention")
+    _norm_places(facts, layer)
     if "ff_layer/gate" in layer:
         facts.add("moe.layers", experts, layer.where("ff_layer/gate"))
         if shape := layer.find(facts, "ff_layer/gate", 2):
@@ -210,3 +200,41 @@ def _attention_facts(facts: Facts, layer: Leaves) -> None:
     if norm in layer:  # Praxis norms what it has turned
         facts.add("qk_norm_after_rotary", True, layer.root + norm)
         norm_facts(facts, layer, norm.removesuffix("/scale"), "query_key")
+
+
+def _norm_places(facts: Facts, layer: Leaves) -> None:
+    """Where the norms of one layer are.
+
+    A feed-forward without one stands beside attention (saxml's `ParallelTransformer`), and reads
+    what the layer's one norm, or its second one, gives.
+    """
+    hybrid = "pre_layer_norm/scale" in layer
+    own = [name for name in ("pre_layer_norm", "layer_norm") if f"ff_layer/{name}/scale" in layer]
+    feed = "moe" if "ff_layer/gate" in layer else "mlp"
+    parallel = not own
+    where = f"no {layer.root}ff_layer/layer_norm"
+    facts.add("parallel_residual", parallel, where, sure=False)
+    facts.add("shared_norm", parallel and not hybrid, where, sure=parallel)
+    norms: list[tuple[str, NormPlace]] = [
+        ("pre_layer_norm" if hybrid else "layer_norm", "attention")
+    ]
+    if own:
+        norms.append((f"ff_layer/{own[0]}", feed))
+    elif hybrid:
+        norms.append(("post_layer_norm", feed))
+    for norm, place in norms:
+        inner = "ff_layer/" if norm.startswith("ff_layer/") else ""
+        if parallel:
+            facts.add(
+                "norm_policy",
+                "pre",
+                layer.where(f"{norm}/scale") if f"{norm}/scale" in layer else where,
+            )
+        elif norm.endswith("pre_layer_norm"):
+            facts.add("norm_policy", "primer_hybrid", layer.where(f"{norm}/scale"))
+        elif layer.find(facts, f"{norm}/scale", 1):
+            facts.add("norm_policy", "pre", layer.where(f"{norm}/scale"), sure=False)
+            facts.excluded["norm_policy"] = Fact(
+                "primer_hybrid", f"no {layer.root}{inner}pre_layer_norm"
+            )
+        norm_facts(facts, layer, norm, place)

@@ -21,6 +21,7 @@ from converters.rules.transformer_lm import (
     LayerForm,
     extra_axes,
     has_nhd_post,
+    has_parallel_norms,
     layer_form,
     rules,
 )
@@ -227,6 +228,19 @@ def test_each_table_passes_the_check(name: str, scanned: bool):
     check_rules(table)
     assert len(set(table)) == len(table)
     assert not any(rule.required for rule in table)
+
+
+def test_two_norms_of_a_layer_whose_feed_forward_has_none():
+    layer = "lm/transformer/x_layers_0/"
+    paths = [f"{layer}{name}_layer_norm/scale" for name in ("pre", "post")]
+    assert has_parallel_norms(paths)
+    assert not has_parallel_norms([*paths, f"{layer}ff_layer/pre_layer_norm/scale"])
+    assert not has_parallel_norms([f"{layer}layer_norm/scale"])
+    table = rules(LayerForm("separate", 1), parallel=True)
+    values = [values_of((4,), seed=seed) for seed in range(2)]
+    sources = {p: Source(MemoryLeaf(v, v.shape, p)) for p, v in zip(paths, values, strict=True)}
+    found = {leaf.target: leaf.array for leaf in apply_rules(sources, table).leaves}
+    assert list(found) == ["layers_0/attention_norm/scale", "layers_0/mlp_norm/scale"]
 
 
 POST = {  # [N, H, D] with axes of layers before: source -> their sizes

@@ -31,9 +31,11 @@ def test_values_are_ones_that_some_decoder_has(row) -> None:
     two_norms = replace(PLAIN, norm_policy="primer_hybrid")
     routed = replace(PLAIN, moe=MoEConfig(num_experts=2, layers=(0,), hidden_dims=4))
     biased = replace(PLAIN, relative_bias=RelativeBiasConfig(num_buckets=8))
+    beside = replace(PLAIN, parallel_residual=True)
     for value in row.values:
         made = [
-            with_values(config, {row.key: value}) for config in (PLAIN, two_norms, routed, biased)
+            with_values(config, {row.key: value})
+            for config in (PLAIN, two_norms, routed, biased, beside)
         ]
         assert any(config is not None for config in made), value
 
