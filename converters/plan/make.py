@@ -144,7 +144,11 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     ]
     states = [path for path in arrays if path.startswith(OPTIMIZER)]
     named = next((CONFIG_NAMES[k] for k in optimizer_kinds(states) if k in CONFIG_NAMES), None)
-    optimizer_config, optimizer_provenance = infer_optimizer(dump, overrides, named)
+    try:
+        optimizer_config, optimizer_provenance = infer_optimizer(dump, overrides, named)
+    except UnclearModelError as error:
+        notes.append(f"config.json has no optimizer: {error}")
+        optimizer_config, optimizer_provenance = None, {}
     converted = _optimizer(arrays, table, options, optimizer_config, bool(taken), ignored, notes)
     leaves += _rest(arrays) + planned(converted.leaves)
     ignored += converted.ignored

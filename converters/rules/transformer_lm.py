@@ -247,7 +247,7 @@ def _behind(op: str, lead: int) -> str:
 def _quantized(rule: Rule, prefix: str = "", root: str = "") -> list[Rule]:
     """Rules for what lies beside a weight that is quantized."""
     weight = rule.target.endswith(("/kernel", "/embedding"))
-    if not weight or rule.source == "softmax/w":
+    if not weight or rule.source in (GSHARD.source, "softmax/w"):
         return []
     names = prefix + rule.target, root + rule.source
     return [Rule(names[0] + to, names[1] + name, rule.op) for name, to in QUANTIZED]

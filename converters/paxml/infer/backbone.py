@@ -75,7 +75,7 @@ MOE = (
     ("moe.residual_weight",      "{moe}.residual_weight",              1.0),
 )
 TRAINING_ONLY = (
-    ("{lm}.entropy_loss_weight",            None),
+    ("{lm}.entropy_loss_weight",            0.0),
     ("{softmax}.bi_tempered_loss_tpl",      None),
     ("{stack}.residual_droppath_prob",      0.0),
 )
@@ -112,7 +112,9 @@ def _read(dump: Dump, head: bool) -> None:
         if dump.get(path, without) != without or dump.has(f"{path}.cls"):
             dump.refuse(path, dump.get(path, dump.class_of(path, "")))
     for path, without in TRAINING_ONLY:
-        if dump.get(path, without) != without or dump.has(f"{path}.cls"):
+        value = dump.get(path, without)
+        off = not value or (isinstance(value, int | float) and value < 0)
+        if not off or dump.has(f"{path}.cls"):
             dump.facts.notes.append(f"{dump.path(path)}: training only, not taken along")
     for key, path, default in PLAIN:
         dump.add(key, path, dump.get(path, default))
@@ -134,7 +136,10 @@ def _read(dump: Dump, head: bool) -> None:
     ):
         path, every = f"{{stack}}.{name}_dropout_prob", "{stack}.dropout_prob"
         own = dump.get(path, None)
-        dump.add(key, path if own else every, own or dump.get(every, 0.0))
+        rate = own or dump.get(every, 0.0)
+        if key == "attention_dropout" and dump.class_of("{atten}", "") == "GroupedQueryAttention":
+            rate = max(rate, 0.0)  # used above 0 alone
+        dump.add(key, path if own else every, rate)
 
 
 def _layers(dump: Dump) -> None:
@@ -149,13 +154,13 @@ def _layers(dump: Dump) -> None:
             blocks *= dump.size(f"{outer}.{repeats}") * dump.size(f"{outer}.circular_repeat", 1)
     if per_block * blocks:
         dump.add("num_layers", "{stack}.num_layers", per_block * blocks)
-    own = dump.get("{stack}.moe_layers", None)
+    own = dump.values.get(dump.path("{stack}.moe_layers"))
     if not isinstance(own, list | tuple) or not own:
         dump.add("moe", "{stack}.moe_layers", own or None)
         return
-    # Dumps write NumPy's numbers as the names of their types; the tree has the layers anyway.
-    # Numbers beyond the block have no effect.
-    if all(isinstance(layer, int) for layer in own):
+    # Where the dump has names of types, the tree has the layers. Numbers beyond the block have no
+    # effect.
+    if not dump.unwritten("{stack}.moe_layers"):
         layers = (block * per_block + layer for block in range(blocks) for layer in own
                   if layer < (per_block or layer + 1))  # fmt: skip
         dump.add("moe.layers", "{stack}.moe_layers", tuple(sorted(layers)))
@@ -206,7 +211,7 @@ def _has_no_norm(dump: Dump) -> bool:
 def _dtypes(dump: Dump) -> None:
     """A layer's dtypes are its parent's unless it has its own (`BaseLayer.copy_base_hparams`)."""
     for path in ("{lm}.fprop_dtype", "model.fprop_dtype", "{lm}.dtype", "model.dtype"):
-        name = _dtype(dump.get(path, None))
+        name = _dtype(dump.values.get(dump.path(path)))
         if name and not (path == "{lm}.dtype" and name == "float32"):
             dump.add("dtype", path, name)
             return

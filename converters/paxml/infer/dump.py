@@ -1,6 +1,7 @@
 """One dump, seen through the templates that matter, and the facts drawn from it."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,10 +20,18 @@ GENERIC = "convert it leaf for leaf with --family generic"
 UNSET = {  # 0 stands for "not set here" in Praxis
     "model_dims", "vocab_size", "hidden_dims", "num_heads", "moe.hidden_dims", "moe.num_experts",
 }  # fmt: skip
-# Attention is capped by a value above 0 alone. The softmax layers cap by any other than 0, and
-# c * tanh(x / c) does not know the sign of c.
-CAPS = ("attention_logit_cap", "final_logit_cap", "soft_cap_logits")
-CAPS_ABOVE_0 = ("attention_logit_cap", "moe.gating_logit_cap")
+# Settings that Praxis uses above 0 alone, and what stands for them elsewhere, None among it: `if
+# self.atten_logit_cap and ... > 0`, `if self.label_smoothing_prob > 0`.
+OFF: Mapping[str, float | None] = {
+    "attention_logit_cap": None, "moe.gating_logit_cap": 0.0, "moe.min_group_size": None,
+    "moe.expert_capacity": 0, "moe.capacity_factor": 0.0, "label_smoothing": 0.0,
+    "second_label_smoothing": 0.0, "z_loss_weight": 0.0,
+}  # fmt: skip
+# The softmax layers cap by any number but 0, and c * tanh(x / c) does not know the sign of c.
+CAPS_OF_ANY_SIGN = ("final_logit_cap", "soft_cap_logits")
+# Dumps write the name of the type in place of a NumPy or JAX number or array.
+_UNWRITTEN = re.compile(r"u?int\d+|b?float\d+|complex\d+|bool_?|ndarray|ArrayImpl|\w*Array")
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -39,12 +48,18 @@ class Dump:
 
     def has(self, path: str) -> bool:
         """Whether the dump gives this path a value, or a layer below it."""
-        path = self.path(path)
-        return path in self.values or f"{path}.cls" in self.values
+        found = self.path(path) in self.values and not self.unwritten(path)
+        return found or f"{self.path(path)}.cls" in self.values
+
+    def unwritten(self, path: str) -> bool:
+        """Whether the dump has the name of a type in place of the value, or of a part of it."""
+        return _names_a_type(self.values.get(self.path(path)))
 
     def get(self, path: str, default: Any) -> Any:
         """The value at a path, or Praxis' default."""
-        return self.values.get(self.path(path), default)
+        if self.unwritten(path):
+            return default
+        return _unquoted(self.values.get(self.path(path), default), default)
 
     def number(self, path: str, default: float) -> float:
         """The number at a path; the default where there is none, or no number."""
@@ -67,10 +82,11 @@ class Dump:
 
     def add(self, key: str, path: str, value: Any) -> None:
         """A fact from this path: sure if the dump has it, else Praxis' default."""
-        value = _cap(key, value)
-        if isinstance(value, Symbol):
+        value = _or_off(key, value)
+        if self.unwritten(path) or isinstance(value, Symbol):
             self.facts.unread[key] = (
-                f"{self.path(path)} holds {value}, which dumps do not write out"
+                f"{self.path(path)} holds {self.values[self.path(path)]}, which dumps do not write"
+                " out"
             )
         elif not (key in UNSET and value == 0):
             self.facts.add(key, value, self.path(path), sure=self.has(path))
@@ -93,14 +109,34 @@ class Dump:
         )
 
 
-def _cap(key: str, value: Any) -> Any:
-    """A cap as the decoder has it: a number above 0 or, where Praxis does not cap, none."""
-    if key not in {*CAPS, *CAPS_ABOVE_0} or not isinstance(value, int | float | None):
+def _or_off(key: str, value: Any) -> Any:
+    """A number as the decoder has it: where Praxis does not use it, what stands for that."""
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
         return value
-    none = 0.0 if key not in CAPS else None
-    if not value or (value < 0 and key in CAPS_ABOVE_0):
-        return none
-    return abs(value)
+    if key in CAPS_OF_ANY_SIGN:
+        return abs(value) if value else None
+    return OFF[key] if key in OFF and (value is None or value <= 0) else value
+
+
+def _names_a_type(value: Any) -> bool:
+    """Whether a value, or a part of a list, is the name of a type of numbers."""
+    if isinstance(value, list | tuple):
+        return any(isinstance(part, str) and _UNWRITTEN.fullmatch(part) for part in value)
+    own = isinstance(value, Symbol) and not value.module
+    return own and _UNWRITTEN.fullmatch(value.name) is not None
+
+
+def _unquoted(value: Any, default: Any) -> Any:
+    """A number, truth value or None that the job was given as a text."""
+    if not isinstance(value, str) or isinstance(default, str):
+        return value
+    if value in ("None", "NoneType"):
+        return None
+    if value in ("True", "False"):
+        return value == "True"
+    if _NUMBER.fullmatch(value):
+        return int(value) if value.lstrip("+-").isdecimal() else float(value)
+    return value
 
 
 def open_dump(values: Mapping[str, Any], template: int = 0) -> Dump:

@@ -91,7 +91,7 @@ def _key(place: NormPlace, name: str) -> str:
 def _absent(dump: Dump, place: NormPlace, path: str) -> bool:
     """Whether the model has no norm in a place."""
     if place == "moe":
-        return not dump.get("{stack}.moe_layers", None)
+        return not dump.values.get(dump.path("{stack}.moe_layers"))
     if place == "query_key":
         return not dump.class_of(path, "")
     return place == "final" and dump.class_of(path, "LayerNorm") is None

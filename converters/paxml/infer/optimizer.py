@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from converters.errors import MappingError
+from converters.errors import MappingError, UnclearModelError
 from converters.paxml.infer.flags import OPTIMIZER, read_flags
 from converters.paxml.infer.hparams import EXPERIMENT, Symbol
 from converters.paxml.infer.model import provenance
@@ -66,6 +66,13 @@ OWN = {
     },
     "sgd": {"momentum": None, "nesterov": False},
 }
+# Numbers that Praxis uses above a limit alone: `if update_capping > 0`, and Adafactor's
+# max(1, RMS / clip_threshold), which is 1 for any threshold below 0.
+OFF: Mapping[str, Mapping[str, float]] = {
+    "adam": {"clip_threshold": 0.0, "weight_decay": 0.0, "ema_decay": 0.0},
+    "sharded_adafactor": {"clip_threshold": -1e-38, "ema_decay": 0.0},
+    "sgd": {"ema_decay": 0.0},
+}
 LEARNER_FIELDS = {  # paxml.learners.Learner
     "bprop_variable_exclusion": (),
     "bprop_variable_inclusion": (),
@@ -116,6 +123,7 @@ def infer_optimizer(
 
     Raises:
         MappingError: unknown or invalid flags; a dump or flag of another optimizer than the tree's.
+        UnclearModelError: a dump with values that no learner takes.
     """
     values = dump or {}
     problems: list[str] = []
@@ -156,8 +164,9 @@ def infer_optimizer(
             if value is not None:
                 source = "dump" if full in values else "default"
                 chosen[RENAMED.get(name, name)] = (value, source)
-        if chosen.get("clip_threshold", (0.0,))[0] < 0:
-            chosen.pop("clip_threshold")  # max(1, RMS / threshold) is 1 then
+        for key, limit in OFF[kind].items():
+            if isinstance(value := chosen.get(key, (None,))[0], int | float) and value <= limit:
+                del chosen[key]
         if values.get(f"{root}.optimizer.sharded_adam") is False:  # optax.adam knows neither
             chosen["weight_decay"] = (0.0, "dump")
             chosen.pop("clip_threshold", None)
@@ -180,7 +189,8 @@ def infer_optimizer(
             unflatten({key: value for key, (value, _) in chosen.items()}, separator=".")
         )
     except ValueError as error:
-        raise MappingError(f"the optimizer's configuration is not valid: {error}") from error
+        fault = MappingError if flags else UnclearModelError
+        raise fault(f"the optimizer's configuration is not valid: {error}") from error
     return made, provenance(made, {key: source for key, (_, source) in chosen.items()})
 
 

@@ -226,7 +226,7 @@ def test_formats_and_verification(to: str, verify: str, recording: Recording, tm
 
 
 def test_what_is_no_model_of_its_family_keeps_its_names(tmp_path: Path):
-    """A norm before attention and none before the MLP: no decoder of ours, but all its weights."""
+    """A norm before attention, which has no weights: no decoder of ours, but all it has."""
     shapes = {
         "lm/softmax/logits_ffn/linear/w": (8, 16), "lm/final_ln/scale": (8,),
         "lm/transformer/x_layers_0/layer_norm/scale": (8,),
@@ -237,7 +237,7 @@ def test_what_is_no_model_of_its_family_keeps_its_names(tmp_path: Path):
     job = synthetic.write_job(tmp_path / "job", params)
     said = converted(job, tmp_path / "out").stdout
     assert "this looks like family transformer_lm, but it is not one that is known here" in said
-    assert "lm/transformer/x_layers_0/ff_layer/layer_norm/scale: missing" in said
+    assert "lm/transformer/x_layers_0/self_attention/key/w: missing" in said
     assert config(tmp_path / "out")["family"] == "generic"
     assert set(stored.read_output(tmp_path / "out")) >= {f"params/{path}" for path in params}
     said = refused(job, tmp_path / "other", "--family", "transformer_lm")

@@ -1,6 +1,6 @@
 import pytest
 
-from converters.errors import MappingError
+from converters.errors import MappingError, UnclearModelError
 from converters.paxml.infer.hparams import Symbol
 from converters.paxml.infer.optimizer import infer_optimizer
 from efficientids_flax.config import OptimizerConfig, ScheduleConfig
@@ -164,3 +164,27 @@ def test_a_schedule_of_schedules_stays_unknown():
     found, _ = infer_optimizer(values)
     assert found is not None
     assert found.schedule is None
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "off"),
+    [
+        ("k_adam", "clip_threshold", (0.0, -1.0)),
+        ("k_adam", "weight_decay", (0.0, -1.0)),
+        ("k_adam", "ema_decay", (0.0, -1.0)),
+        ("i_llama", "clip_threshold", (-1.0,)),
+        ("i_llama", "ema_decay", (0.0, -0.5)),
+    ],
+)
+def test_numbers_that_praxis_uses_above_a_limit_alone(name, path, off):
+    without = {"clip_threshold": None, "weight_decay": 0.0, "ema_decay": 0.0}
+    for value in off:
+        found, _ = infer_optimizer(dump(name) | {f"train.learner.optimizer.{path}": value})
+        assert found is not None
+        assert getattr(found, path) == without[path]
+
+
+def test_a_dump_with_values_that_no_learner_takes():
+    values = dump("k_adam") | {"train.learner.optimizer.beta1": 2.0}
+    with pytest.raises(UnclearModelError, match=r"beta1: expected in \[0, 1\), found 2"):
+        infer_optimizer(values)
