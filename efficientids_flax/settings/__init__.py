@@ -3,7 +3,17 @@
 Read `table`, which values jobs have, then `origins`, where a value came from.
 """
 
-from efficientids_flax.settings.origins import ASSUMED, FOUND, GIVEN, assumed, origin_of
+from efficientids_flax.settings.origins import (
+    ASSUMED,
+    DUMP,
+    EXPERIMENT,
+    FOUND,
+    GIVEN,
+    TREE,
+    assumed,
+    origin_of,
+    origins_of_leaves,
+)
 from efficientids_flax.settings.table import (
     OPEN,
     OPEN_ITEMS,
@@ -15,14 +25,18 @@ from efficientids_flax.settings.table import (
 
 __all__ = [
     "ASSUMED",
+    "DUMP",
+    "EXPERIMENT",
     "FOUND",
     "GIVEN",
     "OPEN",
     "OPEN_ITEMS",
+    "TREE",
     "OpenSetting",
     "assumed",
     "open_settings",
     "origin_of",
+    "origins_of_leaves",
     "value_at",
     "with_values",
 ]

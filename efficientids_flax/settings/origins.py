@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from efficientids_flax.settings.table import ModelConfig, open_settings, value_at, with_values
+from efficientids_flax.tree import flatten
 
 DUMP, TREE, EXPERIMENT = "dump", "tree", "experiment"
 GIVEN = "given"
@@ -24,12 +25,36 @@ def origin_of(origins: Mapping[str, str], key: str) -> str:
 
     A record that is spread out over its parts is assumed if any of its parts is.
     """
-    cuts = [key[:place] for place in range(len(key), 0, -1) if key[place : place + 1] in ("", ".")]
-    above = next((origins[place] for place in cuts if place in origins), None)
-    if above is not None:
+    if above := _said(origins, key):
         return above
     parts = {origin for place, origin in origins.items() if place.startswith(f"{key}.")}
     return parts.pop() if len(parts) == 1 else ASSUMED
+
+
+def origins_of_leaves(
+    values: Mapping[str, Any], *origins: Mapping[str, str], unsaid: str = ASSUMED
+) -> dict[str, str]:
+    """The origin of each leaf of a configuration.
+
+    Args:
+        values: the configuration's `to_dict()`.
+        *origins: dotted key -> origin, the strongest first. A key speaks for all below it.
+        unsaid: the origin of a leaf that none of them has.
+
+    Returns:
+        Dotted key of a leaf -> its origin.
+    """
+    leaves = flatten(values, separator=".", keep_empty=True)
+    return {
+        key: next((said for place in origins if (said := _said(place, key))), unsaid)
+        for key in leaves
+    }
+
+
+def _said(origins: Mapping[str, str], key: str) -> str | None:
+    """The origin of a dotted key, or of the nearest record that it is in; None without one."""
+    cuts = (key[:place] for place in range(len(key), 0, -1) if key[place : place + 1] in ("", "."))
+    return next((origins[place] for place in cuts if place in origins), None)
 
 
 def assumed(

@@ -1,7 +1,7 @@
 """Models on disk in the form that a conversion writes: load, save, what is in between.
 
-Read `load`, then `save`; `items` has the two formats, `optimizer_states` the states that optax
-does not have, `free_memory` asks whether all of it fits.
+Read `load`, then `save`; `settings` is `config.json`, `items` has the two formats,
+`optimizer_states` the states that optax does not have, `free_memory` asks whether all of it fits.
 """
 
 from typing import TYPE_CHECKING
@@ -11,11 +11,9 @@ from efficientids_flax.lazy_names import lazy_names
 if TYPE_CHECKING:
     from efficientids_flax.stored.free_memory import WIDTHS
     from efficientids_flax.stored.load import (
-        Config,
         OptimizerState,
         Shardings,
         clustering_of,
-        load_config,
         load_converted,
         load_model,
     )
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
         as_optax,
     )
     from efficientids_flax.stored.save import save_model
+    from efficientids_flax.stored.settings import Config, load_config, write_settings
 
 __all__ = [
     "WIDTHS",
@@ -39,6 +38,7 @@ __all__ = [
     "load_converted",
     "load_model",
     "save_model",
+    "write_settings",
 ]
 
 __getattr__ = lazy_names(__name__)

@@ -7,7 +7,6 @@ params, optimizer_state, config = load_converted(out)
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -15,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.parameters import refuse_quantized, shape_problems
 from efficientids_flax.stored.free_memory import check_parameters
 from efficientids_flax.stored.items import Shardings, read_item, sharding_of, stored_parameters
 from efficientids_flax.stored.optimizer_states import typed_states
+from efficientids_flax.stored.settings import Config, load_config
 from efficientids_flax.tree import flatten
 
 if TYPE_CHECKING:
@@ -28,37 +28,19 @@ if TYPE_CHECKING:
     from efficientids_flax.core.models import EfficientIDSModel
 
 __all__ = [
-    "Config",
     "Converted",
     "Loaded",
     "OptimizerState",
     "Shardings",
     "flatten",
-    "load_config",
     "load_converted",
     "load_model",
 ]
 
-MODELS = {"transformer_lm": BackboneConfig, "efficientids": EfficientIDSConfig}
 OPTIMIZER = "optimizer"
 CLUSTERINGS = ("clustering.npz", "clustering.safetensors", "clustering.pkl")  # looked for in OUT
-SCHEMA = 1  # of config.json
 PICKLES = (".pkl", ".pickle")
 MEMORY = ("refuse", "warn", "ignore")
-
-
-class Config(NamedTuple):
-    """Content of `config.json`.
-
-    Attributes:
-        family: name of the table that made the parameter tree.
-        model: the model's configuration; None for a generic tree.
-        optimizer: what is known of the optimizer; None if nothing is.
-    """
-
-    family: str
-    model: BackboneConfig | EfficientIDSConfig | None
-    optimizer: OptimizerConfig | None
 
 
 class OptimizerState(NamedTuple):
@@ -95,45 +77,6 @@ class Loaded(NamedTuple):
     model: Decoder | EfficientIDSModel
     params: dict[str, Any]
     config: Config
-
-
-def load_config(path: str | os.PathLike[str]) -> Config:
-    """The configuration beside converted weights.
-
-    Args:
-        path: directory that `convert-paxml` made.
-
-    Raises:
-        FileNotFoundError: no finished conversion is there.
-        ValueError: its `config.json` is none, or of an unknown schema.
-    """
-    file = epath.Path(path) / "config.json"
-    if not file.exists():
-        what = "no config.json; give the OUT directory of convert-paxml or of efficientids export"
-        if any(file.parent.glob("checkpoint_*/")):
-            what = "checkpoints of a PAXml job; convert them (convert-paxml), and give its OUT"
-        elif any(file.parent.glob("*/state/_METADATA")):
-            what = "checkpoints of a run; give what `efficientids export --config FILE OUT` writes"
-        raise FileNotFoundError(f"{path}: {what}")
-    try:
-        found = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file}: is no JSON: {error}") from error
-    if found.get("schema_version") != SCHEMA:
-        raise ValueError(
-            f"{file}: schema {found.get('schema_version')!r} is not {SCHEMA}; it was written by "
-            "another version of efficientids_flax"
-        )
-    if missing := [key for key in ("family", "model", "optimizer") if key not in found]:
-        raise ValueError(f"{file}: {' and '.join(missing)} missing; was it edited?")
-    family, model, optimizer = found["family"], found["model"], found["optimizer"]
-    if model is not None and family not in MODELS:
-        raise ValueError(f"{file}: family {family!r} has no model; known are {', '.join(MODELS)}")
-    return Config(
-        family,
-        MODELS[family].from_dict(model) if model is not None else None,
-        OptimizerConfig.from_dict(optimizer) if optimizer is not None else None,
-    )
 
 
 def load_model(

@@ -21,7 +21,8 @@ from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.item_model import ItemModel
 from efficientids_flax.parameters import shape_problems
 from efficientids_flax.stored.items import write_item
-from efficientids_flax.stored.load import CLUSTERINGS, MODELS, SCHEMA
+from efficientids_flax.stored.load import CLUSTERINGS
+from efficientids_flax.stored.settings import MODELS, SCHEMA
 from efficientids_flax.tree import flatten
 
 

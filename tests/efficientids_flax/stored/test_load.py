@@ -28,7 +28,8 @@ from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.parameters import parameter_shapes
 from efficientids_flax.stored import load as load_module
 from efficientids_flax.stored.items import stored_parameters
-from efficientids_flax.stored.load import load_config, load_converted, load_model
+from efficientids_flax.stored.load import load_converted, load_model
+from efficientids_flax.stored.settings import Config, load_config
 from efficientids_flax.tree import flatten
 from tests.efficientids_flax.compiled import applied
 from tests.leaves import MemoryLeaf, values_of
@@ -154,7 +155,7 @@ def test_a_generic_tree_has_no_model(tmp_path: Path):
     place = write(tmp_path / "out", TREE, "orbax")
     about = CONFIG | {"family": "generic", "model": None, "optimizer": None}
     (place / "config.json").write_text(json.dumps(about))
-    assert load_config(place) == ("generic", None, None)
+    assert load_config(place) == Config("generic", None, None)
 
 
 def test_no_conversion_is_there(tmp_path: Path):
@@ -230,7 +231,7 @@ def test_a_language_model_runs(form: str, tmp_path: Path):
     out = output(tmp_path / "out", MODEL, form)
     model, params, config = load_model(out)
     assert isinstance(model, Decoder)
-    assert config == ("transformer_lm", MODEL, None)
+    assert config == Config("transformer_lm", MODEL, None)
     ids = jnp.array([[3, 1, 4]])
 
     def run(module: Decoder) -> jax.Array:

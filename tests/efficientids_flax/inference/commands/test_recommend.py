@@ -15,7 +15,8 @@ from converters import convert_paxml_checkpoint
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.inference import recommend
 from efficientids_flax.inference.commands.recommend import recommend as command
-from efficientids_flax.stored.load import Config, Loaded
+from efficientids_flax.stored import Config
+from efficientids_flax.stored.load import Loaded
 from parity_tests.cases import OUTPUTS
 from tests.efficientids_flax.inference.inference_cases import BACKBONE, CONFIG, MODEL, PARAMS
 
