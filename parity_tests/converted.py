@@ -54,7 +54,7 @@ def parity(
         raise RecordingError(f"{out}: config.json has no model, so that nothing can be run")
     refuse_quantized(out, flatten(params))
     check_kind(config.model, recording)
-    model, optimizer, notes = settled(Path(out), config, recording, settings)
+    model, optimizer, notes = settled(config, recording, settings)
     tables = None
     if isinstance(model, EfficientIDSConfig) and not model.full_softmax:
         tables = _clustering(recording, clustering)

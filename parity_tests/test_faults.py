@@ -154,7 +154,7 @@ def subjects(converted: Callable[[str], Path]) -> Callable[[str], tuple[Subject,
     def find(case: str) -> tuple[Subject, Any, Any]:
         params, _, config = load_converted(converted(case), optimizer=False)
         recording = read(recordings()[case])
-        model, _, _ = settled(converted(case), config, recording)
+        model, _, _ = settled(config, recording)
         one = next(one for one in recording.passes if one.activations)
         one = replace(one, gradients={})
         tables = read_clustering(recording.clustering) if recording.clustering else None

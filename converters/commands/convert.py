@@ -16,7 +16,7 @@ from efficientids_flax.commands import combined, command
 from efficientids_flax.commands.options import check_distributed, distributed, set_option, step
 from efficientids_flax.tree import flatten
 
-CONTENT = ("family", "rules", "scan_layers", "dtype", "dequantize", "job_files", "also")
+CONTENT = ("family", "rules", "scan_layers", "dtype", "dequantize", "job_files", "also", "strict")
 
 content_options = combined(
     step,
@@ -31,6 +31,8 @@ content_options = combined(
     click.option("--job-files", metavar="DIR", help="Where model_params.txt is."),
     click.option("--config", metavar="FILE", help="Configuration values (TOML, YAML or JSON)."),
     set_option("A configuration value, e.g. activation=gelu or beta1=0.9."),
+    click.option("--strict", is_flag=True,
+                 help="Fail if a setting of activations or logits had to be assumed."),
     click.option("--also", multiple=True, metavar="CKPT:RULES",
                  help="Take parameters from another checkpoint. Repeatable."),
 )  # fmt: skip

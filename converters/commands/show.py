@@ -8,7 +8,9 @@ from converters.paxml.state import optimizer_kinds
 from converters.plan import Plan
 from converters.rules import detect
 from converters.write import Report
+from efficientids_flax.settings import assumed_lines
 from efficientids_flax.text import size_text, table
+from efficientids_flax.tree import flatten
 
 PARAMS = "mdl_vars/params/"
 
@@ -21,7 +23,8 @@ def plan_text(plan: Plan) -> str:
         named = names[0] + (f" (+{len(names) - 1})" if len(names) > 1 else "")
         rows.append((leaf.target, named, leaf.operation, str(list(leaf.shape)), leaf.dtype.name))
     ignored = [f"ignored: {path} ({reason})" for path, reason in plan.ignored]
-    return "\n".join([table(rows), *ignored, *_notes(plan.notes), summary(plan)])
+    told = [*_notes(plan.notes), *assumed_lines(plan.assumed)]
+    return "\n".join([table(rows), *ignored, *told, summary(plan)])
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
@@ -36,6 +39,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "config": plan.config,
         "provenance": plan.provenance,
         "notes": list(plan.notes),
+        "assumed": plan.assumed,
         "bytes": plan.nbytes,
     }
 
@@ -55,7 +59,8 @@ def report_text(report: Report) -> str:
     """What a conversion did, in a few lines."""
     plan = report.plan
     checked = sum(record["verified"] for record in report.records.values())
-    lines = [*_notes(plan.notes), summary(plan)]
+    lines = [*_notes(plan.notes), *assumed_lines(plan.assumed, report.output or "OUT")]
+    lines.append(summary(plan))
     lines += [
         f"warning: {target}: {count} values are NaN or infinite"
         for target, count in report.nonfinite.items()
@@ -82,6 +87,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "bytes": plan.nbytes,
         "nonfinite": report.nonfinite,
         "notes": list(plan.notes),
+        "assumed": plan.assumed,
     }
 
 
@@ -92,7 +98,9 @@ def checkpoint_text(about: Mapping[str, Any]) -> str:
         (leaf["path"], str(leaf["shape"]), leaf["dtype"], str(leaf["bytes"]))
         for leaf in about["leaves"]
     ]
-    config = about["config"] or {}
+    config = flatten(about["config"] or {}, separator=".", keep_empty=True)
+    origins = about["origins"].get("model", {})
+    of_key = {key: f" ({origins[key]})" if key in origins else "" for key in config}
     return "\n".join(
         [
             table(rows),
@@ -103,7 +111,8 @@ def checkpoint_text(about: Mapping[str, Any]) -> str:
             f"leaves      {len(about['leaves'])}, {size_text(about['bytes'])}",
             f"optimizer   {', '.join(about['optimizer']) or 'none'}",
             f"family      {about['family']}",
-            *(f"  {name} = {value}" for name, value in config.items()),
+            *(f"  {key} = {value}{of_key[key]}" for key, value in config.items()),
+            *assumed_lines(about["assumed"]),
         ]
     )
 
@@ -125,7 +134,7 @@ def checkpoint_json(checkpoint: Checkpoint) -> dict[str, Any]:
         "bytes": sum(spec.nbytes for spec in leaves),
         "optimizer": optimizer_kinds(list(checkpoint.leaves)),
         "family": detect(params),
-        "config": _config(checkpoint),
+        **_settings(checkpoint),
         "masked": list(checkpoint.masked),
         "notes": list(checkpoint.notes),
         "leaves": [
@@ -141,15 +150,18 @@ def checkpoint_json(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _config(checkpoint: Checkpoint) -> dict[str, Any] | None:
+def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
     """The configuration that a conversion would write, as far as it can be told."""
     from converters.errors import ConversionError
     from converters.plan import PlanOptions, make_plan
 
     try:
-        return make_plan(checkpoint, PlanOptions(optimizer="none")).config["model"]
+        plan = make_plan(checkpoint, PlanOptions(optimizer="none"))
     except ConversionError as error:
-        return {"not known": str(error).splitlines()[0]}
+        unknown = {"not known": str(error).splitlines()[0]}
+        return {"config": unknown, "origins": {}, "assumed": {}}
+    config = plan.config
+    return {"config": config["model"], "origins": config["origins"], "assumed": plan.assumed}
 
 
 def _notes(notes: Iterable[str]) -> list[str]:

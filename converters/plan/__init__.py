@@ -2,8 +2,9 @@
 
 Read `leaves` for what a plan is, then `make`; `merge` takes parameters from several checkpoints,
 `quantized` makes numbers of quantized weights, of which `uses` says how each lies, `model_config`
-settles the configuration.
+settles the configuration, `document` is the file that it goes to.
 """
 
+from converters.plan.document import CONFIG_SCHEMA_VERSION
 from converters.plan.leaves import Plan, PlannedLeaf, planned
-from converters.plan.make import CONFIG_SCHEMA_VERSION, PlanOptions, make_plan
+from converters.plan.make import PlanOptions, make_plan

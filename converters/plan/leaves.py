@@ -3,8 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,8 @@ class Plan:
         provenance: where each value of the configuration comes from.
         rules: the table, a line a rule, as far as it was used.
         notes: what the user should know.
+        assumed: 'forward', 'training' and 'optimizer' -> key -> value: what nothing told, and what
+            can change a number of this model, or the next step of its learner.
     """
 
     source: str
@@ -86,6 +88,7 @@ class Plan:
     provenance: dict[str, Any]
     rules: tuple[str, ...]
     notes: tuple[str, ...]
+    assumed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises `MappingError` if two leaves would lie in one place of the output."""

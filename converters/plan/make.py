@@ -17,6 +17,7 @@ from converters.paxml.state import (
     optimizer_kinds,
     raw_optimizer,
 )
+from converters.plan.document import assumed_of, document, origins_of, refuse_assumed
 from converters.plan.leaves import Plan, PlannedLeaf, planned
 from converters.plan.merge import load_rules, merge, split_also
 from converters.plan.model_config import (
@@ -33,8 +34,8 @@ from converters.zarr import ZarrLeaf, dtype_named
 from efficientids_flax.config import OptimizerConfig
 from efficientids_flax.config.parts import DType
 from efficientids_flax.parameters import QUANTIZED
+from efficientids_flax.settings import GIVEN
 
-CONFIG_SCHEMA_VERSION = 1
 PARAMS, OPTIMIZER, EXTRA = "mdl_vars/params/", "opt_states/", "extra_state/"
 CONFIG_NAMES = {"adam": "adam", "sharded_adafactor": "sharded_adafactor", "momentum": "sgd"}
 OPTIMIZER_MODES = ("convert", "raw", "none")
@@ -55,6 +56,7 @@ class PlanOptions:
         job_files: directory of PAXml's text dumps; None looks beside the checkpoint.
         overrides: configuration values that the tree cannot tell, by dotted name.
         also: `CKPT:RULES` specifications of further checkpoints.
+        strict: what was assumed and changes activations or logits is an error.
     """
 
     family: str | None = None
@@ -66,6 +68,7 @@ class PlanOptions:
     job_files: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     also: tuple[str, ...] = ()
+    strict: bool = False
 
     def __post_init__(self) -> None:
         """Paths become text, which the manifest can hold."""
@@ -96,7 +99,7 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     if not params:
         raise CheckpointError(f"{checkpoint.url}: holds no parameters (nothing below {PARAMS})")
     params, taken = _merged(params, options.also, notes)
-    dump = _dump(checkpoint, options.job_files, notes)
+    dump = _dump(checkpoint, options.job_files)
     numbers, nhd_post = numbers_of(params, dump, options.dequantize, notes)
     if options.dequantize:
         params = numbers
@@ -134,6 +137,8 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
         leaves = [_cast(leaf, dtype) for leaf in leaves]
         if model is not None:
             model = with_backbone(model, param_dtype=dtype.name)
+            key = next(key for key in provenance if key.split(".")[-1] == "param_dtype")
+            provenance[key] = {"value": dtype.name, "from": GIVEN}
 
     ignored = list(tree.ignored)
     ignored = [(PARAMS + path, reason) for path, reason in ignored]
@@ -154,6 +159,13 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     ignored += converted.ignored
     notes += converted.notes
 
+    told = {"model": provenance, "optimizer": optimizer_provenance}
+    origins = origins_of(told)
+    trained = optimizer_config if options.optimizer == "convert" and not taken else None
+    found = assumed_of(model, trained if states else None, origins)
+    if options.strict:
+        refuse_assumed(found)
+
     return Plan(
         source=checkpoint.url,
         step=checkpoint.step,
@@ -161,15 +173,11 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
         family=table.family,
         leaves=tuple(leaves),
         ignored=tuple(ignored),
-        config={
-            "schema_version": CONFIG_SCHEMA_VERSION,
-            "family": table.family,
-            "model": model.to_dict() if model else None,
-            "optimizer": optimizer_config.to_dict() if optimizer_config else None,
-        },
-        provenance={"model": provenance, "optimizer": optimizer_provenance},
+        config=document(table.family, model, optimizer_config, origins),
+        provenance=told,
         rules=tuple(dict.fromkeys(str(leaf.rule) for leaf in [*tree.leaves, *converted.leaves])),
         notes=tuple(dict.fromkeys(notes)),
+        assumed=found,
     )
 
 
@@ -230,17 +238,10 @@ def _said_heads(dump: Mapping[str, Any] | None, overrides: Mapping[str, Any]) ->
     return Said(count, nhd)
 
 
-def _dump(checkpoint: Checkpoint, job_files: str | None, notes: list[str]) -> dict[str, Any] | None:
+def _dump(checkpoint: Checkpoint, job_files: str | None) -> dict[str, Any] | None:
     """PAXml's own description of the job, where there is one."""
     place: Store | None = checkpoint.job_files if job_files is None else open_store(job_files)
-    if place is None:
-        notes.append(
-            "no model_params.txt beside the checkpoint: what the tree cannot tell (activation, "
-            "rotary pairing, caps ...) is the family's default; see the manifest, and correct "
-            "with --set"
-        )
-        return None
-    return read_hparams(place)
+    return None if place is None else read_hparams(place)
 
 
 def _float_named(name: str) -> np.dtype:

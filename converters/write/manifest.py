@@ -28,6 +28,7 @@ def manifest(plan: Plan, records: dict[str, Record], options: dict[str, Any]) ->
         "config": plan.provenance,
         "rules": list(plan.rules),
         "notes": list(plan.notes),
+        "assumed": plan.assumed,
         "leaves": [
             records[leaf.target] | {"verified": _verified(records[leaf.target])}
             for leaf in plan.leaves

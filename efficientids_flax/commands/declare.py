@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,7 +35,9 @@ class Command(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run it; `-v` shows where an error comes from."""
         try:
-            return super().invoke(ctx)
+            with warnings.catch_warnings():
+                warnings.showwarning = _said(warnings.showwarning, quiet=_level(ctx) < 0)
+                return super().invoke(ctx)
         except self.mistakes as error:
             if _level(ctx) > 0:
                 traceback.print_exc(file=sys.stderr)
@@ -94,6 +97,18 @@ def is_quiet() -> bool:
     """Whether `-q` was given."""
     context = click.get_current_context(silent=True)
     return context is not None and _level(context) < 0
+
+
+def _said(otherwise: Callable[..., None], *, quiet: bool) -> Callable[..., None]:
+    """Warnings that are meant for users, without the place in the code that others have."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+        if category is not UserWarning:
+            otherwise(message, category, *where, **options)
+        elif not quiet:
+            click.echo(readable(f"warning: {message}"), err=True)
+
+    return show
 
 
 def _dashed(argument: str) -> str:

@@ -1,8 +1,10 @@
 """Settings that a tree of parameters leaves open: which they are, and which of them were assumed.
 
-Read `table`, which values jobs have, then `origins`, where a value came from.
+Read `table`, which values jobs have, then `origins`, where a value came from; `optimizer` is the
+same for learners, `wording` says in words what was assumed.
 """
 
+from efficientids_flax.settings.optimizer import NEEDED, OPEN_OPTIMIZER, assumed_optimizer
 from efficientids_flax.settings.origins import (
     ASSUMED,
     DUMP,
@@ -22,6 +24,7 @@ from efficientids_flax.settings.table import (
     value_at,
     with_values,
 )
+from efficientids_flax.settings.wording import assumed_lines, setting_text
 
 __all__ = [
     "ASSUMED",
@@ -29,14 +32,19 @@ __all__ = [
     "EXPERIMENT",
     "FOUND",
     "GIVEN",
+    "NEEDED",
     "OPEN",
     "OPEN_ITEMS",
+    "OPEN_OPTIMIZER",
     "TREE",
     "OpenSetting",
     "assumed",
+    "assumed_lines",
+    "assumed_optimizer",
     "open_settings",
     "origin_of",
     "origins_of_leaves",
+    "setting_text",
     "value_at",
     "with_values",
 ]

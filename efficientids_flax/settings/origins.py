@@ -8,10 +8,21 @@ Origins are words: 'dump' (the job's own description), 'tree' (names, shapes, dt
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from efficientids_flax.settings.table import ModelConfig, open_settings, value_at, with_values
+from efficientids_flax.settings.table import (
+    ModelConfig,
+    OpenSetting,
+    open_settings,
+    value_at,
+    with_values,
+)
 from efficientids_flax.tree import flatten
 
-DUMP, TREE, EXPERIMENT = "dump", "tree", "experiment"
+DUMP = "dump"
+"""The origin of what the job's own description says."""
+TREE = "tree"
+"""The origin of what names, shapes and dtypes of parameters leave no doubt about."""
+EXPERIMENT = "experiment"
+"""What the origin of a published experiment's settings begins with: 'experiment NAME'."""
 GIVEN = "given"
 """The origin of what the user said."""
 FOUND = "found"
@@ -70,14 +81,29 @@ def assumed(
         affects: 'forward': those of activations and logits; 'training': those of training alone.
 
     Returns:
-        Dotted key -> the value that was assumed, as JSON has it, in the order of the table.
+        Dotted key of a row -> the value that was assumed, as JSON has it, in the order of the
+        table. Of a record those parts that the row's values name: `{"pairing": "half_split"}`.
     """
     found = {}
     for key, row in open_settings(config).items():
-        if row.affects != affects or origin_of(origins, key) != ASSUMED:
-            continue
         now = value_at(config, key)
+        if row.affects != affects or not _is_assumed(key, row, now, origins):
+            continue
         others = [value for value in row.values if value != now]
         if not others or any(with_values(config, {key: value}) is not None for value in others):
-            found[key] = now
+            found[key] = {part: now[part] for part in _parts(row, now)} or now
     return found
+
+
+def _is_assumed(key: str, row: OpenSetting, now: Any, origins: Mapping[str, str]) -> bool:
+    """Whether nothing tells a setting; of a record those parts of it that the row is about."""
+    places = [f"{key}.{part}" for part in _parts(row, now)] or [key]
+    return any(origin_of(origins, place) == ASSUMED for place in places)
+
+
+def _parts(row: OpenSetting, now: Any) -> list[str]:
+    """The parts that the values of a row name, where the setting is a record."""
+    if not isinstance(now, Mapping):
+        return []
+    named = {part for value in row.values if isinstance(value, Mapping) for part in value}
+    return [part for part in now if part in named]

@@ -1,7 +1,8 @@
 """Models on disk in the form that a conversion writes: load, save, what is in between.
 
-Read `load`, then `save`; `settings` is `config.json`, `items` has the two formats,
-`optimizer_states` the states that optax does not have, `free_memory` asks whether all of it fits.
+Read `load`, then `save`; `settings` is `config.json`, `doubts` says what of it was assumed, `items`
+has the two formats, `optimizer_states` the states that optax does not have, `free_memory` asks
+whether all of it fits.
 """
 
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from efficientids_flax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from efficientids_flax.stored.doubts import assumed_in, tell_assumed
     from efficientids_flax.stored.free_memory import WIDTHS
     from efficientids_flax.stored.load import (
         OptimizerState,
@@ -23,21 +25,24 @@ if TYPE_CHECKING:
         as_optax,
     )
     from efficientids_flax.stored.save import save_model
-    from efficientids_flax.stored.settings import Config, load_config, write_settings
+    from efficientids_flax.stored.settings import Config, Origins, load_config, write_settings
 
 __all__ = [
     "WIDTHS",
     "BiasCorrectedAdamState",
     "Config",
     "OptimizerState",
+    "Origins",
     "ShardedAdafactorState",
     "Shardings",
     "as_optax",
+    "assumed_in",
     "clustering_of",
     "load_config",
     "load_converted",
     "load_model",
     "save_model",
+    "tell_assumed",
     "write_settings",
 ]
 

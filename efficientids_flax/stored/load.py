@@ -17,6 +17,7 @@ from etils import epath
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.parameters import refuse_quantized, shape_problems
+from efficientids_flax.stored.doubts import assumed_in, tell_assumed
 from efficientids_flax.stored.free_memory import check_parameters
 from efficientids_flax.stored.items import Shardings, read_item, sharding_of, stored_parameters
 from efficientids_flax.stored.optimizer_states import typed_states
@@ -87,10 +88,12 @@ def load_model(
     dtype: str | None = None,
     param_dtype: str | None = None,
     memory: Literal["refuse", "warn", "ignore"] = "refuse",
+    strict: bool = False,
 ) -> Loaded:
     """The model of a converted checkpoint, ready to run.
 
-    Names, shapes and memory are checked before an array is read.
+    Names, shapes and memory are checked before an array is read. Settings that the conversion had
+    to assume and that change activations or logits are told once, in a `UserWarning`.
 
     Args:
         path: directory that `convert-paxml` made.
@@ -101,6 +104,7 @@ def load_model(
         dtype: of the computation, such as 'bfloat16'; None: as configured.
         param_dtype: that float parameters are cast to; None leaves them.
         memory: what to do where the parameters need more memory than there is.
+        strict: assumed settings are an error.
 
     Returns:
         A `Decoder` for a language model, an `EfficientIDSModel` for a recommender.
@@ -109,8 +113,8 @@ def load_model(
         FileNotFoundError: no conversion is there, or no clustering.
         MemoryError: there is too little memory, and `memory` is 'refuse'.
         ValueError: the checkpoint has no model that is known, its weights are quantized, its
-            parameters are not its configuration's, or the clustering does not fit; see also
-            `load_config`.
+            parameters are not its configuration's, the clustering does not fit, or settings were
+            assumed and `strict` is set; see also `load_config`.
     """
     if memory not in MEMORY:
         raise ValueError(f"memory: expected one of {', '.join(MEMORY)}, found {memory!r}")
@@ -120,6 +124,7 @@ def load_model(
             f"{path}: family {config.family!r} has no model, only parameters; load_converted loads "
             "them for a model of your own"
         )
+    tell_assumed(path, assumed_in(config, ("forward",)), strict=strict)
     model_config = _with_dtypes(config.model, dtype, param_dtype)
     stored = stored_parameters(path)
     refuse_quantized(path, stored)

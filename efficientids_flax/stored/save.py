@@ -7,7 +7,6 @@ A directory of `params/` (Orbax), `clustering.npz` where the model has a cluster
 of it is there, `config.json`.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -20,14 +19,19 @@ from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.item_model import ItemModel
 from efficientids_flax.parameters import shape_problems
+from efficientids_flax.settings import origins_of_leaves
 from efficientids_flax.stored.items import write_item
 from efficientids_flax.stored.load import CLUSTERINGS
-from efficientids_flax.stored.settings import MODELS, SCHEMA
+from efficientids_flax.stored.settings import MODELS, SCHEMA, Origins, write_config
 from efficientids_flax.tree import flatten
 
 
 def save_model(
-    path: str | os.PathLike[str], model: Decoder | ItemModel, params: Mapping[str, Any]
+    path: str | os.PathLike[str],
+    model: Decoder | ItemModel,
+    params: Mapping[str, Any],
+    *,
+    origins: Origins | None = None,
 ) -> None:
     """Write a model's configuration, parameters and clustering; every process must call it.
 
@@ -35,6 +39,8 @@ def save_model(
         path: directory to make, or an empty one.
         model: a language model or a recommender of this package.
         params: nested dicts of arrays, sharded or not.
+        origins: `config.origins` of the converted model that this one was made from; None for a
+            model whose settings are not inferred.
 
     Raises:
         FileExistsError: something is there already.
@@ -61,10 +67,12 @@ def save_model(
     if clustering is not None:
         clustering.save(root / CLUSTERINGS[0])
     family = next(name for name, kind in MODELS.items() if isinstance(config, kind))
-    content = {
+    content: dict[str, Any] = {
         "schema_version": SCHEMA,
         "family": family,
         "model": config.to_dict(),
         "optimizer": None,
     }
-    (root / "config.json").write_text(json.dumps(content, indent=2))
+    if origins and "model" in origins:
+        content["origins"] = {"model": origins_of_leaves(config.to_dict(), origins["model"])}
+    write_config(root, content)

@@ -1,6 +1,7 @@
 """Going on with a PAXml run: a converted checkpoint as a trainer and its state."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,14 @@ from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, Optimiz
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.parameters import refuse_quantized
-from efficientids_flax.stored import as_optax, clustering_of, load_converted
+from efficientids_flax.stored import (
+    Config,
+    as_optax,
+    assumed_in,
+    clustering_of,
+    load_converted,
+    tell_assumed,
+)
 from efficientids_flax.train.optimizer import (
     excluded_by,
     learning_rate,
@@ -23,30 +31,36 @@ from efficientids_flax.train.state import TrainState, default_mesh
 from efficientids_flax.train.trainer import Trainer
 from efficientids_flax.tree import flatten
 
+PARTS = ("forward", "training", "optimizer")  # what of the settings matters for a step
+
 
 def trainer_from_converted(
     path: str | os.PathLike[str],
     sample_batch: Any,
     *,
     clustering: ClusteringInfo | None = None,
-    optimizer_config: OptimizerConfig | None = None,
+    optimizer_config: OptimizerConfig | Mapping[str, Any] | None = None,
     beta1: float | None = None,
     beta2: float | None = None,
     rng: jax.Array | None = None,
+    strict: bool = False,
     **options: Any,
 ) -> tuple[Trainer, TrainState]:
     """A trainer that takes the steps that PAXml would have taken next, and where it begins.
 
     As PAXml does, it leaves out a step whose loss or gradient is not finite: its counts stay, the
-    number of steps goes on.
+    number of steps goes on. Settings of model and learner that the conversion had to assume are
+    told once, in a `UserWarning`.
 
     Args:
         path: directory that `convert-paxml` made.
         sample_batch: see `Trainer.create_train_state`.
         clustering: of a recommender with a hierarchical softmax; None: that in the directory.
-        optimizer_config: in place of the one that was converted, where that does not know all.
+        optimizer_config: in place of the one that was converted, where that does not know all; of a
+            mapping its values alone, as `OptimizerConfig.from_dict` takes them.
         beta1, beta2: decay rates of Adam, where the conversion did not know them.
         rng: of dropout; by default key 0. PAXml's own random numbers are not reproduced.
+        strict: assumed settings are an error.
         **options: of `Trainer`; `mesh` among them.
 
     Returns:
@@ -55,17 +69,19 @@ def trainer_from_converted(
 
     Raises:
         ValueError: the checkpoint has no model that is known, or no optimizer; Adam's moments are
-            as PAXml stored them, and a decay rate is not known.
+            as PAXml stored them, and a decay rate is not known; settings were assumed, and `strict`
+            is set.
     """
     mesh = options.pop("mesh", None) or default_mesh()
     converted = load_converted(path)
-    model, optimizer = converted.config.model, optimizer_config or converted.config.optimizer
+    model = converted.config.model
+    given = {name: rate for name, rate in (("beta1", beta1), ("beta2", beta2)) if rate is not None}
+    optimizer, unsaid = _learner(converted.config, optimizer_config, given)
     if model is None or optimizer is None:
         what = "model" if model is None else "optimizer"
         raise ValueError(f"{path}: its {what} is not known; config.json has null for it")
     refuse_quantized(path, flatten(converted.params))
-    given = {name: rate for name, rate in (("beta1", beta1), ("beta2", beta2)) if rate is not None}
-    optimizer = replace(optimizer, **given)
+    tell_assumed(path, unsaid, strict=strict)
     if clustering is None and isinstance(model, EfficientIDSConfig) and not model.full_softmax:
         clustering = clustering_of(path)
     try:
@@ -80,6 +96,7 @@ def trainer_from_converted(
         learning_rate=learning_rate(optimizer),
         **{"on_nonfinite": "skip", **options},
     )
+    trainer.origins = converted.config.origins
     state = trainer.create_train_state(
         jax.random.key(0) if rng is None else rng,
         sample_batch,
@@ -97,6 +114,24 @@ def module_of(
     if isinstance(config, EfficientIDSConfig):
         return EfficientIDSModel(config=config, clustering_info=clustering)
     return Decoder(config)
+
+
+def _learner(
+    config: Config, own: OptimizerConfig | Mapping[str, Any] | None, given: Mapping[str, Any]
+) -> tuple[OptimizerConfig | None, dict[str, dict[str, Any]]]:
+    """The learner's configuration, and what of model and learner was assumed and is not given."""
+    found = assumed_in(config, PARTS)
+    unsaid = found.pop("optimizer", {})
+    optimizer = config.optimizer
+    if isinstance(own, OptimizerConfig):
+        optimizer, unsaid = own, {}
+    elif own:
+        before = {} if optimizer is None else optimizer.to_dict()
+        optimizer = OptimizerConfig.from_dict({**before, **own})
+    if optimizer is not None:
+        optimizer = replace(optimizer, **given)
+    said = {*given, *(() if isinstance(own, OptimizerConfig) else own or ())}
+    return optimizer, found | {"optimizer": {k: v for k, v in unsaid.items() if k not in said}}
 
 
 def _frozen(optimizer: OptimizerConfig, model: BackboneConfig | EfficientIDSConfig) -> Any:

@@ -5,13 +5,14 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import optax
 from flax import linen as nn
 from flax import nnx
 
-from efficientids_flax.stored import save_model
+from efficientids_flax.stored import Origins, save_model
 from efficientids_flax.train.logs import Row, save_curves, tell
 from efficientids_flax.train.optimizer import averaged_params
 from efficientids_flax.train.options import TrainingOptions
@@ -43,6 +44,7 @@ class RunDirectory:
         given_model: as the caller gave it.
         model: as it is trained.
         history: of the run.
+        origins: where the model's settings came from, see `stored.Config`.
     """
 
     directory: Path | None
@@ -51,6 +53,7 @@ class RunDirectory:
     given_model: nn.Module | nnx.Module
     model: nn.Module | NNXBridge
     history: list[Row]
+    origins: Origins = MappingProxyType({})
     _kept: KeptState | None = None
 
     def restore(self, state: TrainState, step: int | None = None) -> TrainState:
@@ -109,7 +112,8 @@ class RunDirectory:
 
     def export(self, state: TrainState, path: str | os.PathLike[str]) -> None:
         """Write the model that `evaluate` measures, for `load_model`; see `save_model`."""
-        save_model(path, self.given_model, self.evaluated_params(state))  # pyright: ignore[reportArgumentType]
+        params = self.evaluated_params(state)
+        save_model(path, self.given_model, params, origins=self.origins)  # pyright: ignore[reportArgumentType]
 
     def module(self, state: TrainState) -> Any:
         """The model that `evaluate` measures, to be called: `trainer.module(state)(x)`.

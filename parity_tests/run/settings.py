@@ -3,12 +3,12 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from converters.errors import MappingError
 from converters.paxml.infer import read_flags
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.settings import ASSUMED, origin_of
 from efficientids_flax.stored import Config
 from efficientids_flax.tree import flatten, unflatten
 from parity_tests.compare import HALF_DTYPES
@@ -51,16 +51,15 @@ def in_dtype(recording: Recording, dtype: str | None) -> Recording:
 
 
 def settled(
-    out: Path, config: Config, recording: Recording, given: Mapping[str, Any] | None = None
+    config: Config, recording: Recording, given: Mapping[str, Any] | None = None
 ) -> tuple[ModelConfig, OptimizerConfig | None, list[str]]:
     """The configurations to run with.
 
-    What the conversion had no source for (`default` in its manifest) is taken from the recording's
-    own description; the user's values go before everything.
+    What the conversion assumed is taken from the recording's own description; the user's values go
+    before everything.
 
     Args:
-        out: directory of the conversion.
-        config: its content.
+        config: of the conversion.
         recording: with its `settings`.
         given: dotted key -> value or its JSON text, as `--set` gives them.
 
@@ -71,20 +70,20 @@ def settled(
         MappingError: unknown keys, or values that are not valid.
     """
     assert config.model is not None
-    sources = _sources(out)
+    origins = config.origins
     notes: list[str] = []
-    model = _with(config.model, sources.get("model", {}), recording, given or {}, "", notes)
+    model = _with(config.model, origins.get("model", {}), recording, given or {}, "", notes)
     optimizer = config.optimizer
     if optimizer is not None:
         optimizer = _with(
-            optimizer, sources.get("optimizer", {}), recording, given or {}, OPTIMIZER, notes
+            optimizer, origins.get("optimizer", {}), recording, given or {}, OPTIMIZER, notes
         )
     return model, optimizer, notes
 
 
 def _with(
     config: Any,
-    sources: Mapping[str, Any],
+    origins: Mapping[str, str],
     recording: Recording,
     given: Mapping[str, Any],
     prefix: str,
@@ -100,7 +99,8 @@ def _with(
         same = key in values and _plain(values[key]) == _plain(value)
         if key in flags or same or value is None:
             continue
-        if _source(sources, key) == "default":
+        parts = [place for place in values if place.startswith(f"{key}.")] or [key]
+        if all(origin_of(origins, place) == ASSUMED for place in parts):
             _put(values, key, value)
             taken.append(f"{prefix}{key} = {json.dumps(value)}")
     if taken:
@@ -135,21 +135,3 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _source(sources: Mapping[str, Any], key: str) -> str:
-    """Where the conversion had a value from."""
-    while key:
-        if key in sources:
-            return sources[key].get("from", "default")
-        inner = [place for place in sources if place.startswith(f"{key}.")]
-        if inner:
-            return "default" if all(sources[k]["from"] == "default" for k in inner) else "tree"
-        key = key.rpartition(".")[0]
-    return "default"
-
-
-def _sources(out: Path) -> Mapping[str, Any]:
-    """Provenance of the configurations in a conversion's manifest."""
-    manifest = out / "manifest.json"
-    return json.loads(manifest.read_text())["config"] if manifest.is_file() else {}

@@ -190,11 +190,9 @@ def test_fact_8_what_no_array_tells_comes_from_the_dump(converted: Make):
     for name in ("embedding_scale", "final_logit_cap", "activation", "norm_epsilon"):
         assert palm.cause(name) == "dump", name
     bare = converted("Llama_v11orbaxnames", optimizer="none")
-    assert bare.cause("activation") == "default"
+    assert bare.cause("activation") == "assumed"
     assert bare.cause("num_heads") == "tree"
-    assert any(
-        "no model_params.txt beside the checkpoint" in note for note in bare.report.plan.notes
-    )
+    assert bare.report.plan.assumed["forward"]["activation"] == "silu"
 
 
 @pytest.mark.parametrize("name", ["LlamaAdafactor_gda", "b_everywhere"])

@@ -1,4 +1,4 @@
-"""What the user gives with `--set`, read as values of a configuration."""
+"""What the user says with `--set`: dotted keys of a configuration, checked, as values."""
 
 import json
 from collections.abc import Mapping

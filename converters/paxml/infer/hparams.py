@@ -76,6 +76,11 @@ def read_hparams(source: "Store | str | os.PathLike[str]") -> dict[str, Any]:
     return found
 
 
+def is_described(values: Mapping[str, Any] | None) -> bool:
+    """Whether a job's dumps describe its model, and not only the experiment's class variables."""
+    return any(path.startswith("model.") for path in values or {})
+
+
 def parse_sections(text: str, where: str) -> list[dict[str, Any]]:
     """The sections of a dump, each a mapping path -> value.
 

@@ -1,4 +1,4 @@
-"""Tree + dump + flags -> the model's configuration, and for each value where it came from.
+"""Tree + dump + flags -> the model's configuration, and for each value its origin.
 
 From the weakest to the strongest: the family's default, Praxis' default (where there is a dump),
 the usual case of the tree, the dump, a flag, the tree's shapes. Shapes cannot be overruled: a dump
@@ -15,15 +15,18 @@ from converters.paxml.infer.backbone import read_backbone
 from converters.paxml.infer.dump import open_dump, read_experiment
 from converters.paxml.infer.facts import Fact, Facts
 from converters.paxml.infer.flags import read_flags
+from converters.paxml.infer.hparams import is_described
 from converters.paxml.infer.items import read_items, recommender_facts
 from converters.paxml.infer.layers import layer_settings
 from converters.paxml.infer.norms import settle_norms
 from converters.paxml.infer.tree import backbone_facts
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.config.record import Record
+from efficientids_flax.settings import ASSUMED, DUMP, GIVEN, OPEN, TREE, origins_of_leaves
 from efficientids_flax.tree import flatten, unflatten
 
 Model = BackboneConfig | EfficientIDSConfig
+OPEN_KEYS = {row.key for row in OPEN}
 SHOWN = 20  # problems that one error lists in full
 
 # What nothing tells when there is no dump, by family and by kind of norm. (Praxis' RmsNorm casts
@@ -68,7 +71,7 @@ class Inferred:
 
     Attributes:
         config: `BackboneConfig` (transformer_lm) or `EfficientIDSConfig` (efficientids).
-        provenance: dotted key -> {"value", "from"}, from 'tree', 'dump', 'flag' or 'default'.
+        provenance: dotted key -> {"value", "from"}, an origin of `efficientids_flax.settings`.
         notes: sentences for people: what the dump has and the configuration does not take along.
     """
 
@@ -134,14 +137,19 @@ def infer_model(
     if unsupported:
         raise UnsupportedModelError(_listed("the model is not one of ours", unsupported))
 
+    # The dump of a job is its whole description: a path that it lacks has Praxis' default.
+    unsaid = DUMP if is_described(dump) else ASSUMED
+
     def choose(said: Facts, tree: Facts) -> dict[str, tuple[Any, str]]:
         chosen: dict[str, tuple[Any, str]] = {}
-        _apply(chosen, defaults, "default")
-        _apply(chosen, {k: f.value for k, f in said.known.items() if not f.sure}, "default")
-        _apply(chosen, {k: f.value for k, f in tree.known.items() if not f.sure}, "tree")
-        _apply(chosen, {k: f.value for k, f in said.known.items() if f.sure}, "dump")
-        _apply(chosen, flags, "flag")
-        _apply(chosen, {k: f.value for k, f in tree.known.items() if f.sure}, "tree")
+        _apply(chosen, defaults, unsaid)
+        _apply(chosen, {k: f.value for k, f in said.known.items() if not f.sure}, DUMP)
+        for key, fact in tree.known.items():
+            if not fact.sure:
+                _apply(chosen, {key: fact.value}, _origin_of_usual(key, prefix, fact, said))
+        _apply(chosen, {k: f.value for k, f in said.known.items() if f.sure}, DUMP)
+        _apply(chosen, flags, GIVEN)
+        _apply(chosen, {k: f.value for k, f in tree.known.items() if f.sure}, TREE)
         settle_norms(chosen, prefix)
         return chosen
 
@@ -152,15 +160,14 @@ def infer_model(
         if layers and f"{prefix}layer_settings" not in flags:
             own = [_decoder(_made(config, values)) for values in layers]
             settings = layer_settings(_decoder(made), dict(zip(places, own, strict=True)))
-            source = "dump" if said.layers else "tree"
+            source = DUMP if said.layers else TREE
             chosen[f"{prefix}layer_settings"] = ([each.to_dict() for each in settings], source)
             made = _made(config, chosen)
     except ValueError as error:
         kind = MappingError if flags else UnclearModelError
         raise kind(f"the inferred configuration is not valid: {error}") from error
-    return Inferred(
-        made, provenance(made, {k: source for k, (_, source) in chosen.items()}), tuple(said.notes)
-    )
+    origins = {key: origin for key, (_, origin) in chosen.items()}
+    return Inferred(made, provenance(made, origins, unsaid), tuple(said.notes))
 
 
 def _made(config: type[Model], chosen: Mapping[str, tuple[Any, str]]) -> Model:
@@ -172,14 +179,14 @@ def _decoder(config: Model) -> BackboneConfig:
     return config if isinstance(config, BackboneConfig) else config.backbone
 
 
-def provenance(made: Record, sources: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Dotted key -> value and source, for each leaf of a configuration; 'default' where unsaid."""
-    found = {}
-    for key, value in flatten(made.to_dict(), separator=".", keep_empty=True).items():
-        above = [key[:cut] for cut in range(len(key), 0, -1) if key[cut : cut + 1] in ("", ".")]
-        source = next((sources[place] for place in above if place in sources), "default")
-        found[key] = {"value": value, "from": source}
-    return found
+def provenance(
+    made: Record, origins: Mapping[str, str], unsaid: str = ASSUMED
+) -> dict[str, dict[str, Any]]:
+    """Dotted key -> value and origin, for each leaf of a configuration; `unsaid` for the rest."""
+    values = made.to_dict()
+    leaves = flatten(values, separator=".", keep_empty=True)
+    found = origins_of_leaves(values, origins, unsaid=unsaid)
+    return {key: {"value": value, "from": found[key]} for key, value in leaves.items()}
 
 
 def _dump_facts(dump: Mapping[str, Any], prefix: str) -> Facts:
@@ -195,6 +202,14 @@ def _dump_facts(dump: Mapping[str, Any], prefix: str) -> Facts:
         read_experiment(items, EXPERIMENT_ITEMS)
         facts.put("", items.facts)
     return facts
+
+
+def _origin_of_usual(key: str, prefix: str, fact: Fact, said: Facts) -> str:
+    """Of the usual case of a tree: of an open setting other values fit the same tree."""
+    told = said.known.get(key)
+    if told is not None and _same(told.value, fact.value):
+        return DUMP
+    return ASSUMED if key.removeprefix(prefix) in OPEN_KEYS else TREE
 
 
 def _family_defaults(family: str, prefix: str, tree: Facts, said: Facts) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from converters.paxml.infer.hparams import EXPERIMENT, Symbol
 from converters.paxml.infer.model import provenance
 from efficientids_flax.config import OptimizerConfig
 from efficientids_flax.config.optimizer import SCHEDULES
+from efficientids_flax.settings import ASSUMED, DUMP, GIVEN, TREE
 from efficientids_flax.tree import unflatten
 
 LEARNER = "train.learner"
@@ -94,6 +95,7 @@ EXPERIMENT_VARS = (
     ("clip_gradient_norm_to_value", "CLIP_GRADIENT_NORM_TO_VALUE"),
     ("bprop_variable_exclusion", "BPROP_VARIABLE_EXCLUSION"),
 )
+SAYS = {TREE: "the tree says", GIVEN: "a flag says", DUMP: "the dump says"}
 LISTS = (
     "bprop_variable_exclusion",
     "bprop_variable_inclusion",
@@ -134,22 +136,21 @@ def infer_optimizer(
     said = CLASSES.get(cls.name) if isinstance(cls, Symbol) else None
     given = [
         (origin, value)
-        for origin, value in (("tree", name), ("flag", flags.get("name")), ("dump", said))
+        for origin, value in ((TREE, name), (GIVEN, flags.get("name")), (DUMP, said))
         if value is not None
     ]
     if len({value for _, value in given}) > 1:
         problems.append(
-            "optimizer.name: "
-            + ", ".join(f"the {origin} says {value!r}" for origin, value in given)
+            "optimizer.name: " + ", ".join(f"{SAYS[origin]} {value!r}" for origin, value in given)
         )
     if problems:
         raise MappingError("\n  ".join([f"{len(problems)} problem(s):", *problems]))
     learner_cls = values.get(f"{root}.cls")
     if isinstance(learner_cls, Symbol) and learner_cls.name in SEVERAL and "name" not in flags:
-        return None, {"name": {"value": str(learner_cls), "from": "dump"}}
+        return None, {"name": {"value": str(learner_cls), "from": DUMP}}
     if not given or (cls is not None and said is None and "name" not in flags):
         return None, {
-            "name": {"value": None if cls is None else str(cls), "from": "dump"}
+            "name": {"value": None if cls is None else str(cls), "from": DUMP}
         } if cls else {}
 
     chosen: dict[str, tuple[Any, str]] = {"name": (given[0][1], given[0][0])}
@@ -162,28 +163,27 @@ def infer_optimizer(
             if name in LISTS:
                 value = [value] if isinstance(value, str) else list(value or ())
             if value is not None:
-                source = "dump" if full in values else "default"
-                chosen[RENAMED.get(name, name)] = (value, source)
+                chosen[RENAMED.get(name, name)] = (value, DUMP)
         for key, limit in OFF[kind].items():
             if isinstance(value := chosen.get(key, (None,))[0], int | float) and value <= limit:
                 del chosen[key]
         if values.get(f"{root}.optimizer.sharded_adam") is False:  # optax.adam knows neither
-            chosen["weight_decay"] = (0.0, "dump")
+            chosen["weight_decay"] = (0.0, DUMP)
             chosen.pop("clip_threshold", None)
         patterns = _patterns(values, f"{root}.optimizer.weight_decay.")
         if patterns:
-            chosen["weight_decay_by_pattern"] = (patterns, "dump")
+            chosen["weight_decay_by_pattern"] = (patterns, DUMP)
         if schedule := _schedule(values, f"{root}.optimizer.lr_schedule"):
-            chosen["schedule"] = (schedule, "dump")
+            chosen["schedule"] = (schedule, DUMP)
     else:
         for key, variable in EXPERIMENT_VARS:
             if (value := values.get(EXPERIMENT + variable)) is not None:
-                chosen[key] = (value, "dump")
+                chosen[key] = (value, DUMP)
     for key, value in flags.items():
         for other in [k for k in chosen if key.startswith(f"{k}.")]:
             inner = chosen.pop(other)
             chosen.update({f"{other}.{part}": (v, inner[1]) for part, v in inner[0].items()})
-        chosen[key] = (value, "flag")
+        chosen[key] = (value, GIVEN)
     try:
         made = OptimizerConfig.from_dict(
             unflatten({key: value for key, (value, _) in chosen.items()}, separator=".")
@@ -191,7 +191,11 @@ def infer_optimizer(
     except ValueError as error:
         fault = MappingError if flags else UnclearModelError
         raise fault(f"the optimizer's configuration is not valid: {error}") from error
-    return made, provenance(made, {key: source for key, (_, source) in chosen.items()})
+    origins = {key: origin for key, (_, origin) in chosen.items()}
+    if made.schedule is None:  # every learner has one, so this one is not known
+        origins["schedule"] = ASSUMED
+    # A dump of the learner is whole: what it lacks has Praxis' default.
+    return made, provenance(made, origins, ASSUMED if said is None else DUMP)
 
 
 def _schedule(values: Mapping[str, Any], root: str) -> dict[str, Any] | None:

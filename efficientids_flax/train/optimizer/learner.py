@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from efficientids_flax.config import OptimizerConfig
+from efficientids_flax.settings import NEEDED
 from efficientids_flax.train.optimizer.adafactor import sharded_adafactor
 from efficientids_flax.train.optimizer.adam import scale_by_adam
 from efficientids_flax.train.optimizer.clipping import clip_gradients
@@ -26,12 +27,6 @@ from efficientids_flax.train.optimizer.praxis_schedules import Schedule, schedul
 from efficientids_flax.train.optimizer.updates import average_params, scheduled
 from efficientids_flax.train.optimizer.variables import Model, Variable, Variables, variables_of
 from efficientids_flax.tree import flatten, unflatten
-
-NEEDED = {
-    "adam": ("learning_rate", "schedule", "beta1", "beta2", "epsilon"),
-    "sharded_adafactor": ("learning_rate", "schedule", "beta1"),
-    "sgd": ("learning_rate", "schedule"),
-}
 
 
 def paxml_learner(

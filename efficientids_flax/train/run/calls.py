@@ -12,7 +12,14 @@ import optax
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.parameters import refuse_quantized
 from efficientids_flax.sharding import make_mesh
-from efficientids_flax.stored import load_converted, save_model
+from efficientids_flax.stored import (
+    Origins,
+    assumed_in,
+    load_config,
+    load_converted,
+    save_model,
+    tell_assumed,
+)
 from efficientids_flax.train.converted import trainer_from_converted
 from efficientids_flax.train.directory import no_best, opened
 from efficientids_flax.train.logs import Row, tell
@@ -132,9 +139,12 @@ def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
             options=config.options,
             on_nonfinite=config.options.on_nonfinite,
         )
+    origins: Origins = {}
     if converted is not None:
-        model["params"] = load_converted(converted, optimizer=False).params
+        model["params"], _, about = load_converted(converted, optimizer=False)
         refuse_quantized(converted, flatten(model["params"]))
+        tell_assumed(converted, assumed_in(about, ("forward", "training")), strict=False)
+        origins = about.origins
     optimizer, rate, frozen = make_optimizer(config)
     strategy = getattr(config.optimizer, "strategy", None)
     if strategy is not None and needs_weights(strategy) and model.get("params") is None:
@@ -151,6 +161,7 @@ def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
         init_kwargs=model.get("init_kwargs"),
         options=config.options,
     )
+    trainer.origins = origins
     state = trainer.create_train_state(
         jax.random.key(config.seed), sample, params=model.get("params")
     )
@@ -202,7 +213,9 @@ def export(config: Any, path: str | os.PathLike[str], step: int | None = None) -
         for line in refuse_model(checkpoints, facts, checked.options.allow_changes, step):
             tell(checked.options.progress, line, warns=True)
         params = checkpoints.restore_params(step, average)  # says so if there is none
-        save_model(path, checked.model["module"], params)
+        converted = checked.model.get("converted")
+        origins = None if converted is None else load_config(converted).origins
+        save_model(path, checked.model["module"], params, origins=origins)
     return step
 
 

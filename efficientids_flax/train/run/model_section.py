@@ -126,10 +126,9 @@ class ConvertedSection(Record):
         config = found.model
         if config is None:
             raise ValueError(f"path: {self.path} has no model that is known, only parameters")
-        learner = found.optimizer
-        if self.learner:
-            before = {} if learner is None else learner.to_dict()
-            learner = OptimizerConfig.from_dict({**before, **self.learner})
+        if self.learner:  # an error is told before anything is loaded
+            before = {} if found.optimizer is None else found.optimizer.to_dict()
+            OptimizerConfig.from_dict({**before, **self.learner})
         tables = None
         if isinstance(config, EfficientIDSConfig) and not config.full_softmax:
             try:
@@ -138,7 +137,8 @@ class ConvertedSection(Record):
                 if clustering is None or self.clustering is not None:
                     raise
                 tables = clustering
-        return {"module": module_of(config, tables), "converted": self.path, "learner": learner}
+        module = module_of(config, tables)
+        return {"module": module, "converted": self.path, "learner": dict(self.learner)}
 
 
 @dataclass(frozen=True)

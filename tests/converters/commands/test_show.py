@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from converters import PlanOptions, open_checkpoint
-from converters.commands.show import checkpoint_json, plan_text
+from converters.commands.show import checkpoint_json, checkpoint_text, plan_text
 from converters.plan.make import make_plan
 
 
@@ -17,7 +17,25 @@ def test_plan_lists_what_is_left_out(recording: Callable[[str], Path]):
     ignored = [line for line in lines if line.startswith("ignored: opt_states/")]
     assert len(ignored) == sum(path.startswith("opt_states/") for path in llama.leaves)
     assert all(line.endswith("(--no-optimizer)") for line in ignored)
-    assert any(line.startswith("note: no model_params.txt") for line in lines)
+    assert any("changes activations and logits: activation=silu," in line for line in lines)
+
+
+def test_each_setting_is_shown_with_its_origin(recording: Callable[[str], Path]):
+    about = checkpoint_json(open_checkpoint(recording("Llama_v11orbaxnames") / "checkpoint"))
+    origins = about["origins"]["model"]
+    assert (origins["num_layers"], origins["rotary.pairing"]) == ("tree", "assumed")
+    assert about["assumed"]["forward"]["rotary"] == {"pairing": "half_split"}
+    lines = checkpoint_text(about).splitlines()
+    assert "  num_layers = 2 (tree)" in lines
+    assert "  rotary.pairing = half_split (assumed)" in lines
+    assert any("rotary.pairing=half_split, " in line for line in lines)
+
+
+def test_nothing_of_a_job_that_has_its_dump_is_assumed(recording: Callable[[str], Path]):
+    about = checkpoint_json(open_checkpoint(recording("LlamaRepeat_gda") / "checkpoint"))
+    assert set(about["origins"]["model"].values()) == {"tree", "dump"}
+    assert about["assumed"] == {}
+    assert "  rotary.pairing = half_split (dump)" in checkpoint_text(about).splitlines()
 
 
 def test_checkpoints_without_a_known_configuration_are_shown(recording: Callable[[str], Path]):

@@ -105,8 +105,10 @@ def test_family_generic_keeps_the_names(recording: Recording, tmp_path: Path):
         if path.startswith("mdl_vars/")
     } | {"state/step": described["step"]["sha256"]}
     assert stored.digests(tmp_path / "out") == wanted
-    assert config(tmp_path / "out") | {"optimizer": None} == {
-        "schema_version": 1, "family": "generic", "model": None, "optimizer": None
+    found = config(tmp_path / "out")
+    assert "model" not in found["origins"]
+    assert found | {"optimizer": None, "origins": {}} == {
+        "schema_version": 1, "family": "generic", "model": None, "optimizer": None, "origins": {}
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """A converted PAXml run goes on in the Trainer: its state, its learner, its skipped steps."""
 
 import dataclasses
+import warnings
 
 import jax
 import numpy as np
@@ -63,9 +64,11 @@ def case(request, recording, tmp_path_factory):
 def begun(case, **options):
     out, clustering, batch, optimizer = case
     options = {"progress": "none", "log_every": 1, **options}
-    return trainer_from_converted(
-        out, batch, clustering=clustering, optimizer_config=optimizer, **options
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*not all of its settings are known", UserWarning)
+        return trainer_from_converted(
+            out, batch, clustering=clustering, optimizer_config=optimizer, **options
+        )
 
 
 def bits(tree):

@@ -191,7 +191,7 @@ def test_recommenders_without_a_dump_take_the_published_defaults(name):
         alone.provenance["backbone.rotary.pairing" if name == "i_llama" else "backbone.rotary"][
             "from"
         ]
-        == "default"
+        == "assumed"
     )
 
 

@@ -12,21 +12,35 @@ from efficientids_flax.config import LayerSetting, RelativeBiasConfig, RotaryCon
 from tests.converters.paxml.recorded_jobs import LLAMA, dump, specs
 
 
-def test_provenance_names_tree_dump_flag_and_default():
+def test_provenance_names_tree_dump_and_given():
     flags = {"norm_epsilon": "1e-4", "optimizer.beta1": 0.9, "rotary.pairing": "interleaved"}
     found = infer_model(specs("Llama_gda"), "transformer_lm", dump("Llama_gda"), flags)
     assert {key: value["from"] for key, value in found.provenance.items()} | {
         "num_heads": "tree",
         "activation": "dump",
-        "norm_epsilon": "flag",
-        "logits_divisor": "default",
+        "norm_epsilon": "given",
+        "parallel_residual": "dump",  # no line of it: Praxis' default
         "rotary.max_timescale": "dump",
-        "rotary.pairing": "flag",
+        "rotary.pairing": "given",
     } == {key: value["from"] for key, value in found.provenance.items()}
     assert found.provenance["norm_epsilon"]["value"] == found.config.norm_epsilon == 1e-4
     assert {key for key in found.provenance if "." not in key} | {"rotary"} == set(
         found.config.to_dict()
     )
+
+
+def test_without_dump_the_usual_case_of_a_tree_is_assumed_where_another_fits():
+    found = infer_model(specs("Llama_gda"), "transformer_lm", None, {"activation": "relu"})
+    assert {key: value["from"] for key, value in found.provenance.items()} | {
+        "norm": "assumed",  # a LayerNorm without biases has the same leaves
+        "norm_policy": "assumed",
+        "rotary.pairing": "assumed",
+        "num_layers": "tree",
+        "param_dtype": "tree",
+        "activation": "given",
+    } == {key: value["from"] for key, value in found.provenance.items()}
+    hybrid = infer_model(specs("PalmLike_gda"), "transformer_lm")
+    assert hybrid.provenance["norm_policy"]["from"] == "tree"  # two norms: no other policy has them
 
 
 def test_without_dump_the_tree_still_gives_the_shapes():

@@ -82,10 +82,13 @@ def test_mistakes(converted: Path, arguments: list, code: int, message: str):
     assert "Traceback" not in end.stderr
 
 
+@pytest.mark.filterwarnings("default::UserWarning")  # a command says it on its standard error
 def test_a_recommender_is_asked_elsewhere(recording, tmp_path: Path):
     case = recording("b_everywhere")
     convert_paxml_checkpoint(case / "checkpoint", tmp_path / "out", optimizer="none")
     (tmp_path / "out" / "clustering.pkl").write_bytes((case / "clustering.pkl").read_bytes())
     end = run(tmp_path / "out", "--input-ids", "1")
     assert end.exit_code == 1
+    told = f"warning: {tmp_path / 'out'}: not all of its settings are known:\n  assumed, and it"
+    assert end.stderr.startswith(told)
     assert "is a recommender; `efficientids recommend` asks it" in end.stderr

@@ -1,0 +1,50 @@
+"""Assumed settings in words, the same wherever they are told."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from efficientids_flax.settings.optimizer import NEEDED
+from efficientids_flax.tree import flatten
+
+FORWARD = "assumed, and it changes activations and logits"
+TRAINING = "assumed, for training alone"
+OPTIMIZER = "of the optimizer assumed"
+UNKNOWN = "of the optimizer not known"
+SAY = (
+    "Say what you know to efficientids convert, with --set KEY=VALUE or --experiment NAME"
+    " (--list-experiments shows them)"
+)
+FIND = ", or find it from data: efficientids find-settings {out} --tokens FILE"
+UNKNOWABLE = {field for fields in NEEDED.values() for field in fields}  # without a value if unsaid
+
+
+def setting_text(key: str, value: Any) -> str:
+    """A setting as `--set` takes it: `rotary.pairing=half_split`, `sliding_window=null`."""
+    return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def assumed_lines(assumed: Mapping[str, Mapping[str, Any]], out: str = "OUT") -> list[str]:
+    """What was assumed, a line for what it changes, and what to do about it; nothing for nothing.
+
+    Args:
+        assumed: 'forward', 'training' and 'optimizer' -> key -> value, as `assumed` and
+            `assumed_optimizer` have them.
+        out: directory of the model, for the advice.
+    """
+    optimizer = assumed.get("optimizer", {})
+    unknown = [key for key, value in optimizer.items() if value is None and key in UNKNOWABLE]
+    parts = {
+        FORWARD: _texts(assumed.get("forward", {})),
+        TRAINING: _texts(assumed.get("training", {})),
+        UNKNOWN: unknown,
+        OPTIMIZER: _texts({key: value for key, value in optimizer.items() if key not in unknown}),
+    }
+    lines = [f"{what}: {', '.join(texts)}" for what, texts in parts.items() if texts]
+    advice = SAY + (FIND.format(out=out) if parts[FORWARD] else "")
+    return [*lines, advice] if lines else []
+
+
+def _texts(values: Mapping[str, Any]) -> list[str]:
+    parts = flatten(values, separator=".", keep_empty=True)
+    return [setting_text(*item) for item in parts.items()]
