@@ -9,14 +9,25 @@ from converters.commands.work import cast_dtype, scan_layers, tell, work_of, wor
 from converters.conversion import ConvertOptions
 from converters.conversion import convert as run
 from converters.errors import ConversionError
+from converters.paxml.experiments import listed, table_text
 from converters.plan import PlanOptions
 from converters.rules import FAMILIES, read_document
 from converters.write import JaxProcesses, OneProcess, Processes
-from efficientids_flax.commands import combined, command
+from efficientids_flax.commands import combined, command, echo
 from efficientids_flax.commands.options import check_distributed, distributed, set_option, step
 from efficientids_flax.tree import flatten
 
-CONTENT = ("family", "rules", "scan_layers", "dtype", "dequantize", "job_files", "also", "strict")
+CONTENT = (
+    "family",
+    "rules",
+    "scan_layers",
+    "dtype",
+    "dequantize",
+    "job_files",
+    "also",
+    "experiment",
+    "strict",
+)
 
 content_options = combined(
     step,
@@ -31,6 +42,8 @@ content_options = combined(
     click.option("--job-files", metavar="DIR", help="Where model_params.txt is."),
     click.option("--config", metavar="FILE", help="Configuration values (TOML, YAML or JSON)."),
     set_option("A configuration value, e.g. activation=gelu or beta1=0.9."),
+    click.option("--experiment", metavar="NAME",
+                 help="Take the settings of a published experiment."),
     click.option("--strict", is_flag=True,
                  help="Fail if a setting of activations or logits had to be assumed."),
     click.option("--also", multiple=True, metavar="CKPT:RULES",
@@ -39,17 +52,26 @@ content_options = combined(
 
 
 @command("convert", mistakes=(ConversionError,))
-@click.argument("ckpt")  # a path or a URL; a missing one is bad input (exit 1), not bad usage
-@click.argument("out")
+# Paths or URLs; one that is not there is bad input (exit 1), not bad usage.
+@click.argument("ckpt", required=False, metavar="CKPT")
+@click.argument("out", required=False, metavar="OUT")
+@click.option("--list-experiments", is_flag=True, help="Print the known experiments.")
 @content_options
 @work_options
 @distributed
-def convert(ckpt: str, out: str, as_json: bool, **given: Any) -> None:
+def convert(
+    ckpt: str | None, out: str | None, list_experiments: bool, as_json: bool, **given: Any
+) -> None:
     """Convert the PAXml checkpoint CKPT to a Flax checkpoint at OUT.
 
     CKPT is a job directory, its checkpoints/ folder, a step directory, its state/ item or a FLAX
     file; OUT is a directory to be made. Both may be gs:// or s3:// URLs.
     """
+    if list_experiments:
+        echo(as_json, listed(), table_text())
+        return
+    if ckpt is None or out is None:
+        raise click.UsageError(f"Missing argument '{'CKPT' if ckpt is None else 'OUT'}'.")
     if given["no_optimizer"] and given["raw_optimizer"]:
         raise click.UsageError("--no-optimizer and --raw-optimizer exclude each other")
     check_distributed(given)

@@ -1,8 +1,9 @@
 """From an open checkpoint and the user's wishes to a plan, before any value is read.
 
-Read `leaves` for what a plan is, then `make`; `merge` takes parameters from several checkpoints,
-`quantized` makes numbers of quantized weights, of which `uses` says how each lies, `model_config`
-settles the configuration, `document` is the file that it goes to.
+Read `leaves` for what a plan is, then `make`; `job` reads the job's files, `merge` takes parameters
+from several checkpoints, `quantized` makes numbers of quantized weights, of which `uses` says how
+each lies, `publication` asks the table of published experiments, `model_config` settles the
+configuration, `document` is the file that it goes to.
 """
 
 from converters.plan.document import CONFIG_SCHEMA_VERSION

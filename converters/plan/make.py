@@ -10,7 +10,7 @@ import numpy as np
 from converters.arrays import Array, Cast, FlatLeaf, Leaf, LeafSpec, Source
 from converters.errors import CheckpointError, MappingError, UnclearModelError
 from converters.paxml import Checkpoint, is_float, open_checkpoint
-from converters.paxml.infer import infer_optimizer, open_dump, read_hparams
+from converters.paxml.infer import infer_optimizer
 from converters.paxml.state import (
     ConvertedOptimizer,
     convert_optimizer,
@@ -18,6 +18,7 @@ from converters.paxml.state import (
     raw_optimizer,
 )
 from converters.plan.document import assumed_of, document, origins_of, refuse_assumed
+from converters.plan.job import job_dump, said_heads
 from converters.plan.leaves import Plan, PlannedLeaf, planned
 from converters.plan.merge import load_rules, merge, split_also
 from converters.plan.model_config import (
@@ -27,9 +28,9 @@ from converters.plan.model_config import (
     refuse_overrides,
     with_backbone,
 )
+from converters.plan.publication import publication
 from converters.plan.quantized import numbers_of
 from converters.rules import Said, Table, generic_table, read_table, table_for, with_heads
-from converters.stores import Store, open_store
 from converters.zarr import ZarrLeaf, dtype_named
 from efficientids_flax.config import OptimizerConfig
 from efficientids_flax.config.parts import DType
@@ -39,7 +40,6 @@ from efficientids_flax.settings import GIVEN
 PARAMS, OPTIMIZER, EXTRA = "mdl_vars/params/", "opt_states/", "extra_state/"
 CONFIG_NAMES = {"adam": "adam", "sharded_adafactor": "sharded_adafactor", "momentum": "sgd"}
 OPTIMIZER_MODES = ("convert", "raw", "none")
-HEADS = ("num_heads", "backbone.num_heads")
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class PlanOptions:
         job_files: directory of PAXml's text dumps; None looks beside the checkpoint.
         overrides: configuration values that the tree cannot tell, by dotted name.
         also: `CKPT:RULES` specifications of further checkpoints.
+        experiment: name of the published experiment whose settings are taken.
         strict: what was assumed and changes activations or logits is an error.
     """
 
@@ -68,6 +69,7 @@ class PlanOptions:
     job_files: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     also: tuple[str, ...] = ()
+    experiment: str | None = None
     strict: bool = False
 
     def __post_init__(self) -> None:
@@ -99,12 +101,12 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     if not params:
         raise CheckpointError(f"{checkpoint.url}: holds no parameters (nothing below {PARAMS})")
     params, taken = _merged(params, options.also, notes)
-    dump = _dump(checkpoint, options.job_files)
+    dump = job_dump(checkpoint, options.job_files)
     numbers, nhd_post = numbers_of(params, dump, options.dequantize, notes)
     if options.dequantize:
         params = numbers
     overrides = named_overrides(options.overrides)
-    said = _said_heads(dump, overrides)
+    said = said_heads(dump, overrides)
     shapes = with_heads({path: array.shape for path, array in numbers.items()}, said)
     specs = {
         PARAMS + path: replace(_spec_of(array), shape=shapes[path])
@@ -113,16 +115,19 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
 
     table = _table(params, options, nhd_post, said, notes)
     tree = table.apply(params)
+    states = [path for path in arrays if path.startswith(OPTIMIZER)]
+    named = next((CONFIG_NAMES[k] for k in optimizer_kinds(states) if k in CONFIG_NAMES), None)
+    published = publication(options.experiment, table.family, specs, checkpoint, named, dump, notes)
     model, provenance = None, {}
     if table.family in CONFIGURED:
         asked_for = options.family is not None
         try:
             made = tree if numbers is params else table.apply(numbers)
             model, provenance = model_config(
-                table.family, specs, dump, overrides, asked_for, made, notes
+                table.family, specs, dump, overrides, asked_for, made, notes, published
             )
         except UnclearModelError as error:
-            asked = (options.family, options.rules, options.scan_layers)
+            asked = (options.family, options.rules, options.scan_layers, options.experiment)
             if any(wish is not None for wish in asked):
                 raise
             # Weights under PAXml's own names are right whatever the model is.
@@ -147,10 +152,10 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
         for path in taken
         if PARAMS + path in arrays
     ]
-    states = [path for path in arrays if path.startswith(OPTIMIZER)]
-    named = next((CONFIG_NAMES[k] for k in optimizer_kinds(states) if k in CONFIG_NAMES), None)
     try:
-        optimizer_config, optimizer_provenance = infer_optimizer(dump, overrides, named)
+        optimizer_config, optimizer_provenance = infer_optimizer(
+            dump, overrides, named, published=published
+        )
     except UnclearModelError as error:
         notes.append(f"config.json has no optimizer: {error}")
         optimizer_config, optimizer_provenance = None, {}
@@ -225,23 +230,6 @@ def _table(
     table, found = table_for(params, options.family, options.scan_layers, nhd_post, said)
     notes += found
     return table
-
-
-def _said_heads(dump: Mapping[str, Any] | None, overrides: Mapping[str, Any]) -> Said:
-    """What the job's dump and the user say of heads that are merged in the kernels."""
-    given = next((str(overrides[key]) for key in HEADS if key in overrides), "")
-    count, nhd = int(given) if given.isdecimal() else None, None
-    if dump is not None:
-        opened = open_dump(dump)
-        count = count or opened.size("{stack}.num_heads") or None
-        nhd = opened.get("{atten}.output_proj_use_nhd_shape", False) is True
-    return Said(count, nhd)
-
-
-def _dump(checkpoint: Checkpoint, job_files: str | None) -> dict[str, Any] | None:
-    """PAXml's own description of the job, where there is one."""
-    place: Store | None = checkpoint.job_files if job_files is None else open_store(job_files)
-    return None if place is None else read_hparams(place)
 
 
 def _float_named(name: str) -> np.dtype:

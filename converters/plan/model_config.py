@@ -6,7 +6,7 @@ from typing import Any
 
 from converters.arrays import LeafSpec
 from converters.errors import MappingError, UnclearModelError, UnsupportedModelError
-from converters.paxml.infer import infer_model
+from converters.paxml.infer import Published, infer_model
 from converters.rules import RuledTree
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
 from efficientids_flax.parameters import BACKBONE, QUANTIZED, shape_problems
@@ -33,6 +33,7 @@ def model_config(
     asked_for: bool,
     tree: RuledTree,
     notes: list[str],
+    published: Published | None = None,
 ) -> tuple[ModelConfig | None, dict[str, Any]]:
     """The model's configuration, and where each value comes from; the tree is checked against it.
 
@@ -46,13 +47,14 @@ def model_config(
         asked_for: whether the user named the family; then there has to be a configuration.
         tree: what the family's table makes of the parameters.
         notes: where what the user should know is added.
+        published: what published experiments say.
 
     Raises:
         MappingError: the overrides contradict the tree, or are none.
         UnclearModelError: tree and dump do not describe one model of the family.
     """
     try:
-        found = infer_model(specs, family, dump, overrides)
+        found = infer_model(specs, family, dump, overrides, published)
     except UnsupportedModelError as error:
         if asked_for:
             raise

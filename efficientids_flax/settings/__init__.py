@@ -17,6 +17,7 @@ from efficientids_flax.settings.origins import (
     origins_of_leaves,
 )
 from efficientids_flax.settings.table import (
+    HEAD,
     OPEN,
     OPEN_ITEMS,
     OpenSetting,
@@ -32,6 +33,7 @@ __all__ = [
     "EXPERIMENT",
     "FOUND",
     "GIVEN",
+    "HEAD",
     "NEEDED",
     "OPEN",
     "OPEN_ITEMS",

@@ -115,9 +115,9 @@ OPEN = (
     OpenSetting("moe.load_balance_loss_weight", (1.0, 0.01, 0.0), _top2, affects="training"),
 )
 """The open settings of a decoder."""
-# Of a recommender, which has a head of its own, none of the decoder's are used.
 HEAD = ("scale_before_logits", "final_logit_cap", "label_smoothing", "label_smoothing_in_eval",
         "z_loss_weight")
+"""Those of the head: a recommender, which has a head of its own, does not use the decoder's."""
 OPEN_ITEMS = (
     OpenSetting("soft_cap_logits", (None, 30.0, 50.0, 20.0, 10.0, 5.0)),
     OpenSetting("scale_before_logits", (False, True)),

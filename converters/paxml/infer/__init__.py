@@ -8,8 +8,9 @@ what both say of norms.
 
 from converters.paxml.infer.backbone import read_backbone
 from converters.paxml.infer.dump import Dump, open_dump, read_experiment
+from converters.paxml.infer.facts import Facts, Published
 from converters.paxml.infer.flags import read_flags
-from converters.paxml.infer.hparams import Symbol, read_hparams
+from converters.paxml.infer.hparams import Symbol, is_described, read_hparams
 from converters.paxml.infer.items import read_items
 from converters.paxml.infer.model import (
     EXPERIMENT,
@@ -18,3 +19,4 @@ from converters.paxml.infer.model import (
     infer_model,
 )
 from converters.paxml.infer.optimizer import infer_optimizer
+from converters.paxml.infer.tree import backbone_facts

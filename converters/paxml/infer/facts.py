@@ -91,6 +91,21 @@ def related(key: str, other: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Published:
+    """What published experiments say of a model and its learner.
+
+    Attributes:
+        origin: of these settings, `experiment NAME`.
+        model: keys of `BackboneConfig` -> value.
+        learner: fields of `OptimizerConfig` -> value; `name` is among them, if there are any.
+    """
+
+    origin: str
+    model: Mapping[str, Any]
+    learner: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Leaves:
     """The parameters below one place: relative path -> shape, without leading layer axes."""
 

@@ -1,8 +1,8 @@
 """Tree + dump + flags -> the model's configuration, and for each value its origin.
 
 From the weakest to the strongest: the family's default, Praxis' default (where there is a dump),
-the usual case of the tree, the dump, a flag, the tree's shapes. Shapes cannot be overruled: a dump
-or flag that says otherwise is an error.
+the usual case of the tree, a published experiment, the dump, a flag, the tree's shapes. Shapes
+cannot be overruled: a dump or flag that says otherwise is an error.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,7 +13,7 @@ from converters.arrays import LeafSpec
 from converters.errors import MappingError, UnclearModelError, UnsupportedModelError
 from converters.paxml.infer.backbone import read_backbone
 from converters.paxml.infer.dump import open_dump, read_experiment
-from converters.paxml.infer.facts import Fact, Facts
+from converters.paxml.infer.facts import Fact, Facts, Published
 from converters.paxml.infer.flags import read_flags
 from converters.paxml.infer.hparams import is_described
 from converters.paxml.infer.items import read_items, recommender_facts
@@ -22,7 +22,7 @@ from converters.paxml.infer.norms import settle_norms
 from converters.paxml.infer.tree import backbone_facts
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.config.record import Record
-from efficientids_flax.settings import ASSUMED, DUMP, GIVEN, OPEN, TREE, origins_of_leaves
+from efficientids_flax.settings import ASSUMED, DUMP, GIVEN, HEAD, OPEN, TREE, origins_of_leaves
 from efficientids_flax.tree import flatten, unflatten
 
 Model = BackboneConfig | EfficientIDSConfig
@@ -85,6 +85,7 @@ def infer_model(
     family: str,
     dump: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    published: Published | None = None,
 ) -> Inferred:
     """The configuration of the model whose parameters these are.
 
@@ -94,6 +95,7 @@ def infer_model(
         dump: what `read_hparams` gives; None without.
         overrides: dotted key of the configuration -> value, or its JSON text. Keys that begin with
             `optimizer.` are left to `infer_optimizer`.
+        published: what experiments say that it is one of; weaker than the dump.
 
     Raises:
         MappingError: listing every unknown flag, and flags that contradict the tree.
@@ -147,6 +149,9 @@ def infer_model(
         for key, fact in tree.known.items():
             if not fact.sure:
                 _apply(chosen, {key: fact.value}, _origin_of_usual(key, prefix, fact, said))
+        if published is not None and unsaid == ASSUMED:
+            own = {k: v for k, v in published.model.items() if not prefix or k not in HEAD}
+            _apply(chosen, {prefix + key: value for key, value in own.items()}, published.origin)
         _apply(chosen, {k: f.value for k, f in said.known.items() if f.sure}, DUMP)
         _apply(chosen, flags, GIVEN)
         _apply(chosen, {k: f.value for k, f in tree.known.items() if f.sure}, TREE)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from converters.errors import MappingError, UnclearModelError
+from converters.paxml.infer.facts import Published
 from converters.paxml.infer.flags import OPTIMIZER, read_flags
 from converters.paxml.infer.hparams import EXPERIMENT, Symbol
 from converters.paxml.infer.model import provenance
@@ -108,6 +109,7 @@ def infer_optimizer(
     overrides: Mapping[str, Any] | None = None,
     name: str | None = None,
     learner: int = 0,
+    published: Published | None = None,
 ) -> tuple[OptimizerConfig | None, dict[str, dict[str, Any]]]:
     """The configuration of one learner, and for each value where it came from.
 
@@ -119,6 +121,7 @@ def infer_optimizer(
         overrides: all the flags; those that begin with `optimizer.` matter here.
         name: the optimizer that the tree's states show, if known.
         learner: which learner.
+        published: what experiments say that it is of; weaker than the dump and the tree.
 
     Returns:
         (None, provenance of "name" alone) where the optimizer is not known, or not one of ours.
@@ -148,6 +151,8 @@ def infer_optimizer(
     learner_cls = values.get(f"{root}.cls")
     if isinstance(learner_cls, Symbol) and learner_cls.name in SEVERAL and "name" not in flags:
         return None, {"name": {"value": str(learner_cls), "from": DUMP}}
+    if not given and published is not None and published.learner:
+        given = [(published.origin, published.learner["name"])]
     if not given or (cls is not None and said is None and "name" not in flags):
         return None, {
             "name": {"value": None if cls is None else str(cls), "from": DUMP}
@@ -176,6 +181,9 @@ def infer_optimizer(
         if schedule := _schedule(values, f"{root}.optimizer.lr_schedule"):
             chosen["schedule"] = (schedule, DUMP)
     else:
+        if published is not None and published.learner.get("name") == kind:
+            own = {key: v for key, v in published.learner.items() if key != "name"}
+            chosen |= {key: (value, published.origin) for key, value in own.items()}
         for key, variable in EXPERIMENT_VARS:
             if (value := values.get(EXPERIMENT + variable)) is not None:
                 chosen[key] = (value, DUMP)

@@ -1,0 +1,49 @@
+"""The table of experiments as it is shown: for people, and for programs."""
+
+from typing import Any
+
+from converters.paxml.experiments.match import EXPERIMENTS
+from efficientids_flax.text import table
+
+COLUMNS: tuple[str, ...] = (
+    "name", "layers", "width", "hidden", "heads", "words", "optimizer", "recognised by", "source",
+)  # fmt: skip
+
+
+def table_text() -> str:
+    """One line an experiment."""
+    rows = [COLUMNS]
+    for row in EXPERIMENTS.values():
+        size = row.size
+        heads = {size["num_heads"]: None, size["num_kv_heads"]: None}
+        rows.append(
+            (
+                row.name,
+                str(size["num_layers"]),
+                str(size["model_dims"]),
+                str(size["hidden_dims"]),
+                f"{'/'.join(map(str, heads))}x{size['head_dim']}",
+                str(size["vocab_size"]),
+                row.learner.get("name", "none"),
+                row.recognised_by,
+                f"{row.source}, Praxis {row.praxis}",
+            )
+        )
+    return table(rows)
+
+
+def listed() -> list[dict[str, Any]]:
+    """All that the table says."""
+    return [
+        {
+            "name": row.name,
+            "source": row.source,
+            "praxis": row.praxis,
+            "sizes": row.size,
+            "model": dict(row.model),
+            "model_if_sized": dict(row.if_sized),
+            "optimizer": dict(row.learner),
+            "recognised_by": row.recognised_by,
+        }
+        for row in EXPERIMENTS.values()
+    ]

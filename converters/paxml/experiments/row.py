@@ -1,0 +1,77 @@
+"""What the table says of one experiment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from efficientids_flax.config import OptimizerConfig
+from efficientids_flax.settings import NEEDED
+
+SIZES = (
+    "num_layers", "model_dims", "hidden_dims", "num_heads", "num_kv_heads", "head_dim",
+    "vocab_size",
+)  # fmt: skip
+"""What a row's numbers are, in their order."""
+MORE_SIZES = (
+    "max_positions", "moe.num_experts", "moe.hidden_dims", "relative_bias.num_buckets",
+)  # fmt: skip
+"""Sizes of what only some models have; they stand among the settings of a model."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A class of an experiment, or what a converter writes for one.
+
+    Attributes:
+        name: of the class.
+        source: repository and file of the class.
+        praxis: version of Praxis whose defaults the settings are.
+        model: keys of `BackboneConfig` -> value: what the job's dump would say, without `SIZES`.
+        sizes: values of `SIZES`.
+        learner: fields of `OptimizerConfig` -> value, `name` among them; empty: it does not train.
+            Those that are left out have the defaults of `OptimizerConfig`; None in what has no
+            default there is not known.
+        written_as: dtype of the parameters that a converter writes, at step 0 and without an
+            optimizer's state. By these a tree is recognised whatever its sizes. None: the class
+            trains, and its sizes have to be the tree's.
+        step_shape: of the leaf `step`, where only one converter writes it so; None: any.
+        if_sized: further settings of the model, which hold for these sizes alone.
+    """
+
+    name: str
+    source: str
+    praxis: str
+    model: Mapping[str, Any]
+    sizes: tuple[int, ...]
+    learner: Mapping[str, Any] = field(default_factory=dict)
+    written_as: str | None = None
+    step_shape: tuple[int, ...] | None = None
+    if_sized: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> dict[str, Any]:
+        """Key -> value, of all sizes."""
+        more = {key: value for key, value in self.model.items() if key in MORE_SIZES}
+        return dict(zip(SIZES, self.sizes, strict=True)) | more
+
+    @property
+    def structure(self) -> dict[str, Any]:
+        """The settings that are no size."""
+        return {key: value for key, value in self.model.items() if key not in MORE_SIZES}
+
+    @property
+    def whole_learner(self) -> dict[str, Any]:
+        """All fields of the learner that are known."""
+        if not self.learner:
+            return {}
+        values = OptimizerConfig.from_dict(self.learner).to_dict()
+        unknown = NEEDED[self.learner["name"]]
+        return {k: v for k, v in values.items() if not (v is None and k in unknown)}
+
+    @property
+    def recognised_by(self) -> str:
+        """In words, what makes a tree this experiment's beside its leaves."""
+        if self.written_as is None:
+            return "leaves, all sizes, optimizer"
+        shape = "" if self.step_shape is None else f" of shape {list(self.step_shape)}"
+        return f"leaves, {self.written_as}, step 0{shape}, no optimizer state"

@@ -1,0 +1,70 @@
+"""Which published experiment a checkpoint is of: the one that was named, or that is recognised."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from converters.arrays import LeafSpec
+from converters.errors import MappingError
+from converters.paxml import Checkpoint, is_float
+from converters.paxml.experiments import Evidence, chosen, named, recognised
+from converters.paxml.infer import Published, backbone_facts, is_described
+
+LANGUAGE_MODEL = "transformer_lm"
+PARAMS = "mdl_vars/params/"
+SCALES = ("_quantized_scale", "_quantized_zp")  # numbers beside quantized weights, in float32
+
+
+def publication(
+    name: str | None,
+    family: str,
+    specs: Mapping[str, LeafSpec],
+    checkpoint: Checkpoint,
+    optimizer: str | None,
+    dump: Mapping[str, Any] | None,
+    notes: list[str],
+) -> Published | None:
+    """What published experiments say of this checkpoint.
+
+    Args:
+        name: of the experiment that the user says it is of; None: none.
+        family: of the tree.
+        specs: leaf path -> description of every parameter.
+        checkpoint: whose parameters these are.
+        optimizer: name of the optimizer whose states there are.
+        dump: PAXml's own description of the job; with one nothing is recognised.
+        notes: where what the user should know is added.
+
+    Raises:
+        MappingError: there is no such experiment, or the parameters are not those of its model.
+    """
+    if is_described(dump):
+        if name is not None:
+            named(name)
+            notes.append(
+                f"--experiment {name}: not used, the job's own dump says all that it would"
+            )
+        return None
+    if family != LANGUAGE_MODEL:
+        if name is not None:
+            raise MappingError(
+                f"--experiment {named(name).name}: is a language model, and this tree is of family"
+                f" {family}; say its settings with --set"
+            )
+        return None
+    tree = backbone_facts(specs)
+    if name is not None:
+        return chosen(named(name), tree, notes)
+    return (
+        None if tree.problems else recognised(tree, _evidence(specs, checkpoint, optimizer), notes)
+    )
+
+
+def _evidence(checkpoint: Checkpoint, optimizer: str | None) -> Evidence:
+    step = checkpoint.leaves.get("step")
+    dtypes = {
+        leaf.spec.dtype.name
+        for path, leaf in checkpoint.leaves.items()
+        if path.startswith(PARAMS) and is_float(leaf.spec.dtype) and not path.endswith(SCALES)
+    }
+    shape = None if step is None else step.spec.shape
+    return Evidence(checkpoint.step, shape, frozenset(dtypes), optimizer)
