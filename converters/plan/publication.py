@@ -54,9 +54,7 @@ def publication(
     tree = backbone_facts(specs)
     if name is not None:
         return chosen(named(name), tree, notes)
-    return (
-        None if tree.problems else recognised(tree, _evidence(specs, checkpoint, optimizer), notes)
-    )
+    return None if tree.problems else recognised(tree, _evidence(checkpoint, optimizer), notes)
 
 
 def _evidence(checkpoint: Checkpoint, optimizer: str | None) -> Evidence:
