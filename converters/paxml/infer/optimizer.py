@@ -128,7 +128,7 @@ def infer_optimizer(
 
     Raises:
         MappingError: unknown or invalid flags; a dump or flag of another optimizer than the tree's.
-        UnclearModelError: a dump with values that no learner takes.
+        UnclearModelError: the same without flags, or a dump with values that no learner takes.
     """
     values = dump or {}
     problems: list[str] = []
@@ -147,7 +147,9 @@ def infer_optimizer(
             "optimizer.name: " + ", ".join(f"{SAYS[origin]} {value!r}" for origin, value in given)
         )
     if problems:
-        raise MappingError("\n  ".join([f"{len(problems)} problem(s):", *problems]))
+        asked = any(key.startswith(OPTIMIZER) for key in overrides or {})
+        fault = MappingError if asked else UnclearModelError
+        raise fault("\n  ".join([f"{len(problems)} problem(s):", *problems]))
     learner_cls = values.get(f"{root}.cls")
     if isinstance(learner_cls, Symbol) and learner_cls.name in SEVERAL and "name" not in flags:
         return None, {"name": {"value": str(learner_cls), "from": DUMP}}

@@ -244,3 +244,21 @@ def test_what_is_no_model_of_its_family_keeps_its_names(tmp_path: Path):
     assert set(stored.read_output(tmp_path / "out")) >= {f"params/{path}" for path in params}
     said = refused(job, tmp_path / "other", "--family", "transformer_lm")
     assert "the configuration cannot be inferred" in said
+
+
+def test_a_learner_s_dump_that_does_not_fit_is_a_note(recording: Recording, tmp_path: Path):
+    """The weights are right whatever the dump says of how they were trained."""
+    case = recording(REPEATED)
+    shutil.copytree(case / "job_files", tmp_path / "job_files")
+    dump = tmp_path / "job_files" / "model_params.txt"
+    text = dump.read_text()
+    assert "type/praxis.optimizers/Adam" in text
+    dump.write_text(text.replace("type/praxis.optimizers/Adam", "type/praxis.optimizers/Sgd"))
+    files = ("--job-files", str(tmp_path / "job_files"))
+    said = converted(case / "checkpoint", tmp_path / "out", *files).stdout
+    assert "config.json has no optimizer" in said
+    assert "the tree says 'adam', the dump says 'sgd'" in said
+    assert config(tmp_path / "out")["optimizer"] is None
+    assert config(tmp_path / "out")["model"] is not None
+    said = refused(case / "checkpoint", tmp_path / "other", *files, "--set", "beta1=0.9")
+    assert "the dump says 'sgd'" in said
