@@ -11,6 +11,7 @@ from converters.paxml.infer.dump import Dump
 from converters.paxml.infer.facts import Facts, Leaves
 from efficientids_flax.config import NormPlace
 from efficientids_flax.config.backbone import NORM_FIELDS, NORM_PLACES
+from efficientids_flax.settings import ASSUMED, GIVEN
 
 KINDS = {"LayerNorm": ("layer_norm", False), "RmsNorm": ("rms_norm", True)}  # default direct_scale
 TEMPLATES: Mapping[NormPlace, str] = {
@@ -74,14 +75,14 @@ def settle_norms(chosen: Chosen, prefix: str) -> None:
         for name, (value, source) in own.items():
             common = chosen.get(prefix + NORM_FIELDS[name])
             shown = biased and name in ("kind", "bias")  # by the tree
-            if common and common[1] == "flag" and source != "flag" and not shown:
+            if common and common[1] == GIVEN and source != GIVEN and not shown:
                 continue
             if common is None or common[0] != value:
                 chosen[f"{prefix}norms.{place}.{name}"] = (value, source)
         other = chosen.get(f"{prefix}norms.{place}.kind")
         plus_one = chosen.get(f"{prefix}norm_scale_plus_one", (False, ""))[0]
         if other and "scale_plus_one" not in own and plus_one != (other[0] == "layer_norm"):
-            chosen[f"{prefix}norms.{place}.scale_plus_one"] = (not plus_one, "default")
+            chosen[f"{prefix}norms.{place}.scale_plus_one"] = (not plus_one, ASSUMED)
 
 
 def _key(place: NormPlace, name: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from converters.paxml.infer.norms import Chosen, settle_norms
+from efficientids_flax.settings import ASSUMED, GIVEN
 
 BASE: Chosen = {"norm": ("rms_norm", "dump"), "norm_bias": (False, "dump"),
                 "norm_epsilon": (1e-6, "dump"), "norm_scale_plus_one": (False, "dump")}  # fmt: skip
@@ -40,13 +41,13 @@ def test_only_differences_are_left(prefix: str):
 
 
 def test_a_flag_for_all_norms_speaks_for_each_place():
-    base = BASE | {"norm_epsilon": (1e-5, "flag")}
-    own: Chosen = {"norms.mlp.epsilon": (1e-6, "dump"), "norms.final.epsilon": (1e-4, "flag")}
-    assert settled(base, own) == {"final.epsilon": (1e-4, "flag")}
+    base = BASE | {"norm_epsilon": (1e-5, GIVEN)}
+    own: Chosen = {"norms.mlp.epsilon": (1e-6, "dump"), "norms.final.epsilon": (1e-4, GIVEN)}
+    assert settled(base, own) == {"final.epsilon": (1e-4, GIVEN)}
 
 
 def test_a_flag_does_not_take_a_bias_away():
-    base = BASE | {"norm": ("rms_norm", "flag")}
+    base = BASE | {"norm": ("rms_norm", GIVEN)}
     own: Chosen = {"norms.mlp.kind": ("layer_norm", "tree"), "norms.mlp.bias": (True, "tree"),
                    "norms.final.kind": ("layer_norm", "dump")}  # fmt: skip
     left = settled(base, own)
@@ -62,6 +63,6 @@ def test_a_scale_that_nothing_tells_is_that_of_the_class(
     common: bool, kind: str, plus_one: bool | None
 ):
     other = "rms_norm" if kind == "layer_norm" else "layer_norm"
-    base = BASE | {"norm": (other, "tree"), "norm_scale_plus_one": (common, "default")}
+    base = BASE | {"norm": (other, "tree"), "norm_scale_plus_one": (common, ASSUMED)}
     left = settled(base, {"norms.final.kind": (kind, "tree")})
-    assert left.get("final.scale_plus_one") == (None if plus_one is None else (plus_one, "default"))
+    assert left.get("final.scale_plus_one") == (None if plus_one is None else (plus_one, ASSUMED))
