@@ -38,6 +38,11 @@ def _mlp(config: BackboneConfig) -> bool:
     return config.moe is None or len(config.moe.layers) < config.num_layers
 
 
+def _mixed_norms(config: BackboneConfig) -> bool:
+    """Norms differ by their place, as far as parameters show; so may their scales."""
+    return config.norms is not None
+
+
 def _routed(config: BackboneConfig) -> bool:
     return config.moe is not None
 
@@ -77,6 +82,8 @@ OPEN = (
     OpenSetting("norm", ("rms_norm", "layer_norm")),
     OpenSetting("norm_scale_plus_one", (True, False)),
     OpenSetting("norm_epsilon", (1e-6, 1e-5, 1e-8, 1e-12, 1e-4, 1e-3, 1e-2)),
+    OpenSetting("norms.mlp.scale_plus_one", (None, True, False), _mixed_norms),
+    OpenSetting("norms.final.scale_plus_one", (None, True, False), _mixed_norms),
     OpenSetting("norm_policy", ("pre", "post", "post_skip", "primer_hybrid")),
     OpenSetting("parallel_residual", (False, True)),
     OpenSetting("mlp_adds_input", (False, True), lambda config: config.parallel_residual),
@@ -173,10 +180,10 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config | None:
         *outer, name = key.split(".")
         place = document
         for part in outer:
-            if place[part] is None:
+            if place.get(part) is None:
                 place[part] = {}
             place = place[part]
-        merged = isinstance(value, Mapping) and isinstance(place[name], Mapping)
+        merged = isinstance(value, Mapping) and isinstance(place.get(name), Mapping)
         place[name] = {**place[name], **value} if merged else value
     try:
         made = type(config).from_dict(document)

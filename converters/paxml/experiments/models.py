@@ -117,8 +117,8 @@ LLAMA3: Settings = {**LLAMA_GROUPED, "rotary.max_timescale": 500_000}
 LLAMA_HUGGINGFACE: Settings = {**without(LLAMA, "norm_epsilon"), "rotary.pairing": "half_split"}
 GPTJ: Settings = {  # gptj.GPTJ; GPTJRotaryEmbedding turns the first `rotary_dim` of each head
     **_SERVED, **LAYER_NORM, **without(ROTARY, "rotary.fraction"), "norm_epsilon": 1e-5,
-    "norm_scale_plus_one": False, "rotary.pairing": "interleaved", "parallel_residual": True,
-    "fused_qkv": True,
+    "norm_scale_plus_one": False, "rotary.pairing": "interleaved", "rotary.by_frequency": True,
+    "parallel_residual": True, "shared_norm": True, "mlp_adds_input": False, "fused_qkv": True,
     "qkv_bias": False, "attention_out_bias": False, "query_scaling": "inverse_sqrt_head_dim",
     "gated_mlp": False, "mlp_bias": True, "activation": "gelu_tanh", "tied_embeddings": False,
     "embedding_scale": "none", "lm_head_bias": True,
