@@ -122,6 +122,7 @@ def _read(dump: Dump, head: bool) -> None:
     # `LanguageModel` sets its `lm_tpl`'s type to its own.
     path = "model.model_type" if dump.has("model.model_type") else "{lm}.model_type"
     dump.add("attention_mask", path, dump.get(path, "causal"))
+    _quantization(dump)
     _layers(dump)
     _residuals(dump)
     _dtypes(dump)
@@ -140,6 +141,22 @@ def _read(dump: Dump, head: bool) -> None:
         if key == "attention_dropout" and dump.class_of("{atten}", "") == "GroupedQueryAttention":
             rate = max(rate, 0.0)  # used above 0 alone
         dump.add(key, path if own else every, rate)
+
+
+def _quantization(dump: Dump) -> None:
+    """What the original rounds while it computes (praxis/layers/quantization)."""
+    found = {path: str(value) for path, value in dump.values.items() if ".quantization." in path}
+    training = (path for path, mode in found.items() if mode == "training")
+    kinds = (path.removesuffix("mode") + "quantization_type" for path in training)
+    rounded = next((path for path in kinds if found.get(path) in ("aqt", "fq", "fq_vn")), None)
+    if rounded is not None:
+        dump.refuse(rounded, f"{found[rounded]} in training: weights are rounded in each product")
+    served = [path for path in found if path.endswith(".act_params.precision")]
+    if served:
+        dump.facts.notes.append(
+            f"{served[0]} is {found[served[0]]}: where the original is served, what is multiplied"
+            " by weights is rounded to as many bits; here it is not"
+        )
 
 
 def _layers(dump: Dump) -> None:

@@ -88,7 +88,7 @@ class Dump:
                 f"{self.path(path)} holds {self.values[self.path(path)]}, which dumps do not write"
                 " out"
             )
-        elif not (key in UNSET and value == 0):
+        elif not (key in UNSET and isinstance(value, int | float) and value <= 0):
             self.facts.add(key, value, self.path(path), sure=self.has(path))
 
     def activation(self, key: str, path: str) -> None:

@@ -83,6 +83,28 @@ def test_what_nothing_has_is_asked_for():
     assert settings("Llama_gda", changes, attention_logit_cap=5.0).attention_logit_cap == 5.0
 
 
+QUANTIZED = f"{LAYER}tr_fflayer_tpl.fflayer_tpl.linear_tpl.quantization."
+
+
+@pytest.mark.parametrize("kind", ["fq", "aqt", "fq_vn"])
+def test_weights_that_training_rounds_are_not_ours(kind: str):
+    values = {f"{QUANTIZED}mode": "training", f"{QUANTIZED}quantization_type": kind}
+    with pytest.raises(UnsupportedModelError, match=f"quantization_type is {kind} in training"):
+        infer_model(specs("Llama_gda"), "transformer_lm", dump("Llama_gda") | values)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("inference", "fq"), ("training", "ptq")])
+def test_weights_that_are_not_rounded_while_they_are_used(mode: str, kind: str):
+    values = {f"{QUANTIZED}mode": mode, f"{QUANTIZED}quantization_type": kind}
+    served = {f"{QUANTIZED}act_params.precision": 8}
+    told = [
+        infer_model(specs("Llama_gda"), "transformer_lm", dump("Llama_gda") | some).notes
+        for some in (values, values | served)
+    ]
+    assert not told[0]
+    assert "act_params.precision is 8" in told[1][0]
+
+
 def test_texts_of_numbers_and_truth_values():
     opened = open_dump({"a": "4", "b": "1e-5", "c": "True", "d": "NoneType", "e": "4", "f": "pre"})
     assert opened.get("a", 0) == 4
