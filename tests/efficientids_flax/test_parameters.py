@@ -13,6 +13,7 @@ from efficientids_flax.parameters import (
     NORMS,
     TOP,
     parameter_shapes,
+    refuse_quantized,
     shape_problems,
 )
 
@@ -175,3 +176,10 @@ def test_every_difference_is_a_problem():
 def test_rows_use_known_conditions_and_no_condition_is_idle():
     used = {word for row in (*TOP, *ATTENTION, *NORMS, *MLP, *MOE) for word in row.when.split()}
     assert used == set(CONDITIONS)
+
+
+def test_scales_of_quantized_weights_are_refused():
+    refuse_quantized("out", parameter_shapes(LLAMA))
+    names = [*parameter_shapes(LLAMA), "layers_0/mlp/up/kernel_scale", "embedder/embedding_scale"]
+    with pytest.raises(ValueError, match=r"up/kernel_scale, 2 in all.*with --dequantize"):
+        refuse_quantized("out", names)
