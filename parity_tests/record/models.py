@@ -299,6 +299,14 @@ MODELS = (
                  put(f"{SOFTMAX}.label_smoothing_apply_for_eval", False),
                  put(f"{SOFTMAX}.feed_forward_tpl.has_bias", False),
                  put(f"{LM}.final_ln_tpl", lambda: None))),
+    Model("OffBelowZero", "numbers that are used above zero alone: caps, smoothing, z-loss, clip, "
+          "weight decay; the head's cap is one whatever its sign", before=1, steps=1,
+          settings={**ONE, "ACTIVATION_CLS": A.GELU, "ATTEN_LOGIT_CAP": -1.0,
+                    "SOFTMAX_CAP_LOGITS": -3.0},
+          edits=(adam, put(f"{SOFTMAX}.z_loss_weight", -1.0),
+                 put(f"{SOFTMAX}.label_smoothing_prob", -0.5),
+                 put("train.learner.optimizer.clip_threshold", 0.0),
+                 put("train.learner.optimizer.weight_decay", -1.0))),
     # mixtures of experts
     Model("MoeTop2", "top-2, gated, two groups with too little room, capped router, weighted loss",
           settings={"ACTIVATION_CLS": A.GELU}, before=1, steps=2,
