@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import numpy as np
+from paxml.contrib.gpu.scripts_gpu import saxml_layers
 from praxis import pax_fiddle
 from praxis.layers import (
     activations,
@@ -13,6 +14,7 @@ from praxis.layers import (
     glam,
     models,
     multi_query_attention,
+    normalizations,
 )
 from praxis.layers.transformer_models import LanguageModelType
 
@@ -23,7 +25,9 @@ from parity_tests.record.models import (
     LM,
     ONE,
     REPEAT,
+    ROTARY,
     STACK,
+    TIME,
     UNPACKED,
     WORDS,
     Model,
@@ -44,6 +48,33 @@ def templates(*edits: Any, inside: str = "") -> Edit:
         for template, change in zip(made, edits):
             change(template)
         stack.transformer_layer_params_tpl = made
+
+    return edit
+
+
+def parallel(policy: str, skip: bool, inside: str = "") -> Edit:
+    """The edit that puts attention and feed-forward side by side, as saxml's GPT-J has them."""
+
+    def edit(task: Any) -> None:
+        stack = task.model.lm_tpl.stacked_transformer_tpl
+        stack = getattr(stack, inside) if inside else stack
+        plain = stack.transformer_layer_params_tpl
+        layer = pax_fiddle.Config(
+            saxml_layers.ParallelTransformerOnlyNormAttentionInputs,
+            norm_policy=policy,
+            ln_tpl=pax_fiddle.Config(
+                normalizations.LayerNorm, epsilon=1e-5, direct_scale=True, use_bias=policy == "pre"
+            ),
+            tr_atten_tpl=plain.tr_atten_tpl.clone(),
+        )
+        layer.tr_fflayer_tpl.add_skip_connection = skip
+        layer.tr_fflayer_tpl.activation_tpl = plain.tr_fflayer_tpl.activation_tpl.clone()
+        if policy == "pre":
+            layer.tr_atten_tpl.use_rotary_position_emb = True
+            layer.tr_atten_tpl.rotary_position_emb_tpl = pax_fiddle.Config(
+                saxml_layers.GPTJRotaryEmbedding, max_position_embeddings=TIME, rotary_dim=2
+            )
+        stack.transformer_layer_params_tpl = layer
 
     return edit
 
@@ -151,6 +182,13 @@ FOUR = {"NUM_LAYERS": 4}
 
 # fmt: off
 LAYER_MODELS = (
+    Model("ParallelShared", "GPT-J: attention and feed-forward side by side through one norm with "
+          "direct scale, rotary positions on half of each head", before=1, steps=2,
+          settings={"COMBINE_QKV": True, "ACTIVATION_CLS": activations.GELU},
+          edits=(adam, parallel("pre", False), put(f"{LM}.position_emb_tpl", lambda: None))),
+    Model("ParallelNorms", "two norms side by side, without biases, repeated; the feed-forward "
+          "adds what it reads", settings={**REPEAT, **ROTARY, "ACTIVATION_CLS": activations.GELU},
+          edits=(parallel("primer_hybrid", True, inside="block"),)),
     Model("Templates", "two templates for two layers each: windows of three keys, rotary, with a "
           "cap; one head of keys, gated; every second layer a mixture of experts; Adam",
           settings=FOUR, before=1, steps=2,

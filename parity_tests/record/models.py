@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from paxml import trainer_lib
-from paxml.contrib.gpu.scripts_gpu import saxml_layers
 from praxis import pax_fiddle
 from praxis.layers import activations, attentions, multi_query_attention, normalizations
 from praxis.layers.transformer_models import LanguageModelType
@@ -154,31 +153,6 @@ def routed(
     return edit
 
 
-def parallel(policy: str, skip: bool, inside: str = "") -> Edit:
-    """The edit that puts attention and feed-forward side by side, as saxml's GPT-J has them."""
-
-    def edit(task: Any) -> None:
-        stack = task.model.lm_tpl.stacked_transformer_tpl
-        stack = getattr(stack, inside) if inside else stack
-        plain = stack.transformer_layer_params_tpl
-        layer = pax_fiddle.Config(
-            saxml_layers.ParallelTransformerOnlyNormAttentionInputs,
-            norm_policy=policy,
-            ln_tpl=_norm(epsilon=1e-5, direct_scale=True, use_bias=policy == "pre")(),
-            tr_atten_tpl=plain.tr_atten_tpl.clone(),
-        )
-        layer.tr_fflayer_tpl.add_skip_connection = skip
-        layer.tr_fflayer_tpl.activation_tpl = plain.tr_fflayer_tpl.activation_tpl.clone()
-        if policy == "pre":
-            layer.tr_atten_tpl.use_rotary_position_emb = True
-            layer.tr_atten_tpl.rotary_position_emb_tpl = pax_fiddle.Config(
-                saxml_layers.GPTJRotaryEmbedding, max_position_embeddings=TIME, rotary_dim=2
-            )
-        stack.transformer_layer_params_tpl = layer
-
-    return edit
-
-
 def _norm(**values: Any) -> Any:
     return lambda: pax_fiddle.Config(normalizations.LayerNorm, **values)
 
@@ -214,13 +188,6 @@ MODELS = (
                  put(f"{LAYER}.tr_fflayer_tpl.ln_tpl", _norm(use_bias=False, epsilon=1e-3)),
                  put(f"{LAYER}.ln_tpl", _norm(use_bias=False, epsilon=1e-3)),
                  put(f"{LM}.final_ln_tpl", _norm(use_bias=False, epsilon=1e-3)))),
-    Model("ParallelShared", "GPT-J: attention and feed-forward side by side through one norm with "
-          "direct scale, rotary positions on half of each head", before=1, steps=2,
-          settings={"COMBINE_QKV": True, "ACTIVATION_CLS": A.GELU},
-          edits=(adam, parallel("pre", False), put(f"{LM}.position_emb_tpl", lambda: None))),
-    Model("ParallelNorms", "two norms side by side, without biases, repeated; the feed-forward "
-          "adds what it reads", settings={**REPEAT, **ROTARY, "ACTIVATION_CLS": A.GELU},
-          edits=(parallel("primer_hybrid", True, inside="block"),)),
     # attention
     Model("RelativeRepeatEval", "relative bias in repeated layers, packed, in evaluation: "
           "distances count places of the segment", evaluate=True,
