@@ -84,7 +84,7 @@ def dequantize(arrays: Mapping[str, Array], nhd_post: bool | None = None) -> Deq
             the shapes tell.
 
     Returns:
-        Everything in the dtype of the scales; arrays without scales as they are.
+        Numbers in float32, or in float64 where the scales are; arrays without scales as they are.
 
     Raises:
         MappingError: scales without a weight, or that do not fit it; weights that are packed in
@@ -145,5 +145,7 @@ def _number(weight: Array, scale: Array, zero: Array | None, use: Use) -> Array:
         weight = Unpacked(weight, use.packed)
     if zero is not None and zero.shape != scale.shape:
         raise ValueError(f"its zero points have shape {list(zero.shape)}")
-    number: Array = Scaled(weight, scale, use.scaled, scale.dtype, zero)
+    # An int8 times a bfloat16 has 15 digits, which float32 holds and bfloat16 does not.
+    dtype = scale.dtype if scale.dtype.itemsize >= 4 else np.dtype(np.float32)
+    number: Array = Scaled(weight, scale, use.scaled, dtype, zero)
     return number if use.blocks is None else Merged(number, use.blocks)
