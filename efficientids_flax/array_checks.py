@@ -5,7 +5,7 @@ are any leading axes, mostly B batch and T time.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.core
@@ -54,6 +54,26 @@ def has_values(value: Any) -> bool:
     return not isinstance(value, jax.core.Tracer) and getattr(value, "is_fully_addressable", True)
 
 
+class Wrong(NamedTuple):
+    """Which values of an array are wrong, on the host or while jit traces.
+
+    Attributes:
+        name: by which the caller knows the array.
+        values: [...].
+        at: bool [...].
+        wanted: what they should be.
+    """
+
+    name: str
+    values: Any
+    at: Any
+    wanted: str
+
+    def problems(self) -> list[str]:
+        """[] or one sentence with the first wrong values, and where they stand; on the host."""
+        return value_problems(self.name, self.values, self.at, self.wanted)
+
+
 def value_problems(name: str, values: np.ndarray, wrong: np.ndarray, wanted: str) -> list[str]:
     """[] or one sentence with the first of the values that are `wrong`, and where they stand."""
     if not wrong.any():
@@ -64,15 +84,20 @@ def value_problems(name: str, values: np.ndarray, wrong: np.ndarray, wanted: str
     return [f"{name}: found {shown}{rest}, expected {wanted}"]
 
 
-def mask_problems(name: str, values: np.ndarray) -> list[str]:
+def wrong_masks(name: str, values: Any) -> Wrong:
     """Values other than 0 and 1."""
-    return value_problems(name, values, (values != 0) & (values != 1), "0 or 1")
+    return Wrong(name, values, (values != 0) & (values != 1), "0 or 1")
 
 
-def weight_problems(name: str, values: np.ndarray) -> list[str]:
+def mask_problems(name: str, values: np.ndarray) -> list[str]:
+    """The same as sentences."""
+    return wrong_masks(name, values).problems()
+
+
+def wrong_weights(name: str, values: Any) -> Wrong:
     """Values that are no weights: NaN, infinite or negative."""
-    wrong = ~(np.isfinite(values.astype(np.float32)) & (values >= 0))
-    return value_problems(name, values, wrong, "finite and at least 0")
+    right = (values.astype(np.float32) < np.inf) & (values >= 0)
+    return Wrong(name, values, ~right, "finite and at least 0")
 
 
 def overflow_problems(name: str, values: np.ndarray) -> list[str]:
@@ -85,7 +110,7 @@ def overflow_problems(name: str, values: np.ndarray) -> list[str]:
     return value_problems(name, values, wrong, f"in [{least}, {most}], {dtype}")
 
 
-def outside(values: np.ndarray, count: int) -> np.ndarray:
+def outside(values: Any, count: int) -> Any:
     """bool, where a value is not in [0, count)."""
     return (values < 0) | (values >= count)
 
@@ -96,15 +121,10 @@ def wanted_ids(items: int, words: int) -> tuple[str, str]:
     return f"in [0, {items}), an item", word
 
 
-def range_problems(
-    name: str,
-    labels: np.ndarray,
-    counts: np.ndarray,
-    is_item: np.ndarray,
-    items: int,
-    words: int,
-) -> list[str]:
-    """Labels that are out of range.
+def wrong_labels(
+    name: str, labels: Any, counts: Any, is_item: Any, items: int, words: int
+) -> list[Wrong]:
+    """Labels that are out of range, items and words.
 
     Args:
         name: by which the caller knows them.
@@ -113,11 +133,11 @@ def range_problems(
         is_item: bool [...], whether a label is an item; else it is a word.
         items, words: how many there are.
     """
-    problems = []
     kinds = ((is_item, items), (~is_item, words))
-    for (kind, count), wanted in zip(kinds, wanted_ids(items, words), strict=True):
-        problems += value_problems(name, labels, counts & kind & outside(labels, count), wanted)
-    return problems
+    return [
+        Wrong(name, labels, counts & kind & outside(labels, count), wanted)
+        for (kind, count), wanted in zip(kinds, wanted_ids(items, words), strict=True)
+    ]
 
 
 def label_problems(
@@ -151,15 +171,15 @@ def label_problems(
     counts, is_item = np.ones(shape, bool), np.full(shape, items > 0)
     if "weights" in values:
         weights = values["weights"]
-        problems += weight_problems(called["weights"], weights)
+        problems += wrong_weights(called["weights"], weights).problems()
         problems += overflow_problems(called["weights"], weights)
         counts = weights > 0
     if "label_item_weights" in values:
-        problems += mask_problems(called["label_item_weights"], values["label_item_weights"])
-        is_item = values["label_item_weights"] > 0
-    return problems + range_problems(
-        called["labels"], values["labels"], counts, is_item, items, words
-    )
+        mask = values["label_item_weights"]
+        problems += wrong_masks(called["label_item_weights"], mask).problems()
+        is_item = mask > 0
+    found = wrong_labels(called["labels"], values["labels"], counts, is_item, items, words)
+    return problems + [problem for wrong in found for problem in wrong.problems()]
 
 
 def _dtype(value: Any) -> Any:

@@ -15,6 +15,7 @@ width of query and tables, X experts and C their room.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, Optimiz
 from efficientids_flax.parameters import parameter_shapes
 from efficientids_flax.stored import WIDTHS
 from efficientids_flax.text import size_text
+from efficientids_flax.tree import unflatten
 
 Mode = Literal["inference", "training", "generation"]
 
@@ -38,7 +40,8 @@ class MemoryEstimate:
     Attributes:
         parameters: exact.
         optimizer_state: exact.
-        gradients: one a parameter.
+        master: float32 copies of the trained parameters in half precision, exact.
+        gradients: one a trained parameter.
         activations: of the decoder's layers, at their peak.
         head: logits, and what the loss or the scores of the items take.
         cache: keys and values of tokens read before.
@@ -46,6 +49,7 @@ class MemoryEstimate:
 
     parameters: int
     optimizer_state: int = 0
+    master: int = 0
     gradients: int = 0
     activations: int = 0
     head: int = 0
@@ -84,7 +88,8 @@ def estimate_memory(
         mode: 'inference': hidden states and scores, of a recommender as `inference.recommend` makes
             them (at one position a row, by chunks of the catalogue); 'training': loss and
             gradients; 'generation': one token at a time with a cache.
-        optimizer: of training: its configuration, or any optax transformation.
+        optimizer: of training: its configuration, or any optax transformation; one that says what
+            it freezes (`create_optimizer`, a configuration) trains the rest.
         remat: whether layers are rematerialised (the `Decoder`'s field); policies that keep more
             than layer inputs take more than is told here.
         cluster_size: M; None takes twice the mean.
@@ -105,6 +110,7 @@ def estimate_memory(
     parameters = stored * sum(map(math.prod, shapes.values()))
     positions = batch_size * (1 if mode == "generation" else sequence_length)
     training = mode == "training"
+    trained = _trained(optimizer, config, shapes) if training else {}
     layers = _layers(backbone, positions, sequence_length, numbers, training, remat is not None)
     if isinstance(config, BackboneConfig):
         head = _word_head(positions, backbone.vocab_size, numbers, training)
@@ -115,8 +121,9 @@ def estimate_memory(
     cached = 2 * sum(layer.num_kv_heads * layer.head_dim for layer in own) * numbers
     return MemoryEstimate(
         parameters=parameters,
-        optimizer_state=_optimizer_state(optimizer, config, param_dtype) if training else 0,
-        gradients=parameters if training else 0,
+        optimizer_state=_optimizer_state(optimizer, config, trained),
+        master=FLOAT32 * sum(map(math.prod, trained.values())) if stored < FLOAT32 else 0,
+        gradients=stored * sum(map(math.prod, trained.values())),
         activations=layers,
         head=head,
         cache=batch_size * sequence_length * cached if mode == "generation" else 0,
@@ -206,27 +213,37 @@ def _cluster_size(config: EfficientIDSConfig) -> int:
     return min(2 * math.ceil(config.num_items / _num_clusters(config)), config.num_items)
 
 
+def _trained(
+    optimizer: OptimizerConfig | Any | None,
+    config: BackboneConfig | EfficientIDSConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of the parameters that an optimizer does not freeze."""
+    from efficientids_flax.train.optimizer import excluded_by, matcher, variables_of
+
+    frozen = getattr(optimizer, "frozen_params", None)
+    if isinstance(optimizer, OptimizerConfig):
+        frozen = excluded_by(optimizer, variables_of(config, optimizer.vectorize_on_repeat_prefix))
+    if not frozen:
+        return dict(shapes)
+    fits = frozen if callable(frozen) else matcher(frozen)
+    return {path: shape for path, shape in shapes.items() if not fits(path)}
+
+
 def _optimizer_state(
     optimizer: OptimizerConfig | Any | None,
     config: BackboneConfig | EfficientIDSConfig,
-    param_dtype: str | None,
+    trained: Mapping[str, tuple[int, ...]],
 ) -> int:
-    """Bytes of `optimizer.init(params)`, which is traced and not run."""
-    if optimizer is None:
+    """Bytes of `optimizer.init`, which is traced and not run, of float32 or of master copies."""
+    if optimizer is None or not trained:
         return 0
     import jax
 
     from efficientids_flax.train.optimizer import paxml_learner
 
-    backbone = config if isinstance(config, BackboneConfig) else config.backbone
-    tree: dict[str, Any] = {}
-    for path, shape in parameter_shapes(config).items():
-        *parents, last = path.split("/")
-        node = tree
-        for name in parents:
-            node = node.setdefault(name, {})
-        node[last] = jax.ShapeDtypeStruct(shape, param_dtype or backbone.param_dtype)
+    leaves = {path: jax.ShapeDtypeStruct(shape, "float32") for path, shape in trained.items()}
     if isinstance(optimizer, OptimizerConfig):
         optimizer = paxml_learner(optimizer, config)
-    leaves = jax.tree.leaves(jax.eval_shape(optimizer.init, tree))
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+    state = jax.tree.leaves(jax.eval_shape(optimizer.init, unflatten(leaves)))
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in state)

@@ -76,15 +76,18 @@ class EfficientIDSConfig(HeadConfig):
         placeholder_item_id: item id that stands in the input where the target item is asked for.
             It is looked up as any other and, where the catalogue is smaller, clipped to the last
             item: the original does so with its 102. None: there is no such id.
+        trained_length: T of the sequences that it was trained on, all ids of a row; longer
+            histories are cut to it where recommendations are asked for. None: not known.
     """
 
     _: KW_ONLY
     backbone: BackboneConfig
     placeholder_item_id: int | None = 102
+    trained_length: int | None = None
 
     def problems(self) -> Collection[str]:
         """Those of the head, and of the placeholder."""
-        found = list(super().problems())
+        found = [*super().problems(), *positive(self, "trained_length")]
         if self.placeholder_item_id is not None and self.placeholder_item_id < 0:
             found.append(
                 f"placeholder_item_id: expected at least 0 or null, found"

@@ -4,7 +4,7 @@ Shapes and dtypes are always looked at, values only outside of jit, where there 
 batch, T time, V words, I items.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -15,16 +15,16 @@ from efficientids_flax.array_checks import (
     INTEGERS,
     LABELS,
     MASK,
+    Wrong,
     described,
     form_problems,
     has_values,
-    mask_problems,
     outside,
     overflow_problems,
-    range_problems,
-    value_problems,
     wanted_ids,
-    weight_problems,
+    wrong_labels,
+    wrong_masks,
+    wrong_weights,
 )
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.model_checks import raise_listed
@@ -84,7 +84,7 @@ def check_batch(
 def check_values(config: ModelConfig, batch: Mapping[str, Any]) -> None:
     """The part of `check_batch` that another batch of the same shapes and dtypes needs.
 
-    Values that are on a device already are not fetched for it, and not looked at.
+    Values that are on a device already are not fetched for it: `wrong_counts` looks at them there.
 
     Args:
         config: of the model.
@@ -98,6 +98,22 @@ def check_values(config: ModelConfig, batch: Mapping[str, Any]) -> None:
     on_host = not any(isinstance(value, jax.Array) for value in fields.values())
     if on_host and "ids" in fields and len(shapes) == 1:
         raise_listed("batch", sorted(_value_problems(config, fields, _called(None))))
+
+
+def wrong_counts(config: ModelConfig, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Field -> int32 [], how many of its values `check_values` would not take; inside of jit.
+
+    Args:
+        config: of the model.
+        batch: see `check_batch`; of fields with other shapes the model itself complains.
+    """
+    fields = {name: jnp.asarray(value) for name, value in _fields(config, batch).items()}
+    found: dict[str, jax.Array] = {}
+    if "ids" in fields and len({value.shape for value in fields.values()}) == 1:
+        for wrong in _wrong(config, fields, _called(None)):
+            before = found.setdefault(wrong.name, jnp.int32(0))
+            found[wrong.name] = before + jnp.sum(wrong.at, dtype=jnp.int32)
+    return found
 
 
 def as_arrays(given: Mapping[str, Any], names: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -214,21 +230,18 @@ def _value_problems(
     config: ModelConfig, fields: Mapping[str, Any], called: Mapping[str, str]
 ) -> list[str]:
     values = {name: np.asarray(value) for name, value in fields.items()}
-    return _mask_problems(values, called) + _range_problems(config, values, called)
+    return [text for wrong in _wrong(config, values, called) for text in wrong.problems()]
 
 
-def _mask_problems(values: Mapping[str, np.ndarray], called: Mapping[str, str]) -> list[str]:
-    problems = []
+def _wrong(
+    config: ModelConfig, values: Mapping[str, Any], called: Mapping[str, str]
+) -> Iterator[Wrong]:
+    """All that can be wrong with values, of the host or of a device."""
     for name, value in values.items():
         if FIELDS[name] == MASK:
-            problems += mask_problems(called[name], value)
-    weights = values.get("weights")
-    return problems + ([] if weights is None else weight_problems(called["weights"], weights))
-
-
-def _range_problems(
-    config: ModelConfig, values: Mapping[str, np.ndarray], called: Mapping[str, str]
-) -> list[str]:
+            yield wrong_masks(called[name], value)
+    if "weights" in values:
+        yield wrong_weights(called["weights"], values["weights"])
     backbone, ids, placeholder, items = _backbone(config), values["ids"], None, 0
     if isinstance(config, EfficientIDSConfig):
         items, placeholder = config.num_items, config.placeholder_item_id
@@ -241,23 +254,18 @@ def _range_problems(
         unknown &= ids != placeholder
         target += f", or the placeholder {placeholder}"
     no_word = outside(ids, backbone.vocab_size)
-    problems = value_problems(called["items"], ids, present & is_item & unknown, target)
-    problems += value_problems(called["words"], ids, present & ~is_item & no_word, word)
+    yield Wrong(called["items"], ids, present & is_item & unknown, target)
+    yield Wrong(called["words"], ids, present & ~is_item & no_word, word)
     if "labels" in values:
-        labels = values["labels"]
         counts = values["weights"] > 0 if "weights" in values else present
         is_item = values["label_item_weights"] > 0 if "label_item_weights" in values else everywhere
-        problems += range_problems(
-            called["labels"], labels, counts, is_item, items, backbone.vocab_size
+        yield from wrong_labels(
+            called["labels"], values["labels"], counts, is_item, items, backbone.vocab_size
         )
     for name in ("segment_ids", "segment_pos"):
         if name in values:
-            wrong = present & (values[name] < 0)
-            problems += value_problems(called[name], values[name], wrong, "at least 0")
+            yield Wrong(called[name], values[name], present & (values[name] < 0), "at least 0")
     if backbone.position_embedding == "learned" and "segment_pos" in values:
         positions, longest = values["segment_pos"], backbone.max_positions or 0
         wanted = f"below {longest}, max_positions"
-        problems += value_problems(
-            called["segment_pos"], positions, present & (positions >= longest), wanted
-        )
-    return problems
+        yield Wrong(called["segment_pos"], positions, present & (positions >= longest), wanted)

@@ -1,7 +1,8 @@
 """Sequences of items as batches: prepared files, texts interleaved with items, synthetic processes.
 
 Read `files`, what a directory of prepared data holds, then `texts` and `interleave`, how titles and
-ids become the batches of a recommender; `markov` draws data whose best possible metrics are known.
+ids become the batches of a recommender; `markov` draws data whose best possible metrics are known,
+`repeats` tells whether a stream of batches ever ends.
 """
 
 from typing import TYPE_CHECKING

@@ -2,7 +2,8 @@
 
 `train.npz`, `eval.npz` (or `valid.npz`) and `test.npz` hold the fields of a batch, each [N, T]; or
 `sequences` int [N, T + 1], filled up with -1 at the end, whose every item predicts the next. The
-clustering is `clustering.npz`, `.safetensors` or `.pkl`.
+clustering is `clustering.npz`, `.safetensors` or `.pkl`; `items.jsonl`, if there, says what the
+items are called, see `stored.item_names`.
 """
 
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.stored import ItemNames, read_item_names
 
 SPLITS = {"train": ("train",), "eval": ("eval", "valid", "val"), "test": ("test",)}
 CLUSTERINGS = ("clustering.npz", "clustering.safetensors", "clustering.pkl")
@@ -26,10 +28,12 @@ class DataDirectory:
     Attributes:
         splits: 'train', and perhaps 'eval' and 'test' -> fields of a batch, [N, T].
         clustering: None where there is none.
+        items: what the items are called, of `items.jsonl`; None where nobody says.
     """
 
     splits: dict[str, Arrays] = field(default_factory=dict)
     clustering: ClusteringInfo | None = None
+    items: ItemNames | None = None
 
 
 def read_data(path: str | os.PathLike[str]) -> DataDirectory:
@@ -50,10 +54,11 @@ def read_data(path: str | os.PathLike[str]) -> DataDirectory:
     if "train" not in splits:
         raise FileNotFoundError(f"{root}: no train.npz; it holds the fields of a batch, [N, T]")
     found = [root / name for name in CLUSTERINGS if (root / name).is_file()]
+    items = read_item_names(root)
     if not found:
-        return DataDirectory(splits)
+        return DataDirectory(splits, None, items)
     load = ClusteringInfo.from_pickle if found[0].suffix == ".pkl" else ClusteringInfo.from_file
-    return DataDirectory(splits, load(found[0]))
+    return DataDirectory(splits, load(found[0]), items)
 
 
 def next_items(sequences: np.ndarray) -> Arrays:

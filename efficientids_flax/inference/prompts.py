@@ -12,6 +12,7 @@ the model was trained and evaluated with it in place, so it is there. A model wi
 history alone. Letters: B histories, T time, X items of the longest history.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -55,7 +56,8 @@ def make_prompts(
         histories: item ids, oldest first; or, with `item_masks`, words and items interleaved.
         item_masks: 1 where the history has an item, 0 where it has a word. `<sos>`, the
             placeholder and `<eos>` are added here, not given.
-        max_history: only so many of the last ids are used; None uses all.
+        max_history: only so many of the last ids are used; None: as many as the model was trained
+            on, with a warning, or all where that is not known.
 
     Returns:
         B and T padded to powers of two.
@@ -63,6 +65,10 @@ def make_prompts(
     Raises:
         ValueError: naming every id that is out of range, and histories that are too long or empty.
     """
+    if max_history is None:
+        max_history = trained_history(config)
+        if told := longer_than(max_history, histories):
+            warnings.warn(told, stacklevel=3)
     rows, problems = _rows(config, histories, item_masks, max_history)
     raise_problems(problems)
     # Checked above: the ids, and the masks, one an id.
@@ -102,6 +108,23 @@ def make_prompts(
     return Prompts(batch, last, seen)
 
 
+def trained_history(config: EfficientIDSConfig) -> int | None:
+    """How many ids a history may have to be as long as those that were trained on; None: any."""
+    if config.trained_length is None:
+        return None
+    return max(config.trained_length - sum(map(len, _around(config))), 1)
+
+
+def longer_than(length: int | None, histories: Sequence[History]) -> str | None:
+    """That histories are cut to the length that the model was trained on; None if none is."""
+    if length is None or not (longer := sum(len(history) > length for history in histories)):
+        return None
+    return (
+        f"{longer} of {len(histories)} histories have more than the {length} ids that the model was"
+        f" trained on: their last {length} are used (max_history takes more)"
+    )
+
+
 def history_problems(
     config: EfficientIDSConfig,
     histories: Sequence[History],
@@ -113,9 +136,12 @@ def history_problems(
     """A sentence for each thing wrong with histories, and with ids that are left out for them.
 
     Args:
-        config, histories, item_masks, max_history: see `make_prompts`.
+        config, histories, item_masks: see `make_prompts`.
+        max_history: only so many of the last ids are used; None: as many as were trained on.
         exclude: for each history ids of items that are not to be found.
     """
+    if max_history is None:
+        max_history = trained_history(config)
     problems = _rows(config, histories, item_masks, max_history)[1]
     return problems + exclude_problems(exclude, config.num_items)
 

@@ -24,6 +24,8 @@ from efficientids_flax.inference.prompts import (
     raise_problems,
 )
 
+POSITIONS_AT_ONCE = 1 << 12  # B x T of histories that are asked for together
+
 Scoring = Literal["log_probs", "original"]
 Model = EfficientIDSModel | SimpleEfficientIDSModel
 
@@ -63,7 +65,8 @@ class Options(Filters, total=False):
 
     Attributes:
         item_masks: for each history 1 where it has an item, 0 where it has a word.
-        max_history: only so many of the last ids are used; None uses all.
+        max_history: only so many of the last ids are used; None: as many as the model was trained
+            on, with a warning where there are more, or all where that is not known.
     """
 
     item_masks: Sequence[History] | None
@@ -141,21 +144,29 @@ class Ranker:
         left_out = prompts.seen if exclude_seen else prompts.seen[:, :0]
         if exclude is not None:
             left_out = np.concatenate([left_out, _padded(exclude, asked, rows, items)], axis=1)
+        own = None  # what is allowed, of each row
         if allowed is not None and np.ndim(allowed) == 2:
-            allowed = np.pad(allowed, ((0, rows - asked), (0, 0)))
-        found = _best(
-            self.model,
-            self.params,
-            self._tables,
-            self._cluster_of,
-            prompts.batch,
-            prompts.last,
-            left_out if left_out.shape[1] else None,
-            allowed,
-            k=k,
-            scoring=scoring,
-        )
-        return Recommendations(*(np.asarray(part)[:asked] for part in found))
+            own, allowed = np.pad(allowed, ((0, rows - asked), (0, 0))), None
+        size = _rows_at_once(prompts)
+        found = []
+        for start in range(0, max(asked, 1), size):
+            part = slice(start, start + size)
+            best = _best(
+                self.model,
+                self.params,
+                self._tables,
+                self._cluster_of,
+                {name: value[part] for name, value in prompts.batch.items()},
+                prompts.last[part],
+                left_out[part] if left_out.shape[1] else None,
+                allowed if own is None else own[part],
+                k=k,
+                scoring=scoring,
+            )
+            # Read before the next ones are asked for, which would be at work beside them.
+            found.append([np.asarray(values) for values in best])
+        joined = (np.concatenate(values)[:asked] for values in zip(*found, strict=True))
+        return Recommendations(*joined)
 
 
 def recommend(
@@ -239,6 +250,12 @@ def _queries(
     if model.config.backbone.vocab_size:
         words = model.word_logits(inputs.hidden[rows, last][:, None])[:, 0]
     return query, words
+
+
+def _rows_at_once(prompts: Prompts) -> int:
+    """Rows that are asked for together, so that memory does not grow with their number."""
+    length = prompts.batch["ids"].shape[1]
+    return 1 << max(POSITIONS_AT_ONCE // length, 1).bit_length() - 1
 
 
 def _padded(lists: Sequence[History], wanted: int, rows: int, items: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Models on disk in the form that a conversion writes: load, save, what is in between.
 
 Read `load`, then `save`; `settings` is `config.json`, `doubts` says what of it was assumed, `items`
-has the two formats, `optimizer_states` the states that optax does not have, `free_memory` asks
-whether all of it fits.
+has the two formats, `item_names` what the items of a catalogue are called, `optimizer_states` the
+states that optax does not have, `free_memory` asks whether all of it fits.
 """
 
 from typing import TYPE_CHECKING
@@ -12,11 +12,13 @@ from efficientids_flax.lazy_names import lazy_names
 if TYPE_CHECKING:
     from efficientids_flax.stored.doubts import assumed_in, tell_assumed
     from efficientids_flax.stored.free_memory import WIDTHS
+    from efficientids_flax.stored.item_names import ItemNames, read_item_names
     from efficientids_flax.stored.load import (
         OptimizerState,
         Shardings,
         clustering_of,
         load_converted,
+        load_description,
         load_model,
     )
     from efficientids_flax.stored.optimizer_states import (
@@ -24,13 +26,20 @@ if TYPE_CHECKING:
         ShardedAdafactorState,
         as_optax,
     )
-    from efficientids_flax.stored.save import save_model
-    from efficientids_flax.stored.settings import Config, Origins, load_config, write_settings
+    from efficientids_flax.stored.save import save_description, save_model
+    from efficientids_flax.stored.settings import (
+        Config,
+        Origins,
+        load_config,
+        training_of,
+        write_settings,
+    )
 
 __all__ = [
     "WIDTHS",
     "BiasCorrectedAdamState",
     "Config",
+    "ItemNames",
     "OptimizerState",
     "Origins",
     "ShardedAdafactorState",
@@ -40,9 +49,13 @@ __all__ = [
     "clustering_of",
     "load_config",
     "load_converted",
+    "load_description",
     "load_model",
+    "read_item_names",
+    "save_description",
     "save_model",
     "tell_assumed",
+    "training_of",
     "write_settings",
 ]
 

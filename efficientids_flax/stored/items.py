@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from etils import epath
 
 from efficientids_flax.tree import flatten, unflatten
@@ -78,8 +79,9 @@ def _restore(path: epath.Path, item: str, shardings: Shardings | None) -> dict[s
 
     path = path.absolute()
     with ocp.PyTreeCheckpointer() as checkpointer:
-        if shardings is None:
-            return checkpointer.restore(path)
+        if shardings is None:  # else Orbax would put them where the devices of the writer were
+            host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _metadata(path))
+            return checkpointer.restore(path, restore_args=host)
 
         def describe(keys: Any, leaf: Any) -> ocp.ArrayRestoreArgs:
             shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)

@@ -21,7 +21,7 @@ from efficientids_flax.stored.doubts import assumed_in, tell_assumed
 from efficientids_flax.stored.free_memory import check_parameters
 from efficientids_flax.stored.items import Shardings, read_item, sharding_of, stored_parameters
 from efficientids_flax.stored.optimizer_states import typed_states
-from efficientids_flax.stored.settings import Config, load_config
+from efficientids_flax.stored.settings import CLUSTERING, Config, load_config, training_of
 from efficientids_flax.tree import flatten
 
 if TYPE_CHECKING:
@@ -118,23 +118,17 @@ def load_model(
     """
     if memory not in MEMORY:
         raise ValueError(f"memory: expected one of {', '.join(MEMORY)}, found {memory!r}")
-    config = load_config(path)
-    if config.model is None:
-        raise ValueError(
-            f"{path}: family {config.family!r} has no model, only parameters; load_converted loads "
-            "them for a model of your own"
-        )
+    model, config = load_description(path, clustering, dtype=dtype, param_dtype=param_dtype)
+    assert config.model is not None
     tell_assumed(path, assumed_in(config, ("forward",)), strict=strict)
-    model_config = _with_dtypes(config.model, dtype, param_dtype)
     stored = stored_parameters(path)
     refuse_quantized(path, stored)
     if problems := shape_problems(
-        model_config, {name: leaf.shape for name, leaf in stored.items()}
+        config.model, {name: leaf.shape for name, leaf in stored.items()}
     ):
         raise ValueError(
             "\n  ".join([f"{path}: the parameters are not those of config.json:", *problems])
         )
-    model = _build(path, model_config, clustering)
     if memory != "ignore":
         chosen = {
             name: None if shardings is None else sharding_of(shardings, f"params/{name}", leaf)
@@ -142,8 +136,38 @@ def load_model(
         }
         check_parameters(os.fspath(path), stored, chosen, param_dtype, refuse=memory == "refuse")
     params = load_converted(path, shardings, optimizer=False).params
-    config = config._replace(model=model_config)
     return Loaded(model, _cast(params, param_dtype), config)
+
+
+def load_description(
+    path: str | os.PathLike[str],
+    clustering: ClusteringInfo | str | os.PathLike[str] | None = None,
+    *,
+    dtype: str | None = None,
+    param_dtype: str | None = None,
+) -> tuple[Decoder | EfficientIDSModel, Config]:
+    """The model without its parameters, and its configuration; see `load_model`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_model`.
+    """
+    config = load_config(path)
+    if config.model is None:
+        raise ValueError(
+            f"{path}: family {config.family!r} has no model, only parameters; load_converted loads "
+            "them for a model of your own"
+        )
+    described = _with_dtypes(config.model, dtype, param_dtype)
+    config, model = config._replace(model=described), _build(path, described, clustering)
+    wanted = training_of(path).get(CLUSTERING)
+    found: ClusteringInfo | None = getattr(model, "clustering_info", None)
+    if wanted is not None and found is not None and found.digest() != wanted["digest"]:
+        raise ValueError(
+            f"{path}: clustering: found another ({found.summary()}, digest {found.digest()}) than"
+            f" the model was trained with ({wanted['is']}, digest {wanted['digest']}); its items"
+            " would stand for others"
+        )
+    return model, config
 
 
 def load_converted(

@@ -3,12 +3,13 @@
     save_model("exported", model, state.params)
     model, params, config = load_model("exported")
 
-A directory of `params/` (Orbax), `clustering.npz` where the model has a clustering, and, when all
-of it is there, `config.json`.
+A directory of `params/` (Orbax), `clustering.npz` where the model has a clustering, `items.jsonl`
+where its items have names, and, when all of it is there, `config.json`.
 """
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -20,9 +21,17 @@ from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.item_model import ItemModel
 from efficientids_flax.parameters import shape_problems
 from efficientids_flax.settings import origins_of_leaves
+from efficientids_flax.stored.item_names import ItemNames, write_item_names
 from efficientids_flax.stored.items import write_item
 from efficientids_flax.stored.load import CLUSTERINGS
-from efficientids_flax.stored.settings import MODELS, SCHEMA, Origins, write_config
+from efficientids_flax.stored.settings import (
+    CLUSTERING,
+    LENGTH,
+    MODELS,
+    SCHEMA,
+    Origins,
+    write_config,
+)
 from efficientids_flax.tree import flatten
 
 
@@ -31,6 +40,8 @@ def save_model(
     model: Decoder | ItemModel,
     params: Mapping[str, Any],
     *,
+    training: Mapping[str, Any] | None = None,
+    items: ItemNames | None = None,
     origins: Origins | None = None,
 ) -> None:
     """Write a model's configuration, parameters and clustering; every process must call it.
@@ -39,20 +50,17 @@ def save_model(
         path: directory to make, or an empty one.
         model: a language model or a recommender of this package.
         params: nested dicts of arrays, sharded or not.
+        training: what is known of its training, as JSON values, see `training_of`.
+        items: what its items are called.
         origins: `config.origins` of the converted model that this one was made from; None for a
             model whose settings are not inferred.
 
     Raises:
         FileExistsError: something is there already.
         TypeError: another kind of model, which has no configuration to write.
-        ValueError: parameters that are not the model's.
+        ValueError: parameters, or names of items, that are not the model's.
     """
-    if not isinstance(model, Decoder | ItemModel):
-        raise TypeError(
-            f"model: a {type(model).__name__} cannot be written, its configuration is not known;"
-            " the language model and the recommenders of this package can"
-        )
-    config: BackboneConfig | EfficientIDSConfig = model.config
+    config = _config_of(model)
     leaves = flatten(params)
     shapes = {name: tuple(leaf.shape) for name, leaf in leaves.items()}
     if problems := shape_problems(config, shapes):
@@ -61,18 +69,60 @@ def save_model(
     if root.exists() and any(root.iterdir()):
         raise FileExistsError(f"{path}: is there already; give another directory, or remove it")
     write_item(root, "params", params)
+    save_description(root, model, training=training, items=items, origins=origins)
+
+
+def save_description(
+    path: str | os.PathLike[str],
+    model: Decoder | ItemModel,
+    *,
+    training: Mapping[str, Any] | None = None,
+    items: ItemNames | None = None,
+    origins: Origins | None = None,
+) -> None:
+    """Write all but the parameters, over what is there; the first process does.
+
+    Args:
+        path: directory.
+        model, training, items, origins: see `save_model`.
+    """
+    config = _config_of(model)
+    if items is not None and (wrong := items.problems(getattr(config, "num_items", 0))):
+        raise ValueError(f"items: {wrong[0]}")
     if jax.process_index() != 0:
         return
+    root = epath.Path(path).absolute()
+    root.mkdir(parents=True, exist_ok=True)
+    told = dict(training or {})
     clustering: ClusteringInfo | None = getattr(model, "clustering_info", None)
     if clustering is not None:
-        clustering.save(root / CLUSTERINGS[0])
+        clustering.save(root / CLUSTERINGS[0], overwrite=True)
+        told[CLUSTERING] = {"digest": clustering.digest(), "is": clustering.summary()}
+    if items is not None:
+        write_item_names(root, items)
+    length = told.get(LENGTH)
+    if length is not None and isinstance(config, EfficientIDSConfig):
+        config = replace(config, trained_length=max(length, config.trained_length or 0))
+        told[LENGTH] = config.trained_length
     family = next(name for name, kind in MODELS.items() if isinstance(config, kind))
     content: dict[str, Any] = {
         "schema_version": SCHEMA,
         "family": family,
         "model": config.to_dict(),
         "optimizer": None,
+        "training": told or None,
     }
     if origins and "model" in origins:
-        content["origins"] = {"model": origins_of_leaves(config.to_dict(), origins["model"])}
+        own = {"trained_length": "given"} if length is not None else {}
+        told_origins = origins_of_leaves(config.to_dict(), own, origins["model"])
+        content["origins"] = {"model": told_origins}
     write_config(root, content)
+
+
+def _config_of(model: Any) -> BackboneConfig | EfficientIDSConfig:
+    if isinstance(model, Decoder | ItemModel):
+        return model.config
+    raise TypeError(
+        f"model: a {type(model).__name__} cannot be written, its configuration is not known;"
+        " the language model and the recommenders of this package can"
+    )

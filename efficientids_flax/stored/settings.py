@@ -21,6 +21,7 @@ MODELS = {"transformer_lm": BackboneConfig, "efficientids": EfficientIDSConfig}
 SCHEMA = 1  # of config.json
 FILE, MANIFEST = "config.json", "manifest.json"
 PARTS = ("model", "optimizer")  # what has origins
+LENGTH, CLUSTERING = "sequence_length", "clustering"  # of `training_of`
 # What manifests before there were origins called them.
 FORMER = {"flag": "given", "default": "assumed", "tree": "tree", "dump": "dump"}
 
@@ -67,6 +68,22 @@ def load_config(path: str | os.PathLike[str]) -> Config:
         OptimizerConfig.from_dict(optimizer) if optimizer is not None else None,
         _origins(found["origins"], file) if "origins" in found else _former_origins(root),
     )
+
+
+def training_of(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What is known of the training of a model that was trained here; nothing of a conversion.
+
+    Args:
+        path: directory of an export.
+
+    Returns:
+        `step`, `sequence_length`, `clustering` (its `digest`, and what it `is`), `metrics` of the
+        checkpoint; what is not known is not there.
+
+    Raises:
+        FileNotFoundError, ValueError: see `load_config`.
+    """
+    return _read(path).get("training") or {}
 
 
 def write_settings(

@@ -1,11 +1,31 @@
-"""Batches of arrays in memory, shuffled by a seed, at a position that can be stored."""
+"""Batches: how many rows one has; those of arrays in memory, shuffled by a seed.
+
+Their position can be stored.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from efficientids_flax.digests import digest
+
+
+def rows_of(batch: Any) -> int | None:
+    """Rows of a batch as it lies here, the most of any of its arrays; None: none of them has any.
+
+    Args:
+        batch: a dict of arrays, those of `jax` as they are in jit too.
+    """
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
+    return max((shape[0] for shape in shapes if shape), default=None)
+
+
+def is_placed(batch: Any) -> bool:
+    """Whether the batch is that of all processes already, on their devices."""
+    leaves = jax.tree.leaves(batch)
+    return any(isinstance(leaf, jax.Array) and not leaf.is_fully_addressable for leaf in leaves)
 
 
 class ShuffledBatches:

@@ -1,8 +1,9 @@
 """What a trainer has in its directory: checkpoints to restore, a model to export, curves."""
 
+import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
@@ -12,8 +13,11 @@ import optax
 from flax import linen as nn
 from flax import nnx
 
-from efficientids_flax.stored import Origins, save_model
-from efficientids_flax.train.logs import Row, save_curves, tell
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.core.item_model import ItemModel
+from efficientids_flax.stored import ItemNames, Origins, save_description, save_model
+from efficientids_flax.stored.settings import LENGTH
+from efficientids_flax.train.logs import Rows, save_curves, tell
 from efficientids_flax.train.optimizer import averaged_params
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.state import (
@@ -21,17 +25,24 @@ from efficientids_flax.train.state import (
     KeptState,
     Start,
     TrainState,
+    half_precision,
     is_primary,
     locked,
     restored,
     run_facts,
 )
-from efficientids_flax.train.step import NNXBridge
+from efficientids_flax.train.state.fingerprint import OF_MODEL, Facts
+from efficientids_flax.train.step import NNXBridge, Spec
+from efficientids_flax.tree import flatten
 
+MODEL = "model"  # the folder of a run's directory that describes its model
 NOT_SAVED = (
     "nothing of this run is saved: it has no output directory (--output-dir, checkpoint.dir,"
     " checkpoint_dir)"
 )
+
+HALF_KEPT = "a float32 master copy of each is trained, and rounded to it after each step"
+HALF_LOST = "updates that are small to them round to nothing (master_weights=True keeps them)"
 
 
 class RunDirectory:
@@ -44,6 +55,7 @@ class RunDirectory:
         given_model: as the caller gave it.
         model: as it is trained.
         history: of the run.
+        items: what the items are called; None where nobody says.
         origins: where the model's settings came from, see `stored.Config`.
     """
 
@@ -52,8 +64,10 @@ class RunDirectory:
     optimizer: optax.GradientTransformation
     given_model: nn.Module | nnx.Module
     model: nn.Module | NNXBridge
-    history: list[Row]
+    history: Rows
+    items: ItemNames | None
     origins: Origins = MappingProxyType({})
+    _spec: Spec | None
     _kept: KeptState | None = None
 
     def restore(self, state: TrainState, step: int | None = None) -> TrainState:
@@ -111,9 +125,41 @@ class RunDirectory:
         return self.restore(state, step)
 
     def export(self, state: TrainState, path: str | os.PathLike[str]) -> None:
-        """Write the model that `evaluate` measures, for `load_model`; see `save_model`."""
-        params = self.evaluated_params(state)
-        save_model(path, self.given_model, params, origins=self.origins)  # pyright: ignore[reportArgumentType]
+        """Write the model that `evaluate` measures, for `load_model`; see `save_model`.
+
+        With the length of the sequences that it was trained on, its step, the metrics of that step.
+        """
+        step = int(state.step)
+        training = {"step": step, LENGTH: self._length(), "metrics": measured(self.history, step)}
+        model: Any = self.given_model  # another kind is refused there
+        about = {"training": known(training), "items": self.items, "origins": self.origins}
+        save_model(path, model, self.evaluated_params(state), **about)
+
+    def _describe(self, facts: Facts) -> None:
+        """Leave in the directory what an export needs but the parameters."""
+        if self.directory is None or not isinstance(self.given_model, Decoder | ItemModel):
+            return
+        options = self.options
+        training = {
+            LENGTH: self._length(),
+            "model": {name: facts[name] for name in OF_MODEL if name in facts},
+            "keep_best": options.keep_best,
+            "best_mode": options.best_mode,
+            "average": averages(options, self.optimizer),
+        }
+        place = self.directory / MODEL
+        save_description(
+            place,
+            self.given_model,
+            training=known(training),
+            items=self.items,
+            origins=self.origins,
+        )
+
+    def _length(self) -> int | None:
+        """T of the sequences that are trained on; None where batches have none."""
+        shape = (self._spec or {}).get("ids", ((), None))[0]
+        return shape[1] if len(shape) == 2 else None
 
     def module(self, state: TrainState) -> Any:
         """The model that `evaluate` measures, to be called: `trainer.module(state)(x)`.
@@ -131,10 +177,9 @@ class RunDirectory:
 
     def evaluated_params(self, state: TrainState) -> dict[str, Any]:
         """The averages of the parameters where `evaluate_average` says so, else these."""
-        average = self.options.evaluate_average
-        if average is None:
-            average = bool(getattr(self.optimizer, "ema_decay", None))
-        return averaged_params(state.opt_state, state.params) if average else state.params
+        if not averages(self.options, self.optimizer):
+            return state.params
+        return averaged_params(state.opt_state, state.params)
 
     def _checkpoints(self) -> AbstractContextManager[Checkpoints | None]:
         return opened(self.directory, self.options)
@@ -147,12 +192,44 @@ class RunDirectory:
             tell(self.options.progress, line, warns=True)
         for line in start.said:
             tell(self.options.progress, line)
-        if start.cursor is not None and self.directory is None:
+        if start.cursor is None:
+            return
+        if self.directory is None:
             tell(self.options.progress, NOT_SAVED)
+        if halves := flatten(half_precision(start.state.trained)):
+            kept = bool(start.state.master)
+            dtypes = " and ".join(sorted({str(leaf.dtype) for leaf in halves.values()}))
+            told = f"{len(halves)} of the trained parameters are {dtypes}: "
+            told += HALF_KEPT if kept else HALF_LOST
+            tell(self.options.progress, told, warns=not kept)
 
     def _plot(self) -> None:
         if self.options.plot and self.directory is not None and is_primary():
             save_curves(self.history, self.directory / "training_curves.png")
+
+
+def averages(options: TrainingOptions, optimizer: Any) -> bool:
+    """Whether the averages of the parameters are evaluated and exported, and not these."""
+    if options.evaluate_average is None:
+        return bool(getattr(optimizer, "ema_decay", None))
+    return options.evaluate_average
+
+
+def known(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is not None, nor empty."""
+    return {name: value for name, value in values.items() if value is not None and value != {}}
+
+
+def measured(history: Rows, step: int) -> dict[str, float]:
+    """The metrics of evaluations of a step, those that are finite."""
+    row = next((row for row in reversed(history) if row["step"] <= step), {"step": None})
+    if row["step"] != step:
+        return {}
+    return {
+        name: value
+        for name, value in row.items()
+        if name.startswith(("eval_", "test_")) and value is not None and math.isfinite(value)
+    }
 
 
 def no_best(options: TrainingOptions) -> str:

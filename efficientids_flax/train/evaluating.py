@@ -1,7 +1,6 @@
 """How a trainer evaluates its states, and which of them it keeps as the best."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ from jax.sharding import Mesh
 from efficientids_flax.core.head.measures import Scoring
 from efficientids_flax.train.directory import RunDirectory
 from efficientids_flax.train.evaluation_data import EvaluationData, evaluations
+from efficientids_flax.train.preparing import on_mesh
 from efficientids_flax.train.state import KeptState, Monitor, TrainState
 from efficientids_flax.train.state.shared_batches import any_process
 from efficientids_flax.train.step import Evaluator
@@ -71,9 +71,12 @@ class Evaluating(RunDirectory):
             scoring, exclude_seen: see `TrainingOptions`; None: as the run has them.
         """
         evaluator = self._evaluators.get(scoring=scoring, exclude_seen=exclude_seen)
-        variables = {**state.variables, "params": self.evaluated_params(state)}
-        with self._on_mesh():
-            return evaluator(variables, dataset, num_eval_batches, prefix)
+        with on_mesh(self.mesh):
+            return evaluator(self._evaluated(state), dataset, num_eval_batches, prefix)
+
+    def _evaluated(self, state: TrainState) -> dict[str, Any]:
+        """The variables that are evaluated."""
+        return {**state.variables, "params": self.evaluated_params(state)}
 
     def _evaluations(
         self, state: TrainState, dataset: Any, monitor: Monitor
@@ -87,7 +90,7 @@ class Evaluating(RunDirectory):
         data = evaluations(dataset, self.options)
         if data is not None:
             first = data.first(required=jax.process_count() == 1)
-            with self._on_mesh():
+            with on_mesh(self.mesh):
                 if not any_process(first is not None):
                     raise ValueError(data.nothing)
                 if first is None:  # another process has some
@@ -97,13 +100,18 @@ class Evaluating(RunDirectory):
                 monitor.check(names)
         return data
 
-    def _measured(self, state: TrainState, data: EvaluationData) -> dict[str, float]:
-        """An evaluation while training; the best state is kept where there is no directory."""
-        found = self.evaluate(state, data)
+    def _measured(
+        self, state: TrainState, data: EvaluationData, between: Callable[[], None]
+    ) -> dict[str, float]:
+        """An evaluation while training; the best state is kept where there is no directory.
+
+        Args:
+            state, data: see `evaluate`.
+            between: called after each batch; raises if the run is to stop.
+        """
+        with on_mesh(self.mesh):
+            found = self._evaluators.get()(self._evaluated(state), data, between=between)
         if self.options.keep_best and self.directory is None:
             self._kept = self._kept or KeptState(self.options)
             self._kept.look(state, found)
         return found
-
-    def _on_mesh(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.mesh is None else jax.set_mesh(self.mesh)

@@ -10,9 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from efficientids_flax.train.batches import BatchIterator, ShuffledBatches
+from efficientids_flax.data.repeats import RepeatGuard
+from efficientids_flax.train.batches import BatchIterator, ShuffledBatches, rows_of
 from efficientids_flax.train.options import TrainingOptions
-from efficientids_flax.train.repeats import RepeatGuard
 
 Source = Iterable[Any] | Callable[[], Iterable[Any]]
 ENDLESS = (
@@ -55,17 +55,25 @@ class EvaluationData:
             )
         self.name = name
         self._source, self._num_batches = source, num_batches
+        self._waiting: Any = None  # opened already, for the next reading
         # An iterator whose position can be set is read from where it stands now.
         self._start: Any = _state_of(source) if not callable(source) else None
         self._check_ends(source)
 
     def __iter__(self) -> Iterator[Any]:
         """The batches; those without a row are left out."""
-        source = self._source
-        opened: Any = source
+        waiting, self._waiting = self._waiting, None
+        return self._read(self._open() if waiting is None else waiting)
+
+    def _open(self) -> Any:
+        """What is iterated over, at its start."""
+        source: Any = self._source
         if callable(source):
-            opened = source()
-            self._check_ends(opened)
+            source = source()
+            self._check_ends(source)
+        return source
+
+    def _read(self, opened: Any) -> Iterator[Any]:
         if self._start is not None:
             opened.set_state(self._start)
         if isinstance(opened, BatchIterator):
@@ -81,7 +89,7 @@ class EvaluationData:
                     f"{self.name}: {guard.rows} rows were read, and they are the same"
                     f" {guard.distinct} over and over: {ENDLESS}"
                 )
-            if _rows(batch) != 0:
+            if rows_of(batch) != 0:
                 yield batch
 
     @property
@@ -92,37 +100,38 @@ class EvaluationData:
     def first(self, required: bool = True) -> Any:
         """The first batch; None without one, if none is required.
 
+        A function is called once; a second time, if it returns an iterator, for the next reading.
+
         Raises:
             ValueError: there is none; or the data can be read only once.
         """
-        self._check_again()
-        for batch in self:
+        opened = self._open()
+        self._check_again(opened)
+        for batch in self._read(opened):
             return batch
         if required:
             raise ValueError(self.nothing)
         return None
 
-    def _check_again(self) -> None:
+    def _check_again(self, opened: Any) -> None:
         """Raises ValueError if the batches are gone once they are read."""
-        source: Any = self._source
-        opened: Any = source() if callable(source) else source
-        other: Any = source() if callable(source) else source
         if isinstance(opened, BatchIterator | ShuffledBatches) or self._start is not None:
             return
-        iterator = iter(opened)
-        if isinstance(iterator, ONCE) and iterator is not iter(other):
+        iterator, other = iter(opened), opened
+        if callable(self._source) and iterator is opened:
+            self._waiting = other = self._open()
+        if iterator is not iter(other):
             return  # a new one each time
-        once = iterator is iter(other)
-        if once and not isinstance(iterator, ONCE):  # perhaps one that `iter` sets back
+        self._waiting = None
+        if not isinstance(iterator, ONCE):  # perhaps one that `iter` sets back
             first, again = next(iterator, None), next(iter(other), None)
-            once = first is None or again is None or not _equal(first, again)
-        if once:
-            kind = type(iterator).__name__
-            raise ValueError(
-                f"{self.name}: found a {kind}, which can be read once, and each evaluation reads"
-                " from the start: give a list, a function that returns a new iterator each time,"
-                " or ShuffledBatches"
-            )
+            if first is not None and again is not None and _equal(first, again):
+                return
+        raise ValueError(
+            f"{self.name}: found a {type(iterator).__name__}, which can be read once, and each"
+            " evaluation reads from the start: give a list, a function that returns a new iterator"
+            " each time, or ShuffledBatches"
+        )
 
     def _check_ends(self, source: Any) -> None:
         if self._num_batches is None and _is_endless(source):
@@ -189,12 +198,6 @@ def _state_of(source: Any) -> Any:
     if is_iterator and hasattr(source, "get_state") and hasattr(source, "set_state"):
         return source.get_state()
     return None
-
-
-def _rows(batch: Any) -> int | None:
-    """Rows of a batch; None where they cannot be told."""
-    leaves = [leaf for leaf in jax.tree.leaves(batch) if np.ndim(leaf)]
-    return np.shape(leaves[0])[0] if leaves else None
 
 
 def _equal(left: Any, right: Any) -> bool:

@@ -1,76 +1,29 @@
 """The one training loop: steps, and now and then a log, an evaluation, a checkpoint.
 
-Between log points the host only hands batches to the device; nothing waits for a result. What a log
-point reports is read after the next step has been handed over, while the device is busy.
+The host hands batches to the device, and waits for no result of the step that it has just begun:
+every few steps, and at log points, it reads what the steps before have found, while the device is
+busy with the next one. Batches are kept until then, so that a bad one can be explained.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from efficientids_flax.train.logs import Recorder, Row, Trace
-from efficientids_flax.train.options import TrainingOptions
-from efficientids_flax.train.preemption import Stopped, StopRequest
-from efficientids_flax.train.state import (
-    DataExhausted,
-    Monitor,
-    PeekedCursor,
-    TrainState,
-    is_primary,
-    without_frozen,
-)
+from efficientids_flax.train.preemption import Stopped
+from efficientids_flax.train.running import Run
+from efficientids_flax.train.state import DataExhausted, TrainState, without_frozen
 from efficientids_flax.train.step import (
     FINITE,
     LONGEST,
-    CompiledStep,
     NonFiniteError,
     Totals,
     Window,
+    WrongValues,
     clock,
     tokens_of,
 )
-
-
-@dataclass
-class Run:
-    """What the loop works with.
-
-    Attributes:
-        step: see `CompiledStep`.
-        place: puts a batch on the devices.
-        cursor: the training data.
-        recorder: takes the numbers.
-        options: how often what is done.
-        monitor: of the evaluations.
-        stop: whether to stop.
-        explain: (state, batch) -> what went bad first.
-        evaluate: state -> metrics; None: no evaluations.
-        save: (state, metrics of this state or None); None: no checkpoints.
-        check, settle: raise if what was saved could not be written; the latter waits for it.
-        peak: floating-point operations of all devices a second.
-        trace: of the profiler.
-        reached: the last state, of a run that was told to stop as well.
-    """
-
-    step: CompiledStep
-    place: Callable[[Any], Any]
-    cursor: PeekedCursor
-    recorder: Recorder
-    options: TrainingOptions
-    monitor: Monitor
-    stop: StopRequest
-    explain: Callable[[TrainState, Any], str]
-    evaluate: Callable[[TrainState], dict[str, float]] | None = None
-    save: Callable[[TrainState, Mapping[str, float] | None], None] | None = None
-    check: Callable[[], None] = lambda: None
-    settle: Callable[[], None] = lambda: None
-    peak: float | None = None
-    trace: Trace | None = None
-    reached: TrainState | None = None
 
 
 def run_loop(run: Run, state: TrainState, num_steps: int) -> TrainState:
@@ -86,23 +39,11 @@ def run_loop(run: Run, state: TrainState, num_steps: int) -> TrainState:
 
     Raises:
         NonFiniteError: a step was not finite, and `on_nonfinite` is 'stop'.
+        WrongValues: a batch that was on the devices had ids out of range, say.
         Preempted, KeyboardInterrupt: the process was told to stop; everything is saved.
         UnwrittenCheckpoint: a checkpoint could not be written.
     """
     return _Loop(run, state, num_steps).go()
-
-
-def stopped_before(
-    options: TrainingOptions, directory: Path | None, step: int, num_steps: int, monitor: Monitor
-) -> list[Row]:
-    """The history of a run that an earlier call has stopped early, which is said."""
-    recorder = Recorder(options, directory, step, num_steps, is_primary())
-    recorder.note(
-        f"stopped early after step {step} already: {monitor.ended}; a larger"
-        " early_stopping_patience, or none, goes on"
-    )
-    recorder.close()
-    return recorder.history.rows
 
 
 class _Loop:
@@ -114,7 +55,6 @@ class _Loop:
         self.window = Window()
         self.due: Window | None = None  # ended, not reported
         self.totals = Totals(run.step.names)
-        self.keeps_batches = run.options.on_nonfinite == "stop"
         self.tokens = 0
         self.saved = self.evaluated = -1
         self.measured: Mapping[str, float] | None = None  # at `evaluated`
@@ -138,18 +78,16 @@ class _Loop:
                 self.state, self.metrics = take(self.state, self.frozen, batch, self.metrics)
                 self.step += 1
                 window.steps += 1
-                if self.keeps_batches:
-                    window.batches.append(batch)
+                window.batches.append(batch)
                 if self.due is not None:
                     self._report_due()
                 if self.step >= event:
                     if self.step == self.first + 1:
                         self._begin(given)
-                    run.check()
                     if self._at_event():
                         break
-                    event = self._next_event()
-                if stop(self.step):
+                    event = run.next_event(self.step, self.window.steps, self.last)
+                if stop():
                     raise Stopped
             self._finish()
         except Stopped:
@@ -172,38 +110,25 @@ class _Loop:
         self.window.waited = 0.0
         self.totals.begin()
 
-    def _next_event(self) -> int:
-        """The next step after which there is something to do."""
-        run, step = self.run, self.step
-        found = [self.last, step + LONGEST, _following(step, run.options.log_every)]
-        if run.evaluate is not None and run.options.evaluates_every:
-            found.append(_following(step, run.options.evaluates_every))
-        if run.save is not None and run.options.save_every:
-            found.append(_following(step, run.options.save_every))
-        if run.trace is not None:
-            found += [edge for edge in run.trace.edges if edge > step]
-        return min(found)
-
     def _at_event(self) -> bool:
         """Log, evaluate, save; whether the run ends here."""
-        run, options, step = self.run, self.run.options, self.step
+        run, step = self.run, self.step
         if run.trace is not None:
             run.trace.at(step, self.state.step)
-        evaluates = run.evaluate is not None and _falls(step, options.evaluates_every)
-        saves = run.save is not None and _falls(step, options.save_every)
-        if not (evaluates or saves or _falls(step, options.log_every) or self._is_long()):
+        evaluates, saves = run.evaluates(step), run.saves(step)
+        told = evaluates or saves or run.logs(step)
+        if not (told or self.window.steps >= LONGEST):
             return False
         self._close_window()
+        if told:
+            run.check()
         if not (evaluates or saves):
             return False
         self._report_due()
         metrics, best = self._evaluate() if evaluates else (None, False)
-        if saves or (best and options.keep_best):
+        if saves or (best and run.options.keep_best):
             self._save(metrics)
         return evaluates and run.monitor.exhausted
-
-    def _is_long(self) -> bool:
-        return self.window.steps >= LONGEST
 
     def _close_window(self) -> None:
         self.window.last, self.window.metrics = self.step, self.metrics
@@ -266,19 +191,18 @@ class _Loop:
 
         Raises:
             NonFiniteError: one of them was not finite, and that ends the run.
+            WrongValues: a batch had values that no step is taken with.
         """
         window, self.due = self.due, None
         assert window is not None
         run, names = self.run, self.run.step.names
-        rows = np.asarray(window.metrics)[window.steps - 1 :: -1].tolist()
-        first = window.last - len(rows) + 1
-        if run.options.on_nonfinite == "stop":
-            finite = [row[names.index(FINITE)] for row in rows]
-            if 0.0 in finite:
-                self._raise(first, finite.index(0.0), rows, window)
+        found = np.asarray(window.metrics)[window.steps - 1 :: -1]
+        first = window.last - len(found) + 1
+        self._refuse(first, found, window)
+        rows = found[:, : len(names)].tolist()
         run.recorder.steps(first, names, rows)
         self.totals.add(window, rows)
-        if _falls(window.last, run.options.log_every) or window.last == self.last:
+        if run.logs(window.last) or window.last == self.last:
             values = self.totals.take(self.tokens, run.step.flops, run.peak)
             run.recorder.log(window.last, values)
 
@@ -289,14 +213,33 @@ class _Loop:
             self._close_window()
             self._report_due()
 
-    def _raise(self, first: int, index: int, rows: list[list[float]], window: Window) -> None:
-        """Say what went bad; the state is the one before that step."""
-        names = self.run.step.names
-        loss, norm = (rows[index][names.index(name)] for name in ("loss", "grad_norm"))
-        why = self.run.explain(self._whole(), window.batches[index])
+    def _refuse(self, first: int, found: np.ndarray, window: Window) -> None:
+        """Raise for the first step that ends the run; see `_report_due`.
+
+        Where a step that is not finite does, the state is the one before it.
+
+        Args:
+            first: the number of the first step.
+            found: their metrics, and the numbers of wrong values.
+            window: of these steps, with their batches.
+        """
+        run, names, fields = self.run, self.run.step.names, self.run.step.fields
+        counts = found[:, len(names) :]
+        bad = counts.any(axis=1)
+        if run.options.on_nonfinite == "stop":
+            bad |= found[:, names.index(FINITE)] == 0
+        if not bad.any():
+            return
+        index = int(bad.argmax())
+        step, batch = first + index, window.batches[index]
+        if counts[index].any():
+            wrong = {name: int(n) for name, n in zip(fields, counts[index], strict=True) if n}
+            raise WrongValues(f"step {step}: {run.look(wrong, batch)}")
+        loss, norm = (found[index, names.index(name)] for name in ("loss", "grad_norm"))
         raise NonFiniteError(
-            f"step {first + index}: loss {loss:.6g}, gradient norm {norm:.6g}: {why}; the"
-            " checkpoints before it stay (on_nonfinite='skip' leaves such steps out)"
+            f"step {step}: loss {loss:.6g}, gradient norm {norm:.6g}:"
+            f" {run.explain(self._whole(), batch)}; the checkpoints before it stay"
+            " (on_nonfinite='skip' leaves such steps out)"
         )
 
     def _finish(self) -> None:
@@ -310,12 +253,3 @@ class _Loop:
 
     def _whole(self) -> TrainState:
         return self.state.replace(frozen=self.frozen)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _following(step: int, every: int) -> int:
-    """The first multiple after a step."""
-    return (step // every + 1) * every
-
-
-def _falls(step: int, every: int) -> bool:
-    return bool(every) and step % every == 0

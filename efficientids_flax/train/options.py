@@ -46,6 +46,8 @@ class TrainingOptions(Record):
         early_stopping_patience: evaluations without a better `keep_best` (default 'eval_loss')
             after which the run ends; None: never.
         early_stopping_min_delta: how much better counts.
+        master_weights: keep a float32 copy of trained parameters in half precision, which the
+            optimizer updates; without one their small updates round to nothing.
         use_mixed_precision: compute in bfloat16; parameters and optimizer stay float32.
         use_remat: recompute activations in the backward pass.
         gradient_accumulation_steps: parts of each batch, one after another.
@@ -74,6 +76,7 @@ class TrainingOptions(Record):
     allow_changes: tuple[str, ...] = ()
     early_stopping_patience: int | None = None
     early_stopping_min_delta: float = 0.0
+    master_weights: bool = True
     use_mixed_precision: bool = False
     use_remat: bool = False
     gradient_accumulation_steps: int = 1

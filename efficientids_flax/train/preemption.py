@@ -1,5 +1,6 @@
 """Told to stop: SIGTERM or Ctrl-C, in one process or in several that must stop at the same step."""
 
+import itertools
 import os
 import signal
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 
 PATIENCE = 3  # times of Ctrl-C that end the process even while it saves
+_ASKED = itertools.count(1)  # how often several processes have asked each other
 
 
 class Preempted(SystemExit):
@@ -53,17 +55,28 @@ class StopRequest:
         self._together = jax.process_count() > 1
         self._at_once = False
 
-    def __call__(self, step: int) -> bool:
-        """Whether to stop after this step; the same in all processes."""
+    def __call__(self) -> bool:
+        """Whether to stop here; the same in all processes, which all ask as often."""
         if not self._together:
             return self.received
         from jax.experimental import multihost_utils
 
-        return multihost_utils.reached_preemption_sync_point(step)
+        return multihost_utils.reached_preemption_sync_point(next(_ASKED))
+
+    def between(self) -> None:
+        """After a batch of an evaluation in several processes, which all have read as many.
+
+        Raises:
+            Stopped: one of them is told to stop.
+        """
+        if self._together and self():
+            raise Stopped
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """What the block does may be left in the middle, where one process is alone.
+
+        Of several processes none may leave the others; they ask `between` batches.
 
         Raises:
             Stopped: the run is told to stop.

@@ -12,20 +12,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import optax
 from flax import linen as nn
 from flax import nnx
 from jax.sharding import Mesh
 
-from efficientids_flax.core.batch import check_batch
-from efficientids_flax.core.model_checks import check_pretrained
 from efficientids_flax.parameters import FROZEN_LM
+from efficientids_flax.stored import ItemNames
 from efficientids_flax.train.evaluating import Evaluating, Evaluators
-from efficientids_flax.train.logs import Recorder, Row, Trace, peak_flops, read_history
-from efficientids_flax.train.loop import Run, run_loop, stopped_before
+from efficientids_flax.train.logs import Recorder, Rows, Trace, peak_flops, read_history
+from efficientids_flax.train.loop import run_loop
 from efficientids_flax.train.options import TrainingOptions, settled
 from efficientids_flax.train.preemption import Interrupted, Preempted, StopRequest, stop_request
+from efficientids_flax.train.preparing import Preparing, on_mesh
+from efficientids_flax.train.running import Run, stopped_before
 from efficientids_flax.train.state import (
     BatchPlacer,
     DataCursor,
@@ -40,28 +40,17 @@ from efficientids_flax.train.state import (
     run_facts,
     save,
 )
-from efficientids_flax.train.step import (
-    CompiledStep,
-    Evaluator,
-    LossFn,
-    Spec,
-    batch_spec,
-    check_like,
-    compile_step,
-    explain,
-    make_objective,
-)
-from efficientids_flax.train.step.initial_state import initial_state
+from efficientids_flax.train.step import Evaluator, LossFn, explain, make_objective, told_values
 
 Schedule = Callable[[Any], Any]
 
 
-class Trainer(Evaluating):
+class Trainer(Evaluating, Preparing):
     """Trains a Linen module or an `nnx.Module` on dict batches.
 
     Attributes:
         history: one dict a step, of the last call of `train`; earlier runs of the directory
-            included.
+            included. Of more than a million steps some are in `history.jsonl` alone, see `Rows`.
         last_state: that the last call of `train` reached, of one that was told to stop as well.
         mesh: that the run is spread over; None on one device.
         options: of the run.
@@ -79,6 +68,7 @@ class Trainer(Evaluating):
         learning_rate: Schedule | float | None = None,
         init_args: Sequence[Any] | None = None,
         init_kwargs: Mapping[str, Any] | None = None,
+        items: ItemNames | None = None,
         options: TrainingOptions | None = None,
         **given: Any,
     ) -> None:
@@ -97,8 +87,9 @@ class Trainer(Evaluating):
             mesh: of `sharding.make_mesh`; None: all devices, for the rows of the batch.
             frozen_params: patterns or a predicate of paths; None: those of the optimizer, or the
                 language model if the model says `freeze_lm`.
-            learning_rate: for the log; by the number of steps.
+            learning_rate: for the log, by the number of updates; None: the optimizer's.
             init_args, init_kwargs: of `model.init`; None: as the loss calls the model.
+            items: what the items are called, which exports keep.
             options: see `TrainingOptions`.
             **given: single options in place of those.
 
@@ -111,8 +102,8 @@ class Trainer(Evaluating):
         if isinstance(optimizer, nnx.Optimizer):
             raise TypeError("optimizer: found an nnx.Optimizer; give the optax one that is in it")
         self.mesh = default_mesh() if mesh is None else mesh
-        self.history: list[Row] = []
-        self.optimizer = optimizer
+        self.history = Rows()
+        self.optimizer, self.items = optimizer, items
         self.directory = None if checkpoint_dir is None else Path(checkpoint_dir)
         make = partial(
             make_objective,
@@ -138,53 +129,8 @@ class Trainer(Evaluating):
         self._reads = self._objective.config if loss_fn is None else None
         self._place = BatchPlacer(self.mesh, self._reads)
         self._evaluators = Evaluators(lambda **how: Evaluator(make(**how), self._place), ranks)
-        self._spec: Spec | None = None
-        self._step: CompiledStep | None = None
         self._cursor: DataCursor | None = None
-        self._stopped: tuple[int, dict[str, Any]] | None = None  # early: after which step, and why
         self.last_state: TrainState | None = None
-
-    def create_train_state(
-        self,
-        rng: jax.Array,
-        sample_batch: Mapping[str, Any],
-        *,
-        params: Mapping[str, Any] | None = None,
-        opt_state: Any = None,
-        step: int = 0,
-    ) -> TrainState:
-        """The state to begin with, each leaf made where it belongs on the mesh.
-
-        Args:
-            rng: of the first parameters, and of dropout.
-            sample_batch: a batch of this process, as training will bring them; its rows may be
-                fewer.
-            params: parameters that are there already, all or some, in place of random ones, or of
-                those of an `nnx.Module`.
-            opt_state, step: of a run that goes on; needs all parameters.
-
-        Raises:
-            ValueError: a batch that the model does not take; parameters that are not the model's;
-                a named language model that is frozen, without any.
-        """
-        parts = self.options.gradient_accumulation_steps
-        self._spec = batch_spec(sample_batch, parts)
-        self._kept = self._stopped = None
-        self._check_values(sample_batch)
-        check_pretrained(self.given_model, params)
-        with self._on_mesh():
-            return initial_state(
-                self._objective,
-                self.optimizer,
-                rng,
-                sample_batch,
-                frozen=self._frozen,
-                frozen_dtype=self.options.frozen_dtype,
-                mesh=self.mesh,
-                params=params,
-                opt_state=opt_state,
-                step=step,
-            )
 
     def train(
         self,
@@ -216,6 +162,7 @@ class Trainer(Evaluating):
             ValueError: batches unlike the sample; a checkpoint of another model; evaluation data
                 that is missing, empty, endless or gone once it is read.
             NonFiniteError: see `TrainingOptions.on_nonfinite`.
+            WrongValues: a batch that lay on the devices had ids out of range, or the like.
             RunMismatch: the checkpoint is of another run, see `TrainingOptions.allow_changes`.
             DirectoryInUse: another run is at work in the directory.
             UnwrittenCheckpoint: the last checkpoint could not be written.
@@ -236,15 +183,16 @@ class Trainer(Evaluating):
         evaluation = self._evaluations(state, evaluated, monitor)
         schedule_steps = getattr(self._learning_rate, "total_steps", None)
         facts = run_facts(self.given_model, self.optimizer, self._learning_rate, state)
-        with self._checkpoints() as checkpoints, self._on_mesh():
+        with self._checkpoints() as checkpoints, on_mesh(self.mesh):
             start = resume(
                 state, source, checkpoints, monitor, options, facts, num_steps, self._cursor
             )
             self._tell(start)
             state, cursor = start.state, start.cursor
             first = int(state.step)
+            self._describe(facts)
             if cursor is None:
-                self.history = read_history(self.directory) if self.directory else []
+                self.history = read_history(self.directory) if self.directory else Rows()
                 return state
             if self._stopped is not None and self._stopped[0] == first:
                 monitor.restore(self._stopped[1])
@@ -253,8 +201,7 @@ class Trainer(Evaluating):
                 self._cursor = cursor
                 return state
             peeked = PeekedCursor(cursor)
-            check_like(peeked.batch, self._known(), options.gradient_accumulation_steps)
-            self._check_values(peeked.batch)
+            self._check_first(peeked.batch)
             step = self._compiled(state, peeked.batch)
             recorder = Recorder(options, self.directory, first, num_steps, is_primary())
             self.history = recorder.history.rows
@@ -269,10 +216,11 @@ class Trainer(Evaluating):
                 explain=lambda state, batch: explain(
                     state, batch, self._objective.loss, self.model.apply
                 ),
+                look=lambda counts, batch: told_values(self._reads, counts, batch),
                 peak=options.peak_flops or peak_flops(),
             )
             if evaluation is not None:
-                run.evaluate = lambda state: self._measured(state, evaluation)
+                run.evaluate = lambda state: self._measured(state, evaluation, stop.between)
             if checkpoints is not None:
                 run.save = lambda state, metrics: save(
                     state, cursor, checkpoints, monitor, metrics, facts, schedule_steps
@@ -293,27 +241,3 @@ class Trainer(Evaluating):
                     self.last_state, self._cursor = run.reached, cursor
                 recorder.close()
                 self._plot()
-
-    def _compiled(self, state: TrainState, batch: Any) -> CompiledStep:
-        """The step, compiled in the first call."""
-        if self._step is None:
-            self._step = compile_step(
-                self._objective,
-                self.optimizer,
-                self.options,
-                state,
-                self._place(batch),
-                learning_rate=self._learning_rate,
-                mesh=self.mesh,
-            )
-        return self._step
-
-    def _known(self) -> Spec:
-        if self._spec is None:
-            raise ValueError("train: call create_train_state first, with a sample batch")
-        return self._spec
-
-    def _check_values(self, batch: Mapping[str, Any]) -> None:
-        """Ids in range and masks of 0 and 1, where the model says what they are."""
-        if self._reads is not None:
-            check_batch(self._reads, batch, labels=True)

@@ -86,14 +86,14 @@ def measure(
         if word_scores is not None:
             lifted = jax.nn.logsumexp(word_scores, axis=-1, keepdims=True) - highest
             total = jnp.logaddexp(rest, lifted)
-        served, word_log_probs = _spread(logits, slots, -highest, -total), word_scores
+        served, word_log_probs = _Scores(logits, slots, (-highest, -total)), word_scores
         if word_scores is not None:
             word_log_probs = word_scores - (highest + total)
     else:
         with jax.default_matmul_precision("highest"):
             first = jax.nn.log_softmax(first_pass_logits(words, inputs.query, clusters, cap))
         split = first.shape[-1] - slots.num_clusters
-        served = _spread(logits, slots, -highest, first[..., split:] - rest)
+        served = _Scores(logits, slots, (-highest, first[..., split:] - rest))
         word_log_probs = first[..., :split] if split else None
     scores, word_scores = served, word_log_probs
     if scoring == "original" or (config.z_loss_weight and clusters is not None):
@@ -102,12 +102,11 @@ def measure(
         found = None
     if scoring == "original":
         assert found is not None
-        scores = found
+        scores = _Scores(found, slots)
         if words is not None:
             word_scores = jnp.full(words.shape, -cap if cap else -jnp.inf, jnp.float32)
-    own = jnp.take_along_axis(scores, place[..., None], axis=-1)
-    rank, most = _rank(scores, own, label, slots), jnp.max(scores, axis=-1)
-    own = own[..., 0]
+    own = scores.at(place[..., None])[..., 0]
+    rank, most = _rank(scores, own, label), jnp.max(scores.columns(), axis=(-2, -1))
     best = known & (rank == 0) & jnp.isfinite(own)
     if word_scores is not None:
         word = jnp.max(word_scores, axis=-1)
@@ -115,10 +114,9 @@ def measure(
         is_best &= ~jnp.isnan(own)  # of some item: a query of NaN makes all of them so
         best = jnp.where(item, best & (own > word), is_best)
     if exclude is not None:
-        rank = rank - _excluded(scores, own, label, slots, exclude)
+        rank = rank - _excluded(scores, own, label, exclude)
     rank = jnp.where(known & ~jnp.isnan(own) & (own > -jnp.inf), rank, NEVER)
-    entropy = _entropy(head, inputs, served, word_log_probs, found, labels, item, place, slots,
-                       scoring)  # fmt: skip
+    entropy = _entropy(head, inputs, served, word_log_probs, found, labels, item, place, scoring)
     squares = jnp.zeros(labels.shape, jnp.float32)
     if config.z_loss_weight:
         every = jnp.where(there, logits if found is None else found, -jnp.inf)
@@ -152,8 +150,13 @@ def _columns(values: jax.Array, slots: Slots) -> jax.Array:
 
 
 def _of_columns(values: jax.Array, slots: Slots) -> jax.Array:
-    """[..., K] -> [..., N], looked up once and not again for each slot."""
-    return jax.lax.optimization_barrier(values[..., slots.clusters])
+    """[..., K] -> [..., N], looked up once and not again for each slot.
+
+    With an index for each row, so that the rows come to lie as those of the logits do: a plain
+    `values[..., clusters]` has the columns outside, and each slot would be read from afar.
+    """
+    index = jnp.broadcast_to(slots.clusters, (*values.shape[:-1], len(slots.clusters)))
+    return jax.lax.optimization_barrier(jnp.take_along_axis(values, index, axis=-1))
 
 
 def _segments(by_cluster: Any, of_all: Any, values: jax.Array, slots: Slots) -> jax.Array:
@@ -167,12 +170,39 @@ def _segments(by_cluster: Any, of_all: Any, values: jax.Array, slots: Slots) -> 
     return found.T.reshape(*values.shape[:-1], slots.num_clusters)
 
 
-def _spread(logits: jax.Array, slots: Slots, *offsets: jax.Array) -> jax.Array:
-    """Logits [..., R N] and in turn what is added to those of each cluster, [..., K]."""
-    columns = _columns(logits, slots)
-    for offset in offsets:
-        columns = columns + _of_columns(offset, slots)[..., None, :]
-    return columns.reshape(logits.shape)
+class _Scores(NamedTuple):
+    """Scores of all items: logits, and in turn what is added to those of each cluster.
+
+    They are not there as an array: what reads them adds as it goes, in the same order everywhere.
+
+    Attributes:
+        logits: [..., R N].
+        slots: where each item stands.
+        offsets: [..., K] each.
+    """
+
+    logits: jax.Array
+    slots: Slots
+    offsets: tuple[jax.Array, ...] = ()
+
+    def columns(self) -> jax.Array:
+        """[..., R, N]."""
+        columns = _columns(self.logits, self.slots)
+        for offset in self.offsets:
+            columns = columns + _of_columns(offset, self.slots)[..., None, :]
+        return columns
+
+    def at(self, places: jax.Array) -> jax.Array:
+        """Those of slots [..., X]."""
+        found = jnp.take_along_axis(self.logits, places, axis=-1)
+        clusters = jnp.asarray(self.slots.clusters)[places % self.slots.ids.shape[1]]
+        for offset in self.offsets:
+            found = found + jnp.take_along_axis(offset, clusters, axis=-1)
+        return found
+
+    def whole(self) -> jax.Array:
+        """[..., R N]."""
+        return self.columns().reshape(self.logits.shape)
 
 
 def _original(
@@ -183,58 +213,60 @@ def _original(
     cap, scores = head.config.soft_cap_logits, raw
     if inputs.clusters is not None:
         first = jnp.einsum("...w,kw->...k", inputs.query, inputs.clusters, precision="highest")
-        scores = _spread(raw, slots, first)
+        scores = _Scores(raw, slots, (first,)).whole()
         if head.config.use_correction:
             if cap:  # that of the scores is not in their normaliser
                 highest, rest = _normalisers(raw, slots)
                 normaliser = highest + rest
-            scores = _spread(scores, slots, -normaliser)
+            scores = _Scores(scores, slots, (-normaliser,)).whole()
     return soft_cap(scores, cap)
 
 
-def _rank(scores: jax.Array, own: jax.Array, label: jax.Array, slots: Slots) -> jax.Array:
+def _rank(scores: _Scores, own: jax.Array, label: jax.Array) -> jax.Array:
     """How many items score more, or as much and have a lower id."""
-    ids = jnp.asarray(slots.ids).reshape(-1)
-    lower = ids < label[..., None]
-    before = ((scores > own) | ((scores == own) & lower)) & (ids >= 0)
-    counts = jnp.sum(_columns(before, slots), axis=-2, dtype=jnp.int32)
+    ids = jnp.asarray(scores.slots.ids)
+    # In the shape of the columns from the start: what is turned around is not added up on the way.
+    columns, own, label = scores.columns(), own[..., None, None], label[..., None, None]
+    before = ((columns > own) | ((columns == own) & (ids < label))) & (ids >= 0)
+    counts = jnp.sum(before, axis=-2, dtype=jnp.int32)
     return jnp.sum(jax.lax.optimization_barrier(counts), axis=-1)
 
 
-def _excluded(
-    scores: jax.Array, own: jax.Array, label: jax.Array, slots: Slots, exclude: jax.Array
-) -> jax.Array:
+def _excluded(scores: _Scores, own: jax.Array, label: jax.Array, exclude: jax.Array) -> jax.Array:
     """How many of the excluded items, each once, `_rank` has counted before the label."""
+    known = jnp.asarray(scores.slots.places)
     ids = jnp.sort(exclude, axis=-1)
     again = jnp.concatenate([jnp.zeros_like(ids[..., :1], bool), ids[..., 1:] == ids[..., :-1]], -1)
-    counts = ~again & (ids >= 0) & (ids < slots.places.shape[0]) & (ids != label[..., None])
-    places = jnp.asarray(slots.places)[jnp.clip(ids, 0, slots.places.shape[0] - 1)]
-    theirs, own = jnp.take_along_axis(scores, places, axis=-1), own[..., None]
+    counts = ~again & (ids >= 0) & (ids < known.shape[0]) & (ids != label[..., None])
+    theirs, own = scores.at(known[jnp.clip(ids, 0, known.shape[0] - 1)]), own[..., None]
     before = (theirs > own) | ((theirs == own) & (ids < label[..., None]))
     return jnp.sum(counts & before, axis=-1, dtype=jnp.int32)
 
 
 def _entropy(
-    head: Head, inputs: HeadInputs, served: jax.Array, words: jax.Array | None,
+    head: Head, inputs: HeadInputs, served: _Scores, words: jax.Array | None,
     original: jax.Array | None, labels: jax.Array, item: jax.Array, place: jax.Array,
-    slots: Slots, scoring: Scoring,
+    scoring: Scoring,
 ) -> jax.Array:  # fmt: skip
     """Cross entropy of each label, float32 [...]."""
-    config = head.config
+    config, places = head.config, served.slots.places
     inside = (labels >= 0) & (labels < config.num_items)
     smooth = config.label_smoothing_in_eval
     if smooth and inputs.clusters is not None:
         return head.cross_entropy(inputs, labels, item, training=False)
+    every_item = None
     if smooth or (inputs.clusters is None and scoring == "original" and words is not None):
-        served, place = served[..., slots.places], jnp.where(inside, labels, 0)
+        every_item, place = served.whole()[..., places], jnp.where(inside, labels, 0)
         if scoring == "original" and words is not None:  # which leaves the words no chance
             assert original is not None
             cap = config.soft_cap_logits
             lowest = jnp.full(words.shape, -cap if cap else -jnp.inf, jnp.float32)
-            every = jnp.concatenate([lowest, original[..., slots.places]], axis=-1)
+            every = jnp.concatenate([lowest, original[..., places]], axis=-1)
             every = jax.nn.log_softmax(every)
-            words, served = every[..., : words.shape[-1]], every[..., words.shape[-1] :]
-    own = jnp.take_along_axis(served, place[..., None], axis=-1)[..., 0]
+            words, every_item = every[..., : words.shape[-1]], every[..., words.shape[-1] :]
+        own = jnp.take_along_axis(every_item, place[..., None], axis=-1)[..., 0]
+    else:
+        own = served.at(place[..., None])[..., 0]
     if words is None:
         found = jnp.where(item & inside, -own, 0.0)
     else:
@@ -242,9 +274,9 @@ def _entropy(
         index = jnp.where(known & ~item, labels, 0)[..., None]
         word = jnp.take_along_axis(words, index, axis=-1)[..., 0]
         found = jnp.where(item, jnp.where(inside, -own, 0.0), jnp.where(known, -word, 0.0))
-    if not smooth or not config.label_smoothing:
+    if every_item is None or not smooth or not config.label_smoothing:
         return found
     vocab = 0 if words is None else words.shape[-1]
-    every = served if words is None else jnp.concatenate([words, served], axis=-1)
+    every = every_item if words is None else jnp.concatenate([words, every_item], axis=-1)
     classes = jnp.where(item, jnp.where(inside, vocab + labels, -1), labels)
     return smoothed_cross_entropy(every, classes, config.label_smoothing)

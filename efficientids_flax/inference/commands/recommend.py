@@ -1,12 +1,14 @@
 """The command `recommend`, which is `python -m efficientids_flax.inference` too."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
-from efficientids_flax.commands import command, echo
+from efficientids_flax.commands import command, echo, is_quiet
 from efficientids_flax.commands.options import Ids, compute_dtype
 from efficientids_flax.commands.options import clustering as clustering_option
 from efficientids_flax.inference.commands.requests import (
@@ -15,7 +17,10 @@ from efficientids_flax.inference.commands.requests import (
     read_requests,
     request_problems,
 )
-from efficientids_flax.text import table
+from efficientids_flax.text import readable, table
+
+if TYPE_CHECKING:
+    from efficientids_flax.stored import ItemNames
 
 SCORES = ("probability", "log-probability", "original")
 
@@ -45,7 +50,11 @@ class Scores(click.Choice[str]):
 )
 @click.option("--exclude-seen", is_flag=True, help="Leave out the items of the history.")
 @click.option("--exclude", type=Ids(), default="", help="Further items to leave out.")
-@click.option("--max-history", type=click.IntRange(min=1), help="Use only so many of the last ids.")
+@click.option(
+    "--max-history",
+    type=click.IntRange(min=1),
+    help="Use only so many of the last ids; the trained length otherwise.",
+)
 @click.option(
     "--scores",
     type=Scores(SCORES),
@@ -65,9 +74,12 @@ def recommend(checkpoint: str, clustering: str | None, as_json: bool, **given: A
     requests = [single] if single else list(read_requests(given["input_file"]))
     if not requests:
         raise ValueError(f"{given['input_file']}: holds no history")
+    from efficientids_flax.stored import read_item_names
+
+    names = read_item_names(checkpoint)
     for request, left in _answers(checkpoint, clustering, requests, given):
         name = given["scores"]
-        echo(as_json, _json(request, left, name), _text(request, left, name))
+        echo(as_json, _json(request, left, name, names), _text(request, left, name, names))
 
 
 def _checked(given: dict[str, Any]) -> Request | None:
@@ -92,7 +104,7 @@ def _answers(
 ) -> Iterator[tuple[Request, list[tuple[int, float]]]]:
     """Each request with its items and scores; all are looked at before the first is asked."""
     from efficientids_flax.backbone import Decoder
-    from efficientids_flax.inference.prompts import raise_problems
+    from efficientids_flax.inference.prompts import longer_than, raise_problems, trained_history
     from efficientids_flax.inference.ranker import Ranker
     from efficientids_flax.stored import load_model
 
@@ -100,6 +112,11 @@ def _answers(
     if isinstance(model, Decoder):
         raise ValueError(f"{checkpoint}: is a language model; it has no items to recommend")
     scoring = "original" if given["scores"] == "original" else "log_probs"
+    if given["max_history"] is None:
+        given["max_history"] = trained_history(model.config)
+        told = longer_than(given["max_history"], [request.ids for request in requests])
+        if told and not is_quiet():
+            click.echo(told.replace("max_history", "--max-history"), err=True)
     raise_problems(request_problems(model.config, requests, given))
     ranker = Ranker(model, params)
     for start in range(0, len(requests), given["batch_size"]):
@@ -119,14 +136,25 @@ def _answers(
             yield request, left
 
 
-def _json(request: Request, left: list[tuple[int, float]], name: str) -> dict[str, Any]:
+def _json(
+    request: Request, left: list[tuple[int, float]], name: str, names: ItemNames | None
+) -> dict[str, Any]:
     about: dict[str, Any] = {"line": request.where} if request.where else {}
     about["items"] = [item for item, _ in left]
+    if names is not None:
+        about["item_ids"] = [names.ids[item] for item, _ in left]
+        about["titles"] = [names.titles[item] for item, _ in left]
     about[name.replace("-", "_")] = [score for _, score in left]
     return about
 
 
-def _text(request: Request, left: list[tuple[int, float]], name: str) -> str:
-    rows = [("rank", "item", name)]
-    rows += [(str(rank), str(item), f"{score:.6g}") for rank, (item, score) in enumerate(left, 1)]
+def _text(
+    request: Request, left: list[tuple[int, float]], name: str, names: ItemNames | None
+) -> str:
+    named = ("id", "title") if names is not None else ()
+    rows = [("rank", "item", name, *named)]
+    for rank, (item, score) in enumerate(left, 1):
+        told = () if names is None else (names.ids[item], names.titles[item])
+        texts = ("" if text is None else readable(str(text)) for text in told)
+        rows.append((str(rank), str(item), f"{score:.6g}", *texts))
     return f"{request.where}\n{table(rows)}" if request.where else table(rows)

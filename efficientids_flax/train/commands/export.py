@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from efficientids_flax.commands import command, echo
-from efficientids_flax.train.commands.flags import configuration, run_options
+from efficientids_flax.train.commands.flags import run_options, sections
 
 
 @command("export")
@@ -18,8 +18,8 @@ def export(
     **flags: Any,
 ) -> None:  # fmt: skip
     """Write the model of a run to OUT, as converted ones are, for inference."""
-    from efficientids_flax.train.run import export as run
+    from efficientids_flax.train.run import export_described as run
 
-    written = run(configuration(config, settings, flags), out, step)
+    written = run(sections(config, settings, flags), out, step)
     echo(as_json, {"output": out, "step": written}, f"{out}: the model of step {written}",
          remark=True)  # fmt: skip

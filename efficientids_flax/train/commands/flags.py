@@ -51,7 +51,14 @@ def configuration(
     Raises:
         ValueError: listing what is wrong.
     """
-    from efficientids_flax.train.run import built, override, read_config
+    from efficientids_flax.train.run import built
+
+    return built(sections(config, settings, flags))
+
+
+def sections(config: str | None, settings: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """The same as sections, of which nothing is built yet."""
+    from efficientids_flax.train.run import override, read_config
 
     given = read_config(Path(config)) if config else {}
     allowed = flags.pop("allowed", ())
@@ -62,4 +69,4 @@ def configuration(
     stored = made.get("checkpoint") or {}
     if isinstance(stored, dict) and "dir" not in stored:
         made["checkpoint"] = {**stored, "dir": DEFAULT_DIR}
-    return built(made)
+    return made

@@ -5,29 +5,44 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from efficientids_flax.train.logs.rows import Rows
+
+POINTS = 2000  # of a curve
 GROUPS = ("loss", "accuracy", "recall_at_10", "ndcg_at_10")
 SPLITS = ("", "train_", "val_", "eval_")
 MISSING = "matplotlib is not installed: pip install 'efficientids-flax[plots]'"
 Points = tuple[list[float], list[float]]  # steps, values
 
 
-def save_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> bool:
+def save_curves(rows: Rows, path: Path) -> bool:
     """Draw what a history holds; whether there was something to draw with.
 
+    A curve has at most `POINTS` points: those of a longer one are means, and it says of how many.
+
     Args:
-        rows: one dict a step, with `step`.
+        rows: of a history.
         path: of the picture, by whose suffix its format goes.
     """
-    curves: dict[str, Points] = {}
-    for row in rows:
-        for name, value in row.items():
-            if name != "step" and value is not None:
-                steps, values = curves.setdefault(name, ([], []))
-                steps.append(row["step"])
-                values.append(value)
+    names = set(rows.names())
     groups = [[f"{split}{group}" for split in SPLITS] for group in GROUPS]
-    panels = [{name: curves[name] for name in names if name in curves} for names in groups]
+    panels = [
+        dict(_curve(name, *rows.column(name)) for name in group if name in names)
+        for group in groups
+    ]
     return draw([panel for panel in panels if panel], path)
+
+
+def _curve(name: str, steps: np.ndarray, values: np.ndarray) -> tuple[str, Points]:
+    """(label, points) of a metric."""
+    size = -(-len(steps) // POINTS)
+    if size > 1:
+        places = np.arange(0, len(steps), size)
+        counts = np.diff(places, append=len(steps))
+        steps, values = (np.add.reduceat(part, places) / counts for part in (steps, values))
+        name = f"{name} (means of {size} steps)"
+    return name, (steps.tolist(), values.tolist())
 
 
 def draw(panels: Sequence[Mapping[str, Points]], path: Path, unit: str = "step") -> bool:

@@ -2,11 +2,12 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-Row = dict[str, Any]
+from efficientids_flax.train.logs.rows import Row, Rows
+
 NAME = "history.jsonl"
 
 
@@ -14,7 +15,7 @@ class History:
     """Rows of metrics by step, written as they come.
 
     Attributes:
-        rows: one dict a step, in order; each has `step`.
+        rows: one a step, in order; of a very long run not all of them, see `Rows`.
     """
 
     def __init__(self, directory: Path | None = None, start: int = 0) -> None:
@@ -25,24 +26,24 @@ class History:
             start: step that was restored; later lines of the file are dropped, since they are
                 measured again.
         """
-        self.rows: list[Row] = []
-        self._by_step: dict[int, Row] = {}
+        self.rows = Rows()
         self._file: TextIO | None = None
         if directory is None:
             return
         path = directory / NAME
         directory.mkdir(parents=True, exist_ok=True)
-        kept = [row for row in _read(path) if row["step"] <= start] if start else []
         part = path.with_suffix(".part")
-        part.write_text("".join(map(_line, kept)))
+        with part.open("w") as file:
+            for line, row in _read(path) if start else ():
+                if row["step"] <= start:
+                    file.write(line)
+                    self.rows.add(row)
         part.replace(path)
         self._file = path.open("a")
-        for row in kept:
-            self._put(row)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add to what there is of a step."""
-        self._put(row)
+        self.rows.add(row)
         if self._file is not None:
             self._file.write(_line(row))
 
@@ -54,16 +55,18 @@ class History:
             names: of the metrics.
             rows: their values, float [steps, metrics].
         """
+        self.rows.add_steps(first, names, rows)
+        if self._file is None:
+            return
         form = "".join(f', "{name}": %r' for name in map(_escaped, names))
         lines = []
         for step, values in enumerate(rows, first):
-            row = {"step": step, **dict(zip(names, values, strict=True))}
-            self._put(row)
             # A third of json's time: this is done at every log point.
-            finite = all(map(math.isfinite, values))
-            lines.append(f'{{"step": {step}{form % tuple(values)}}}\n' if finite else _line(row))
-        if self._file is not None:
-            self._file.write("".join(lines))
+            if all(map(math.isfinite, values)):
+                lines.append(f'{{"step": {step}{form % tuple(values)}}}\n')
+            else:
+                lines.append(_line({"step": step, **dict(zip(names, values, strict=True))}))
+        self._file.write("".join(lines))
 
     def flush(self) -> None:
         """Let readers see what was added."""
@@ -76,34 +79,25 @@ class History:
             self._file.close()
             self._file = None
 
-    def _put(self, row: Mapping[str, Any]) -> None:
-        step = row["step"]
-        if step in self._by_step:
-            self._by_step[step].update(row)
-        else:
-            self._by_step[step] = dict(row)
-            self.rows.append(self._by_step[step])
+
+def read_history(directory: Path) -> Rows:
+    """The rows of a run's `history.jsonl`, one a step; of a very long one see `Rows`."""
+    rows = Rows()
+    for _, row in _read(directory / NAME):
+        rows.add(row)
+    return rows
 
 
-def read_history(directory: Path) -> list[Row]:
-    """The rows of a run's `history.jsonl`, one a step."""
-    history = History()
-    for row in _read(directory / NAME):
-        history.add(row)
-    return history.rows
-
-
-def _read(path: Path) -> list[Row]:
-    """Lines of the file; a last one that a killed process left unfinished is dropped."""
+def _read(path: Path) -> Iterator[tuple[str, Row]]:
+    """Lines of the file, as they stand and read; one that a killed process left torn is the end."""
     if not path.exists():
-        return []
-    found = []
-    for line in path.read_text().splitlines():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return found
+        return
+    with path.open() as file:
+        for line in file:
+            try:
+                yield line, json.loads(line)
+            except json.JSONDecodeError:
+                return
 
 
 def _escaped(name: str) -> str:

@@ -52,6 +52,7 @@ class Recorder:
         self._steps: list[tuple[int, Sequence[str], Sequence[Sequence[float]]]] = []
         self._logs: list[tuple[int, float, Mapping[str, float]]] = []
         self._next_write = 0.0
+        self._told = False  # that rows are left out
         self._wandb = _wandb(project, directory, options) if project else None
 
     def steps(self, first: int, names: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
@@ -90,6 +91,10 @@ class Recorder:
             self.history.add_steps(*block)
         for log in self._logs:
             self._send("train", *log)
+        if self.history.rows.left_out and not self._told:
+            self._told = True
+            whole = "history.jsonl has all of them" if self._directory else "no file has them"
+            self.note(f"history: of the first steps every second is kept in memory; {whole}")
         self._steps.clear()
         self._logs.clear()
         self.history.flush()

@@ -2,16 +2,24 @@
 
 Read `create` and `kinds` for new runs, `learner` for a converted one; `adam`, `adafactor`,
 `clipping` and `updates` are their parts, `variables` what Praxis knows of each parameter,
-`schedules` and `praxis_schedules` the rates, `freeze` and `strategies` what is trained.
+`schedules` and `praxis_schedules` the rates, `applied` which rate an update had, `freeze` and
+`strategies` what is trained.
 """
 
+from efficientids_flax.train.optimizer.applied import applied_rate
 from efficientids_flax.train.optimizer.create import (
     KINDS,
     averaged_params,
     create_learning_rate_schedule,
     create_optimizer,
 )
-from efficientids_flax.train.optimizer.freeze import Predicate, frozen_mask, merge, partition
+from efficientids_flax.train.optimizer.freeze import (
+    Predicate,
+    frozen_mask,
+    matcher,
+    merge,
+    partition,
+)
 from efficientids_flax.train.optimizer.learner import excluded_by, learning_rate, paxml_learner
 from efficientids_flax.train.optimizer.schedules import CURVES
 from efficientids_flax.train.optimizer.strategies import (

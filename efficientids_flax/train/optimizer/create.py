@@ -136,7 +136,7 @@ def create_optimizer(
 
 
 def averaged_params(opt_state: Any, params: Any) -> Any:
-    """The parameters with the averages of `ema_decay` in place of those that have one.
+    """The parameters with the averages of `ema_decay`, in their dtypes, where there is one.
 
     The average is Praxis' `apply_ema_weights`, of the parameters before each update.
 
@@ -154,7 +154,7 @@ def averaged_params(opt_state: Any, params: Any) -> Any:
         for keys, leaf in jax.tree_util.tree_leaves_with_path(opt_state["ema"].ema)
     }
     return jax.tree_util.tree_map_with_path(
-        lambda keys, value: found.get(path_of(keys), value), params
+        lambda keys, value: found.get(path_of(keys), value).astype(value.dtype), params
     )
 
 

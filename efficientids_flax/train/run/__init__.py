@@ -1,10 +1,12 @@
 """Runs described by a configuration, in Python or in a file.
 
-Read `config`, the sections and their checks, then `calls`; `file_config` and `model_section` build
+Read `config`, the sections and their checks, then `calls`; `exported` writes the model of a run,
+`file_config` and `model_section` build
 what a file only names, `schedule` is the rate of a run that goes on, `pipeline` counts in epochs.
 """
 
-from efficientids_flax.train.run.calls import evaluate, export, train
+from efficientids_flax.train.run.calls import evaluate, train
 from efficientids_flax.train.run.config import override, read_config
+from efficientids_flax.train.run.exported import export, export_described
 from efficientids_flax.train.run.file_config import built
 from efficientids_flax.train.run.model_section import SimpleSection

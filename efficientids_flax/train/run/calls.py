@@ -1,6 +1,5 @@
 """Training in one call: `result = train(config)`."""
 
-import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,14 +14,12 @@ from efficientids_flax.sharding import make_mesh
 from efficientids_flax.stored import (
     Origins,
     assumed_in,
-    load_config,
     load_converted,
-    save_model,
     tell_assumed,
 )
 from efficientids_flax.train.converted import trainer_from_converted
 from efficientids_flax.train.directory import no_best, opened
-from efficientids_flax.train.logs import Row, tell
+from efficientids_flax.train.logs import Rows
 from efficientids_flax.train.optimizer import frozen_parameters, needs_weights
 from efficientids_flax.train.run.config import (
     WARM_UP,
@@ -31,7 +28,7 @@ from efficientids_flax.train.run.config import (
     run_config,
 )
 from efficientids_flax.train.run.schedule import kept_schedule
-from efficientids_flax.train.state import Checkpoints, TrainState, model_facts, refuse_model
+from efficientids_flax.train.state import Checkpoints, TrainState
 from efficientids_flax.train.trainer import Trainer
 from efficientids_flax.tree import flatten
 
@@ -51,7 +48,7 @@ class TrainingResult:
     """
 
     state: TrainState
-    history: list[Row]
+    history: Rows
     test: Mapping[str, float]
     module: Any
     last_step: int
@@ -68,7 +65,8 @@ def train(config: Any) -> TrainingResult:
                 learner goes on);
             `optimizer`: see `OptimizerSection`; or `transform`, any optax transformation;
             `data`: `train_iter_fn`, and perhaps `eval_iter_fn` and `test_iter_fn`: functions that
-                return dict batches, or iterables of them;
+                return dict batches, or iterables of them; and `items`, `ItemNames`, what the items
+                are called;
             `training`: `num_steps` (1000), `seed`, `mesh`, and see `TrainingOptions`;
             `checkpoint`: see `CheckpointSection`;
             `loss_fn`: (params, batch, model_state, rng, apply_fn) -> (loss, metrics, model_state).
@@ -134,6 +132,7 @@ def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
             optimizer_config=learner,
             rng=jax.random.key(config.seed),
             mesh=mesh,
+            items=config.data.get("items"),
             checkpoint_dir=config.directory,
             loss_fn=config.loss_fn,
             options=config.options,
@@ -159,6 +158,7 @@ def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
         learning_rate=rate,
         init_args=model.get("init_args"),
         init_kwargs=model.get("init_kwargs"),
+        items=config.data.get("items"),
         options=config.options,
     )
     trainer.origins = origins
@@ -183,40 +183,6 @@ def _sample(source: Any) -> Any:
     for batch in batches:
         return batch
     raise ValueError("data.train_iter_fn: has no batch to train on")
-
-
-def export(config: Any, path: str | os.PathLike[str], step: int | None = None) -> int:
-    """Write the model of a run as `load_model` opens it; see `save_model`.
-
-    The averages of the parameters where the run evaluates them.
-
-    Args:
-        config: of the run, see `train`.
-        path: directory to make.
-        step: of the checkpoint; None: the best one if one is kept, else the newest.
-
-    Returns:
-        The step that was written.
-
-    Raises:
-        ValueError, TypeError: the configuration is wrong, or of a model that cannot be written.
-        FileNotFoundError: there is no checkpoint.
-    """
-    checked = run_config(config)
-    average = checked.options.evaluate_average
-    if average is None:
-        average = bool(getattr(checked.optimizer, "ema_decay", None))
-    with opened(checked.directory, checked.options, read_only=True) as checkpoints:
-        step = chosen_step(checkpoints, checked, step)
-        assert checkpoints is not None
-        facts = model_facts(checked.model["module"])
-        for line in refuse_model(checkpoints, facts, checked.options.allow_changes, step):
-            tell(checked.options.progress, line, warns=True)
-        params = checkpoints.restore_params(step, average)  # says so if there is none
-        converted = checked.model.get("converted")
-        origins = None if converted is None else load_config(converted).origins
-        save_model(path, checked.model["module"], params, origins=origins)
-    return step
 
 
 def chosen_step(checkpoints: Checkpoints | None, config: RunConfig, step: int | None) -> int:

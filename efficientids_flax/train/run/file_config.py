@@ -69,7 +69,7 @@ def built(config: Mapping[str, Any]) -> dict[str, Any]:
     directory = DataDirectory()
     if source is not None:
         directory = read_data(source.dir)
-        made["data"] = _batches(directory, source)
+        made["data"] = {**_batches(directory, source), "items": directory.items}
     if section is not None:
         made["model"] = _tried(problems, "model", section.made, directory.clustering)
     if problems:

@@ -7,7 +7,13 @@ where all of it lies, `kept` the best state of a run without a directory, `monit
 evaluations went so far.
 """
 
-from efficientids_flax.train.state.carried import Frozen, TrainState, key_data, without_frozen
+from efficientids_flax.train.state.carried import (
+    Frozen,
+    TrainState,
+    half_precision,
+    key_data,
+    without_frozen,
+)
 from efficientids_flax.train.state.data_cursor import (
     DataCursor,
     DataExhausted,

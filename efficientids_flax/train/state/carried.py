@@ -22,10 +22,12 @@ class TrainState:
         step: int32 [], steps that were taken, skipped ones included.
         trained: parameters with gradients and optimizer state.
         frozen: the others; never donated, never changed.
-        opt_state: of the optimizer, over `trained`.
+        opt_state: of the optimizer, over `precise`.
         model_state: the model's other collections, such as `batch_stats`.
         rng: uint32 key data; step n draws from `fold_in(key, n)`, so that a run that goes on draws
             what it would have drawn.
+        master: float32 copies of the trained parameters in half precision, which the optimizer
+            updates and `trained` rounds; empty without any.
     """
 
     step: jax.Array
@@ -34,6 +36,12 @@ class TrainState:
     opt_state: Any
     model_state: dict[str, Any]
     rng: jax.Array
+    master: dict[str, Any] = struct.field(default_factory=dict)
+
+    @property
+    def precise(self) -> dict[str, Any]:
+        """The trained parameters as they are updated: in float32 where there is a master copy."""
+        return merge(self.trained, self.master) if self.master else self.trained
 
     @property
     def params(self) -> dict[str, Any]:
@@ -56,6 +64,7 @@ class TrainState:
         model_state: Mapping[str, Any] | None = None,
         step: int = 0,
         opt_state: Any = None,
+        master_weights: bool = True,
     ) -> "TrainState":
         """A state at `step`, with a fresh optimizer state where none is given.
 
@@ -66,7 +75,8 @@ class TrainState:
             frozen: which parameters are not trained.
             model_state: further collections.
             step: steps that were taken before.
-            opt_state: of those steps.
+            opt_state: of those steps; floats of it are cast to float32 where a fresh one has that.
+            master_weights: keep float32 copies of trained parameters in half precision.
 
         Raises:
             ValueError: a pattern that fits no parameter; nothing is left to train.
@@ -74,14 +84,38 @@ class TrainState:
         trained, kept = split_parameters(params, frozen)
         if not trained:
             raise ValueError("frozen parameters: all are frozen, nothing is left to train")
-        return cls(
+        master = half_precision(trained) if master_weights else {}
+        made = cls(
             step=jnp.asarray(step, jnp.int32),
             trained=trained,
             frozen=kept,
-            opt_state=optimizer.init(trained) if opt_state is None else opt_state,
+            opt_state=opt_state,
             model_state=dict(model_state or {}),
             rng=key_data(rng),
+            master=jax.tree.map(lambda leaf: leaf.astype(jnp.float32), master),
         )
+        if opt_state is None:
+            opt_state = optimizer.init(made.precise)
+        elif master:
+            fresh = jax.eval_shape(optimizer.init, made.precise)
+            if jax.tree.structure(opt_state) == jax.tree.structure(fresh):  # else `update` tells
+                opt_state = jax.tree.map(_widened, opt_state, fresh)
+        return made.replace(opt_state=opt_state)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def half_precision(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that are floats of less than 32 bits, whose small updates round to nothing."""
+
+    def is_half(leaf: Any) -> bool:
+        return jnp.issubdtype(leaf.dtype, jnp.floating) and jnp.finfo(leaf.dtype).bits < 32
+
+    return unflatten({path: leaf for path, leaf in flatten(params).items() if is_half(leaf)})
+
+
+def _widened(leaf: Any, like: Any) -> Any:
+    """A number of an optimizer state in float32, where one of float32 parameters is."""
+    floats = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+    return jnp.asarray(leaf, like.dtype) if floats and like.dtype == jnp.float32 else leaf
 
 
 def split_parameters(

@@ -14,7 +14,7 @@ import numpy as np
 
 from efficientids_flax.digests import digest, digest_of
 from efficientids_flax.train.state.description import vocabularies
-from efficientids_flax.train.state.fingerprint import Facts, rows_of
+from efficientids_flax.train.state.fingerprint import Facts, rows_of_all
 from efficientids_flax.tree import path_of
 
 Batch = dict[str, Any]
@@ -151,12 +151,12 @@ class DataCursor:
         self._first = {name: then[name] for name in ("rows",) if name in then}
         try:
             ahead = [next(self)]
-            if (rows_of(ahead[0]) or 0) < then["batch_size"]["rows"]:
+            if (rows_of_all(ahead[0]) or 0) < then["batch_size"]["rows"]:
                 ahead.append(next(self))
         except DataExhausted:
             return
         self._ahead = ahead
-        self._first["batch_size"] = {"rows": max(rows_of(batch) or 0 for batch in ahead)}
+        self._first["batch_size"] = {"rows": max(rows_of_all(batch) or 0 for batch in ahead)}
         self._facts = None
 
     @property
@@ -176,7 +176,7 @@ class PeekedCursor(DataCursor):
     """A cursor whose next batch has been looked at.
 
     Attributes:
-        batch: the next batch.
+        batch: the next batch; None when it has been handed out.
     """
 
     def __init__(self, cursor: DataCursor) -> None:
@@ -194,7 +194,8 @@ class PeekedCursor(DataCursor):
     def __next__(self) -> Any:
         if self._waiting:
             self._waiting = False
-            return self.batch
+            batch, self.batch = self.batch, None
+            return batch
         return next(self._cursor)
 
     def used(self, batches: int) -> None:
@@ -204,7 +205,7 @@ class PeekedCursor(DataCursor):
 
 def _facts_of(batch: Any) -> Facts:
     """Of the first batch: its values, and its rows of all processes together."""
-    rows = rows_of(batch)
+    rows = rows_of_all(batch)
     found: Facts = {} if rows is None else {"batch_size": {"rows": rows}}
     leaves = jax.tree_util.tree_leaves_with_path(batch)
     if all(not isinstance(leaf, jax.Array) or leaf.is_fully_addressable for _, leaf in leaves):

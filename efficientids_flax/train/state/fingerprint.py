@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from efficientids_flax.train.batches import is_placed, rows_of
 from efficientids_flax.train.options import CHANGES
 from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.state.description import clusterings, described
@@ -207,10 +208,7 @@ def _more(found: Collection[Any]) -> str:
     return f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
 
 
-def rows_of(batch: Any) -> int | None:
+def rows_of_all(batch: Any) -> int | None:
     """Rows of a batch, of all processes together; None: it has none."""
-    for leaf in jax.tree.leaves(batch):
-        if shape := np.shape(leaf):
-            whole = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
-            return shape[0] if whole else shape[0] * jax.process_count()
-    return None
+    rows = rows_of(batch)
+    return rows if rows is None or is_placed(batch) else rows * jax.process_count()

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from efficientids_flax.train.batches import is_placed, rows_of
 from efficientids_flax.train.state.placement import BatchPlacer
 
 NONE, PLACED = 0, -1  # in place of a number of rows: no batch, one that the caller has placed
@@ -32,7 +33,8 @@ def shared_batches(batches: Iterable[Any], place: BatchPlacer) -> Iterator[Any]:
     reader = iter(batches)
     while True:
         batch: Any = next(reader, None)
-        counts = _all(np.int32(_rows(batch))).tolist()
+        count = PLACED if is_placed(batch) else rows_of(batch) or NONE
+        counts = _all(np.int32(count)).tolist()
         if not any(counts):
             return
         rows = counts[0]
@@ -50,15 +52,6 @@ def shared_batches(batches: Iterable[Any], place: BatchPlacer) -> Iterator[Any]:
 def any_process(value: bool) -> bool:
     """Whether it is so in some process; all must call it."""
     return value if jax.process_count() == 1 else bool(_all(np.int32(value)).any())
-
-
-def _rows(batch: Any) -> int:
-    leaves = jax.tree.leaves(batch)
-    if not leaves:
-        return NONE
-    if any(isinstance(leaf, jax.Array) and not leaf.is_fully_addressable for leaf in leaves):
-        return PLACED
-    return max(np.shape(leaf)[0] for leaf in leaves if np.ndim(leaf))
 
 
 def _joined(batch: Any) -> Any:

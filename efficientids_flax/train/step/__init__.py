@@ -12,6 +12,11 @@ from efficientids_flax.train.step.evaluation import Evaluator
 from efficientids_flax.train.step.function import FINITE, LossFn
 from efficientids_flax.train.step.mean import Means
 from efficientids_flax.train.step.nnx_bridge import NNXBridge
-from efficientids_flax.train.step.nonfinite import NonFiniteError, explain
+from efficientids_flax.train.step.nonfinite import (
+    NonFiniteError,
+    WrongValues,
+    explain,
+    told_values,
+)
 from efficientids_flax.train.step.objective import make_objective
 from efficientids_flax.train.step.window import Totals, Window, clock

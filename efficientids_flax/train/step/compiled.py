@@ -9,24 +9,32 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from efficientids_flax.core.batch import wrong_counts
 from efficientids_flax.train.logs import operations
+from efficientids_flax.train.optimizer import applied_rate
 from efficientids_flax.train.options import TrainingOptions
-from efficientids_flax.train.state import TrainState, state_shardings, without_frozen
-from efficientids_flax.train.step.function import FINITE, StepOptions, make_step
+from efficientids_flax.train.state import (
+    ModelConfig,
+    TrainState,
+    state_shardings,
+    without_frozen,
+)
+from efficientids_flax.train.step.function import FINITE, WRONG, StepOptions, make_step
 from efficientids_flax.train.step.objective import Objective
 
-LONGEST = 100  # steps whose metrics are left on the device
+LONGEST = 8  # steps whose metrics are left on the device, and whose batches may be asked for
 
 
 class CompiledStep:
     """`step(state, frozen, batch, metrics)` -> (state, metrics).
 
-    `state` is donated. `metrics` float32 [LONGEST, M] are those of the last steps, the newest
+    `state` is donated. `metrics` float32 [LONGEST, M + F] are those of the last steps, the newest
     first: however many steps are read at a time, it is one transfer. What `finite` says of the
     newest is whether the next one may be taken.
 
     Attributes:
         names: M names of the metrics, in order.
+        fields: F names of fields, whose wrong values are counted behind the metrics.
         flops: of one call, see `costs.operations`; None: it has no matrix products.
     """
 
@@ -46,22 +54,23 @@ class CompiledStep:
             step: of `make_step`.
             state: where it lies, and what it holds.
             batch: placed.
-            learning_rate: one more metric, by the number of steps.
+            learning_rate: one more metric, see `applied_rate`.
             mesh: that the state lies on.
             shardings: of the state without frozen parameters, on a mesh.
         """
 
         def measured(state: TrainState, frozen: Any, batch: Any, alive: jax.Array) -> Any:
             new, alive, metrics = step(state, frozen, batch, alive)
-            if learning_rate is not None:
-                rate = learning_rate(state.step) if callable(learning_rate) else learning_rate
-                metrics["learning_rate"] = jnp.asarray(rate, jnp.float32)
+            rate = applied_rate(learning_rate, state.opt_state, new.opt_state, state.step)
+            if rate is not None:
+                metrics["learning_rate"] = rate
             return new, alive, metrics
 
         def packed(state: TrainState, frozen: Any, batch: Any, metrics: jax.Array) -> Any:
             alive = metrics[0, self.names.index(FINITE)] > 0
             new, _, found = measured(state, frozen, batch, alive)
-            newest = jnp.stack([found[name] for name in self.names])
+            columns = [*self.names, *(f"{WRONG}{field}" for field in self.fields)]
+            newest = jnp.stack([found[name] for name in columns])
             return new, jnp.concatenate([newest[jnp.newaxis], metrics[:-1]])
 
         whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
@@ -70,7 +79,10 @@ class CompiledStep:
         self._whole = whole
         arguments = (*without_frozen(state), batch)
         shapes = jax.eval_shape(measured, *arguments, jax.ShapeDtypeStruct((), bool))
-        self.names = tuple(sorted(shapes[2]))
+        self.names = tuple(sorted(name for name in shapes[2] if not name.startswith(WRONG)))
+        self.fields = tuple(
+            sorted(name.removeprefix(WRONG) for name in shapes[2] if name.startswith(WRONG))
+        )
         arguments = (*arguments, self.none())
         self.flops: float | None = None
         self._compiled: dict[Any, Any] = {}
@@ -78,7 +90,8 @@ class CompiledStep:
 
     def none(self) -> jax.Array:
         """The metrics before the first step: all was well."""
-        return jax.device_put(np.ones((LONGEST, len(self.names)), np.float32), self._whole)
+        shape = LONGEST, len(self.names) + len(self.fields)
+        return jax.device_put(np.ones(shape, np.float32), self._whole)
 
     def __call__(self, *arguments: Any) -> Any:
         """See the class."""
@@ -118,6 +131,7 @@ def compile_step(
     *,
     learning_rate: Callable[[Any], Any] | float | None = None,
     mesh: Mesh | None = None,
+    reads: ModelConfig | None = None,
 ) -> CompiledStep:
     """The step of a run.
 
@@ -126,6 +140,7 @@ def compile_step(
         optimizer: of the trained parameters.
         options: of the run.
         state, batch, learning_rate, mesh: see `CompiledStep`.
+        reads: configuration that says what the fields of a batch may be; None: nobody knows.
     """
     how = StepOptions(
         accumulation=options.gradient_accumulation_steps,
@@ -133,11 +148,15 @@ def compile_step(
         remat=options.use_remat and not objective.own,
         on_nonfinite=options.on_nonfinite,
     )
+
+    def count_wrong(batch: Any) -> Any:
+        return {} if reads is None else wrong_counts(reads, batch)
+
     places = None
     if mesh is not None:
         places = state_shardings(without_frozen(state)[0], mesh, objective.config)
     return CompiledStep(
-        make_step(objective.loss, objective.module.apply, optimizer, how),
+        make_step(objective.loss, objective.module.apply, optimizer, how, count_wrong),
         state,
         batch,
         learning_rate=learning_rate,

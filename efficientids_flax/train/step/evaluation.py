@@ -2,10 +2,12 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from efficientids_flax.core.batch import wrong_counts
 from efficientids_flax.train.evaluation_data import EvaluationData, Source
 from efficientids_flax.train.state import BatchPlacer
 from efficientids_flax.train.state.shared_batches import shared_batches
@@ -34,16 +36,21 @@ class Evaluator:
         self._place = place
 
         def add(total: Any, params: Any, model_state: Any, batch: Any) -> Any:
-            found = objective.sums(params, batch, model_state)
+            counts = {} if place.config is None else wrong_counts(place.config, batch)
+            found = objective.sums(params, batch, model_state), counts
             if total is None:
                 return found
-            return {name: total[name] + found[name] for name in found}
+            return tuple(
+                {name: old[name] + new[name] for name in new}
+                for old, new in zip(total, found, strict=True)
+            )
 
         self._add = jax.jit(add)
         self._compute = jax.jit(
-            lambda sums: (
-                [value.compute() for value in sums.values()],
-                [value.weight for value in sums.values()],
+            lambda total: (
+                [value.compute() for value in total[0].values()],
+                [value.weight for value in total[0].values()],
+                total[1],
             )
         )
 
@@ -56,7 +63,7 @@ class Evaluator:
             prefix: of the names.
         """
         rest = dict(variables)
-        shapes, _ = jax.eval_shape(
+        shapes, _, _ = jax.eval_shape(
             lambda params: self._compute(self._add(None, params, rest, batch)), rest.pop("params")
         )
         return {f"{prefix}{NAMES.get(name, name)}" for values in shapes for name in values}
@@ -67,6 +74,7 @@ class Evaluator:
         batches: Source | EvaluationData,
         num_batches: int | None = None,
         prefix: str = "eval_",
+        between: Callable[[], None] = lambda: None,
     ) -> dict[str, float]:
         """Metrics over batches.
 
@@ -76,6 +84,7 @@ class Evaluator:
                 `EvaluationData`.
             num_batches: how many; None: all. Of `EvaluationData` those that it says.
             prefix: of the names.
+            between: called after each batch.
 
         Returns:
             Name -> mean: `eval_loss`, `eval_accuracy` (of the package's models: share of labels
@@ -83,7 +92,8 @@ class Evaluator:
             and a warning, where nothing has a weight.
 
         Raises:
-            ValueError: there is no batch, or no end of them.
+            ValueError: there is no batch, or no end of them; batches that lie on the devices have
+                ids out of range, or the like.
         """
         rest = dict(variables)
         params = rest.pop("params")
@@ -93,12 +103,15 @@ class Evaluator:
         total = None
         for batch in shared_batches(data, self._place):
             total = self._add(total, params, rest, batch)
+            between()
         if total is None:
             raise ValueError(
                 f"{data.name}: there is no batch with a row; an iterator was read to its end?"
             )
         found: dict[str, float] = {}
-        computed, weights = jax.device_get(self._compute(total))
+        computed, weights, counts = jax.device_get(self._compute(total))
+        if wrong := [f"{count} in {name}" for name, count in counts.items() if count]:
+            raise ValueError(f"{data.name}: values of the batches out of range: {', '.join(wrong)}")
         for values, weight in zip(computed, weights, strict=True):
             for name, value in values.items():
                 measured = weight > 0 or name in COUNTS

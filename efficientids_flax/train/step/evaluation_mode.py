@@ -2,19 +2,31 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 
-# Arguments that say whether a call trains, and what they are in an evaluation.
-SWITCHES: Mapping[str, bool] = {
-    "training": False,
-    "train": False,
-    "is_training": False,
-    "enable_dropout": False,
-    "deterministic": True,
-    "use_running_average": True,
+
+class Switch(NamedTuple):
+    """An argument that says whether a call trains.
+
+    Attributes:
+        evaluating: what it is in an evaluation.
+        whole: whether it speaks for the whole module; others are of a single layer, or of one of
+            the things that training is.
+    """
+
+    evaluating: bool
+    whole: bool = True
+
+
+SWITCHES: Mapping[str, Switch] = {
+    "training": Switch(False),
+    "train": Switch(False),
+    "is_training": Switch(False),
+    "deterministic": Switch(True),
+    "enable_dropout": Switch(False, whole=False),
+    "use_running_average": Switch(True, whole=False),
 }
 
 
@@ -40,11 +52,11 @@ def evaluating(
         ):  # fmt: skip
             continue
         if kind in positional and place < len(given):
-            given[place] = SWITCHES[name]
+            given[place] = SWITCHES[name].evaluating
         else:
-            switched[name] = SWITCHES[name]
+            switched[name] = SWITCHES[name].evaluating
     for name in named.keys() & SWITCHES.keys():  # taken by **named
-        switched[name] = SWITCHES[name]
+        switched[name] = SWITCHES[name].evaluating
     return tuple(given), switched
 
 
@@ -71,7 +83,6 @@ def intercept(
     return call(*args, **named)
 
 
-@cache
 def _parameters(call: Callable[..., Any]) -> tuple[tuple[str, Any], ...]:
     try:
         found = inspect.signature(call).parameters

@@ -9,6 +9,7 @@ import optax
 
 from efficientids_flax.train.optimizer import merge
 from efficientids_flax.train.state import TrainState
+from efficientids_flax.tree import flatten, unflatten
 
 Batch = Mapping[str, Any]
 Metrics = dict[str, jax.Array]
@@ -18,6 +19,7 @@ OnNonFinite = Literal["stop", "skip"]
 
 WEIGHT = "total_weight"  # metric by which the parts of an accumulated batch are weighted, if there
 FINITE = "finite"
+WRONG = "wrong/"  # before the name of a field: how many of its values are out of range
 SMALL = 1 << 16  # numbers of a gradient that is measured together with others, in one operation
 
 
@@ -45,6 +47,7 @@ def make_step(
     apply_fn: Callable[..., Any],
     optimizer: optax.GradientTransformation,
     options: StepOptions,
+    count_wrong: Callable[[Batch], Mapping[str, jax.Array]] = lambda batch: {},
 ) -> Callable[..., tuple[TrainState, jax.Array, Metrics]]:
     """The step, not jitted.
 
@@ -53,6 +56,8 @@ def make_step(
         apply_fn: handed to it.
         optimizer: over the trained parameters; is given `loss` and `value` too.
         options: see `StepOptions`.
+        count_wrong: batch -> (field -> int32 []), values that no step may be taken with, such as
+            ids out of range, which a model would clip; `WRONG` + field is a metric.
 
     Returns:
         `step(state, frozen, batch, alive)` -> (state, alive, metrics); `frozen` are the parameters
@@ -115,34 +120,52 @@ def make_step(
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         loss, metrics, model_state, found = gradients(state, frozen, batch, rng)
         norm = global_norm(found)
+        wrong = count_wrong(batch)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        finite &= sum(wrong.values(), jnp.int32(0)) == 0
         stops = options.on_nonfinite == "stop"
         taken = finite & alive if stops else finite
 
         def update() -> tuple[Any, Any, Any]:
+            given = _as_precise(found, state.precise) if state.master else found
             updates, opt_state = optimizer.update(
-                found, state.opt_state, state.trained, loss=loss, value=loss
+                given, state.opt_state, state.precise, loss=loss, value=loss
             )
-            return optax.apply_updates(state.trained, updates), opt_state, model_state
+            return optax.apply_updates(state.precise, updates), opt_state, model_state
 
         if stops:  # nothing of a bad step leaves the run: its optimizer state is not needed again
-            trained, opt_state, model_state = update()
-            trained = _where(taken, trained, state.trained)
+            precise, opt_state, model_state = update()
+            precise = _where(taken, precise, state.precise)
             model_state = _where(taken, model_state, state.model_state)
         else:
-            old = (state.trained, state.opt_state, state.model_state)
-            trained, opt_state, model_state = _if(taken, update, old)
+            old = (state.precise, state.opt_state, state.model_state)
+            precise, opt_state, model_state = _if(taken, update, old)
         new = state.replace(  # pyright: ignore[reportAttributeAccessIssue]
             step=state.step + (taken.astype(jnp.int32) if stops else 1),
-            trained=trained,
             opt_state=opt_state,
             model_state=model_state,
+            **_rounded(precise, state),
         )
         metrics |= {"loss": loss, "grad_norm": norm, FINITE: taken}
+        metrics |= {f"{WRONG}{name}": count for name, count in wrong.items()}
         alive = alive & finite if stops else alive
         return new, alive, {name: value.astype(jnp.float32) for name, value in metrics.items()}
 
     return step
+
+
+def _rounded(precise: Mapping[str, Any], like: TrainState) -> dict[str, Any]:
+    """`trained`, in the dtypes of this state's, and `master` of parameters as they are updated."""
+    if not like.master:
+        return {"trained": precise}
+    leaves, kept = flatten(precise), flatten(like.master)
+    trained = jax.tree.map(lambda x, old: x.astype(old.dtype), precise, like.trained)
+    return {"trained": trained, "master": unflatten({path: leaves[path] for path in kept})}
+
+
+def _as_precise(gradients: Any, precise: Any) -> Any:
+    """Gradients in the dtypes of what they change."""
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), gradients, precise)
 
 
 class NamedBatch(dict[str, Any]):

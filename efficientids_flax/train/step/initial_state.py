@@ -22,6 +22,7 @@ def initial_state(
     *,
     frozen: Frozen = None,
     frozen_dtype: str | None = None,
+    master_weights: bool = True,
     mesh: Mesh | None = None,
     params: Mapping[str, Any] | None = None,
     opt_state: Any = None,
@@ -35,6 +36,7 @@ def initial_state(
         rng: of the first parameters, and of dropout.
         sample_batch: see `Trainer.create_train_state`.
         frozen, frozen_dtype: parameters that are not trained, and the dtype they are kept in.
+        master_weights: see `TrainState.create`.
         mesh: that the state is spread over.
         params: parameters that are there already, all or some; before those of the objective.
         opt_state, step: of a run that goes on.
@@ -58,6 +60,7 @@ def initial_state(
             model_state=variables,
             step=step,
             opt_state=opt_state,
+            master_weights=master_weights,
         )
         if frozen_dtype is None:
             return state

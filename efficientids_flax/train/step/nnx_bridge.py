@@ -19,13 +19,10 @@ from flax import nnx
 from flax.core.scope import in_filter
 
 from efficientids_flax.train.state import key_data
-from efficientids_flax.train.step.evaluation_mode import evaluating
+from efficientids_flax.train.step.evaluation_mode import SWITCHES, evaluating
 from efficientids_flax.train.step.function import LossFn
 from efficientids_flax.tree import flatten, unflatten
 
-# Argument by which a call says that it trains, and what it says then. A module whose `__call__`
-# takes no such argument is told by `train()` and `eval()` alone.
-SWITCHES = {"training": True, "train": True, "deterministic": False}
 DROPOUT = "dropout"
 
 
@@ -87,8 +84,8 @@ class NNXBridge:
             mutable: collections that are handed back after the call.
             method: in place of `__call__`.
             capture_intermediates: hand back the output as one of the intermediates too.
-            **named: of the call; `SWITCHES` also set the module's mode, but in that of evaluation,
-                where they are set by it, however they are given.
+            **named: of the call; those `SWITCHES` that speak for the whole module also set its
+                mode, but in that of evaluation, where all are set by it, however they are given.
 
         Returns:
             The output; with `mutable` (output, collections).
@@ -99,9 +96,9 @@ class NNXBridge:
         given = _paths(variables)
         module = self._merged(given, _streams(rngs))
         training = self.training
-        for name, trains in SWITCHES.items() if training else ():
-            if name in named:
-                training = bool(named[name]) == trains
+        for name, switch in SWITCHES.items() if training else ():
+            if switch.whole and name in named:
+                training = bool(named[name]) != switch.evaluating
         (module.train if training else module.eval)()
         call: Any = getattr(module, method) if isinstance(method, str) else module
         if callable(method):
@@ -110,7 +107,9 @@ class NNXBridge:
         taken = inspect.signature(call).parameters.values()
         if all(parameter.kind != parameter.VAR_KEYWORD for parameter in taken):
             known = {parameter.name for parameter in taken}
-            named = {k: value for k, value in named.items() if k in known or k not in SWITCHES}
+            # Such a module is told by `train()` and `eval()` alone.
+            whole = {name for name, switch in SWITCHES.items() if switch.whole}
+            named = {k: value for k, value in named.items() if k in known or k not in whole}
         if not self.training:
             own = call is module
             args, named = evaluating(type(module).__call__ if own else call, args, named, own)

@@ -1,12 +1,14 @@
-"""Where the first NaN or infinity of a step comes from."""
+"""What ends a run: where the first NaN or infinity comes from, and values that are out of range."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
+from efficientids_flax.core.batch import check_values
 from efficientids_flax.train.state import TrainState
 from efficientids_flax.train.step.function import LossFn, NamedBatch
 from efficientids_flax.tree import path_of
@@ -17,6 +19,28 @@ INTERMEDIATES = "intermediates"
 
 class NonFiniteError(FloatingPointError):
     """A step whose loss or gradient is not finite."""
+
+
+class WrongValues(ValueError):
+    """A batch that lay on the devices held ids out of range, or the like; no step was taken."""
+
+
+def told_values(reads: Any, counts: Mapping[str, int], batch: Mapping[str, Any]) -> str:
+    """What is wrong with the values of a batch that the step has counted.
+
+    Args:
+        reads: configuration of the model.
+        counts: field -> how many wrong values.
+        batch: where it can be read, of one process that is, the values are named.
+    """
+    leaves = jax.tree.leaves(dict(batch))
+    if all(getattr(leaf, "is_fully_addressable", True) for leaf in leaves):
+        try:
+            check_values(reads, jax.tree.map(np.asarray, dict(batch)))
+        except ValueError as error:
+            return str(error)
+    named = ", ".join(f"{count} in {name}" for name, count in counts.items())
+    return f"batch: values out of range: {named}"
 
 
 def explain(

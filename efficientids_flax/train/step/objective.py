@@ -21,6 +21,7 @@ from efficientids_flax.core.measuring import evaluation_sums
 from efficientids_flax.core.metrics import token_sums
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import LanguageModelLoss, language_model_loss
+from efficientids_flax.train.batches import rows_of
 from efficientids_flax.train.state import ModelConfig
 from efficientids_flax.train.step.evaluation_mode import intercept
 from efficientids_flax.train.step.function import WEIGHT, LossFn, NamedBatch, scalars
@@ -214,8 +215,7 @@ def _sums_of_loss(
         key = jax.random.key(0)  # for loss functions that split it; there is no dropout
         loss, metrics, _ = loss_fn(params, NamedBatch(batch), model_state, key, evaluate)
         found = scalars({"loss": loss, **metrics})
-        rows = max(jnp.shape(leaf)[0] for leaf in jax.tree.leaves(batch) if jnp.ndim(leaf))
-        weight = found.pop(WEIGHT, jnp.float32(rows))
+        weight = found.pop(WEIGHT, jnp.float32(rows_of(batch) or 1))
         return {"loss": Means.of(found, weight)}
 
     return sums

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from operator import add
 from typing import Any
 
 from efficientids_flax.train.step.function import FINITE
@@ -16,7 +17,7 @@ class Window:
     Attributes:
         steps: how many.
         metrics: of `CompiledStep`, after the last of them; on the device.
-        batches: of each step, where they may be asked for again.
+        batches: of each step, which may be asked for again.
         last: step that ended it.
         waited: for data.
         aside: in evaluations and checkpoints.
@@ -33,13 +34,12 @@ class Window:
 
 
 class Totals:
-    """Windows since the last log, and what they amount to."""
+    """Sums over the windows since the last log, and what they amount to; no batch is kept."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = names
-        self._windows: list[Window] = []
-        self._rows: list[list[float]] = []
         self._since, self._untimed = clock(), 0
+        self._begin()
 
     def begin(self) -> None:
         """The first step is done: compiling and the like are not part of the speed."""
@@ -47,8 +47,12 @@ class Totals:
 
     def add(self, window: Window, rows: list[list[float]]) -> None:
         """One more window and its metrics [steps][M], which have just been read."""
-        self._windows.append(window)
-        self._rows += rows
+        place = self._names.index(FINITE)
+        for row in rows:
+            number = 0 if row[place] else 1
+            self._counts[number] += 1
+            self._sums[number] = [*map(add, self._sums[number], row)]
+        self._times = [*map(add, self._times, (window.aside, window.waited, window.saving))]
 
     def take(self, tokens: int, flops: float | None, peak: float | None) -> dict[str, float]:
         """Means over the steps that were finite, and speeds; begins anew.
@@ -57,25 +61,27 @@ class Totals:
             tokens: of a step, 0 if batches have none.
             flops, peak: of a step, and of the devices a second.
         """
-        rows, windows, now = self._rows, self._windows, clock()
-        place = self._names.index(FINITE)
-        finite = [row for row in rows if row[place]]
-        columns = zip(*(finite or rows), strict=True)
-        values = {
-            name: sum(column) / len(column)
-            for name, column in zip(self._names, columns, strict=True)
-        }
+        now = clock()
+        taken, skipped = self._counts
+        sums, count = (self._sums[0], taken) if taken else (self._sums[1], skipped)
+        values = {name: total / count for name, total in zip(self._names, sums, strict=True)}
         del values[FINITE]
-        if len(finite) < len(rows):
-            values["skipped_steps"] = float(len(rows) - len(finite))
-        count = len(rows) - self._untimed
-        seconds = now - self._since - sum(window.aside for window in windows)
-        if count and seconds > 0:
-            values |= _speeds(count / seconds, tokens, flops, peak)
-            values["data_wait_ms"] = 1e3 * sum(window.waited for window in windows) / count
-            values["checkpoint_ms"] = 1e3 * sum(window.saving for window in windows) / count
-        self._windows, self._rows, self._since, self._untimed = [], [], now, 0
+        if skipped:
+            values["skipped_steps"] = float(skipped)
+        aside, waited, saving = self._times
+        timed, seconds = taken + skipped - self._untimed, now - self._since - aside
+        if timed and seconds > 0:
+            values |= _speeds(timed / seconds, tokens, flops, peak)
+            values["data_wait_ms"] = 1e3 * waited / timed
+            values["checkpoint_ms"] = 1e3 * saving / timed
+        self._since, self._untimed = now, 0
+        self._begin()
         return values
+
+    def _begin(self) -> None:
+        self._counts = [0, 0]  # of finite steps, and of others
+        self._sums = [[0.0] * len(self._names) for _ in self._counts]
+        self._times = [0.0, 0.0, 0.0]
 
 
 def _speeds(rate: float, tokens: int, flops: float | None, peak: float | None) -> dict[str, float]:

@@ -217,3 +217,29 @@ def test_prompts_of_others_are_checked():
 
 def test_a_history_that_just_fits():
     assert recommend(MODEL, PARAMS, [[1] * 17], 3).ids.shape == (1, 3)
+
+
+@pytest.mark.parametrize("at_once", [16, 64, 1 << 12])
+def test_many_histories_are_asked_in_parts(monkeypatch: pytest.MonkeyPatch, at_once: int):
+    """As few rows at once as memory is to be bounded by; the answers are the same."""
+    rng = np.random.default_rng(2)
+    many = [rng.integers(0, 30, rng.integers(1, 9)).tolist() for _ in range(19)]
+    allowed = rng.random((19, 30)) < 0.7
+    options: Any = {"exclude_seen": True, "exclude": [[row] for row in range(19)]}
+    monkeypatch.setattr(ranker, "POSITIONS_AT_ONCE", at_once)
+    found = recommend(MODEL, PARAMS, many, 5, allowed=allowed, **options)
+    assert found.ids.shape == (19, 5)
+    for row in range(0, 19, 6):
+        one = recommend(
+            MODEL, PARAMS, [many[row]], 5, allowed=allowed[row], exclude_seen=True, exclude=[[row]]
+        )
+        assert np.array_equal(found.ids[row], one.ids[0])
+        np.testing.assert_allclose(found.scores[row], one.scores[0], rtol=1e-5)
+
+
+def test_no_more_positions_are_asked_at_once_however_many_histories():
+    backbone = dataclasses.replace(BACKBONE, max_positions=None, position_embedding="none")
+    config = dataclasses.replace(CONFIG, backbone=backbone)
+    for length in (8, 64, 512, 1 << 14):
+        prompts = make_prompts(config, [[0] * (length - 3)] * 3)
+        assert 1 <= ranker._rows_at_once(prompts) * length <= max(ranker.POSITIONS_AT_ONCE, length)

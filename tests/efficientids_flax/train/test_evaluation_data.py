@@ -5,10 +5,10 @@ from itertools import chain, cycle, repeat
 import numpy as np
 import pytest
 
+from efficientids_flax.data.repeats import RepeatGuard
 from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.evaluation_data import EvaluationData, evaluations
 from efficientids_flax.train.options import TrainingOptions
-from efficientids_flax.train.repeats import RepeatGuard
 
 ROWS = {"x": np.arange(10)}
 
@@ -76,6 +76,22 @@ def test_is_read_from_the_start_each_time():
     data = EvaluationData(Placed())
     assert data.first()["x"].tolist() == [2]
     assert [[batch["x"].tolist() for batch in data] for _ in range(2)] == [[[2]], [[2]]]
+
+
+@pytest.mark.parametrize("kind", [iter, list])
+def test_a_source_is_opened_once_for_each_reading_and_once_before(kind):
+    """Files and connections may be opened by it."""
+    opened = []
+
+    def source():
+        opened.append(True)
+        return kind([{"x": np.array([1])}, {"x": np.array([2])}])
+
+    data = EvaluationData(source)
+    assert not opened
+    assert data.first()["x"].tolist() == [1]
+    assert [len(list(data)) for _ in range(3)] == [2, 2, 2]
+    assert len(opened) == 4
 
 
 def test_what_can_be_read_once_is_refused_where_it_is_read_again():

@@ -12,7 +12,8 @@ import pytest
 from flax import linen as nn
 
 from efficientids_flax.sharding import make_mesh
-from efficientids_flax.train.logs.history import read_history
+from efficientids_flax.train.batches import ShuffledBatches
+from efficientids_flax.train.history import read_history
 from efficientids_flax.train.preemption import Preempted
 from efficientids_flax.train.step.nonfinite import NonFiniteError
 from tests.efficientids_flax.train.networks import (
@@ -99,11 +100,9 @@ def test_evaluation_is_without_dropout_and_by_the_running_statistics(finished):
 
 def test_rows_of_a_short_last_batch_count_as_the_others(finished):
     _, made, state = finished
-    short = batches(epochs=1, shuffle=False)
-    short.arrays = {name: value[:20] for name, value in short.arrays.items()}
-    short.rows, short.drop_remainder = 20, False
-    logits = Network().apply(state.variables, data()["x"][:20], training=False)
-    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, data()["y"][:20])
+    short = ShuffledBatches(data(20), BATCH, shuffle=False, drop_remainder=False, epochs=1)
+    logits = Network().apply(state.variables, data(20)["x"], training=False)
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, data(20)["y"])
     found = made.evaluate(state, short)["eval_loss"]
     assert found == pytest.approx(float(entropy.mean()), rel=1e-5)
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -104,26 +105,63 @@ def writing(directory: Any, newest: Any) -> Iterator[None]:
         ) from error
 
 
+class _Quiet(asyncio.AbstractEventLoopPolicy):  # pyright: ignore[reportGeneralTypeIssues]
+    """New event loops do not complain of calls that come after their end.
+
+    An error of one leaf ends the reading, or writing, of all; the threads of the others then call
+    the loop that Orbax made for them and that has ended, and each prints a page of that error, of
+    which no hook of Python hears. Loops that are there already are left alone.
+    """
+
+    def __init__(self, before: asyncio.AbstractEventLoopPolicy) -> None:
+        self.before = before
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        """As the policy before makes it."""
+        loop: Any = self.before.new_event_loop()
+        call = loop.call_soon_threadsafe
+        # Of this loop alone.
+        loop.call_soon_threadsafe = lambda *given, **named: (
+            None if loop.is_closed() else call(*given, **named)
+        )
+        return loop
+
+    def get_event_loop(self) -> asyncio.AbstractEventLoop:
+        """That of the policy before."""
+        return self.before.get_event_loop()
+
+    def set_event_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """To the policy before."""
+        self.before.set_event_loop(loop)
+
+    def get_child_watcher(self) -> Any:
+        """That of the policy before."""
+        before: Any = self.before
+        return before.get_child_watcher()
+
+
+_LOCK = threading.Lock()
+_blocks: list[object] = []  # that are open
+
+
 @contextmanager
 def _without_echoes() -> Iterator[None]:
-    """An error of one leaf ends the reading of all; the others print a page each of that end.
-
-    Their threads call the loop that has ended, and no hook of Python hears of what they print.
-    """
-    loop: Any = asyncio.BaseEventLoop
-    before = loop.call_soon_threadsafe
-
-    def call(self: Any, *arguments: Any, **options: Any) -> Any:
-        return None if self.is_closed() else before(self, *arguments, **options)
-
-    loop.call_soon_threadsafe = call
+    """Event loops that are made in the block are as `_Quiet` makes them."""
+    with _LOCK:
+        if not _blocks:
+            asyncio.set_event_loop_policy(_Quiet(asyncio.get_event_loop_policy()))
+        _blocks.append(block := object())
     try:
         yield
     except Exception:
         time.sleep(ECHOES)
         raise
     finally:
-        loop.call_soon_threadsafe = before
+        with _LOCK:
+            _blocks.remove(block)
+            policy = asyncio.get_event_loop_policy()
+            if not _blocks and isinstance(policy, _Quiet):  # else somebody has put another there
+                asyncio.set_event_loop_policy(policy.before)
 
 
 @contextmanager

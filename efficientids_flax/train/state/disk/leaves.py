@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.train.state.carried import TrainState, split_parameters
 from efficientids_flax.train.state.disk.faults import CheckpointMismatch
 from efficientids_flax.tree import flatten, path_of
 
+MASTER = "master/"
 SHOWN = 20  # leaves that an error names
 
 
@@ -21,12 +23,52 @@ def stored_leaves(state: TrainState) -> dict[str, Any]:
         "params": state.params,
         "opt_state": state.opt_state,
         "model_state": state.model_state,
+        "master": state.master,
     }
     return {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+def without_master(
+    found: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both as they are compared where a run has master copies that its checkpoint does not have.
+
+    The copies are made of the parameters, and half precision of the optimizer state is read into
+    float32.
+
+    Args:
+        found: path -> shape and dtype of the leaves of a checkpoint.
+        wanted: of the run.
+    """
+    copies = {path for path in wanted if path.startswith(MASTER)}
+    if not copies or copies & found.keys():
+        return dict(found), dict(wanted)
+
+    def widened(path: str, leaf: Any) -> Any:
+        like = wanted.get(path)
+        if like is None or not path.startswith("opt_state/") or like.dtype != np.float32:
+            return leaf
+        if tuple(leaf.shape) != tuple(like.shape) or not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        return shape_of(like)
+
+    return (
+        {path: widened(path, leaf) for path, leaf in found.items()},
+        {path: leaf for path, leaf in wanted.items() if path not in copies},
+    )
+
+
 def rebuilt(like: TrainState, leaves: Mapping[str, Any]) -> TrainState:
-    """A state of the structure of `like` from the stored leaves."""
+    """A state of the structure of `like` from the stored leaves.
+
+    Master copies that are not among them are made of the parameters.
+    """
+    made = {
+        path: jnp.asarray(leaves[f"params/{path.removeprefix(MASTER)}"], jnp.float32)
+        for path in stored_leaves(like)
+        if path.startswith(MASTER) and path not in leaves
+    }
+    leaves = {**leaves, **made}
 
     def part(name: str, tree: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
@@ -42,6 +84,7 @@ def rebuilt(like: TrainState, leaves: Mapping[str, Any]) -> TrainState:
         opt_state=part("opt_state", like.opt_state),
         model_state=part("model_state", like.model_state),
         rng=leaves["rng"],
+        master=part("master", like.master),
     )
 
 

@@ -3,7 +3,8 @@
 spread_run.py devices
 spread_run.py process DIRECTORY STEPS INDEX COUNT PORT STOP
 
-The last process gets SIGTERM when it has read STOP batches, unless that is 0.
+The last process gets SIGTERM when it has read STOP batches, unless that is 0; below 0 so many
+batches of an evaluation, after step 2.
 """
 
 import json
@@ -81,6 +82,8 @@ def process(directory: Path, steps: int, index: int, count: int, port: int, stop
             time.sleep(0.05)  # the processes hear of it within some steps
             yield batch
 
+    if stop < 0:
+        return stopped_evaluation(made, state, batches, index == count - 1, -stop)
     state = made.train(state, stopped if stop else batches, num_steps=steps)
     evaluated = {}
     for rows in (1, 3, 13):  # some shares have fewer rows, one has none
@@ -93,6 +96,29 @@ def process(directory: Path, steps: int, index: int, count: int, port: int, stop
         "parameters": [np.asarray(leaf).sum().item() for leaf in jax.tree.leaves(state.trained)],
         "checkpoints": sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit()),
     }
+
+
+def stopped_evaluation(made, state, batches, told: bool, stop: int):
+    """A signal amid a long evaluation: how many of its batches were read."""
+    from dataclasses import replace
+
+    from efficientids_flax.train.preemption import Preempted
+
+    read = []
+
+    def evaluation():
+        for number in range(400):
+            read.append(number)
+            if number == stop and told:
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+            yield {name: value[:4] for name, value in batches.arrays.items()}
+
+    made.options = replace(made.options, eval_every=2)
+    try:
+        made.train(state, batches, evaluation, num_steps=8)
+    except Preempted as end:
+        return {"step": end.step, "read": len(read), "saved": end.saved}
 
 
 if __name__ == "__main__":

@@ -186,11 +186,12 @@ def test_another_clustering_is_refused_wherever_the_checkpoint_is_read(tmp_path)
 
 
 def test_a_checkpoint_of_an_older_release_goes_on_and_says_so(finished, tmp_path, caplog):
-    """Its `run` has neither a fingerprint nor facts, and its place is counted in batches."""
+    """Its `run` has no fingerprint, facts or sums, and its place is counted in batches."""
     run = copied(finished, tmp_path)
     place = run / "3" / "run" / "metadata"
     stored = json.loads(place.read_text())
-    del stored["fingerprint"], stored["schedule_steps"]
+    for name in ("fingerprint", "schedule_steps", "sums", "sum"):
+        del stored[name]
     for state in stored["data"]:
         del state["facts"], state["iterator"]["rows"]
     place.write_text(json.dumps(stored))

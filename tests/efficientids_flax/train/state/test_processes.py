@@ -61,6 +61,15 @@ def test_the_item_table_is_split(meshes):
     assert meshes["all"]["split"] == 8
 
 
+def test_two_processes_hear_a_stop_within_an_evaluation(tmp_path):
+    """All after the same batch, of 400 that take 20 seconds."""
+    first, second = together(tmp_path, stop=-3)
+    assert first == second
+    assert first["step"] == 2
+    assert first["saved"] and (tmp_path / "2").is_dir()
+    assert 4 <= first["read"] < 300
+
+
 def test_two_processes_train_stop_and_save_together(tmp_path):
     """Each feeds half of the rows; one gets SIGTERM, and both stop at one step, with code 0.
 

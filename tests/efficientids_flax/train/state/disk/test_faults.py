@@ -1,5 +1,6 @@
 """Checkpoints that cannot be read or written: a line, and nothing else is lost."""
 
+import asyncio
 import resource
 import shutil
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from efficientids_flax.train.logs import Recorder
 from efficientids_flax.train.options import TrainingOptions
+from efficientids_flax.train.state.disk.checkpoint import Checkpoints
 from efficientids_flax.train.state.disk.faults import (
     DamagedCheckpoint,
     in_a_line,
@@ -113,3 +115,21 @@ def test_pages_become_a_line():
     assert line.startswith("what")
     assert line.endswith("No space left on device")
     assert len(line) < 300
+
+
+def test_event_loops_of_others_stay_as_they_are(tmp_path):
+    """While a directory is open, and afterwards, in whatever order directories are closed."""
+    before, policy = asyncio.new_event_loop(), asyncio.get_event_loop_policy()
+    first, second = Checkpoints(tmp_path / "a"), Checkpoints(tmp_path / "b")
+    assert asyncio.run(asyncio.sleep(0, "done")) == "done"
+    first.close()
+    within = asyncio.new_event_loop()
+    second.close()
+    assert asyncio.get_event_loop_policy() is policy
+    after = asyncio.new_event_loop()
+    for loop in (before, within, after):
+        loop.close()
+    for loop in (before, after):
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            loop.call_soon_threadsafe(print)
+    assert within.call_soon_threadsafe(print) is None

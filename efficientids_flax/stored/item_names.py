@@ -1,0 +1,66 @@
+"""What the items of a catalogue are called: `items.jsonl`, one line an item, in the order of ids.
+
+{"id": "tt0111161", "title": "The Shawshank Redemption"}
+{"id": "tt0068646", "title": null}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import NamedTuple
+
+from etils import epath
+
+NAME = "items.jsonl"
+KEYS = {"id": (str, int, type(None)), "title": (str, type(None))}
+
+
+class ItemNames(NamedTuple):
+    """Of each item, by its number in the catalogue.
+
+    Attributes:
+        ids: what the catalogue calls it; None where it has no id but its number.
+        titles: for people; None where there is none.
+    """
+
+    ids: tuple[str | int | None, ...]
+    titles: tuple[str | None, ...]
+
+    def problems(self, num_items: int) -> list[str]:
+        """That there are not as many as a model has items."""
+        if len(self.ids) == len(self.titles) == num_items:
+            return []
+        return [f"found {len(self.ids)} items, the model has {num_items}"]
+
+
+def read_item_names(directory: str | os.PathLike[str]) -> ItemNames | None:
+    """The names in a directory of data or of a model; None where it has none.
+
+    Raises:
+        ValueError: naming the line that is wrong.
+    """
+    file = epath.Path(directory) / NAME
+    if not file.exists():
+        return None
+    ids, titles = [], []
+    for number, line in enumerate(file.read_text().splitlines(), start=1):
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{file}:{number}: is no JSON: {error}") from error
+        if not isinstance(found, dict) or not found or found.keys() - KEYS.keys():
+            raise ValueError(f'{file}:{number}: expected {{"id": ..., "title": ...}}, found {line}')
+        for key, kinds in KEYS.items():
+            if not isinstance(found.get(key), kinds) or isinstance(found.get(key), bool):
+                raise ValueError(f"{file}:{number}: {key}: found {found[key]!r}, expected a text")
+        ids.append(found.get("id"))
+        titles.append(found.get("title"))
+    return ItemNames(tuple(ids), tuple(titles))
+
+
+def write_item_names(directory: str | os.PathLike[str], names: ItemNames) -> None:
+    """Write the file."""
+    rows = zip(names.ids, names.titles, strict=True)
+    lines = [json.dumps({"id": one, "title": title}, ensure_ascii=False) for one, title in rows]
+    (epath.Path(directory) / NAME).write_text("".join(f"{line}\n" for line in lines))

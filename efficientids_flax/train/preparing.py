@@ -1,0 +1,119 @@
+"""How a trainer begins: its first state, and the step that it compiles for the first batch."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import jax
+import optax
+from flax import linen as nn
+from flax import nnx
+from jax.sharding import Mesh
+
+from efficientids_flax.core.batch import check_batch
+from efficientids_flax.core.model_checks import check_pretrained
+from efficientids_flax.train.options import TrainingOptions
+from efficientids_flax.train.state import BatchPlacer, Frozen, ModelConfig, TrainState
+from efficientids_flax.train.step import CompiledStep, Spec, batch_spec, check_like, compile_step
+from efficientids_flax.train.step.initial_state import initial_state
+from efficientids_flax.train.step.objective import Objective
+
+
+class Preparing:
+    """The part of `Trainer` that makes what the loop begins with.
+
+    Attributes:
+        mesh: that the run is spread over; None on one device.
+        options: of the run.
+        optimizer: of the trained parameters.
+        given_model: as the caller gave it.
+    """
+
+    mesh: Mesh | None
+    options: TrainingOptions
+    optimizer: optax.GradientTransformation
+    given_model: nn.Module | nnx.Module
+    _objective: Objective
+    _frozen: Frozen
+    _learning_rate: Callable[[Any], Any] | float | None
+    _reads: ModelConfig | None
+    _place: BatchPlacer
+    _kept: Any = None
+    _stopped: tuple[int, dict[str, Any]] | None = None  # early: after which step, and why
+    _spec: Spec | None = None
+    _step: CompiledStep | None = None
+
+    def create_train_state(
+        self,
+        rng: jax.Array,
+        sample_batch: Mapping[str, Any],
+        *,
+        params: Mapping[str, Any] | None = None,
+        opt_state: Any = None,
+        step: int = 0,
+    ) -> TrainState:
+        """The state to begin with, each leaf made where it belongs on the mesh.
+
+        Args:
+            rng: of the first parameters, and of dropout.
+            sample_batch: a batch of this process, as training will bring them; its rows may be
+                fewer.
+            params: parameters that are there already, all or some, in place of random ones, or of
+                those of an `nnx.Module`.
+            opt_state, step: of a run that goes on; needs all parameters.
+
+        Raises:
+            ValueError: a batch that the model does not take; parameters that are not the model's;
+                a named language model that is frozen, without any.
+        """
+        parts = self.options.gradient_accumulation_steps
+        self._spec = batch_spec(sample_batch, parts)
+        self._kept = self._stopped = None
+        self._check_values(sample_batch)
+        check_pretrained(self.given_model, params)
+        with on_mesh(self.mesh):
+            return initial_state(
+                self._objective,
+                self.optimizer,
+                rng,
+                sample_batch,
+                frozen=self._frozen,
+                frozen_dtype=self.options.frozen_dtype,
+                master_weights=self.options.master_weights,
+                mesh=self.mesh,
+                params=params,
+                opt_state=opt_state,
+                step=step,
+            )
+
+    def _compiled(self, state: TrainState, batch: Any) -> CompiledStep:
+        """The step, compiled in the first call."""
+        if self._step is None:
+            self._step = compile_step(
+                self._objective,
+                self.optimizer,
+                self.options,
+                state,
+                self._place(batch),
+                learning_rate=self._learning_rate,
+                mesh=self.mesh,
+                reads=self._reads,
+            )
+        return self._step
+
+    def _check_first(self, batch: Any) -> None:
+        """Raises ValueError if the first batch is unlike the sample, or has values out of range."""
+        if self._spec is None:
+            raise ValueError("train: call create_train_state first, with a sample batch")
+        check_like(batch, self._spec, self.options.gradient_accumulation_steps)
+        self._check_values(batch)
+
+    def _check_values(self, batch: Mapping[str, Any]) -> None:
+        """Ids in range and masks of 0 and 1, where the model says what they are."""
+        if self._reads is not None:
+            check_batch(self._reads, batch, labels=True)
+
+
+def on_mesh(mesh: Mesh | None) -> AbstractContextManager[Any]:
+    """Where everything of a run is computed."""
+    return nullcontext() if mesh is None else jax.set_mesh(mesh)

@@ -1,0 +1,123 @@
+"""The model of a run as `load_model` opens it; from its directory alone, without its data."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from efficientids_flax.stored import (
+    ItemNames,
+    Origins,
+    load_config,
+    load_description,
+    read_item_names,
+    save_model,
+    training_of,
+)
+from efficientids_flax.stored.settings import LENGTH
+from efficientids_flax.train.directory import MODEL, averages, known, opened
+from efficientids_flax.train.logs import tell
+from efficientids_flax.train.run.calls import chosen_step
+from efficientids_flax.train.run.config import RunConfig, plain, run_config
+from efficientids_flax.train.run.file_config import built
+from efficientids_flax.train.state import model_facts, refuse_model
+
+
+class Description(NamedTuple):
+    """What a run has left of its model.
+
+    Attributes:
+        model: without parameters; None: nothing is there.
+        training: of it, as JSON values: length of the sequences, what makes it this model
+            (`model`), which checkpoint counts (`keep_best`, `best_mode`), and whether `average`s
+            of the parameters do.
+        items: what they are called.
+        origins: where the model's settings came from, see `stored.Config`.
+    """
+
+    model: Any = None
+    training: Mapping[str, Any] = {}
+    items: ItemNames | None = None
+    origins: Origins = {}  # noqa: RUF012 (nobody changes it)
+
+
+def export(config: Any, path: str | os.PathLike[str], step: int | None = None) -> int:
+    """Write the model of a run as `load_model` opens it; see `save_model`.
+
+    The averages of the parameters where the run evaluates them.
+
+    Args:
+        config: of the run, see `train`; its batches are not read.
+        path: directory to make.
+        step: of the checkpoint; None: the best one if one is kept, else the newest.
+
+    Returns:
+        The step that was written.
+
+    Raises:
+        ValueError, TypeError: the configuration is wrong, or of a model that cannot be written.
+        FileNotFoundError: there is no checkpoint.
+    """
+    checked = run_config(config)
+    module = checked.model["module"]
+    return _written(checked, _described(checked.directory), module, model_facts(module), path, step)
+
+
+def export_described(
+    config: Mapping[str, Any], path: str | os.PathLike[str], step: int | None = None
+) -> int:
+    """The same of the sections of a file, whose model and data need not be there any more.
+
+    Args:
+        config: sections, see `file_config`. Where the directory of the run describes its model,
+            those of the model and of the data are not looked at.
+        path, step: see `export`.
+    """
+    made = plain(config)
+    directory = (made.get("checkpoint") or {}).get("dir")
+    found = _described(directory)
+    if found.model is None:
+        return export(built(made), path, step)
+    without = {"model": {"module": found.model}, "data": {"train_iter_fn": ()}, "loss_fn": None}
+    checked = run_config({**made, **without})
+    return _written(checked, found, found.model, found.training.get("model", {}), path, step)
+
+
+def _described(directory: str | None) -> Description:
+    if directory is None or not (Path(directory) / MODEL / "config.json").is_file():
+        return Description()
+    place = Path(directory) / MODEL
+    model, config = load_description(place)
+    return Description(model, training_of(place), read_item_names(place), config.origins)
+
+
+def _written(
+    config: RunConfig,
+    found: Description,
+    module: Any,
+    facts: Any,
+    path: str | os.PathLike[str],
+    step: int | None,
+) -> int:
+    options, told = config.options, found.training
+    if options.keep_best is None and told.get("keep_best"):
+        best = {"keep_best": told["keep_best"], "best_mode": told.get("best_mode")}
+        options = replace(options, **best)
+        config = replace(config, options=options)
+    average = averages(options, config.optimizer)
+    if options.evaluate_average is None:
+        average = told.get("average", average)
+    with opened(config.directory, options, read_only=True) as checkpoints:
+        step = chosen_step(checkpoints, config, step)
+        assert checkpoints is not None
+        for line in refuse_model(checkpoints, facts, options.allow_changes, step):
+            tell(options.progress, line, warns=True)
+        params = checkpoints.restore_params(step, average)  # says so if there is none
+        metrics = checkpoints.metrics(step)
+    training = known({"step": step, LENGTH: told.get(LENGTH), "metrics": metrics})
+    origins = found.origins
+    if not origins and (converted := config.model.get("converted")) is not None:
+        origins = load_config(converted).origins
+    save_model(path, module, params, training=training, items=found.items, origins=origins)
+    return step

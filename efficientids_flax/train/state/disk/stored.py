@@ -1,0 +1,207 @@
+"""The checkpoints of a directory as they are read, and compared with what was written."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from efficientids_flax.digests import digest_of
+from efficientids_flax.train.state.carried import TrainState
+from efficientids_flax.train.state.disk.best import Best
+from efficientids_flax.train.state.disk.faults import CheckpointMismatch, reading
+from efficientids_flax.train.state.disk.leaves import (
+    MASTER,
+    check_leaves,
+    rebuilt,
+    shape_of,
+    stored_leaves,
+    without_master,
+)
+from efficientids_flax.train.state.disk.sums import differing
+from efficientids_flax.tree import flatten, unflatten
+
+SUMS, SUM = "sums", "sum"  # of the leaves, and of the rest of `run`
+
+
+class StoredSteps:
+    """The part of `Checkpoints` that reads.
+
+    Attributes:
+        directory: where they lie, each in a directory named by its step.
+    """
+
+    directory: epath.Path
+    _manager: ocp.CheckpointManager
+    _best: Best
+
+    def latest_step(self) -> int | None:
+        """The newest step that is complete."""
+        return self._manager.latest_step()
+
+    def steps(self) -> list[int]:
+        """All steps that are complete, in order."""
+        return sorted(self._manager.all_steps())
+
+    def best_step(self) -> int | None:
+        """The step with the best metric, of those that are there; None without any."""
+        return self._best.step({step: self._manager.metrics(step) for step in self.steps()})
+
+    def best_metric(self) -> float | None:
+        """The value at `best_step`."""
+        step, metric = self.best_step(), self._best.metric
+        return None if step is None or metric is None else self.metrics(step)[metric]
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """What `save` got as metrics."""
+        found = self._manager.metrics(step) or {}
+        return {name: value for name, value in found.items() if math.isfinite(value)}
+
+    def restore(
+        self, like: TrainState, step: int | None = None, *, anew: bool = False
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """Read a checkpoint into the shapes, dtypes and places of another state.
+
+        Args:
+            like: state of a new run; stays as it is.
+            step: which one; None: the newest.
+            anew: the optimizer state may differ; what the checkpoint lacks of it is that of `like`.
+
+        Returns:
+            (state, what `save` got as `run`).
+
+        Raises:
+            FileNotFoundError: there is none.
+            CheckpointMismatch: naming the leaves that differ.
+            DamagedCheckpoint: it cannot be read, or not as it was written.
+        """
+        step = self._found(step)
+        run = self.run_of(step)
+        wanted = stored_leaves(like)
+        with reading(self.directory / str(step)):
+            if anew:
+                leaves, fresh = self._partly(step, wanted)
+            else:
+                found, wanted = without_master(flatten(self._described(step)), wanted)
+                check_leaves(f"{self.directory}/{step}", found, wanted)
+                shapes = {path: shape_of(leaf) for path, leaf in wanted.items()}
+                restored = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(state=ocp.args.StandardRestore(unflatten(shapes))),  # pyright: ignore[reportCallIssue]
+                )
+                leaves, fresh = flatten(restored["state"]), {}
+            self._check_sums(step, leaves, run)
+        return rebuilt(like, {**fresh, **leaves}), run
+
+    def mismatch(self, like: TrainState, step: int | None = None) -> str | None:
+        """What `restore` would say of the leaves; None: they are those of `like`."""
+        step = self._found(step)
+        where = self.directory / str(step)
+        try:
+            with reading(where):
+                found = flatten(self._described(step))
+                check_leaves(str(where), *without_master(found, stored_leaves(like)))
+        except CheckpointMismatch as error:
+            return str(error)
+        return None
+
+    def run_of(self, step: int | None = None) -> dict[str, Any]:
+        """What `save` got as `run`.
+
+        Raises:
+            FileNotFoundError: there is no such step.
+            DamagedCheckpoint: it cannot be read.
+        """
+        step = self._found(step)
+        with reading(self.directory / str(step)):
+            args = ocp.args.Composite(run=ocp.args.JsonRestore())  # pyright: ignore[reportCallIssue]
+            run = dict(self._manager.restore(step, args=args)["run"])
+            wanted = run.pop(SUM, None)  # up to release 2 there was none
+            if wanted is not None and wanted != digest_of(run):
+                raise ValueError("its place in the run is not what was written")
+            return run
+
+    def restore_params(self, step: int | None = None, average: bool = False) -> dict[str, Any]:
+        """The parameters alone, as NumPy arrays, of a model that need not be there.
+
+        Args:
+            step: which checkpoint; None: the newest.
+            average: the averages of `ema_decay`, in place of the parameters that have one.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+            ValueError: it has no averages.
+        """
+        step = self._found(step)
+        described = self._described(step)
+        wanted: dict[str, Any] = {"params": described["params"]}
+        if average:
+            if "ema" not in (described.get("opt_state") or {}):
+                raise ValueError(f"{self.directory}/{step}: has no averages; ema_decay makes them")
+            wanted["opt_state"] = {"ema": {"ema": described["opt_state"]["ema"]["ema"]}}
+        arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        run = self.run_of(step)
+        with reading(self.directory / str(step)), ocp.PyTreeCheckpointer() as reader:
+            found = reader.restore(
+                self.directory / str(step) / "state",
+                args=ocp.args.PyTreeRestore(wanted, restore_args=arguments, partial_restore=True),  # pyright: ignore[reportCallIssue]
+            )
+            self._check_sums(step, flatten(found), run)
+        if not average:
+            return found["params"]
+        leaves = flatten(found["params"])
+        for path, mean in flatten(found["opt_state"]["ema"]["ema"]).items():
+            leaves[path] = mean.astype(leaves[path].dtype)
+        return unflatten(leaves)
+
+    def _check_sums(self, step: int, leaves: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+        """Raises ValueError if leaves are not what was written; those in another dtype may be."""
+        stored = flatten(self._described(step))
+        same = {path: leaf for path, leaf in leaves.items() if leaf.dtype == stored[path].dtype}
+        if wrong := differing(same, run.get(SUMS, {})):
+            raise ValueError(wrong)
+
+    def _partly(
+        self, step: int, wanted: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(leaves that there are, those of the run that the optimizer may have in their place).
+
+        Parameters may differ in dtype, and master copies may be missing.
+
+        Raises:
+            CheckpointMismatch: others differ.
+        """
+        found = flatten(self._described(step))
+        there = {
+            path: leaf
+            for path, leaf in wanted.items()
+            if path in found and tuple(found[path].shape) == tuple(leaf.shape)
+        }
+        apart = ("opt_state/", MASTER)
+        needed = {path: leaf for path, leaf in wanted.items() if not path.startswith(apart)}
+        check_leaves(f"{self.directory}/{step}", found, needed, shapes_alone=True)
+        shapes = unflatten({path: shape_of(leaf) for path, leaf in there.items()})
+        arguments = ocp.checkpoint_utils.construct_restore_args(shapes)
+        with ocp.PyTreeCheckpointer() as reader:
+            restored = reader.restore(
+                self.directory / str(step) / "state",
+                args=ocp.args.PyTreeRestore(shapes, restore_args=arguments, partial_restore=True),  # pyright: ignore[reportCallIssue]
+            )
+        fresh = {path: leaf for path, leaf in wanted.items() if path.startswith("opt_state/")}
+        return flatten(restored), fresh
+
+    def _found(self, step: int | None) -> int:
+        latest = self.latest_step() if step is None else step
+        if latest is None or latest not in self._manager.all_steps():
+            what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
+            there = ", ".join(map(str, self.steps())) or "none"
+            raise FileNotFoundError(f"{self.directory}: {what}; steps there are: {there}")
+        return latest
+
+    def _described(self, step: int) -> dict[str, Any]:
+        """Shape and dtype of every leaf of a checkpoint."""
+        metadata = self._manager.item_metadata(step)["state"]
+        return getattr(metadata, "tree", metadata)

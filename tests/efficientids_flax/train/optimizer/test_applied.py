@@ -1,0 +1,106 @@
+"""The logged rate is the one that moved the parameter, whatever counts the updates.
+
+Plain SGD on `loss = -w` adds the rate to w, so that the movement of w is the rate.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+from efficientids_flax.train import Trainer
+from efficientids_flax.train.optimizer import (
+    applied_rate,
+    create_learning_rate_schedule,
+    create_optimizer,
+)
+
+
+class Number(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        return self.param("w", nn.initializers.zeros, ()) * x
+
+
+def loss_fn(params: Any, batch: Any, model_state: Any, rng: Any, apply_fn: Any) -> Any:
+    w = apply_fn({"params": params}, 1.0)
+    return -w * jnp.mean(batch["x"]), {"w": w}, model_state
+
+
+def halved(count: Any) -> Any:
+    return 2.0**-count
+
+
+BATCH = {"x": np.ones(2, np.float32)}
+
+
+def moved(optimizer: Any, steps: int = 6, bad: int = 0, **options: Any) -> tuple[Any, Any]:
+    """(movement, logged rate) of each step; step `bad` is not finite."""
+    start = options.pop("start", 0)
+
+    def batches() -> Any:
+        for number in range(1, steps + 1):
+            yield {"x": np.full(2, np.nan, np.float32)} if number == bad else BATCH
+
+    trainer = Trainer(Number(), optimizer, loss_fn=loss_fn, progress="none", **options)
+    state = trainer.create_train_state(
+        jax.random.key(0), BATCH, params={"w": jnp.float32(0.0)}, step=start
+    )
+    state = trainer.train(state, batches, num_steps=start + steps)
+    values = [row["w"] for row in trainer.history] + [float(state.params["w"])]
+    return np.diff(values), np.asarray([row["learning_rate"] for row in trainer.history])
+
+
+@pytest.mark.parametrize(
+    "rate",
+    [0.25, halved, create_learning_rate_schedule(0.5, 2, 6, "cosine")],
+    ids=["constant", "function", "cosine"],
+)
+@pytest.mark.parametrize("bad", [0, 1, 3])
+def test_after_steps_that_were_left_out(rate: Any, bad: int):
+    optimizer = create_optimizer(rate, "sgd", momentum=0.0)
+    change, logged = moved(optimizer, bad=bad, on_nonfinite="skip")
+    taken = [step for step in range(6) if step + 1 != bad]
+    np.testing.assert_allclose(logged[taken], change[taken], rtol=1e-5, atol=1e-7)
+
+
+def test_after_a_given_step():
+    change, logged = moved(create_optimizer(halved, "sgd", momentum=0.0), start=40)
+    np.testing.assert_allclose(logged, change, rtol=1e-6)
+    assert logged[0] == 1.0  # the optimizer begins anew, so does its count
+
+
+def test_of_optimizers_that_are_wrapped():
+    wrapped = [
+        optax.apply_if_finite(optax.sgd(halved), 10),
+        optax.chain(optax.clip(10.0), optax.sgd(halved)),
+        optax.inject_hyperparams(optax.sgd)(learning_rate=halved),
+        optax.multi_transform(
+            {"a": optax.sgd(halved)}, lambda tree: jax.tree.map(lambda _: "a", tree)
+        ),
+    ]
+    for optimizer in wrapped:
+        change, logged = moved(optimizer, bad=2, on_nonfinite="skip", learning_rate=halved)
+        np.testing.assert_allclose(np.delete(logged, 1), np.delete(change, 1), rtol=1e-6)
+
+
+def test_of_gradients_collected_over_steps():
+    collected: Any = optax.MultiSteps(optax.sgd(halved), 2).gradient_transformation()
+    change, logged = moved(collected, learning_rate=halved)
+    np.testing.assert_allclose(logged[1::2], change[1::2], rtol=1e-6)
+    assert not change[::2].any()
+
+
+def test_of_injected_hyperparameters_without_a_schedule():
+    change, logged = moved(optax.inject_hyperparams(optax.sgd)(learning_rate=0.125))
+    np.testing.assert_allclose(logged, change, rtol=1e-6)
+
+
+def test_what_is_not_known_is_not_told():
+    state, step = optax.sgd(1e-3).init({"w": jnp.zeros(())}), jnp.int32(3)
+    assert applied_rate(None, state, state, step) is None
+    assert applied_rate(halved, state, state, step) == 0.125  # no count: by the step
