@@ -67,6 +67,22 @@ def _words(config: BackboneConfig) -> bool:
     return config.vocab_size > 0
 
 
+def _normed(place: str) -> Callable[[BackboneConfig], bool]:
+    """There are norms at this place, and norms differ by their place."""
+
+    def matters(config: BackboneConfig) -> bool:
+        there = {
+            "mlp": _mlp(config),
+            "moe": _routed(config),
+            "final": config.final_norm,
+            "query_key": config.qk_norm != "none",
+        }
+        return config.norms is not None and there[place]
+
+    return matters
+
+
+EPSILONS = (1e-6, 1e-5, 1e-8, 1e-12, 1e-4, 1e-3, 1e-2)
 TIMESCALES = (10_000.0, 500_000.0, 1_000_000.0, 100_000.0)
 CAPS = (None, 50.0, 30.0, 20.0, 10.0, 5.0, 100.0)
 # fmt: off
@@ -76,7 +92,10 @@ OPEN = (
                                "sine_relu", "identity"), _mlp),
     OpenSetting("norm", ("rms_norm", "layer_norm")),
     OpenSetting("norm_scale_plus_one", (True, False)),
-    OpenSetting("norm_epsilon", (1e-6, 1e-5, 1e-8, 1e-12, 1e-4, 1e-3, 1e-2)),
+    OpenSetting("norm_epsilon", EPSILONS),
+    *(OpenSetting(f"norms.{place}.{name}", values, _normed(place))
+      for place in ("mlp", "moe", "final", "query_key")
+      for name, values in (("scale_plus_one", (True, False)), ("epsilon", EPSILONS))),
     OpenSetting("norm_policy", ("pre", "post", "post_skip", "primer_hybrid")),
     OpenSetting("parallel_residual", (False, True)),
     OpenSetting("mlp_adds_input", (False, True), lambda config: config.parallel_residual),
@@ -88,6 +107,7 @@ OPEN = (
     OpenSetting("embedding_scale", ("none", "sqrt_dim"), _words),
     OpenSetting("query_scaling", ("inverse_sqrt_head_dim", "none")),
     OpenSetting("attention_logit_cap", CAPS),
+    OpenSetting("attention_extra_logit", (None, 0.0)),
     OpenSetting("attention_mask", ("causal", "bidirectional", "prefix")),
     OpenSetting("sliding_window", (None, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)),
     OpenSetting("relative_bias.max_distance", (128, 64, 256, 20, 32), _biased),
@@ -95,6 +115,8 @@ OPEN = (
     OpenSetting("attention_residual_weight", (1.0, 0.5)),
     OpenSetting("mlp_residual_weight", (1.0, 0.5)),
     OpenSetting("moe.activation", ("relu", "gelu_tanh", "silu", "gelu", "squared_relu"), _routed),
+    OpenSetting("moe.padding_first", (False, True), _routed),
+    OpenSetting("moe.residual_weight", (None, 1.0, 0.5), _routed),
     OpenSetting("moe.gating", ("top2", "expert_choice", "expert_choice_v2", "dense_top2"), _routed),
     OpenSetting("moe.capacity_factor", (2.0, 1.25, 1.0, 1.5, 4.0), _limited),
     OpenSetting("moe.expert_capacity", (0,), _limited),
@@ -103,6 +125,7 @@ OPEN = (
     OpenSetting("moe.second_expert_policy", ("all", "random"), _top2),
     OpenSetting("moe.gating_logit_cap", (0.0, 5.0, 10.0, 30.0), _top2),
     OpenSetting("moe.gating_level", ("token", "sentence"), _routed),
+    OpenSetting("mlp_padding_first", (False, True), _mlp),
     OpenSetting("scale_before_logits", (False, True), _words),
     OpenSetting("final_logit_cap", CAPS, _words),
     OpenSetting("input_dropout", (0.0, 0.1), affects="training"),
@@ -112,11 +135,12 @@ OPEN = (
     OpenSetting("label_smoothing", (0.0, 0.1), _words, affects="training"),
     OpenSetting("label_smoothing_in_eval", (True, False), _words, affects="training"),
     OpenSetting("z_loss_weight", (0.0, 1e-4), _words, affects="training"),
+    OpenSetting("loss_average", ("weights", "positions"), _words, affects="training"),
     OpenSetting("moe.load_balance_loss_weight", (1.0, 0.01, 0.0), _top2, affects="training"),
 )
 """The open settings of a decoder."""
 HEAD = ("scale_before_logits", "final_logit_cap", "label_smoothing", "label_smoothing_in_eval",
-        "z_loss_weight")
+        "z_loss_weight", "loss_average")
 """Those of the head: a recommender, which has a head of its own, does not use the decoder's."""
 OPEN_ITEMS = (
     OpenSetting("soft_cap_logits", (None, 30.0, 50.0, 20.0, 10.0, 5.0)),
@@ -173,10 +197,10 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config | None:
         *outer, name = key.split(".")
         place = document
         for part in outer:
-            if place[part] is None:
+            if place.get(part) is None:
                 place[part] = {}
             place = place[part]
-        merged = isinstance(value, Mapping) and isinstance(place[name], Mapping)
+        merged = isinstance(value, Mapping) and isinstance(place.get(name), Mapping)
         place[name] = {**place[name], **value} if merged else value
     try:
         made = type(config).from_dict(document)

@@ -18,8 +18,10 @@ PLAIN_LOSS: Settings = {
 PLAIN: Settings = {
     **NO_DROPOUT, **PLAIN_LOSS, "attention_mask": "causal", "norm_policy": "pre",
     "attention_residual_weight": 1.0, "mlp_residual_weight": 1.0, "parallel_residual": False,
+    "shared_norm": False,
     "relative_bias": None, "qk_norm": "none", "sliding_window": None, "moe": None,
-    "scale_before_logits": False, "final_norm": True,
+    "scale_before_logits": False, "final_norm": True, "attention_extra_logit": None,
+    "mlp_padding_first": False, "loss_average": "weights",
 }  # fmt: skip
 SINUSOIDS: Settings = {
     "position_embedding": "sinusoidal", "position_min_timescale": 1,
@@ -61,6 +63,7 @@ GPT_PMAP: Settings = {  # TransformerLmPmapAdam
 }  # fmt: skip
 GPT_LEARNED: Settings = {**_GPT, **learned(2048)}
 BERT: Settings = {**GPT, "activation": "relu", "attention_mask": "bidirectional"}
+BERT_LARGE: Settings = {**BERT, "label_smoothing": 0.1}
 BERT_PMAP: Settings = {**BERT, "fused_qkv": False}
 GPT3: Settings = {  # c4.configure_gpt3_task
     **_GPT, **learned(16_384), "norm_epsilon": 1e-5, "embedding_scale": "none",
@@ -82,7 +85,8 @@ LLAMA2_OF_NVIDIA: Settings = {  # the head, the biases and the scales of NVIDIA1
 MOE: Settings = {
     "moe.gated": False, "moe.gating": "top2", "moe.gating_level": "token",
     "moe.gating_logit_cap": 0.0, "moe.capacity_factor": 2.0, "moe.expert_capacity": 0,
-    "moe.min_group_size": None, "moe.second_expert_policy": "all",
+    "moe.min_group_size": None, "moe.second_expert_policy": "all", "moe.padding_first": False,
+    "moe.residual_weight": 1.0,
 }  # fmt: skip
 MOE_OF_NVIDIA: Settings = {
     **without(GPT_LEARNED, "moe"), **MOE,
@@ -99,7 +103,9 @@ GLAM: Settings = {  # praxis.layers.glam.GlamUniTransformerLmHParams, by GLaM64B
     "relative_bias.num_buckets": 32, "relative_bias.max_distance": 128,
     "relative_bias.bidirectional": False, "relative_bias.use_length_as_position": True,
     "moe.num_experts": 64, "moe.hidden_dims": 32_768, "moe.activation": "relu",
-    "moe.num_groups": 128, "moe.load_balance_loss_weight": 0.01,
+    "moe.num_groups": 128, "moe.load_balance_loss_weight": 0.01, "moe.expert_capacity": 1,
+    "attention_extra_logit": 0.0, "mlp_padding_first": True, "scale_before_logits": True,
+    "lm_head_bias": False, "label_smoothing_in_eval": False, "loss_average": "positions",
 }  # fmt: skip
 
 # Of saxml. Its serving classes compute in bfloat16; what is computed in is the user's choice.
@@ -118,7 +124,7 @@ LLAMA_HUGGINGFACE: Settings = {**without(LLAMA, "norm_epsilon"), "rotary.pairing
 GPTJ: Settings = {  # gptj.GPTJ; GPTJRotaryEmbedding turns the first `rotary_dim` of each head
     **_SERVED, **LAYER_NORM, **without(ROTARY, "rotary.fraction"), "norm_epsilon": 1e-5,
     "norm_scale_plus_one": False, "rotary.pairing": "interleaved", "parallel_residual": True,
-    "fused_qkv": True,
+    "shared_norm": True, "mlp_adds_input": False, "fused_qkv": True,
     "qkv_bias": False, "attention_out_bias": False, "query_scaling": "inverse_sqrt_head_dim",
     "gated_mlp": False, "mlp_bias": True, "activation": "gelu_tanh", "tied_embeddings": False,
     "embedding_scale": "none", "lm_head_bias": True,
