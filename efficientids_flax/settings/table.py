@@ -38,6 +38,11 @@ def _mlp(config: BackboneConfig) -> bool:
     return config.moe is None or len(config.moe.layers) < config.num_layers
 
 
+def _mixed_norms(config: BackboneConfig) -> bool:
+    """Norms differ by their place, as far as parameters show; so may their scales."""
+    return config.norms is not None
+
+
 def _routed(config: BackboneConfig) -> bool:
     return config.moe is not None
 
@@ -49,6 +54,11 @@ def _top2(config: BackboneConfig) -> bool:
 def _limited(config: BackboneConfig) -> bool:
     """Experts have no room for every token."""
     return config.moe is not None and config.moe.gating != "dense_top2"
+
+
+def _chosen_padding(config: BackboneConfig) -> bool:
+    """Experts choose among padding too: else what is in its rows changes no other."""
+    return config.moe is not None and config.moe.gating == "expert_choice"
 
 
 def _turned(config: BackboneConfig) -> bool:
@@ -67,22 +77,6 @@ def _words(config: BackboneConfig) -> bool:
     return config.vocab_size > 0
 
 
-def _normed(place: str) -> Callable[[BackboneConfig], bool]:
-    """There are norms at this place, and norms differ by their place."""
-
-    def matters(config: BackboneConfig) -> bool:
-        there = {
-            "mlp": _mlp(config),
-            "moe": _routed(config),
-            "final": config.final_norm,
-            "query_key": config.qk_norm != "none",
-        }
-        return config.norms is not None and there[place]
-
-    return matters
-
-
-EPSILONS = (1e-6, 1e-5, 1e-8, 1e-12, 1e-4, 1e-3, 1e-2)
 TIMESCALES = (10_000.0, 500_000.0, 1_000_000.0, 100_000.0)
 CAPS = (None, 50.0, 30.0, 20.0, 10.0, 5.0, 100.0)
 # fmt: off
@@ -92,10 +86,9 @@ OPEN = (
                                "sine_relu", "identity"), _mlp),
     OpenSetting("norm", ("rms_norm", "layer_norm")),
     OpenSetting("norm_scale_plus_one", (True, False)),
-    OpenSetting("norm_epsilon", EPSILONS),
-    *(OpenSetting(f"norms.{place}.{name}", values, _normed(place))
-      for place in ("mlp", "moe", "final", "query_key")
-      for name, values in (("scale_plus_one", (True, False)), ("epsilon", EPSILONS))),
+    OpenSetting("norm_epsilon", (1e-6, 1e-5, 1e-8, 1e-12, 1e-4, 1e-3, 1e-2)),
+    OpenSetting("norms.mlp.scale_plus_one", (None, True, False), _mixed_norms),
+    OpenSetting("norms.final.scale_plus_one", (None, True, False), _mixed_norms),
     OpenSetting("norm_policy", ("pre", "post", "post_skip", "primer_hybrid")),
     OpenSetting("parallel_residual", (False, True)),
     OpenSetting("mlp_adds_input", (False, True), lambda config: config.parallel_residual),
@@ -114,9 +107,9 @@ OPEN = (
     OpenSetting("relative_bias.bidirectional", (False, True), _biased),
     OpenSetting("attention_residual_weight", (1.0, 0.5)),
     OpenSetting("mlp_residual_weight", (1.0, 0.5)),
-    OpenSetting("moe.activation", ("relu", "gelu_tanh", "silu", "gelu", "squared_relu"), _routed),
-    OpenSetting("moe.padding_first", (False, True), _routed),
+    OpenSetting("mlp_padding_first", (False, True), _chosen_padding),
     OpenSetting("moe.residual_weight", (None, 1.0, 0.5), _routed),
+    OpenSetting("moe.activation", ("relu", "gelu_tanh", "silu", "gelu", "squared_relu"), _routed),
     OpenSetting("moe.gating", ("top2", "expert_choice", "expert_choice_v2", "dense_top2"), _routed),
     OpenSetting("moe.capacity_factor", (2.0, 1.25, 1.0, 1.5, 4.0), _limited),
     OpenSetting("moe.expert_capacity", (0,), _limited),
@@ -125,9 +118,9 @@ OPEN = (
     OpenSetting("moe.second_expert_policy", ("all", "random"), _top2),
     OpenSetting("moe.gating_logit_cap", (0.0, 5.0, 10.0, 30.0), _top2),
     OpenSetting("moe.gating_level", ("token", "sentence"), _routed),
-    OpenSetting("mlp_padding_first", (False, True), _mlp),
     OpenSetting("scale_before_logits", (False, True), _words),
     OpenSetting("final_logit_cap", CAPS, _words),
+    OpenSetting("logits_clip", (None,), _words),
     OpenSetting("input_dropout", (0.0, 0.1), affects="training"),
     OpenSetting("attention_dropout", (0.0, 0.1), affects="training"),
     OpenSetting("residual_dropout", (0.0, 0.1), affects="training"),
@@ -139,8 +132,8 @@ OPEN = (
     OpenSetting("moe.load_balance_loss_weight", (1.0, 0.01, 0.0), _top2, affects="training"),
 )
 """The open settings of a decoder."""
-HEAD = ("scale_before_logits", "final_logit_cap", "label_smoothing", "label_smoothing_in_eval",
-        "z_loss_weight", "loss_average")
+HEAD = ("scale_before_logits", "final_logit_cap", "logits_clip", "label_smoothing",
+        "label_smoothing_in_eval", "z_loss_weight", "loss_average")
 """Those of the head: a recommender, which has a head of its own, does not use the decoder's."""
 OPEN_ITEMS = (
     OpenSetting("soft_cap_logits", (None, 30.0, 50.0, 20.0, 10.0, 5.0)),

@@ -21,7 +21,7 @@ PLAIN: Settings = {
     "shared_norm": False,
     "relative_bias": None, "qk_norm": "none", "sliding_window": None, "moe": None,
     "scale_before_logits": False, "final_norm": True, "attention_extra_logit": None,
-    "mlp_padding_first": False, "loss_average": "weights",
+    "mlp_padding_first": False, "logits_clip": None, "loss_average": "weights",
 }  # fmt: skip
 SINUSOIDS: Settings = {
     "position_embedding": "sinusoidal", "position_min_timescale": 1,

@@ -189,7 +189,7 @@ def infer_optimizer(
         for key, variable in EXPERIMENT_VARS:
             if (value := values.get(EXPERIMENT + variable)) is not None:
                 chosen[key] = (value, DUMP)
-    if states and "ema" not in states:
+    if said is None and states and "ema" not in states:
         chosen.setdefault("ema_decay", (0.0, TREE))
     for key, value in flags.items():
         for other in [k for k in chosen if key.startswith(f"{k}.")]:

@@ -67,10 +67,8 @@ def test_norms_of_a_place_are_open_where_norms_differ() -> None:
     assert found is not None
     assert found.of_norm("final").norm_scale_plus_one
     assert not found.of_norm("mlp").norm_scale_plus_one
-    rows = {key for key in open_settings(found) if key.startswith("norms.")}
-    assert {"norms.final.scale_plus_one", "norms.mlp.epsilon"} <= rows
-    assert not {key for key in rows if "moe" in key or "query_key" in key}
-    assert value_at(found, "norms.mlp.epsilon") is None
+    assert {"norms.final.scale_plus_one", "norms.mlp.scale_plus_one"} <= open_settings(found).keys()
+    assert value_at(found, "norms.mlp.scale_plus_one") is None
 
 
 def test_what_a_model_does_not_have_is_not_open() -> None:
