@@ -14,14 +14,14 @@ NO_DROPOUT: Settings = {
 }  # fmt: skip
 PLAIN_LOSS: Settings = {
     "label_smoothing": 0.0, "label_smoothing_in_eval": True, "z_loss_weight": 0.0,
+    "loss_average": "weights",
 }  # fmt: skip
 PLAIN: Settings = {
     **NO_DROPOUT, **PLAIN_LOSS, "attention_mask": "causal", "norm_policy": "pre",
     "attention_residual_weight": 1.0, "mlp_residual_weight": 1.0, "parallel_residual": False,
-    "shared_norm": False,
     "relative_bias": None, "qk_norm": "none", "sliding_window": None, "moe": None,
     "scale_before_logits": False, "final_norm": True, "attention_extra_logit": None,
-    "mlp_padding_first": False, "logits_clip": None, "loss_average": "weights",
+    "relative_key_dims": None, "mlp_padding_first": False,
 }  # fmt: skip
 SINUSOIDS: Settings = {
     "position_embedding": "sinusoidal", "position_min_timescale": 1,
@@ -63,7 +63,7 @@ GPT_PMAP: Settings = {  # TransformerLmPmapAdam
 }  # fmt: skip
 GPT_LEARNED: Settings = {**_GPT, **learned(2048)}
 BERT: Settings = {**GPT, "activation": "relu", "attention_mask": "bidirectional"}
-BERT_LARGE: Settings = {**BERT, "label_smoothing": 0.1}
+BERT_SMOOTHED: Settings = {**BERT, "label_smoothing": 0.1}  # `BertModel.label_smoothing_prob`
 BERT_PMAP: Settings = {**BERT, "fused_qkv": False}
 GPT3: Settings = {  # c4.configure_gpt3_task
     **_GPT, **learned(16_384), "norm_epsilon": 1e-5, "embedding_scale": "none",
@@ -95,7 +95,10 @@ MOE_OF_NVIDIA: Settings = {
 }  # fmt: skip
 GLAM: Settings = {  # praxis.layers.glam.GlamUniTransformerLmHParams, by GLaM64B64EProxy
     **without(PLAIN, "moe", "relative_bias"), **RMS_NORM, **MOE, "rotary": None,
-    "position_embedding": "none", "z_loss_weight": 1e-4,
+    "position_embedding": "none", "z_loss_weight": 1e-4, "label_smoothing_in_eval": False,
+    "loss_average": "positions", "scale_before_logits": True, "logits_clip": None,
+    "lm_head_bias": False, "attention_extra_logit": 0.0, "mlp_padding_first": True,
+    "moe.expert_capacity": 1,
     "fused_qkv": False, "qkv_bias": False, "attention_out_bias": False, "query_scaling": "none",
     "attention_logit_cap": None, "final_logit_cap": None, "gated_mlp": True, "mlp_bias": False,
     "activation": "gelu_tanh", "tied_embeddings": True, "embedding_scale": "none",
@@ -103,9 +106,7 @@ GLAM: Settings = {  # praxis.layers.glam.GlamUniTransformerLmHParams, by GLaM64B
     "relative_bias.num_buckets": 32, "relative_bias.max_distance": 128,
     "relative_bias.bidirectional": False, "relative_bias.use_length_as_position": True,
     "moe.num_experts": 64, "moe.hidden_dims": 32_768, "moe.activation": "relu",
-    "moe.num_groups": 128, "moe.load_balance_loss_weight": 0.01, "moe.expert_capacity": 1,
-    "attention_extra_logit": 0.0, "mlp_padding_first": True, "scale_before_logits": True,
-    "lm_head_bias": False, "label_smoothing_in_eval": False, "loss_average": "positions",
+    "moe.num_groups": 128, "moe.load_balance_loss_weight": 0.01,
 }  # fmt: skip
 
 # Of saxml. Its serving classes compute in bfloat16; what is computed in is the user's choice.
@@ -123,8 +124,8 @@ LLAMA3: Settings = {**LLAMA_GROUPED, "rotary.max_timescale": 500_000}
 LLAMA_HUGGINGFACE: Settings = {**without(LLAMA, "norm_epsilon"), "rotary.pairing": "half_split"}
 GPTJ: Settings = {  # gptj.GPTJ; GPTJRotaryEmbedding turns the first `rotary_dim` of each head
     **_SERVED, **LAYER_NORM, **without(ROTARY, "rotary.fraction"), "norm_epsilon": 1e-5,
-    "norm_scale_plus_one": False, "rotary.pairing": "interleaved", "parallel_residual": True,
-    "shared_norm": True, "mlp_adds_input": False, "fused_qkv": True,
+    "norm_scale_plus_one": False, "rotary.pairing": "interleaved", "rotary.by_frequency": True,
+    "parallel_residual": True, "shared_norm": True, "mlp_adds_input": False, "fused_qkv": True,
     "qkv_bias": False, "attention_out_bias": False, "query_scaling": "inverse_sqrt_head_dim",
     "gated_mlp": False, "mlp_bias": True, "activation": "gelu_tanh", "tied_embeddings": False,
     "embedding_scale": "none", "lm_head_bias": True,
