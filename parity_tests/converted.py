@@ -18,7 +18,14 @@ from parity_tests.hints import find_hints
 from parity_tests.readers import read
 from parity_tests.recording import Recording, RecordingError
 from parity_tests.report import Report
-from parity_tests.run import Subject, Trained, belonging, in_dtype, settled
+from parity_tests.run import (
+    Subject,
+    Trained,
+    belonging,
+    in_dtype,
+    settings_with_origins,
+    settled,
+)
 
 PLAIN = ("cluster_assignments", "cluster_indices", "in_cluster_id", "cluster_means")
 
@@ -71,7 +78,8 @@ def parity(
         one = next((p for p in recording.passes if p.name == first.section), None)
         if one is not None:
             hints = find_hints(belonging(subject, recording, one), recording, one, first)
-    return Report(str(out), str(against), recording.origin, differences, hints, notes)
+    told = settings_with_origins(config, model, optimizer, settings)
+    return Report(str(out), str(against), recording.origin, differences, hints, notes, told)
 
 
 def _clustering(

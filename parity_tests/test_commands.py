@@ -88,11 +88,32 @@ def test_settings_of_the_user_go_first(converted):
     assert re.search(r"hint: the norms have another epsilon.*--set norm_epsilon=", result.output)
 
 
+def test_each_setting_is_shown_with_its_origin(converted, tmp_path):
+    html = tmp_path / "page.html"
+    arguments = converted(NAME), "--against", recordings()[NAME], "--html", html
+    given = ("--set", "rotary.max_timescale=1e4")
+    line = next(
+        line
+        for line in run(*arguments, *given).output.splitlines()
+        if line.startswith("settings: ")
+    )
+    assert re.fullmatch(r"settings: \d+ (assumed|tree).*, 1 given.*", line)
+    settings = json.loads(run(*arguments, *given, "--json").output)["settings"]
+    assert settings["num_layers"] == {"value": 3, "from": "tree"}
+    assert settings["norm_epsilon"]["from"] in ("assumed", "recording")
+    assert settings["rotary.max_timescale"]["from"] == "given"
+    assert settings["optimizer.name"]["from"] == "tree"
+    page = html.read_text()
+    assert "<tr><td>num_layers<td>3<td>tree" in page
+    assert '<tr class="fails"><td>query_scaling<td>inverse_sqrt_head_dim<td>assumed' in page
+
+
 def test_only_some_names(converted):
     arguments = converted(NAME), "--against", recordings()[NAME], "--only"
     result = run(*arguments, "outputs/*xent")
     assert result.exit_code == 0, result.output
-    names = {line.split()[0] for line in result.output.splitlines()[1:-1]}
+    rows = [line for line in result.output.splitlines()[1:-1] if not line.startswith("settings: ")]
+    names = {line.split()[0] for line in rows}
     assert names and all(re.fullmatch(r"outputs/\w*xent", name) for name in names)
     assert "no name matches 'nothing*'" in run(*arguments, "nothing*").output
 

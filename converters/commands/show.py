@@ -136,7 +136,6 @@ def checkpoint_json(checkpoint: Checkpoint) -> dict[str, Any]:
         "family": detect(params),
         **_settings(checkpoint),
         "masked": list(checkpoint.masked),
-        "notes": list(checkpoint.notes),
         "leaves": [
             {
                 "path": spec.path,
@@ -159,9 +158,14 @@ def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
         plan = make_plan(checkpoint, PlanOptions(optimizer="none"))
     except ConversionError as error:
         unknown = {"not known": str(error).splitlines()[0]}
-        return {"config": unknown, "origins": {}, "assumed": {}}
-    config = plan.config
-    return {"config": config["model"], "origins": config["origins"], "assumed": plan.assumed}
+        notes = list(checkpoint.notes)
+        return {"config": unknown, "origins": {}, "assumed": {}, "notes": notes}
+    return {
+        "config": plan.config["model"],
+        "origins": plan.config["origins"],
+        "assumed": plan.assumed,
+        "notes": list(plan.notes),
+    }
 
 
 def _notes(notes: Iterable[str]) -> list[str]:

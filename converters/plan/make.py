@@ -116,7 +116,8 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     table = _table(params, options, nhd_post, said, notes)
     tree = table.apply(params)
     states = [path for path in arrays if path.startswith(OPTIMIZER)]
-    named = next((CONFIG_NAMES[k] for k in optimizer_kinds(states) if k in CONFIG_NAMES), None)
+    kinds = optimizer_kinds(states)
+    named = next((CONFIG_NAMES[kind] for kind in kinds if kind in CONFIG_NAMES), None)
     published = publication(options.experiment, table.family, specs, checkpoint, named, dump, notes)
     model, provenance = None, {}
     if table.family in CONFIGURED:
@@ -145,8 +146,7 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
             key = next(key for key in provenance if key.split(".")[-1] == "param_dtype")
             provenance[key] = {"value": dtype.name, "from": GIVEN}
 
-    ignored = list(tree.ignored)
-    ignored = [(PARAMS + path, reason) for path, reason in ignored]
+    ignored = [(PARAMS + path, reason) for path, reason in tree.ignored]
     ignored += [
         (PARAMS + path, "taken from another checkpoint")
         for path in taken
@@ -154,7 +154,7 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     ]
     try:
         optimizer_config, optimizer_provenance = infer_optimizer(
-            dump, overrides, named, published=published
+            dump, overrides, named, published=published, states=kinds
         )
     except UnclearModelError as error:
         notes.append(f"config.json has no optimizer: {error}")
@@ -166,8 +166,8 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
 
     told = {"model": provenance, "optimizer": optimizer_provenance}
     origins = origins_of(told)
-    trained = optimizer_config if options.optimizer == "convert" and not taken else None
-    found = assumed_of(model, trained if states else None, origins)
+    trained = states and options.optimizer == "convert" and not taken
+    found = assumed_of(model, optimizer_config if trained else None, origins)
     if options.strict:
         refuse_assumed(found)
 

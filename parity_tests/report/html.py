@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from efficientids_flax.settings import ASSUMED, setting_text
 from parity_tests.compare import Difference
 from parity_tests.report.table import COLUMNS, Report, cells
 
@@ -52,8 +53,10 @@ def page(report: Report) -> str:
         parts.append(f"<p><b>{escape(hint.cause)}.</b> Try: <code>{escape(hint.advice)}</code></p>")
     if report.notes:
         notes = "".join(f"<li>{escape(note)}" for note in report.notes)
-        title = f"Settings ({len(report.notes)})"
+        title = f"Notes ({len(report.notes)})"
         parts.append(f"<details><summary>{title}</summary><ul>{notes}</ul></details>")
+    if report.settings:
+        parts.append(_settings(report))
     for section in dict.fromkeys(d.section for d in report.differences):
         drawn = [d for d in report.differences if d.section == section and _drawn(d)]
         if len(drawn) > 1:
@@ -61,6 +64,20 @@ def page(report: Report) -> str:
             parts.append(f'<div class="scroll">{plot(drawn, report.first)}</div>')
     parts.append(f'<div class="scroll">{_table(report)}</div></html>')
     return "\n".join(parts)
+
+
+def _settings(report: Report) -> str:
+    """Every setting that the comparison ran with, and its origin; assumed ones stand out."""
+    rows = []
+    for key, (value, origin) in report.settings.items():
+        kind = ' class="fails"' if origin == ASSUMED else ""
+        name, _, text = setting_text(key, value).partition("=")
+        rows.append(f"<tr{kind}><td>{escape(name)}<td>{escape(text)}<td>{escape(origin)}")
+    count = report.origins()
+    title = f"Settings ({escape(count)})" if count else "Settings"
+    head = "<th>setting<th>value<th>origin"
+    table = f"<table><thead><tr>{head}<tbody>{''.join(rows)}</table>"
+    return f"<details><summary>{title}</summary>{table}</details>"
 
 
 def plot(drawn: Sequence[Difference], first: Difference | None) -> str:

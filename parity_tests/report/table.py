@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Report:
         differences: in the order of the data flow.
         hints: causes that explain the first failure.
         notes: sentences about the settings.
+        settings: dotted key -> (value, origin), of model and learner.
     """
 
     out: str
@@ -37,6 +38,7 @@ class Report:
     differences: Sequence[Difference]
     hints: Sequence[Hint] = ()
     notes: Sequence[str] = field(default_factory=tuple)
+    settings: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
 
     @property
     def first(self) -> Difference | None:
@@ -47,6 +49,11 @@ class Report:
     def passes(self) -> bool:
         """Whether everything that could be compared agrees, and something could."""
         return self.first is None and any(d.verdict == "ok" for d in self.differences)
+
+    def origins(self) -> str:
+        """How many settings came from where; '' where nothing is known of that."""
+        count = Counter(origin for _, origin in self.settings.values() if origin)
+        return ", ".join(f"{number} {origin}" for origin, number in count.most_common())
 
     def summary(self) -> str:
         """The outcome in a sentence or two."""
@@ -115,6 +122,8 @@ def print_report(report: Report, console: Console) -> None:
             row = (*row[:-1], f"{row[-1]}  <- first")
         table.add_row(*map(Text, row), style=style)
     console.print(table)
+    if origins := report.origins():
+        console.print(Text(f"settings: {origins}"), soft_wrap=True)
     for note in report.notes:
         console.print(Text(f"note: {note}"), soft_wrap=True)
     for hint in report.hints:
@@ -138,6 +147,10 @@ def report_json(report: Report) -> dict[str, Any]:
         "first": None if report.first is None else report.first.name,
         "hints": [{"cause": hint.cause, "advice": hint.advice} for hint in report.hints],
         "notes": list(report.notes),
+        "settings": {
+            key: {"value": value, "from": origin}
+            for key, (value, origin) in report.settings.items()
+        },
         "values": [
             dict(zip(COLUMNS, cells(difference), strict=True)) for difference in report.differences
         ],

@@ -8,13 +8,14 @@ from typing import Any
 from converters.errors import MappingError
 from converters.paxml.infer import read_flags
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
-from efficientids_flax.settings import ASSUMED, origin_of
+from efficientids_flax.settings import ASSUMED, GIVEN, origin_of
 from efficientids_flax.stored import Config
 from efficientids_flax.tree import flatten, unflatten
 from parity_tests.compare import HALF_DTYPES
 from parity_tests.recording import Recording, RecordingError
 
 OPTIMIZER = "optimizer."
+RECORDED = "recording"  # the origin of what the recording's own description says
 NO_YARDSTICK = (
     "what half precision may be off by is told by the recording's own distance from float32, which"
     " one in {found} does not have. Give a recording in {dtype}, best with its values in float32"
@@ -79,6 +80,43 @@ def settled(
             optimizer, origins.get("optimizer", {}), recording, given or {}, OPTIMIZER, notes
         )
     return model, optimizer, notes
+
+
+def settings_with_origins(
+    config: Config,
+    model: ModelConfig,
+    optimizer: OptimizerConfig | None,
+    given: Mapping[str, Any] | None = None,
+) -> dict[str, tuple[Any, str]]:
+    """Each setting of a comparison, and where it came from.
+
+    Args:
+        config: of the conversion.
+        model, optimizer: that the comparison runs with, of `settled`.
+        given: dotted keys that the user gave.
+
+    Returns:
+        Dotted key -> (value, origin): the conversion's, 'given' or 'recording'. Those of the
+        learner begin with `optimizer.`; the origin is '' where the conversion names none.
+    """
+    found: dict[str, tuple[Any, str]] = {}
+    for part, prefix, now in (("model", "", model), ("optimizer", OPTIMIZER, optimizer)):
+        if now is None:
+            continue
+        before = _leaves(getattr(config, part))
+        origins = config.origins.get(part, {})
+        for key, value in _leaves(now).items():
+            origin = origin_of(origins, key) if origins else ""
+            if any(f"{prefix}{key}.".startswith(f"{name}.") for name in given or ()):
+                origin = GIVEN
+            elif key not in before or before[key] != value:
+                origin = RECORDED
+            found[f"{prefix}{key}"] = value, origin
+    return found
+
+
+def _leaves(config: Any) -> dict[str, Any]:
+    return flatten(config.to_dict(), separator=".", keep_empty=True)
 
 
 def _with(

@@ -125,7 +125,7 @@ def plan_export(model: ConvertedModel, options: ExportOptions) -> Plan:
         config=content,
         provenance={"model": config.to_dict()},
         rules=(),
-        notes=tuple(notes),
+        notes=(*model.doubts, *notes),
     )
 
 

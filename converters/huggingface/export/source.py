@@ -14,8 +14,10 @@ from converters.stores import MissingKeyError, Store, open_ocdbt, open_store
 from converters.zarr import ZarrLeaf
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.parameters import BACKBONE, refuse_quantized, shape_problems
+from efficientids_flax.settings import assumed, assumed_lines
 
 ITEM = "params"
+DECODER = "backbone."  # what its settings begin with in a recommender's
 MODELS = {"transformer_lm": BackboneConfig, "efficientids": EfficientIDSConfig}
 
 
@@ -30,6 +32,7 @@ class ConvertedModel:
         ignored: (path, reason) of what is no part of the decoder.
         known: the `config.json` of the HuggingFace model that it came from; empty for others.
         folder: where that lay.
+        doubts: what was assumed of the decoder's settings, in words.
     """
 
     url: str
@@ -38,6 +41,7 @@ class ConvertedModel:
     ignored: tuple[tuple[str, str], ...]
     known: Mapping[str, Any]
     folder: str | None
+    doubts: tuple[str, ...] = ()
 
 
 def open_converted(path: str | PathLike[str]) -> ConvertedModel:
@@ -74,8 +78,11 @@ def open_converted(path: str | PathLike[str]) -> ConvertedModel:
             )
         )
     ignored: tuple[tuple[str, str], ...] = ()
+    origins = about.get("origins", {}).get("model")
     if isinstance(config, EfficientIDSConfig):
         config = config.backbone
+        decoder = {key.removeprefix(DECODER): origin for key, origin in (origins or {}).items()}
+        origins = None if origins is None else decoder
         others = [name for name in leaves if not name.startswith(BACKBONE)]
         ignored = tuple((f"{ITEM}/{name}", "of the recommender") for name in others)
         leaves = {
@@ -84,7 +91,9 @@ def open_converted(path: str | PathLike[str]) -> ConvertedModel:
             if name.startswith(BACKBONE)
         }
     known, folder = _origin(store)
-    return ConvertedModel(store.url, config, leaves, ignored, known, folder)
+    found = {} if origins is None else {"forward": assumed(config, origins)}
+    doubts = tuple(assumed_lines(found, store.url))
+    return ConvertedModel(store.url, config, leaves, ignored, known, folder, doubts)
 
 
 def _leaves(store: Store) -> dict[str, Leaf]:

@@ -57,7 +57,7 @@ def chosen(row: Experiment, tree: Facts, notes: list[str]) -> Published:
     Raises:
         MappingError: the parameters are not those of such a model, whatever its sizes.
     """
-    against = contradicted(tree, row.structure)
+    against = _unlike(row, tree)
     if against:
         told = "; ".join(f"{key} is {was}, not {says!r}" for key, (was, says) in against.items())
         raise MappingError(f"--experiment {row.name}: the tree is of another model: {told}")
@@ -79,7 +79,7 @@ def recognised(tree: Facts, evidence: Evidence, notes: list[str]) -> Published |
     Returns:
         What they agree on; None where there is none whose leaves and marks are all there.
     """
-    near = [row for row in EXPERIMENTS.values() if not contradicted(tree, row.structure)]
+    near = [row for row in EXPERIMENTS.values() if not _unlike(row, tree)]
     found = [row for row in near if _marks(row, tree, evidence)]
     # Of a layout that fits whatever its sizes the sizes can tell which row it is.
     for keys in (lambda row: row.size, lambda row: {"vocab_size": row.size["vocab_size"]}):
@@ -119,6 +119,17 @@ def contradicted(tree: Facts, claims: Mapping[str, Any]) -> dict[str, tuple[str,
             found[key] = "none", value
         elif value is None and parts:
             found[key] = f"there ({tree.known[parts[0]].where})", value
+    return found
+
+
+def _unlike(row: Experiment, tree: Facts) -> dict[str, tuple[str, Any]]:
+    """What contradicts a row whatever the sizes; keys have as many heads as queries, or fewer."""
+    found = contradicted(tree, row.structure)
+    heads, shared = (tree.known.get(key) for key in ("num_heads", "num_kv_heads"))
+    fewer = row.size["num_kv_heads"] < row.size["num_heads"]
+    if heads and shared and (shared.value < heads.value) != fewer:
+        told = f"{shared.value} of {heads.value} heads"
+        found["num_kv_heads"] = told, "fewer than heads" if fewer else "as many as heads"
     return found
 
 

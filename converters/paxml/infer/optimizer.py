@@ -4,7 +4,7 @@ paxml 1.4.0 `learners.Learner`, `MultiOptimizerLearner`; praxis 1.4.0 `optimizer
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from converters.errors import MappingError, UnclearModelError
@@ -110,6 +110,7 @@ def infer_optimizer(
     name: str | None = None,
     learner: int = 0,
     published: Published | None = None,
+    states: Collection[str] = (),
 ) -> tuple[OptimizerConfig | None, dict[str, dict[str, Any]]]:
     """The configuration of one learner, and for each value where it came from.
 
@@ -122,6 +123,7 @@ def infer_optimizer(
         name: the optimizer that the tree's states show, if known.
         learner: which learner.
         published: what experiments say that it is of; weaker than the dump and the tree.
+        states: kinds of the states that the tree has, see `optimizer_kinds`.
 
     Returns:
         (None, provenance of "name" alone) where the optimizer is not known, or not one of ours.
@@ -189,6 +191,8 @@ def infer_optimizer(
         for key, variable in EXPERIMENT_VARS:
             if (value := values.get(EXPERIMENT + variable)) is not None:
                 chosen[key] = (value, DUMP)
+    if said is None and states and "ema" not in states:
+        chosen.setdefault("ema_decay", (0.0, TREE))
     for key, value in flags.items():
         for other in [k for k in chosen if key.startswith(f"{k}.")]:
             inner = chosen.pop(other)

@@ -38,6 +38,13 @@ def test_nothing_of_a_job_that_has_its_dump_is_assumed(recording: Callable[[str]
     assert "  rotary.pairing = half_split (dump)" in checkpoint_text(about).splitlines()
 
 
+def test_a_recognised_experiment_is_shown_before_a_conversion(recording: Callable[[str], Path]):
+    text = checkpoint_text(checkpoint_json(open_checkpoint(recording("SaxLlama7B") / "checkpoint")))
+    assert "note: recognised as LLaMA7BFP16, LLaMA13B, LLaMA33B or LLaMA65B" in text
+    origin = "experiment LLaMA7BFP16, LLaMA13B, LLaMA33B or LLaMA65B"
+    assert f"  rotary.pairing = interleaved ({origin})" in text
+
+
 def test_checkpoints_without_a_known_configuration_are_shown(recording: Callable[[str], Path]):
     checkpoint = open_checkpoint(recording("BatchNormNonTrainable_ocdbt") / "checkpoint")
     about = checkpoint_json(checkpoint)

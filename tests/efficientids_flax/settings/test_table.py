@@ -61,6 +61,16 @@ def test_parts_are_made_merged_and_taken_away() -> None:
     assert value_at(none, "rotary.pairing") is None
 
 
+def test_norms_of_a_place_are_open_where_norms_differ() -> None:
+    assert not {key for key in open_settings(PLAIN) if key.startswith("norms.")}
+    found = with_values(PLAIN, {"norms.final.scale_plus_one": True})
+    assert found is not None
+    assert found.of_norm("final").norm_scale_plus_one
+    assert not found.of_norm("mlp").norm_scale_plus_one
+    assert {"norms.final.scale_plus_one", "norms.mlp.scale_plus_one"} <= open_settings(found).keys()
+    assert value_at(found, "norms.mlp.scale_plus_one") is None
+
+
 def test_what_a_model_does_not_have_is_not_open() -> None:
     plain = open_settings(PLAIN)
     assert "activation" in plain

@@ -132,6 +132,13 @@ def test_the_turned_part_of_a_head_is_that_of_the_real_size_alone():
     assert told.model["rotary.pairing"] == "interleaved"
 
 
+def test_saxml_separates_projections_only_where_heads_share_keys():
+    grouped = tree_of("LLaMA70BFP16TPUv5e", num_heads=4, num_kv_heads=4, num_layers=2)
+    assert found(grouped, CONVERTED) == (None, [])
+    with pytest.raises(MappingError, match="num_kv_heads is 4 of 4 heads, not 'fewer than heads'"):
+        chosen(named("LLaMA70BFP16TPUv5e"), grouped, [])
+
+
 def test_leaves_that_no_row_has_are_of_none():
     tree = tree_of("LLaMA7BFP16")
     tree.known["mlp_bias"] = Fact(True, "a leaf")

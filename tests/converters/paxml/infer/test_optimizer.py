@@ -1,6 +1,7 @@
 import pytest
 
 from converters.errors import MappingError, UnclearModelError
+from converters.paxml.infer.facts import Published
 from converters.paxml.infer.hparams import Symbol
 from converters.paxml.infer.optimizer import infer_optimizer
 from efficientids_flax.config import OptimizerConfig, ScheduleConfig
@@ -100,6 +101,32 @@ def test_what_is_not_said_stays_unknown():
     assert sources["name"] == {"value": "adam", "from": "tree"}
     assert sources["beta1"] == {"value": 0.8, "from": "given"}
     assert sources["beta2"] == {"value": None, "from": "assumed"}
+
+
+def test_states_without_averages_are_of_a_learner_that_has_none():
+    for states, origin in ((["adam"], "tree"), (["adam", "ema"], "assumed"), ([], "assumed")):
+        found, sources = infer_optimizer(name="adam", states=states)
+        assert found is not None
+        assert sources["ema_decay"] == {"value": 0.0, "from": origin}
+
+
+def test_what_a_published_experiment_says_is_weaker_than_all_else():
+    learner = {"name": "adam", "beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8}
+    published = Published("experiment X", {}, learner)
+    found, sources = infer_optimizer(None, {"optimizer.beta1": 0.8}, "adam", published=published)
+    assert found is not None
+    assert (found.beta1, found.beta2) == (0.8, 0.95)
+    assert (sources["beta1"]["from"], sources["beta2"]["from"]) == ("given", "experiment X")
+    assert sources["learning_rate"]["from"] == "assumed"
+    told, sources = infer_optimizer(dump("Llama_gda"), published=published)
+    assert told is not None
+    assert sources["beta2"] == {"value": 0.99, "from": "dump"}
+    other, sources = infer_optimizer(name="sgd", published=published)  # the tree is of another
+    assert other is not None
+    assert "experiment X" not in {source["from"] for source in sources.values()}
+    alone, sources = infer_optimizer(published=published)  # weights alone
+    assert alone is not None
+    assert sources["name"] == {"value": "adam", "from": "experiment X"}
 
 
 def test_flags_over_the_dump():
