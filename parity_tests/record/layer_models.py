@@ -233,7 +233,7 @@ LAYER_MODELS = (
     Model("GlamUnfused", "GLaM: three kernels, top-2 with a capacity, averages over positions; "
           "Adam", base=functools.partial(glam_model, c_dim=3), before=1, steps=2),
     Model("GlamDense", "GLaM without experts, heads as wide as the model, square kernels",
-          batch=unpacked, base=functools.partial(glam_model, moe=False, e_dim=None,
+          base=functools.partial(glam_model, moe=False, e_dim=None,
                                                  attention_key_value_dim=4,
                                                  num_transformer_layers=2)),
     Model("MergedHeads", "attention_combine_dims with the output [D, N*H] and relative keys",

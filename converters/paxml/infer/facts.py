@@ -76,11 +76,13 @@ class Facts:
     def of_model(self) -> "Facts":
         """The facts of the model: where layers differ, those of the first that says something."""
         known = dict(self.known)
+        first = self.layers[min(self.layers)].excluded if self.layers else {}
         for _, own in sorted(self.layers.items()):
             known |= {
                 key: fact
                 for key, fact in own.known.items()
                 if not any(related(key, other) for other in known)
+                and not (key in first and first[key].value == fact.value)
             }
         return Facts(known, self.excluded)
 

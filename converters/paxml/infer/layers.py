@@ -6,7 +6,7 @@ Praxis' `StackedTransformer` takes a list of templates, each for as many layers 
 from collections.abc import Mapping
 from typing import Any
 
-from converters.paxml.infer.facts import Fact, Facts, related
+from converters.paxml.infer.facts import Facts, related
 from efficientids_flax.config import BackboneConfig, LayerSetting
 from efficientids_flax.config.checks import SHARED
 from efficientids_flax.tree import flatten
@@ -32,7 +32,8 @@ def gather(facts: Facts, layers: Mapping[int, Facts]) -> None:
             for fact in said.values()
         )
         same = key.partition(".")[0] in SHARED or key == "moe.layers"
-        if same or (_agree(list(said.values())) and not apart):
+        values = [fact.value for fact in said.values()]
+        if same or (not apart and all(value == values[0] for value in values)):
             for fact in said.values():
                 facts.add(key, fact.value, fact.where, sure=fact.sure)
         else:
@@ -46,12 +47,6 @@ def gather(facts: Facts, layers: Mapping[int, Facts]) -> None:
         for layer, own in layers.items():
             if key in own.excluded:
                 facts.layers.setdefault(layer, Facts()).excluded[key] = own.excluded[key]
-
-
-def _agree(said: list[Fact]) -> bool:
-    """Whether all say the same; a sure one speaks for those that only suppose."""
-    sure = [fact.value for fact in said if fact.sure] or [fact.value for fact in said]
-    return all(value == sure[0] for value in sure)
 
 
 def layer_settings(

@@ -116,7 +116,7 @@ def infer_model(
     said = _dump_facts(dump or {}, prefix)
     wrong: list[str] = []
     flags = read_flags(config, overrides or {}, wrong)
-    defaults = _family_defaults(family, prefix, tree, said)
+    defaults = _family_defaults(family, prefix, tree.of_model(), said.of_model())
     given = {key: Fact(value, f"--set {key}") for key, value in flags.items()}
     problems = [*tree.problems]
     places = sorted({*said.layers, *tree.layers})

@@ -118,7 +118,7 @@ WHOLE = {
     "MoeGpt_gda": GPT
     | {
         "fused_qkv": True,
-        "moe": MoEConfig(4, (1,), 64, activation="gelu_tanh").to_dict(),
+        "moe": MoEConfig(4, (1,), 64, activation="gelu_tanh", residual_weight=1.0).to_dict(),
     },
 }
 
