@@ -56,6 +56,11 @@ def _limited(config: BackboneConfig) -> bool:
     return config.moe is not None and config.moe.gating != "dense_top2"
 
 
+def _chosen_padding(config: BackboneConfig) -> bool:
+    """Experts choose among padding too: else what is in its rows changes no other."""
+    return config.moe is not None and config.moe.gating == "expert_choice"
+
+
 def _turned(config: BackboneConfig) -> bool:
     return config.rotary is not None
 
@@ -95,12 +100,15 @@ OPEN = (
     OpenSetting("embedding_scale", ("none", "sqrt_dim"), _words),
     OpenSetting("query_scaling", ("inverse_sqrt_head_dim", "none")),
     OpenSetting("attention_logit_cap", CAPS),
+    OpenSetting("attention_extra_logit", (None, 0.0)),
     OpenSetting("attention_mask", ("causal", "bidirectional", "prefix")),
     OpenSetting("sliding_window", (None, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)),
     OpenSetting("relative_bias.max_distance", (128, 64, 256, 20, 32), _biased),
     OpenSetting("relative_bias.bidirectional", (False, True), _biased),
     OpenSetting("attention_residual_weight", (1.0, 0.5)),
     OpenSetting("mlp_residual_weight", (1.0, 0.5)),
+    OpenSetting("mlp_padding_first", (False, True), _chosen_padding),
+    OpenSetting("moe.residual_weight", (None, 1.0, 0.5), _routed),
     OpenSetting("moe.activation", ("relu", "gelu_tanh", "silu", "gelu", "squared_relu"), _routed),
     OpenSetting("moe.gating", ("top2", "expert_choice", "expert_choice_v2", "dense_top2"), _routed),
     OpenSetting("moe.capacity_factor", (2.0, 1.25, 1.0, 1.5, 4.0), _limited),
@@ -112,6 +120,7 @@ OPEN = (
     OpenSetting("moe.gating_level", ("token", "sentence"), _routed),
     OpenSetting("scale_before_logits", (False, True), _words),
     OpenSetting("final_logit_cap", CAPS, _words),
+    OpenSetting("logits_clip", (None,), _words),
     OpenSetting("input_dropout", (0.0, 0.1), affects="training"),
     OpenSetting("attention_dropout", (0.0, 0.1), affects="training"),
     OpenSetting("residual_dropout", (0.0, 0.1), affects="training"),
@@ -119,11 +128,12 @@ OPEN = (
     OpenSetting("label_smoothing", (0.0, 0.1), _words, affects="training"),
     OpenSetting("label_smoothing_in_eval", (True, False), _words, affects="training"),
     OpenSetting("z_loss_weight", (0.0, 1e-4), _words, affects="training"),
+    OpenSetting("loss_average", ("weights", "positions"), _words, affects="training"),
     OpenSetting("moe.load_balance_loss_weight", (1.0, 0.01, 0.0), _top2, affects="training"),
 )
 """The open settings of a decoder."""
-HEAD = ("scale_before_logits", "final_logit_cap", "label_smoothing", "label_smoothing_in_eval",
-        "z_loss_weight")
+HEAD = ("scale_before_logits", "final_logit_cap", "logits_clip", "label_smoothing",
+        "label_smoothing_in_eval", "z_loss_weight", "loss_average")
 """Those of the head: a recommender, which has a head of its own, does not use the decoder's."""
 OPEN_ITEMS = (
     OpenSetting("soft_cap_logits", (None, 30.0, 50.0, 20.0, 10.0, 5.0)),
