@@ -9,8 +9,8 @@ from typing import Any
 
 from converters.paxml.infer.attention import read_attention
 from converters.paxml.infer.dump import Dump, open_dump, templates
+from converters.paxml.infer.facts import gather
 from converters.paxml.infer.hparams import Symbol
-from converters.paxml.infer.layers import gather
 from converters.paxml.infer.norms import FAKE_NORM, read_norms
 from converters.paxml.infer.softmax import SOFTMAXES, read_softmax
 
