@@ -208,7 +208,7 @@ def rules(
         parallel: whether layers have the norms of `PARALLEL_NORMS`, see `has_parallel_norms`.
     """
     top = [rule for rule in TOP if not (by_word and rule.target.startswith("lm_head/"))]
-    top += [GSHARD, *(BY_WORD if by_word else ())]
+    top = [GSHARD, *top, *(BY_WORD if by_word else ())]
     table = [Rule(prefix + rule.target, ROOT + rule.source, rule.op) for rule in top]
     if form is not None:
         scanned = form.name != "separate" if scan_layers is None else scan_layers
