@@ -39,10 +39,12 @@ class Said:
     Attributes:
         num_heads: N.
         nhd_post: whether the output projection begins with the heads.
+        templates: how many templates the layers have.
     """
 
     num_heads: int | None = None
     nhd_post: bool | None = None
+    templates: int = 1
 
 
 UNSAID = Said()

@@ -161,6 +161,18 @@ def extra_axes(form: LayerForm | None, shapes: Mapping[str, tuple[int, ...]]) ->
     return max(min(ranks) - 1 - (2 if form.name.startswith("pipelined") else 1), 0) if ranks else 0
 
 
+def layers_differ(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether the layers of a block or stage have other leaves than each other, or other shapes."""
+    layers: dict[str, dict[str, tuple[int, ...]]] = {}
+    for path, shape in shapes.items():
+        _, found, rest = path.partition("/x_layers_")
+        number, _, leaf = rest.partition("/")
+        if found:
+            layers.setdefault(number, {})[leaf] = shape
+    first = next(iter(layers.values()), {})
+    return any(own != first for own in layers.values())
+
+
 def has_nhd_post(shapes: Mapping[str, tuple[int, ...]], said: bool | None = None) -> bool:
     """Whether output projections of attention are [N, H, D], and not [D, N, H].
 

@@ -6,7 +6,7 @@ shapes tell, `hparams`, `post_init` and `dump` read the job's files, `backbone`,
 """
 
 from converters.paxml.infer.backbone import read_backbone
-from converters.paxml.infer.dump import Dump, open_dump, read_experiment
+from converters.paxml.infer.dump import Dump, open_dump, read_experiment, templates
 from converters.paxml.infer.facts import Facts, Published
 from converters.paxml.infer.flags import read_flags
 from converters.paxml.infer.hparams import Symbol, is_described, read_hparams
