@@ -61,6 +61,11 @@ def _chosen_padding(config: BackboneConfig) -> bool:
     return config.moe is not None and config.moe.gating == "expert_choice"
 
 
+def _over_positions(config: BackboneConfig) -> bool:
+    """The head is Praxis' GShard one, as the tree shows: no other averages so."""
+    return config.vocab_size > 0 and config.loss_average == "positions"
+
+
 def _turned(config: BackboneConfig) -> bool:
     return config.rotary is not None
 
@@ -120,7 +125,7 @@ OPEN = (
     OpenSetting("moe.gating_level", ("token", "sentence"), _routed),
     OpenSetting("scale_before_logits", (False, True), _words),
     OpenSetting("final_logit_cap", CAPS, _words),
-    OpenSetting("logits_clip", (None,), _words),
+    OpenSetting("logits_clip", (None,), _over_positions),
     OpenSetting("input_dropout", (0.0, 0.1), affects="training"),
     OpenSetting("attention_dropout", (0.0, 0.1), affects="training"),
     OpenSetting("residual_dropout", (0.0, 0.1), affects="training"),
@@ -128,7 +133,7 @@ OPEN = (
     OpenSetting("label_smoothing", (0.0, 0.1), _words, affects="training"),
     OpenSetting("label_smoothing_in_eval", (True, False), _words, affects="training"),
     OpenSetting("z_loss_weight", (0.0, 1e-4), _words, affects="training"),
-    OpenSetting("loss_average", ("weights", "positions"), _words, affects="training"),
+    OpenSetting("loss_average", ("positions", "weights"), _over_positions, affects="training"),
     OpenSetting("moe.load_balance_loss_weight", (1.0, 0.01, 0.0), _top2, affects="training"),
 )
 """The open settings of a decoder."""

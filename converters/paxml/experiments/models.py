@@ -14,12 +14,14 @@ NO_DROPOUT: Settings = {
 }  # fmt: skip
 PLAIN_LOSS: Settings = {
     "label_smoothing": 0.0, "label_smoothing_in_eval": True, "z_loss_weight": 0.0,
+    "loss_average": "weights",
 }  # fmt: skip
 PLAIN: Settings = {
     **NO_DROPOUT, **PLAIN_LOSS, "attention_mask": "causal", "norm_policy": "pre",
     "attention_residual_weight": 1.0, "mlp_residual_weight": 1.0, "parallel_residual": False,
     "relative_bias": None, "qk_norm": "none", "sliding_window": None, "moe": None,
-    "scale_before_logits": False, "final_norm": True,
+    "scale_before_logits": False, "final_norm": True, "attention_extra_logit": None,
+    "relative_key_dims": None, "mlp_padding_first": False,
 }  # fmt: skip
 SINUSOIDS: Settings = {
     "position_embedding": "sinusoidal", "position_min_timescale": 1,
@@ -61,6 +63,7 @@ GPT_PMAP: Settings = {  # TransformerLmPmapAdam
 }  # fmt: skip
 GPT_LEARNED: Settings = {**_GPT, **learned(2048)}
 BERT: Settings = {**GPT, "activation": "relu", "attention_mask": "bidirectional"}
+BERT_SMOOTHED: Settings = {**BERT, "label_smoothing": 0.1}  # `BertModel.label_smoothing_prob`
 BERT_PMAP: Settings = {**BERT, "fused_qkv": False}
 GPT3: Settings = {  # c4.configure_gpt3_task
     **_GPT, **learned(16_384), "norm_epsilon": 1e-5, "embedding_scale": "none",
@@ -82,7 +85,8 @@ LLAMA2_OF_NVIDIA: Settings = {  # the head, the biases and the scales of NVIDIA1
 MOE: Settings = {
     "moe.gated": False, "moe.gating": "top2", "moe.gating_level": "token",
     "moe.gating_logit_cap": 0.0, "moe.capacity_factor": 2.0, "moe.expert_capacity": 0,
-    "moe.min_group_size": None, "moe.second_expert_policy": "all",
+    "moe.min_group_size": None, "moe.second_expert_policy": "all", "moe.padding_first": False,
+    "moe.residual_weight": 1.0,
 }  # fmt: skip
 MOE_OF_NVIDIA: Settings = {
     **without(GPT_LEARNED, "moe"), **MOE,
@@ -91,7 +95,10 @@ MOE_OF_NVIDIA: Settings = {
 }  # fmt: skip
 GLAM: Settings = {  # praxis.layers.glam.GlamUniTransformerLmHParams, by GLaM64B64EProxy
     **without(PLAIN, "moe", "relative_bias"), **RMS_NORM, **MOE, "rotary": None,
-    "position_embedding": "none", "z_loss_weight": 1e-4,
+    "position_embedding": "none", "z_loss_weight": 1e-4, "label_smoothing_in_eval": False,
+    "loss_average": "positions", "scale_before_logits": True, "logits_clip": None,
+    "lm_head_bias": False, "attention_extra_logit": 0.0, "mlp_padding_first": True,
+    "moe.expert_capacity": 1,
     "fused_qkv": False, "qkv_bias": False, "attention_out_bias": False, "query_scaling": "none",
     "attention_logit_cap": None, "final_logit_cap": None, "gated_mlp": True, "mlp_bias": False,
     "activation": "gelu_tanh", "tied_embeddings": True, "embedding_scale": "none",

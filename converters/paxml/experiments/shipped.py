@@ -154,7 +154,7 @@ SHIPPED = (
     *_of(BERT, m.BERT, t.BERT_ADAFACTOR, {
         "BertSpmdL4H128": (4, 128, 512, 8, 16, 32000),
     }),
-    *_of(BERT, m.BERT, t.BERT_LARGE_ADAFACTOR, {
+    *_of(BERT, m.BERT_SMOOTHED, t.BERT_LARGE_ADAFACTOR, {
         "BertSpmdL33H12kBiggerBatch": (33, 12288, 98304, 128, 96, 32000),
         "BertSpmdL33H12kBiggerBatch8x8x16": (33, 12288, 98304, 128, 96, 32000),
         "BertSpmdL66H12kBiggerBatch8x8x16": (66, 12288, 98304, 128, 96, 32000),
