@@ -172,11 +172,11 @@ def _gradients(
     if not one.gradients:
         return []
     own = {name: value for name, value in one.gradients.items() if name != EMBEDS}
-    translated = to_our_tree(own, recording.names, subject.config) if own else {}
+    translated = to_our_tree(own, recording.names, subject) if own else {}
     translated |= {EMBEDS: (one.gradients[EMBEDS], (EMBEDS,))} if EMBEDS in one.gradients else {}
     references: Mapping[str, np.ndarray] = exact.gradients if exact is not None else {}
     if one.exact is not None and one.exact.gradients:
-        given = to_our_tree(one.exact.gradients, recording.names, subject.config)
+        given = to_our_tree(one.exact.gradients, recording.names, subject)
         references = {path: value for path, (value, _) in given.items()}
     largest = max(
         (float(np.max(np.abs(v), initial=0.0)) for v, _ in translated.values()), default=0

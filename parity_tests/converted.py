@@ -1,5 +1,6 @@
 """One converted checkpoint against one recording: load, complete the settings, compare, explain."""
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +68,7 @@ def parity(
         tables = _clustering(recording, clustering)
     if optimizer is not None and optimizer.beta1 is not None and optimizer.beta2 is not None:
         state = state._replace(optimizer=as_optax(state.optimizer, optimizer))
-    subject = Subject(model, params, tables)
+    subject = Subject(model, params, tables, _nhd_post(Path(out)))
     differences = check(subject, recording, Trained(optimizer, state), only)
     if not differences:
         what = "nothing is recorded but a batch" if only is None else f"no name matches {only!r}"
@@ -80,6 +81,14 @@ def parity(
             hints = find_hints(belonging(subject, recording, one), recording, one, first)
     told = settings_with_origins(config, model, optimizer, settings)
     return Report(str(out), str(against), recording.origin, differences, hints, notes, told)
+
+
+def _nhd_post(out: Path) -> bool | None:
+    """Whether the conversion turned output projections; None where its manifest has none."""
+    manifest = out / "manifest.json"
+    rules = json.loads(manifest.read_text()).get("rules", []) if manifest.is_file() else []
+    turned = ["transpose" in rule for rule in rules if "self_attention/post/w" in rule]
+    return any(turned) if turned else None
 
 
 def _clustering(

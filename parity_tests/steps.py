@@ -133,7 +133,7 @@ def _compared(
         recorded = np.asarray(step.loss, np.float32)
         reference = None if exact is None else exact.loss
         found.append(_judge(base, made.loss, recorded, reference, recording))
-    given = to_our_tree(step.parameters, recording.names, subject.config)
+    given = to_our_tree(step.parameters, recording.names, subject)
     noise = NOISE * largest_of(made.gradients)
     for path in sorted(given, key=flow_order):
         recorded, names = given[path]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from converters.paxml import Checkpoint
-from converters.paxml.infer import open_dump, read_hparams
+from converters.paxml.infer import open_dump, read_hparams, templates
 from converters.rules import Said
 from converters.stores import Store, open_store
 
@@ -12,14 +12,14 @@ HEADS = ("num_heads", "backbone.num_heads")
 
 
 def said_heads(dump: Mapping[str, Any] | None, overrides: Mapping[str, Any]) -> Said:
-    """What the job's dump and the user say of heads that are merged in the kernels."""
+    """What the job's dump and the user say of kernels, for what their shapes cannot tell."""
     given = next((str(overrides[key]) for key in HEADS if key in overrides), "")
     count, nhd = int(given) if given.isdecimal() else None, None
     if dump is not None:
         opened = open_dump(dump)
         count = count or opened.size("{stack}.num_heads") or None
         nhd = opened.get("{atten}.output_proj_use_nhd_shape", False) is True
-    return Said(count, nhd)
+    return Said(count, nhd, 1 if dump is None else templates(dump))
 
 
 def job_dump(checkpoint: Checkpoint, job_files: str | None) -> dict[str, Any] | None:

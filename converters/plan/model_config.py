@@ -89,7 +89,10 @@ def _as_laid_out(config: ModelConfig, tree: RuledTree) -> ModelConfig:
     names = [leaf.target.removeprefix(BACKBONE).split("/") for leaf in tree.leaves]
     scanned = any(name[0] == "layers" for name in names)
     blocks = {name[1] for name in names if name[0] == "layers" and name[1].startswith("block_")}
-    return with_backbone(config, scan_layers=scanned, layers_per_block=max(len(blocks), 1))
+    try:
+        return with_backbone(config, scan_layers=scanned, layers_per_block=max(len(blocks), 1))
+    except ValueError as error:
+        raise UnclearModelError(f"layers cannot be stacked so: {error}") from error
 
 
 def with_backbone(config: ModelConfig, **values: Any) -> ModelConfig:

@@ -1,7 +1,7 @@
 """Which source leaf becomes which target leaf: tables, and what applies them.
 
-Read `language` for what a rule can say, then the tables `transformer_lm` and `efficientids`;
-`apply` applies them, `families` chooses the one of a checkpoint, `files` reads a user's own.
+Read `language` for what a rule can say, then the tables `transformer_lm` and `efficientids`, and
+`heads`; `apply` applies them, `families` chooses one, `files` reads a user's own.
 """
 
 from converters.rules.apply import Mapped, RuledTree, apply_rules

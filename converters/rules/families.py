@@ -76,7 +76,7 @@ def table_for(
     """
     if family is not None and family not in FAMILIES:
         raise MappingError(f"unknown family '{family}'; known are {', '.join(FAMILIES)}")
-    chosen = family or detect(arrays)
+    chosen, asked = family or detect(arrays), family is not None or scan_layers is not None
     if chosen == "generic":
         if scan_layers is not None:
             raise MappingError("--scan-layers and --no-scan-layers need a family with layers")
@@ -86,6 +86,9 @@ def table_for(
         form = transformer_lm.layer_form(arrays)
         if form is not None:
             form = replace(form, extra_axes=transformer_lm.extra_axes(form, shapes))
+            apart = said.templates > 1 or transformer_lm.layers_differ(shapes)
+            if scan_layers is None and form.name == "pipeline" and apart:
+                scan_layers = False  # one stack of all layers would have to hold unlike ones
         if nhd_post is None:
             nhd_post = transformer_lm.has_nhd_post(shapes)
         split = split_heads(shapes, said)
@@ -105,7 +108,7 @@ def table_for(
         table.apply(arrays)
         notes = _axes_guessed(split, shapes)
     except MappingError as error:
-        if family is not None or scan_layers is not None:
+        if asked:
             raise
         notes: list[str] = []
         return generic_table(chosen, error, notes), notes

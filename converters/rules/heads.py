@@ -1,6 +1,6 @@
 """How the kernels of attention lie where PAXml merges heads, and what makes heads of them again.
 
-Praxis' `AttentionProjection` with `attention_combine_dims` (glam.py, grok.py) stores [D, N*H], its
+Praxis' `AttentionProjection` with `attention_combine_dims` (GLaM, Grok) stores [D, N*H], its
 `CombinedQKVProjectionLayer` [3, D, N*H], and with `use_nhd_shape` the output projection [N*H, D].
 Letters: D model width, N heads, H head width, P width of relative keys.
 """
@@ -39,10 +39,12 @@ class Said:
     Attributes:
         num_heads: N.
         nhd_post: whether the output projection begins with the heads.
+        templates: how many templates the layers have.
     """
 
     num_heads: int | None = None
     nhd_post: bool | None = None
+    templates: int = 1
 
 
 UNSAID = Said()

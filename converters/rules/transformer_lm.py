@@ -161,6 +161,18 @@ def extra_axes(form: LayerForm | None, shapes: Mapping[str, tuple[int, ...]]) ->
     return max(min(ranks) - 1 - (2 if form.name.startswith("pipelined") else 1), 0) if ranks else 0
 
 
+def layers_differ(shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether the layers of a block or stage have other leaves than each other, or other shapes."""
+    layers: dict[str, dict[str, tuple[int, ...]]] = {}
+    for path, shape in shapes.items():
+        _, found, rest = path.partition("/x_layers_")
+        number, _, leaf = rest.partition("/")
+        if found:
+            layers.setdefault(number, {})[leaf] = shape
+    first = next(iter(layers.values()), {})
+    return any(own != first for own in layers.values())
+
+
 def has_nhd_post(shapes: Mapping[str, tuple[int, ...]], said: bool | None = None) -> bool:
     """Whether output projections of attention are [N, H, D], and not [D, N, H].
 
@@ -208,7 +220,7 @@ def rules(
         parallel: whether layers have the norms of `PARALLEL_NORMS`, see `has_parallel_norms`.
     """
     top = [rule for rule in TOP if not (by_word and rule.target.startswith("lm_head/"))]
-    top += [GSHARD, *(BY_WORD if by_word else ())]
+    top = [GSHARD, *top, *(BY_WORD if by_word else ())]
     table = [Rule(prefix + rule.target, ROOT + rule.source, rule.op) for rule in top]
     if form is not None:
         scanned = form.name != "separate" if scan_layers is None else scan_layers

@@ -1,7 +1,7 @@
 """What a model and its training are made of: frozen records that travel as JSON.
 
-Read `record`, what all of them can do, then `backbone` with its `parts`, `checks` and `lora`,
-`recommender`, and `optimizer`.
+Read `record`, what all of them can do, then `backbone` with its `parts`, `checks`, `layers` and
+`lora`, `recommender`, and `optimizer`.
 """
 
 from efficientids_flax.config.backbone import BackboneConfig

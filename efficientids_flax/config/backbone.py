@@ -279,4 +279,6 @@ def _of_layer(config: BackboneConfig, index: int) -> BackboneConfig:
     for setting in config.layer_settings:
         if index in setting.layers:
             setting.put(values)
+    if values["norms"]:
+        values["norms"] = {**values["norms"], "final": None}  # not in a layer
     return BackboneConfig.from_dict(values)

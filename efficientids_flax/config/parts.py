@@ -121,6 +121,7 @@ class RelativeBiasConfig(Record):
 
 
 NormPlace = Literal["attention", "mlp", "moe", "final", "query_key"]
+"""Where a norm stands, see `NormPlacesConfig`."""
 
 
 @dataclass(frozen=True)

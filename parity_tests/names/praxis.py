@@ -40,6 +40,8 @@ INPUTS = (
     Name("lm/position_emb/einsum",                 "position_embeddings",     "BTD"),
     Name("lm/position_emb",                        "position_embeddings",     "BTD"),
     Name("act/position_emb",                       "position_embeddings",     "BTD"),
+    Name("mlm_augmenter/0",                        "outputs/augmented_labels", "BT"),
+    Name("mlm_augmenter/1",                        "outputs/augmented_pos",   "BT"),
     Name("lm/_prepare_input",                      "layer_input",             "BTD"),
     Name("act/transformer_input",                  "layer_input",             "BTD"),
     Name("act/segment_mask",                       "mask_full",               "B1TS", "mask"),

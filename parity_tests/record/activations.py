@@ -1,7 +1,7 @@
 """`python -m parity_tests.record activations OUT`: what a model computes, value by value.
 
 A recording is a directory with `manifest.json`, `arrays.npz` and the checkpoint whose parameters
-the values belong to (docs/how-to/record-your-model.md). The models are those of `models.py`, or of any experiment.
+the values belong to (docs/how-to/record-your-model.md). The models are those of `models.py` and `layer_models.py`, or any experiment.
 """
 
 from __future__ import annotations

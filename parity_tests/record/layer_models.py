@@ -190,9 +190,9 @@ LAYER_MODELS = (
           "adds what it reads", settings={**REPEAT, **ROTARY, "ACTIVATION_CLS": activations.GELU},
           edits=(parallel("primer_hybrid", True, inside="block"),)),
     Model("Templates", "two templates for two layers each: windows of three keys, rotary, with a "
-          "cap; one head of keys, gated; every second layer a mixture of experts; Adam",
-          settings=FOUR, before=1, steps=2,
-          edits=(adam, templates(_window, _shared_keys), _routed())),
+          "cap; one head of keys, gated; every second layer a mixture of experts",
+          settings=FOUR,
+          edits=(templates(_window, _shared_keys), _routed())),
     Model("TemplatesRepeat", "blocks of two layers with a template each: long rotary, an extra "
           "logit, hybrid norms; a window in blocks, fused", batch=unpacked,
           settings={**UNPACKED, **REPEAT, "NUM_LAYERS": 4, "ACTIVATION_CLS": A.SiLU},
@@ -211,7 +211,7 @@ LAYER_MODELS = (
                            use_rotary_position_emb=True, use_bias=True),
                  put(f"{STACK}.dim_per_head", 6))),
     Model("RelativeKeys", "DotProductAttentionXL with biases, a relative bias and a cap; sinusoids "
-          "of odd width; Adam", before=1, steps=2, settings={"ACTIVATION_CLS": A.Swish},
+          "of odd width; Adam", before=1, steps=1, settings={"ACTIVATION_CLS": A.Swish},
           edits=(adam, attention(attentions.DotProductAttentionXL, rel_pos_emb_dim=7,
                                  use_bias=True),
                  put(f"{ATTENTION}.atten_logit_cap", 2.0), relative_bias(),
@@ -230,10 +230,10 @@ LAYER_MODELS = (
           edits=(put(f"{LM}.softmax_tpl.label_smoothing_prob", 0.2),
                  put(f"{LM}.softmax_tpl.soft_cap_logits", 3.0),
                  put(f"{LM}.softmax_tpl.logits_abs_max", 1.5))),
-    Model("GlamUnfused", "GLaM: three kernels, top-2 with a capacity, averages over positions; "
-          "Adam", base=functools.partial(glam_model, c_dim=3), before=1, steps=2),
+    Model("GlamUnfused", "GLaM: three kernels, top-2 with a capacity, averages over positions",
+          base=functools.partial(glam_model, c_dim=3)),
     Model("GlamDense", "GLaM without experts, heads as wide as the model, square kernels",
-          batch=unpacked, base=functools.partial(glam_model, moe=False, e_dim=None,
+          base=functools.partial(glam_model, moe=False, e_dim=None,
                                                  attention_key_value_dim=4,
                                                  num_transformer_layers=2)),
     Model("MergedHeads", "attention_combine_dims with the output [D, N*H] and relative keys",

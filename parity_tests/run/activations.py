@@ -36,11 +36,14 @@ class Subject:
         config: of the model.
         params: nested dicts.
         clustering: of a recommender.
+        nhd_post: whether PAXml's output projections begin with the heads; None where only their
+            shapes can tell.
     """
 
     config: BackboneConfig | EfficientIDSConfig
     params: Mapping[str, Any]
     clustering: ClusteringInfo | None = None
+    nhd_post: bool | None = None
 
     @property
     def backbone(self) -> BackboneConfig:

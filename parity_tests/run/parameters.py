@@ -12,9 +12,9 @@ import numpy as np
 from converters.arrays import Leaf, LeafSpec, Reader, Region, Source
 from converters.errors import MappingError
 from converters.rules import Said, table_for
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.config import EfficientIDSConfig
 from parity_tests.recording import Arrays, RecordingError
-from parity_tests.run.activations import EMBEDS
+from parity_tests.run.activations import EMBEDS, Subject
 
 PARAMS = "params/"
 OWN = "efficientids_flax"
@@ -49,14 +49,14 @@ class Held:
 
 
 def to_our_tree(
-    values: Arrays, names: str, config: BackboneConfig | EfficientIDSConfig
+    values: Arrays, names: str, subject: Subject
 ) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
     """Our parameter path -> values and the names that they came from.
 
     Args:
         values: by the origin's paths, `params/lm/...`; a part of the tree will do.
         names: table of the origin; with our own names nothing is to be done.
-        config: of the converted model: whether its layers are stacked.
+        subject: the converted model: whether its layers are stacked, and how heads were read.
 
     Raises:
         RecordingError: names or shapes that the table of the model's family does not take.
@@ -64,13 +64,12 @@ def to_our_tree(
     values = {name.removeprefix(PARAMS): value for name, value in values.items()}
     if names == OWN:
         return {name: (value, (name,)) for name, value in values.items()}
-    recommender = isinstance(config, EfficientIDSConfig)
-    backbone = config.backbone if isinstance(config, EfficientIDSConfig) else config
+    recommender = isinstance(subject.config, EfficientIDSConfig)
     family = "efficientids" if recommender else "transformer_lm"
     sources = {name: Source(Held(name, np.asarray(value))) for name, value in values.items()}
     try:
-        said = Said(backbone.num_heads)
-        table, _ = table_for(sources, family, backbone.scan_layers, said=said)
+        said, nhd = Said(subject.backbone.num_heads, subject.nhd_post), subject.nhd_post
+        table, _ = table_for(sources, family, subject.backbone.scan_layers, nhd, said)
         mapped = table.apply_part(sources)
     except MappingError as error:
         raise RecordingError(f"parameters named as in {names} do not fit: {error}") from error

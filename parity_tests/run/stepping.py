@@ -42,7 +42,7 @@ def take_step(before: Subject, recording: Recording, step: Step, update: Any, st
     ours = run(before, Pass("", step.inputs), inside=False)
     gradients = dict(ours.gradients)
     if step.gradients:
-        given = to_our_tree(step.gradients, recording.names, before.config)
+        given = to_our_tree(step.gradients, recording.names, before)
         gradients |= {path: value for path, (value, _) in given.items()}
     after, state = _updated(before, gradients, update, state)
     return Made(ours.values["outputs/total_loss"], gradients, after, state)

@@ -40,7 +40,7 @@ def with_parameters(subject: Subject, recording: Recording, parameters: Arrays) 
     Raises:
         RecordingError: they are not those of this model.
     """
-    given = to_our_tree(parameters, recording.names, subject.config)
+    given = to_our_tree(parameters, recording.names, subject)
     own = flatten(subject.params)
     values = {**own, **{path: value for path, (value, _) in given.items()}}
     return subject.with_parameters(place(values, own))

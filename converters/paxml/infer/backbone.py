@@ -9,11 +9,12 @@ from typing import Any
 
 from converters.paxml.infer.attention import read_attention
 from converters.paxml.infer.dump import Dump, open_dump, templates
+from converters.paxml.infer.facts import gather
 from converters.paxml.infer.hparams import Symbol
-from converters.paxml.infer.layers import gather
 from converters.paxml.infer.norms import FAKE_NORM, read_norms
 from converters.paxml.infer.softmax import SOFTMAXES, read_softmax
 
+MOST_LAYERS = 10_000  # of a block; what is above is no model's
 POSITIONS = {"PositionalEmbedding": "sinusoidal", "TrainablePositionalEmbedding": "learned"}
 
 # saxml, and paxml/contrib/gpu/scripts_gpu/saxml_layers.py: attention and feed-forward side by side
@@ -99,6 +100,9 @@ def read_backbone(dump: Dump, *, head: bool) -> None:
     for each in own:
         _read(each, head)
     layers = max(dump.size("{stack}.num_layers"), count)
+    if layers > MOST_LAYERS:
+        dump.refuse("{stack}.num_layers", layers)
+        layers = count
     gather(dump.facts, {layer: own[layer * count // layers].facts for layer in range(layers)})
 
 

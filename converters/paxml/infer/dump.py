@@ -173,7 +173,7 @@ def read_experiment(dump: Dump, rows: tuple[tuple[str, str], ...]) -> None:
     """Facts from the experiment's class variables, for keys that nothing else in the dump gives."""
     for key, name in rows:
         path = EXPERIMENT + name
-        known = dump.facts.known.get(key)
+        known = dump.facts.of_model().known.get(key)
         if path in dump.values and (known is None or not known.sure):
             dump.add(key, path, dump.values[path])
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from efficientids_flax.config.checks import SHARED
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -76,13 +78,52 @@ class Facts:
     def of_model(self) -> "Facts":
         """The facts of the model: where layers differ, those of the first that says something."""
         known = dict(self.known)
+        first = self.layers[min(self.layers)].excluded if self.layers else {}
         for _, own in sorted(self.layers.items()):
             known |= {
                 key: fact
                 for key, fact in own.known.items()
                 if not any(related(key, other) for other in known)
+                and not (key in first and first[key].value == fact.value)
             }
         return Facts(known, self.excluded)
+
+
+def gather(facts: Facts, layers: Mapping[int, Facts]) -> None:
+    """Add what single layers say: once where they agree, else to each layer's own facts.
+
+    Args:
+        facts: of the whole model.
+        layers: by place in the block; a layer that does not say a key is not asked.
+    """
+    for own in layers.values():
+        facts.problems += [text for text in own.problems if text not in facts.problems]
+        facts.notes += [text for text in own.notes if text not in facts.notes]
+        facts.unread |= own.unread
+    for key in dict.fromkeys(key for own in layers.values() for key in own.known):
+        said = {layer: own.known[key] for layer, own in layers.items() if key in own.known}
+        silent = (own.known for layer, own in layers.items() if layer not in said)
+        apart = any(related(key, other) for known in silent for other in known) or any(
+            key in own.excluded and own.excluded[key].value == fact.value
+            for own in layers.values()
+            for fact in said.values()
+        )
+        same = key.partition(".")[0] in SHARED or key == "moe.layers"
+        values = [fact.value for fact in said.values()]
+        if same or (not apart and all(value == values[0] for value in values)):
+            for fact in said.values():
+                facts.add(key, fact.value, fact.where, sure=fact.sure)
+        else:
+            for layer, fact in said.items():
+                facts.layers.setdefault(layer, Facts()).known[key] = fact
+    for key in dict.fromkeys(key for own in layers.values() for key in own.excluded):
+        every = [own.excluded[key] for own in layers.values() if key in own.excluded]
+        if len(every) == len(layers):
+            facts.excluded[key] = every[-1]
+            continue
+        for layer, own in layers.items():
+            if key in own.excluded:
+                facts.layers.setdefault(layer, Facts()).excluded[key] = own.excluded[key]
 
 
 def related(key: str, other: str) -> bool:

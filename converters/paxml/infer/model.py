@@ -17,10 +17,10 @@ from converters.paxml.infer.facts import Fact, Facts, Published
 from converters.paxml.infer.flags import read_flags
 from converters.paxml.infer.hparams import is_described
 from converters.paxml.infer.items import read_items, recommender_facts
-from converters.paxml.infer.layers import layer_settings
 from converters.paxml.infer.norms import settle_norms
 from converters.paxml.infer.tree import backbone_facts
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.config.layers import layer_settings
 from efficientids_flax.config.record import Record
 from efficientids_flax.settings import ASSUMED, DUMP, GIVEN, HEAD, OPEN, TREE, origins_of_leaves
 from efficientids_flax.tree import flatten, unflatten
@@ -116,7 +116,7 @@ def infer_model(
     said = _dump_facts(dump or {}, prefix)
     wrong: list[str] = []
     flags = read_flags(config, overrides or {}, wrong)
-    defaults = _family_defaults(family, prefix, tree, said)
+    defaults = _family_defaults(family, prefix, tree.of_model(), said.of_model())
     given = {key: Fact(value, f"--set {key}") for key, value in flags.items()}
     problems = [*tree.problems]
     places = sorted({*said.layers, *tree.layers})

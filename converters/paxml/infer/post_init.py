@@ -42,17 +42,23 @@ _LAYERS = (
 )
 # fmt: on
 _MOE = "TransformerFeedForwardMoe"
+_NUMBER = re.compile(r"\.x_layers_(\d+)(?:\.|$)")
+TEMPLATE = "transformer_layer_params_tpl"
+# What each layer has of its own in any model: its name, and the rate of layers that are dropped.
+APART = (".name", ".residual_droppath_prob")
 
 
 def as_model_params(built: Mapping[str, Any]) -> dict[str, Any]:
     """Dump of the built layers -> the paths and values that `model_params.txt` would have.
 
-    Of the layers of a stack the first of each kind (MLP, experts) speaks for all.
+    Of the layers of a stack the first of each kind (MLP, experts) speaks for all; where others
+    differ, each has a template, as of a list.
 
     Args:
         built: path -> value, the first section of the file.
     """
     found: dict[str, Any] = {}
+    layers: dict[str, dict[str, Any]] = {}  # number -> template -> value
     experts = {
         path.removesuffix("._hparams.cls")
         for path, value in built.items()
@@ -71,11 +77,30 @@ def as_model_params(built: Mapping[str, Any]) -> dict[str, Any]:
                 template = template.replace(
                     "transformer_layer_params_tpl.tr_fflayer_tpl", "moe_layer_tpl"
                 )
-            found.setdefault(f"{template}.{name}", value)
+            place = f"{template}.{name}"
+            found.setdefault(place, value)
+            if TEMPLATE in place and (number := _NUMBER.search(layer)):
+                layers.setdefault(number[1], {})[place] = value
+    if _differ(layers):
+        for number, own in layers.items():
+            for place, value in own.items():
+                found.pop(place, None)
+                found[place.replace(TEMPLATE, f"{TEMPLATE}[{number}]")] = value
     found.setdefault(f"{LM}.position_emb_tpl.cls", None)
     if found[f"{LM}.position_emb_tpl.cls"] is None:
         found[f"{LM}.position_emb_tpl"] = found.pop(f"{LM}.position_emb_tpl.cls")
     return found
+
+
+def _differ(layers: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether layers have other values where both have some, but for names and the like."""
+    first: dict[str, Any] = {}
+    return any(
+        first.setdefault(place, value) != value
+        for own in layers.values()
+        for place, value in own.items()
+        if not place.endswith(APART)
+    )
 
 
 def _template(layer: str) -> str | None:

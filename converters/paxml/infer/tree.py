@@ -9,8 +9,7 @@ import re
 from collections.abc import Mapping
 
 from converters.arrays import LeafSpec
-from converters.paxml.infer.facts import Fact, Facts, Leaves
-from converters.paxml.infer.layers import gather
+from converters.paxml.infer.facts import Fact, Facts, Leaves, gather
 from converters.paxml.infer.norms import norm_facts
 from efficientids_flax.config import NormPlace
 

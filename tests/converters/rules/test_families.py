@@ -5,6 +5,7 @@ import pytest
 from converters.arrays.lazy import Array, Source
 from converters.errors import MappingError
 from converters.rules.families import GENERIC, Table, detect, table_for
+from converters.rules.heads import Said
 from converters.rules.language import Rule
 from tests.leaves import MemoryLeaf, values_of
 
@@ -81,3 +82,12 @@ def test_a_part_of_a_tree_needs_no_required_rule_and_keeps_its_dtype():
     assert (leaf.array.shape, leaf.array.dtype.name) == ((3, 2), "float32")
     with pytest.raises(MappingError, match=r"b <- y .*no leaf matches"):
         table.apply(arrays("x"))
+
+
+@pytest.mark.parametrize(("templates", "first"), [(1, "layers/"), (2, "layers_{i}/")])
+def test_layers_of_a_pipeline_are_stacked_where_they_are_alike(templates: int, first: str):
+    place = "lm/transformer/pipeline/body/x_layers_{}/layer_norm/scale"
+    leaves = arrays(place.format(0), place.format(1))
+    table, notes = table_for(leaves, None, None, said=Said(templates=templates))
+    assert (table.family, notes) == ("transformer_lm", [])
+    assert any(rule.target.startswith(f"{first}attention_norm/") for rule in table.rules)

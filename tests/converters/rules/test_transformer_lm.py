@@ -24,6 +24,7 @@ from converters.rules.transformer_lm import (
     has_nhd_post,
     has_parallel_norms,
     layer_form,
+    layers_differ,
     rules,
 )
 from tests.leaves import MemoryLeaf, own_readers, values_of
@@ -336,3 +337,12 @@ def test_a_head_with_a_row_a_word_is_turned():
         "lm_head/kernel": (3, 5), "lm_head/bias": (5,), "lm_head/kernel_scale": (5,),
         "final_norm/scale": (3,),
     }  # fmt: skip
+
+
+def test_layers_differ_by_their_leaves_and_shapes():
+    place = "lm/transformer/pipeline/body/x_layers_{}/ff_layer/ffn_layer1/linear/w"
+    alike = {place.format(number): (2, 16, 24) for number in (0, 1)}
+    assert not layers_differ(alike)
+    assert layers_differ(alike | {place.format(1): (2, 16, 20)})
+    gate = place.format(1).replace("ffn_layer1", "ffn_layer1_gate")
+    assert layers_differ(alike | {gate: (2, 16, 24)})

@@ -118,7 +118,7 @@ WHOLE = {
     "MoeGpt_gda": GPT
     | {
         "fused_qkv": True,
-        "moe": MoEConfig(4, (1,), 64, activation="gelu_tanh").to_dict(),
+        "moe": MoEConfig(4, (1,), 64, activation="gelu_tanh", residual_weight=1.0).to_dict(),
     },
 }
 
@@ -230,3 +230,18 @@ def test_local_attention_is_a_sliding_window():
     values["model.model_type"] = "bidirectional"
     with pytest.raises(MappingError, match=r"right_context.*a window of a bidirectional model"):
         infer_model(specs("Llama_gda"), "transformer_lm", values)
+
+
+def test_built_layers_that_differ_have_a_template_each():
+    """What only their names or rates tell apart is one template; an activation is not."""
+    layer = "lm.transformer.x_layers_{}._hparams.{}"
+    built = {
+        layer.format(number, name): value
+        for number in (0, 1)
+        for name, value in {"name": f"layer_{number}", "norm_policy": "pre"}.items()
+    }
+    stack = "model.lm_tpl.stacked_transformer_tpl.transformer_layer_params_tpl"
+    assert as_model_params(built)[f"{stack}.norm_policy"] == "pre"
+    found = as_model_params(built | {layer.format(1, "norm_policy"): "post"})
+    assert f"{stack}.norm_policy" not in found
+    assert [found[f"{stack}[{number}].norm_policy"] for number in (0, 1)] == ["pre", "post"]

@@ -8,6 +8,7 @@ import pytest
 from converters.errors import MappingError
 from converters.paxml.infer.hparams import Symbol
 from converters.paxml.infer.model import infer_model
+from efficientids_flax.config import BackboneConfig
 from tests.converters.paxml.recorded_jobs import dump, specs
 
 
@@ -29,15 +30,37 @@ from tests.converters.paxml.recorded_jobs import dump, specs
             "model_dims: .* gives 32, .* gives 30",
         ),
         ({"softmax/logits_ffn/linear/w": (32,)}, r"linear/w \[32\]: expected 2 axes"),
-        (
-            {"mdl_vars/params/lm/transformer/x_layers_1/layer_norm/bias": (32,)},
-            "norm_bias: .*x_layers_0/layer_norm/bias gives False, .*x_layers_1.* True",
-        ),
     ],
 )
 def test_trees_that_contradict_themselves(changes, sentence):
     with pytest.raises(MappingError, match=sentence):
         infer_model(specs("Llama_gda", **changes), "transformer_lm")
+
+
+def test_layers_of_a_tree_may_differ():
+    """Without a dump: the second layer has a LayerNorm, no gate, biases, and per-dim scales."""
+    layer = "mdl_vars/params/lm/transformer/x_layers_1/"
+    changes = {
+        f"{layer}layer_norm/bias": (32,),
+        f"{layer}ff_layer/ffn_layer1_gate/linear/w": None,
+        f"{layer}ff_layer/ffn_layer1/bias/b": (64,),
+        f"{layer}ff_layer/ffn_layer2/bias/b": (32,),
+        f"{layer}self_attention/per_dim_scale/per_dim_scale": (8,),
+    }
+    found = infer_model(specs("Llama_gda", **changes), "transformer_lm")
+    plain = infer_model(specs("Llama_gda"), "transformer_lm").config
+    assert isinstance(found.config, BackboneConfig)
+    assert found.config.of_layer(0) == plain
+    own = found.config.of_layer(1)
+    assert (own.norm, own.norm_bias, own.gated_mlp, own.mlp_bias) == (
+        "layer_norm",
+        True,
+        False,
+        True,
+    )
+    assert own.query_scaling == "per_dim_scale"
+    assert {setting.layers for setting in found.config.layer_settings} == {(1,)}
+    assert found.provenance["layer_settings"]["from"] == "tree"
 
 
 @pytest.mark.parametrize(
