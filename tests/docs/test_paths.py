@@ -18,7 +18,8 @@ FILE = re.compile(r"(?<![\w./<>{}*:-])((?:[\w-]+/)*[\w-]+\.py)\b")
 DOTTED = re.compile(rf"(?<![\w./-])((?:{TOP})(?:\.[A-Za-z_]\w*)+)(?![\w/])")
 TEST = re.compile(r"`(test_\w+)")
 ONLY_LOOKS_LIKE_ONE = {"test_iter_fn"}
-ELSEWHERE = ("praxis/", "paxml/", "modeling_rope_utils.py")  # in PAXml's and transformers' sources
+# In the sources of PAXml, saxml and transformers.
+ELSEWHERE = ("praxis/", "paxml/", "saxml/", "modeling_rope_utils.py")
 SUFFIXES = (".py", ".md", ".json", ".txt", ".pkl", ".npz", ".png", ".toml", ".yaml", ".xz")
 
 

@@ -1,7 +1,7 @@
 """What public converters write for saxml's serving classes, and the classes that saxml serves.
 
-`convert_llama_ckpt.py` writes Meta's order of queries and keys, whose rotary pairs lie side by
-side; `convert_huggingface_ckpt.py` and `convert_vicuna_ckpt.py` write HuggingFace's, whose pairs
+`saxml/tools/convert_llama_ckpt.py` writes Meta's order of queries and keys, whose rotary pairs lie
+side by side; `convert_huggingface_ckpt` and `convert_vicuna_ckpt` write HuggingFace's, whose pairs
 are halves, in the same layout.
 """
 
