@@ -16,6 +16,7 @@ from efficientids_flax.tree import flatten
 from parity_tests.check import check, check_kind
 from parity_tests.compare import first_failure
 from parity_tests.hints import find_hints
+from parity_tests.names.table import ModelConfig
 from parity_tests.readers import read
 from parity_tests.recording import Recording, RecordingError
 from parity_tests.report import Report
@@ -63,9 +64,7 @@ def parity(
     refuse_quantized(out, flatten(params))
     check_kind(config.model, recording)
     model, optimizer, notes = settled(config, recording, settings)
-    tables = None
-    if isinstance(model, EfficientIDSConfig) and not model.full_softmax:
-        tables = _clustering(recording, clustering)
+    tables = tables_of(model, recording, clustering)
     if optimizer is not None and optimizer.beta1 is not None and optimizer.beta2 is not None:
         state = state._replace(optimizer=as_optax(state.optimizer, optimizer))
     subject = Subject(model, params, tables, _nhd_post(Path(out)))
@@ -91,9 +90,17 @@ def _nhd_post(out: Path) -> bool | None:
     return any(turned) if turned else None
 
 
-def _clustering(
-    recording: Recording, given: str | os.PathLike[str] | None
+def tables_of(
+    model: ModelConfig, recording: Recording, given: str | os.PathLike[str] | None
 ) -> ClusteringInfo | None:
+    """The clustering of a recommender that needs one: the given one, or the recording's.
+
+    Raises:
+        RecordingError: there is none.
+        ClusteringError: it cannot be read, or its tables are wrong.
+    """
+    if not isinstance(model, EfficientIDSConfig) or model.full_softmax:
+        return None
     path = Path(given) if given is not None else recording.clustering
     if path is None:
         raise RecordingError(

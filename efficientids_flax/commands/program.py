@@ -24,6 +24,7 @@ COMMANDS = {
     "convert-hf":         (CONVERTERS, "Convert a HuggingFace model, or back."),
     "convert-clustering": (CONVERTERS, "Make a pickled clustering safe."),
     "parity":             (PARITY,     "Compare a model with its original."),
+    "find-settings":      (PARITY,     "Find from data what a checkpoint leaves open."),
     "train":              (TRAIN,      "Train; go on where the run stands."),
     "evaluate":           (TRAIN,      "Evaluate a checkpoint of a run."),
     "export":             (TRAIN,      "Write a run's model for inference."),

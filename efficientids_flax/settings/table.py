@@ -82,7 +82,7 @@ def _words(config: BackboneConfig) -> bool:
     return config.vocab_size > 0
 
 
-TIMESCALES = (10_000.0, 500_000.0, 1_000_000.0, 100_000.0)
+TIMESCALES = (10_000.0, 500_000.0, 1_000_000.0, 100_000.0, 1_000.0)
 CAPS = (None, 50.0, 30.0, 20.0, 10.0, 5.0, 100.0)
 # fmt: off
 OPEN = (

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.settings import OPEN, OPEN_ITEMS
 from parity_tests.compare import Difference
 from parity_tests.hints.candidates import Candidate, Correction
 from parity_tests.hints.parameter_corrections import (
@@ -24,12 +25,8 @@ from parity_tests.hints.parameter_corrections import (
 from parity_tests.recording import Pass
 from parity_tests.run import Subject
 
-EPSILONS = (1e-6, 1e-5, 1e-8, 1e-12, 1e-3)
-CAPS = (None, 30.0, 50.0, 5.0, 20.0)
-SCALES = ("sqrt_dim", "none")
-SCALINGS = ("inverse_sqrt_head_dim", "none")
-ACTIVATIONS = ("gelu_tanh", "gelu", "silu", "relu", "squared_relu")
-
+VALUES = {row.key: row.values for row in OPEN}  # those that a search for settings tries
+ITEMS = {row.key: row.values for row in OPEN_ITEMS}
 
 CAUSES = {
     "norm_scale_plus_one": "`1 +` on the norms' scale is missing or too much",
@@ -45,14 +42,14 @@ CAUSES = {
 }
 
 
-def _setting(key: str, values: tuple[Any, ...]) -> Any:
+def _setting(key: str) -> Any:
     """Candidates with other values of a setting of the decoder."""
 
     def candidates(subject: Subject, one: Pass, first: Difference) -> Iterator[Candidate]:
         del first
         prefix = "backbone." if isinstance(subject.config, EfficientIDSConfig) else ""
         now = getattr(subject.backbone, key)
-        for value in values:
+        for value in VALUES[key]:
             if value == now:
                 continue
             try:
@@ -78,7 +75,7 @@ def _pairing(subject: Subject, one: Pass, first: Difference) -> Iterator[Candida
         f"rotary positions turn other pairs (rotary.pairing is {rotary.pairing})",
         f"--set {prefix}rotary.pairing={other}", changed, one,
     )  # fmt: skip
-    for base in (10_000.0, 500_000.0, 1_000_000.0):
+    for base in VALUES["rotary.max_timescale"]:
         if base != rotary.max_timescale:
             turned = subject.with_backbone(rotary=replace(rotary, max_timescale=base))
             advice = f"--set {prefix}rotary.max_timescale={base}"
@@ -88,7 +85,7 @@ def _pairing(subject: Subject, one: Pass, first: Difference) -> Iterator[Candida
             yield Candidate(cause, advice, turned, one)
 
 
-def _items(key: str, values: tuple[Any, ...]) -> Any:
+def _items(key: str) -> Any:
     """The same for a setting of the recommender."""
 
     def candidates(subject: Subject, one: Pass, first: Difference) -> Iterator[Candidate]:
@@ -96,7 +93,7 @@ def _items(key: str, values: tuple[Any, ...]) -> Any:
         config = subject.config
         if not isinstance(config, EfficientIDSConfig):
             return
-        for value in values:
+        for value in ITEMS[key]:
             if value != getattr(config, key):
                 changed = replace(subject, config=replace(config, **{key: value}))
                 advice = f"--set {key}={'null' if value is None else str(value).lower()}"
@@ -128,28 +125,27 @@ EMBEDDED = (
 NORM = rf"norm$|{LAYER}"
 KERNEL = rf"(query|key|value|out|up|gate|down|lm_head|word_logits)(/product)?$|{LAYER}"
 SCORES = rf"attention/(probs|logits|mixed)$|{LAYER}"
-WITHOUT = (True, False)
 # fmt: off
 CORRECTIONS = (
     #          where it can show first           what to try
     Correction(r"attention/qkv(/product)?$",     parameters(fused_order)),
     Correction(rf"attention/rotated|{SCORES}",   _pairing),
     Correction(r"norm$",                         parameters(shifted_scale)),
-    Correction(NORM,                             _setting("norm_scale_plus_one", WITHOUT)),
-    Correction(NORM,                             _setting("norm_epsilon", EPSILONS)),
-    Correction(EMBEDDED,                         _setting("embedding_scale", SCALES)),
+    Correction(NORM,                             _setting("norm_scale_plus_one")),
+    Correction(NORM,                             _setting("norm_epsilon")),
+    Correction(EMBEDDED,                         _setting("embedding_scale")),
     Correction(KERNEL,                           parameters(transposed)),
     Correction(rf"mlp/(up|gate|activated|hidden)(/product)?$|{LAYER}",
                                                  parameters(swapped_gate)),
-    Correction(rf"mlp/(activated|hidden)$|{LAYER}", _setting("activation", ACTIVATIONS)),
+    Correction(rf"mlp/(activated|hidden)$|{LAYER}", _setting("activation")),
     Correction(r"^layers_|^hidden_states",       parameters(layer_order)),
-    Correction(SCORES,                           _setting("attention_logit_cap", CAPS)),
-    Correction(rf"scaled_query$|{SCORES}",       _setting("query_scaling", SCALINGS)),
-    Correction(r"outputs/logits$",               _setting("final_logit_cap", CAPS)),
-    Correction(r"outputs/logits$",               _setting("scale_before_logits", WITHOUT)),
-    Correction(r"logits$",                       _items("soft_cap_logits", CAPS)),
-    Correction(r"outputs/logits$",               _items("use_correction", WITHOUT)),
-    Correction(r"query$|logits$",                _items("scale_before_logits", WITHOUT)),
+    Correction(SCORES,                           _setting("attention_logit_cap")),
+    Correction(rf"scaled_query$|{SCORES}",       _setting("query_scaling")),
+    Correction(r"outputs/logits$",               _setting("final_logit_cap")),
+    Correction(r"outputs/logits$",               _setting("scale_before_logits")),
+    Correction(r"logits$",                       _items("soft_cap_logits")),
+    Correction(r"outputs/logits$",               _items("use_correction")),
+    Correction(r"query$|logits$",                _items("scale_before_logits")),
     Correction(r".",                             _padding),
 )
 # fmt: on

@@ -5,6 +5,7 @@ and runs of the model with the fault taken out (`corrections`): where the value 
 was it.
 """
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 
 from parity_tests.check import compared, meant_pair
 from parity_tests.compare import TOLERANCES, Difference, Wanted, rows_of, wanted
+from parity_tests.finding import find_agreement
 from parity_tests.hints.corrections import CORRECTIONS
 from parity_tests.names import TABLES
 from parity_tests.recording import Pass, Recording
@@ -20,6 +22,7 @@ from parity_tests.run import Found, Subject, run
 
 CLOSE = TOLERANCES["float32"]["activations"]
 MOST = 3  # hints that one difference gets
+SECONDS = 60.0  # for a search of several settings that are wrong at once
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,24 @@ def find_hints(subject: Subject, recording: Recording, one: Pass, first: Differe
                 break
         if len(found) >= MOST:
             return found
+    if not found:
+        found += _together(subject, recording, one)
     pair = meant_pair(item, subject, ours.values)
     if pair is not None and item.row is not None:
         rows = rows_of(item.row.axes, pair[1].shape, one)
         found += list(_closed(subject, *pair, rows))
     return found[:MOST]
+
+
+def _together(subject: Subject, recording: Recording, one: Pass) -> Iterator[Hint]:
+    """Several settings that make all of it agree, where no single one does."""
+    agreed = find_agreement(subject, recording, one, {}, seconds=SECONDS)
+    changed = [verdict for verdict in agreed.verdicts if verdict.value != verdict.before]
+    if agreed.agrees and changed:
+        advice = " ".join(
+            f"--set {verdict.key}={json.dumps(verdict.value).strip(chr(34))}" for verdict in changed
+        )
+        yield Hint(f"{len(changed)} settings are others", advice)
 
 
 def _item(

@@ -225,6 +225,11 @@ def _family_defaults(family: str, prefix: str, tree: Facts, said: Facts) -> dict
     tied = tree.known.get(f"{prefix}tied_embeddings")
     llama = kind == "rms_norm" and tied is not None and not tied.value
     found["embedding_scale"] = "none" if llama else "sqrt_dim"
+    words = tree.known.get("vocab_size")
+    if kind == "rms_norm" and tied is not None and tied.value and words is not None:
+        # PAXml's language models that share the table inherit their cap of 30 (SOFTMAX_CAP_LOGITS
+        # of TransformerLmSpmdAdafactor); saxml's Gemma has a head of another class, and none.
+        found["final_logit_cap"] = 30.0 if "logits_ffn" in words.where else None
     if f"{prefix}position_embedding" in tree.known:  # learned: then positions are not turned too
         found.pop("rotary.pairing", None)
     return {prefix + key: value for key, value in found.items()}

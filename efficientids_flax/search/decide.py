@@ -1,0 +1,226 @@
+"""Which values the samples leave no doubt about, and which they do not tell apart.
+
+A wrong setting need not be worse on a small sample: a model that was trained with a cap can be
+better without it. So a value is left alone until something speaks against it, and a value counts
+as found only when something speaks against every other.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from efficientids_flax.search.moves import Choice, matches, moved
+from efficientids_flax.settings import FOUND, open_settings, value_at
+from efficientids_flax.settings.table import ModelConfig
+
+SURE = 4.0  # standard errors, or deviations, beyond which a value is out
+APART = 3.0  # deviations by which a value is further from the momentum than the chosen one
+PASSES = 4
+Losses = Callable[[ModelConfig], np.ndarray]
+Distance = Callable[[ModelConfig, str], float | None]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One value of a setting, all others being as chosen.
+
+    Attributes:
+        value: as JSON has it.
+        loss: per label.
+        worse, error: loss per label above the chosen value's, and the standard error of that.
+        distance: of the momentum, in standard deviations; None where it tells nothing, or the loss
+            tells enough.
+        out: whether something speaks against it.
+        same: whether it gives the chosen value's numbers, so that nothing can tell them apart.
+    """
+
+    value: Any
+    loss: float
+    worse: float
+    error: float
+    distance: float | None = None
+    out: bool = False
+    same: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of a setting.
+
+    Attributes:
+        key: its dotted name.
+        before, value: what was assumed, and what is chosen.
+        loss: per label, with the chosen value.
+        tried: the other values, the likeliest of them first.
+    """
+
+    key: str
+    before: Any
+    value: Any
+    loss: float
+    tried: tuple[Tried, ...]
+
+    @property
+    def found(self) -> bool:
+        """Whether something speaks against every other value."""
+        others = [one for one in self.tried if not one.same]
+        return bool(others) and all(one.out for one in others)
+
+    @property
+    def alike(self) -> tuple[Any, ...]:
+        """Other values that fit as well, and would give other numbers."""
+        return tuple(one.value for one in self.tried if not one.out and not one.same)
+
+    @property
+    def runner_up(self) -> Tried | None:
+        """The other value with the least loss."""
+        others = [one for one in self.tried if not one.same]
+        return min(others, key=lambda one: one.loss, default=None)
+
+
+def found_origins(config: ModelConfig, verdicts: Iterable[Verdict]) -> dict[str, str]:
+    """Dotted key -> 'found', of the settings that are; of a part, of what was tried in it."""
+    keys: list[str] = []
+    for one in verdicts:
+        if one.found:
+            keys += [f"{one.key}.{part}" for part in _parts(config, one.key)] or [one.key]
+    return dict.fromkeys(keys, FOUND)
+
+
+def shown(config: ModelConfig, key: str, value: Any) -> Any:
+    """A value with no more of it than is tried, for people: of rotary positions, the pairing."""
+    parts = _parts(config, key)
+    if isinstance(value, Mapping) and parts:
+        value = {part: value[part] for part in parts if part in value}
+    return next(iter(value.values())) if isinstance(value, Mapping) and len(value) == 1 else value
+
+
+def _parts(config: ModelConfig, key: str) -> list[str]:
+    """What the table's values name of a setting that is a record and is there."""
+    if not isinstance(value_at(config, key), Mapping):
+        return []
+    values = open_settings(config)[key].values
+    return sorted({part for value in values if isinstance(value, Mapping) for part in value})
+
+
+class Judge:
+    """Weighs the values of settings by losses on samples, and by momentum where there is one."""
+
+    def __init__(
+        self, losses: Losses, weight: np.ndarray, distance: Distance | None = None
+    ) -> None:
+        """Keeps what it judges by.
+
+        Args:
+            losses: configuration -> sums of each sequence's losses, [B].
+            weight: of each sequence's labels, [B].
+            distance: (configuration, key) -> distance of the momentum.
+        """
+        self._losses, self._weight = losses, weight
+        self._distance = distance or (lambda config, key: None)
+
+    def settle(self, best: ModelConfig, able: Sequence[Choice]) -> ModelConfig:
+        """The likeliest configuration: what was assumed, wherever nothing speaks against it.
+
+        Args:
+            best: the configuration of least loss.
+            able: the settings that may be changed.
+        """
+        chosen = best
+        for _ in range(PASSES):
+            before = chosen
+            for choice in able:
+                chosen = self._likeliest(chosen, choice)
+            if chosen == before:
+                break
+        return chosen
+
+    def verdicts(self, chosen: ModelConfig, able: Sequence[Choice]) -> list[Verdict]:
+        """What is known of each setting that could be changed."""
+        found = []
+        for choice in able:
+            if choice.key not in open_settings(chosen):
+                continue
+            tried = self._tried(chosen, choice)
+            if tried:
+                loss = float(self._losses(chosen).sum() / self._weight.sum())
+                before = choice.values[0]
+                value = value_at(chosen, choice.key)
+                found.append(Verdict(choice.key, before, value, loss, tuple(tried)))
+        return found
+
+    def difference(self, first: ModelConfig, second: ModelConfig) -> tuple[float, float]:
+        """Loss per label of the second above the first, on the same sequences, and its error."""
+        return paired(self._losses(second) - self._losses(first), self._weight)
+
+    def _likeliest(self, chosen: ModelConfig, choice: Choice) -> ModelConfig:
+        """The configuration with the value that loss, momentum and expectation speak for."""
+        able = self._models(chosen, choice)
+        if len(able) < 2:
+            return chosen
+        least = min((model for _, model in able), key=lambda model: self._losses(model).sum())
+        ranked = []
+        for rank, (_, model) in enumerate(able):
+            worse, error = self.difference(least, model)
+            # Within some errors the loss misleads, and momentum is asked. Each later value of the
+            # table is expected less.
+            errors = worse / error if error > 0 else 0.0
+            if not np.isfinite(worse) or errors > SURE:
+                doubt = errors**2 if np.isfinite(worse) else np.inf
+            else:
+                doubt = (errors / 2) ** 2 + (self._distance(model, choice.key) or 0.0) ** 2
+            ranked.append((doubt + (rank and SURE + rank), rank, model))
+        return min(ranked, key=lambda entry: entry[:2])[2]
+
+    def _models(self, chosen: ModelConfig, choice: Choice) -> list[tuple[Any, ModelConfig]]:
+        """Every value of a setting that is one, with its model, the likeliest first."""
+        found = []
+        for value in choice.values:
+            if matches(chosen, choice.key, value):
+                found.append((value, chosen))
+            elif (other := moved(chosen, choice.key, value)) is not None:
+                found.append((value, other))
+        if not any(model == chosen for _, model in found):
+            found.append((value_at(chosen, choice.key), chosen))
+        return found
+
+    def _tried(self, chosen: ModelConfig, choice: Choice) -> list[Tried]:
+        """The other values beside the chosen one."""
+        models = [(v, m) for v, m in self._models(chosen, choice) if m != chosen]
+        own = self._distance(chosen, choice.key)
+        found = []
+        for value, model in models:
+            worse, error = self.difference(chosen, model)
+            by_loss = not np.isfinite(worse) or worse > SURE * error > 0
+            distance = None if by_loss else self._distance(model, choice.key)
+            by_momentum = (
+                distance is not None and own is not None and distance > max(SURE, own + APART)
+            )
+            spread = np.max(np.abs(self._losses(model) - self._losses(chosen)), initial=0.0)
+            same = bool(spread <= 1e-6 * np.max(np.abs(self._losses(chosen)), initial=1e-30))
+            loss = float(self._losses(model).sum() / self._weight.sum())
+            out = bool(by_loss or by_momentum) and not same
+            found.append(Tried(value, loss, worse, error, distance, out, same))
+        return found
+
+
+def paired(differences: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
+    """Mean difference per label of sequences with these weights, and its standard error.
+
+    Args:
+        differences: of the sums over each sequence, float64 [B].
+        weight: of each sequence's labels, [B].
+
+    Returns:
+        The ratio estimate of the mean and its error (Cochran, Sampling Techniques, eq. 2.39).
+    """
+    total = float(weight.sum())
+    if not np.all(np.isfinite(differences)):
+        return np.inf, np.inf
+    mean = float(differences.sum() / total)
+    count = len(differences)
+    rest = differences - mean * weight
+    error = float(np.sqrt(np.sum(np.square(rest)) * count / max(count - 1, 1)) / total)
+    return mean, error

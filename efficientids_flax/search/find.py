@@ -1,0 +1,121 @@
+"""Settings of a model, found from sequences of the kind that it was trained on."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.search.climb import Climb, Progress
+from efficientids_flax.search.decide import SURE, Judge, Verdict, found_origins, paired
+from efficientids_flax.search.invariances import Momentum
+from efficientids_flax.search.losses import Losses
+from efficientids_flax.search.moves import choices, unusable
+from efficientids_flax.search.samples import Samples
+from efficientids_flax.settings.table import ModelConfig
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What samples told about a model's settings.
+
+    Attributes:
+        config: with the chosen values; as it was where nothing can be told.
+        verdicts: of each setting that was tried.
+        loss, loss_before: per label, with the chosen values and with those that were assumed.
+        baseline: loss of a model that knows how often each label comes, and nothing else.
+        tells: whether the model is clearly better than that; if not, nothing can be told.
+        runs: how many times a part of the samples was run.
+        finished: whether there was time for all that is to be tried.
+        by_momentum: whether the optimizer's momentum was there to go by.
+    """
+
+    config: ModelConfig
+    verdicts: tuple[Verdict, ...]
+    loss: float
+    loss_before: float
+    baseline: float
+    tells: bool
+    runs: int
+    finished: bool
+    by_momentum: bool
+
+    @property
+    def origins(self) -> dict[str, str]:
+        """Dotted key -> 'found', of the settings that the samples decide."""
+        return found_origins(self.config, self.verdicts) if self.tells else {}
+
+
+def find_settings(
+    config: ModelConfig,
+    origins: Mapping[str, str],
+    params: Mapping[str, Any],
+    samples: Samples,
+    *,
+    momentum: Mapping[str, Any] | None = None,
+    clustering: ClusteringInfo | None = None,
+    also: Iterable[str] = (),
+    seconds: float | None = None,
+    progress: Progress | None = None,
+) -> Findings:
+    """Try the values that the assumed settings can take, and say what the samples tell of them.
+
+    Args:
+        config: as a conversion assumed it.
+        origins: dotted key -> origin; settings that are 'assumed' are tried.
+        params: nested dicts of arrays.
+        samples: sequences of the kind that the model was trained on, but new ones.
+        momentum: of the optimizer, of the parameters' paths; see `invariances`.
+        clustering: of a recommender with a hierarchical softmax.
+        also: keys that are tried though their value was told.
+        seconds: after which the search has to do with what it has; None: no limit.
+        progress: told what is being done.
+
+    Raises:
+        ValueError: `also` names a setting that cannot be tried; samples that do not fit the model.
+    """
+    batch = samples.batch
+    barred = unusable(config, batch, batch["ids"].shape[1], causal=samples.answers_are_seen)
+    able = choices(config, origins, also=also, without=barred)
+    losses = Losses(config, params, samples, clustering)
+    climb = Climb(losses.few, seconds, progress)
+    best = climb.run(config, able)
+    moments = None
+    if momentum is not None:
+        moments = Momentum(config, params, momentum, samples, clustering)
+    judge = Judge(losses, samples.weight, moments.distance if moments else None)
+    chosen = judge.settle(best, able)
+    weight = samples.weight
+    ahead, error = paired(frequencies(samples) - losses(chosen), weight)
+    tells = bool(np.isfinite(ahead) and ahead > SURE * error)
+    chosen = chosen if tells else config
+    return Findings(
+        chosen,
+        tuple(judge.verdicts(chosen, able)),
+        losses.mean(chosen),
+        losses.mean(config),
+        float(frequencies(samples).sum() / weight.sum()),
+        tells,
+        losses.runs,
+        climb.finished,
+        moments is not None,
+    )
+
+
+def frequencies(samples: Samples) -> np.ndarray:
+    """Losses of a model that knows how often each label comes among the others, float64 [B].
+
+    Each label is counted without itself, and one is added to each label that is there (Laplace).
+    """
+    batch = samples.batch
+    weights = np.asarray(batch["weights"], np.float64)
+    labels = np.asarray(batch["labels"], np.int64)
+    if "label_item_weights" in batch:  # words and items are numbered apart
+        labels = np.where(np.asarray(batch["label_item_weights"]) > 0, -1 - labels, labels)
+    there = weights > 0
+    names, index = np.unique(labels[there], return_inverse=True)
+    counts = np.bincount(index)
+    found = np.zeros(weights.shape)
+    found[there] = -np.log(counts[index] / (counts.sum() - 1 + len(names)))
+    return (found * weights).sum(axis=1)

@@ -1,0 +1,161 @@
+"""What may be tried: the values of settings that nothing told, one setting at a time.
+
+A move is one key with another value; a model that has other parameters is no move.
+"""
+
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.settings import (
+    ASSUMED,
+    OPEN,
+    open_settings,
+    origin_of,
+    value_at,
+    with_values,
+)
+from efficientids_flax.settings.table import BACKBONE, ModelConfig, OpenSetting
+
+# Settings without which nothing else shows: all their combinations are tried first.
+GROSS = (
+    "position_embedding", "rotary", "norm_scale_plus_one", "embedding_scale", "norm_policy",
+    "parallel_residual",
+)  # fmt: skip
+GROSS_VALUES = {"activation": ("relu", "gelu_tanh", "silu")}  # of many values these stand for all
+MOST = 512  # combinations
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting that may be changed.
+
+    Attributes:
+        key: dotted name.
+        values: what it may be, the assumed value first, then the table's, the likeliest first.
+    """
+
+    key: str
+    values: tuple[Any, ...]
+
+
+def choices(
+    config: ModelConfig,
+    origins: Mapping[str, str],
+    *,
+    also: Iterable[str] = (),
+    without: Mapping[str, Iterable[Any]] | None = None,
+) -> list[Choice]:
+    """The settings of activations and logits that were assumed, and the values to try.
+
+    Args:
+        config: as it was assumed.
+        origins: dotted key -> origin.
+        also: keys that are tried though something told their value.
+        without: key -> values that are left out.
+
+    Raises:
+        ValueError: `also` names a setting that cannot be tried.
+    """
+    table = open_settings(config)
+    # Those that another value of a setting would open, such as the time scales of rotary positions.
+    for row in list(table.values()):
+        key = BACKBONE + row.key if BACKBONE + row.key in table else row.key
+        for value in row.values if key in table else ():
+            made = with_values(config, {key: value})
+            table |= {} if made is None else open_settings(made)
+    if unknown := [key for key in also if key not in table]:
+        raise ValueError(
+            f"{', '.join(unknown)}: cannot be tried; of this model can be: {', '.join(table)}"
+        )
+    found = []
+    for key, row in table.items():
+        if row.affects != "forward" or not (key in also or _assumed(config, origins, key, row)):
+            continue
+        now = value_at(config, key)
+        rest = [value for value in row.values if not matches(config, key, value)]
+        barred = list((without or {}).get(key, ()))
+        values = tuple(value for value in (now, *rest) if value not in barred or value == now)
+        found.append(Choice(key, values))
+    return found
+
+
+def _assumed(config: ModelConfig, origins: Mapping[str, str], key: str, row: OpenSetting) -> bool:
+    """Whether nothing told a setting; of a record, those parts that its values name."""
+    parts = {part for value in row.values if isinstance(value, Mapping) for part in value}
+    if not parts or value_at(config, key) is None:
+        return origin_of(origins, key) == ASSUMED
+    return any(origin_of(origins, f"{key}.{part}") == ASSUMED for part in parts)
+
+
+def unusable(
+    config: ModelConfig, fields: Container[str], length: int, *, causal: bool = False
+) -> dict[str, list[Any]]:
+    """Values that a batch cannot judge: key -> values.
+
+    Args:
+        config: of the model.
+        fields: names in the batch.
+        length: T of the batch; a window of that length hides nothing.
+        causal: whether each label is the next input. Whatever sees ahead is then right without
+            having learned it.
+    """
+    prefix = BACKBONE if isinstance(config, EfficientIDSConfig) else ""
+    windows = next(row.values for row in OPEN if row.key == "sliding_window")
+    masks = ["bidirectional", "prefix"] if causal else []
+    masks += [] if "inputs_indicator" in fields or causal else ["prefix"]
+    return {
+        f"{prefix}attention_mask": masks,
+        f"{prefix}sliding_window": [size for size in windows if size and size >= length],
+    }
+
+
+def matches(config: ModelConfig, key: str, value: Any) -> bool:
+    """Whether a configuration has this value; of a mapping, the parts that it names."""
+    now = value_at(config, key)
+    if isinstance(value, Mapping):
+        return isinstance(now, Mapping) and all(now.get(k) == v for k, v in value.items())
+    return now == value and (now is None) == (value is None)
+
+
+def moved(config: ModelConfig, key: str, value: Any) -> ModelConfig | None:
+    """The configuration with one other value; None where that changes nothing, or is no model."""
+    if matches(config, key, value):
+        return None
+    if key not in open_settings(config):
+        return None  # such as a part of what is not there
+    return with_values(config, {key: value})
+
+
+def moves(config: ModelConfig, able: Iterable[Choice]) -> Iterator[tuple[str, Any, ModelConfig]]:
+    """(key, value, configuration) of each single change."""
+    for choice in able:
+        for value in choice.values:
+            made = moved(config, choice.key, value)
+            if made is not None:
+                yield choice.key, value, made
+
+
+def combinations(config: ModelConfig, able: Iterable[Choice]) -> list[ModelConfig]:
+    """Models of all combinations of the gross settings, as far as there are not too many."""
+    prefix = BACKBONE if isinstance(config, EfficientIDSConfig) else ""
+    open_here = {choice.key: choice.values for choice in able}
+    axes: list[tuple[str, tuple[Any, ...]]] = []
+    count = 1
+    for name in (*GROSS, *GROSS_VALUES):
+        key = prefix + name
+        values = open_here.get(key, ())
+        if name in GROSS_VALUES:
+            values = tuple(v for v in values if v in GROSS_VALUES[name] or v == values[0])
+        if len(values) > 1 and count * len(values) <= MOST:
+            axes.append((key, values))
+            count *= len(values)
+    found: dict[ModelConfig, None] = {}
+    for values in product(*(values for _, values in axes)):
+        wanted = {key: value for (key, _), value in zip(axes, values, strict=True)}
+        made = with_values(config, wanted)
+        if made is not None:
+            found[made] = None
+    return list(found)

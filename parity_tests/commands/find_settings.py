@@ -1,0 +1,84 @@
+"""The command `find-settings`: what a checkpoint does not tell is found from data."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converters.errors import ConversionError
+from efficientids_flax.commands import command, echo
+from efficientids_flax.commands.declare import MISTAKES
+from efficientids_flax.commands.options import clustering as clustering_option
+
+
+@command("find-settings", mistakes=(*MISTAKES, ConversionError))
+@click.argument("out")  # a missing one is bad input (exit 1), not bad usage
+@click.option(
+    "--tokens",
+    metavar="FILE",
+    help="Sequences: .npz of ids, labels, weights [B, T]; .jsonl of token lists; or text"
+    " with --tokenizer.",
+)
+@click.option("--against", metavar="RECORDING", help="Or a folder of recorded values.")
+@click.option("--tokenizer", metavar="NAME", help="A folder, or a model in the HuggingFace cache.")
+@clustering_option
+@click.option(
+    "--try",
+    "also",
+    multiple=True,
+    metavar="KEY",
+    help="Try this setting too, though its value was told. Repeatable.",
+)
+@click.option(
+    "--length",
+    type=click.IntRange(min=2),
+    default=128,
+    show_default=True,
+    help="Tokens of a sequence made of lists or text; longer ones are cut.",
+)
+@click.option(
+    "--sequences",
+    type=click.IntRange(min=8),
+    default=256,
+    show_default=True,
+    help="How many are read at most.",
+)
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Search no longer than that."
+)
+@click.option("--dry-run", is_flag=True, help="Write nothing.")  # fmt: skip
+def find_settings(
+    out: str, tokens: str | None, against: str | None, dry_run: bool, as_json: bool, **given: Any
+) -> None:
+    """Find the settings of the converted model OUT that its checkpoint did not tell.
+
+    Tries the values that the assumed settings can take, says by which loss they differ and how
+    surely, and writes what is decided to OUT/config.json as 'found'. What the data cannot tell
+    stays 'assumed', and is listed.
+    """
+    if (tokens is None) == (against is None):
+        raise click.UsageError("give one of --tokens and --against")
+    if tokens is None and given["tokenizer"] is not None:
+        raise click.UsageError("--tokenizer goes with --tokens")
+
+    from efficientids_flax.stored import write_settings  # JAX comes with it: not for --help
+    from parity_tests.found import found_from_recording, found_from_tokens
+
+    if tokens is not None:
+        found = found_from_tokens(out, tokens, progress=_progress(as_json), **given)
+    else:
+        assert against is not None
+        kept: dict[str, Any] = {name: given[name] for name in ("clustering", "also", "minutes")}
+        found = found_from_recording(out, against, progress=_progress(as_json), **kept)
+    write = found.tells and not dry_run
+    if write:
+        write_settings(Path(out), found.config, {"model": found.decided})
+    echo(as_json, found.to_json(write), found.text(write))
+
+
+def _progress(as_json: bool) -> Any:
+    """Lines on a terminal, that say how far the search is."""
+    if as_json or not sys.stderr.isatty():
+        return None
+    return lambda text: click.echo(text, err=True)

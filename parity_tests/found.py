@@ -1,0 +1,291 @@
+"""What a search for settings found, in words and as JSON; and the two ways to search."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.search import (
+    Findings,
+    Tried,
+    Verdict,
+    find_settings,
+    momentum_of,
+    read_samples,
+)
+from efficientids_flax.search.climb import Progress
+from efficientids_flax.search.decide import shown
+from efficientids_flax.settings.table import ModelConfig
+from efficientids_flax.stored import clustering_of, load_converted
+from efficientids_flax.stored.load import Converted
+from efficientids_flax.text import table
+from parity_tests.check import check_kind
+from parity_tests.converted import tables_of
+from parity_tests.finding import Agreed, find_agreement, most_told
+from parity_tests.readers import read
+from parity_tests.recording import RecordingError
+from parity_tests.run import Subject, belonging
+
+MORE = "Give sequences of the kind that the model was trained on"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A finished search.
+
+    Attributes:
+        out: directory of the model.
+        before, config: its configuration as it was, and with the chosen values.
+        verdicts: of each setting that was tried.
+        decided: dotted key -> 'found', of what is to be written.
+        measure: what `Verdict.loss` is, in words.
+        summary: how well the model fits, a line each.
+        tells: whether anything can be told.
+        finished: whether there was time for everything.
+    """
+
+    out: str
+    before: ModelConfig
+    config: ModelConfig
+    verdicts: tuple[Verdict, ...]
+    decided: dict[str, str]
+    measure: str
+    summary: tuple[str, ...]
+    tells: bool
+    finished: bool
+
+    @property
+    def undecided(self) -> tuple[Verdict, ...]:
+        """Settings of which other values fit as well."""
+        return tuple(one for one in self.verdicts if not one.found and one.alike)
+
+    def text(self, written: bool) -> str:
+        """A table of the settings, then what it means."""
+        lines = list(self.summary)
+        if not self.tells:
+            return "\n".join([*lines, "Nothing is written."])
+        lines += ["", table(self._rows()), ""]
+        for one in self.undecided:
+            others = ", ".join(_text(shown(self.config, one.key, value)) for value in one.alike)
+            chosen = _text(shown(self.config, one.key, one.value))
+            lines.append(f"cannot tell {one.key}={chosen} from {others}: stays assumed")
+        if not self.finished:
+            lines.append("the search ended before all was tried: give it more --minutes")
+        changed = [one for one in self.verdicts if one.value != one.before]
+        if changed:
+            told = ", ".join(
+                f"{one.key}={_text(shown(self.config, one.key, one.value))}"
+                f" (was {_text(shown(self.before, one.key, one.before))})"
+                for one in changed
+            )
+            lines.append(f"changed: {told}")
+        what = f"{len(self.decided)} settings as found"
+        lines.append(
+            f"{self.out}/config.json: {what}" if written else f"nothing is written; {what}"
+        )
+        return "\n".join(lines)
+
+    def to_json(self, written: bool) -> dict[str, Any]:
+        """The same for programs."""
+        return {
+            "out": self.out,
+            "written": written,
+            "tells": self.tells,
+            "finished": self.finished,
+            "summary": list(self.summary),
+            "settings": [
+                {
+                    "key": one.key,
+                    "value": one.value,
+                    "before": one.before,
+                    "origin": "found" if self.tells and one.found else "assumed",
+                    self.measure: _number(one.loss),
+                    "alike": list(one.alike),
+                    "tried": [_tried(other, self.measure) for other in one.tried],
+                }
+                for one in self.verdicts
+            ],
+            "model": self.config.to_dict(),
+        }
+
+    def _rows(self) -> list[Sequence[str]]:
+        rows: list[Sequence[str]] = [
+            ("setting", "value", "origin", self.measure, "next best", "worse by", "surely")
+        ]
+        for one in self.verdicts:
+            origin = "found" if one.found else "assumed"
+            other = one.runner_up
+            value = _text(shown(self.config, one.key, one.value))
+            if other is None:
+                rows.append((one.key, value, origin, f"{one.loss:.5g}", "makes no difference",
+                             "", ""))  # fmt: skip
+                continue
+            rows.append(
+                (
+                    one.key,
+                    value,
+                    origin,
+                    f"{one.loss:.5g}",
+                    _text(shown(self.config, one.key, other.value)),
+                    f"{other.worse:+.5f}" + (f" +- {other.error:.5f}" if other.error else ""),
+                    _surely(other),
+                )
+            )
+        return rows
+
+
+def found_from_tokens(
+    out: str | os.PathLike[str],
+    tokens: str | os.PathLike[str],
+    *,
+    tokenizer: str | None = None,
+    clustering: str | None = None,
+    also: Sequence[str] = (),
+    length: int = 128,
+    sequences: int = 256,
+    minutes: float | None = None,
+    progress: Progress | None = None,
+) -> Found:
+    """Search by the loss of sequences, see `efficientids_flax.search`.
+
+    Raises:
+        FileNotFoundError, ValueError: the model or the sequences cannot be used.
+    """
+    from efficientids_flax.backbone.presets import load_tokenizer
+
+    converted, before = _converted(out)
+    samples = read_samples(
+        tokens,
+        tokenizer=None if tokenizer is None else load_tokenizer(tokenizer),
+        length=length,
+        most=sequences,
+    )
+    tables = None
+    if isinstance(before, EfficientIDSConfig) and not before.full_softmax:
+        tables = clustering_of(out, clustering)
+    found = find_settings(
+        before,
+        converted.config.origins.get("model", {}),
+        converted.params,
+        samples,
+        momentum=momentum_of(converted.optimizer_state.optimizer),
+        clustering=tables,
+        also=also,
+        seconds=None if minutes is None else 60 * minutes,
+        progress=progress,
+    )
+    return Found(
+        str(out), before, found.config, found.verdicts, found.origins, "loss", _told(found),
+        found.tells, found.finished,
+    )  # fmt: skip
+
+
+def found_from_recording(
+    out: str | os.PathLike[str],
+    against: str | os.PathLike[str],
+    *,
+    clustering: str | None = None,
+    also: Sequence[str] = (),
+    minutes: float | None = None,
+    progress: Progress | None = None,
+) -> Found:
+    """Search by recorded values, see `finding`.
+
+    Raises:
+        RecordingError, FileNotFoundError, ValueError: the model or the recording cannot be used.
+    """
+    converted, before = _converted(out)
+    recording = read(against)
+    check_kind(before, recording)
+    if not recording.passes:
+        raise RecordingError(f"{against}: has no recorded values to search by")
+    subject = Subject(before, converted.params, tables_of(before, recording, clustering))
+    one = most_told(recording)
+    found = find_agreement(
+        belonging(subject, recording, one), recording, one,
+        converted.config.origins.get("model", {}), also=also,
+        seconds=None if minutes is None else 60 * minutes, progress=progress,
+    )  # fmt: skip
+    return Found(
+        str(out), before, found.config, found.verdicts, found.origins, "disagreement",
+        _compared(found), found.agrees, found.finished,
+    )  # fmt: skip
+
+
+def _converted(out: str | os.PathLike[str]) -> tuple[Converted, ModelConfig]:
+    converted = load_converted(Path(out))
+    if converted.config.model is None:
+        raise ValueError(
+            f"{out}: family {converted.config.family!r} has no model, so that there are no settings"
+        )
+    return converted, converted.config.model
+
+
+def _told(found: Findings) -> tuple[str, ...]:
+    """How well the model fits the sequences."""
+    lines = [
+        f"loss per label {found.loss:.5f}, with what was assumed {found.loss_before:.5f};"
+        f" {found.baseline:.5f} by how often each label comes ({found.runs} runs)"
+    ]
+    if not found.tells:
+        lines.append(
+            "these sequences cannot tell: under no settings is the model clearly better than that;"
+            f" either it is not trained, or on something else. {MORE}."
+        )
+    elif not found.by_momentum:
+        lines.append(
+            "without the optimizer's momentum caps and activations show in the loss alone, often"
+            " too little"
+        )
+    return tuple(lines)
+
+
+def _compared(found: Agreed) -> tuple[str, ...]:
+    """How well the model fits the recording."""
+    failing = [one for one in found.differences if one.fails]
+    if not failing:
+        return (f"all {len(found.differences)} recorded values agree ({found.runs} runs)",)
+    return (
+        f"{len(failing)} of {len(found.differences)} recorded values differ under all settings that"
+        f" were tried ({found.runs} runs), first {failing[0].name};"
+        " `efficientids parity` shows them",
+    )
+
+
+def _text(value: Any) -> str:
+    """A value as `--set` takes it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _surely(other: Tried) -> str:
+    """How sure it is that the value is not that one."""
+    if other.distance is not None and other.out:
+        return f"momentum {other.distance:.1f} sd"
+    if not np.isfinite(other.worse):
+        return "no number"
+    if not other.error:
+        return "exactly" if other.out else ""
+    return f"{other.worse / other.error:.1f} se" + ("" if other.out else ", undecided")
+
+
+def _tried(other: Tried, measure: str) -> dict[str, Any]:
+    return {
+        "value": other.value,
+        measure: _number(other.loss),
+        "worse": _number(other.worse),
+        "error": _number(other.error),
+        "momentum_distance": other.distance,
+        "excluded": other.out,
+        "same_numbers": other.same,
+    }
+
+
+def _number(value: float) -> float | None:
+    """A number that JSON has."""
+    return float(value) if np.isfinite(value) else None
