@@ -6,8 +6,8 @@ neither jax nor anything else that is large.
 Read in the order of the data: `config` and `parameters` describe a model, `settings` says what
 parameters do not show, `backbone` is the decoder, `core` the recommender on it, `losses` and
 `sharding` serve both; `stored` loads and saves, `data` makes batches, `train` trains, `inference`
-asks, `memory` estimates, `commands` is the program. What all of them use: `array_checks`,
-`digests`, `tree`, `text`, `lazy_names`, `host_memory`.
+asks, `search` finds settings, `memory` estimates, `commands` is the program. What all of them use:
+`array_checks`, `digests`, `tree`, `text`, `lazy_names`, `host_memory`.
 """
 
 from typing import TYPE_CHECKING

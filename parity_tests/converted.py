@@ -77,7 +77,10 @@ def parity(
     if explain and first is not None and first.verdict == "DIFFERS":
         one = next((p for p in recording.passes if p.name == first.section), None)
         if one is not None:
-            hints = find_hints(belonging(subject, recording, one), recording, one, first)
+            hints = find_hints(
+                belonging(subject, recording, one), recording, one, first,
+                config.origins.get("model", {}),
+            )  # fmt: skip
     told = settings_with_origins(config, model, optimizer, settings)
     return Report(str(out), str(against), recording.origin, differences, hints, notes, told)
 

@@ -7,11 +7,12 @@ was it.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from efficientids_flax.settings import assumed
 from parity_tests.check import compared, meant_pair
 from parity_tests.compare import TOLERANCES, Difference, Wanted, rows_of, wanted
 from parity_tests.finding import find_agreement
@@ -38,7 +39,13 @@ class Hint:
     advice: str
 
 
-def find_hints(subject: Subject, recording: Recording, one: Pass, first: Difference) -> list[Hint]:
+def find_hints(
+    subject: Subject,
+    recording: Recording,
+    one: Pass,
+    first: Difference,
+    origins: Mapping[str, str] | None = None,
+) -> list[Hint]:
     """Causes that explain the first difference, the most certain first; often just one.
 
     Args:
@@ -46,6 +53,8 @@ def find_hints(subject: Subject, recording: Recording, one: Pass, first: Differe
         recording: that was compared with.
         one: the pass in which it differs.
         first: the first difference.
+        origins: of the settings: where no single cause explains it, those that are 'assumed' are
+            searched for several that are wrong at once. None: no search.
     """
     found: list[Hint] = []
     subject = subject.in_dtype("float32")
@@ -64,8 +73,8 @@ def find_hints(subject: Subject, recording: Recording, one: Pass, first: Differe
                 break
         if len(found) >= MOST:
             return found
-    if not found:
-        found += _together(subject, recording, one)
+    if not found and origins is not None:
+        found += _together(subject, recording, one, origins)
     pair = meant_pair(item, subject, ours.values)
     if pair is not None and item.row is not None:
         rows = rows_of(item.row.axes, pair[1].shape, one)
@@ -73,9 +82,13 @@ def find_hints(subject: Subject, recording: Recording, one: Pass, first: Differe
     return found[:MOST]
 
 
-def _together(subject: Subject, recording: Recording, one: Pass) -> Iterator[Hint]:
-    """Several settings that make all of it agree, where no single one does."""
-    agreed = find_agreement(subject, recording, one, {}, seconds=SECONDS)
+def _together(
+    subject: Subject, recording: Recording, one: Pass, origins: Mapping[str, str]
+) -> Iterator[Hint]:
+    """Several assumed settings that make all of it agree, where no single one does."""
+    if not assumed(subject.config, origins):
+        return
+    agreed = find_agreement(subject, recording, one, origins, seconds=SECONDS)
     changed = [verdict for verdict in agreed.verdicts if verdict.value != verdict.before]
     if agreed.agrees and changed:
         advice = " ".join(

@@ -18,6 +18,7 @@ PUBLIC = (
     "efficientids_flax.core",
     "efficientids_flax.data",
     "efficientids_flax.inference",
+    "efficientids_flax.search",
     "efficientids_flax.settings",
     "efficientids_flax.stored",
     "efficientids_flax.train",
