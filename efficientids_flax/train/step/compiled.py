@@ -22,7 +22,7 @@ from efficientids_flax.train.state import (
 from efficientids_flax.train.step.function import FINITE, WRONG, StepOptions, make_step
 from efficientids_flax.train.step.objective import Objective
 
-LONGEST = 8  # steps whose metrics are left on the device, and whose batches may be asked for
+LONGEST = 10  # steps whose metrics are left on the device, and whose batches may be asked for
 
 
 class CompiledStep:
