@@ -9,9 +9,12 @@ import pytest
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import RotaryConfig
 from efficientids_flax.losses import language_model_loss
+from efficientids_flax.search import Samples
 from efficientids_flax.search.losses import Losses
+from efficientids_flax.search.moves import choices, moves
 from tests.efficientids_flax.backbone.small_decoders import made
 from tests.efficientids_flax.compiled import applied
+from tests.efficientids_flax.core import model_cases as recommender
 from tests.efficientids_flax.search.small import CONFIG, sequences
 
 CLOSE = {"rtol": 2e-6}  # float32, sums in another order
@@ -48,3 +51,29 @@ def test_losses_that_are_no_numbers_are_infinite():
     params = made(config)
     params = {**params, "lm_head": {**params["lm_head"], "bias": jnp.full(13, jnp.nan)}}
     assert np.all(Losses(config, params, sequences())(config)[1:] == np.inf)
+
+
+@pytest.mark.parametrize("changes", [{}, {"full_softmax": True}, {"soft_cap_logits": 3.0}],
+                         ids=["hierarchical", "full softmax", "cap"])  # fmt: skip
+def test_losses_of_a_recommender_are_those_of_its_model(changes):
+    made_of = recommender.model(**changes)
+    params = recommender.parameters(made_of)
+    batch = recommender.batch(rows=10)
+    wanted = recommender.run(made_of, params, batch, "loss", train=False)
+    found = Losses(made_of.config, params, Samples(batch), recommender.clustering())
+    per_row = np.asarray(wanted.per_token_xent).sum(axis=-1)
+    np.testing.assert_allclose(found(made_of.config), per_row, **CLOSE)
+
+
+def test_each_open_setting_of_a_recommender_can_be_run():
+    made_of = recommender.model()
+    params = recommender.parameters(made_of)
+    found = Losses(
+        made_of.config, params, Samples(recommender.batch(rows=10)), recommender.clustering()
+    )
+    barred = {"backbone.attention_mask": ["prefix"]}
+    tried = list(moves(made_of.config, choices(made_of.config, {}, without=barred)))
+    keys = {key for key, _, _ in tried}
+    assert {"backbone.activation", "soft_cap_logits", "input_adapter.activation"} <= keys
+    first = {key: config for key, _, config in reversed(tried)}
+    assert all(found(config).shape == (10,) for config in first.values())
