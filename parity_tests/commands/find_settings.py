@@ -17,10 +17,10 @@ from efficientids_flax.commands.options import clustering as clustering_option
 @click.option(
     "--tokens",
     metavar="FILE",
-    help="Sequences: .npz of ids, labels, weights [B, T]; .jsonl of token lists; or text"
-    " with --tokenizer.",
+    help="Sequences: .npz of ids, labels, weights [B, T]; .jsonl of token lists; or text with"
+    " --tokenizer. Either these or --against.",
 )
-@click.option("--against", metavar="RECORDING", help="Or a folder of recorded values.")
+@click.option("--against", metavar="RECORDING", help="Folder of recorded values.")
 @click.option("--tokenizer", metavar="NAME", help="A folder, or a model in the HuggingFace cache.")
 @clustering_option
 @click.option(

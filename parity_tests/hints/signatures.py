@@ -88,7 +88,10 @@ def _together(
     """Several assumed settings that make all of it agree, where no single one does."""
     if not assumed(subject.config, origins):
         return
-    agreed = find_agreement(subject, recording, one, origins, seconds=SECONDS)
+    try:
+        agreed = find_agreement(subject, recording, one, origins, seconds=SECONDS)
+    except ValueError:  # the batch does not fit the model: no setting explains that
+        return
     changed = [verdict for verdict in agreed.verdicts if verdict.value != verdict.before]
     if agreed.agrees and changed:
         advice = " ".join(

@@ -220,7 +220,7 @@ def test_loading_what_is_no_conversion(tmp_path: Path):
 def test_generic_trees_load_without_a_model(recording: Recording, tmp_path: Path):
     case = recording("BatchNormNonTrainable_ocdbt")
     params, state, config = load_converted(converted(case, tmp_path / "out"))
-    assert config == ("generic", None, None)
+    assert config == ("generic", None, None, {})
     assert set(state.rest["collections"]["non_trainable"]) == {"moving_mean", "moving_variance"}
     assert params
     assert state.optimizer == {}
