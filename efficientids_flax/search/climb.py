@@ -15,10 +15,10 @@ from efficientids_flax.search.moves import Choice, combinations, moved, moves
 from efficientids_flax.settings.table import ModelConfig
 
 STARTS = 3  # combinations that are followed
-OF_EACH, PAIRED = (
-    2,
-    40,
-)  # changes that are tried by pairs: of each setting, and of all; the least bad
+# The least bad changes are tried by pairs: so many of each setting, and so many in all.
+OF_EACH = 2
+PAIRED = 40
+LEAST_GAIN = 1e-6  # share of a score below which a change is none: float32 rounds by as much
 Score = Callable[[ModelConfig], np.ndarray]
 Progress = Callable[[str], None]
 
@@ -89,7 +89,7 @@ class Climb:
                     if other is not None and (found := self._tried(other)) < least:
                         config, least = other, found
             self._progress(f"{self.least:.5g} after a sweep over {len(able)} settings")
-            if not least < before:
+            if not before - least > LEAST_GAIN * abs(before):
                 return
 
     def _pairs(self, able: Sequence[Choice]) -> bool:
@@ -112,7 +112,7 @@ class Climb:
             if other is not None:
                 self._tried(other)
         self._progress(f"{self.least:.5g} after pairs of changes")
-        return self.least < before
+        return before - self.least > LEAST_GAIN * abs(before)
 
     def _tried(self, config: ModelConfig) -> float:
         if self._end is not None and time.monotonic() > self._end:

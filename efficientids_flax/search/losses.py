@@ -6,8 +6,9 @@ numbers in it are, so that a hundred settings cost a hundred runs and no hundred
 Letters: B sequences, T time, V words, L layers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ import numpy as np
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.head import HeadInputs
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import language_model_loss
 from efficientids_flax.search.samples import Samples
@@ -27,6 +29,8 @@ LOGITS = 1 << 26  # of a part: 256 MiB in float32
 POSITIONS = {"segment_pos": "positions"}  # names of batches and of the decoder's arguments
 INPUTS = ("paddings", "segment_ids", "segment_pos", "inputs_indicator")
 HEAD = "pretrained_lm"
+SIZES = ("vocab_size", "num_layers", "model_dims", "hidden_dims", "num_heads", "num_kv_heads",
+         "head_dim")  # fmt: skip
 
 
 class Losses:
@@ -110,8 +114,9 @@ def sequence_losses(
             second_label_smoothing=0.0, z_loss_weight=0.0,
         )  # fmt: skip
         model = EfficientIDSModel(config=plain, clustering_info=clustering)
-        made: Any = model.apply({"params": params}, batch, train=False, method=model.loss)
-        return jnp.sum(made.per_token_xent, axis=-1)
+        inputs: Any = model.apply({"params": params}, batch, method=model.head_inputs)
+        sizes = BackboneConfig(**{name: getattr(config.backbone, name) for name in SIZES})
+        return _head(replace(plain, backbone=sizes), clustering)(params, inputs, batch)
     plain = replace(_one_by_one(config), label_smoothing=0.0, z_loss_weight=0.0)
     named: dict[str, Any] = {
         POSITIONS.get(name, name): batch[name] for name in INPUTS if name in batch
@@ -122,6 +127,30 @@ def sequence_losses(
 
     found: Any = Decoder(plain).apply({"params": params}, method=logits)
     return language_model_loss(plain, found, batch, train=False).per_sequence_xent
+
+
+@lru_cache(maxsize=64)
+def _head(
+    config: EfficientIDSConfig, clustering: ClusteringInfo | None
+) -> Callable[[Any, HeadInputs, Mapping[str, jax.Array]], jax.Array]:
+    """Compiled (parameters, what the head works on, batch) -> losses, float32 [B].
+
+    The head has loops, which are compiled whole: once for its own settings, whatever the decoder's.
+    """
+    model = EfficientIDSModel(config=config, clustering_info=clustering)
+
+    def losses(params: Any, inputs: HeadInputs, batch: Mapping[str, jax.Array]) -> jax.Array:
+        def run(module: EfficientIDSModel) -> jax.Array:
+            is_item = batch.get("label_item_weights")
+            made = module.softmax.head.loss(
+                inputs, batch["labels"], batch["weights"], is_item, False, ()
+            )
+            return jnp.sum(made.per_token_xent, axis=-1)
+
+        found: Any = model.apply({"params": params}, method=run)
+        return found
+
+    return jax.jit(losses)
 
 
 def unstacked(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from converters import convert
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig
-from efficientids_flax.settings import ASSUMED, FOUND, origin_of
+from efficientids_flax.settings import ASSUMED, FOUND, GIVEN, origin_of
 from efficientids_flax.stored import load_config, load_model, save_model, write_settings
 from parity_tests.cases import RECORDINGS, checkpoint_of, recordings, unpack
 from parity_tests.commands.find_settings import find_settings
@@ -82,7 +82,8 @@ def test_what_a_lone_checkpoint_does_not_tell_is_found_from_tokens(trained):
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Orbax's
 def test_models_that_learned_nothing_tell_nothing(tmp_path):
     out, file = tmp_path / "out", tmp_path / "tokens.npz"
-    save_model(out, Decoder(CONFIG), made(CONFIG))
+    told = {"model": dict.fromkeys(CONFIG.to_dict(), GIVEN)}
+    save_model(out, Decoder(CONFIG), made(CONFIG), origins=told)
     np.savez(file, **sequences().batch)  # pyright: ignore[reportArgumentType]
     before = (out / "config.json").read_bytes()
     result = run(out, "--tokens", file, "--try", "activation", "--try", "norm_epsilon")
