@@ -12,7 +12,7 @@ import numpy as np
 
 from efficientids_flax.search import Tried, Verdict
 from efficientids_flax.search.climb import Climb, Progress
-from efficientids_flax.search.decide import found_origins
+from efficientids_flax.search.decide import narrowed, settled_origins
 from efficientids_flax.search.moves import Choice, choices, matches, moved, unusable
 from efficientids_flax.settings import open_settings, value_at
 from efficientids_flax.settings.table import ModelConfig
@@ -51,8 +51,8 @@ class Agreed:
 
     @property
     def origins(self) -> dict[str, str]:
-        """Dotted key -> 'found', of the settings that the recording decides."""
-        return found_origins(self.config, self.verdicts) if self.agrees else {}
+        """Dotted key -> origin, of the settings that the recording decides or changes."""
+        return settled_origins(self.verdicts) if self.agrees else {}
 
 
 class Agreement:
@@ -161,5 +161,10 @@ def _verdict(chosen: ModelConfig, choice: Choice, agreement: Agreement) -> Verdi
         alike = [one.relative for one in agreement.differences(other)] == [
             one.relative for one in agreement.differences(chosen)
         ]
-        tried.append(Tried(value, found, found - own, 0.0, None, found > own, alike))
-    return Verdict(choice.key, choice.values[0], value_at(chosen, choice.key), own, tuple(tried))
+        part = narrowed(chosen, choice.key, value)
+        tried.append(Tried(part, found, found - own, 0.0, None, found > own, alike))
+    before, value = (
+        narrowed(chosen, choice.key, one)
+        for one in (choice.values[0], value_at(chosen, choice.key))
+    )
+    return Verdict(choice.key, before, value, own, tuple(tried))

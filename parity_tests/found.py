@@ -1,7 +1,7 @@
 """What a search for settings found, in words and as JSON; and the two ways to search."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from efficientids_flax.search import (
     read_samples,
 )
 from efficientids_flax.search.climb import Progress
-from efficientids_flax.search.decide import shown
 from efficientids_flax.settings.table import ModelConfig
 from efficientids_flax.stored import clustering_of, load_converted
 from efficientids_flax.stored.load import Converted
@@ -41,7 +40,7 @@ class Found:
         out: directory of the model.
         before, config: its configuration as it was, and with the chosen values.
         verdicts: of each setting that was tried.
-        decided: dotted key -> 'found', of what is to be written.
+        origins: dotted key -> origin, of what is decided or changed.
         measure: what `Verdict.loss` is, in words.
         summary: how well the model fits, a line each.
         tells: whether anything can be told.
@@ -52,7 +51,7 @@ class Found:
     before: ModelConfig
     config: ModelConfig
     verdicts: tuple[Verdict, ...]
-    decided: dict[str, str]
+    origins: dict[str, str]
     measure: str
     summary: tuple[str, ...]
     tells: bool
@@ -70,20 +69,18 @@ class Found:
             return "\n".join([*lines, "Nothing is written."])
         lines += ["", table(self._rows()), ""]
         for one in self.undecided:
-            others = ", ".join(_text(shown(self.config, one.key, value)) for value in one.alike)
-            chosen = _text(shown(self.config, one.key, one.value))
+            others = ", ".join(_text(value) for value in one.alike)
+            chosen = _text(one.value)
             lines.append(f"cannot tell {one.key}={chosen} from {others}: stays assumed")
         if not self.finished:
             lines.append("the search ended before all was tried: give it more --minutes")
         changed = [one for one in self.verdicts if one.value != one.before]
         if changed:
             told = ", ".join(
-                f"{one.key}={_text(shown(self.config, one.key, one.value))}"
-                f" (was {_text(shown(self.before, one.key, one.before))})"
-                for one in changed
+                f"{one.key}={_text(one.value)} (was {_text(one.before)})" for one in changed
             )
             lines.append(f"changed: {told}")
-        what = f"{len(self.decided)} settings as found"
+        what = f"{sum(one.found for one in self.verdicts)} settings as found"
         lines.append(
             f"{self.out}/config.json: {what}" if written else f"nothing is written; {what}"
         )
@@ -119,7 +116,7 @@ class Found:
         for one in self.verdicts:
             origin = "found" if one.found else "assumed"
             other = one.runner_up
-            value = _text(shown(self.config, one.key, one.value))
+            value = _text(one.value)
             if other is None:
                 rows.append((one.key, value, origin, f"{one.loss:.5g}", "makes no difference",
                              "", ""))  # fmt: skip
@@ -130,7 +127,7 @@ class Found:
                     value,
                     origin,
                     f"{one.loss:.5g}",
-                    _text(shown(self.config, one.key, other.value)),
+                    _text(other.value),
                     f"{other.worse:+.5f}" + (f" +- {other.error:.5f}" if other.error else ""),
                     _surely(other),
                 )
@@ -257,7 +254,9 @@ def _compared(found: Agreed) -> tuple[str, ...]:
 
 
 def _text(value: Any) -> str:
-    """A value as `--set` takes it."""
+    """A value as `--set` takes it; of a record with one part, that part's."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        (value,) = value.values()
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)

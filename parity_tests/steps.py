@@ -1,9 +1,9 @@
 """Optimizer steps: ours from the recorded state, against the recorded next one.
 
 Each step starts from the recorded parameters before it (ours where they are not recorded). Its
-gradients are the recorded ones where
-there are some, else ours. Moments are those of our own steps so far, from the checkpoint's state or
-from new ones; where the steps end at the checkpoint, they have to come out as the checkpoint's.
+gradients are the recorded ones where there are some, else ours. Moments are those of our own steps
+so far, from the checkpoint's state or from new ones; where the steps end at the checkpoint, they
+have to come out as the checkpoint's.
 """
 
 from collections.abc import Mapping

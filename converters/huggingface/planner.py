@@ -11,11 +11,13 @@ from converters.errors import MappingError
 from converters.huggingface.files import Pretrained
 from converters.huggingface.mapping import map_tensors
 from converters.huggingface.tables import TABLES
-from converters.plan import CONFIG_SCHEMA_VERSION, Plan, PlannedLeaf, planned
+from converters.plan import Plan, PlannedLeaf, planned
 from converters.zarr import dtype_named
 from efficientids_flax.backbone.presets import UnsupportedConfigError, config_of, model_type
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.parts import DType
+from efficientids_flax.stored import Config
+from efficientids_flax.stored.settings import document
 
 FAMILY = "transformer_lm"  # of our models; what the original was is in the manifest
 
@@ -75,12 +77,7 @@ def plan_pretrained(
         family=FAMILY,
         leaves=tuple(leaves),
         ignored=tree.ignored,
-        config={
-            "schema_version": CONFIG_SCHEMA_VERSION,
-            "family": FAMILY,
-            "model": config.to_dict(),
-            "optimizer": None,
-        },
+        config=document(Config(FAMILY, config, None)),
         provenance={"model": {"config.json": dict(model.config)}, "optimizer": {}},
         rules=tuple(dict.fromkeys(str(leaf.rule) for leaf in tree.leaves)),
         notes=(),

@@ -3,9 +3,8 @@
 Read `leaves` for what a plan is, then `make`; `job` reads the job's files, `merge` takes parameters
 from several checkpoints, `quantized` makes numbers of quantized weights, of which `uses` says how
 each lies, `publication` asks the table of published experiments, `model_config` settles the
-configuration, `document` is the file that it goes to.
+configuration, `assumptions` refuses what it had to assume.
 """
 
-from converters.plan.document import CONFIG_SCHEMA_VERSION
 from converters.plan.leaves import Plan, PlannedLeaf, planned
 from converters.plan.make import PlanOptions, make_plan

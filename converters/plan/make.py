@@ -17,7 +17,7 @@ from converters.paxml.state import (
     optimizer_kinds,
     raw_optimizer,
 )
-from converters.plan.document import assumed_of, document, origins_of, refuse_assumed
+from converters.plan.assumptions import origins_of, refuse_assumed
 from converters.plan.job import job_dump, said_heads
 from converters.plan.leaves import Plan, PlannedLeaf, planned
 from converters.plan.merge import load_rules, merge, split_also
@@ -36,6 +36,8 @@ from efficientids_flax.config import OptimizerConfig
 from efficientids_flax.config.parts import DType
 from efficientids_flax.parameters import QUANTIZED
 from efficientids_flax.settings import GIVEN
+from efficientids_flax.stored import MATTERS, Config, assumed_in
+from efficientids_flax.stored.settings import document
 
 PARAMS, OPTIMIZER, EXTRA = "mdl_vars/params/", "opt_states/", "extra_state/"
 CONFIG_NAMES = {"adam": "adam", "sharded_adafactor": "sharded_adafactor", "momentum": "sgd"}
@@ -166,8 +168,9 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
 
     told = {"model": provenance, "optimizer": optimizer_provenance}
     origins = origins_of(told)
+    config = Config(table.family, model, optimizer_config, origins)
     trained = states and options.optimizer == "convert" and not taken
-    found = assumed_of(model, optimizer_config if trained else None, origins)
+    found = assumed_in(config, MATTERS if trained else MATTERS[:-1])
     if options.strict:
         refuse_assumed(found)
 
@@ -178,7 +181,7 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
         family=table.family,
         leaves=tuple(leaves),
         ignored=tuple(ignored),
-        config=document(table.family, model, optimizer_config, origins),
+        config=document(config),
         provenance=told,
         rules=tuple(dict.fromkeys(str(leaf.rule) for leaf in [*tree.leaves, *converted.leaves])),
         notes=tuple(dict.fromkeys(notes)),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from efficientids_flax.search.moves import Choice, matches, moved
-from efficientids_flax.settings import FOUND, open_settings, value_at
+from efficientids_flax.settings import ASSUMED, FOUND, named_parts, open_settings, value_at
 from efficientids_flax.settings.table import ModelConfig
 
 SURE = 4.0  # standard errors, or deviations, beyond which a value is out
@@ -51,7 +51,7 @@ class Verdict:
 
     Attributes:
         key: its dotted name.
-        before, value: what was assumed, and what is chosen.
+        before, value: what was assumed, and what is chosen; see `narrowed`.
         loss: per label, with the chosen value.
         tried: the other values, the likeliest of them first.
     """
@@ -80,29 +80,26 @@ class Verdict:
         return min(others, key=lambda one: one.loss, default=None)
 
 
-def found_origins(config: ModelConfig, verdicts: Iterable[Verdict]) -> dict[str, str]:
-    """Dotted key -> 'found', of the settings that are; of a part, of what was tried in it."""
-    keys: list[str] = []
+def settled_origins(verdicts: Iterable[Verdict]) -> dict[str, str]:
+    """The origins that verdicts give: dotted key -> 'found', or 'assumed'.
+
+    A value that is another than before, and not the only one that fits, is no longer what the tree,
+    a dump or the user told.
+    """
+    settled: dict[str, str] = {}
     for one in verdicts:
-        if one.found:
-            keys += [f"{one.key}.{part}" for part in _parts(config, one.key)] or [one.key]
-    return dict.fromkeys(keys, FOUND)
+        if one.found or one.value != one.before:
+            parts = [f"{one.key}.{part}" for part in one.value] if (
+                isinstance(one.value, Mapping)
+            ) else [one.key]  # fmt: skip
+            settled |= dict.fromkeys(parts, FOUND if one.found else ASSUMED)
+    return settled
 
 
-def shown(config: ModelConfig, key: str, value: Any) -> Any:
-    """A value with no more of it than is tried, for people: of rotary positions, the pairing."""
-    parts = _parts(config, key)
-    if isinstance(value, Mapping) and parts:
-        value = {part: value[part] for part in parts if part in value}
-    return next(iter(value.values())) if isinstance(value, Mapping) and len(value) == 1 else value
-
-
-def _parts(config: ModelConfig, key: str) -> list[str]:
-    """What the table's values name of a setting that is a record and is there."""
-    if not isinstance(value_at(config, key), Mapping):
-        return []
-    values = open_settings(config)[key].values
-    return sorted({part for value in values if isinstance(value, Mapping) for part in value})
+def narrowed(config: ModelConfig, key: str, value: Any) -> Any:
+    """Of a value that is a record what is tried of it: of rotary positions `{"pairing": ...}`."""
+    parts = named_parts(open_settings(config)[key], value)
+    return {part: value[part] for part in parts} if parts else value
 
 
 class Judge:
@@ -146,8 +143,10 @@ class Judge:
             tried = self._tried(chosen, choice)
             if tried:
                 loss = float(self._losses(chosen).sum() / self._weight.sum())
-                before = choice.values[0]
-                value = value_at(chosen, choice.key)
+                before, value = (
+                    narrowed(chosen, choice.key, one)
+                    for one in (choice.values[0], value_at(chosen, choice.key))
+                )
                 found.append(Verdict(choice.key, before, value, loss, tuple(tried)))
         return found
 
@@ -202,7 +201,8 @@ class Judge:
             same = bool(spread <= 1e-6 * np.max(np.abs(self._losses(chosen)), initial=1e-30))
             loss = float(self._losses(model).sum() / self._weight.sum())
             out = bool(by_loss or by_momentum) and not same
-            found.append(Tried(value, loss, worse, error, distance, out, same))
+            part = narrowed(chosen, choice.key, value)
+            found.append(Tried(part, loss, worse, error, distance, out, same))
         return found
 
 

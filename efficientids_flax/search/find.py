@@ -8,7 +8,7 @@ import numpy as np
 
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.search.climb import Climb, Progress
-from efficientids_flax.search.decide import SURE, Judge, Verdict, found_origins, paired
+from efficientids_flax.search.decide import SURE, Judge, Verdict, paired, settled_origins
 from efficientids_flax.search.invariances import Momentum
 from efficientids_flax.search.losses import Losses
 from efficientids_flax.search.moves import choices, unusable
@@ -43,8 +43,8 @@ class Findings:
 
     @property
     def origins(self) -> dict[str, str]:
-        """Dotted key -> 'found', of the settings that the samples decide."""
-        return found_origins(self.config, self.verdicts) if self.tells else {}
+        """Dotted key -> origin, of the settings that the samples decide or change."""
+        return settled_origins(self.verdicts) if self.tells else {}
 
 
 def find_settings(
@@ -83,11 +83,12 @@ def find_settings(
     best = climb.run(config, able)
     moments = None
     if momentum is not None:
-        moments = Momentum(config, params, momentum, samples, clustering)
+        moments = Momentum(config, losses.params, momentum, samples, clustering)
     judge = Judge(losses, samples.weight, moments.distance if moments else None)
     chosen = judge.settle(best, able)
     weight = samples.weight
-    ahead, error = paired(frequencies(samples) - losses(chosen), weight)
+    baseline = frequencies(samples)
+    ahead, error = paired(baseline - losses(chosen), weight)
     tells = bool(np.isfinite(ahead) and ahead > SURE * error)
     chosen = chosen if tells else config
     return Findings(
@@ -95,7 +96,7 @@ def find_settings(
         tuple(judge.verdicts(chosen, able)),
         losses.mean(chosen),
         losses.mean(config),
-        float(frequencies(samples).sum() / weight.sum()),
+        float(baseline.sum() / weight.sum()),
         tells,
         losses.runs,
         climb.finished,

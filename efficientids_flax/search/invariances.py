@@ -65,20 +65,18 @@ class Momentum:
         samples: Samples,
         clustering: ClusteringInfo | None = None,
     ) -> None:
-        """Takes the layers apart.
+        """Keeps what is compared.
 
         Args:
             config: of the parameters.
-            params, momentum: nested dicts of arrays, of the same paths.
+            params: as `unstacked` has them.
+            momentum: nested dicts of arrays, of the parameters' paths before that.
             samples: whose gradients are compared.
             clustering: of a recommender.
         """
         self._prefix = HEAD if isinstance(config, EfficientIDSConfig) else ""
-        self._params = flatten(unstacked(config, params))
-        self._momentum = {
-            path: np.asarray(value, np.float32)
-            for path, value in flatten(unstacked(config, momentum)).items()
-        }
+        self._params = flatten(params)
+        self._momentum = flatten(unstacked(config, momentum))
         self._samples, self._clustering = samples, clustering
         mixing = np.random.default_rng(0).standard_normal((MIXTURES, samples.count))
         self._mixing = mixing.astype(np.float32)
@@ -116,7 +114,7 @@ class Momentum:
             return None
         gradients = self._gradients(config, paths, rows)
         params = {path: np.asarray(self._params[self._prefix + path]) for path in paths}
-        ours = {path: self._momentum[self._prefix + path] for path in paths}
+        ours = {path: np.asarray(self._momentum[self._prefix + path], np.float32) for path in paths}
         found = []
         for one in fitting:
             seen = _share(one.parts(backbone, params, ours), one.floor)

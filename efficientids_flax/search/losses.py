@@ -39,6 +39,7 @@ class Losses:
     Attributes:
         samples: the sequences.
         runs: how many times a part of them was run.
+        params: as `unstacked` has them, on the device.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Losses:
         self.samples = samples
         self.runs = 0
         self._clustering = clustering
-        self._params = jax.device_put(unstacked(config, params))
+        self.params = jax.device_put(unstacked(config, params))
         words = config.vocab_size if isinstance(config, BackboneConfig) else config.num_items
         rows = max(1, min(ROWS, LOGITS // (max(words, 1) * samples.batch["ids"].shape[1])))
         batch = {name: jnp.asarray(value) for name, value in samples.batch.items()}
@@ -87,7 +88,7 @@ class Losses:
             self.runs += 1
             with jax.default_matmul_precision("highest"):
                 found = np.asarray(
-                    sequence_losses(config, self._params, self._parts[part], self._clustering),
+                    sequence_losses(config, self.params, self._parts[part], self._clustering),
                     np.float64,
                 )
             self._known[config, part] = np.where(np.isfinite(found), found, np.inf)

@@ -9,15 +9,8 @@ from itertools import product
 from typing import Any
 
 from efficientids_flax.config import EfficientIDSConfig
-from efficientids_flax.settings import (
-    ASSUMED,
-    OPEN,
-    open_settings,
-    origin_of,
-    value_at,
-    with_values,
-)
-from efficientids_flax.settings.table import BACKBONE, ModelConfig, OpenSetting
+from efficientids_flax.settings import OPEN, is_assumed, open_settings, value_at, with_values
+from efficientids_flax.settings.table import BACKBONE, ModelConfig
 
 # Settings without which nothing else shows: all their combinations are tried first.
 GROSS = (
@@ -72,7 +65,7 @@ def choices(
         )
     found = []
     for key, row in table.items():
-        if row.affects != "forward" or not (key in also or _assumed(config, origins, key, row)):
+        if row.affects != "forward" or not (key in also or is_assumed(config, key, row, origins)):
             continue
         now = value_at(config, key)
         rest = [value for value in row.values if not matches(config, key, value)]
@@ -80,14 +73,6 @@ def choices(
         values = tuple(value for value in (now, *rest) if value not in barred or value == now)
         found.append(Choice(key, values))
     return found
-
-
-def _assumed(config: ModelConfig, origins: Mapping[str, str], key: str, row: OpenSetting) -> bool:
-    """Whether nothing told a setting; of a record, those parts that its values name."""
-    parts = {part for value in row.values if isinstance(value, Mapping) for part in value}
-    if not parts or value_at(config, key) is None:
-        return origin_of(origins, key) == ASSUMED
-    return any(origin_of(origins, f"{key}.{part}") == ASSUMED for part in parts)
 
 
 def unusable(

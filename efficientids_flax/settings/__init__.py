@@ -13,6 +13,8 @@ from efficientids_flax.settings.origins import (
     GIVEN,
     TREE,
     assumed,
+    is_assumed,
+    named_parts,
     origin_of,
     origins_of_leaves,
 )
@@ -43,6 +45,8 @@ __all__ = [
     "assumed",
     "assumed_lines",
     "assumed_optimizer",
+    "is_assumed",
+    "named_parts",
     "open_settings",
     "origin_of",
     "origins_of_leaves",

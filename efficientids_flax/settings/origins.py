@@ -86,24 +86,24 @@ def assumed(
     """
     found = {}
     for key, row in open_settings(config).items():
-        now = value_at(config, key)
-        if row.affects != affects or not _is_assumed(key, row, now, origins):
+        if row.affects != affects or not is_assumed(config, key, row, origins):
             continue
+        now = value_at(config, key)
         others = [value for value in row.values if value != now]
         if not others or any(with_values(config, {key: value}) is not None for value in others):
-            found[key] = {part: now[part] for part in _parts(row, now)} or now
+            found[key] = {part: now[part] for part in named_parts(row, now)} or now
     return found
 
 
-def _is_assumed(key: str, row: OpenSetting, now: Any, origins: Mapping[str, str]) -> bool:
-    """Whether nothing tells a setting; of a record those parts of it that the row is about."""
-    places = [f"{key}.{part}" for part in _parts(row, now)] or [key]
+def is_assumed(config: ModelConfig, key: str, row: OpenSetting, origins: Mapping[str, str]) -> bool:
+    """Whether nothing tells an open setting; of a record, one of the parts that its row names."""
+    places = [f"{key}.{part}" for part in named_parts(row, value_at(config, key))] or [key]
     return any(origin_of(origins, place) == ASSUMED for place in places)
 
 
-def _parts(row: OpenSetting, now: Any) -> list[str]:
-    """The parts that the values of a row name, where the setting is a record."""
-    if not isinstance(now, Mapping):
+def named_parts(row: OpenSetting, value: Any) -> list[str]:
+    """The parts of a value that the values of a row name, where it is a record: 'pairing'."""
+    if not isinstance(value, Mapping):
         return []
-    named = {part for value in row.values if isinstance(value, Mapping) for part in value}
-    return [part for part in now if part in named]
+    named = {part for other in row.values if isinstance(other, Mapping) for part in other}
+    return [part for part in value if part in named]

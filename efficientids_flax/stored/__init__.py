@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from efficientids_flax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from efficientids_flax.stored.doubts import assumed_in, tell_assumed
+    from efficientids_flax.stored.doubts import MATTERS, assumed_in, tell_assumed
     from efficientids_flax.stored.free_memory import WIDTHS
     from efficientids_flax.stored.item_names import ItemNames, read_item_names
     from efficientids_flax.stored.load import (
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "MATTERS",
     "WIDTHS",
     "BiasCorrectedAdamState",
     "Config",

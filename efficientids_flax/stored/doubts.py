@@ -10,6 +10,8 @@ from etils import epath
 from efficientids_flax.settings import assumed, assumed_lines, assumed_optimizer
 from efficientids_flax.stored.settings import Config
 
+MATTERS = ("forward", "training", "optimizer")
+"""What settings change: activations and logits; losses and steps alone; the learner's next step."""
 _TOLD: set[tuple[str, str]] = set()  # places and messages that were said in this process
 
 
@@ -18,8 +20,7 @@ def assumed_in(config: Config, parts: Collection[str]) -> dict[str, dict[str, An
 
     Args:
         config: of `load_config`. Of a part without origins nothing was assumed.
-        parts: of 'forward' (activations and logits), 'training' (losses and steps alone) and
-            'optimizer' (the next step of the learner).
+        parts: of `MATTERS`.
 
     Returns:
         Part -> key -> the value that was assumed, without parts that have none.

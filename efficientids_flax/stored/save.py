@@ -20,7 +20,7 @@ from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.item_model import ItemModel
 from efficientids_flax.parameters import shape_problems
-from efficientids_flax.settings import origins_of_leaves
+from efficientids_flax.settings import GIVEN, origins_of_leaves
 from efficientids_flax.stored.item_names import ItemNames, write_item_names
 from efficientids_flax.stored.items import write_item
 from efficientids_flax.stored.load import CLUSTERINGS
@@ -28,8 +28,9 @@ from efficientids_flax.stored.settings import (
     CLUSTERING,
     LENGTH,
     MODELS,
-    SCHEMA,
+    Config,
     Origins,
+    document,
     write_config,
 )
 from efficientids_flax.tree import flatten
@@ -105,18 +106,12 @@ def save_description(
         config = replace(config, trained_length=max(length, config.trained_length or 0))
         told[LENGTH] = config.trained_length
     family = next(name for name, kind in MODELS.items() if isinstance(config, kind))
-    content: dict[str, Any] = {
-        "schema_version": SCHEMA,
-        "family": family,
-        "model": config.to_dict(),
-        "optimizer": None,
-        "training": told or None,
-    }
+    kept: Origins = {}
     if origins and "model" in origins:
-        own = {"trained_length": "given"} if length is not None else {}
-        told_origins = origins_of_leaves(config.to_dict(), own, origins["model"])
-        content["origins"] = {"model": told_origins}
-    write_config(root, content)
+        own = {"trained_length": GIVEN} if length is not None else {}
+        kept = {"model": origins_of_leaves(config.to_dict(), own, origins["model"])}
+    made = document(Config(family, config, None, kept))
+    write_config(root, {**made, "training": told or None})
 
 
 def _config_of(model: Any) -> BackboneConfig | EfficientIDSConfig:

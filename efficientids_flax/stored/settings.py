@@ -3,7 +3,7 @@
     {"schema_version": 1, "family": ..., "model": {...}, "optimizer": {...},
      "origins": {"model": {dotted key: origin}, "optimizer": {dotted key: origin}}}
 
-Without `origins` the settings are just so: those of a model that was made here.
+Where a part has no origins its settings are just so: those of a model that was made here.
 """
 
 import json
@@ -56,8 +56,11 @@ def load_config(path: str | os.PathLike[str]) -> Config:
         FileNotFoundError: no finished conversion is there.
         ValueError: its `config.json` is none, or of an unknown schema.
     """
-    root = epath.Path(path)
-    found = _read(path)
+    return _config(epath.Path(path), _read(path))
+
+
+def _config(root: epath.Path, found: Mapping[str, Any]) -> Config:
+    """What a document of `config.json` says."""
     file = root / FILE
     family, model, optimizer = found["family"], found["model"], found["optimizer"]
     if model is not None and family not in MODELS:
@@ -102,8 +105,8 @@ def write_settings(
         FileNotFoundError, ValueError: no configuration of such a model is there, see
             `load_config`; or `origins` has not that form.
     """
-    before = load_config(path)
-    root = epath.Path(path)
+    root, content = epath.Path(path), _read(path)
+    before = _config(root, content)
     if before.model is None or type(model_config) is not type(before.model):
         kind = type(model_config).__name__
         raise ValueError(f"{root / FILE}: family {before.family!r} has no {kind}")
@@ -116,7 +119,18 @@ def write_settings(
         for part, config in configs.items()
         if config is not None and (part in given or part in before.origins)
     }
-    write_config(root, {**_read(path), "model": model_config.to_dict(), "origins": after})
+    write_config(root, {**content, "model": model_config.to_dict(), "origins": after})
+
+
+def document(config: Config) -> dict[str, Any]:
+    """The content of `config.json`."""
+    return {
+        "schema_version": SCHEMA,
+        "family": config.family,
+        "model": config.model.to_dict() if config.model else None,
+        "optimizer": config.optimizer.to_dict() if config.optimizer else None,
+        "origins": config.origins,
+    }
 
 
 def write_config(root: epath.Path, content: Mapping[str, Any]) -> None:

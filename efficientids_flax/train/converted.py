@@ -14,6 +14,7 @@ from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.parameters import refuse_quantized
 from efficientids_flax.stored import (
+    MATTERS,
     Config,
     as_optax,
     assumed_in,
@@ -30,8 +31,6 @@ from efficientids_flax.train.optimizer import (
 from efficientids_flax.train.state import TrainState, default_mesh
 from efficientids_flax.train.trainer import Trainer
 from efficientids_flax.tree import flatten
-
-PARTS = ("forward", "training", "optimizer")  # what of the settings matters for a step
 
 
 def trainer_from_converted(
@@ -120,7 +119,7 @@ def _learner(
     config: Config, own: OptimizerConfig | Mapping[str, Any] | None, given: Mapping[str, Any]
 ) -> tuple[OptimizerConfig | None, dict[str, dict[str, Any]]]:
     """The learner's configuration, and what of model and learner was assumed and is not given."""
-    found = assumed_in(config, PARTS)
+    found = assumed_in(config, MATTERS)
     unsaid = found.pop("optimizer", {})
     optimizer = config.optimizer
     if isinstance(own, OptimizerConfig):

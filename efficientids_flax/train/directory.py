@@ -17,7 +17,8 @@ from efficientids_flax.backbone import Decoder
 from efficientids_flax.core.item_model import ItemModel
 from efficientids_flax.stored import ItemNames, Origins, save_description, save_model
 from efficientids_flax.stored.settings import LENGTH
-from efficientids_flax.train.logs import Rows, save_curves, tell
+from efficientids_flax.train.history import Rows
+from efficientids_flax.train.logs import save_curves, tell
 from efficientids_flax.train.optimizer import averaged_params
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.state import (

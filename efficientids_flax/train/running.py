@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from efficientids_flax.train.logs import Recorder, Rows, Trace
+from efficientids_flax.train.history import Rows
+from efficientids_flax.train.logs import Recorder, Trace
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.preemption import StopRequest
 from efficientids_flax.train.state import Monitor, PeekedCursor, TrainState, is_primary

@@ -20,7 +20,8 @@ from jax.sharding import Mesh
 from efficientids_flax.parameters import FROZEN_LM
 from efficientids_flax.stored import ItemNames
 from efficientids_flax.train.evaluating import Evaluating, Evaluators
-from efficientids_flax.train.logs import Recorder, Rows, Trace, peak_flops, read_history
+from efficientids_flax.train.history import Rows, read_history
+from efficientids_flax.train.logs import Recorder, Trace, peak_flops
 from efficientids_flax.train.loop import run_loop
 from efficientids_flax.train.options import TrainingOptions, settled
 from efficientids_flax.train.preemption import Interrupted, Preempted, StopRequest, stop_request

@@ -73,7 +73,7 @@ def find_settings(
         found = found_from_recording(out, against, progress=_progress(as_json), **kept)
     write = found.tells and not dry_run
     if write:
-        write_settings(Path(out), found.config, {"model": found.decided})
+        write_settings(Path(out), found.config, {"model": found.origins})
     echo(as_json, found.to_json(write), found.text(write))
 
 

@@ -1,7 +1,7 @@
 """`python -m parity_tests.record activations OUT`: what a model computes, value by value.
 
 A recording is a directory with `manifest.json`, `arrays.npz` and the checkpoint whose parameters
-the values belong to (docs/how-to/record-your-model.md). The models are those of `models.py` and `layer_models.py`, or any experiment.
+the values belong to (docs/how-to/record-your-model.md). The models are those of `models/decoders.py` and `models/layers.py`, or any experiment.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def main(arguments: list[str]) -> None:
     if found.experiment:
         record_experiment(found)
         return
-    from parity_tests.record.layer_models import LAYER_MODELS
-    from parity_tests.record.models import MODELS
+    from parity_tests.record.models.layers import LAYER_MODELS
+    from parity_tests.record.models.decoders import MODELS
 
     table = (*MODELS, *LAYER_MODELS)
     unknown = set(found.names) - {model.name for model in table}
@@ -66,8 +66,8 @@ def record_model(model: Any, out: pathlib.Path) -> None:
     from praxis import base_hyperparams
 
     from parity_tests.record.capture import Run, nested, train
-    from parity_tests.record.experiments import experiment_of
-    from parity_tests.record.models import initial_state
+    from parity_tests.record.models.experiments import experiment_of
+    from parity_tests.record.models.decoders import initial_state
 
     experiment = experiment_of(model)()
     task = base_hyperparams.instantiate(experiment.task())

@@ -40,7 +40,7 @@ def main() -> None:
     logging.set_verbosity(logging.ERROR)
     devices = int(os.environ.get("XLA_FLAGS", "").partition(DEVICES)[2].split(" ")[0] or 1)
 
-    from parity_tests.record.variants import VARIANTS
+    from parity_tests.record.models.variants import VARIANTS
 
     wanted = [v for v in VARIANTS if not found.names or v.name in found.names]
     for variant in [v for v in wanted if v.devices == devices]:
@@ -62,7 +62,7 @@ def main() -> None:
 def record(variant: Any, out: pathlib.Path) -> None:
     """Train, restore, save in the other formats."""
     from parity_tests.record import states
-    from parity_tests.record.experiments import experiment_of
+    from parity_tests.record.models.experiments import experiment_of
 
     if variant.base is None:
         state = states.state_of_all_dtypes()

@@ -25,7 +25,7 @@ from absl import flags
 from paxml import learners, tasks_lib, trainer_lib
 from praxis import base_layer, optimizers, pax_fiddle, py_utils, schedules
 
-from parity_tests.record.experiments import GPT, Variant, adam, experiment_of
+from parity_tests.record.models.experiments import GPT, Variant, adam, experiment_of
 
 SMALL = {
     "NUM_LAYERS": 2, "VOCAB_SIZE": 7, "DIMS_PER_HEAD": 2, "NUM_HEADS": 2, "MODEL_DIMS": 4,

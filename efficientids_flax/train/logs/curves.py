@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from efficientids_flax.train.logs.rows import Rows
+from efficientids_flax.train.history import Rows
 
 POINTS = 2000  # of a curve
 GROUPS = ("loss", "accuracy", "recall_at_10", "ndcg_at_10")

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from efficientids_flax.train.history import History
 from efficientids_flax.train.logs.event_files import EventFile
-from efficientids_flax.train.logs.history import History
 from efficientids_flax.train.logs.progress import make_progress
 from efficientids_flax.train.options import TrainingOptions
 

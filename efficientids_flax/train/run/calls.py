@@ -19,7 +19,7 @@ from efficientids_flax.stored import (
 )
 from efficientids_flax.train.converted import trainer_from_converted
 from efficientids_flax.train.directory import no_best, opened
-from efficientids_flax.train.logs import Rows
+from efficientids_flax.train.history import Rows
 from efficientids_flax.train.optimizer import frozen_parameters, needs_weights
 from efficientids_flax.train.run.config import (
     WARM_UP,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from efficientids_flax.config import RotaryConfig
-from efficientids_flax.search.decide import Judge, found_origins, paired, shown
+from efficientids_flax.search.decide import Judge, Tried, Verdict, narrowed, paired, settled_origins
 from efficientids_flax.search.moves import Choice
 from efficientids_flax.settings import value_at
 from tests.efficientids_flax.search.small import CONFIG
@@ -58,7 +58,8 @@ def test_a_value_that_is_clearly_better_does_and_the_table_orders_equals():
     (verdict,) = found.verdicts(settled, [CHOICE])
     assert not verdict.found
     assert verdict.alike == ("silu",)
-    assert found_origins(settled, [verdict]) == {}
+    # It is not what was told any more, and not the only one that fits.
+    assert settled_origins([verdict]) == {"activation": "assumed"}
 
 
 def test_a_value_against_all_others_is_found():
@@ -69,7 +70,7 @@ def test_a_value_against_all_others_is_found():
     assert verdict.runner_up.value == "gelu_tanh"
     assert verdict.runner_up.worse == pytest.approx(0.03)
     assert verdict.runner_up.error == pytest.approx(0.004)
-    assert found_origins(CONFIG, [verdict]) == {"activation": "found"}
+    assert settled_origins([verdict]) == {"activation": "found"}
 
 
 def test_momentum_decides_where_the_loss_does_not():
@@ -88,8 +89,14 @@ def test_values_that_change_no_number_are_neither_for_nor_against():
     assert verdict.runner_up is None
 
 
-def test_of_rotary_positions_what_was_tried_is_found_and_shown():
-    assert shown(CONFIG, "rotary", None) is None
+def test_of_rotary_positions_what_was_tried_is_found():
     turned = replace(CONFIG, rotary=RotaryConfig(pairing="interleaved"))
     assert turned.rotary is not None
-    assert shown(turned, "rotary", turned.rotary.to_dict()) == "interleaved"
+    pairing = narrowed(turned, "rotary", turned.rotary.to_dict())
+    assert pairing == {"pairing": "interleaved"}
+    assert narrowed(CONFIG, "rotary", None) is None
+    other = (Tried(None, 2.0, 1.0, 0.1, out=True),)
+    found = Verdict("rotary", pairing, pairing, 1.0, other)
+    assert settled_origins([found]) == {"rotary.pairing": "found"}
+    gone = Verdict("rotary", pairing, None, 1.0, (Tried(pairing, 2.0, 1.0, 0.1, out=True),))
+    assert settled_origins([gone]) == {"rotary": "found"}

@@ -22,7 +22,7 @@ route = jax.jit(routing.route, static_argnames=("config", "dtype"))
 in_float32 = jax.jit(partial(dense_weights, dtype=jnp.dtype(jnp.float32)))
 ROUNDING = 1e-6  # a few float32 roundings of weights of at most 1
 
-# What was recorded of a router -> its configuration (parity_tests/record/models.py).
+# What was recorded of a router -> its configuration (parity_tests/record/models/decoders.py).
 RECORDED = {
     "MoeTop2": {
         "num_groups": 2, "capacity_factor": 1.0, "expert_capacity": 3, "gating_logit_cap": 1.2,

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from efficientids_flax.train.history import History, read_history
 from efficientids_flax.train.logs.event_files import EventFile
-from efficientids_flax.train.logs.history import History, read_history
 from efficientids_flax.train.logs.progress import make_progress
 from efficientids_flax.train.state.monitor import Monitor
 

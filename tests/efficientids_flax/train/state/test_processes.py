@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from efficientids_flax.train.logs.history import read_history
+from efficientids_flax.train.history import read_history
 from tests import running
 
 SCRIPT = Path(__file__).with_name("spread_run.py")

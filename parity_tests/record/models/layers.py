@@ -18,9 +18,9 @@ from praxis.layers import (
 )
 from praxis.layers.transformer_models import LanguageModelType
 
-from parity_tests.record.edits import layers_per_block
-from parity_tests.record.experiments import Edit, adam, put
-from parity_tests.record.models import (
+from parity_tests.record.models.edits import layers_per_block
+from parity_tests.record.models.experiments import Edit, adam, put
+from parity_tests.record.models.decoders import (
     ATTENTION,
     LM,
     ONE,

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from efficientids_flax.train.history import History, read_history
-from efficientids_flax.train.logs import curves, rows
-from efficientids_flax.train.logs.rows import Rows
+from efficientids_flax.train.history import History, Rows, read_history, rows
+from efficientids_flax.train.logs import curves
 
 NAMES = ["aux_loss", "avg_xent", "finite", "grad_norm", "learning_rate", "loss", "total_weight"]
 

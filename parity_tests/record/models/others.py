@@ -10,7 +10,7 @@ from paxml.tasks.lm import model_params
 from praxis import base_layer, base_model, layers, pax_fiddle, py_utils
 from praxis.layers import conformers, models, ngrammer, resnets, transformer_models, vits
 
-from parity_tests.record.experiments import BATCH, GPT, TIME, Variant, adam, put, text_batch
+from parity_tests.record.models.experiments import BATCH, GPT, TIME, Variant, adam, put, text_batch
 
 LMS = model_params.TransformerLmSpmdAdafactor
 WIDTH, HIDDEN, HEADS, WORDS = 16, 24, 2, 40

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from efficientids_flax.train.logs.rows import Row, Rows
+from efficientids_flax.train.history.rows import Row, Rows
 
 NAME = "history.jsonl"
 

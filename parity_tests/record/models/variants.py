@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from paxml.tasks.lm import model_params
 from praxis import optimizers, pax_fiddle
 
-from parity_tests.record import other_models
-from parity_tests.record.edits import (
+from parity_tests.record.models import others
+from parity_tests.record.models.edits import (
     adafactor,
     experts,
     grouped_heads,
@@ -17,7 +17,7 @@ from parity_tests.record.edits import (
     rms_norms,
     two_optimizers,
 )
-from parity_tests.record.experiments import GPT, LLAMA, Variant, adam, put
+from parity_tests.record.models.experiments import GPT, LLAMA, Variant, adam, put
 
 STACK = "model.lm_tpl.stacked_transformer_tpl"
 LAYER = f"{STACK}.transformer_layer_params_tpl"
@@ -217,6 +217,6 @@ VARIANTS = (
             quantize={"block_size": 8}),
     Variant("AllDtypes", "a leaf of each dtype", ("gda", "ocdbt", "flax"), base=None),
     # other models
-    *other_models.VARIANTS,
+    *others.VARIANTS,
 )
 # fmt: on

@@ -20,8 +20,8 @@ from praxis import pax_fiddle
 from praxis.layers import activations, attentions, multi_query_attention, normalizations
 from praxis.layers.transformer_models import LanguageModelType
 
-from parity_tests.record.edits import grouped_heads, layers_per_block, rms_norms
-from parity_tests.record.experiments import Edit, Variant, adam, put
+from parity_tests.record.models.edits import grouped_heads, layers_per_block, rms_norms
+from parity_tests.record.models.experiments import Edit, Variant, adam, put
 
 BATCH, TIME, WORDS = 2, 8, 17
 SPREAD = 0.3  # of the noise on all parameters: biases and scales are zeros and ones otherwise

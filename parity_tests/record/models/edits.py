@@ -9,7 +9,7 @@ from paxml import learners
 from praxis import optimizers, pax_fiddle
 from praxis.layers import grouped_query_attention, normalizations
 
-from parity_tests.record.experiments import Edit
+from parity_tests.record.models.experiments import Edit
 
 
 def optimizer(cls: Any, **values: Any) -> Edit:

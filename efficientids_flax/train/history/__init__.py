@@ -1,0 +1,9 @@
+"""What was measured at each step of a run: `read_history(directory)`.
+
+Read `rows`, how it is kept in memory, then `files`, how it is written and read.
+"""
+
+from efficientids_flax.train.history.files import History, read_history
+from efficientids_flax.train.history.rows import Row, Rows
+
+__all__ = ["History", "Row", "Rows", "read_history"]
