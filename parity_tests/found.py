@@ -18,6 +18,7 @@ from efficientids_flax.search import (
     read_samples,
 )
 from efficientids_flax.search.climb import Progress
+from efficientids_flax.settings import origin_of
 from efficientids_flax.settings.table import ModelConfig
 from efficientids_flax.stored import clustering_of, load_converted
 from efficientids_flax.stored.load import Converted
@@ -38,7 +39,8 @@ class Found:
 
     Attributes:
         out: directory of the model.
-        before, config: its configuration as it was, and with the chosen values.
+        before: dotted key -> origin, as it was.
+        config: its configuration with the chosen values.
         verdicts: of each setting that was tried.
         origins: dotted key -> origin, of what is decided or changed.
         measure: what `Verdict.loss` is, in words.
@@ -48,7 +50,7 @@ class Found:
     """
 
     out: str
-    before: ModelConfig
+    before: Mapping[str, str]
     config: ModelConfig
     verdicts: tuple[Verdict, ...]
     origins: dict[str, str]
@@ -62,6 +64,10 @@ class Found:
         """Settings of which other values fit as well."""
         return tuple(one for one in self.verdicts if not one.found and one.alike)
 
+    def origin(self, one: Verdict) -> str:
+        """Of a setting: what was settled, or what it was."""
+        return origin_of({**self.before, **self.origins}, one.keys[0])
+
     def text(self, written: bool) -> str:
         """A table of the settings, then what it means."""
         lines = list(self.summary)
@@ -71,7 +77,7 @@ class Found:
         for one in self.undecided:
             others = ", ".join(_text(value) for value in one.alike)
             chosen = _text(one.value)
-            lines.append(f"cannot tell {one.key}={chosen} from {others}: stays assumed")
+            lines.append(f"cannot tell {one.key}={chosen} from {others}: stays {self.origin(one)}")
         if not self.finished:
             lines.append("the search ended before all was tried: give it more --minutes")
         changed = [one for one in self.verdicts if one.value != one.before]
@@ -99,7 +105,7 @@ class Found:
                     "key": one.key,
                     "value": one.value,
                     "before": one.before,
-                    "origin": "found" if self.tells and one.found else "assumed",
+                    "origin": self.origin(one),
                     self.measure: _number(one.loss),
                     "alike": list(one.alike),
                     "tried": [_tried(other, self.measure) for other in one.tried],
@@ -114,7 +120,7 @@ class Found:
             ("setting", "value", "origin", self.measure, "next best", "worse by", "surely")
         ]
         for one in self.verdicts:
-            origin = "found" if one.found else "assumed"
+            origin = self.origin(one)
             other = one.runner_up
             value = _text(one.value)
             if other is None:
@@ -154,7 +160,8 @@ def found_from_tokens(
     """
     from efficientids_flax.backbone.presets import load_tokenizer
 
-    converted, before = _converted(out)
+    converted, model = _converted(out)
+    origins = converted.config.origins.get("model", {})
     samples = read_samples(
         tokens,
         tokenizer=None if tokenizer is None else load_tokenizer(tokenizer),
@@ -162,11 +169,11 @@ def found_from_tokens(
         most=sequences,
     )
     tables = None
-    if isinstance(before, EfficientIDSConfig) and not before.full_softmax:
+    if isinstance(model, EfficientIDSConfig) and not model.full_softmax:
         tables = clustering_of(out, clustering)
     found = find_settings(
-        before,
-        converted.config.origins.get("model", {}),
+        model,
+        origins,
         converted.params,
         samples,
         momentum=momentum_of(converted.optimizer_state.optimizer),
@@ -176,7 +183,7 @@ def found_from_tokens(
         progress=progress,
     )
     return Found(
-        str(out), before, found.config, found.verdicts, found.origins, "loss", _told(found),
+        str(out), origins, found.config, found.verdicts, found.origins, "loss", _told(found),
         found.tells, found.finished,
     )  # fmt: skip
 
@@ -195,20 +202,21 @@ def found_from_recording(
     Raises:
         RecordingError, FileNotFoundError, ValueError: the model or the recording cannot be used.
     """
-    converted, before = _converted(out)
+    converted, model = _converted(out)
+    origins = converted.config.origins.get("model", {})
     recording = read(against)
-    check_kind(before, recording)
+    check_kind(model, recording)
     if not recording.passes:
         raise RecordingError(f"{against}: has no recorded values to search by")
-    subject = Subject(before, converted.params, tables_of(before, recording, clustering))
+    subject = Subject(model, converted.params, tables_of(model, recording, clustering))
     one = most_told(recording)
     found = find_agreement(
         belonging(subject, recording, one), recording, one,
-        converted.config.origins.get("model", {}), also=also,
+        origins, also=also,
         seconds=None if minutes is None else 60 * minutes, progress=progress,
     )  # fmt: skip
     return Found(
-        str(out), before, found.config, found.verdicts, found.origins, "disagreement",
+        str(out), origins, found.config, found.verdicts, found.origins, "disagreement",
         _compared(found), found.agrees, found.finished,
     )  # fmt: skip
 

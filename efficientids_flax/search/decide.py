@@ -63,6 +63,13 @@ class Verdict:
     tried: tuple[Tried, ...]
 
     @property
+    def keys(self) -> list[str]:
+        """The dotted keys that it is about: of a record, those of its parts."""
+        if not isinstance(self.value, Mapping):
+            return [self.key]
+        return [f"{self.key}.{part}" for part in self.value]
+
+    @property
     def found(self) -> bool:
         """Whether something speaks against every other value."""
         others = [one for one in self.tried if not one.same]
@@ -89,10 +96,7 @@ def settled_origins(verdicts: Iterable[Verdict]) -> dict[str, str]:
     settled: dict[str, str] = {}
     for one in verdicts:
         if one.found or one.value != one.before:
-            parts = [f"{one.key}.{part}" for part in one.value] if (
-                isinstance(one.value, Mapping)
-            ) else [one.key]  # fmt: skip
-            settled |= dict.fromkeys(parts, FOUND if one.found else ASSUMED)
+            settled |= dict.fromkeys(one.keys, FOUND if one.found else ASSUMED)
     return settled
 
 
