@@ -4,7 +4,7 @@ Conversions are checked against it before a value is read, and the modules initi
 are PAXml's or, for kernels where `kernel_axes` is 'out_in', PyTorch's. Letters: V words, T
 positions, D model width, N heads, J heads of keys and values, H head width, F hidden width of the
 MLP, X experts, R buckets of the relative bias, P width of relative keys, U rank of low-rank
-additions, E item width, I items, K clusters.
+additions, W width of word embeddings where it is not D, E item width, I items, K clusters.
 """
 
 import os
@@ -48,9 +48,12 @@ class Row(NamedTuple):
 CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
     "words":           lambda c: c.vocab_size > 0,
     "separate":        lambda c: not c.tied_embeddings,
+    "model_wide":      lambda c: c.embedding_dims is None,
+    "own_width":       lambda c: c.embedding_dims is not None,
     "head_bias":       lambda c: c.lm_head_bias,
     "learned":         lambda c: c.position_embedding == "learned",
     "final_norm":      lambda c: c.final_norm,
+    "norm_scale":      lambda c: c.norm_scale,
     "norm_bias":       lambda c: c.norm_bias,
     "one_norm":        lambda c: c.norm_policy != "primer_hybrid",
     "two_norms":       lambda c: c.norm_policy == "primer_hybrid",
@@ -62,7 +65,7 @@ CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
     "out_bias":        lambda c: c.attention_out_bias,
     "per_dim_scale":   lambda c: c.query_scaling == "per_dim_scale",
     "qk_norm_head":    lambda c: c.qk_norm == "per_head",
-    "qk_norm_full":    lambda c: c.qk_norm == "full",
+    "qk_norm_heads":   lambda c: c.qk_norm in ("each_head", "full"),
     "relative_bias":   lambda c: c.relative_bias is not None,
     "relative_keys":   lambda c: c.relative_key_dims is not None,
     "gated":           lambda c: c.gated_mlp,
@@ -71,14 +74,18 @@ CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
 }
 
 TOP = (
-    Row("embedder/embedding",                 "V D", "words separate"),
+    Row("embedder/embedding",                 "V D", "words separate model_wide"),
+    Row("embedder/embedding",                 "V W", "words separate own_width"),
+    Row("embedding_projection/kernel",        "W D", "own_width", "D W"),
+    Row("output_projection/kernel",           "D W", "own_width", "W D"),
     Row("position_embedding/embedding",       "T D", "learned"),
-    Row("lm_head/kernel",                     "D V", "words", "V D"),
+    Row("lm_head/kernel",                     "D V", "words model_wide", "V D"),
+    Row("lm_head/kernel",                     "W V", "words own_width", "V W"),
     Row("lm_head/bias",                       "V",   "words head_bias"),
 )
 
 FINAL_NORM = (
-    Row("final_norm/scale",                   "D",   "final_norm"),
+    Row("final_norm/scale",                   "D",   "final_norm norm_scale"),
     Row("final_norm/bias",                    "D",   "final_norm norm_bias"),
 )
 
@@ -106,30 +113,30 @@ ATTENTION = (
 
 # Of norms, whose places may differ.
 QUERY_KEY_NORM = (
-    Row("attention/query_norm/scale",         "H",       "qk_norm_head"),
-    Row("attention/key_norm/scale",           "H",       "qk_norm_head"),
+    Row("attention/query_norm/scale",         "H",       "qk_norm_head norm_scale"),
+    Row("attention/key_norm/scale",           "H",       "qk_norm_head norm_scale"),
     Row("attention/query_norm/bias",          "H",       "qk_norm_head norm_bias"),
     Row("attention/key_norm/bias",            "H",       "qk_norm_head norm_bias"),
-    Row("attention/query_norm/scale",         "N H",     "qk_norm_full"),
-    Row("attention/key_norm/scale",           "J H",     "qk_norm_full"),
-    Row("attention/query_norm/bias",          "N H",     "qk_norm_full norm_bias"),
-    Row("attention/key_norm/bias",            "J H",     "qk_norm_full norm_bias"),
+    Row("attention/query_norm/scale",         "N H",     "qk_norm_heads norm_scale"),
+    Row("attention/key_norm/scale",           "J H",     "qk_norm_heads norm_scale"),
+    Row("attention/query_norm/bias",          "N H",     "qk_norm_heads norm_bias"),
+    Row("attention/key_norm/bias",            "J H",     "qk_norm_heads norm_bias"),
 )
 
 ATTENTION_NORM = (
-    Row("attention_norm/scale",               "D", "one_norm"),
+    Row("attention_norm/scale",               "D", "one_norm norm_scale"),
     Row("attention_norm/bias",                "D", "one_norm norm_bias"),
-    Row("pre_attention_norm/scale",           "D", "two_norms"),
+    Row("pre_attention_norm/scale",           "D", "two_norms norm_scale"),
     Row("pre_attention_norm/bias",            "D", "two_norms norm_bias"),
-    Row("post_attention_norm/scale",          "D", "two_norms"),
+    Row("post_attention_norm/scale",          "D", "two_norms norm_scale"),
     Row("post_attention_norm/bias",           "D", "two_norms norm_bias"),
 )
 MLP_NORM = (
-    Row("mlp_norm/scale",                     "D", "one_norm"),
+    Row("mlp_norm/scale",                     "D", "one_norm norm_scale"),
     Row("mlp_norm/bias",                      "D", "one_norm norm_bias"),
-    Row("pre_mlp_norm/scale",                 "D", "two_norms"),
+    Row("pre_mlp_norm/scale",                 "D", "two_norms norm_scale"),
     Row("pre_mlp_norm/bias",                  "D", "two_norms norm_bias"),
-    Row("post_mlp_norm/scale",                "D", "two_norms"),
+    Row("post_mlp_norm/scale",                "D", "two_norms norm_scale"),
     Row("post_mlp_norm/bias",                 "D", "two_norms norm_bias"),
 )
 
@@ -284,8 +291,9 @@ def _sizes(config: BackboneConfig) -> dict[str, int]:
     return {
         "3": 3,
         "V": config.vocab_size,
-        "T": config.max_positions or 0,
+        "T": (config.max_positions or 0) + config.position_offset,
         "D": config.model_dims,
+        "W": config.embedding_dims or config.model_dims,
         "N": config.num_heads,
         "J": config.num_kv_heads,
         "H": config.head_dim,

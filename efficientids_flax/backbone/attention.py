@@ -37,6 +37,8 @@ SOFTPLUS_OF_ZERO = 1.442695041  # 1 / softplus(0): a per-dim scale of zero leave
 # those that share them: XLA's CPU backend takes three times as long over arrays of five axes.
 UNGROUPED = "btnh,bsnh->bnts", "bnts,bsnh->btnh"
 GROUPED = "btjgh,bsjh->bjgts", "bjgts,bsjh->btjgh"
+# How many of the axes [..., N, H] of queries and keys are normed together, and how many are scaled.
+QK_NORM_AXES = {"per_head": (1, 1), "each_head": (1, 2), "full": (2, 2)}
 
 
 class Surroundings(NamedTuple):
@@ -94,12 +96,12 @@ class Attention(nn.Module):
         """Both of the above."""
         config = self.config
         dtype = compute_dtype(config)
-        query, key, value = self._project(x.astype(dtype))
+        query, key, value = self._clip(*self._project(x.astype(dtype)))
         if config.qk_norm_after_rotary:
             query, key = self._norm(*self._turn(query, key, around))
         else:
             query, key = self._turn(*self._norm(query, key), around)
-        query = constrain(self._scale(query), "B T N H")
+        query = constrain(self._scale(query, around.positions), "B T N H")
         self.sow(INTERMEDIATES, "scaled_query", query)
         if cache is not None:
             cache = put_keys(cache, key, value, around.start)
@@ -196,15 +198,24 @@ class Attention(nn.Module):
     def _norm(self, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         if self.config.qk_norm == "none":
             return query, key
-        axes = 1 if self.config.qk_norm == "per_head" else 2
+        axes, scaled = QK_NORM_AXES[self.config.qk_norm]
         own = self.config.of_norm("query_key")
         return (
-            Norm(own, axes, name="query_norm")(query).astype(query.dtype),
-            Norm(own, axes, name="key_norm")(key).astype(key.dtype),
+            Norm(own, axes, scaled, name="query_norm")(query).astype(query.dtype),
+            Norm(own, axes, scaled, name="key_norm")(key).astype(key.dtype),
         )
 
-    def _scale(self, query: jax.Array) -> jax.Array:
+    def _clip(self, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+        clip = self.config.qkv_clip
+        return arrays if clip is None else tuple(jnp.clip(x, -clip, clip) for x in arrays)
+
+    def _scale(self, query: jax.Array, positions: jax.Array) -> jax.Array:
+        """Times what the configuration says, and what the position says."""
         config = self.config
+        if (growth := config.query_position_scaling) is not None:
+            lengths = jnp.floor(positions.astype(jnp.float32) / growth.length)
+            factor = 1 + growth.beta * jnp.log1p(lengths)
+            query = query * factor[..., None, None].astype(query.dtype)
         how, size = config.query_scaling, config.head_dim
         if how == "none":
             return query

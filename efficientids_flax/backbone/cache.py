@@ -85,6 +85,11 @@ def make_cache(config: BackboneConfig, batch: int, size: int, dtype: Any = None)
     )
 
 
+def count_tokens(cache: KVCache) -> jax.Array:
+    """Tokens of each row so far, without padding: int [B]."""
+    return jnp.sum(cache.segments > 0, axis=1, dtype=jnp.int32)
+
+
 def note_tokens(cache: KVCache, tokens: Tokens) -> KVCache:
     """The cache with what is to know of these tokens; their keys and values follow by layer.
 

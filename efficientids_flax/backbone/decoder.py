@@ -14,12 +14,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from efficientids_flax.backbone.attention import Surroundings
-from efficientids_flax.backbone.cache import KVCache, LayerCache, note_tokens
+from efficientids_flax.backbone.cache import KVCache, LayerCache, count_tokens, note_tokens
 from efficientids_flax.backbone.experts import LOSSES
 from efficientids_flax.backbone.inputs import Inputs, Tokens, complete
 from efficientids_flax.backbone.layer import Layer, ScannedBlock, ScannedLayer, rotary_of
 from efficientids_flax.backbone.layers import (
     INTERMEDIATES,
+    Dense,
     Embedding,
     LmHead,
     Norm,
@@ -76,10 +77,14 @@ class Decoder(nn.Module):
         if config.vocab_size:
             self.lm_head = LmHead(config)
             if not config.tied_embeddings:
-                self.embedder = Embedding(config.vocab_size, config)
+                self.embedder = Embedding(config.vocab_size, config, config.embedding_dims)
+            if config.embedding_dims is not None:
+                self.embedding_projection = Dense(config.model_dims, False, config)
+                self.output_projection = Dense(config.embedding_dims, False, config)
         if config.position_embedding == "learned":
             assert config.max_positions is not None
-            self.position_embedding = Embedding(config.max_positions, config)
+            rows = config.position_offset + config.max_positions
+            self.position_embedding = Embedding(rows, config)
         if config.final_norm:
             self.final_norm = Norm(config.of_norm("final"))
         self.input_dropout = nn.Dropout(config.input_dropout)
@@ -93,7 +98,7 @@ class Decoder(nn.Module):
         """Word embeddings with the configuration's scale: int [B, T] -> [B, T, D]."""
         rows = self.lm_head.embed(ids) if self.config.tied_embeddings else self.embedder(ids)
         self.sow(INTERMEDIATES, "word_rows", rows)
-        words = self._scaled(rows)
+        words = self._widened(self._scaled(rows))
         self.sow(INTERMEDIATES, "word_embeddings", words)
         return words
 
@@ -112,12 +117,14 @@ class Decoder(nn.Module):
 
         Args:
             ids: int [B, T]; or
-            inputs_embeds: [B, T, D] in place of word embeddings, positions not added yet.
+            inputs_embeds: [B, T, D] in place of word embeddings, positions not added yet; with
+                `embedding_dims` also [B, T, E], which are projected as words are.
             paddings: [B, T], 1 where there is padding, on either side; None for none.
             segment_ids: int [B, T] of packed sequences; None makes one of all that is not padding
                 (`masks.segments_from_positions` makes them of positions).
-            positions: int [B, T] in the segment; None counts from 0 over the row, padding too
-                (`masks.positions_from_paddings` passes over it).
+            positions: int [B, T] in the segment; None counts from 0 over the row, padding too,
+                (`masks.positions_from_paddings` passes over it) or as `positions_pass_padding`
+                says.
             inputs_indicator: [B, T], 1 on the prefix, for `attention_mask='prefix'`.
             deterministic: no dropout.
 
@@ -167,8 +174,9 @@ class Decoder(nn.Module):
         if cache is None:
             raise ValueError("cache: missing; make one with make_cache")
         given = Inputs(
-            ids, inputs_embeds, paddings, segment_ids, positions, inputs_indicator, cache.used
-        )
+            ids, inputs_embeds, paddings, segment_ids, positions, inputs_indicator, cache.used,
+            count_tokens(cache) if self.config.positions_pass_padding else None,
+        )  # fmt: skip
         tokens = complete(self.config, given)
         x = self._embedded(ids, inputs_embeds, tokens.positions)
         grown = note_tokens(cache, tokens)
@@ -183,12 +191,17 @@ class Decoder(nn.Module):
         config = self.config
         if config.scale_before_logits:
             hidden = hidden * config.model_dims**-0.5
-        logits = self.lm_head(hidden) / config.logits_divisor
+        logits = self.head(hidden) / config.logits_divisor
         logits = soft_cap(logits, config.final_logit_cap)
         if config.logits_clip is not None:
             logits = jnp.clip(logits, -config.logits_clip, config.logits_clip)
         self.sow(INTERMEDIATES, "logits", logits)
         return logits
+
+    def head(self, hidden: jax.Array) -> jax.Array:
+        """[B, T, D] -> float32 [B, T, V], the head's product alone."""
+        narrow = self.config.embedding_dims is not None
+        return self.lm_head(self.output_projection(hidden) if narrow else hidden)
 
     def _embedded(
         self, ids: jax.Array | None, inputs_embeds: jax.Array | None, positions: jax.Array
@@ -201,9 +214,10 @@ class Decoder(nn.Module):
             assert inputs_embeds is not None
             x = jnp.asarray(inputs_embeds).astype(stream_dtype(config))
             x = self._scaled(x) if config.scale_injected_embeddings else x
+            x = self._widened(x)
         places = None
         if config.position_embedding == "learned":
-            places = self.position_embedding(positions)
+            places = self.position_embedding(positions + config.position_offset)
         elif config.position_embedding == "sinusoidal":
             ends = config.position_min_timescale, config.position_max_timescale
             places = sinusoids(positions, config.model_dims, *ends).astype(x.dtype)
@@ -266,6 +280,12 @@ class Decoder(nn.Module):
             return x
         factor = math.sqrt(self.config.model_dims) if scale == "sqrt_dim" else scale
         return x * jnp.asarray(factor, x.dtype)
+
+    def _widened(self, x: jax.Array) -> jax.Array:
+        """[B, T, E] -> [B, T, D], of embeddings that have a width of their own."""
+        if x.shape[-1] == self.config.model_dims:
+            return x
+        return self.embedding_projection(x).astype(x.dtype)
 
     def _remat(self, module: Any, static: int) -> Any:
         """The module, rematerialised if asked for; `static` is its argument `deterministic`."""

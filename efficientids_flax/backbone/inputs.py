@@ -42,7 +42,8 @@ class Tokens(NamedTuple):
 class Inputs(NamedTuple):
     """Arguments of `Decoder.__call__`.
 
-    `start` is the place of the first token in its row, where there are earlier ones in a cache.
+    `start` is the place of the first token in its row, where there are earlier ones in a cache;
+    `tokens` int [B] are how many of those are no padding, for positions that pass over it.
     """
 
     ids: Any = None
@@ -52,6 +53,7 @@ class Inputs(NamedTuple):
     positions: Any = None
     inputs_indicator: Any = None
     start: Any = 0
+    tokens: Any = None
 
 
 def complete(config: BackboneConfig, given: Inputs) -> Tokens:
@@ -74,7 +76,11 @@ def filled(config: BackboneConfig, given: Inputs) -> Tokens:
         paddings = jnp.zeros(shape, jnp.float32)
     if segment_ids is None:
         segment_ids = 1 - jnp.asarray(paddings).astype(jnp.int32)
-    if positions is None:
+    if positions is None and config.positions_pass_padding:
+        before = jnp.zeros(shape[:1], jnp.int32) if given.tokens is None else given.tokens
+        real = 1 - jnp.asarray(paddings).astype(jnp.int32)
+        positions = jnp.maximum(before[:, None] + jnp.cumsum(real, axis=1) - 1, 0)
+    elif positions is None:
         positions = given.start + jnp.arange(shape[1], dtype=jnp.int32)
         positions = jnp.broadcast_to(positions, shape)
     prefix = None
@@ -102,7 +108,8 @@ def input_problems(config: BackboneConfig, given: Inputs) -> list[str]:
             )
         shape = jnp.shape(given.ids)
     else:
-        wanted = (None, None, config.model_dims)
+        own = jnp.shape(given.inputs_embeds)[-1:] == (config.embedding_dims,)
+        wanted = (None, None, config.embedding_dims if own else config.model_dims)
         problems += _wrong("inputs_embeds", given.inputs_embeds, wanted, FLOAT)
         shape = jnp.shape(given.inputs_embeds)[:2]
     rows = shape if len(shape) == 2 else (None, None)
@@ -113,7 +120,10 @@ def input_problems(config: BackboneConfig, given: Inputs) -> list[str]:
     if config.attention_mask == "prefix" and given.inputs_indicator is None:
         problems.append("inputs_indicator: missing, attention_mask is 'prefix'")
     longest = _longest(config)
-    if longest is not None and given.positions is None and len(shape) == 2:
+    counted = given.positions is None and not (
+        config.positions_pass_padding and given.paddings is not None
+    )
+    if longest is not None and counted and len(shape) == 2:
         before = int(given.start) if has_values(given.start) else 0
         if before + shape[1] > longest:
             after = f" after {before}" if before else ""
@@ -134,7 +144,7 @@ def _value_problems(config: BackboneConfig, given: Inputs) -> list[str]:
     values = {
         name: np.asarray(value)
         for name, value in given._asdict().items()
-        if name not in ("inputs_embeds", "start")
+        if name not in ("inputs_embeds", "start", "tokens")
         if value is not None and has_values(value) and np.size(value)
     }
     problems = []

@@ -73,38 +73,41 @@ class Norm(nn.Module):
 
     Attributes:
         config: kind, epsilon, and whether the scale is stored minus one.
-        axes: how many of the last axes are normed together, and scaled one by one.
+        axes: how many of the last axes are normed together.
+        scaled_axes: how many of the last axes are scaled one by one; None: those.
     """
 
     config: BackboneConfig
     axes: int = 1
+    scaled_axes: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """[..., D] -> [..., D], of `compute_dtype`; `x` may be float32."""
-        config, shape = self.config, x.shape[x.ndim - self.axes :]
+        config, shape = self.config, x.shape[x.ndim - (self.scaled_axes or self.axes) :]
         dtype = compute_dtype(config)
         axes = tuple(range(-self.axes, 0))
         minus_one = config.norm_scale_plus_one
         initial = nn.initializers.zeros if minus_one else nn.initializers.ones
-        scale = self.param("scale", initial, shape, param_dtype(config))
-        bias = None
+        scale, bias = None, None
+        if config.norm_scale:
+            scale = self.param("scale", initial, shape, param_dtype(config))
         if config.norm_bias:
             bias = self.param("bias", nn.initializers.zeros, shape, param_dtype(config))
 
         @made_again
-        def normed(x: jax.Array, scale: jax.Array, bias: jax.Array | None) -> jax.Array:
+        def normed(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:
             values = x.astype(jnp.float32)
             if config.norm == "layer_norm":
                 values = values - jnp.mean(values, axis=axes, keepdims=True)
             variance = jnp.mean(jnp.square(values), axis=axes, keepdims=True)
             values = values * jax.lax.rsqrt(variance + config.norm_epsilon)
             # Which comes first, the cast or the scale, differs between families in half precision.
-            if config.norm_scale_in_float32 or config.norm == "layer_norm":
-                scale = scale.astype(jnp.float32)
-            else:
-                values, scale = values.astype(dtype), scale.astype(dtype)
-            values = values * (1 + scale if minus_one else scale)
+            if not config.norm_scale_in_float32 and config.norm != "layer_norm":
+                values = values.astype(dtype)
+            if scale is not None:
+                scale = scale.astype(values.dtype)
+                values = values * (1 + scale if minus_one else scale)
             if bias is not None:
                 values = values + bias.astype(values.dtype)
             return values.astype(dtype)
@@ -177,15 +180,22 @@ class Mlp(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A table [rows, D]; an id outside of it gives zeros, as Praxis' one-hot product does."""
+    """A table [rows, D]; an id outside of it gives zeros, as Praxis' one-hot product does.
+
+    Attributes:
+        rows: how many.
+        config: of the decoder.
+        dims: width of a row; None: D.
+    """
 
     rows: int
     config: BackboneConfig
+    dims: int | None = None
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
         """int [B, T] -> [B, T, D]."""
-        shape = (self.rows, self.config.model_dims)
+        shape = (self.rows, self.dims or self.config.model_dims)
         table = self.param(
             "embedding", nn.initializers.normal(0.02), shape, param_dtype(self.config)
         )
@@ -199,7 +209,8 @@ class LmHead(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        self.kernel = make_kernel(self, config, (config.model_dims, config.vocab_size))
+        width = config.embedding_dims or config.model_dims
+        self.kernel = make_kernel(self, config, (width, config.vocab_size))
         if config.lm_head_bias:
             self.bias = self.param(
                 "bias", nn.initializers.zeros, (config.vocab_size,), param_dtype(config)

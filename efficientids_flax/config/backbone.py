@@ -26,6 +26,7 @@ from efficientids_flax.config.parts import (
     MoEConfig,
     NormPlace,
     NormPlacesConfig,
+    PositionScalingConfig,
     RelativeBiasConfig,
     RotaryConfig,
     positive,
@@ -60,6 +61,7 @@ class BackboneConfig(Record):
         norm, norm_bias, norm_epsilon: kind of every norm that has none of its own in `norms`.
         norms: what norms have otherwise by their place (Praxis has a template for each), see
             `of_norm`.
+        norm_scale: whether norms have a scale; else they norm alone (OLMo).
         norm_scale_plus_one: the stored scale is added to 1 (Praxis `direct_scale=False`, its
             LayerNorm's default; Gemma), of RMSNorm and LayerNorm alike.
         norm_scale_in_float32: multiply by the scale before the cast to `dtype` (Gemma, OLMo2).
@@ -72,9 +74,14 @@ class BackboneConfig(Record):
             `add_skip_connection` in saxml's `ParallelTransformer`).
         attention_residual_weight, mlp_residual_weight: x + weight * f(x).
         tied_embeddings: the input embedding is the head's kernel.
+        embedding_dims: width E of word embeddings and head where it is not D: projected to D before
+            the first layer, and to E before the head (OPT 350M).
         embedding_scale: multiplies word embeddings: 'sqrt_dim', 'none' or a number.
         scale_injected_embeddings: the scale also multiplies embeddings given in place of ids.
         position_embedding: added to the input: 'learned' [max_positions,D], 'sinusoidal', 'none'.
+        position_offset: row of the first learned position; those before it are more (OPT).
+        positions_pass_padding: where positions are not given, they count tokens (OPT); otherwise
+            places of the row, padding too.
         position_min_timescale, position_max_timescale: of the sinusoids.
         rotary: turns queries and keys; independent of `position_embedding`.
         sliding_rotary: of layers with a sliding window, where it differs (Gemma3).
@@ -84,7 +91,10 @@ class BackboneConfig(Record):
         qkv_bias, attention_out_bias: biases of the projections.
         query_scaling: 'inverse_sqrt_head_dim' H^-0.5; 'per_dim_scale' a parameter [H] s, with
             1.442695041 H^-0.5 softplus(s); 'none'; or a number that multiplies.
-        qk_norm: norm of queries and keys, per head or over all heads.
+        qkv_clip: queries, keys and values are clipped to [-clip, clip] (OLMo); None is none.
+        query_position_scaling: queries grow with their position, see `PositionScalingConfig`.
+        qk_norm: norm of queries and keys: 'per_head' with one scale [H] for all of them,
+            'each_head' with a scale [N,H] (Cohere), 'full' over all heads at once.
         qk_norm_after_rotary: it follows the rotation (Praxis) or precedes it (HuggingFace).
         attention_logit_cap, final_logit_cap: cap * tanh(logits / cap), None is none.
         attention_extra_logit: one more logit of each query that belongs to no key, so that its
@@ -130,6 +140,7 @@ class BackboneConfig(Record):
     norm_policy: Literal["pre", "post", "post_skip", "primer_hybrid"] = "pre"
     norm_epsilon: float = 1e-6
     norm_bias: bool = False
+    norm_scale: bool = True
     norm_scale_plus_one: bool = False
     norm_scale_in_float32: bool = False
     norms: NormPlacesConfig | None = None
@@ -141,10 +152,13 @@ class BackboneConfig(Record):
     mlp_residual_weight: float = 1.0
 
     tied_embeddings: bool = True
+    embedding_dims: int | None = None
     embedding_scale: Literal["none", "sqrt_dim"] | float = "none"
     scale_injected_embeddings: bool = False
     position_embedding: Literal["none", "learned", "sinusoidal"] = "none"
     max_positions: int | None = None
+    position_offset: int = 0
+    positions_pass_padding: bool = False
     position_min_timescale: float = 1.0
     position_max_timescale: float = 10_000.0
     rotary: RotaryConfig | None = None
@@ -158,7 +172,9 @@ class BackboneConfig(Record):
     query_scaling: Literal["inverse_sqrt_head_dim", "per_dim_scale", "none"] | float = (
         "inverse_sqrt_head_dim"
     )
-    qk_norm: Literal["none", "per_head", "full"] = "none"
+    qkv_clip: float | None = None
+    query_position_scaling: PositionScalingConfig | None = None
+    qk_norm: Literal["none", "per_head", "each_head", "full"] = "none"
     qk_norm_after_rotary: bool = False
     attention_logit_cap: float | None = None
     attention_extra_logit: float | None = None
@@ -199,14 +215,17 @@ class BackboneConfig(Record):
             "head_dim", "layers_per_block", "norm_epsilon", "max_positions",
             "position_min_timescale",
             "position_max_timescale", "attention_logit_cap", "final_logit_cap", "sliding_window",
-            "logits_divisor", "logits_clip", "relative_key_dims",
+            "logits_divisor", "logits_clip", "relative_key_dims", "qkv_clip", "embedding_dims",
         )  # fmt: skip
         found += rates(
             self, "input_dropout", "attention_dropout", "residual_dropout", "mlp_dropout",
             "label_smoothing",
         )  # fmt: skip
-        if self.vocab_size < 0:
-            found.append(f"vocab_size: expected at least 0, found {self.vocab_size}")
+        found += [
+            f"{name}: expected at least 0, found {getattr(self, name)}"
+            for name in ("vocab_size", "position_offset")
+            if getattr(self, name) < 0
+        ]
         if found:
             return found
         if self.num_heads % self.num_kv_heads:
@@ -227,6 +246,12 @@ class BackboneConfig(Record):
                 name = "norm_bias" if place == "attention" else f"norms.{place}"
                 found.append(f"{name}: rms_norm has no bias")
                 break
+        if self.norm_scale_plus_one and not self.norm_scale:
+            found.append("norm_scale_plus_one: there is no scale, norm_scale is false")
+        if self.embedding_dims is not None and not self.vocab_size:
+            found.append("embedding_dims: there are no words, vocab_size is 0")
+        if self.embedding_dims == self.model_dims:
+            found.append(f"embedding_dims: {self.model_dims} is model_dims; give null")
         if self.position_embedding == "learned" and self.max_positions is None:
             found.append("max_positions: learned positions need it, found null")
         if "sliding" in self.layer_types and self.sliding_window is None:

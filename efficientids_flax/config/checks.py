@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 SHARED = frozenset({
     "vocab_size", "num_layers", "model_dims", "scan_layers", "layers_per_block", "dtype",
     "param_dtype", "kernel_axes", "attention_mask", "final_norm", "tied_embeddings",
-    "embedding_scale", "scale_injected_embeddings", "position_embedding", "max_positions",
+    "embedding_dims", "embedding_scale", "scale_injected_embeddings", "position_embedding",
+    "max_positions", "position_offset", "positions_pass_padding",
     "position_min_timescale", "position_max_timescale", "no_rotary_layers", "layer_types",
     "layer_settings", "attention_implementation", "lora", "lm_head_bias", "final_logit_cap",
     "scale_before_logits", "logits_divisor", "logits_clip", "input_dropout", "label_smoothing",

@@ -93,6 +93,23 @@ class RotaryConfig(Record):
 
 
 @dataclass(frozen=True)
+class PositionScalingConfig(Record):
+    """Queries at position p are multiplied by 1 + beta log(1 + floor(p / length)) (Llama 4).
+
+    Attributes:
+        beta: how fast they grow.
+        length: of the texts that were trained on, within which nothing is multiplied.
+    """
+
+    beta: float
+    length: int
+
+    def problems(self) -> Collection[str]:
+        """The length is positive."""
+        return positive(self, "length")
+
+
+@dataclass(frozen=True)
 class RelativeBiasConfig(Record):
     """T5-like relative position bias [N, num_buckets] on the attention logits, before their cap.
 

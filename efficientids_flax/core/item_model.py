@@ -263,7 +263,7 @@ def _hidden(decoder: Decoder, x: jax.Array, **named: Any) -> jax.Array:
 
 def _word_logits(decoder: Decoder, hidden: jax.Array) -> jax.Array:
     """[B, T, V], without the decoder's own scale and cap: the head has its own."""
-    return decoder.lm_head(hidden) / decoder.config.logits_divisor
+    return decoder.head(hidden) / decoder.config.logits_divisor
 
 
 def _unbound(decoder: Any, wanted: BackboneConfig) -> tuple[Decoder, Any]:

@@ -16,7 +16,7 @@ from efficientids_flax.config import (
     RelativeBiasConfig,
     RotaryConfig,
 )
-from efficientids_flax.config.parts import RotaryScalingConfig
+from efficientids_flax.config.parts import PositionScalingConfig, RotaryScalingConfig
 
 LLAMA = BackboneConfig(
     vocab_size=31,
@@ -129,6 +129,25 @@ VARIANTS = {
                 "norm_policy": "primer_hybrid",
             }.items()
         ),
+    ),
+    "words of another width, positions of tokens": replace(
+        GPT,
+        embedding_dims=10,
+        tied_embeddings=False,
+        position_offset=2,
+        positions_pass_padding=True,
+        norm_scale=False,
+        norm_bias=False,
+        qk_norm="full",
+    ),
+    "a scale for each head, clipped": replace(
+        LLAMA,
+        norm="layer_norm",
+        parallel_residual=True,
+        shared_norm=True,
+        qk_norm="each_head",
+        qkv_clip=0.5,
+        query_position_scaling=PositionScalingConfig(beta=0.5, length=3),
     ),
     "relative keys, extra logit": replace(
         LLAMA,

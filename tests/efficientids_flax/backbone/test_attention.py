@@ -9,6 +9,7 @@ import pytest
 
 from efficientids_flax.backbone.attention import MASKED, Attention, Surroundings
 from efficientids_flax.backbone.masks import positions_from_paddings
+from efficientids_flax.config.parts import PositionScalingConfig
 from tests.efficientids_flax.backbone.small_decoders import (
     GPT,
     LLAMA,
@@ -69,6 +70,30 @@ def test_attention_is_what_a_loop_over_heads_says(kv_heads, cap, scaling):
         wanted += mixed @ params["out"]["kernel"][:, head].T
     found = attended(config, params, x, jnp.asarray(mask))
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_queries_keys_and_values_are_clipped():
+    config = replace(LLAMA, qkv_clip=0.1)
+    params = made(LLAMA)["layers_0"]["attention"]
+    x, mask = jnp.ones((BATCH, TIME, 16)), jnp.ones((BATCH, 1, TIME, TIME), bool)
+    value = jnp.clip(jnp.einsum("d,djh->jh", x[0, 0], params["value"]["kernel"]), -0.1, 0.1)
+    wanted = jnp.einsum("nh,dnh->d", jnp.repeat(value, 2, 0), params["out"]["kernel"])
+    found = attended(config, params, x, mask)  # all values are the same
+    np.testing.assert_allclose(found[1, 2], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_queries_grow_with_the_length_of_the_text():
+    """As if the query's kernel were that of its position."""
+    growth = PositionScalingConfig(beta=0.5, length=2)
+    config = replace(LLAMA, query_position_scaling=growth)
+    params = made(LLAMA)["layers_0"]["attention"]
+    x = jax.random.normal(jax.random.key(0), (BATCH, TIME, 16))
+    mask = jnp.ones((BATCH, 1, TIME, TIME), bool)
+    found = attended(config, params, x, mask)
+    for place, factor in enumerate((1, 1, 1 + 0.5 * np.log(2), 1 + 0.5 * np.log(2))):
+        grown = {**params, "query": {"kernel": factor * params["query"]["kernel"]}}
+        wanted = attended(LLAMA, grown, x, mask)
+        np.testing.assert_allclose(found[:, place], wanted[:, place], rtol=1e-5, atol=1e-6)
 
 
 def test_a_query_that_sees_nothing_takes_the_mean_as_praxis_does():

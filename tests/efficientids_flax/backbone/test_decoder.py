@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from efficientids_flax.backbone import Decoder
+from efficientids_flax.backbone import Decoder, make_cache
 from efficientids_flax.backbone.masks import positions_from_paddings, segments_from_positions
 from efficientids_flax.config import LoraConfig, MoEConfig, RotaryConfig
 from efficientids_flax.config.parts import RotaryScalingConfig
@@ -344,6 +344,51 @@ def test_wrong_inputs_are_named_with_what_came_and_what_is_needed(arguments, sen
 def test_inputs_that_do_not_fit_the_configuration(config, sentence):
     with pytest.raises(ValueError, match=sentence):
         Decoder(config).init(jax.random.key(0), jnp.zeros((1, 5), int))
+
+
+def test_words_of_another_width_are_projected():
+    """As if the products with the projections were the tables."""
+    plain = replace(GPT, tied_embeddings=False)
+    config = replace(plain, embedding_dims=10)
+    params, ids = made(config), token_ids(config, 2, 5)
+    before = params["embedding_projection"]["kernel"]
+    after = params["output_projection"]["kernel"]
+    folded = {name: params[name] for name in params if not name.endswith("_projection")} | {
+        "embedder": {"embedding": params["embedder"]["embedding"] @ before},
+        "lm_head": {"kernel": after @ params["lm_head"]["kernel"]},
+    }
+    wanted = hidden(plain, folded, ids)
+    np.testing.assert_allclose(hidden(config, params, ids), wanted, **CLOSE)
+    narrow = params["embedder"]["embedding"][ids]
+    for embeds in (narrow, narrow @ before):
+        found = hidden(config, params, inputs_embeds=embeds)
+        np.testing.assert_allclose(found, wanted, **CLOSE)
+    logits = hidden(config, params, wanted, method="logits")
+    np.testing.assert_allclose(logits, hidden(plain, folded, wanted, method="logits"), **CLOSE)
+
+
+def test_learned_positions_begin_at_a_row():
+    config = replace(GPT, position_offset=2)
+    params, ids = made(config), token_ids(config, 2, 5)
+    rows = {"embedding": params["position_embedding"]["embedding"][2:]}
+    wanted = hidden(GPT, {**params, "position_embedding": rows}, ids)
+    np.testing.assert_allclose(hidden(config, params, ids), wanted, **CLOSE)
+
+
+def test_positions_may_pass_over_padding_in_a_cache_too():
+    config = replace(GPT, positions_pass_padding=True)
+    params, ids = made(config), token_ids(config, 2, 6)
+    paddings = jnp.array([[1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1]])
+    positions = positions_from_paddings(paddings)
+    wanted = hidden(GPT, params, ids, paddings=paddings, positions=positions)
+    np.testing.assert_allclose(hidden(config, params, ids, paddings=paddings), wanted, **CLOSE)
+    cache, found = make_cache(config, 2, 6), []
+    for part in (slice(0, 3), slice(3, 6)):
+        states, cache = hidden(
+            config, params, ids[:, part], cache=cache, paddings=paddings[:, part], method="extend"
+        )
+        found.append(states)
+    np.testing.assert_allclose(jnp.concatenate(found, 1), wanted, **CLOSE)
 
 
 def test_a_decoder_without_words_takes_embeddings():

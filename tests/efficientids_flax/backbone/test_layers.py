@@ -61,6 +61,23 @@ def test_a_norm_over_two_axes_is_that_of_the_flat_one():
     np.testing.assert_allclose(np.reshape(found, X.shape), flat, rtol=1e-6)
 
 
+def test_each_head_is_normed_alone_by_a_scale_of_its_own():
+    heads, scales = X.reshape(2, 3, 4, 4), SCALE.reshape(4, 4)
+    found = Norm(LLAMA, 1, 2).apply({"params": {"scale": scales}}, heads)
+    for head in range(4):
+        alone = Norm(LLAMA).apply({"params": {"scale": scales[head]}}, heads[:, :, head])
+        np.testing.assert_allclose(found[:, :, head], alone, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["rms_norm", "layer_norm"])
+def test_a_norm_without_scale_has_no_parameters(kind):
+    config = replace(LLAMA, norm=kind, norm_scale=False)
+    found = Norm(config).apply({}, X)
+    values = X - X.mean(-1, keepdims=True) if kind == "layer_norm" else X
+    wanted = values / np.sqrt((values**2).mean(-1, keepdims=True) + config.norm_epsilon)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_half_precision_scales_before_or_after_the_cast(monkeypatch):
     monkeypatch.setattr(layers, "compute_dtype", layers.stream_dtype)  # as on a GPU
     x, scale = X.astype(jnp.bfloat16), SCALE.astype(jnp.bfloat16)
