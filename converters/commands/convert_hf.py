@@ -30,7 +30,8 @@ content_options = combined(
     click.option("--download", is_flag=True, help="Fetch what the cache lacks from the hub."),
     click.option("--token", envvar="HF_TOKEN", help="For models that are not public."),
     click.option("--ignore-key", "ignore_keys", multiple=True, metavar="KEY",
-                 help="A key of config.json that means nothing for the computation. Repeatable."),
+                 help="A key of config.json to take as missing, where you know that it changes "
+                      "nothing. Repeatable."),
     click.option("--family", type=click.Choice(list(TABLES)),
                  help="With --reverse: model_type of OUT; told by the model otherwise."),
     set_option("With --reverse: a key of OUT/config.json, such as eos_token_id=2."),

@@ -1,5 +1,6 @@
 """Loads a pretrained language model into memory: tensor by tensor from its file to its place."""
 
+import logging
 import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from converters.plan import PlannedLeaf
 from converters.write import default_workers
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.stored import Shardings
+
+logger = logging.getLogger(__name__)
 
 
 def load_pretrained_lm(
@@ -43,7 +46,8 @@ def load_pretrained_lm(
         revision: branch, tag or commit, for a name.
         download: fetch what is not in the cache (needs `huggingface_hub`).
         token: for models that are not public.
-        ignore_keys: unknown keys of `config.json` that mean nothing for the computation.
+        ignore_keys: keys of `config.json` that are refused here and known to you to change nothing;
+            they are taken as missing.
 
     Returns:
         (configuration, nested dict of arrays): `Decoder(config).apply({"params": params}, ids)`.
@@ -54,6 +58,8 @@ def load_pretrained_lm(
     """
     model = open_pretrained(name_or_path, revision, download=download, token=token)
     config, plan = plan_pretrained(model, PretrainedOptions(dtype, scan_layers, ignore_keys))
+    for note in plan.notes:
+        logger.warning("%s: %s", model.folder, note)
     # The largest first, so that no thread is left with one of them at the end.
     leaves = sorted(plan.leaves, key=lambda leaf: -leaf.nbytes)
     with ThreadPoolExecutor(default_workers(), "load") as pool:

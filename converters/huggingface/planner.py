@@ -30,7 +30,7 @@ class PretrainedOptions:
         dtype: parameters are cast to it, and computed in; None keeps what is stored, and computes
             in what `config.json` says.
         scan_layers: layers stacked on a leading axis, to be scanned.
-        ignore_keys: unknown keys of `config.json` that mean nothing for the computation.
+        ignore_keys: keys of `config.json` that are taken as missing.
     """
 
     dtype: str | None = None
@@ -56,9 +56,10 @@ def plan_pretrained(
     if options.dtype is not None and options.dtype not in get_args(DType):
         known = ", ".join(get_args(DType))
         raise MappingError(f"dtype {options.dtype}: parameters can be cast to {known}")
+    notes: list[str] = []
     try:
         kind = model_type(model.config)
-        config = config_of(model.config, options.ignore_keys)
+        config = config_of(model.config, options.ignore_keys, notes)
         if options.scan_layers:
             config = _scanned(config)
     except ValueError as error:
@@ -80,7 +81,7 @@ def plan_pretrained(
         config=document(Config(FAMILY, config, None)),
         provenance={"model": {"config.json": dict(model.config)}, "optimizer": {}},
         rules=tuple(dict.fromkeys(str(leaf.rule) for leaf in tree.leaves)),
-        notes=(),
+        notes=tuple(notes),
     )
 
 

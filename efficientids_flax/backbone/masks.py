@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from efficientids_flax.config import BackboneConfig
 
 LayerKind = str  # 'full' or 'sliding'; with the first such layer's number where layers differ more
-SIGHT = ("sliding_window", "rotary", "sliding_rotary")  # what layers of one kind have in common
+# What layers of one kind have in common.
+SIGHT = ("sliding_window", "sliding_window_ahead", "rotary", "sliding_rotary")
 
 
 class Marks(NamedTuple):
@@ -74,6 +75,9 @@ def attention_mask(config: BackboneConfig, sliding: bool, queries: Marks, keys: 
     if sliding and config.sliding_window is not None:
         window = keys.places[None, :] > queries.places[:, None] - config.sliding_window
         seen = seen & window[None]
+        if config.sliding_window_ahead is not None:
+            near = keys.places[None, :] < queries.places[:, None] + config.sliding_window_ahead
+            seen = seen & near[None]
     return seen[:, None]
 
 

@@ -41,8 +41,16 @@ class Command(click.Command):
         except self.mistakes as error:
             if _level(ctx) > 0:
                 traceback.print_exc(file=sys.stderr)
-            message = readable(str(error) or type(error).__name__, LONGEST)
+            message = self._in_its_words(str(error) or type(error).__name__)
+            message = readable(message, LONGEST)
             raise click.ClickException(message) from error
+
+    def _in_its_words(self, message: str) -> str:
+        """A message that advises to give an argument by name (`ignore_keys`) names the option."""
+        for parameter in self.params:
+            if isinstance(parameter, click.Option):
+                message = message.replace(f"`{parameter.name}`", parameter.opts[0])
+        return message
 
 
 def command(

@@ -103,6 +103,8 @@ class BackboneConfig(Record):
             heads (Transformer-XL, arXiv 1901.02860); with `qkv_bias`, queries have a bias for keys
             and one for distances.
         sliding_window: keys further back than this are not seen (key > query - window).
+        sliding_window_ahead: of layers with a window, keys further ahead than this are not seen
+            either (key < query + window), where the mask lets them see any; None: all of them.
         layer_types: one per layer; empty: all slide if there is a window, else none.
         layer_settings: what some layers have otherwise, see `of_layer`.
         attention_implementation: 'exact' is our own; 'xla' and 'cudnn' are those of
@@ -180,6 +182,7 @@ class BackboneConfig(Record):
     attention_extra_logit: float | None = None
     relative_key_dims: int | None = None
     sliding_window: int | None = None
+    sliding_window_ahead: int | None = None
     layer_types: tuple[Literal["full", "sliding"], ...] = ()
     layer_settings: tuple[LayerSetting, ...] = ()
     relative_bias: RelativeBiasConfig | None = None
@@ -215,7 +218,8 @@ class BackboneConfig(Record):
             "head_dim", "layers_per_block", "norm_epsilon", "max_positions",
             "position_min_timescale",
             "position_max_timescale", "attention_logit_cap", "final_logit_cap", "sliding_window",
-            "logits_divisor", "logits_clip", "relative_key_dims", "qkv_clip", "embedding_dims",
+            "sliding_window_ahead", "logits_divisor", "logits_clip", "relative_key_dims",
+            "qkv_clip", "embedding_dims",
         )  # fmt: skip
         found += rates(
             self, "input_dropout", "attention_dropout", "residual_dropout", "mlp_dropout",

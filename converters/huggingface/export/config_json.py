@@ -68,7 +68,7 @@ def config_json(
         **given,
     }
     try:
-        problems, notes = _differences(config, config_of(values, tuple(given)))
+        problems, notes = _differences(config, config_of(values))
     except UnsupportedConfigError as error:
         raise MappingError(f"family {family}: {error}") from error
     if problems:
@@ -112,6 +112,9 @@ def _values(config: BackboneConfig, family: Family, known: Mapping[str, Any]) ->
     if derived and family.defaults.get("head_dim") is None:
         values.pop("head_dim", None)  # not all classes have it
     values |= _layer_keys(config, family)
+    values |= family.express(config) if family.express else {}
+    if config.attention_mask == "bidirectional":
+        values |= _both_ways(config, values)
     turns = _turns(config)
     if config.rotary is not None or family.rotary == "by_layer_type":
         values |= rotary_keys(turns.get("full"), turns.get("sliding"), family, longest)
@@ -181,6 +184,14 @@ def _layer_keys(config: BackboneConfig, family: Family) -> Json:
     return found
 
 
+def _both_ways(config: BackboneConfig, values: Json) -> Json:
+    """That tokens see later ones, and windows as `transformers` counts them there."""
+    found: Json = {"is_causal": False}
+    if values.get("sliding_window") is not None and config.sliding_window is not None:
+        found["sliding_window"] = config.sliding_window - 1
+    return found
+
+
 def _differences(ours: BackboneConfig, theirs: BackboneConfig) -> tuple[list[str], list[str]]:
     """What the family computes in another way; and what of that may be left as it is."""
     problems, notes = [], []
@@ -222,7 +233,7 @@ def _computation(config: BackboneConfig) -> Json:
     if config.position_embedding != "sinusoidal":
         del found["position_min_timescale"], found["position_max_timescale"]
     if "sliding" not in kinds:
-        found["sliding_window"] = None
+        found |= {"sliding_window": None, "sliding_window_ahead": None}
     found["layer_types"] = tuple(kinds)
     for kind, turn in _turns(config).items():
         parts: Json = turn.to_dict() if turn is not None else {"max_timescale": None}

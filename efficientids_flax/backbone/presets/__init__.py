@@ -1,10 +1,16 @@
 """HuggingFace's `config.json` as a `BackboneConfig`, by a table of families. Needs no JAX.
 
-Read the table in `families`, then `read`; `rotary` has the positions, `folder` finds the
-files, `tokenizer` reads the one of a model.
+Read the tables in `families`, then `read`; `keys` tells the keys of a file apart, `rotary` has the
+positions, `folder` finds the files, `tokenizer` reads the one of a model.
 """
 
-from efficientids_flax.backbone.presets.families import ACTIVATIONS, FAMILIES, IRRELEVANT, Family
+from efficientids_flax.backbone.presets.families import (
+    ACTIVATIONS,
+    FAMILIES,
+    IRRELEVANT,
+    REFUSED,
+    Family,
+)
 from efficientids_flax.backbone.presets.folder import pretrained_folder
 from efficientids_flax.backbone.presets.read import (
     UnsupportedConfigError,

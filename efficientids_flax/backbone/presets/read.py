@@ -4,6 +4,7 @@ Neither JAX nor transformers is needed.
 """
 
 import json
+import logging
 import os
 from collections.abc import Collection, Mapping
 from typing import Any, get_args
@@ -11,24 +12,26 @@ from typing import Any, get_args
 from efficientids_flax.backbone.presets.families import (
     ACTIVATIONS,
     FAMILIES,
-    IRRELEVANT,
     Family,
     no_rotary_layers,
 )
 from efficientids_flax.backbone.presets.folder import pretrained_folder
-from efficientids_flax.backbone.presets.rotary import ROTARY_KEYS, read_rotary
+from efficientids_flax.backbone.presets.keys import (
+    CAUSAL,
+    complete,
+    named,
+    refused,
+    unread,
+    without,
+)
+from efficientids_flax.backbone.presets.rotary import read_rotary
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.parts import DType
 from efficientids_flax.config.record import listed
 
+logger = logging.getLogger(__name__)
 CONFIG = "config.json"
 _WRAPPED = {"gemma3": "gemma3_text"}  # model types whose language model lies in `text_config`
-_PER_LAYER = ("layer_types", "no_rope_layers")  # lists
-# Where null is a value, and not the same as a missing key.
-_NULLABLE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping")
-_READ_SOMEWHERE = frozenset(ROTARY_KEYS).union(
-    *(family.defaults for family in FAMILIES.values()), *(f.only for f in FAMILIES.values())
-)
 
 
 class UnsupportedConfigError(ValueError):
@@ -47,14 +50,19 @@ def backbone_config(
         name_or_path: folder with a `config.json`, or a name such as 'Qwen/Qwen3-0.6B' that is in
             the HuggingFace cache of this machine.
         revision: branch, tag or commit, for a name.
-        ignore_keys: keys of the `config.json` that are unknown here and known to you to mean
-            nothing for the computation.
+        ignore_keys: keys of the `config.json` that are refused here and known to you to change
+            nothing; they are taken as missing, among rotary settings as well.
 
     Raises:
         FileNotFoundError: there is no such folder, and the cache has no such name.
         UnsupportedConfigError: lists all that is not supported.
     """
-    return config_of(read_config_json(pretrained_folder(name_or_path, revision)), ignore_keys)
+    notes: list[str] = []
+    values = read_config_json(pretrained_folder(name_or_path, revision))
+    config = config_of(values, ignore_keys, notes)
+    for note in notes:
+        logger.warning("%s: %s", name_or_path, note)
+    return config
 
 
 def read_config_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -91,38 +99,46 @@ def model_type(values: Mapping[str, Any]) -> str:
     return kind
 
 
-def config_of(values: Mapping[str, Any], ignore_keys: Collection[str] = ()) -> BackboneConfig:
+def config_of(
+    values: Mapping[str, Any],
+    ignore_keys: Collection[str] = (),
+    notes: list[str] | None = None,
+) -> BackboneConfig:
     """The decoder's configuration for the content of a `config.json`, of style 4 or 5.
 
     Args:
         values: content of the file.
         ignore_keys: see `backbone_config`.
+        notes: where it is said which keys are passed over.
 
     Raises:
         UnsupportedConfigError: lists all that is not supported.
     """
+    values = without(values, ignore_keys)
     family = FAMILIES[model_type(values)]
     problems = _quantized(values)
     if values.get("model_type") in _WRAPPED:
         outer = values
         values = {"model_type": _WRAPPED[outer["model_type"]], **(outer.get("text_config") or {})}
+        values = without(values, ignore_keys)
         for key in ("dtype", "torch_dtype", "tie_word_embeddings"):
             if outer.get(key) is not None:
                 values.setdefault(key, outer[key])
         problems += _quantized(values)
-    problems += _unknown(values, family, ignore_keys)
+    remarks: list[str] = []
+    values = named(values, family, remarks)
+    remarks += unread(values, family)
+    problems += refused(values, family)
     mistyped: list[str] = []
-    given = _complete(values, family, mistyped)
+    given = complete(values, family, mistyped)
     if mistyped:
         raise UnsupportedConfigError(_listed(values, [*problems, *mistyped]))
-    problems += [
-        f"{key}: found {given[key]!r}; only {' or '.join(map(repr, allowed))} is computed"
-        for key, allowed in family.only.items()
-        if key in given and given[key] not in allowed
-    ]
-    rotary, sliding_rotary = read_rotary(given, family, problems)
+    rotary, sliding_rotary = read_rotary(given, family, problems, remarks)
     fields = _fields(given, family, problems)
     fields |= _layers(given, family, problems)
+    fields |= family.derive(given, problems) if family.derive else {}
+    if not values.get(CAUSAL, True):
+        _see_all(fields)
     if problems:
         raise UnsupportedConfigError(_listed(values, problems))
     if "no_rope_layers" in family.defaults:
@@ -132,39 +148,30 @@ def config_of(values: Mapping[str, Any], ignore_keys: Collection[str] = ()) -> B
         slides = fields.get("sliding_window") is not None and "layer_types" not in fields
         rotary, sliding_rotary = (sliding_rotary or rotary) if slides else rotary, None
     try:
-        return BackboneConfig(
-            **fields,
-            rotary=rotary,
-            sliding_rotary=sliding_rotary,
-            kernel_axes=family.kernel_axes,
+        config = BackboneConfig(
+            **{
+                "rotary": rotary,
+                "sliding_rotary": sliding_rotary,
+                "kernel_axes": family.kernel_axes,
+                **fields,
+            }
         )
     except ValueError as error:
         raise UnsupportedConfigError(_listed(values, [str(error)])) from error
+    if notes is not None:
+        notes += remarks
+    return config
 
 
-def _complete(values: Mapping[str, Any], family: Family, problems: list[str]) -> dict[str, Any]:
-    """The values, with defaults for what is missing; those read must be of the defaults' types."""
-    given = dict(values)
-    for key, default in family.defaults.items():
-        if given.get(key) is None and (key not in given or key not in _NULLABLE):
-            given[key] = default
-        value: Any = given[key]
-        if value is None:
-            continue
-        if key in _PER_LAYER:
-            kind, fits = "list", isinstance(value, list)
-        elif isinstance(default, bool | str):
-            kind, fits = type(default).__name__, isinstance(value, type(default))
-        else:
-            kind = "number"
-            fits = isinstance(value, int | float) and not isinstance(value, bool)
-        if not fits:
-            problems.append(f"{key}: expected a {kind}, found {value!r:.60}")
-        elif isinstance(value, list) and len(value) < given["num_hidden_layers"]:
-            problems.append(
-                f"{key}: expected {given['num_hidden_layers']} entries, found {len(value)}"
-            )
-    return given
+def _see_all(fields: dict[str, Any]) -> None:
+    """Tokens see later ones too: what the masks of transformers make of `is_causal: false`.
+
+    A window reaches as far as its size to both sides there, one further than a causal one.
+    """
+    fields["attention_mask"] = "bidirectional"
+    if fields.get("sliding_window") is not None:
+        size = fields["sliding_window"] + 1
+        fields |= {"sliding_window": size, "sliding_window_ahead": size}
 
 
 def _fields(values: Mapping[str, Any], family: Family, problems: list[str]) -> dict[str, Any]:
@@ -252,24 +259,6 @@ def _quantized(values: Mapping[str, Any]) -> list[str]:
         return []
     method = found.get("quant_method", "unknown") if isinstance(found, Mapping) else found
     return [f"quantization_config: quantised checkpoints ({method}) are not supported"]
-
-
-def _unknown(values: Mapping[str, Any], family: Family, ignore_keys: Collection[str]) -> list[str]:
-    """Problem lines for keys that no class of these families has.
-
-    Keys that only other families read are left out: the class of this one does not look at them.
-    """
-    known = {*family.defaults, *family.only, *IRRELEVANT, *_READ_SOMEWHERE, *ignore_keys}
-    known |= {"quantization_config", "compression_config"}  # refused already
-    return [
-        f"{key}: unknown key with value {value!r}; if it does not change what is computed, give it"
-        " in ignore_keys"
-        for key, value in values.items()
-        if key not in known
-        and value is not None
-        and value is not False
-        and value not in ("", [], {})
-    ]
 
 
 def _listed(values: Mapping[str, Any], problems: list[str]) -> str:

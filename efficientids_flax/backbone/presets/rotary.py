@@ -30,11 +30,8 @@ _NEEDED = {
 }
 # fmt: on
 _PLACED = ("type", "rope_type", "rope_theta", "partial_rotary_factor")
-_KNOWN = {
-    *_PLACED,
-    "original_max_position_embeddings",
-    *(k for s in SCALING_KEYS.values() for k in s),
-}
+ORIGINAL = "original_max_position_embeddings"
+ROTARY_SETTINGS = ("rope_scaling", "rope_parameters")  # mappings
 # Keys of the whole configuration that are read here, in all families.
 ROTARY_KEYS = (
     "rope_theta", "rope_scaling", "rope_parameters", "rope_local_base_freq", "rotary_emb_base",
@@ -44,7 +41,7 @@ ROTARY_KEYS = (
 
 
 def read_rotary(
-    values: Values, family: Family, problems: list[str]
+    values: Values, family: Family, problems: list[str], notes: list[str]
 ) -> tuple[RotaryConfig | None, RotaryConfig | None]:
     """Rotary positions of all layers, and those of sliding layers where they differ.
 
@@ -52,6 +49,7 @@ def read_rotary(
         values: content of `config.json`, defaults filled in.
         family: how its settings lie.
         problems: where what is not supported is added, by name.
+        notes: where it is said which settings are passed over.
     """
     if family.rotary == "none":
         return None, None
@@ -68,7 +66,7 @@ def read_rotary(
         settings = dict(scaling or parameters or {})
         theta_key = "rotary_emb_base" if family.fraction_key == "rotary_pct" else "rope_theta"
         settings.setdefault("rope_theta", values.get(theta_key) or family.theta)
-        return _read_one(settings, values, family, "rope_parameters", problems), None
+        return _read_one(settings, values, family, "rope_parameters", problems, notes), None
     nested = dict(parameters or {})
     names = {"full_attention", "sliding_attention"}
     if nested.keys() - names or not all(isinstance(v, Mapping) for v in nested.values() if v):
@@ -81,28 +79,38 @@ def read_rotary(
     sliding = dict(nested.get("sliding_attention") or {})
     sliding.setdefault("rope_theta", values.get("rope_local_base_freq") or family.local_theta)
     return (
-        _read_one(full, values, family, "rope_parameters.full_attention", problems),
-        _read_one(sliding, values, family, "rope_parameters.sliding_attention", problems),
+        _read_one(full, values, family, "rope_parameters.full_attention", problems, notes),
+        _read_one(sliding, values, family, "rope_parameters.sliding_attention", problems, notes),
     )
 
 
 def _read_one(
-    settings: dict[str, Any], values: Values, family: Family, name: str, problems: list[str]
+    settings: dict[str, Any],
+    values: Values,
+    family: Family,
+    name: str,
+    problems: list[str],
+    notes: list[str],
 ) -> RotaryConfig | None:
-    found = [
-        f"{name}.{key}: unknown setting with value {value!r}"
-        for key, value in settings.items()
-        if key not in _KNOWN and value is not None
-    ]
+    found: list[str] = []
+    kind = settings.get("rope_type") or settings.get("type") or "default"
+    if family.rotary_kinds == ("longrope",) and kind in ("su", "yarn"):
+        kind = "longrope"  # what older Phi-3 files call it
     fraction = settings.get("partial_rotary_factor")
     if fraction is None:
         fraction = values.get(family.fraction_key or "partial_rotary_factor")
     fraction = family.fraction if fraction is None else fraction
+    read = {*_PLACED, ORIGINAL, *SCALING_KEYS.get(kind, ())}
     if family.fraction_key is None and fraction != 1:
-        found.append(f"{name}.partial_rotary_factor: this family turns all, found {fraction}")
-    kind = settings.get("rope_type") or settings.get("type") or "default"
-    if family.rotary_kinds == ("longrope",) and kind in ("su", "yarn"):
-        kind = "longrope"  # what older Phi-3 files call it
+        if kind == "default":  # the class does not look at it
+            fraction, read = 1.0, read - {"partial_rotary_factor"}
+        else:
+            found.append(f"{name}.partial_rotary_factor: this family turns all, found {fraction}")
+    unread = [key for key in settings if key not in read]
+    nested = [key for key in unread if isinstance(settings[key], Mapping)]
+    found += [f"{name}.{key}: expected a value, found a mapping" for key in nested]
+    if unread:
+        notes.append(f"{name}: settings that {kind} does not read: {', '.join(unread)}")
     kinds = family.rotary_kinds or tuple(SCALING_KEYS)
     scaling = None
     if kind != "default" and kind not in kinds:
@@ -118,6 +126,7 @@ def _read_one(
         return None
     try:
         return RotaryConfig(
+            pairing=family.pairing,
             max_timescale=settings["rope_theta"],
             fraction=fraction,
             in_float32=family.in_float32,

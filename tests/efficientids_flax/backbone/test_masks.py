@@ -24,11 +24,16 @@ from tests.efficientids_flax.backbone.small_decoders import LLAMA
     st.lists(st.integers(0, 2), min_size=1, max_size=8),
     st.lists(st.booleans(), min_size=8, max_size=8),
     st.integers(1, 5),
+    st.none() | st.integers(1, 5),
     st.integers(0, 7),
 )
 @settings(max_examples=60, deadline=None)
-def test_masks_are_what_a_loop_over_pairs_says(direction, sliding, segments, prefix, window, start):
-    config = replace(LLAMA, attention_mask=direction, sliding_window=window)
+def test_masks_are_what_a_loop_over_pairs_says(
+    direction, sliding, segments, prefix, window, ahead, start
+):
+    config = replace(
+        LLAMA, attention_mask=direction, sliding_window=window, sliding_window_ahead=ahead
+    )
     start = min(start, len(segments) - 1)
     segments, prefix = np.array([segments]), np.array([prefix[: len(segments)]])
     places = jnp.arange(segments.shape[1])
@@ -40,6 +45,8 @@ def test_masks_are_what_a_loop_over_pairs_says(direction, sliding, segments, pre
         if segments[0, query] != segments[0, key]:
             return False
         if sliding and key <= query - window:
+            return False
+        if sliding and ahead is not None and key >= query + ahead:
             return False
         if direction == "prefix" and prefix[0, key]:
             return True

@@ -95,6 +95,7 @@ def test_missing_keys_mean_the_defaults_of_the_class() -> None:
 
 
 def test_null_is_not_the_default_where_it_means_something() -> None:
+    assert config("qwen2", num_key_value_heads=None).num_kv_heads == 4
     assert config("mistral", sliding_window=None).sliding_window is None
     assert config("gemma2", attn_logit_softcapping=None).attention_logit_cap is None
     assert config("llama", num_key_value_heads=None).num_kv_heads == 4
@@ -130,22 +131,27 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "family": ({"model_type": "mamba"}, "model_type: 'mamba' is not supported; known are llama"),
     "no family": ({"model_type": None}, "model_type: None is not supported"),
     "rope type": ({"rope_scaling": {"type": "mrope"}}, "rope_type: 'mrope' is not supported"),
-    "rope setting": ({"rope_parameters": {"rope_type": "default", "mrope_section": [1]}},
-                     r"rope_parameters.mrope_section: unknown setting with value \[1\]"),
+    "rope setting": ({"rope_parameters": {"full_attention": {"rope_type": "default"}}},
+                     r"rope_parameters.full_attention: expected a value, found a mapping"),
     "rope without factor": ({"rope_scaling": {"type": "linear"}}, "factor: linear scaling needs"),
     "rope of Phi-3": ({"model_type": "phi3", "rope_scaling": {"type": "linear", "factor": 2.0}},
                       "'linear' is not supported; known are default, longrope"),
     "rope of layers": ({"model_type": "gemma3_text", "rope_parameters": {"rope_theta": 1e4}},
                        "expected full_attention and sliding_attention, found rope_theta"),
     "rope no mapping": ({"rope_scaling": "linear"}, "rope_scaling: expected a mapping"),
-    "partial rotation": ({"partial_rotary_factor": 0.5}, "this family turns all, found 0.5"),
+    "partial rotation": ({"partial_rotary_factor": 0.5,
+                          "rope_scaling": {"type": "linear", "factor": 2.0}},
+                         "this family turns all, found 0.5"),
     "quantised": ({"quantization_config": {"quant_method": "gptq", "bits": 4}},
                   r"quantised checkpoints \(gptq\) are not supported"),
-    "unknown key": ({"attention_sinks": 4}, "attention_sinks: unknown key with value 4"),
+    "other sizes by layer": ({"per_layer_config": {"0": {"hidden_size": 4}}},
+                             "per_layer_config: found .*give the key in `ignore_keys`"),
     "activation": ({"hidden_act": "quick_gelu"}, "hidden_act: 'quick_gelu' is not supported"),
     "dtype": ({"dtype": "float8_e4m3fn"}, "dtype: 'float8_e4m3fn' is not supported"),
     "GPT-2 by layer": ({"model_type": "gpt2", "scale_attn_by_inverse_layer_idx": True},
                        "scale_attn_by_inverse_layer_idx: found True; only False is computed"),
+    "width of GPT-NeoX": ({"model_type": "gpt_neox", "head_dim": 4},
+                          "head_dim: expected hidden_size / heads = 8"),
     "both ways": ({"model_type": "gemma", "use_bidirectional_attention": True},
                   "use_bidirectional_attention: found True; only None or False is computed"),
     "layer type": ({"model_type": "qwen3", "layer_types": ["chunked_attention"] * 4},
@@ -171,16 +177,65 @@ def test_refused_by_name(kind: str) -> None:
 
 
 def test_all_problems_at_once() -> None:
-    with pytest.raises(UnsupportedConfigError, match=r"(?s)3 problem.*sinks.*'x'.*'y'"):
-        config("llama", sinks=1, rope_scaling={"type": "x"}, hidden_act="y")
+    with pytest.raises(UnsupportedConfigError, match=r"(?s)3 problem.*per_layer.*'x'.*'y'"):
+        config("llama", per_layer_config={"0": {}}, rope_scaling={"type": "x"}, hidden_act="y")
 
 
-def test_keys_that_mean_nothing() -> None:
+def noted(kind: str, **values: Any) -> tuple[BackboneConfig, list[str]]:
+    notes: list[str] = []
+    return config_of({"model_type": kind, **SIZES, **values}, notes=notes), notes
+
+
+def test_keys_that_mean_nothing_are_passed_over_with_one_note() -> None:
     plain = config("llama")
-    assert config("llama", sinks=None, more=False, other=[], _name_or_path="x") == plain
-    assert config_of({"model_type": "llama", **SIZES, "sinks": 4}, ignore_keys=("sinks",)) == plain
+    assert noted("llama", _name_or_path="x", bos_token_id=1) == (plain, [])
+    found, notes = noted(
+        "llama", sinks=None, more=False, other=[], use_bidirectional_attention=True
+    )
+    assert found == plain
+    assert notes == ["config.json: keys that llama does not read, as in transformers: sinks, more, "
+                     "other, use_bidirectional_attention"]  # fmt: skip
     # Another family's: the class of this one does not read it.
-    assert config("gpt_neox", num_key_value_heads=1) == config("gpt_neox", num_key_value_heads=4)
+    pattern = config("gemma2", sliding_window=5, sliding_window_pattern=4)
+    assert pattern.layer_types == ("sliding", "full") * 2
+    # Of settings of the rotary positions.
+    plain = config("llama", rope_scaling={"type": "yarn", **YARN})
+    found, notes = noted("llama", rope_scaling={"type": "yarn", **YARN, "finetuned": True})
+    assert found == plain
+    assert notes == ["rope_parameters: settings that yarn does not read: finetuned"]
+    sections = noted("qwen2", rope_scaling={"type": "default", "mrope_section": [2, 1, 1]})
+    assert sections[0] == config("qwen2")
+    assert noted("llama", partial_rotary_factor=0.5)[0] == config("llama")
+
+
+def test_keys_of_the_user_are_taken_as_missing() -> None:
+    scaling = {"type": "linear", "factor": 2.0}
+    values = {
+        "model_type": "llama", **SIZES, "per_layer_config": {"0": {"hidden_size": 2}},
+        "rope_scaling": {**scaling, "partial_rotary_factor": 0.5},
+    }  # fmt: skip
+    found = config_of(values, ("per_layer_config", "partial_rotary_factor"))
+    assert found == config("llama", rope_scaling=scaling)
+
+
+@pytest.mark.parametrize("value", [False, None, 0, "", []])
+def test_tokens_see_later_ones_where_is_causal_is_not_true(value: Any) -> None:
+    found = config("mistral", is_causal=value, sliding_window=4)
+    assert found.attention_mask == "bidirectional"
+    assert (found.sliding_window, found.sliding_window_ahead) == (5, 5)  # |query - key| <= 4
+    assert config("mistral", is_causal=True) == config("mistral")
+
+
+def test_generic_names_are_the_same_keys() -> None:
+    generic = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4,
+               "max_position_embeddings": 512}  # fmt: skip
+    own = {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 512}
+    found = config_of({"model_type": "gpt2", "vocab_size": 64, **generic})
+    assert found == config_of({"model_type": "gpt2", "vocab_size": 64, **own})
+    notes: list[str] = []
+    both = {"model_type": "gpt2", "vocab_size": 64, **own, **generic, "n_head": 2}
+    assert config_of(both, notes=notes) == found
+    assert notes == ["config.json: n_head is 2, num_attention_heads 4 counts"]
 
 
 def test_the_language_model_of_a_multimodal_configuration() -> None:

@@ -1,0 +1,57 @@
+# ruff: noqa: E501
+"""GPT-2 and GPT-NeoX: queries, keys and values in one kernel."""
+
+from collections.abc import Mapping
+
+from converters.huggingface.tables.tensors import CAUSAL, RECOMPUTED, TensorTable
+from converters.rules import Ignore, Rule
+
+# fmt: off
+_GPT2_TOP = (
+    Rule("position_embedding/embedding", "wpe.weight"),  # [T, D]
+    Rule("final_norm/scale",             "ln_f.weight"),
+    Rule("final_norm/bias",              "ln_f.bias"),
+)
+_GPT2 = (
+    Rule("attention_norm/scale",   "ln_1.weight"),
+    Rule("attention_norm/bias",    "ln_1.bias"),
+    Rule("attention/qkv/kernel",   "attn.c_attn.weight", "split 1 3 NH; split 2 N H; transpose 1 0 2 3"),  # [D, 3 N H] -> [3, D, N, H]
+    Rule("attention/qkv/bias",     "attn.c_attn.bias",   "split 0 3 NH; split 1 N H"),
+    Rule("attention/out/kernel",   "attn.c_proj.weight", "transpose 1 0; split 1 N H"),                    # [N H, D] -> [D, N, H]
+    Rule("attention/out/bias",     "attn.c_proj.bias"),
+    Rule("mlp_norm/scale",         "ln_2.weight"),
+    Rule("mlp_norm/bias",          "ln_2.bias"),
+    Rule("mlp/up/kernel",          "mlp.c_fc.weight"),
+    Rule("mlp/up/bias",            "mlp.c_fc.bias"),
+    Rule("mlp/down/kernel",        "mlp.c_proj.weight"),
+    Rule("mlp/down/bias",          "mlp.c_proj.bias"),
+)
+
+_NEOX_TOP = (
+    Rule("final_norm/scale", "final_layer_norm.weight"),
+    Rule("final_norm/bias",  "final_layer_norm.bias"),
+)
+_NEOX = (
+    Rule("attention_norm/scale",   "input_layernorm.weight"),
+    Rule("attention_norm/bias",    "input_layernorm.bias"),
+    # Rows go head by head: its query, its key, its value.
+    Rule("attention/qkv/kernel",   "attention.query_key_value.weight", "split 0 N 3H; split 1 3 H; transpose 1 0 2 3"),  # [N 3 H, D] -> [3, N, H, D]
+    Rule("attention/qkv/bias",     "attention.query_key_value.bias",   "split 0 N 3H; split 1 3 H; transpose 1 0 2"),
+    Rule("attention/out/kernel",   "attention.dense.weight",           "split 1 N H"),
+    Rule("attention/out/bias",     "attention.dense.bias"),
+    Rule("mlp_norm/scale",         "post_attention_layernorm.weight"),
+    Rule("mlp_norm/bias",          "post_attention_layernorm.bias"),
+    Rule("mlp/up/kernel",          "mlp.dense_h_to_4h.weight"),
+    Rule("mlp/up/bias",            "mlp.dense_h_to_4h.bias"),
+    Rule("mlp/down/kernel",        "mlp.dense_4h_to_h.weight"),
+    Rule("mlp/down/bias",          "mlp.dense_4h_to_h.bias"),
+)
+
+TABLES: Mapping[str, TensorTable] = {
+    "gpt2":        TensorTable("wte.weight", _GPT2_TOP, _GPT2, "GPT2LMHeadModel", "transformer.", layers="h.{i}.", ignores=(
+        Ignore("h.{i}.attn.bias", CAUSAL), Ignore("h.{i}.attn.masked_bias", CAUSAL))),
+    "gpt_neox":    TensorTable("embed_in.weight", _NEOX_TOP, _NEOX, "GPTNeoXForCausalLM", "gpt_neox.", "embed_out.weight", ignores=(
+        Ignore("layers.{i}.attention.bias", CAUSAL), Ignore("layers.{i}.attention.masked_bias", CAUSAL),
+        Ignore("layers.{i}.attention.rotary_emb.inv_freq", RECOMPUTED), Ignore("rotary_emb.inv_freq", RECOMPUTED))),
+}
+# fmt: on

@@ -1,0 +1,22 @@
+"""The HuggingFace families as data: which key of a `config.json` says what, what a family fixes.
+
+Defaults are those of the configuration classes of transformers 5.23
+(`models/*/configuration_*.py`): a missing key means them. The computation is that of
+`models/*/modeling_*.py`. A family is a row in the table of its kin.
+
+Read `family`, what a row has, then the tables `llama_like`, `gemma` and `gpt`; `parts` and `layers`
+are what they share, `values` what holds for all.
+"""
+
+from collections.abc import Mapping
+
+from efficientids_flax.backbone.presets.families import gemma, gpt, llama_like
+from efficientids_flax.backbone.presets.families.family import Family, LayerTypes, Values
+from efficientids_flax.backbone.presets.families.layers import no_rotary_layers
+from efficientids_flax.backbone.presets.families.values import ACTIVATIONS, IRRELEVANT, REFUSED
+
+FAMILIES: Mapping[str, Family] = {
+    **llama_like.FAMILIES,
+    **gemma.FAMILIES,
+    **gpt.FAMILIES,
+}

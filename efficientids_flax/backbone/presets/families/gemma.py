@@ -1,0 +1,52 @@
+"""Gemma's families: they multiply by (1 + scale) in float32, and word embeddings by sqrt(D)."""
+
+from collections.abc import Mapping
+
+from efficientids_flax.backbone.presets.families.family import Family
+from efficientids_flax.backbone.presets.families.layers import all_but_each_nth, every_other
+from efficientids_flax.backbone.presets.families.parts import BIASES, DEFAULTS, FIELDS, GATED
+
+# fmt: off
+_GEMMA = DEFAULTS | {
+    "vocab_size": 256_000, "head_dim": 256, "hidden_act": "gelu_pytorch_tanh",
+    "max_position_embeddings": 8192, "tie_word_embeddings": True, "attention_bias": False,
+}
+_GEMMA2 = {key: value for key, value in _GEMMA.items() if key != "hidden_act"} | {
+    "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+    "num_attention_heads": 8, "num_key_value_heads": 4, "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 256, "sliding_window": 4096, "layer_types": None,
+    "final_logit_softcapping": 30.0,
+}
+# The factor of word embeddings is part of their table: embeddings that are given have none.
+_FIXED = GATED | {
+    "norm_scale_plus_one": True, "norm_scale_in_float32": True, "embedding_scale": "sqrt_dim",
+}
+_FIELDS = FIELDS | BIASES
+_GEMMA2_FIELDS = _FIELDS | {
+    "activation": "hidden_activation", "final_logit_cap": "final_logit_softcapping",
+    "query_scaling": "query_pre_attn_scalar",
+}
+# Read, but with one value of two by eager attention and with the other by PyTorch's kernel.
+_CAUSAL = {"use_bidirectional_attention": (None, False)}
+
+FAMILIES: Mapping[str, Family] = {
+    "gemma": Family(
+        _GEMMA | {"hidden_size": 3072, "intermediate_size": 24_576, "num_hidden_layers": 28,
+                  "num_attention_heads": 16, "num_key_value_heads": 16},
+        _FIELDS, _FIXED, only=_CAUSAL,
+    ),
+    "gemma2": Family(
+        _GEMMA2 | {"attn_logit_softcapping": 50.0},
+        _GEMMA2_FIELDS | {"attention_logit_cap": "attn_logit_softcapping"},
+        _FIXED | {"norm_policy": "primer_hybrid"},
+        only=_CAUSAL, layer_types=every_other,
+    ),
+    "gemma3_text": Family(
+        _GEMMA2 | {"vocab_size": 262_208, "max_position_embeddings": 131_072,
+                   "sliding_window_pattern": 6, "final_logit_softcapping": None},
+        _GEMMA2_FIELDS, _FIXED | {"norm_policy": "primer_hybrid", "qk_norm": "per_head"},
+        only=_CAUSAL, ignored=("attn_logit_softcapping",), extra=("sliding_window_pattern",),
+        layer_types=all_but_each_nth, rotary="by_layer_type", theta=1_000_000.0,
+    ),
+}
+# fmt: on

@@ -1,0 +1,53 @@
+"""GPT-2 and GPT-NeoX: LayerNorm with biases, queries, keys and values as one kernel."""
+
+from collections.abc import Mapping
+
+from efficientids_flax.backbone.presets.families.family import Family, Values
+from efficientids_flax.backbone.presets.families.parts import BIASES, DEFAULTS, FIELDS, LAYER_NORM
+
+
+def _one_width(values: Values, problems: list[str]) -> Values:
+    """GPT-NeoX takes the share that turns of `head_dim`, if there is one, and all else of D / N."""
+    width = values["hidden_size"] // values["num_attention_heads"]
+    if values["head_dim"] not in (None, width):
+        problems.append(f"head_dim: expected hidden_size / heads = {width}")
+    return {}
+
+
+# fmt: off
+FAMILIES: Mapping[str, Family] = {
+    "gpt2": Family(
+        {"vocab_size": 50_257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12,
+         "n_inner": None, "activation_function": "gelu_new", "resid_pdrop": 0.1, "embd_pdrop": 0.1,
+         "attn_pdrop": 0.1, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,
+         "scale_attn_weights": True},
+        {"vocab_size": "vocab_size", "num_layers": "n_layer", "model_dims": "n_embd",
+         "hidden_dims": "n_inner", "num_heads": "n_head", "norm_epsilon": "layer_norm_epsilon",
+         "activation": "activation_function", "tied_embeddings": "tie_word_embeddings",
+         "max_positions": "n_positions", "residual_dropout": "resid_pdrop",
+         "input_dropout": "embd_pdrop", "attention_dropout": "attn_pdrop",
+         "query_scaling": "scale_attn_weights"},
+        LAYER_NORM | {"qkv_bias": True, "attention_out_bias": True,
+                      "position_embedding": "learned"},
+        only={"scale_attn_by_inverse_layer_idx": (False,), "reorder_and_upcast_attn": (False,),
+              "add_cross_attention": (False,)},
+        generic={"hidden_size": "n_embd", "max_position_embeddings": "n_positions",
+                 "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
+        rotary="none", kernel_axes="in_out",
+    ),
+    "gpt_neox": Family(
+        {key: value for key, value in DEFAULTS.items()
+         if key not in ("num_key_value_heads", "rms_norm_eps")} | {
+            "vocab_size": 50_432, "hidden_size": 6144, "intermediate_size": 24_576,
+            "num_hidden_layers": 44, "num_attention_heads": 64, "hidden_act": "gelu",
+            "hidden_dropout": 0.0, "layer_norm_eps": 1e-5, "use_parallel_residual": True,
+            "attention_bias": True},
+        {field: key for field, key in FIELDS.items() if field not in ("num_kv_heads", "head_dim")}
+        | BIASES | {
+            "norm_epsilon": "layer_norm_eps", "parallel_residual": "use_parallel_residual",
+            "input_dropout": "hidden_dropout", "residual_dropout": "hidden_dropout"},
+        LAYER_NORM, extra=("head_dim",), derive=_one_width,
+        fraction_key="rotary_pct", fraction=0.25,
+    ),
+}
+# fmt: on

@@ -1,0 +1,51 @@
+"""Which layers of a family slide or are not turned, from keys of a `config.json`."""
+
+from collections.abc import Callable
+
+from efficientids_flax.backbone.presets.families.family import LayerTypes, Values
+
+
+def every_layer(values: Values) -> LayerTypes:
+    """All layers slide, if there is a window (Mistral, Phi-3)."""
+    return None if values["sliding_window"] is None else _all(values, lambda _: True)
+
+
+def after_first_layers(values: Values) -> LayerTypes:
+    """`layer_types`, else those from `max_window_layers` on, if windows are in use (Qwen)."""
+    if not values["use_sliding_window"] or values["sliding_window"] is None:
+        return values["layer_types"]
+    first = values["max_window_layers"]
+    return values["layer_types"] or _all(values, lambda layer: layer >= first)
+
+
+def all_but_each_nth(values: Values) -> LayerTypes:
+    """`layer_types`, else every `sliding_window_pattern`-th layer sees all (Gemma3)."""
+    period = values["sliding_window_pattern"]
+    return values["layer_types"] or _all(values, lambda layer: (layer + 1) % period != 0)
+
+
+def every_other(values: Values) -> LayerTypes:
+    """`layer_types`, else every second layer sees all (Gemma2)."""
+    return values["layer_types"] or _all(values, lambda layer: layer % 2 == 0)
+
+
+def without_positions(values: Values) -> LayerTypes:
+    """`layer_types`, else the layers that are not turned slide, if windows are in use (SmolLM3)."""
+    if not values["use_sliding_window"] or values["sliding_window"] is None:
+        return values["layer_types"]
+    skipped = no_rotary_layers(values)
+    return values["layer_types"] or _all(values, lambda layer: layer in skipped)
+
+
+def no_rotary_layers(values: Values) -> tuple[int, ...]:
+    """Layers whose queries and keys are not turned: 0 in `no_rope_layers` (SmolLM3)."""
+    count, turned = values["num_hidden_layers"], values["no_rope_layers"]
+    if turned is None:
+        interval = values["no_rope_layer_interval"]
+        turned = [(layer + 1) % interval for layer in range(count)]
+    return tuple(layer for layer in range(min(count, len(turned))) if not turned[layer])
+
+
+def _all(values: Values, slides: Callable[[int], bool]) -> list[str]:
+    layers = range(values["num_hidden_layers"])
+    return ["sliding_attention" if slides(layer) else "full_attention" for layer in layers]

@@ -1,0 +1,26 @@
+"""What the tables of several families have in common."""
+
+# fmt: off
+FIELDS = {
+    "vocab_size":         "vocab_size",
+    "num_layers":         "num_hidden_layers",
+    "model_dims":         "hidden_size",
+    "hidden_dims":        "intermediate_size",
+    "num_heads":          "num_attention_heads",
+    "num_kv_heads":       "num_key_value_heads",
+    "head_dim":           "head_dim",
+    "norm_epsilon":       "rms_norm_eps",
+    "activation":         "hidden_act",
+    "tied_embeddings":    "tie_word_embeddings",
+    "attention_dropout":  "attention_dropout",
+}
+BIASES = {"qkv_bias": "attention_bias", "attention_out_bias": "attention_bias"}
+DEFAULTS = {
+    "vocab_size": 32_000, "hidden_size": 4096, "intermediate_size": 11_008, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": None, "head_dim": None, "hidden_act": "silu",
+    "max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
+    "attention_dropout": 0.0,
+}
+GATED = {"gated_mlp": True}
+LAYER_NORM = {"norm": "layer_norm", "norm_bias": True, "mlp_bias": True, "fused_qkv": True}
+# fmt: on

@@ -1,0 +1,91 @@
+"""The keys of a `config.json`, told apart by a family's table: read, passed over, refused."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from efficientids_flax.backbone.presets.families import IRRELEVANT, REFUSED, Family
+from efficientids_flax.backbone.presets.rotary import ROTARY_KEYS, ROTARY_SETTINGS
+
+PER_LAYER = ("layer_types", "no_rope_layers")  # lists
+# Where null is a value, and not the same as a missing key.
+NULLABLE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping",
+            "num_key_value_heads", "head_dim")  # fmt: skip
+CAUSAL = "is_causal"  # the masks of transformers look at it in all families
+OTHERS = (CAUSAL, "quantization_config", "compression_config")
+
+
+def without(values: Mapping[str, Any], ignored: Collection[str]) -> dict[str, Any]:
+    """The values without the keys that the user calls meaningless, of rotary settings too."""
+    return {
+        key: without(value, ignored)
+        if key in ROTARY_SETTINGS and isinstance(value, Mapping)
+        else value
+        for key, value in values.items()
+        if key not in ignored
+    }
+
+
+def named(values: Mapping[str, Any], family: Family, notes: list[str]) -> dict[str, Any]:
+    """The values under the names of the family's class, which takes generic ones for the same.
+
+    Where there are both, the generic one counts, as in transformers.
+    """
+    found = dict(values)
+    for generic, key in family.generic.items():
+        if generic in found:
+            value = found.pop(generic)
+            if found.get(key, value) != value:
+                notes.append(f"config.json: {key} is {found[key]!r}, {generic} {value!r} counts")
+            found[key] = value
+    return found
+
+
+def unread(values: Mapping[str, Any], family: Family) -> list[str]:
+    """One note of the keys that the class of this family does not have, as far as there are any."""
+    known = family.read | {*family.ignored, *IRRELEVANT, *REFUSED, *ROTARY_KEYS, *OTHERS}
+    keys = [key for key in values if key not in known]
+    if not keys:
+        return []
+    kind = values.get("model_type")
+    return [f"config.json: keys that {kind} does not read, as in transformers: {', '.join(keys)}"]
+
+
+def refused(values: Mapping[str, Any], family: Family) -> list[str]:
+    """A problem line for each key whose value is not computed."""
+    return [
+        f"{key}: found {values[key]!r}; only {' or '.join(map(repr, allowed))} is computed; if you "
+        "know that it changes nothing, give the key in `ignore_keys`"
+        for key, allowed in {**REFUSED, **family.only}.items()
+        if key in values and values[key] not in allowed
+    ]
+
+
+def complete(values: Mapping[str, Any], family: Family, problems: list[str]) -> dict[str, Any]:
+    """The values, with defaults for what is missing; those read must be of the defaults' types."""
+    given = dict(values)
+    for key, default in family.defaults.items():
+        if given.get(key) is None and (key not in given or key not in NULLABLE):
+            given[key] = default
+        value: Any = given[key]
+        if value is None:
+            continue
+        if key in PER_LAYER:
+            kind, fits = "list", isinstance(value, list)
+        elif isinstance(default, bool | str):
+            kind, fits = type(default).__name__, isinstance(value, type(default))
+        elif isinstance(default, Mapping):
+            kind, fits = "mapping", isinstance(value, Mapping)
+        elif isinstance(default, list | tuple):
+            kind, fits = "list", isinstance(value, list)
+        else:
+            kind = "number"
+            fits = isinstance(value, int | float) and not isinstance(value, bool)
+        if not fits:
+            problems.append(f"{key}: expected a {kind}, found {value!r:.60}")
+        elif (
+            isinstance(value, list)
+            and key in PER_LAYER
+            and len(value) < (count := given[family.fields["num_layers"]])
+        ):
+            problems.append(f"{key}: expected {count} entries, found {len(value)}")
+    return given
