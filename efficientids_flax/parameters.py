@@ -4,7 +4,9 @@ Conversions are checked against it before a value is read, and the modules initi
 are PAXml's or, for kernels where `kernel_axes` is 'out_in', PyTorch's. Letters: V words, T
 positions, D model width, N heads, J heads of keys and values, H head width, F hidden width of the
 MLP, X experts, R buckets of the relative bias, P width of relative keys, U rank of low-rank
-additions, W width of word embeddings where it is not D, E item width, I items, K clusters.
+additions, W width of word embeddings where it is not D, E item width, I items, K clusters; of
+forecasters also G frequencies, 2P points of a patch with their padding, HQ numbers of a patch's
+forecast.
 """
 
 import os
@@ -12,12 +14,19 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from efficientids_flax.config import AdapterConfig, BackboneConfig, EfficientIDSConfig
+from efficientids_flax.config import (
+    AdapterConfig,
+    BackboneConfig,
+    EfficientIDSConfig,
+    TimesFMConfig,
+)
 
 Shapes = dict[str, tuple[int, ...]]
 Axis = tuple[str, int]  # letter, size
 Axes = tuple[Axis, ...]
+ModelConfig = BackboneConfig | EfficientIDSConfig | TimesFMConfig
 
+DECODER = "decoder/"  # of a forecaster
 BACKBONE = "pretrained_lm/"
 LORA_A, LORA_B = "lora_a", "lora_b"
 # What `freeze_lm` freezes, as a pattern of `train.optimizer.freeze`: the decoder, but for low-rank
@@ -181,15 +190,25 @@ MLP_LORA = (
     Row("mlp/down/lora_a",                    "F U"),
     Row("mlp/down/lora_b",                    "U D"),
 )
+
+# Of a forecaster: the blocks from I to O at its ends, one for patches, one for their forecasts.
+BLOCK = (
+    Row("hidden/kernel",                      "I F"),
+    Row("hidden/bias",                        "F"),
+    Row("output/kernel",                      "F O"),
+    Row("output/bias",                        "O"),
+    Row("residual/kernel",                    "I O"),
+    Row("residual/bias",                      "O"),
+)
 # fmt: on
 
 
-def parameter_shapes(config: BackboneConfig | EfficientIDSConfig) -> Shapes:
+def parameter_shapes(config: ModelConfig) -> Shapes:
     """Path -> shape of every parameter of a model, in no particular order."""
     return {path: tuple(size for _, size in axes) for path, axes in parameter_axes(config).items()}
 
 
-def parameter_axes(config: BackboneConfig | EfficientIDSConfig) -> dict[str, Axes]:
+def parameter_axes(config: ModelConfig) -> dict[str, Axes]:
     """Path -> (letter, size) of every axis of every parameter of a model.
 
     Letters are those of this module; L is the axis of scanned layers, A the hidden width of an
@@ -197,6 +216,8 @@ def parameter_axes(config: BackboneConfig | EfficientIDSConfig) -> dict[str, Axe
     """
     if isinstance(config, BackboneConfig):
         return _backbone(config)
+    if isinstance(config, TimesFMConfig):
+        return _forecaster(config)
     found = {BACKBONE + path: axes for path, axes in _backbone(config.backbone).items()}
     width, model = ("E", config.item_embedding_dim), ("D", config.backbone.model_dims)
     found["item_embedding/kernel"] = (width, ("I", config.num_items))
@@ -208,7 +229,7 @@ def parameter_axes(config: BackboneConfig | EfficientIDSConfig) -> dict[str, Axe
     return found
 
 
-def shape_problems(config: BackboneConfig | EfficientIDSConfig, found: Shapes) -> list[str]:
+def shape_problems(config: ModelConfig, found: Shapes) -> list[str]:
     """What differs between the parameters that a configuration has and those that are there."""
     wanted = parameter_shapes(config)
     problems = [f"{path}: missing, {list(wanted[path])} expected" for path in wanted.keys() - found]
@@ -251,6 +272,22 @@ def _backbone(config: BackboneConfig) -> dict[str, Axes]:
         prefix = "layers/" if count == 1 else f"layers/block_{block}/"
         leading = (("L", config.num_layers // count),)
         found |= _layer(config.of_layer(block), prefix, block in experts, leading)
+    return found
+
+
+def _forecaster(config: TimesFMConfig) -> dict[str, Axes]:
+    """Decoder, the blocks around it, and the table of frequencies."""
+    found = {DECODER + path: axes for path, axes in _backbone(config.backbone).items()}
+    width, hidden = ("D", config.model_dims), ("F", config.hidden_dims)
+    ends = {
+        "input_block": (("2P", 2 * config.patch_length), width),
+        "horizon_block": (width, ("HQ", config.horizon_length * config.num_outputs)),
+    }
+    for name, (first, last) in ends.items():
+        sizes = {"I": first, "F": hidden, "O": last}
+        found |= {f"{name}/{r.path}": tuple(sizes[a] for a in r.axes.split()) for r in BLOCK}
+    if config.num_frequencies:
+        found["frequency_embedding/embedding"] = (("G", config.num_frequencies), width)
     return found
 
 

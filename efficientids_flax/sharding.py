@@ -20,8 +20,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
-from efficientids_flax.parameters import Axis, parameter_axes
+from efficientids_flax.parameters import Axis, ModelConfig, parameter_axes
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -110,7 +109,7 @@ def partition(
 
 
 def parameter_shardings(
-    config: BackboneConfig | EfficientIDSConfig,
+    config: ModelConfig,
     mesh: Mesh,
     rules: Mapping[str, tuple[str, ...]] = PARAMETERS,
 ) -> Callable[[str, Any], NamedSharding]:
@@ -149,7 +148,7 @@ def _axes_of(path: str, known: Mapping[str, tuple[Axis, ...]]) -> tuple[Axis, ..
 
 def shard_parameters(
     params: Any,
-    config: BackboneConfig | EfficientIDSConfig,
+    config: ModelConfig,
     mesh: Mesh,
     rules: Mapping[str, tuple[str, ...]] = PARAMETERS,
 ) -> Any:

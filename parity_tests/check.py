@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.config import EfficientIDSConfig, TimesFMConfig
+from efficientids_flax.parameters import ModelConfig as AnyConfig
 from parity_tests.compare import (
     EXACT_DTYPE,
     HALF_DTYPES,
@@ -212,8 +213,16 @@ def _largest(values: np.ndarray) -> float:
     return float(np.max(np.abs(values), initial=0.0))
 
 
-def check_kind(config: ModelConfig, recording: Recording) -> None:
-    """Raise `RecordingError` for a recording of another kind of model, or of an unknown origin."""
+def check_kind(config: AnyConfig, recording: Recording) -> ModelConfig:
+    """The configuration, of the recording's kind of model.
+
+    Raises:
+        RecordingError: a recording of another kind of model, or of an unknown origin.
+    """
+    if isinstance(config, TimesFMConfig):
+        raise RecordingError(
+            f"{recording.path}: recorded of a {recording.model}, the checkpoint is a forecaster"
+        )
     kind = "recommender" if isinstance(config, EfficientIDSConfig) else "language_model"
     if recording.model != kind:
         raise RecordingError(
@@ -224,3 +233,4 @@ def check_kind(config: ModelConfig, recording: Recording) -> None:
         raise RecordingError(
             f"{recording.path}: names: no table '{recording.names}'; known are {known}"
         )
+    return config

@@ -63,7 +63,8 @@ def parity(
         raise RecordingError(f"{out}: config.json has no model, so that nothing can be run")
     refuse_quantized(out, flatten(params))
     check_kind(config.model, recording)
-    model, optimizer, notes = settled(config, recording, settings)
+    described, optimizer, notes = settled(config, recording, settings)
+    model = check_kind(described, recording)
     tables = tables_of(model, recording, clustering)
     if optimizer is not None and optimizer.beta1 is not None and optimizer.beta2 is not None:
         state = state._replace(optimizer=as_optax(state.optimizer, optimizer))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.config import EfficientIDSConfig, TimesFMConfig
 from efficientids_flax.search import (
     Findings,
     Tried,
@@ -227,6 +227,8 @@ def _converted(out: str | os.PathLike[str]) -> tuple[Converted, ModelConfig]:
         raise ValueError(
             f"{out}: family {converted.config.family!r} has no model, so that there are no settings"
         )
+    if isinstance(converted.config.model, TimesFMConfig):
+        raise ValueError(f"{out}: is a forecaster, whose settings are not searched: give --set")
     return converted, converted.config.model
 
 

@@ -13,7 +13,7 @@ from efficientids_flax.parameters import parameter_axes
 from efficientids_flax.stored import load_converted
 from efficientids_flax.tree import flatten
 from parity_tests.cases import recordings
-from parity_tests.check import check_pass
+from parity_tests.check import check_kind, check_pass
 from parity_tests.compare import first_failure
 from parity_tests.converted import read_clustering
 from parity_tests.hints import find_hints
@@ -154,7 +154,8 @@ def subjects(converted: Callable[[str], Path]) -> Callable[[str], tuple[Subject,
     def find(case: str) -> tuple[Subject, Any, Any]:
         params, _, config = load_converted(converted(case), optimizer=False)
         recording = read(recordings()[case])
-        model, _, _ = settled(config, recording)
+        described, _, _ = settled(config, recording)
+        model = check_kind(described, recording)
         one = next(one for one in recording.passes if one.activations)
         one = replace(one, gradients={})
         tables = read_clustering(recording.clustering) if recording.clustering else None

@@ -1,13 +1,14 @@
 """Arrays of a checkpoint before they are read: leaves, and expressions over them.
 
 A target leaf is computed tile by tile from its sources, so that no array is ever held whole. Read
-`leaf`, `lazy`, then the operations in `structure`, `values` and `packed`; `flat` is a leaf inside a
-file.
+`leaf`, `lazy`, then the operations in `structure`, `values`, `packed` and `low_rank`; `flat` is a
+leaf inside a file.
 """
 
 from converters.arrays.flat import FlatLeaf, FlatReader
 from converters.arrays.lazy import BLOCK, Array, Readers, Source, even_part, tile_regions
 from converters.arrays.leaf import Leaf, LeafSpec, Reader, Region, extent, whole
+from converters.arrays.low_rank import LowRank
 from converters.arrays.packed import Unpacked, per_integer
 from converters.arrays.structure import Joined, Merged, Part, Split, Transposed
 from converters.arrays.values import Agreed, Cast, Debias, Raised, Scaled

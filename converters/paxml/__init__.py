@@ -2,8 +2,9 @@
 
 Read `layout`, which finds the checkpoint that a path means, then `checkpoint`, which opens it by
 one of the `sources`; `names` and `metadata` are PAXml's own, `consistency` checks the tree by them,
-`foreign` says what is no checkpoint of PAXml's. `infer` finds out the settings, `experiments` is a
-table of published ones, `state` turns optimizer states into optax's.
+`foreign` says what is no checkpoint of PAXml's. `infer` finds out the settings, of forecasters
+`forecasters`; `experiments` is a table of published ones, `state` turns optimizer states into
+optax's.
 """
 
 from converters.paxml.checkpoint import Checkpoint, open_checkpoint

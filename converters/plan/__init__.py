@@ -3,7 +3,8 @@
 Read `leaves` for what a plan is, then `make`; `job` reads the job's files, `merge` takes parameters
 from several checkpoints, `quantized` makes numbers of quantized weights, of which `uses` says how
 each lies, `publication` asks the table of published experiments, `model_config` settles the
-configuration, `assumptions` refuses what it had to assume.
+configuration, `assumptions` refuses what it had to assume; `additions` puts low-rank additions into
+weights.
 """
 
 from converters.plan.leaves import Plan, PlannedLeaf, planned

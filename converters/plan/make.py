@@ -17,12 +17,14 @@ from converters.paxml.state import (
     optimizer_kinds,
     raw_optimizer,
 )
+from converters.plan.additions import with_additions
 from converters.plan.assumptions import origins_of, refuse_assumed
 from converters.plan.job import job_dump, said_heads
 from converters.plan.leaves import Plan, PlannedLeaf, planned
 from converters.plan.merge import load_rules, merge, split_also
 from converters.plan.model_config import (
     CONFIGURED,
+    FORECASTER,
     model_config,
     named_overrides,
     refuse_overrides,
@@ -42,6 +44,12 @@ from efficientids_flax.stored.settings import document
 PARAMS, OPTIMIZER, EXTRA = "mdl_vars/params/", "opt_states/", "extra_state/"
 CONFIG_NAMES = {"adam": "adam", "sharded_adafactor": "sharded_adafactor", "momentum": "sgd"}
 OPTIMIZER_MODES = ("convert", "raw", "none")
+TAKEN = "parameters were taken from other checkpoints: training starts anew, as in PAXml"
+ABSORBED = "low-rank additions were put into the weights, which have no moments of their own"
+AVERAGES = (
+    "the weights are those of the last step (mdl_vars); their moving averages (ema) are another"
+    " copy, and are kept in state/{place}"
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,8 @@ class PlanOptions:
         optimizer: 'convert' to optax, 'raw' for PAXml's own tree, or 'none'.
         dtype: parameters are cast to it; None keeps what is stored.
         dequantize: quantized weights become numbers again.
+        keep_lora: low-rank additions of a forecaster stay beside its weights; else they are put
+            into them.
         job_files: directory of PAXml's text dumps; None looks beside the checkpoint.
         overrides: configuration values that the tree cannot tell, by dotted name.
         also: `CKPT:RULES` specifications of further checkpoints.
@@ -68,6 +78,7 @@ class PlanOptions:
     optimizer: str = "convert"
     dtype: str | None = None
     dequantize: bool = False
+    keep_lora: bool = False
     job_files: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     also: tuple[str, ...] = ()
@@ -103,6 +114,7 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     if not params:
         raise CheckpointError(f"{checkpoint.url}: holds no parameters (nothing below {PARAMS})")
     params, taken = _merged(params, options.also, notes)
+    params, absorbed = with_additions(params, options.keep_lora, notes)
     dump = job_dump(checkpoint, options.job_files)
     numbers, nhd_post = numbers_of(params, dump, options.dequantize, notes)
     if options.dequantize:
@@ -161,7 +173,9 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     except UnclearModelError as error:
         notes.append(f"config.json has no optimizer: {error}")
         optimizer_config, optimizer_provenance = None, {}
-    converted = _optimizer(arrays, table, options, optimizer_config, bool(taken), ignored, notes)
+    lost = absorbed and options.optimizer == "convert"
+    anew = TAKEN if taken else ABSORBED if lost else None
+    converted = _optimizer(arrays, table, options, optimizer_config, anew, ignored, notes)
     leaves += _rest(arrays) + planned(converted.leaves)
     ignored += converted.ignored
     notes += converted.notes
@@ -261,16 +275,16 @@ def _optimizer(
     table: Table,
     options: PlanOptions,
     config: OptimizerConfig | None,
-    merged: bool,
+    anew: str | None,
     ignored: list[tuple[str, str]],
     notes: list[str],
 ) -> ConvertedOptimizer:
     states = {path: array for path, array in arrays.items() if path.startswith(OPTIMIZER)}
     reason = "--no-optimizer"
-    if merged and states and options.optimizer != "none":
-        reason = "parameters were taken from other checkpoints: training starts anew, as in PAXml"
+    if anew and states and options.optimizer != "none":
+        reason = anew
         notes.append(f"the optimizer's state is left out: {reason}")
-    if options.optimizer == "none" or merged:
+    if options.optimizer == "none" or anew:
         ignored += [(path, reason) for path in states]
         return ConvertedOptimizer()
     if options.optimizer == "raw":
@@ -279,7 +293,19 @@ def _optimizer(
     if config is not None:
         found = {"beta1": config.beta1, "beta2": config.beta2}
         betas = {name: value for name, value in found.items() if value is not None}
-    return convert_optimizer(states, table.apply_part, betas)
+    found = convert_optimizer(states, table.apply_part, betas)
+    if table.family == FORECASTER and (place := _averages(found)):
+        notes.append(AVERAGES.format(place=place))
+    return found
+
+
+def _averages(found: ConvertedOptimizer) -> str | None:
+    """Where averages of the weights lie below `state/`, if there are any."""
+    for leaf in found.leaves:
+        before, there, _ = leaf.target.removeprefix("state/").partition("/ema/ema/")
+        if there:
+            return f"{before}/ema/ema"
+    return None
 
 
 def _rest(arrays: Mapping[str, Array]) -> list[PlannedLeaf]:

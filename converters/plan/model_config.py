@@ -6,14 +6,15 @@ from typing import Any
 
 from converters.arrays import LeafSpec
 from converters.errors import MappingError, UnclearModelError, UnsupportedModelError
+from converters.paxml.forecasters import infer_forecaster
 from converters.paxml.infer import Published, infer_model
+from converters.plan.additions import kept_additions
 from converters.rules import RuledTree
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
-from efficientids_flax.parameters import BACKBONE, QUANTIZED, shape_problems
+from efficientids_flax.config import EfficientIDSConfig, OptimizerConfig, TimesFMConfig
+from efficientids_flax.parameters import BACKBONE, DECODER, QUANTIZED, ModelConfig, shape_problems
 
-CONFIGURED = ("transformer_lm", "efficientids")  # families with a configuration
-
-ModelConfig = BackboneConfig | EfficientIDSConfig
+CONFIGURED = ("transformer_lm", "efficientids", "timesfm")  # families with a configuration
+FORECASTER = "timesfm"
 
 
 def named_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,6 +54,8 @@ def model_config(
         MappingError: the overrides contradict the tree, or are none.
         UnclearModelError: tree and dump do not describe one model of the family.
     """
+    if family == FORECASTER:
+        return _forecaster(specs, overrides, tree, notes, published)
     try:
         found = infer_model(specs, family, dump, overrides, published)
     except UnsupportedModelError as error:
@@ -84,11 +87,35 @@ def refuse_overrides(family: str, overrides: Mapping[str, Any]) -> None:
         raise MappingError(f"--set {', '.join(extra)}: family {family} has no configuration to set")
 
 
+def _forecaster(
+    specs: Mapping[str, LeafSpec],
+    overrides: Mapping[str, Any],
+    tree: RuledTree,
+    notes: list[str],
+    published: Published | None,
+) -> tuple[ModelConfig | None, dict[str, Any]]:
+    own = {key: value for key, value in overrides.items() if not key.startswith("optimizer.")}
+    lora, reason = kept_additions(tree)
+    config, provenance = infer_forecaster(specs, own, published, lora)
+    if reason is not None:
+        notes.append(
+            f"config.json has no model, only the weights are converted: {reason}; without"
+            " --keep-lora they are put into the weights"
+        )
+        return None, {}
+    config = _as_laid_out(config, tree)
+    _check_parameters(config, tree)
+    return config, provenance
+
+
 def _as_laid_out(config: ModelConfig, tree: RuledTree) -> ModelConfig:
     """The configuration with the layers as they are in the output: scanned or one by one."""
-    names = [leaf.target.removeprefix(BACKBONE).split("/") for leaf in tree.leaves]
+    prefix = DECODER if isinstance(config, TimesFMConfig) else BACKBONE
+    names = [leaf.target.removeprefix(prefix).split("/") for leaf in tree.leaves]
     scanned = any(name[0] == "layers" for name in names)
     blocks = {name[1] for name in names if name[0] == "layers" and name[1].startswith("block_")}
+    if isinstance(config, TimesFMConfig):
+        return replace(config, scan_layers=scanned)
     try:
         return with_backbone(config, scan_layers=scanned, layers_per_block=max(len(blocks), 1))
     except ValueError as error:

@@ -7,9 +7,10 @@ from converters.arrays import LeafSpec
 from converters.errors import MappingError
 from converters.paxml import Checkpoint, is_float
 from converters.paxml.experiments import Evidence, chosen, named, recognised
+from converters.paxml.forecasters import forecaster_facts, published
 from converters.paxml.infer import Published, backbone_facts, is_described
 
-LANGUAGE_MODEL = "transformer_lm"
+LANGUAGE_MODEL, FORECASTER = "transformer_lm", "timesfm"
 PARAMS = "mdl_vars/params/"
 SCALES = ("_quantized_scale", "_quantized_zp")  # numbers beside quantized weights, in float32
 
@@ -37,6 +38,8 @@ def publication(
     Raises:
         MappingError: there is no such experiment, or the parameters are not those of its model.
     """
+    if family == FORECASTER:
+        return published(name, forecaster_facts(specs), notes)
     if is_described(dump):
         if name is not None:
             named(name)

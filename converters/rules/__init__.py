@@ -1,7 +1,7 @@
 """Which source leaf becomes which target leaf: tables, and what applies them.
 
-Read `language` for what a rule can say, then the tables `transformer_lm` and `efficientids`, and
-`heads`; `apply` applies them, `families` chooses one, `files` reads a user's own.
+Read `language` for what a rule can say, then the tables `transformer_lm`, `efficientids`, `timesfm`
+and `heads`; `apply` applies them, `families` chooses one, `files` reads a user's own.
 """
 
 from converters.rules.apply import Mapped, RuledTree, apply_rules
@@ -9,4 +9,6 @@ from converters.rules.families import FAMILIES, Table, detect, generic_table, ta
 from converters.rules.files import read_document, read_table
 from converters.rules.heads import Said, with_heads
 from converters.rules.language import Ignore, Rule
+from converters.rules.timesfm import LORA_LEAVES
+from converters.rules.timesfm import prefix_of as forecaster_prefix
 from converters.rules.transformer_lm import has_nhd_post

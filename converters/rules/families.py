@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 from converters.arrays import Array
 from converters.errors import MappingError
-from converters.rules import efficientids, transformer_lm
+from converters.rules import efficientids, timesfm, transformer_lm
 from converters.rules.apply import Mapped, RuledTree, apply_rules
 from converters.rules.heads import ATTENTION, UNSAID, Said, Split, split_heads
 from converters.rules.language import Ignore, Rule
 
-FAMILIES = ("transformer_lm", "efficientids", "generic")
+FAMILIES = ("transformer_lm", "efficientids", "timesfm", "generic")
 GENERIC = (Rule("{path*}", "{path*}"),)  # any other tree: leaf for leaf, under the names it has
 
 
@@ -45,6 +45,8 @@ def _without_cast(op: str) -> str:
 
 def detect(paths: Mapping[str, object]) -> str:
     """The family that parameter paths belong to by their names alone."""
+    if timesfm.prefix_of(paths) is not None:
+        return "timesfm"
     if not any(path.startswith("lm/transformer/") for path in paths):
         return "generic"
     if any(path.startswith(efficientids.MARK) for path in paths):
@@ -83,6 +85,10 @@ def table_for(
         return Table("generic", GENERIC), []
     try:
         shapes = {path: array.shape for path, array in arrays.items()}
+        if chosen == "timesfm":
+            table = Table(chosen, timesfm.rules(shapes, scan_layers))
+            table.apply(arrays)
+            return table, []
         form = transformer_lm.layer_form(arrays)
         if form is not None:
             form = replace(form, extra_axes=transformer_lm.extra_axes(form, shapes))

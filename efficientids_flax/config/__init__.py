@@ -1,10 +1,11 @@
 """What a model and its training are made of: frozen records that travel as JSON.
 
 Read `record`, what all of them can do, then `backbone` with its `parts`, `checks`, `layers` and
-`lora`, `recommender`, and `optimizer`.
+`lora`, `recommender`, `forecaster`, and `optimizer`.
 """
 
 from efficientids_flax.config.backbone import BackboneConfig
+from efficientids_flax.config.forecaster import TimesFMConfig
 from efficientids_flax.config.lora import LoraConfig
 from efficientids_flax.config.optimizer import OptimizerConfig, ScheduleConfig
 from efficientids_flax.config.parts import (
@@ -37,4 +38,5 @@ __all__ = [
     "RotaryConfig",
     "RotaryScalingConfig",
     "ScheduleConfig",
+    "TimesFMConfig",
 ]

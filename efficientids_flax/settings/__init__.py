@@ -21,6 +21,7 @@ from efficientids_flax.settings.origins import (
 from efficientids_flax.settings.table import (
     HEAD,
     OPEN,
+    OPEN_FORECAST,
     OPEN_ITEMS,
     OpenSetting,
     open_settings,
@@ -38,6 +39,7 @@ __all__ = [
     "HEAD",
     "NEEDED",
     "OPEN",
+    "OPEN_FORECAST",
     "OPEN_ITEMS",
     "OPEN_OPTIMIZER",
     "TREE",

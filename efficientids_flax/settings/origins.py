@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from efficientids_flax.settings.table import (
-    ModelConfig,
+    AnyConfig,
     OpenSetting,
     open_settings,
     value_at,
@@ -69,7 +69,7 @@ def _said(origins: Mapping[str, str], key: str) -> str | None:
 
 
 def assumed(
-    config: ModelConfig,
+    config: AnyConfig,
     origins: Mapping[str, str],
     affects: Literal["forward", "training"] = "forward",
 ) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def assumed(
     return found
 
 
-def is_assumed(config: ModelConfig, key: str, row: OpenSetting, origins: Mapping[str, str]) -> bool:
+def is_assumed(config: AnyConfig, key: str, row: OpenSetting, origins: Mapping[str, str]) -> bool:
     """Whether nothing tells an open setting; of a record, one of the parts that its row names."""
     places = [f"{key}.{part}" for part in named_parts(row, value_at(config, key))] or [key]
     return any(origin_of(origins, place) == ASSUMED for place in places)

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, TimesFMConfig
+from efficientids_flax.parameters import ModelConfig as AnyConfig
 from efficientids_flax.parameters import parameter_shapes
 
-ModelConfig = BackboneConfig | EfficientIDSConfig
-Config = TypeVar("Config", bound=BackboneConfig | EfficientIDSConfig)
+ModelConfig = BackboneConfig | EfficientIDSConfig  # models whose settings data can tell
+Config = TypeVar("Config", bound=BackboneConfig | EfficientIDSConfig | TimesFMConfig)
 BACKBONE = "backbone."  # what the decoder's keys begin with in a recommender's configuration
 
 
@@ -156,13 +157,22 @@ OPEN_ITEMS = (
     OpenSetting("z_loss_weight", (0.0, 1e-4), affects="training"),
 )
 """The open settings of a recommender, besides those of its decoder."""
+OPEN_FORECAST = (
+    OpenSetting("use_positional_embedding", (True, False)),
+    OpenSetting("horizon_length", ()),
+    OpenSetting("quantiles", ()),
+    OpenSetting("context_length", ()),
+)
+"""The open settings of a forecaster; sizes have no list of values that could be tried."""
 # fmt: on
 
 
-def open_settings(config: ModelConfig) -> dict[str, OpenSetting]:
+def open_settings(config: AnyConfig) -> dict[str, OpenSetting]:
     """Those that can change a number of this model: dotted key of its configuration -> row."""
     if isinstance(config, BackboneConfig):
         return {row.key: row for row in OPEN if row.matters(config)}
+    if isinstance(config, TimesFMConfig):
+        return {row.key: row for row in OPEN_FORECAST}
     backbone, absent = config.backbone, () if config.output_adapter else ("output_adapter",)
     rows = {BACKBONE + row.key: row for row in OPEN if row.matters(backbone)}
     rows = {key: row for key, row in rows.items() if row.key not in HEAD}
@@ -170,7 +180,7 @@ def open_settings(config: ModelConfig) -> dict[str, OpenSetting]:
     return rows | items
 
 
-def value_at(config: ModelConfig, key: str) -> Any:
+def value_at(config: AnyConfig, key: str) -> Any:
     """The JSON value at a dotted key; None below a record that is none."""
     value: Any = config.to_dict()
     for name in key.split("."):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from efficientids_flax.settings.optimizer import NEEDED
+from efficientids_flax.settings.table import OPEN_FORECAST
 from efficientids_flax.tree import flatten
 
 FORWARD = "assumed, and it changes activations and logits"
@@ -16,6 +17,7 @@ SAY = (
     " (--list-experiments shows them)"
 )
 FIND = ", or find it from data: efficientids find-settings {out} --tokens FILE"
+SIZED = {row.key for row in OPEN_FORECAST}  # of forecasters, which no data of ours is tried on
 UNKNOWABLE = {field for fields in NEEDED.values() for field in fields}  # without a value if unsaid
 
 
@@ -41,7 +43,8 @@ def assumed_lines(assumed: Mapping[str, Mapping[str, Any]], out: str = "OUT") ->
         OPTIMIZER: _texts({key: value for key, value in optimizer.items() if key not in unknown}),
     }
     lines = [f"{what}: {', '.join(texts)}" for what, texts in parts.items() if texts]
-    advice = SAY + (FIND.format(out=out) if parts[FORWARD] else "")
+    searched = set(assumed.get("forward", {})) - SIZED
+    advice = SAY + (FIND.format(out=out) if searched else "")
     return [*lines, advice] if lines else []
 
 

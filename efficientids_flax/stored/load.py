@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, TimesFMConfig
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.parameters import refuse_quantized, shape_problems
+from efficientids_flax.parameters import ModelConfig, refuse_quantized, shape_problems
 from efficientids_flax.stored.doubts import assumed_in, tell_assumed
 from efficientids_flax.stored.free_memory import check_parameters
 from efficientids_flax.stored.items import Shardings, read_item, sharding_of, stored_parameters
@@ -27,6 +27,7 @@ from efficientids_flax.tree import flatten
 if TYPE_CHECKING:
     from efficientids_flax.backbone import Decoder
     from efficientids_flax.core.models import EfficientIDSModel
+    from efficientids_flax.forecast import TimesFM
 
 __all__ = [
     "Converted",
@@ -75,7 +76,7 @@ class Loaded(NamedTuple):
         config: as `load_config` has it, with the dtypes that were asked for.
     """
 
-    model: Decoder | EfficientIDSModel
+    model: Decoder | EfficientIDSModel | TimesFM
     params: dict[str, Any]
     config: Config
 
@@ -107,7 +108,8 @@ def load_model(
         strict: assumed settings are an error.
 
     Returns:
-        A `Decoder` for a language model, an `EfficientIDSModel` for a recommender.
+        A `Decoder` for a language model, an `EfficientIDSModel` for a recommender, a `TimesFM` for
+        a forecaster.
 
     Raises:
         FileNotFoundError: no conversion is there, or no clustering.
@@ -145,7 +147,7 @@ def load_description(
     *,
     dtype: str | None = None,
     param_dtype: str | None = None,
-) -> tuple[Decoder | EfficientIDSModel, Config]:
+) -> tuple[Decoder | EfficientIDSModel | TimesFM, Config]:
     """The model without its parameters, and its configuration; see `load_model`.
 
     Raises:
@@ -200,18 +202,22 @@ def load_converted(
 
 def _build(
     path: str | os.PathLike[str],
-    config: BackboneConfig | EfficientIDSConfig,
+    config: ModelConfig,
     clustering: ClusteringInfo | str | os.PathLike[str] | None,
-) -> Decoder | EfficientIDSModel:
+) -> Decoder | EfficientIDSModel | TimesFM:
     from efficientids_flax.backbone import Decoder
     from efficientids_flax.core.models import EfficientIDSModel
+    from efficientids_flax.forecast import TimesFM
 
     needed = isinstance(config, EfficientIDSConfig) and not config.full_softmax
     if clustering is not None and not needed:
-        kind = "a language model" if isinstance(config, BackboneConfig) else "a full softmax"
+        kinds = {BackboneConfig: "a language model", TimesFMConfig: "a forecaster"}
+        kind = kinds.get(type(config), "a full softmax")
         raise ValueError(f"clustering: {path} is {kind}, which has none")
     if isinstance(config, BackboneConfig):
         return Decoder(config)
+    if isinstance(config, TimesFMConfig):
+        return TimesFM(config)
     tables = clustering_of(path, clustering) if needed else None
     return EfficientIDSModel(config, clustering_info=tables)
 
@@ -244,13 +250,11 @@ def clustering_of(
     return read(given)
 
 
-def _with_dtypes(
-    config: BackboneConfig | EfficientIDSConfig, dtype: str | None, param_dtype: str | None
-) -> Any:
+def _with_dtypes(config: ModelConfig, dtype: str | None, param_dtype: str | None) -> Any:
     """The configuration with other dtypes, where these are given."""
     given = {"dtype": dtype, "param_dtype": param_dtype}
     changes: Any = {name: value for name, value in given.items() if value is not None}
-    if isinstance(config, BackboneConfig):
+    if not isinstance(config, EfficientIDSConfig):
         return dataclasses.replace(config, **changes)
     return dataclasses.replace(config, backbone=dataclasses.replace(config.backbone, **changes))
 

@@ -16,10 +16,11 @@ import jax
 from etils import epath
 
 from efficientids_flax.backbone import Decoder
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.item_model import ItemModel
-from efficientids_flax.parameters import shape_problems
+from efficientids_flax.forecast import TimesFM
+from efficientids_flax.parameters import ModelConfig, shape_problems
 from efficientids_flax.settings import GIVEN, origins_of_leaves
 from efficientids_flax.stored.item_names import ItemNames, write_item_names
 from efficientids_flax.stored.items import write_item
@@ -38,7 +39,7 @@ from efficientids_flax.tree import flatten
 
 def save_model(
     path: str | os.PathLike[str],
-    model: Decoder | ItemModel,
+    model: Decoder | ItemModel | TimesFM,
     params: Mapping[str, Any],
     *,
     training: Mapping[str, Any] | None = None,
@@ -49,7 +50,7 @@ def save_model(
 
     Args:
         path: directory to make, or an empty one.
-        model: a language model or a recommender of this package.
+        model: a language model, a recommender or a forecaster of this package.
         params: nested dicts of arrays, sharded or not.
         training: what is known of its training, as JSON values, see `training_of`.
         items: what its items are called.
@@ -75,7 +76,7 @@ def save_model(
 
 def save_description(
     path: str | os.PathLike[str],
-    model: Decoder | ItemModel,
+    model: Decoder | ItemModel | TimesFM,
     *,
     training: Mapping[str, Any] | None = None,
     items: ItemNames | None = None,
@@ -114,10 +115,10 @@ def save_description(
     write_config(root, {**made, "training": told or None})
 
 
-def _config_of(model: Any) -> BackboneConfig | EfficientIDSConfig:
-    if isinstance(model, Decoder | ItemModel):
+def _config_of(model: Any) -> ModelConfig:
+    if isinstance(model, Decoder | ItemModel | TimesFM):
         return model.config
     raise TypeError(
         f"model: a {type(model).__name__} cannot be written, its configuration is not known;"
-        " the language model and the recommenders of this package can"
+        " the language model, the recommenders and the forecaster of this package can"
     )

@@ -13,11 +13,20 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
-from efficientids_flax.parameters import parameter_shapes
+from efficientids_flax.config import (
+    BackboneConfig,
+    EfficientIDSConfig,
+    OptimizerConfig,
+    TimesFMConfig,
+)
+from efficientids_flax.parameters import ModelConfig, parameter_shapes
 from efficientids_flax.settings import origins_of_leaves
 
-MODELS = {"transformer_lm": BackboneConfig, "efficientids": EfficientIDSConfig}
+MODELS = {
+    "transformer_lm": BackboneConfig,
+    "efficientids": EfficientIDSConfig,
+    "timesfm": TimesFMConfig,
+}
 SCHEMA = 1  # of config.json
 FILE, MANIFEST = "config.json", "manifest.json"
 PARTS = ("model", "optimizer")  # what has origins
@@ -41,7 +50,7 @@ class Config(NamedTuple):
     """
 
     family: str
-    model: BackboneConfig | EfficientIDSConfig | None
+    model: ModelConfig | None
     optimizer: OptimizerConfig | None
     origins: Origins = {}  # noqa: RUF012 (nobody changes it, and it can be pickled)
 
@@ -91,7 +100,7 @@ def training_of(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def write_settings(
     path: str | os.PathLike[str],
-    model_config: BackboneConfig | EfficientIDSConfig,
+    model_config: ModelConfig,
     origins: Origins,
 ) -> None:
     """Put other settings of the model into `config.json`; a reader sees the old or the new file.

@@ -9,10 +9,11 @@ import jax
 from flax import linen as nn
 
 from efficientids_flax.backbone import Decoder
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.config import EfficientIDSConfig, OptimizerConfig, TimesFMConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
-from efficientids_flax.parameters import refuse_quantized
+from efficientids_flax.forecast import TimesFM
+from efficientids_flax.parameters import ModelConfig, refuse_quantized
 from efficientids_flax.stored import (
     MATTERS,
     Config,
@@ -106,12 +107,12 @@ def trainer_from_converted(
     return trainer, state
 
 
-def module_of(
-    config: BackboneConfig | EfficientIDSConfig, clustering: ClusteringInfo | None = None
-) -> nn.Module:
+def module_of(config: ModelConfig, clustering: ClusteringInfo | None = None) -> nn.Module:
     """The module that a configuration describes."""
     if isinstance(config, EfficientIDSConfig):
         return EfficientIDSModel(config=config, clustering_info=clustering)
+    if isinstance(config, TimesFMConfig):
+        return TimesFM(config)
     return Decoder(config)
 
 
@@ -133,7 +134,7 @@ def _learner(
     return optimizer, found | {"optimizer": {k: v for k, v in unsaid.items() if k not in said}}
 
 
-def _frozen(optimizer: OptimizerConfig, model: BackboneConfig | EfficientIDSConfig) -> Any:
+def _frozen(optimizer: OptimizerConfig, model: ModelConfig) -> Any:
     """The parameters that PAXml does not train, where they have no optimizer state either."""
     if optimizer.keep_optimizer_state_for_excluded_vars:
         return ()

@@ -7,7 +7,8 @@ from typing import Any
 
 from converters.errors import MappingError
 from converters.paxml.infer import read_flags
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.config import OptimizerConfig
+from efficientids_flax.parameters import ModelConfig
 from efficientids_flax.settings import ASSUMED, GIVEN, origin_of
 from efficientids_flax.stored import Config
 from efficientids_flax.tree import flatten, unflatten
@@ -24,7 +25,6 @@ NO_YARDSTICK = (
 ROUNDED = (
     "the rounding of {found} is far beyond what float32 may be off by. Give a recording in float32"
 )
-ModelConfig = BackboneConfig | EfficientIDSConfig
 
 
 def in_dtype(recording: Recording, dtype: str | None) -> Recording:

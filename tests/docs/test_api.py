@@ -17,6 +17,7 @@ PUBLIC = (
     "efficientids_flax.config",
     "efficientids_flax.core",
     "efficientids_flax.data",
+    "efficientids_flax.forecast",
     "efficientids_flax.inference",
     "efficientids_flax.search",
     "efficientids_flax.settings",

@@ -104,13 +104,15 @@ def _answers(
 ) -> Iterator[tuple[Request, list[tuple[int, float]]]]:
     """Each request with its items and scores; all are looked at before the first is asked."""
     from efficientids_flax.backbone import Decoder
+    from efficientids_flax.forecast import TimesFM
     from efficientids_flax.inference.prompts import longer_than, raise_problems, trained_history
     from efficientids_flax.inference.ranker import Ranker
     from efficientids_flax.stored import load_model
 
     model, params, _ = load_model(checkpoint, clustering, dtype=given["dtype"])
-    if isinstance(model, Decoder):
-        raise ValueError(f"{checkpoint}: is a language model; it has no items to recommend")
+    if isinstance(model, Decoder | TimesFM):
+        kind = "language model" if isinstance(model, Decoder) else "forecaster"
+        raise ValueError(f"{checkpoint}: is a {kind}; it has no items to recommend")
     scoring = "original" if given["scores"] == "original" else "log_probs"
     if given["max_history"] is None:
         given["max_history"] = trained_history(model.config)

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, NormPlace
-from efficientids_flax.parameters import BACKBONE
+from efficientids_flax.config import BackboneConfig, NormPlace
+from efficientids_flax.config import TimesFMConfig as Forecaster
+from efficientids_flax.parameters import BACKBONE, DECODER, ModelConfig
 from efficientids_flax.tree import flatten, unflatten
 
-Model = BackboneConfig | EfficientIDSConfig | None
+Model = ModelConfig | None
 Variables = Callable[[str], "Variable"]  # of a parameter's path
 
 # fmt: off
@@ -63,7 +64,13 @@ LAYER_NAMES: Mapping[str, str] = {
     "moe/gate/kernel":                  "ff_layer/wi_gate_0",
     "moe/down/kernel":                  "ff_layer/wo_0",
 }
+BLOCK_NAMES: Mapping[str, str] = {
+    # ours                              of a TimesFM model that is fine-tuned, below core_layer/
+    "kernel":                           "linear/w",
+    "bias":                             "bias/b",
+}
 # fmt: on
+_BLOCK = re.compile(r"(input|horizon)_block/(hidden|output|residual)/(kernel|bias)")
 _LAYER = re.compile(r"layers(?:_(?P<layer>\d+)|(?:/block_(?P<block>\d+))?)/(?P<rest>.+)")
 _ADAPTER = re.compile(r"item_(input|output)_adapter/layers_(\d+)/(kernel|bias)")
 _NORM = re.compile(r"(?:layers(?:_(\d+))?/(?:block_(\d+)/)?)?(.+)_norm/(?:scale|bias)")
@@ -110,8 +117,8 @@ def variables_of(
             keys = path.split("/")
             stacked = ("repeat" in keys) + ("pipeline" in keys)
             return Variable(name, stacked * vectorized, None)
-        backbone = model.backbone if isinstance(model, EfficientIDSConfig) else model
-        inner = path.removeprefix(BACKBONE)
+        backbone = model if isinstance(model, BackboneConfig) else model.backbone
+        inner = path.removeprefix(DECODER if isinstance(model, Forecaster) else BACKBONE)
         stacked = int(inner.startswith("layers/"))
         if found := _LAYER.fullmatch(inner):
             backbone = backbone.of_layer(int(found["layer"] or found["block"] or 0))
@@ -136,6 +143,8 @@ def _name(model: Model, path: str) -> str:
     """Path -> variable below `params/`; a path that PAXml has no name for keeps its own."""
     if model is None:
         return path
+    if isinstance(model, Forecaster):
+        return _forecaster_name(path)
     if found := _ADAPTER.fullmatch(path):
         side, layer, leaf = found.groups()
         place = "linear/w" if leaf == "kernel" else "bias/b"
@@ -150,6 +159,19 @@ def _name(model: Model, path: str) -> str:
         place = f"x_layers_{layer}/" if layer else f"repeat/sub/x_layers_{block or 0}/"
         place = f"transformer/{place}"
     return f"lm/{place}{renamed}" if renamed else path
+
+
+def _forecaster_name(path: str) -> str:
+    """The name in a model that the package of TimesFM fine-tunes."""
+    if found := _BLOCK.fullmatch(path):
+        end, part, leaf = found.groups()
+        return f"core_layer/{end}_ff_layer/{part}_layer/{BLOCK_NAMES[leaf]}"
+    found = _LAYER.fullmatch(path.removeprefix(DECODER))
+    renamed = _renamed(LAYER_NAMES, found["rest"]) if found is not None else None
+    if found is None or renamed is None:
+        return "core_layer/freq_emb/emb_var" if found is None else path
+    # Layers that are scanned here are one variable; the original has one for each.
+    return f"core_layer/stacked_transformer_layer/x_layers_{found['layer'] or 0}/{renamed}"
 
 
 def _renamed(table: Mapping[str, str], path: str) -> str | None:

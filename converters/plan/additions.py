@@ -1,0 +1,85 @@
+"""Low-rank additions beside weights (LoRA, DoRA): put into them, or kept beside them."""
+
+from collections.abc import Mapping
+
+from converters.arrays import Array, LowRank
+from converters.errors import MappingError
+from converters.rules import LORA_LEAVES, RuledTree, forecaster_prefix
+from efficientids_flax.config import LoraConfig
+from efficientids_flax.parameters import DECODER
+
+A, B, MAGNITUDE = LORA_LEAVES
+
+
+def with_additions(
+    params: Mapping[str, Array], keep: bool, notes: list[str]
+) -> tuple[dict[str, Array], bool]:
+    """The parameters of a TimesFM tree, whose additions are put into the weights beside them.
+
+    Args:
+        params: parameter path -> array.
+        keep: leave them as they are.
+        notes: where what the user should know is added.
+
+    Returns:
+        The parameters, and whether some were merged. Trees of other families are left alone.
+
+    Raises:
+        MappingError: additions without a weight, or that do not fit it; all of them at once.
+    """
+    found = dict(params)
+    places = {path.rpartition("/")[0] for path in found if path.rpartition("/")[2] in LORA_LEAVES}
+    if not places or forecaster_prefix(found) is None:
+        return found, False
+    if keep:
+        return found, False
+    problems: list[str] = []
+    scaled = 0
+    for place in sorted(places):
+        first, second = found.pop(f"{place}/{A}", None), found.pop(f"{place}/{B}", None)
+        magnitude = found.pop(f"{place}/{MAGNITUDE}", None)
+        weight = found.get(f"{place}/w")
+        if weight is None or first is None or second is None:
+            problems.append(f"{place}: expected w, {A} and {B}, one of which is missing")
+            continue
+        try:
+            found[f"{place}/w"] = LowRank(weight, first, second, magnitude)
+        except ValueError as error:
+            problems.append(f"{place}: {error}")
+        scaled += magnitude is not None
+    if problems:
+        head = f"low-rank additions: {len(problems)} problem(s):"
+        raise MappingError("\n  ".join([head, *problems]))
+    kind = "LoRA" if not scaled else "DoRA" if scaled == len(places) else "LoRA and DoRA"
+    notes.append(
+        f"low-rank additions ({kind}) were put into {len(places)} weights, as the original computes"
+        " them; --keep-lora leaves them beside the weights"
+    )
+    return found, True
+
+
+def kept_additions(tree: RuledTree) -> tuple[LoraConfig | None, str | None]:
+    """What a model of kept additions is configured with, or why none computes them.
+
+    Args:
+        tree: of a TimesFM table, additions kept.
+
+    Returns:
+        The configuration, None where there are no additions; and the reason, None where there is
+        none.
+    """
+    places: dict[str, set[str]] = {}
+    ranks: set[int] = set()
+    for leaf in tree.leaves:
+        place, _, name = leaf.target.rpartition("/")
+        if name == MAGNITUDE:
+            return None, "the additions are DoRA's, whose norms our layers do not compute"
+        if name == A:
+            layer, _, projection = place.removeprefix(DECODER).partition("/")
+            places.setdefault(projection, set()).add(layer)
+            ranks.add(leaf.array.shape[-1])
+    if not places:
+        return None, None
+    if len(ranks) > 1 or len(set(map(frozenset, places.values()))) > 1:
+        return None, "the additions differ between layers or in their ranks"
+    return LoraConfig(ranks.pop(), targets=tuple(sorted(places))), None

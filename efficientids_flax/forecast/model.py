@@ -1,0 +1,166 @@
+"""TimesFM: patches of a series through decoder layers to a mean and quantiles of what follows.
+
+Computes what `timesfm.patched_decoder.PatchedTimeSeriesDecoder` (releases 1.2 and 1.3) computes,
+on the layers of this package's decoder. Letters: B series, T points, P points of a patch, n = T / P
+patches, D model width, F hidden width, H points of a forecast, Q quantiles.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.backbone.inputs import Tokens
+from efficientids_flax.backbone.layers import (
+    ACTIVATIONS,
+    INTERMEDIATES,
+    Dense,
+    Embedding,
+    sinusoids,
+)
+from efficientids_flax.backbone.masks import Marks
+from efficientids_flax.config import BackboneConfig, TimesFMConfig
+from efficientids_flax.forecast.statistics import Statistics, cut, normalised, statistics_of
+
+
+class Forecast(NamedTuple):
+    """What stands at each patch.
+
+    Attributes:
+        values: float32 [B, n, H, 1 + Q], what follows the patch: the mean, then the quantiles.
+        tokens: [B, n, D], the output of the last layer.
+        statistics: what the series were normalised by.
+    """
+
+    values: jax.Array
+    tokens: jax.Array
+    statistics: Statistics
+
+
+class ResidualBlock(nn.Module):
+    """`output(silu(hidden(x))) + residual(x)` (`timesfm.patched_decoder.ResidualBlock`)."""
+
+    features: int
+    config: BackboneConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[..., I] -> [..., features]."""
+        config = self.config
+        inner = Dense(config.hidden_dims, True, config, name="hidden")(x)
+        inner = ACTIVATIONS["silu"](inner.astype(jnp.float32)).astype(inner.dtype)
+        output = Dense(self.features, True, config, name="output")(inner)
+        return output + Dense(self.features, True, config, name="residual")(x)
+
+
+class PatchDecoder(Decoder):
+    """The decoder over patches: a padded patch is seen by none, and sees what others would."""
+
+    def over_patches(
+        self, x: jax.Array, paddings: jax.Array, deterministic: bool = True
+    ) -> jax.Array:
+        """[B, n, D] -> [B, n, D].
+
+        Args:
+            x: the patches.
+            paddings: float32 [B, n], 1 for a padded patch. A patch that sees none, since all before
+                it are padded, weighs all n alike (Praxis' masks are finite); no other sees it.
+            deterministic: no dropout.
+        """
+        shape = x.shape[:2]
+        places = jnp.arange(shape[1])
+        positions = jnp.broadcast_to(places, shape)
+        present = 1 - paddings.astype(jnp.int32)
+        tokens = Tokens(paddings, present, positions, None)
+        queries = Marks(places, jnp.ones(shape, jnp.int32))
+        around = self._surroundings(
+            tokens, queries, Marks(places, present), positions, jnp.zeros((), int)
+        )
+        return self._layers(x, around, deterministic, None)[0]
+
+
+class TimesFM(nn.Module):
+    """The forecaster.
+
+    Attributes:
+        config: what it computes.
+        remat: of the decoder, see there.
+    """
+
+    config: TimesFMConfig
+    remat: str | None = None
+
+    def setup(self) -> None:
+        config, backbone = self.config, self.config.backbone
+        self.input_block = ResidualBlock(config.model_dims, backbone)
+        if config.num_frequencies:
+            self.frequency_embedding = Embedding(config.num_frequencies, backbone)
+        self.decoder = PatchDecoder(backbone, self.remat)
+        self.horizon_block = ResidualBlock(config.horizon_length * config.num_outputs, backbone)
+
+    def __call__(
+        self,
+        series: jax.Array,
+        paddings: jax.Array | None = None,
+        frequencies: jax.Array | None = None,
+        *,
+        train: bool = False,
+        deterministic: bool = True,
+        statistics: Statistics | None = None,
+        last: bool = False,
+    ) -> Forecast:
+        """The forecast at every patch.
+
+        Args:
+            series: [B, T], T a multiple of P; missing points have `config.pad_value`.
+            paddings: [B, T], 1 where there is padding, in front as a rule; None for none.
+            frequencies: int [B] or [B, 1], 0 up to daily, 1 weekly and monthly, 2 beyond; None: 0.
+            train: positions count from the first patch, as in the original's training; else from
+                the first that is not padding.
+            deterministic: no dropout (there is none in the public models).
+            statistics: what to normalise by; None: the series' own.
+            last: the forecast at the last patch alone, so that `values` has n = 1.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        config = self.config
+        shape = jnp.shape(series)
+        if len(shape) != 2 or not shape[1]:
+            raise ValueError(f"series: found shape {list(shape)}, expected [B, T]")
+        patches = cut(config, series, jnp.zeros(shape) if paddings is None else paddings)
+        if statistics is None:
+            statistics = statistics_of(config, patches)
+        values = normalised(patches, statistics)
+        self.sow(INTERMEDIATES, "normalised_patches", values)
+        x = self.input_block(jnp.concatenate([values, patches.paddings], axis=-1))
+        padded = patches.padded
+        x = self._placed(x, padded, train)
+        self.sow(INTERMEDIATES, "after_position", x)
+        if config.num_frequencies:
+            given = jnp.zeros(shape[0], jnp.int32) if frequencies is None else frequencies
+            kinds = self.frequency_embedding(jnp.asarray(given, jnp.int32).reshape(shape[0], 1))
+            self.sow(INTERMEDIATES, "frequencies", kinds)
+            x = x + kinds.astype(x.dtype)
+        self.sow(INTERMEDIATES, "patched_padding", padded)
+        tokens = self.decoder.over_patches(x, padded, deterministic)
+        ends = self.horizon_block(tokens[:, -1:] if last else tokens)
+        self.sow(INTERMEDIATES, "horizon", ends)
+        forms = (config.horizon_length, config.num_outputs)
+        found = ends.astype(jnp.float32).reshape(*ends.shape[:2], *forms)
+        mean, deviation = (value[:, None, None, None] for value in statistics)
+        return Forecast(found * deviation + mean, tokens, statistics)
+
+    def _placed(self, x: jax.Array, padded: jax.Array, train: bool) -> jax.Array:
+        """The patches with their positions, if the model has any."""
+        config = self.config
+        if not config.use_positional_embedding:
+            return x
+        places = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
+        if not train:
+            first = jnp.argmin(padded, axis=1)  # 0 where all are padding
+            places = (places - first[:, None]) % x.shape[1]
+        ends = config.position_min_timescale, config.position_max_timescale
+        return x + sinusoids(places, config.model_dims, *ends).astype(x.dtype)
