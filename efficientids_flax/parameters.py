@@ -80,6 +80,14 @@ CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
     "gated":           lambda c: c.gated_mlp,
     "mlp_bias":        lambda c: c.mlp_bias,
     "gated_experts":   lambda c: c.moe is not None and c.moe.gated,
+    "capacity":        lambda c: c.moe is not None and c.moe.gating != "top_k",
+    "top_k":           lambda c: c.moe is not None and c.moe.gating == "top_k",
+    "expert_bias":     lambda c: c.moe is not None and c.moe.bias,
+    "router_bias":     lambda c: c.moe is not None and c.moe.router_bias,
+    "choice_bias":     lambda c: c.moe is not None and c.moe.choice_bias,
+    "shared_gate":     lambda c: c.moe is not None and c.moe.shared_gate,
+    "shared":          lambda c: c.moe is not None and c.moe.gating == "top_k"
+                       and c.moe.shared_dims is not None,
 }
 
 TOP = (
@@ -161,10 +169,29 @@ MLP = (
 )
 
 MOE = (
-    Row("moe/router/kernel",                  "D X"),
-    Row("moe/up/kernel",                      "X D F"),
-    Row("moe/gate/kernel",                    "X D F", "gated_experts"),
-    Row("moe/down/kernel",                    "X F D"),
+    Row("moe/router/kernel",                  "D X",   "capacity"),
+    Row("moe/up/kernel",                      "X D F", "capacity"),
+    Row("moe/gate/kernel",                    "X D F", "capacity gated_experts"),
+    Row("moe/down/kernel",                    "X F D", "capacity"),
+    Row("moe/router/kernel",                  "D X",   "top_k", "X D"),
+    Row("moe/router/bias",                    "X",     "top_k router_bias"),
+    Row("moe/router/choice_bias",             "X",     "top_k choice_bias"),
+    Row("moe/up/kernel",                      "X D F", "top_k", "X F D"),
+    Row("moe/up/bias",                        "X F",   "top_k expert_bias"),
+    Row("moe/gate/kernel",                    "X D F", "top_k gated_experts", "X F D"),
+    Row("moe/gate/bias",                      "X F",   "top_k gated_experts expert_bias"),
+    Row("moe/down/kernel",                    "X F D", "top_k", "X D F"),
+    Row("moe/down/bias",                      "X D",   "top_k expert_bias"),
+    Row("moe/shared_gate/kernel",             "D",     "top_k shared_gate"),
+)
+# Of the MLP that all tokens go through, whose hidden width is its own.
+SHARED = (
+    Row("moe/shared/up/kernel",               "D F",   "shared", "F D"),
+    Row("moe/shared/up/bias",                 "F",     "shared mlp_bias"),
+    Row("moe/shared/gate/kernel",             "D F",   "shared gated", "F D"),
+    Row("moe/shared/gate/bias",               "F",     "shared gated mlp_bias"),
+    Row("moe/shared/down/kernel",             "F D",   "shared", "D F"),
+    Row("moe/shared/down/bias",               "D",     "shared mlp_bias"),
 )
 
 # Of projections that `LoraConfig.targets` name; see `backbone.lora`.
@@ -300,6 +327,8 @@ def _layer(config: BackboneConfig, prefix: str, moe: bool, leading: Axes) -> dic
         *_rows(config, rows, sizes),
         *_rows(config.of_norm("query_key"), QUERY_KEY_NORM, sizes),
     ]
+    if moe and config.moe is not None:
+        found += _rows(config, SHARED, sizes | {"F": config.moe.shared_dims or 0})
     if not config.shared_norm:
         found += _rows(config.of_norm("moe" if moe else "mlp"), MLP_NORM, sizes)
     return {prefix + path: leading + axes for path, axes in found}

@@ -6,11 +6,12 @@
         loss = jax.jit(step)(params, jax.device_put(batch, batch_sharding(mesh)))
 
 The mesh has three axes: `data` (each device its own rows of the batch), `fsdp` (rows of the batch
-too, and the parameters split among them), `tensor` (heads, hidden widths, vocabulary, catalogue).
-An axis whose size a mesh axis does not divide is not split along it.
+too, and the parameters split among them), `tensor` (heads, hidden widths, vocabulary, catalogue);
+and where it is asked for, `expert` (the experts of a mixture, and rows of the batch outside of
+them). An axis whose size a mesh axis does not divide is not split along it.
 
 Letters: those of `efficientids_flax.parameters`; of activations also B batch, T and S time, W width
-of queries and tables, M slots of a cluster.
+of queries and tables, M slots of a cluster, K experts of a token.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from efficientids_flax.parameters import Axis, ModelConfig, parameter_axes
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "expert", "tensor")
 
 # fmt: off
 PARAMETERS: Mapping[str, tuple[str, ...]] = {
@@ -33,32 +34,49 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "I": ("tensor",),  # items
     "D": ("fsdp",),    # model width
     "E": ("fsdp",),    # item width
+    "X": ("expert",),  # experts
 }
 ACTIVATIONS: Mapping[str, tuple[str, ...]] = {
-    "B": ("data", "fsdp"),
+    "B": ("data", "fsdp", "expert"),
+    "X": ("expert",),
     "V": ("tensor",),
     "N": ("tensor",),
     "J": ("tensor",),
     "F": ("tensor",),
     "I": ("tensor",),
 }
+# Of a mixture, whose tokens meet the experts of all devices of their row of the mesh.
+MIXTURE: Mapping[str, tuple[str, ...]] = {
+    "B": ("data", "fsdp"),
+    "X": ("expert",),
+    "F": ("tensor",),
+}
 # fmt: on
+Share = tuple[jax.Array | int, int]  # number of a device among those that split an axis, and theirs
 
 
 def make_mesh(
-    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
+    data: int = -1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    devices: Sequence[Any] | None = None,
+    *,
+    expert: int = 1,
 ) -> Mesh:
     """A mesh over these devices, all of them by default.
 
     Args:
         data, fsdp, tensor: sizes; one of them may be -1, for what is left over.
         devices: of all processes; neighbours are put together on the last axis.
+        expert: size of a fourth axis, before `tensor`; 1 leaves it out.
 
     Raises:
         ValueError: the sizes do not make the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = {"data": data, "fsdp": fsdp, "tensor": tensor}
+    sizes = {"data": data, "fsdp": fsdp, "expert": expert, "tensor": tensor}
+    if expert == 1:
+        del sizes["expert"]
     wrong = [f"{name} = {size}" for name, size in sizes.items() if size != -1 and size < 1]
     free = [name for name, size in sizes.items() if size == -1]
     if wrong or len(free) > 1:
@@ -73,11 +91,11 @@ def make_mesh(
     if int(np.prod(list(sizes.values()))) != len(devices):
         asked = " * ".join(f"{name} {size}" for name, size in sizes.items())
         raise ValueError(f"a mesh of {asked} does not make {len(devices)} devices")
-    shape = tuple(sizes.values())
+    names, shape = tuple(sizes), tuple(sizes.values())
     if devices == jax.devices():
-        return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+        return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * len(names))
     grid = np.asarray(devices, dtype=object).reshape(shape)
-    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(grid, names, axis_types=(AxisType.Auto,) * len(names))
 
 
 def partition(
@@ -163,8 +181,9 @@ def shard_parameters(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch among `data` and `fsdp`: for arrays whose first axis is B."""
-    return NamedSharding(mesh, PartitionSpec(ACTIVATIONS["B"]))
+    """Rows of a batch among `data`, `fsdp` and `expert`: for arrays whose first axis is B."""
+    names = tuple(name for name in ACTIVATIONS["B"] if name in mesh.axis_names)
+    return NamedSharding(mesh, PartitionSpec(names))
 
 
 def constrain(x: jax.Array, axes: str) -> jax.Array:
@@ -180,14 +199,70 @@ def constrain(x: jax.Array, axes: str) -> jax.Array:
     letters = axes.split()
     if len(letters) != x.ndim:
         raise ValueError(f"axes '{axes}' do not fit an array of shape {x.shape}")
+    spec = partition(zip(letters, x.shape, strict=True), ACTIVATIONS, _own_axes())
+    if all(part is None for part in spec):
+        return x
+    return jax.lax.with_sharding_constraint(x, spec)
+
+
+def each_device(
+    function: Callable[..., jax.Array],
+    arrays: tuple[Any, ...],
+    axes: tuple[Any, ...],
+    result: str,
+    summed: Sequence[str],
+) -> jax.Array:
+    """`function` of what each device has of some arrays, by the rules of `MIXTURE`.
+
+    Args:
+        function: `function(shares, *arrays)`, with the share of the device in each letter of
+            `summed`; what it gives is added up over the devices that split these.
+        arrays: trees of arrays.
+        axes: the same trees, with the letters of the arrays' axes.
+        result: letters of the result, whose shape is that of the first array.
+        summed: letters that the result has no more.
+
+    Returns:
+        As `function` without a mesh, with the share (0, 1) of each letter.
+    """
+    sizes = _own_axes()
+
+    def specify(letters: str, array: jax.Array) -> PartitionSpec:
+        return partition(zip(letters.split(), array.shape, strict=True), MIXTURE, sizes)
+
+    specs = jax.tree.map(specify, axes, arrays)
+    flat = jax.tree.leaves(specs, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+    split = {part for spec in flat for part in spec if part is not None}
+    if not split:
+        return function(dict.fromkeys(summed, (0, 1)), *arrays)
+    names = {letter: MIXTURE[letter][0] for letter in summed if MIXTURE[letter][0] in split}
+
+    def run(*parts: Any) -> jax.Array:
+        shares: dict[str, Share] = dict.fromkeys(summed, (0, 1))
+        for letter, name in names.items():
+            shares[letter] = (jax.lax.axis_index(name), sizes[name])
+        found = function(shares, *parts)
+        return jax.lax.psum(found, tuple(names.values())) if names else found
+
+    # Of loops that turn as often as a device has rows, it cannot be seen what they vary over.
+    mapped = jax.shard_map(
+        run,
+        in_specs=specs,
+        out_specs=specify(result, arrays[0]),
+        axis_names=set(sizes),
+        check_vma=False,
+    )
+    return mapped(*arrays)
+
+
+def _own_axes() -> dict[str, int]:
+    """Sizes of the axes of the mesh of `jax.set_mesh` that are ours to split along.
+
+    Axes that the caller handles by hand (shard_map) or types explicitly are theirs.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    # Axes that the caller handles by hand (shard_map) or types explicitly are theirs.
-    sizes = {
+    return {
         name: mesh.shape[name]
         for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
         if kind == AxisType.Auto and name in AXES
     }
-    spec = partition(zip(letters, x.shape, strict=True), ACTIVATIONS, sizes)
-    if all(part is None for part in spec):
-        return x
-    return jax.lax.with_sharding_constraint(x, spec)

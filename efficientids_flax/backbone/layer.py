@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from efficientids_flax.backbone.attention import Attention, Surroundings
 from efficientids_flax.backbone.cache import LayerCache
-from efficientids_flax.backbone.experts import Experts
+from efficientids_flax.backbone.experts import Experts, TopKExperts
 from efficientids_flax.backbone.layers import INTERMEDIATES, Mlp, Norm
 from efficientids_flax.backbone.masks import layer_kind, slides
 from efficientids_flax.config import BackboneConfig, RotaryConfig
@@ -44,7 +44,7 @@ class LayerBody(nn.Module):
         rotary = rotary_of(config, self.index) if turned else None
         attention = Attention(config, kind, rotary, name="attention")
         routed = config.moe is not None and self.index in config.moe.layers
-        mlp = Experts(config, name="moe") if routed else Mlp(config, name="mlp")
+        mlp = _experts(config) if routed else Mlp(config, name="mlp")
         grown = cache
 
         def attend(inner: jax.Array) -> jax.Array:
@@ -159,6 +159,13 @@ class ScannedBlock(nn.Module):
                 x, one = layer.extend(x, around, caches[place])
                 grown.append(one)
         return x, None if caches is None else tuple(grown)
+
+
+def _experts(config: BackboneConfig) -> Experts | TopKExperts:
+    """The layer's mixture of experts."""
+    assert config.moe is not None
+    kind = TopKExperts if config.moe.gating == "top_k" else Experts
+    return kind(config, name="moe")
 
 
 def rotary_of(config: BackboneConfig, index: int) -> RotaryConfig | None:

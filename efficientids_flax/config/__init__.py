@@ -1,17 +1,17 @@
 """What a model and its training are made of: frozen records that travel as JSON.
 
-Read `record`, what all of them can do, then `backbone` with its `parts`, `checks`, `layers` and
-`lora`, `recommender`, `forecaster`, and `optimizer`.
+Read `record`, what all of them can do, then `backbone` with its `parts`, `experts`, `checks`,
+`layers` and `lora`, `recommender`, `forecaster`, and `optimizer`.
 """
 
 from efficientids_flax.config.backbone import BackboneConfig
+from efficientids_flax.config.experts import ClippedGateConfig, MoEConfig
 from efficientids_flax.config.forecaster import TimesFMConfig
 from efficientids_flax.config.lora import LoraConfig
 from efficientids_flax.config.optimizer import OptimizerConfig, ScheduleConfig
 from efficientids_flax.config.parts import (
     AdapterConfig,
     LayerSetting,
-    MoEConfig,
     NormConfig,
     NormPlace,
     NormPlacesConfig,
@@ -25,6 +25,7 @@ from efficientids_flax.config.recommender import EfficientIDSConfig
 __all__ = [
     "AdapterConfig",
     "BackboneConfig",
+    "ClippedGateConfig",
     "EfficientIDSConfig",
     "LayerSetting",
     "LoraConfig",

@@ -17,13 +17,13 @@ from efficientids_flax.config.checks import (
     rotary_problems,
     setting_problems,
 )
+from efficientids_flax.config.experts import MoEConfig
 from efficientids_flax.config.lora import LoraConfig
 from efficientids_flax.config.parts import (
     Activation,
     DType,
     KernelAxes,
     LayerSetting,
-    MoEConfig,
     NormPlace,
     NormPlacesConfig,
     PositionScalingConfig,
@@ -56,7 +56,7 @@ class BackboneConfig(Record):
         dtype, param_dtype: of the computation and of the parameters (norms and softmax: float32).
         kernel_axes: how kernels of projections, MLP and head are stored, which changes no number:
             'in_out' [D,F] as by PAXml, 'out_in' [F,D] as by PyTorch. `attention/out` is [D,N,H] in
-            both, and experts are [X,D,F].
+            both; experts are [X,D,F], and [X,F,D] in 'out_in' by the gating 'top_k' alone.
         attention_mask: who sees whom; 'prefix' adds the keys that the batch marks as prefix.
         norm, norm_bias, norm_epsilon: kind of every norm that has none of its own in `norms`.
         norms: what norms have otherwise by their place (Praxis has a template for each), see
@@ -260,6 +260,8 @@ class BackboneConfig(Record):
             found.append("max_positions: learned positions need it, found null")
         if "sliding" in self.layer_types and self.sliding_window is None:
             found.append("sliding_window: layer_types has sliding layers, found null")
+        if self.moe is not None and self.moe.gating == "top_k" and self.mlp_dropout:
+            found.append("mlp_dropout: experts of the gating 'top_k' have none")
         if self.parallel_residual and self.norm_policy == "post_skip":
             found.append("norm_policy: 'post_skip' norms one sum, parallel_residual adds another")
         if self.shared_norm and not (self.parallel_residual and self.norm_policy == "pre"):

@@ -1,6 +1,6 @@
-"""The parts of a model's configuration: rotary positions, relative bias, experts, adapters.
+"""The parts of a model's configuration: rotary positions, relative bias, norms, adapters.
 
-Letters: D model width, N heads, H head width, F hidden width, E item width, L layers, X experts.
+Letters: D model width, N heads, H head width, F hidden width, E item width, L layers.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -173,66 +173,6 @@ class NormPlacesConfig(Record):
     moe: NormConfig | None = None
     final: NormConfig | None = None
     query_key: NormConfig | None = None
-
-
-@dataclass(frozen=True)
-class MoEConfig(Record):
-    """Mixture of experts in place of the MLP of some layers (Praxis `TransformerFeedForwardMoe`).
-
-    Attributes:
-        num_experts: X.
-        layers: which of the L layers have experts, ascending.
-        hidden_dims: F of an expert.
-        gated, activation: as of the MLP; Praxis keeps them apart.
-        gating: how tokens find experts: their two best by 'top2', as far as there is room;
-            'dense_top2' without limit; or experts take their best tokens, of all or ('_v2') of
-            those that are no padding.
-        num_groups, min_group_size: tokens are routed within groups (not by 'dense_top2').
-        capacity_factor: room of all experts relative to the tokens.
-        expert_capacity: room of one expert, where that is more; 'expert_choice' ignores it.
-        second_expert_policy: of 'top2': the second best; or drawn ('sampling', needs random numbers
-            called 'routing'); 'random' is 'all' without second experts of less weight than 1e-9.
-        gating_logit_cap: tanh cap of the router's logits, of 'top2' alone; 0 is none.
-        gating_level: route single tokens, or all of a row by its mean ('sentence').
-        load_balance_loss_weight: weight of the auxiliary loss of 'top2'.
-        padding_first: padding passes by the experts as zeros, see `mlp_padding_first`.
-        residual_weight: x + weight * experts(x); None: `mlp_residual_weight`.
-    """
-
-    num_experts: int
-    layers: tuple[int, ...]
-    hidden_dims: int
-    gated: bool = False
-    activation: Activation = "relu"
-    gating: Literal["top2", "expert_choice", "expert_choice_v2", "dense_top2"] = "top2"
-    num_groups: int = 1
-    min_group_size: int | None = None
-    capacity_factor: float | None = 2.0
-    expert_capacity: int = 0
-    second_expert_policy: Literal["all", "sampling", "random"] = "all"
-    gating_logit_cap: float = 0.0
-    gating_level: Literal["token", "sentence"] = "token"
-    load_balance_loss_weight: float = 1.0
-    padding_first: bool = False
-    residual_weight: float | None = None
-
-    def problems(self) -> Collection[str]:
-        """Sizes are positive, layers ascend, there is room, and the gating fits the experts."""
-        found = positive(self, "num_experts", "hidden_dims", "num_groups", "min_group_size")
-        for name in ("capacity_factor", "expert_capacity", "gating_logit_cap"):
-            if (getattr(self, name) or 0) < 0:
-                found.append(f"{name}: expected at least 0, found {getattr(self, name)}")
-        if not self.layers or list(self.layers) != sorted(set(self.layers)) or self.layers[0] < 0:
-            found.append(f"layers: expected ascending layer numbers, found {list(self.layers)}")
-        if self.gating == "dense_top2" and self.gated:
-            found.append("gated: experts of the gating dense_top2 have no gate, found true")
-        only = self.gating == "expert_choice"
-        if not self.capacity_factor and (only or not self.expert_capacity):
-            found.append(
-                f"capacity_factor: expected above 0 for the gating {self.gating}"
-                f"{'' if only else ' without expert_capacity'}, found {self.capacity_factor}"
-            )
-        return found
 
 
 @dataclass(frozen=True)

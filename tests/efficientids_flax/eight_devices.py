@@ -7,6 +7,7 @@ parameters the fullest device holds.
 
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.backbone import Decoder
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, MoEConfig
 from efficientids_flax.core.clustering.tables import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import language_model_loss
@@ -25,32 +26,44 @@ MESHES = {
     "fsdp": {"fsdp": 8},
     "tensor": {"data": 2, "tensor": 4},
     "all": {"data": 2, "fsdp": 2, "tensor": 2},
+    "expert": {"data": 1, "expert": 4, "tensor": 2},
 }
 # The recommender has a decoder: what is only the language model's needs one mesh of all kinds.
-WANTED = {"language_model": ("all",), "recommender": tuple(MESHES)}
+WANTED = {
+    "language_model": ("all",),
+    "mixture": ("expert",),
+    "recommender": ("data", "fsdp", "tensor", "all"),
+}
 BACKBONE = BackboneConfig(
     vocab_size=40, num_layers=2, model_dims=32, hidden_dims=64, num_heads=8, num_kv_heads=4,
     head_dim=8, scan_layers=True, gated_mlp=True, activation="silu", embedding_scale="sqrt_dim",
+)  # fmt: skip
+MIXTURE = replace(
+    BACKBONE,
+    moe=MoEConfig(
+        num_experts=8, layers=(0, 1), hidden_dims=64, gated=True, activation="silu", bias=True,
+        gating="top_k", shared_dims=16,
+    ),
 )  # fmt: skip
 ITEMS, CLUSTERS, WIDTH = 48, 6, 16
 BATCH, TIME = 8, 6
 
 
-def language_model():
-    decoder = Decoder(BACKBONE)
+def language_model(config=BACKBONE):
+    decoder = Decoder(config)
 
     def logits(module, ids, paddings):
         return module.logits(module(ids, paddings=paddings))
 
-    batch = make_batch(BACKBONE.vocab_size)
+    batch = make_batch(config.vocab_size)
     init = jax.jit(partial(decoder.init, method=logits))
     params = init(jax.random.key(0), batch["ids"], batch["paddings"])
 
     def loss(params, batch):
         found = decoder.apply({"params": params}, batch["ids"], batch["paddings"], method=logits)
-        return language_model_loss(BACKBONE, found, batch, train=True).total_loss, found
+        return language_model_loss(config, found, batch, train=True).total_loss, found
 
-    return BACKBONE, loss, params["params"], batch
+    return config, loss, params["params"], batch
 
 
 def recommender():
@@ -102,9 +115,16 @@ def share(params):
     return max(held.values()) / sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
+MODELS = {
+    "language_model": language_model,
+    "mixture": partial(language_model, MIXTURE),
+    "recommender": recommender,
+}
+
+
 def main():
     found = {}
-    for name, make in (("language_model", language_model), ("recommender", recommender)):
+    for name, make in MODELS.items():
         config, loss, params, batch = make()
         step = jax.value_and_grad(loss, has_aux=True)
         want = jax.tree.map(np.asarray, jax.jit(step)(params, batch))

@@ -11,6 +11,7 @@ from efficientids_flax.parameters import (
     MLP,
     MOE,
     NORMS,
+    SHARED,
     TOP,
     parameter_shapes,
     refuse_quantized,
@@ -174,7 +175,8 @@ def test_every_difference_is_a_problem():
 
 
 def test_rows_use_known_conditions_and_no_condition_is_idle():
-    used = {word for row in (*TOP, *ATTENTION, *NORMS, *MLP, *MOE) for word in row.when.split()}
+    rows = (*TOP, *ATTENTION, *NORMS, *MLP, *MOE, *SHARED)
+    used = {word for row in rows for word in row.when.split()}
     assert used == set(CONDITIONS)
 
 

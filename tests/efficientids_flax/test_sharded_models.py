@@ -10,8 +10,12 @@ import pytest
 
 # Largest part of the parameters that one of eight devices may hold: an eighth, a quarter of what
 # tensor parallelism splits, ... and the norms, biases and heads that stay whole.
-SHARE = {"data": 1.0, "fsdp": 0.14, "tensor": 0.32, "all": 0.3}
-CASES = [("language_model", "all"), *(("recommender", mesh) for mesh in SHARE)]
+SHARE = {"data": 1.0, "fsdp": 0.14, "tensor": 0.32, "all": 0.3, "expert": 0.2}
+CASES = [
+    ("language_model", "all"),
+    ("mixture", "expert"),
+    *(("recommender", mesh) for mesh in ("data", "fsdp", "tensor", "all")),
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,5 +45,5 @@ def test_numbers_do_not_depend_on_the_mesh(found, model, mesh):
 @pytest.mark.parametrize(("model", "mesh"), CASES)
 def test_parameters_and_rows_are_split(found, model, mesh):
     assert found[f"{model}/{mesh}"]["share"] <= SHARE[mesh]
-    rows = {"data": 1, "fsdp": 1, "tensor": 4, "all": 2}
+    rows = {"data": 1, "fsdp": 1, "tensor": 4, "all": 2, "expert": 2}
     assert found[f"{model}/{mesh}"]["rows"] == rows[mesh]

@@ -1,6 +1,8 @@
 """A mixture of experts in place of an MLP.
 
-Read `mixture`, the layer, then `routing`, how tokens find their experts.
+Read `mixture`, Praxis' layer, then `routing`, how its tokens find experts; `top_k`, the layer that
+drops none, then `choice`, which experts are a token's, and `grouped`, the experts' products.
 """
 
 from efficientids_flax.backbone.experts.mixture import LOSSES, RANDOM, Experts
+from efficientids_flax.backbone.experts.top_k import TopKExperts

@@ -73,6 +73,7 @@ class MeshSection(Record):
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
+    expert: int = 1
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import (
     BackboneConfig,
     LayerSetting,
+    MoEConfig,
     RelativeBiasConfig,
     RotaryConfig,
 )
@@ -148,6 +149,23 @@ VARIANTS = {
         qk_norm="each_head",
         qkv_clip=0.5,
         query_position_scaling=PositionScalingConfig(beta=0.5, length=3),
+    ),
+    "experts for all, one shared": replace(
+        LLAMA,
+        kernel_axes="out_in",
+        moe=MoEConfig(
+            num_experts=4,
+            layers=(1,),
+            hidden_dims=6,
+            gated=True,
+            activation="silu",
+            gating="top_k",
+            bias=True,
+            router_bias=True,
+            choice_bias=True,
+            shared_dims=10,
+            shared_gate=True,
+        ),
     ),
     "relative keys, extra logit": replace(
         LLAMA,

@@ -1,0 +1,214 @@
+"""A mixture of experts that drops no token (gating 'top_k'), as HuggingFace's families have it.
+
+Letters: B batch, T time, R = B T tokens, K experts of a token, X experts, D model width, F hidden
+width of an expert.
+"""
+
+from dataclasses import replace
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from efficientids_flax.backbone.experts.choice import balance_loss, choose
+from efficientids_flax.backbone.experts.grouped import Expert, Product, Weights, feed
+from efficientids_flax.backbone.experts.mixture import LOSSES
+from efficientids_flax.backbone.layers import (
+    ACTIVATIONS,
+    INTERMEDIATES,
+    Mlp,
+    compute_dtype,
+    param_dtype,
+    product,
+)
+from efficientids_flax.config import BackboneConfig, MoEConfig
+from efficientids_flax.config.parts import KernelAxes
+from efficientids_flax.sharding import Share, each_device
+
+# Parameter of the experts -> its axes where kernels are 'in_out' and where they are 'out_in'.
+KERNELS = {"up": ("X D F", "X F D"), "gate": ("X D F", "X F D"), "down": ("X F D", "X D F")}
+BIASES = {"up": "X F", "gate": "X F", "down": "X D"}
+
+
+class TopKExperts(nn.Module):
+    """Sends each token to its best experts, and adds up what they make of it.
+
+    A token's result does not depend on the others. Padding goes to no expert. Where a mesh is set,
+    each device runs its share of the experts, on its own rows of the batch.
+
+    Sows the load-balance loss, weighted, into the collection `aux_losses`, and as intermediates
+    `router_logits` [B, T, X] and `chosen` [B, T, K].
+    """
+
+    config: BackboneConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, paddings: jax.Array, deterministic: bool = True) -> jax.Array:
+        """[B, T, D] -> [B, T, D], zeros for padding [B, T]."""
+        config, moe, dtype = self.config, self.config.moe, compute_dtype(self.config)
+        assert moe is not None
+        x, valid = jnp.asarray(x, dtype), 1.0 - jnp.asarray(paddings, jnp.float32)
+        logits, choice_bias = Router(config, name="router")(x)
+        self.sow(INTERMEDIATES, "router_logits", logits)
+        experts, weights = choose(logits, moe, choice_bias)
+        self.sow(INTERMEDIATES, "chosen", experts)
+        loss = balance_loss(logits, experts, valid)
+        self.sow(LOSSES, "load_balance", loss.astype(dtype) * moe.load_balance_loss_weight)
+        experts = jnp.where(valid[..., None] > 0, experts, moe.num_experts)
+        own, letters = self._weights(moe)
+        mixed = each_device(
+            partial(_mixed, moe, config.kernel_axes),
+            (x, experts, weights, own),
+            ("B T D", "B T K", "B T K", letters),
+            "B T D",
+            ("X", "F"),
+        )
+        if moe.shared_dims is not None:
+            shared = replace(config, hidden_dims=moe.shared_dims, moe=None, mlp_padding_first=False)
+            found = Mlp(shared, name="shared")(x, paddings, deterministic)
+            if moe.shared_gate:
+                found = found * jax.nn.sigmoid(SharedGate(config, name="shared_gate")(x))
+            mixed = mixed + found
+        return mixed * valid[..., None].astype(dtype)
+
+    def _weights(self, moe: MoEConfig) -> tuple[Weights, dict[str, str]]:
+        """Parameters of the experts, and the letters of their axes."""
+        names = ("up", "gate", "down") if moe.gated else ("up", "down")
+        found: Weights = {}
+        letters: dict[str, str] = {}
+        for name in names:
+            found[name], bias = ExpertProjection(self.config, name, name=name)()
+            letters[name] = KERNELS[name][self.config.kernel_axes == "out_in"]
+            if bias is not None:
+                found[f"{name}_bias"], letters[f"{name}_bias"] = bias, BIASES[name]
+        return found, letters
+
+
+class Router(nn.Module):
+    """A logit for each expert, in float32, and what is added to scores for the choice."""
+
+    config: BackboneConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """[B, T, D] -> ([B, T, X], [X] or None)."""
+        config, moe = self.config, self.config.moe
+        assert moe is not None
+        stored, zeros = param_dtype(config), nn.initializers.zeros
+        shape = (config.model_dims, moe.num_experts)
+        turned = config.kernel_axes == "out_in"
+        kernel = self.param(
+            "kernel", nn.initializers.xavier_uniform(), shape[::-1] if turned else shape, stored
+        )
+        if moe.scores == "sigmoid":  # computed in float32 throughout
+            x = x.astype(jnp.float32)
+        logits = product(x, kernel.astype(x.dtype), jnp.float32, config.kernel_axes)
+        if moe.router_bias:
+            bias = self.param("bias", zeros, (moe.num_experts,), stored)
+            logits = logits + bias.astype(jnp.float32)
+        if not moe.choice_bias:
+            return logits, None
+        added = self.param("choice_bias", zeros, (moe.num_experts,), stored)
+        return logits, jax.lax.stop_gradient(added.astype(jnp.float32))
+
+
+class ExpertProjection(nn.Module):
+    """The kernels of all experts for one of their products, and its biases.
+
+    Attributes:
+        config: of the layer.
+        place: 'up', 'gate' or 'down'.
+    """
+
+    config: BackboneConfig
+    place: str
+
+    @nn.compact
+    def __call__(self) -> tuple[jax.Array, jax.Array | None]:
+        """The parameters as they are stored."""
+        moe, stored = self.config.moe, param_dtype(self.config)
+        assert moe is not None
+        sizes = {"X": moe.num_experts, "D": self.config.model_dims, "F": moe.hidden_dims}
+        turned = self.config.kernel_axes == "out_in"
+        ins, outs = (2, 1) if turned else (1, 2)
+        init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", ins, outs, (0,))
+        shape = tuple(sizes[axis] for axis in KERNELS[self.place][turned].split())
+        kernel = self.param("kernel", init, shape, stored)
+        if not moe.bias:
+            return kernel, None
+        shape = tuple(sizes[axis] for axis in BIASES[self.place].split())
+        return kernel, self.param("bias", nn.initializers.zeros, shape, stored)
+
+
+class SharedGate(nn.Module):
+    """A product of each token with one vector."""
+
+    config: BackboneConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, T, D] -> [B, T, 1]."""
+        shape = (self.config.model_dims,)
+        kernel = self.param("kernel", nn.initializers.normal(0.02), shape, param_dtype(self.config))
+        return jnp.einsum("btd,d->bt", x, kernel.astype(x.dtype))[..., None]
+
+
+@lru_cache(maxsize=64)
+def expert_of(moe: MoEConfig) -> Expert:
+    """What one expert computes of its rows; between two products all is float32."""
+    activation, clipped = ACTIVATIONS[moe.activation], moe.clipped_gate
+
+    def expert(rows: jax.Array, times: Product, bias: Product) -> jax.Array:
+        def project(given: jax.Array, name: str) -> jax.Array:
+            found = times(given, name)
+            return found + bias(given, f"{name}_bias") if moe.bias else found
+
+        up = project(rows, "up").astype(jnp.float32)
+        gate = project(rows, "gate").astype(jnp.float32) if moe.gated else None
+        if gate is None:
+            hidden = activation(up)
+        elif clipped is None:
+            hidden = activation(gate) * up
+        else:
+            gate = jnp.minimum(gate, clipped.limit)
+            up = jnp.clip(up, -clipped.limit, clipped.limit)
+            hidden = gate * jax.nn.sigmoid(gate * clipped.gain) * (up + 1)
+        return project(hidden.astype(rows.dtype), "down")
+
+    return expert
+
+
+def _mixed(
+    moe: MoEConfig,
+    axes: KernelAxes,
+    shares: dict[str, Share],
+    x: jax.Array,
+    experts: jax.Array,
+    weights: jax.Array,
+    own: Weights,
+) -> jax.Array:
+    """What the experts of a device make of its rows: [B, T, D].
+
+    Args:
+        moe: of the configuration.
+        axes: of kernels.
+        shares: which share of the experts the device has, and of their hidden width.
+        x: [B, T, D].
+        experts, weights: [B, T, K], of all experts; numbers that there are not are no expert.
+        own: parameters of the device's experts.
+    """
+    tokens, chosen = x.reshape(-1, x.shape[-1]), experts.shape[-1]
+    count = moe.num_experts // shares["X"][1]
+    places = experts.reshape(-1) - shares["X"][0] * count
+    here = (places >= 0) & (places < count)
+    places = jnp.where(here, places, count)
+    if "down_bias" in own and shares["F"][1] > 1:  # added once, not by each part of the width
+        own = {**own, "down_bias": own["down_bias"] * (shares["F"][0] == 0)}
+    order = jnp.argsort(places, stable=True)
+    sizes = jnp.bincount(places, length=count)
+    found = feed(expert_of(moe), tokens, order // chosen, sizes, own, axes)
+    back = jnp.argsort(order)
+    parts = found[back].reshape(*tokens.shape[:1], chosen, -1)
+    share = jnp.where(here.reshape(-1, chosen), weights.reshape(-1, chosen), 0).astype(x.dtype)
+    return jnp.einsum("rkd,rk->rd", parts, share).reshape(x.shape)
