@@ -29,8 +29,7 @@ Mode = Literal["inference", "training", "generation"]
 
 FLOAT32 = 4  # bytes: norms, softmaxes and losses compute in it
 SCORES_AT_ONCE = 1 << 19  # numbers that retrieval holds at a time, see `core/retrieval.py`
-# Items that the loss adapts at a time, and when: see `core/grouped.py`, `core/member_losses.py`.
-VISITED, GATHERED_SHARE = 1 << 16, 4
+VISITED = 1 << 24  # bytes of rows that the loss adapts at a time, see `core/head/second/visits.py`
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,6 @@ def estimate_memory(
     mode: Mode = "inference",
     optimizer: OptimizerConfig | Any | None = None,
     remat: str | None = None,
-    cluster_size: int | None = None,
     dtype: str | None = None,
     param_dtype: str | None = None,
 ) -> MemoryEstimate:
@@ -92,7 +90,6 @@ def estimate_memory(
             it freezes (`create_optimizer`, a configuration) trains the rest.
         remat: whether layers are rematerialised (the `Decoder`'s field); policies that keep more
             than layer inputs take more than is told here.
-        cluster_size: M; None takes twice the mean.
         dtype, param_dtype: in place of the configuration's.
 
     Raises:
@@ -115,8 +112,7 @@ def estimate_memory(
     if isinstance(config, BackboneConfig):
         head = _word_head(positions, backbone.vocab_size, numbers, training)
     else:
-        size = cluster_size or _cluster_size(config)
-        head = _item_head(config, batch_size, positions, size, numbers, training)
+        head = _item_head(config, batch_size, positions, numbers, training)
     own = map(backbone.of_layer, range(backbone.num_layers))
     cached = 2 * sum(layer.num_kv_heads * layer.head_dim for layer in own) * numbers
     return MemoryEstimate(
@@ -179,7 +175,6 @@ def _item_head(
     config: EfficientIDSConfig,
     rows: int,
     positions: int,
-    size: int,
     numbers: int,
     training: bool,
 ) -> int:
@@ -198,19 +193,15 @@ def _item_head(
         # The table, its values before the activation, and the gradients of both.
         return first + (3 * table if everywhere else table)
     turned = config.num_items * config.item_embedding_dim * numbers
-    adapted = positions * size  # gathered for each position, where these are few
-    if adapted * GATHERED_SHARE > config.num_items:
-        adapted = min(config.num_items, VISITED)
-    return first + turned + 4 * adapted * width * numbers + 3 * positions * size * FLOAT32
+    wide = max(width, config.item_embedding_dim)
+    adapted = min(config.num_items, VISITED // (FLOAT32 * wide))
+    together = min(512, max(8, 2 * positions // max(clusters, 1)))  # positions of a cluster
+    return first + turned + adapted * (4 * wide * numbers + 3 * together * FLOAT32)
 
 
 def _num_clusters(config: EfficientIDSConfig) -> int:
     """K; where the configuration leaves it to the clustering, the original's default."""
     return config.num_clusters or math.ceil(math.sqrt(config.num_items))
-
-
-def _cluster_size(config: EfficientIDSConfig) -> int:
-    return min(2 * math.ceil(config.num_items / _num_clusters(config)), config.num_items)
 
 
 def _trained(

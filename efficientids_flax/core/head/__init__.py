@@ -1,9 +1,9 @@
 """The head: item and cluster tables, the two-level softmax, its losses, the best items.
 
 Read `hierarchical`, the readable reference, then `softmax`, the module, and `computation`, what it
-computes; `grouped` and `member_losses` are the second pass cluster by cluster, `retrieval` the
-exact top-k, `measures` what an evaluation asks of labels, with the table in `slots`,
-`embeddings` the item table and its adapters, `checks` what does not fit.
+computes; `second` is the second pass as it is trained, cluster by cluster, `retrieval` the exact
+top-k, `measures` what an evaluation asks of labels, with the table in `slots`, `embeddings` the
+item table and its adapters, `checks` what does not fit.
 """
 
 from efficientids_flax.core.head.computation import HeadInputs, LossOutput

@@ -16,16 +16,14 @@ import numpy as np
 from efficientids_flax.backbone.layers import soft_cap
 from efficientids_flax.config.recommender import HeadConfig
 from efficientids_flax.core.clustering import PADDING, ClusteringInfo
-from efficientids_flax.core.head.grouped import Adapter, Labels
 from efficientids_flax.core.head.hierarchical import (
     first_pass_logits,
     item_log_probs,
     item_logits,
     item_scores,
     normalisers,
-    within_cluster,
 )
-from efficientids_flax.core.head.member_losses import AS_IT_IS
+from efficientids_flax.core.head.second import AS_IT_IS, Adapter, Entropy, Labels, member_losses
 from efficientids_flax.losses import (
     TINY_WEIGHT,
     smoothed_cross_entropy,
@@ -153,24 +151,23 @@ class Head:
             logits = self._full_logits(inputs) if training else self.evaluation_logits(inputs)
             classes = jnp.where(item, jnp.where(known, vocab + index, -1), labels)
             return smoothed_cross_entropy(jax.nn.log_softmax(logits), classes, first), None
-        cluster_of, slot_of, members = self._places()
-        clusters = cluster_of[index]
+        assert self.clustering is not None
+        clusters = self._cluster_of()[index]
         classes = jnp.where(item, jnp.where(known, vocab + clusters, -1), labels)
         entropy = smoothed_cross_entropy(self._first_log_probs(inputs), classes, first)
         self._note_members(inputs, labels)
         rows, adapter = inputs.rows, self.adapter
         if rows is None or adapter is None:
             rows, adapter = inputs.items, AS_IT_IS
-        second = within_cluster(
+        second = member_losses(
+            Entropy(config.soft_cap_logits, config.second_label_smoothing if smooth else 0.0),
+            self.clustering,
             inputs.query.reshape(-1, inputs.query.shape[-1]),
             rows,
             Labels(
-                jnp.where(known, clusters, members.shape[0]).reshape(-1),
-                slot_of[index].reshape(-1),
-                members,
+                jnp.where(known, clusters, inputs.clusters.shape[0]).reshape(-1),
+                index.reshape(-1),
             ),
-            config.soft_cap_logits,
-            config.second_label_smoothing if smooth else 0.0,
             None if shares is None else jnp.maximum(shares, 0.0).reshape(-1),
             adapter,
         )
@@ -226,7 +223,7 @@ class Head:
         config = self.config
         if inputs.clusters is None:
             return item_logits(inputs.query, inputs.items, config.soft_cap_logits)
-        cluster_of = self._places()[0]
+        cluster_of = self._cluster_of()
         found = item_scores(inputs.query, inputs.items, inputs.clusters, cluster_of)
         if config.use_correction if correction is None else correction:
             logits = item_logits(inputs.query, inputs.items, None)
@@ -256,7 +253,7 @@ class Head:
         split = first.shape[-1] - inputs.clusters.shape[0]
         cap = self.config.soft_cap_logits
         items = item_log_probs(
-            first[..., split:], inputs.query, inputs.items, self._places()[0], cap
+            first[..., split:], inputs.query, inputs.items, self._cluster_of(), cap
         )
         return jnp.concatenate([first[..., :split], items], axis=-1)
 
@@ -287,7 +284,8 @@ class Head:
         """The second pass of every label as the original has it, words taken for items too."""
         if self.note is None:
             return
-        cluster_of, _, members = self._places()
+        assert self.clustering is not None
+        cluster_of, members = self._cluster_of(), jnp.asarray(self.clustering.members)
         cap = self.config.soft_cap_logits
         inside = (labels >= 0) & (labels < self.config.num_items)
         clusters = jnp.where(inside, cluster_of[jnp.where(inside, labels, 0)], NO_CLUSTER)
@@ -298,12 +296,10 @@ class Head:
         self._note("label_members", rows)
         self._note("member_logits", soft_cap(logits, cap))
 
-    def _places(self) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """(cluster_of [I], slot_of [I], members [K, M])."""
-        tables = self.clustering
-        assert tables is not None
-        cluster_of, slot_of = jnp.asarray(tables.cluster_of), jnp.asarray(tables.slot_of)
-        return cluster_of, slot_of, jnp.asarray(tables.members)
+    def _cluster_of(self) -> jax.Array:
+        """Int [I]."""
+        assert self.clustering is not None
+        return jnp.asarray(self.clustering.cluster_of)
 
     def _note(self, name: str, value: jax.Array) -> None:
         if self.note is not None:

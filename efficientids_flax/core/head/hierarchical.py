@@ -2,16 +2,16 @@
 
 The first softmax runs over the words and the clusters together, the second over the members of one
 cluster. Section 2 of arXiv 2509.03746. The functions here take arrays; `HierarchicalSoftmax` holds
-the tables. Letters: P positions, W width of query and tables (model or item width), V words, I
-items, K clusters, M slots of the largest cluster; `...` any leading axes.
+the tables. `within_cluster` is the second pass as one writes it down; what is trained with is
+`second.member_losses`, which gives the same and moves far less memory. Letters: P positions, W
+width of query and tables (model or item width), V words, I items, K clusters, M slots of the
+largest cluster; `...` any leading axes.
 """
 
 import jax
 import jax.numpy as jnp
 
 from efficientids_flax.backbone.layers import soft_cap
-from efficientids_flax.core.head.grouped import Adapter, Labels
-from efficientids_flax.core.head.member_losses import AS_IT_IS, Losses, member_losses
 from efficientids_flax.losses import smoothed_cross_entropy
 
 PAD_LOGIT = -1e30  # finite, so that the empty slots of a cluster never make NaN in a gradient
@@ -60,31 +60,29 @@ def member_log_probs(logits: jax.Array, valid: jax.Array, cap: float | None) -> 
 
 def within_cluster(
     query: jax.Array,
-    rows: jax.Array,
-    labels: Labels,
+    items: jax.Array,
+    members: jax.Array,
+    slots: jax.Array,
     cap: float | None,
     smoothing: float,
-    weights: jax.Array | None = None,
-    adapter: Adapter = AS_IT_IS,
-) -> Losses:
+) -> jax.Array:
     """Cross entropy of the second pass: that of one member among those of its cluster.
 
     Args:
         query: [P, W].
-        rows: [I, E], of the items.
-        labels: of the positions.
+        items: [I, W].
+        members: int [P, M], the cluster of each position's label; below zero is no member.
+        slots: int [P], where the label stands in it.
         cap: soft cap on the logits.
         smoothing: probability that the other members share. A cluster of one member is not
             smoothed, where the original divides by zero and gives NaN.
-        weights: float32 [P], of the positions in the total.
-        adapter: [..., E] -> [..., W].
+
+    Returns:
+        float32 [P].
     """
-
-    def entropy(logits: jax.Array, slots: jax.Array, valid: jax.Array) -> jax.Array:
-        valid = jnp.broadcast_to(valid, logits.shape)
-        return smoothed_cross_entropy(member_log_probs(logits, valid, cap), slots, smoothing, valid)
-
-    return member_losses(entropy, query, rows, labels, weights, adapter)
+    valid = members >= 0
+    logits = jnp.einsum("pw,pmw->pm", query, items[jnp.maximum(members, 0)])
+    return smoothed_cross_entropy(member_log_probs(logits, valid, cap), slots, smoothing, valid)
 
 
 def item_scores(

@@ -27,7 +27,7 @@ from efficientids_flax.core.head.embeddings import (
     Source,
     embedding_initializer,
 )
-from efficientids_flax.core.head.grouped import Adapter
+from efficientids_flax.core.head.second import Adapter
 from efficientids_flax.core.model_checks import (
     check_clustering,
     check_fields,

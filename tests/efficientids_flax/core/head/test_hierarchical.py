@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from efficientids_flax.core.head import hierarchical
-from efficientids_flax.core.head.grouped import Labels
 from efficientids_flax.core.head.hierarchical import item_log_probs
 from tests.efficientids_flax.core.model_cases import (
     CLOSE,
@@ -24,18 +23,19 @@ item_logits = jax.jit(hierarchical.item_logits, static_argnums=2)
 item_scores = jax.jit(hierarchical.item_scores)
 member_log_probs = jax.jit(hierarchical.member_log_probs, static_argnums=2)
 normalisers = jax.jit(hierarchical.normalisers, static_argnums=2)
-within_cluster = jax.jit(hierarchical.within_cluster, static_argnums=(3, 4))
+within_cluster = jax.jit(hierarchical.within_cluster, static_argnums=(4, 5))
 LABELS = np.array([3, 6, 10, 0, 4, 12, 7, 8, 1])
 
 
-def labels():
+def places():
+    """Members of each label's cluster, and where the label stands among them."""
     tables = clustering()
-    return Labels(CLUSTER_OF[LABELS], tables.slot_of[LABELS], tables.members)
+    return tables.members[CLUSTER_OF[LABELS]], tables.slot_of[LABELS]
 
 
 def test_within_cluster_is_the_entropy_among_the_members():
     given = inputs()
-    got = within_cluster(given.query, given.items, labels(), None, 0.0).each
+    got = within_cluster(given.query, given.items, *places(), None, 0.0)
     for place, label in enumerate(LABELS):
         own = np.flatnonzero(CLUSTER_OF[label] == CLUSTER_OF)
         logits = np.asarray(given.items, float)[own] @ np.asarray(given.query[place], float)
@@ -47,7 +47,7 @@ def test_gradient_of_within_cluster_is_probability_minus_one():
     """d xent / d query = sum_m p_m item_m - item_label."""
     given = inputs()
     gradient = jax.grad(
-        lambda query: within_cluster(query, given.items, labels(), None, 0.0).each.sum()
+        lambda query: within_cluster(query, given.items, *places(), None, 0.0).sum()
     )(given.query)
     items = np.asarray(given.items, float)
     for place, label in enumerate(LABELS):
@@ -117,5 +117,5 @@ def test_half_precision_products_have_float32_softmaxes():
     half = given.query.astype(jnp.bfloat16)
     items, clusters = given.items.astype(jnp.bfloat16), given.clusters.astype(jnp.bfloat16)
     assert first_pass_logits(None, half, clusters, None).dtype == jnp.float32
-    assert within_cluster(half, items, labels(), None, 0.1).each.dtype == jnp.float32
+    assert within_cluster(half, items, *places(), None, 0.1).dtype == jnp.float32
     assert item_scores(half, items, clusters, jnp.asarray(CLUSTER_OF)).dtype == jnp.float32

@@ -1,0 +1,11 @@
+"""The second pass: losses of labels among the members of their clusters.
+
+Read `layout`, which clusters are computed in one shape, `visits`, in which order, `entropy`, the
+sums and the gradient of a tile, `by_cluster`, which goes through them on one device, `spread`, the
+same on a mesh, and `losses`, the function with its derivative.
+"""
+
+from efficientids_flax.core.head.second.by_cluster import Adapter
+from efficientids_flax.core.head.second.entropy import Entropy
+from efficientids_flax.core.head.second.losses import AS_IT_IS, Losses, member_losses
+from efficientids_flax.core.head.second.visits import Labels

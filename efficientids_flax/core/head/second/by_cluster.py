@@ -1,0 +1,216 @@
+"""Losses of positions among the members of their clusters, block by block, on one device.
+
+A block's members go through the adapter and are multiplied with its positions; all arithmetic is
+dense products. The adapted table, [I, W], is never there as a whole, nor are logits of more than a
+visit. The gradient of a weighted sum of the losses is made on the same visit, while the members are
+at hand.
+
+Letters: P positions, W width of queries, E width of the table, I items, C blocks of a visit, G
+positions of a block, M rows of a tile.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from efficientids_flax.core.head.second.entropy import NO_MEMBER, Entropy, Sums, Tile
+from efficientids_flax.core.head.second.layout import Layout
+from efficientids_flax.core.head.second.visits import (
+    Blocks,
+    Labels,
+    Tables,
+    Visit,
+    sort_positions,
+    take,
+    tile_rows,
+)
+
+# [..., E] -> [..., W], row by row; its gradient is that of the arrays which the Partial holds.
+Adapter = jax.tree_util.Partial
+
+
+class Given(NamedTuple):
+    """What the losses are made of.
+
+    Attributes:
+        query: [P, W].
+        rows: [I, E], of the items.
+        adapter: makes vectors of width W of the rows.
+        labels: of the positions.
+        weights: float32 [P], of the losses in the sum that is differentiated.
+    """
+
+    query: jax.Array
+    rows: jax.Array
+    adapter: Adapter
+    labels: Labels
+    weights: jax.Array
+
+
+class Gradients(NamedTuple):
+    """By the query, the rows, and the adapter's arrays."""
+
+    query: jax.Array
+    rows: jax.Array
+    adapter: Adapter
+
+
+class ByCluster:
+    """The second pass of one device."""
+
+    def __init__(self, entropy: Entropy, layout: Layout, tables: Tables, given: Given) -> None:
+        """Sort the positions.
+
+        Args:
+            entropy: which loss.
+            layout: of the clustering.
+            tables: the part of it that belongs to the given rows.
+            given: all arrays.
+        """
+        self._entropy, self._given = entropy, given
+        self._counts = jnp.asarray(layout.counts)
+        width = max(given.query.shape[-1], given.rows.shape[-1])
+        places = sort_positions(given.labels, tables)
+        self._blocks = [
+            Blocks(layout, tables, kind, places, width) for kind in layout.classes(tile_rows(width))
+        ]
+
+    def sums(self) -> Sums:
+        """float32 [P], what losses are made of; of positions without a label, of no member."""
+
+        def add(part: _Part, sums: Sums) -> Sums:
+            return part.put(sums, part.sums())
+
+        zero = jnp.zeros(self._given.query.shape[0], jnp.float32)
+        return self._over_all(add, Sums(zero + NO_MEMBER, zero, zero, zero))
+
+    def losses(self, sums: Sums) -> jax.Array:
+        """float32 [P], of the sums of all members; 0 where there is no label."""
+        clusters, known = self._given.labels.clusters, self._counts.shape[0]
+        counts = self._counts[jnp.minimum(clusters, known - 1)]
+        one = jax.tree.map(lambda x: x[:, None], sums)
+        return jnp.where(clusters < known, self._entropy.losses(one, counts)[:, 0], 0.0)
+
+    def gradients(self, sums: Sums) -> Gradients:
+        """Of the losses' weighted sum, from the sums of all members."""
+
+        def add(part: _Part, gradients: Gradients) -> Gradients:
+            own = jax.tree.map(lambda x: take(x, part.visit.positions), sums)
+            return part.add_gradients(own, gradients)
+
+        return self._over_all(add, self._zeros())
+
+    def both(self) -> tuple[jax.Array, Gradients]:
+        """(`losses`, `gradients`), in one go: for a device that has all members."""
+
+        def add(part: _Part, carry: tuple[jax.Array, Gradients]) -> Any:
+            each, gradients = carry
+            sums = part.sums()
+            own = self._entropy.losses(sums, part.counts)
+            return part.put(each, own), part.add_gradients(sums, gradients)
+
+        each = jnp.zeros(self._given.query.shape[0], jnp.float32)
+        return self._over_all(add, (each, self._zeros()))
+
+    def _zeros(self) -> Gradients:
+        given = self._given
+        return Gradients(*jax.tree.map(jnp.zeros_like, (given.query, given.rows, given.adapter)))
+
+    def _over_all(self, step: "Callable[[_Part, Any], Any]", carry: Any) -> Any:
+        """`step` over all visits of all classes."""
+        for blocks in self._blocks:
+
+            def visit(number: Any, carry: Any, blocks: Blocks = blocks) -> Any:
+                visit = blocks.visit(number)
+                counts = self._counts[visit.clusters]
+                return step(_Part(self._entropy, self._given, blocks, visit, counts), carry)
+
+            carry = jax.lax.fori_loop(0, blocks.visits, visit, carry)
+        return carry
+
+
+class _Step(NamedTuple):
+    """One tile: items [C, M], adapted rows [C, M, W] with their derivative, logits [C, M, G]."""
+
+    items: jax.Array
+    tile: Tile
+    adapted: jax.Array
+    back: Any
+    logits: jax.Array
+
+
+class _Part:
+    """The arithmetic of one visit."""
+
+    def __init__(
+        self, entropy: Entropy, given: Given, blocks: Blocks, visit: Visit, counts: jax.Array
+    ) -> None:
+        self.visit, self.counts = visit, counts
+        self._entropy, self._given, self._blocks = entropy, given, blocks
+        self._own = take(given.query, visit.positions)  # [C, G, W]
+        self._tiled = blocks.kind.largest > blocks.kind.rows
+        # Of clusters that fit one tile it is made once, for sums and gradients.
+        self._only = None if self._tiled else self._step(0)
+
+    def sums(self) -> Sums:
+        """[C, G], of all members."""
+        if self._only is not None:
+            return self._entropy.sums(self._only.logits, self._only.tile)
+
+        def add(number: Any, sums: Sums) -> Sums:
+            step = self._step(number)
+            return sums.merged(self._entropy.sums(step.logits, step.tile))
+
+        zero = jnp.zeros(self.visit.positions.shape, jnp.float32)
+        none = Sums(zero + NO_MEMBER, zero, zero, zero)
+        return jax.lax.fori_loop(0, self._blocks.tiles(self.visit), add, none)
+
+    def add_gradients(self, sums: Sums, made: Gradients) -> Gradients:
+        """The gradients with those of this visit.
+
+        Args:
+            sums: [C, G], of all members.
+            made: what visits before gave.
+        """
+        if self._only is not None:
+            of_own, made = self._back(self._only, sums, made)
+        else:
+
+            def back(number: Any, carry: Any) -> Any:
+                more, gradients = self._back(self._step(number), sums, carry[1])
+                return carry[0] + more, gradients
+
+            start = jnp.zeros_like(self._own), made
+            of_own, made = jax.lax.fori_loop(0, self._blocks.tiles(self.visit), back, start)
+        return made._replace(query=self.put(made.query, of_own))
+
+    def put(self, whole: Any, own: Any) -> Any:
+        """Arrays of all positions [P, ...], with those of this visit [C, G, ...]."""
+        at = self.visit.positions
+        return jax.tree.map(lambda x, new: x.at[at].set(new, mode="drop"), whole, own)
+
+    def _step(self, number: Any) -> _Step:
+        """Gather, adapt and multiply the members of a tile."""
+        items = self._blocks.members(self.visit, number)
+        raw = jnp.take(self._given.rows, jnp.maximum(items.reshape(-1), 0), axis=0, mode="clip")
+        flat, back = jax.vjp(lambda adapter, raw: adapter(raw), self._given.adapter, raw)
+        adapted = flat.reshape(*items.shape, -1)
+        products = jnp.einsum("cmw,cgw->cmg", adapted, self._own)
+        tile = Tile(items >= 0, self._blocks.labels(self.visit, number))
+        return _Step(items, tile, adapted, back, self._entropy.logits(products, tile))
+
+    def _back(self, step: _Step, sums: Sums, made: Gradients) -> tuple[jax.Array, Gradients]:
+        """(Gradient of the queries [C, G, W], the gradients with those of the tile's rows)."""
+        weights = take(self._given.weights, self.visit.positions)
+        of_logits = self._entropy.gradients(step.logits, step.tile, sums, self.counts, weights)
+        of_logits = of_logits.astype(step.adapted.dtype)
+        of_own = jnp.einsum("cmg,cmw->cgw", of_logits, step.adapted)
+        of_adapted = jnp.einsum("cmg,cgw->cmw", of_logits, self._own)
+        of_adapter, of_raw = step.back(of_adapted.reshape(-1, of_adapted.shape[-1]))
+        at = step.items.reshape(-1)
+        at = jnp.where(at < 0, made.rows.shape[0], at)
+        rows = made.rows.at[at].add(of_raw, mode="drop")
+        adapter = jax.tree.map(jnp.add, made.adapter, of_adapter)
+        return of_own, Gradients(made.query, rows, adapter)

@@ -1,0 +1,142 @@
+"""Losses of labels among the members of their clusters, with a gradient that is made on the way.
+
+All that the backward pass has to do is to multiply the gradient that the forward pass made by a
+number.
+
+Letters: P positions, W width of queries, E width of the table, I items.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.head.second import spread
+from efficientids_flax.core.head.second.by_cluster import Adapter, Given
+from efficientids_flax.core.head.second.entropy import Entropy
+from efficientids_flax.core.head.second.visits import Labels
+
+
+class Losses(NamedTuple):
+    """Losses of positions.
+
+    Attributes:
+        each: float32 [P]; 0 where there is no label.
+        total: float32 [], the sum of `each` times the weights: its gradient costs no further pass,
+            that of `each` does. None without weights.
+    """
+
+    each: jax.Array
+    total: jax.Array | None
+
+
+def _as_it_is(rows: jax.Array) -> jax.Array:
+    return rows
+
+
+AS_IT_IS = Adapter(_as_it_is)
+
+
+def member_losses(
+    entropy: Entropy,
+    clustering: ClusteringInfo,
+    query: jax.Array,
+    rows: jax.Array,
+    labels: Labels,
+    weights: jax.Array | None = None,
+    adapter: Adapter = AS_IT_IS,
+) -> Losses:
+    """Losses of each position's label among the members of its cluster.
+
+    Args:
+        entropy: which loss.
+        clustering: where each item belongs.
+        query: [P, W].
+        rows: [I, E], of the items.
+        labels: of the positions.
+        weights: float32 [P], of the positions in the total; None where that is not wanted.
+        adapter: makes vectors of width W of the rows.
+    """
+    labels = jax.tree.map(jnp.asarray, labels)
+    if weights is None:
+        return Losses(_each(entropy, clustering, query, rows, adapter, labels), None)
+    each, total = _weighted(entropy, clustering, query, rows, adapter, weights, labels)  # pyright: ignore[reportGeneralTypeIssues]
+    return Losses(each, total)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _each(
+    entropy: Entropy,
+    clustering: ClusteringInfo,
+    query: jax.Array,
+    rows: jax.Array,
+    adapter: Adapter,
+    labels: Labels,
+) -> jax.Array:
+    """Losses [P]."""
+    nothing = jnp.zeros(query.shape[0], jnp.float32)
+    return spread.losses(entropy, clustering, Given(query, rows, adapter, labels, nothing))
+
+
+def _each_forward(entropy: Entropy, clustering: ClusteringInfo, *given: Any) -> Any:
+    return _each(entropy, clustering, *given), given
+
+
+def _each_backward(
+    entropy: Entropy, clustering: ClusteringInfo, given: Any, weights: jax.Array
+) -> tuple[Any, ...]:
+    found = spread.losses_and_gradients(entropy, clustering, Given(*given, weights))
+    return *found[1], None
+
+
+_each.defvjp(_each_forward, _each_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _weighted(
+    entropy: Entropy,
+    clustering: ClusteringInfo,
+    query: jax.Array,
+    rows: jax.Array,
+    adapter: Adapter,
+    weights: jax.Array,
+    labels: Labels,
+) -> tuple[jax.Array, jax.Array]:
+    """(Losses [P], their weighted sum)."""
+    given = Given(query, rows, adapter, labels, weights)
+    each = spread.losses(entropy, clustering, given)
+    return each, weights @ each
+
+
+def _weighted_forward(
+    entropy: Entropy, clustering: ClusteringInfo, *given: Any
+) -> tuple[tuple[jax.Array, jax.Array], Any]:
+    query, rows, adapter, weights, labels = jax.tree.map(
+        lambda leaf: leaf.value, given, is_leaf=lambda leaf: isinstance(leaf, CustomVJPPrimal)
+    )
+    whole = Given(query, rows, adapter, labels, weights)
+    each, gradients = spread.losses_and_gradients(entropy, clustering, whole)
+    return (each, weights @ each), (whole, each, tuple(gradients))
+
+
+def _weighted_backward(
+    entropy: Entropy, clustering: ClusteringInfo, kept: Any, arriving: tuple[Any, Any]
+) -> tuple[Any, ...]:
+    given, each, gradients = kept
+    of_each, of_total = arriving
+    if isinstance(of_total, SymbolicZero):
+        of_total = jnp.zeros((), jnp.float32)
+    *gradients, of_weights = jax.tree.map(
+        lambda gradient: gradient * of_total.astype(gradient.dtype), (*gradients, each)
+    )
+    if not isinstance(of_each, SymbolicZero):  # somebody differentiates the losses one by one
+        whole = given._replace(weights=of_each)
+        more = spread.losses_and_gradients(entropy, clustering, whole)[1]
+        gradients = jax.tree.map(jnp.add, gradients, list(more))
+    return *gradients, of_weights, None
+
+
+_weighted.defvjp(_weighted_forward, _weighted_backward, symbolic_zeros=True)

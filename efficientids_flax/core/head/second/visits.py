@@ -1,0 +1,171 @@
+"""In which order positions and clusters are taken: blocks of positions that share a cluster.
+
+Positions are sorted by their label's cluster. A block is up to G of them in one cluster, and a
+visit takes some blocks at a time. A cluster that nobody asks for has none.
+
+Letters: P positions, I items, K clusters, C blocks of a visit, G positions of a block, M rows of a
+tile.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from efficientids_flax.core.head.second.layout import Layout, SizeClass
+
+LEAST_BLOCK, LARGEST_BLOCK = 8, 512
+# Bytes of rows that a visit gathers: on CPUs what stays in a core's cache, elsewhere what fills a
+# device. A tile may have as many rows as make the second, so that few clusters need several.
+CPU_BYTES, DEVICE_BYTES = 1 << 20, 1 << 24
+CPU_TILE_BYTES, DEVICE_TILE_BYTES = 1 << 22, 1 << 24
+
+
+class Tables(NamedTuple):
+    """One part of a layout, on its device.
+
+    Attributes:
+        order, slots: int [I / S].
+        starts, sizes: int [K].
+        first: int [], the part's first item.
+    """
+
+    order: jax.Array
+    slots: jax.Array
+    starts: jax.Array
+    sizes: jax.Array
+    first: jax.Array
+
+
+class Labels(NamedTuple):
+    """What the label of each position is.
+
+    Attributes:
+        clusters: int [P], in [0, K); K where there is no label.
+        items: int [P], in [0, I).
+    """
+
+    clusters: jax.Array
+    items: jax.Array
+
+
+class Sorted(NamedTuple):
+    """Positions sorted by cluster.
+
+    Attributes:
+        positions: int [P].
+        starts, ends: int [K], where those of a cluster stand.
+        slots: int [P], of the label among the members of this part; -1 where it is in another.
+    """
+
+    positions: jax.Array
+    starts: jax.Array
+    ends: jax.Array
+    slots: jax.Array
+
+
+class Visit(NamedTuple):
+    """Some blocks.
+
+    Attributes:
+        clusters: int [C].
+        sizes: int [C], members of the cluster in this part; 0 where there is no block.
+        positions: int [C, G]; P where there are no more.
+    """
+
+    clusters: jax.Array
+    sizes: jax.Array
+    positions: jax.Array
+
+
+def sort_positions(labels: Labels, tables: Tables) -> Sorted:
+    """Sort positions by cluster; those without a label are in no block."""
+    positions = jnp.argsort(labels.clusters, stable=True)
+    clusters = jnp.arange(tables.sizes.shape[0])
+    sides = (
+        jnp.searchsorted(labels.clusters[positions], clusters, side=side)
+        for side in ("left", "right")
+    )
+    own = labels.items - tables.first
+    here = (own >= 0) & (own < tables.slots.shape[0])
+    slots = jnp.where(here, tables.slots[jnp.where(here, own, 0)], -1)
+    return Sorted(positions, *sides, slots)
+
+
+def tile_rows(width: int) -> int:
+    """Rows that a tile may have."""
+    size = DEVICE_TILE_BYTES if jax.default_backend() != "cpu" else CPU_TILE_BYTES
+    return max(8, size // (4 * width))
+
+
+class Blocks:
+    """The blocks of one class of clusters."""
+
+    def __init__(
+        self, layout: Layout, tables: Tables, of: SizeClass, given: Sorted, width: int
+    ) -> None:
+        """Count them.
+
+        Args:
+            layout: of the clustering.
+            tables: the part of it.
+            of: the class.
+            given: positions.
+            width: numbers of a row; how many rows are gathered at a time depends on it.
+        """
+        self.kind = of
+        self._tables, self._given = tables, given
+        positions, count = given.positions.shape[0], len(of.clusters)
+        members = int(layout.counts[of.clusters].sum())
+        # Twice the mean of labels that are spread evenly: most clusters fill one block.
+        mean = positions * members / int(layout.counts.sum()) / count
+        block = -(-max(int(2 * mean), 1) // LEAST_BLOCK) * LEAST_BLOCK
+        self._block = min(block, LARGEST_BLOCK)
+        at_once = DEVICE_BYTES if jax.default_backend() != "cpu" else CPU_BYTES
+        self._together = max(1, min(at_once // (4 * width) // of.rows, count))
+        self._clusters = jnp.asarray(of.clusters)
+        here = (given.ends - given.starts)[self._clusters]
+        self._blocks = -(-here // self._block)
+        self._upto = jnp.cumsum(self._blocks)
+
+    @property
+    def visits(self) -> jax.Array:
+        """Int [], how many visits take all blocks."""
+        return -(-self._upto[-1] // self._together)
+
+    def visit(self, number: Any) -> Visit:
+        """The blocks of one visit."""
+        block = number * self._together + jnp.arange(self._together)
+        live = block < self._upto[-1]
+        at = jnp.searchsorted(self._upto, block, side="right")
+        at = jnp.minimum(at, len(self.kind.clusters) - 1)
+        clusters = self._clusters[at]
+        inside = block - (self._upto - self._blocks)[at]  # which block of its cluster
+        first = self._given.starts[clusters] + inside * self._block
+        places = first[:, None] + jnp.arange(self._block)
+        count = self._given.positions.shape[0]
+        found = self._given.positions[jnp.minimum(places, count - 1)]
+        there = live[:, None] & (places < self._given.ends[clusters][:, None])
+        sizes = jnp.where(live, self._tables.sizes[clusters], 0)
+        return Visit(clusters, sizes, jnp.where(there, found, count))
+
+    def tiles(self, visit: Visit) -> jax.Array:
+        """Int [], tiles of the largest cluster of a visit."""
+        return jnp.max(-(-visit.sizes // self.kind.rows))
+
+    def members(self, visit: Visit, tile: Any) -> jax.Array:
+        """Int [C, M], the items of a tile, counted from the part's first; -1 is none."""
+        slots = tile * self.kind.rows + jnp.arange(self.kind.rows)
+        places = self._tables.starts[visit.clusters][:, None] + slots
+        found = self._tables.order[jnp.minimum(places, self._tables.order.shape[0] - 1)]
+        return jnp.where(slots < visit.sizes[:, None], found, -1)
+
+    def labels(self, visit: Visit, tile: Any) -> jax.Array:
+        """Int [C, G], the rows of the labels in a tile; outside of [0, M) where they are not."""
+        slots = take(self._given.slots, visit.positions, -1)
+        return jnp.where(slots < 0, -1, slots - tile * self.kind.rows)
+
+
+def take(values: jax.Array, at: jax.Array, fill: Any = 0) -> jax.Array:
+    """Values of positions; `fill` where there is none."""
+    return jnp.take(values, at, axis=0, mode="fill", fill_value=fill)

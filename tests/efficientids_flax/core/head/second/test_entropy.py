@@ -1,0 +1,69 @@
+"""Sums of tiles, merged, are those of the whole."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from efficientids_flax.core.head.second.entropy import Entropy, Tile
+
+
+def tile_of(labels, first, rows, count):
+    valid = first + np.arange(rows) < count
+    return Tile(jnp.asarray(valid)[None], jnp.asarray(labels)[None] - first)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.integers(1, 20),
+    st.integers(1, 7),
+    st.sampled_from([1.0, 30.0, 1e4]),
+    st.sampled_from([Entropy(), Entropy(smoothing=0.1), Entropy(cap=2.0)]),
+    st.integers(0, 99),
+)
+def test_losses_and_gradients_do_not_depend_on_the_tiles(count, rows, scale, entropy, seed):
+    rng = np.random.default_rng(seed)
+    tiles = -(-count // rows) + 1  # the last one holds no member
+    products = (rng.normal(size=(1, tiles * rows, 3)) * scale).astype(np.float32)
+    labels, sizes = rng.integers(0, count, 3), jnp.asarray([count])
+    parts = [(start, tile_of(labels, start, rows, count)) for start in range(0, tiles * rows, rows)]
+    logits = [entropy.logits(products[:, start : start + rows], tile) for start, tile in parts]
+    sums = None
+    for each, (_, tile) in zip(logits, parts, strict=True):
+        own = entropy.sums(each, tile)
+        sums = own if sums is None else sums.merged(own)
+    capped = np.asarray(products[0, :count], float)
+    if entropy.cap:
+        capped = entropy.cap * np.tanh(capped / entropy.cap)
+    log_probs = np.asarray(jax.nn.log_softmax(jnp.asarray(capped, jnp.float32), axis=0))
+    smoothing = entropy.smoothing if count > 1 else 0.0
+    target = np.full((count, 3), smoothing / max(count - 1, 1))
+    target[labels, np.arange(3)] = 1 - smoothing
+    # Sums of a few float32, whose roundings grow with the magnitude.
+    close = {"rtol": 1e-5, "atol": scale * 2e-6}
+    np.testing.assert_allclose(
+        entropy.losses(sums, sizes)[0], -np.sum(target * log_probs, axis=0), **close
+    )
+    weights = jnp.asarray([[1.0, 0.5, 2.0]])
+    found = np.concatenate(
+        [entropy.gradients(each, tile, sums, sizes, weights)[0]
+         for each, (_, tile) in zip(logits, parts, strict=True)]
+    )  # fmt: skip
+    slope = 1 - (capped / entropy.cap) ** 2 if entropy.cap else 1.0
+    wanted = np.asarray(weights) * (np.exp(log_probs) - target) * slope
+    # exp turns an absolute rounding of the logits into a relative one.
+    np.testing.assert_allclose(found[:count], wanted, rtol=1e-4 * max(scale, 1) ** 0.5, atol=1e-5)
+    assert np.all(found[count:] == 0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_cluster_of_one_member_has_no_loss(smoothing):
+    entropy = Entropy(smoothing=smoothing)
+    tile = tile_of(np.array([0]), 0, 2, 1)
+    logits = entropy.logits(jnp.asarray([[[3.0], [9.0]]]), tile)
+    sums = entropy.sums(logits, tile)
+    assert entropy.losses(sums, jnp.asarray([1]))[0, 0] == 0
+    found = entropy.gradients(logits, tile, sums, jnp.asarray([1]), jnp.ones((1, 1)))
+    assert np.all(np.asarray(found) == 0)
