@@ -1,14 +1,15 @@
 """From the tensors of a pretrained model to our decoder's parameters, by its family's table."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from converters.arrays import Array, Leaf, Part, Region, Source
+from converters.arrays import Array, Leaf, Region, Source
 from converters.errors import MappingError
-from converters.huggingface.tables import HEADS, OUTSIDE, TO_IN_OUT, TensorTable
+from converters.huggingface.pieces import taken_apart
+from converters.huggingface.tables import HEAD_BIASES, HEADS, OUTSIDE, TO_IN_OUT, TensorTable
 from converters.paxml import is_float
 from converters.rules import Ignore, Rule, RuledTree, apply_rules
 from efficientids_flax.config import BackboneConfig
@@ -36,7 +37,7 @@ def map_tensors(
         CheckpointError: the files end before the values that tell whether the head is tied.
     """
     prefix = _prefix(tensors, table)
-    embedding, head = prefix + table.embedding, _head(tensors, prefix)
+    embedding, head = prefix + table.embedding, _around(tensors, prefix, HEADS)
     ignores = [*OUTSIDE, *(Ignore(prefix + i.source, i.reason) for i in table.ignores)]
     if head is not None and config.tied_embeddings:
         if _equal(tensors[embedding], tensors[head]):
@@ -54,10 +55,14 @@ def map_tensors(
         words = [Rule("lm_head/kernel", embedding, turned)]
     else:
         words = [Rule("embedder/embedding", embedding), Rule("lm_head/kernel", head, turned)]
+    if config.lm_head_bias:
+        words.append(Rule("lm_head/bias", _around(tensors, prefix, HEAD_BIASES) or HEAD_BIASES[0]))
     words += [Rule(rule.target, prefix + rule.source, rule.op) for rule in table.top]
     layers = prefix + table.layers
-    rules = words + [_layer_rule(rule, layers, config) for rule in table.layer]
-    arrays = _cut(tensors, table, layers, config)
+    in_layers = (*table.layer, *table.layer_of(config))
+    rules = words + [_layer_rule(rule, layers, config) for rule in in_layers]
+    sources = {name: Source(leaf) for name, leaf in tensors.items()}
+    arrays = taken_apart(sources, table, layers, sizes_of(config))
     if config.layers_per_block > 1:
         arrays = _by_block(arrays, layers, config.layers_per_block)
     tree = apply_rules(arrays, rules, ignores)
@@ -81,11 +86,11 @@ def _prefix(tensors: Mapping[str, Leaf], table: TensorTable) -> str:
     )
 
 
-def _head(tensors: Mapping[str, Leaf], prefix: str) -> str | None:
+def _around(tensors: Mapping[str, Leaf], prefix: str, known: Sequence[str]) -> str | None:
     """Name of the head, which lies beside the model or beside one of the modules around it."""
     parts = prefix.split(".")
     around = [".".join(parts[:count]) for count in range(len(parts))]
-    names = [f"{place}.{head}" if place else head for place in around for head in HEADS]
+    names = [f"{place}.{head}" if place else head for place in around for head in known]
     found = [name for name in dict.fromkeys(names) if name in tensors]
     if len(found) > 1:
         raise MappingError(f"several heads: {', '.join(found)}")
@@ -122,31 +127,6 @@ def _layer_rule(rule: Rule, layers: str, config: BackboneConfig) -> Rule:
         return Rule(f"layers/{rule.target}", layers + rule.source, op)
     blocks = layers.replace("{i}", "{i}@{j}")
     return Rule(f"layers/block_{{j}}/{rule.target}", blocks + rule.source, op)
-
-
-def _cut(
-    tensors: Mapping[str, Leaf], table: TensorTable, layers: str, config: BackboneConfig
-) -> dict[str, Array]:
-    """The tensors, with those that are several in one as their parts."""
-    sizes = sizes_of(config)
-    pattern = re.compile(re.escape(layers).replace(re.escape("{i}"), r"\d+"))
-    arrays: dict[str, Array] = {}
-    for name, leaf in tensors.items():
-        array, start = Source(leaf), pattern.match(name)
-        parts = (table.cuts or {}).get(name[start.end() :] if start else "")
-        if parts is None or start is None:
-            arrays[name] = array
-            continue
-        rows = [int(np.prod([sizes[letter] for letter in part.split()])) for _, part in parts]
-        if not array.shape or array.shape[0] != sum(rows):
-            raise MappingError(
-                f"{name}: found {list(array.shape)}; its parts have {rows} rows, {sum(rows)} in all"
-            )
-        first = 0
-        for (part, _), count in zip(parts, rows, strict=True):
-            arrays[start.group() + part] = Part(array, 0, first, first + count)
-            first += count
-    return arrays
 
 
 def _by_block(arrays: Mapping[str, Array], layers: str, per_block: int) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""Records tiny HuggingFace language models: python huggingface.py OUT.
+"""Records tiny HuggingFace language models: python huggingface.py OUT [NAME ...].
 
 Needs `torch==2.13.0` and `transformers` 5 (eager attention, float32), and nothing of ours. One folder a
 family: `config.json`, safetensors, and `reference.npz` with `input_ids` [B, T] and, for the cases
@@ -7,11 +7,12 @@ family: `config.json`, safetensors, and `reference.npz` with `input_ids` [B, T] 
     left      `attention_mask` with padding on the left, positions from 0 over the row
     left_pos  the same with `position_ids` that count tokens
     offset    `position_ids` from 200 on
-    packed    `position_ids` that start anew twice; no mask
+    packed    `position_ids` that start anew twice; no mask (not of those whose masks see no positions)
     inject    `inputs_embeds`: words where `item_mask` is False; `labels`, `loss`: mean cross entropy of
               the label of each position (not shifted), `grad_inputs_embeds`
 
-`<case>/logits` [B, T, V] and `<case>/hidden_states` [L + 1, B, T, D] (the last one normed), and
+`<case>/logits` [B, T, V], of `full` also `hidden_states` [L + 1, B, T, D] (the last one normed; not where it has
+another width; older recordings have them of every case), and
 `left/generate`: `left/input_ids` and greedy ids after them; none of them ends the text.
 """
 
@@ -40,6 +41,11 @@ GEMMA3_ROPE = {
     "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
     "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
 }
+OLMO3_ROPE = {
+    "full_attention": {**YARN, "rope_theta": 5e5},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 5e5},
+}
+WINDOWS = ["sliding_attention", "full_attention"]
 MODELS = {
     # name: (model type, settings); threshold of every scaling and window lies within TIME tokens
     "llama": ("llama", {"head_dim": 8, "rope_parameters": LLAMA3, "attention_bias": True, "mlp_bias": True}),
@@ -63,17 +69,47 @@ MODELS = {
                             "tie_word_embeddings": True}),
     "gpt2": ("gpt2", {}),
     "gpt_neox": ("gpt_neox", {"num_attention_heads": 2}),
+    "olmo3": ("olmo3", {"sliding_window": 5, "layer_types": WINDOWS, "rope_parameters": OLMO3_ROPE}),
+    "starcoder2": ("starcoder2", {"sliding_window": 5}),
+    "glm": ("glm", {"head_dim": 8}),
+    "glm4": ("glm4", {"head_dim": 4, "attention_bias": False}),
+    "phi": ("phi", {"qk_layernorm": True}),
+    "opt": ("opt", {"ffn_dim": 24, "do_layer_norm_before": False, "max_position_embeddings": 220}),
+    "opt_narrow": ("opt", {"ffn_dim": 24, "word_embed_proj_dim": 8, "max_position_embeddings": 220}),
+    "falcon": ("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "bias": True,
+                          "ffn_hidden_size": 24}),
+    "falcon_multi_query": ("falcon", {"ffn_hidden_size": 24}),
+    "falcon_in_a_row": ("falcon", {"ffn_hidden_size": 24, "multi_query": False, "parallel_attn": False}),
+    "cohere": ("cohere", {"use_qk_norm": True, "logit_scale": 0.3}),
+    "cohere2": ("cohere2", {"sliding_window": 5, "layer_types": WINDOWS, "attention_bias": True}),
+    "gptj": ("gptj", {"rotary_dim": 2, "n_inner": 24}),
+    "codegen": ("codegen", {"rotary_dim": 2, "n_inner": 24}),
+    "gpt_bigcode": ("gpt_bigcode", {"n_inner": 24}),
+    "stablelm": ("stablelm", {"head_dim": 8, "num_attention_heads": 2, "num_key_value_heads": 1,
+                              "qk_layernorm": True, "use_parallel_residual": True}),
+    "nemotron": ("nemotron", {"head_dim": 8, "mlp_bias": True}),
+    "olmo": ("olmo", {"clip_qkv": 0.7}),
+    "exaone4": ("exaone4", {"sliding_window": 5, "layer_types": WINDOWS}),
+    "seed_oss": ("seed_oss", {"head_dim": 8, "attention_out_bias": True}),
+    "arcee": ("arcee", {"head_dim": 8, "mlp_bias": True}),
+    "ministral": ("ministral", {"head_dim": 8, "sliding_window": 5, "layer_types": WINDOWS}),
+    "ministral3": ("ministral3", {"head_dim": 8, "rope_parameters": {**YARN, "llama_4_scaling_beta": 0.5}}),
 }
+GPT2_LIKE = ("gpt2", "gptj", "codegen", "gpt_bigcode")
+WITHOUT_PACKED = ("opt", "falcon")
 GPT2 = {"vocab_size": 41, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 256, "bos_token_id": 1,
         "eos_token_id": 2, "pad_token_id": 0}
 BF16_SHARDED = ("qwen3",)  # stored in bfloat16 in several files; computed in float32
 
 
-def main(out):
+def main(out, names):
     for number, (name, (kind, settings)) in enumerate(MODELS.items()):
+        if names and name not in names:
+            continue
         torch.manual_seed(number)
-        settings = {**GPT2, **settings} if kind == "gpt2" else {**COMMON, **settings}
-        config = CONFIG_MAPPING[kind](**settings)
+        made = CONFIG_MAPPING[kind]
+        common = GPT2 if kind in GPT2_LIKE else {k: v for k, v in COMMON.items() if hasattr(made(), k)}
+        config = made(**{**common, **settings})
         model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
         scatter(model, kind)
         if name in BF16_SHARDED:
@@ -116,7 +152,8 @@ def reference(model):
     def run(case, **inputs):
         result = model(output_hidden_states=True, use_cache=False, **inputs)
         found[f"{case}/logits"] = result.logits
-        found[f"{case}/hidden_states"] = torch.stack(result.hidden_states)
+        if case == "full" and len({state.shape for state in result.hidden_states}) == 1:
+            found[f"{case}/hidden_states"] = torch.stack(result.hidden_states)
         return result.logits
 
     with torch.no_grad():
@@ -124,7 +161,10 @@ def reference(model):
         run("left", input_ids=ids, attention_mask=mask)
         run("left_pos", input_ids=ids, attention_mask=mask, position_ids=counted)
         run("offset", input_ids=ids, position_ids=offset)
-        run("packed", input_ids=ids, position_ids=packed)
+        if model.config.model_type in WITHOUT_PACKED:
+            del found["packed/position_ids"]
+        else:
+            run("packed", input_ids=ids, position_ids=packed)
         model.generation_config.eos_token_id = None  # so that all rows go on
         found["left/generate"] = model.generate(
             ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False
@@ -143,4 +183,4 @@ def reference(model):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

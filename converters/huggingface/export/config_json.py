@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from converters.errors import MappingError
-from converters.huggingface.export.rotary_json import LONGEST, Json, rotary_keys
+from converters.huggingface.export.rotary_json import LONGEST, ORIGINAL, Json, rotary_keys
 from converters.huggingface.tables import TABLES
 from efficientids_flax.backbone.presets import (
     ACTIVATIONS,
@@ -103,9 +103,10 @@ def choose_family(
 def _values(config: BackboneConfig, family: Family, known: Mapping[str, Any]) -> Json:
     """All keys but those that name the family."""
     values: Json = {key: known[key] for key in sorted(IRRELEVANT - STALE) if key in known}
-    longest = known.get(LONGEST)
-    if longest is not None and LONGEST in family.defaults:
-        values[LONGEST] = longest
+    own_name = family.generic.get(LONGEST, LONGEST)
+    longest = known.get(LONGEST, known.get(own_name))
+    if longest is not None and own_name in family.defaults:
+        values[own_name] = longest
     for name, key in family.fields.items():
         values[key] = _value(config, name, key, family)
     derived = config.head_dim * config.num_heads == config.model_dims
@@ -118,6 +119,11 @@ def _values(config: BackboneConfig, family: Family, known: Mapping[str, Any]) ->
     turns = _turns(config)
     if config.rotary is not None or family.rotary == "by_layer_type":
         values |= rotary_keys(turns.get("full"), turns.get("sliding"), family, longest)
+    growth, key = config.query_position_scaling, family.position_scaling_key
+    for settings in (values.get("rope_parameters"), values.get("rope_scaling")):
+        if settings and key is not None:
+            settings[key] = growth.beta if growth else 0.0
+            settings.setdefault(ORIGINAL, growth.length if growth else 1)
     return values
 
 
@@ -241,7 +247,8 @@ def _computation(config: BackboneConfig) -> Json:
         if scaling is not None and scaling.kind == "linear":
             parts["scaling"] = replace(scaling, original_max_positions=None).to_dict()
         if turn is not None:
-            del parts["pairing"]  # heads are put in the other order
+            if turn.fraction == 1:
+                del parts["pairing"]  # heads are put in the other order
             parts.pop("by_frequency", None)  # the last bit of the angles
         found |= {f"rotary.{name}@{kind}": value for name, value in parts.items()}
     return found

@@ -1,12 +1,13 @@
 """From our parameters back to the tensors of a family: its table, read backwards."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from converters.arrays import Array, Joined, Raised
+from converters.arrays import Array, Raised
 from converters.errors import MappingError
-from converters.huggingface.mapping import with_numbers
+from converters.huggingface.mapping import sizes_of, with_numbers
+from converters.huggingface.pieces import put_together
 from converters.huggingface.tables import TABLES, TO_IN_OUT, TensorTable
 from converters.rules import Rule, apply_rules
 from efficientids_flax.backbone.presets import FAMILIES
@@ -16,6 +17,7 @@ from efficientids_flax.parameters import parameter_axes
 
 NORM_SCALE = "norm/scale"
 LAYER = "layers_{i}/attention/"
+Pairing = Literal["half_split", "interleaved"]
 FUSED, SEPARATE = LAYER + "qkv/{kernel|bias}", LAYER + "{query|key|value}/{kernel|bias}"
 
 
@@ -40,7 +42,7 @@ def tensors_of(
     Raises:
         MappingError: parameters that the family has no tensor for, or that do not fit together.
     """
-    table, axes = TABLES[family], FAMILIES[family].kernel_axes
+    table, axes, pairing = TABLES[family], FAMILIES[family].kernel_axes, FAMILIES[family].pairing
     found = {path: Tensor(array) for path, array in params.items()}
     if config.norm_scale_plus_one and not FAMILIES[family].fixed.get("norm_scale_plus_one"):
         found |= {
@@ -48,9 +50,10 @@ def tensors_of(
             for path, tensor in found.items()
             if path.endswith(NORM_SCALE)
         }
-    for rules in _arrangements(config, table, axes):
+    for rules in _arrangements(config, table, axes, pairing):
         found = _apply(found, rules)
     words, layers = table.prefix + table.embedding, table.prefix + table.layers
+    in_layers = (*table.layer, *table.layer_of(config))
     rules = [
         Rule(words, "embedder/embedding"),
         Rule(
@@ -58,15 +61,16 @@ def tensors_of(
             "lm_head/kernel",
             TO_IN_OUT if axes == "in_out" else "",
         ),
+        Rule(table.head.replace("weight", "bias"), "lm_head/bias"),
         *(_backwards(rule, "", table.prefix, config) for rule in table.top),
-        *(_backwards(rule, "layers_{i}/", layers, config) for rule in table.layer),
+        *(_backwards(rule, "layers_{i}/", layers, config) for rule in in_layers),
     ]
     left = [path for path in found if not _matches(path, rules)]
     if left:
         raise MappingError(
             "\n  ".join([f"the family has no tensor for {len(left)} parameter(s):", *left[:20]])
         )
-    return _joined(_apply(found, rules), table, layers)
+    return _joined(_apply(found, rules), table, layers, config)
 
 
 def reversed_op(op: str) -> str:
@@ -91,10 +95,12 @@ def _backwards(rule: Rule, ours: str, theirs: str, config: BackboneConfig) -> Ru
     )
 
 
-def _arrangements(config: BackboneConfig, table: TensorTable, axes: KernelAxes) -> list[list[Rule]]:
+def _arrangements(
+    config: BackboneConfig, table: TensorTable, axes: KernelAxes, pairing: Pairing
+) -> list[list[Rule]]:
     """Rules that arrange the parameters as the table has them, one list after another."""
     rotary = config.rotary or config.sliding_rotary
-    interleaved = rotary is not None and rotary.pairing == "interleaved"
+    swapped = rotary is not None and rotary.pairing != pairing
     fused = any(rule.target.startswith("attention/qkv/") for rule in table.layer)
     turns: list[list[Rule]] = []
     if config.scan_layers:
@@ -110,11 +116,11 @@ def _arrangements(config: BackboneConfig, table: TensorTable, axes: KernelAxes) 
                 Rule(f"{name}bias", f"{name}bias", f"split 0 1 {width}"),
             ]
         )
-    if config.fused_qkv and (interleaved or not fused):
+    if config.fused_qkv and (swapped or not fused):
         turns.append([Rule(SEPARATE, FUSED, "unstack 0")])
-    if interleaved:
-        turns.append(_halves_apart(config, axes))
-    if fused and (interleaved or not config.fused_qkv):
+    if swapped:
+        turns.append(_pairs_moved(config, axes, pairing))
+    if fused and (swapped or not config.fused_qkv):
         turns.append([Rule(FUSED, SEPARATE, "stack 0")])
     return turns
 
@@ -145,22 +151,24 @@ def _kernels_turned(config: BackboneConfig, axes: KernelAxes) -> list[Rule]:
     ]
 
 
-def _halves_apart(config: BackboneConfig, kernel_axes: KernelAxes) -> list[Rule]:
-    """Pairs (2i, 2i + 1) of a head as (i, i + H/2), for queries and keys alike.
+def _pairs_moved(config: BackboneConfig, kernel_axes: KernelAxes, pairing: Pairing) -> list[Rule]:
+    """Pairs (2i, 2i + 1) of a head as (i, i + H/2) or back, for queries and keys alike.
 
     All products of queries and keys stay the same numbers, summed in another order.
     """
     half = config.head_dim // 2
+    sizes = f"{half} 2" if pairing == "half_split" else f"2 {half}"
 
     def swap(axis: int, behind: int) -> str:
         order = [*range(axis), axis + 1, axis, *range(axis + 2, axis + 2 + behind)]
-        return f"split {axis} {half} 2; transpose {' '.join(map(str, order))}; merge {axis}"
+        return f"split {axis} {sizes}; transpose {' '.join(map(str, order))}; merge {axis}"
 
     # Axis of the head width, and how many are behind it.
     kernel = (2, 0) if kernel_axes == "in_out" else (1, 1)
     places = {"{query|key}/kernel": kernel, "{query|key}/bias": (1, 0)}
     if config.qk_norm != "none":
-        places["{query|key}_norm/{scale|bias}"] = (int(config.qk_norm == "full"), 0)
+        axis = int(config.qk_norm != "per_head")
+        places["{query|key}_norm/{scale|bias}"] = (axis, 0)
     return [Rule(LAYER + name, LAYER + name, swap(*place)) for name, place in places.items()]
 
 
@@ -187,25 +195,13 @@ def _steps(array: Array, known: Mapping[int, tuple[str, ...]]) -> tuple[str, ...
     return known[id(array)]
 
 
-def _joined(tensors: Mapping[str, Tensor], table: TensorTable, layers: str) -> dict[str, Tensor]:
-    """The tensors, with those of `TensorTable.cuts` as one."""
-    pattern = re.compile(re.escape(layers).replace(re.escape("{i}"), r"\d+"))
-    whole_of = {
-        part: (whole, [name for name, _ in parts])
-        for whole, parts in (table.cuts or {}).items()
-        for part, _ in parts
+def _joined(
+    tensors: Mapping[str, Tensor], table: TensorTable, layers: str, config: BackboneConfig
+) -> dict[str, Tensor]:
+    """The tensors, with those of `TensorTable.cuts` as one, and of its stacks as many."""
+    arrays = {name: tensor.array for name, tensor in tensors.items()}
+    made = put_together(arrays, table, layers, sizes_of(config))
+    return {
+        name: Tensor(array, (*tensors[first].steps, *filter(None, [step])))
+        for name, array, first, step in made
     }
-    found: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        start = pattern.match(name)
-        whole, parts = whole_of.get(name[start.end() :] if start else "", ("", []))
-        if start is None or not whole:
-            found[name] = tensor
-            continue
-        arrays = tuple(tensors[start.group() + part].array for part in parts)
-        try:
-            joined = Joined(arrays, 0)
-        except ValueError as error:
-            raise MappingError(f"{start.group()}{whole}: {error}") from error
-        found[start.group() + whole] = Tensor(joined, (*tensor.steps, "join 0"))
-    return found

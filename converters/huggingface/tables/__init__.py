@@ -4,16 +4,25 @@ Letters in operations stand for sizes: D model width, N heads, J heads of keys a
 width, F hidden width. Kernels stay as they lie: a `Linear` holds (out, in), GPT-2's `Conv1D` (in,
 out), and `Family.kernel_axes` says which. Norm scales stay as they are stored.
 
-Read `tensors`, what a table has, then the tables `llama_like` and `gpt`; `parts` is what they
-share.
+Read `tensors`, what a table has, then the tables `llama_like`, `layer_norm`, `parallel` and `gpt`;
+`parts` is what they share.
 """
 
 from collections.abc import Mapping
 
-from converters.huggingface.tables import gpt, llama_like
-from converters.huggingface.tables.tensors import HEADS, OUTSIDE, TO_IN_OUT, TensorTable
+from converters.huggingface.tables import gpt, layer_norm, llama_like, parallel
+from converters.huggingface.tables.tensors import (
+    HEAD_BIASES,
+    HEADS,
+    OUTSIDE,
+    TO_IN_OUT,
+    Cut,
+    TensorTable,
+)
 
 TABLES: Mapping[str, TensorTable] = {
     **llama_like.TABLES,
+    **layer_norm.TABLES,
+    **parallel.TABLES,
     **gpt.TABLES,
 }

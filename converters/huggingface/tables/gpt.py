@@ -1,9 +1,9 @@
 # ruff: noqa: E501
-"""GPT-2 and GPT-NeoX: queries, keys and values in one kernel."""
+"""GPT-2, GPT-BigCode and GPT-NeoX: queries, keys and values in one tensor."""
 
 from collections.abc import Mapping
 
-from converters.huggingface.tables.tensors import CAUSAL, RECOMPUTED, TensorTable
+from converters.huggingface.tables.tensors import CAUSAL, RECOMPUTED, Cut, TensorTable
 from converters.rules import Ignore, Rule
 
 # fmt: off
@@ -27,6 +27,24 @@ _GPT2 = (
     Rule("mlp/down/bias",          "mlp.c_proj.bias"),
 )
 
+_BIGCODE = (
+    *_GPT2[:2],
+    Rule("attention/query/kernel", "attn.query.weight",  "split 0 N H"),
+    Rule("attention/query/bias",   "attn.query.bias",    "split 0 N H"),
+    Rule("attention/key/kernel",   "attn.key.weight",    "split 0 J H"),
+    Rule("attention/key/bias",     "attn.key.bias",      "split 0 J H"),
+    Rule("attention/value/kernel", "attn.value.weight",  "split 0 J H"),
+    Rule("attention/value/bias",   "attn.value.bias",    "split 0 J H"),
+    Rule("attention/out/kernel",   "attn.c_proj.weight", "split 1 N H"),
+    *_GPT2[5:],
+)
+_BIGCODE_CUTS = {
+    f"attn.c_attn.{kind}": Cut((
+        (f"attn.query.{kind}", "N H"), (f"attn.key.{kind}", "J H"), (f"attn.value.{kind}", "J H"),
+    ), "J")
+    for kind in ("weight", "bias")
+}
+
 _NEOX_TOP = (
     Rule("final_norm/scale", "final_layer_norm.weight"),
     Rule("final_norm/bias",  "final_layer_norm.bias"),
@@ -49,6 +67,8 @@ _NEOX = (
 
 TABLES: Mapping[str, TensorTable] = {
     "gpt2":        TensorTable("wte.weight", _GPT2_TOP, _GPT2, "GPT2LMHeadModel", "transformer.", layers="h.{i}.", ignores=(
+        Ignore("h.{i}.attn.bias", CAUSAL), Ignore("h.{i}.attn.masked_bias", CAUSAL))),
+    "gpt_bigcode": TensorTable("wte.weight", _GPT2_TOP, _BIGCODE, "GPTBigCodeForCausalLM", "transformer.", layers="h.{i}.", cuts=_BIGCODE_CUTS, ignores=(
         Ignore("h.{i}.attn.bias", CAUSAL), Ignore("h.{i}.attn.masked_bias", CAUSAL))),
     "gpt_neox":    TensorTable("embed_in.weight", _NEOX_TOP, _NEOX, "GPTNeoXForCausalLM", "gpt_neox.", "embed_out.weight", ignores=(
         Ignore("layers.{i}.attention.bias", CAUSAL), Ignore("layers.{i}.attention.masked_bias", CAUSAL),

@@ -34,6 +34,12 @@ PRE_NORMS = (
     Rule("attention_norm/scale",       "input_layernorm.weight"),
     Rule("mlp_norm/scale",             "post_attention_layernorm.weight"),
 )
+LAYER_TOP = (*TOP, Rule("final_norm/bias", "norm.bias"))
+PRE_LAYER_NORMS = (
+    *PRE_NORMS,
+    Rule("attention_norm/bias",        "input_layernorm.bias"),
+    Rule("mlp_norm/bias",              "post_attention_layernorm.bias"),
+)
 POST_NORMS = (
     Rule("attention_norm/scale",       "post_attention_layernorm.weight"),
     Rule("mlp_norm/scale",             "post_feedforward_layernorm.weight"),

@@ -1,12 +1,27 @@
 # ruff: noqa: E501
 """What a table says of the tensors of one family, and what holds for all."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from converters.rules import Ignore, Rule
+from efficientids_flax.config import BackboneConfig
 
 TO_IN_OUT = "transpose 1 0"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A tensor that is several in one.
+
+    Attributes:
+        parts: (name in a layer, rows) of each, one after another.
+        blocks: how many blocks the rows lie in, each with its share of every part: 'J' where a head of keys lies
+            between its queries and its values.
+    """
+
+    parts: tuple[tuple[str, str], ...]
+    blocks: str = "1"
 
 
 @dataclass(frozen=True)
@@ -18,7 +33,9 @@ class TensorTable:
         top: rules for names after that prefix.
         layer: rules for names after `layers`.
         layers: what a layer's names begin with.
-        cuts: name in a layer of tensors that are several in one -> (name, rows) of each part.
+        cuts: name in a layer of tensors that are several in one -> their parts.
+        stacks: name in a layer -> the tensors, numbered {j}, that are put on each other for it.
+        layer_of: rules in addition to `layer`, by the configuration.
         ignores: names after the prefix, and why they are left out.
         architecture: class of `transformers`, which `config.json` names.
         prefix: what stands before the names where a model is written.
@@ -32,7 +49,9 @@ class TensorTable:
     prefix: str = "model."
     head: str = "lm_head.weight"
     layers: str = "layers.{i}."
-    cuts: Mapping[str, tuple[tuple[str, str], ...]] | None = None
+    cuts: Mapping[str, Cut] = field(default_factory=dict)
+    stacks: Mapping[str, str] = field(default_factory=dict)
+    layer_of: Callable[[BackboneConfig], tuple[Rule, ...]] = lambda _: ()
     ignores: tuple[Ignore, ...] = ()
 
 
@@ -44,4 +63,5 @@ OUTSIDE = (
     Ignore("vision_tower.{rest*}", IMAGES), Ignore("model.vision_tower.{rest*}", IMAGES),
     Ignore("multi_modal_projector.{rest*}", IMAGES), Ignore("model.multi_modal_projector.{rest*}", IMAGES),
 )  # fmt: skip
+HEAD_BIASES = ("lm_head.bias",)
 HEADS = ("lm_head.weight", "embed_out.weight")  # the latter is GPT-NeoX's, up to transformers 4

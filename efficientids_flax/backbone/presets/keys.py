@@ -64,8 +64,8 @@ def complete(values: Mapping[str, Any], family: Family, problems: list[str]) -> 
     """The values, with defaults for what is missing; those read must be of the defaults' types."""
     given = dict(values)
     for key, default in family.defaults.items():
-        if given.get(key) is None and (key not in given or key not in NULLABLE):
-            given[key] = default
+        if key not in given or (given[key] is None and key not in NULLABLE):
+            given[key] = False if key in given and isinstance(default, bool) else default
         value: Any = given[key]
         if value is None:
             continue

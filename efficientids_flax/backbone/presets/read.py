@@ -24,7 +24,7 @@ from efficientids_flax.backbone.presets.keys import (
     unread,
     without,
 )
-from efficientids_flax.backbone.presets.rotary import read_rotary
+from efficientids_flax.backbone.presets.rotary import read_position_scaling, read_rotary
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.parts import DType
 from efficientids_flax.config.record import listed
@@ -136,6 +136,8 @@ def config_of(
     rotary, sliding_rotary = read_rotary(given, family, problems, remarks)
     fields = _fields(given, family, problems)
     fields |= _layers(given, family, problems)
+    if family.position_scaling_key is not None:
+        fields["query_position_scaling"] = read_position_scaling(given, family, problems)
     fields |= family.derive(given, problems) if family.derive else {}
     if not values.get(CAUSAL, True):
         _see_all(fields)

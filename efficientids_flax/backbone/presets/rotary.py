@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from efficientids_flax.backbone.presets.families import Family, Values
-from efficientids_flax.config import RotaryConfig, RotaryScalingConfig
+from efficientids_flax.config import PositionScalingConfig, RotaryConfig, RotaryScalingConfig
 
 # fmt: off
 SCALING_KEYS = {
@@ -63,24 +63,86 @@ def read_rotary(
         problems += wrong
         return None, None
     if family.rotary == "flat":
-        settings = dict(scaling or parameters or {})
+        settings = _flat(values, family)
         theta_key = "rotary_emb_base" if family.fraction_key == "rotary_pct" else "rope_theta"
         settings.setdefault("rope_theta", values.get(theta_key) or family.theta)
         return _read_one(settings, values, family, "rope_parameters", problems, notes), None
     nested = dict(parameters or {})
     names = {"full_attention", "sliding_attention"}
-    if nested.keys() - names or not all(isinstance(v, Mapping) for v in nested.values() if v):
+    others = [key for key in nested if key not in names]
+    wrong = [key for key in others if isinstance(nested[key], Mapping)]
+    wrong += [key for key in names & nested.keys() if not isinstance(nested[key] or {}, Mapping)]
+    if wrong or (others and len(others) == len(nested)):
         problems.append(
             f"rope_parameters: expected {' and '.join(sorted(names))}, found {', '.join(nested)}"
         )
         return None, None
+    if others:
+        notes.append(f"rope_parameters: settings of no layers, not read: {', '.join(others)}")
     full = {**(nested.get("full_attention") or {}), **(scaling or {})}
     full.setdefault("rope_theta", values.get("rope_theta") or family.theta)
     sliding = dict(nested.get("sliding_attention") or {})
-    sliding.setdefault("rope_theta", values.get("rope_local_base_freq") or family.local_theta)
+    local = values.get(family.local_theta_key) if family.local_theta_key else None
+    sliding.setdefault("rope_theta", local or family.local_theta)
     return (
         _read_one(full, values, family, "rope_parameters.full_attention", problems, notes),
         _read_one(sliding, values, family, "rope_parameters.sliding_attention", problems, notes),
+    )
+
+
+def read_position_scaling(
+    values: Values, family: Family, problems: list[str]
+) -> PositionScalingConfig | None:
+    """How queries grow with their position, of a family that has it among its rotary settings.
+
+    Args:
+        values, family, problems: as of `read_rotary`.
+    """
+    key = family.position_scaling_key
+    if key is None:
+        return None
+    settings = _flat(values, family)
+    needed = {
+        key: settings.get(key),
+        ORIGINAL: _original(_kind(settings, family), settings, values),
+    }
+    missing = {name: value for name, value in needed.items() if not isinstance(value, int | float)}
+    if missing:
+        problems += [
+            f"rope_parameters.{name}: expected a number, found {value!r}"
+            for name, value in missing.items()
+        ]
+        return None
+    beta, length = needed.values()
+    return PositionScalingConfig(float(beta), length) if beta else None
+
+
+def _flat(values: Values, family: Family) -> dict[str, Any]:
+    """Settings that hold for all layers: those of style 4, else of style 5, else the default."""
+    parameters = values.get("rope_parameters")
+    missing = family.rotary_default if parameters is None else {}
+    return dict(values.get("rope_scaling") or parameters or missing)
+
+
+def _kind(settings: Mapping[str, Any], family: Family) -> str:
+    kind = settings.get("rope_type") or settings.get("type") or "default"
+    # What older Phi-3 files call it.
+    return "longrope" if family.rotary_kinds == ("longrope",) and kind in ("su", "yarn") else kind
+
+
+def _original(
+    kind: str, settings: Mapping[str, Any], values: Values, nested: bool = False
+) -> int | None:
+    """The length that was trained on; None where the kind of scaling does not ask for it.
+
+    A key of the configuration itself comes before the one among the settings.
+    """
+    if kind not in ("llama3", "yarn", "longrope"):
+        return settings.get(ORIGINAL)
+    return (
+        (None if nested else values.get(ORIGINAL))
+        or settings.get(ORIGINAL)
+        or values["max_position_embeddings"]
     )
 
 
@@ -93,14 +155,12 @@ def _read_one(
     notes: list[str],
 ) -> RotaryConfig | None:
     found: list[str] = []
-    kind = settings.get("rope_type") or settings.get("type") or "default"
-    if family.rotary_kinds == ("longrope",) and kind in ("su", "yarn"):
-        kind = "longrope"  # what older Phi-3 files call it
+    kind = _kind(settings, family)
     fraction = settings.get("partial_rotary_factor")
     if fraction is None:
         fraction = values.get(family.fraction_key or "partial_rotary_factor")
     fraction = family.fraction if fraction is None else fraction
-    read = {*_PLACED, ORIGINAL, *SCALING_KEYS.get(kind, ())}
+    read = {*_PLACED, ORIGINAL, *SCALING_KEYS.get(kind, ()), family.position_scaling_key}
     if family.fraction_key is None and fraction != 1:
         if kind == "default":  # the class does not look at it
             fraction, read = 1.0, read - {"partial_rotary_factor"}
@@ -151,15 +211,10 @@ def _scaling(
         for key, field in SCALING_KEYS[kind].items()
         if (value := settings.get(key)) is not None
     }
-    original = longest = values["max_position_embeddings"]
+    longest = values["max_position_embeddings"]
     nested = family.rotary == "by_layer_type"
-    if kind in ("llama3", "yarn", "longrope"):
-        # A key of the configuration itself comes before the one among the settings.
-        original = (
-            (None if nested else values.get("original_max_position_embeddings"))
-            or settings.get("original_max_position_embeddings")
-            or longest
-        )
+    scaled = kind in ("llama3", "yarn", "longrope")
+    original = _original(kind, settings, values, nested) if scaled else longest
     if nested:
         given.pop("truncate", None)  # transformers does not find it among nested settings
     given["reread_when_long"] = family.rotary_kinds == ("longrope",)

@@ -96,20 +96,21 @@ def layer_types(draw: Draw, count: int) -> list[str]:
     return draw(st.lists(kind, min_size=count, max_size=count))
 
 
-def _width(found: Mapping[str, Any]) -> int:
+def width_of(found: Mapping[str, Any]) -> int:
+    """Of a head."""
     return found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
 
 
 def llama(draw: Draw) -> Settings:
     found = common(draw, own_width=True) | {"hidden_act": draw(ACTIVATIONS)}
     found |= {"attention_bias": draw(FLAGS), "mlp_bias": draw(FLAGS)}
-    return found | {"rope_parameters": rope(draw, ROPES, _width(found))}
+    return found | {"rope_parameters": rope(draw, ROPES, width_of(found))}
 
 
 def mistral(draw: Draw) -> Settings:
     found = common(draw, own_width=True) | {"hidden_act": draw(ACTIVATIONS)}
     found["sliding_window"] = draw(one_of([4, 2, 16, None]))
-    return found | {"rope_parameters": rope(draw, ROPES, _width(found))}
+    return found | {"rope_parameters": rope(draw, ROPES, width_of(found))}
 
 
 def qwen2(draw: Draw) -> Settings:
@@ -129,13 +130,13 @@ def _qwen(draw: Draw, found: Settings) -> Settings:
         more["layer_types"] = layer_types(draw, count)
     else:
         more["max_window_layers"] = draw(one_of([1, 0, count]))
-    return more | {"rope_parameters": rope(draw, ROPES, _width(found))}
+    return more | {"rope_parameters": rope(draw, ROPES, width_of(found))}
 
 
 def gemma(draw: Draw) -> Settings:
     found = common(draw, own_width=True) | {"attention_bias": draw(FLAGS)}
     found["hidden_act"] = draw(one_of(["gelu", "gelu_pytorch_tanh", "silu"]))
-    return found | {"rope_parameters": rope(draw, ROPES, _width(found))}
+    return found | {"rope_parameters": rope(draw, ROPES, width_of(found))}
 
 
 def gemma2(draw: Draw) -> Settings:
@@ -143,7 +144,7 @@ def gemma2(draw: Draw) -> Settings:
     found["attn_logit_softcapping"] = draw(one_of([2.0, 50.0, None]))
     if draw(FLAGS):
         found["layer_types"] = layer_types(draw, found["num_hidden_layers"])
-    return found | {"rope_parameters": rope(draw, ROPES, _width(found))}
+    return found | {"rope_parameters": rope(draw, ROPES, width_of(found))}
 
 
 def gemma3_text(draw: Draw) -> Settings:
@@ -152,7 +153,7 @@ def gemma3_text(draw: Draw) -> Settings:
         found["layer_types"] = layer_types(draw, found["num_hidden_layers"])
     else:
         found["sliding_window_pattern"] = draw(one_of([2, 3, 6]))
-    width = _width(found)
+    width = width_of(found)
     found["attn_logit_softcapping"] = draw(one_of([2.0, None]))  # which its class ignores
     found["rope_parameters"] = {
         "full_attention": rope(draw, ROPES, width),
@@ -174,7 +175,7 @@ def _gemma2(draw: Draw) -> Settings:
 def phi3(draw: Draw) -> Settings:
     found = common(draw, own_width=False) | {"hidden_act": draw(ACTIVATIONS)}
     fraction = draw(one_of([0.5, 1.0]))
-    width = _width(found)
+    width = width_of(found)
     fraction = 1.0 if int(width * fraction) % 2 else fraction
     found["rope_parameters"] = rope(draw, ["longrope", "default"], width, fraction)
     found["rope_parameters"]["partial_rotary_factor"] = fraction
@@ -187,7 +188,7 @@ def phi3(draw: Draw) -> Settings:
 def olmo2(draw: Draw) -> Settings:
     found = common(draw, own_width=False) | {"hidden_act": draw(ACTIVATIONS)}
     found["attention_bias"] = draw(FLAGS)
-    return found | {"rope_parameters": rope(draw, ROPES, _width(found))}
+    return found | {"rope_parameters": rope(draw, ROPES, width_of(found))}
 
 
 def smollm3(draw: Draw) -> Settings:
@@ -202,7 +203,7 @@ def smollm3(draw: Draw) -> Settings:
         found |= {"use_sliding_window": True, "sliding_window": draw(WINDOWS)}
         if draw(FLAGS):
             found["layer_types"] = layer_types(draw, count)
-    return found | {"rope_parameters": rope(draw, ROPES, _width(found))}
+    return found | {"rope_parameters": rope(draw, ROPES, width_of(found))}
 
 
 def granite(draw: Draw) -> Settings:
@@ -214,7 +215,7 @@ def granite(draw: Draw) -> Settings:
         "residual_multiplier": draw(one_of([0.22, 1.0])),
         "attention_multiplier": draw(one_of([0.1, 0.5])),
     }
-    return found | {"rope_parameters": rope(draw, ROPES, _width(found))}
+    return found | {"rope_parameters": rope(draw, ROPES, width_of(found))}
 
 
 def gpt2(draw: Draw) -> Settings:
@@ -232,7 +233,7 @@ def gpt_neox(draw: Draw) -> Settings:
     found = common(draw, own_width=False) | {"hidden_act": draw(ACTIVATIONS)}
     found["layer_norm_eps"] = found.pop("rms_norm_eps")
     del found["num_key_value_heads"]
-    width = _width(found)
+    width = width_of(found)
     fraction = draw(one_of([0.5, 1.0, 0.25]))
     fraction = 1.0 if int(width * fraction) % 2 or not int(width * fraction) else fraction
     found |= {"use_parallel_residual": draw(FLAGS), "attention_bias": draw(FLAGS)}
@@ -251,10 +252,10 @@ FAMILIES: Mapping[str, Callable[[Draw], Settings]] = {
 
 
 @st.composite
-def settings_of(draw: Draw, kind: str) -> Settings:
+def settings_of(draw: Draw, family: Callable[[Draw], Settings]) -> Settings:
     """Settings of the family's configuration class."""
     special = {"bos_token_id": 1, "eos_token_id": None, "pad_token_id": 0}  # no text ends
-    return FAMILIES[kind](draw) | special
+    return family(draw) | special
 
 
 def make_model(kind: str, settings: Settings, seed: int) -> Any:

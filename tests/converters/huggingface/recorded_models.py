@@ -21,13 +21,17 @@ def reference(name: str) -> dict[str, np.ndarray]:
         return {key: file[key] for key in file.files}
 
 
-def context(recorded: dict[str, np.ndarray], case: str) -> dict[str, np.ndarray]:
+def context(
+    recorded: dict[str, np.ndarray], case: str, config: BackboneConfig
+) -> dict[str, np.ndarray]:
     """Paddings, segments and positions of a case, all given, so that one compilation serves all."""
     shape = recorded["input_ids"].shape
     mask = np.ones(shape, np.int32)
     if case.startswith("left"):
         mask = recorded["left/attention_mask"].astype(np.int32)
     positions = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)
+    if config.positions_pass_padding:
+        positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
     positions = recorded.get(f"{case}/position_ids", positions).astype(np.int32)
     segments = segments_from_positions(positions) if case == "packed" else mask
     return {

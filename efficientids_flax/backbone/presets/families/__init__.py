@@ -4,13 +4,19 @@ Defaults are those of the configuration classes of transformers 5.23
 (`models/*/configuration_*.py`): a missing key means them. The computation is that of
 `models/*/modeling_*.py`. A family is a row in the table of its kin.
 
-Read `family`, what a row has, then the tables `llama_like`, `gemma` and `gpt`; `parts` and `layers`
-are what they share, `values` what holds for all.
+Read `family`, what a row has, then the tables `llama_like`, `gemma`, `layer_norm`, `parallel` and
+`gpt`; `parts` and `layers` are what they share, `values` what holds for all.
 """
 
 from collections.abc import Mapping
 
-from efficientids_flax.backbone.presets.families import gemma, gpt, llama_like
+from efficientids_flax.backbone.presets.families import (
+    gemma,
+    gpt,
+    layer_norm,
+    llama_like,
+    parallel,
+)
 from efficientids_flax.backbone.presets.families.family import Family, LayerTypes, Values
 from efficientids_flax.backbone.presets.families.layers import no_rotary_layers
 from efficientids_flax.backbone.presets.families.values import ACTIVATIONS, IRRELEVANT, REFUSED
@@ -18,5 +24,7 @@ from efficientids_flax.backbone.presets.families.values import ACTIVATIONS, IRRE
 FAMILIES: Mapping[str, Family] = {
     **llama_like.FAMILIES,
     **gemma.FAMILIES,
+    **layer_norm.FAMILIES,
+    **parallel.FAMILIES,
     **gpt.FAMILIES,
 }

@@ -37,7 +37,10 @@ class Family:
         express: the way back: keys that the fields of a configuration give together.
         layer_types: which layers have a sliding window.
         rotary: where its settings lie: 'flat', 'by_layer_type' (Gemma3) or 'none'.
+        rotary_default: rotary settings of a file that has none.
+        position_scaling_key: the rotary setting that makes queries grow with their position.
         theta, local_theta: default base of the rotary positions, and that of sliding layers.
+        local_theta_key: key of the latter; None where nothing else says it.
         fraction_key: older key of the share of the head width that turns, which now lies among the
             rotary settings; None where all of it turns.
         fraction: default of that share.
@@ -58,8 +61,11 @@ class Family:
     express: Callable[[BackboneConfig], Values] | None = None
     layer_types: Callable[[Values], LayerTypes] = lambda _: None
     rotary: Literal["flat", "by_layer_type", "none"] = "flat"
+    rotary_default: Values = field(default_factory=dict)
+    position_scaling_key: str | None = None
     theta: float = 10_000.0
     local_theta: float = 10_000.0
+    local_theta_key: str | None = None
     fraction_key: str | None = None
     fraction: float = 1.0
     rotary_kinds: tuple[str, ...] = ()

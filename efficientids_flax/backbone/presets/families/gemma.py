@@ -47,6 +47,7 @@ FAMILIES: Mapping[str, Family] = {
         _GEMMA2_FIELDS, _FIXED | {"norm_policy": "primer_hybrid", "qk_norm": "per_head"},
         only=_CAUSAL, ignored=("attn_logit_softcapping",), extra=("sliding_window_pattern",),
         layer_types=all_but_each_nth, rotary="by_layer_type", theta=1_000_000.0,
+        local_theta_key="rope_local_base_freq",
     ),
 }
 # fmt: on

@@ -1,39 +1,66 @@
-"""GPT-2 and GPT-NeoX: LayerNorm with biases, queries, keys and values as one kernel."""
+"""GPT-2, GPT-BigCode and GPT-NeoX: LayerNorm with biases, queries, keys, values in one tensor."""
 
 from collections.abc import Mapping
 
 from efficientids_flax.backbone.presets.families.family import Family, Values
-from efficientids_flax.backbone.presets.families.parts import BIASES, DEFAULTS, FIELDS, LAYER_NORM
+from efficientids_flax.backbone.presets.families.parts import (
+    BIASES,
+    DEFAULTS,
+    FIELDS,
+    LAYER_NORM,
+    own_width_problems,
+)
+from efficientids_flax.config import BackboneConfig
 
 
 def _one_width(values: Values, problems: list[str]) -> Values:
     """GPT-NeoX takes the share that turns of `head_dim`, if there is one, and all else of D / N."""
-    width = values["hidden_size"] // values["num_attention_heads"]
-    if values["head_dim"] not in (None, width):
-        problems.append(f"head_dim: expected hidden_size / heads = {width}")
+    problems += own_width_problems(values)
     return {}
 
 
+def _bigcode(values: Values, problems: list[str]) -> Values:
+    return {"num_kv_heads": 1 if values["multi_query"] else values["n_head"]}
+
+
+def _bigcode_back(config: BackboneConfig) -> Values:
+    return {"multi_query": config.num_kv_heads == 1}
+
+
 # fmt: off
+_GPT2 = {
+    "vocab_size": 50_257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12,
+    "n_inner": None, "activation_function": "gelu_new", "resid_pdrop": 0.1, "embd_pdrop": 0.1,
+    "attn_pdrop": 0.1, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,
+    "scale_attn_weights": True,
+}
+_GPT2_FIELDS = {
+    "vocab_size": "vocab_size", "num_layers": "n_layer", "model_dims": "n_embd",
+    "hidden_dims": "n_inner", "num_heads": "n_head", "norm_epsilon": "layer_norm_epsilon",
+    "activation": "activation_function", "tied_embeddings": "tie_word_embeddings",
+    "max_positions": "n_positions", "residual_dropout": "resid_pdrop",
+    "input_dropout": "embd_pdrop", "attention_dropout": "attn_pdrop",
+    "query_scaling": "scale_attn_weights",
+}
+_GENERIC = {"hidden_size": "n_embd", "max_position_embeddings": "n_positions",
+            "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
+
 FAMILIES: Mapping[str, Family] = {
     "gpt2": Family(
-        {"vocab_size": 50_257, "n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12,
-         "n_inner": None, "activation_function": "gelu_new", "resid_pdrop": 0.1, "embd_pdrop": 0.1,
-         "attn_pdrop": 0.1, "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,
-         "scale_attn_weights": True},
-        {"vocab_size": "vocab_size", "num_layers": "n_layer", "model_dims": "n_embd",
-         "hidden_dims": "n_inner", "num_heads": "n_head", "norm_epsilon": "layer_norm_epsilon",
-         "activation": "activation_function", "tied_embeddings": "tie_word_embeddings",
-         "max_positions": "n_positions", "residual_dropout": "resid_pdrop",
-         "input_dropout": "embd_pdrop", "attention_dropout": "attn_pdrop",
-         "query_scaling": "scale_attn_weights"},
+        _GPT2, _GPT2_FIELDS,
         LAYER_NORM | {"qkv_bias": True, "attention_out_bias": True,
                       "position_embedding": "learned"},
         only={"scale_attn_by_inverse_layer_idx": (False,), "reorder_and_upcast_attn": (False,),
               "add_cross_attention": (False,)},
-        generic={"hidden_size": "n_embd", "max_position_embeddings": "n_positions",
-                 "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
-        rotary="none", kernel_axes="in_out",
+        generic=_GENERIC, rotary="none", kernel_axes="in_out",
+    ),
+    "gpt_bigcode": Family(
+        _GPT2 | {"activation_function": "gelu_pytorch_tanh", "multi_query": True}, _GPT2_FIELDS,
+        LAYER_NORM | {"fused_qkv": False, "qkv_bias": True, "attention_out_bias": True,
+                      "position_embedding": "learned"},
+        only={"add_cross_attention": (False,)},
+        ignored=("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32"),
+        generic=_GENERIC, derive=_bigcode, express=_bigcode_back, rotary="none",
     ),
     "gpt_neox": Family(
         {key: value for key, value in DEFAULTS.items()

@@ -24,6 +24,34 @@ def all_but_each_nth(values: Values) -> LayerTypes:
     return values["layer_types"] or _all(values, lambda layer: (layer + 1) % period != 0)
 
 
+def all_but_each_fourth(values: Values) -> LayerTypes:
+    """`layer_types`, else every fourth layer sees all (OLMo3)."""
+    return values["layer_types"] or _all(values, lambda layer: (layer + 1) % 4 != 0)
+
+
+def by_pattern(values: Values) -> LayerTypes:
+    """`layer_types`, else every `sliding_window_pattern`-th layer sees all, if there is a window.
+
+    A pattern of letters is no number, and refused where it would be needed (EXAONE 4).
+    """
+    period = values.get("sliding_window_pattern", 4)
+    if values["layer_types"] or values["sliding_window"] is None or not isinstance(period, int):
+        return values["layer_types"]
+    return _all(values, lambda layer: (layer + 1) % period != 0)
+
+
+def given_or_every(values: Values) -> LayerTypes:
+    """`layer_types`, else all layers slide, if there is a window (Ministral)."""
+    return values["layer_types"] or every_layer(values)
+
+
+def full_layers(values: Values, types: LayerTypes) -> tuple[int, ...]:
+    """Numbers of the layers that see all."""
+    count = values["num_hidden_layers"]
+    kinds = types or ["full_attention"] * count
+    return tuple(layer for layer in range(count) if kinds[layer] == "full_attention")
+
+
 def every_other(values: Values) -> LayerTypes:
     """`layer_types`, else every second layer sees all (Gemma2)."""
     return values["layer_types"] or _all(values, lambda layer: layer % 2 == 0)

@@ -2,19 +2,48 @@
 
 from collections.abc import Mapping
 
-from efficientids_flax.backbone.presets.families.family import Family
+from efficientids_flax.backbone.presets.families.family import Family, Values
 from efficientids_flax.backbone.presets.families.layers import (
     after_first_layers,
+    all_but_each_fourth,
+    by_pattern,
     every_layer,
+    full_layers,
+    given_or_every,
     without_positions,
 )
 from efficientids_flax.backbone.presets.families.parts import BIASES, DEFAULTS, FIELDS, GATED
+from efficientids_flax.config import BackboneConfig
+
+PATTERN = "sliding_window_pattern"
+
+
+def _exaone(values: Values, problems: list[str]) -> Values:
+    """With windows somewhere, layers that see all are not turned (EXAONE 4)."""
+    types, window = values["layer_types"], values["sliding_window"]
+    if types is None and window is not None and not isinstance(values.get(PATTERN, 4), int):
+        problems.append(
+            f"{PATTERN}: without layer_types expected a number, found {values[PATTERN]!r}"
+        )
+    return {"no_rotary_layers": full_layers(values, by_pattern(values)) if window else ()}
+
+
+def _exaone_back(config: BackboneConfig) -> Values:
+    if config.sliding_window is not None:
+        return {}
+    return {"sliding_window": 4096 if config.no_rotary_layers else None}
+
 
 # fmt: off
 _QWEN = DEFAULTS | {
     "vocab_size": 151_936, "intermediate_size": 22_016, "num_key_value_heads": 32,
     "max_position_embeddings": 32_768, "use_sliding_window": False, "sliding_window": 4096,
     "max_window_layers": 28, "layer_types": None,
+}
+_GLM = DEFAULTS | {
+    "vocab_size": 151_552, "intermediate_size": 13_696, "num_hidden_layers": 40,
+    "num_key_value_heads": 2, "head_dim": 128, "max_position_embeddings": 131_072,
+    "rms_norm_eps": 0.00000015625, "attention_bias": True,
 }
 _WIDTH = ("head_dim",)  # read where it is there, though no field of the class
 
@@ -48,6 +77,61 @@ FAMILIES: Mapping[str, Family] = {
         FIELDS | BIASES,
         GATED | {"qk_norm": "full", "norm_policy": "post", "norm_scale_in_float32": True},
         extra=_WIDTH, in_float32=True,
+    ),
+    "olmo3": Family(  # windows turn by the default base, whatever `rope_theta` says
+        DEFAULTS | {"vocab_size": 50_304, "rms_norm_eps": 1e-5, "attention_bias": False,
+                    "sliding_window": 4096, "layer_types": None},
+        FIELDS | BIASES,
+        GATED | {"qk_norm": "full", "norm_policy": "post", "norm_scale_in_float32": True},
+        extra=_WIDTH, layer_types=all_but_each_fourth, in_float32=True,
+        rotary="by_layer_type", theta=500_000.0, local_theta=500_000.0,
+    ),
+    "exaone4": Family(
+        DEFAULTS | {"vocab_size": 102_400, "intermediate_size": 16_384, "num_key_value_heads": 32,
+                    "rms_norm_eps": 1e-5, "sliding_window": 4096, "layer_types": None},
+        FIELDS, GATED | {"qk_norm": "per_head", "norm_policy": "post"},
+        ignored=(PATTERN,),  # where there are `layer_types`
+        extra=_WIDTH, layer_types=by_pattern, derive=_exaone, express=_exaone_back,
+    ),
+    "glm": Family(
+        _GLM, FIELDS | {"qkv_bias": "attention_bias"}, GATED,
+        pairing="interleaved", fraction_key="partial_rotary_factor", fraction=0.5,
+    ),
+    "glm4": Family(
+        _GLM, FIELDS | {"qkv_bias": "attention_bias"}, GATED | {"norm_policy": "primer_hybrid"},
+        pairing="interleaved", fraction_key="partial_rotary_factor", fraction=0.5,
+    ),
+    "seed_oss": Family(
+        DEFAULTS | {"vocab_size": 155_136, "intermediate_size": 27_648, "num_hidden_layers": 64,
+                    "num_attention_heads": 80, "num_key_value_heads": 8, "head_dim": 128,
+                    "max_position_embeddings": 524_288, "attention_bias": True,
+                    "attention_out_bias": False, "mlp_bias": False, "attention_dropout": 0.1,
+                    "residual_dropout": 0.1},
+        FIELDS | {"qkv_bias": "attention_bias", "attention_out_bias": "attention_out_bias",
+                  "mlp_bias": "mlp_bias", "residual_dropout": "residual_dropout"}, GATED,
+    ),
+    "arcee": Family(
+        DEFAULTS | {"hidden_size": 2560, "intermediate_size": 18_432, "hidden_act": "relu2",
+                    "max_position_embeddings": 4096, "rms_norm_eps": 1e-5,
+                    "attention_bias": False, "mlp_bias": False},
+        FIELDS | BIASES | {"mlp_bias": "mlp_bias"},
+    ),
+    "ministral": Family(
+        DEFAULTS | {"intermediate_size": 14_336, "num_key_value_heads": 8,
+                    "max_position_embeddings": 131_072, "sliding_window": 4096,
+                    "layer_types": None},
+        FIELDS, GATED, layer_types=given_or_every,
+    ),
+    "ministral3": Family(
+        DEFAULTS | {"vocab_size": 131_072, "intermediate_size": 14_336, "num_hidden_layers": 34,
+                    "num_key_value_heads": 8, "head_dim": 128, "rms_norm_eps": 1e-5,
+                    "max_position_embeddings": 262_144, "sliding_window": None},
+        FIELDS, GATED, layer_types=every_layer, position_scaling_key="llama_4_scaling_beta",
+        rotary_default={
+            "type": "yarn", "rope_theta": 1_000_000.0, "factor": 16.0,
+            "original_max_position_embeddings": 16_384, "beta_fast": 32.0, "beta_slow": 1.0,
+            "mscale_all_dim": 1.0, "mscale": 1.0, "llama_4_scaling_beta": 0.1,
+        },
     ),
     "smollm3": Family(
         DEFAULTS | {"vocab_size": 128_256, "hidden_size": 2048, "num_hidden_layers": 36,

@@ -1,5 +1,24 @@
 """What the tables of several families have in common."""
 
+import math
+
+from efficientids_flax.backbone.presets.families.family import Values
+
+
+def own_width_problems(values: Values) -> list[str]:
+    """A problem where `head_dim` says another width than D / N, which the class takes elsewhere."""
+    width = values["hidden_size"] // values["num_attention_heads"]
+    if values["head_dim"] in (None, width):
+        return []
+    return [f"head_dim: expected hidden_size / heads = {width}, found {values['head_dim']}"]
+
+
+def fraction_of(turned: int, width: int) -> float:
+    """The share of a head's width, such that `int(width * share)` is the number that turns."""
+    share = turned / width
+    return share if int(width * share) == turned else math.nextafter(share, 1)
+
+
 # fmt: off
 FIELDS = {
     "vocab_size":         "vocab_size",
