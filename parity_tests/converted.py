@@ -1,5 +1,6 @@
 """One converted checkpoint against one recording: load, complete the settings, compare, explain."""
 
+import fnmatch
 import json
 import os
 from collections.abc import Mapping
@@ -8,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.config import EfficientIDSConfig, TimesFMConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.parameters import refuse_quantized
 from efficientids_flax.stored import as_optax, load_converted
 from efficientids_flax.tree import flatten
 from parity_tests.check import check, check_kind
 from parity_tests.compare import first_failure
+from parity_tests.forecasters import check_forecaster, is_forecaster, read_forecaster
 from parity_tests.hints import find_hints
 from parity_tests.names.table import ModelConfig
 from parity_tests.readers import read
@@ -57,6 +59,8 @@ def parity(
         RecordingError, MappingError, ClusteringError, OSError, ValueError: something of that cannot
             be used; the message says what.
     """
+    if is_forecaster(against):
+        return _forecaster(out, against, settings, dtype, only)
     recording = in_dtype(read(against), dtype)
     params, state, config = load_converted(out)
     if config.model is None:
@@ -84,6 +88,35 @@ def parity(
             )  # fmt: skip
     told = settings_with_origins(config, model, optimizer, settings)
     return Report(str(out), str(against), recording.origin, differences, hints, notes, told)
+
+
+def _forecaster(
+    out: str | os.PathLike[str],
+    against: str | os.PathLike[str],
+    settings: Mapping[str, Any] | None,
+    dtype: str | None,
+    only: str | None,
+) -> Report:
+    """The same of a forecaster."""
+    if dtype not in (None, "float32"):
+        raise RecordingError(f"dtype: found {dtype}; recordings of forecasters are in float32")
+    recording = read_forecaster(against)
+    params, state, config = load_converted(out)
+    if not isinstance(config.model, TimesFMConfig):
+        what = "has no model" if config.model is None else "is no forecaster"
+        raise RecordingError(f"{out}: {what}, {against} is a recording of one")
+    model, optimizer, notes = settled(config, recording.described, settings)
+    assert isinstance(model, TimesFMConfig)
+    if optimizer is not None and optimizer.beta1 is not None and optimizer.beta2 is not None:
+        state = state._replace(optimizer=as_optax(state.optimizer, optimizer))
+    found = check_forecaster(model, params, recording, optimizer, state)
+    if only is not None:
+        found = [item for item in found if fnmatch.fnmatch(item.name, only)]
+    if not found:
+        what = "nothing is recorded but a batch" if only is None else f"no name matches {only!r}"
+        raise RecordingError(f"{against}: {what}")
+    told = settings_with_origins(config, model, optimizer, settings)
+    return Report(str(out), str(against), recording.origin, found, [], notes, told)
 
 
 def _nhd_post(out: Path) -> bool | None:

@@ -144,7 +144,7 @@ def _compared(
             continue
         slope = np.abs((exact or made).gradients[path])
         least = noise if exact is None else HALF_NOISE * float(np.max(slope, initial=0))
-        chance = _chance(slope, least) if adam else np.zeros(slope.shape, bool)
+        chance = noise_of(slope, least) if adam else np.zeros(slope.shape, bool)
         if np.any(chance):
             count = int(np.sum(chance))
             note = f"{count} values left out: their gradients are zero up to rounding"
@@ -153,18 +153,19 @@ def _compared(
         mine = made.parameters[path]
         use = ~chance
         if path in made.reach and mine.shape == recorded.shape:
-            base, use = _within_reach(base, mine, recorded, made.reach[path], use, recording)
+            reach = made.reach[path]
+            base, use = within_reach(base, mine, recorded, reach, use, recording.tolerances)
         found.append(_judge(base, mine, recorded, reference, recording, dtype, use))
     return found
 
 
-def _within_reach(
+def within_reach(
     base: Difference,
     mine: np.ndarray,
     recorded: np.ndarray,
     reach: np.ndarray,
     use: np.ndarray,
-    recording: Recording,
+    tolerances: Mapping[str, float] | None = None,
 ) -> tuple[Difference, np.ndarray]:
     """What is left to be compared without values that only the rounding of gradients moved.
 
@@ -172,7 +173,7 @@ def _within_reach(
         (the difference with a note of how many there are and how far off, what is left).
     """
     largest = float(np.max(np.abs(recorded), initial=0.0, where=use))
-    allowed = tolerance(base.kind, EXACT_DTYPE, recording.tolerances) * largest
+    allowed = tolerance(base.kind, EXACT_DTYPE, tolerances) * largest
     off = np.abs(np.asarray(mine, np.float64) - recorded)
     moved = use & (off > allowed) & (off <= allowed + reach)
     if not moved.any():
@@ -186,7 +187,7 @@ def _within_reach(
     return replace(base, note=note), use & ~moved
 
 
-def _chance(slope: np.ndarray, noise: float) -> np.ndarray:
+def noise_of(slope: np.ndarray, noise: float) -> np.ndarray:
     """Where a gradient is rounding noise: small but not zero, or zero in a row of such ones.
 
     Noise can cancel to zero; a row of nothing but zeros is that of a word that did not occur.

@@ -7,7 +7,7 @@ and `heads`; `apply` applies them, `families` chooses one, `files` reads a user'
 from converters.rules.apply import Mapped, RuledTree, apply_rules
 from converters.rules.families import FAMILIES, Table, detect, generic_table, table_for
 from converters.rules.files import read_document, read_table
-from converters.rules.heads import Said, with_heads
+from converters.rules.heads import UNSAID, Said, with_heads
 from converters.rules.language import Ignore, Rule
 from converters.rules.timesfm import LORA_LEAVES
 from converters.rules.timesfm import prefix_of as forecaster_prefix

@@ -1,6 +1,7 @@
 """Forecasting of time series: TimesFM in Flax, and what makes forecasts of series with it.
 
-Read `statistics`, then `model`.
+Read `predict`, what users call, with `series` and `frequency`, then `steps`, `program`, `model` and
+`statistics`; `training` has the loss of fine-tuning and its batches.
 """
 
 from typing import TYPE_CHECKING
@@ -8,9 +9,35 @@ from typing import TYPE_CHECKING
 from efficientids_flax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from efficientids_flax.forecast.frequency import Frequency, dates_ahead, read_frequency
     from efficientids_flax.forecast.model import Forecast, TimesFM
-    from efficientids_flax.forecast.statistics import Statistics
+    from efficientids_flax.forecast.predict import Forecasts, forecast
+    from efficientids_flax.forecast.statistics import Statistics, series_statistics
+    from efficientids_flax.forecast.steps import decode
+    from efficientids_flax.forecast.training import (
+        ForecastLoss,
+        forecast_loss,
+        model_inputs,
+        training_batches,
+        training_windows,
+    )
 
-__all__ = ["Forecast", "Statistics", "TimesFM"]
+__all__ = [
+    "Forecast",
+    "ForecastLoss",
+    "Forecasts",
+    "Frequency",
+    "Statistics",
+    "TimesFM",
+    "dates_ahead",
+    "decode",
+    "forecast",
+    "forecast_loss",
+    "model_inputs",
+    "read_frequency",
+    "series_statistics",
+    "training_batches",
+    "training_windows",
+]
 
 __getattr__ = lazy_names(__name__)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from efficientids_flax.backbone import Decoder
+from efficientids_flax.backbone.attention import Surroundings
 from efficientids_flax.backbone.inputs import Tokens
 from efficientids_flax.backbone.layers import (
     ACTIVATIONS,
@@ -69,16 +70,17 @@ class PatchDecoder(Decoder):
                 it are padded, weighs all n alike (Praxis' masks are finite); no other sees it.
             deterministic: no dropout.
         """
-        shape = x.shape[:2]
-        places = jnp.arange(shape[1])
-        positions = jnp.broadcast_to(places, shape)
+        return self._layers(x, self.around(paddings), deterministic, None)[0]
+
+    def around(self, paddings: jax.Array) -> Surroundings:
+        """What all layers share, of float32 [B, n]."""
+        places = jnp.arange(paddings.shape[1])
+        positions = jnp.broadcast_to(places, paddings.shape)
         present = 1 - paddings.astype(jnp.int32)
         tokens = Tokens(paddings, present, positions, None)
-        queries = Marks(places, jnp.ones(shape, jnp.int32))
-        around = self._surroundings(
-            tokens, queries, Marks(places, present), positions, jnp.zeros((), int)
-        )
-        return self._layers(x, around, deterministic, None)[0]
+        queries = Marks(places, jnp.ones(paddings.shape, jnp.int32))
+        start = jnp.zeros((), int)
+        return self._surroundings(tokens, queries, Marks(places, present), positions, start)
 
 
 class TimesFM(nn.Module):
@@ -126,6 +128,27 @@ class TimesFM(nn.Module):
         Raises:
             ValueError: shapes that do not fit.
         """
+        x, padded, statistics = self.begin(
+            series, paddings, frequencies, train=train, statistics=statistics
+        )
+        tokens = self.decoder.over_patches(x, padded, deterministic)
+        return Forecast(
+            self.end(tokens[:, -1:] if last else tokens, statistics), tokens, statistics
+        )
+
+    def begin(
+        self,
+        series: jax.Array,
+        paddings: jax.Array | None = None,
+        frequencies: jax.Array | None = None,
+        *,
+        train: bool = False,
+        statistics: Statistics | None = None,
+    ) -> tuple[jax.Array, jax.Array, Statistics]:
+        """What the layers are given: [B, n, D], float32 [B, n] with 1 for a padded patch.
+
+        And what the series were normalised by. Arguments as of `__call__`.
+        """
         config = self.config
         shape = jnp.shape(series)
         if len(shape) != 2 or not shape[1]:
@@ -145,13 +168,17 @@ class TimesFM(nn.Module):
             self.sow(INTERMEDIATES, "frequencies", kinds)
             x = x + kinds.astype(x.dtype)
         self.sow(INTERMEDIATES, "patched_padding", padded)
-        tokens = self.decoder.over_patches(x, padded, deterministic)
-        ends = self.horizon_block(tokens[:, -1:] if last else tokens)
+        return x, padded, statistics
+
+    def end(self, tokens: jax.Array, statistics: Statistics) -> jax.Array:
+        """[B, n, D] -> float32 [B, n, H, 1 + Q], in the units of the series."""
+        config = self.config
+        ends = self.horizon_block(tokens)
         self.sow(INTERMEDIATES, "horizon", ends)
         forms = (config.horizon_length, config.num_outputs)
         found = ends.astype(jnp.float32).reshape(*ends.shape[:2], *forms)
         mean, deviation = (value[:, None, None, None] for value in statistics)
-        return Forecast(found * deviation + mean, tokens, statistics)
+        return found * deviation + mean
 
     def _placed(self, x: jax.Array, padded: jax.Array, train: bool) -> jax.Array:
         """The patches with their positions, if the model has any."""

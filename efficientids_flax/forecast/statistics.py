@@ -85,6 +85,11 @@ def statistics_of(config: TimesFMConfig, patches: Patches) -> Statistics:
     return Statistics(mean, deviation)
 
 
+def series_statistics(config: TimesFMConfig, series: jax.Array, paddings: jax.Array) -> Statistics:
+    """What the model normalises series [B, T] by; `paddings` [B, T] as it is given."""
+    return statistics_of(config, cut(config, series, paddings))
+
+
 def normalised(patches: Patches, statistics: Statistics) -> jax.Array:
     """float32 [B, n, P], 0 where there is padding."""
     mean, deviation = (value[:, None, None] for value in statistics)

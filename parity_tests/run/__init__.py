@@ -5,6 +5,6 @@ losses, `trained` the model with recorded parameters and its optimizer, `steppin
 """
 
 from parity_tests.run.activations import BACKBONE, EMBEDS, Found, Subject, run
-from parity_tests.run.parameters import flow_order, layer_of, place, to_our_tree
+from parity_tests.run.parameters import flow_order, layer_of, place, renamed, to_our_tree
 from parity_tests.run.settings import in_dtype, settings_with_origins, settled
 from parity_tests.run.trained import Trained, belonging, with_parameters

@@ -11,7 +11,7 @@ import numpy as np
 
 from converters.arrays import Leaf, LeafSpec, Reader, Region, Source
 from converters.errors import MappingError
-from converters.rules import Said, table_for
+from converters.rules import UNSAID, Said, table_for
 from efficientids_flax.config import EfficientIDSConfig
 from parity_tests.recording import Arrays, RecordingError
 from parity_tests.run.activations import EMBEDS, Subject
@@ -66,13 +66,29 @@ def to_our_tree(
         return {name: (value, (name,)) for name, value in values.items()}
     recommender = isinstance(subject.config, EfficientIDSConfig)
     family = "efficientids" if recommender else "transformer_lm"
-    sources = {name: Source(Held(name, np.asarray(value))) for name, value in values.items()}
+    said, nhd = Said(subject.backbone.num_heads, subject.nhd_post), subject.nhd_post
+    scanned = subject.backbone.scan_layers
     try:
-        said, nhd = Said(subject.backbone.num_heads, subject.nhd_post), subject.nhd_post
-        table, _ = table_for(sources, family, subject.backbone.scan_layers, nhd, said)
-        mapped = table.apply_part(sources)
+        return renamed(values, family, scanned, nhd, said)
     except MappingError as error:
         raise RecordingError(f"parameters named as in {names} do not fit: {error}") from error
+
+
+def renamed(
+    values: Arrays,
+    family: str,
+    scan_layers: bool | None = None,
+    nhd_post: bool | None = None,
+    said: Said = UNSAID,
+) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
+    """The same by the table of a family.
+
+    Raises:
+        MappingError: names or shapes that the table does not take.
+    """
+    sources = {name: Source(Held(name, np.asarray(value))) for name, value in values.items()}
+    table, _ = table_for(sources, family, scan_layers, nhd_post, said)
+    mapped = table.apply_part(sources)
     found = {}
     for leaf in mapped:
         region = tuple(slice(0, size) for size in leaf.array.shape)

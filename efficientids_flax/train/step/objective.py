@@ -20,6 +20,7 @@ from efficientids_flax.core.item_model import ItemModel
 from efficientids_flax.core.measuring import evaluation_sums
 from efficientids_flax.core.metrics import token_sums
 from efficientids_flax.core.models import EfficientIDSModel
+from efficientids_flax.forecast import TimesFM, forecast_loss, model_inputs
 from efficientids_flax.losses import LanguageModelLoss, language_model_loss
 from efficientids_flax.train.batches import rows_of
 from efficientids_flax.train.state import ModelConfig
@@ -98,6 +99,10 @@ def make_objective(
         config = _half(module.config) if mixed_precision else module.config
         given, module = module, Decoder(config, "nothing_saveable" if remat else module.remat)
         found = _of_decoder(module, given)
+    elif isinstance(module, TimesFM):
+        config = _half(module.config) if mixed_precision else module.config
+        given, module = module, TimesFM(config, "nothing_saveable" if remat else module.remat)
+        found = _of_forecaster(module, given)
     elif loss_fn is None:
         raise ValueError(
             f"loss_fn: missing; {type(module).__name__} has no loss of its own: give"
@@ -189,6 +194,36 @@ def _of_decoder(module: Decoder, evaluated: Decoder) -> Objective:
         return {"params": made["params"]}
 
     return Objective(module, loss, sums, init, module.config, True)
+
+
+def _of_forecaster(module: TimesFM, evaluated: TimesFM) -> Objective:
+    """The loss of `timesfm`'s fine-tuning; what is frozen has no state, as everywhere."""
+
+    def run(apply_fn: Callable[..., Any], params: Any, batch: Batch, train: bool) -> Any:
+        series, paddings, frequencies = model_inputs(module.config, batch)
+        found = apply_fn({"params": params}, series, paddings, frequencies, train=train, last=True)
+        future, holes = batch["actual_ts"], batch.get("actual_padding")
+        return forecast_loss(module.config, found.values, future, holes)
+
+    def loss(
+        params: Any, batch: Batch, model_state: Any, rng: jax.Array, apply_fn: Callable[..., Any]
+    ) -> Any:
+        del rng
+        found = run(apply_fn, params, batch, True)
+        metrics = {"squared_error": found.squared_error, "quantile_loss": found.quantile_loss}
+        return found.loss, metrics | {WEIGHT: found.total_weight}, model_state
+
+    def sums(params: Any, batch: Batch, model_state: Any) -> Sums:
+        del model_state
+        found = run(evaluated.apply, params, batch, False)._asdict()
+        weight = found.pop("total_weight")
+        return {"loss": Means.of(found, weight)}
+
+    def init(rng: jax.Array, batch: Batch) -> Mapping[str, Any]:
+        made = module.init(_streams(rng), *model_inputs(module.config, batch))
+        return {"params": made["params"]}
+
+    return Objective(module, loss, sums, init, None, True)
 
 
 def _of_nnx(module: nnx.Module, loss_fn: LossFn) -> Objective:

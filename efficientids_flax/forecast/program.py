@@ -1,0 +1,91 @@
+"""The forecaster as compiled programs: one for its beginning, one for any layer, one for its end.
+
+All layers are alike, so that one program serves each of them. One of all layers takes the compiler
+as long as there are layers, and more memory than the weights. Letters: B series, T points, n
+patches, D model width, H points of a forecast, Q quantiles.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+
+from efficientids_flax.backbone.layer import Layer
+from efficientids_flax.forecast.model import PatchDecoder, TimesFM
+from efficientids_flax.forecast.statistics import Statistics
+from efficientids_flax.parameters import DECODER
+
+LAYERS = DECODER.rstrip("/")
+
+
+def values_at_patches(
+    model: TimesFM,
+    params: Mapping[str, Any],
+    series: jax.Array,
+    paddings: jax.Array,
+    frequencies: jax.Array,
+    *,
+    statistics: Statistics | None = None,
+    last: bool = False,
+) -> jax.Array:
+    """The `values` of `TimesFM.__call__` in evaluation, without an array that is not needed.
+
+    Args:
+        model: the forecaster.
+        params: of it.
+        series, paddings: [B, T].
+        frequencies: int [B].
+        statistics, last: see `TimesFM.__call__`.
+
+    Returns:
+        float32 [B, n, H, 1 + Q], with `last` n = 1.
+    """
+    if model.config.scan_layers:
+        return _scanned(model, params, series, paddings, frequencies, statistics, last)
+    ends = {name: tree for name, tree in params.items() if name != LAYERS}
+    x, padded, statistics = _begin(model, ends, series, paddings, frequencies, statistics)
+    for index in range(model.config.num_layers):
+        x = _layer(model, params[LAYERS][f"layers_{index}"], x, padded)
+    return _end(model, ends, x[:, -1:] if last else x, statistics)
+
+
+@partial(jax.jit, static_argnames="model")
+def _begin(
+    model: TimesFM, params: Any, series: Any, paddings: Any, frequencies: Any, statistics: Any
+) -> tuple[jax.Array, jax.Array, Statistics]:
+    apply: Any = model.apply
+    return apply(
+        {"params": params}, series, paddings, frequencies, statistics=statistics,
+        method=TimesFM.begin,
+    )  # fmt: skip
+
+
+@partial(jax.jit, static_argnames="model", donate_argnames="x")
+def _layer(model: TimesFM, params: Any, x: jax.Array, padded: jax.Array) -> jax.Array:
+    backbone = model.config.backbone
+    around = PatchDecoder(backbone).apply({}, padded, method=PatchDecoder.around)
+    apply: Any = Layer(backbone, 0).apply
+    return apply({"params": params}, x, around, True)
+
+
+@partial(jax.jit, static_argnames="model")
+def _end(model: TimesFM, params: Any, tokens: jax.Array, statistics: Statistics) -> jax.Array:
+    apply: Any = model.apply
+    return apply({"params": params}, tokens, statistics, method=TimesFM.end)
+
+
+@partial(jax.jit, static_argnames=("model", "last"))
+def _scanned(
+    model: TimesFM,
+    params: Any,
+    series: Any,
+    paddings: Any,
+    frequencies: Any,
+    statistics: Any,
+    last: bool,
+) -> jax.Array:
+    apply: Any = model.apply
+    return apply(
+        {"params": params}, series, paddings, frequencies, statistics=statistics, last=last
+    ).values

@@ -1,0 +1,112 @@
+"""Forecasts longer than one step: the mean of each step is put behind the series for the next.
+
+Letters: B series, T points, P points of a patch, H points that a step can give, Q quantiles.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from efficientids_flax.forecast.model import TimesFM
+from efficientids_flax.forecast.program import values_at_patches
+from efficientids_flax.forecast.statistics import Statistics
+
+
+def decode(
+    model: TimesFM,
+    params: Any,
+    series: np.ndarray | jax.Array,
+    paddings: np.ndarray | jax.Array,
+    frequencies: np.ndarray | jax.Array,
+    horizon: int,
+    *,
+    step_length: int | None = None,
+    max_length: int | None = None,
+    on_context: bool = False,
+    statistics: Statistics | None = None,
+) -> np.ndarray:
+    """The forecast of a batch, as `PatchedTimeSeriesDecoder.decode`.
+
+    Compiled once a shape of the window, whatever the horizon is. Nothing is cached between steps:
+    statistics are taken anew, and so all patches are others.
+
+    Args:
+        model: the forecaster.
+        params: of it.
+        series: [B, T]; points that are missing have the pad value.
+        paddings: [B, T], 1 where there is padding; what is behind the series has none.
+        frequencies: int [B] or [B, 1].
+        horizon: how many points to forecast.
+        step_length: points that are taken of each step, at most H; None: H.
+        max_length: the last so many points are looked at, a multiple of P; None: as configured.
+        on_context: put the forecast on the context in front: of each patch but the last the first P
+            points behind it, T - P in all. Then T has to be a multiple of P.
+        statistics: of the first step's series, in place of their own.
+
+    Returns:
+        float32 [B, horizon, 1 + Q], with `on_context` [B, T - P + horizon, 1 + Q].
+
+    Raises:
+        ValueError: a length that is not possible.
+    """
+    config = model.config
+    step = config.horizon_length if step_length is None else step_length
+    window = config.context_length if max_length is None else max_length
+    length = np.shape(series)[1]
+    _check(config.patch_length, config.horizon_length, horizon, step, window)
+    if on_context and length % config.patch_length:
+        raise ValueError(
+            f"on_context: needs a multiple of patch_length = {config.patch_length} points, found"
+            f" {length}"
+        )
+    values, holes = jnp.asarray(series, jnp.float32), jnp.asarray(paddings, jnp.float32)
+    kinds = jnp.asarray(frequencies, jnp.int32).reshape(-1)
+    found: list[np.ndarray] = []
+    if on_context:  # padding in front would be padded patches more, which all others see not
+        width = min(length, window)
+        parts = values[:, -width:], holes[:, -width:]
+    else:
+        parts = _window(values, window, 0.0), _window(holes, window, 1.0)
+    count = -(-horizon // step)
+    for number in range(count):
+        every = on_context and number == 0
+        made = values_at_patches(
+            model, params, *parts, kinds, statistics=statistics, last=not every
+        )
+        statistics = None
+        if every:
+            before = np.asarray(made[:, :-1, : config.patch_length])
+            found.append(before.reshape(before.shape[0], -1, before.shape[-1]))
+        ahead = made[:, -1, :step]
+        found.append(np.asarray(ahead))
+        if number + 1 < count:
+            values = jnp.concatenate([values, ahead[..., 0]], axis=1)[:, -window:]
+            holes = jnp.pad(holes, ((0, 0), (0, step)))[:, -window:]
+            parts = _window(values, window, 0.0), _window(holes, window, 1.0)
+    total = horizon + (found[0].shape[1] if on_context else 0)
+    return np.concatenate(found, axis=1)[:, :total]
+
+
+def _check(patch: int, most: int, horizon: int, step: int, window: int) -> None:
+    """Raise `ValueError` for lengths that are not possible."""
+    problems = []
+    if horizon < 1:
+        problems.append(f"horizon: expected at least 1, found {horizon}")
+    if not 1 <= step <= most:
+        problems.append(f"step_length: expected 1 to {most} (horizon_length), found {step}")
+    if window < patch or window % patch:
+        problems.append(
+            f"max_length: expected a multiple of patch_length = {patch}, found {window}"
+        )
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _window(values: jax.Array, length: int, fill: float) -> jax.Array:
+    """The last points, with padding in front where there are fewer."""
+    lacking = length - values.shape[1]
+    if lacking <= 0:
+        return values[:, -length:]
+    return jnp.pad(values, ((0, 0), (lacking, 0)), constant_values=fill)
