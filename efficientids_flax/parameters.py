@@ -61,6 +61,7 @@ CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
     "own_width":       lambda c: c.embedding_dims is not None,
     "head_bias":       lambda c: c.lm_head_bias,
     "learned":         lambda c: c.position_embedding == "learned",
+    "embedding_norm":  lambda c: c.embedding_norm,
     "final_norm":      lambda c: c.final_norm,
     "norm_scale":      lambda c: c.norm_scale,
     "norm_bias":       lambda c: c.norm_bias,
@@ -91,6 +92,8 @@ CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
 }
 
 TOP = (
+    Row("embedding_norm/scale",               "D",   "embedding_norm norm_scale"),
+    Row("embedding_norm/bias",                "D",   "embedding_norm norm_bias"),
     Row("embedder/embedding",                 "V D", "words separate model_wide"),
     Row("embedder/embedding",                 "V W", "words separate own_width"),
     Row("embedding_projection/kernel",        "W D", "own_width", "D W"),
@@ -182,7 +185,7 @@ MOE = (
     Row("moe/gate/bias",                      "X F",   "top_k gated_experts expert_bias"),
     Row("moe/down/kernel",                    "X F D", "top_k", "X D F"),
     Row("moe/down/bias",                      "X D",   "top_k expert_bias"),
-    Row("moe/shared_gate/kernel",             "D",     "top_k shared_gate"),
+    Row("moe/shared_gate/kernel",             "D 1",   "top_k shared_gate", "1 D"),
 )
 # Of the MLP that all tokens go through, whose hidden width is its own.
 SHARED = (
@@ -355,6 +358,7 @@ def _rows(
 
 def _sizes(config: BackboneConfig) -> dict[str, int]:
     return {
+        "1": 1,
         "3": 3,
         "V": config.vocab_size,
         "T": (config.max_positions or 0) + config.position_offset,

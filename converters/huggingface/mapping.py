@@ -8,6 +8,7 @@ import numpy as np
 
 from converters.arrays import Array, Leaf, Region, Source
 from converters.errors import MappingError
+from converters.huggingface.fused import unfused
 from converters.huggingface.pieces import taken_apart
 from converters.huggingface.tables import HEAD_BIASES, HEADS, OUTSIDE, TO_IN_OUT, TensorTable
 from converters.paxml import is_float
@@ -63,6 +64,8 @@ def map_tensors(
     rules = words + [_layer_rule(rule, layers, config) for rule in in_layers]
     sources = {name: Source(leaf) for name, leaf in tensors.items()}
     arrays = taken_apart(sources, table, layers, sizes_of(config))
+    numbers = {name: with_numbers(fused.op, config) for name, fused in table.fused.items()}
+    arrays = unfused(arrays, table, layers, numbers)
     if config.layers_per_block > 1:
         arrays = _by_block(arrays, layers, config.layers_per_block)
     tree = apply_rules(arrays, rules, ignores)
@@ -108,6 +111,8 @@ def sizes_of(config: BackboneConfig) -> dict[str, int]:
         "F": config.hidden_dims,
         "NH": heads * width,
         "3H": 3 * width,
+        "X": config.moe.num_experts if config.moe else 0,
+        "FX": config.moe.hidden_dims if config.moe else 0,
     }
 
 

@@ -104,7 +104,8 @@ def _scanned(config: BackboneConfig) -> BackboneConfig:
     """The configuration with its layers in blocks, as small as the kinds of layers repeat."""
     turned = [layer in config.no_rotary_layers for layer in range(config.num_layers)]
     types = config.layer_types or ("",) * config.num_layers
-    kinds = list(zip(types, turned, strict=True))
+    routed = [config.moe is not None and layer in config.moe.layers for layer in range(len(turned))]
+    kinds = list(zip(types, turned, routed, strict=True))
     for size in range(1, config.num_layers + 1):
         if config.num_layers % size == 0 and kinds == kinds[:size] * (config.num_layers // size):
             return replace(config, scan_layers=True, layers_per_block=size)

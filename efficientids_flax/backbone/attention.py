@@ -26,7 +26,13 @@ from efficientids_flax.backbone.layers import (
 )
 from efficientids_flax.backbone.lora import adaptation, lora_factors
 from efficientids_flax.backbone.masks import LayerKind
-from efficientids_flax.backbone.positions import RelativeBias, RelativeKeys, Turn, rotate
+from efficientids_flax.backbone.positions import (
+    RelativeBias,
+    RelativeKeys,
+    Turn,
+    linear_biases,
+    rotate,
+)
 from efficientids_flax.config import BackboneConfig, RotaryConfig
 from efficientids_flax.config.parts import KernelAxes
 from efficientids_flax.sharding import constrain
@@ -96,11 +102,16 @@ class Attention(nn.Module):
         """Both of the above."""
         config = self.config
         dtype = compute_dtype(config)
-        query, key, value = self._clip(*self._project(x.astype(dtype)))
+        query, key, value = self._project(x.astype(dtype))
+        if not config.qkv_clip_after_norm:
+            query, key, value = self._clip(query, key, value)
         if config.qk_norm_after_rotary:
             query, key = self._norm(*self._turn(query, key, around))
         else:
-            query, key = self._turn(*self._norm(query, key), around)
+            query, key = self._norm(query, key)
+            if config.qkv_clip_after_norm:
+                query, key, value = self._clip(query, key, value)
+            query, key = self._turn(query, key, around)
         query = constrain(self._scale(query, around.positions), "B T N H")
         self.sow(INTERMEDIATES, "scaled_query", query)
         if cache is not None:
@@ -111,6 +122,9 @@ class Attention(nn.Module):
         if config.relative_bias is not None:
             distances = RelativeBias(config, name="relative_bias")
             bias = distances(around.positions, around.key_positions, deterministic)
+        if config.alibi is not None:
+            linear = linear_biases(config.alibi, config.num_heads, around.key_positions)
+            bias = linear if bias is None else bias + linear
         mask = around.masks[self.kind]
         if config.attention_implementation == "exact":
             far = None
@@ -119,6 +133,8 @@ class Attention(nn.Module):
                 query, far = relative(query, around.start, key.shape[1])
             mixed = self._mix(query, key, value, bias, mask, deterministic, far)
         else:
+            if bias is not None:
+                bias = jnp.broadcast_to(bias, (*bias.shape[:2], *mask.shape[-2:]))
             mixed = mix_by_kernel(config, query, key, value, bias, mask)
         self.sow(INTERMEDIATES, "mixed", mixed)
         out = Projection(

@@ -87,6 +87,8 @@ class Decoder(nn.Module):
             self.position_embedding = Embedding(rows, config)
         if config.final_norm:
             self.final_norm = Norm(config.of_norm("final"))
+        if config.embedding_norm:
+            self.embedding_norm = Norm(config)
         self.input_dropout = nn.Dropout(config.input_dropout)
         if config.scan_layers:
             self.layers = self._scanned()
@@ -215,6 +217,8 @@ class Decoder(nn.Module):
             x = jnp.asarray(inputs_embeds).astype(stream_dtype(config))
             x = self._scaled(x) if config.scale_injected_embeddings else x
             x = self._widened(x)
+        if config.embedding_norm:
+            x = self.embedding_norm(x).astype(x.dtype)
         places = None
         if config.position_embedding == "learned":
             places = self.position_embedding(positions + config.position_offset)

@@ -91,7 +91,7 @@ class LayerBody(nn.Module):
         own = config.of_norm("moe" if routed and name == "mlp" else name)
         norm = Norm(own, name=f"pre_{name}_norm" if double else f"{name}_norm")
         if normed is None:
-            normed = norm(given) if policy in ("pre", "primer_hybrid") else given
+            normed = norm(given) if policy in ("pre", "pre_skip", "primer_hybrid") else given
         inner = function(normed)
         if double:
             inner = Norm(own, name=f"post_{name}_norm")(inner)
@@ -101,7 +101,7 @@ class LayerBody(nn.Module):
         if name == "mlp" and config.mlp_adds_input:
             inner = normed + inner
             self.sow(INTERMEDIATES, "mlp_output", inner)
-        x = x + weight * inner
+        x = (normed if policy == "pre_skip" else x) + weight * inner
         return norm(x) if policy == "post_skip" else x, normed
 
 

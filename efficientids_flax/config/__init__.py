@@ -11,6 +11,7 @@ from efficientids_flax.config.lora import LoraConfig
 from efficientids_flax.config.optimizer import OptimizerConfig, ScheduleConfig
 from efficientids_flax.config.parts import (
     AdapterConfig,
+    AlibiConfig,
     LayerSetting,
     NormConfig,
     NormPlace,
@@ -24,6 +25,7 @@ from efficientids_flax.config.recommender import EfficientIDSConfig
 
 __all__ = [
     "AdapterConfig",
+    "AlibiConfig",
     "BackboneConfig",
     "ClippedGateConfig",
     "EfficientIDSConfig",

@@ -21,6 +21,7 @@ from efficientids_flax.config.experts import MoEConfig
 from efficientids_flax.config.lora import LoraConfig
 from efficientids_flax.config.parts import (
     Activation,
+    AlibiConfig,
     DType,
     KernelAxes,
     LayerSetting,
@@ -66,7 +67,7 @@ class BackboneConfig(Record):
             LayerNorm's default; Gemma), of RMSNorm and LayerNorm alike.
         norm_scale_in_float32: multiply by the scale before the cast to `dtype` (Gemma, OLMo2).
         norm_policy: 'pre' x + f(n(x)); 'post' x + n(f(x)); 'post_skip' n(x + f(x));
-            'primer_hybrid' x + n2(f(n1(x))).
+            'primer_hybrid' x + n2(f(n1(x))); 'pre_skip' n(x) + f(n(x)) (an option of Bloom).
         final_norm: whether the last hidden state is normed.
         parallel_residual: attention and MLP both read the layer's input (GPT-NeoX).
         shared_norm: of parallel ones, attention and MLP read it through one norm (GPT-J).
@@ -77,6 +78,7 @@ class BackboneConfig(Record):
         embedding_dims: width E of word embeddings and head where it is not D: projected to D before
             the first layer, and to E before the head (OPT 350M).
         embedding_scale: multiplies word embeddings: 'sqrt_dim', 'none' or a number.
+        embedding_norm: embeddings, injected ones too, are normed before the first layer (Bloom).
         scale_injected_embeddings: the scale also multiplies embeddings given in place of ids.
         position_embedding: added to the input: 'learned' [max_positions,D], 'sinusoidal', 'none'.
         position_offset: row of the first learned position; those before it are more (OPT).
@@ -86,12 +88,14 @@ class BackboneConfig(Record):
         rotary: turns queries and keys; independent of `position_embedding`.
         sliding_rotary: of layers with a sliding window, where it differs (Gemma3).
         no_rotary_layers: layers whose queries and keys are not turned (SmolLM3).
+        alibi: biases on the logits by the position of keys, see `AlibiConfig`; None for none.
         fused_qkv: one kernel [3,D,N,H] ('in_out') instead of three.
         multi_query: the one head of keys and values has kernels [D,H] ('in_out').
         qkv_bias, attention_out_bias: biases of the projections.
         query_scaling: 'inverse_sqrt_head_dim' H^-0.5; 'per_dim_scale' a parameter [H] s, with
             1.442695041 H^-0.5 softplus(s); 'none'; or a number that multiplies.
         qkv_clip: queries, keys and values are clipped to [-clip, clip] (OLMo); None is none.
+        qkv_clip_after_norm: they are clipped after their norm (OLMoE), else before it.
         query_position_scaling: queries grow with their position, see `PositionScalingConfig`.
         qk_norm: norm of queries and keys: 'per_head' with one scale [H] for all of them,
             'each_head' with a scale [N,H] (Cohere), 'full' over all heads at once.
@@ -139,7 +143,7 @@ class BackboneConfig(Record):
     attention_mask: Literal["causal", "bidirectional", "prefix"] = "causal"
 
     norm: Literal["layer_norm", "rms_norm"] = "rms_norm"
-    norm_policy: Literal["pre", "post", "post_skip", "primer_hybrid"] = "pre"
+    norm_policy: Literal["pre", "pre_skip", "post", "post_skip", "primer_hybrid"] = "pre"
     norm_epsilon: float = 1e-6
     norm_bias: bool = False
     norm_scale: bool = True
@@ -156,6 +160,7 @@ class BackboneConfig(Record):
     tied_embeddings: bool = True
     embedding_dims: int | None = None
     embedding_scale: Literal["none", "sqrt_dim"] | float = "none"
+    embedding_norm: bool = False
     scale_injected_embeddings: bool = False
     position_embedding: Literal["none", "learned", "sinusoidal"] = "none"
     max_positions: int | None = None
@@ -166,6 +171,7 @@ class BackboneConfig(Record):
     rotary: RotaryConfig | None = None
     sliding_rotary: RotaryConfig | None = None
     no_rotary_layers: tuple[int, ...] = ()
+    alibi: AlibiConfig | None = None
 
     fused_qkv: bool = False
     multi_query: bool = False
@@ -175,6 +181,7 @@ class BackboneConfig(Record):
         "inverse_sqrt_head_dim"
     )
     qkv_clip: float | None = None
+    qkv_clip_after_norm: bool = False
     query_position_scaling: PositionScalingConfig | None = None
     qk_norm: Literal["none", "per_head", "each_head", "full"] = "none"
     qk_norm_after_rotary: bool = False
@@ -260,10 +267,16 @@ class BackboneConfig(Record):
             found.append("max_positions: learned positions need it, found null")
         if "sliding" in self.layer_types and self.sliding_window is None:
             found.append("sliding_window: layer_types has sliding layers, found null")
+        if self.qkv_clip_after_norm and self.qk_norm_after_rotary:
+            found.append(
+                "qkv_clip_after_norm: clips before the rotation, qk_norm_after_rotary norms after"
+            )
         if self.moe is not None and self.moe.gating == "top_k" and self.mlp_dropout:
             found.append("mlp_dropout: experts of the gating 'top_k' have none")
-        if self.parallel_residual and self.norm_policy == "post_skip":
-            found.append("norm_policy: 'post_skip' norms one sum, parallel_residual adds another")
+        if self.parallel_residual and self.norm_policy in ("pre_skip", "post_skip"):
+            found.append(
+                f"norm_policy: '{self.norm_policy}' has one sum normed, parallel_residual another"
+            )
         if self.shared_norm and not (self.parallel_residual and self.norm_policy == "pre"):
             found.append("shared_norm: needs parallel_residual and norm_policy 'pre'")
         if self.mlp_adds_input and not self.parallel_residual:

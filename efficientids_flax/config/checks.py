@@ -16,7 +16,8 @@ SHARED = frozenset({
     "param_dtype", "kernel_axes", "attention_mask", "final_norm", "tied_embeddings",
     "embedding_dims", "embedding_scale", "scale_injected_embeddings", "position_embedding",
     "max_positions", "position_offset", "positions_pass_padding",
-    "position_min_timescale", "position_max_timescale", "no_rotary_layers", "layer_types",
+    "position_min_timescale", "position_max_timescale", "no_rotary_layers", "embedding_norm",
+    "layer_types",
     "layer_settings", "attention_implementation", "lora", "lm_head_bias", "final_logit_cap",
     "scale_before_logits", "logits_divisor", "logits_clip", "input_dropout", "label_smoothing",
     "label_smoothing_in_eval", "z_loss_weight", "loss_average",
@@ -62,8 +63,11 @@ def kernel_problems(config: "BackboneConfig") -> list[str]:
         if value is not None:
             found.append(f"attention_implementation: {how!r} has no {name}, found {value}")
     if how == "cudnn":
-        if config.relative_bias is not None:
-            found.append("attention_implementation: 'cudnn' is given no relative_bias")
+        found += [
+            f"attention_implementation: 'cudnn' is given no {name}"
+            for name in ("relative_bias", "alibi")
+            if getattr(config, name) is not None
+        ]
         if config.dtype not in ("bfloat16", "float16"):
             found.append(
                 "attention_implementation: 'cudnn' needs dtype bfloat16 or float16,"

@@ -137,6 +137,25 @@ class RelativeBiasConfig(Record):
         return found
 
 
+@dataclass(frozen=True)
+class AlibiConfig(Record):
+    """Linear biases on the attention logits (arXiv 2108.12409), see `backbone.positions.alibi`.
+
+    Attributes:
+        max_bias: of N heads the first has the slope 2^(-max_bias / N), the last 2^-max_bias.
+        scale: multiplies the biases (Falcon adds them to logits that are not scaled yet).
+        in_bfloat16: slopes, positions and their product are rounded to bfloat16 (Falcon).
+    """
+
+    max_bias: float = 8.0
+    scale: float = 1.0
+    in_bfloat16: bool = False
+
+    def problems(self) -> Collection[str]:
+        """The largest slope's power is positive."""
+        return positive(self, "max_bias")
+
+
 NormPlace = Literal["attention", "mlp", "moe", "final", "query_key"]
 """Where a norm stands, see `NormPlacesConfig`."""
 

@@ -13,7 +13,8 @@ family: `config.json`, safetensors, and `reference.npz` with `input_ids` [B, T] 
 
 `<case>/logits` [B, T, V], of `full` also `hidden_states` [L + 1, B, T, D] (the last one normed; not where it has
 another width; older recordings have them of every case), and
-`left/generate`: `left/input_ids` and greedy ids after them; none of them ends the text.
+`left/generate`: `left/input_ids` and greedy ids after them; none of them ends the text. Models without
+positions lack the cases that give some.
 """
 
 import sys
@@ -94,9 +95,25 @@ MODELS = {
     "arcee": ("arcee", {"head_dim": 8, "mlp_bias": True}),
     "ministral": ("ministral", {"head_dim": 8, "sliding_window": 5, "layer_types": WINDOWS}),
     "ministral3": ("ministral3", {"head_dim": 8, "rope_parameters": {**YARN, "llama_4_scaling_beta": 0.5}}),
+    "mixtral": ("mixtral", {"intermediate_size": 12, "num_local_experts": 4, "num_experts_per_tok": 2,
+                            "sliding_window": 6}),
+    "qwen2_moe": ("qwen2_moe", {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 6,
+                                "shared_expert_intermediate_size": 10, "mlp_only_layers": [0]}),
+    "qwen3_moe": ("qwen3_moe", {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2,
+                                "moe_intermediate_size": 6, "norm_topk_prob": True,
+                                "decoder_sparse_step": 2}),
+    "olmoe": ("olmoe", {"intermediate_size": 6, "num_experts": 4, "num_experts_per_tok": 2, "clip_qkv": 1.0}),
+    "granitemoe": ("granitemoe", {"intermediate_size": 6, "num_local_experts": 4, "num_experts_per_tok": 2,
+                                  "embedding_multiplier": 12.0, "logits_scaling": 8.0,
+                                  "residual_multiplier": 0.22, "attention_multiplier": 0.1}),
+    "bloom": ("bloom", {"num_attention_heads": 3, "hidden_size": 18,
+                        "apply_residual_connection_post_layernorm": True}),
+    "mpt": ("mpt", {"num_attention_heads": 3, "hidden_size": 18,
+                    "attn_config": {"clip_qkv": 1.0, "softmax_scale": 0.5, "alibi_bias_max": 16}}),
 }
 GPT2_LIKE = ("gpt2", "gptj", "codegen", "gpt_bigcode")
 WITHOUT_PACKED = ("opt", "falcon")
+POSITIONLESS = ("bloom", "mpt")  # their models take no positions
 GPT2 = {"vocab_size": 41, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 256, "bos_token_id": 1,
         "eos_token_id": 2, "pad_token_id": 0}
 BF16_SHARDED = ("qwen3",)  # stored in bfloat16 in several files; computed in float32
@@ -110,7 +127,8 @@ def main(out, names):
         made = CONFIG_MAPPING[kind]
         common = GPT2 if kind in GPT2_LIKE else {k: v for k, v in COMMON.items() if hasattr(made(), k)}
         config = made(**{**common, **settings})
-        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+        eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
+        model = AutoModelForCausalLM.from_config(config, **eager).float().eval()
         scatter(model, kind)
         if name in BF16_SHARDED:
             model.bfloat16().save_pretrained(out / name, max_shard_size="6KB")
@@ -159,9 +177,10 @@ def reference(model):
     with torch.no_grad():
         run("full", input_ids=ids)
         run("left", input_ids=ids, attention_mask=mask)
-        run("left_pos", input_ids=ids, attention_mask=mask, position_ids=counted)
-        run("offset", input_ids=ids, position_ids=offset)
-        if model.config.model_type in WITHOUT_PACKED:
+        if model.config.model_type not in POSITIONLESS:
+            run("left_pos", input_ids=ids, attention_mask=mask, position_ids=counted)
+            run("offset", input_ids=ids, position_ids=offset)
+        if model.config.model_type in (*WITHOUT_PACKED, *POSITIONLESS):
             del found["packed/position_ids"]
         else:
             run("packed", input_ids=ids, position_ids=packed)

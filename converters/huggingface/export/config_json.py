@@ -234,6 +234,8 @@ def _computation(config: BackboneConfig) -> Json:
     found["scale_injected_embeddings"] &= found["embedding_scale"] != 1.0
     if config.position_embedding != "learned":
         found["max_positions"] = None
+    if config.moe is not None and len(config.moe.layers) == config.num_layers:
+        found["hidden_dims"] = None
     if config.norm == "layer_norm":
         found["norm_scale_in_float32"] = True  # always
     if config.position_embedding != "sinusoidal":

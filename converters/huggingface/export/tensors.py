@@ -6,6 +6,7 @@ from typing import Literal
 
 from converters.arrays import Array, Raised
 from converters.errors import MappingError
+from converters.huggingface.fused import fused_again
 from converters.huggingface.mapping import sizes_of, with_numbers
 from converters.huggingface.pieces import put_together
 from converters.huggingface.tables import TABLES, TO_IN_OUT, TensorTable
@@ -70,7 +71,8 @@ def tensors_of(
         raise MappingError(
             "\n  ".join([f"the family has no tensor for {len(left)} parameter(s):", *left[:20]])
         )
-    return _joined(_apply(found, rules), table, layers, config)
+    found = _joined(_apply(found, rules), table, layers, config)
+    return _experts(found, table, layers, config)
 
 
 def reversed_op(op: str) -> str:
@@ -204,4 +206,16 @@ def _joined(
     return {
         name: Tensor(array, (*tensors[first].steps, *filter(None, [step])))
         for name, array, first, step in made
+    }
+
+
+def _experts(
+    tensors: Mapping[str, Tensor], table: TensorTable, layers: str, config: BackboneConfig
+) -> dict[str, Tensor]:
+    """The tensors, with those of experts in one, as some families' files have them."""
+    ops = {name: reversed_op(with_numbers(fused.op, config)) for name, fused in table.fused.items()}
+    arrays = {name: tensor.array for name, tensor in tensors.items()}
+    return {
+        name: Tensor(array, (*tensors[first].steps, *steps))
+        for name, array, first, steps in fused_again(arrays, table, layers, ops)
     }

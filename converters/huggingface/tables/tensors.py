@@ -25,6 +25,21 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Fused:
+    """A tensor of a layer that holds several parameters of all its experts.
+
+    Attributes:
+        parts: names in the layer of what it holds.
+        op: operations that make [parts, experts, ...] of it, or [experts, ...] of a single part.
+        written: whether files of the family have it so; otherwise they are read only, and a tensor an expert written.
+    """
+
+    parts: tuple[str, ...]
+    op: str = ""
+    written: bool = False
+
+
+@dataclass(frozen=True)
 class TensorTable:
     """The tensors of one family.
 
@@ -36,6 +51,7 @@ class TensorTable:
         cuts: name in a layer of tensors that are several in one -> their parts.
         stacks: name in a layer -> the tensors, numbered {j}, that are put on each other for it.
         layer_of: rules in addition to `layer`, by the configuration.
+        fused: name in a layer of tensors that hold several parameters of all experts -> what they are.
         ignores: names after the prefix, and why they are left out.
         architecture: class of `transformers`, which `config.json` names.
         prefix: what stands before the names where a model is written.
@@ -53,6 +69,7 @@ class TensorTable:
     stacks: Mapping[str, str] = field(default_factory=dict)
     layer_of: Callable[[BackboneConfig], tuple[Rule, ...]] = lambda _: ()
     ignores: tuple[Ignore, ...] = ()
+    fused: Mapping[str, Fused] = field(default_factory=dict)
 
 
 RECOMPUTED = "frequencies that the configuration gives"

@@ -17,6 +17,7 @@ from efficientids_flax.backbone.experts.mixture import LOSSES
 from efficientids_flax.backbone.layers import (
     ACTIVATIONS,
     INTERMEDIATES,
+    Dense,
     Mlp,
     compute_dtype,
     param_dtype,
@@ -68,7 +69,7 @@ class TopKExperts(nn.Module):
             shared = replace(config, hidden_dims=moe.shared_dims, moe=None, mlp_padding_first=False)
             found = Mlp(shared, name="shared")(x, paddings, deterministic)
             if moe.shared_gate:
-                found = found * jax.nn.sigmoid(SharedGate(config, name="shared_gate")(x))
+                found = found * jax.nn.sigmoid(Dense(1, False, config, name="shared_gate")(x))
             mixed = mixed + found
         return mixed * valid[..., None].astype(dtype)
 
@@ -139,19 +140,6 @@ class ExpertProjection(nn.Module):
             return kernel, None
         shape = tuple(sizes[axis] for axis in BIASES[self.place].split())
         return kernel, self.param("bias", nn.initializers.zeros, shape, stored)
-
-
-class SharedGate(nn.Module):
-    """A product of each token with one vector."""
-
-    config: BackboneConfig
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, T, D] -> [B, T, 1]."""
-        shape = (self.config.model_dims,)
-        kernel = self.param("kernel", nn.initializers.normal(0.02), shape, param_dtype(self.config))
-        return jnp.einsum("btd,d->bt", x, kernel.astype(x.dtype))[..., None]
 
 
 @lru_cache(maxsize=64)

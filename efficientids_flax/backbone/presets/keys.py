@@ -7,9 +7,11 @@ from efficientids_flax.backbone.presets.families import IRRELEVANT, REFUSED, Fam
 from efficientids_flax.backbone.presets.rotary import ROTARY_KEYS, ROTARY_SETTINGS
 
 PER_LAYER = ("layer_types", "no_rope_layers")  # lists
+LISTS = (*PER_LAYER, "mlp_only_layers")  # and of any length
+MAPPINGS = ("attn_config",)
 # Where null is a value, and not the same as a missing key.
 NULLABLE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping",
-            "num_key_value_heads", "head_dim")  # fmt: skip
+            "num_key_value_heads", "head_dim", "clip_qkv")  # fmt: skip
 CAUSAL = "is_causal"  # the masks of transformers look at it in all families
 OTHERS = (CAUSAL, "quantization_config", "compression_config")
 
@@ -69,8 +71,10 @@ def complete(values: Mapping[str, Any], family: Family, problems: list[str]) -> 
         value: Any = given[key]
         if value is None:
             continue
-        if key in PER_LAYER:
+        if key in LISTS:
             kind, fits = "list", isinstance(value, list)
+        elif key in MAPPINGS:
+            kind, fits = "mapping", isinstance(value, Mapping)
         elif isinstance(default, bool | str):
             kind, fits = type(default).__name__, isinstance(value, type(default))
         elif isinstance(default, Mapping):

@@ -18,6 +18,7 @@ BATCH, TIME = 2, 20
 PROMPT, NEW = 7, 7  # of generation: it goes past some of the lengths below
 PADDED = 7  # positions of the second row
 LENGTHS = (8, 11, 15)  # of windows, and of contexts before they were stretched: below TIME
+POSITIONLESS = ("bloom", "mpt")  # their models take no positions
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Settings = dict[str, Any]
 
@@ -262,7 +263,8 @@ def make_model(kind: str, settings: Settings, seed: int) -> Any:
     """A model with random weights, so large that what is wrong shows."""
     torch.manual_seed(seed)
     config = CONFIG_MAPPING[kind](**settings)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    model = AutoModelForCausalLM.from_config(config, **eager).float().eval()
     scatter(model, kind)
     return model
 
@@ -276,7 +278,7 @@ def cases(model: Any, seed: int) -> dict[str, dict[str, np.ndarray]]:
     counted = np.maximum(np.cumsum(left, axis=1) - 1, 0)
     far = np.broadcast_to(np.arange(200, 200 + TIME), ids.shape)
     packed = np.broadcast_to([*range(4), *range(9), *range(TIME - 13)], ids.shape)
-    return {
+    found = {
         "full": {"input_ids": ids},
         "short": {"input_ids": ids, "position_ids": np.arange(TIME) % 7 + np.zeros_like(ids),
                   "attention_mask": np.ones_like(ids)},
@@ -286,6 +288,9 @@ def cases(model: Any, seed: int) -> dict[str, dict[str, np.ndarray]]:
         "offset": {"input_ids": ids, "position_ids": far},
         "packed": {"input_ids": ids, "position_ids": packed},
     }  # fmt: skip
+    if model.config.model_type in POSITIONLESS:
+        return {name: inputs for name, inputs in found.items() if "position_ids" not in inputs}
+    return found
 
 
 def computed(model: Any, **inputs: Any) -> list[np.ndarray]:

@@ -27,8 +27,10 @@ pytest.importorskip("transformers")
 
 from tests.converters.huggingface import live_models as live
 from tests.converters.huggingface.live_dense import DENSE
+from tests.converters.huggingface.live_mixtures import MIXTURES
 
-KINDS = {**live.FAMILIES, **DENSE}
+LATER = {**DENSE, **MIXTURES}
+KINDS = {**live.FAMILIES, **LATER}
 UNPACKED = ("opt", "falcon")  # their masks see no positions
 
 # Of the largest magnitude. Both sides sum float32 in their own order; a few hundred roundings of
@@ -120,7 +122,7 @@ def test_hidden_states_and_logits(kind: str, data: st.DataObject) -> None:
     check(kind, data, "forward", "injection")
 
 
-@pytest.mark.parametrize("kind", DENSE)
+@pytest.mark.parametrize("kind", LATER)
 @settings(Random, max_examples=1)
 @given(data=st.data())
 def test_hidden_states_and_logits_with_everything_on(kind: str, data: st.DataObject) -> None:

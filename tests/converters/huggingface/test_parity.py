@@ -108,9 +108,20 @@ def test_ids_are_their_embeddings(name: str) -> None:
 
 
 # Learned positions, windows, both rotations of Gemma3, LongRoPE past its length, parallel layers,
-# positions of tokens, layers that are not turned.
+# positions of tokens, layers that are not turned, experts, biases by distance.
 @pytest.mark.parametrize(
-    "name", ["gpt2", "mistral", "gemma3_text", "phi3", "gpt_neox", "opt_narrow", "cohere2"]
+    "name",
+    [
+        "gpt2",
+        "mistral",
+        "gemma3_text",
+        "phi3",
+        "gpt_neox",
+        "opt_narrow",
+        "cohere2",
+        "qwen2_moe",
+        "bloom",
+    ],
 )
 def test_greedy_generation_after_padding(name: str) -> None:
     recorded = reference(name)

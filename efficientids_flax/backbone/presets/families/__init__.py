@@ -4,17 +4,20 @@ Defaults are those of the configuration classes of transformers 5.23
 (`models/*/configuration_*.py`): a missing key means them. The computation is that of
 `models/*/modeling_*.py`. A family is a row in the table of its kin.
 
-Read `family`, what a row has, then the tables `llama_like`, `gemma`, `layer_norm`, `parallel` and
-`gpt`; `parts` and `layers` are what they share, `values` what holds for all.
+Read `family`, what a row has, then the tables `llama_like`, `gemma`, `layer_norm`, `parallel`,
+`gpt`, `mixtures` and `alibi`; `parts`, `layers` and `experts` are what they share, `values` what
+holds for all.
 """
 
 from collections.abc import Mapping
 
 from efficientids_flax.backbone.presets.families import (
+    alibi,
     gemma,
     gpt,
     layer_norm,
     llama_like,
+    mixtures,
     parallel,
 )
 from efficientids_flax.backbone.presets.families.family import Family, LayerTypes, Values
@@ -27,4 +30,6 @@ FAMILIES: Mapping[str, Family] = {
     **layer_norm.FAMILIES,
     **parallel.FAMILIES,
     **gpt.FAMILIES,
+    **mixtures.FAMILIES,
+    **alibi.FAMILIES,
 }

@@ -10,6 +10,19 @@ def every_layer(values: Values) -> LayerTypes:
     return None if values["sliding_window"] is None else _all(values, lambda _: True)
 
 
+def every_layer_if_used(values: Values) -> LayerTypes:
+    """All layers slide, if there is a window in use (Qwen3-MoE)."""
+    return every_layer(values) if values["use_sliding_window"] else None
+
+
+def every_other_of_first(values: Values) -> LayerTypes:
+    """`layer_types`, else every second layer before `max_window_layers` (Qwen2-MoE)."""
+    if not values["use_sliding_window"] or values["layer_types"]:
+        return values["layer_types"]
+    last = values["max_window_layers"]
+    return _all(values, lambda layer: layer % 2 == 0 and layer < last)
+
+
 def after_first_layers(values: Values) -> LayerTypes:
     """`layer_types`, else those from `max_window_layers` on, if windows are in use (Qwen)."""
     if not values["use_sliding_window"] or values["sliding_window"] is None:

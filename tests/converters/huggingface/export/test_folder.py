@@ -49,7 +49,7 @@ def torch_logits(folder: Path, ids: np.ndarray) -> np.ndarray:
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype="float32", attn_implementation="eager"
+        folder, dtype="float32", attn_implementation="eager", experts_implementation="eager"
     )
     with torch.no_grad():
         return model(torch.tensor(ids.astype(np.int64))).logits.numpy()

@@ -99,7 +99,7 @@ def expected(moe: MoEConfig, params: dict, token: np.ndarray) -> np.ndarray:
         own = params["shared"]
         gate = own["gate"]["kernel"] @ token
         found = own["down"]["kernel"] @ (gate * sigmoid(gate) * (own["up"]["kernel"] @ token))
-        out += found * sigmoid(params["shared_gate"]["kernel"] @ token)
+        out += found * sigmoid(params["shared_gate"]["kernel"][0] @ token)
     return out
 
 

@@ -1,0 +1,46 @@
+# ruff: noqa: E501
+"""Bloom and MPT: queries, keys and values in one kernel, and no positions."""
+
+from collections.abc import Mapping
+
+from converters.huggingface.tables.tensors import CAUSAL, TensorTable
+from converters.rules import Ignore, Rule
+
+# fmt: off
+_BLOOM_TOP = (
+    Rule("embedding_norm/scale",   "word_embeddings_layernorm.weight"),
+    Rule("embedding_norm/bias",    "word_embeddings_layernorm.bias"),
+    Rule("final_norm/scale",       "ln_f.weight"),
+    Rule("final_norm/bias",        "ln_f.bias"),
+)
+_BLOOM = (
+    Rule("attention_norm/scale",   "input_layernorm.weight"),
+    Rule("attention_norm/bias",    "input_layernorm.bias"),
+    # Rows go head by head: its query, its key, its value.
+    Rule("attention/qkv/kernel",   "self_attention.query_key_value.weight", "split 0 N 3H; split 1 3 H; transpose 1 0 2 3"),  # [N 3 H, D] -> [3, N, H, D]
+    Rule("attention/qkv/bias",     "self_attention.query_key_value.bias",   "split 0 N 3H; split 1 3 H; transpose 1 0 2"),
+    Rule("attention/out/kernel",   "self_attention.dense.weight",           "split 1 N H"),
+    Rule("attention/out/bias",     "self_attention.dense.bias"),
+    Rule("mlp_norm/scale",         "post_attention_layernorm.weight"),
+    Rule("mlp_norm/bias",          "post_attention_layernorm.bias"),
+    Rule("mlp/up/kernel",          "mlp.dense_h_to_4h.weight"),
+    Rule("mlp/up/bias",            "mlp.dense_h_to_4h.bias"),
+    Rule("mlp/down/kernel",        "mlp.dense_4h_to_h.weight"),
+    Rule("mlp/down/bias",          "mlp.dense_4h_to_h.bias"),
+)
+
+_MPT_TOP = (Rule("final_norm/scale", "norm_f.weight"),)
+_MPT = (
+    Rule("attention_norm/scale",   "norm_1.weight"),
+    Rule("attention/qkv/kernel",   "attn.Wqkv.weight",     "split 0 3 NH; split 1 N H"),  # [3 N H, D] -> [3, N, H, D]
+    Rule("attention/out/kernel",   "attn.out_proj.weight", "split 1 N H"),
+    Rule("mlp_norm/scale",         "norm_2.weight"),
+    Rule("mlp/{up|down}/kernel",   "ffn.{up|down}_proj.weight"),
+)
+
+TABLES: Mapping[str, TensorTable] = {
+    "bloom": TensorTable("word_embeddings.weight", _BLOOM_TOP, _BLOOM, "BloomForCausalLM", "transformer.", layers="h.{i}.",
+                         ignores=(Ignore("h.{i}.self_attention.attention_mask", CAUSAL),)),
+    "mpt":   TensorTable("wte.weight", _MPT_TOP, _MPT, "MptForCausalLM", "transformer.", layers="blocks.{i}."),
+}
+# fmt: on
