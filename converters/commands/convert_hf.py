@@ -13,6 +13,7 @@ from converters.huggingface import (
     convert_pretrained,
     export_pretrained,
 )
+from converters.huggingface.forecasters import MODEL_TYPE
 from converters.huggingface.tables import TABLES
 from converters.write import Report
 from efficientids_flax.commands import combined, command
@@ -32,7 +33,7 @@ content_options = combined(
     click.option("--ignore-key", "ignore_keys", multiple=True, metavar="KEY",
                  help="A key of config.json to take as missing, where you know that it changes "
                       "nothing. Repeatable."),
-    click.option("--family", type=click.Choice(list(TABLES)),
+    click.option("--family", type=click.Choice([*TABLES, MODEL_TYPE]),
                  help="With --reverse: model_type of OUT; told by the model otherwise."),
     set_option("With --reverse: a key of OUT/config.json, such as eos_token_id=2."),
     click.option("--tokenizer", metavar="DIR",
@@ -52,11 +53,12 @@ content_options = combined(
 def convert_hf(
     ctx: click.Context, name: str, out: str, reverse: bool, as_json: bool, **given: Any
 ) -> None:
-    """Convert the HuggingFace language model NAME to a Flax checkpoint at OUT, or back.
+    """Convert the HuggingFace model NAME to a Flax checkpoint at OUT, or back.
 
     NAME is a folder with config.json and safetensors, or a model in the HuggingFace cache; OUT is a
     directory to be made. With --reverse, NAME is what convert-hf or convert-paxml made, and OUT a
-    folder that AutoModelForCausalLM.from_pretrained opens.
+    folder that AutoModelForCausalLM.from_pretrained opens; of a forecaster,
+    TimesFmModelForPrediction.from_pretrained.
     """
     _refuse_others(ctx, reverse)
     tell(_back(name, out, given) if reverse else _forth(name, out, given), as_json)

@@ -4,8 +4,10 @@ from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from typing import Any
 
-from converters.huggingface.files import open_pretrained
+from converters.huggingface.files import Pretrained, open_pretrained
+from converters.huggingface.forecasters import MODEL_TYPE, plan_forecaster
 from converters.huggingface.planner import PretrainedOptions, plan_pretrained
+from converters.plan import Plan
 from converters.write import Report, WorkOptions, carry_out
 
 
@@ -30,7 +32,7 @@ def convert_pretrained(
     options: ConvertPretrainedOptions | None = None,
     **plan: Any,
 ) -> Report:
-    """Convert a HuggingFace language model; `load_converted` and `load_model` read the output.
+    """Convert a HuggingFace model; `load_converted` and `load_model` read the output.
 
     Args:
         name_or_path: folder, or name of a model in the HuggingFace cache.
@@ -48,11 +50,18 @@ def convert_pretrained(
     wanted = replace(given, plan=PretrainedOptions(**plan)) if plan else given
     how = {"revision": wanted.revision, "download": wanted.download, "token": wanted.token}
     return carry_out(
-        lambda: plan_pretrained(open_pretrained(name_or_path, **how), wanted.plan)[1],
+        lambda: _planned(open_pretrained(name_or_path, **how), wanted.plan),
         output,
         wanted,
         _recorded(wanted, name_or_path),
     )
+
+
+def _planned(model: Pretrained, options: PretrainedOptions) -> Plan:
+    """By the kind of model: a forecaster, or a language model."""
+    if model.config.get("model_type") == MODEL_TYPE:
+        return plan_forecaster(model, options.dtype, options.scan_layers, options.ignore_keys)
+    return plan_pretrained(model, options)[1]
 
 
 def _recorded(options: ConvertPretrainedOptions, source: str | PathLike[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from converters.errors import CheckpointError, MappingError
 from converters.huggingface.export.config_json import choose_family, config_json
 from converters.huggingface.export.source import ConvertedModel, open_converted
 from converters.huggingface.export.tensors import tensors_of
+from converters.huggingface.forecasters import MODEL_TYPE, plan_forecaster_folder
 from converters.huggingface.planner import cast
 from converters.huggingface.tables import TABLES
 from converters.plan import Plan, PlannedLeaf
@@ -22,6 +23,7 @@ from converters.stores import Store
 from converters.write import Report, WorkOptions, carry_out
 from converters.write.formats import SHARD, SafetensorsSink
 from converters.zarr import dtype_named
+from efficientids_flax.config import TimesFMConfig
 from efficientids_flax.config.parts import DType
 
 ITEM = "model"  # files are model.safetensors, or model-00001-of-00002.safetensors ...
@@ -97,6 +99,15 @@ def plan_export(model: ConvertedModel, options: ExportOptions) -> Plan:
         MappingError: the family, or each, cannot express the model.
     """
     config, values = model.config, options.values
+    if isinstance(config, TimesFMConfig):
+        if options.family not in (None, MODEL_TYPE):
+            raise MappingError(
+                f"family {options.family!r}: a forecaster is written as {MODEL_TYPE}"
+            )
+        return plan_forecaster_folder(
+            model.url, config, model.params, known=model.known, values=values,
+            dtype=options.dtype, doubts=model.doubts,
+        )  # fmt: skip
     if options.family is not None and options.family not in TABLES:
         raise MappingError(f"family {options.family!r}; known are {', '.join(TABLES)}")
     if options.dtype is not None:

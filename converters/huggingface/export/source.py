@@ -12,13 +12,17 @@ from converters.errors import CheckpointError
 from converters.huggingface.files import indexed_tensors, read_safetensors
 from converters.stores import MissingKeyError, Store, open_ocdbt, open_store
 from converters.zarr import ZarrLeaf
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, TimesFMConfig
 from efficientids_flax.parameters import BACKBONE, refuse_quantized, shape_problems
 from efficientids_flax.settings import assumed, assumed_lines
 
 ITEM = "params"
 DECODER = "backbone."  # what its settings begin with in a recommender's
-MODELS = {"transformer_lm": BackboneConfig, "efficientids": EfficientIDSConfig}
+MODELS = {
+    "transformer_lm": BackboneConfig,
+    "efficientids": EfficientIDSConfig,
+    "timesfm": TimesFMConfig,
+}
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class ConvertedModel:
 
     Attributes:
         url: where it lies.
-        config: of the decoder.
+        config: of the decoder, or of a forecaster.
         params: path -> leaf, of the decoder's parameters.
         ignored: (path, reason) of what is no part of the decoder.
         known: the `config.json` of the HuggingFace model that it came from; empty for others.
@@ -36,7 +40,7 @@ class ConvertedModel:
     """
 
     url: str
-    config: BackboneConfig
+    config: BackboneConfig | TimesFMConfig
     params: Mapping[str, Leaf]
     ignored: tuple[tuple[str, str], ...]
     known: Mapping[str, Any]
