@@ -88,7 +88,9 @@ def _each_forward(entropy: Entropy, clustering: ClusteringInfo, *given: Any) -> 
 def _each_backward(
     entropy: Entropy, clustering: ClusteringInfo, given: Any, weights: jax.Array
 ) -> tuple[Any, ...]:
-    found = spread.losses_and_gradients(entropy, clustering, Given(*given, weights))
+    query, rows, adapter, labels = given
+    whole = Given(query, rows, adapter, labels, weights)
+    found = spread.losses_and_gradients(entropy, clustering, whole)
     return *found[1], None
 
 

@@ -10,7 +10,7 @@ table.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -63,11 +63,12 @@ def losses_and_gradients(
         return each, Gradients(
             _summed(found.query, split.items),
             _summed(found.rows, split.positions),
-            jax.tree.map(lambda x: _summed(x, both), found.adapter),
+            _summed(found.adapter, both),
         )
 
     def lie(split: _Split) -> Any:
-        return Spec(split.positions), Gradients(Spec(split.positions), Spec(split.items), Spec())
+        own: Any = Gradients  # of specifications in place of arrays
+        return Spec(split.positions), own(Spec(split.positions), Spec(split.items), Spec())
 
     return _everywhere(own, entropy, clustering, given, lie)
 
@@ -94,10 +95,8 @@ def _everywhere(
         mine = jax.tree.map(lambda x: x[0], tables)
         return own(ByCluster(entropy, layout, mine, given), split)
 
-    whole = Given(
-        Spec(split.positions), Spec(split.items), Spec(), Spec(split.positions),
-        Spec(split.positions),
-    )  # fmt: skip
+    of_positions, kind = Spec(split.positions), cast(Any, Given)
+    whole = kind(of_positions, Spec(split.items), Spec(), of_positions, of_positions)
     mapped = jax.shard_map(
         device, in_specs=(whole, Spec(split.items)), out_specs=lie(split),
         axis_names=set(split.axes), check_vma=False,
@@ -116,18 +115,21 @@ def _split(given: Given) -> _Split:
     if all(size == 1 for size in sizes.values()):
         return _Split((), (), ())
     axes_of = (("B", given.query.shape[0]), ("I", given.rows.shape[0]))
-    found = [
+    positions, items = (
         () if part is None else (part,) if isinstance(part, str) else tuple(part)
         for part in partition(axes_of, ACTIVATIONS, sizes)
-    ]
-    return _Split(*found, axes)
+    )
+    return _Split(positions, items, axes)
 
 
 def _tables(layout: Layout, part: Any) -> Tables:
     count, items = layout.order.shape
     first = jnp.arange(count, dtype=jnp.int32) * items
-    tables = (layout.order, layout.slots, layout.starts, layout.sizes)
-    return Tables(*(jnp.asarray(table[part]) for table in tables), first[part])
+    order, slots, starts, sizes = (
+        jnp.asarray(table[part])
+        for table in (layout.order, layout.slots, layout.starts, layout.sizes)
+    )
+    return Tables(order, slots, starts, sizes, first[part])
 
 
 def _merged(sums: Sums, axes: tuple[str, ...]) -> Sums:
@@ -136,9 +138,9 @@ def _merged(sums: Sums, axes: tuple[str, ...]) -> Sums:
         return sums
     highest = jax.lax.pmax(sums.highest, axes)
     exponentials = sums.exponentials * jnp.exp(sums.highest - highest)
-    added = jax.lax.psum((exponentials, sums.total, sums.own), axes)
-    return Sums(highest, *added)
+    exponentials, total, own = _summed((exponentials, sums.total, sums.own), axes)
+    return Sums(highest, exponentials, total, own)
 
 
-def _summed(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+def _summed(x: Any, axes: tuple[str, ...]) -> Any:
     return jax.lax.psum(x, axes) if axes else x

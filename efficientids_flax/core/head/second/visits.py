@@ -82,14 +82,14 @@ def sort_positions(labels: Labels, tables: Tables) -> Sorted:
     """Sort positions by cluster; those without a label are in no block."""
     positions = jnp.argsort(labels.clusters, stable=True)
     clusters = jnp.arange(tables.sizes.shape[0])
-    sides = (
+    starts, ends = (
         jnp.searchsorted(labels.clusters[positions], clusters, side=side)
         for side in ("left", "right")
     )
     own = labels.items - tables.first
     here = (own >= 0) & (own < tables.slots.shape[0])
     slots = jnp.where(here, tables.slots[jnp.where(here, own, 0)], -1)
-    return Sorted(positions, *sides, slots)
+    return Sorted(positions, starts, ends, slots)
 
 
 def tile_rows(width: int) -> int:
