@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.core.batch import check_batch
-from efficientids_flax.core.head import TopItems, retrieve
+from efficientids_flax.core.head import SearchIndex, TopItems, build_index, search
 from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
 from efficientids_flax.inference.prompts import (
     History,
@@ -74,7 +74,7 @@ class Options(Filters, total=False):
 
 
 class Ranker:
-    """A model ready to recommend: its tables are at the query's width already.
+    """A model ready to recommend: its items are at the query's width already, in a search's order.
 
     Everything is compiled once for each padded shape of the histories, see `make_prompts`.
 
@@ -87,12 +87,7 @@ class Ranker:
     def __init__(self, model: Model, params: Mapping[str, Any]) -> None:
         self.model = model
         self.params = jax.tree.map(jnp.asarray, params)
-        self._tables = _tables(model, self.params)
-        config, clustering = model.config, model.clustering_info
-        self._cluster_of = None
-        if not config.full_softmax:
-            assert clustering is not None
-            self._cluster_of = jnp.asarray(clustering.cluster_of)
+        self._index = _index(model, self.params)
 
     def recommend(
         self,
@@ -154,8 +149,7 @@ class Ranker:
             best = _best(
                 self.model,
                 self.params,
-                self._tables,
-                self._cluster_of,
+                self._index,
                 {name: value[part] for name, value in prompts.batch.items()},
                 prompts.last[part],
                 left_out[part] if left_out.shape[1] else None,
@@ -197,22 +191,22 @@ def recommend(
 
 
 @partial(jax.jit, static_argnames="model")
-def _tables(model: Model, params: Any) -> tuple[jax.Array, jax.Array | None]:
-    """(items [I, W], clusters [K, W]); the decoder, run on nothing, is not compiled."""
+def _index(model: Model, params: Any) -> SearchIndex:
+    """Of the model's items; the decoder, run on nothing, is not compiled."""
     nothing = jnp.zeros((1, 1), jnp.int32)
     batch = {"ids": nothing, "paddings": nothing, "inputs_indicator": nothing}
     if model.config.backbone.vocab_size:
         batch["input_item_weights"] = nothing
-    inputs = model.apply({"params": params}, batch, words=False, method="head_inputs")
-    return inputs.items, inputs.clusters  # pyright: ignore[reportAttributeAccessIssue]
+    inputs: Any = model.apply({"params": params}, batch, words=False, method="head_inputs")
+    clustering = None if model.config.full_softmax else model.clustering_info
+    return build_index(inputs.items, inputs.clusters, clustering)
 
 
 @partial(jax.jit, static_argnames=("model", "k", "scoring"))
 def _best(
     model: Model,
     params: Any,
-    tables: tuple[jax.Array, jax.Array | None],
-    cluster_of: jax.Array | None,
+    index: SearchIndex,
     batch: dict[str, jax.Array],
     last: jax.Array,
     exclude: jax.Array | None,
@@ -222,16 +216,13 @@ def _best(
     scoring: Scoring,
 ) -> TopItems:
     config = model.config
-    items, clusters = tables
     found: Any = model.apply({"params": params}, batch, last, method=_queries)
     query, words = found
     original = "corrected" if config.use_correction else "scores"
-    return retrieve(
+    return search(
+        index,
         query,
-        items,
         k,
-        clusters=clusters,
-        cluster_of=cluster_of,
         kind="log_probs" if scoring == "log_probs" else original,
         soft_cap=config.soft_cap_logits,
         word_logits=words,

@@ -55,7 +55,7 @@ def top_items(
         ValueError: k is not in [1, I]; shapes that do not fit.
     """
     count = scores.shape[-1]
-    _check_filters(scores.shape[:-1], count, k, exclude, allowed)
+    check_filters(scores.shape[:-1], count, k, exclude, allowed)
     flat = scores.reshape(-1, count).astype(jnp.float32)
     rows = flat.shape[0]
     if exclude is not None:
@@ -108,7 +108,7 @@ def retrieve(
     if kind not in get_args(Kind):
         raise ValueError(f"kind: expected one of {', '.join(get_args(Kind))}, found {kind!r}")
     count, rows = items.shape[0], query.shape[0]
-    _check_filters(query.shape[:1], count, k, exclude, allowed)
+    check_filters(query.shape[:1], count, k, exclude, allowed)
     _check_tables(query, items, clusters, cluster_of, chunk_size)
     if word_logits is not None and word_logits.shape[:-1] != (rows,):
         raise ValueError(f"word_logits: found {list(word_logits.shape)}, expected {[rows, 'V']}")
@@ -265,13 +265,20 @@ def _chunk(rows: int, count: int, asked: int | None) -> int:
     return min(count, asked or max(SCORES_AT_ONCE // max(rows, 1), SMALLEST_CHUNK))
 
 
-def _check_filters(
+def check_filters(
     leading: tuple[int, ...],
     count: int,
     k: int,
     exclude: jax.Array | None,
     allowed: jax.Array | None,
 ) -> None:
+    """Raise ValueError for a k or filters that do not fit.
+
+    Args:
+        leading: axes of the queries.
+        count: I.
+        k, exclude, allowed: see `top_items`.
+    """
     if not 1 <= k <= count:
         raise ValueError(f"k: expected in [1, {count}], the number of items, found {k}")
     if exclude is not None and exclude.shape[:-1] != leading:

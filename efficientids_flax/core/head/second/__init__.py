@@ -7,5 +7,6 @@ same on a mesh, and `losses`, the function with its derivative.
 
 from efficientids_flax.core.head.second.by_cluster import Adapter
 from efficientids_flax.core.head.second.entropy import Entropy
+from efficientids_flax.core.head.second.layout import layout_of
 from efficientids_flax.core.head.second.losses import AS_IT_IS, Losses, member_losses
 from efficientids_flax.core.head.second.visits import Labels

@@ -1,0 +1,10 @@
+"""Exact top-k from an index of the item table: the best items without a score for each of them.
+
+Read `index`, the table in tiles of one cluster each, `kinds`, what a score is made of, `filters`,
+`scan`, a pass that keeps a number for each tile, `bounded`, which leaves out what cannot be among
+the best, and `find`, the function.
+"""
+
+from efficientids_flax.core.head.search.find import search
+from efficientids_flax.core.head.search.index import SearchIndex, build_index
+from efficientids_flax.core.head.search.kinds import Kind

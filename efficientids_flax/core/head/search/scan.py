@@ -1,0 +1,182 @@
+"""The best items by a pass over all of them, of which only the best score of each tile is kept.
+
+The k best items stand in the k best tiles, if tiles go by their best score and, among equals, by
+the lowest id that has it: were an item of another tile among the k best, each of the k tiles would
+hold one that stands before it. So a pass keeps a number for each tile, and the items of k tiles are
+scored once more. Memory does not grow with the number of items that are scored at a time.
+
+Letters: B queries, W width, T tiles of R rows, C tiles at a time, k items, K clusters.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from efficientids_flax.core.head.search.filters import Filter
+from efficientids_flax.core.head.search.index import NONE, SearchIndex
+from efficientids_flax.core.head.search.kinds import Offsets, Scored
+
+SCORES_AT_ONCE = 1 << 19  # 2 MiB of float32 stay in a core's cache
+WHOLE = 1 << 23  # scores that are made of the whole table, 32 MiB
+ROWS_AT_ONCE = 1 << 24  # numbers of the tiles that are scored once more
+UNKNOWN = jnp.iinfo(jnp.int32).max
+
+
+class Tiles(NamedTuple):
+    """What a pass keeps of each tile.
+
+    Attributes:
+        best: float32 [T, B], the highest logit of those that may be found; -inf for none.
+        highest: float32 [T, B], of all items.
+        exponentials: float32 [T, B], sum of exp(logit - highest) of all items.
+        id: int32 [T, B], the lowest id that has the best logit; not made by every pass.
+    """
+
+    best: jax.Array
+    highest: jax.Array
+    exponentials: jax.Array
+    id: jax.Array
+
+
+def scan(
+    index: SearchIndex, query: jax.Array, how: Scored, allowed: Filter, k: int
+) -> tuple[jax.Array, jax.Array]:
+    """(ids [B, k], scores [B, k]), best first; `NONE` and -inf where there are no more.
+
+    Args:
+        index: of all items.
+        query: float32 [B, W].
+        how: items are scored.
+        allowed: which items may be found.
+        k: how many items.
+    """
+    tiles = tiles_of(index, query, how, allowed)
+    offsets = cluster_offsets(index, how, tiles)
+    scores = plain(how.scores(tiles.best.T, offsets.at(index.order.clusters)))
+    # Made once: made again for each use, they need not be the same to the last bit.
+    scores = jax.lax.optimization_barrier(scores)
+    wanted = min(k, scores.shape[1])  # all tiles hold all items
+    # XLA takes a top_k of which a slice is used for a sort of everything.
+    values, chosen = jax.lax.optimization_barrier(jax.lax.top_k(scores, wanted))
+    last = values[:, -1:]
+    # Where more tiles than k share the last of the best scores, ids decide which ones count.
+    many = jnp.any((jnp.sum(scores >= last, axis=-1) > wanted) & ~jnp.isneginf(last[:, 0]))
+
+    def by_id() -> jax.Array:
+        lowest = tiles_of(index, query, how, allowed, with_ids=True).id.T
+        above = jnp.sum(scores > last, axis=-1, keepdims=True)
+        ids = jnp.where(scores == last, lowest, UNKNOWN)
+        equal = jax.lax.top_k(-ids, wanted)[1]
+        places = jnp.arange(wanted)
+        return jnp.where(
+            places < above, chosen, jnp.take_along_axis(equal, jnp.maximum(places - above, 0), 1)
+        )
+
+    chosen = jax.lax.cond(many, by_id, lambda: chosen)
+    return best_of_tiles(index, query, how, allowed, chosen, offsets, k)
+
+
+def cluster_offsets(index: SearchIndex, how: Scored, tiles: Tiles) -> Offsets:
+    """Of all clusters, [B, K], from what a pass kept."""
+    if not how.normalised:
+        return how.offsets(how.added, how.added)
+    clusters, count = index.order.clusters, how.added.shape[1]
+    highest = jax.ops.segment_max(tiles.highest, clusters, count, indices_are_sorted=True)
+    powers = tiles.exponentials * jnp.exp(tiles.highest - highest[clusters])
+    total = jax.ops.segment_sum(powers, clusters, count, indices_are_sorted=True)
+    return how.offsets(highest.T, total.T)
+
+
+def best_of_tiles(
+    index: SearchIndex,
+    query: jax.Array,
+    how: Scored,
+    allowed: Filter,
+    tiles: jax.Array,
+    offsets: Offsets,
+    k: int,
+) -> tuple[jax.Array, jax.Array]:
+    """(ids [B, k], scores [B, k]) of the items of some tiles, int [B, t], each at most once.
+
+    Equal scores go by id.
+    """
+
+    def one(given: Any) -> tuple[jax.Array, jax.Array]:
+        number, query, tiles, offsets = given
+        rows, ids = index.rows[tiles], index.order.ids[tiles]  # [t, R, W]
+        products = jnp.einsum("trw,w->tr", rows, query, precision="highest")
+        own = Offsets(*(part[index.order.clusters[tiles], None] for part in offsets))
+        scores = plain(how.scores(how.logits(products), own))
+        scores = jnp.where(allowed.of_tiles(number, tiles, ids), scores, -jnp.inf)
+        # -0.0 is 0.0 by now, so that a descending sort is one of the negatives.
+        values, found = jax.lax.sort((-scores.reshape(-1), ids.reshape(-1)), num_keys=2)
+        values, found = -values[:k], found[:k]
+        return jnp.where(jnp.isneginf(values), NONE, found), values
+
+    numbers = tiles.shape[1] * index.rows.shape[1] * index.rows.shape[2]
+    at_once = max(1, min(ROWS_AT_ONCE // numbers, query.shape[0]))
+    given = jnp.arange(query.shape[0]), query, tiles, offsets
+    if at_once == query.shape[0]:
+        return jax.vmap(one)(given)
+    return jax.lax.map(one, given, batch_size=at_once)
+
+
+def plain(scores: jax.Array) -> jax.Array:
+    """Scores that can be sorted: a NaN is never among the best, and -0.0 is 0.0."""
+    return jnp.where(scores == 0.0, 0.0, jnp.where(jnp.isnan(scores), -jnp.inf, scores))
+
+
+def tiles_of(
+    index: SearchIndex, query: jax.Array, how: Scored, allowed: Filter, with_ids: bool = False
+) -> Tiles:
+    """A pass over all tiles.
+
+    Args:
+        index, query, how, allowed: see `scan`.
+        with_ids: whether the lowest id is wanted too.
+    """
+    count, rows, width = index.rows.shape
+    asked = query.shape[0]
+    together = max(1, SCORES_AT_ONCE // (rows * asked))
+    if count * rows * asked <= WHOLE:  # a slice of the table would be a copy
+        together = count
+    together = min(count, together)
+
+    def part(start: Any, table: jax.Array, ids: jax.Array) -> Tiles:
+        # To a compiler for CPUs an axis of one is none to work along: [C, R] for one query.
+        alone = asked == 1
+        what, shape = (query[0], (together, rows)) if alone else (query.T, (together, rows, asked))
+        products = jnp.matmul(table.reshape(-1, width), what, precision="highest")
+        logits = how.logits(products.reshape(shape))
+        there, real = allowed.of_range(start, together, ids), (ids >= 0)[..., None]
+        if alone:
+            there, real = there[..., 0], real[..., 0]
+        best = jnp.max(jnp.where(there & ~jnp.isnan(logits), logits, -jnp.inf), axis=1)
+        highest, exponentials, lowest = best, best, jnp.zeros(best.shape, jnp.int32)
+        if how.normalised:
+            members = jnp.where(real, logits, -jnp.inf)
+            highest = jnp.max(members, axis=1)
+            exponentials = jnp.sum(jnp.exp(members - highest[:, None]), axis=1)
+        if with_ids:
+            first = (logits == best[:, None]) & there
+            named = ids if alone else ids[..., None]
+            lowest = jnp.min(jnp.where(first, named, UNKNOWN), axis=1)
+        return Tiles(*(x.reshape(together, asked) for x in (best, highest, exponentials, lowest)))
+
+    if together == count:
+        return part(0, index.rows, index.order.ids)
+
+    def step(number: Any, made: Tiles) -> Tiles:
+        start = jnp.minimum(number * together, count - together)
+        table = jax.lax.dynamic_slice_in_dim(index.rows, start, together)
+        ids = jax.lax.dynamic_slice_in_dim(index.order.ids, start, together)
+        return jax.tree.map(
+            lambda whole, new: jax.lax.dynamic_update_slice_in_dim(whole, new, start, 0),
+            made,
+            part(start, table, ids),
+        )
+
+    zero = jnp.zeros((count, asked), jnp.float32)
+    start = Tiles(zero, zero, zero, jnp.zeros((count, asked), jnp.int32))
+    return jax.lax.fori_loop(0, -(-count // together), step, start)
