@@ -102,7 +102,9 @@ def choose_family(
 
 def _values(config: BackboneConfig, family: Family, known: Mapping[str, Any]) -> Json:
     """All keys but those that name the family."""
-    values: Json = {key: known[key] for key in sorted(IRRELEVANT - STALE) if key in known}
+    # A class's own token for padding may lie outside of the words; then it does not load.
+    values: Json = {"pad_token_id": None}
+    values |= {key: known[key] for key in sorted(IRRELEVANT - STALE) if key in known}
     own_name = family.generic.get(LONGEST, LONGEST)
     longest = known.get(LONGEST, known.get(own_name))
     if longest is not None and own_name in family.defaults:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from converters.huggingface.tables.llama_like import LLAMA
 from converters.huggingface.tables.parts import ATTENTION, LAYER_TOP, MLP, PRE_LAYER_NORMS
-from converters.huggingface.tables.tensors import CAUSAL, Cut, TensorTable
+from converters.huggingface.tables.tensors import CAUSAL, RECOMPUTED, Cut, TensorTable
 from converters.rules import Ignore, Rule
 from efficientids_flax.config import BackboneConfig
 
@@ -118,6 +118,8 @@ TABLES: Mapping[str, TensorTable] = {
     "gptj":        GPTJ,
     "codegen":     replace(GPTJ, architecture="CodeGenForCausalLM", cuts=_CODEGEN_CUTS),
     "falcon":      TensorTable("word_embeddings.weight", _GPTJ_TOP, _FALCON, "FalconForCausalLM", "transformer.", layers="h.{i}.",
-                               cuts=_FALCON_CUTS, layer_of=_falcon_norms),
+                               cuts=_FALCON_CUTS, layer_of=_falcon_norms, ignores=(
+                                   Ignore("h.{i}.self_attention.rotary_emb.inv_freq", RECOMPUTED),
+                                   Ignore("h.{i}.self_attention.maybe_rotary.inv_freq", RECOMPUTED))),
 }
 # fmt: on

@@ -28,7 +28,17 @@ SIZES = {
     "num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 16, "pad_token_id": 0,
     "max_position_embeddings": 64, "layer_types": ["full_attention"],
 }  # fmt: skip
-NORMED = ["llama", "qwen3", "gemma", "gemma2", "olmo2", "granite"]
+NORMED = [
+    "llama",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "olmo2",
+    "granite",
+    "olmo3",
+    "exaone4",
+    "cohere",
+]
 
 
 def pair(kind: str) -> tuple[Any, Any]:
@@ -79,7 +89,7 @@ def test_the_scale_of_word_embeddings(kind: str) -> None:
     np.testing.assert_array_equal(bits(found), bits(theirs))
 
 
-@pytest.mark.parametrize("kind", ["llama", "olmo2"])
+@pytest.mark.parametrize("kind", ["llama", "olmo2", "olmo", "glm"])
 def test_rotation(kind: str) -> None:
     model, config = pair(kind)
     module = import_module(f"transformers.models.{kind}.modeling_{kind}")

@@ -3,7 +3,6 @@
 `hidden_dropout` of StableLM and Falcon, which is of the MLP or of the sum, is taken for both parts.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from efficientids_flax.backbone.presets.families.parts import (
     FIELDS,
     GATED,
     fraction_of,
+    inverse_of,
     own_width_problems,
 )
 from efficientids_flax.config import BackboneConfig, NormConfig, NormPlacesConfig, RotaryConfig
@@ -51,7 +51,10 @@ def _cohere(values: Values, problems: list[str]) -> Values:
 
 
 def _cohere_back(config: BackboneConfig) -> Values:
-    return {"logit_scale": _inverse(config.logits_divisor), "use_qk_norm": config.qk_norm != "none"}
+    return {
+        "logit_scale": inverse_of(config.logits_divisor),
+        "use_qk_norm": config.qk_norm != "none",
+    }
 
 
 def _cohere2(values: Values, problems: list[str]) -> Values:
@@ -61,14 +64,7 @@ def _cohere2(values: Values, problems: list[str]) -> Values:
 
 
 def _cohere2_back(config: BackboneConfig) -> Values:
-    return {"logit_scale": _inverse(config.logits_divisor)}
-
-
-def _inverse(number: float) -> float:
-    """1 / number, such that 1 / it is the number again where there is such a one."""
-    nearest = 1 / number
-    near = (nearest, math.nextafter(nearest, 0), math.nextafter(nearest, math.inf))
-    return next((value for value in near if 1 / value == number), nearest)
+    return {"logit_scale": inverse_of(config.logits_divisor)}
 
 
 def _gptj(values: Values, problems: list[str]) -> Values:

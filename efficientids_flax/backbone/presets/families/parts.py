@@ -19,6 +19,13 @@ def fraction_of(turned: int, width: int) -> float:
     return share if int(width * share) == turned else math.nextafter(share, 1)
 
 
+def inverse_of(number: float) -> float:
+    """1 / number, such that 1 / it is the number again where there is such a one."""
+    nearest = 1 / number
+    near = (nearest, math.nextafter(nearest, 0), math.nextafter(nearest, math.inf))
+    return next((value for value in near if 1 / value == number), nearest)
+
+
 # fmt: off
 FIELDS = {
     "vocab_size":         "vocab_size",

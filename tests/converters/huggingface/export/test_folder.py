@@ -200,6 +200,26 @@ ARRANGED = {
         "multi_query": True,
         "qkv_bias": True,
     },
+    "halves, for a family of pairs": {"family": "glm", "scan_layers": True},
+    "halves, and norms of each head, for a family of pairs": {
+        "family": "cohere",
+        "norm": "layer_norm",
+        "parallel_residual": True,
+        "shared_norm": True,
+        "qk_norm": "each_head",
+        "logits_divisor": 3.0,
+    },
+    "heads for blocks": {
+        "family": "falcon",
+        "norm": "layer_norm",
+        "norm_bias": True,
+        "parallel_residual": True,
+        "gated_mlp": False,
+        "activation": "gelu",
+        "head_dim": 4,
+        "num_heads": 3,
+        "num_kv_heads": 3,
+    },
 }
 
 
@@ -209,7 +229,9 @@ def test_other_arrangements_compute_the_same(kind: str, tmp_path: Path) -> None:
         vocab_size=23, num_layers=2, model_dims=12, hidden_dims=14, num_heads=4, num_kv_heads=2,
         head_dim=6, rotary=RotaryConfig(), gated_mlp=True, activation="silu", tied_embeddings=False,
     )  # fmt: skip
-    config = replace(plain, **ARRANGED[kind])
+    changes = dict(ARRANGED[kind])
+    family = changes.pop("family", None)
+    config = replace(plain, **changes)
     rng = np.random.default_rng(0)
     params = {
         path: rng.normal(0, 0.3, shape).astype(np.float32)
@@ -219,8 +241,8 @@ def test_other_arrangements_compute_the_same(kind: str, tmp_path: Path) -> None:
     save_file(params, tmp_path / "flax" / "params.safetensors")
     about = {"family": "transformer_lm", "model": config.to_dict(), "schema_version": 1}
     (tmp_path / "flax" / "config.json").write_text(json.dumps(about | {"optimizer": None}))
-    report = export_pretrained(tmp_path / "flax", tmp_path / "out")
-    assert report.plan.family == ("qwen2" if config.qkv_bias else "llama")
+    report = export_pretrained(tmp_path / "flax", tmp_path / "out", ExportOptions(family=family))
+    assert report.plan.family == (family or ("qwen2" if config.qkv_bias else "llama"))
     ids = rng.integers(0, 23, (2, 40))
     tree = load_converted(tmp_path / "flax").params
     _, logits = jax.jit(lambda: forward(config, tree, ids=ids))()
