@@ -187,7 +187,7 @@ def arcee(draw: Draw) -> Settings:
 
 def ministral(draw: Draw) -> Settings:
     found = common(draw, own_width=True) | {"hidden_act": draw(ACTIVATIONS)}
-    found["sliding_window"] = draw(one_of([4, 2, None]))
+    found["sliding_window"] = draw(WINDOWS)
     if found["sliding_window"] is not None and draw(FLAGS):
         found["layer_types"] = layer_types(draw, found["num_hidden_layers"])
     return found | {"rope_parameters": rope(draw, ROPES, width_of(found))}
