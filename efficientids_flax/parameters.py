@@ -57,6 +57,7 @@ class Row(NamedTuple):
 CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
     "words":           lambda c: c.vocab_size > 0,
     "separate":        lambda c: not c.tied_embeddings,
+    "head":            lambda c: c.lm_head,
     "model_wide":      lambda c: c.embedding_dims is None,
     "own_width":       lambda c: c.embedding_dims is not None,
     "head_bias":       lambda c: c.lm_head_bias,
@@ -97,11 +98,11 @@ TOP = (
     Row("embedder/embedding",                 "V D", "words separate model_wide"),
     Row("embedder/embedding",                 "V W", "words separate own_width"),
     Row("embedding_projection/kernel",        "W D", "own_width", "D W"),
-    Row("output_projection/kernel",           "D W", "own_width", "W D"),
+    Row("output_projection/kernel",           "D W", "own_width head", "W D"),
     Row("position_embedding/embedding",       "T D", "learned"),
-    Row("lm_head/kernel",                     "D V", "words model_wide", "V D"),
-    Row("lm_head/kernel",                     "W V", "words own_width", "V W"),
-    Row("lm_head/bias",                       "V",   "words head_bias"),
+    Row("lm_head/kernel",                     "D V", "words head model_wide", "V D"),
+    Row("lm_head/kernel",                     "W V", "words head own_width", "V W"),
+    Row("lm_head/bias",                       "V",   "words head head_bias"),
 )
 
 FINAL_NORM = (

@@ -1,14 +1,22 @@
 """From the tensors of a pretrained model to our decoder's parameters, by its family's table."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
-from converters.arrays import Array, Leaf, Region, Source
+from converters.arrays import Array, Leaf, Source
 from converters.errors import MappingError
+from converters.huggingface.files import equal_values
 from converters.huggingface.fused import unfused
+from converters.huggingface.names import (
+    OTHER_HEAD,
+    OTHER_HEADS,
+    Names,
+    another_form,
+    beside,
+    find_names,
+    layer_of,
+)
 from converters.huggingface.pieces import taken_apart
 from converters.huggingface.tables import HEAD_BIASES, HEADS, OUTSIDE, TO_IN_OUT, TensorTable
 from converters.paxml import is_float
@@ -16,11 +24,14 @@ from converters.rules import Ignore, Rule, RuledTree, apply_rules
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.parameters import shape_problems
 
-BLOCK = 8 << 20  # bytes that are compared at a time
-
 
 def map_tensors(
-    tensors: Mapping[str, Leaf], table: TensorTable, config: BackboneConfig
+    tensors: Mapping[str, Leaf],
+    table: TensorTable,
+    config: BackboneConfig,
+    *,
+    body: bool = False,
+    notes: list[str] | None = None,
 ) -> tuple[BackboneConfig, RuledTree]:
     """The parameters as arrays that are not computed yet.
 
@@ -28,76 +39,108 @@ def map_tensors(
         tensors: name -> leaf.
         table: of the family.
         config: of the model; whether layers are scanned is its `scan_layers`.
+        body: whether the model may do without a head.
+        notes: where it is said what is left out.
 
     Returns:
-        The configuration, whose `tied_embeddings` is what the files say, and the parameters.
+        The configuration, whose `tied_embeddings` and `lm_head` are what the files say, and the
+        parameters.
 
     Raises:
         MappingError: every tensor that no rule takes, every parameter that no tensor fills, every
-            shape that does not fit.
+            shape that does not fit; in one line where the weights are in another form.
         CheckpointError: the files end before the values that tell whether the head is tied.
     """
-    prefix = _prefix(tensors, table)
-    embedding, head = prefix + table.embedding, _around(tensors, prefix, HEADS)
-    ignores = [*OUTSIDE, *(Ignore(prefix + i.source, i.reason) for i in table.ignores)]
-    if head is not None and config.tied_embeddings:
-        if _equal(tensors[embedding], tensors[head]):
-            ignores.append(Ignore(head, f"equal to {embedding}, to which it is tied"))
-            head = None
-        else:
-            config = replace(config, tied_embeddings=False)
-    elif head is None and not config.tied_embeddings:
-        raise MappingError(
-            f"the head is missing: config.json says tie_word_embeddings false, and there is no "
-            f"{' or '.join(HEADS)}"
-        )
-    turned = TO_IN_OUT if config.kernel_axes == "in_out" else ""  # (V, D), whatever kernels are
-    if head is None:
-        words = [Rule("lm_head/kernel", embedding, turned)]
-    else:
-        words = [Rule("embedder/embedding", embedding), Rule("lm_head/kernel", head, turned)]
+    told: list[str] = []
+    names = find_names(tensors, table)
+    config, words, ignores = _words(tensors, names, config, body, told)
+    prefix = names.prefix
     if config.lm_head_bias:
-        words.append(Rule("lm_head/bias", _around(tensors, prefix, HEAD_BIASES) or HEAD_BIASES[0]))
-    words += [Rule(rule.target, prefix + rule.source, rule.op) for rule in table.top]
+        words.append(Rule("lm_head/bias", beside(tensors, prefix, HEAD_BIASES) or HEAD_BIASES[0]))
+    ignores += [*OUTSIDE, *OTHER_HEADS]
+    ignores += [Ignore(prefix + ignore.source, ignore.reason) for ignore in table.ignores]
+    rules = words + [Rule(rule.target, prefix + rule.source, rule.op) for rule in table.top]
     layers = prefix + table.layers
     in_layers = (*table.layer, *table.layer_of(config))
-    rules = words + [_layer_rule(rule, layers, config) for rule in in_layers]
-    sources = {name: Source(leaf) for name, leaf in tensors.items()}
+    rules += [_layer_rule(rule, layers, config) for rule in in_layers]
+    kept, beyond = _first_layers(tensors, layers, config.num_layers, told)
+    sources = {name: Source(leaf) for name, leaf in kept.items()}
     arrays = taken_apart(sources, table, layers, sizes_of(config))
     numbers = {name: with_numbers(fused.op, config) for name, fused in table.fused.items()}
     arrays = unfused(arrays, table, layers, numbers)
     if config.layers_per_block > 1:
         arrays = _by_block(arrays, layers, config.layers_per_block)
-    tree = apply_rules(arrays, rules, ignores)
+    try:
+        tree = apply_rules(arrays, rules, ignores)
+    except MappingError as error:
+        if form := another_form(kept):
+            raise MappingError(form) from error
+        raise
+    heads = [name for name, reason in tree.ignored if reason == OTHER_HEAD]
+    if heads:
+        told.append(f"left out: {', '.join(heads)}: {OTHER_HEAD}")
     _check(tree, config)
-    return config, tree
+    if notes is not None:
+        notes += told
+    return config, replace(tree, ignored=(*tree.ignored, *beyond))
 
 
-def _prefix(tensors: Mapping[str, Leaf], table: TensorTable) -> str:
-    """What stands before all names of the language model ('model.', 'transformer.' ...)."""
-    found = [
-        name.removesuffix(table.embedding)
-        for name in tensors
-        if name == table.embedding or name.endswith(f".{table.embedding}")
+def _words(
+    tensors: Mapping[str, Leaf],
+    names: Names,
+    config: BackboneConfig,
+    body: bool,
+    notes: list[str],
+) -> tuple[BackboneConfig, list[Rule], list[Ignore]]:
+    """Rules of the word embeddings and the head, which may be one tensor, or only one there."""
+    turned = TO_IN_OUT if config.kernel_axes == "in_out" else ""  # (V, D), whatever kernels are
+    embedding, head = names.embedding, names.head
+    if embedding is None:
+        assert head is not None
+        if not config.tied_embeddings:
+            raise MappingError(
+                f"the word embeddings are missing: there is {head} alone, and config.json says "
+                "tie_word_embeddings false"
+            )
+        return config, [Rule("lm_head/kernel", head, turned)], []
+    ignores: list[Ignore] = []
+    if head is not None and config.tied_embeddings:
+        if equal_values(tensors[embedding], tensors[head]):
+            ignores.append(Ignore(head, f"equal to {embedding}, to which it is tied"))
+        else:
+            config = replace(config, tied_embeddings=False)
+    if config.tied_embeddings:
+        return config, [Rule("lm_head/kernel", embedding, turned)], ignores
+    rules = [Rule("embedder/embedding", embedding)]
+    if head is not None:
+        return config, [*rules, Rule("lm_head/kernel", head, turned)], ignores
+    if not body:
+        raise MappingError(
+            f"the head is missing: config.json says tie_word_embeddings false, and there is no "
+            f"{' or '.join(HEADS)}"
+        )
+    notes.append("the model has no head: it gives hidden states, and no logits of words")
+    return replace(config, lm_head=False, lm_head_bias=False), rules, ignores
+
+
+def _first_layers(
+    tensors: Mapping[str, Leaf], layers: str, count: int, notes: list[str]
+) -> tuple[dict[str, Leaf], list[tuple[str, str]]]:
+    """The tensors without those of layers beyond the configured ones, and these with the reason."""
+    numbers = {name: layer_of(layers, name) for name in tensors}
+    stored = 1 + max((number for number in numbers.values() if number is not None), default=-1)
+    if stored < count:
+        raise MappingError(f"config.json says {count} layers, the files have {stored}")
+    reason = f"of a layer beyond the first {count}, which config.json says"
+    beyond = [
+        (name, reason) for name, number in numbers.items() if number is not None and number >= count
     ]
-    if len(found) == 1:
-        return found[0]
-    what = "several tensors are" if found else "no tensor is"
-    raise MappingError(
-        f"{what} named [...]{table.embedding}, the word embeddings of this family"
-        + (f": {', '.join(prefix + table.embedding for prefix in found)}" if found else "")
-    )
-
-
-def _around(tensors: Mapping[str, Leaf], prefix: str, known: Sequence[str]) -> str | None:
-    """Name of the head, which lies beside the model or beside one of the modules around it."""
-    parts = prefix.split(".")
-    around = [".".join(parts[:count]) for count in range(len(parts))]
-    names = [f"{place}.{head}" if place else head for place in around for head in known]
-    found = [name for name in dict.fromkeys(names) if name in tensors]
-    if len(found) > 1:
-        raise MappingError(f"several heads: {', '.join(found)}")
-    return found[0] if found else None
+    if beyond:
+        notes.append(
+            f"the files have {stored} layers, config.json says {count}: the first are taken"
+        )
+    left = {name for name, _ in beyond}
+    return {name: leaf for name, leaf in tensors.items() if name not in left}, beyond
 
 
 def sizes_of(config: BackboneConfig) -> dict[str, int]:
@@ -149,31 +192,20 @@ def _by_block(arrays: Mapping[str, Array], layers: str, per_block: int) -> dict[
     return {renamed(name): array for name, array in arrays.items()}
 
 
-def _equal(first: Leaf, second: Leaf) -> bool:
-    """Whether two tensors hold the same values."""
-    shape = first.spec.shape
-    if shape != second.spec.shape:
-        return False
-    readers = first.reader(BLOCK), second.reader(BLOCK)
-    row = max(first.spec.nbytes // max(shape[0], 1), 1)
-    step = max(BLOCK // row, 1)
-    for start in range(0, shape[0], step):
-        rest = tuple(slice(0, size) for size in shape[1:])
-        region: Region = (slice(start, min(start + step, shape[0])), *rest)
-        one, other = (reader.read(region) for reader in readers)
-        if not np.array_equal(one.astype(np.float32), other.astype(np.float32), equal_nan=True):
-            return False
-    return True
-
-
 def _check(tree: RuledTree, config: BackboneConfig) -> None:
     """Raise `MappingError` unless the tensors are all parameters of the model, as floats."""
-    problems = shape_problems(config, {leaf.target: leaf.array.shape for leaf in tree.leaves})
-    problems += [
-        f"{leaf.target}: holds {leaf.array.dtype}; quantised weights are not supported"
+    odd = [
+        leaf
         for leaf in tree.leaves
         if not is_float(leaf.array.dtype) or leaf.array.dtype.itemsize == 1
     ]
+    if odd:
+        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        raise MappingError(
+            f"{odd[0].target}{more}: holds {odd[0].array.dtype}; quantised weights are not "
+            "supported; take the original checkpoint"
+        )
+    problems = shape_problems(config, {leaf.target: leaf.array.shape for leaf in tree.leaves})
     if problems:
         listed = [*problems[:20], *(["..."] if len(problems) > 20 else [])]
         raise MappingError(

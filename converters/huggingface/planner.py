@@ -7,18 +7,21 @@ from typing import get_args
 import numpy as np
 
 from converters.arrays import Cast
-from converters.errors import MappingError
+from converters.errors import CheckpointError, MappingError
 from converters.huggingface.files import Pretrained
 from converters.huggingface.mapping import map_tensors
-from converters.huggingface.tables import TABLES
+from converters.huggingface.names import says_no_head
+from converters.huggingface.tables import TABLES, TensorTable
 from converters.plan import Plan, PlannedLeaf, planned
+from converters.rules import RuledTree
 from converters.zarr import dtype_named
-from efficientids_flax.backbone.presets import UnsupportedConfigError, config_of, model_type
+from efficientids_flax.backbone.presets import UnsupportedConfigError, config_of, text_part
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.parts import DType
 from efficientids_flax.stored import Config
 from efficientids_flax.stored.settings import document
 
+AUTO = "auto"  # a dtype: that of the parameters
 FAMILY = "transformer_lm"  # of our models; what the original was is in the manifest
 
 
@@ -56,21 +59,22 @@ def plan_pretrained(
     if options.dtype is not None and options.dtype not in get_args(DType):
         known = ", ".join(get_args(DType))
         raise MappingError(f"dtype {options.dtype}: parameters can be cast to {known}")
-    notes: list[str] = []
+    notes = list(model.notes)
     try:
-        kind = model_type(model.config)
+        kind, _, text = text_part(model.config)
         config = config_of(model.config, options.ignore_keys, notes)
         if options.scan_layers:
             config = _scanned(config)
     except ValueError as error:
         raise MappingError(f"{model.folder}: {error}") from error
-    config, tree = map_tensors(model.tensors, TABLES[kind], config)
+    config, tree = _mapped(model, TABLES[kind], config, notes)
     leaves = planned(tree.leaves, "params/")
+    if AUTO in (text.get("dtype"), text.get("torch_dtype")):
+        config = replace(config, dtype=_widest(leaves).name)
     if options.dtype is not None:
         leaves = cast(leaves, dtype_named(options.dtype))
         config = replace(config, dtype=options.dtype)
-    stored = max((leaf.dtype for leaf in leaves), key=lambda dtype: dtype.itemsize)
-    config = replace(config, param_dtype=stored.name)
+    config = replace(config, param_dtype=_widest(leaves).name)
     return config, Plan(
         source=str(model.folder),
         step=None,
@@ -83,6 +87,29 @@ def plan_pretrained(
         rules=tuple(dict.fromkeys(str(leaf.rule) for leaf in tree.leaves)),
         notes=tuple(notes),
     )
+
+
+def _mapped(
+    model: Pretrained, table: TensorTable, config: BackboneConfig, notes: list[str]
+) -> tuple[BackboneConfig, RuledTree]:
+    """The parameters; the index must be right on each tensor that is needed."""
+    body = says_no_head(model.config)
+    try:
+        config, tree = map_tensors(model.tensors, table, config, body=body, notes=notes)
+    except MappingError as error:
+        absent = [slip for name, slip in model.slips.items() if name not in model.tensors]
+        raise MappingError("\n  ".join([str(error), *absent[:20]])) from error
+    left = {name for name, _ in tree.ignored}
+    wrong = [
+        slip for name, slip in model.slips.items() if name in model.tensors and name not in left
+    ]
+    if wrong:
+        raise CheckpointError("\n  ".join(wrong[:20]))
+    return config, tree
+
+
+def _widest(leaves: Sequence[PlannedLeaf]) -> np.dtype:
+    return max((leaf.dtype for leaf in leaves), key=lambda dtype: dtype.itemsize)
 
 
 def cast(leaves: Sequence[PlannedLeaf], dtype: np.dtype) -> list[PlannedLeaf]:
@@ -105,7 +132,15 @@ def _scanned(config: BackboneConfig) -> BackboneConfig:
     turned = [layer in config.no_rotary_layers for layer in range(config.num_layers)]
     types = config.layer_types or ("",) * config.num_layers
     routed = [config.moe is not None and layer in config.moe.layers for layer in range(len(turned))]
-    kinds = list(zip(types, turned, routed, strict=True))
+    settings = [
+        [
+            (setting.key, setting.value)
+            for setting in config.layer_settings
+            if layer in setting.layers
+        ]
+        for layer in range(config.num_layers)
+    ]
+    kinds = list(zip(types, turned, routed, settings, strict=True))
     for size in range(1, config.num_layers + 1):
         if config.num_layers % size == 0 and kinds == kinds[:size] * (config.num_layers // size):
             return replace(config, scan_layers=True, layers_per_block=size)

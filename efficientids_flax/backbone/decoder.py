@@ -75,12 +75,14 @@ class Decoder(nn.Module):
     def setup(self) -> None:
         config = self.config
         if config.vocab_size:
-            self.lm_head = LmHead(config)
+            if config.lm_head:
+                self.lm_head = LmHead(config)
             if not config.tied_embeddings:
                 self.embedder = Embedding(config.vocab_size, config, config.embedding_dims)
             if config.embedding_dims is not None:
                 self.embedding_projection = Dense(config.model_dims, False, config)
-                self.output_projection = Dense(config.embedding_dims, False, config)
+                if config.lm_head:
+                    self.output_projection = Dense(config.embedding_dims, False, config)
         if config.position_embedding == "learned":
             assert config.max_positions is not None
             rows = config.position_offset + config.max_positions
@@ -201,7 +203,16 @@ class Decoder(nn.Module):
         return logits
 
     def head(self, hidden: jax.Array) -> jax.Array:
-        """[B, T, D] -> float32 [B, T, V], the head's product alone."""
+        """[B, T, D] -> float32 [B, T, V], the head's product alone.
+
+        Raises:
+            ValueError: there is no head.
+        """
+        if not self.config.gives_words:
+            raise ValueError(
+                "the decoder has no head (lm_head false or vocab_size 0): it gives hidden states, "
+                "and no logits of words"
+            )
         narrow = self.config.embedding_dims is not None
         return self.lm_head(self.output_projection(hidden) if narrow else hidden)
 

@@ -74,6 +74,8 @@ class BackboneConfig(Record):
         mlp_adds_input: of parallel ones, what the MLP reads is added to what it gives (Praxis'
             `add_skip_connection` in saxml's `ParallelTransformer`).
         attention_residual_weight, mlp_residual_weight: x + weight * f(x).
+        lm_head: whether there is a head; without one, as in text embedders and classifiers, there
+            are hidden states and no logits, and words take no part in a recommender's softmax.
         tied_embeddings: the input embedding is the head's kernel.
         embedding_dims: width E of word embeddings and head where it is not D: projected to D before
             the first layer, and to E before the head (OPT 350M).
@@ -157,6 +159,7 @@ class BackboneConfig(Record):
     attention_residual_weight: float = 1.0
     mlp_residual_weight: float = 1.0
 
+    lm_head: bool = True
     tied_embeddings: bool = True
     embedding_dims: int | None = None
     embedding_scale: Literal["none", "sqrt_dim"] | float = "none"
@@ -263,6 +266,8 @@ class BackboneConfig(Record):
             found.append("embedding_dims: there are no words, vocab_size is 0")
         if self.embedding_dims == self.model_dims:
             found.append(f"embedding_dims: {self.model_dims} is model_dims; give null")
+        if self.tied_embeddings and not self.lm_head:
+            found.append("tied_embeddings: there is no head (lm_head false), found true")
         if self.position_embedding == "learned" and self.max_positions is None:
             found.append("max_positions: learned positions need it, found null")
         if "sliding" in self.layer_types and self.sliding_window is None:
@@ -284,6 +289,11 @@ class BackboneConfig(Record):
         found += rotary_problems(self) + kernel_problems(self) + layer_problems(self)
         found += setting_problems(self) if self.layer_settings and not found else []
         return found + (self.lora.unfit(self.projections) if self.lora else [])
+
+    @property
+    def gives_words(self) -> bool:
+        """Whether there are logits of words."""
+        return self.vocab_size > 0 and self.lm_head
 
     def of_norm(self, place: NormPlace) -> "BackboneConfig":
         """This, with what the norm of a place has otherwise in `norm` and `norm_*`."""

@@ -17,10 +17,9 @@ SHARED = frozenset({
     "embedding_dims", "embedding_scale", "scale_injected_embeddings", "position_embedding",
     "max_positions", "position_offset", "positions_pass_padding",
     "position_min_timescale", "position_max_timescale", "no_rotary_layers", "embedding_norm",
-    "layer_types",
-    "layer_settings", "attention_implementation", "lora", "lm_head_bias", "final_logit_cap",
-    "scale_before_logits", "logits_divisor", "logits_clip", "input_dropout", "label_smoothing",
-    "label_smoothing_in_eval", "z_loss_weight", "loss_average",
+    "layer_types", "layer_settings", "attention_implementation", "lora", "lm_head", "lm_head_bias",
+    "final_logit_cap", "scale_before_logits", "logits_divisor", "logits_clip", "input_dropout",
+    "label_smoothing", "label_smoothing_in_eval", "z_loss_weight", "loss_average",
 })  # fmt: skip
 
 

@@ -164,9 +164,9 @@ def next_labels(config: ModelConfig, batch: Mapping[str, jax.Array]) -> dict[str
     Returns:
         `labels`, `weights` float32, and `label_item_weights` where the input has its like. The
         weight is 0 at a row's end, before padding, before the prefix's own tokens, before another
-        segment, and before a placeholder that is no item: the original has the target's own id as
-        label there, which the input does not tell. (A placeholder below I cannot be told from the
-        item of that id, and is the label.)
+        segment, before a word where words have no logits, and before a placeholder that is no item:
+        the original has the target's own id as label there, which the input does not tell. (A
+        placeholder below I cannot be told from the item of that id, and is the label.)
     """
 
     def following(value: jax.Array) -> jax.Array:
@@ -184,6 +184,8 @@ def next_labels(config: ModelConfig, batch: Mapping[str, jax.Array]) -> dict[str
         if placeholder is not None and placeholder >= config.num_items:
             items = made.get("label_item_weights", jnp.ones_like(weights)) > 0
             weights = weights * ~(items & (made["labels"] == placeholder))
+    if not _backbone(config).gives_words and "label_item_weights" in made:
+        weights = weights * (made["label_item_weights"] > 0)
     if "segment_ids" in batch:
         weights = weights * (following(batch["segment_ids"]) == batch["segment_ids"])
     return made | {"weights": weights}
@@ -259,9 +261,8 @@ def _wrong(
     if "labels" in values:
         counts = values["weights"] > 0 if "weights" in values else present
         is_item = values["label_item_weights"] > 0 if "label_item_weights" in values else everywhere
-        yield from wrong_labels(
-            called["labels"], values["labels"], counts, is_item, items, backbone.vocab_size
-        )
+        words = backbone.vocab_size if backbone.gives_words else 0
+        yield from wrong_labels(called["labels"], values["labels"], counts, is_item, items, words)
     for name in ("segment_ids", "segment_pos"):
         if name in values:
             yield Wrong(called[name], values[name], present & (values[name] < 0), "at least 0")

@@ -117,7 +117,7 @@ class ItemModel(nn.Module):
             deterministic=deterministic,
         )
         logits = None
-        if config.backbone.vocab_size and (words or self.is_initializing()):
+        if config.backbone.gives_words and (words or self.is_initializing()):
             logits = self.word_logits(hidden, decoder)
         return self.softmax.inputs(hidden, logits, table)
 

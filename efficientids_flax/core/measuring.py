@@ -79,7 +79,7 @@ def evaluation_sums(
         places = jax.lax.dynamic_slice_in_dim(order, number * size, size, axis=1)
         own = HeadInputs(of(inputs.hidden, places), of(inputs.query, places), inputs.items,
                          inputs.clusters, None, inputs.rows)  # fmt: skip
-        if vocab:
+        if model.config.backbone.gives_words:
             words = model.apply(variables, own.hidden, method="word_logits")
             own = own._replace(word_logits=words)  # pyright: ignore[reportArgumentType]
         exclude = _exclude(model, batch, places, parts, exclude_seen)

@@ -238,7 +238,7 @@ def _queries(
     inputs = model.head_inputs(batch, words=False)
     rows = jnp.arange(last.shape[0])
     query, words = inputs.query[rows, last], None
-    if model.config.backbone.vocab_size:
+    if model.config.backbone.gives_words:
         words = model.word_logits(inputs.hidden[rows, last][:, None])[:, 0]
     return query, words
 

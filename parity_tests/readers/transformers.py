@@ -30,7 +30,10 @@ def read_transformers(root: Path, arrays: Arrays) -> Recording:
         config = read_json(root / "config.json")
     ran = [key.rpartition("/") for key in arrays if key.endswith(("/logits", "/hidden_states"))]
     names = list(dict.fromkeys(name for name, _, _ in ran))
-    passes = {name: _pass(name, arrays) for name in names}
+    text = {**config, **(config.get("text_config") or {})}
+    # Without causality transformers does not look at where packed rows begin.
+    packs = bool(text.get("is_causal", True))
+    passes = {name: _pass(name, arrays, packs) for name in names}
     for name in names:
         if name.endswith(HALF) and (exact := passes.get(name.removesuffix(HALF))):
             passes[name] = Pass(
@@ -46,12 +49,12 @@ def read_transformers(root: Path, arrays: Arrays) -> Recording:
     )
 
 
-def _pass(name: str, arrays: Arrays) -> Pass:
+def _pass(name: str, arrays: Arrays, packs: bool) -> Pass:
     own = below(arrays, f"{name}/")
     batch = below(arrays, f"{SAME_BATCH.get(name, name)}/") | own
     if not {"input_ids", "inputs_embeds"} & batch.keys() and "input_ids" not in arrays:
         raise RecordingError(f"reference.npz: input_ids, {name}/input_ids: missing, one is needed")
-    inputs = _inputs(batch, arrays.get("input_ids"))
+    inputs = _inputs(batch, arrays.get("input_ids"), packs)
     # A long pass may have its logits alone.
     states = own.get("hidden_states", ())
     activations = {f"hidden_states/{place}": state for place, state in enumerate(states)}
@@ -68,7 +71,7 @@ def _pass(name: str, arrays: Arrays) -> Pass:
     return Pass(name, inputs, activations, outputs, gradients=gradients)
 
 
-def _inputs(own: Arrays, ids: np.ndarray | None) -> dict[str, np.ndarray]:
+def _inputs(own: Arrays, ids: np.ndarray | None, packs: bool) -> dict[str, np.ndarray]:
     """The batch in our fields; without ids of its own, a pass has those that all share."""
     found: dict[str, np.ndarray] = {}
     if "inputs_embeds" in own:
@@ -81,7 +84,7 @@ def _inputs(own: Arrays, ids: np.ndarray | None) -> dict[str, np.ndarray]:
     positions = own.get("position_ids")
     if positions is not None:
         found["segment_pos"] = positions.astype(np.int32)
-        if mask is None:
+        if mask is None and packs:
             found["segment_ids"] = segments(positions)
     if "labels" in own:
         labels = own["labels"]  # of each position, not shifted

@@ -13,8 +13,9 @@ family: `config.json`, safetensors, and `reference.npz` with `input_ids` [B, T] 
 
 `<case>/logits` [B, T, V], of `full` also `hidden_states` [L + 1, B, T, D] (the last one normed; not where it has
 another width; older recordings have them of every case), and
-`left/generate`: `left/input_ids` and greedy ids after them; none of them ends the text. Models without
-positions lack the cases that give some.
+`left/generate`: `left/input_ids` and greedy ids after them, none of which ends the text. Models without
+positions lack the cases that give some. Where tokens see later ones, there is neither `packed` (they see those
+of other texts too) nor `left/generate`.
 """
 
 import sys
@@ -110,6 +111,13 @@ MODELS = {
                         "apply_residual_connection_post_layernorm": True}),
     "mpt": ("mpt", {"num_attention_heads": 3, "hidden_size": 18,
                     "attn_config": {"clip_qkv": 1.0, "softmax_scale": 0.5, "alibi_bias_max": 16}}),
+    # Tokens see later ones; scores are divided by the layer's number.
+    "qwen2_both_ways": ("qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1,
+                                  "is_causal": False}),
+    "gemma3_text_both_ways": ("gemma3_text", {"head_dim": 8, "sliding_window": 6,
+                                              "sliding_window_pattern": 2, "rope_parameters": GEMMA3_ROPE,
+                                              "use_bidirectional_attention": True}),
+    "gpt2_by_layer": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
 }
 GPT2_LIKE = ("gpt2", "gptj", "codegen", "gpt_bigcode")
 WITHOUT_PACKED = ("opt", "falcon")
@@ -174,20 +182,25 @@ def reference(model):
             found[f"{case}/hidden_states"] = torch.stack(result.hidden_states)
         return result.logits
 
+    settings = model.config
+    both_ways = not getattr(settings, "is_causal", True) or getattr(
+        settings, "use_bidirectional_attention", False
+    )
     with torch.no_grad():
         run("full", input_ids=ids)
         run("left", input_ids=ids, attention_mask=mask)
         if model.config.model_type not in POSITIONLESS:
             run("left_pos", input_ids=ids, attention_mask=mask, position_ids=counted)
             run("offset", input_ids=ids, position_ids=offset)
-        if model.config.model_type in (*WITHOUT_PACKED, *POSITIONLESS):
+        if both_ways or model.config.model_type in (*WITHOUT_PACKED, *POSITIONLESS):
             del found["packed/position_ids"]
         else:
             run("packed", input_ids=ids, position_ids=packed)
-        model.generation_config.eos_token_id = None  # so that all rows go on
-        found["left/generate"] = model.generate(
-            ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False
-        )
+        if not both_ways:
+            model.generation_config.eos_token_id = None  # so that all rows go on
+            found["left/generate"] = model.generate(
+                ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False
+            )
         items = torch.rand(BATCH, TIME) < 0.4
         words = torch.nn.functional.embedding(ids, model.get_input_embeddings().weight)
         embeds = torch.where(items[..., None], torch.randn_like(words), words)

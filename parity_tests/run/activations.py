@@ -130,9 +130,14 @@ def run(subject: Subject, one: Pass, *, gradients: bool = True, inside: bool = T
     slopes = {path: np.asarray(value) for path, value in flatten(of_params).items()}
     if of_embeds is not None:
         slopes[EMBEDS] = np.asarray(of_embeds)
-    if TEXT in one.outputs:
+    if TEXT in one.outputs and not sees_all(subject):
         results |= {f"outputs/{TEXT}": continued(still, one)}
     return Found(values | {name: np.asarray(value) for name, value in results.items()}, slopes)
+
+
+def sees_all(subject: Subject) -> bool:
+    """Whether tokens see later ones, so that no text can be made word by word."""
+    return subject.backbone.attention_mask == "bidirectional"
 
 
 def continued(subject: Subject, one: Pass) -> np.ndarray:
@@ -228,7 +233,7 @@ def _language_model(
             inputs_indicator=batch.get("inputs_indicator"),
             deterministic=not options.train,
         )
-        return module.logits(hidden)
+        return module.logits(hidden) if config.gives_words else hidden
 
     logits, kept = Decoder(config).apply(
         {"params": params},
@@ -236,9 +241,9 @@ def _language_model(
         capture_intermediates=options.inside,
         mutable=options.mutable,
     )
-    results: dict[str, Any] = {"outputs/logits": logits}
+    results: dict[str, Any] = {"outputs/logits": logits} if config.gives_words else {}
     loss = jnp.zeros(())
-    if "labels" in batch:
+    if "labels" in batch and config.gives_words:
         weights = batch.get("weights", jnp.ones(batch["labels"].shape, jnp.float32))
         batch = {**batch, "weights": weights}
         made = language_model_loss(config, logits, batch, kept.get(LOSSES, {}), options.train)

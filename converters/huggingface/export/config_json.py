@@ -116,7 +116,8 @@ def _values(config: BackboneConfig, family: Family, known: Mapping[str, Any]) ->
         values.pop("head_dim", None)  # not all classes have it
     values |= _layer_keys(config, family)
     values |= family.express(config) if family.express else {}
-    if config.attention_mask == "bidirectional":
+    both = config.attention_mask == "bidirectional"
+    if both and "use_bidirectional_attention" not in family.defaults:
         values |= _both_ways(config, values)
     turns = _turns(config)
     if config.rotary is not None or family.rotary == "by_layer_type":

@@ -105,7 +105,10 @@ def _leaves(store: Store) -> dict[str, Leaf]:
     if store.exists(f"{ITEM}.safetensors"):
         return dict(read_safetensors(store, f"{ITEM}.safetensors"))
     if store.exists(f"{ITEM}.safetensors.index.json"):
-        return dict(indexed_tensors(store, f"{ITEM}.safetensors.index.json")[0])
+        leaves, _, slips = indexed_tensors(store, f"{ITEM}.safetensors.index.json")
+        if slips:
+            raise CheckpointError("\n  ".join([*slips.values()][:20]))
+        return dict(leaves)
     tree = _json(store, f"{ITEM}/_METADATA", f"it has neither {ITEM}/ nor {ITEM}.safetensors")
     try:
         names = ["/".join(ast.literal_eval(keys)) for keys in tree["tree_metadata"]]

@@ -1,25 +1,31 @@
 """The files of a pretrained model: its configuration, and its tensors in one or several files."""
 
+import contextlib
 import importlib
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from converters.arrays import Leaf
 from converters.errors import CheckpointError, MappingError
+from converters.huggingface.files.index import INDEX, Read, indexed_tensors
 from converters.huggingface.files.safetensors import read_safetensors
 from converters.huggingface.files.torch import read_torch
+from converters.huggingface.names import may_be_missing
 from converters.stores import LocalStore, Store
 from efficientids_flax.backbone.presets import pretrained_folder, read_config_json
 
-Tensors = Mapping[str, Leaf]
-Read = Callable[[Store, str], Tensors]
-SINGLE, INDEX = "model.safetensors", ".index.json"
+Kind = tuple[str, str, Read]
+SINGLE = "model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER = re.compile(r"adapter_model\.(safetensors|bin)")
+SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)(?P<kind>\.(safetensors|bin))")
 # Words for it, name of the single file, what reads one; the first that is there is taken.
-KINDS: tuple[tuple[str, str, Read], ...] = (
+KINDS: tuple[Kind, ...] = (
     ("safetensors", SINGLE, read_safetensors),
     ("PyTorch", "pytorch_model.bin", read_torch),
 )
@@ -38,12 +44,17 @@ class Pretrained:
         config: content of its `config.json`.
         tensors: name -> leaf.
         layout: how the tensors lie, in words.
+        slips: what the index says otherwise than the files: name -> sentence; wrong only if that
+            tensor is needed.
+        notes: what people should know, one line each.
     """
 
     folder: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, Leaf]
     layout: str
+    slips: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def open_pretrained(
@@ -64,79 +75,81 @@ def open_pretrained(
     Raises:
         CheckpointError: no such model, no weights, or damaged ones.
     """
+    notes: tuple[str, ...] = ()
     try:
         if download and not Path(name_or_path).expanduser().is_dir():
             folder = _download(os.fspath(name_or_path), revision, token)
         else:
             folder = pretrained_folder(name_or_path, revision)
+        store = LocalStore(folder)
+        adapter = _adapter(folder, store)
+        if adapter and not _weights(store):
+            raise CheckpointError(
+                f"{adapter}; load that model with it in peft, merge it (`merge_and_unload`), save "
+                "it with `save_pretrained` and convert that"
+            )
         config = read_config_json(folder)
     except (FileNotFoundError, ValueError) as error:
         raise CheckpointError(str(error)) from error
-    store = LocalStore(folder)
-    for kind, single, read in KINDS:
-        if store.exists(single):
-            return Pretrained(folder, config, read(store, single), kind)
-        if store.exists(f"{single}{INDEX}"):
-            tensors, count = indexed_tensors(store, f"{single}{INDEX}", read)
-            return Pretrained(folder, config, tensors, f"{kind} in {count} files")
-    raise CheckpointError(f"{folder}: has neither {SINGLE} nor {SINGLE}{INDEX}{_others(store)}")
+    if adapter:
+        notes += (f"{adapter}; the model beside it is taken without it",)
+    found = _weights(store)
+    if found is None:
+        raise CheckpointError(_others(folder, store))
+    (kind, single, read), several = found
+    if not several:
+        return Pretrained(folder, config, read(store, single), kind, notes=notes)
+    tensors, count, slips = indexed_tensors(store, f"{single}{INDEX}", read)
+    if wrong := [slip for name, slip in slips.items() if not may_be_missing(name)]:
+        raise CheckpointError("\n  ".join(wrong[:20]))
+    return Pretrained(folder, config, tensors, f"{kind} in {count} files", slips, notes)
 
 
-def _others(store: Store) -> str:
-    """What weights there are in other formats, for the message."""
+def _weights(store: Store) -> tuple[Kind, bool] | None:
+    """Which weights there are to read, and whether in several files."""
+    for kind in KINDS:
+        if store.exists(kind[1]):
+            return kind, False
+        if store.exists(f"{kind[1]}{INDEX}"):
+            return kind, True
+    return None
+
+
+def _others(folder: Path, store: Store) -> str:
+    """Why there is no model: what weights there are instead, for the message."""
+    names = store.children()
+    shards = [found for name in names if (found := SHARD.fullmatch(name))]
+    if shards:
+        kind, count = shards[0]["kind"], int(shards[0]["count"])
+        return (
+            f"{folder}: {shards[0]['stem']}{kind}{INDEX} is missing, which says what lies in which "
+            f"of the {count} files ({len(shards)} are here). Download all files of the model, or "
+            "save it anew with `save_pretrained` of transformers."
+        )
     found = [
         name
-        for name in store.children()
+        for name in names
         if name.endswith((".bin", ".safetensors", ".gguf", ".h5", ".msgpack", ".pth", ".pt"))
     ]
+    missing = f"{folder}: has neither {SINGLE} nor {SINGLE}{INDEX}"
     if not found:
-        return "; the weights are missing, download all files of the model"
+        return f"{missing}; the weights are missing, download all files of the model"
     return (
-        f"; it holds {', '.join(found[:5])}, which are not read. Save the model with "
+        f"{missing}; it holds {', '.join(found[:5])}, which are not read. Save the model with "
         "`save_pretrained` of transformers, which writes safetensors."
     )
 
 
-def indexed_tensors(
-    store: Store, index: str, read: Read = read_safetensors
-) -> tuple[dict[str, Leaf], int]:
-    """Tensors of all files that an index names, and how many files those are.
-
-    Raises:
-        CheckpointError: the index and its files do not fit each other.
-    """
-    where = f"{store.url}/{index}"
-    try:
-        places = json.loads(store.read(index))["weight_map"]
-        files = list(dict.fromkeys(places.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{where}: no index of files with tensors: {error!r}") from error
-    odd = [name for name in files if not isinstance(name, str) or "/" in name or "\\" in name]
-    if odd:
-        raise CheckpointError(f"{where}: {odd[0]!r} is no file beside the index")
-    missing = [name for name in files if not store.exists(name)]
-    if missing:
-        raise CheckpointError(
-            f"{store.url}: {len(missing)} of {len(files)} files are missing: "
-            f"{', '.join(missing[:5])}. Download all files of the model."
-        )
-    found: dict[str, Leaf] = {}
-    problems: list[str] = []
-    for file in files:
-        for name, leaf in read(store, file).items():
-            if name in found:
-                problems.append(f"{name}: is in {found[name].spec.location} and in {file}")
-            if places.get(name) != file:
-                problems.append(f"{name}: is in {file}, the index says {places.get(name)}")
-            found[name] = leaf
-    problems += [
-        f"{name}: {file} does not hold it" for name, file in places.items() if name not in found
-    ]
-    if problems:
-        raise CheckpointError(
-            "\n  ".join([f"{where}: does not fit its files:", *dict.fromkeys(problems[:20])])
-        )
-    return found, len(files)
+def _adapter(folder: Path, store: Store) -> str | None:
+    """A sentence on an adapter of peft in the folder."""
+    names = [name for name in store.children() if ADAPTER.fullmatch(name)]
+    if not names:
+        return None
+    base = None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        base = json.loads((folder / ADAPTER_CONFIG).read_text()).get("base_model_name_or_path")
+    of = f" for the model {base}" if base else ""
+    return f"{folder}: {names[0]} is an adapter (LoRA of peft){of}"
 
 
 def _download(name: str, revision: str, token: str | None) -> Path:

@@ -76,9 +76,11 @@ RECOMPUTED = "frequencies that the configuration gives"
 CAUSAL = "a constant mask"
 IMAGES = "for images; the language model is loaded"
 # Tensors outside of the language model, by full name.
-OUTSIDE = (
-    Ignore("vision_tower.{rest*}", IMAGES), Ignore("model.vision_tower.{rest*}", IMAGES),
-    Ignore("multi_modal_projector.{rest*}", IMAGES), Ignore("model.multi_modal_projector.{rest*}", IMAGES),
-)  # fmt: skip
+_PARTS = ("vision_tower", "vision_model", "visual", "multi_modal_projector", "connector")
+OUTSIDE = tuple(
+    Ignore(f"{place}{part}", IMAGES)
+    for place in ("", "model.")
+    for part in (*(f"{name}.{{rest*}}" for name in _PARTS), "image_newline")
+)
 HEAD_BIASES = ("lm_head.bias",)
 HEADS = ("lm_head.weight", "embed_out.weight")  # the latter is GPT-NeoX's, up to transformers 4

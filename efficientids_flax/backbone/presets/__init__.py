@@ -1,7 +1,8 @@
-"""HuggingFace's `config.json` as a `BackboneConfig`, by a table of families. Needs no JAX.
+"""HuggingFace's `config.json` as a `BackboneConfig`, by tables of families. Needs no JAX.
 
-Read the tables in `families`, then `read`; `keys` tells the keys of a file apart, `rotary` has the
-positions, `folder` finds the files, `tokenizer` reads the one of a model.
+Read the tables in `families`, then `read`; `text_part` finds the language model among others,
+`keys` tells the keys of a file apart, `rotary` has the positions, `folder` finds the files,
+`tokenizer` reads the one of a model.
 """
 
 from efficientids_flax.backbone.presets.families import (
@@ -13,11 +14,11 @@ from efficientids_flax.backbone.presets.families import (
 )
 from efficientids_flax.backbone.presets.folder import pretrained_folder
 from efficientids_flax.backbone.presets.read import (
-    UnsupportedConfigError,
     backbone_config,
     config_of,
     model_type,
     read_config_json,
 )
 from efficientids_flax.backbone.presets.rotary import SCALING_KEYS
+from efficientids_flax.backbone.presets.text_part import UnsupportedConfigError, text_part
 from efficientids_flax.backbone.presets.tokenizer import load_tokenizer

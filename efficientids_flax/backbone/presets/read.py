@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 from efficientids_flax.backbone.presets.families import (
     ACTIVATIONS,
-    FAMILIES,
     Family,
     no_rotary_layers,
 )
@@ -25,17 +24,14 @@ from efficientids_flax.backbone.presets.keys import (
     without,
 )
 from efficientids_flax.backbone.presets.rotary import read_position_scaling, read_rotary
+from efficientids_flax.backbone.presets.text_part import UnsupportedConfigError, text_part
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.parts import DType
 from efficientids_flax.config.record import listed
 
 logger = logging.getLogger(__name__)
-CONFIG = "config.json"
-_WRAPPED = {"gemma3": "gemma3_text"}  # model types whose language model lies in `text_config`
-
-
-class UnsupportedConfigError(ValueError):
-    """A `config.json` of a family or with a setting that the decoder does not compute."""
+CONFIG, AUTO = "config.json", "auto"
+DTYPE_NAMES = {AUTO: "float32", "float": "float32", "half": "float16", "double": "float64"}
 
 
 def backbone_config(
@@ -86,17 +82,12 @@ def read_config_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def model_type(values: Mapping[str, Any]) -> str:
-    """The family of a configuration: a key of `FAMILIES`.
+    """The family of a configuration, a key of `FAMILIES`: whose tensors it has.
 
     Raises:
         UnsupportedConfigError: another one.
     """
-    given = values.get("model_type")
-    kind = _WRAPPED.get(given, given) if isinstance(given, str) else ""
-    if kind not in FAMILIES:
-        known = ", ".join([*FAMILIES, *_WRAPPED])
-        raise UnsupportedConfigError(f"model_type: {given!r} is not supported; known are {known}")
-    return kind
+    return text_part(values)[0]
 
 
 def config_of(
@@ -115,16 +106,12 @@ def config_of(
         UnsupportedConfigError: lists all that is not supported.
     """
     values = without(values, ignore_keys)
-    family = FAMILIES[model_type(values)]
+    values = without(values, ignore_keys)
     problems = _quantized(values)
-    if values.get("model_type") in _WRAPPED:
-        outer = values
-        values = {"model_type": _WRAPPED[outer["model_type"]], **(outer.get("text_config") or {})}
-        values = without(values, ignore_keys)
-        for key in ("dtype", "torch_dtype", "tie_word_embeddings"):
-            if outer.get(key) is not None:
-                values.setdefault(key, outer[key])
-        problems += _quantized(values)
+    _, family, text = text_part(values)
+    if "text_config" in values:
+        problems += _quantized(text)
+    values = without(text, ignore_keys)
     remarks: list[str] = []
     values = named(values, family, remarks)
     remarks += unread(values, family)
@@ -179,8 +166,8 @@ def _see_all(fields: dict[str, Any]) -> None:
 def _fields(values: Mapping[str, Any], family: Family, problems: list[str]) -> dict[str, Any]:
     """Fields of `BackboneConfig` that single keys give."""
     fields = dict(family.fixed) | {name: values[key] for name, key in family.fields.items()}
-    dtype = values.get("dtype") or values.get("torch_dtype") or "float32"
-    dtype = str(dtype).removeprefix("torch.")
+    dtype = str(values.get("dtype") or values.get("torch_dtype") or AUTO).removeprefix("torch.")
+    dtype = DTYPE_NAMES.get(dtype, dtype)
     if dtype not in get_args(DType):
         problems.append(
             f"dtype: '{dtype}' is not supported; known are {', '.join(get_args(DType))}"

@@ -126,8 +126,7 @@ def _flat(values: Values, family: Family) -> dict[str, Any]:
 
 def _kind(settings: Mapping[str, Any], family: Family) -> str:
     kind = settings.get("rope_type") or settings.get("type") or "default"
-    # What older Phi-3 files call it.
-    return "longrope" if family.rotary_kinds == ("longrope",) and kind in ("su", "yarn") else kind
+    return family.rotary_aliases.get(kind, kind)
 
 
 def _original(

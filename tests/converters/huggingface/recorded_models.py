@@ -13,12 +13,17 @@ from tests.paths import RECORDINGS
 
 FOLDERS = RECORDINGS / "huggingface"
 NAMES = sorted(path.name for path in FOLDERS.iterdir() if path.is_dir())
-CASES = ("full", "left", "left_pos", "offset", "packed")
+CASES = ("full", "left", "left_pos", "offset", "packed")  # the last where tokens see no later ones
 
 
 def reference(name: str) -> dict[str, np.ndarray]:
     with np.load(FOLDERS / name / "reference.npz") as file:
         return {key: file[key] for key in file.files}
+
+
+def cases(recorded: dict[str, np.ndarray]) -> list[str]:
+    """Those of `CASES` that were recorded."""
+    return [case for case in CASES if f"{case}/logits" in recorded]
 
 
 def context(

@@ -77,11 +77,11 @@ def test_what_is_left_out_has_a_reason(model: Model) -> None:
 
 def test_every_tensor_is_used_or_named(model: Model) -> None:
     def add(tensors: Tensors) -> None:
-        tensors["model.layers.0.self_attn.q_proj.lora_A"] = np.ones((2, 2), np.float32)
-        tensors["score.weight"] = np.ones((2, 2), np.float32)
+        tensors["model.layers.0.self_attn.q_norm.weight"] = np.ones(2, np.float32)
+        tensors["more.weight"] = np.ones((2, 2), np.float32)
 
     with pytest.raises(
-        MappingError, match=r"(?s)2 problems.*lora_A: no rule.*score\.weight: no rule"
+        MappingError, match=r"(?s)2 problems.*q_norm\.weight: no rule.*more\.weight: no rule"
     ):
         planned(model("llama", add))
 

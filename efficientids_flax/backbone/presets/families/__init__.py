@@ -6,7 +6,7 @@ Defaults are those of the configuration classes of transformers 5.23
 
 Read `family`, what a row has, then the tables `llama_like`, `gemma`, `layer_norm`, `parallel`,
 `gpt`, `mixtures` and `alibi`; `parts`, `layers` and `experts` are what they share, `values` what
-holds for all.
+holds for all, `multimodal` who else holds one of them.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,7 @@ from efficientids_flax.backbone.presets.families import (
 )
 from efficientids_flax.backbone.presets.families.family import Family, LayerTypes, Values
 from efficientids_flax.backbone.presets.families.layers import no_rotary_layers
+from efficientids_flax.backbone.presets.families.multimodal import TEXTS, WRAPPERS
 from efficientids_flax.backbone.presets.families.values import ACTIVATIONS, IRRELEVANT, REFUSED
 
 FAMILIES: Mapping[str, Family] = {

@@ -45,6 +45,7 @@ class Family:
             rotary settings; None where all of it turns.
         fraction: default of that share.
         rotary_kinds: scaling methods that the family's class accepts; empty for all.
+        rotary_aliases: other name of a method -> the method.
         pairing: which numbers of a head turn together (`RotaryConfig.pairing`).
         in_float32: cos and sin stay float32 (`RotaryConfig.in_float32`).
         kernel_axes: how its files store kernels, which are loaded as they are.
@@ -69,6 +70,7 @@ class Family:
     fraction_key: str | None = None
     fraction: float = 1.0
     rotary_kinds: tuple[str, ...] = ()
+    rotary_aliases: Mapping[str, str] = field(default_factory=dict)
     pairing: Literal["interleaved", "half_split"] = "half_split"
     in_float32: bool = False
     kernel_axes: KernelAxes = "out_in"

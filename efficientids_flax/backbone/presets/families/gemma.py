@@ -2,9 +2,33 @@
 
 from collections.abc import Mapping
 
-from efficientids_flax.backbone.presets.families.family import Family
+from efficientids_flax.backbone.presets.families.family import Family, Values
 from efficientids_flax.backbone.presets.families.layers import all_but_each_nth, every_other
 from efficientids_flax.backbone.presets.families.parts import BIASES, DEFAULTS, FIELDS, GATED
+from efficientids_flax.config import BackboneConfig
+
+
+def _both_ways(values: Values, problems: list[str]) -> Values:
+    """Gemma3 without causality: windows reach half as far, to both sides (EmbeddingGemma)."""
+    if not values["use_bidirectional_attention"]:
+        return {}
+    window = values["sliding_window"]
+    if window is None:
+        problems.append("sliding_window: use_bidirectional_attention needs it, found null")
+        return {}
+    size = window // 2 + 1
+    if "sliding_attention" not in (all_but_each_nth(values) or ()):
+        return {"attention_mask": "bidirectional"}
+    return {"attention_mask": "bidirectional", "sliding_window": size, "sliding_window_ahead": size}
+
+
+def _as_both_ways(config: BackboneConfig) -> Values:
+    if config.attention_mask != "bidirectional":
+        return {"use_bidirectional_attention": False}
+    window = config.sliding_window
+    size = {} if window is None else {"sliding_window": 2 * (window - 1)}
+    return {"use_bidirectional_attention": True, **size}
+
 
 # fmt: off
 _GEMMA = DEFAULTS | {
@@ -43,9 +67,11 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "gemma3_text": Family(
         _GEMMA2 | {"vocab_size": 262_208, "max_position_embeddings": 131_072,
-                   "sliding_window_pattern": 6, "final_logit_softcapping": None},
+                   "sliding_window_pattern": 6, "final_logit_softcapping": None,
+                   "use_bidirectional_attention": False},
         _GEMMA2_FIELDS, _FIXED | {"norm_policy": "primer_hybrid", "qk_norm": "per_head"},
-        only=_CAUSAL, ignored=("attn_logit_softcapping",), extra=("sliding_window_pattern",),
+        ignored=("attn_logit_softcapping",), extra=("sliding_window_pattern",),
+        derive=_both_ways, express=_as_both_ways,
         layer_types=all_but_each_nth, rotary="by_layer_type", theta=1_000_000.0,
         local_theta_key="rope_local_base_freq",
     ),

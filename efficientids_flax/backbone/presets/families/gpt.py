@@ -11,6 +11,25 @@ from efficientids_flax.backbone.presets.families.parts import (
     own_width_problems,
 )
 from efficientids_flax.config import BackboneConfig
+from efficientids_flax.config.parts import LayerSetting
+
+
+def _by_layer(values: Values, problems: list[str]) -> Values:
+    """GPT-2's scores, which layer i divides by i + 1 where that is asked for."""
+    del problems
+    if not values["scale_attn_by_inverse_layer_idx"]:
+        return {}
+    width = values["n_embd"] // values["n_head"]
+    scale = width**-0.5 if values["scale_attn_weights"] else 1.0
+    settings = [
+        LayerSetting((layer,), "query_scaling", scale / (layer + 1))
+        for layer in range(1, values["n_layer"])
+    ]
+    return {"layer_settings": tuple(settings)}
+
+
+def _as_by_layer(config: BackboneConfig) -> Values:
+    return {"scale_attn_by_inverse_layer_idx": bool(config.layer_settings)}
 
 
 def _one_width(values: Values, problems: list[str]) -> Values:
@@ -47,11 +66,12 @@ _GENERIC = {"hidden_size": "n_embd", "max_position_embeddings": "n_positions",
 
 FAMILIES: Mapping[str, Family] = {
     "gpt2": Family(
-        _GPT2, _GPT2_FIELDS,
+        _GPT2 | {"scale_attn_by_inverse_layer_idx": False}, _GPT2_FIELDS,
         LAYER_NORM | {"qkv_bias": True, "attention_out_bias": True,
                       "position_embedding": "learned"},
-        only={"scale_attn_by_inverse_layer_idx": (False,), "reorder_and_upcast_attn": (False,),
-              "add_cross_attention": (False,)},
+        only={"add_cross_attention": (False,)},
+        ignored=("reorder_and_upcast_attn",),  # scores are float32 anyway
+        derive=_by_layer, express=_as_by_layer,
         generic=_GENERIC, rotary="none", kernel_axes="in_out",
     ),
     "gpt_bigcode": Family(

@@ -71,6 +71,7 @@ FAMILIES: Mapping[str, Family] = {
         FIELDS | {"residual_dropout": "resid_pdrop"}, GATED,
         ignored=("embd_pdrop",), extra=_WIDTH,
         layer_types=every_layer, fraction_key="partial_rotary_factor", rotary_kinds=("longrope",),
+        rotary_aliases={"su": "longrope", "yarn": "longrope"},  # of older files
     ),
     "olmo2": Family(
         DEFAULTS | {"vocab_size": 50_304, "rms_norm_eps": 1e-5, "attention_bias": False},

@@ -16,10 +16,12 @@ from transformers.models.auto.configuration_auto import model_type_to_module_nam
 
 from converters.huggingface.tables import TABLES
 from efficientids_flax.backbone.presets import FAMILIES, IRRELEVANT, REFUSED
-from efficientids_flax.backbone.presets.families import Family
+from efficientids_flax.backbone.presets.families import TEXTS, WRAPPERS, Family
 from efficientids_flax.backbone.presets.keys import OTHERS
 from efficientids_flax.backbone.presets.rotary import ROTARY_KEYS
 
+# Text parts of multimodal models have keys of their own, and no causal model.
+READ = {**FAMILIES, **{kind: family for kind, (_, family) in TEXTS.items()}}
 BASE = {field.name for field in dataclasses.fields(PreTrainedConfig)}
 MASKS = {"create_causal_mask", "create_sliding_window_causal_mask", "create_masks_for_generate"}
 
@@ -45,7 +47,8 @@ def reached(kind: str) -> list[ast.AST]:
         for node in source(kind, "modeling").body
         if isinstance(node, ast.ClassDef | ast.FunctionDef)
     }
-    names, seen = [TABLES[kind].architecture], set()
+    made = CONFIG_MAPPING[kind].__name__.replace("Config", "Model")
+    names, seen = [TABLES[kind].architecture if kind in TABLES else made], set()
     while names:
         name = names.pop()
         if name in found and name not in seen:
@@ -98,22 +101,23 @@ def leftovers(kind: str, name: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", READ)
 def test_each_key_of_the_class_has_a_place(kind: str) -> None:
-    family, made = FAMILIES[kind], CONFIG_MAPPING[kind]
+    family, made = READ[kind], CONFIG_MAPPING[kind]
     fields = {field.name for field in dataclasses.fields(made)} - BASE
     assert fields - known(family) == set(), "fields of the class"
     assert leftovers(kind, made.__name__) - known(family) == set(), "keys that are no fields"
     named = {*family.defaults, *family.only} - fields - {*ROTARY_KEYS}
     assert named == {*family.extra}, "keys that the class has no field for"
-    assert {*family.ignored} <= fields, "ignored keys that the class does not have"
+    seen = fields.union(*map(attributes, reached(kind)))
+    assert {*family.ignored} <= seen, "ignored keys that transformers does not have"
     assert not family.read & {*family.ignored}
     assert dict(family.generic) == made.attribute_map
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", READ)
 def test_a_missing_key_means_the_default_of_the_class(kind: str) -> None:
-    family, made = FAMILIES[kind], CONFIG_MAPPING[kind]
+    family, made = READ[kind], CONFIG_MAPPING[kind]
     theirs: dict[str, Any] = {
         field.name: field.default for field in dataclasses.fields(made) if field.name not in BASE
     }
@@ -132,16 +136,30 @@ def test_a_missing_key_means_the_default_of_the_class(kind: str) -> None:
         assert made.default_theta == family.theta
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", READ)
 def test_each_key_that_the_model_reads_has_a_place(kind: str) -> None:
     nodes = reached(kind)
     assert len(nodes) > 3
-    assert set().union(*map(attributes, nodes)) - known(FAMILIES[kind]) == set()
+    assert set().union(*map(attributes, nodes)) - known(READ[kind]) == set()
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", READ)
 def test_masks_of_each_family_look_at_is_causal(kind: str) -> None:
     names = {
         node.id for part in reached(kind) for node in ast.walk(part) if isinstance(node, ast.Name)
     }
     assert names & MASKS
+
+
+@pytest.mark.parametrize("kind", WRAPPERS)
+def test_multimodal_models_hold_the_language_models_that_the_table_says(kind: str) -> None:
+    wrapper = WRAPPERS[kind]
+    made: Any = CONFIG_MAPPING[kind]
+    spec = made.sub_configs_defaults["text_config"]
+    assert wrapper.always == issubclass(spec.config_class, PreTrainedConfig)
+    assert wrapper.text == (spec.model_type or spec.config_class.model_type)
+    (tied,) = (f.default for f in dataclasses.fields(made) if f.name == "tie_word_embeddings")
+    assert wrapper.tied == tied
+    text = {"model_type": wrapper.text, "tie_word_embeddings": True}
+    outer = made(text_config=text, tie_word_embeddings=False)
+    assert wrapper.either == outer.tie_word_embeddings

@@ -1,0 +1,150 @@
+"""What the names of tensors say: where the model begins, its head, what is no part of it."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from converters.errors import MappingError
+from converters.huggingface.tables import HEADS, OUTSIDE, TABLES, TensorTable
+from converters.rules import Ignore
+
+# Heads of classifiers, reward models and the like, beside the model or in its wrapper.
+OTHER_HEAD = "the head of another task; the body is loaded"
+_OTHER_HEADS = (
+    "score", "classifier", "classification_head", "qa_outputs", "v_head", "value_head",
+    "reward_head", "regression_head", "rm_head", "multiple_choice_head",
+)  # fmt: skip
+OTHER_HEADS = tuple(
+    Ignore(f"{place}{name}.{{rest*}}", OTHER_HEAD)
+    for name in _OTHER_HEADS
+    for place in ("", "model.")
+)
+# Ends of names that only weights of another form have, and what they are.
+_FORMS = (
+    (r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)(\..*)?$|\.base_layer\.",
+     "a LoRA of peft is inside, not merged into the weights; merge it (`merge_and_unload`), save"
+     " the model and convert that"),
+    (r"\.(qweight|qzeros|g_idx)$",
+     "the weights are quantised (names of GPTQ and AWQ), which is not supported; take the original"
+     " checkpoint"),
+    (r"\.(weight_scale(_inv)?|input_scale|weight_packed|weight_zero_point|[kv]_scale)$",
+     "the weights are quantised (FP8 or compressed integers with scales), which is not supported;"
+     " take the original checkpoint"),
+    (r"\.(SCB|absmax|quant_map|nested_absmax|nested_quant_map|weight_format)$|quant_state\.",
+     "the weights are quantised (names of bitsandbytes), which is not supported; take the original"
+     " checkpoint"),
+    (r"\.(W_q|scales|qscales|biases)$|_(blocks|scales)$",
+     "the weights are quantised (blocks with scales), which is not supported; take the original"
+     " checkpoint"),
+)  # fmt: skip
+
+# What tables leave out, by the ends of names, and what lies outside of all language models.
+_LEFT_OUT = tuple(
+    {
+        **{
+            rf"(?:.*\.)?(?:{ignore.pattern.pattern})": None
+            for table in TABLES.values()
+            for ignore in table.ignores
+        },
+        **{ignore.pattern.pattern: None for ignore in (*OUTSIDE, *OTHER_HEADS)},
+    }
+)
+
+
+@dataclass(frozen=True)
+class Names:
+    """Where a language model lies in a file.
+
+    Attributes:
+        prefix: what stands before all its names ('model.', 'transformer.' ...).
+        embedding: of the word embeddings; None where only a head is there.
+        head: None where there is none.
+    """
+
+    prefix: str
+    embedding: str | None
+    head: str | None
+
+
+def find_names(names: Iterable[str], table: TensorTable) -> Names:
+    """Where the model of a family lies.
+
+    Raises:
+        MappingError: nowhere, or in several places.
+    """
+    present = set(names)
+    word = table.embedding
+    found = [n.removesuffix(word) for n in present if n == word or n.endswith(f".{word}")]
+    if len(found) == 1:
+        prefix, embedding = found[0], found[0] + word
+    else:
+        places = (
+            [] if found else [p for p in _layers(present, table) if _has_top(p, present, table)]
+        )
+        if len(places) != 1 or beside(present, places[0], HEADS) is None:
+            what = "several tensors are" if found else "no tensor is"
+            raise MappingError(
+                f"{what} named [...]{word}, the word embeddings of this family"
+                + (f": {', '.join(sorted(p + word for p in found))}" if found else "")
+            )
+        prefix, embedding = places[0], None
+    return Names(prefix, embedding, beside(present, prefix, HEADS))
+
+
+def _layers(names: Iterable[str], table: TensorTable) -> set[str]:
+    """What may stand before the names of layers."""
+    pattern = re.compile(rf"(|.*\.){re.escape(table.layers).replace(re.escape('{i}'), '[0-9]+')}")
+    return {found.group(1) for name in names if (found := pattern.match(name))}
+
+
+def _has_top(prefix: str, names: set[str], table: TensorTable) -> bool:
+    return any(prefix + rule.source in names for rule in table.top)
+
+
+def beside(names: Iterable[str], prefix: str, known: Iterable[str]) -> str | None:
+    """The tensor of one of the known names beside the model, or beside a module around it.
+
+    Raises:
+        MappingError: there are several.
+    """
+    parts, known = prefix.split("."), list(known)
+    around = [".".join(parts[:count]) for count in range(len(parts))]
+    wanted = [f"{place}.{name}" if place else name for place in around for name in known]
+    found = [name for name in dict.fromkeys(wanted) if name in names]
+    if len(found) > 1:
+        raise MappingError(f"several heads: {', '.join(found)}")
+    return found[0] if found else None
+
+
+def layer_of(layers: str, name: str) -> int | None:
+    """Number of the layer that a tensor belongs to; `layers` begins its name, with '{i}'."""
+    before, _, after = layers.partition("{i}")
+    found = re.match(rf"{re.escape(before)}(\d+){re.escape(after)}", name)
+    return int(found.group(1)) if found else None
+
+
+def may_be_missing(name: str) -> bool:
+    """Whether a tensor is none that all models of its family need: left out, or a head."""
+    return any(name.endswith(head) for head in HEADS) or any(
+        re.fullmatch(pattern, name) for pattern in _LEFT_OUT
+    )
+
+
+def another_form(names: Iterable[str]) -> str | None:
+    """One sentence on tensors that are no plain weights, such as quantised ones or a LoRA."""
+    present = list(names)
+    for pattern, what in _FORMS:
+        found = [name for name in present if re.search(pattern, name)]
+        if found:
+            more = f" and {len(found) - 1} more tensors" if len(found) > 1 else ""
+            return f"{found[0]}{more}: {what}"
+    return None
+
+
+def says_no_head(config: Mapping[str, object]) -> bool:
+    """Whether the `architectures` of a `config.json` are bodies, classifiers and the like."""
+    classes = config.get("architectures")
+    if not isinstance(classes, list) or not classes:
+        return False
+    headed = re.compile(r"(ForCausalLM|LMHeadModel|DoubleHeadsModel|ForConditionalGeneration)")
+    return not any(headed.search(str(name)) for name in classes)
