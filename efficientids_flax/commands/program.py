@@ -30,6 +30,7 @@ COMMANDS = {
     "export":             (TRAIN,      "Write a run's model for inference."),
     "recommend":          (INFERENCE,  "Print what comes next after a history."),
     "generate":           (INFERENCE,  "Print what comes next after a prompt."),
+    "forecast":           (INFERENCE,  "Forecast time series."),
 }
 # fmt: on
 

@@ -1,7 +1,8 @@
 """Forecasting of time series: TimesFM in Flax, and what makes forecasts of series with it.
 
 Read `predict`, what users call, with `series` and `frequency`, then `steps`, `program`, `model` and
-`statistics`; `training` has the loss of fine-tuning and its batches.
+`statistics`; `frames` does it for tables, `plot` draws, `training` has the loss of fine-tuning and
+its windows.
 """
 
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from efficientids_flax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from efficientids_flax.forecast.frames import forecast_frame
     from efficientids_flax.forecast.frequency import Frequency, dates_ahead, read_frequency
     from efficientids_flax.forecast.model import Forecast, TimesFM
     from efficientids_flax.forecast.predict import Forecasts, forecast
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
         ForecastLoss,
         forecast_loss,
         model_inputs,
-        training_batches,
         training_windows,
     )
 
@@ -32,11 +33,11 @@ __all__ = [
     "dates_ahead",
     "decode",
     "forecast",
+    "forecast_frame",
     "forecast_loss",
     "model_inputs",
     "read_frequency",
     "series_statistics",
-    "training_batches",
     "training_windows",
 ]
 

@@ -1,10 +1,10 @@
-"""Fine-tuning: the loss of the original's script, and batches of windows that it is taken over.
+"""Fine-tuning: the loss of the original's script, and windows of series that it is taken over.
 
 Source: `PatchedDecoderFinetuneModel` of `timesfm` 1.x. Letters: B windows, T points of context, P
 points of a patch, h points ahead, at most H, Q quantiles.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -104,6 +104,8 @@ def training_windows(
 ) -> dict[str, np.ndarray]:
     """All windows of some series: a context, and what comes after it.
 
+    `train.batches.ShuffledBatches(windows, batch_size)` makes batches of them.
+
     Args:
         series: of any lengths, see `read_series`.
         context_length: T; a shorter beginning has padding in front, at least one point is there.
@@ -135,24 +137,3 @@ def training_windows(
         FUTURE: np.asarray(futures, np.float32),
         FREQUENCY: np.full(len(contexts), freq, np.int32),
     }
-
-
-def training_batches(
-    windows: Mapping[str, np.ndarray], batch_size: int, *, seed: int | None = 0
-) -> Iterator[dict[str, np.ndarray]]:
-    """Windows in batches of one size, endlessly, in a new order each time through.
-
-    Args:
-        windows: of `training_windows`.
-        batch_size: B; where there are fewer windows, some come twice in a batch.
-        seed: of the order; None: as they are.
-    """
-    count = len(windows[SERIES])
-    random = None if seed is None else np.random.default_rng(seed)
-    left = np.empty(0, np.int64)
-    while True:
-        while len(left) < batch_size:
-            order = np.arange(count) if random is None else random.permutation(count)
-            left = np.concatenate([left, order])
-        rows, left = left[:batch_size], left[batch_size:]
-        yield {name: values[rows] for name, values in windows.items()}

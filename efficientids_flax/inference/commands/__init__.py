@@ -1,4 +1,4 @@
-"""The commands `recommend` and `generate`: parse, call one function, print.
+"""The commands `recommend`, `generate` and `forecast`: parse, call one function, print.
 
-Read `recommend`, whose histories `requests` reads, and `generate`.
+Read `recommend`, whose histories `requests` reads, `generate` and `forecast`.
 """

@@ -1,0 +1,62 @@
+"""A picture of forecasts: what was, what comes, and between which quantiles."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from efficientids_flax.forecast.frames import Series
+from efficientids_flax.forecast.predict import Forecasts
+
+MOST = 8  # series in one picture
+BEFORE = 4  # points that are shown for each one that is forecast
+
+
+def plot_forecasts(
+    path: str | Path,
+    read: Sequence[Series],
+    found: Forecasts,
+    dates: Sequence[np.ndarray],
+    *,
+    baseline: np.ndarray | None = None,
+) -> None:
+    """Draw the first `MOST` series, one below the other.
+
+    Args:
+        path: of the picture; its ending says which kind.
+        read: the series.
+        found: their forecasts.
+        dates: [h] of each forecast.
+        baseline: [S, h], of another forecast to draw beside.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "a plot needs matplotlib: pip install efficientids-flax[plots]"
+        ) from error
+    count = min(len(read), MOST)
+    figure = Figure(figsize=(9, 2.8 * count), layout="constrained")
+    for place, one in enumerate(read[:count]):
+        axes = figure.add_subplot(count, 1, place + 1)
+        horizon = len(dates[place])
+        seen = slice(-BEFORE * horizon, None)
+        axes.plot(one.dates[seen], one.values[seen], color="0.3", label="series")
+        ahead = found.quantiles[place, -horizon:]
+        if ahead.shape[-1] > 1:
+            low, high = ahead.min(-1), ahead.max(-1)
+            axes.fill_between(dates[place], low, high, alpha=0.25, label="quantiles")
+        axes.plot(dates[place], found.mean[place, -horizon:], label="forecast")
+        if baseline is not None:
+            axes.plot(dates[place], baseline[place], ":", label="last season again")
+        axes.set_title(one.name, loc="left", fontsize="medium")
+        axes.legend(loc="upper left", fontsize="small")
+    figure.savefig(path, dpi=120)
+
+
+def dates_of(table: dict[str, np.ndarray], column: str, count: int) -> list[np.ndarray]:
+    """The dates of each of `count` series in a table of forecasts."""
+    return list(np.asarray(table[column]).reshape(count, -1))

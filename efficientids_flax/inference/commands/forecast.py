@@ -1,0 +1,99 @@
+"""The command `forecast`: a table of series in, a table of what follows out."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from efficientids_flax.commands import command, echo
+from efficientids_flax.commands.options import compute_dtype
+
+
+@command("forecast")
+@click.argument("checkpoint")  # a missing one is bad input (exit 1), not bad usage
+@click.option("--input", "source", required=True, metavar="FILE", help="A CSV file of series.")
+@click.option("--horizon", type=int, required=True, help="How many points to forecast.")
+@click.option("--freq", metavar="WORD", help="From a date to the next: D, H, W, MS, QS, Y ...")
+@click.option("--output", metavar="FILE", help="Write the table there; printed otherwise.")
+@click.option("--plot", metavar="FILE", help="Draw the first series and their forecasts.")
+@click.option("--id-column", default="unique_id", show_default=True, help="Names of series.")
+@click.option("--time-column", default="ds", show_default=True, help="Dates, or whole numbers.")
+@click.option("--value-column", default="y", show_default=True, help="Values.")
+@click.option(
+    "--quantile",
+    "quantiles",
+    type=float,
+    multiple=True,
+    help="A level to give; all of the model otherwise. Repeatable.",
+)
+@click.option(
+    "--point",
+    type=click.Choice(["mean", "median"]),
+    default="mean",
+    show_default=True,
+    help="The point forecast.",
+)
+@click.option("--context-length", type=int, help="Look at the last so many points.")
+@click.option("--normalize", is_flag=True, help="Scale each series by itself first.")
+@click.option(
+    "--truncate-negative",
+    is_flag=True,
+    help="No negative forecast where no series has a negative point.",
+)
+@click.option("--window-size", type=int, help="Forecast a moving average and the rest apart.")
+@click.option(
+    "--statistics",
+    type=click.Choice(["moments", "centred"]),
+    help="How a series is normalised; as configured otherwise.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Series at a time.",
+)
+@compute_dtype  # fmt: skip
+def forecast(
+    checkpoint: str, source: str, horizon: int, freq: str | None, output: str | None,
+    plot: str | None, dtype: str | None, as_json: bool, quantiles: tuple[float, ...],
+    statistics: str | None, **given: Any,
+) -> None:  # fmt: skip
+    """Forecast the series of a table with the TimesFM model CHECKPOINT.
+
+    CHECKPOINT is what `convert`, `convert-hf` or `export` wrote. The table has a row a point: the
+    name of its series, its date and its value.
+    """
+    from dataclasses import replace
+
+    from efficientids_flax.forecast import TimesFM
+    from efficientids_flax.forecast.frames import (
+        forecasts_of,
+        json_columns,
+        read_csv,
+        read_frame,
+        rows_of,
+        write_csv,
+    )
+    from efficientids_flax.forecast.frequency import read_frequency
+    from efficientids_flax.forecast.plot import dates_of, plot_forecasts
+    from efficientids_flax.stored import load_model
+
+    columns = tuple(given.pop(f"{name}_column") for name in ("id", "time", "value"))
+    if freq is not None:
+        read_frequency(freq)  # told before anything is loaded
+    read = read_frame(read_csv(source), columns)
+    model, params, _ = load_model(checkpoint, dtype=dtype)
+    if not isinstance(model, TimesFM):
+        raise ValueError(f"{checkpoint}: is no forecaster")
+    if statistics is not None:
+        model = TimesFM(replace(model.config, statistics=statistics))
+    levels = quantiles or model.config.quantiles
+    found = forecasts_of(model, params, read, horizon, freq=freq, quantiles=levels, **given)
+    table = rows_of(read, found, levels, freq, horizon, columns)
+    text = write_csv(output, table)
+    if plot is not None:
+        Path(plot).parent.mkdir(parents=True, exist_ok=True)
+        plot_forecasts(plot, read, found, dates_of(table, columns[1], len(read)))
+    told = f"{len(read)} series, {horizon} points each" + (f": {output}" if output else "")
+    echo(as_json, json_columns(table), told if output else text.rstrip("\n"), remark=bool(output))
