@@ -114,7 +114,7 @@ def estimate_memory(
     else:
         head = _item_head(config, batch_size, positions, numbers, training)
     own = map(backbone.of_layer, range(backbone.num_layers))
-    cached = 2 * sum(layer.num_kv_heads * layer.head_dim for layer in own) * numbers
+    cached = sum(h * width for layer in own for h, width in layer.cached) * numbers
     return MemoryEstimate(
         parameters=parameters,
         optimizer_state=_optimizer_state(optimizer, config, trained),

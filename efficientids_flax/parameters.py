@@ -5,8 +5,9 @@ are PAXml's or, for kernels where `kernel_axes` is 'out_in', PyTorch's. Letters:
 positions, D model width, N heads, J heads of keys and values, H head width, F hidden width of the
 MLP, X experts, R buckets of the relative bias, P width of relative keys, U rank of low-rank
 additions, W width of word embeddings where it is not D, E item width, I items, K clusters; of
-forecasters also G frequencies, 2P points of a patch with their padding, HQ numbers of a patch's
-forecast.
+latent attention Q width of the queries' latent, C of that of keys and values, Y of it and the
+turned part of keys, Z width of what is not turned of them, O width of a value; of forecasters also
+G frequencies, 2P points of a patch with their padding, HQ numbers of a patch's forecast.
 """
 
 import os
@@ -69,7 +70,13 @@ CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
     "one_norm":        lambda c: c.norm_policy != "primer_hybrid",
     "two_norms":       lambda c: c.norm_policy == "primer_hybrid",
     "fused":           lambda c: c.fused_qkv,
-    "unfused":         lambda c: not c.fused_qkv,
+    "unfused":         lambda c: not c.fused_qkv and c.latent_attention is None,
+    "latent":          lambda c: c.latent_attention is not None,
+    "no_latent":       lambda c: c.latent_attention is None,
+    "query_latent":    lambda c: c.latent_attention is not None
+                       and c.latent_attention.query_dims is not None,
+    "query_direct":    lambda c: c.latent_attention is not None
+                       and c.latent_attention.query_dims is None,
     "multi_head":      lambda c: not c.multi_query,
     "multi_query":     lambda c: c.multi_query,
     "qkv_bias":        lambda c: c.qkv_bias,
@@ -77,6 +84,7 @@ CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
     "per_dim_scale":   lambda c: c.query_scaling == "per_dim_scale",
     "qk_norm_head":    lambda c: c.qk_norm == "per_head",
     "qk_norm_heads":   lambda c: c.qk_norm in ("each_head", "full"),
+    "sinks":           lambda c: c.attention_sinks,
     "relative_bias":   lambda c: c.relative_bias is not None,
     "relative_keys":   lambda c: c.relative_key_dims is not None,
     "gated":           lambda c: c.gated_mlp,
@@ -123,9 +131,21 @@ ATTENTION = (
     Row("attention/key/bias",                 "H",       "unfused multi_query qkv_bias"),
     Row("attention/value/kernel",             "D H",     "unfused multi_query", "H D"),
     Row("attention/value/bias",               "H",       "unfused multi_query qkv_bias"),
-    Row("attention/out/kernel",               "D N H"),
+    Row("attention/query_latent/kernel",      "D Q",     "query_latent", "Q D"),
+    Row("attention/query_latent/bias",        "Q",       "query_latent qkv_bias"),
+    Row("attention/query_latent_norm/scale",  "Q",       "query_latent"),
+    Row("attention/query/kernel",             "Q N H",   "query_latent", "N H Q"),
+    Row("attention/query/kernel",             "D N H",   "query_direct", "N H D"),
+    Row("attention/latent/kernel",            "D Y",     "latent", "Y D"),
+    Row("attention/latent/bias",              "Y",       "latent qkv_bias"),
+    Row("attention/latent_norm/scale",        "C",       "latent"),
+    Row("attention/key/kernel",               "C N Z",   "latent", "N Z C"),
+    Row("attention/value/kernel",             "C N O",   "latent", "N O C"),
+    Row("attention/out/kernel",               "D N O",   "latent"),
+    Row("attention/out/kernel",               "D N H",   "no_latent"),
     Row("attention/out/bias",                 "D",       "out_bias"),
     Row("attention/per_dim_scale",            "H",       "per_dim_scale"),
+    Row("attention/sinks",                    "N",       "sinks"),
     Row("attention/relative_bias/embedding",  "N R",     "relative_bias"),
     Row("attention/relative_key/kernel",      "P N H",   "relative_keys"),
     Row("attention/relative_key/key_bias",    "N H",     "relative_keys qkv_bias"),
@@ -358,7 +378,17 @@ def _rows(
 
 
 def _sizes(config: BackboneConfig) -> dict[str, int]:
-    return {
+    latent = config.latent_attention
+    widths = {}
+    if latent is not None:
+        widths = {
+            "Q": latent.query_dims or 0,
+            "C": latent.latent_dims,
+            "Y": latent.latent_dims + latent.rotary_dims,
+            "Z": config.head_dim - latent.rotary_dims,
+            "O": latent.value_dims,
+        }
+    return widths | {
         "1": 1,
         "3": 3,
         "V": config.vocab_size,

@@ -9,6 +9,6 @@ from converters.arrays.flat import FlatLeaf, FlatReader
 from converters.arrays.lazy import BLOCK, Array, Readers, Source, even_part, tile_regions
 from converters.arrays.leaf import Leaf, LeafSpec, Reader, Region, extent, whole
 from converters.arrays.low_rank import LowRank
-from converters.arrays.packed import Unpacked, per_integer
+from converters.arrays.packed import BlockScaled, Mxfp4, Unpacked, per_integer
 from converters.arrays.structure import Joined, Merged, Part, Split, Transposed
 from converters.arrays.values import Agreed, Cast, Debias, Raised, Scaled

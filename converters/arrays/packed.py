@@ -1,4 +1,4 @@
-"""Lazy arrays of 4-bit numbers that lie several to an integer."""
+"""Lazy arrays of numbers that lie several to an integer, or in blocks with a scale each."""
 
 import numpy as np
 
@@ -53,3 +53,79 @@ class Unpacked(Node):
 def per_integer(dtype: np.dtype) -> int:
     """How many 4-bit numbers one integer of this dtype holds."""
     return dtype.itemsize * 8 // BITS
+
+
+# The 16 numbers of E2M1: a sign, two bits of exponent, one of mantissa.
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+E2M1 = np.concatenate([E2M1, -E2M1])
+BLOCK_BYTES, SCALE_BIAS = 16, 127  # of a block of 32 numbers; of its exponent
+
+
+class Mxfp4(Node):
+    """Numbers of 4 bits in blocks of 32 with a power of two each (OCP Microscaling, MXFP4).
+
+    [.., G, 16] bytes, the lower half of a byte first, and [.., G] exponents plus 127, both uint8,
+    give [.., 32 G] numbers.
+    """
+
+    def __init__(self, blocks: Array, exponents: Array, dtype: np.dtype) -> None:
+        fits = blocks.shape[:-1] == exponents.shape and blocks.shape[-1:] == (BLOCK_BYTES,)
+        bytes_alike = {blocks.dtype, exponents.dtype} == {np.dtype(np.uint8)}
+        if not fits or not bytes_alike:
+            raise ValueError(
+                f"blocks {list(blocks.shape)} {blocks.dtype} and exponents"
+                f" {list(exponents.shape)} {exponents.dtype} are no MXFP4"
+            )
+        super().__init__((blocks, exponents), self._grid(blocks.shape), dtype)
+
+    def _grid(self, inner: tuple[int, ...]) -> tuple[int, ...]:
+        return (*inner[:-2], inner[-2] * BLOCK_BYTES * 2)
+
+    def _cover(self, region: Region) -> Region:
+        """The blocks that hold `region`."""
+        part, size = region[-1], BLOCK_BYTES * 2
+        return (*region[:-1], slice(part.start // size, -(-part.stop // size)))
+
+    def read(self, region: Region, readers: Readers) -> np.ndarray:
+        cover = self._cover(region)
+        packed = self.inputs[0].read((*cover, slice(0, BLOCK_BYTES)), readers)
+        exponents = self.inputs[1].read(cover, readers).astype(np.int32) - SCALE_BIAS
+        numbers = np.stack([E2M1[packed & 15], E2M1[packed >> 4]], axis=-1)
+        numbers = numbers.reshape(*packed.shape[:-1], 2 * BLOCK_BYTES)
+        with np.errstate(over="ignore"):
+            numbers = np.ldexp(numbers, exponents[..., None])
+        flat = numbers.reshape(*packed.shape[:-2], -1)
+        first = region[-1].start - cover[-1].start * 2 * BLOCK_BYTES
+        count = region[-1].stop - region[-1].start
+        return np.ascontiguousarray(flat[..., first : first + count].astype(self.dtype))
+
+    def origin(self, region: Region) -> tuple[Leaf, Region]:
+        return self.inputs[0].origin((*self._cover(region), slice(0, BLOCK_BYTES)))
+
+
+class BlockScaled(Node):
+    """Numbers times the scale of their block: [R, C] and [ceil(R / r), ceil(C / c)], in float32."""
+
+    def __init__(
+        self, array: Array, scales: Array, block: tuple[int, int], dtype: np.dtype
+    ) -> None:
+        wanted = tuple(-(-size // part) for size, part in zip(array.shape, block, strict=False))
+        if len(array.shape) != 2 or scales.shape != wanted:
+            raise ValueError(
+                f"scales {list(scales.shape)} do not fit {list(array.shape)} in blocks of"
+                f" {list(block)}"
+            )
+        self._block = block
+        super().__init__((array, scales), array.shape, dtype)
+
+    def read(self, region: Region, readers: Readers) -> np.ndarray:
+        values = self.inputs[0].read(region, readers).astype(np.float32)
+        places = [
+            np.arange(part.start, part.stop) // size
+            for part, size in zip(region, self._block, strict=True)
+        ]
+        cover = tuple(slice(int(place[0]), int(place[-1]) + 1) for place in places)
+        scales = self.inputs[1].read(cover, readers).astype(np.float32)
+        rows, columns = (place - place[0] for place in places)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return (values * scales[np.ix_(rows, columns)]).astype(self.dtype)

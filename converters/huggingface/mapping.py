@@ -3,8 +3,9 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from converters.arrays import Array, Leaf, Source
+from converters.arrays import Array, Leaf
 from converters.errors import MappingError
 from converters.huggingface.files import equal_values
 from converters.huggingface.fused import unfused
@@ -18,9 +19,11 @@ from converters.huggingface.names import (
     layer_of,
 )
 from converters.huggingface.pieces import taken_apart
+from converters.huggingface.quantized import numbers_of
 from converters.huggingface.tables import HEAD_BIASES, HEADS, OUTSIDE, TO_IN_OUT, TensorTable
 from converters.paxml import is_float
 from converters.rules import Ignore, Rule, RuledTree, apply_rules
+from converters.zarr import dtype_named
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.parameters import shape_problems
 
@@ -32,6 +35,8 @@ def map_tensors(
     *,
     body: bool = False,
     notes: list[str] | None = None,
+    quantization: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
 ) -> tuple[BackboneConfig, RuledTree]:
     """The parameters as arrays that are not computed yet.
 
@@ -41,6 +46,8 @@ def map_tensors(
         config: of the model; whether layers are scanned is its `scan_layers`.
         body: whether the model may do without a head.
         notes: where it is said what is left out.
+        quantization: `quantization_config` of the model, if there is one.
+        dtype: of what is made of quantised weights; None: that of the configuration.
 
     Returns:
         The configuration, whose `tied_embeddings` and `lm_head` are what the files say, and the
@@ -64,7 +71,7 @@ def map_tensors(
     in_layers = (*table.layer, *table.layer_of(config))
     rules += [_layer_rule(rule, layers, config) for rule in in_layers]
     kept, beyond = _first_layers(tensors, layers, config.num_layers, told)
-    sources = {name: Source(leaf) for name, leaf in kept.items()}
+    sources = numbers_of(kept, quantization or {}, dtype_named(dtype or config.dtype))
     arrays = taken_apart(sources, table, layers, sizes_of(config))
     numbers = {name: with_numbers(fused.op, config) for name, fused in table.fused.items()}
     arrays = unfused(arrays, table, layers, numbers)
@@ -154,9 +161,16 @@ def sizes_of(config: BackboneConfig) -> dict[str, int]:
         "F": config.hidden_dims,
         "NH": heads * width,
         "3H": 3 * width,
+        **_latent_sizes(config),
         "X": config.moe.num_experts if config.moe else 0,
         "FX": config.moe.hidden_dims if config.moe else 0,
     }
+
+
+def _latent_sizes(config: BackboneConfig) -> dict[str, int]:
+    own = config.latent_attention
+    still = config.head_dim - own.rotary_dims if own else 0
+    return {"Z": still, "O": own.value_dims if own else 0}
 
 
 def with_numbers(op: str, config: BackboneConfig) -> str:

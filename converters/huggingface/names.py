@@ -75,6 +75,9 @@ def find_names(names: Iterable[str], table: TensorTable) -> Names:
     present = set(names)
     word = table.embedding
     found = [n.removesuffix(word) for n in present if n == word or n.endswith(f".{word}")]
+    # Layers that guess further tokens (DeepSeek) hold the words once more.
+    inner = re.compile(".*" + re.escape(table.layers).replace(re.escape("{i}"), r"\d+"))
+    found = [prefix for prefix in found if not inner.fullmatch(prefix)]
     if len(found) == 1:
         prefix, embedding = found[0], found[0] + word
     else:

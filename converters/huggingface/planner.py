@@ -67,7 +67,7 @@ def plan_pretrained(
             config = _scanned(config)
     except ValueError as error:
         raise MappingError(f"{model.folder}: {error}") from error
-    config, tree = _mapped(model, TABLES[kind], config, notes)
+    config, tree = _mapped(model, TABLES[kind], config, notes, options.dtype)
     leaves = planned(tree.leaves, "params/")
     if AUTO in (text.get("dtype"), text.get("torch_dtype")):
         config = replace(config, dtype=_widest(leaves).name)
@@ -90,12 +90,18 @@ def plan_pretrained(
 
 
 def _mapped(
-    model: Pretrained, table: TensorTable, config: BackboneConfig, notes: list[str]
+    model: Pretrained,
+    table: TensorTable,
+    config: BackboneConfig,
+    notes: list[str],
+    dtype: str | None,
 ) -> tuple[BackboneConfig, RuledTree]:
     """The parameters; the index must be right on each tensor that is needed."""
     body = says_no_head(model.config)
+    quantization = model.config.get("quantization_config")
+    how = {"body": body, "notes": notes, "quantization": quantization, "dtype": dtype}
     try:
-        config, tree = map_tensors(model.tensors, table, config, body=body, notes=notes)
+        config, tree = map_tensors(model.tensors, table, config, **how)
     except MappingError as error:
         absent = [slip for name, slip in model.slips.items() if name not in model.tensors]
         raise MappingError("\n  ".join([str(error), *absent[:20]])) from error

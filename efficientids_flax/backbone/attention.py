@@ -5,8 +5,7 @@ width. See praxis/layers/attentions.py, `DotProductAttention`.
 """
 
 import math
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +13,16 @@ import numpy as np
 from flax import linen as nn
 
 from efficientids_flax.backbone.cache import LayerCache, put_keys
+from efficientids_flax.backbone.latents import expanded, latents
 from efficientids_flax.backbone.layers import (
     INTERMEDIATES,
     Norm,
     compute_dtype,
-    make_kernel,
     param_dtype,
-    product,
     soft_cap,
     softmax,
+    softmax_beside,
 )
-from efficientids_flax.backbone.lora import adaptation, lora_factors
 from efficientids_flax.backbone.masks import LayerKind
 from efficientids_flax.backbone.positions import (
     RelativeBias,
@@ -33,8 +31,8 @@ from efficientids_flax.backbone.positions import (
     linear_biases,
     rotate,
 )
+from efficientids_flax.backbone.projection import Projection
 from efficientids_flax.config import BackboneConfig, RotaryConfig
-from efficientids_flax.config.parts import KernelAxes
 from efficientids_flax.sharding import constrain
 
 MASKED = -0.7 * float(np.finfo(np.float32).max)  # Praxis' logit of what may not be seen
@@ -102,6 +100,8 @@ class Attention(nn.Module):
         """Both of the above."""
         config = self.config
         dtype = compute_dtype(config)
+        if config.latent_attention is not None:
+            return self._latent(x.astype(dtype), around, deterministic, cache)
         query, key, value = self._project(x.astype(dtype))
         if not config.qkv_clip_after_norm:
             query, key, value = self._clip(query, key, value)
@@ -117,6 +117,36 @@ class Attention(nn.Module):
         if cache is not None:
             cache = put_keys(cache, key, value, around.start)
             key, value = cache.keys.astype(dtype), cache.values.astype(dtype)
+        return self._attend(query, key, value, around, deterministic), cache
+
+    def _latent(
+        self,
+        x: jax.Array,
+        around: Surroundings,
+        deterministic: bool,
+        cache: LayerCache | None,
+    ) -> tuple[jax.Array, LayerCache | None]:
+        """`run` where keys and values come of latents, which the cache keeps."""
+        config = self.config
+        query, latent, shared = latents(config, self.rotary, x, around.turns.get(self.kind))
+        query = constrain(self._scale(query, around.positions), "B T N H")
+        self.sow(INTERMEDIATES, "scaled_query", query)
+        if cache is not None:
+            cache = put_keys(cache, latent, shared, around.start)
+            latent, shared = cache.keys.astype(x.dtype), cache.values.astype(x.dtype)
+        key, value = expanded(config, latent, shared)
+        return self._attend(query, key, value, around, deterministic), cache
+
+    def _attend(
+        self,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        around: Surroundings,
+        deterministic: bool,
+    ) -> jax.Array:
+        """[B, T, N, H], keys and values of all tokens -> [B, T, D]."""
+        config = self.config
         key, value = constrain(key, "B S J H"), constrain(value, "B S J H")
         bias = None
         if config.relative_bias is not None:
@@ -137,11 +167,10 @@ class Attention(nn.Module):
                 bias = jnp.broadcast_to(bias, (*bias.shape[:2], *mask.shape[-2:]))
             mixed = mix_by_kernel(config, query, key, value, bias, mask)
         self.sow(INTERMEDIATES, "mixed", mixed)
-        out = Projection(
-            (config.model_dims, config.num_heads, config.head_dim),
+        return Projection(
+            (config.model_dims, config.num_heads, mixed.shape[-1]),
             "out", (config.model_dims,), config.attention_out_bias, config, name="out",
         )(mixed)  # fmt: skip
-        return out, cache
 
     def _mix(
         self,
@@ -170,13 +199,19 @@ class Attention(nn.Module):
             logits = logits + bias
         logits = soft_cap(logits, config.attention_logit_cap)
         logits = jnp.where(mask, logits, MASKED)
-        probs = softmax(logits, config.attention_extra_logit).astype(query.dtype)
+        if config.attention_sinks:
+            sinks = self.param(
+                "sinks", nn.initializers.zeros, (config.num_heads,), param_dtype(config)
+            )
+            probs = softmax_beside(logits, sinks.astype(jnp.float32)).astype(query.dtype)
+        else:
+            probs = softmax(logits, config.attention_extra_logit).astype(query.dtype)
         self.sow(INTERMEDIATES, "probs", probs)
         probs = nn.Dropout(config.attention_dropout)(probs, deterministic=deterministic)
         if scores is GROUPED[0]:
             probs = probs.reshape(probs.shape[0], config.num_kv_heads, -1, *probs.shape[2:])
         mixed = jnp.einsum(mixes, probs, value)
-        return mixed.reshape(*mixed.shape[:2], config.num_heads, config.head_dim)
+        return mixed.reshape(*mixed.shape[:2], config.num_heads, -1)
 
     def _project(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries [B, T, N, H], keys and values [B, T, J, H]."""
@@ -242,70 +277,6 @@ class Attention(nn.Module):
             factor = SOFTPLUS_OF_ZERO / math.sqrt(size) * jax.nn.softplus(scale)
             return query * factor.astype(query.dtype)
         return query * how
-
-
-Form = Literal["in", "fused", "out"]
-Product = Callable[[jax.Array, jax.Array, KernelAxes], jax.Array]
-INPUT_AXIS: dict[Form, int | None] = {"in": 0, "fused": 1, "out": None}  # what 'out_in' puts last
-PRODUCTS: dict[Form, Product] = {
-    # btd, dnh -> btnh or btd, dh -> bth
-    "in": lambda x, kernel, axes: product(x, kernel, axes=axes),
-    # btd, cdnh -> cbtnh
-    "fused": lambda x, kernel, axes: jnp.moveaxis(
-        product(x, jnp.moveaxis(kernel, 1, 0) if axes == "in_out" else kernel, axes=axes), 2, 0
-    ),
-    # btnh, dnh -> btd
-    "out": lambda x, kernel, _: product(
-        x.reshape(*x.shape[:2], -1), kernel.reshape(kernel.shape[0], -1), axes="out_in"
-    ),
-}
-
-LORA_PRODUCTS: dict[Form, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
-    # btd, du, unh -> btnh
-    "in": lambda x, first, second: product(product(x, first), second),
-    # btd, cdu, cunh -> cbtnh
-    "fused": lambda x, first, second: jnp.einsum(
-        "cbtu,cunh->cbtnh", PRODUCTS["fused"](x, first, "in_out"), second
-    ),
-    # btnh, nhu, ud -> btd
-    "out": lambda x, first, second: product(
-        product(x.reshape(*x.shape[:2], -1), first.reshape(-1, first.shape[-1])), second
-    ),
-}
-
-
-class Projection(nn.Module):
-    """A product with a kernel and, where asked for, a bias that is added to the result.
-
-    Attributes:
-        shape: of the kernel where `kernel_axes` is 'in_out'.
-        form: which axes of input and kernel are summed over, see `PRODUCTS`.
-        bias_shape: of the bias.
-        bias_axes: where it gets axes of 1 to fit the product.
-    """
-
-    shape: tuple[int, ...]
-    form: Form
-    bias_shape: tuple[int, ...]
-    use_bias: bool
-    config: BackboneConfig
-    bias_axes: tuple[int, ...] = ()
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """The product, of the configuration's compute dtype."""
-        config, dtype = self.config, compute_dtype(self.config)
-        kernel = make_kernel(self, config, self.shape, INPUT_AXIS[self.form])
-        given = x.astype(dtype)
-        x = PRODUCTS[self.form](given, kernel.astype(dtype), config.kernel_axes)
-        if (lora := adaptation(config, self)) is not None:
-            first, second = lora_factors(self, lora, self.shape, self.form, dtype)
-            x = x + LORA_PRODUCTS[self.form](given, first, second)
-        self.sow(INTERMEDIATES, "product", x)
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, self.bias_shape, param_dtype(config))
-            x = x + jnp.expand_dims(bias.astype(dtype), self.bias_axes)
-        return x
 
 
 def mix_by_kernel(

@@ -19,7 +19,10 @@ EMPTY = -1  # segment of a place that holds no token yet; no token has it
 
 
 class LayerCache(struct.PyTreeNode):
-    """Keys (turned) and values of one layer, [B, S, J, H]; of scanned layers [L, B, S, J, H]."""
+    """Keys (turned) and values of one layer, [B, S, J, H]; of scanned layers [L, B, S, J, H].
+
+    Of latent attention, in their place: the latents [B, S, 1, C], and what all heads share of keys.
+    """
 
     keys: jax.Array
     values: jax.Array
@@ -72,12 +75,13 @@ def make_cache(config: BackboneConfig, batch: int, size: int, dtype: Any = None)
         leading = (config.num_layers // count,)
     dtype = jnp.dtype(config.dtype if dtype is None else dtype)
 
-    def empty(layer: BackboneConfig) -> jax.Array:
-        return jnp.zeros((*leading, batch, size, layer.num_kv_heads, layer.head_dim), dtype)
+    def empty(layer: BackboneConfig) -> LayerCache:
+        shapes = ((*leading, batch, size, *shape) for shape in layer.cached)
+        return LayerCache(*(jnp.zeros(shape, dtype) for shape in shapes))
 
     own = map(config.of_layer, range(count))
     return KVCache(
-        layers=tuple(LayerCache(empty(layer), empty(layer)) for layer in own),
+        layers=tuple(empty(layer) for layer in own),
         segments=jnp.full((batch, size), EMPTY, jnp.int32),
         positions=jnp.zeros((batch, size), jnp.int32),
         prefix=jnp.zeros((batch, size), bool) if config.attention_mask == "prefix" else None,

@@ -262,7 +262,7 @@ class Decoder(nn.Module):
             self.sow(INTERMEDIATES, f"mask_{kind}", masks[kind])
             rotary = rotary_of(own, index)
             if rotary is not None:
-                turns[kind] = turn(rotary, own.head_dim, tokens.positions, longest)
+                turns[kind] = turn(rotary, own.rotary_width, tokens.positions, longest)
         return Surroundings(masks, turns, tokens.positions, key_positions, tokens.paddings, start)
 
     def _layers(

@@ -335,3 +335,16 @@ def _softmax_jvp(
     probs = softmax(logits, extra)
     weighted = probs * tangent
     return probs, weighted - probs * jnp.sum(weighted, axis=-1, keepdims=True)
+
+
+def softmax_beside(logits: jax.Array, sinks: jax.Array) -> jax.Array:
+    """Softmax over the last axis and one more logit a head, whose probability is left out.
+
+    Args:
+        logits: float32 [B, N, T, S].
+        sinks: float32 [N].
+    """
+    beside = sinks[:, None, None]
+    largest = jax.lax.stop_gradient(jnp.maximum(jnp.max(logits, -1, keepdims=True), beside))
+    powers = jnp.exp(logits - largest)
+    return powers / (jnp.sum(powers, axis=-1, keepdims=True) + jnp.exp(beside - largest))

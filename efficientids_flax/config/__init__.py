@@ -12,6 +12,7 @@ from efficientids_flax.config.optimizer import OptimizerConfig, ScheduleConfig
 from efficientids_flax.config.parts import (
     AdapterConfig,
     AlibiConfig,
+    LatentAttentionConfig,
     LayerSetting,
     NormConfig,
     NormPlace,
@@ -29,6 +30,7 @@ __all__ = [
     "BackboneConfig",
     "ClippedGateConfig",
     "EfficientIDSConfig",
+    "LatentAttentionConfig",
     "LayerSetting",
     "LoraConfig",
     "MoEConfig",

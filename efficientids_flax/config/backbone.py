@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from efficientids_flax.config.checks import (
     kernel_problems,
+    latent_problems,
     layer_problems,
     rotary_problems,
     setting_problems,
@@ -24,6 +25,7 @@ from efficientids_flax.config.parts import (
     AlibiConfig,
     DType,
     KernelAxes,
+    LatentAttentionConfig,
     LayerSetting,
     NormPlace,
     NormPlacesConfig,
@@ -105,6 +107,8 @@ class BackboneConfig(Record):
         attention_logit_cap, final_logit_cap: cap * tanh(logits / cap), None is none.
         attention_extra_logit: one more logit of each query that belongs to no key, so that its
             probabilities sum to less than one; None is none, 0 is one.
+        attention_sinks: the same with a parameter [N], a logit a head (gpt-oss).
+        latent_attention: keys and values come of a narrow latent (DeepSeek); None: of the input.
         relative_key_dims: queries also meet sinusoids of this width of the distance, projected to
             heads (Transformer-XL, arXiv 1901.02860); with `qkv_bias`, queries have a bias for keys
             and one for distances.
@@ -190,6 +194,8 @@ class BackboneConfig(Record):
     qk_norm_after_rotary: bool = False
     attention_logit_cap: float | None = None
     attention_extra_logit: float | None = None
+    attention_sinks: bool = False
+    latent_attention: LatentAttentionConfig | None = None
     relative_key_dims: int | None = None
     sliding_window: int | None = None
     sliding_window_ahead: int | None = None
@@ -272,6 +278,8 @@ class BackboneConfig(Record):
             found.append("max_positions: learned positions need it, found null")
         if "sliding" in self.layer_types and self.sliding_window is None:
             found.append("sliding_window: layer_types has sliding layers, found null")
+        if self.attention_sinks and self.attention_extra_logit is not None:
+            found.append("attention_extra_logit: attention_sinks are such logits already")
         if self.qkv_clip_after_norm and self.qk_norm_after_rotary:
             found.append(
                 "qkv_clip_after_norm: clips before the rotation, qk_norm_after_rotary norms after"
@@ -286,7 +294,12 @@ class BackboneConfig(Record):
             found.append("shared_norm: needs parallel_residual and norm_policy 'pre'")
         if self.mlp_adds_input and not self.parallel_residual:
             found.append("mlp_adds_input: needs parallel_residual")
-        found += rotary_problems(self) + kernel_problems(self) + layer_problems(self)
+        found += (
+            rotary_problems(self)
+            + latent_problems(self)
+            + kernel_problems(self)
+            + layer_problems(self)
+        )
         found += setting_problems(self) if self.layer_settings and not found else []
         return found + (self.lora.unfit(self.projections) if self.lora else [])
 
@@ -309,10 +322,24 @@ class BackboneConfig(Record):
 
     @property
     def projections(self) -> tuple[str, ...]:
-        """Products with a kernel in each layer, by name."""
+        """Products with a kernel in each layer that can be added to, by name."""
         qkv = ("qkv",) if self.fused_qkv else ("query", "key", "value")
+        attention = () if self.latent_attention else (*qkv, "out")
         mlp = ("up", "gate", "down") if self.gated_mlp else ("up", "down")
-        return (*(f"attention/{name}" for name in (*qkv, "out")), *(f"mlp/{name}" for name in mlp))
+        return (*(f"attention/{name}" for name in attention), *(f"mlp/{name}" for name in mlp))
+
+    @property
+    def rotary_width(self) -> int:
+        """How much of a head is turned, or could be."""
+        return self.latent_attention.rotary_dims if self.latent_attention else self.head_dim
+
+    @property
+    def cached(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Heads and width of the two arrays that a cache keeps of each token."""
+        if (own := self.latent_attention) is not None:
+            return (1, own.latent_dims), (1, own.rotary_dims)
+        one = (self.num_kv_heads, self.head_dim)
+        return one, one
 
 
 @lru_cache(maxsize=256)

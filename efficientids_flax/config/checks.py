@@ -29,11 +29,11 @@ def rotary_problems(config: "BackboneConfig") -> list[str]:
     for name, rotary in (("rotary", config.rotary), ("sliding_rotary", config.sliding_rotary)):
         if rotary is None:
             continue
-        width = int(config.head_dim * rotary.fraction)
+        width = int(config.rotary_width * rotary.fraction)
         if width % 2 or not width:
             found.append(
                 f"{name}: the turned width {width} is {'odd' if width else 'nothing'}"
-                f" (head_dim {config.head_dim}, fraction {rotary.fraction})"
+                f" (head_dim {config.rotary_width}, fraction {rotary.fraction})"
             )
         if rotary.scaling and rotary.scaling.kind == "dynamic" and width == 2:
             found.append(f"{name}.scaling: dynamic scaling needs a turned width above 2")
@@ -47,6 +47,29 @@ def rotary_problems(config: "BackboneConfig") -> list[str]:
     return found
 
 
+def latent_problems(config: "BackboneConfig") -> list[str]:
+    """Latent attention has a key for each head, and nothing that goes by projections of its own."""
+    own = config.latent_attention
+    if own is None:
+        return []
+    found = []
+    if own.rotary_dims >= config.head_dim:
+        found.append(
+            f"latent_attention.rotary_dims: expected below head_dim = {config.head_dim},"
+            f" found {own.rotary_dims}"
+        )
+    if config.num_kv_heads != config.num_heads:
+        found.append(f"num_kv_heads: latent attention has num_heads = {config.num_heads} of them")
+    plain = {"qk_norm": "none", "fused_qkv": False, "multi_query": False, "qkv_clip": None,
+             "relative_key_dims": None}  # fmt: skip
+    found += [
+        f"{name}: latent attention has none, found {getattr(config, name)!r}"
+        for name, value in plain.items()
+        if getattr(config, name) != value
+    ]
+    return found
+
+
 def kernel_problems(config: "BackboneConfig") -> list[str]:
     """What the attention of `jax.nn` cannot do is not asked of it."""
     how = config.attention_implementation
@@ -57,6 +80,8 @@ def kernel_problems(config: "BackboneConfig") -> list[str]:
         ("attention_logit_cap", config.attention_logit_cap),
         ("attention_dropout", config.attention_dropout or None),
         ("attention_extra_logit", config.attention_extra_logit),
+        ("attention_sinks", config.attention_sinks or None),
+        ("latent_attention", config.latent_attention),
         ("relative_key_dims", config.relative_key_dims),
     ):
         if value is not None:

@@ -138,6 +138,34 @@ class RelativeBiasConfig(Record):
 
 
 @dataclass(frozen=True)
+class LatentAttentionConfig(Record):
+    """Keys and values of all heads out of one narrow latent of each token (arXiv 2405.04434).
+
+    A cache keeps the latents. Only the last numbers of a head are turned; of keys all heads share
+    them.
+
+    Attributes:
+        latent_dims: C, width of the latent, which is normed.
+        rotary_dims: of a head's width H, those that are turned; they come last.
+        value_dims: width of a head's values.
+        query_dims: width of a latent of queries, which is normed; None: queries come of the input.
+        norm_epsilon: of both norms, which are RMSNorms.
+    """
+
+    latent_dims: int
+    rotary_dims: int
+    value_dims: int
+    query_dims: int | None = None
+    norm_epsilon: float = 1e-6
+
+    def problems(self) -> Collection[str]:
+        """Sizes are positive."""
+        return positive(
+            self, "latent_dims", "rotary_dims", "value_dims", "query_dims", "norm_epsilon"
+        )
+
+
+@dataclass(frozen=True)
 class AlibiConfig(Record):
     """Linear biases on the attention logits (arXiv 2108.12409), see `backbone.positions.alibi`.
 

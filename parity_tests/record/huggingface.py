@@ -107,6 +107,14 @@ MODELS = {
     "granitemoe": ("granitemoe", {"intermediate_size": 6, "num_local_experts": 4, "num_experts_per_tok": 2,
                                   "embedding_multiplier": 12.0, "logits_scaling": 8.0,
                                   "residual_multiplier": 0.22, "attention_multiplier": 0.1}),
+    "gpt_oss": ("gpt_oss", {"head_dim": 6, "intermediate_size": 8, "num_local_experts": 4,
+                            "num_experts_per_tok": 2, "sliding_window": 5, "swiglu_limit": 1.0,
+                            "rope_parameters": {**YARN, "truncate": False}}),
+    "deepseek_v3": ("deepseek_v3", {"kv_lora_rank": 8, "q_lora_rank": 6, "qk_rope_head_dim": 4,
+                                    "qk_nope_head_dim": 4, "v_head_dim": 6, "num_key_value_heads": 4,
+                                    "n_routed_experts": 6, "num_experts_per_tok": 3, "n_group": 3, "topk_group": 2,
+                                    "moe_intermediate_size": 6, "first_k_dense_replace": 1, "attention_bias": True,
+                                    "rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 0.7}}),
     "bloom": ("bloom", {"num_attention_heads": 3, "hidden_size": 18,
                         "apply_residual_connection_post_layernorm": True}),
     "mpt": ("mpt", {"num_attention_heads": 3, "hidden_size": 18,
@@ -120,7 +128,7 @@ MODELS = {
     "gpt2_by_layer": ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
 }
 GPT2_LIKE = ("gpt2", "gptj", "codegen", "gpt_bigcode")
-WITHOUT_PACKED = ("opt", "falcon")
+WITHOUT_PACKED = ("opt", "falcon", "gpt_oss")
 POSITIONLESS = ("bloom", "mpt")  # their models take no positions
 GPT2 = {"vocab_size": 41, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 256, "bos_token_id": 1,
         "eos_token_id": 2, "pad_token_id": 0}
@@ -162,6 +170,9 @@ def scatter(model, kind):
                 value.copy_(0.5 * noise)
             else:
                 value.copy_(noise * value.shape[1] ** -0.5)
+        for name, value in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                value.copy_(0.3 * torch.randn_like(value))
 
 
 def reference(model):

@@ -102,7 +102,8 @@ def _arrangements(
 ) -> list[list[Rule]]:
     """Rules that arrange the parameters as the table has them, one list after another."""
     rotary = config.rotary or config.sliding_rotary
-    swapped = rotary is not None and rotary.pairing != pairing
+    # Latent attention's class turns in either way.
+    swapped = rotary is not None and rotary.pairing != pairing and not config.latent_attention
     fused = any(rule.target.startswith("attention/qkv/") for rule in table.layer)
     turns: list[list[Rule]] = []
     if config.scan_layers:

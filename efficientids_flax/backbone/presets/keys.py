@@ -11,7 +11,8 @@ LISTS = (*PER_LAYER, "mlp_only_layers")  # and of any length
 MAPPINGS = ("attn_config",)
 # Where null is a value, and not the same as a missing key.
 NULLABLE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping",
-            "num_key_value_heads", "head_dim", "clip_qkv")  # fmt: skip
+            "num_key_value_heads", "head_dim", "clip_qkv",
+            "q_lora_rank")  # fmt: skip
 CAUSAL = "is_causal"  # the masks of transformers look at it in all families
 OTHERS = (CAUSAL, "quantization_config", "compression_config")
 

@@ -107,10 +107,10 @@ def config_of(
     """
     values = without(values, ignore_keys)
     values = without(values, ignore_keys)
-    problems = _quantized(values)
     _, family, text = text_part(values)
+    problems = _quantized(values, family)
     if "text_config" in values:
-        problems += _quantized(text)
+        problems += _quantized(text, family)
     values = without(text, ignore_keys)
     remarks: list[str] = []
     values = named(values, family, remarks)
@@ -241,12 +241,14 @@ def _layers(values: Mapping[str, Any], family: Family, problems: list[str]) -> d
     return found
 
 
-def _quantized(values: Mapping[str, Any]) -> list[str]:
-    """A problem line for a checkpoint whose weights are not plain numbers."""
+def _quantized(values: Mapping[str, Any], family: Family) -> list[str]:
+    """A problem line for a checkpoint whose weights are no numbers, and are not made to be."""
     found = values.get("quantization_config") or values.get("compression_config")
     if not found:
         return []
     method = found.get("quant_method", "unknown") if isinstance(found, Mapping) else found
+    if method in family.quantized:
+        return []
     return [f"quantization_config: quantised checkpoints ({method}) are not supported"]
 
 

@@ -5,7 +5,7 @@ a kind of layer. See `modeling_rope_utils.py` of transformers 5.23.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from efficientids_flax.backbone.presets.families import Family, Values
 from efficientids_flax.config import PositionScalingConfig, RotaryConfig, RotaryScalingConfig
@@ -185,7 +185,7 @@ def _read_one(
         return None
     try:
         return RotaryConfig(
-            pairing=family.pairing,
+            pairing=_pairing(values, family),
             max_timescale=settings["rope_theta"],
             fraction=fraction,
             in_float32=family.in_float32,
@@ -195,6 +195,13 @@ def _read_one(
     except ValueError as error:
         problems.append(f"{name}: {error}")
         return None
+
+
+def _pairing(values: Values, family: Family) -> Literal["half_split", "interleaved"]:
+    """Which numbers of a head turn together."""
+    if family.pairing_key is None:
+        return family.pairing
+    return "interleaved" if values[family.pairing_key] else "half_split"
 
 
 def _scaling(

@@ -104,6 +104,39 @@ def granitemoe(draw: Draw) -> Settings:
     return found | _rope(draw, found)
 
 
+def gpt_oss(draw: Draw) -> Settings:
+    found = common(draw, own_width=True) | {"attention_bias": draw(FLAGS)}
+    found |= _experts(draw, "num_local_experts", "intermediate_size")
+    found |= {
+        "swiglu_limit": draw(one_of([0.8, 7.0])),
+        "swiglu_alpha": draw(one_of([1.0, 1.702])),
+        "sliding_window": draw(WINDOWS),
+    }
+    if draw(FLAGS):
+        found["layer_types"] = layer_types(draw, found["num_hidden_layers"])
+    return found | _rope(draw, found)
+
+
+def deepseek_v3(draw: Draw) -> Settings:
+    found = common(draw, own_width=False) | {"hidden_act": draw(ACTIVATIONS)}
+    found["num_key_value_heads"] = found["num_attention_heads"]
+    groups, size = draw(one_of([(3, 2), (2, 3), (1, 4)]))
+    chosen = draw(st.integers(1, groups))
+    found |= {
+        "kv_lora_rank": 8, "q_lora_rank": draw(one_of([None, 6])),
+        "qk_rope_head_dim": (turned := draw(one_of([4, 6]))),
+        "qk_nope_head_dim": draw(one_of([4, 3])), "v_head_dim": draw(one_of([6, 4])),
+        "n_routed_experts": groups * size, "n_group": groups, "topk_group": chosen,
+        "num_experts_per_tok": draw(st.integers(1, chosen * size)),
+        "n_shared_experts": draw(one_of([2, 1])), "moe_intermediate_size": draw(one_of([6, 9])),
+        "first_k_dense_replace": draw(st.integers(0, found["num_hidden_layers"] - 1)),
+        "norm_topk_prob": draw(FLAGS), "routed_scaling_factor": draw(one_of([2.5, 1.0])),
+        "rope_interleave": draw(FLAGS), "attention_bias": draw(FLAGS),
+        "rope_parameters": rope(draw, ROPES, turned),
+    }  # fmt: skip
+    return found
+
+
 def bloom(draw: Draw) -> Settings:
     heads = draw(one_of([6, 4, 3, 1]))
     return {
@@ -129,5 +162,15 @@ def mpt(draw: Draw) -> Settings:
 
 MIXTURES: Mapping[str, Callable[[Draw], Settings]] = {
     function.__name__: function
-    for function in (mixtral, qwen2_moe, qwen3_moe, olmoe, granitemoe, bloom, mpt)
+    for function in (
+        mixtral,
+        qwen2_moe,
+        qwen3_moe,
+        olmoe,
+        granitemoe,
+        bloom,
+        mpt,
+        gpt_oss,
+        deepseek_v3,
+    )
 }

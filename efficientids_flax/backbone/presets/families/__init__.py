@@ -5,7 +5,7 @@ Defaults are those of the configuration classes of transformers 5.23
 `models/*/modeling_*.py`. A family is a row in the table of its kin.
 
 Read `family`, what a row has, then the tables `llama_like`, `gemma`, `layer_norm`, `parallel`,
-`gpt`, `mixtures` and `alibi`; `parts`, `layers` and `experts` are what they share, `values` what
+`gpt`, `mixtures`, `alibi` and `large`; `parts` and `layers` are what they share, `values` what
 holds for all, `multimodal` who else holds one of them.
 """
 
@@ -15,6 +15,7 @@ from efficientids_flax.backbone.presets.families import (
     alibi,
     gemma,
     gpt,
+    large,
     layer_norm,
     llama_like,
     mixtures,
@@ -33,4 +34,5 @@ FAMILIES: Mapping[str, Family] = {
     **gpt.FAMILIES,
     **mixtures.FAMILIES,
     **alibi.FAMILIES,
+    **large.FAMILIES,
 }

@@ -47,7 +47,9 @@ class Family:
         rotary_kinds: scaling methods that the family's class accepts; empty for all.
         rotary_aliases: other name of a method -> the method.
         pairing: which numbers of a head turn together (`RotaryConfig.pairing`).
+        pairing_key: key that says whether they are interleaved; None: `pairing` does.
         in_float32: cos and sin stay float32 (`RotaryConfig.in_float32`).
+        quantized: methods of `quantization_config` (`quant_method`) whose weights are made numbers.
         kernel_axes: how its files store kernels, which are loaded as they are.
     """
 
@@ -72,7 +74,9 @@ class Family:
     rotary_kinds: tuple[str, ...] = ()
     rotary_aliases: Mapping[str, str] = field(default_factory=dict)
     pairing: Literal["interleaved", "half_split"] = "half_split"
+    pairing_key: str | None = None
     in_float32: bool = False
+    quantized: tuple[str, ...] = ()
     kernel_axes: KernelAxes = "out_in"
 
     @property

@@ -2,14 +2,21 @@
 
 from collections.abc import Mapping
 
-from efficientids_flax.backbone.presets.families.experts import LOSSES, alike, every_nth
 from efficientids_flax.backbone.presets.families.family import Family
 from efficientids_flax.backbone.presets.families.layers import (
     every_layer,
     every_layer_if_used,
     every_other_of_first,
 )
-from efficientids_flax.backbone.presets.families.parts import BIASES, DEFAULTS, FIELDS, GATED
+from efficientids_flax.backbone.presets.families.parts import (
+    BIASES,
+    DEFAULTS,
+    FIELDS,
+    GATED,
+    LOSSES,
+    alike,
+    every_nth,
+)
 
 # fmt: off
 _WIDTH = ("head_dim",)  # read where it is there, though no field of the class

@@ -1,0 +1,101 @@
+"""Weights that public files hold quantised, as numbers: MXFP4 of gpt-oss, FP8 blocks of DeepSeek.
+
+What `quantization_config` says decides; names tell the weights from their scales.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from converters.arrays import Array, BlockScaled, Leaf, Mxfp4, Scaled, Source, Transposed
+from converters.errors import MappingError
+
+BLOCKS, EXPONENTS = "_blocks", "_scales"  # beside each other, for a weight without them
+SCALES = "_scale_inv"  # beside the weight
+FP8 = ("float8_e4m3fn", "float8_e5m2")
+
+
+def numbers_of(
+    tensors: Mapping[str, Leaf], about: Mapping[str, Any], dtype: np.dtype
+) -> dict[str, Array]:
+    """The tensors, with those that are quantised as numbers, not computed yet.
+
+    Args:
+        tensors: name -> leaf.
+        about: `quantization_config` of the model; empty where nothing is quantised.
+        dtype: of the numbers; they are multiplied in float32.
+
+    Raises:
+        MappingError: scales that do not fit, or without a weight; a method that is not known.
+    """
+    arrays: dict[str, Array] = {name: Source(leaf) for name, leaf in tensors.items()}
+    if not about:
+        return arrays
+    method = about.get("quant_method")
+    make = {"mxfp4": _mxfp4, "fp8": _fp8}.get(method) if isinstance(method, str) else None
+    if make is None:
+        raise MappingError(f"quantization_config: quant_method {method!r} is not read")
+    problems: list[str] = []
+    found = make(arrays, about, dtype, problems)
+    if problems:
+        lines = [*problems[:20], *(["..."] if len(problems) > 20 else [])]
+        opening = f"quantised weights ({method}), {len(problems)} problem(s):"
+        raise MappingError("\n  ".join([opening, *lines]))
+    return found
+
+
+def _mxfp4(
+    arrays: Mapping[str, Array], about: Mapping[str, Any], dtype: np.dtype, problems: list[str]
+) -> dict[str, Array]:
+    """Experts' weights [X, out, in / 32, 16] as the [X, in, out] that the class has of them."""
+    found = {
+        name: array for name, array in arrays.items() if not name.endswith((BLOCKS, EXPONENTS))
+    }
+    for name in arrays:
+        if name.endswith(EXPONENTS) and name.removesuffix(EXPONENTS) + BLOCKS not in arrays:
+            problems.append(f"{name}: no {name.removesuffix(EXPONENTS)}{BLOCKS} beside it")
+        if not name.endswith(BLOCKS):
+            continue
+        weight = name.removesuffix(BLOCKS)
+        exponents = arrays.get(weight + EXPONENTS)
+        if exponents is None:
+            problems.append(f"{name}: no {weight}{EXPONENTS} beside it")
+            continue
+        try:
+            found[weight] = Transposed(Mxfp4(arrays[name], exponents, dtype), (0, 2, 1))
+        except ValueError as error:
+            problems.append(f"{weight}: {error}")
+    return found
+
+
+def _fp8(
+    arrays: Mapping[str, Array], about: Mapping[str, Any], dtype: np.dtype, problems: list[str]
+) -> dict[str, Array]:
+    """Weights in float8 times the scales of their blocks."""
+    found = {name: array for name, array in arrays.items() if not name.endswith(SCALES)}
+    size = about.get("weight_block_size")
+    if size is not None and not (
+        isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
+    ):
+        problems.append(f"weight_block_size: expected two numbers, found {size!r}")
+        return found
+    for name, array in list(found.items()):
+        scales = arrays.get(name + SCALES)
+        if scales is None:
+            if array.dtype.name in FP8:
+                problems.append(f"{name}: is {array.dtype}, and no {name}{SCALES} beside it")
+            continue
+        try:
+            if size is None:
+                found[name] = Scaled(array, scales, tuple(range(len(scales.shape))), dtype)
+            else:
+                found[name] = BlockScaled(array, scales, (size[0], size[1]), dtype)
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+    problems += [
+        f"{name}: no {name.removesuffix(SCALES)} beside it"
+        for name in arrays
+        if name.endswith(SCALES) and name.removesuffix(SCALES) not in arrays
+    ]
+    return found
