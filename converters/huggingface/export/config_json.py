@@ -112,8 +112,8 @@ def _values(config: BackboneConfig, family: Family, known: Mapping[str, Any]) ->
     for name, key in family.fields.items():
         values[key] = _value(config, name, key, family)
     derived = config.head_dim * config.num_heads == config.model_dims
-    if derived and family.defaults.get("head_dim") is None:
-        values.pop("head_dim", None)  # not all classes have it
+    if derived and "head_dim" in family.extra:
+        values.pop("head_dim", None)  # not all classes have it, and others take none for a width
     values |= _layer_keys(config, family)
     values |= family.express(config) if family.express else {}
     both = config.attention_mask == "bidirectional"

@@ -122,3 +122,12 @@ def test_keys_of_the_user_come_first_and_are_checked() -> None:
 
 def test_every_family_has_a_table() -> None:
     assert TABLES.keys() == FAMILIES.keys()
+
+
+@pytest.mark.parametrize(("family", "written"), [("ministral", True), ("qwen2", False)])
+def test_the_width_of_a_head_is_written_where_the_class_has_it(family: str, written: bool) -> None:
+    """Ministral's class takes no width of none."""
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = config_of({"model_type": family, **sizes})
+    values, _ = config_json(config, family, {}, {})
+    assert ("head_dim" in values) == written
