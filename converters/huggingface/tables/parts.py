@@ -51,7 +51,7 @@ FOUR_NORMS = (
     Rule("post_mlp_norm/scale",        "post_feedforward_layernorm.weight"),
 )
 ROTARY = (
-    Ignore("layers.{i}.self_attn.rotary_emb.inv_freq", RECOMPUTED),
-    Ignore("rotary_emb.inv_freq", RECOMPUTED),
+    Ignore("layers.{i}.self_attn.rotary_emb.{inv_freq|cos_cached|sin_cached}", RECOMPUTED),
+    Ignore("{rotary_emb|rotary_emb_local}.inv_freq", RECOMPUTED),
 )
 # fmt: on

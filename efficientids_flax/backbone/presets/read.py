@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 from efficientids_flax.backbone.presets.families import (
     ACTIVATIONS,
+    WRAPPERS,
     Family,
     no_rotary_layers,
 )
@@ -106,7 +107,7 @@ def config_of(
         UnsupportedConfigError: lists all that is not supported.
     """
     values = without(values, ignore_keys)
-    values = without(values, ignore_keys)
+    wrapped = values.get("model_type") in WRAPPERS
     _, family, text = text_part(values)
     problems = _quantized(values, family)
     if "text_config" in values:
@@ -126,6 +127,8 @@ def config_of(
     if family.position_scaling_key is not None:
         fields["query_position_scaling"] = read_position_scaling(given, family, problems)
     fields |= family.derive(given, problems) if family.derive else {}
+    if wrapped:  # their classes have the head's product alone
+        fields |= {"logits_divisor": 1.0, "final_logit_cap": None}
     if not values.get(CAUSAL, True):
         _see_all(fields)
     if problems:
@@ -220,23 +223,19 @@ def _scales(fields: dict[str, Any], family: Family) -> dict[str, Any]:
 
 def _layers(values: Mapping[str, Any], family: Family, problems: list[str]) -> dict[str, Any]:
     """`sliding_window` and `layer_types`, the latter only where layers differ."""
-    types = family.layer_types(values)
-    kinds = {"full_attention": "full", "sliding_attention": "sliding"}
+    types = (family.layer_types(values) or [])[: values[family.fields["num_layers"]]]
+    kinds = {"full_attention": "full", "sliding_attention": "sliding", "attention": "full"}
     unknown = [kind for kind in dict.fromkeys(types or ()) if kind not in kinds]
     problems += [f"layer_types: '{kind}' is not supported" for kind in unknown]
-    given = values.get("layer_types")
-    if "layer_types" not in family.defaults and given is not None and given != types:
-        everywhere = ["full_attention"] * len(given)
-        if given != (types or everywhere):
-            problems.append("layer_types: layers of this family are all alike")
-    if not types or unknown or "sliding_attention" not in types:
+    if unknown or "sliding_attention" not in types:
         return {}
     window = values.get("sliding_window")
-    if window is None or values.get("use_sliding_window") is False:
+    unused = "use_sliding_window" in family.defaults and not values["use_sliding_window"]
+    if window is None or unused:
         problems.append("sliding_window: layer_types has sliding layers, but no window is in use")
         return {}
     found: dict[str, Any] = {"sliding_window": window}
-    if "full_attention" in types:
+    if set(types) != {"sliding_attention"}:
         found["layer_types"] = tuple(kinds[kind] for kind in types)
     return found
 

@@ -298,5 +298,17 @@ def test_the_program_lists_keys_that_are_passed_over_and_names_its_flag(tmp_path
     assert taken.exit_code == 0
 
 
+@pytest.mark.parametrize("around", ["module.", "_orig_mod.model."])
+def test_what_training_leaves_in_a_file(around: str, tmp_path: Path) -> None:
+    tensors = {f"{around}{name}": value for name, value in tensors_of("llama").items()}
+    for buffer in ("inv_freq", "cos_cached", "sin_cached"):
+        name = f"{around}model.layers.1.self_attn.rotary_emb.{buffer}"
+        tensors[name] = np.ones(4, np.float32)
+    same(
+        load_pretrained_lm(written(tmp_path, tensors, values_of("llama"))),
+        load_pretrained_lm(FOLDERS / "llama"),
+    )
+
+
 def test_every_family_has_both_tables() -> None:
     assert FAMILIES.keys() == TABLES.keys()

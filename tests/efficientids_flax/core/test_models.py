@@ -227,6 +227,31 @@ def test_words_are_scored_by_the_hidden_state(everywhere):
     assert inputs.query.shape[-1] == (MODEL if everywhere else WIDTH)
 
 
+def test_words_without_a_head_enter_and_take_no_part_in_the_softmax():
+    """A body (of a text embedder, say) is all that a recommender needs."""
+    body = model(backbone=backbone(lm_head=False, tied_embeddings=False))
+    params = parameters(body)
+    assert "lm_head" not in params["pretrained_lm"]
+    given = batch()
+    scores = run(body, params, given, "scores")
+    with_head = model(backbone=backbone(tied_embeddings=False))
+    more = {"lm_head": {"kernel": jnp.ones((MODEL, WORDS))}, **params["pretrained_lm"]}
+    np.testing.assert_allclose(
+        scores, run(with_head, {**params, "pretrained_lm": more}, given, "scores"), **CLOSE
+    )
+    assert run(body, params, given, "log_probs").shape[-1] == ITEMS
+    given["weights"] = given["weights"] * given["label_item_weights"]
+    given["labels"] = given["labels"] * given["label_item_weights"]
+    out = body.apply({"params": params}, given, method="loss")
+    log_probs = np.asarray(run(body, params, given, "log_probs"))
+    chosen = np.take_along_axis(log_probs, given["labels"][..., None], -1)[..., 0]
+    want = -(chosen * given["weights"]).sum() / given["weights"].sum()
+    np.testing.assert_allclose(out.loss, want, **CLOSE)
+    words = batch() | {"weights": np.ones_like(given["weights"])}
+    with pytest.raises(ValueError, match="an item: there are no words"):
+        body.apply({"params": params}, words, method="loss")
+
+
 def test_methods_agree(tiny):
     """The loss is the mean of served log-probabilities; scores are the evaluation's items."""
     made, params = tiny

@@ -156,9 +156,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
                   "use_bidirectional_attention: found True; only None or False is computed"),
     "layer type": ({"model_type": "qwen3", "layer_types": ["chunked_attention"] * 4},
                    "layer_types: 'chunked_attention' is not supported"),
-    "layers that differ": ({"model_type": "mistral", "layer_types":
-                            ["full_attention", "sliding_attention"] * 2},
-                           "layer_types: layers of this family are all alike"),
     "window in use": ({"model_type": "qwen3", "layer_types": ["sliding_attention"] * 4},
                       "layer_types has sliding layers, but no window is in use"),
     "type of a size": ({"hidden_size": "32"}, "hidden_size: expected a number, found '32'"),
@@ -198,6 +195,9 @@ def test_keys_that_mean_nothing_are_passed_over_with_one_note() -> None:
     # Another family's: the class of this one does not read it.
     pattern = config("gemma2", sliding_window=5, sliding_window_pattern=4)
     assert pattern.layer_types == ("sliding", "full") * 2
+    types = ["full_attention", "sliding_attention"] * 2
+    alike = config("mistral", layer_types=types, use_sliding_window=False)
+    assert alike == config("mistral", use_sliding_window=False) == config("mistral")
     # Of settings of the rotary positions.
     plain = config("llama", rope_scaling={"type": "yarn", **YARN})
     found, notes = noted("llama", rope_scaling={"type": "yarn", **YARN, "finetuned": True})
