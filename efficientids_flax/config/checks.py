@@ -24,13 +24,16 @@ SHARED = frozenset({
 
 
 def rotary_problems(config: "BackboneConfig") -> list[str]:
-    """The turned width is even, and factors by frequency are as many as there are pairs."""
+    """The turned width is even, or made so, and factors by frequency are one a pair."""
     found = []
     for name, rotary in (("rotary", config.rotary), ("sliding_rotary", config.sliding_rotary)):
         if rotary is None:
             continue
         width = int(config.rotary_width * rotary.fraction)
-        if width % 2 or not width:
+        kind = rotary.scaling.kind if rotary.scaling else "linear"
+        rounded_up = rotary.by_frequency and kind in ("linear", "llama3")
+        rounded_up = rounded_up and width < config.rotary_width
+        if not width or (width % 2 and not rounded_up):
             found.append(
                 f"{name}: the turned width {width} is {'odd' if width else 'nothing'}"
                 f" (head_dim {config.rotary_width}, fraction {rotary.fraction})"

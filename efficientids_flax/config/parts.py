@@ -70,7 +70,8 @@ class RotaryConfig(Record):
         pairing: 'half_split' turns (x[i], x[i + width/2]) (Praxis `RotaryPositionalEmbedding`,
             HuggingFace); 'interleaved' turns (x[2i], x[2i + 1]) (`LLaMARotaryEmbedding`).
         min_timescale, max_timescale: `max_timescale` is the base ("theta") when the least is 1.
-        fraction: share of the head width that turns; the rest passes through.
+        fraction: share of the head width that turns; the rest passes through. By frequencies, an
+            odd width is one more (HuggingFace; not of all methods of scaling).
         in_float32: cos and sin stay float32 until after the product (HuggingFace casts them first).
         by_frequency: angles are positions times frequencies (HuggingFace; always with `scaling`),
             not positions by time scales (Praxis): at position p they differ by p 1e-7.

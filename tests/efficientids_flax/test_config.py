@@ -174,7 +174,7 @@ def test_all_problems_at_once():
         ),
         (
             {"parallel_residual": True, "norm_policy": "post_skip"},
-            "norm_policy: 'post_skip' norms one sum, parallel_residual adds another",
+            "norm_policy: 'post_skip' has one sum normed, parallel_residual another",
         ),
         ({"layer_types": ("sliding",) * 4}, "sliding_window: layer_types has sliding layers"),
         ({"layer_types": ("full",)}, "layer_types: expected 4 entries, found 1"),

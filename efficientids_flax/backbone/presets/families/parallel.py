@@ -14,6 +14,7 @@ from efficientids_flax.backbone.presets.families.parts import (
     GATED,
     fraction_of,
     inverse_of,
+    odd_turn_problems,
     own_width_problems,
 )
 from efficientids_flax.config import BackboneConfig, NormConfig, NormPlacesConfig, RotaryConfig
@@ -22,6 +23,7 @@ BASE = 10_000.0  # of GPT-J's and CodeGen's rotary positions
 
 
 def _phi(values: Values, problems: list[str]) -> Values:
+    problems += odd_turn_problems(values, values["head_dim"], 0.5)
     return {"qk_norm": "per_head" if values["qk_layernorm"] else "none"}
 
 
@@ -31,7 +33,7 @@ def _phi_back(config: BackboneConfig) -> Values:
 
 def _stablelm(values: Values, problems: list[str]) -> Values:
     """Norms of single heads have no bias."""
-    problems += own_width_problems(values)
+    problems += own_width_problems(values) + odd_turn_problems(values, None, 0.25)
     found: dict[str, object] = {"shared_norm": values["use_parallel_residual"]}
     if values["qk_layernorm"]:
         norms = NormPlacesConfig(query_key=NormConfig(bias=False))

@@ -17,6 +17,22 @@ def own_width_problems(values: Values) -> list[str]:
     return [f"head_dim: expected hidden_size / heads = {width}, found {values['head_dim']}"]
 
 
+def odd_turn_problems(values: Values, width: int | None, missing: float) -> list[str]:
+    """A problem where an odd number of a head's numbers turns, which the class does not compute.
+
+    Args:
+        values: of the `config.json`.
+        width: of a head; None for D / N.
+        missing: the share where there is none.
+    """
+    width = width or values["hidden_size"] // values["num_attention_heads"]
+    settings = values.get("rope_scaling") or values.get("rope_parameters") or {}
+    share = settings.get("partial_rotary_factor", values.get("partial_rotary_factor", missing))
+    turned = int(width * share)
+    key = "partial_rotary_factor"
+    return [f"{key}: {share} of the width {width} is {turned}, which is odd"] if turned % 2 else []
+
+
 def fraction_of(turned: int, width: int) -> float:
     """The share of a head's width, such that `int(width * share)` is the number that turns."""
     share = turned / width

@@ -46,6 +46,18 @@ def test_pairs_turn_as_complex_numbers(pairing):
     np.testing.assert_allclose(halves[pairing][1], wanted.imag, atol=6e-5)
 
 
+def test_an_odd_width_is_rounded_up_and_keeps_its_base():
+    """A part of 3 of 8 numbers turns 4, by the base to the powers 0 and 2/3 (HuggingFace)."""
+    x = np.random.default_rng(0).normal(size=(2, HEAD)).astype(np.float32)
+    config = RotaryConfig(fraction=0.4, by_frequency=True, max_timescale=1000.0)
+    found = turned(x, [0, 7], config)
+    angles = 7 / np.array([1, 1000 ** (2 / 3)])
+    wanted = (x[1, :2] + 1j * x[1, 2:4]) * np.exp(1j * angles)
+    np.testing.assert_allclose(found[1, :2], wanted.real, atol=1e-5)
+    np.testing.assert_allclose(found[1, 2:4], wanted.imag, atol=1e-5)
+    np.testing.assert_array_equal(found[:, 4:], x[:, 4:])
+
+
 @given(
     st.sampled_from(PAIRINGS), st.integers(0, 400), st.integers(0, 400), st.integers(0, 2**31 - 1)
 )
