@@ -21,6 +21,7 @@ import click
 import numpy as np
 
 from benchmarks.load_hf import ROOT, SHAPES, make_checkpoint
+from benchmarks.measure import processor
 
 WAYS = ("efficientids_flax", "torch")
 WHAT = ("all", "last")  # positions whose logits are computed
@@ -121,7 +122,7 @@ def main(
     if child:
         serve(*child, rows, length)
         return
-    click.echo(f"batch {rows} x {length}, float32, median of {rounds} rounds\n")
+    click.echo(f"batch {rows} x {length}, float32, median of {rounds} rounds, {processor()}\n")
     click.echo("| model | logits of | ours, s | torch, s | ours / torch | CPU, ours / torch |")
     click.echo("| --- | --- | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory(dir=place) as folder:

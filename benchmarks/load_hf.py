@@ -23,6 +23,8 @@ import click
 import ml_dtypes
 import numpy as np
 
+from benchmarks.measure import processor
+
 ROOT = Path(__file__).resolve().parents[1]
 PIECE = 64 << 20  # bytes that the plain read asks for at a time
 BLOCK = 4 << 20  # random values that a file repeats: loading does not look at them
@@ -169,7 +171,7 @@ def main(
                 {way: measure(way, Path(folder) / model) for way in ways} for _ in range(rounds)
             ]
             click.echo(
-                f"{model}: {size / 1e9:.2f} GB, median of {rounds} rounds\n\n"
+                f"{model}: {size / 1e9:.2f} GB, median of {rounds} rounds, {processor()}\n\n"
                 "| way | wall s | CPU s | wall, ratio | CPU, ratio | peak / bytes |\n"
                 "| --- | ---: | ---: | ---: | ---: | ---: |"
             )

@@ -1,7 +1,9 @@
 """Runs a command as a process of its own and measures its time, CPU time, memory and output."""
 
+import contextlib
 import dataclasses
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -73,6 +75,21 @@ def measure(command: Sequence[str], source: Path, output: Path, *, cold: bool) -
     run = Run(wall, on_disk, cpu, used.ru_maxrss * 1024.0, size_of(output))
     remove(output)
     return run
+
+
+def processor() -> str:
+    """The processor by name, model and widest vectors, and how many cores this process may use."""
+    about: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        pairs = [line.partition(":") for line in lines]
+        about = {key.strip(): value.strip() for key, _, value in reversed(pairs)}
+    flags = about.get("flags", "").split()
+    vectors = [name for name in ("avx2", "avx512f", "amx_tile") if name in flags]
+    name = about.get("model name") or platform.processor() or platform.machine()
+    model = f"family {about['cpu family']} model {about['model']}" if "model" in about else ""
+    cores = f"{len(os.sched_getaffinity(0))} cores"
+    return ", ".join(filter(None, [name, model, " ".join(vectors), cores]))
 
 
 def medians(runs: Sequence[Run]) -> Run:

@@ -6,6 +6,7 @@ What is written is read again by the presets: only what comes back as the same c
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -60,7 +61,7 @@ def config_json(
     """
     values = _values(config, FAMILIES[family], known)
     values = {
-        "architectures": [TABLES[family].architecture],
+        "architectures": [_architecture(config, family)],
         "model_type": family,
         "dtype": config.dtype,
         "torch_dtype": config.dtype,
@@ -68,7 +69,10 @@ def config_json(
         **given,
     }
     try:
-        problems, notes = _differences(config, config_of(values))
+        theirs = config_of(values)
+        if not config.lm_head:  # which `architectures` says
+            theirs = replace(theirs, lm_head=False, tied_embeddings=False, lm_head_bias=False)
+        problems, notes = _differences(config, theirs)
     except UnsupportedConfigError as error:
         raise MappingError(f"family {family}: {error}") from error
     if problems:
@@ -76,6 +80,12 @@ def config_json(
             "\n  ".join([f"family {family} does not compute this model:", *problems])
         )
     return values, notes
+
+
+def _architecture(config: BackboneConfig, family: str) -> str:
+    """The class that the file is for: that of the body where there is no head."""
+    name = TABLES[family].architecture
+    return name if config.lm_head else re.sub("(ForCausalLM|LMHeadModel)$", "Model", name)
 
 
 def choose_family(

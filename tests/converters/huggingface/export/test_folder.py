@@ -90,6 +90,29 @@ def test_transformers_computes_the_same_with_it(exported: Callable[[str], Path],
     assert distance(logits, recorded["full/logits"]) < TOLERANCE
 
 
+def test_a_body_is_written_for_the_class_of_bodies(tmp_path: Path) -> None:
+    transformers, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+    body = tmp_path / "body"
+    shutil.copytree(FOLDERS / "mistral", body)
+    values = json.loads((body / "config.json").read_text()) | {"architectures": ["MistralModel"]}
+    (body / "config.json").write_text(json.dumps(values))
+    wanted = {k: v for k, v in tensors(body).items() if k != "lm_head.weight"}
+    save_file(wanted, body / "model.safetensors")
+    convert_pretrained(body, tmp_path / "flax")
+    export_pretrained(tmp_path / "flax", tmp_path / "out")
+    assert json.loads((tmp_path / "out/config.json").read_text())["architectures"] == [
+        "MistralModel"
+    ]
+    assert tensors(tmp_path / "out").keys() == wanted.keys()
+    model = transformers.AutoModel.from_pretrained(
+        tmp_path / "out", dtype="float32", attn_implementation="eager"
+    )
+    recorded = reference("mistral")
+    with torch.no_grad():
+        found = model(torch.tensor(recorded["input_ids"].astype(np.int64))).last_hidden_state
+    assert distance(found.numpy(), recorded["full/hidden_states"][-1]) < TOLERANCE
+
+
 # Plain, grouped heads, stacked layers.
 @pytest.mark.parametrize("name", ["Llama_v11orbaxnames", "LlamaGqa_ocdbt", "LlamaRepeat_gda"])
 def test_a_paxml_llama_in_transformers(name: str, tmp_path: Path) -> None:
