@@ -10,6 +10,7 @@ from converters.conversion import ConvertOptions
 from converters.conversion import convert as run
 from converters.errors import ConversionError
 from converters.paxml.experiments import listed, table_text
+from converters.paxml.forecasters import forecasters_text, listed_forecasters
 from converters.plan import PlanOptions
 from converters.rules import FAMILIES, read_document
 from converters.write import JaxProcesses, OneProcess, Processes
@@ -71,7 +72,8 @@ def convert(
     file; OUT is a directory to be made. Both may be gs:// or s3:// URLs.
     """
     if list_experiments:
-        echo(as_json, listed(), table_text())
+        told = [*listed(), *listed_forecasters()]
+        echo(as_json, told, f"{table_text().rstrip()}\n\n{forecasters_text().rstrip()}")
         return
     if ckpt is None or out is None:
         raise click.UsageError(f"Missing argument '{'CKPT' if ckpt is None else 'OUT'}'.")

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from efficientids_flax.backbone.layer import Layer
 from efficientids_flax.forecast.model import PatchDecoder, TimesFM
@@ -46,7 +47,11 @@ def values_at_patches(
     ends = {name: tree for name, tree in params.items() if name != LAYERS}
     x, padded, statistics = _begin(model, ends, series, paddings, frequencies, statistics)
     for index in range(model.config.num_layers):
-        x = _layer(model, params[LAYERS][f"layers_{index}"], x, padded)
+        layer = params[LAYERS][f"layers_{index}"]
+        x = _layer(model, layer, x, padded)
+        if any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(layer)):
+            # Arrays of the host are copied for the call: no more than one layer's at a time.
+            x = jax.block_until_ready(x)
     return _end(model, ends, x[:, -1:] if last else x, statistics)
 
 

@@ -4,6 +4,12 @@ Read `published`, the table of public checkpoints, `sizes`, what names and shape
 `settings`, which weighs both and the user's values.
 """
 
-from converters.paxml.forecasters.published import PUBLIC, public, published
+from converters.paxml.forecasters.published import (
+    PUBLIC,
+    forecasters_text,
+    listed_forecasters,
+    public,
+    published,
+)
 from converters.paxml.forecasters.settings import infer_forecaster
 from converters.paxml.forecasters.sizes import forecaster_facts

@@ -11,6 +11,7 @@ from converters.paxml.infer import Facts, Published
 from efficientids_flax.config.forecaster import DECILES
 from efficientids_flax.config.record import unknown_key
 from efficientids_flax.settings import EXPERIMENT
+from efficientids_flax.text import table
 
 SIZES = (
     "num_layers", "model_dims", "hidden_dims", "num_heads", "head_dim", "patch_length",
@@ -30,6 +31,34 @@ PUBLIC: Mapping[str, tuple[tuple[int, ...], Mapping[str, Any]]] = {
 }
 """Name -> the values of `SIZES`, and the settings."""
 # fmt: on
+
+
+def listed_forecasters() -> list[dict[str, Any]]:
+    """All that the table says."""
+    return [
+        {"name": name, "sizes": dict(zip(SIZES, sizes, strict=True)), "model": dict(settings)}
+        for name, (sizes, settings) in PUBLIC.items()
+    ]
+
+
+def forecasters_text() -> str:
+    """One line a forecaster."""
+    rows = [("forecaster", "layers", "width", "heads", "patch", "horizon", "positions", "context")]
+    for name, (sizes, settings) in PUBLIC.items():
+        own = dict(zip(SIZES, sizes, strict=True))
+        rows.append(
+            (
+                name,
+                str(own["num_layers"]),
+                str(own["model_dims"]),
+                f"{own['num_heads']}x{own['head_dim']}",
+                str(own["patch_length"]),
+                str(settings["horizon_length"]),
+                "yes" if settings["use_positional_embedding"] else "no",
+                str(settings["context_length"]),
+            )
+        )
+    return table(rows)
 
 
 def public(name: str) -> tuple[tuple[int, ...], Mapping[str, Any]]:

@@ -9,6 +9,7 @@ import pytest
 
 from converters.commands.convert import convert
 from converters.paxml.experiments.match import EXPERIMENTS
+from converters.paxml.forecasters import PUBLIC
 from efficientids_flax.stored import load_config, load_model
 from tests.converters.invoking import config, converted, invoke, refused
 
@@ -78,7 +79,8 @@ def test_the_experiments_are_listed_without_a_checkpoint():
     text = invoke(convert, "--list-experiments").output
     assert all(name in text for name in EXPERIMENTS)
     rows = json.loads(invoke(convert, "--list-experiments", "--json").output)
-    assert [row["name"] for row in rows] == list(EXPERIMENTS)
+    assert [row["name"] for row in rows] == [*EXPERIMENTS, *PUBLIC]
+    assert all(name in text for name in PUBLIC)
     end = invoke(convert)
     assert end.exit_code == 2
     assert "Missing argument 'CKPT'" in end.stderr

@@ -1,0 +1,149 @@
+"""A forecast by TimesFM against transformers' port of it, in one run on the same weights.
+
+    python -m benchmarks.forecast_hf
+
+32 series of 512 points, 128 points ahead, the sizes of the public 200M model, random weights,
+written to a folder as `convert-hf --reverse` writes it. Both take turns, so that what else the
+machine does meets both; the median of each counts. Memory is that of a process which does one of
+them, from when its weights are there.
+"""
+
+import argparse
+import gc
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+SERIES, CONTEXT, HORIZON, WIDTH = 32, 512, 128, 1280
+Forecaster = Callable[[np.ndarray], np.ndarray]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=20)
+    parser.add_argument("--memory", metavar="WAY", help="of one of both alone; needs --folder")
+    parser.add_argument("--folder", help="where the weights are, or are to be")
+    given = parser.parse_args()
+    if given.memory:
+        print(json.dumps(_alone(given.memory, Path(given.folder))))
+        return
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(given.folder or place)
+        _write(root, given.layers)
+        _compare(root, given.rounds)
+
+
+def _write(root: Path, layers: int) -> None:
+    """A model with random weights, in our form and in that of transformers."""
+    from converters.huggingface import export_pretrained
+    from efficientids_flax.config import TimesFMConfig
+    from efficientids_flax.forecast import TimesFM
+    from efficientids_flax.parameters import parameter_shapes
+    from efficientids_flax.stored import save_model
+    from efficientids_flax.tree import unflatten
+
+    config = TimesFMConfig(
+        layers, WIDTH, WIDTH, 16, WIDTH // 16, 32, 128, context_length=CONTEXT,
+        statistics="centred", tolerance=1e-6,
+    )  # fmt: skip
+    random = np.random.default_rng(0)
+    leaves = {
+        path: (random.standard_normal(shape, np.float32) * (0.02 if len(shape) > 1 else 0.1))
+        for path, shape in parameter_shapes(config).items()
+    }
+    save_model(root / "ours", TimesFM(config), unflatten(leaves))
+    export_pretrained(root / "ours", root / "transformers")
+
+
+def _compare(root: Path, rounds: int) -> None:
+    ways = {"ours": _ours(root)[0], "transformers": _other(root)[0]}
+    series = _series()
+    answers = {name: run(series) for name, run in ways.items()}  # compiles
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, run in ways.items():
+            start = time.perf_counter()
+            run(series)
+            times[name].append(time.perf_counter() - start)
+    gap = np.max(np.abs(answers["ours"] - answers["transformers"]))
+    share = gap / np.max(np.abs(answers["transformers"]))
+    print(f"largest difference: {share:.1e} of the largest value")
+    for name, found in times.items():
+        print(f"{name:14s}{median(found):8.3f} s   ({min(found):.3f} to {max(found):.3f})")
+    print(f"ratio         {median(times['ours']) / median(times['transformers']):8.2f}")
+    for name in ways:
+        call = [sys.executable, "-m", "benchmarks.forecast_hf", "--memory", name]
+        told = subprocess.run([*call, "--folder", str(root)], capture_output=True, check=True)
+        found = json.loads(told.stdout.splitlines()[-1])
+        print(
+            f"{name:14s}{found['peak']:8.0f} MB at the peak of a forecast, {found['before']:.0f} MB"
+            f" before it; weights {found['weights']:.0f} MB"
+        )
+
+
+def _series() -> np.ndarray:
+    """float32 [32, 512], waves with noise."""
+    random = np.random.default_rng(0)
+    waves = np.sin(np.arange(CONTEXT) / random.uniform(3, 40, (SERIES, 1)))
+    return (waves + 0.2 * random.standard_normal((SERIES, CONTEXT))).astype(np.float32)
+
+
+def _ours(root: Path) -> tuple[Forecaster, int]:
+    """What forecasts, and the bytes of its weights."""
+    import jax
+
+    from efficientids_flax import load_model
+    from efficientids_flax.forecast import TimesFM, forecast
+
+    model, params, _ = load_model(root / "ours")
+    assert isinstance(model, TimesFM)
+
+    def run(series: np.ndarray) -> np.ndarray:
+        return forecast(model, params, series, HORIZON).mean
+
+    return run, sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+
+
+def _other(root: Path) -> tuple[Forecaster, int]:
+    import torch
+    from transformers import TimesFmModelForPrediction
+
+    model = TimesFmModelForPrediction.from_pretrained(root / "transformers").eval()
+
+    def run(series: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            past: Any = list(torch.from_numpy(series))
+            found = model(past_values=past, freq=[0] * len(series))
+        assert found.mean_predictions is not None
+        return found.mean_predictions[:, :HORIZON].numpy()
+
+    return run, sum(value.numel() * value.element_size() for value in model.state_dict().values())
+
+
+def _alone(name: str, root: Path) -> dict[str, float]:
+    """Megabytes at the peak of a first forecast, compilation included, and before it."""
+    run, size = (_ours if name == "ours" else _other)(root)
+    gc.collect()
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+    run(_series())
+    return {"peak": _status("VmHWM"), "before": before, "weights": size / 1e6}
+
+
+def _status(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024 / 1e6
+
+
+if __name__ == "__main__":
+    main()
