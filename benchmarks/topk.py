@@ -1,0 +1,119 @@
+"""Exact top-10 of a large catalogue beside plain JAX and, where it is installed, faiss.
+
+python -m benchmarks.topk [--items 1000000] [--width 64] [--rounds 7]
+
+All in one process, in turns, medians. The structured table is a mixture: items around the centres
+of their clusters, which are the cluster table; queries lie around items, as those of a trained
+model are. Without faiss (`pip install faiss-cpu`) its columns are missing. IVF is asked for as many
+of its lists as find all that Flat finds for these queries.
+"""
+
+import argparse
+import importlib
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.clusterings import clustering
+from efficientids_flax.core.head.search import Kind, build_index, search
+
+K = 10
+NOISE = 0.25  # of items around the centres of their clusters
+
+
+def main() -> None:
+    """Measure, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name, value in (("items", 1_000_000), ("width", 64), ("rounds", 7)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    given = parser.parse_args()
+    print(f"{given.items} items of width {given.width}, ms")
+    print("table        queries    scores corrected log_probs | plain JAX, faiss")
+    for structured in (True, False):
+        measured(given.items, given.width, structured, given.rounds)
+
+
+def measured(items: int, width: int, structured: bool, rounds: int) -> None:
+    """Print the lines of one table."""
+    rng = np.random.default_rng(0)
+    count = round(items**0.5)
+    tables = clustering(items, count, "log-normal")
+    centres = rng.normal(size=(count, width)).astype(np.float32)
+    table = rng.normal(size=(items, width)).astype(np.float32)
+    if structured:
+        table = centres[tables.cluster_of] + NOISE * table
+    items_on, clusters = jnp.asarray(table), jnp.asarray(centres)
+    index = jax.jit(lambda items, clusters: build_index(items, clusters, tables))(
+        items_on, clusters
+    )
+    for asked in (1, 64):
+        near = table[rng.integers(0, items, asked)] + 0.5 * rng.normal(size=(asked, width))
+        query = jnp.asarray(near * (3 * width**-0.5), jnp.float32)
+        ways = {kind: partial(ready, searching(kind), index, query) for kind in get_args(Kind)}
+        ways["plain JAX"] = partial(ready, plain, query, items_on)
+        ways |= faiss_ways(table, np.asarray(query), count)
+        times = {name: [] for name in ways}
+        for _ in range(rounds + 1):
+            for way, run in ways.items():
+                start = time.perf_counter()
+                run()
+                times[way].append((time.perf_counter() - start) * 1e3)
+        medians = {way: statistics.median(values[1:]) for way, values in times.items()}
+        kinds = " ".join(f"{medians.pop(kind):9.1f}" for kind in get_args(Kind))
+        others = ", ".join(f"{way} {value:.1f}" for way, value in medians.items())
+        name = "structured" if structured else "structureless"
+        print(f"{name:14s} {asked:5d} {kinds} | {others}", flush=True)
+
+
+def ready(run: Callable[..., Any], *given: Any) -> Any:
+    """What a function gives, once it is there."""
+    return jax.block_until_ready(run(*given))
+
+
+def searching(kind: Kind) -> Callable[..., Any]:
+    """Our search of one kind, compiled."""
+    return jax.jit(lambda index, query: search(index, query, K, kind=kind))
+
+
+@jax.jit
+def plain(query: jax.Array, items: jax.Array) -> Any:
+    """Two lines of JAX."""
+    return jax.lax.top_k(query @ items.T, K)
+
+
+def faiss_ways(table: np.ndarray, query: np.ndarray, lists: int) -> dict[str, Callable[[], Any]]:
+    """What faiss takes for the products alone; nothing where it is not installed."""
+    try:
+        faiss: Any = importlib.import_module("faiss")
+    except ImportError:
+        return {}
+    flat = faiss.IndexFlatIP(table.shape[1])
+    flat.add(table)
+    quantizer = faiss.IndexFlatIP(table.shape[1])
+    parted = faiss.IndexIVFFlat(quantizer, table.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
+    rng = np.random.default_rng(0)
+    parted.train(table[rng.choice(len(table), min(len(table), 64 * lists), replace=False)])
+    parted.add(table)
+    _, wanted = flat.search(query, K)
+    probes = 1
+    while probes < lists:
+        parted.nprobe = probes
+        _, found = parted.search(query, K)
+        hits = sum(len(set(a) & set(b)) for a, b in zip(found, wanted, strict=True))
+        if hits == wanted.size:
+            break
+        probes *= 2
+    return {
+        "faiss Flat": lambda: flat.search(query, K),
+        f"faiss IVF ({probes} of {lists} lists)": lambda: parted.search(query, K),
+    }
+
+
+if __name__ == "__main__":
+    main()
