@@ -1,11 +1,14 @@
 """The second softmax, forward and backward, beside the least that it costs.
 
-python -m benchmarks.head [--items 3000 --items 100000 ...] [--rounds 5]
+python -m benchmarks.head [--items 3000 --items 100000 ...] [--rounds 5] [--full]
 
 All in one process, in turns. The limit is the time of the same arithmetic in products of equal
 clusters (logits, and both of their gradients), in proportion to the numbers that are multiplied,
 plus one pass `table * 0.9` over the table, which its dense gradient costs at least. Prints medians,
 their ratio, temporaries beyond the gradients, and how many members the largest cluster has.
+
+With --full, a softmax over all items in chunks, beside its four products in chunks of the same size
+(logits, logits once more, and both gradients) and the pass over the table.
 """
 
 import argparse
@@ -19,6 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.clusterings import SIZES, Sizes, clustering
+from efficientids_flax.core.head.full_softmax import (
+    LOGITS_AT_ONCE,
+    Classes,
+    chunked_cross_entropy,
+)
 from efficientids_flax.core.head.second import Entropy, Labels, member_losses
 
 CLUSTERS = {3_000: 55, 100_000: 320, 1_000_000: 1_000}
@@ -29,7 +37,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--items", type=int, action="append")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--full", action="store_true")
     given = parser.parse_args()
+    if given.full:
+        print("items width positions   ours ms   limit ms   ratio   temp MB")
+        for items in given.items or CLUSTERS:
+            for width in (64, 256):
+                print(full_row(items, width, 2048, given.rounds), flush=True)
+        return
     print("items width positions sizes        largest   ours ms   limit ms   ratio   temp MB")
     for items in given.items or CLUSTERS:
         for width in (64, 256):
@@ -63,27 +78,74 @@ def row(items: int, width: int, positions: int, sizes: Sizes, rounds: int) -> st
 
     multiply = jax.jit(products)
     one_pass = jax.jit(lambda table: table * 0.9)
-    ways: dict[str, Callable[[], Any]] = {
-        "ours": lambda: ours(query, table),
-        "products": lambda: multiply(rows, some),
-        "pass": lambda: one_pass(table),
-    }
-    times = {name: [] for name in ways}
+    times = turns(
+        {
+            "ours": lambda: ours(query, table),
+            "products": lambda: multiply(rows, some),
+            "pass": lambda: one_pass(table),
+        },
+        rounds,
+    )
+    counts = np.bincount(tables.cluster_of)
+    share = counts[tables.cluster_of[labels]].sum() / (clusters * members * asked)
+    limits = [a * share + b for a, b in zip(times["products"], times["pass"], strict=True)]
+    return f"{items:8d} {width:4d} {positions:5d} {sizes:12s} {counts.max():7d} " + figures(
+        times["ours"], limits, ours
+    )
+
+
+def full_row(items: int, width: int, positions: int, rounds: int) -> str:
+    """One line of the table with --full."""
+    rng = np.random.default_rng(1)
+    labels = jnp.asarray(rng.integers(0, items, positions))
+    query = jnp.asarray(rng.normal(size=(positions, width)), jnp.float32)
+    table = jnp.asarray(rng.normal(size=(items, width)) * 0.1, jnp.float32)
+
+    def loss(query: jax.Array, table: jax.Array) -> Any:
+        found: Any = chunked_cross_entropy(Entropy(), Classes(query, table, None, labels))
+        return jnp.mean(found[0])
+
+    ours = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(query, table).compile()
+    size = min(items, LOGITS_AT_ONCE // positions)
+    chunks = items // size
+
+    def products(query: jax.Array, table: jax.Array) -> Any:
+        def step(number: Any, carry: Any) -> Any:
+            rows = jax.lax.dynamic_slice_in_dim(table, number * size, size)
+            logits = jnp.einsum("mw,pw->mp", rows, query)
+            again = jnp.einsum("mw,pw->mp", rows, query + carry[0][:1])
+            logits, again = jax.lax.optimization_barrier((logits, again))
+            of_rows = jnp.einsum("mp,pw->mw", logits, query)
+            made = jax.lax.dynamic_update_slice_in_dim(carry[1], of_rows, number * size, 0)
+            return carry[0] + jnp.einsum("mp,mw->pw", again, rows), made
+
+        return jax.lax.fori_loop(0, chunks, step, (query, jnp.zeros_like(table)))
+
+    multiply = jax.jit(products)
+    times = turns(
+        {"ours": lambda: ours(query, table), "products": lambda: multiply(query, table)}, rounds
+    )
+    line = figures(times["ours"], times["products"], ours)
+    return f"{items:8d} {width:4d} {positions:5d} " + line
+
+
+def turns(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each way, which take turns; the first round is left out."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, run in ways.items():
             start = time.perf_counter()
             jax.block_until_ready(run())
             times[name].append(time.perf_counter() - start)
-    counts = np.bincount(tables.cluster_of)
-    share = counts[tables.cluster_of[labels]].sum() / (clusters * members * asked)
-    limits = [a * share + b for a, b in zip(times["products"], times["pass"], strict=True)]
-    took, limit = statistics.median(times["ours"][1:]), statistics.median(limits[1:])
-    analysis = ours.memory_analysis()
+    return {name: values[1:] for name, values in times.items()}
+
+
+def figures(ours: list[float], limits: list[float], compiled: Any) -> str:
+    """Medians, their ratio, and what the compiled program has of temporaries."""
+    took, limit = statistics.median(ours), statistics.median(limits)
+    analysis = compiled.memory_analysis()
     temporary = 0 if analysis is None else analysis.temp_size_in_bytes / 2**20
-    return (
-        f"{items:8d} {width:4d} {positions:5d} {sizes:12s} {counts.max():7d} {took * 1e3:9.1f} "
-        f"{limit * 1e3:9.1f} {took / limit:8.2f} {temporary:8.1f}"
-    )
+    return f"{took * 1e3:9.1f} {limit * 1e3:9.1f} {took / limit:8.2f} {temporary:8.1f}"
 
 
 if __name__ == "__main__":

@@ -216,8 +216,17 @@ def z_loss(logits: jax.Array, weights: jax.Array, count: jax.Array | None = None
     Returns:
         float32 []; 0 without any weight, where Praxis divides by zero.
     """
+    return squared_normalisers(
+        jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1), weights, count
+    )
+
+
+def squared_normalisers(
+    normalisers: jax.Array, weights: jax.Array, count: jax.Array | None = None
+) -> jax.Array:
+    """`z_loss` of log-normalisers [B, T] that are made already."""
     weights = weights.astype(jnp.float32)
-    squares = jnp.square(jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1))
+    squares = jnp.square(normalisers)
     return _ratio(jnp.sum(squares * weights), jnp.sum(weights) if count is None else count)
 
 

@@ -17,6 +17,8 @@ import numpy as np
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, MoEConfig
 from efficientids_flax.core.clustering.tables import ClusteringInfo
+from efficientids_flax.core.head import computation
+from efficientids_flax.core.head import full_softmax as chunks
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import language_model_loss
 from efficientids_flax.sharding import batch_sharding, make_mesh, shard_parameters
@@ -33,6 +35,7 @@ WANTED = {
     "language_model": ("all",),
     "mixture": ("expert",),
     "recommender": ("data", "fsdp", "tensor", "all"),
+    "full_softmax": ("all",),
 }
 BACKBONE = BackboneConfig(
     vocab_size=40, num_layers=2, model_dims=32, hidden_dims=64, num_heads=8, num_kv_heads=4,
@@ -66,16 +69,25 @@ def language_model(config=BACKBONE):
     return config, loss, params["params"], batch
 
 
-def recommender():
+def full_softmax():
+    computation.WHOLE_LOGITS = 0  # in chunks, of few items each
+    chunks.SHORTEST_CHUNK, chunks.LOGITS_AT_ONCE = 5, 1
+    return recommender(full_softmax=True, z_loss_weight=0.01)
+
+
+def recommender(**changes):
     config = EfficientIDSConfig(
-        backbone=BACKBONE, num_items=ITEMS, item_embedding_dim=WIDTH, num_clusters=CLUSTERS
-    )
+        backbone=BACKBONE, num_items=ITEMS, item_embedding_dim=WIDTH, num_clusters=CLUSTERS,
+        **changes,
+    )  # fmt: skip
     rng = np.random.default_rng(0)
     cluster_of = rng.permutation(ITEMS) % CLUSTERS
     members = np.argsort(cluster_of, kind="stable").reshape(CLUSTERS, -1)
     slot_of = np.argsort(members.reshape(-1)) % members.shape[1]
     means = rng.normal(size=(CLUSTERS, WIDTH)).astype(np.float32)
     clustering = ClusteringInfo(cluster_of, members, slot_of, means)
+    if config.full_softmax:
+        clustering = None
     model = EfficientIDSModel(config=config, clustering_info=clustering)
     batch = make_batch(BACKBONE.vocab_size)
     params = jax.jit(partial(model.init, method="loss"))(jax.random.key(0), batch)["params"]
@@ -119,6 +131,7 @@ MODELS = {
     "language_model": language_model,
     "mixture": partial(language_model, MIXTURE),
     "recommender": recommender,
+    "full_softmax": full_softmax,
 }
 
 

@@ -14,6 +14,7 @@ SHARE = {"data": 1.0, "fsdp": 0.14, "tensor": 0.32, "all": 0.3, "expert": 0.2}
 CASES = [
     ("language_model", "all"),
     ("mixture", "expert"),
+    ("full_softmax", "all"),
     *(("recommender", mesh) for mesh in ("data", "fsdp", "tensor", "all")),
 ]
 

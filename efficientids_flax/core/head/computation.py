@@ -7,7 +7,7 @@ time.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ import numpy as np
 from efficientids_flax.backbone.layers import soft_cap
 from efficientids_flax.config.recommender import HeadConfig
 from efficientids_flax.core.clustering import PADDING, ClusteringInfo
+from efficientids_flax.core.head.full_softmax import Classes, chunked_cross_entropy
 from efficientids_flax.core.head.hierarchical import (
     first_pass_logits,
     item_log_probs,
@@ -23,74 +24,20 @@ from efficientids_flax.core.head.hierarchical import (
     item_scores,
     normalisers,
 )
+from efficientids_flax.core.head.passed import HeadInputs, LossOutput
 from efficientids_flax.core.head.second import AS_IT_IS, Adapter, Entropy, Labels, member_losses
 from efficientids_flax.losses import (
     TINY_WEIGHT,
     smoothed_cross_entropy,
+    squared_normalisers,
     summed,
     weighted,
     z_loss,
 )
 from efficientids_flax.sharding import constrain
 
+WHOLE_LOGITS = 1 << 24  # of a full softmax; more are made in chunks, in 1.3 times the time
 NO_CLUSTER = np.iinfo(np.int32).min  # what the original's look-up gives for a label that is no item
-
-
-class HeadInputs(NamedTuple):
-    """What the head works on.
-
-    Attributes:
-        hidden: [..., D], of the backbone.
-        query: [..., W], scores items and clusters.
-        items: [I, W].
-        clusters: [K, W]; None under full softmax.
-        word_logits: [..., V] without a cap; None where there are no words.
-        rows: [I, E], the items before the adapter that `Head` holds; None where it holds none.
-    """
-
-    hidden: jax.Array
-    query: jax.Array
-    items: jax.Array
-    clusters: jax.Array | None
-    word_logits: jax.Array | None = None
-    rows: jax.Array | None = None
-
-
-class LossOutput(NamedTuple):
-    """What the original returns for labels; float32.
-
-    Attributes:
-        total_loss: [], what is minimised: `avg_xent + aux_loss`.
-        avg_xent: [], `total_xent / (total_weight + 1e-6)`.
-        aux_loss, aux_loss_weight: [], the weighted z-loss and the losses of experts, summed, and
-            how many there are.
-        total_xent, total_weight: [], sums over all positions, the first one weighted.
-        per_example_xent: [...], not weighted.
-        per_token_xent: [...], weighted.
-        per_sequence_xent: [...] less its last axis, sum of `per_token_xent`.
-        z_loss: [], weighted as configured; contained in `aux_loss`.
-    """
-
-    total_loss: jax.Array
-    avg_xent: jax.Array
-    aux_loss: jax.Array
-    aux_loss_weight: jax.Array
-    total_xent: jax.Array
-    total_weight: jax.Array
-    per_example_xent: jax.Array
-    per_token_xent: jax.Array
-    per_sequence_xent: jax.Array
-    z_loss: jax.Array
-
-    @property
-    def loss(self) -> jax.Array:
-        """`total_loss`."""
-        return self.total_loss
-
-    def metrics(self) -> dict[str, jax.Array]:
-        """The loss and the other scalars, by name."""
-        names = ("avg_xent", "aux_loss", "total_xent", "total_weight", "z_loss")
-        return {"loss": self.total_loss} | {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -148,8 +95,10 @@ class Head:
         known = item & (labels >= 0) & (labels < config.num_items)
         index = jnp.where(known, labels, 0)
         if inputs.clusters is None:
-            logits = self._full_logits(inputs) if training else self.evaluation_logits(inputs)
             classes = jnp.where(item, jnp.where(known, vocab + index, -1), labels)
+            if training and self._in_chunks(inputs):
+                return self._chunked(inputs, classes, first)[0], None
+            logits = self._full_logits(inputs) if training else self.evaluation_logits(inputs)
             return smoothed_cross_entropy(jax.nn.log_softmax(logits), classes, first), None
         assert self.clustering is not None
         clusters = self._cluster_of()[index]
@@ -205,7 +154,7 @@ class Head:
         entropy, average = self._entropy(inputs, labels, is_item, training, shares)
         own = None
         if self.config.z_loss_weight:
-            own = self.config.z_loss_weight * z_loss(self._z_logits(inputs, training), weights)
+            own = self.config.z_loss_weight * self._z_loss(inputs, weights, training)
         return LossOutput(**summed(entropy, weights, aux_losses, own, average))
 
     def scores(self, inputs: HeadInputs, correction: bool | None = None) -> jax.Array:
@@ -275,10 +224,35 @@ class Head:
         self._note("full_logits", logits)
         return logits
 
-    def _z_logits(self, inputs: HeadInputs, training: bool) -> jax.Array:
-        if inputs.clusters is None and training:
-            return self._full_logits(inputs)
-        return jax.lax.stop_gradient(self.evaluation_logits(inputs))
+    def _in_chunks(self, inputs: HeadInputs) -> bool:
+        """Whether the logits of a full softmax are too many to be there as a whole."""
+        words = 0 if inputs.word_logits is None else inputs.word_logits.shape[-1]
+        count = inputs.query.size // inputs.query.shape[-1] * (words + self.config.num_items)
+        return self.note is None and count > WHOLE_LOGITS
+
+    def _chunked(
+        self, inputs: HeadInputs, classes: jax.Array, smoothing: float
+    ) -> tuple[jax.Array, jax.Array]:
+        """(Cross entropy of classes [...], log-normalisers [...]) of a full softmax."""
+        words = inputs.word_logits
+        given = Classes(
+            inputs.query.reshape(-1, inputs.query.shape[-1]),
+            inputs.items,
+            None if words is None else words.reshape(-1, words.shape[-1]),
+            classes.reshape(-1),
+        )
+        entropy = Entropy(self.config.soft_cap_logits, smoothing)
+        found: Any = chunked_cross_entropy(entropy, given)
+        each, normalisers = (part.reshape(classes.shape) for part in found)
+        return each, normalisers
+
+    def _z_loss(self, inputs: HeadInputs, weights: jax.Array, training: bool) -> jax.Array:
+        if inputs.clusters is not None or not training:
+            return z_loss(jax.lax.stop_gradient(self.evaluation_logits(inputs)), weights)
+        if self._in_chunks(inputs):
+            nothing = jnp.full(weights.shape, -1)
+            return squared_normalisers(self._chunked(inputs, nothing, 0.0)[1], weights)
+        return z_loss(self._full_logits(inputs), weights)
 
     def _note_members(self, inputs: HeadInputs, labels: jax.Array) -> None:
         """The second pass of every label as the original has it, words taken for items too."""

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from efficientids_flax.backbone.layers import soft_cap
-from efficientids_flax.core.head.computation import Head, HeadInputs
+from efficientids_flax.core.head.computation import Head
 from efficientids_flax.core.head.hierarchical import first_pass_logits
+from efficientids_flax.core.head.passed import HeadInputs
 from efficientids_flax.core.head.slots import Slots
 from efficientids_flax.core.metrics import NEVER
 from efficientids_flax.losses import smoothed_cross_entropy

@@ -19,7 +19,7 @@ from efficientids_flax.config import AdapterConfig
 from efficientids_flax.config.recommender import HeadConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head.checks import check_arguments, width_problems
-from efficientids_flax.core.head.computation import Head, HeadInputs, constrain_batch
+from efficientids_flax.core.head.computation import Head, constrain_batch
 from efficientids_flax.core.head.embeddings import (
     ItemEmbedding,
     ItemInputAdapter,
@@ -27,6 +27,7 @@ from efficientids_flax.core.head.embeddings import (
     Source,
     embedding_initializer,
 )
+from efficientids_flax.core.head.passed import HeadInputs
 from efficientids_flax.core.head.second import Adapter
 from efficientids_flax.core.model_checks import (
     check_clustering,

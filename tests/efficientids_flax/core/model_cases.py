@@ -10,7 +10,8 @@ import numpy as np
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.config.recommender import HeadConfig
 from efficientids_flax.core.clustering.tables import ClusteringInfo
-from efficientids_flax.core.head.computation import Head, HeadInputs
+from efficientids_flax.core.head.computation import Head
+from efficientids_flax.core.head.passed import HeadInputs
 from efficientids_flax.core.models import EfficientIDSModel
 
 WORDS, ITEMS, WIDTH, MODEL = 11, 13, 6, 8

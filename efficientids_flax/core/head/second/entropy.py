@@ -45,6 +45,11 @@ class Sums(NamedTuple):
     total: jax.Array
     own: jax.Array
 
+    @property
+    def normaliser(self) -> jax.Array:
+        """Logsumexp of the logits."""
+        return self.highest + jnp.log(self.exponentials)
+
     def merged(self, other: "Sums") -> "Sums":
         """Of the members of both."""
         highest = jnp.maximum(self.highest, other.highest)
@@ -100,7 +105,13 @@ class Entropy:
         return -(label[:, None] * own + other[:, None] * (every - own))
 
     def gradients(
-        self, logits: jax.Array, tile: Tile, sums: Sums, sizes: jax.Array, weights: jax.Array
+        self,
+        logits: jax.Array,
+        tile: Tile,
+        sums: Sums,
+        sizes: jax.Array,
+        weights: jax.Array,
+        of_normaliser: jax.Array | None = None,
     ) -> jax.Array:
         """Gradient of the losses' weighted sum by the products of a tile, float32 [C, M, G].
 
@@ -110,9 +121,12 @@ class Entropy:
             sums: of all members of the clusters.
             sizes: int [C].
             weights: float32 [C, G].
+            of_normaliser: float32 [C, G], weights of the logsumexp of all logits in the sum; None
+                where it is not in it.
         """
         label, other = self._targets(sizes)
-        shares = weights / sums.exponentials
+        shares = weights if of_normaliser is None else weights + of_normaliser
+        shares = shares / sums.exponentials
         found = jnp.exp(logits - sums.highest[:, None]) * shares[:, None]
         if self.smoothing:
             rest = (weights * other[:, None])[:, None]

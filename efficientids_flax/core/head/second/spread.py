@@ -10,27 +10,18 @@ table.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as Spec
 
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head.second.by_cluster import ByCluster, Given, Gradients
-from efficientids_flax.core.head.second.entropy import Entropy, Sums
+from efficientids_flax.core.head.second.entropy import Entropy
 from efficientids_flax.core.head.second.layout import Layout, layout_of
+from efficientids_flax.core.head.second.mesh import Split, merged_sums, split_of, summed
 from efficientids_flax.core.head.second.visits import Tables
-from efficientids_flax.sharding import ACTIVATIONS, AXES, partition
-
-
-class _Split(NamedTuple):
-    """Among which axes of the mesh positions and items are split, and all that are ours."""
-
-    positions: tuple[str, ...]
-    items: tuple[str, ...]
-    axes: tuple[str, ...]
 
 
 def losses(entropy: Entropy, clustering: ClusteringInfo, given: Given) -> jax.Array:
@@ -42,8 +33,8 @@ def losses(entropy: Entropy, clustering: ClusteringInfo, given: Given) -> jax.Ar
         given: all arrays.
     """
 
-    def own(pass_: ByCluster, split: _Split) -> jax.Array:
-        return pass_.losses(_merged(pass_.sums(), split.items))
+    def own(pass_: ByCluster, split: Split) -> jax.Array:
+        return pass_.losses(merged_sums(pass_.sums(), split.items))
 
     return _everywhere(own, entropy, clustering, given, lambda split: Spec(split.positions))
 
@@ -53,20 +44,20 @@ def losses_and_gradients(
 ) -> tuple[jax.Array, Gradients]:
     """The same, and the gradients of the losses' weighted sum."""
 
-    def own(pass_: ByCluster, split: _Split) -> tuple[jax.Array, Gradients]:
+    def own(pass_: ByCluster, split: Split) -> tuple[jax.Array, Gradients]:
         if not split.items:
             each, found = pass_.both()
         else:
-            sums = _merged(pass_.sums(), split.items)
+            sums = merged_sums(pass_.sums(), split.items)
             each, found = pass_.losses(sums), pass_.gradients(sums)
         both = (*split.positions, *split.items)
         return each, Gradients(
-            _summed(found.query, split.items),
-            _summed(found.rows, split.positions),
-            _summed(found.adapter, both),
+            summed(found.query, split.items),
+            summed(found.rows, split.positions),
+            summed(found.adapter, both),
         )
 
-    def lie(split: _Split) -> Any:
+    def lie(split: Split) -> Any:
         own: Any = Gradients  # of specifications in place of arrays
         return Spec(split.positions), own(Spec(split.positions), Spec(split.items), Spec())
 
@@ -74,22 +65,18 @@ def losses_and_gradients(
 
 
 def _everywhere(
-    own: Callable[[ByCluster, _Split], Any],
+    own: Callable[[ByCluster, Split], Any],
     entropy: Entropy,
     clustering: ClusteringInfo,
     given: Given,
-    lie: Callable[[_Split], Any],
+    lie: Callable[[Split], Any],
 ) -> Any:
     """`own` on each device; `lie` says how its results lie."""
-    split = _split(given)
+    split = split_of(given.query.shape[0], given.rows.shape[0])
     if not split.axes:
         layout = layout_of(clustering)
         return own(ByCluster(entropy, layout, _tables(layout, 0), given), split)
-    sizes = jax.sharding.get_abstract_mesh().shape
-    parts = 1
-    for name in split.items:
-        parts *= sizes[name]
-    layout = layout_of(clustering, parts)
+    layout = layout_of(clustering, split.parts)
 
     def device(given: Given, tables: Tables) -> Any:
         mine = jax.tree.map(lambda x: x[0], tables)
@@ -104,24 +91,6 @@ def _everywhere(
     return mapped(given, _tables(layout, slice(None)))
 
 
-def _split(given: Given) -> _Split:
-    mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(
-        name
-        for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
-        if kind == AxisType.Auto and name in AXES
-    )
-    sizes = {name: mesh.shape[name] for name in axes}
-    if all(size == 1 for size in sizes.values()):
-        return _Split((), (), ())
-    axes_of = (("B", given.query.shape[0]), ("I", given.rows.shape[0]))
-    positions, items = (
-        () if part is None else (part,) if isinstance(part, str) else tuple(part)
-        for part in partition(axes_of, ACTIVATIONS, sizes)
-    )
-    return _Split(positions, items, axes)
-
-
 def _tables(layout: Layout, part: Any) -> Tables:
     count, items = layout.order.shape
     first = jnp.arange(count, dtype=jnp.int32) * items
@@ -130,17 +99,3 @@ def _tables(layout: Layout, part: Any) -> Tables:
         for table in (layout.order, layout.slots, layout.starts, layout.sizes)
     )
     return Tables(order, slots, starts, sizes, first[part])
-
-
-def _merged(sums: Sums, axes: tuple[str, ...]) -> Sums:
-    """The sums of all members, from those of each device."""
-    if not axes:
-        return sums
-    highest = jax.lax.pmax(sums.highest, axes)
-    exponentials = sums.exponentials * jnp.exp(sums.highest - highest)
-    exponentials, total, own = _summed((exponentials, sums.total, sums.own), axes)
-    return Sums(highest, exponentials, total, own)
-
-
-def _summed(x: Any, axes: tuple[str, ...]) -> Any:
-    return jax.lax.psum(x, axes) if axes else x

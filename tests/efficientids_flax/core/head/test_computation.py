@@ -31,7 +31,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from efficientids_flax.core.clustering.tables import ClusteringInfo
-from efficientids_flax.core.head.computation import Head, HeadInputs
+from efficientids_flax.core.head.computation import Head
+from efficientids_flax.core.head.passed import HeadInputs
 from tests.efficientids_flax.core.clustering.clustering_cases import clusterings
 from tests.efficientids_flax.core.model_cases import (
     CLOSE,
