@@ -134,3 +134,22 @@ def test_hidden_states_and_logits_with_everything_on(kind: str, data: st.DataObj
 @given(data=st.data())
 def test_greedy_generation(kind: str, data: st.DataObject) -> None:
     check(kind, data, "generation")
+
+
+def test_falcons_biases_are_those_of_pytorchs_kernel() -> None:
+    """The default of transformers; its eager attention adds them twice."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    made = transformers.FalconConfig(
+        vocab_size=41, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, alibi=True,
+        multi_query=False, parallel_attn=False, bias=True,
+    )  # fmt: skip
+    model = transformers.FalconForCausalLM._from_config(made, attn_implementation="sdpa").eval()
+    live.scatter(model, "falcon")
+    ids = np.random.default_rng(0).integers(3, 41, (1, 260))  # bfloat16 counts to 256
+    with TemporaryDirectory() as folder, torch.no_grad():
+        model.save_pretrained(folder)
+        config, params = load_pretrained_lm(Path(folder), "float32")
+        wanted = model(torch.tensor(ids)).logits.numpy()
+    found = jax.jit(partial(forward, config))(params, ids=ids)[1]
+    assert distance(found, wanted) < TOLERANCE

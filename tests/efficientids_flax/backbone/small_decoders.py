@@ -11,7 +11,9 @@ import numpy as np
 
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import (
+    AlibiConfig,
     BackboneConfig,
+    LatentAttentionConfig,
     LayerSetting,
     MoEConfig,
     RelativeBiasConfig,
@@ -166,6 +168,23 @@ VARIANTS = {
             shared_dims=10,
             shared_gate=True,
         ),
+    ),
+    "latents, a sink for each head": replace(
+        LLAMA,
+        num_kv_heads=4,
+        qkv_bias=True,
+        attention_sinks=True,
+        rotary=RotaryConfig(pairing="interleaved"),
+        latent_attention=LatentAttentionConfig(
+            latent_dims=5, rotary_dims=2, value_dims=3, query_dims=7
+        ),
+    ),
+    "linear biases, sums of what is normed": replace(
+        GPT,
+        position_embedding="none",
+        alibi=AlibiConfig(in_bfloat16=True, scale=0.5),
+        norm_policy="pre_skip",
+        embedding_norm=True,
     ),
     "relative keys, extra logit": replace(
         LLAMA,

@@ -17,7 +17,13 @@ from efficientids_flax.backbone.presets.families.parts import (
     odd_turn_problems,
     own_width_problems,
 )
-from efficientids_flax.config import BackboneConfig, NormConfig, NormPlacesConfig, RotaryConfig
+from efficientids_flax.config import (
+    AlibiConfig,
+    BackboneConfig,
+    NormConfig,
+    NormPlacesConfig,
+    RotaryConfig,
+)
 
 BASE = 10_000.0  # of GPT-J's and CodeGen's rotary positions
 
@@ -117,7 +123,8 @@ def _falcon(values: Values, problems: list[str]) -> Values:
     if width % heads:
         problems.append(f"n_embed: {width} is no multiple of the number of heads")
     many = heads if count is None or not new else count
-    return {
+    found = _falcon_alibi(width // heads) if values["alibi"] else {}
+    return found | {
         "model_dims": width,
         "head_dim": width // heads,
         "hidden_dims": values["ffn_hidden_size"] or 4 * width,
@@ -127,11 +134,22 @@ def _falcon(values: Values, problems: list[str]) -> Values:
     }
 
 
+def _falcon_alibi(width: int) -> Values:
+    """Biases by distance in place of rotation, scaled as the products are, in bfloat16.
+
+    As PyTorch's kernel adds them, which the class takes by default, and as the models were trained.
+    Under `attn_implementation='eager'` transformers 5.23 adds them twice.
+    """
+    alibi = AlibiConfig(scale=width**-0.5, in_bfloat16=True)
+    return {"alibi": alibi, "rotary": None, "positions_pass_padding": True}
+
+
 def _falcon_back(config: BackboneConfig) -> Values:
     parallel, kv = config.parallel_residual, config.num_kv_heads
     two = parallel and not config.shared_norm
     new = two or (parallel and kv not in (1, config.num_heads))
     return {
+        "alibi": config.alibi is not None,
         "num_kv_heads": kv if new else config.num_heads,
         "new_decoder_architecture": new,
         "multi_query": kv == 1,
@@ -214,14 +232,14 @@ FAMILIES: Mapping[str, Family] = {
          "hidden_dropout": 0.0, "attention_dropout": 0.0, "num_kv_heads": None,
          "new_decoder_architecture": False, "multi_query": True, "parallel_attn": True,
          "bias": False, "max_position_embeddings": 2048, "ffn_hidden_size": None,
-         "activation": "gelu", "tie_word_embeddings": True, "head_dim": None},
+         "activation": "gelu", "tie_word_embeddings": True, "head_dim": None, "alibi": False},
         {"vocab_size": "vocab_size", "num_layers": "num_hidden_layers",
          "model_dims": "hidden_size", "hidden_dims": "ffn_hidden_size",
          "num_heads": "num_attention_heads", "norm_epsilon": "layer_norm_epsilon",
          "activation": "activation", "tied_embeddings": "tie_word_embeddings",
          "qkv_bias": "bias", "attention_out_bias": "bias", "mlp_bias": "bias",
          "residual_dropout": "hidden_dropout", "attention_dropout": "attention_dropout"},
-        _NORM, only={"alibi": (False, None)}, extra=("n_embed", "head_dim"),
+        _NORM, extra=("n_embed", "head_dim"),
         derive=_falcon, express=_falcon_back,
     ),
 }

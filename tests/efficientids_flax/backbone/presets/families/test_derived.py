@@ -72,7 +72,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
                          "num_ln_in_parallel_attn: the new architecture has not 3"),
     "some heads": ("falcon", {"multi_query": False, "num_kv_heads": 2},
                    "num_kv_heads: expected num_attention_heads = 4, found 2"),
-    "biases by distance": ("falcon", {"alibi": True}, "alibi: found True"),
     "odd turn": ("gptj", {"rotary_dim": 3}, "rotary_dim: expected an even number"),
     "wide turn": ("codegen", {"rotary_dim": 16}, "up to the width 8 of a head, found 16"),
     "blocks": ("codegen", {"n_head": 2, "rotary_dim": 2}, "n_head: expected a multiple of 4"),
