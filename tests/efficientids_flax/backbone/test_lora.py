@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from efficientids_flax.backbone.attention import Form, Projection
 from efficientids_flax.backbone.lora import merge_lora
+from efficientids_flax.backbone.projection import Form, Projection
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, LoraConfig
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.parameters import parameter_axes, parameter_shapes, shape_problems
