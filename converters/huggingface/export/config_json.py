@@ -187,12 +187,12 @@ def _layer_keys(config: BackboneConfig, family: Family) -> Json:
     if "sliding_window" not in family.defaults:
         return found
     found["sliding_window"] = window if any(slides) else None
+    if "use_sliding_window" in family.defaults:
+        found["use_sliding_window"] = any(slides)
     if "layer_types" not in family.defaults:
         return found
     found["layer_types"] = [f"{kind}_attention" for kind in kinds]
-    if "use_sliding_window" in family.defaults:
-        found["use_sliding_window"] = any(slides)
-    elif not any(slides):
+    if "use_sliding_window" not in family.defaults and not any(slides):
         found["sliding_window"] = family.defaults["sliding_window"]
     if "max_window_layers" in family.defaults:
         found["max_window_layers"] = slides.index(True) if any(slides) else config.num_layers

@@ -131,3 +131,34 @@ def test_the_width_of_a_head_is_written_where_the_class_has_it(family: str, writ
     config = config_of({"model_type": family, **sizes})
     values, _ = config_json(config, family, {}, {})
     assert ("head_dim" in values) == written
+
+
+SMALL = {
+    "vocab_size": 31, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "intermediate_size": 20, "moe_intermediate_size": 6,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("qwen3_moe", {"use_sliding_window": True, "sliding_window": 5, "head_dim": 8}),
+        ("qwen3_moe", {"num_experts": 4, "num_experts_per_tok": 2, "decoder_sparse_step": 2}),
+        ("qwen2_moe", {"use_sliding_window": True, "mlp_only_layers": [0, 2], "qkv_bias": False}),
+        ("qwen2_moe", {"mlp_only_layers": [0, 1, 2]}),
+        ("olmoe", {"clip_qkv": 2.0, "norm_topk_prob": True}),
+        ("gpt_oss", {"swiglu_limit": 3.0, "layer_types": ["full_attention"] * 3}),
+        ("deepseek_v3", {"q_lora_rank": None, "n_shared_experts": 2, "rope_interleave": False}),
+        ("deepseek_v3", {"first_k_dense_replace": 3, "rope_scaling": {
+            "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8, "mscale": 1.0,
+            "mscale_all_dim": 1.0}}),
+        ("mpt", {"attn_config": {"softmax_scale": 0.25, "clip_qkv": 3}}),
+        ("bloom", {"apply_residual_connection_post_layernorm": True}),
+        ("falcon", {"alibi": True, "multi_query": False}),
+    ],
+)  # fmt: skip
+def test_settings_of_experts_and_biases_come_back(family: str, settings: dict[str, Any]) -> None:
+    given = {"model_type": family, **SMALL, **settings}
+    config = config_of(given)
+    values, notes = config_json(config, family, given, {})
+    assert (config_of(values), notes) == (config, [])
