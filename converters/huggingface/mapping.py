@@ -27,6 +27,8 @@ from converters.zarr import dtype_named
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.parameters import shape_problems
 
+OUTPUT = "output_projection/kernel"  # of the hidden state before the head
+
 
 def map_tensors(
     tensors: Mapping[str, Leaf],
@@ -66,7 +68,10 @@ def map_tensors(
         words.append(Rule("lm_head/bias", beside(tensors, prefix, HEAD_BIASES) or HEAD_BIASES[0]))
     ignores += [*OUTSIDE, *OTHER_HEADS]
     ignores += [Ignore(prefix + ignore.source, ignore.reason) for ignore in table.ignores]
-    rules = words + [Rule(rule.target, prefix + rule.source, rule.op) for rule in table.top]
+    of_head = [rule for rule in table.top if rule.target == OUTPUT and not config.lm_head]
+    ignores += [Ignore(prefix + rule.source, "a part of the head") for rule in of_head]
+    top = [rule for rule in table.top if rule not in of_head]
+    rules = words + [Rule(rule.target, prefix + rule.source, rule.op) for rule in top]
     layers = prefix + table.layers
     in_layers = (*table.layer, *table.layer_of(config))
     rules += [_layer_rule(rule, layers, config) for rule in in_layers]
@@ -116,7 +121,9 @@ def _words(
             ignores.append(Ignore(head, f"equal to {embedding}, to which it is tied"))
         else:
             config = replace(config, tied_embeddings=False)
-    if config.tied_embeddings:
+    # A body of a family whose head has a bias has not all of its head, be it tied or not.
+    unbiased = config.lm_head_bias and beside(tensors, names.prefix, HEAD_BIASES) is None
+    if config.tied_embeddings and not (body and unbiased):
         return config, [Rule("lm_head/kernel", embedding, turned)], ignores
     rules = [Rule("embedder/embedding", embedding)]
     if head is not None:
@@ -127,7 +134,8 @@ def _words(
             f"{' or '.join(HEADS)}"
         )
     notes.append("the model has no head: it gives hidden states, and no logits of words")
-    return replace(config, lm_head=False, lm_head_bias=False), rules, ignores
+    config = replace(config, lm_head=False, tied_embeddings=False, lm_head_bias=False)
+    return config, rules, ignores
 
 
 def _first_layers(

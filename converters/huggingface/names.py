@@ -101,7 +101,8 @@ def _layers(names: Iterable[str], table: TensorTable) -> set[str]:
 
 
 def _has_top(prefix: str, names: set[str], table: TensorTable) -> bool:
-    return any(prefix + rule.source in names for rule in table.top)
+    """Whether tensors beside the layers are there, as far as the family has any."""
+    return not table.top or any(prefix + rule.source in names for rule in table.top)
 
 
 def beside(names: Iterable[str], prefix: str, known: Iterable[str]) -> str | None:

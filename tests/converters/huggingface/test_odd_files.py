@@ -96,6 +96,32 @@ def test_bodies_load_without_a_head(made: str, prefix: bool, tmp_path: Path) -> 
     assert ("score.weight" in dict(plan.ignored)) == ("score.weight" in notes) == (made != "Model")
 
 
+@pytest.mark.parametrize("name", ["phi", "gptj", "opt_narrow"])
+def test_bodies_of_families_whose_head_has_more_parts(name: str, tmp_path: Path) -> None:
+    """A bias, or a projection before it: a tied table alone is no head then."""
+    tensors, config = tensors_of(name), values_of(name)
+    tensors = {key: value for key, value in tensors.items() if not key.startswith("lm_head.")}
+    tied = name != "opt_narrow"
+    values = {**config, "architectures": ["SomeModel"], "tie_word_embeddings": tied}
+    found, params = load_pretrained_lm(written(tmp_path, tensors, values))
+    whole, wanted = load_pretrained_lm(FOLDERS / name)
+    assert (found.lm_head, found.lm_head_bias) == (False, False)
+    ids = np.arange(8).reshape(2, 4)
+    ours: Any = Decoder(found).apply({"params": params}, ids)
+    theirs: Any = Decoder(whole).apply({"params": wanted}, ids)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_a_table_under_the_heads_name_where_no_norm_is_stored(tmp_path: Path) -> None:
+    tensors, config = tensors_of("olmo"), values_of("olmo")
+    tensors.pop("lm_head.weight", None)
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    found, _ = load_pretrained_lm(
+        written(tmp_path, tensors, {**config, "tie_word_embeddings": True})
+    )
+    assert found.tied_embeddings
+
+
 def test_a_head_that_should_be_there_is_still_missed(tmp_path: Path) -> None:
     tensors, config = tensors_of("mistral"), values_of("mistral")
     del tensors["lm_head.weight"]
