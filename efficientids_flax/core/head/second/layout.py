@@ -16,7 +16,9 @@ import numpy as np
 from efficientids_flax.core.clustering import ClusteringInfo
 
 SMALLEST_TILE = 8
-MOST_CLASSES = 6  # each is compiled, for half a second; more save little
+# Each is compiled, for half a second; more save little. Those that are taken in several tiles are
+# padded to no more than a tile, but blocks of positions are as large as the class wants them.
+MOST_CLASSES, MOST_TILED = 6, 3
 STEPS = 8  # sizes in each doubling that may end a class
 
 
@@ -68,11 +70,10 @@ class Layout:
         """
         sizes = self.sizes.max(axis=0)
         fits = sizes <= most
-        for largest, smaller in _limits(sizes[fits]):
-            chosen = fits & (sizes <= largest) & (sizes > smaller)
-            yield _class_of(np.flatnonzero(chosen), sizes, most)
-        if not fits.all():
-            yield _class_of(np.flatnonzero(~fits), sizes, most)
+        for chosen, at_most in ((fits, MOST_CLASSES), (~fits, MOST_TILED)):
+            for largest, smaller in _limits(sizes[chosen], at_most):
+                own = chosen & (sizes <= largest) & (sizes > smaller)
+                yield _class_of(np.flatnonzero(own), sizes, most)
 
 
 def _class_of(clusters: np.ndarray, sizes: np.ndarray, most: int) -> SizeClass:
@@ -81,7 +82,7 @@ def _class_of(clusters: np.ndarray, sizes: np.ndarray, most: int) -> SizeClass:
     return SizeClass(clusters.astype(np.int32), largest, rows)
 
 
-def _limits(sizes: np.ndarray) -> list[tuple[int, int]]:
+def _limits(sizes: np.ndarray, classes: int) -> list[tuple[int, int]]:
     """(Largest size, size that is too small) of each class, such that the padded rows are fewest.
 
     Dynamic programming over `STEPS` sizes in each doubling.
@@ -93,7 +94,7 @@ def _limits(sizes: np.ndarray) -> list[tuple[int, int]]:
     counts = np.searchsorted(np.sort(sizes), ends, side="right")
     # best[j]: (rows, limits) of all clusters up to ends[j]
     best: list[tuple[float, list[tuple[int, int]]]] = [(0.0, [])] + [(np.inf, [])] * (len(ends) - 1)
-    for _ in range(MOST_CLASSES):
+    for _ in range(classes):
         best = [
             min(
                 [best[j]]

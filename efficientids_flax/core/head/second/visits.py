@@ -117,9 +117,11 @@ class Blocks:
         self._tables, self._given = tables, given
         positions, count = given.positions.shape[0], len(of.clusters)
         members = int(layout.counts[of.clusters].sum())
-        # Twice the mean of labels that are spread evenly: most clusters fill one block.
+        # Of labels that are spread evenly, twice the mean or three deviations more than it: most
+        # clusters fill one block, and not much of it is empty.
         mean = positions * members / int(layout.counts.sum()) / count
-        block = -(-max(int(2 * mean), 1) // LEAST_BLOCK) * LEAST_BLOCK
+        block = max(int(min(2 * mean, mean + 3 * mean**0.5)), 1)
+        block = -(-block // LEAST_BLOCK) * LEAST_BLOCK
         self._block = min(block, LARGEST_BLOCK)
         at_once = DEVICE_BYTES if jax.default_backend() != "cpu" else CPU_BYTES
         self._together = max(1, min(at_once // (4 * width) // of.rows, count))

@@ -6,7 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.core.head.second.layout import MOST_CLASSES, SMALLEST_TILE, layout_of
+from efficientids_flax.core.head.second.layout import (
+    MOST_CLASSES,
+    MOST_TILED,
+    SMALLEST_TILE,
+    layout_of,
+)
 
 
 def clustering(sizes, seed=0):
@@ -20,7 +25,7 @@ def test_every_cluster_is_in_one_class_that_holds_it(sizes, tiles):
     layout, most = layout_of(clustering(sizes)), tiles * SMALLEST_TILE
     classes = list(layout.classes(most))
     assert sorted(np.concatenate([kind.clusters for kind in classes])) == list(range(len(sizes)))
-    assert len(classes) <= MOST_CLASSES + 1
+    assert len(classes) <= MOST_CLASSES + MOST_TILED
     for kind in classes:
         assert kind.largest == np.asarray(sizes)[kind.clusters].max()
         assert kind.rows % SMALLEST_TILE == 0
