@@ -94,7 +94,11 @@ def estimate_memory(
 
     Raises:
         ValueError: sizes that are not above 0; a mode that is not known.
+        TypeError: another kind of model, such as a forecaster.
     """
+    if not isinstance(config, BackboneConfig | EfficientIDSConfig):
+        kind = type(config).__name__
+        raise TypeError(f"config: the memory of a {kind} is not estimated, a decoder's is")
     for name, value in (("batch_size", batch_size), ("sequence_length", sequence_length)):
         if value < 1:
             raise ValueError(f"{name}: expected above 0, found {value}")

@@ -24,7 +24,7 @@ from efficientids_flax.forecast import (
     model_inputs,
     series_statistics,
 )
-from efficientids_flax.forecast.series import scaled
+from efficientids_flax.forecast.series import read_series, scaled
 from efficientids_flax.tree import flatten
 from parity_tests.forecasters.recorded import ForecasterRecording
 
@@ -114,18 +114,19 @@ class Runner:
         arrays = self.recording.arrays
         count = sum(name.startswith("api/in/") for name in arrays)
         series = [arrays[f"api/in/{i}"] for i in range(count) if f"api/in/{i}" in arrays]
+        read = read_series(series).values
         with jax.default_matmul_precision("highest"):
             found = forecast(self.model, self.params, series, horizon, freq=freq, **options)
         seen = options.get("context_length") or self.config.context_length
         window = self.config.context_length
         values = np.zeros((len(series), window), np.float32)
         holes = np.ones_like(values)
-        for row, one in enumerate(series):
+        for row, one in enumerate(read):
             tail = one[-seen:]
             values[row, window - len(tail) :], holes[row, window - len(tail) :] = tail, 0
         mean = found.mean[:, found.mean.shape[1] - horizon :]
         if options.get("normalize"):  # what the model is given, and gives
-            scales = [scaled(np.asarray(one, np.float64))[1:] for one in series]
+            scales = [scaled(one)[1:] for one in read]
             centre, width = (np.asarray(scale)[:, None] for scale in zip(*scales, strict=True))
             values, mean = (values - centre) / width, (mean - centre) / width
         return found, self._ratios(values, holes, mean, self.config.horizon_length, window)

@@ -134,12 +134,15 @@ def _continued(
 
     from efficientids_flax.backbone import Decoder, SamplingConfig
     from efficientids_flax.backbone.generate import generate as run
+    from efficientids_flax.forecast import TimesFM
     from efficientids_flax.stored import load_model
 
     for where, ids in prompts:
         if not ids:
             raise ValueError(f"{where or 'the prompt'}: holds no tokens")
     model, params, _ = load_model(checkpoint, dtype=dtype)
+    if isinstance(model, TimesFM):
+        raise ValueError(f"{checkpoint}: is a forecaster; `efficientids forecast` asks it")
     if not isinstance(model, Decoder):
         raise ValueError(f"{checkpoint}: is a recommender; `efficientids recommend` asks it")
     ends = given["eos_id"]

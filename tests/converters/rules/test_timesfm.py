@@ -1,5 +1,6 @@
 """TimesFM checkpoints: known by their tree, every leaf bit for bit, in every layout."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from converters.errors import MappingError
 from converters.rules import FAMILIES, detect, forecaster_prefix
 from tests.converters import expected, stored
 from tests.converters.forecasters import Sizes, random_forecaster, shapes, write_forecaster
+from tests.paxml_states import write_metadata, write_ocdbt
 
 NAMES = (
     ("input_ff_layer/", "input_block/"), ("horizon_ff_layer/", "horizon_block/"),
@@ -75,6 +77,32 @@ def test_a_zarr_checkpoint_of_other_sizes(tmp_path: Path, prefix: str, scan: boo
             np.testing.assert_array_equal(stack[int(number)], values)
         else:
             np.testing.assert_array_equal(found[target], values)
+
+
+def test_the_folder_as_it_is_published(recording: Callable[[str], Path], tmp_path: Path):
+    """`checkpoints/checkpoint_1100000` with an extra `descriptor`, a page of text beside it."""
+    place = tmp_path / "timesfm" / "checkpoints"
+    shutil.copytree(recording("TimesFM_shared") / "checkpoint", place)
+    (place / "checkpoint_1100000" / "descriptor").mkdir()
+    (place / "checkpoint_1100000" / "descriptor" / "descriptor.pbtxt").write_text("job: 1\n")
+    (tmp_path / "timesfm" / "README.md").write_text("TimesFM\n")
+    for number, source in enumerate((place.parent, place, place / "checkpoint_1100000")):
+        convert(source, tmp_path / f"out_{number}")
+    manifest = stored.read_manifest(tmp_path / "out_2")
+    assert (manifest["family"], manifest["source"]["step"]) == ("timesfm", 1100000)
+
+
+def test_an_ocdbt_checkpoint(tmp_path: Path):
+    params = random_forecaster(Sizes(quantiles=3))
+    leaves = {f"mdl_vars/params/core_layer/{name}": value for name, value in params.items()}
+    leaves["step"] = np.asarray(3, np.uint32)
+    step = tmp_path / "job" / "checkpoint_00000003"
+    write_ocdbt(step / "state", leaves)
+    write_metadata(step, 1.2, leaves)
+    convert(tmp_path / "job", tmp_path / "out", overrides={"quantiles": [0.1, 0.5, 0.9]})
+    found = stored.read_output(tmp_path / "out")
+    for name, values in params.items():
+        np.testing.assert_array_equal(found[f"params/{wanted(name)}"], values)
 
 
 def test_averages_are_named_and_kept_beside_the_weights(

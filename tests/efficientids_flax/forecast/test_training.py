@@ -1,5 +1,7 @@
 """Fine-tuning: the loss by its formula, windows by hand; the recorded one is in parity tests."""
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from efficientids_flax import Trainer
+from converters import convert
+from efficientids_flax import Trainer, trainer_from_converted
 from efficientids_flax.config import TimesFMConfig
 from efficientids_flax.forecast import (
     TimesFM,
@@ -98,3 +101,33 @@ def test_a_run_that_was_interrupted_ends_where_a_whole_one_does(tmp_path: Path):
     _, whole = trained(tmp_path / "whole", 6)
     _, parts = trained(tmp_path / "parts", 3, 6)
     jax.tree.map(np.testing.assert_array_equal, whole.params, parts.params)
+
+
+def test_the_trainer_takes_the_step_that_paxml_took_next(
+    recording: Callable[[str], Path], tmp_path: Path
+):
+    """`trainer_from_converted`: loss, parameters, and a run that goes on at PAXml's step."""
+    case = recording("TimesFM_finetuned")
+    schedule = {"initial_value": 1e-3, "final_value": 1e-4, "total_steps": 40_000}
+    learner = {
+        "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7, "clip_threshold": 100.0,
+        "learning_rate": 0.01, "ema_decay": 0.9999,
+        "schedule": {"kind": "cosine", "parameters": schedule},
+    }  # fmt: skip
+    given = {"use_positional_embedding": True, "context_length": 64, "horizon_length": 16}
+    convert(case / "checkpoint", tmp_path / "out", overrides={**given, **learner})
+    arrays = np.load(case / "reference.npz")
+    batch = {name: arrays[f"in/{name}"] for name in ("input_ts", "actual_ts")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of what no tree tells
+        trainer, state = trainer_from_converted(tmp_path / "out", batch, progress="none")
+    with jax.default_matmul_precision("highest"):
+        loss = trainer.evaluate(state, [batch])["eval_loss"]
+        state = trainer.train(state, [batch], num_steps=3)
+    np.testing.assert_allclose(loss, arrays["eval_mode/loss"], rtol=1e-6)
+    assert int(state.step) == 3
+    after = np.load(case / "expected_next_state.npz")
+    for ours, theirs in (("hidden", "hidden_layer"), ("output", "output_layer")):
+        name = f".mdl_vars['params']['core_layer']['horizon_ff_layer']['{theirs}']['linear']['w']"
+        found = np.asarray(state.params["horizon_block"][ours]["kernel"])
+        np.testing.assert_allclose(found, after[name], rtol=0, atol=1e-6)
