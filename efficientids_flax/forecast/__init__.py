@@ -1,8 +1,8 @@
 """Forecasting of time series: TimesFM in Flax, and what makes forecasts of series with it.
 
 Read `predict`, what users call, with `series` and `frequency`, then `steps`, `program`, `model` and
-`statistics`; `frames` does it for tables, `plot` draws, `training` has the loss of fine-tuning and
-its windows.
+`statistics`. `covariates` fits a regression beside it, `frames` does it for tables, `plot` draws,
+`training` has the loss of fine-tuning and its windows.
 """
 
 from typing import TYPE_CHECKING
@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING
 from efficientids_flax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from efficientids_flax.forecast.covariates import (
+        CovariateForecasts,
+        Covariates,
+        forecast_with_covariates,
+    )
     from efficientids_flax.forecast.frames import forecast_frame
     from efficientids_flax.forecast.frequency import Frequency, dates_ahead, read_frequency
     from efficientids_flax.forecast.model import Forecast, TimesFM
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "CovariateForecasts",
+    "Covariates",
     "Forecast",
     "ForecastLoss",
     "Forecasts",
@@ -35,6 +42,7 @@ __all__ = [
     "forecast",
     "forecast_frame",
     "forecast_loss",
+    "forecast_with_covariates",
     "model_inputs",
     "read_frequency",
     "series_statistics",
