@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from parity_tests.compare import Difference
-from parity_tests.recording import Recording, Step
+from parity_tests.recording import Step
 from parity_tests.run import Subject
 from parity_tests.run.stepping import GRADIENT_ROUNDING, Made, largest_of, with_reach
-from parity_tests.steps import _within_reach
+from parity_tests.steps import within_reach
 from tests.efficientids_flax.backbone.small_decoders import LLAMA
 
 RATE = 0.1
@@ -43,11 +43,10 @@ def test_recorded_gradients_are_not_rounded():
 def test_what_rounding_may_have_moved_is_counted_and_named():
     made, _ = stepped()
     base = Difference("step 1", "steps/1/w", "w", "parameters", "ok")
-    recording = Recording("", "", "praxis", "language_model", ())
     mine, use = made.parameters["w"], np.ones(4, bool)
 
     def left(recorded):
-        return _within_reach(base, mine, recorded, made.reach["w"], use, recording)
+        return within_reach(base, mine, recorded, made.reach["w"], use)
 
     other = mine + np.array([0, 0, 0.15, 0], np.float32)
     found, kept = left(other)

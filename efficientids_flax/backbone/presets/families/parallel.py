@@ -134,7 +134,7 @@ def _falcon(values: Values, problems: list[str]) -> Values:
     }
 
 
-def _falcon_alibi(width: int) -> Values:
+def _falcon_alibi(width: int) -> dict[str, Any]:
     """Biases by distance in place of rotation, scaled as the products are, in bfloat16.
 
     As PyTorch's kernel adds them, which the class takes by default, and as the models were trained.
