@@ -43,7 +43,8 @@ LEARNER = ("learning_rate", "epsilon", "clip_threshold", "ema_decay", "beta1", "
 # What a description leaves out has Praxis' defaults (`optimizers.Adam`, 1.4.0).
 DEFAULTS = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-6, "clip_threshold": 1.0}
 # fmt: on
-_COSINE = re.compile(r"cosine (\S+) to (\S+) in (\d+) steps", re.IGNORECASE)
+_CONSTANT = re.compile(r"constant(?: (\S+))?", re.IGNORECASE)
+_DECAY = re.compile(r"(cosine|linear) (\S+) to (\S+) in (\d+) steps", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,19 @@ def _learner(learner: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `OptimizerConfig`, as far as the description says or Praxis has a default."""
     found: dict[str, Any] = dict(DEFAULTS)
     found |= {name: learner[name] for name in LEARNER if name in learner}
-    schedule = _COSINE.fullmatch(str(learner.get("lr_schedule", "")))
-    if schedule is not None:
-        first, last, steps = schedule.groups()
-        parameters = {"initial_value": float(first), "final_value": float(last)}
-        parameters["total_steps"] = int(steps)
-        found["schedule"] = {"kind": "cosine", "parameters": parameters}
-    return found
+    schedule = _schedule(str(learner.get("lr_schedule", "")))
+    return found if schedule is None else {**found, "schedule": schedule}
+
+
+def _schedule(text: str) -> dict[str, Any] | None:
+    """What the words of a description stand for; None for others."""
+    if constant := _CONSTANT.fullmatch(text):
+        return {"kind": "constant", "parameters": {"value": float(constant[1] or 1.0)}}
+    decay = _DECAY.fullmatch(text)
+    if decay is None:
+        return None
+    first, last, steps = float(decay[2]), float(decay[3]), int(decay[4])
+    if decay[1].lower() == "linear":
+        return {"kind": "linear", "parameters": {"start": [0, first], "limit": [steps, last]}}
+    parameters = {"initial_value": first, "final_value": last, "total_steps": steps}
+    return {"kind": "cosine", "parameters": parameters}

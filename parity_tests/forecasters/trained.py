@@ -81,7 +81,10 @@ def _step(
         nudged = {path: slope + way * (slope != 0) for path, slope in slopes.items()}
         updates, _ = update(unflatten(nudged), state.optimizer, start)
         found = flatten(jax.device_get(updates))
-        return {path: np.asarray(before[path] + found[path]) for path in before}
+        return {
+            path: np.asarray(value + found[path] if path in found else value)
+            for path, value in before.items()
+        }
 
     size = GRADIENT_ROUNDING * largest_of(slopes)
     after, *others = (moved(way) for way in (0.0, size, -size))
