@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from efficientids_flax.backbone.presets.families.family import Family, Values
 from efficientids_flax.backbone.presets.families.layers import all_but_each_nth, full_layers
