@@ -32,6 +32,7 @@ from tests.converters.huggingface.live_mixtures import MIXTURES
 LATER = {**DENSE, **MIXTURES}
 KINDS = {**live.FAMILIES, **LATER}
 UNPACKED = ("opt", "falcon", "gpt_oss")  # their masks see no positions
+BOTH_WAYS = ("mistral", "smollm3", "gpt_neox", "bloom")  # all others have the same masks
 
 # Of the largest magnitude. Both sides sum float32 in their own order; a few hundred roundings of
 # 6e-8 each stay below, and the smallest of the mistakes that ports make is above 1e-4.
@@ -62,8 +63,9 @@ def check_forward(config: Any, params: Any, model: Any, seed: int) -> None:
         if config.positions_pass_padding:
             positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
         positions = inputs.get("position_ids", positions)
-        # Positions that begin anew are other texts, if there is no mask.
+        # Positions that begin anew are other texts, if there is no mask and tokens see no later ones.
         other = "attention_mask" not in inputs and model.config.model_type not in UNPACKED
+        other &= getattr(model.config, "is_causal", True)
         segments = segments_from_positions(positions) if other else mask
         given = {"paddings": 1.0 - mask, "positions": positions, "segment_ids": segments}
         states, logits = run(params, ids=inputs["input_ids"], **given)
@@ -104,10 +106,13 @@ CHECKS = {"forward": check_forward, "injection": check_injection, "generation": 
 Random = settings(derandomize=True, deadline=None, database=None)
 
 
-def check(kind: str, data: st.DataObject, *names: str) -> None:
+def check(kind: str, data: st.DataObject, *names: str, **keys: Any) -> None:
+    """`keys`: of `config.json`, which all classes read."""
     chosen = data.draw(live.settings_of(KINDS[kind]), "settings")
     seed, scan = data.draw(st.integers(0, 999), "seed"), data.draw(st.booleans(), "scan")
     model = live.make_model(kind, chosen, seed)
+    for name, value in keys.items():
+        setattr(model.config, name, value)
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         config, params = load_pretrained_lm(Path(folder), "float32", scan_layers=scan)
@@ -127,6 +132,14 @@ def test_hidden_states_and_logits(kind: str, data: st.DataObject) -> None:
 @given(data=st.data())
 def test_hidden_states_and_logits_with_everything_on(kind: str, data: st.DataObject) -> None:
     check(kind, data, "forward", "injection")
+
+
+# Windows of all layers, of some, of layers that are not turned; none, and biases by distance.
+@pytest.mark.parametrize("kind", BOTH_WAYS)
+@settings(Random, max_examples=1)
+@given(data=st.data())
+def test_without_causality_tokens_see_later_ones(kind: str, data: st.DataObject) -> None:
+    check(kind, data, "forward", is_causal=False)
 
 
 @pytest.mark.parametrize("kind", live.FAMILIES)
