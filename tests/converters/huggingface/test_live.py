@@ -63,7 +63,7 @@ def check_forward(config: Any, params: Any, model: Any, seed: int) -> None:
         if config.positions_pass_padding:
             positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
         positions = inputs.get("position_ids", positions)
-        # Positions that begin anew are other texts, if there is no mask and tokens see no later ones.
+        # Positions that begin anew are other texts, if there is no mask and attention is causal.
         other = "attention_mask" not in inputs and model.config.model_type not in UNPACKED
         other &= getattr(model.config, "is_causal", True)
         segments = segments_from_positions(positions) if other else mask
