@@ -82,12 +82,15 @@ class Ranker:
         model: of `load_model`.
         params: its parameters, on the devices or on the host; tables and parameters are put on the
             default device unless they are on some.
+
+    Attributes:
+        index: of the items, for `core.head.search` and, by `core.head.item_vectors`, for others.
     """
 
     def __init__(self, model: Model, params: Mapping[str, Any]) -> None:
         self.model = model
         self.params = jax.tree.map(jnp.asarray, params)
-        self._index = _index(model, self.params)
+        self.index = _index(model, self.params)
 
     def recommend(
         self,
@@ -101,6 +104,32 @@ class Ranker:
         """The k best next items of each history; see the function `recommend`."""
         prompts = make_prompts(self.model.config, histories, item_masks, max_history=max_history)
         return self.rank(prompts, k, count=len(histories), **filters)
+
+    def queries(
+        self,
+        histories: Sequence[History],
+        *,
+        item_masks: Sequence[History] | None = None,
+        max_history: int | None = None,
+    ) -> np.ndarray:
+        """float32 [B, W], what the items are scored against at the end of each history.
+
+        Args:
+            histories, item_masks, max_history: see the function `recommend`.
+
+        Raises:
+            ValueError: naming ids that are out of range.
+        """
+        prompts = make_prompts(self.model.config, histories, item_masks, max_history=max_history)
+        check_batch(self.model.config, prompts.batch)
+        size = _rows_at_once(prompts)
+        found = []
+        for start in range(0, max(len(histories), 1), size):
+            part = slice(start, start + size)
+            batch = {name: value[part] for name, value in prompts.batch.items()}
+            query = _queries_of(self.model, self.params, batch, prompts.last[part])
+            found.append(np.asarray(query, np.float32))
+        return np.concatenate(found)[: len(histories)]
 
     def rank(
         self,
@@ -149,7 +178,7 @@ class Ranker:
             best = _best(
                 self.model,
                 self.params,
-                self._index,
+                self.index,
                 {name: value[part] for name, value in prompts.batch.items()},
                 prompts.last[part],
                 left_out[part] if left_out.shape[1] else None,
@@ -229,6 +258,14 @@ def _best(
         exclude=exclude,
         allowed=allowed,
     )
+
+
+@partial(jax.jit, static_argnames="model")
+def _queries_of(
+    model: Model, params: Any, batch: dict[str, jax.Array], last: jax.Array
+) -> jax.Array:
+    found: Any = model.apply({"params": params}, batch, last, method=_queries)
+    return found[0]
 
 
 def _queries(

@@ -10,5 +10,5 @@ of tables as they are, `measures` what an evaluation asks of labels, with the ta
 from efficientids_flax.core.head.embeddings import Source
 from efficientids_flax.core.head.passed import HeadInputs, LossOutput
 from efficientids_flax.core.head.retrieval import TopItems, retrieve, top_items
-from efficientids_flax.core.head.search import SearchIndex, build_index, search
+from efficientids_flax.core.head.search import SearchIndex, build_index, item_vectors, search
 from efficientids_flax.core.head.softmax import INTERMEDIATES, HierarchicalSoftmax, settle_tables

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from efficientids_flax.core.head import item_vectors
 from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
 from efficientids_flax.inference import Ranker, make_prompts, ranker, recommend
 from tests.efficientids_flax.compiled import applied
@@ -40,6 +41,15 @@ def test_recommendations_are_the_models_best(scoring: Any, method: str):
         scores = alone(method, history)
         np.testing.assert_array_equal(found.ids[row], np.argsort(-scores, kind="stable")[:7])
         np.testing.assert_allclose(found.scores[row], scores[found.ids[row]], rtol=1e-5, atol=1e-5)
+
+
+def test_queries_and_vectors_for_other_searches_give_the_originals_scores():
+    served = Ranker(MODEL, PARAMS)
+    found = served.queries(HISTORIES) @ item_vectors(served.index).T
+    if CONFIG.soft_cap_logits:
+        found = CONFIG.soft_cap_logits * np.tanh(found / CONFIG.soft_cap_logits)
+    for row, history in enumerate(HISTORIES):
+        np.testing.assert_allclose(found[row], alone("scores", history), rtol=1e-5, atol=1e-5)
 
 
 def test_words_between_the_items():
