@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.arrays import Array, BlockScaled, Leaf, Mxfp4, Scaled, Source, Transposed
+from converters.arrays import Array, BlockScaled, Leaf, Mxfp4, Scaled, Source, Split, Transposed
 from converters.errors import MappingError
 
 BLOCKS, EXPONENTS = "_blocks", "_scales"  # beside each other, for a weight without them
@@ -87,10 +87,7 @@ def _fp8(
                 problems.append(f"{name}: is {array.dtype}, and no {name}{SCALES} beside it")
             continue
         try:
-            if size is None:
-                found[name] = Scaled(array, scales, tuple(range(len(scales.shape))), dtype)
-            else:
-                found[name] = BlockScaled(array, scales, (size[0], size[1]), dtype)
+            found[name] = _scaled(array, scales, size, dtype)
         except ValueError as error:
             problems.append(f"{name}: {error}")
     problems += [
@@ -99,3 +96,22 @@ def _fp8(
         if name.endswith(SCALES) and name.removesuffix(SCALES) not in arrays
     ]
     return found
+
+
+def _scaled(array: Array, scales: Array, size: list[int] | None, dtype: np.dtype) -> Array:
+    """A weight times its scales: of blocks of a size, or of as many even ones as there are scales.
+
+    Raises:
+        ValueError: they do not fit.
+    """
+    if size is not None:
+        return BlockScaled(array, scales, (size[0], size[1]), dtype)
+    if not scales.shape:
+        return Scaled(array, scales, (), dtype)
+    if scales.shape == (1,):
+        scales = Split(scales, 0, (1, 1))
+    fits = len(array.shape) == len(scales.shape) == 2 and 0 not in scales.shape
+    if not fits or any(n % part for n, part in zip(array.shape, scales.shape, strict=True)):
+        raise ValueError(f"scales {list(scales.shape)} do not fit {list(array.shape)}")
+    rows, columns = (n // part for n, part in zip(array.shape, scales.shape, strict=True))
+    return BlockScaled(array, scales, (rows, columns), dtype)

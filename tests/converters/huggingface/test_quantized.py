@@ -122,3 +122,19 @@ def test_what_does_not_fit_is_named(tmp_path: Path, about: dict, message: str) -
     given = changed("deepseek_v3", tmp_path / "model", tensors, about)
     with pytest.raises(MappingError, match=message):
         load_pretrained_lm(given, "float32")
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (4, 1)])
+def test_scales_of_whole_weights_or_rows(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """Without `weight_block_size`, the blocks are as many as there are scales."""
+    tensors = load_file(FOLDERS / "deepseek_v3" / "model.safetensors")
+    name = "model.layers.0.mlp.down_proj.weight"  # [16, 24]
+    tensors[name] = (4 * tensors[name]).astype(ml_dtypes.float8_e4m3fn)
+    scales = np.random.default_rng(3).uniform(0.5, 2, shape).astype(np.float32)
+    tensors[f"{name}_scale_inv"] = scales
+    given = changed("deepseek_v3", tmp_path / "model", tensors, {"quant_method": "fp8"})
+    _, params = load_pretrained_lm(given, "float32")
+    rows = np.broadcast_to(scales.reshape(-1), (4,)) if scales.size > 1 else scales.reshape(1)
+    full = np.repeat(rows, 16 // rows.size)[:, None]
+    wanted = tensors[name].astype(np.float32) * full
+    np.testing.assert_allclose(params["layers_0"]["mlp"]["down"]["kernel"], wanted, rtol=1e-6)
