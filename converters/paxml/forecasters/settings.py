@@ -94,7 +94,8 @@ def _ends(outputs: int, patch: int, said: Mapping[str, Told]) -> dict[str, Told]
     """Horizon and quantiles, of whose sizes the tree tells H (1 + Q) alone."""
     horizon, levels = said.get("horizon_length"), said.get("quantiles")
     if not _are_levels(levels) or not _is_length(horizon):
-        return {}  # flags of the wrong type, which the configuration refuses
+        # Flags of the wrong type, which the configuration refuses.
+        return {} if horizon is not None else {"horizon_length": (1, ASSUMED)}
     given = [told for told in (horizon, levels) if told is not None and told[1] == GIVEN]
     if horizon and levels and horizon[0] * (1 + len(levels[0])) == outputs:
         return {"horizon_length": horizon, "quantiles": levels}

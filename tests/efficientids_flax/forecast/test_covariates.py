@@ -26,7 +26,7 @@ GIVEN = Covariates(dynamic_numerical={"heat": HEAT}, dynamic_categorical={"day":
 
 @pytest.fixture(scope="module")
 def params() -> Any:
-    return MODEL.init(jax.random.key(0), np.zeros((1, 16), np.float32))["params"]
+    return jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 16), np.float32))["params"]
 
 
 def test_what_is_linear_in_covariates_is_found(params: Any):

@@ -32,7 +32,7 @@ class Frame:
 
 @pytest.fixture(scope="module")
 def params() -> Any:
-    return MODEL.init(jax.random.key(0), np.zeros((1, 16), np.float32))["params"]
+    return jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 16), np.float32))["params"]
 
 
 def table() -> dict[str, Any]:
