@@ -1,5 +1,6 @@
 """Vectors for other searches rank as ours does."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,5 +19,5 @@ def test_products_with_the_vectors_are_the_scores(clustered: bool):
     )
     vectors = item_vectors(index)
     np.testing.assert_array_equal(vectors, items + (clusters[cluster_of] if clustered else 0))
-    found = search(index, query, 7)
+    found = search(index, jnp.asarray(query), 7)
     np.testing.assert_array_equal(found.ids, np.argsort(-query @ vectors.T, axis=1)[:, :7])
