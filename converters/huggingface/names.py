@@ -1,7 +1,7 @@
 """What the names of tensors say: where the model begins, its head, what is no part of it."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from converters.errors import MappingError
@@ -143,12 +143,3 @@ def another_form(names: Iterable[str]) -> str | None:
             more = f" and {len(found) - 1} more tensors" if len(found) > 1 else ""
             return f"{found[0]}{more}: {what}"
     return None
-
-
-def says_no_head(config: Mapping[str, object]) -> bool:
-    """Whether the `architectures` of a `config.json` are bodies, classifiers and the like."""
-    classes = config.get("architectures")
-    if not isinstance(classes, list) or not classes:
-        return False
-    headed = re.compile(r"(ForCausalLM|LMHeadModel|DoubleHeadsModel|ForConditionalGeneration)")
-    return not any(headed.search(str(name)) for name in classes)

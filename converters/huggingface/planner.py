@@ -10,12 +10,16 @@ from converters.arrays import Cast
 from converters.errors import CheckpointError, MappingError
 from converters.huggingface.files import Pretrained
 from converters.huggingface.mapping import map_tensors
-from converters.huggingface.names import says_no_head
 from converters.huggingface.tables import TABLES, TensorTable
 from converters.plan import Plan, PlannedLeaf, planned
 from converters.rules import RuledTree
 from converters.zarr import dtype_named
-from efficientids_flax.backbone.presets import UnsupportedConfigError, config_of, text_part
+from efficientids_flax.backbone.presets import (
+    UnsupportedConfigError,
+    config_of,
+    says_no_head,
+    text_part,
+)
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.parts import DType
 from efficientids_flax.stored import Config

@@ -20,5 +20,9 @@ from efficientids_flax.backbone.presets.read import (
     read_config_json,
 )
 from efficientids_flax.backbone.presets.rotary import SCALING_KEYS
-from efficientids_flax.backbone.presets.text_part import UnsupportedConfigError, text_part
+from efficientids_flax.backbone.presets.text_part import (
+    UnsupportedConfigError,
+    says_no_head,
+    text_part,
+)
 from efficientids_flax.backbone.presets.tokenizer import load_tokenizer

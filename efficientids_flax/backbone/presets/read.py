@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from efficientids_flax.backbone.presets.families import (
@@ -25,7 +26,11 @@ from efficientids_flax.backbone.presets.keys import (
     without,
 )
 from efficientids_flax.backbone.presets.rotary import read_position_scaling, read_rotary
-from efficientids_flax.backbone.presets.text_part import UnsupportedConfigError, text_part
+from efficientids_flax.backbone.presets.text_part import (
+    UnsupportedConfigError,
+    says_no_head,
+    text_part,
+)
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.parts import DType
 from efficientids_flax.config.record import listed
@@ -41,7 +46,9 @@ def backbone_config(
     revision: str = "main",
     ignore_keys: Collection[str] = (),
 ) -> BackboneConfig:
-    """The configuration of a pretrained language model.
+    """The configuration of a pretrained language model, by its `config.json` alone.
+
+    Whether there is a head is what `architectures` says.
 
     Args:
         name_or_path: folder with a `config.json`, or a name such as 'Qwen/Qwen3-0.6B' that is in
@@ -59,6 +66,8 @@ def backbone_config(
     config = config_of(values, ignore_keys, notes)
     for note in notes:
         logger.warning("%s: %s", name_or_path, note)
+    if says_no_head(values) and not (config.tied_embeddings and not config.lm_head_bias):
+        return replace(config, lm_head=False, tied_embeddings=False, lm_head_bias=False)
     return config
 
 

@@ -1,5 +1,6 @@
 """The language model of a `config.json`: all of it, or the text part of a multimodal model's."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,3 +70,12 @@ def _tied(
     if not tied and wrapper.either:
         return inner.get(TIED, family.defaults[TIED])
     return tied
+
+
+def says_no_head(config: Mapping[str, Any]) -> bool:
+    """Whether the `architectures` of a `config.json` are bodies, classifiers and the like."""
+    classes = config.get("architectures")
+    if not isinstance(classes, list) or not classes:
+        return False
+    headed = re.compile(r"(ForCausalLM|LMHeadModel|DoubleHeadsModel|ForConditionalGeneration)")
+    return not any(headed.search(str(name)) for name in classes)

@@ -15,7 +15,7 @@ from converters.errors import CheckpointError, ConversionError, MappingError
 from converters.huggingface import load_pretrained_lm, open_pretrained, plan_pretrained
 from converters.huggingface.tables import TABLES
 from efficientids_flax.backbone import Decoder
-from efficientids_flax.backbone.presets import FAMILIES
+from efficientids_flax.backbone.presets import FAMILIES, backbone_config
 from efficientids_flax.backbone.presets.families import WRAPPERS
 from tests.converters.huggingface.recorded_models import FOLDERS
 from tests.converters.invoking import invoke
@@ -83,6 +83,7 @@ def test_bodies_load_without_a_head(made: str, prefix: bool, tmp_path: Path) -> 
     found, params = load_pretrained_lm(folder)
     whole, wanted = load_pretrained_lm(FOLDERS / "mistral")
     assert (found.lm_head, found.tied_embeddings, whole.lm_head) == (False, False, True)
+    assert not backbone_config(folder).lm_head
     same(params, {name: value for name, value in wanted.items() if name != "lm_head"})
     ids = np.arange(8).reshape(2, 4)
     decoder = Decoder(found)
