@@ -1,0 +1,32 @@
+"""The parameter tree of a configuration, as a table: the path and the axes of every leaf.
+
+Conversions are checked against it before a value is read, and the modules initialise to it. Shapes
+are PAXml's or, for kernels where `kernel_axes` is 'out_in', PyTorch's. Read `tables`, all leaves
+that there may be, then `axes`, those of a configuration, and `checks`.
+"""
+
+from efficientids_flax.parameters.axes import (
+    BACKBONE,
+    DECODER,
+    FROZEN_LM,
+    LORA_A,
+    LORA_B,
+    Axis,
+    ModelConfig,
+    parameter_axes,
+    parameter_shapes,
+)
+from efficientids_flax.parameters.checks import (
+    QUANTIZED,
+    refuse_quantized,
+    shape_problems,
+)
+from efficientids_flax.parameters.tables import (
+    ATTENTION,
+    CONDITIONS,
+    MLP,
+    MOE,
+    NORMS,
+    SHARED,
+    TOP,
+)
