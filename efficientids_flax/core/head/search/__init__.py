@@ -9,3 +9,5 @@ from efficientids_flax.core.head.search.export import item_vectors
 from efficientids_flax.core.head.search.find import search
 from efficientids_flax.core.head.search.index import SearchIndex, build_index
 from efficientids_flax.core.head.search.kinds import Kind
+
+__all__ = ["Kind", "SearchIndex", "build_index", "item_vectors", "search"]
