@@ -5,6 +5,7 @@
 Letters: S series, h points ahead, Q quantiles.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -14,9 +15,12 @@ from efficientids_flax.config import TimesFMConfig
 from efficientids_flax.forecast.frequency import kinds_of
 from efficientids_flax.forecast.model import TimesFM
 from efficientids_flax.forecast.series import parted, read_series, scaled, side_by_side
+from efficientids_flax.forecast.statistics import ENOUGH
 from efficientids_flax.forecast.steps import decode
 
 MEDIAN = 0.5
+FAR = 500  # deviations: there a variance by moments is off by a few percent
+SHOWN = 5
 Freq = int | str | Sequence[int | str] | None
 
 
@@ -95,6 +99,8 @@ def forecast(
         values, *scales = zip(*map(scaled, values), strict=True)
     look = context_length or config.context_length
     parts = seen = [one[-look:] for one in values]
+    if config.statistics == "moments":
+        _warn_of_offsets(config.patch_length, read.names, seen)
     if window_size is not None:
         parts = [part for one in seen for part in parted(one, window_size)]
         kinds = np.repeat(kinds, 2)
@@ -109,6 +115,24 @@ def forecast(
         whole = positive if truncate_negative == "series" else np.full(len(seen), positive.all())
         found = np.where(whole[:, None, None], np.maximum(found, 0), found)
     return Forecasts(found[..., first], found[..., columns])
+
+
+def _warn_of_offsets(patch: int, names: Sequence[str], seen: Sequence[np.ndarray]) -> None:
+    """Warn of series whose deviation the releases' formula cannot tell in float32."""
+    far = []
+    for name, one in zip(names, seen, strict=True):
+        front = len(one) % patch  # the first patch has padding in front, unless the series fills it
+        first = one[:front] if front >= ENOUGH else one[front : front + patch]
+        if len(first) and first.std() and abs(first.mean()) > FAR * first.std():
+            far.append(name)
+    if far:
+        some = ", ".join(far[:SHOWN]) + (" ..." if len(far) > SHOWN else "")
+        warnings.warn(
+            f"{some}: the mean is more than {FAR} deviations from zero, where E[x^2] - mean^2 in"
+            " float32 is mostly rounding; statistics 'centred' of the configuration is not",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _decoded(

@@ -3,6 +3,7 @@
 Numbers of the options are in the recordings, which `tests/parity_tests/forecasters` compares.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -139,3 +140,12 @@ def test_every_series_that_cannot_be_used_is_listed(params: Any):
         forecast(MODEL, params, {"a": [], "b": [1.0], "c": [np.inf]}, 4)
     assert "a: is empty" in str(told.value)
     assert "c: point 0" in str(told.value)
+
+
+def test_a_series_far_from_zero_is_told(params: Any):
+    far = 1e5 + np.sin(np.arange(20.0))
+    with pytest.warns(UserWarning, match="prices: the mean is more than 500 deviations from zero"):
+        forecast(MODEL, params, {"prices": far, "near": far - 1e5}, 4)
+    centred = TimesFM(replace(CONFIG, statistics="centred"))
+    forecast(centred, params, {"prices": far}, 4)
+    forecast(MODEL, params, {"constant": np.full(20, 1e5), "near": far - 1e5}, 4)
