@@ -2,10 +2,11 @@
 
 A target leaf is computed tile by tile from its sources, so that no array is ever held whole. Read
 `leaf`, `lazy`, then the operations in `structure`, `values`, `packed` and `low_rank`; `flat` is a
-leaf inside a file.
+leaf inside a file, `held` one in memory.
 """
 
 from converters.arrays.flat import FlatLeaf, FlatReader
+from converters.arrays.held import HeldLeaf, held
 from converters.arrays.lazy import BLOCK, Array, Readers, Source, even_part, tile_regions
 from converters.arrays.leaf import Leaf, LeafSpec, Reader, Region, extent, whole
 from converters.arrays.low_rank import LowRank

@@ -5,11 +5,10 @@ separate or pipelined layers whatever the converted checkpoint has.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from converters.arrays import Leaf, LeafSpec, Reader, Region, Source
+from converters.arrays import Leaf, Reader, Source, held
 from converters.errors import MappingError
 from converters.rules import UNSAID, Said, table_for
 from efficientids_flax.config import EfficientIDSConfig
@@ -18,34 +17,6 @@ from parity_tests.run.activations import EMBEDS, Subject
 
 PARAMS = "params/"
 OWN = "efficientids_flax"
-
-
-@dataclass(frozen=True)
-class Held:
-    """An array in memory as a leaf of a checkpoint."""
-
-    name: str
-    values: np.ndarray
-
-    @property
-    def spec(self) -> LeafSpec:
-        """Its description."""
-        shape, dtype = self.values.shape, self.values.dtype
-        return LeafSpec(PARAMS + self.name, shape, dtype, shape, "memory")
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """One chunk."""
-        return self.values.shape
-
-    def read(self, region: Region | None = None) -> np.ndarray:
-        """A region's values, or all."""
-        return np.ascontiguousarray(self.values if region is None else self.values[region])
-
-    def reader(self, limit: int) -> Reader:
-        """It is its own cursor."""
-        del limit
-        return self
 
 
 def to_our_tree(
@@ -86,7 +57,9 @@ def renamed(
     Raises:
         MappingError: names or shapes that the table does not take.
     """
-    sources = {name: Source(Held(name, np.asarray(value))) for name, value in values.items()}
+    sources = {
+        name: Source(held(PARAMS + name, np.asarray(value))) for name, value in values.items()
+    }
     table, _ = table_for(sources, family, scan_layers, nhd_post, said)
     mapped = table.apply_part(sources)
     found = {}

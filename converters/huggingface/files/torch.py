@@ -2,57 +2,16 @@
 
 import importlib
 import pickle
-from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from converters.arrays import LeafSpec, Region, whole
+from converters.arrays import HeldLeaf, held
 from converters.errors import CheckpointError, MappingError
 from converters.stores import Store
 
 OTHER_DTYPES = {"torch.bfloat16": ("int16", ml_dtypes.bfloat16)}  # NumPy has no such tensors
-
-
-@dataclass(frozen=True, eq=False)
-class HeldLeaf:
-    """Values that PyTorch holds, most of them in a file mapped into memory.
-
-    Attributes:
-        spec: what it is.
-        key: the file.
-        values: the tensor as an array that shares its memory.
-    """
-
-    spec: LeafSpec
-    key: str
-    values: np.ndarray
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """The whole array: any part of it costs the same."""
-        return tuple(max(size, 1) for size in self.spec.shape)
-
-    def reader(self, limit: int) -> "HeldReader":
-        """See `Leaf.reader`."""
-        del limit
-        return HeldReader(self.values)
-
-    def read(self) -> np.ndarray:
-        """See `Leaf.read`."""
-        return self.reader(0).read(whole(self.spec.shape))
-
-
-class HeldReader:
-    """Regions of an array in memory."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self._values = values
-
-    def read(self, region: Region) -> np.ndarray:
-        """See `Reader.read`."""
-        return np.asarray(self._values[region], order="C")
 
 
 def read_torch(store: Store, key: str) -> dict[str, HeldLeaf]:
@@ -96,9 +55,7 @@ def read_torch(store: Store, key: str) -> dict[str, HeldLeaf]:
         )
     leaves = {}
     for name, tensor in found.items():
-        values = _array(torch, tensor.detach())
-        spec = LeafSpec(name, values.shape, values.dtype, values.shape, key)
-        leaves[name] = HeldLeaf(spec, key, values)
+        leaves[name] = held(name, _array(torch, tensor.detach()), key)
     return leaves
 
 

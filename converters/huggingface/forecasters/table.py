@@ -6,11 +6,10 @@ patch's forecast, G frequencies.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from converters.arrays import Array, LeafSpec, Raised, Reader, Region, Source
+from converters.arrays import Array, Raised, Source, held
 from converters.errors import MappingError
 from converters.rules import Ignore, Mapped, Rule, apply_rules
 from efficientids_flax.config import TimesFMConfig
@@ -63,34 +62,6 @@ TIMESCALES = "decoder.position_emb.inv_timescales"  # [D/2], computed and stored
 PLUS_ONE = "/mlp_norm/scale", ".mlp.layer_norm.weight"  # ours is stored minus one
 
 
-@dataclass(frozen=True)
-class Computed:
-    """Values that no checkpoint holds, as a leaf."""
-
-    name: str
-    values: np.ndarray
-
-    @property
-    def spec(self) -> LeafSpec:
-        """Its description."""
-        shape = self.values.shape
-        return LeafSpec(self.name, shape, self.values.dtype, shape, "computed")
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """One chunk."""
-        return self.values.shape
-
-    def read(self, region: Region | None = None) -> np.ndarray:
-        """A region's values, or all."""
-        return np.ascontiguousarray(self.values if region is None else self.values[region])
-
-    def reader(self, limit: int) -> Reader:
-        """It is its own cursor."""
-        del limit
-        return self
-
-
 def parameters_of(
     tensors: Mapping[str, Array], config: TimesFMConfig
 ) -> tuple[tuple[Mapped, ...], tuple[tuple[str, str], ...]]:
@@ -130,7 +101,9 @@ def tensors_of(params: Mapping[str, Array], config: TimesFMConfig) -> tuple[Mapp
     ]
     if config.use_positional_embedding:
         rule = Rule(TIMESCALES, TIMESCALES)
-        found.append(Mapped(TIMESCALES, Source(Computed(TIMESCALES, time_scales(config))), rule))
+        found.append(
+            Mapped(TIMESCALES, Source(held(TIMESCALES, time_scales(config), "computed")), rule)
+        )
     return tuple(found)
 
 

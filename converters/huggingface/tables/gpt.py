@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 
+from converters.huggingface.tables.parts import neox_layer
 from converters.huggingface.tables.tensors import CAUSAL, RECOMPUTED, Cut, TensorTable
 from converters.rules import Ignore, Rule
 
@@ -49,21 +50,7 @@ _NEOX_TOP = (
     Rule("final_norm/scale", "final_layer_norm.weight"),
     Rule("final_norm/bias",  "final_layer_norm.bias"),
 )
-_NEOX = (
-    Rule("attention_norm/scale",   "input_layernorm.weight"),
-    Rule("attention_norm/bias",    "input_layernorm.bias"),
-    # Rows go head by head: its query, its key, its value.
-    Rule("attention/qkv/kernel",   "attention.query_key_value.weight", "split 0 N 3H; split 1 3 H; transpose 1 0 2 3"),  # [N 3 H, D] -> [3, N, H, D]
-    Rule("attention/qkv/bias",     "attention.query_key_value.bias",   "split 0 N 3H; split 1 3 H; transpose 1 0 2"),
-    Rule("attention/out/kernel",   "attention.dense.weight",           "split 1 N H"),
-    Rule("attention/out/bias",     "attention.dense.bias"),
-    Rule("mlp_norm/scale",         "post_attention_layernorm.weight"),
-    Rule("mlp_norm/bias",          "post_attention_layernorm.bias"),
-    Rule("mlp/up/kernel",          "mlp.dense_h_to_4h.weight"),
-    Rule("mlp/up/bias",            "mlp.dense_h_to_4h.bias"),
-    Rule("mlp/down/kernel",        "mlp.dense_4h_to_h.weight"),
-    Rule("mlp/down/bias",          "mlp.dense_4h_to_h.bias"),
-)
+_NEOX = neox_layer("attention")
 
 TABLES: Mapping[str, TensorTable] = {
     "gpt2":        TensorTable("wte.weight", _GPT2_TOP, _GPT2, "GPT2LMHeadModel", "transformer.", layers="h.{i}.", ignores=(

@@ -54,4 +54,23 @@ ROTARY = (
     Ignore("layers.{i}.self_attn.rotary_emb.{inv_freq|cos_cached|sin_cached}", RECOMPUTED),
     Ignore("{rotary_emb|rotary_emb_local}.inv_freq", RECOMPUTED),
 )
+
+
+def neox_layer(attention: str) -> tuple[Rule, ...]:
+    """A layer of GPT-NeoX and Bloom, whose attention has this name."""
+    return (
+        Rule("attention_norm/scale",   "input_layernorm.weight"),
+        Rule("attention_norm/bias",    "input_layernorm.bias"),
+        # Rows go head by head: its query, its key, its value.
+        Rule("attention/qkv/kernel",   f"{attention}.query_key_value.weight", "split 0 N 3H; split 1 3 H; transpose 1 0 2 3"),  # [N 3 H, D] -> [3, N, H, D]
+        Rule("attention/qkv/bias",     f"{attention}.query_key_value.bias",   "split 0 N 3H; split 1 3 H; transpose 1 0 2"),
+        Rule("attention/out/kernel",   f"{attention}.dense.weight",           "split 1 N H"),
+        Rule("attention/out/bias",     f"{attention}.dense.bias"),
+        Rule("mlp_norm/scale",         "post_attention_layernorm.weight"),
+        Rule("mlp_norm/bias",          "post_attention_layernorm.bias"),
+        Rule("mlp/up/kernel",          "mlp.dense_h_to_4h.weight"),
+        Rule("mlp/up/bias",            "mlp.dense_h_to_4h.bias"),
+        Rule("mlp/down/kernel",        "mlp.dense_4h_to_h.weight"),
+        Rule("mlp/down/bias",          "mlp.dense_4h_to_h.bias"),
+    )
 # fmt: on
