@@ -64,10 +64,10 @@ def row(items: int, width: int, positions: int, sizes: Sizes, rounds: int) -> st
     table = jnp.asarray(rng.normal(size=(items, width)) * 0.1, jnp.float32)
     weights = jnp.full(positions, 1 / positions)
 
-    def loss(query: jax.Array, table: jax.Array) -> Any:
+    def loss(query: jax.Array, table: jax.Array, where: Labels) -> Any:
         return member_losses(Entropy(), tables, query, table, where, weights).total
 
-    ours = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(query, table).compile()
+    ours = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(query, table, where).compile()
     members, asked = -(-items // clusters), -(-positions // clusters)
     rows = jnp.ones((clusters, members, width))
     some = jnp.ones((clusters, asked, width))
@@ -80,7 +80,7 @@ def row(items: int, width: int, positions: int, sizes: Sizes, rounds: int) -> st
     one_pass = jax.jit(lambda table: table * 0.9)
     times = turns(
         {
-            "ours": lambda: ours(query, table),
+            "ours": lambda: ours(query, table, where),
             "products": lambda: multiply(rows, some),
             "pass": lambda: one_pass(table),
         },
