@@ -126,7 +126,9 @@ class Entropy:
         """
         label, other = self._targets(sizes)
         shares = weights if of_normaliser is None else weights + of_normaliser
-        shares = shares / sums.exponentials
+        # Without members, as where there is no position, there is nothing to share.
+        none = sums.exponentials == 0.0
+        shares = jnp.where(none, 0.0, shares / jnp.where(none, 1.0, sums.exponentials))
         found = jnp.exp(logits - sums.highest[:, None]) * shares[:, None]
         if self.smoothing:
             rest = (weights * other[:, None])[:, None]

@@ -67,3 +67,14 @@ def test_a_cluster_of_one_member_has_no_loss(smoothing):
     assert entropy.losses(sums, jnp.asarray([1]))[0, 0] == 0
     found = entropy.gradients(logits, tile, sums, jnp.asarray([1]), jnp.ones((1, 1)))
     assert np.all(np.asarray(found) == 0)
+
+
+def test_a_position_that_is_not_there_has_no_gradient():
+    """Its sums are zeros, and so is its weight; the others of its block must not see it."""
+    entropy, tile = Entropy(), tile_of(np.array([0, 0]), 0, 3, 3)
+    logits = entropy.logits(jnp.ones((1, 3, 2)), tile)
+    sums = jax.tree.map(lambda x: x.at[0, 1].set(0.0), entropy.sums(logits, tile))
+    weights = jnp.asarray([[1.0, 0.0]])
+    found = np.asarray(entropy.gradients(logits, tile, sums, jnp.asarray([3]), weights))[0]
+    np.testing.assert_allclose(found[:, 0], [-2 / 3, 1 / 3, 1 / 3], rtol=1e-6)
+    np.testing.assert_array_equal(found[:, 1], 0)
