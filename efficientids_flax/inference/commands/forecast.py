@@ -12,7 +12,9 @@ from efficientids_flax.commands.options import compute_dtype
 @command("forecast")
 @click.argument("checkpoint")  # a missing one is bad input (exit 1), not bad usage
 @click.option("--input", "source", required=True, metavar="FILE", help="A CSV file of series.")
-@click.option("--horizon", type=int, required=True, help="How many points to forecast.")
+@click.option(
+    "--horizon", type=click.IntRange(min=1), required=True, help="How many points to forecast."
+)
 @click.option("--freq", metavar="WORD", help="From a date to the next: D, H, W, MS, QS, Y ...")
 @click.option("--output", metavar="FILE", help="Write the table there; printed otherwise.")
 @click.option("--plot", metavar="FILE", help="Draw the first series and their forecasts.")
@@ -80,8 +82,11 @@ def forecast(
     from efficientids_flax.stored import load_model
 
     columns = tuple(given.pop(f"{name}_column") for name in ("id", "time", "value"))
-    if freq is not None:
-        read_frequency(freq)  # told before anything is loaded
+    if freq is not None:  # told before anything is loaded
+        try:
+            read_frequency(freq)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--freq") from error
     read = read_frame(read_csv(source), columns)
     model, params, _ = load_model(checkpoint, dtype=dtype)
     if not isinstance(model, TimesFM):

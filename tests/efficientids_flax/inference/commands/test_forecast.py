@@ -65,8 +65,8 @@ def test_it_is_printed_or_told_as_json(converted: Path, data: Path):
 
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
-    [(["--horizon", 0], 1, "horizon: expected a whole number of at least 1"),
-     (["--horizon", 2, "--freq", "fortnight"], 1, "no frequency 'fortnight'"),
+    [(["--horizon", 0], 2, "0 is not in the range x>=1"),
+     (["--horizon", 2, "--freq", "fortnight"], 2, "no frequency 'fortnight'"),
      (["--horizon", 2, "--value-column", "sales"], 1, "has no column sales"),
      (["--horizon", 2, "--quantile", 0.95], 1, "the model has no 0.95"),
      ([], 2, "Missing option '--horizon'")],
