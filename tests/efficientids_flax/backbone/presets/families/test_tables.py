@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import CONFIG_MAPPING, PreTrainedConfig
-from transformers.models.auto.configuration_auto import model_type_to_module_name
 
 from converters.huggingface.tables import TABLES
 from efficientids_flax.backbone.presets import FAMILIES, IRRELEVANT, REFUSED
 from efficientids_flax.backbone.presets.families import TEXTS, WRAPPERS, Family
 from efficientids_flax.backbone.presets.keys import OTHERS
 from efficientids_flax.backbone.presets.rotary import ROTARY_KEYS
+
+pytest.importorskip("transformers")
+
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers.models.auto.configuration_auto import model_type_to_module_name
 
 # Text parts of multimodal models have keys of their own, and no causal model.
 READ = {**FAMILIES, **{kind: family for kind, (_, family) in TEXTS.items()}}
