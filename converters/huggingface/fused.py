@@ -3,11 +3,11 @@
 Letters: P parts of a fused tensor.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 
 from converters.arrays import Array, Joined, Part
 from converters.errors import MappingError
+from converters.huggingface.pieces import in_layer
 from converters.huggingface.tables import TensorTable
 from converters.rules import Rule, apply_rules
 
@@ -30,7 +30,7 @@ def unfused(
     """
     found: dict[str, Array] = {}
     for name, array in arrays.items():
-        start, rest = _in_layer(name, layers)
+        start, rest = in_layer(name, layers)
         fused = table.fused.get(rest)
         if fused is None:
             found[name] = array
@@ -62,7 +62,7 @@ def fused_again(
     wholes = {part: whole for whole, fused in table.fused.items() if fused.written
               for part in fused.parts}  # fmt: skip
     for name, array in arrays.items():
-        start, rest = _in_layer(name, layers)
+        start, rest = in_layer(name, layers)
         whole = wholes.get(rest)
         if whole is None:
             yield name, array, name, ()
@@ -74,12 +74,6 @@ def fused_again(
             joined = Joined(tuple(arrays[part] for part in parts), 0, True)
             steps = ("stack 0", ops[whole])
             yield start + whole, _operated(joined, start + whole, ops[whole]), name, steps
-
-
-def _in_layer(name: str, layers: str) -> tuple[str, str]:
-    """A name's beginning, with the number of its layer, and its end; ('', '') outside of layers."""
-    start = re.match(re.escape(layers).replace(re.escape("{i}"), r"\d+"), name)
-    return (start.group(), name[start.end() :]) if start else ("", "")
 
 
 def _operated(array: Array, name: str, op: str) -> Array:

@@ -33,7 +33,7 @@ def taken_apart(
     found: dict[str, Array] = {}
     stacks: dict[str, dict[int, Array]] = {}
     for name, array in arrays.items():
-        start, rest = _in_layer(name, layers)
+        start, rest = in_layer(name, layers)
         if cut := table.cuts.get(rest):
             for (part, _), one in zip(cut.parts, _cut(name, array, cut, sizes), strict=True):
                 found[start + part] = one
@@ -55,7 +55,7 @@ def put_together(
     """
     cut_of = {part: whole for whole, cut in table.cuts.items() for part, _ in cut.parts}
     for name, array in arrays.items():
-        start, rest = _in_layer(name, layers)
+        start, rest = in_layer(name, layers)
         if whole := cut_of.get(rest):
             cut = table.cuts[whole]
             parts = [arrays.get(start + part) for part, _ in cut.parts]
@@ -70,7 +70,7 @@ def put_together(
             yield name, array, name, ""
 
 
-def _in_layer(name: str, layers: str) -> tuple[str, str]:
+def in_layer(name: str, layers: str) -> tuple[str, str]:
     """A name's beginning, with the number of its layer, and its end; ('', '') outside of layers."""
     start = re.match(re.escape(layers).replace(re.escape("{i}"), r"\d+"), name)
     return (start.group(), name[start.end() :]) if start else ("", "")

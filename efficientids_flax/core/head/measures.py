@@ -1,7 +1,7 @@
 """What an evaluation asks of some positions: entropy and rank of each label, in float32.
 
 All is made of one product of the queries with the item table, which stands in the order of `slots`.
-Scores are those that `retrieve` ranks by, operation by operation.
+Scores are those that `search` and `retrieve` rank by, operation by operation.
 
 Letters: W width of query and tables, V words, I items, K clusters, N columns of R slots, X excluded
 items; `...` any leading axes.
