@@ -1,19 +1,22 @@
 """Clustering tables in .npz and .safetensors files: formats that cannot run code.
 
 Both hold the tables under the field names of `ClusteringInfo` (`means` left out when there are
-none) and a schema version: a scalar array in .npz, an entry of the metadata in .safetensors.
+none), a schema version and, where it is known, whose items they are (`catalogue`): scalar arrays in
+.npz, entries of the metadata in .safetensors. For those who go back to the original there is its
+own form as well, four pickles of NumPy arrays.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import pickle
 import secrets
 import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +32,8 @@ REQUIRED = ("cluster_of", "members", "slot_of")
 OPTIONAL = ("means",)
 VERSION_KEY = "schema_version"
 VERSION = 1
+CATALOGUE_KEY = "catalogue"
+PICKLE_PROTOCOL = 3  # the last that names modules without their length, see `_pickled`
 
 # What zipfile and NumPy's header parser raise on damaged files.
 _NPZ_ERRORS = (
@@ -46,8 +51,11 @@ def suffix_problem(path: str | os.PathLike[str]) -> str | None:
     return f"{path}: the name {found}, expected one of {', '.join(SUFFIXES)}"
 
 
-def read_tables(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_tables(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], str | None]:
     """The tables of a file that `write_tables` wrote; not yet checked against each other.
+
+    Returns:
+        (field of `ClusteringInfo` -> table, digest of the catalogue that they belong to or None).
 
     Raises:
         ClusteringError: missing, damaged, of another kind, with other names, or of a later schema
@@ -71,6 +79,12 @@ def read_tables(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             f"{path}: has schema version {str(version)[:40]}, this release reads {VERSION}; "
             "update efficientids-flax."
         )
+    catalogue = arrays.pop(CATALOGUE_KEY, None)
+    if catalogue is not None and (catalogue.shape != () or catalogue.dtype.kind != "U"):
+        raise ClusteringError(
+            f"{path}: {CATALOGUE_KEY} is {list(catalogue.shape)} of {catalogue.dtype}, expected one"
+            " text; write it with ClusteringInfo.save."
+        )
     missing = [name for name in REQUIRED if name not in arrays]
     foreign = sorted(arrays.keys() - {*REQUIRED, *OPTIONAL})
     if missing or foreign:
@@ -78,13 +92,23 @@ def read_tables(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             f"{path}: holds {sorted(arrays)}, expected {list(REQUIRED)} and maybe "
             f"{list(OPTIONAL)}; write it with ClusteringInfo.save or convert-clustering."
         )
-    return arrays
+    return arrays, None if catalogue is None else str(catalogue)
 
 
 def write_tables(
-    path: str | os.PathLike[str], tables: Mapping[str, np.ndarray], *, overwrite: bool = False
+    path: str | os.PathLike[str],
+    tables: Mapping[str, np.ndarray],
+    *,
+    catalogue: str | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Writes the tables; the file appears under its name when it is complete.
+
+    Args:
+        path: with one of `SUFFIXES`.
+        tables: field of `ClusteringInfo` -> table.
+        catalogue: digest of the catalogue whose items these are; None: not known.
+        overwrite: whether to replace a file.
 
     Raises:
         ValueError: the name does not end in .npz or .safetensors.
@@ -92,18 +116,41 @@ def write_tables(
         ImportError: .safetensors without the safetensors package.
         OSError: the file cannot be written; nothing is left under its name then.
     """
-    path = Path(path)
     problem = suffix_problem(path)
     if problem is not None:
         raise ValueError(f"{problem}.")
+    said = {VERSION_KEY: str(VERSION)} | ({} if catalogue is None else {CATALOGUE_KEY: catalogue})
+    make = _npz_bytes if Path(path).suffix == ".npz" else _safetensors_bytes
+    _write(Path(path), lambda: make(tables, said), overwrite=overwrite)
+
+
+def write_pickles(
+    path: str | os.PathLike[str], tables: Sequence[np.ndarray | None], *, overwrite: bool = False
+) -> None:
+    """Writes arrays as the original does, a pickle each; the file appears when it is complete.
+
+    Raises:
+        FileExistsError, OSError: see `write_tables`.
+    """
+
+    _write(Path(path), lambda: b"".join(map(_pickled, tables)), overwrite=overwrite)
+
+
+def _pickled(table: np.ndarray | None) -> bytes:
+    """Under the name that NumPy 1 knows its module by; NumPy 2 keeps it for old pickles."""
+    content = pickle.dumps(table, PICKLE_PROTOCOL)
+    # The first thing named in an array's pickle; the same bytes among the values stay.
+    return content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n", 1)
+
+
+def _write(path: Path, make: Callable[[], bytes | memoryview], *, overwrite: bool) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such directory; make it first.")
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a directory; choose another name.")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path}: exists already; choose another name or overwrite it.")
-    content = _npz_bytes(tables) if path.suffix == ".npz" else _safetensors_bytes(tables)
-
+    content = make()
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         with partial.open("xb") as file:
@@ -150,9 +197,10 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _npz_bytes(tables: Mapping[str, np.ndarray]) -> memoryview:
+def _npz_bytes(tables: Mapping[str, np.ndarray], said: Mapping[str, str]) -> memoryview:
     buffer = io.BytesIO()
-    arrays: dict[str, Any] = {VERSION_KEY: np.array(VERSION), **tables}
+    arrays: dict[str, Any] = {name: np.array(text) for name, text in said.items()}
+    arrays |= {VERSION_KEY: np.array(VERSION), **tables}
     np.savez(buffer, **arrays)
     return buffer.getbuffer()
 
@@ -167,16 +215,15 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         raise ClusteringError(
             f"{path}: is not a readable .safetensors file ({error}); convert the pickle again."
         ) from error
-    if VERSION_KEY in metadata:
-        arrays[VERSION_KEY] = np.array(metadata[VERSION_KEY])
-    return arrays
+    said = {key: metadata[key] for key in (VERSION_KEY, CATALOGUE_KEY) if key in metadata}
+    return arrays | {key: np.array(text) for key, text in said.items()}
 
 
-def _safetensors_bytes(tables: Mapping[str, np.ndarray]) -> bytes:
+def _safetensors_bytes(tables: Mapping[str, np.ndarray], said: Mapping[str, str]) -> bytes:
     _import_safetensors("the output")
     from safetensors.numpy import save
 
-    return save(dict(tables), metadata={VERSION_KEY: str(VERSION)})
+    return save(dict(tables), metadata=dict(said))
 
 
 def _import_safetensors(what: object) -> ModuleType:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from efficientids_flax.core.clustering.checks import ClusteringError, find_problems
-from efficientids_flax.core.clustering.files import read_tables, write_tables
+from efficientids_flax.core.clustering.files import read_tables, write_pickles, write_tables
 from efficientids_flax.core.clustering.pickles import ArrayPickleError, read_array_pickles
 from efficientids_flax.digests import digest, digest_of
 
@@ -51,6 +51,8 @@ class ClusteringInfo:
         slot_of: [I] int32, members[cluster_of[i], slot_of[i]] == i (`in_cluster_id`).
         means: [K, E] float32 or float64, the clusters' fixed embeddings (`cluster_means`), or None.
             Narrower floats are widened to float32, which is exact.
+        catalogue: digest of the catalogue whose items these are, see `data`; None: not known. It is
+            no table: `digest` passes over it.
 
     Raises:
         ClusteringError: the tables do not fit together; lists every problem, with the wrong items.
@@ -60,6 +62,7 @@ class ClusteringInfo:
     members: np.ndarray
     slot_of: np.ndarray
     means: np.ndarray | None = None
+    catalogue: str | None = None
 
     def __post_init__(self) -> None:
         cluster_of, members, slot_of = map(
@@ -147,17 +150,23 @@ class ClusteringInfo:
                 wrong.
             ImportError: a .safetensors file without the safetensors package.
         """
-        return _named(path, read_tables(path))
+        tables, catalogue = read_tables(path)
+        return _named(path, {**tables, "catalogue": catalogue})
 
     @classmethod
     def from_assignments(
-        cls, cluster_of: ArrayLike, means: ArrayLike | None = None
+        cls,
+        cluster_of: ArrayLike,
+        means: ArrayLike | None = None,
+        *,
+        catalogue: str | None = None,
     ) -> ClusteringInfo:
         """Builds the other tables from each item's cluster; members stand in order of their ids.
 
         Args:
             cluster_of: [I] integers from 0, without gaps.
             means: [K, E] floats or None.
+            catalogue: see the class.
 
         Raises:
             ClusteringError: a cluster is negative or empty, or the tables would not fit memory.
@@ -190,7 +199,8 @@ class ClusteringInfo:
         slot_of[order] = np.arange(clusters.size) - np.repeat(first, sizes)
         members = np.full(shape, PADDING, np.int32)
         members[clusters, slot_of] = np.arange(clusters.size)
-        return cls(clusters, members, slot_of, None if means is None else np.asarray(means))
+        vectors = None if means is None else np.asarray(means)
+        return cls(clusters, members, slot_of, vectors, catalogue)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the tables to a .npz or .safetensors file, which appears when it is complete.
@@ -201,7 +211,19 @@ class ClusteringInfo:
             ImportError: .safetensors without the safetensors package.
             OSError: the file cannot be written.
         """
-        write_tables(path, self._tables(), overwrite=overwrite)
+        write_tables(path, self._tables(), catalogue=self.catalogue, overwrite=overwrite)
+
+    def save_pickle(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Writes the original's file: four pickles of plain NumPy arrays, the last may be None.
+
+        `from_pickle` reads it, and so does `pickle.load` of the original, four times over. The
+        digest of the catalogue has no place in it.
+
+        Raises:
+            FileExistsError: the file exists and `overwrite` is false.
+            OSError: the file cannot be written.
+        """
+        write_pickles(path, [getattr(self, name) for name in FIELDS], overwrite=overwrite)
 
     def _tables(self) -> Mapping[str, np.ndarray]:
         tables = {name: getattr(self, name) for name in FIELDS}

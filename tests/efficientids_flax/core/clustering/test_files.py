@@ -40,6 +40,24 @@ def test_the_npz_opens_with_numpy_alone(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", (".npz", ".safetensors"))
+def test_a_file_says_whose_items_they_are(tmp_path, suffix):
+    path, good = tmp_path / f"c{suffix}", tables()
+    plain = ClusteringInfo(**good)
+    ClusteringInfo(**good, catalogue="ab12").save(path)
+    found = ClusteringInfo.from_file(path)
+    assert found.catalogue == "ab12"
+    assert found.digest() == plain.digest()  # of the tables alone
+    plain.save(path, overwrite=True)
+    assert ClusteringInfo.from_file(path).catalogue is None
+
+
+def test_a_catalogue_that_is_no_text_is_told(tmp_path):
+    np.savez(tmp_path / "c.npz", **tables(), catalogue=np.arange(3))
+    with pytest.raises(ClusteringError, match=r"catalogue is \[3\] of int64, expected one text"):
+        ClusteringInfo.from_file(tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize("suffix", (".npz", ".safetensors"))
 def test_an_existing_file_is_kept_unless_asked(tmp_path, suffix):
     path = tmp_path / f"c{suffix}"
     path.write_bytes(b"mine")
