@@ -1,24 +1,27 @@
-"""A directory of prepared data: arrays of each split, and the clustering.
+"""A directory of data: the rows of each split, the clustering, what the items are called.
 
-`train.npz`, `eval.npz` (or `valid.npz`) and `test.npz` hold the fields of a batch, each [N, T]; or
-`sequences` int [N, T + 1], filled up with -1 at the end, whose every item predicts the next. The
-clustering is `clustering.npz`, `.safetensors` or `.pkl`; `items.jsonl`, if there, says what the
-items are called, see `stored.item_names`.
+What it may be is told by what lies in it, see `KINDS`: what `prepare` wrote, the original's
+examples, the folder of the seed port, or arrays of one's own: `train.npz`, `eval.npz` (or
+`valid.npz`) and `test.npz` with the fields of a batch, each [N, T]; or `sequences` int [N, T + 1],
+filled up with -1 at the end, whose every item predicts the next. The clustering is
+`clustering.npz`, `.safetensors` or `.pkl`; `items.jsonl`, if there, says what the items are called,
+see `stored.item_names`.
 """
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.data.reading import Reading
+from efficientids_flax.data.rows import Arrays, Rows
 from efficientids_flax.stored import ItemNames, read_item_names
 
 SPLITS = {"train": ("train",), "eval": ("eval", "valid", "val"), "test": ("test",)}
 CLUSTERINGS = ("clustering.npz", "clustering.safetensors", "clustering.pkl")
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -26,39 +29,48 @@ class DataDirectory:
     """What is there.
 
     Attributes:
-        splits: 'train', and perhaps 'eval' and 'test' -> fields of a batch, [N, T].
+        splits: 'train', and perhaps 'eval' and 'test' -> fields of a batch, [N, T]; or `Rows`,
+            which make them when they are asked for.
         clustering: None where there is none.
         items: what the items are called, of `items.jsonl`; None where nobody says.
+        catalogue: digest of their ids, see `prepared.catalogue_digest`; None: not known.
+        num_items: I; None: nobody says.
+        embeddings: name -> file of item embeddings, float [I, E]; 'data' is the one of the data.
+        notes: what is to be said: what was left out, and how often.
+        path: where it all lies.
     """
 
-    splits: dict[str, Arrays] = field(default_factory=dict)
+    splits: dict[str, Arrays | Rows] = field(default_factory=dict)
     clustering: ClusteringInfo | None = None
     items: ItemNames | None = None
+    catalogue: str | None = None
+    num_items: int | None = None
+    embeddings: Mapping[str, Path] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    path: Path | None = None
 
 
-def read_data(path: str | os.PathLike[str]) -> DataDirectory:
+def read_data(path: str | os.PathLike[str], reading: Reading | None = None) -> DataDirectory:
     """Read a directory, or the `processed/` in it.
+
+    Args:
+        path: of the directory.
+        reading: what is made of sequences and examples; arrays are taken as they are.
 
     Raises:
         FileNotFoundError: it has no training data.
-        ValueError: arrays that do not fit each other.
+        ValueError: what lies there is damaged, or does not fit together.
+        ImportError: a package that reads it is missing.
     """
     root = Path(path)
     root = root / "processed" if (root / "processed").is_dir() else root
-    splits = {}
-    for split, names in SPLITS.items():
-        files = [root / f"{name}.npz" for name in names if (root / f"{name}.npz").is_file()]
-        if files:
-            with np.load(files[0], allow_pickle=False) as stored:
-                splits[split] = _fields(files[0], dict(stored))
-    if "train" not in splits:
-        raise FileNotFoundError(f"{root}: no train.npz; it holds the fields of a batch, [N, T]")
-    found = [root / name for name in CLUSTERINGS if (root / name).is_file()]
-    items = read_item_names(root)
-    if not found:
-        return DataDirectory(splits, None, items)
-    load = ClusteringInfo.from_pickle if found[0].suffix == ".pkl" else ClusteringInfo.from_file
-    return DataDirectory(splits, load(found[0]), items)
+    for there, read in KINDS.values():
+        if there(root):
+            return read(root, reading or Reading())
+    raise FileNotFoundError(
+        f"{root}: no train.npz; it holds the fields of a batch, [N, T]. Nor is there what other"
+        f" data has: {', '.join(KINDS)}"
+    )
 
 
 def next_items(sequences: np.ndarray) -> Arrays:
@@ -90,6 +102,29 @@ def next_items(sequences: np.ndarray) -> Arrays:
     }
 
 
+def _clustering_of(root: Path) -> tuple[Path, ClusteringInfo] | None:
+    """(file, clustering) of a directory."""
+    found = [root / name for name in CLUSTERINGS if (root / name).is_file()]
+    if not found:
+        return None
+    load = ClusteringInfo.from_pickle if found[0].suffix == ".pkl" else ClusteringInfo.from_file
+    return found[0], load(found[0])
+
+
+def _read_arrays(root: Path, reading: Reading) -> DataDirectory:
+    del reading
+    splits: dict[str, Arrays | Rows] = {}
+    for split, names in SPLITS.items():
+        files = [root / f"{name}.npz" for name in names if (root / f"{name}.npz").is_file()]
+        if files:
+            with np.load(files[0], allow_pickle=False) as stored:
+                splits[split] = _fields(files[0], dict(stored))
+    found = _clustering_of(root)
+    return DataDirectory(
+        splits, None if found is None else found[1], read_item_names(root), path=root
+    )
+
+
 def _fields(path: Path, arrays: Arrays) -> Arrays:
     try:
         arrays = next_items(arrays["sequences"]) if "sequences" in arrays else arrays
@@ -106,3 +141,101 @@ def _fields(path: Path, arrays: Arrays) -> Arrays:
             " (sequences of one item predict nothing)"
         )
     return arrays
+
+
+def _read_prepared(root: Path, reading: Reading) -> DataDirectory:
+    from efficientids_flax.data.prepared import check_catalogue, open_prepared
+    from efficientids_flax.data.reading import rows_of
+    from efficientids_flax.data.vectors import check_vectors
+
+    prepared = open_prepared(root, verify=reading.verify)
+    digest, num_items = prepared.manifest.catalogue, prepared.num_items
+    clustering = None
+    if (found := _clustering_of(root)) is not None:
+        file, clustering = found
+        theirs = clustering.catalogue
+        check_catalogue(str(file), theirs, clustering.num_items, str(root), digest, num_items)
+    embeddings = {}
+    if (file := root / "embeddings.npy").is_file():
+        check_vectors(file, str(root), digest, num_items)
+        embeddings["data"] = file
+    shards = None
+    if reading.share is not None:
+        index, count = reading.share
+        shards = range(index, len(prepared.shards), count)
+        if not shards:
+            raise ValueError(
+                f"{root}: {len(prepared.shards)} shards do not do for {count} processes that read"
+                " their own alone; prepare it with more of them"
+            )
+    sequences = prepared.sequences(shards)
+    try:
+        rows, notes = rows_of(sequences, reading, prepared.names())
+    except ValueError as error:
+        raise ValueError(f"{root}: {error}") from None
+    return DataDirectory(
+        dict(rows), clustering, prepared.names(), digest, num_items, embeddings, notes, root
+    )
+
+
+def _read_examples(root: Path, reading: Reading) -> DataDirectory:
+    from efficientids_flax.data.original import example_files, read_examples
+    from efficientids_flax.data.rows import PackedRows
+
+    splits: dict[str, Arrays | Rows] = {}
+    notes: list[str] = []
+    for split, files in example_files(root).items():
+        rows: Rows = read_examples(files, reading.length, reading.overflow)
+        if reading.pack and split == "train":
+            length = rows.take(np.zeros(1, np.int64))["ids"].shape[1]
+            rows = PackedRows(rows, reading.length or length)
+        splits[split] = rows
+        notes += [f"{split}: {note}" for note in rows.notes]
+    if "train" not in splits:
+        raise FileNotFoundError(f"{root}: no examples to train on (train*.tfrecord*)")
+    found = _clustering_of(root)
+    return DataDirectory(
+        splits, None if found is None else found[1], read_item_names(root), notes=tuple(notes),
+        path=root,
+    )  # fmt: skip
+
+
+def _read_seed(root: Path, reading: Reading) -> DataDirectory:
+    from efficientids_flax.data.original import read_processed
+    from efficientids_flax.data.reading import rows_of
+
+    found = read_processed(root)
+    try:
+        rows, notes = rows_of(found.sequences, reading, found.items)
+    except ValueError as error:
+        raise ValueError(f"{root}: {error}") from None
+    return DataDirectory(
+        dict(rows), found.clustering, found.items, found.catalogue, found.num_items,
+        found.embeddings, (*found.notes, *notes), root,
+    )  # fmt: skip
+
+
+def _has_file(name: str) -> Callable[[Path], bool]:
+    return lambda root: (root / name).is_file()
+
+
+def _has_shards(root: Path) -> bool:
+    return (root / "manifest.json").is_file() or any(root.glob("interactions-*.parquet"))
+
+
+def _has_examples(root: Path) -> bool:
+    from efficientids_flax.data.original import example_files
+
+    return root.is_dir() and bool(example_files(root))
+
+
+Kind = tuple[Callable[[Path], bool], Callable[[Path, Reading], DataDirectory]]
+# fmt: off
+KINDS: Mapping[str, Kind] = {
+    # what lies there                      whether it does, and how it is read
+    "train.npz":                            (_has_file("train.npz"), _read_arrays),
+    "manifest.json of prepare":             (_has_shards, _read_prepared),
+    "train_sequences.pkl of the seed port": (_has_file("train_sequences.pkl"), _read_seed),
+    "*.tfrecord* of the original":          (_has_examples, _read_examples),
+}
+# fmt: on

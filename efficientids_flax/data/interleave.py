@@ -11,7 +11,8 @@
                              \\------------ prompt ---------/  \\- answer -/
 
 Labels are the ids shifted left; the prompt's own tokens are not learned: `weights` is 1 where the
-next token belongs to the answer. Letters: B rows, T time, V words, I items.
+next token belongs to the answer, `label_item_weights` where that is an item, which are the labels
+that an evaluation ranks. Letters: B rows, T time, V words, I items.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from efficientids_flax.core.model_checks import raise_listed
+from efficientids_flax.data.packing import first_fit
 from efficientids_flax.data.texts import Example, Part
 from efficientids_flax.inference.prompts import Prompts
 
@@ -138,6 +140,17 @@ class PromptBuilder:
         for row, found in enumerate(items):
             seen[row, : len(found)] = found
         return Prompts(batch, last.astype(np.int32), seen)
+
+    def sizes(self, examples: Sequence[Example]) -> list[int]:
+        """The tokens of each example, what stands around it included.
+
+        Raises:
+            ValueError: as in `batch`, of parts and ids.
+        """
+        problems: list[str] = []
+        rows = self._rows(examples, problems)
+        raise_listed("examples", problems)
+        return [len(row.ids) for row in rows]
 
     def _rows(
         self, examples: Sequence[Example], problems: list[str], asked: bool = False
@@ -257,7 +270,8 @@ class PromptBuilder:
                 found["input_item_weights"][part] = row.is_item
                 found["inputs_indicator"][part] = row.prefix
                 found["labels"][part] = _shifted(row.targets)
-                found["label_item_weights"][part] = _shifted(row.is_item)
+                # As the original has it: an item of the prompt is no label, and is not ranked.
+                found["label_item_weights"][part] = _shifted(row.is_item * (1 - row.prefix))
                 found["weights"][part] = _shifted(1 - row.prefix)
                 found["segment_ids"][part] = segment
                 found["segment_pos"][part] = np.arange(len(row.ids))
@@ -273,17 +287,10 @@ def _shifted(values: np.ndarray) -> np.ndarray:
 
 def _packed(rows: Sequence[Tokens], length: int) -> list[list[Tokens]]:
     """Rows put together, each where it first fits."""
-    places: list[list[Tokens]] = []
-    free: list[int] = []
-    for row in rows:
-        size = len(row.ids)
-        place = next((index for index, room in enumerate(free) if room >= size), None)
-        if place is None:
-            places.append([])
-            free.append(length)
-            place = len(places) - 1
+    bins = first_fit([len(row.ids) for row in rows], length)
+    places: list[list[Tokens]] = [[] for _ in range(int(bins.max(initial=-1)) + 1)]
+    for row, place in zip(rows, bins.tolist(), strict=True):
         places[place].append(row)
-        free[place] -= size
     return places
 
 

@@ -1,7 +1,7 @@
 """Runs described by a configuration, in Python or in a file.
 
 Read `config`, the sections and their checks, then `calls`; `exported` writes the model of a run,
-`file_config` and `model_section` build
+`file_config`, `model_section` and `data_section` build
 what a file only names, `schedule` is the rate of a run that goes on, `pipeline` counts in epochs.
 """
 

@@ -9,6 +9,7 @@ import jax
 import optax
 
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.data import Batches
 from efficientids_flax.parameters import refuse_quantized
 from efficientids_flax.sharding import make_mesh
 from efficientids_flax.stored import (
@@ -180,6 +181,8 @@ def _sample(source: Any) -> Any:
             "data.train_iter_fn: found an iterator; give a function that returns it, so that a run"
             " can begin at its start"
         )
+    if isinstance(batches, Batches):
+        return batches.first()  # and no workers are started for it
     for batch in batches:
         return batch
     raise ValueError("data.train_iter_fn: has no batch to train on")

@@ -1,43 +1,21 @@
 """Runs described in a file: which model, which data, built from names and paths.
 
 model: {kind: simple, item_embedding_dim: 64, model_dims: 64}        # see `model_section`
-data: {dir: data/ml1m_processed, batch_size: 64}
+data: {dir: data/ml1m_processed, batch_size: 64}                     # see `data_section`
 optimizer: {learning_rate: 1e-3}
 training: {num_steps: 1000}
 checkpoint: {dir: runs/first}
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-
-from efficientids_flax.config.parts import positive
-from efficientids_flax.config.record import Record
 from efficientids_flax.data.files import DataDirectory, read_data
-from efficientids_flax.train.batches import ShuffledBatches
+from efficientids_flax.train.logs import tell
 from efficientids_flax.train.run.config import SECTIONS, plain, run_config
+from efficientids_flax.train.run.data_section import DataSection, batches_of, settled
 from efficientids_flax.train.run.model_section import ModelSection, imported
-
-
-@dataclass(frozen=True)
-class DataSection(Record):
-    """Prepared data.
-
-    Attributes:
-        dir: see `data.files`.
-        batch_size: rows of a step, of all processes together.
-        seed: of the order.
-    """
-
-    dir: str
-    batch_size: int = 64
-    seed: int = 0
-
-    def problems(self) -> Collection[str]:
-        """The size is positive."""
-        return positive(self, "batch_size")
+from efficientids_flax.train.state import is_primary
 
 
 def built(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,12 +46,20 @@ def built(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("\n".join(problems))
     directory = DataDirectory()
     if source is not None:
-        directory = read_data(source.dir)
-        made["data"] = {**_batches(directory, source), "items": directory.items}
+        training = made.get("training") or {}
+        reading = source.reading(exclude_seen=bool(training.get("exclude_seen")))
+        directory = read_data(source.dir, reading)
+        for note in directory.notes if is_primary() else ():
+            tell(training.get("progress", "auto"), f"data: {note}")
+    if section is not None:
+        section = _tried(problems, "model", lambda one: settled(one, directory), section)
     if section is not None:
         made["model"] = _tried(problems, "model", section.made, directory.clustering)
     if problems:
         raise ValueError("\n".join(problems))
+    if source is not None:
+        batches = batches_of(directory, source, made["model"]["module"])
+        made["data"] = {**batches, "items": directory.items}
     return made
 
 
@@ -83,26 +69,3 @@ def _tried(problems: list[str], name: str, make: Callable[[Any], Any], given: An
         return make(given)
     except ValueError as error:
         problems.append(f"{name}: {error}" if name else str(error))
-
-
-def _batches(directory: DataDirectory, section: DataSection) -> dict[str, Any]:
-    count = jax.process_count()
-    if section.batch_size % count:
-        raise ValueError(
-            f"data.batch_size: {section.batch_size} does not divide among {count} processes"
-        )
-    size, process = section.batch_size // count, (jax.process_index(), count)
-    made = {}
-    for split, arrays in directory.splits.items():
-        trains = split == "train"
-        rows = len(next(iter(arrays.values()))) // count
-        made[f"{split}_iter_fn"] = ShuffledBatches(
-            arrays,
-            size if trains else max(1, min(size, rows)),
-            seed=section.seed,
-            shuffle=trains,
-            drop_remainder=trains,
-            epochs=None if trains else 1,
-            process=process,
-        )
-    return made

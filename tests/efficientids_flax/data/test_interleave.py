@@ -66,7 +66,7 @@ def test_a_row_by_hand(tokenizer: Any) -> None:
         "input_item_weights": [0, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 0],
         "inputs_indicator":   [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0],
         "labels":             [3, 6, 0, 4, 8, 2, 4, 5, 1, 2, 0, 0, 0],
-        "label_item_weights": [0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 0, 0],
+        "label_item_weights": [0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0],
         "weights":            [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0],
         "paddings":           [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1],
         "segment_ids":        [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0],

@@ -1,0 +1,274 @@
+"""Batches by Grain: in an order of the seed, read ahead, a share of each for every process.
+
+    batches = Batches(rows, batch_size=256, seed=0)
+    for batch in batches: ...
+
+Which rows make batch number n depends on the seed and on n alone: not on how many processes there
+are, nor on the workers. An iterator's state is an epoch and the rows of it that were read, so that
+a run goes on with another number of processes, of workers, or of rows a batch.
+
+The order is NumPy's permutation of each epoch; Grain shuffles too, but row by row, which took 6 ms
+for a batch of 256. Grain makes several batches at a time, as asking it takes 0.1 ms of a step.
+"""
+
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from efficientids_flax.data.rows.arrays import Arrays, Rows, as_rows
+from efficientids_flax.digests import digest
+
+ENDLESS = sys.maxsize // 4  # batches; Grain wants a number
+TOGETHER = 4  # batches that are made at a time
+KEPT = 2  # permutations: at the end of an epoch threads are at work in the next one
+SAMPLE = 64  # rows of an order by which another NumPy's is told
+MISSING = "batches of prepared data: {} is missing: pip install 'efficientids-flax[data]'"
+
+
+class Batches:
+    """An iterable of dict batches, each pass from the start.
+
+    Attributes:
+        rows: that they are made of.
+        batch_size: of all processes together.
+    """
+
+    def __init__(
+        self,
+        rows: Rows | Mapping[str, np.ndarray],
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_remainder: bool = True,
+        epochs: int | None = None,
+        process: tuple[int, int] = (0, 1),
+        workers: int = 0,
+        ahead: int = 16,
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            rows: rows, or arrays of as many rows each.
+            batch_size: of all processes together, each of which has an equal share.
+            seed: of the order.
+            shuffle: reorder the rows in each epoch, all of them.
+            drop_remainder: leave out an epoch's last rows if they do not fill a batch (in another
+                epoch they are others); else the last batch is filled up with rows whose `weights`
+                are 0, or is smaller where there are none.
+            epochs: how often the rows are read; None: without end.
+            process: (index, count): which share of each batch is this process's.
+            workers: processes that make batches; 0: a thread of this one. They are started by
+                `spawn`, so that a script needs its `if __name__ == "__main__":`.
+            ahead: batches that are made before they are asked for, of each worker, about; 0: none.
+
+        Raises:
+            ValueError: fewer rows than a batch, or sizes that do not divide.
+        """
+        self.rows = as_rows(rows)
+        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.drop_remainder, self.epochs, self.process = drop_remainder, epochs, process
+        self.workers, self.ahead = workers, ahead
+        total = self.rows.num_rows
+        if not total:
+            raise ValueError("rows: there are none, and no batch to make")
+        if batch_size < 1 or (drop_remainder and batch_size > total):
+            raise ValueError(
+                f"batch_size: expected in [1, {total}], the rows there are, found {batch_size}"
+            )
+        if batch_size % process[1]:
+            raise ValueError(
+                f"batch_size: {batch_size} does not divide among {process[1]} processes"
+            )
+        self._lock, self._orders = threading.Lock(), dict[int, np.ndarray]()
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        return self.left(0)
+
+    def __iter__(self) -> "GrainIterator":
+        return GrainIterator(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a worker process needs."""
+        return {name: value for name, value in vars(self).items() if name[0] != "_"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock, self._orders = threading.Lock(), {}
+
+    def first(self) -> Arrays:
+        """The first batch, made here and now."""
+        return self.batch(0, 0)
+
+    def left(self, row: int) -> int:
+        """Batches of an epoch of which some rows were read."""
+        rows = self.rows.num_rows - row
+        return rows // self.batch_size if self.drop_remainder else -(-rows // self.batch_size)
+
+    def batch(self, epoch: int, row: int) -> Arrays:
+        """This process's share of the batch that begins at a row of an epoch's order."""
+        index, count = self.process
+        share = self.batch_size // count
+        places = self.order(epoch)[row : row + self.batch_size][index * share :][:share]
+        found = self.rows.take(places if len(places) else np.zeros(1, np.int64))
+        missing = share - len(places)
+        if missing and "weights" not in found:  # nothing says that a row does not count
+            return {name: value[: len(places)] for name, value in found.items()}
+        return _filled(found, len(places), missing) if missing else found
+
+    def order(self, epoch: int) -> np.ndarray:
+        """int64 [N], the rows in the order of an epoch."""
+        if not self.shuffle:
+            epoch = 0
+        with self._lock:
+            if epoch not in self._orders:
+                total = self.rows.num_rows
+                made = np.arange(total)
+                if self.shuffle:
+                    made = np.random.default_rng((self.seed, epoch)).permutation(total)
+                self._orders[epoch] = made
+                for old in sorted(self._orders)[:-KEPT]:
+                    del self._orders[old]
+            return self._orders[epoch]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What the rows and their order are: a run that goes on compares it."""
+        order = {"shuffle": self.shuffle, "drop_remainder": self.drop_remainder}
+        if self.shuffle:
+            sample = np.random.default_rng((self.seed, 0)).permutation(SAMPLE)
+            order["order"] = digest(sample.astype(np.int64))  # pyright: ignore[reportArgumentType]
+        return {"rows": {"number": self.rows.num_rows, **self.rows.facts(), **order}}
+
+
+class GrainIterator(Iterator[Arrays]):
+    """Reads `Batches`; what Grain reads ahead is not counted as read.
+
+    Attributes:
+        batches: that it reads.
+        epoch: that it is in.
+        row: rows of it that were read, of all processes.
+    """
+
+    def __init__(self, batches: Batches) -> None:
+        """At the start; nothing is made yet."""
+        self.batches, self.epoch, self.row = batches, 0, 0
+        self._reader: Any = None
+        self._ready: list[Arrays] = []  # of which the last is the next
+
+    def __next__(self) -> Arrays:
+        """The next batch.
+
+        Raises:
+            ImportError: Grain is missing.
+        """
+        batches = self.batches
+        if not batches.left(self.row):
+            self.epoch, self.row = self.epoch + 1, 0
+        if batches.epochs is not None and self.epoch >= batches.epochs:
+            self.close()
+            raise StopIteration
+        if self._reader is None:
+            self._reader = _reader(batches, self.epoch, self.row)
+        if not self._ready:
+            self._ready = list(reversed(next(self._reader)))
+        found = self._ready.pop()
+        self.row = min(self.row + batches.batch_size, batches.rows.num_rows)
+        return found
+
+    def close(self) -> None:
+        """End what reads ahead."""
+        if self._reader is not None and hasattr(self._reader, "close"):
+            self._reader.close()
+        self._reader, self._ready = None, []
+
+    def get_state(self) -> dict[str, Any]:
+        """Where it is, as JSON values."""
+        return {"epoch": self.epoch, "rows": self.row, "seed": self.batches.seed}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go there; after the same rows if batches have another size than they had.
+
+        Raises:
+            ValueError: the state is of another seed, whose order is another.
+        """
+        if state["seed"] != self.batches.seed:
+            raise ValueError(
+                f"seed of the data: the checkpoint has {state['seed']}, this run"
+                f" {self.batches.seed}; the order of the batches would change"
+            )
+        self.close()
+        self.epoch, self.row = state["epoch"], min(state["rows"], self.batches.rows.num_rows)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See `Batches.fingerprint`."""
+        return self.batches.fingerprint()
+
+
+class _Maker:
+    """Some batches at a time, counted from a place; what Grain's threads and workers call."""
+
+    def __init__(self, batches: Batches, epoch: int, row: int, together: int) -> None:
+        self.batches, self.epoch, self.row, self.together = batches, epoch, row, together
+
+    def times(self) -> int:
+        """How often there are some."""
+        batches = self.batches
+        if batches.epochs is None:
+            return ENDLESS
+        left = batches.left(self.row) + (batches.epochs - self.epoch - 1) * len(batches)
+        return -(-left // self.together)
+
+    def __call__(self, number: int) -> list[Arrays]:
+        first = number * self.together
+        return [
+            self.batches.batch(epoch, row)
+            for epoch, row in map(self._place, range(first, first + self.together))
+            if self.batches.epochs is None or epoch < self.batches.epochs
+        ]
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """(epoch, first row) of a batch."""
+        left, size = self.batches.left(self.row), self.batches.batch_size
+        if number < left:
+            return self.epoch, self.row + number * size
+        epochs, number = divmod(number - left, len(self.batches))
+        return self.epoch + 1 + epochs, number * size
+
+
+def _reader(batches: Batches, epoch: int, row: int) -> Any:
+    """Grain's iterator over lists of batches, from a place on."""
+    try:
+        import grain
+    except ImportError as error:
+        raise ImportError(MISSING.format("grain")) from error
+    together = min(TOGETHER, max(batches.ahead, 1))
+    maker, buffer = _Maker(batches, epoch, row, together), -(-batches.ahead // together)
+    threads = 1 if buffer and not batches.workers else 0
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer if threads else 0)
+    made: Any = grain.MapDataset.range(maker.times()).map(maker).to_iter_dataset(options)
+    if batches.workers:
+        processes = grain.MultiprocessingOptions(
+            batches.workers, per_worker_buffer_size=max(buffer, 1)
+        )
+        made = made.mp_prefetch(processes)
+    return iter(made)
+
+
+def _filled(rows: Arrays, count: int, missing: int) -> Arrays:
+    """Rows filled up with copies of the first, whose labels have no weight.
+
+    Args:
+        rows: field -> [B, ...]; at least one row.
+        count: of them that count.
+        missing: how many are added.
+    """
+    chosen = np.concatenate([np.arange(count), np.zeros(missing, np.int64)])
+    found = {name: value[chosen] for name, value in rows.items()}
+    for name in ("weights", "label_item_weights"):
+        if name in found:
+            found[name][count:] = 0
+    return found

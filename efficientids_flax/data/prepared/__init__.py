@@ -1,0 +1,16 @@
+"""The directory that `prepare` writes: its manifest, its tables, the sequences of its users.
+
+Read `manifest`, what the directory says of itself, then `tables`, how the Parquet files are read,
+and `folder`, the whole; nothing but a manifest is read before it is asked for.
+"""
+
+from efficientids_flax.data.prepared.folder import Prepared, open_prepared
+from efficientids_flax.data.prepared.manifest import Manifest, catalogue_digest, check_catalogue
+
+__all__ = [
+    "Manifest",
+    "Prepared",
+    "catalogue_digest",
+    "check_catalogue",
+    "open_prepared",
+]

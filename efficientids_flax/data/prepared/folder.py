@@ -1,0 +1,145 @@
+"""A prepared directory as a whole."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from efficientids_flax.data.prepared.manifest import Manifest, catalogue_digest
+from efficientids_flax.data.prepared.tables import (
+    check_numbers,
+    read_table,
+    rows_of_table,
+    shards_of,
+)
+from efficientids_flax.data.rows import Sequences
+from efficientids_flax.digests import digest_of
+from efficientids_flax.stored import ItemNames, read_item_names
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is there.
+
+    Attributes:
+        path: of the directory.
+        manifest: what it says of itself.
+        shards: files of the interactions; a user's are all in one.
+        num_items: I, the items of the catalogue.
+    """
+
+    path: Path
+    manifest: Manifest
+    shards: tuple[Path, ...]
+    num_items: int
+
+    @cached_property
+    def items(self) -> dict[str, Any]:
+        """The columns of `items.parquet`: `id`s, how often each is in the training split, `cold`.
+
+        Raises:
+            ValueError: it is not what was prepared.
+        """
+        file = self.path / "items.parquet"
+        found = read_table(file, "items")
+        check_numbers(file, "item", found["item"])
+        ours, theirs = catalogue_digest(found["id"]), self.manifest.catalogue
+        if theirs is not None and ours != theirs:
+            raise ValueError(
+                f"{file}: the ids have digest {ours}, the manifest has {theirs}: it is another"
+                " catalogue; prepare the data again"
+            )
+        return found
+
+    @cached_property
+    def users(self) -> dict[str, Any]:
+        """The columns of `users.parquet`: `id`s and how many events each has."""
+        file = self.path / "users.parquet"
+        found = read_table(file, "users")
+        check_numbers(file, "user", found["user"])
+        return found
+
+    def names(self) -> ItemNames:
+        """What the items are called: of `items.jsonl`, else the ids of `items.parquet`.
+
+        Raises:
+            ValueError: there are not as many as items.
+        """
+        names = read_item_names(self.path)
+        if names is None:
+            return ItemNames(tuple(self.items["id"]), (None,) * self.num_items)
+        if problems := names.problems(self.num_items):
+            raise ValueError(f"{self.path / 'items.jsonl'}: {problems[0]}".replace(
+                "the model", "items.parquet"
+            ))  # fmt: skip
+        return names
+
+    def sequences(self, shards: Sequence[int] | None = None) -> Sequences:
+        """The users' sequences.
+
+        Args:
+            shards: which files are read; None: all. A process of several may read its own alone.
+
+        Raises:
+            ValueError: naming the file that is damaged or not what was prepared; an item is not in
+                the catalogue.
+        """
+        numbers = range(len(self.shards)) if shards is None else shards
+        read = [read_table(self.shards[number], "interactions") for number in numbers]
+        for number, found in zip(numbers, read, strict=True):
+            wrong = np.flatnonzero((found["item"] < 0) | (found["item"] >= self.num_items))
+            if wrong.size:
+                raise ValueError(
+                    f"{self.shards[number]}: row {wrong[0]}: item {found['item'][wrong[0]]} is"
+                    f" outside of [0, {self.num_items}), the items of items.parquet; so are"
+                    f" {len(wrong) - 1} more; prepare the data again"
+                )
+        columns = {
+            name: np.concatenate([found[name] for found in read] or [np.zeros(0, np.int32)])
+            for name in ("user", "item", "split")
+        }
+        expected = self.manifest.count("interactions")
+        if shards is None and expected is not None and expected != len(columns["user"]):
+            raise ValueError(
+                f"{self.path}: the shards have {len(columns['user'])} interactions, the manifest"
+                f" has {expected}; prepare the data again"
+            )
+        try:
+            return Sequences.of_events(
+                columns["user"], columns["item"], columns["split"], self.num_items,
+                self._told(numbers),
+            )  # fmt: skip
+        except ValueError as error:
+            raise ValueError(f"{self.path}: interactions: {error}") from None
+
+    def _told(self, numbers: Sequence[int]) -> str | None:
+        """Letters of the files, by their digests."""
+        told = [self.manifest.digests.get(self.shards[number].name) for number in numbers]
+        return None if None in told else digest_of(told)
+
+
+def open_prepared(path: str | os.PathLike[str], *, verify: bool = False) -> Prepared:
+    """Open a directory that `prepare` wrote.
+
+    Args:
+        path: of the directory.
+        verify: compare every file with its digest.
+
+    Raises:
+        FileNotFoundError: it is none, or it is not complete.
+        ValueError: its manifest is of another format; files are not those that were written.
+        ImportError: pyarrow is missing.
+    """
+    directory = Path(path)
+    manifest = Manifest.read(directory)
+    if verify:
+        manifest.verify()
+    shards = tuple(shards_of(directory))
+    file = directory / "items.parquet"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; prepare the data again")
+    return Prepared(directory, manifest, shards, rows_of_table(file))

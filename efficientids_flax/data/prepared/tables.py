@@ -1,0 +1,126 @@
+"""The Parquet files of a prepared directory, as arrays.
+
+Letters: N events, U users, I items.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+SHARD = re.compile(r"interactions-(\d{5})-of-(\d{5})\.parquet")
+# fmt: off
+COLUMNS = {
+    # table          column -> type, of those that are read
+    "interactions": {"user": "int32", "item": "int32", "split": "int8"},
+    "items":        {"item": "int32", "id": "string", "count": "int32", "cold": "bool"},
+    "users":        {"user": "int32", "id": "string", "count": "int32"},
+}
+# fmt: on
+ALIKE = {"large_string": "string"}
+
+
+def shards_of(directory: Path) -> list[Path]:
+    """The files of the interactions, in order.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: some are missing, or there are those of several runs.
+    """
+    found = {}
+    totals = set()
+    for path in directory.iterdir():
+        if named := SHARD.fullmatch(path.name):
+            found[int(named[1])] = path
+            totals.add(int(named[2]))
+    if not found:
+        raise FileNotFoundError(f"{directory}: no interactions-00000-of-00001.parquet or the like")
+    if len(totals) != 1:
+        raise ValueError(f"{directory}: shards of several runs, of {sorted(totals)} files each")
+    total = totals.pop()
+    if missing := [number for number in range(total) if number not in found]:
+        raise ValueError(
+            f"{directory}: shard {missing[0]} of {total} is missing"
+            f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}; prepare the data again"
+        )
+    return [found[number] for number in range(total)]
+
+
+def read_table(path: Path, table: str, columns: Sequence[str] | None = None) -> dict[str, Any]:
+    """Columns of a file: numbers as arrays, texts as lists.
+
+    Args:
+        path: of the file.
+        table: which one it is, see `COLUMNS`.
+        columns: None: all of `COLUMNS`.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it is damaged, or lacks a column, or has it of another type, or with gaps.
+        ImportError: pyarrow is missing.
+    """
+    parquet = _parquet()
+    wanted = {name: COLUMNS[table][name] for name in columns or COLUMNS[table]}
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; prepare the data again")
+    try:
+        with parquet.ParquetFile(path) as file:
+            types = {field.name: str(field.type) for field in file.schema_arrow}
+            _check_types(path, types, wanted)
+            read = file.read(columns=list(wanted))
+    except (OSError, ValueError) as error:  # Arrow's own are one or the other
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: cannot be read: {error}; prepare the data again") from error
+    found: dict[str, Any] = {}
+    for name, kind in wanted.items():
+        column = read.column(name)
+        if column.null_count:
+            raise ValueError(f"{path}: {name}: {column.null_count} values are missing")
+        if kind == "string":
+            found[name] = column.to_pylist()
+        else:
+            found[name] = column.to_numpy()
+    return found
+
+
+def rows_of_table(path: Path) -> int:
+    """How many rows a file has.
+
+    Raises:
+        ValueError: it is damaged.
+        ImportError: pyarrow is missing.
+    """
+    try:
+        return _parquet().read_metadata(path).num_rows
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read: {error}; prepare the data again") from error
+
+
+def _check_types(path: Path, types: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    problems = [
+        f"{name}: found {types.get(name, 'no such column')}, expected {kind}"
+        for name, kind in wanted.items()
+        if ALIKE.get(types.get(name, ""), types.get(name)) != kind
+    ]
+    if problems:
+        raise ValueError(f"{path}: {'; '.join(problems)}")
+
+
+def check_numbers(path: Path, name: str, found: np.ndarray) -> None:
+    """Raise ValueError if a table's rows are not numbered from 0."""
+    if (wrong := np.flatnonzero(found != np.arange(len(found)))).size:
+        raise ValueError(f"{path}: row {wrong[0]}: {name} {found[wrong[0]]}, expected {wrong[0]}")
+
+
+def _parquet() -> ModuleType:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise ImportError(
+            "prepared data: pyarrow is missing: pip install 'efficientids-flax[data]'"
+        ) from error
+    return pyarrow.parquet

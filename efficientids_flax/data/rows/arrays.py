@@ -1,0 +1,87 @@
+"""Rows: a number of them, and the fields of those that are asked for."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from efficientids_flax.digests import digest
+
+Arrays = dict[str, np.ndarray]
+
+
+class Rows(ABC):
+    """Rows of batches, all of one shape, in an order that does not change.
+
+    Attributes:
+        num_rows: N.
+    """
+
+    num_rows: int
+
+    @abstractmethod
+    def take(self, places: np.ndarray) -> Arrays:
+        """The fields of some rows.
+
+        Args:
+            places: int [B], each in [0, N).
+
+        Returns:
+            Field -> [B, ...].
+        """
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """What tells these rows from others, as JSON values: a run that goes on compares it."""
+
+    @property
+    def first(self) -> np.ndarray:
+        """int [1], the place of the first row."""
+        return np.zeros(1, np.int64)
+
+    @property
+    def sizes(self) -> np.ndarray | None:
+        """int32 [N], positions of each row that are of use, from its beginning; None: all."""
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of how they were made: what was left out, and how often."""
+        return ()
+
+    def arrays(self) -> Arrays:
+        """All of them at once: field -> [N, ...]."""
+        return self.take(np.arange(self.num_rows))
+
+
+class ArrayRows(Rows):
+    """Rows of arrays that lie in memory."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Of these.
+
+        Args:
+            arrays: field -> [N, ...].
+
+        Raises:
+            ValueError: arrays of different length, or without a row.
+        """
+        self._arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        lengths = {name: len(value) for name, value in self._arrays.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"arrays: expected as many rows in each, found {lengths}")
+        self.num_rows = next(iter(lengths.values()))
+
+    def take(self, places: np.ndarray) -> Arrays:
+        """See `Rows`."""
+        return {name: value[places] for name, value in self._arrays.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """See `Rows`: a digest of each field."""
+        return {name: digest(value) for name, value in sorted(self._arrays.items())}
+
+
+def as_rows(given: Rows | Mapping[str, np.ndarray]) -> Rows:
+    """Rows, of arrays too."""
+    return given if isinstance(given, Rows) else ArrayRows(given)

@@ -1,0 +1,119 @@
+"""Rows to evaluate on: each person once, with the events before the ones that are held out.
+
+      a b c d | e        leave one out: the label e counts, after a b c d
+      a b c | d e f      a split by time: d, e and f count, each after all that is before it
+
+Letters: B rows, T time, U people, X excluded items.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from efficientids_flax.data.rows.arrays import Arrays, Rows
+from efficientids_flax.data.rows.sequences import Sequences, Split
+from efficientids_flax.data.rows.windows import next_items_of
+
+Targets = Literal["all", "first"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of each person.
+
+    Attributes:
+        split: 'valid' or 'test'.
+        length: T.
+        targets: 'all' events of the split, the last T of them if there are more; or the 'first'.
+        exclude_seen: give the items before the row as `exclude`, so that all that a person has
+            seen is left out where the evaluation leaves out those of the row.
+    """
+
+    split: Split
+    length: int
+    targets: Targets = "all"
+    exclude_seen: bool = False
+
+
+class HeldOut(Rows):
+    """Rows to evaluate on.
+
+    Attributes:
+        sequences: that they are cut out of.
+        asked: how.
+        users: int [B], the number of the person of each row.
+        starts, counts: int64 [B], the first event of each row, and how many there are.
+        begins: int64 [B], the first event of the person.
+        targets: int64 [B], the first event that is asked for.
+        without_history: people with held-out events, but none before them: there is nothing to ask.
+        left_out: held-out events that do not fit a row.
+    """
+
+    def __init__(self, sequences: Sequences, asked: Asked) -> None:
+        """Nothing but the places is computed.
+
+        Raises:
+            ValueError: nobody has a held-out event with another before it.
+        """
+        self.sequences, self.asked = sequences, asked
+        begin = sequences.offsets[:, 0]
+        first, end = sequences.bounds(asked.split)
+        some = end > first
+        first = np.maximum(first, begin + 1)
+        if asked.targets == "first":
+            end = np.minimum(end, first + 1)
+        chosen = some & (end > first)
+        self.without_history = int(np.count_nonzero(some & ~chosen))
+        self.users = sequences.users[chosen]
+        begin, first, end = begin[chosen], first[chosen], end[chosen]
+        self.begins, self.targets = begin, first
+        self.starts = np.maximum(end - (asked.length + 1), begin)
+        self.counts = end - self.starts
+        self.left_out = int(np.sum(np.maximum(self.starts + 1 - first, 0)))
+        self.num_rows = len(self.users)
+        if not self.num_rows:
+            raise ValueError(
+                f"{asked.split}: no user has a held-out event with another before it: there is"
+                " nothing to evaluate"
+            )
+        before = int(np.max(self.starts - begin))
+        self._width = 1 << (before - 1).bit_length() if before and asked.exclude_seen else 0
+
+    def take(self, places: np.ndarray) -> Arrays:
+        """See `Rows`: those of `WindowRows`, and perhaps `exclude` int32 [B, X]."""
+        starts = self.starts[places]
+        rows = next_items_of(
+            self.sequences.items, starts, self.counts[places], self.asked.length,
+            self.targets[places] - starts - 1,
+        )  # fmt: skip
+        if self._width:
+            rows["exclude"] = self.seen(self.begins[places], starts, self._width)
+        return rows
+
+    def seen(self, begins: np.ndarray, ends: np.ndarray, width: int) -> np.ndarray:
+        """int32 [B, X], the items of some events of each row, -1 where there are fewer."""
+        places = begins[:, None] + np.arange(width)
+        there = places < ends[:, None]
+        found = self.sequences.items[np.where(there, places, 0)]
+        return np.where(there, found, np.int32(-1))
+
+    def facts(self) -> dict[str, Any]:
+        """See `Rows`."""
+        return {"sequences": self.sequences.digest, **asdict(self.asked)}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Rows`."""
+        split, found = self.asked.split, []
+        if self.without_history:
+            found.append(
+                f"{split}: {self.without_history} users have no event before the held-out ones:"
+                " there is nothing to ask for them, and they are left out"
+            )
+        if self.left_out:
+            found.append(
+                f"{split}: {self.left_out} held-out events of users with more than"
+                f" {self.asked.length} are left out (a larger length keeps them)"
+            )
+        return tuple(found)

@@ -1,0 +1,87 @@
+"""Several rows in one, as segments that do not see each other: no position is left to padding.
+
+Letters: N rows, P packed rows, B of a batch, T time.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from efficientids_flax.data.packing import first_fit
+from efficientids_flax.data.rows.arrays import Arrays, Rows
+
+
+class PackedRows(Rows):
+    """Rows put together, each where it first fits, in their order.
+
+    Attributes:
+        rows: what is packed; right padded, each field [B, T].
+        efficiency: share of the positions that are of use.
+        before: the same without packing.
+    """
+
+    def __init__(self, rows: Rows, length: int) -> None:
+        """Find a place for each row.
+
+        Args:
+            rows: with `sizes`.
+            length: T of the packed rows.
+
+        Raises:
+            ValueError: rows of unknown size, or longer than the packed ones.
+        """
+        sizes = rows.sizes
+        if sizes is None:
+            raise ValueError(f"pack: the sizes of {type(rows).__name__} are not known")
+        if (wrong := np.flatnonzero(sizes > length)).size:
+            raise ValueError(
+                f"pack: row {wrong[0]} has {sizes[wrong[0]]} positions, length is {length}"
+            )
+        self.rows, self.length, self._sizes = rows, length, sizes
+        places = first_fit(sizes.tolist(), length)
+        self.num_rows = int(places.max(initial=-1)) + 1
+        # The rows of packed row p are order[first[p] : first[p + 1]].
+        self._order = np.argsort(places, kind="stable")
+        counts = np.bincount(places, minlength=self.num_rows)
+        self._first = np.concatenate([[0], np.cumsum(counts)])
+        total = int(sizes.sum(dtype=np.int64))
+        self.efficiency = total / max(self.num_rows * length, 1)
+        self.before = total / max(rows.num_rows * length, 1)
+
+    def take(self, places: np.ndarray) -> Arrays:
+        """See `Rows`: the fields of the rows, and `segment_ids`, `segment_pos` int32 [B, T]."""
+        counts = self._first[places + 1] - self._first[places]
+        row = np.repeat(np.arange(len(places)), counts)  # packed row of each that goes into one
+        segment = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+        chosen = self._order[np.repeat(self._first[places], counts) + segment]
+        sizes = self._sizes[chosen].astype(np.int64)
+        begin = np.cumsum(sizes) - sizes
+        offset = begin - np.repeat(begin[np.cumsum(counts) - counts], counts)
+        given = self.rows.take(chosen)
+        width = next(iter(given.values())).shape[1]
+        inside = np.arange(width) < sizes[:, None]
+        time = np.broadcast_to(np.arange(width), inside.shape)[inside]
+        target = np.repeat(row, sizes), np.repeat(offset, sizes) + time
+        shape = (len(places), self.length)
+        found: Arrays = {}
+        for name, value in given.items():
+            filling = 1 if name == "paddings" else 0
+            found[name] = np.full(shape, filling, value.dtype)
+            found[name][target] = value[inside]
+        for name, value in (("segment_ids", np.repeat(segment + 1, sizes)), ("segment_pos", time)):
+            found[name] = np.zeros(shape, np.int32)
+            found[name][target] = value
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """See `Rows`."""
+        return {**self.rows.facts(), "packed": self.length}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Rows`."""
+        return (
+            *self.rows.notes,
+            f"packed: {self.rows.num_rows} rows in {self.num_rows}; {self.efficiency:.1%} of the"
+            f" positions are of use, {self.before:.1%} without packing",
+        )

@@ -1,0 +1,111 @@
+"""Files of item embeddings: `.npy`, or the original's text, a line of numbers an item.
+
+A text has an item on each line, in the order of their ids, and nothing but numbers with white space
+between them; the original reads its files so, and fills a table that has more rows with zeros,
+which is refused here. Letters: I items, E width.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from efficientids_flax.data.prepared.manifest import check_catalogue
+
+TEXTS = (".txt", ".csv", ".tsv")
+CATALOGUE = "catalogue"
+
+
+def read_vectors(path: str | os.PathLike[str], num_items: int | None = None) -> np.ndarray:
+    """The embeddings of a file.
+
+    Args:
+        path: a `.npy` file, or the original's text (`.txt`, `.csv` or `.tsv`).
+        num_items: I, that it must have; None: any.
+
+    Returns:
+        float32 [I, E]; a `.npy` file is mapped, not read, if it is of float32.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: naming the line that is wrong; another number of items.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file of item embeddings")
+    if file.suffix == ".npy":
+        found = _read_npy(file)
+    elif file.suffix in TEXTS:
+        found = _read_text(file)
+    else:
+        raise ValueError(
+            f"{file}: expected .npy, or the original's text ({', '.join(TEXTS)}), by its name"
+        )
+    if num_items is not None and len(found) != num_items:
+        raise ValueError(f"{file}: has {len(found)} items, expected {num_items}, the catalogue's")
+    return found
+
+
+def check_vectors(
+    path: str | os.PathLike[str], where: str, catalogue: str | None, num_items: int
+) -> None:
+    """Raise if a file is of another catalogue than the data.
+
+    Args:
+        path: of embeddings; the `.json` beside it may say of which catalogue they are.
+        where: the data.
+        catalogue: its digest; None: not known.
+        num_items: I of the data.
+
+    Raises:
+        ValueError: naming both.
+    """
+    file = Path(path)
+    about = file.with_suffix(".json")
+    theirs = None
+    if about.is_file():
+        try:
+            theirs = json.loads(about.read_text(encoding="utf-8")).get(CATALOGUE)
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{about}: is no JSON object: {error}") from error
+    items = len(read_vectors(file))
+    check_catalogue(str(file), theirs, items, where, catalogue, num_items)
+
+
+def _read_npy(file: Path) -> np.ndarray:
+    try:
+        found = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{file}: is no readable .npy file of numbers: {error}") from error
+    if found.ndim != 2 or found.dtype.kind != "f" or 0 in found.shape:
+        raise ValueError(
+            f"{file}: found {list(found.shape)} of {found.dtype}, expected floats [I, E]"
+        )
+    return found if found.dtype == np.float32 else found.astype(np.float32)
+
+
+def _read_text(file: Path) -> np.ndarray:
+    rows: list[np.ndarray] = []
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            words = line.split()
+            try:
+                row = np.asarray(words, np.float64).astype(np.float32)
+            except ValueError as error:
+                raise ValueError(
+                    f"{file}:{number}: {error}; expected nothing but numbers with white space"
+                    " between them, an item a line"
+                ) from None
+            if not words:
+                raise ValueError(f"{file}:{number}: is empty; expected an item on each line")
+            if rows and len(row) != len(rows[0]):
+                raise ValueError(
+                    f"{file}:{number}: {len(row)} numbers, the lines before have {len(rows[0])}"
+                )
+            if not np.isfinite(row).all():
+                raise ValueError(f"{file}:{number}: a number is not finite in float32")
+            rows.append(row)
+    if not rows:
+        raise ValueError(f"{file}: is empty; expected an item on each line")
+    return np.stack(rows)

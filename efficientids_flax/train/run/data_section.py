@@ -1,0 +1,217 @@
+"""The `data` section of a configuration file: a directory, as batches.
+
+data: {dir: data/ml1m, batch_size: 256, length: 50}
+data: {dir: data/ml1m, length: 256, pack: true, prompt: {tokenizer: DIR, form: "{title} {item}, "}}
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+import jax
+
+from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.config.parts import positive
+from efficientids_flax.config.record import Record
+from efficientids_flax.data import Batches, DataDirectory, Prompting, Reading, Rows, load_tokenizer
+from efficientids_flax.data.prepared import catalogue_digest, check_catalogue
+from efficientids_flax.data.rows import ItemRows, PackedRows
+from efficientids_flax.data.vectors import TEXTS, check_vectors, read_vectors
+from efficientids_flax.stored import read_item_names
+from efficientids_flax.train.batches import ShuffledBatches
+
+OF_ALL = ("dir", "batch_size", "seed")  # what data of every kind takes
+RANDOM = "random"  # of `item_embedding_init`: no file
+
+
+@dataclass(frozen=True)
+class PromptSection(Record):
+    """Texts between the items, see `Prompting`.
+
+    Attributes:
+        tokenizer: directory of a HuggingFace model, or its name.
+        form, before, after, begin, end, placeholder, overflow: see `Prompting`.
+    """
+
+    tokenizer: str
+    form: str = "{title} {item}, "
+    before: str = ""
+    after: str = ""
+    begin: tuple[int, ...] | None = None
+    end: tuple[int, ...] | None = None
+    placeholder: int | None = None
+    overflow: Literal["error", "cut"] = "cut"
+
+    def made(self) -> Prompting:
+        """With the tokenizer itself.
+
+        Raises:
+            FileNotFoundError, ValueError, ImportError: there is none.
+        """
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        return Prompting(**{**given, "tokenizer": load_tokenizer(self.tokenizer)})
+
+
+@dataclass(frozen=True)
+class DataSection(Record):
+    """A directory of data.
+
+    Attributes:
+        dir: see `data.files`.
+        batch_size: rows of a step, of all processes together.
+        seed: of the order.
+        length: T, items of a row, or tokens of a prompt; None: 50, or the longest stored example.
+        windows, stride, targets, pack, overflow, verify: see `Reading`.
+        prompt: texts between the items, see `PromptSection`; None: items alone.
+        workers: processes that make batches; 0: a thread.
+        own_shards: each process reads its share of the files alone, and trains on that.
+    """
+
+    dir: str
+    batch_size: int = 64
+    seed: int = 0
+    length: int | None = None
+    windows: Literal["all", "last", "prefixes"] = "all"
+    stride: int | None = None
+    targets: Literal["all", "first"] = "all"
+    pack: bool = False
+    overflow: Literal["error", "cut"] = "error"
+    verify: bool = False
+    prompt: Mapping[str, Any] = field(default_factory=dict)
+    workers: int = 0
+    own_shards: bool = False
+
+    def problems(self) -> Collection[str]:
+        """Sizes are positive."""
+        found = positive(self, "batch_size", "length", "stride")
+        if self.workers < 0:
+            found.append(f"workers: expected at least 0, found {self.workers}")
+        if self.prompt:
+            try:
+                PromptSection.from_dict(self.prompt)
+            except ValueError as error:
+                found.append(f"prompt: {error}")
+        return found
+
+    def reading(self, *, exclude_seen: bool) -> Reading:
+        """How rows are made of what lies there.
+
+        Args:
+            exclude_seen: whether the evaluation leaves out what a person has seen.
+        """
+        share = (jax.process_index(), jax.process_count()) if self.own_shards else None
+        return Reading(
+            length=self.length,
+            windows=self.windows,
+            stride=self.stride,
+            targets=self.targets,
+            exclude_seen=exclude_seen,
+            prompting=PromptSection.from_dict(self.prompt).made() if self.prompt else None,
+            pack=self.pack,
+            overflow=self.overflow,
+            share=share,
+            verify=self.verify,
+        )
+
+
+def batches_of(directory: DataDirectory, section: DataSection, module: Any) -> dict[str, Any]:
+    """`train_iter_fn`, and perhaps `eval_iter_fn` and `test_iter_fn`, as `train` takes them.
+
+    Args:
+        directory: that was read.
+        section: of it.
+        module: of the model; one that knows words has its items marked as such.
+
+    Raises:
+        ValueError: sizes that do not divide; settings that arrays do not take.
+    """
+    count = jax.process_count()
+    if section.batch_size % count:
+        raise ValueError(
+            f"data.batch_size: {section.batch_size} does not divide among {count} processes"
+        )
+    made: dict[str, Any] = {}
+    for split, rows in directory.splits.items():
+        if isinstance(rows, Rows):
+            marked = _marked(rows, module)
+            made[f"{split}_iter_fn"] = _batches(marked, split == "train", section)
+        else:
+            made[f"{split}_iter_fn"] = _of_arrays(rows, split == "train", section)
+    return made
+
+
+def settled(section: Any, directory: DataDirectory) -> Any:
+    """A `model` section with what the data tells: how many items there are, their embeddings.
+
+    Args:
+        section: of a model.
+        directory: of the data.
+
+    Raises:
+        FileNotFoundError: embeddings that are named are not there.
+        ValueError: embeddings, or a converted model, of another catalogue.
+    """
+    where, catalogue, count = str(directory.path), directory.catalogue, directory.num_items
+    if count is not None and getattr(section, "num_items", count) is None:
+        section = replace(section, num_items=count)
+    init = getattr(section, "item_embedding_init", None)
+    if isinstance(init, str) and init != RANDOM:
+        file = directory.embeddings.get(init)
+        if file is not None:
+            section = replace(section, item_embedding_init=str(file))
+        elif init.endswith(TEXTS):
+            section = replace(section, item_embedding_init=read_vectors(init, count))
+        if file is None and count is not None and init.endswith((".npy", *TEXTS)):
+            check_vectors(init, where, catalogue, count)
+    path = getattr(section, "path", None)
+    names = None if path is None or catalogue is None else read_item_names(path)
+    if names is not None and None not in names.ids and count is not None:
+        theirs = catalogue_digest(map(str, names.ids))
+        check_catalogue(f"{path}", theirs, len(names.ids), where, catalogue, count)
+    return section
+
+
+def _marked(rows: Rows, module: Any) -> Rows:
+    """Rows that say what is an item, where the model knows words and they do not."""
+    config = getattr(module, "config", None)
+    if not isinstance(config, EfficientIDSConfig) or not config.backbone.vocab_size:
+        return rows
+    if isinstance(rows, ItemRows | PackedRows) and isinstance(rows.rows, ItemRows):
+        return rows
+    one = rows.take(rows.first)
+    return rows if "input_item_weights" in one else ItemRows(rows)
+
+
+def _batches(rows: Rows, trains: bool, section: DataSection) -> Batches:
+    count = 1 if section.own_shards and trains else jax.process_count()
+    index = jax.process_index() if count > 1 else 0
+    return Batches(
+        rows,
+        section.batch_size // (jax.process_count() if count == 1 else 1),
+        seed=section.seed,
+        shuffle=trains,
+        drop_remainder=trains,
+        epochs=None if trains else 1,
+        process=(index, count),
+        workers=section.workers if trains else 0,
+    )
+
+
+def _of_arrays(arrays: Mapping[str, Any], trains: bool, section: DataSection) -> ShuffledBatches:
+    defaults = {one.name: one.default for one in fields(DataSection) if one.name not in OF_ALL}
+    given = [name for name, value in defaults.items() if name != "prompt"
+             and getattr(section, name) != value]  # fmt: skip
+    if given or section.prompt:
+        named = ", ".join([*given, *(["prompt"] if section.prompt else [])])
+        raise ValueError(f"data.{named}: {section.dir} holds arrays, whose rows are as they are")
+    count = jax.process_count()
+    size, rows = section.batch_size // count, len(next(iter(arrays.values()))) // count
+    return ShuffledBatches(
+        arrays,
+        size if trains else max(1, min(size, rows)),
+        seed=section.seed,
+        shuffle=trains,
+        drop_remainder=trains,
+        epochs=None if trains else 1,
+        process=(jax.process_index(), count),
+    )
