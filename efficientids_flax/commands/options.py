@@ -106,6 +106,10 @@ compute_dtype = click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
     help="Compute in it; as configured otherwise.",
 )  # fmt: skip
+max_history = click.option(
+    "--max-history", type=click.IntRange(min=1),
+    help="Use only so many of the last ids; the trained length otherwise.",
+)  # fmt: skip
 clustering = click.option(
     "--clustering", metavar="FILE", help="Of a recommender; the one beside it otherwise."
 )

@@ -77,21 +77,37 @@ def make_prompts(
         np.asarray(ids)[np.ones(len(ids), bool) if mask is None else np.asarray(mask) > 0]
         for ids, mask in zip(histories, masks, strict=True)
     ]
-    words = config.backbone.vocab_size > 0
+    shape = _bucket(len(rows), 1), positions(config, max((len(ids) for ids, _ in rows), default=0))
+    return lay_out(config, rows, every, shape)
+
+
+def lay_out(
+    config: EfficientIDSConfig,
+    rows: Sequence[tuple[History, History]],
+    seen: Sequence[History],
+    shape: tuple[int, int],
+    width: int | None = None,
+) -> Prompts:
+    """Prompts of a shape that is known, of histories that are checked and cut already.
+
+    Args:
+        config: of the model.
+        rows: for each history its ids, and 1 where they are items.
+        seen: for each history the items of the whole of it.
+        shape: [B, T] with room for `rows` and for what is added to each.
+        width: X; None: a power of two with room for the longest of `seen`.
+    """
     placeholder = config.placeholder_item_id
     before, after = _around(config)
-    longest = max((len(ids) for ids, _ in rows), default=0) + len(before) + len(after)
-    length = _bucket(longest)
-    if config.backbone.position_embedding == "learned":
-        length = min(length, config.backbone.max_positions or length)
-    shape = (_bucket(len(rows), 1), length)
     batch = {
         name: np.zeros(shape, np.int32)
         for name in ("ids", "input_item_weights", "inputs_indicator")
     }
     batch["paddings"] = np.ones(shape, np.int32)
     last = np.zeros(shape[0], np.int32)
-    seen = np.full((shape[0], _bucket(max(map(len, every), default=0))), -1, np.int32)
+    if width is None:
+        width = _bucket(max(map(len, seen), default=0))
+    found = np.full((shape[0], width), -1, np.int32)
     for row, (ids, items) in enumerate(rows):
         whole = [*before, *ids, *after]
         batch["ids"][row, : len(whole)] = whole
@@ -102,10 +118,28 @@ def make_prompts(
         batch["inputs_indicator"][row, : first + len(ids)] = 1
         batch["paddings"][row, : len(whole)] = 0
         last[row] = first + len(ids) - 1
-        seen[row, : len(every[row])] = every[row]
-    if not words:
+        found[row, : len(seen[row])] = seen[row]
+    if not config.backbone.vocab_size:
         del batch["input_item_weights"]
-    return Prompts(batch, last, seen)
+    return Prompts(batch, last, found)
+
+
+def positions(config: EfficientIDSConfig, ids: int) -> int:
+    """T of a prompt with so many ids of a history: with what is added, the next power of two."""
+    length = _bucket(ids + sum(map(len, _around(config))))
+    if config.backbone.position_embedding == "learned":
+        return min(length, config.backbone.max_positions or length)
+    return length
+
+
+def history_lengths(config: EfficientIDSConfig, most: int, step: int) -> tuple[int, ...]:
+    """Ids that fill prompts of few lengths: `most`, and what is left of each `step`-th of it."""
+    found, added = [most], sum(map(len, _around(config)))
+    length = positions(config, most) // step
+    while length >= SHORTEST and length > added:
+        found.insert(0, length - added)
+        length //= step
+    return tuple(found)
 
 
 def trained_history(config: EfficientIDSConfig) -> int | None:
@@ -113,6 +147,14 @@ def trained_history(config: EfficientIDSConfig) -> int | None:
     if config.trained_length is None:
         return None
     return max(config.trained_length - sum(map(len, _around(config))), 1)
+
+
+def most_history(config: EfficientIDSConfig) -> int | None:
+    """How many ids of a history fit a model that has learned its positions; None: any number."""
+    limit = config.backbone.max_positions
+    if config.backbone.position_embedding != "learned" or limit is None:
+        return None
+    return limit - sum(map(len, _around(config)))
 
 
 def longer_than(length: int | None, histories: Sequence[History]) -> str | None:
@@ -193,8 +235,7 @@ def _rows(
         if max_history is not None:
             ids, items = ids[-max_history:], items[-max_history:]
         rows.append((ids, items))
-    added = sum(map(len, _around(config)))
-    return rows, problems + _length_problems(config, rows, added)
+    return rows, problems + _length_problems(config, rows)
 
 
 def _checked(
@@ -224,17 +265,17 @@ def _checked(
 
 
 def _length_problems(
-    config: EfficientIDSConfig, rows: list[tuple[np.ndarray, np.ndarray]], added: int
+    config: EfficientIDSConfig, rows: list[tuple[np.ndarray, np.ndarray]]
 ) -> list[str]:
     """Histories that have more positions than the model has learned."""
-    limit = config.backbone.max_positions
-    if config.backbone.position_embedding != "learned" or limit is None:
+    room = most_history(config)
+    if room is None:
         return []
     return [
-        f"history {number}: {len(ids)} ids, the model's {limit} positions have room for "
-        f"{limit - added} (max_history={limit - added} takes the last ones)"
+        f"history {number}: {len(ids)} ids, the model's {config.backbone.max_positions} positions "
+        f"have room for {room} (max_history={room} takes the last ones)"
         for number, (ids, _) in enumerate(rows)
-        if len(ids) + added > limit
+        if len(ids) > room
     ]
 
 

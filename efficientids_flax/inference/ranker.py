@@ -245,8 +245,7 @@ def _best(
     scoring: Scoring,
 ) -> TopItems:
     config = model.config
-    found: Any = model.apply({"params": params}, batch, last, method=_queries)
-    query, words = found
+    query, words = queries_at(model, params, batch, last)
     original = "corrected" if config.use_correction else "scores"
     return search(
         index,
@@ -264,8 +263,15 @@ def _best(
 def _queries_of(
     model: Model, params: Any, batch: dict[str, jax.Array], last: jax.Array
 ) -> jax.Array:
+    return queries_at(model, params, batch, last)[0]
+
+
+def queries_at(
+    model: Model, params: Any, batch: dict[str, jax.Array], last: jax.Array
+) -> tuple[jax.Array, jax.Array | None]:
+    """(query [B, W], logits of words [B, V] where there are any) at one position of each row."""
     found: Any = model.apply({"params": params}, batch, last, method=_queries)
-    return found[0]
+    return found
 
 
 def _queries(

@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from efficientids_flax.commands import command, echo, is_quiet
-from efficientids_flax.commands.options import Ids, compute_dtype
+from efficientids_flax.commands.options import Ids, compute_dtype, max_history
 from efficientids_flax.commands.options import clustering as clustering_option
 from efficientids_flax.inference.commands.requests import (
     Request,
@@ -50,11 +50,7 @@ class Scores(click.Choice[str]):
 )
 @click.option("--exclude-seen", is_flag=True, help="Leave out the items of the history.")
 @click.option("--exclude", type=Ids(), default="", help="Further items to leave out.")
-@click.option(
-    "--max-history",
-    type=click.IntRange(min=1),
-    help="Use only so many of the last ids; the trained length otherwise.",
-)
+@max_history
 @click.option(
     "--scores",
     type=Scores(SCORES),
@@ -103,16 +99,11 @@ def _answers(
     given: dict[str, Any],
 ) -> Iterator[tuple[Request, list[tuple[int, float]]]]:
     """Each request with its items and scores; all are looked at before the first is asked."""
-    from efficientids_flax.backbone import Decoder
-    from efficientids_flax.forecast import TimesFM
     from efficientids_flax.inference.prompts import longer_than, raise_problems, trained_history
     from efficientids_flax.inference.ranker import Ranker
-    from efficientids_flax.stored import load_model
+    from efficientids_flax.inference.recommenders import load_recommender
 
-    model, params, _ = load_model(checkpoint, clustering, dtype=given["dtype"])
-    if isinstance(model, Decoder | TimesFM):
-        kind = "language model" if isinstance(model, Decoder) else "forecaster"
-        raise ValueError(f"{checkpoint}: is a {kind}; it has no items to recommend")
+    model, params = load_recommender(checkpoint, clustering, given["dtype"])
     scoring = "original" if given["scores"] == "original" else "log_probs"
     if given["max_history"] is None:
         given["max_history"] = trained_history(model.config)

@@ -2,12 +2,14 @@
 
 Read `index`, the table in tiles of one cluster each, `kinds`, what a score is made of, `filters`,
 `scan`, a pass that keeps a number for each tile, `bounded`, which leaves out what cannot be among
-the best, `find`, the function, and `export`, vectors for other searches.
+the best, `find`, the function, `candidates`, scores of items that are named, and `export`, vectors
+for other searches.
 """
 
+from efficientids_flax.core.head.search.candidates import score
 from efficientids_flax.core.head.search.export import item_vectors
 from efficientids_flax.core.head.search.find import search
 from efficientids_flax.core.head.search.index import SearchIndex, build_index
 from efficientids_flax.core.head.search.kinds import Kind
 
-__all__ = ["Kind", "SearchIndex", "build_index", "item_vectors", "search"]
+__all__ = ["Kind", "SearchIndex", "build_index", "item_vectors", "score", "search"]

@@ -1,0 +1,44 @@
+"""Scores of some items, those of a search to the same normalisers.
+
+Letters: B queries, C candidates, W width of query and tables, V words.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from efficientids_flax.core.head.search.filters import Filter
+from efficientids_flax.core.head.search.index import SearchIndex
+from efficientids_flax.core.head.search.kinds import Kind, Offsets, scored
+from efficientids_flax.core.head.search.scan import cluster_offsets, plain, tiles_of
+
+
+def score(
+    index: SearchIndex,
+    query: jax.Array,
+    ids: jax.Array,
+    *,
+    kind: Kind = "scores",
+    soft_cap: float | None = None,
+    word_logits: jax.Array | None = None,
+) -> jax.Array:
+    """The scores that `search` gives items, for items that are named: float32 [B, C].
+
+    What is normalised takes a pass over all items, which keeps a number for each tile.
+
+    Args:
+        index: of `build_index`.
+        query: [B, W].
+        ids: int [B, C]; what is no item has -inf.
+        kind, soft_cap, word_logits: see `search`.
+    """
+    query = query.astype(jnp.float32)
+    how = scored(index, query, kind, soft_cap, word_logits)
+    # Where nothing is normalised, nothing of the pass is used, and XLA leaves it out.
+    offsets = cluster_offsets(index, how, tiles_of(index, query, how, Filter(None, None)))
+    known = (ids >= 0) & (ids < index.num_items)
+    places = index.order.places[jnp.where(known, ids, 0)]
+    rows = index.rows.reshape(-1, index.rows.shape[-1])[places]
+    logits = how.logits(jnp.einsum("bcw,bw->bc", rows, query, precision="highest"))
+    clusters = index.order.clusters[places // index.rows.shape[1]]
+    own = Offsets(*(jnp.take_along_axis(part, clusters, axis=1) for part in offsets))
+    return jnp.where(known, plain(how.scores(logits, own)), -jnp.inf)

@@ -1,0 +1,256 @@
+"""A ranker of few shapes, all of them compiled before the first question: nothing compiles later.
+
+Letters: B histories, T positions, X excluded items, C candidates, I items, k items found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.core.head.search import score, search
+from efficientids_flax.inference.prompts import history_lengths, lay_out, positions
+from efficientids_flax.inference.ranker import Model, Ranker, Recommendations, queries_at
+
+STEP = 4  # from one compiled size to the next: few of them, and not too much padding
+AT_ONCE = 4  # compilations
+
+
+class Sizes(NamedTuple):
+    """How much one compiled search is for.
+
+    Attributes:
+        k: items found.
+        excluded: X, items left out of one history.
+        own: whether each history has sets of its own, and not the first's.
+    """
+
+    k: int
+    excluded: int
+    own: bool
+
+    def hold(self, other: Sizes) -> bool:
+        """Whether this is enough."""
+        return self.k >= other.k and self.excluded >= other.excluded and self.own >= other.own
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What is compiled.
+
+    Attributes:
+        rows: B, ascending.
+        lengths: ids of a history that are used, ascending.
+        searches: the cheapest first; the last one holds all that is asked.
+        candidates: C.
+    """
+
+    rows: tuple[int, ...]
+    lengths: tuple[int, ...]
+    searches: tuple[Sizes, ...]
+    candidates: int
+
+
+def shapes_for(
+    config: EfficientIDSConfig, *, rows: int, history: int, searches: Sequence[Sizes],
+    candidates: int,
+) -> Shapes:  # fmt: skip
+    """Shapes for so many histories at once, of so many ids that are used."""
+    sizes = [rows]
+    while sizes[0] > 1:
+        sizes.insert(0, max(sizes[0] // STEP, 1))
+    lengths = history_lengths(config, history, STEP)
+    return Shapes(tuple(sizes), lengths, tuple(searches), candidates)
+
+
+class Question(NamedTuple):
+    """One history, of items that the model has.
+
+    Attributes:
+        ids: that are used, the last ones of the history.
+        items: 1 where they are items, 0 where they are words; None: all are items.
+        k: how many items are asked for.
+        excluded: items that may not be found, the history's among them where they are unwanted.
+        needed, unwanted: bits of sets: an item has to be in all of the first, in none of the last.
+        candidates: items to be scored; None where the best are asked for.
+    """
+
+    ids: Sequence[int]
+    items: Sequence[int] | None = None
+    k: int = 1
+    excluded: Sequence[int] = ()
+    needed: int = 0
+    unwanted: int = 0
+    candidates: Sequence[int] | None = None
+
+
+class ShapedRanker:
+    """Answers questions by functions that are compiled for `Shapes`; others are an error.
+
+    Args:
+        ranker: the model, its parameters and its index.
+        shapes: to compile.
+        like: a ranker that may have compiled the same already.
+        tell: called with the number of compiled functions, and of all.
+
+    Attributes:
+        compiled: how many functions were compiled here, none of them `like`'s.
+    """
+
+    def __init__(
+        self,
+        ranker: Ranker,
+        shapes: Shapes,
+        like: ShapedRanker | None = None,
+        tell: Callable[[int, int], None] = lambda done, of: None,
+    ) -> None:
+        self.ranker, self.shapes = ranker, shapes
+        self.config = ranker.model.config
+        self.compiled = 0
+        self._kind = ranker.model, shapes, _avals((ranker.params, ranker.index))
+        if like is not None and like._kind == self._kind:
+            self._functions = like._functions
+        else:
+            self._functions = self._compile(tell)
+
+    def find(self, questions: Sequence[Question], sets: jax.Array) -> Recommendations:
+        """The best items; of a question with a smaller k than another's, its first ones are asked.
+
+        Args:
+            questions: at most as many as the largest of `Shapes.rows`.
+            sets: of `memberships`.
+
+        Raises:
+            KeyError: more is asked than what is compiled.
+        """
+        first = questions[0]
+        wanted = Sizes(
+            max(one.k for one in questions),
+            max(len(one.excluded) for one in questions),
+            any((one.needed, one.unwanted) != (first.needed, first.unwanted) for one in questions),
+        )
+        sizes = next((size for size in self.shapes.searches if size.hold(wanted)), None)
+        if sizes is None:
+            raise KeyError(f"{wanted}: expected at most {self.shapes.searches[-1]}")
+        query, words, rows = self._queries(questions)
+        excluded = np.full((rows, sizes.excluded), -1, np.int32)
+        bits = np.zeros((2, rows), np.uint32)
+        for row, one in enumerate(questions):
+            excluded[row, : len(one.excluded)] = one.excluded
+            bits[:, row] = one.needed, one.unwanted
+        found = self._functions["find", rows, sizes](
+            self.ranker.index, query, words, excluded, sets, *bits
+        )
+        ids, scores = (np.asarray(part)[: len(questions)] for part in found)
+        return Recommendations(ids, scores)
+
+    def score(self, questions: Sequence[Question]) -> np.ndarray:
+        """float32 [B, C], log-probabilities of the candidates; -inf behind the last of each."""
+        query, words, rows = self._queries(questions)
+        ids = np.full((rows, self.shapes.candidates), -1, np.int32)
+        for row, one in enumerate(questions):
+            given = one.candidates or ()
+            ids[row, : len(given)] = given
+        found = self._functions["score", rows](self.ranker.index, query, words, ids)
+        return np.asarray(found)[: len(questions)]
+
+    def memberships(self, sets: Mapping[int, np.ndarray]) -> jax.Array:
+        """Which items are in which sets: bit -> items, as uint32 [I] on the device."""
+        bits = np.zeros(self.config.num_items, np.uint32)
+        for bit, items in sets.items():
+            bits[items] |= np.uint32(1 << bit)
+        return jax.device_put(bits)
+
+    def _queries(self, questions: Sequence[Question]) -> tuple[Any, Any, int]:
+        """(query, logits of words, B) of the smallest compiled shape that holds all."""
+        rows = next(size for size in self.shapes.rows if size >= len(questions))
+        longest = max(len(one.ids) for one in questions)
+        length = next(size for size in self.shapes.lengths if size >= longest)
+        histories = [
+            (one.ids, [1] * len(one.ids) if one.items is None else one.items) for one in questions
+        ]
+        shape = rows, positions(self.config, length)
+        prompts = lay_out(self.config, histories, [()] * len(questions), shape, 0)
+        run = self._functions["queries", rows, length]
+        return *run(self.ranker.params, prompts.batch, prompts.last), rows
+
+    def _compile(self, tell: Callable[[int, int], None]) -> dict[Any, Any]:
+        """All functions of the shapes, by their names."""
+        model: Model = self.ranker.model
+        lowered: dict[Any, Callable[[], Any]] = {}
+        query = words = None
+        for rows in self.shapes.rows:
+            for length in self.shapes.lengths:
+                shape = rows, positions(self.config, length)
+                prompts = lay_out(self.config, [], [], shape, 0)
+                given = self.ranker.params, prompts.batch, prompts.last
+                run = jax.jit(partial(queries_at, model))
+                lowered["queries", rows, length] = partial(run.lower, *_avals(given))
+                query, words = jax.eval_shape(partial(queries_at, model), *given)
+            asked = _avals(self.ranker.index), query, words
+            numbers = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
+            bits = partial(jax.ShapeDtypeStruct, dtype=jnp.uint32)
+            for sizes in self.shapes.searches:
+                find = jax.jit(partial(_find, sizes, self.config.soft_cap_logits))
+                lowered["find", rows, sizes] = partial(
+                    find.lower, *asked, numbers((rows, sizes.excluded)),
+                    bits((self.config.num_items,)), bits((rows,)), bits((rows,)),
+                )  # fmt: skip
+            rate = jax.jit(partial(_score, self.config.soft_cap_logits))
+            candidates = numbers((rows, self.shapes.candidates))
+            lowered["score", rows] = partial(rate.lower, *asked, candidates)
+
+        made = {}
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            for name, function in threads.map(_built, lowered.items()):
+                made[name] = function
+                tell(len(made), len(lowered))
+        self.compiled = len(made)
+        return made
+
+
+def _built(item: tuple[Any, Callable[[], Any]]) -> tuple[Any, Any]:
+    """A name, and its function compiled."""
+    return item[0], item[1]().compile()
+
+
+def _find(
+    sizes: Sizes,
+    soft_cap: float | None,
+    index: Any,
+    query: jax.Array,
+    words: jax.Array | None,
+    excluded: jax.Array,
+    sets: jax.Array,
+    needed: jax.Array,
+    unwanted: jax.Array,
+) -> Any:
+    """The search of one compiled function; `needed` and `unwanted` are uint32 [B]."""
+    if sizes.own:
+        sets, needed, unwanted = sets[None], needed[:, None], unwanted[:, None]
+    else:
+        needed, unwanted = needed[0], unwanted[0]
+    allowed = ((sets & needed) == needed) & ((sets & unwanted) == 0)
+    return search(
+        index, query, sizes.k, kind="log_probs", soft_cap=soft_cap, word_logits=words,
+        exclude=excluded, allowed=allowed,
+    )  # fmt: skip
+
+
+def _score(
+    soft_cap: float | None, index: Any, query: jax.Array, words: jax.Array | None, ids: jax.Array
+) -> jax.Array:
+    return score(index, query, ids, kind="log_probs", soft_cap=soft_cap, word_logits=words)
+
+
+def _avals(tree: Any) -> Any:
+    """Shapes and dtypes of arrays."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
