@@ -4,6 +4,6 @@ Read `declare`, then `options`; `program` is the table of all commands. A comman
 what it calls: `train/commands/`, `inference/commands/`, and those of the other packages.
 """
 
-from efficientids_flax.commands.declare import Command, combined, command, echo, is_quiet
+from efficientids_flax.commands.declare import Command, combined, command, echo, is_quiet, verbosity
 
-__all__ = ["Command", "combined", "command", "echo", "is_quiet"]
+__all__ = ["Command", "combined", "command", "echo", "is_quiet", "verbosity"]

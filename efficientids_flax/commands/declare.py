@@ -103,8 +103,13 @@ def echo(as_json: bool, result: Any, text: str, *, remark: bool = False) -> None
 
 def is_quiet() -> bool:
     """Whether `-q` was given."""
+    return verbosity() < 0
+
+
+def verbosity() -> int:
+    """How often `-v` was given; -1 where `-q` was."""
     context = click.get_current_context(silent=True)
-    return context is not None and _level(context) < 0
+    return 0 if context is None else _level(context)
 
 
 def _said(otherwise: Callable[..., None], *, quiet: bool) -> Callable[..., None]:

@@ -16,6 +16,7 @@ from efficientids_flax.commands.declare import SETTINGS, volume
 
 CONVERTERS, PARITY = "converters.commands", "parity_tests.commands"
 TRAIN, INFERENCE = "efficientids_flax.train.commands", "efficientids_flax.inference.commands"
+SERVE = "efficientids_flax.serve.commands"
 # fmt: off
 COMMANDS = {
     # name                where the module and function of that name are, what it does
@@ -29,6 +30,7 @@ COMMANDS = {
     "evaluate":           (TRAIN,      "Evaluate a checkpoint of a run."),
     "export":             (TRAIN,      "Write a run's model for inference."),
     "recommend":          (INFERENCE,  "Print what comes next after a history."),
+    "serve":              (SERVE,      "Answer requests for recommendations over HTTP."),
     "generate":           (INFERENCE,  "Print what comes next after a prompt."),
     "forecast":           (INFERENCE,  "Forecast time series."),
 }

@@ -1,0 +1,138 @@
+"""What is served at the moment, replaced as a whole: an export, and the named sets of its items.
+
+A request takes the `Snapshot` of its arrival and is answered from it, whatever is put in its place.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from efficientids_flax.serve.answers.catalogue import ItemId
+from efficientids_flax.serve.answers.export import Export
+from efficientids_flax.serve.limits import SETS
+
+SET_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+
+
+class TooManySetsError(ValueError):
+    """There is no room for a further set."""
+
+
+class Snapshot(NamedTuple):
+    """What one request is answered from.
+
+    Attributes:
+        export: the model and its catalogue.
+        generation: 1 for the first export, one more after each that took its place.
+        sets: name -> int32, the numbers of its items.
+        bits: name -> bit of `membership`.
+        membership: uint32 [I] on the device.
+    """
+
+    export: Export
+    generation: int
+    sets: Mapping[str, np.ndarray]
+    bits: Mapping[str, int]
+    membership: Any
+
+
+class Current:
+    """The snapshot of now. Its methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._snapshot: Snapshot | None = None
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """None before there is an export."""
+        return self._snapshot
+
+    def replace(self, export: Export) -> dict[str, int]:
+        """Put another export in place; sets go on by the ids of their items.
+
+        Returns:
+            Set -> how many of its items the new catalogue does not have, where there are any.
+        """
+        with self._lock:
+            old, lost = self._snapshot, {}
+            sets: dict[str, np.ndarray] = {}
+            for name, rows in {} if old is None else old.sets.items():
+                before = old.export.catalogue  # pyright: ignore[reportOptionalMemberAccess]
+                found = [export.catalogue.row(before.id(row)) for row in rows.tolist()]
+                known = [row for row in found if row is not None]
+                sets[name] = np.asarray(known, np.int32)
+                if len(known) < len(found):
+                    lost[name] = len(found) - len(known)
+            generation = 1 if old is None else old.generation + 1
+            self._snapshot = _snapshot(export, generation, sets)
+            return lost
+
+    def put(self, name: str, rows: Callable[[Snapshot], np.ndarray]) -> int:
+        """Put a set of this name, new or in place of the one before.
+
+        Args:
+            name: see `SET_NAME`.
+            rows: the numbers of its items in the catalogue of a snapshot.
+
+        Returns:
+            How many items it has.
+
+        Raises:
+            TooManySetsError: there are `SETS` others.
+        """
+        with self._lock:
+            old = self._present()
+            if name not in old.sets and len(old.sets) >= SETS:
+                raise TooManySetsError(f"there are {SETS} sets already, as many as there may be")
+            found = np.unique(rows(old)).astype(np.int32)
+            self._snapshot = _snapshot(old.export, old.generation, {**old.sets, name: found})
+            return len(found)
+
+    def remove(self, name: str) -> bool:
+        """Remove a set; whether there was one."""
+        with self._lock:
+            old = self._present()
+            left = {key: rows for key, rows in old.sets.items() if key != name}
+            if there := len(left) < len(old.sets):
+                self._snapshot = _snapshot(old.export, old.generation, left)
+            return there
+
+    def _present(self) -> Snapshot:
+        if self._snapshot is None:
+            raise RuntimeError("there is no export yet")
+        return self._snapshot
+
+
+def _snapshot(export: Export, generation: int, sets: Mapping[str, np.ndarray]) -> Snapshot:
+    bits = {name: bit for bit, name in enumerate(sets)}
+    membership = export.ranker.memberships({bits[name]: rows for name, rows in sets.items()})
+    return Snapshot(
+        export, generation, MappingProxyType(dict(sets)), MappingProxyType(bits), membership
+    )
+
+
+def read_set(path: str, export: Export) -> np.ndarray:
+    """The items of a file, an id a line, as numbers of a catalogue.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: naming the line whose item the catalogue does not have.
+    """
+    found = []
+    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+        if not (text := line.strip()):
+            continue
+        ids: Iterable[ItemId] = (text, int(text)) if re.fullmatch(r"\d{1,18}", text) else (text,)
+        rows = [row for one in ids if (row := export.catalogue.row(one)) is not None]
+        if not rows:
+            raise ValueError(f"{path}:{number}: {export.catalogue.missing(text)}")
+        found.append(rows[0])
+    return np.asarray(found, np.int32)

@@ -1,0 +1,134 @@
+"""One export of a model that is ready to answer: its ranker, compiled, and its catalogue."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.core.models import EfficientIDSModel
+from efficientids_flax.data.prepared import check_catalogue
+from efficientids_flax.inference import (
+    Ranker,
+    ShapedRanker,
+    Sizes,
+    load_recommender,
+    most_history,
+    shapes_for,
+    trained_history,
+)
+from efficientids_flax.serve.answers.catalogue import Catalogue, read_catalogue
+from efficientids_flax.serve.limits import Limits
+
+USUAL_K, USUAL_EXCLUDED = 32, 64  # most requests stay below; these have a cheaper search
+UNKNOWN_LENGTH = 256  # ids that are used where it is not known how many were trained on
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an export comes from; what a server is started with, and loads again.
+
+    Attributes:
+        path: of a converted or exported recommender.
+        clustering: see `stored.load_model`.
+        items: see `read_catalogue`.
+        dtype: of the computation; None: as configured.
+        max_history: ids of a history that are used; None: as many as the model was trained on.
+    """
+
+    path: str
+    clustering: str | None = None
+    items: str | None = None
+    dtype: str | None = None
+    max_history: int | None = None
+
+
+class Export(NamedTuple):
+    """A model that answers.
+
+    Attributes:
+        ranker: with all functions compiled.
+        catalogue: its items' ids and titles.
+        max_history: ids of a history that are used, the last ones.
+    """
+
+    ranker: ShapedRanker
+    catalogue: Catalogue
+    max_history: int
+
+
+def load_export(
+    source: Source,
+    limits: Limits,
+    like: Export | None = None,
+    tell: Callable[[int, int], None] = lambda done, of: None,
+) -> Export:
+    """Load and compile.
+
+    Args:
+        source: what to load.
+        limits: what may be asked.
+        like: an export whose compiled functions are taken where the models are alike.
+        tell: see `ShapedRanker`.
+
+    Raises:
+        FileNotFoundError, ValueError, MemoryError: naming what is wrong.
+    """
+    model, params = load_recommender(source.path, source.clustering, source.dtype)
+    if like is not None:
+        model = _same(model, like.ranker.ranker.model)
+    config = model.config
+    used = _used(source, config)
+    catalogue = read_catalogue(config.num_items, source.path, source.items)
+    tables = model.clustering_info
+    if tables is not None and (theirs := tables.catalogue) is not None:
+        where = source.path if source.items is None else source.items
+        check_catalogue(
+            f"the clustering of {source.path}", theirs, tables.num_items, where, catalogue.digest(),
+            catalogue.num_items,
+        )  # fmt: skip
+    every = Sizes(min(limits.max_k, config.num_items), limits.max_length + limits.max_exclude, True)
+    usual = Sizes(min(USUAL_K, every.k), min(USUAL_EXCLUDED, every.excluded), False)
+    shapes = shapes_for(
+        config,
+        rows=limits.max_batch,
+        history=used,
+        searches=(usual, every),
+        candidates=limits.max_candidates,
+    )
+    ranker = Ranker(model, params)
+    return Export(
+        ShapedRanker(ranker, shapes, None if like is None else like.ranker, tell), catalogue, used
+    )
+
+
+def _same(model: EfficientIDSModel, other: Any) -> EfficientIDSModel:
+    """The other one, if it is the same: clusterings that were read twice count as two to JAX."""
+    tables, known = model.clustering_info, other.clustering_info
+    if tables is None or known is None or tables.digest() != known.digest():
+        return other if model == other else model
+    return other if model.clone(clustering_info=known) == other else model
+
+
+def _used(source: Source, config: EfficientIDSConfig) -> int:
+    """How many ids of a history are used."""
+    room = most_history(config)
+    if source.max_history is not None:
+        if room is not None and source.max_history > room:
+            raise ValueError(
+                f"max_history: found {source.max_history}, the positions of {source.path} have room"
+                f" for {room}"
+            )
+        return source.max_history
+    trained = trained_history(config)
+    if trained is not None:
+        return trained if room is None else min(trained, room)
+    used = UNKNOWN_LENGTH if room is None else min(UNKNOWN_LENGTH, room)
+    warnings.warn(
+        f"{source.path}: does not say how long the histories were that it was trained on: the last "
+        f"{used} ids of a history are used (`max_history` takes more or fewer)",
+        stacklevel=3,
+    )
+    return used

@@ -1,0 +1,215 @@
+"""Gathers questions for a few milliseconds and answers them together, apart from the event loop.
+
+There is one thread for the device. Everything else here runs on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from efficientids_flax.inference import Question
+from efficientids_flax.serve.answers.current import Snapshot
+from efficientids_flax.serve.limits import Limits
+
+LONGEST_WAIT = 60  # seconds that a client is told to wait, at most
+FORGET = 0.2  # share of the newest batch in what is known of the speed
+
+
+class Answer(NamedTuple):
+    """Of one question.
+
+    Attributes:
+        rows: items, best first; of candidates as they were given.
+        scores: log-probabilities.
+    """
+
+    rows: list[int]
+    scores: list[float]
+
+
+class BusyError(Exception):
+    """There is no room to wait, or no time to do so.
+
+    Attributes:
+        retry_after: seconds after which there may be.
+    """
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"too many histories are waiting; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class _Request:
+    """The questions of one request; `done` is set when all are answered."""
+
+    __slots__ = ("answers", "done", "left")
+
+    def __init__(self, count: int) -> None:
+        self.done: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        self.answers: list[Answer | None] = [None] * count
+        self.left = count
+
+
+class _Waiting(NamedTuple):
+    """A question, and whose it is."""
+
+    snapshot: Snapshot
+    question: Question
+    request: _Request
+    place: int
+    arrived: float
+
+    @property
+    def kind(self) -> tuple[int, bool]:
+        """Questions of one kind are answered together."""
+        return id(self.snapshot), self.question.candidates is not None
+
+
+@dataclass
+class Told:
+    """What is told of each batch; see `web.metrics`."""
+
+    batch: Callable[[int, float, float], None] = lambda size, seconds, waited: None
+    queue: Callable[[int], None] = lambda waiting: None
+
+
+class Gathering:
+    """The queue, and what works it off.
+
+    Args:
+        limits: of the server.
+        told: called with what happens.
+    """
+
+    def __init__(self, limits: Limits, told: Told | None = None) -> None:
+        self._limits, self._told = limits, told or Told()
+        self._waiting: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._full = asyncio.Event()
+        self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._task: asyncio.Task[None] | None = None
+        self._speed: float | None = None  # histories a second, while it computes
+
+    def start(self) -> None:
+        """Begin to answer; on the event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._work())
+
+    async def stop(self) -> None:
+        """End; who still waits is told so by a `CancelledError`."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for one in self._waiting:
+            one.request.done.cancel()
+        self._waiting.clear()
+        self._device.shutdown(wait=True)
+
+    async def ask(self, snapshot: Snapshot, questions: Sequence[Question]) -> list[Answer]:
+        """The answers, in order.
+
+        Raises:
+            BusyError: too many wait already, or they would wait too long.
+        """
+        count = len(self._waiting) + len(questions)
+        if count > self._limits.max_queue or self._seconds(count) > self._limits.timeout:
+            raise BusyError(min(max(math.ceil(self._seconds(count)), 1), LONGEST_WAIT))
+        request, now = _Request(len(questions)), time.monotonic()
+        for place, question in enumerate(questions):
+            self._waiting.append(_Waiting(snapshot, question, request, place, now))
+        self._told.queue(len(self._waiting))
+        self._arrived.set()
+        if len(self._waiting) >= self._limits.max_batch:
+            self._full.set()
+        return await request.done  # cancelled with the task that waits: see `_take`
+
+    def _seconds(self, count: int) -> float:
+        """How long so many take."""
+        return 0.0 if self._speed is None else count / self._speed
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._waiting:
+                self._arrived.clear()
+                await self._arrived.wait()
+            await self._gathered()
+            batch = self._take()
+            self._told.queue(len(self._waiting))
+            if not batch:
+                continue
+            start = time.monotonic()
+            try:
+                answers = await asyncio.shield(loop.run_in_executor(self._device, answer, batch))
+            except Exception as error:
+                for one in batch:
+                    if not one.request.done.done():
+                        one.request.done.set_exception(error)
+                continue
+            seconds = time.monotonic() - start
+            self._measure(len(batch), seconds)
+            self._told.batch(len(batch), seconds, start - batch[0].arrived)
+            for one, made in zip(batch, answers, strict=True):
+                self._give(one, made)
+
+    async def _gathered(self) -> None:
+        """Wait for more, but not for long."""
+        until = self._waiting[0].arrived + self._limits.max_delay_ms / 1000
+        left = until - time.monotonic()
+        if left <= 0 or len(self._waiting) >= self._limits.max_batch:
+            return
+        self._full.clear()
+        try:
+            async with asyncio.timeout(left):
+                await self._full.wait()
+        except TimeoutError:
+            pass
+
+    def _take(self) -> list[_Waiting]:
+        """The first question that somebody still waits for, and others of its kind."""
+        taken: list[_Waiting] = []
+        aside: list[_Waiting] = []
+        while self._waiting and len(taken) < self._limits.max_batch:
+            one = self._waiting.popleft()
+            if one.request.done.done():
+                continue  # given up
+            (taken if not taken or one.kind == taken[0].kind else aside).append(one)
+        self._waiting.extendleft(reversed(aside))
+        return taken
+
+    def _measure(self, count: int, seconds: float) -> None:
+        """Take note of the speed; of full batches, since padding takes as long as histories do."""
+        if count < self._limits.max_batch:
+            return
+        speed = count / max(seconds, 1e-6)
+        self._speed = speed if self._speed is None else self._speed + FORGET * (speed - self._speed)
+
+    @staticmethod
+    def _give(one: _Waiting, made: Answer) -> None:
+        request = one.request
+        request.answers[one.place] = made
+        request.left -= 1
+        if not request.left and not request.done.done():
+            request.done.set_result([found for found in request.answers if found is not None])
+
+
+def answer(batch: Sequence[_Waiting]) -> list[Answer]:
+    """Compute a batch of one kind; in the device's thread."""
+    snapshot, questions = batch[0].snapshot, [one.question for one in batch]
+    ranker = snapshot.export.ranker
+    if questions[0].candidates is not None:
+        scores = ranker.score(questions).tolist()
+        given = [list(one.candidates or ()) for one in questions]
+        return [Answer(rows, row[: len(rows)]) for rows, row in zip(given, scores, strict=True)]
+    ids, scores = (part.tolist() for part in ranker.find(questions, snapshot.membership))
+    found = []
+    for one, rows, row in zip(questions, ids, scores, strict=True):
+        count = next((place for place, item in enumerate(rows[: one.k]) if item < 0), one.k)
+        found.append(Answer(rows[:count], row[:count]))
+    return found

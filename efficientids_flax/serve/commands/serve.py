@@ -1,0 +1,164 @@
+"""The command `serve`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from efficientids_flax.commands import command, echo, is_quiet, verbosity
+from efficientids_flax.commands.options import Size, compute_dtype, max_history
+from efficientids_flax.commands.options import clustering as clustering_option
+from efficientids_flax.serve.limits import Limits
+
+if TYPE_CHECKING:
+    from efficientids_flax.serve.listening import Settings
+
+DEFAULT = Limits()
+COUNT = click.IntRange(min=1)
+SECONDS = click.FloatRange(min=0, min_open=True)
+
+
+def limit(flag: str, kind: Any, told: str) -> Any:
+    """An option that is a field of `Limits`."""
+    value = getattr(DEFAULT, flag.lstrip("-").replace("-", "_"))
+    shown: Any = f"{value >> 20}MiB" if isinstance(kind, Size) else True
+    return click.option(flag, type=kind, default=value, show_default=shown, help=told)
+
+
+@command("serve")
+@click.argument("checkpoint", metavar="OUT")
+@clustering_option
+@click.option(
+    "--items",
+    metavar="FILE",
+    help="Ids and titles of the items: items.parquet of a "
+    "prepared directory, or an items.jsonl; OUT's own otherwise.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="0 takes one that is free.",
+)
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="A named set of items, an id a line. Repeatable.",
+)
+@click.option(
+    "--hide",
+    "hidden",
+    multiple=True,
+    metavar="NAME",
+    help="Show nobody the items of this set, once there is one. Repeatable.",
+)
+@click.option(
+    "--token-file", metavar="FILE", help="Token of those who ask; EFFICIENTIDS_TOKEN otherwise."
+)
+@click.option(
+    "--admin-token-file",
+    metavar="FILE",
+    help="Token of those who change what is served; EFFICIENTIDS_ADMIN_TOKEN otherwise.",
+)
+@click.option(
+    "--grace",
+    type=SECONDS,
+    default=20.0,
+    show_default=True,
+    help="Seconds to answer in what was asked, after SIGTERM.",
+)
+@max_history
+@compute_dtype
+@limit("--max-batch", COUNT, "Histories that are computed at once.")
+@limit("--max-delay-ms", click.FloatRange(min=0), "Milliseconds a history waits for others.")
+@limit("--max-queue", COUNT, "Histories that may wait; more are told to come again.")
+@limit("--max-histories", COUNT, "Histories of one request.")
+@limit("--max-length", COUNT, "Ids of one history.")
+@limit("--max-exclude", COUNT, "Items that are left out for one history.")
+@limit("--max-k", COUNT, "Items that are found for one history.")
+@limit("--max-candidates", COUNT, "Items that are scored for one history.")
+@limit("--max-body", Size(), "Size of a request.")
+@limit("--max-set-body", Size(), "Size of a request that puts a set.")
+@limit("--max-connections", COUNT, "Connections at once.")
+@limit("--timeout", SECONDS, "Seconds that a request may take.")
+def serve(checkpoint: str, as_json: bool, **given: Any) -> None:
+    """Answer requests for recommendations over HTTP.
+
+    OUT is a converted recommender, or what `export` wrote. The paths are told at /docs; SIGHUP
+    loads what is at OUT by then, SIGTERM ends it once all is answered. With --json, log lines are
+    JSON.
+    """
+    _check_installed()
+    from efficientids_flax.serve.listening import bind, url_of
+    from efficientids_flax.serve.logs import start_logs
+
+    settings = _settings(checkpoint, given)
+    levels = {-1: logging.WARNING, 0: logging.INFO, 1: logging.INFO}
+    start_logs(as_json=as_json, level=levels.get(verbosity(), logging.DEBUG))
+    listener = bind(given["host"], given["port"])
+    url = url_of(listener)
+    local = given["host"] in ("127.0.0.1", "localhost", "::1")
+    if settings.secrets.user is None and not local and not is_quiet():
+        click.echo(f"warning: {given['host']}: whoever reaches this address may ask: there is no "
+                   "token", err=True)  # fmt: skip
+    echo(as_json, {"url": url, "pid": os.getpid()}, f"{checkpoint}: listening at {url}")
+    sys.stdout.flush()
+    _run(settings, listener, given["grace"])
+
+
+def _settings(checkpoint: str, given: dict[str, Any]) -> Settings:
+    from efficientids_flax.serve.answers import Source
+    from efficientids_flax.serve.service import Settings, named_files
+    from efficientids_flax.serve.web import read_secrets
+
+    limits = Limits(**{one.name: given[one.name] for one in fields(Limits) if one.name in given})
+    source = Source(
+        checkpoint, given["clustering"], given["items"], given["dtype"], given["max_history"]
+    )
+    secrets = read_secrets(given["token_file"], given["admin_token_file"])
+    return Settings(source, limits, secrets, named_files(given["sets"]), tuple(given["hidden"]))
+
+
+def _run(settings: Settings, listener: Any, grace: float) -> None:
+    """Serve until it is told to end."""
+    import asyncio
+    import importlib.util
+
+    from efficientids_flax.serve.listening import listen
+
+    factory = None
+    if importlib.util.find_spec("uvloop") is not None:
+        import uvloop
+
+        factory = uvloop.new_event_loop
+
+    async def serving() -> None:
+        if not await listen(settings, listener, grace=grace):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)  # a model that is still being loaded would have to be waited for
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serving())
+
+
+def _check_installed() -> None:
+    """Raise `ImportError` that names the extra, if it is not installed."""
+    try:
+        import fastapi
+        import prometheus_client
+        import uvicorn
+    except ImportError as error:
+        raise ImportError(
+            f"{error.name} is not installed: pip install 'efficientids-flax[serve]'"
+        ) from error
+    del fastapi, prometheus_client, uvicorn

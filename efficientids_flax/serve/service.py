@@ -1,0 +1,169 @@
+"""A server without HTTP: what it is started with, how it gets ready and takes another export."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from efficientids_flax.serve.answers import (
+    Current,
+    Export,
+    Gathering,
+    Snapshot,
+    Source,
+    load_export,
+    read_set,
+)
+from efficientids_flax.serve.limits import Limits
+from efficientids_flax.serve.logs import ABOUT, LOGGER
+from efficientids_flax.serve.web import Metrics, Secrets
+
+MISTAKES = (OSError, ValueError, TypeError, KeyError, ImportError, MemoryError, RuntimeError)
+log = logging.getLogger(LOGGER)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a server is started with.
+
+    Attributes:
+        source: the model.
+        limits: of requests.
+        secrets: who may ask.
+        sets: name -> file of items.
+        hidden: names of sets whose items nobody is shown, whenever they are there.
+    """
+
+    source: Source
+    limits: Limits = field(default_factory=Limits)
+    secrets: Secrets = field(default_factory=Secrets)
+    sets: tuple[tuple[str, str], ...] = ()
+    hidden: tuple[str, ...] = ()
+
+
+class ReloadingError(Exception):
+    """An export is being loaded already."""
+
+
+class Service:
+    """What answers. Made and used on the event loop.
+
+    Attributes:
+        ready: whether all is compiled, and it is not about to end.
+        heard: when something last came in, by `time.monotonic`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.metrics = settings, Metrics()
+        self.current = Current()
+        self.gathering = Gathering(settings.limits, self.metrics.told())
+        self.ready, self.heard = False, time.monotonic()
+        self._loading = asyncio.Lock()
+        self._stop_counting = self.metrics.count_compilations()
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """See `Current`."""
+        return self.current.snapshot
+
+    async def start(self) -> None:
+        """Load, compile, answer.
+
+        Raises:
+            FileNotFoundError, ValueError, MemoryError: naming what is wrong.
+        """
+        async with self._loading:
+            export = await asyncio.to_thread(self._load)
+            self.current.replace(export)
+            for name, file in self.settings.sets:
+                rows = await asyncio.to_thread(read_set, file, export)
+                self.current.put(name, lambda _, rows=rows: rows)
+        self.gathering.start()
+        self._tell_ready()
+
+    async def reload(self) -> Snapshot:
+        """Load what is at the same place now, and answer from it; what was asked before is not.
+
+        Raises:
+            ReloadingError: it is being done already.
+            FileNotFoundError, ValueError, MemoryError: naming what is wrong; the old one goes on.
+        """
+        if self._loading.locked():
+            raise ReloadingError("an export is being loaded already")
+        async with self._loading:
+            try:
+                export = await asyncio.to_thread(self._load)
+                lost = await asyncio.to_thread(self.current.replace, export)
+            except MISTAKES as error:
+                self.metrics.reloaded(well=False)
+                log.error("kept the old export: %s", error)
+                raise
+        self.metrics.reloaded(well=True)
+        for name, count in lost.items():
+            log.warning("set %s: the new catalogue does not have %d of its items", name, count)
+        self._tell_ready()
+        found = self.snapshot
+        assert found is not None
+        return found
+
+    async def stop(self) -> None:
+        """End; see `Gathering.stop`."""
+        self.closing()
+        await self.gathering.stop()
+        self._stop_counting()
+
+    def closing(self) -> None:
+        """Say that it is about to end."""
+        self.ready = False
+        self.metrics.ready.set(0)
+
+    def _load(self) -> Export:
+        source, old = self.settings.source, self.snapshot
+        start = time.monotonic()
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", UserWarning)
+            export = load_export(
+                source, self.settings.limits, None if old is None else old.export, _progress()
+            )
+        for one in told:
+            log.warning("%s", one.message)
+        about = {
+            "seconds": round(time.monotonic() - start, 1),
+            "items": export.catalogue.num_items,
+            "max_history": export.max_history,
+            "compiled": export.ranker.compiled,
+        }
+        log.info("loaded %s", source.path, extra={ABOUT: about})
+        return export
+
+    def _tell_ready(self) -> None:
+        found = self.snapshot
+        assert found is not None
+        self.ready = True
+        self.metrics.ready.set(1)
+        self.metrics.generation.set(found.generation)
+        log.info("ready", extra={ABOUT: {"generation": found.generation}})
+
+
+def _progress() -> Callable[[int, int], None]:
+    def tell(done: int, of: int) -> None:
+        log.debug("compiled %d of %d", done, of)
+
+    return tell
+
+
+def named_files(pairs: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """'NAME=FILE' of a command line.
+
+    Raises:
+        ValueError: one that is not of this form.
+    """
+    found = [tuple(pair.partition("=")[::2]) for pair in pairs]
+    for pair, (name, file) in zip(pairs, found, strict=True):
+        if not name or not file:
+            raise ValueError(f"{pair!r}: expected NAME=FILE")
+    return tuple(found)  # pyright: ignore[reportReturnType]
