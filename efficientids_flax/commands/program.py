@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 from efficientids_flax.commands.declare import SETTINGS, volume
 
 CONVERTERS, PARITY = "converters.commands", "parity_tests.commands"
+PREPARE = "efficientids_flax.prepare.commands"
 TRAIN, INFERENCE = "efficientids_flax.train.commands", "efficientids_flax.inference.commands"
 SERVE = "efficientids_flax.serve.commands"
 # fmt: off
@@ -26,6 +27,7 @@ COMMANDS = {
     "convert-clustering": (CONVERTERS, "Make a pickled clustering safe."),
     "parity":             (PARITY,     "Compare a model with its original."),
     "find-settings":      (PARITY,     "Find from data what a checkpoint leaves open."),
+    "prepare":            (PREPARE,    "Make data to train on out of interactions."),
     "train":              (TRAIN,      "Train; go on where the run stands."),
     "evaluate":           (TRAIN,      "Evaluate a checkpoint of a run."),
     "export":             (TRAIN,      "Write a run's model for inference."),

@@ -19,6 +19,7 @@ PUBLIC = (
     "efficientids_flax.data",
     "efficientids_flax.forecast",
     "efficientids_flax.inference",
+    "efficientids_flax.prepare",
     "efficientids_flax.search",
     "efficientids_flax.settings",
     "efficientids_flax.stored",

@@ -53,7 +53,8 @@ def test_options_that_say_the_same_are_declared_once():
     # A setting is of what the command has; the rest is of another thing under the usual word.
     assert several == {
         "--set", "--config", "--dtype", "--family", "--overwrite", "--step", "--tokenizer",
-        "--input-ids", "--input-file", "--batch-size", "--seed", "--top-k", "--dry-run",
+        "--input-ids", "--input-file", "--batch-size", "--seed", "--top-k", "--dry-run", "--items",
+        "--memory", "--split",
     }  # fmt: skip
 
 

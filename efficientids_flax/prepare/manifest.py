@@ -1,0 +1,58 @@
+"""Writes `manifest.json`, which says what is in the directory; without it, it is not whole."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from efficientids_flax.prepare.output import FORMAT, MANIFEST
+from efficientids_flax.prepare.report import TIES, Report
+
+VERSION = 1
+PIECE = 1 << 20
+
+
+def write_manifest(place: Path, report: Report) -> None:
+    """Write it, after everything else.
+
+    Args:
+        place: the folder.
+        report: what is in it.
+    """
+    tables = {"interactions": report.shards[0].file, "users": "users.parquet",
+              "items": "items.parquet"}  # fmt: skip
+    found: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "command": dict(report.command),
+        "layout": report.layout,
+        "schema": {name: _schema(place / file) for name, file in tables.items()},
+        "counts": dict(report.counts),
+        "rows": dict(report.rows),
+        "described": dict(report.described),
+        "split": dict(report.split),
+        "ties": TIES,
+        "time_unit": report.time_unit,
+        "shards": [asdict(one) for one in report.shards],
+        "digests": {
+            **{one.name: _digest(one) for one in sorted(place.iterdir())},
+            "catalogue": report.catalogue,
+        },
+    }
+    (place / MANIFEST).write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _schema(path: Path) -> dict[str, str]:
+    schema = pq.read_schema(path)
+    return {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
+
+
+def _digest(path: Path) -> str:
+    made = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            made.update(piece)
+    return made.hexdigest()

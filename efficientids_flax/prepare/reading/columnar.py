@@ -1,0 +1,114 @@
+"""Parquet files, in batches; a row that is missing something is told by its number."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from efficientids_flax.prepare.forms import IDS, Field
+from efficientids_flax.prepare.reading.part import Part, Row, part_of
+from efficientids_flax.prepare.reading.streams import UnreadableError
+from efficientids_flax.prepare.reading.times import Times
+from efficientids_flax.prepare.reading.usual import is_plain, usual
+
+ROWS = 1 << 19  # a batch; fewer than 2**24
+
+
+@dataclass(frozen=True)
+class ColumnarReader:
+    """Reads one file.
+
+    Attributes:
+        path: of the file.
+        fields: what is taken.
+        times: how times are read.
+    """
+
+    path: Path
+    fields: tuple[Field, ...]
+    times: Times
+
+    def parts(self) -> Iterator[Part]:
+        """The rows, batch by batch.
+
+        Raises:
+            UnreadableError: the file is damaged.
+        """
+        names = list(dict.fromkeys(name for field in self.fields for name in field.columns))
+        first = 1
+        try:
+            with pq.ParquetFile(self.path) as file:
+                for batch in file.iter_batches(ROWS, columns=names):
+                    yield self._part(batch, first)
+                    first += len(batch)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UnreadableError(f"{self.path}: is no whole Parquet file: {error}") from error
+
+    def _part(self, batch: pa.RecordBatch, first: int) -> Part:
+        return self._whole(batch) or part_of(self._rows(batch, first), self.fields, self.times)
+
+    def _whole(self, batch: pa.RecordBatch) -> Part | None:
+        if not is_plain(self.fields):
+            return None
+        columns = {}
+        for field in self.fields:
+            column = batch.column(field.columns[0])
+            wanted = _read_as(field.role, column.type, self.times)
+            if wanted is None:
+                return None
+            try:
+                # Of nanoseconds the whole microseconds are kept.
+                columns[field.role] = column.cast(wanted, safe=not pa.types.is_timestamp(wanted))
+            except pa.ArrowInvalid:
+                return None
+        return usual(columns, self.times)
+
+    def _rows(self, batch: pa.RecordBatch, first: int) -> Iterator[Row]:
+        yield from enumerate(batch.to_pylist(), first)
+
+
+def types_in(path: Path) -> dict[str, pa.DataType]:
+    """The columns of a file.
+
+    Raises:
+        UnreadableError: it is no Parquet file.
+    """
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UnreadableError(f"{path}: is no whole Parquet file: {error}") from error
+    return dict(zip(schema.names, schema.types, strict=True))
+
+
+def type_problem(role: str, kind: pa.DataType) -> str | None:
+    """What is wrong with the type of a column of this role."""
+    if isinstance(kind, pa.DictionaryType):
+        kind = kind.value_type
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    whole = pa.types.is_integer(kind)
+    number = whole or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    date = pa.types.is_timestamp(kind) or pa.types.is_date(kind)
+    if role in IDS and not (text or whole):
+        return f"ids are texts or whole numbers, and not {kind}; cast the column"
+    if role == "rating" and not (text or number):
+        return f"ratings are numbers, and not {kind}"
+    if role == "time" and not (text or number or date):
+        return f"times are numbers or dates, and not {kind}"
+    return None
+
+
+def _read_as(role: str, kind: pa.DataType, times: Times) -> pa.DataType | None:
+    """What a column is cast to; None: it is read row by row."""
+    if isinstance(kind, pa.DictionaryType):
+        kind = kind.value_type
+    if role == "rating":
+        return pa.float64() if pa.types.is_integer(kind) or pa.types.is_floating(kind) else None
+    if role != "time":
+        return None if pa.types.is_list(kind) or pa.types.is_large_list(kind) else pa.string()
+    if times.form == "date":
+        return pa.timestamp("us") if pa.types.is_timestamp(kind) or pa.types.is_date(kind) else None
+    if pa.types.is_floating(kind):
+        return pa.float64()
+    return pa.int64() if pa.types.is_integer(kind) and times.form == "whole" else None

@@ -1,0 +1,81 @@
+"""Rows that cannot be read: counted by kind, the first of them kept with file and line."""
+
+from dataclasses import dataclass, field
+
+SHOWN = 5  # rows that are told with their line
+LONGEST = 200  # characters that are shown of one
+
+
+class MalformedError(ValueError):
+    """More rows are malformed than are allowed."""
+
+
+class BadValueError(ValueError):
+    """A value that a row cannot have.
+
+    Attributes:
+        kind: in the same words for every row, to count them.
+        told: what was found.
+    """
+
+    def __init__(self, kind: str, told: str) -> None:
+        super().__init__(f"{kind}: {told}" if told else kind)
+        self.kind, self.told = kind, told
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """One row that was not read: its line in the file (of Parquet: its row), from 1."""
+
+    line: int
+    kind: str
+    told: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.line}: {self.kind}: {self.told}" if self.told else f"{self.line}: {self.kind}"
+        )
+
+
+@dataclass
+class Malformed:
+    """What was not read so far, of all files.
+
+    Attributes:
+        most: rows that may be malformed; one more ends the run.
+        kinds: kind -> how many.
+        first: the first few, with file and line.
+    """
+
+    most: int
+    kinds: dict[str, int] = field(default_factory=dict)
+    first: list[str] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Rows that were not read."""
+        return sum(self.kinds.values())
+
+    def add(self, file: str, rows: list[BadRow]) -> None:
+        """Count the malformed rows of a part of a file.
+
+        Raises:
+            MalformedError: they are more than `most`.
+        """
+        for row in rows:
+            self.kinds[row.kind] = self.kinds.get(row.kind, 0) + 1
+            if len(self.first) < SHOWN:
+                self.first.append(f"{file}:{_short(str(row))}")
+        if rows and self.count > self.most:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.kinds.items()))
+            raise MalformedError(
+                "\n  ".join([
+                    f"{self.count} malformed rows up to here ({kinds}), {self.most} are allowed:",
+                    *self.first,
+                    "correct them, or leave them out with `max_bad` (they are counted)",
+                ])
+            )  # fmt: skip
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

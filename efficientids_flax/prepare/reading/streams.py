@@ -1,0 +1,138 @@
+"""Files as streams of UTF-8 bytes: decompressed, and decoded from what they are written in."""
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import zstandard
+
+CHUNK = 1 << 20
+READERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+COMPRESSED = (*READERS, ".zst")
+WIDE = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+MARK = codecs.BOM_UTF8
+UTF_8 = {"utf-8", "ascii"}  # as `codecs.lookup` names what needs no decoding
+
+
+class UnreadableError(ValueError):
+    """A file that is damaged, or written in another encoding."""
+
+
+def plain_name(path: Path) -> str:
+    """The name without the ending of a compression."""
+    return path.stem if path.suffix.lower() in COMPRESSED else path.name
+
+
+def ending(path: Path) -> str:
+    """What the name ends in, without a compression: `.csv` of `ratings.csv.gz`."""
+    return Path(plain_name(path)).suffix.lower()
+
+
+def chunks(path: Path, encoding: str = "utf-8") -> Iterator[bytes]:
+    """The text of a file in pieces, as UTF-8 without a byte order mark.
+
+    Args:
+        path: decompressed by its ending: .gz, .bz2, .xz, .zst.
+        encoding: any that Python knows; bytes of UTF-8 are not checked here, but row by row.
+
+    Raises:
+        UnreadableError: compressed data that ends early or is damaged; bytes that are not of the
+            encoding.
+        OSError: the file cannot be read.
+    """
+    pieces = _damage_told(path, _raw(path))
+    if codecs.lookup(encoding).name not in UTF_8:
+        pieces = _decoded(path, pieces, encoding)
+    first = True
+    for piece in pieces:
+        if first:
+            first = False
+            if any(piece.startswith(mark) for mark in WIDE) and encoding == "utf-8":
+                raise UnreadableError(f"{path}: is UTF-16 and not UTF-8; give `encoding` utf-16")
+            piece = piece.removeprefix(MARK)  # noqa: PLW2901
+        if piece:
+            yield piece
+
+
+def _raw(path: Path) -> Iterator[bytes]:
+    suffix = path.suffix.lower()
+    if suffix == ".zst":
+        with path.open("rb") as file:
+            yield from _unzstd(file)
+        return
+    opened: Any = READERS[suffix](path) if suffix in READERS else path.open("rb")
+    with opened as file:
+        while piece := file.read(CHUNK):
+            yield piece
+
+
+def _damage_told(path: Path, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from pieces
+    except EOFError as error:
+        raise UnreadableError(f"{path}: ends early, the compressed data is cut off") from error
+    except (zlib.error, gzip.BadGzipFile, lzma.LZMAError, zstandard.ZstdError) as error:
+        raise UnreadableError(f"{path}: is damaged or not compressed so: {error}") from error
+    except OSError as error:
+        if error.filename is None and error.errno is None:  # of bz2
+            raise UnreadableError(f"{path}: is damaged or not compressed so: {error}") from error
+        raise
+
+
+def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
+    """Frames one after another; the library's own reader takes a cut off one for its end."""
+    rest, whole = b"", True
+    decoder = zstandard.ZstdDecompressor().decompressobj()
+    while True:
+        piece = rest or file.read(CHUNK)
+        if not piece:
+            break
+        whole = False
+        yield decoder.decompress(piece)
+        rest = b""
+        if decoder.eof:
+            rest, whole = decoder.unused_data, True
+            decoder = zstandard.ZstdDecompressor().decompressobj()
+    if not whole:
+        raise EOFError
+
+
+def _decoded(path: Path, pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    lines = 1
+    try:
+        for piece in pieces:
+            text = decoder.decode(piece)
+            lines += text.count("\n")
+            yield text.encode()
+        yield decoder.decode(b"", final=True).encode()
+    except UnicodeError as error:
+        raise UnreadableError(f"{path}: near line {lines}: is not {encoding}: {error}") from error
+
+
+def head(path: Path, encoding: str = "utf-8", size: int = 1 << 16) -> bytes:
+    """The first bytes of a file's text, cut after a line where it goes on."""
+    found = io.BytesIO()
+    for piece in chunks(path, encoding):
+        found.write(piece)
+        if found.tell() >= size and (end := found.getvalue().rfind(b"\n") + 1):
+            return found.getvalue()[:end]
+    return found.getvalue()
+
+
+def is_utf_8(path: Path) -> bool:
+    """Whether the whole text is UTF-8; of files that are read once more anyway."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for piece in chunks(path):
+            decoder.decode(piece)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,159 @@
+"""Times of rows: which unit a source counts in, found from its first rows and kept to.
+
+978300760             seconds, as other numbers below 1e11
+1588687728923         milliseconds; from 1e14 microseconds, from 1e17 nanoseconds
+978300760.25          seconds with a fraction: microseconds are kept
+2014-10-11 03:34:02   ISO 8601, UTC where no zone is given: seconds, microseconds with a fraction
+"""
+
+import datetime as dt
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from efficientids_flax.prepare.reading.malformed import BadValueError
+
+UNITS = {"s": 11, "ms": 14, "us": 17, "ns": 20}  # unit -> power of ten that its numbers stay below
+NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+PER_SECOND = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}
+WHOLE = re.compile(r"[+-]?[0-9]+\Z")
+NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+EXACT = 1 << 53  # whole numbers below it are exact as floats
+MICRO = 1_000_000
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+@dataclass(frozen=True)
+class Times:
+    """How the times of a source are read.
+
+    Attributes:
+        unit: what the source's numbers count, of `UNITS`; of dates always "us".
+        form: "whole" numbers, numbers with a "fraction" of a second, or "date".
+        given: the unit was told and not recognised, so that every number is taken.
+    """
+
+    unit: str
+    form: str = "whole"
+    given: bool = False
+
+    @property
+    def kept(self) -> str:
+        """The unit of the numbers that are kept."""
+        return "us" if self.form == "fraction" else self.unit
+
+    def of(self, value: Any) -> int:
+        """The time of one row, in the unit `kept`.
+
+        Args:
+            value: a text, a number or a `datetime`.
+
+        Raises:
+            BadValueError: missing, or not as the first rows have it.
+        """
+        if isinstance(value, dt.date):
+            value = value.isoformat()
+        if value is None or (isinstance(value, str) and not value.strip(" \t")):
+            raise BadValueError("time is missing", "expected a time")
+        number = _number(value)
+        if self.form == "date":
+            if number is None and (moment := date(value)) is not None:
+                return moment
+            raise BadValueError("time in another form", f"{value!r} is not a date as others are")
+        if number is None:
+            raise BadValueError(
+                "time is no number", f"{value!r} is no number of {NAMES[self.unit]}"
+            )
+        if isinstance(number, float) and not math.isfinite(number):
+            raise BadValueError("time is not finite", f"{value!r}")
+        self._check_unit(value, number)
+        if self.form == "fraction":
+            return round(float(number) * MICRO)
+        if int(number) != number:
+            raise BadValueError("time has a fraction", f"{value!r}, the first rows have none")
+        if abs(number) >= 1 << 63:
+            raise BadValueError("time is too large", f"{value!r}")
+        return int(number)
+
+    def fits(self, least: int, greatest: int) -> bool:
+        """Whether numbers between the two are in this unit."""
+        return self.given or unit_of(least) == unit_of(greatest) == self.unit
+
+    def _check_unit(self, value: Any, number: float) -> None:
+        found = unit_of(number)
+        if not self.given and found != self.unit:
+            raise BadValueError(
+                "time in another unit",
+                f"{value!r} reads as {NAMES[found]}, the first rows as {NAMES[self.unit]}",
+            )
+
+
+def unit_of(number: float) -> str:
+    """The unit that a number of this size counts."""
+    return next((unit for unit, power in UNITS.items() if abs(number) < 10**power), "ns")
+
+
+def times_of(sample: Iterable[Any], unit: str | None) -> Times:
+    """How times are read, from those of the first rows.
+
+    Args:
+        sample: as the source has them; what is neither a number nor a date is passed over.
+        unit: of numbers, where it is told; None: it is recognised.
+
+    Returns:
+        Of a sample without times: whole seconds.
+    """
+    given = unit is not None
+    times = Times(unit or "s", given=given)
+    votes: dict[str, int] = {}
+    fraction = False
+    for value in sample:
+        found = value.isoformat() if isinstance(value, dt.date) else value
+        number = _number(found)
+        if number is None:
+            if isinstance(found, str) and date(found) is not None:
+                votes["date"] = votes.get("date", 0) + 1
+        elif math.isfinite(number):
+            votes[unit_of(number)] = votes.get(unit_of(number), 0) + 1
+            fraction = fraction or int(number) != number
+    if not votes:
+        return times
+    most = max(votes, key=lambda name: votes[name])
+    if most == "date":
+        return Times("us", "date", given)
+    times = times if given else replace(times, unit=most)
+    return replace(times, form="fraction") if fraction and times.unit == "s" else times
+
+
+def date(text: str) -> int | None:
+    """Microseconds since 1970 of an ISO 8601 date or time; None of another text."""
+    text = text.strip(" \t")
+    if not DATE.match(text):
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=dt.UTC)
+    return (moment - EPOCH) // dt.timedelta(microseconds=1)
+
+
+def _number(value: Any) -> int | float | None:
+    """A number, or that of a text; None of anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | float):
+        return value
+    if not isinstance(value, str):
+        return None
+    text = value.strip(" \t")
+    if WHOLE.match(text):
+        return int(text) if len(text) < 25 else float(text)
+    if NUMBER.match(text):
+        number = float(text)
+        return int(number) if number.is_integer() and abs(number) < EXACT else number
+    return math.nan if text.lower().lstrip("+-") in {"nan", "inf", "infinity"} else None

@@ -1,0 +1,172 @@
+"""The transformations as relational expressions, which every engine runs.
+
+    rows, users, items, texts   staged, see `stage`
+    all_user_ids, all_item_ids  number int32, id string: by first occurrence in the source
+    user_codes, item_codes      code int64, number int32: of these numbers
+    passing, kept               row, user, item, rating?, time?: what filters leave
+    kept_users, kept_items      user or item: who is in it
+    user_ids, item_ids          old int32, number int32, id string: these, numbered without gaps
+
+Each function gives an expression on tables of these names. Ids compare as UTF-8 bytes in both
+engines; no expression depends on the order of rows, or on how an engine rounds.
+"""
+
+from typing import Any
+
+import ibis
+from ibis import _
+
+BITS = 24  # see `stage`
+ID_COLUMNS = {"code": "int64", "id": "string"}
+NUMBERED = {"number": "int32", "id": "string"}
+CODES = {"code": "int64", "number": "int32"}
+
+
+def ids(staged: str) -> Any:
+    """Each id once, numbered by its first occurrence.
+
+    Args:
+        staged: name of the table of codes and ids.
+    """
+    found = ibis.table(ID_COLUMNS, name=staged)
+    first = found.group_by("id").agg(first=found.code.min())
+    return first.select(number=_rank(first.first), id=first.id)
+
+
+def codes(staged: str, numbered: str) -> Any:
+    """The number that each code of an id stands for.
+
+    Args:
+        staged: name of the table of codes and ids.
+        numbered: name of the table of ids and their numbers.
+    """
+    found = ibis.table(ID_COLUMNS, name=staged)
+    numbers = ibis.table(NUMBERED, name=numbered)
+    return found.join(numbers, "id").select("code", "number")
+
+
+def numbered_rows(columns: dict[str, str], min_rating: float | None) -> Any:
+    """The rows with users and items by number.
+
+    Args:
+        columns: of the staged rows, with their types.
+        min_rating: rows below it are left out.
+    """
+    rows: Any = ibis.table(columns, name="rows")
+    if min_rating is not None:
+        rows = rows.filter(rows.rating >= min_rating)
+    block = rows.row & -(1 << BITS)
+    rows = rows.mutate(user_code=block | rows.user, item_code=block | rows.item)
+    users = ibis.table(CODES, name="user_codes").select(user_code="code", user_number="number")
+    items = ibis.table(CODES, name="item_codes").select(item_code="code", item_number="number")
+    joined = rows.join(users, "user_code").join(items, "item_code")
+    others = [name for name in columns if name not in {"user", "item"}]
+    return joined.select(*others, user="user_number", item="item_number")
+
+
+def pairs(rows: Any, duplicates: str, *, timed: bool) -> Any:
+    """What is counted: each user and item once, at the time of the row that is kept of them.
+
+    Args:
+        rows: with user, item and time.
+        duplicates: which of several rows of a user and an item is kept; "all": every row counts.
+        timed: with the column `time`.
+    """
+    wanted = ["user", "item", *(["time"] if timed else [])]
+    if duplicates == "all":
+        return rows.select(*wanted)
+    if not timed:
+        return rows.select(*wanted).distinct()
+    kept = rows.time.max() if duplicates == "keep-last" else rows.time.min()
+    return rows.group_by("user", "item").agg(time=kept)
+
+
+def core_step(name: str, min_user: int, min_item: int) -> Any:
+    """The pairs whose user and item have enough of them.
+
+    Args:
+        name: of a table of pairs.
+        min_user, min_item: how many.
+    """
+    found = ibis.table({"user": "int32", "item": "int32"}, name=name)
+    for column, least in (("user", min_user), ("item", min_item)):
+        if least > 1:
+            enough = found.group_by(column).agg(found=_.count()).filter(_.found >= least)
+            found = found.semi_join(enough, column)
+    return found
+
+
+def survivors(table: Any, role: str) -> Any:
+    """The users or items of a table, each once."""
+    return table.select(role).distinct()
+
+
+def renumbered(role: str) -> Any:
+    """Ids by number again, of those that occur in `kept` alone."""
+    alive = ibis.table({role: "int32"}, name=f"kept_{role}s").select(number=role)
+    found = ibis.table(NUMBERED, name=f"all_{role}_ids").semi_join(alive, "number")
+    return found.select(old=found.number, number=_rank(found.number), id=found.id)
+
+
+def ordered_rows(columns: dict[str, str]) -> Any:
+    """All rows in the order in which they are written: by user, time and source order.
+
+    Args:
+        columns: of the staged rows, with their types.
+    """
+    return _ordered(numbered_rows(columns, None))
+
+
+def ordered_kept(columns: dict[str, str], kept: str) -> Any:
+    """The same of the rows that filters leave, with numbers that have no gaps.
+
+    Args:
+        columns: of the table, with their types.
+        kept: its name.
+    """
+    rows = ibis.table(columns, name=kept)
+    for role in ("user", "item"):
+        numbers = ibis.table({"old": "int32", **NUMBERED}, name=f"{role}_ids")
+        rows = rows.join(numbers.select(**{role: "old", "now": "number"}), role)
+        rows = rows.drop(role).rename({role: "now"})
+    return _ordered(rows)
+
+
+def _ordered(rows: Any) -> Any:
+    keys = ["user", *(["time"] if "time" in rows.columns else []), "row"]
+    taken = ["user", "item", *(name for name in ("time", "rating") if name in rows.columns)]
+    return rows.order_by(*keys).select(*taken)
+
+
+def in_order(table: str) -> Any:
+    """Number and id, by number."""
+    return ibis.table(NUMBERED, name=table).order_by("number")
+
+
+def described_items(table: str) -> Any:
+    """Number, id, title and text of each item, by number: of its first description.
+
+    Args:
+        table: name of the table of items and their numbers.
+    """
+    columns = {"row": "int64", "id": "string", "title": "string", "text": "string"}
+    texts = ibis.table(columns, name="texts")
+    first = texts.group_by("id").agg(row=texts.row.min())
+    chosen = texts.join(first, ["id", "row"]).select("id", "title", "text")
+    items = ibis.table(NUMBERED, name=table)
+    joined = items.left_join(chosen, "id").select("number", "id", "title", "text")
+    return joined.order_by("number")
+
+
+def count(table: Any) -> Any:
+    """How many rows, as `found`."""
+    return table.aggregate(found=table.count())
+
+
+def time_at(table: Any, place: int) -> Any:
+    """The time of the row at this place in the order of time, from 0."""
+    return table.order_by("time").select("time").limit(1, offset=place)
+
+
+def _rank(column: Any) -> Any:
+    return ibis.row_number().over(order_by=column).cast("int32")

@@ -1,0 +1,206 @@
+"""What was read, left out and written; every row is accounted for."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from efficientids_flax.prepare.catalogue import Catalogue
+from efficientids_flax.prepare.filters import Filtered
+from efficientids_flax.prepare.layouts import Source
+from efficientids_flax.prepare.options import PrepareOptions
+from efficientids_flax.prepare.reading import UNIT_NAMES, Malformed
+from efficientids_flax.prepare.shards import Counts, Shard
+from efficientids_flax.prepare.stage import Staged
+from efficientids_flax.text import table
+
+TIES = "source order"
+ELSEWHERE = {"choice", "engine", "memory", "threads", "overwrite"}  # change no byte, or stand apart
+BELOW, TWICE, CORE = "below_min_rating", "duplicates", "k_core"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the steps found out.
+
+    Attributes:
+        filtered: what filters left.
+        counts: of the rows that were written.
+        sorted_rows: rows before duplicates among them were left out.
+        shards: the files of interactions.
+        catalogue: what was written of items.
+    """
+
+    filtered: Filtered
+    counts: Counts
+    sorted_rows: int
+    shards: tuple[Shard, ...]
+    catalogue: Catalogue
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `prepare` did.
+
+    Attributes:
+        layout: name of the layout.
+        files: names of the files that were read.
+        rows: of the source: "read", and what became of them; "malformed" is by kind.
+        counts: of the output: users, items, interactions, of each part, cold items and their rows,
+            users without a row to train on, and users too short to split.
+        described: rows of files of items by what became of them; empty without such files.
+        split: its rule, and where parts begin.
+        time_unit: of the column `time`; None without one.
+        command: the options that this output follows from.
+        shards: the files of interactions.
+        catalogue: digest of the items' ids.
+        remarks: what should be looked at: malformed rows, files that were not read.
+        out: the directory.
+    """
+
+    layout: str
+    files: tuple[str, ...]
+    rows: Mapping[str, Any]
+    counts: Mapping[str, int]
+    described: Mapping[str, Any]
+    split: Mapping[str, Any]
+    time_unit: str | None
+    command: Mapping[str, Any]
+    shards: tuple[Shard, ...]
+    catalogue: str
+    remarks: tuple[str, ...]
+    out: Path | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        found = asdict(self)
+        return {**found, "out": None if self.out is None else str(self.out)}
+
+    def text(self) -> str:
+        """For people: what was read, what became of it, what there is now."""
+        rows = [("rows read", self.rows["read"])]
+        rows += [(f"  malformed: {kind}", n) for kind, n in self.rows["malformed"].items()]
+        named = {BELOW: "below the minimum rating", TWICE: "duplicates", CORE: "outside the k-core"}
+        rows += [(f"  {told}", self.rows[name]) for name, told in named.items() if self.rows[name]]
+        rows += [("interactions", self.counts["interactions"])]
+        if self.split["rule"] != "none":
+            rows += [(f"  {part}", self.counts[part]) for part in ("train", "valid", "test")]
+        rows += [("users", self.counts["users"])]
+        few = {"short_users": "too short to split", "new_users": "nothing to train on"}
+        rows += [
+            (f"  {told}", self.counts[name]) for name, told in few.items() if self.counts[name]
+        ]
+        rows += [("items", self.counts["items"])]
+        if self.counts["cold_items"]:
+            rows += [
+                ("  cold, in no row to train on", self.counts["cold_items"]),
+                ("  rows of cold items", self.counts["cold_rows"]),
+            ]
+        rows += [("  with title or text", self.counts["described_items"])]
+        times = (
+            "none, so the order of the source"
+            if self.time_unit is None
+            else (UNIT_NAMES[self.time_unit])
+        )
+        facts = [("layout", self.layout), ("files", ", ".join(self.files)), ("times", times),
+                 ("split", self._split_text())]  # fmt: skip
+        lines = [table(facts), table([(name, f"{count:,}") for name, count in rows])]
+        return "\n".join([*lines, *(f"note: {one}" for one in self.remarks)])
+
+    def _split_text(self) -> str:
+        points = [f"{part} from {self.split[f'{part}_from']}" for part in ("valid", "test")
+                  if self.split.get(f"{part}_from") is not None]  # fmt: skip
+        return ", ".join([self.split["rule"], *points])
+
+
+def report_of(source: Source, staged: Staged, options: PrepareOptions, done: Done) -> Report:
+    """Put together what is told.
+
+    Raises:
+        RuntimeError: rows are not accounted for, which is a fault of ours.
+    """
+    counts = _counts(source, staged, options, done)
+    rows = _rows(staged, options, done)
+    split: dict[str, Any] = {"rule": options.split}
+    if options.split == "time":
+        split |= {
+            f"{part}_from": None if found is None else -(-found // staged.divisor)
+            for part, found in (
+                ("valid", done.filtered.valid_from),
+                ("test", done.filtered.test_from),
+            )
+        }
+    described = {}
+    if source.items:
+        bad = staged.malformed_items
+        described = {
+            "read": staged.described + bad.count,
+            "malformed": dict(sorted(bad.kinds.items())),
+        }
+    files = tuple(one.look.path.name for one in (*source.interactions, *source.items))
+    return Report(
+        source.layout, files, rows, counts, described, split, staged.unit,
+        _command(source, options), done.shards, done.catalogue.digest,
+        (*source.remarks, *_remarks(staged.malformed), *_remarks(staged.malformed_items)),
+    )  # fmt: skip
+
+
+def _rows(staged: Staged, options: PrepareOptions, done: Done) -> dict[str, Any]:
+    """What became of each row that was read."""
+    found, kept = done.filtered, done.counts.interactions
+    twice = done.sorted_rows - kept
+    if found.pairs is not None:  # the k-core comes after duplicates, whichever is sooner found out
+        twice = 0 if options.duplicates == "all" else found.passing - found.pairs
+    rows = {
+        "read": staged.rows + staged.malformed.count,
+        "malformed": dict(sorted(staged.malformed.kinds.items())),
+        BELOW: staged.rows - found.passing,
+        TWICE: twice,
+        CORE: found.removed,
+        "kept": kept,
+    }
+    left = staged.malformed.count + rows[BELOW] + twice + found.removed + kept
+    if left != rows["read"]:
+        raise RuntimeError(f"{rows['read']} rows were read and {left} are accounted for: {rows};"
+                           " this is a fault of ours")  # fmt: skip
+    return rows
+
+
+def _counts(source: Source, staged: Staged, options: PrepareOptions, done: Done) -> dict[str, int]:
+    counts, cold = done.counts, done.counts.cold
+    one_by_one = options.split == "leave-one-out"
+    return {
+        "users": sum(map(len, counts.of_user)),
+        "items": len(cold),
+        "interactions": counts.interactions,
+        **counts.parts,
+        "cold_items": int(cold.sum()),
+        "cold_rows": int(counts.of_item_later[cold].sum()),
+        "new_users": counts.new_users,
+        "short_users": counts.short_users if one_by_one else 0,
+        "described_items": done.catalogue.titled,
+    }
+
+
+def _command(source: Source, options: PrepareOptions) -> dict[str, Any]:
+    choice = options.choice
+    told = {name: value for name, value in asdict(options).items() if name not in ELSEWHERE}
+    return {
+        "sources": [one.look.path.name for one in source.interactions],
+        "layout": source.layout,
+        **choice.columns,
+        "items": [one.look.path.name for one in source.items],
+        "items_id": choice.items_id,
+        "without": sorted(choice.without),
+        "separator": choice.separator,
+        "quotes": choice.quotes,
+        "encoding": choice.encoding,
+        "header": choice.header,
+        **told,
+    }
+
+
+def _remarks(malformed: Malformed) -> list[str]:
+    if not malformed.count:
+        return []
+    return [f"{malformed.count} malformed rows are left out, first {', '.join(malformed.first)}"]

@@ -1,0 +1,133 @@
+"""From a source to a directory of data: the steps, in order."""
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from efficientids_flax.prepare import relations
+from efficientids_flax.prepare.catalogue import write_items, write_users
+from efficientids_flax.prepare.engines import Engine, find_engine
+from efficientids_flax.prepare.filters import filtered
+from efficientids_flax.prepare.layouts import Source, recognise
+from efficientids_flax.prepare.manifest import write_manifest
+from efficientids_flax.prepare.options import PrepareOptions
+from efficientids_flax.prepare.output import output
+from efficientids_flax.prepare.report import Done, Report, report_of
+from efficientids_flax.prepare.sequences import Rule, whole_users
+from efficientids_flax.prepare.shards import Counts, Shard, ShardWriter
+from efficientids_flax.prepare.stage import Staged, stage
+
+log = logging.getLogger(__name__)
+ENGINE_SHARE = 0.55  # of the memory; the rest reads, writes and is Python
+
+
+def prepare(
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    options: PrepareOptions | None = None,
+) -> Report:
+    """Write interactions as data to train on.
+
+    Args:
+        sources: a file, a folder or a pattern, or several of them.
+        out: directory to make.
+        options: what is filtered, how it is split, and how it is computed.
+
+    Returns:
+        What was read, left out and written, as `manifest.json` has it.
+
+    Raises:
+        ValueError: a source, its rows or the options are not as they should be; of the kinds
+            `SourceError`, `MalformedError`, `UnreadableError`, `OutputError`.
+        ImportError: a package of the engine is not installed.
+        OSError: a file cannot be read or written.
+    """
+    options = options or PrepareOptions()
+    given = [sources] if isinstance(sources, str | os.PathLike) else sources
+    names = [os.fspath(one) for one in given]
+    open_engine = find_engine(options.engine)
+    with output(out, overwrite=options.overwrite) as (place, scratch):
+        source = recognise(names, options.choice)
+        _check_roles(source, options)
+        log.info(
+            "reading %s: %s",
+            source.told,
+            ", ".join(one.look.path.name for one in source.interactions),
+        )
+        tables = scratch / "staged"
+        tables.mkdir()
+        staged = stage(source, tables, max_bad=options.max_bad, unit=options.time_unit)
+        if not staged.rows:
+            raise ValueError(f"{source.interactions[0].look.path}: holds no interactions")
+        log.info("%d rows are read", staged.rows)
+        memory = int(options.memory * ENGINE_SHARE)
+        with open_engine(scratch, memory, options.threads) as engine:
+            for name in staged.tables:
+                engine.view(name, tables / f"{name}.parquet")
+            done = _written(engine, place, staged, options)
+        report = report_of(source, staged, options, done)
+        write_manifest(place, report)
+    return replace(report, out=Path(out))
+
+
+def _check_roles(source: Source, options: PrepareOptions) -> None:
+    name = source.interactions[0].look.path
+    if options.min_rating is not None and not source.has("rating"):
+        raise ValueError(f"{name}: has no ratings for `min_rating`; name their column by `rating`")
+    if options.split == "time" and not source.has("time"):
+        raise ValueError(f"{name}: has no times to split by; name their column by `time`")
+
+
+def _written(engine: Engine, place: Path, staged: Staged, options: PrepareOptions) -> Done:
+    for role in ("user", "item"):
+        engine.keep(f"all_{role}_ids", relations.ids(f"{role}s"))
+        engine.keep(f"{role}_codes", relations.codes(f"{role}s", f"all_{role}_ids"))
+    found = filtered(engine, staged, options)
+    num_items = int(engine.row(relations.count(relations.in_order(found.ids["item"])))["found"])
+    rule = Rule(options.duplicates, options.split, num_items, found.valid_from, found.test_from)
+    counts = Counts(num_items)
+    log.info("sorting and writing")
+    batches = engine.batches(found.ordered)
+    shards, sorted_rows = _write_rows(batches, place, rule, counts, staged, options.shard_rows)
+    write_users(place, engine.batches(relations.in_order(found.ids["user"])), counts)
+    items = engine.batches(relations.described_items(found.ids["item"]))
+    catalogue = write_items(place, items, counts)
+    return Done(found, counts, sorted_rows, tuple(shards), catalogue)
+
+
+def _write_rows(
+    batches: Iterable[pa.RecordBatch],
+    place: Path,
+    rule: Rule,
+    counts: Counts,
+    staged: Staged,
+    shard_rows: int,
+) -> tuple[list[Shard], int]:
+    """Write the interactions; the files, and how many rows there were with duplicates."""
+    columns: list[tuple[str, Any]] = [("user", pa.int32()), ("item", pa.int32())]
+    columns += [("time", pa.int64())] if staged.times else []
+    columns += [("rating", pa.float32())] if staged.rated else []
+    writer = ShardWriter(place, pa.schema([*columns, ("split", pa.int8())]), shard_rows)
+    rows = 0
+    try:
+        for table in whole_users(batches):
+            rows += len(table)
+            split = rule.apply(table)
+            counts.add(split)
+            writer.write(_in_unit(split, staged.divisor))
+        return writer.close(), rows
+    finally:
+        writer.abandon()
+
+
+def _in_unit(rows: pa.Table, divisor: int) -> pa.Table:
+    if divisor == 1:
+        return rows
+    at = rows.schema.get_field_index("time")
+    whole = rows.column(at).combine_chunks().to_numpy() // divisor
+    return rows.set_column(at, "time", pa.array(whole))

@@ -1,0 +1,101 @@
+"""Sorted rows user by user: which of several rows of an item is kept, and the part each belongs to.
+
+What needs the order of one user's rows happens here, once for every engine.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+TRAIN, VALID, TEST = 0, 1, 2
+NAMES = ("train", "valid", "test")
+SHORTEST = 3  # interactions of a user that leave-one-out can split
+ROWS = 1 << 19  # that are looked at together
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How rows are chosen and split.
+
+    Attributes:
+        duplicates: "keep-first", "keep-last" or "all".
+        split: "leave-one-out", "time" or "none".
+        valid_from, test_from: of a split by time: rows of this time and later, in the unit of the
+            rows.
+        num_items: I.
+    """
+
+    duplicates: str
+    split: str
+    num_items: int
+    valid_from: int | None = None
+    test_from: int | None = None
+
+    def apply(self, rows: pa.Table) -> pa.Table:
+        """Some users' rows without duplicates, with the column `split`, int8.
+
+        Args:
+            rows: all rows of each user, by user, time and source order.
+        """
+        if self.duplicates != "all":
+            rows = self._without_duplicates(rows)
+        return rows.append_column("split", pa.array(self._parts(rows), pa.int8()))
+
+    def _without_duplicates(self, rows: pa.Table) -> pa.Table:
+        pairs = _numpy(rows, "user").astype(np.int64) * self.num_items + _numpy(rows, "item")
+        found = np.sort(pairs)
+        if not (found[1:] == found[:-1]).any():
+            return rows
+        order = np.argsort(pairs, kind="stable")  # the rows of a pair stay in their order
+        same = pairs[order[1:]] == pairs[order[:-1]]
+        dropped = order[1:][same] if self.duplicates == "keep-first" else order[:-1][same]
+        kept = np.ones(len(pairs), bool)
+        kept[dropped] = False
+        return rows.filter(pa.array(kept))
+
+    def _parts(self, rows: pa.Table) -> np.ndarray:
+        parts = np.full(len(rows), TRAIN, np.int8)
+        if self.split == "leave-one-out" and len(rows):
+            users = _numpy(rows, "user")
+            ends = np.append(np.flatnonzero(users[1:] != users[:-1]), len(users) - 1)
+            long = ends[np.diff(ends, prepend=-1) >= SHORTEST]
+            parts[long], parts[long - 1] = TEST, VALID
+        elif self.split == "time":
+            times = _numpy(rows, "time")
+            if self.valid_from is not None:
+                parts[times >= self.valid_from] = VALID
+            if self.test_from is not None:
+                parts[times >= self.test_from] = TEST
+        return parts
+
+
+def whole_users(batches: Iterable[pa.RecordBatch], rows: int = ROWS) -> Iterator[pa.Table]:
+    """Sorted rows in tables that end with a user's last row.
+
+    Args:
+        batches: rows by user.
+        rows: in a table, at least; a user with more is in one table all the same.
+    """
+    held: list[pa.RecordBatch] = []
+    length = 0
+    for batch in batches:
+        held.append(batch)
+        length += len(batch)
+        if length < rows:
+            continue
+        table = pa.Table.from_batches(held).combine_chunks()
+        users = _numpy(table, "user")
+        end = int(np.searchsorted(users, users[-1]))
+        if end:
+            yield table.slice(0, end)
+        held, length = table.slice(end).to_batches(), len(table) - end
+        # A user with very many rows is not looked through again at each batch.
+        rows = max(rows, length + ROWS) if not end else ROWS
+    if length:
+        yield pa.Table.from_batches(held).combine_chunks()
+
+
+def _numpy(table: pa.Table, column: str) -> np.ndarray:
+    return table.column(column).combine_chunks().to_numpy(zero_copy_only=False)

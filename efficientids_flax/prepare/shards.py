@@ -1,0 +1,153 @@
+"""Writes the interactions as Parquet files of whole users, whichever batches they come in.
+
+The same rows make the same bytes: row groups have a fixed size, counted from the start of a file.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from efficientids_flax.prepare.sequences import NAMES, SHORTEST, TRAIN
+
+GROUP = 1 << 17  # rows of a row group
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file: its name, how many rows it has, and its first and last user."""
+
+    file: str
+    rows: int
+    users: tuple[int, int]
+
+
+class Counts:
+    """What is counted while rows are written.
+
+    Attributes:
+        of_user: interactions of each user, all parts.
+        of_item: interactions of each item in the training part.
+        of_item_later: in the other parts.
+        parts: interactions of each part, by `NAMES`.
+        new_users: without a row to train on.
+        short_users: with fewer rows than leave-one-out needs.
+    """
+
+    def __init__(self, num_items: int) -> None:
+        self.of_user: list[np.ndarray] = []
+        self.of_item = np.zeros(num_items, np.int64)
+        self.parts = dict.fromkeys(NAMES, 0)
+        self.of_item_later = np.zeros(num_items, np.int64)
+        self.new_users = self.short_users = 0
+
+    def add(self, rows: pa.Table) -> None:
+        """Count whole users' rows."""
+        users, items, parts = (rows.column(name).to_numpy() for name in ("user", "item", "split"))
+        starts = np.append(0, np.flatnonzero(users[1:] != users[:-1]) + 1)
+        lengths = np.diff(np.append(starts, len(users)))
+        self.of_user.append(lengths.astype(np.int32))
+        train = parts == TRAIN
+        self.of_item += np.bincount(items[train], minlength=len(self.of_item))
+        self.of_item_later += np.bincount(items[~train], minlength=len(self.of_item))
+        self.new_users += int((np.add.reduceat(train.astype(np.int64), starts) == 0).sum())
+        self.short_users += int((lengths < SHORTEST).sum())
+        for part, name in enumerate(NAMES):
+            self.parts[name] += int((parts == part).sum())
+
+    @property
+    def interactions(self) -> int:
+        """All of them."""
+        return sum(self.parts.values())
+
+    @property
+    def cold(self) -> np.ndarray:
+        """Of each item, whether the training part has none of it."""
+        return self.of_item == 0
+
+
+class ShardWriter:
+    """Writes tables of whole users one after another.
+
+    Args:
+        place: the folder.
+        schema: of the rows.
+        shard_rows: with the user that reaches it, a file ends.
+    """
+
+    def __init__(self, place: Path, schema: pa.Schema, shard_rows: int) -> None:
+        self._place, self._schema, self._shard_rows = place, schema, shard_rows
+        self._shards: list[Shard] = []
+        self._held: list[pa.Table] = []
+        self._holds = self._rows = 0
+        self._users: tuple[int, int] | None = None
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, rows: pa.Table) -> None:
+        """Add whole users' rows."""
+        rows = rows.select(self._schema.names).cast(self._schema)
+        while len(rows):
+            users = rows.column("user").combine_chunks().to_numpy()
+            wanted = self._shard_rows - self._rows
+            end = len(rows)
+            if wanted <= end:
+                end = int(np.searchsorted(users, users[wanted - 1], side="right"))
+            self._add(rows.slice(0, end), (int(users[0]), int(users[end - 1])))
+            rows = rows.slice(end)
+            if self._rows >= self._shard_rows:
+                self._finish()
+
+    def close(self) -> list[Shard]:
+        """End the last file, and give all of them their names."""
+        if self._rows or not self._shards:
+            self._finish()
+        total = len(self._shards)
+        named = []
+        for index, shard in enumerate(self._shards):
+            file = f"interactions-{index:05}-of-{total:05}.parquet"
+            (self._place / shard.file).rename(self._place / file)
+            named.append(Shard(file, shard.rows, shard.users))
+        return named
+
+    def abandon(self) -> None:
+        """Close the file that is written, whole or not."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def _add(self, rows: pa.Table, users: tuple[int, int]) -> None:
+        self._users = (self._users or users)[0], users[1]
+        self._held.append(rows)
+        self._holds += len(rows)
+        self._rows += len(rows)
+        while self._holds >= GROUP:
+            self._write_group(GROUP)
+
+    def _write_group(self, size: int) -> None:
+        held = pa.concat_tables(self._held)
+        if self._writer is None:
+            path = self._place / f"{len(self._shards)}.parquet"
+            self._writer = open_parquet(path, self._schema)
+        self._writer.write_table(held.slice(0, size).combine_chunks(), row_group_size=GROUP)
+        rest = held.slice(size)
+        self._held, self._holds = [rest] if len(rest) else [], len(rest)
+
+    def _finish(self) -> None:
+        if self._holds:
+            self._write_group(self._holds)
+        if self._writer is None or self._users is None:
+            raise ValueError("there are no interactions to write")
+        self._writer.close()
+        self._shards.append(Shard(f"{len(self._shards)}.parquet", self._rows, self._users))
+        self._writer, self._users, self._rows = None, None, 0
+
+
+def open_parquet(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """As all files of the output are written."""
+    options: dict[str, Any] = {}
+    if "time" in schema.names:  # near to each other, and each for once
+        options["use_dictionary"] = [name for name in schema.names if name != "time"]
+        options["column_encoding"] = {"time": "DELTA_BINARY_PACKED"}
+    return pq.ParquetWriter(path, schema, compression="snappy", **options)
