@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.core.measuring import AT_ONCE, evaluation_sums
+from efficientids_flax.core.measuring import POSITIONS, evaluation_sums
 from efficientids_flax.core.models import SimpleEfficientIDSModel
 
 
@@ -51,7 +51,7 @@ def main() -> None:
 
     query = jnp.asarray(rng.normal(size=(given.users, given.width)), jnp.float32)
     table = jnp.asarray(rng.normal(size=(given.items, given.width)), jnp.float32)
-    size = max(1, AT_ONCE // given.items)
+    size = POSITIONS
 
     def product(query: jax.Array, table: jax.Array) -> jax.Array:
         """All products, block by block; of each block one row is kept, so that all are made."""

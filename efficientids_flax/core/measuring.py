@@ -1,7 +1,7 @@
 """A batch's sums of an evaluation: scores are made of labelled positions alone, some at a time.
 
 Letters: B batch, T time, S devices that have rows of the batch, P positions of one of them, p those
-that are scored at a time, W width of queries, I items, X excluded items.
+that are scored at a time, W width of queries, V words, I items, X excluded items.
 """
 
 from collections.abc import Mapping
@@ -13,15 +13,14 @@ from jax.sharding import AxisType
 
 from efficientids_flax.backbone.experts import LOSSES
 from efficientids_flax.core.head import HeadInputs
-from efficientids_flax.core.head.measures import Measures, Scoring, measure
-from efficientids_flax.core.head.slots import slots_of, table_of
+from efficientids_flax.core.head.measures import Measures, Scoring, measure, table_of, tiles_of
 from efficientids_flax.core.item_model import ItemModel
 from efficientids_flax.core.metrics import NEVER, ranking_sums_of_ranks, token_sums
 from efficientids_flax.sharding import ACTIVATIONS, constrain
 
-AT_ONCE = (
-    1 << 22
-)  # scores of a device, p x I: 16 MiB in float32, of which a few are there at a time
+AT_ONCE = 1 << 19  # scores of a tile, p x its slots: 2 MiB in float32 stay in the cache
+POSITIONS = 1 << 8  # p at most where tiles are small
+WORDS_AT_ONCE = 1 << 24  # logits of words, p x V
 
 Batch = Mapping[str, Any]
 
@@ -58,14 +57,17 @@ def evaluation_sums(
     # As the original has it: with words every label that is an item is ranked.
     ranked = is_item.astype(jnp.float32) * (1.0 if vocab else weights)
     parts = _parts(labels.shape[0])
-    # The positions that count come first.
+    tiles = tiles_of(head.clustering, model.config.num_items)
+    # The positions that count come first, by the places of their labels.
     counts = ((weights > 0) | (ranked > 0)).reshape(parts, -1)
-    order = jnp.argsort(~counts, axis=1, stable=True)
+    places = jnp.asarray(tiles.places)[jnp.clip(labels, 0, model.config.num_items - 1)]
+    places = jnp.where(counts, places.reshape(parts, -1), tiles.ids.size)
+    order = jnp.argsort(places, axis=1, stable=True)
     most = jnp.max(jnp.sum(counts, axis=1))
     positions = order.shape[1]
-    slots = slots_of(head.clustering, model.config.num_items)
-    table = table_of(inputs.items, slots)
-    size = max(1, min(positions, AT_ONCE // slots.ids.size))
+    table = table_of(inputs.items, tiles)
+    size = min(positions, POSITIONS, AT_ONCE // tiles.slots, WORDS_AT_ONCE // max(vocab, 1))
+    size = max(1, size)
     blocks = -(-positions // size)
     order = jnp.pad(order, ((0, 0), (0, blocks * size - positions)))
 
@@ -75,20 +77,28 @@ def evaluation_sums(
         index = places.reshape(*places.shape, *[1] * (flat.ndim - 2))
         return _split(jnp.take_along_axis(flat, index, axis=1))
 
+    def flat(value: jax.Array) -> jax.Array:
+        """[S, p, ...] -> [S p, ...]."""
+        return value.reshape(-1, *value.shape[2:])
+
     def block(number: jax.Array, made: Measures) -> Measures:
         places = jax.lax.dynamic_slice_in_dim(order, number * size, size, axis=1)
-        own = HeadInputs(of(inputs.hidden, places), of(inputs.query, places), inputs.items,
-                         inputs.clusters, None, inputs.rows)  # fmt: skip
+        hidden, query, words = of(inputs.hidden, places), of(inputs.query, places), None
         if model.config.backbone.gives_words:
-            words = model.apply(variables, own.hidden, method="word_logits")
-            own = own._replace(word_logits=words)  # pyright: ignore[reportArgumentType]
+            made_words: Any = model.apply(variables, hidden, method="word_logits")
+            words = flat(made_words)
+        own = HeadInputs(
+            flat(hidden), flat(query), inputs.items, inputs.clusters, words, inputs.rows
+        )
         exclude = _exclude(model, batch, places, parts, exclude_seen)
         found = measure(
-            head, own, table, slots, of(labels, places), of(is_item, places), scoring=scoring,
-            exclude=exclude,
+            head, own, tiles, flat(of(labels, places)), flat(of(is_item, places)), table=table,
+            scoring=scoring, exclude=None if exclude is None else flat(exclude),
         )  # fmt: skip
         return jax.tree.map(
-            lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, number * size, 1),
+            lambda whole, part: jax.lax.dynamic_update_slice_in_dim(
+                whole, _split(part.reshape(parts, size)), number * size, 1
+            ),
             made,
             found,
         )

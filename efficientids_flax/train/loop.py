@@ -51,7 +51,6 @@ class _Loop:
         self.run, self.last = run, num_steps
         self.step = self.first = int(state.step)
         self.state, self.frozen = without_frozen(state)
-        self.state = run.step.entered(self.state)
         self.metrics = run.step.none()
         self.window = Window()
         self.due: Window | None = None  # ended, not reported
@@ -253,5 +252,4 @@ class _Loop:
         self._save(metrics)
 
     def _whole(self) -> TrainState:
-        state = self.run.step.left(self.state)
-        return state.replace(frozen=self.frozen)  # pyright: ignore[reportAttributeAccessIssue]
+        return self.state.replace(frozen=self.frozen)  # pyright: ignore[reportAttributeAccessIssue]

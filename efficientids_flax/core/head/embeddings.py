@@ -56,7 +56,7 @@ class ItemEmbedding(nn.Module):
     def with_table(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(What `__call__` gives, what `table` gives): the gradients of both are one array."""
         # On a mesh rows come whole, as the batch is split: E would be split as B partly is.
-        return look_up(constrain(self.table(), "I E"), ids)
+        return _look_up(constrain(self.table(), "I E"), ids)
 
     def table(self) -> jax.Array:
         """The whole table, [I, E]."""
@@ -64,13 +64,13 @@ class ItemEmbedding(nn.Module):
 
 
 @jax.custom_vjp
-def look_up(table: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _look_up(table: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Rows of a table [I, E], and the table: their gradient is added to its, not to zeros."""
     return table[jnp.clip(ids, 0, table.shape[0] - 1)], table
 
 
 def _look_up_forward(table: jax.Array, ids: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    return look_up(table, ids), ids
+    return _look_up(table, ids), ids
 
 
 def _look_up_backward(
@@ -81,7 +81,7 @@ def _look_up_backward(
     return of_table.at[at].add(of_rows, mode="drop"), None
 
 
-look_up.defvjp(_look_up_forward, _look_up_backward)
+_look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 class _Adapter(nn.Module):

@@ -8,6 +8,7 @@ import pytest
 from efficientids_flax import recommend
 from efficientids_flax.core import measuring
 from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.head.measures import tiles
 from efficientids_flax.core.measuring import evaluation_sums
 from efficientids_flax.core.metrics import ranking_sums
 from efficientids_flax.core.models import SimpleEfficientIDSModel
@@ -89,12 +90,12 @@ def test_the_originals_ranking_stays(made):
 
 def test_is_the_same_in_blocks_and_over_devices(made, monkeypatch):
     net, params = made
-    wanted = computed(evaluation_sums(net, params, batch(), exclude_seen=True))
-    monkeypatch.setattr(measuring, "AT_ONCE", 7 * ITEMS)
     for given in (batch(), batch(last=True)):
-        monkeypatch.setattr(measuring, "AT_ONCE", 1 << 20)
+        monkeypatch.undo()
         wanted = computed(evaluation_sums(net, params, given, exclude_seen=True))
         monkeypatch.setattr(measuring, "AT_ONCE", 7 * ITEMS)
+        for name in ("SLOTS", "WHOLE"):  # several tiles
+            monkeypatch.setattr(tiles, name, 16)
         found = computed(evaluation_sums(net, params, given, exclude_seen=True))
         assert found == pytest.approx(wanted, rel=1e-6)
         if jax.device_count() % 4:

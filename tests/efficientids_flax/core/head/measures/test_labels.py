@@ -9,10 +9,9 @@ import pytest
 
 from efficientids_flax.config.recommender import HeadConfig
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.core.head import HeadInputs, slots
+from efficientids_flax.core.head import HeadInputs
 from efficientids_flax.core.head.computation import Head
-from efficientids_flax.core.head.measures import measure
-from efficientids_flax.core.head.slots import slots_of, table_of
+from efficientids_flax.core.head.measures import measure, table_of, tiles, tiles_of
 from efficientids_flax.core.metrics import NEVER, correct_predictions, ranks
 
 ITEMS, WIDTH, WORDS, PLACES = 90, 6, 5, 40
@@ -32,8 +31,9 @@ CASES = {
 
 
 @pytest.fixture(autouse=True)
-def _columns_that_are_not_full(monkeypatch):
-    monkeypatch.setattr(slots, "SIDE_BY_SIDE", 40)
+def _several_tiles_that_are_not_full(monkeypatch):
+    monkeypatch.setattr(tiles, "SLOTS", 40)
+    monkeypatch.setattr(tiles, "WHOLE", 40)
 
 
 def case(options, full):
@@ -55,14 +55,14 @@ def case(options, full):
                        jnp.asarray(rng.integers(0, WORDS, PLACES)))  # fmt: skip
     return SimpleNamespace(
         head=Head(config, tables), inputs=inputs, labels=labels, is_item=is_item,
-        words=WORDS if words else 0, slots=slots_of(tables, ITEMS),
+        words=WORDS if words else 0, tiles=tiles_of(tables, ITEMS),
     )  # fmt: skip
 
 
 def measured(made, **options):
-    table = table_of(made.inputs.items, made.slots)
+    table = table_of(made.inputs.items, made.tiles)
     found = jax.jit(lambda inputs: measure(
-        made.head, inputs, table, made.slots, made.labels, made.is_item, **options
+        made.head, inputs, made.tiles, made.labels, made.is_item, table=table, **options
     ))(made.inputs)  # fmt: skip
     return jax.tree.map(np.asarray, found)
 

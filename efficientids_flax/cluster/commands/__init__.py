@@ -1,1 +1,0 @@
-"""The command `cluster`: parse, call one function, print."""

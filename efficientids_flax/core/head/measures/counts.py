@@ -1,0 +1,86 @@
+"""How many items of a tile stand before a label: those that score more, or as much with a lower id.
+
+Letters: Q positions, I items, N columns of R slots, X excluded items.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from efficientids_flax.core.head.measures.scores import Scores, by_column
+
+AT_ONCE = 32  # excluded items of a position
+
+
+def before(
+    scores: Scores, own: jax.Array, label: jax.Array, ids: jax.Array, known: jax.Array,
+    here: jax.Array,
+) -> jax.Array:  # fmt: skip
+    """Int32 [Q], of a tile.
+
+    Equal scores are rare, and where there are none nothing is asked of ids.
+
+    Args:
+        scores: of the tile.
+        own: float32 [Q], of the label.
+        label: int [Q].
+        ids: int [N, R, 1], of the tile's slots.
+        known: bool [Q], whether the label counts.
+        here: bool [Q], whether it is of this tile.
+    """
+    more = jnp.sum(by_column(jnp.sum, scores.all() > own, dtype=jnp.int32), axis=0)
+    as_much = jnp.sum(by_column(jnp.sum, scores.all() >= own, dtype=jnp.int32), axis=0) - more
+    several = jnp.any(known & (as_much > here))
+
+    def earlier() -> jax.Array:
+        found = (scores.all() == own) & (ids >= 0) & (ids < label)
+        return jnp.sum(by_column(jnp.sum, found, dtype=jnp.int32), axis=0)
+
+    return more + jax.lax.cond(several, earlier, lambda: jnp.zeros_like(more))
+
+
+def excluded_places(
+    exclude: jax.Array, label: jax.Array, places: jax.Array, none: int
+) -> jax.Array:
+    """Int [X, Q], slots of the excluded items, each once, in order; `none` is none.
+
+    Args:
+        exclude: int [Q, X], items; others than [0, I) are none.
+        label: int [Q], which is never left out.
+        places: int [I], of each item among all tiles.
+        none: a slot beyond all tiles.
+    """
+    ids = exclude.T
+    counts = (ids >= 0) & (ids < len(places)) & (ids != label)
+    found = jnp.sort(jnp.where(counts, places[jnp.where(counts, ids, 0)], none), axis=0)
+    again = jnp.concatenate([jnp.zeros_like(found[:1], bool), found[1:] == found[:-1]])
+    return jnp.sort(jnp.where(again, none, found), axis=0)
+
+
+def excluded_before(
+    scores: Scores, own: jax.Array, label: jax.Array, ids: jax.Array, exclude: jax.Array, start: Any
+) -> jax.Array:
+    """Int32 [Q], how many excluded items of a tile are among those that `before` counts.
+
+    Args:
+        scores, own, label, ids: see `before`.
+        exclude: of `excluded_places`.
+        start: the tile's first slot.
+    """
+    end = start + ids.size
+    first = jnp.sum(exclude < start, axis=0)
+    most = jnp.max(jnp.sum(exclude < end, axis=0) - first)
+    flat = ids.reshape(-1)
+
+    def some(number: Any, found: jax.Array) -> jax.Array:
+        index = first + number * AT_ONCE + jnp.arange(AT_ONCE)[:, None]
+        place = jnp.take_along_axis(exclude, jnp.minimum(index, len(exclude) - 1), axis=0)
+        inside = (place >= start) & (place < end) & (index < len(exclude))
+        slot = jnp.where(inside, place - start, 0)
+        theirs = scores.at(slot)
+        counts = inside & ((theirs > own) | ((theirs == own) & (flat[slot] < label)))
+        return found + jnp.sum(counts, axis=0, dtype=jnp.int32)
+
+    blocks = (most + AT_ONCE - 1) // AT_ONCE
+    return jax.lax.fori_loop(0, blocks, some, jnp.zeros_like(label))

@@ -1,0 +1,128 @@
+"""Where items stand in a pass over the catalogue: tiles that a processor's cache holds.
+
+A tile has columns of slots, each of one cluster; all columns of a cluster are in one tile, so that
+what the cluster adds to a score is known when the tile is left. Letters: W width of the table, I
+items, K clusters, L tiles of N columns of R slots.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from efficientids_flax.core.clustering import ClusteringInfo
+
+LONGEST_COLUMN = 32
+SLOTS = 1 << 11  # of a tile; more where a cluster has more
+WHOLE = 1 << 13  # items of a full softmax that are one tile
+COPIED = 1 << 26  # numbers of a table that is put in order as a whole: 256 MiB
+NO_ITEM = -1e30  # added to the logit of a slot without an item; finite, so that nothing is NaN
+
+
+class Tiles(NamedTuple):
+    """Where each item stands.
+
+    Attributes:
+        ids: int32 [L, N, R], the item of each slot, -1 where there is none.
+        clusters: int32 [L, N], of each column; those of a cluster stand side by side.
+        places: int32 [I], the slot of each item among L x N x R.
+        num_clusters: K; one under full softmax.
+        longest: columns of the largest cluster.
+        whole: whether each cluster is in one tile; that of a full softmax need not be.
+    """
+
+    ids: np.ndarray
+    clusters: np.ndarray
+    places: np.ndarray
+    num_clusters: int
+    longest: int
+    whole: bool
+
+    @property
+    def slots(self) -> int:
+        """Of a tile, N x R."""
+        return self.ids.shape[1] * self.ids.shape[2]
+
+
+def tiles_of(clustering: ClusteringInfo | None, items: int) -> Tiles:
+    """Where the items of a head stand.
+
+    Args:
+        clustering: None under full softmax.
+        items: I.
+    """
+    cluster_of = np.zeros(items, np.int32) if clustering is None else clustering.cluster_of
+    cluster_of = np.asarray(cluster_of)
+    count = 1 if clustering is None else clustering.num_clusters
+    sizes = np.bincount(cluster_of, minlength=count)
+    # Columns as long as keeps what is filled up at about an eighth.
+    mean = max(items // max(count, 1), 1)
+    length = min(LONGEST_COLUMN, 1 << max(mean // 4, 1).bit_length() - 1)
+    columns = -(-sizes // length)
+    fewest = max(1, min(SLOTS // length, int(columns.sum())))
+    whole = clustering is not None or items <= WHOLE
+    capacity = max(fewest, int(columns.max(initial=1))) if whole else fewest
+    tile, column = _packed(columns, capacity) if whole else (np.zeros(1, int), np.zeros(1, int))
+    order = np.argsort(cluster_of, kind="stable")
+    of = cluster_of[order]
+    inside = np.arange(items) - (np.cumsum(sizes) - sizes)[of]  # of its cluster
+    places = np.empty(items, np.int32)
+    places[order] = (tile[of] * capacity + column[of]) * length + inside
+    shape = (-(-(int(places.max(initial=0)) + 1) // (capacity * length)), capacity, length)
+    ids = np.full(shape, -1, np.int32)
+    ids.reshape(-1)[places] = np.arange(items)
+    clusters = np.full(shape[:2], -1, np.int32)
+    clusters.reshape(-1)[places // length] = cluster_of
+    return Tiles(ids, clusters, places, count, int(columns.max(initial=1)), whole)
+
+
+def _packed(columns: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
+    """(tile, first column in it) of each cluster: the largest first, each where there is room."""
+    tile, column = np.zeros(len(columns), int), np.zeros(len(columns), int)
+    used = np.zeros(len(columns) + 1, int)
+    first = last = 0  # tiles before are full, tiles after empty
+    for cluster in np.argsort(-columns, kind="stable"):
+        while used[first] == capacity:
+            first += 1
+        open_ = used[first : last + 2] + columns[cluster] <= capacity
+        found = first + int(np.argmax(open_))
+        last = max(last, found)
+        tile[cluster], column[cluster] = found, used[found]
+        used[found] += columns[cluster]
+    return tile, column
+
+
+def rows_of(
+    items: jax.Array, tiles: Tiles, number: jax.Array, table: jax.Array | None
+) -> jax.Array:
+    """The item table of one tile, float32 [N R, W + 1]; the last column is for a query's one.
+
+    A slot without an item has the row of one, and `NO_ITEM` in the last column: so it never counts,
+    and nothing has to be looked up where logits are read.
+
+    Args:
+        items: [I, W].
+        tiles: of `tiles_of`.
+        number: of the tile, int [].
+        table: of `table_of`.
+    """
+    if table is not None:
+        return table[number]
+    return _rows(items, jnp.asarray(tiles.ids)[number].reshape(-1))
+
+
+def table_of(items: jax.Array, tiles: Tiles) -> jax.Array | None:
+    """The whole table in the order of the tiles, float32 [L, N R, W + 1]; None of a large one.
+
+    A large one is put in order tile by tile, each time a tile is looked at.
+    """
+    count = tiles.ids.shape[0]
+    if count > 1 and tiles.ids.size * items.shape[1] > COPIED:
+        return None
+    return _rows(items, jnp.asarray(tiles.ids.reshape(count, -1)))
+
+
+def _rows(items: jax.Array, ids: jax.Array) -> jax.Array:
+    added = jnp.where(ids >= 0, 0.0, NO_ITEM)[..., None]
+    return jnp.concatenate([items[jnp.maximum(ids, 0)].astype(jnp.float32), added], axis=-1)
