@@ -91,7 +91,8 @@ def _read_text(file: Path) -> np.ndarray:
         for number, line in enumerate(lines, start=1):
             words = line.split()
             try:
-                row = np.asarray(words, np.float64).astype(np.float32)
+                with np.errstate(over="ignore"):  # to infinity, which is told
+                    row = np.asarray(words, np.float64).astype(np.float32)
             except ValueError as error:
                 raise ValueError(
                     f"{file}:{number}: {error}; expected nothing but numbers with white space"

@@ -1,6 +1,6 @@
 """Pickles of plain values, read without running what a pickle may ask for.
 
-Python's own reader calls whatever the file names; here it finds stand-ins for the two names that
+Python's own reader calls whatever the file names; here it finds stand-ins for the three names that
 NumPy's numbers need, and nothing else. Arrays are read by `core.clustering.pickles`.
 """
 
@@ -44,11 +44,18 @@ def _dtype(code: object, *_: object) -> _Dtype:
 def _scalar(dtype: object, content: object = b"") -> int | float | bool:
     if not isinstance(dtype, _Dtype) or not isinstance(content, bytes | str):
         raise ObjectError("has a number that is none")
-    raw = content.encode("latin-1") if isinstance(content, str) else content  # protocol 2
+    raw = content.encode("latin-1") if isinstance(content, str) else content
     found = np.dtype(dtype.code).newbyteorder(dtype.order)  # pyright: ignore[reportArgumentType]
     if len(raw) != found.itemsize:
         raise ObjectError(f"has a number of {len(raw)} bytes, expected {found.itemsize}")
     return np.frombuffer(raw, found)[0].item()
+
+
+def _encode(text: object, codec: object = "") -> bytes:
+    """How bytes are written up to protocol 2."""
+    if not isinstance(text, str) or codec != "latin1":
+        raise ObjectError(f"encodes a {type(text).__name__} as {str(codec)[:20]!r}")
+    return text.encode("latin-1")
 
 
 class _Reader(pickle.Unpickler):
@@ -62,6 +69,8 @@ class _Reader(pickle.Unpickler):
             return _scalar
         if module == "numpy" and name == "dtype":
             return _dtype
+        if module == "_codecs" and name == "encode":
+            return _encode
         raise ObjectError(
             f"asks for {f'{module}.{name}'[:200]!a}, which no plain value needs; nothing of it was"
             " run. Do not open this file with pickle.load unless you trust its origin."
