@@ -48,6 +48,20 @@ class Ids(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
+class Texts(click.ParamType):
+    """Texts with commas between them."""
+
+    name = "texts"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[str]:
+        """The texts, without the spaces around them; an empty text has none."""
+        if isinstance(value, list):
+            return value
+        return [part.strip() for part in value.split(",")] if value.strip() else []
+
+
 def numbers(text: str) -> list[int]:
     """The whole numbers of '1,2,3'; an empty text has none.
 

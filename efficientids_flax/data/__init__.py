@@ -1,7 +1,7 @@
 """Sequences of items as batches: prepared files, texts interleaved with items, synthetic processes.
 
 Read `files`, what a directory of data may hold, then `prepared`, what the preparation wrote, and
-`original`, the formats of the original, with `vectors`, the files of embeddings; `rows` are what
+`original`, the formats of the original; `rows` are what
 `reading` makes of them, by `packing` several in one, and `loader` makes batches of them. `texts`
 and `interleave` are how titles and ids become the batches of a recommender; `markov` draws data
 whose best possible metrics are known, `repeats` tells whether a stream of batches ever ends.
@@ -13,6 +13,7 @@ from efficientids_flax.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from efficientids_flax.backbone.presets import load_tokenizer
+    from efficientids_flax.core.vectors import read_vectors
     from efficientids_flax.data.files import DataDirectory, next_items, read_data
     from efficientids_flax.data.interleave import PromptBuilder
     from efficientids_flax.data.loader import Batches
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from efficientids_flax.data.reading import Reading
     from efficientids_flax.data.rows import Prompting, Rows
     from efficientids_flax.data.texts import Example, titled
-    from efficientids_flax.data.vectors import read_vectors
 
 __all__ = [
     "Batches",

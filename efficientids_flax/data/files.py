@@ -144,9 +144,8 @@ def _fields(path: Path, arrays: Arrays) -> Arrays:
 
 
 def _read_prepared(root: Path, reading: Reading) -> DataDirectory:
-    from efficientids_flax.data.prepared import check_catalogue, open_prepared
+    from efficientids_flax.data.prepared import check_catalogue, check_vectors, open_prepared
     from efficientids_flax.data.reading import rows_of
-    from efficientids_flax.data.vectors import check_vectors
 
     prepared = open_prepared(root, verify=reading.verify)
     digest, num_items = prepared.manifest.catalogue, prepared.num_items

@@ -15,6 +15,7 @@ from flax import linen as nn
 
 from efficientids_flax.backbone.layers import ACTIVATIONS
 from efficientids_flax.config import AdapterConfig
+from efficientids_flax.core.vectors import TEXTS, read_vectors
 from efficientids_flax.sharding import constrain
 
 Initializer = Callable[..., jax.Array]
@@ -199,9 +200,9 @@ def embedding_initializer(
 
     Args:
         source: None or 'random'; an array [I, E]; the path of a `.npy` file of one, read when the
-            parameters are made; 'metadata' or 'wals', which are
-            `<directory>/item_embeddings_metadata.npy` and so on, where the data processing puts
-            them; or an initializer, which is returned.
+            parameters are made, or of the original's text, see `core.vectors`; 'metadata' or
+            'wals', which are `<directory>/item_embeddings_metadata.npy` and so on, where the data
+            processing puts them; or an initializer, which is returned.
         directory: where named tables lie.
         shape: (I, E) that an array or a file must have; None leaves it to the initializer.
 
@@ -217,7 +218,7 @@ def embedding_initializer(
         return source
     named = source in NAMED
     path = Path(directory) / f"item_embeddings_{source}.npy" if named else Path(source)
-    if path.suffix != ".npy":
+    if path.suffix not in (".npy", *TEXTS):
         raise ValueError(
             f"item_embedding_init: found '{source}', expected 'random', "
             f"{', '.join(map(repr, NAMED))}, the path of a .npy file, an array [I, E] or an "
@@ -225,6 +226,8 @@ def embedding_initializer(
         )
     if not path.is_file():
         raise FileNotFoundError(f"item_embedding_init: no file {path}")
+    if path.suffix in TEXTS:
+        return _of_shape(read_vectors(path), shape)
     return _of_shape(np.load(path, mmap_mode="r", allow_pickle=False), shape)
 
 

@@ -9,8 +9,9 @@ import click
 import numpy as np
 
 from efficientids_flax.commands import command, echo, is_quiet
-from efficientids_flax.commands.options import Ids, compute_dtype, max_history
+from efficientids_flax.commands.options import Ids, Texts, compute_dtype, max_history
 from efficientids_flax.commands.options import clustering as clustering_option
+from efficientids_flax.inference.commands.raw_ids import RawIds
 from efficientids_flax.inference.commands.requests import (
     Request,
     masks_of,
@@ -37,19 +38,21 @@ class Scores(click.Choice[str]):
 @click.option("--checkpoint", required=True, metavar="OUT", help="A converted recommender.")
 @clustering_option
 @click.option("--input-items", type=Ids(), help='Item ids, oldest first: "1,2,3".')
+@click.option("--input-raw-ids", type=Texts(), help='The same by the catalogue\'s ids: "tt1,tt2".')
 @click.option("--input-ids", type=Ids(), help="Words and items, with --item-mask.")
 @click.option("--item-mask", type=Ids(), help="1 where --input-ids has an item, 0 for a word.")
 @click.option(
     "--input-file",
     metavar="FILE",
     help='Many histories, one a line: 1,2,3 or {"items": [1, 2], "exclude": [7]} or '
-    '{"ids": [5, 2], "item_mask": [0, 1]}. - is standard input.',
+    '{"raw_ids": ["tt1"]} or {"ids": [5, 2], "item_mask": [0, 1]}. - is standard input.',
 )
 @click.option(
     "--top-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many items."
 )
 @click.option("--exclude-seen", is_flag=True, help="Leave out the items of the history.")
 @click.option("--exclude", type=Ids(), default="", help="Further items to leave out.")
+@click.option("--exclude-raw-ids", type=Texts(), default="", help="The same by raw ids.")
 @max_history
 @click.option(
     "--scores",
@@ -66,30 +69,41 @@ def recommend(checkpoint: str, clustering: str | None, as_json: bool, **given: A
 
     With --json, one object a history.
     """
-    single = _checked(given)
-    requests = [single] if single else list(read_requests(given["input_file"]))
-    if not requests:
-        raise ValueError(f"{given['input_file']}: holds no history")
+    _check(given)
     from efficientids_flax.stored import read_item_names
 
     names = read_item_names(checkpoint)
+    raw = RawIds(checkpoint, names)
+    if given["exclude_raw_ids"]:
+        given["exclude"] = given["exclude"] + raw.items(given["exclude_raw_ids"])
+    requests = list(_requests(given, raw))
+    if not requests:
+        raise ValueError(f"{given['input_file']}: holds no history")
     for request, left in _answers(checkpoint, clustering, requests, given):
         name = given["scores"]
         echo(as_json, _json(request, left, name, names), _text(request, left, name, names))
 
 
-def _checked(given: dict[str, Any]) -> Request | None:
-    """The history of the command line; None where there is a file."""
-    ways = ("input_items", "input_ids", "input_file")
+def _check(given: dict[str, Any]) -> None:
+    """Raises UsageError if there is not one way in which histories are given."""
+    ways = ("input_items", "input_ids", "input_file", "input_raw_ids")
     present = [name for name in ways if given[name] is not None]
     flags = [f"--{name.replace('_', '-')}" for name in (present or ways)]
     if len(present) != 1:
         raise click.UsageError(f"give one of {', '.join(flags)}")
     if (given["input_ids"] is None) != (given["item_mask"] is None):
         raise click.UsageError("--input-ids and --item-mask go together")
-    if present == ["input_file"]:
-        return None
-    return Request("", given[present[0]], given["item_mask"], [])
+
+
+def _requests(given: dict[str, Any], raw: RawIds) -> Iterator[Request]:
+    """The history of the command line, or those of the file."""
+    if given["input_file"] is not None:
+        yield from read_requests(given["input_file"], raw)
+    elif given["input_raw_ids"] is not None:
+        yield Request("", raw.items(given["input_raw_ids"]), None, [])
+    else:
+        ids = given["input_items"] if given["input_ids"] is None else given["input_ids"]
+        yield Request("", ids, given["item_mask"], [])
 
 
 def _answers(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import click
 
 from efficientids_flax.commands.options import numbers
+from efficientids_flax.inference.commands.raw_ids import RawIds
 
 
 class Request(NamedTuple):
@@ -19,8 +20,16 @@ class Request(NamedTuple):
     exclude: list[int]
 
 
-def read_requests(path: str) -> Iterator[Request]:
+KEYS = ("items", "ids", "item_mask", "exclude", "raw_ids", "exclude_raw_ids")
+RAW = {"raw_ids": "items", "exclude_raw_ids": "exclude"}  # what stands for what, by other names
+
+
+def read_requests(path: str, raw: RawIds) -> Iterator[Request]:
     """The histories of a file.
+
+    Args:
+        path: `-` is standard input.
+        raw: finds items by their raw ids.
 
     Raises:
         ValueError: naming the line that is none.
@@ -30,12 +39,12 @@ def read_requests(path: str) -> Iterator[Request]:
             if not line.strip():
                 continue
             try:
-                yield _request(f"{path}:{number}", line.strip())
+                yield _request(f"{path}:{number}", line.strip(), raw)
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{path}:{number}: {error}") from error
 
 
-def _request(where: str, line: str) -> Request:
+def _request(where: str, line: str, raw: RawIds) -> Request:
     if line[0] not in "[{":
         return Request(where, numbers(line), None, [])
     try:
@@ -44,8 +53,17 @@ def _request(where: str, line: str) -> Request:
         raise ValueError(f"is not JSON: {error}") from error
     if isinstance(found, list):
         found = {"items": found}
-    if unknown := sorted(found.keys() - {"items", "ids", "item_mask", "exclude"}):
-        raise ValueError(f"{unknown[0]}: unknown key; known are items, ids, item_mask, exclude")
+    if unknown := sorted(found.keys() - {*KEYS}):
+        raise ValueError(f"{unknown[0]}: unknown key; known are {', '.join(KEYS)}")
+    for name, instead in RAW.items():
+        value = found.pop(name, None)
+        if value is None:
+            continue
+        if not isinstance(value, list) or any(type(one) not in (str, int) for one in value):
+            raise ValueError(f"{name}: found {value!r}, expected a list of texts")
+        if instead in found and instead != "exclude":
+            raise ValueError(f"found {instead} and {name}; expected one of them")
+        found[instead] = [*found.get(instead, []), *raw.items(value)]
     for name, value in found.items():
         if not isinstance(value, list) or any(type(number) is not int for number in value):
             raise ValueError(f"{name}: found {value!r}, expected a list of whole numbers")

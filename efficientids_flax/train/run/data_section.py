@@ -6,6 +6,7 @@ data: {dir: data/ml1m, length: 256, pack: true, prompt: {tokenizer: DIR, form: "
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -14,9 +15,8 @@ from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.config.parts import positive
 from efficientids_flax.config.record import Record
 from efficientids_flax.data import Batches, DataDirectory, Prompting, Reading, Rows, load_tokenizer
-from efficientids_flax.data.prepared import catalogue_digest, check_catalogue
+from efficientids_flax.data.prepared import catalogue_digest, check_catalogue, check_vectors
 from efficientids_flax.data.rows import ItemRows, PackedRows
-from efficientids_flax.data.vectors import TEXTS, check_vectors, read_vectors
 from efficientids_flax.stored import read_item_names
 from efficientids_flax.train.batches import ShuffledBatches
 
@@ -159,9 +159,7 @@ def settled(section: Any, directory: DataDirectory) -> Any:
         file = directory.embeddings.get(init)
         if file is not None:
             section = replace(section, item_embedding_init=str(file))
-        elif init.endswith(TEXTS):
-            section = replace(section, item_embedding_init=read_vectors(init, count))
-        if file is None and count is not None and init.endswith((".npy", *TEXTS)):
+        elif count is not None and Path(init).suffix:
             check_vectors(init, where, catalogue, count)
     path = getattr(section, "path", None)
     names = None if path is None or catalogue is None else read_item_names(path)

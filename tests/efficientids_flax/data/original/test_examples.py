@@ -121,9 +121,7 @@ def test_splits_are_told_by_names(tmp_path: Path):
         "train": names[:2], "eval": names[2:3], "test": names[3:],
     }  # fmt: skip
     (tmp_path / names[1]).unlink()
-    with pytest.raises(
-        ValueError, match=r"00000-of-00002: x-train.tfrecord-00001-of-00002 is"
-    ):
+    with pytest.raises(ValueError, match=r"00000-of-00002: x-train.tfrecord-00001-of-00002 is"):
         example_files(tmp_path)
     (tmp_path / "more.tfrecord").touch()
     with pytest.raises(ValueError, match=r"more.tfrecord: of which split is it"):

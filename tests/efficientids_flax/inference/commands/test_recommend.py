@@ -15,7 +15,8 @@ from converters import convert_paxml_checkpoint
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.inference import recommend
 from efficientids_flax.inference.commands.recommend import recommend as command
-from efficientids_flax.stored import Config
+from efficientids_flax.stored import Config, ItemNames
+from efficientids_flax.stored.item_names import write_item_names
 from efficientids_flax.stored.load import Loaded
 from parity_tests.cases import OUTPUTS
 from tests.efficientids_flax.inference.inference_cases import BACKBONE, CONFIG, MODEL, PARAMS
@@ -149,6 +150,39 @@ def test_histories_from_standard_input():
     found = run(*OUT, "--input-file", "-", text="3,17\n")
     assert found.exit_code == 0, found.output
     assert found.output.splitlines()[0] == "-:1"
+
+
+NAMES = ItemNames((*(f"tt{item}" for item in range(28)), "a,b", None), ("title",) * 30)
+
+
+@pytest.mark.usefixtures("loaded")
+def test_items_by_the_ids_of_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They go in and come out: the same answer as by numbers."""
+    monkeypatch.chdir(tmp_path)
+    Path("OUT").mkdir()
+    write_item_names("OUT", NAMES)
+    numbered = run(*OUT, "--input-items", "3,17", "--exclude", "5,28", "--json")
+    wanted = json.loads(numbered.output)
+    assert wanted["item_ids"] == [NAMES.ids[item] for item in wanted["items"]]
+    found = run(*OUT, "--input-raw-ids", "tt3, tt17", "--exclude", "28", "--exclude-raw-ids", "tt5",
+                "--json")  # fmt: skip
+    assert json.loads(found.output) == wanted, found.output
+    line = {"raw_ids": ["tt3", "tt17"], "exclude": [5], "exclude_raw_ids": ["a,b"]}
+    found = run(*OUT, "--input-file", "-", "--json", text=json.dumps(line))
+    assert json.loads(found.output) == {"line": "-:1", **wanted}
+    for given, message in (
+        (("--input-raw-ids", "tt3,t17"), "OUT has no item with the raw id 't17'; did you mean 'tt"),
+        (("--input-file", "-"), "-:1: raw_ids: found [1.5], expected a list of texts"),
+    ):
+        found = run(*OUT, *given, text='{"raw_ids": [1.5]}')
+        assert (found.exit_code, message in found.output) == (1, True), found.output
+    for names, message in (
+        (NAMES._replace(ids=("x",) * 30), "several items have the raw id 'x'"),
+        (NAMES._replace(ids=(None,) * 30), "OUT: its items have no raw ids"),
+    ):
+        write_item_names("OUT", names)
+        found = run(*OUT, "--input-raw-ids", "x")
+        assert (found.exit_code, message in found.output) == (1, True), found.output
 
 
 @pytest.mark.usefixtures("loaded")

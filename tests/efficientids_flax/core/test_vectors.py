@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from efficientids_flax.data import read_vectors
+from efficientids_flax.core.vectors import read_vectors
 
 
 def test_text_and_npy_hold_the_same(tmp_path: Path):

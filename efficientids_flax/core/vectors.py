@@ -5,16 +5,12 @@ between them; the original reads its files so, and fills a table that has more r
 which is refused here. Letters: I items, E width.
 """
 
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 
-from efficientids_flax.data.prepared.manifest import check_catalogue
-
 TEXTS = (".txt", ".csv", ".tsv")
-CATALOGUE = "catalogue"
 
 
 def read_vectors(path: str | os.PathLike[str], num_items: int | None = None) -> np.ndarray:
@@ -45,32 +41,6 @@ def read_vectors(path: str | os.PathLike[str], num_items: int | None = None) -> 
     if num_items is not None and len(found) != num_items:
         raise ValueError(f"{file}: has {len(found)} items, expected {num_items}, the catalogue's")
     return found
-
-
-def check_vectors(
-    path: str | os.PathLike[str], where: str, catalogue: str | None, num_items: int
-) -> None:
-    """Raise if a file is of another catalogue than the data.
-
-    Args:
-        path: of embeddings; the `.json` beside it may say of which catalogue they are.
-        where: the data.
-        catalogue: its digest; None: not known.
-        num_items: I of the data.
-
-    Raises:
-        ValueError: naming both.
-    """
-    file = Path(path)
-    about = file.with_suffix(".json")
-    theirs = None
-    if about.is_file():
-        try:
-            theirs = json.loads(about.read_text(encoding="utf-8")).get(CATALOGUE)
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"{about}: is no JSON object: {error}") from error
-    items = len(read_vectors(file))
-    check_catalogue(str(file), theirs, items, where, catalogue, num_items)
 
 
 def _read_npy(file: Path) -> np.ndarray:

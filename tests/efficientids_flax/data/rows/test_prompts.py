@@ -1,0 +1,109 @@
+"""Prompts: token by token what the original's sequence builder made, which its recordings hold."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from efficientids_flax.data import Example, PromptBuilder
+from efficientids_flax.data.rows import HeldOut, PackedRows, Prompting, PromptRows, Sequences
+from efficientids_flax.data.rows.held_out import Asked
+from efficientids_flax.data.rows.windows import WindowRows, Windows
+from tests.efficientids_flax.data.sequences import recorded, unpacked
+
+T, ITEMS, PLACEHOLDER = 24, 61, 102
+ORIGINAL: dict[str, Any] = {"begin": (0,), "end": (1,), "placeholder": PLACEHOLDER}
+
+
+class Words:
+    """A tokenizer of numbers; counts the texts that it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def __call__(self, texts: list[str], add_special_tokens: bool) -> dict[str, Any]:
+        assert not add_special_tokens
+        self.asked += texts
+        return {"input_ids": [[int(word) for word in text.split()] for text in texts]}
+
+
+def example(row: dict[str, list[int]]) -> Example:
+    """Texts and items that a recorded row stands for."""
+    parts: dict[int, list[Any]] = {1: [], 0: []}
+    for place in range(1, len(row["ids"]) - 1):  # without <sos> and <eos>
+        item = row["input_item_weights"][place]
+        target = row["labels"][place - 1] if item else None
+        parts[row["inputs_indicator"][place]].append(target if item else str(row["ids"][place]))
+    return Example(parts[1], parts[0])
+
+
+@pytest.mark.parametrize("name", ["interleaved", "packed"])
+def test_the_builder_makes_the_recorded_batch(name: str):
+    """Every field of every position; packed ones land in the rows that the recording has."""
+    wanted = recorded(name)
+    examples = [example(row) for row in unpacked(wanted)]
+    builder = PromptBuilder(Words(), ITEMS, **ORIGINAL)
+    found = builder.batch(examples, T, pack=name == "packed")
+    names = found.keys() & wanted.keys()
+    assert len(names) >= 7
+    for field in names:
+        np.testing.assert_array_equal(found[field], wanted[field], err_msg=field)
+    assert builder.sizes(examples) == [len(row["ids"]) for row in unpacked(wanted)]
+    # prefix_lengths, which need not be made: the tokens of the prompts.
+    lengths = wanted["prefix_lengths"]
+    if lengths.ndim == 1:
+        assert lengths.tolist() == found["inputs_indicator"].sum(axis=1).tolist()
+
+
+def test_histories_become_the_recorded_rows():
+    """Rows 0 and 2 of the recording: <sos> 51, each item followed by 58, the target, <eos>."""
+    wanted = recorded("interleaved")
+    people = [
+        [i for i, is_item in zip(row["labels"], row["label_item_weights"], strict=True) if is_item]
+        for row in unpacked(wanted)
+    ]
+    history = [
+        [i for i, kind, prompt in zip(
+            row["ids"], row["input_item_weights"], row["inputs_indicator"], strict=True
+        ) if kind and prompt]
+        for row in unpacked(wanted)
+    ]  # fmt: skip
+    chosen = [0, 2]
+    events = [history[row] + people[row] for row in chosen]
+    users = np.repeat([0, 1], [len(one) for one in events])
+    items = np.concatenate(events)
+    told = Prompting(Words(), form="{item} 58 ", before="51", **ORIGINAL)
+
+    train = Sequences.of_events(users, items, np.zeros(len(users), int), ITEMS)
+    rows = PromptRows(WindowRows(train, Windows(T, "last")), told, T)
+    splits = np.concatenate([[0] * (len(one) - 1) + [2] for one in events])
+    tested = HeldOut(Sequences.of_events(users, items, splits, ITEMS),
+                     Asked("test", T, exclude_seen=True))  # fmt: skip
+    asked = PromptRows(tested, told, T).arrays()
+    assert [row[row >= 0].tolist() for row in asked.pop("exclude")] == [
+        history[row] for row in chosen
+    ]
+    for found in (rows.arrays(), asked):
+        for field in found.keys() & wanted.keys():
+            np.testing.assert_array_equal(found[field], wanted[field][chosen], err_msg=field)
+    assert rows.sizes.tolist() == [len(unpacked(wanted)[row]["ids"]) for row in chosen]
+    packed = PackedRows(rows, T)
+    assert (packed.num_rows, packed.efficiency) == (1, pytest.approx(20 / 24))
+    assert packed.arrays()["segment_ids"][0].tolist() == [1] * 8 + [2] * 12 + [0] * 4
+
+
+def test_texts_are_tokenised_once_and_titles_named():
+    users, items = np.zeros(4, int), np.array([2, 0, 2, 1])
+    made = WindowRows(Sequences.of_events(users, items, users, 3), Windows(8, "prefixes"))
+    words = Words()
+    rows = PromptRows(made, Prompting(words, "{title} {item} ", after="9"), 8, ["5", "6", "7 7"])
+    first = rows.take(np.array([2]))["ids"][0].tolist()
+    assert first == [7, 7, 2, 5, 0, 7, 7, 2, 9, 1][-8:]  # the oldest is cut off
+    asked = len(words.asked)
+    rows.take(np.array([2, 2]))
+    assert len(words.asked) == asked == len(set(words.asked))
+    with pytest.raises(ValueError, match=r"form: .* by their titles, and 1 have none, item 1 for"):
+        PromptRows(made, Prompting(words), 8, ["5", None, "7"])
+    with pytest.raises(ValueError, match=r"test: a prompt asks for one item, .* targets 'first'"):
+        several = Sequences.of_events(users, items, np.array([0, 0, 2, 2]), 3)
+        PromptRows(HeldOut(several, Asked("test", 8)), Prompting(words, form="{item}"), 8)

@@ -1,0 +1,135 @@
+"""Runs on directories of data: what was prepared goes in, raw ids come out."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from efficientids_flax.commands.program import main
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.data import Batches, read_data
+from efficientids_flax.stored import read_item_names
+from efficientids_flax.train.run import built
+from efficientids_flax.train.run.data_section import DataSection, batches_of
+from tests.efficientids_flax.data.directories import ITEMS, write_prepared
+
+SMALL = {"kind": "simple", "item_embedding_dim": 4, "model_dims": 8, "num_layers": 1,
+         "num_heads": 1, "full_softmax": True}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_prepared(tmp_path_factory.mktemp("data") / "prepared")
+
+
+def call(*arguments: Any) -> str:
+    end = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert end.exit_code == 0, end.output
+    return end.output
+
+
+def test_a_run_on_prepared_data_keeps_the_raw_ids(root: Path, tmp_path: Path):
+    config = tmp_path / "run.json"
+    sections = {"model": SMALL, "data": {"dir": str(root), "batch_size": 2, "length": 4},
+                "training": {"progress": "lines", "plot": False, "exclude_seen": True},
+                "checkpoint": {"dir": str(tmp_path / "run")}}  # fmt: skip
+    config.write_text(json.dumps(sections))
+    told = call("train", "--config", config, "--num-steps", 3, "--json")
+    assert "data: train: 3 of 6 users have fewer than two events to train on" in told
+    found = json.loads(told.splitlines()[-1])
+    assert found["steps"] == 3
+    assert found["test_num_predictions"] == 4  # each person once, but one without an event before
+    call("export", "--config", config, tmp_path / "model")
+    names = read_item_names(tmp_path / "model")  # by which `recommend` takes and gives raw ids
+    assert names is not None
+    assert (names.ids[9], names.titles[9]) == ("film,9", "title 9")
+
+
+def sections(root: Path, **data: Any) -> dict[str, Any]:
+    return {"model": dict(SMALL), "data": {"dir": str(root), "batch_size": 2, **data},
+            "training": {"progress": "none"}}  # fmt: skip
+
+
+def test_what_the_model_needs_to_know_comes_from_the_data(root: Path, tmp_path: Path):
+    made = built(sections(root, length=3, pack=True, windows="prefixes", seed=4))
+    train, test = made["data"]["train_iter_fn"], made["data"]["test_iter_fn"]
+    assert isinstance(train, Batches)
+    assert (train.seed, train.epochs, train.shuffle) == (4, None, True)
+    assert (test.epochs, test.shuffle, test.drop_remainder) == (1, False, False)
+    assert "segment_ids" in train.first()
+    assert made["model"]["module"].num_items == ITEMS
+    assert made["data"]["items"].titles[3] == "title 3"
+    write_prepared(tmp_path)
+    vectors = np.arange(4.0 * ITEMS, dtype=np.float32).reshape(ITEMS, 4)
+    np.save(tmp_path / "embeddings.npy", vectors)
+    np.savetxt(tmp_path / "items.txt", vectors)
+    for name in ("data", str(tmp_path / "items.txt")):
+        given = sections(tmp_path)
+        given["model"]["item_embedding_init"] = name
+        init = built(given)["model"]["module"].item_embedding_init
+        np.testing.assert_array_equal(init(None, (4, ITEMS), np.float32), vectors.T)
+
+
+def test_items_are_marked_for_a_model_that_knows_words(root: Path):
+    sizes = {"model_dims": 4, "hidden_dims": 4, "num_heads": 1, "num_kv_heads": 1, "head_dim": 4}
+    words = BackboneConfig(vocab_size=9, num_layers=1, **sizes)
+    model = SimpleNamespace(config=EfficientIDSConfig(
+        backbone=words, num_items=ITEMS, item_embedding_dim=4, full_softmax=True
+    ))  # fmt: skip
+    directory, section = read_data(root), DataSection(str(root), 2)
+    found = batches_of(directory, section, model)["test_iter_fn"].rows.arrays()
+    np.testing.assert_array_equal(found["input_item_weights"], 1 - found["paddings"])
+    np.testing.assert_array_equal(found["label_item_weights"], found["weights"])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"windows": "some"}, "windows: expected 'all'"),
+        ({"length": 0}, "length: expected above 0, found 0"),
+        ({"workers": -1}, "workers: expected at least 0, found -1"),
+        ({"prompt": {"form": "{item}"}}, r"prompt: PromptSection: 1 problem:\s+tokenizer: missing"),
+        (
+            {"prompt": {"tokeniser": "x"}},
+            r"tokeniser: unknown key; did you mean tokenizer",
+        ),
+        ({"stride": 60}, r"stride: expected in \[1, 50\]"),
+        ({"batch_size": 60}, r"batch_size: expected in \[1, 3\], the rows there are, found 60"),
+    ],
+)
+def test_what_is_wrong_is_named(data: dict[str, Any], message: str, root: Path):
+    with pytest.raises(ValueError, match=message):
+        built(sections(root, **data))
+
+
+def test_what_arrays_do_not_take_is_named(tmp_path: Path):
+    np.savez(tmp_path / "train.npz", sequences=np.array([[1, 2, 3], [3, 2, 1]]))
+    with pytest.raises(ValueError, match=r"data.length, pack: .* holds arrays, whose rows are as"):
+        given = sections(tmp_path, length=3, pack=True)
+        given["model"]["num_items"] = 4
+        built(given)
+
+
+def test_what_is_of_another_catalogue_is_refused(root: Path, tmp_path: Path):
+    """A converted or exported model whose items have other raw ids, and other embeddings."""
+    (tmp_path / "items.jsonl").write_text('{"id": "a"}\n' * ITEMS)
+    given = sections(root)
+    given["model"] = {"kind": "converted", "path": str(tmp_path)}
+    with pytest.raises(ValueError, match=f"model: {tmp_path}: was made of another catalogue .10"):
+        built(given)
+    given["model"] = {**SMALL, "item_embedding_init": str(tmp_path / "x.npy")}
+    np.save(tmp_path / "x.npy", np.ones((9, 4), np.float32))
+    with pytest.raises(
+        ValueError, match=r"x.npy: has 9 items, .* has 10: it is of another catalog"
+    ):
+        built(given)
+    write_prepared(tmp_path / "data")
+    tables = ClusteringInfo.from_assignments(np.zeros(ITEMS, int), catalogue="e" * 64)
+    tables.save(tmp_path / "data" / "clustering.npz")
+    with pytest.raises(ValueError, match=r"clustering.npz: was made of another catalogue"):
+        built(sections(tmp_path / "data"))
