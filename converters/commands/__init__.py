@@ -1,5 +1,5 @@
-"""The commands of conversions, a file each: parse, call one function, print.
+"""The commands that open foreign files, a file each: parse, call one function, print.
 
-Read `convert`, then `inspect`, `convert_hf` and `convert_clustering`; `work` has what those that
-write a checkpoint share, `show` how plans and reports look.
+Read `convert`, then `inspect`, `convert_hf`, `convert_clustering` and `embed`; `work` has what
+those that write a checkpoint share, `show` how plans and reports look.
 """

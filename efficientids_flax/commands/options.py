@@ -127,6 +127,10 @@ max_history = click.option(
 clustering = click.option(
     "--clustering", metavar="FILE", help="Of a recommender; the one beside it otherwise."
 )
+data_dir = click.option("--data-dir", metavar="DIR", help="Directory of prepared data.")
+num_items = click.option(
+    "--num-items", type=click.IntRange(min=1), help="How many items, where nothing else tells it."
+)
 distributed = combined(
     click.option("--distributed", is_flag=True,
                  help="Share the work with the launcher's processes."),

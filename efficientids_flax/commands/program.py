@@ -18,6 +18,7 @@ CONVERTERS, PARITY = "converters.commands", "parity_tests.commands"
 PREPARE = "efficientids_flax.prepare.commands"
 TRAIN, INFERENCE = "efficientids_flax.train.commands", "efficientids_flax.inference.commands"
 SERVE = "efficientids_flax.serve.commands"
+CLUSTER = "efficientids_flax.cluster.commands"
 # fmt: off
 COMMANDS = {
     # name                where the module and function of that name are, what it does
@@ -28,6 +29,8 @@ COMMANDS = {
     "parity":             (PARITY,     "Compare a model with its original."),
     "find-settings":      (PARITY,     "Find from data what a checkpoint leaves open."),
     "prepare":            (PREPARE,    "Make data to train on out of interactions."),
+    "embed":              (CONVERTERS, "Make vectors of the items of a catalogue."),
+    "cluster":            (CLUSTER,    "Put the items of a catalogue into clusters."),
     "train":              (TRAIN,      "Train; go on where the run stands."),
     "evaluate":           (TRAIN,      "Evaluate a checkpoint of a run."),
     "export":             (TRAIN,      "Write a run's model for inference."),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from efficientids_flax.stored.doubts import MATTERS, assumed_in, tell_assumed
     from efficientids_flax.stored.free_memory import WIDTHS
     from efficientids_flax.stored.item_names import ItemNames, read_item_names
+    from efficientids_flax.stored.items import read_parameter
     from efficientids_flax.stored.load import (
         OptimizerState,
         Shardings,
@@ -53,6 +54,7 @@ __all__ = [
     "load_description",
     "load_model",
     "read_item_names",
+    "read_parameter",
     "save_description",
     "save_model",
     "tell_assumed",

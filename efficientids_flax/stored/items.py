@@ -47,6 +47,26 @@ def write_item(root: epath.Path, item: str, tree: Mapping[str, Any]) -> None:
         checkpointer.save(root / item, dict(tree))
 
 
+def read_parameter(path: str | os.PathLike[str], name: str) -> np.ndarray:
+    """One parameter of a converted checkpoint, as it is stored; no other is read.
+
+    Args:
+        path: directory that `convert-paxml` made.
+        name: 'item_embedding/kernel' or the like.
+
+    Raises:
+        FileNotFoundError: no parameters are there.
+        ValueError: no such parameter.
+    """
+    root = epath.Path(path)
+    if name not in stored_parameters(path):
+        raise ValueError(f"{path}: has no parameter {name}")
+    if (root / "params").is_dir():
+        return _restored_leaf((root / "params").absolute(), name)
+    return next(values.get_tensor(name) for key, values in _safetensors(root, "params")
+                if key == name)  # fmt: skip
+
+
 def stored_parameters(path: str | os.PathLike[str]) -> dict[str, jax.ShapeDtypeStruct]:
     """Path -> shape and dtype of every parameter of a converted checkpoint; reads no array.
 
@@ -90,6 +110,18 @@ def _restore(path: epath.Path, item: str, shardings: Shardings | None) -> dict[s
 
         arguments = jax.tree_util.tree_map_with_path(describe, _metadata(path))
         return checkpointer.restore(path, restore_args=arguments)
+
+
+def _restored_leaf(path: epath.Path, name: str) -> np.ndarray:
+    import orbax.checkpoint as ocp
+
+    wanted = unflatten({name: flatten(_metadata(path))[name]})
+    arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        found = checkpointer.restore(
+            path, args=ocp.args.PyTreeRestore(wanted, arguments, partial_restore=True)
+        )
+    return flatten(found)[name]
 
 
 def _metadata(path: epath.Path) -> Any:

@@ -51,6 +51,7 @@ class _Loop:
         self.run, self.last = run, num_steps
         self.step = self.first = int(state.step)
         self.state, self.frozen = without_frozen(state)
+        self.state = run.step.entered(self.state)
         self.metrics = run.step.none()
         self.window = Window()
         self.due: Window | None = None  # ended, not reported
@@ -252,4 +253,5 @@ class _Loop:
         self._save(metrics)
 
     def _whole(self) -> TrainState:
-        return self.state.replace(frozen=self.frozen)  # pyright: ignore[reportAttributeAccessIssue]
+        state = self.run.step.left(self.state)
+        return state.replace(frozen=self.frozen)  # pyright: ignore[reportAttributeAccessIssue]

@@ -22,6 +22,9 @@ CHANGES: Mapping[str, str] = {
 }
 
 
+ItemUpdates = Literal["exact", "lazy", "dense"]
+
+
 @dataclass(frozen=True)
 class TrainingOptions(Record):
     """Options of `Trainer`; counts are steps.
@@ -51,6 +54,12 @@ class TrainingOptions(Record):
         use_mixed_precision: compute in bfloat16; parameters and optimizer stay float32.
         use_remat: recompute activations in the backward pass.
         gradient_accumulation_steps: parts of each batch, one after another.
+        item_updates: which rows of the item table a step changes. 'exact': those that the batch
+            touches (the items of the input, and the members of the clusters of its labels) where
+            these are few of many and the optimizer leaves all others as they are, as 'sgd' without
+            momentum and decay does; else all. 'lazy': those that the batch touches, under any
+            optimizer that goes row by row: the moments of all others do not decay, and these
+            rows do not move, until a batch touches them. 'dense': all.
         frozen_dtype: of frozen parameters, if not their own.
         on_nonfinite: of a step whose loss or gradient is not finite: 'stop' names what went bad
             first; 'skip' leaves it out and goes on, as PAXml does.
@@ -80,6 +89,7 @@ class TrainingOptions(Record):
     use_mixed_precision: bool = False
     use_remat: bool = False
     gradient_accumulation_steps: int = 1
+    item_updates: ItemUpdates = "exact"
     frozen_dtype: Literal["bfloat16", "float16", "float32"] | None = None
     on_nonfinite: Literal["stop", "skip"] = "stop"
     enable_profiling: bool = False

@@ -184,6 +184,10 @@ class Trainer(Evaluating, Preparing):
         evaluation = self._evaluations(state, evaluated, monitor)
         schedule_steps = getattr(self._learning_rate, "total_steps", None)
         facts = run_facts(self.given_model, self.optimizer, self._learning_rate, state)
+        if self._objective.items is not None:
+            # Under 'exact' and 'dense' an optimizer does the same.
+            lazy = options.item_updates == "lazy"
+            facts["optimizer"]["item_updates"] = "lazy" if lazy else "exact"
         with self._checkpoints() as checkpoints, on_mesh(self.mesh):
             start = resume(
                 state, source, checkpoints, monitor, options, facts, num_steps, self._cursor

@@ -14,9 +14,11 @@ from tests.docs.test_paths import imported, sources
 PUBLIC = (
     "efficientids_flax",
     "efficientids_flax.backbone",
+    "efficientids_flax.cluster",
     "efficientids_flax.config",
     "efficientids_flax.core",
     "efficientids_flax.data",
+    "efficientids_flax.embed",
     "efficientids_flax.forecast",
     "efficientids_flax.inference",
     "efficientids_flax.prepare",

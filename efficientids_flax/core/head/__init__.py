@@ -4,11 +4,17 @@ Read `hierarchical`, the readable reference, then `softmax`, the module, and `co
 computes of `passed`; `full_softmax` is one softmax over all items in chunks, `second` the second
 pass as it is trained, cluster by cluster; `search` is the exact top-k of an index, `retrieval` that
 of tables as they are, `measures` what an evaluation asks of labels, `embeddings` the item table and
-its adapters, `checks` what does not fit.
+its adapters, `touched` which of its rows a batch has gradients by, `checks` what does not fit.
 """
 
 from efficientids_flax.core.head.embeddings import Source
 from efficientids_flax.core.head.passed import HeadInputs, LossOutput
 from efficientids_flax.core.head.retrieval import TopItems, retrieve, top_items
 from efficientids_flax.core.head.search import SearchIndex, build_index, item_vectors, search
-from efficientids_flax.core.head.softmax import INTERMEDIATES, HierarchicalSoftmax, settle_tables
+from efficientids_flax.core.head.softmax import (
+    INTERMEDIATES,
+    ROW_GRADIENTS,
+    HierarchicalSoftmax,
+    settle_tables,
+)
+from efficientids_flax.core.head.touched import Touched, places_for, touched_by

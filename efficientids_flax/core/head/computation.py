@@ -119,6 +119,7 @@ class Head:
             ),
             None if shares is None else jnp.maximum(shares, 0.0).reshape(-1),
             adapter,
+            inputs.places,
         )
         average = None
         if shares is not None and second.total is not None:

@@ -57,7 +57,7 @@ class ItemEmbedding(nn.Module):
     def with_table(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
         """(What `__call__` gives, what `table` gives): the gradients of both are one array."""
         # On a mesh rows come whole, as the batch is split: E would be split as B partly is.
-        return _look_up(constrain(self.table(), "I E"), ids)
+        return look_up(constrain(self.table(), "I E"), ids)
 
     def table(self) -> jax.Array:
         """The whole table, [I, E]."""
@@ -65,13 +65,13 @@ class ItemEmbedding(nn.Module):
 
 
 @jax.custom_vjp
-def _look_up(table: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+def look_up(table: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Rows of a table [I, E], and the table: their gradient is added to its, not to zeros."""
     return table[jnp.clip(ids, 0, table.shape[0] - 1)], table
 
 
 def _look_up_forward(table: jax.Array, ids: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    return _look_up(table, ids), ids
+    return look_up(table, ids), ids
 
 
 def _look_up_backward(
@@ -82,7 +82,7 @@ def _look_up_backward(
     return of_table.at[at].add(of_rows, mode="drop"), None
 
 
-_look_up.defvjp(_look_up_forward, _look_up_backward)
+look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 class _Adapter(nn.Module):

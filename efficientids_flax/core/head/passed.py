@@ -8,6 +8,23 @@ from typing import NamedTuple
 
 import jax
 
+from efficientids_flax.core.head.second import Places
+
+
+class TouchedTable(NamedTuple):
+    """The item table, whose gradient goes elsewhere.
+
+    Attributes:
+        rows: [I, E].
+        places: of the gradient.
+    """
+
+    rows: jax.Array
+    places: Places
+
+
+Table = jax.Array | TouchedTable  # [I, E]
+
 
 class HeadInputs(NamedTuple):
     """What the head works on.
@@ -19,6 +36,7 @@ class HeadInputs(NamedTuple):
         clusters: [K, W]; None under full softmax.
         word_logits: [..., V] without a cap; None where there are no words.
         rows: [I, E], the items before the adapter that `Head` holds; None where it holds none.
+        places: where the second pass leaves its gradient by the rows; None: where autodiff does.
     """
 
     hidden: jax.Array
@@ -27,6 +45,7 @@ class HeadInputs(NamedTuple):
     clusters: jax.Array | None
     word_logits: jax.Array | None = None
     rows: jax.Array | None = None
+    places: Places | None = None
 
 
 class LossOutput(NamedTuple):

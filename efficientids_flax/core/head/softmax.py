@@ -26,9 +26,11 @@ from efficientids_flax.core.head.embeddings import (
     ItemOutputAdapter,
     Source,
     embedding_initializer,
+    look_up,
 )
-from efficientids_flax.core.head.passed import HeadInputs
-from efficientids_flax.core.head.second import Adapter
+from efficientids_flax.core.head.passed import HeadInputs, Table, TouchedTable
+from efficientids_flax.core.head.second import Adapter, Places
+from efficientids_flax.core.head.touched import Touched
 from efficientids_flax.core.model_checks import (
     check_clustering,
     check_fields,
@@ -38,6 +40,9 @@ from efficientids_flax.core.model_checks import (
 from efficientids_flax.sharding import constrain
 
 INTERMEDIATES = "intermediates"
+# A collection of `touched`, a `Touched`, and `values` [R, E], zeros. With it the item table has no
+# gradient, and the values have that by the rows at their places instead.
+ROW_GRADIENTS = "row_gradients"
 OUTPUT_ADAPTER = "item_output_adapter"
 SHARED_FIELDS = ("num_items", "num_clusters", "item_embedding_dim", "use_correction")
 
@@ -158,12 +163,21 @@ class HierarchicalSoftmax(nn.Module):
             weights = jnp.ones(targets.shape, jnp.float32)
         return self.head.loss(inputs, targets, weights, target_is_item, training).metrics()
 
-    def embed_items(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def embed_items(self, ids: jax.Array) -> tuple[jax.Array, Table]:
         """Items of the input at model width, and the item table for `inputs`.
 
         int [...] -> ([..., D], [I, E]); see `ItemEmbedding` for ids.
         """
-        rows, table = self.item_embedding.with_table(ids)
+        if self.has_variable(ROW_GRADIENTS, "values"):
+            assert self.clustering_info is not None
+            touched: Touched = self.get_variable(ROW_GRADIENTS, "touched")
+            at = touched.places_of(self.clustering_info, ids)
+            zeros, values = look_up(self.get_variable(ROW_GRADIENTS, "values"), at)
+            rows, whole = self.item_embedding.with_table(ids)
+            rows, whole = jax.lax.stop_gradient((rows, whole))
+            rows, table = rows + zeros, TouchedTable(whole, Places(values, touched.starts()))
+        else:
+            rows, table = self.item_embedding.with_table(ids)
         self.sow(INTERMEDIATES, "item_rows", rows)
         items = self.item_input_adapter(rows)
         self.sow(INTERMEDIATES, "item_inputs", items)
@@ -173,20 +187,24 @@ class HierarchicalSoftmax(nn.Module):
         self,
         hidden: jax.Array,
         word_logits: jax.Array | None = None,
-        table: jax.Array | None = None,
+        table: Table | None = None,
     ) -> HeadInputs:
         """Bring the tables and the query [..., W] to one width.
 
         Args:
             hidden: [..., D].
             word_logits: [..., V], of `scaled(hidden)`, without a cap.
-            table: [I, E], of `embed_items`; None where the items were not embedded.
+            table: of `embed_items`; None where the items were not embedded.
 
         Raises:
             ValueError: hidden states of another width than that of the parameters.
         """
         config = self.options
         raise_listed("inputs", width_problems(hidden, self._hidden_dims()))
+        places = None
+        if isinstance(table, TouchedTable):
+            table, (values, starts) = table
+            places = Places(values.astype(self.dtype), starts)
         items = (self.item_embedding.table() if table is None else table).astype(self.dtype)
         rows = constrain(items, "I E") if config.input_adapter_everywhere else None
         clusters = None if config.full_softmax else self._cluster_vectors().astype(self.dtype)
@@ -204,7 +222,7 @@ class HierarchicalSoftmax(nn.Module):
             self.sow(INTERMEDIATES, "cluster_table", clusters)
         if word_logits is not None:
             self.sow(INTERMEDIATES, "word_logits", word_logits)
-        return HeadInputs(hidden, query, items, clusters, word_logits, rows)
+        return HeadInputs(hidden, query, items, clusters, word_logits, rows, places)
 
     def scaled(self, hidden: jax.Array) -> jax.Array:
         """`hidden` [..., D], times D^-0.5 with `scale_before_logits`, before any adapter."""

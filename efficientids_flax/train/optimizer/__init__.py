@@ -9,6 +9,7 @@ Read `create` and `kinds` for new runs, `learner` for a converted one; `adam`, `
 from efficientids_flax.train.optimizer.applied import applied_rate
 from efficientids_flax.train.optimizer.create import (
     KINDS,
+    ByRow,
     averaged_params,
     create_learning_rate_schedule,
     create_optimizer,

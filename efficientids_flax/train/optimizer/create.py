@@ -8,8 +8,8 @@ rate and the weight decay; the average of the parameters. (`learner.paxml_learne
 optimizer of a PAXml job.)
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,21 @@ UNDECAYED = ("bias", "scale", "per_dim_scale")
 WEIGHT_DECAY = 1e-4  # of 'adamw', unless given
 
 
+class ByRow(NamedTuple):
+    """An optimizer in the parts of which all but the clip can be applied to some rows of a table.
+
+    Attributes:
+        clip: (norm of all gradients, gradient of a parameter) -> its clipped gradient, given the
+            norm of its own.
+        update: what follows; its state is that of the optimizer.
+        leaves: of a parameter's path and value, whether rows without a gradient stay as they are.
+    """
+
+    clip: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    update: optax.GradientTransformationExtraArgs
+    leaves: Callable[[str, Any], bool]
+
+
 class Optimizer(optax.GradientTransformationExtraArgs):
     """An optax transformation that says what it was made of; `Trainer` reads it.
 
@@ -52,12 +67,14 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         frozen_params: patterns or a predicate of paths; None: not given.
         ema_decay: of the average of the parameters; None: there is none.
         made_of: its type and settings but for the rate and what is frozen; None: not known.
+        by_row: its parts; None: what becomes of a row depends on others, or on its average.
     """
 
     learning_rate: Schedule | float | None = None
     frozen_params: tuple[str, ...] | Predicate | None = None
     ema_decay: float | None = None
     made_of: Mapping[str, Any] | None = None
+    by_row: ByRow | None = None
 
 
 def create_optimizer(
@@ -131,6 +148,17 @@ def create_optimizer(
         "clip_grad_norm": clip_grad_norm, "clip_variable_norm": clip_variable_norm,
         "undecayed_params": undecayed_params,
     }  # fmt: skip
+    if kind.by_row(options) and not ema_decay:
+        rest = [(name, part if name != "clip" else optax.identity()) for name, part in parts]
+        made.by_row = ByRow(
+            _clip(clip_grad_norm, clip_variable_norm),
+            _frozen(optax.named_chain(*rest), patterns),
+            lambda path, value: (
+                optimizer_type == "sgd"
+                and not options["momentum"]
+                and not (weight_decay and decays(path, value))
+            ),
+        )
     made.frozen_params = patterns if patterns is None or callable(patterns) else tuple(patterns)
     return made
 
@@ -170,6 +198,20 @@ def clip_by_variable_norm(limit: float) -> optax.GradientTransformation:
         return gradient * jnp.minimum(1.0, limit / norm).astype(gradient.dtype)
 
     return optax.stateless(lambda updates, params: jax.tree.map(clip, updates))
+
+
+def _clip(of_all: float | None, of_each: float | None) -> Callable[..., jax.Array]:
+    """What the clips do to a gradient, or to some of its rows, by the norms."""
+
+    def clip(norm: jax.Array, own: jax.Array, gradient: jax.Array) -> jax.Array:
+        if of_all is not None:  # in the order of optax' arithmetic
+            scaled = gradient / norm.astype(gradient.dtype) * of_all
+            return jnp.where(norm < of_all, gradient, scaled)
+        if of_each is not None:
+            return gradient * jnp.minimum(1.0, of_each / own).astype(gradient.dtype)
+        return gradient
+
+    return clip
 
 
 def _problems(

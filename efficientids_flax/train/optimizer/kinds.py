@@ -22,12 +22,14 @@ class Kind(NamedTuple):
         build: (options, rate, variables) -> gradients to directions.
         options: what it takes, with defaults.
         scaled: its directions are updates, with the learning rate in them.
+        by_row: (options) -> whether what becomes of a row depends on that row alone.
     """
 
     name: str
     build: Callable[[Mapping[str, Any], Schedule, Variables], Any]
     options: Mapping[str, Any]
     scaled: bool = False
+    by_row: Callable[[Mapping[str, Any]], bool] = lambda options: True
 
 
 def _adam(options: Mapping[str, Any], rate: Schedule, variables: Variables) -> Any:
@@ -83,16 +85,19 @@ KINDS: Mapping[str, Kind] = {
     "sgd":               Kind("momentum", _sgd, {"momentum": 0.9, "nesterov": False}),
     "adafactor":         Kind("adafactor", _adafactor, {
         "beta1": None, "decay_pow": 0.8, "clip_threshold": 1.0, "epsilon1": 1e-30, "factored": True,
-        "multiply_by_parameter_scale": True, "min_dim_size_to_factor": 128}, scaled=True),
+        "multiply_by_parameter_scale": True, "min_dim_size_to_factor": 128},
+        scaled=True, by_row=lambda options: False),
     # Praxis' `HParamsAdamB`.
     "sharded_adafactor": Kind("sharded_adafactor", _sharded_adafactor, _defaults(
         "decay_pow", "factored", "epsilon1", "epsilon2", "quantized_dtype", "layerwise_adaptation",
         "exclude_from_layerwise_adaptation", "multiply_by_parameter_scale",
         "sort_factored_second_moment_dims", "min_dim_size_to_factor", "maybe_inf_to_nan",
-        beta1=0.9, decay_method="adam", decay_adam=0.98, clip_threshold=1.0), scaled=True),
+        beta1=0.9, decay_method="adam", decay_adam=0.98, clip_threshold=1.0),
+        scaled=True, by_row=lambda options: False),
     "praxis_adam":       Kind("adam", _praxis_adam, _defaults(
         "epsilon_root", "maybe_inf_to_nan",
-        beta1=0.9, beta2=0.999, epsilon=1e-6, clip_threshold=1.0)),
+        beta1=0.9, beta2=0.999, epsilon=1e-6, clip_threshold=1.0),
+        by_row=lambda options: not options["clip_threshold"]),
 }
 # fmt: on
 

@@ -1,10 +1,10 @@
 """What a run carries and keeps: its state, its checkpoints, its place in the data.
 
-Read `carried`, then `disk` (checkpoints), `restored` and `resume`;
-`fingerprint` is what makes a run this run, of `description`s; `data_cursor` is the place in the
-data, `shared_batches` what several processes read of an evaluation; `placement` and `processes`
-where all of it lies, `kept` the best state of a run without a directory, `monitor` how the
-evaluations went so far.
+Read `carried`, then `disk` (checkpoints), `restored` and `resume`; `fingerprint` is what makes a
+run this run, of `description`s; `data_cursor` is the place in the data, `shared_batches` what
+several processes read of an evaluation; `placement` and `processes` where all of it lies,
+`item_table` takes out what has a row for each item, `kept` the best state of a run without a
+directory, `monitor` how the evaluations went so far.
 """
 
 from efficientids_flax.train.state.carried import (
@@ -24,6 +24,13 @@ from efficientids_flax.train.state.disk.checkpoint import Checkpoints
 from efficientids_flax.train.state.disk.faults import DamagedCheckpoint, UnwrittenCheckpoint
 from efficientids_flax.train.state.disk.lock import DirectoryInUse, locked
 from efficientids_flax.train.state.fingerprint import RunMismatch, model_facts, run_facts
+from efficientids_flax.train.state.item_table import (
+    TABLE,
+    Split,
+    Tables,
+    split_table,
+    turned,
+)
 from efficientids_flax.train.state.kept import KeptState
 from efficientids_flax.train.state.monitor import Monitor
 from efficientids_flax.train.state.placement import (

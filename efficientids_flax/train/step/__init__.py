@@ -1,9 +1,9 @@
 """One step of training or evaluation: from a batch to a new state or to metrics.
 
-Read `objective`, what is minimised, then `function`, the step, and `compiled`; `initial_state` is
-what the first one starts from, `nnx_bridge` lets NNX modules be called as Linen's are, `evaluation`
-measures, with the sums of `mean` and modules in their `evaluation_mode`, `window` adds up,
-`batch_checks` and `nonfinite` say what is wrong.
+Read `objective`, what is minimised, then `function`, the step, `rows`, where it changes few rows of
+the item table, and `compiled`; `initial_state` is what the first one starts from, `nnx_bridge` lets
+NNX modules be called as Linen's are, `evaluation` measures, with the sums of `mean` and modules in
+their `evaluation_mode`, `window` adds up, `batch_checks` and `nonfinite` say what is wrong.
 """
 
 from efficientids_flax.train.step.batch_checks import Spec, batch_spec, check_like, tokens_of

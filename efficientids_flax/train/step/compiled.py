@@ -21,6 +21,7 @@ from efficientids_flax.train.state import (
 )
 from efficientids_flax.train.step.function import FINITE, WRONG, StepOptions, make_step
 from efficientids_flax.train.step.objective import Objective
+from efficientids_flax.train.step.rows import RowUpdates, row_updates
 
 LONGEST = 10  # steps whose metrics are left on the device, and whose batches may be asked for
 
@@ -47,6 +48,7 @@ class CompiledStep:
         learning_rate: Callable[[Any], Any] | float | None = None,
         mesh: Mesh | None = None,
         shardings: Any = None,
+        rows: RowUpdates | None = None,
     ) -> None:
         """Compile for these arguments.
 
@@ -57,7 +59,11 @@ class CompiledStep:
             learning_rate: one more metric, see `applied_rate`.
             mesh: that the state lies on.
             shardings: of the state without frozen parameters, on a mesh.
+            rows: how the item table is updated, if not as a whole.
         """
+        self._rows = rows
+        if rows is not None:
+            state = jax.eval_shape(rows.entered, state)
 
         def measured(state: TrainState, frozen: Any, batch: Any, alive: jax.Array) -> Any:
             new, alive, metrics = step(state, frozen, batch, alive)
@@ -87,6 +93,14 @@ class CompiledStep:
         self.flops: float | None = None
         self._compiled: dict[Any, Any] = {}
         self._current = self._for(arguments)
+
+    def entered(self, state: TrainState) -> TrainState:
+        """The state as steps take it; the given one is gone where it differs."""
+        return state if self._rows is None else self._rows.entered(state)
+
+    def left(self, state: TrainState) -> TrainState:
+        """A state of steps as everything else takes it; the given one stays."""
+        return state if self._rows is None else self._rows.left(state)
 
     def none(self) -> jax.Array:
         """The metrics before the first step: all was well."""
@@ -155,11 +169,13 @@ def compile_step(
     places = None
     if mesh is not None:
         places = state_shardings(without_frozen(state)[0], mesh, objective.config)
+    rows = row_updates(options.item_updates, objective.items, optimizer, state, batch, mesh)
     return CompiledStep(
-        make_step(objective.loss, objective.module.apply, optimizer, how, count_wrong),
+        make_step(objective.loss, objective.module.apply, optimizer, how, count_wrong, rows),
         state,
         batch,
         learning_rate=learning_rate,
         mesh=mesh,
         shardings=places,
+        rows=rows,
     )

@@ -9,6 +9,7 @@ import optax
 
 from efficientids_flax.train.optimizer import merge
 from efficientids_flax.train.state import TrainState
+from efficientids_flax.train.step.rows import RowUpdates, with_row_gradients
 from efficientids_flax.tree import flatten, unflatten
 
 Batch = Mapping[str, Any]
@@ -48,6 +49,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     options: StepOptions,
     count_wrong: Callable[[Batch], Mapping[str, jax.Array]] = lambda batch: {},
+    rows: RowUpdates | None = None,
 ) -> Callable[..., tuple[TrainState, jax.Array, Metrics]]:
     """The step, not jitted.
 
@@ -58,6 +60,8 @@ def make_step(
         options: see `StepOptions`.
         count_wrong: batch -> (field -> int32 []), values that no step may be taken with, such as
             ids out of range, which a model would clip; `WRONG` + field is a metric.
+        rows: updates the rows of the item table that a batch touches, and no others; the state is
+            then as `RowUpdates.entered` makes it.
 
     Returns:
         `step(state, frozen, batch, alive)` -> (state, alive, metrics); `frozen` are the parameters
@@ -65,15 +69,18 @@ def make_step(
         float32 [] and hold `loss`, `grad_norm` and `finite` (the step was taken) beside the loss
         function's own.
     """
-    optimizer = optax.with_extra_args_support(optimizer)
+    optimizer = optax.with_extra_args_support(optimizer if rows is None else rows.by_row.update)
 
     def objective(
         trained: Any, frozen: Any, batch: Batch, model_state: Any, rng: jax.Array
     ) -> tuple[jax.Array, tuple[Metrics, Any]]:
         params = merge(trained, frozen) if frozen else trained
+        apply = apply_fn
+        if rows is not None:
+            params, apply = with_row_gradients(params, apply_fn)
         if options.mixed_precision:
             params, batch = to_half(params), to_half(batch)
-        loss, metrics, state = loss_fn(params, NamedBatch(batch), model_state, rng, apply_fn)
+        loss, metrics, state = loss_fn(params, NamedBatch(batch), model_state, rng, apply)
         return loss.astype(jnp.float32), (scalars(metrics), _collections(state, model_state))
 
     if options.remat:
@@ -81,11 +88,11 @@ def make_step(
         objective = jax.checkpoint(objective, policy=policy)
     differentiate = jax.value_and_grad(objective, has_aux=True)
 
-    def gradients(state: TrainState, frozen: Any, batch: Batch, rng: jax.Array) -> Any:
+    def gradients(state: TrainState, trained: Any, frozen: Any, batch: Batch, rng: Any) -> Any:
         """(loss, metrics, model state, gradients) of a batch, in one or more parts."""
         if options.accumulation == 1:
             (loss, (metrics, new)), found = differentiate(
-                state.trained, frozen, batch, state.model_state, rng
+                trained, frozen, batch, state.model_state, rng
             )
             return loss, metrics, new, found
         parts = jax.tree.map(lambda x: _parts(x, options.accumulation), batch)
@@ -93,7 +100,7 @@ def make_step(
         def one(model_state: Any, given: Any) -> Any:
             index, part = given
             (loss, (metrics, new)), found = differentiate(
-                state.trained, frozen, part, model_state, jax.random.fold_in(rng, index)
+                trained, frozen, part, model_state, jax.random.fold_in(rng, index)
             )
             weight = metrics.get(WEIGHT, jnp.float32(1.0))
             return new, (weight, jax.tree.map(lambda x: x * weight, (loss, metrics, found)))
@@ -118,13 +125,20 @@ def make_step(
         state: TrainState, frozen: Any, batch: Batch, alive: jax.Array
     ) -> tuple[TrainState, jax.Array, Metrics]:
         rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
-        loss, metrics, model_state, found = gradients(state, frozen, batch, rng)
+        opened = None if rows is None else rows.opened(state, frozen, batch)
+        trained = state.trained
+        if opened is not None:
+            state, trained, frozen = opened.state, opened.trained, opened.frozen
+        loss, metrics, model_state, found = gradients(state, trained, frozen, batch, rng)
         norm = global_norm(found)
         wrong = count_wrong(batch)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         finite &= sum(wrong.values(), jnp.int32(0)) == 0
         stops = options.on_nonfinite == "stop"
         taken = finite & alive if stops else finite
+        tables = None
+        if opened is not None:
+            found, tables = opened.updated(found, norm, taken)
 
         def update() -> tuple[Any, Any, Any]:
             given = _as_precise(found, state.precise) if state.master else found
@@ -146,6 +160,8 @@ def make_step(
             model_state=model_state,
             **_rounded(precise, state),
         )
+        if opened is not None and tables is not None:
+            new = opened.closed(new, tables)
         metrics |= {"loss": loss, "grad_norm": norm, FINITE: taken}
         metrics |= {f"{WRONG}{name}": count for name, count in wrong.items()}
         alive = alive & finite if stops else alive

@@ -20,6 +20,7 @@ from efficientids_flax.core.item_model import ItemModel
 from efficientids_flax.core.measuring import evaluation_sums
 from efficientids_flax.core.metrics import token_sums
 from efficientids_flax.core.models import EfficientIDSModel
+from efficientids_flax.core.touching import most_touched, touched_rows
 from efficientids_flax.forecast import TimesFM, forecast_loss, model_inputs
 from efficientids_flax.losses import LanguageModelLoss, language_model_loss
 from efficientids_flax.train.batches import rows_of
@@ -28,6 +29,7 @@ from efficientids_flax.train.step.evaluation_mode import intercept
 from efficientids_flax.train.step.function import WEIGHT, LossFn, NamedBatch, scalars
 from efficientids_flax.train.step.mean import Means
 from efficientids_flax.train.step.nnx_bridge import NNXBridge
+from efficientids_flax.train.step.rows import ItemTable
 
 Batch = Mapping[str, Any]
 Sums = Mapping[str, Any]  # each has `a + b` and `compute()`
@@ -44,6 +46,7 @@ class Objective(NamedTuple):
         config: of the package's own models, for shardings; else None.
         own: whether the module sees to precision and rematerialisation itself.
         params: to begin with, of a module that holds its own.
+        items: of a recommender whose loss has gradients by few rows of its item table.
     """
 
     module: nn.Module | NNXBridge
@@ -53,6 +56,7 @@ class Objective(NamedTuple):
     config: ModelConfig | None
     own: bool
     params: Mapping[str, Any] | None = None
+    items: ItemTable | None = None
 
 
 def make_objective(
@@ -116,7 +120,8 @@ def make_objective(
         found = Objective(module, loss_fn, _no_sums, _no_init, None, False)
     if loss_fn is not None:
         init = found.init if found.own else _init_by_loss(module, loss_fn)
-        found = found._replace(loss=loss_fn, sums=_sums_of_loss(module, loss_fn), init=init)
+        sums = _sums_of_loss(module, loss_fn)
+        found = found._replace(loss=loss_fn, sums=sums, init=init, items=None)
     if init_args is not None or init_kwargs is not None:
         args, named = tuple(init_args or ()), dict(init_kwargs or {})
         found = found._replace(init=lambda rng, _: module.init(_streams(rng), *args, **named))
@@ -144,7 +149,14 @@ def _of_item_model(
         made = module.init(_streams(rng), NamedBatch(batch), method="loss")
         return {"params": made["params"]}
 
-    return Objective(module, loss, sums, init, module.config, True)
+    items, clustering = None, module.clustering_info
+    if clustering is not None and not module.config.full_softmax:
+        items = ItemTable(
+            clustering,
+            lambda batch: touched_rows(module.config, clustering, batch),
+            lambda batch: most_touched(clustering, batch),
+        )
+    return Objective(module, loss, sums, init, module.config, True, items=items)
 
 
 def _of_decoder(module: Decoder, evaluated: Decoder) -> Objective:

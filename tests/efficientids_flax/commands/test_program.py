@@ -54,7 +54,8 @@ def test_options_that_say_the_same_are_declared_once():
     assert several == {
         "--set", "--config", "--dtype", "--family", "--overwrite", "--step", "--tokenizer",
         "--input-ids", "--input-file", "--batch-size", "--seed", "--top-k", "--dry-run", "--items",
-        "--memory", "--split",
+        "--memory", "--split", "--data-dir", "--engine", "--max-length", "--normalize", "--out",
+        "--plot",
     }  # fmt: skip
 
 

@@ -5,8 +5,8 @@ dense products. The adapted table, [I, W], is never there as a whole, nor are lo
 visit. The gradient of a weighted sum of the losses is made on the same visit, while the members are
 at hand.
 
-Letters: P positions, W width of queries, E width of the table, I items, C blocks of a visit, G
-positions of a block, M rows of a tile.
+Letters: P positions, W width of queries, E width of the table, I items, K clusters, C blocks of a
+visit, G positions of a block, M rows of a tile, R places of gradients.
 """
 
 from collections.abc import Callable
@@ -31,6 +31,19 @@ from efficientids_flax.core.head.second.visits import (
 Adapter = jax.tree_util.Partial
 
 
+class Places(NamedTuple):
+    """An array for the gradients by some of the rows, cluster by cluster.
+
+    Attributes:
+        values: [R, E], of which the gradient is asked for; what it holds does not matter.
+        starts: int [K], where the first member of each cluster has its place; out of range, and far
+            from overflow, where the gradients of a cluster are not wanted.
+    """
+
+    values: jax.Array
+    starts: jax.Array
+
+
 class Given(NamedTuple):
     """What the losses are made of.
 
@@ -40,6 +53,7 @@ class Given(NamedTuple):
         adapter: makes vectors of width W of the rows.
         labels: of the positions.
         weights: float32 [P], of the losses in the sum that is differentiated.
+        places: where gradients by the rows go; None: to an array like the rows.
     """
 
     query: jax.Array
@@ -47,10 +61,11 @@ class Given(NamedTuple):
     adapter: Adapter
     labels: Labels
     weights: jax.Array
+    places: "Places | None" = None
 
 
 class Gradients(NamedTuple):
-    """By the query, the rows, and the adapter's arrays."""
+    """By the query, the rows (or the values of their places), and the adapter's arrays."""
 
     query: jax.Array
     rows: jax.Array
@@ -116,7 +131,8 @@ class ByCluster:
 
     def _zeros(self) -> Gradients:
         given = self._given
-        return Gradients(*jax.tree.map(jnp.zeros_like, (given.query, given.rows, given.adapter)))
+        rows = given.rows if given.places is None else given.places.values
+        return Gradients(*jax.tree.map(jnp.zeros_like, (given.query, rows, given.adapter)))
 
     def _over_all(self, step: "Callable[[_Part, Any], Any]", carry: Any) -> Any:
         """`step` over all visits of all classes."""
@@ -132,9 +148,12 @@ class ByCluster:
 
 
 class _Step(NamedTuple):
-    """One tile: items [C, M], adapted rows [C, M, W] with their derivative, logits [C, M, G]."""
+    """One tile: adapted rows [C, M, W] with their derivative, logits [C, M, G].
 
-    items: jax.Array
+    `at` are the places [C, M] of the gradients by the rows, out of range where there is no member.
+    """
+
+    at: jax.Array
     tile: Tile
     adapted: jax.Array
     back: Any
@@ -199,7 +218,17 @@ class _Part:
         adapted = flat.reshape(*items.shape, -1)
         products = jnp.einsum("cmw,cgw->cmg", adapted, self._own)
         tile = Tile(items >= 0, self._blocks.labels(self.visit, number))
-        return _Step(items, tile, adapted, back, self._entropy.logits(products, tile))
+        at = self._places(items, number)
+        return _Step(at, tile, adapted, back, self._entropy.logits(products, tile))
+
+    def _places(self, items: jax.Array, number: Any) -> jax.Array:
+        given = self._given
+        if given.places is None:
+            return jnp.where(items < 0, given.rows.shape[0], items)
+        rows = items.shape[1]
+        inside = number * rows + jnp.arange(rows)
+        own = given.places.starts[self.visit.clusters][:, None] + inside
+        return jnp.where(items < 0, given.places.values.shape[0], own)
 
     def _back(self, step: _Step, sums: Sums, made: Gradients) -> tuple[jax.Array, Gradients]:
         """(Gradient of the queries [C, G, W], the gradients with those of the tile's rows)."""
@@ -209,8 +238,6 @@ class _Part:
         of_own = jnp.einsum("cmg,cmw->cgw", of_logits, step.adapted)
         of_adapted = jnp.einsum("cmg,cgw->cmw", of_logits, self._own)
         of_adapter, of_raw = step.back(of_adapted.reshape(-1, of_adapted.shape[-1]))
-        at = step.items.reshape(-1)
-        at = jnp.where(at < 0, made.rows.shape[0], at)
-        rows = made.rows.at[at].add(of_raw, mode="drop")
+        rows = made.rows.at[step.at.reshape(-1)].add(of_raw, mode="drop")
         adapter = jax.tree.map(jnp.add, made.adapter, of_adapter)
         return of_own, Gradients(made.query, rows, adapter)

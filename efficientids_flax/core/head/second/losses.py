@@ -15,7 +15,7 @@ from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head.second import spread
-from efficientids_flax.core.head.second.by_cluster import Adapter, Given
+from efficientids_flax.core.head.second.by_cluster import Adapter, Given, Places
 from efficientids_flax.core.head.second.entropy import Entropy
 from efficientids_flax.core.head.second.visits import Labels
 
@@ -48,6 +48,7 @@ def member_losses(
     labels: Labels,
     weights: jax.Array | None = None,
     adapter: Adapter = AS_IT_IS,
+    places: Places | None = None,
 ) -> Losses:
     """Losses of each position's label among the members of its cluster.
 
@@ -59,11 +60,14 @@ def member_losses(
         labels: of the positions.
         weights: float32 [P], of the positions in the total; None where that is not wanted.
         adapter: makes vectors of width W of the rows.
+        places: whose values have the gradient by the rows in their place; the rows have none then.
     """
     labels = jax.tree.map(jnp.asarray, labels)
     if weights is None:
-        return Losses(_each(entropy, clustering, query, rows, adapter, labels), None)
-    each, total = _weighted(entropy, clustering, query, rows, adapter, weights, labels)  # pyright: ignore[reportGeneralTypeIssues]
+        return Losses(_each(entropy, clustering, query, rows, adapter, labels, places), None)
+    each, total = _weighted(  # pyright: ignore[reportGeneralTypeIssues]
+        entropy, clustering, query, rows, adapter, weights, labels, places
+    )
     return Losses(each, total)
 
 
@@ -75,10 +79,11 @@ def _each(
     rows: jax.Array,
     adapter: Adapter,
     labels: Labels,
+    places: Places | None,
 ) -> jax.Array:
     """Losses [P]."""
     nothing = jnp.zeros(query.shape[0], jnp.float32)
-    return spread.losses(entropy, clustering, Given(query, rows, adapter, labels, nothing))
+    return spread.losses(entropy, clustering, Given(query, rows, adapter, labels, nothing, places))
 
 
 def _each_forward(entropy: Entropy, clustering: ClusteringInfo, *given: Any) -> Any:
@@ -88,10 +93,11 @@ def _each_forward(entropy: Entropy, clustering: ClusteringInfo, *given: Any) -> 
 def _each_backward(
     entropy: Entropy, clustering: ClusteringInfo, given: Any, weights: jax.Array
 ) -> tuple[Any, ...]:
-    query, rows, adapter, labels = given
-    whole = Given(query, rows, adapter, labels, weights)
+    query, rows, adapter, labels, places = given
+    whole = Given(query, rows, adapter, labels, weights, places)
     found = spread.losses_and_gradients(entropy, clustering, whole)
-    return *found[1], None
+    query, rows, adapter, places = _by_argument(tuple(found[1]), places)
+    return query, rows, adapter, None, places
 
 
 _each.defvjp(_each_forward, _each_backward)
@@ -106,9 +112,10 @@ def _weighted(
     adapter: Adapter,
     weights: jax.Array,
     labels: Labels,
+    places: Places | None,
 ) -> tuple[jax.Array, jax.Array]:
     """(Losses [P], their weighted sum)."""
-    given = Given(query, rows, adapter, labels, weights)
+    given = Given(query, rows, adapter, labels, weights, places)
     each = spread.losses(entropy, clustering, given)
     return each, weights @ each
 
@@ -116,10 +123,10 @@ def _weighted(
 def _weighted_forward(
     entropy: Entropy, clustering: ClusteringInfo, *given: Any
 ) -> tuple[tuple[jax.Array, jax.Array], Any]:
-    query, rows, adapter, weights, labels = jax.tree.map(
+    query, rows, adapter, weights, labels, places = jax.tree.map(
         lambda leaf: leaf.value, given, is_leaf=lambda leaf: isinstance(leaf, CustomVJPPrimal)
     )
-    whole = Given(query, rows, adapter, labels, weights)
+    whole = Given(query, rows, adapter, labels, weights, places)
     each, gradients = spread.losses_and_gradients(entropy, clustering, whole)
     return (each, weights @ each), (whole, each, tuple(gradients))
 
@@ -138,7 +145,16 @@ def _weighted_backward(
         whole = given._replace(weights=of_each)
         more = spread.losses_and_gradients(entropy, clustering, whole)[1]
         gradients = jax.tree.map(jnp.add, gradients, list(more))
-    return *gradients, of_weights, None
+    query, rows, adapter, places = _by_argument(tuple(gradients), given.places)
+    return query, rows, adapter, of_weights, None, places
+
+
+def _by_argument(gradients: tuple[Any, ...], places: Places | None) -> tuple[Any, ...]:
+    """Gradients by query, rows, adapter and places, of which the second are by either."""
+    query, rows, adapter = gradients
+    if places is None:
+        return query, rows, adapter, None
+    return query, None, adapter, Places(rows, None)  # pyright: ignore[reportArgumentType]
 
 
 _weighted.defvjp(_weighted_forward, _weighted_backward, symbolic_zeros=True)

@@ -91,6 +91,11 @@ def _everywhere(
     return mapped(given, _tables(layout, slice(None)))
 
 
+def tables_of(clustering: ClusteringInfo) -> Tables:
+    """The members of each cluster, as they are on one device."""
+    return _tables(layout_of(clustering), 0)
+
+
 def _tables(layout: Layout, part: Any) -> Tables:
     count, items = layout.order.shape
     first = jnp.arange(count, dtype=jnp.int32) * items

@@ -1,0 +1,83 @@
+"""k-means whose clusters have so many points at least and at most.
+
+As Lloyd's steps, with an assignment that keeps the limits (Bennett, Bradley and Demiriz 2000, here
+by prices, see `transport`). Letters: N points, K clusters, E width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from efficientids_flax.cluster.centers import means, squared_distances
+from efficientids_flax.cluster.kmeans import ENOUGH, learn_centers, sample_of
+from efficientids_flax.cluster.transport import Limits, transported
+
+SAMPLE = 64  # points a cluster that steps within limits learn from
+STEPS = 12  # on the sample
+LAST_STEPS = 2  # on all points
+
+
+class Balanced(NamedTuple):
+    """An assignment within limits.
+
+    Attributes:
+        labels: int32 [N].
+        inertia: sum of squared distances to the centers that the points were assigned to.
+        excess: of it, at most that much is due to an assignment that is not the best to these.
+    """
+
+    labels: np.ndarray
+    inertia: float
+    excess: float
+
+
+def balanced_kmeans(
+    points: np.ndarray, clusters: int, seed: int, most: int | None = None
+) -> Balanced:
+    """Clusters of even sizes: float32 [N, E] -> the cluster of each.
+
+    Args:
+        points: N at least K.
+        clusters: K.
+        seed: of the draws of the first centers.
+        most: points of the largest; None: sizes differ by one at most.
+
+    Raises:
+        ValueError: K clusters of `most` points do not hold all.
+    """
+    limits = Limits.even(len(points), clusters) if most is None else Limits(1, most)
+    limits.check(len(points), clusters)
+    centers = learn_centers(points, clusters, seed)
+    sample = sample_of(points, clusters * SAMPLE, np.random.default_rng([seed, 1]))
+    prices = None
+    if sample is not points:
+        share = len(sample) / len(points)
+        fewer = Limits(int(limits.least * share), int(np.ceil(limits.most * share)))
+        centers, prices, _ = _stepped(sample, centers, fewer, None, STEPS)
+    return _stepped(points, centers, limits, prices, STEPS if prices is None else LAST_STEPS)[2]
+
+
+def _stepped(
+    points: np.ndarray,
+    centers: np.ndarray,
+    limits: Limits,
+    prices: np.ndarray | None,
+    steps: int,
+) -> tuple[np.ndarray, np.ndarray | None, Balanced]:
+    """(Centers, prices, the best assignment of these steps)."""
+    best: Balanced | None = None
+    for _ in range(steps):
+        found = transported(points, centers, limits, prices)
+        labels, prices = found.labels, found.prices
+        apart = squared_distances(points, centers, labels)
+        now = Balanced(labels, float(apart.sum(dtype=np.float64)), found.excess)
+        centers = means(points, labels, len(centers))
+        little = best is not None and now.inertia >= (1 - ENOUGH) * best.inertia
+        if best is None or now.inertia < best.inertia:
+            best = now
+        if little:
+            break
+    assert best is not None
+    return centers, prices, best

@@ -1,0 +1,244 @@
+"""Items to clusters: a method, and around it what holds for all of them.
+
+    made = cluster_items(embeddings, ClusterOptions("balanced-kmeans", clusters=64))
+    made.clustering.save("clustering.npz")
+
+Every item is in one cluster, no cluster is empty, none is larger than asked. Letters: I items, N
+items with a vector, K clusters, E item width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from efficientids_flax.cluster.balanced import balanced_kmeans
+from efficientids_flax.cluster.centers import means, squared_distances
+from efficientids_flax.cluster.kmeans import fill_empty
+from efficientids_flax.cluster.methods import METHODS, Method
+from efficientids_flax.cluster.points import METRICS, Metric, Points, points_of
+from efficientids_flax.cluster.split import Cut, split_large, spread
+from efficientids_flax.cluster.summary import Summary, summary_of
+from efficientids_flax.core.clustering import ClusteringInfo
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """How to cluster.
+
+    Attributes:
+        method: a name of `METHODS`.
+        clusters: K; None: the square root of the number of items, rounded up.
+        max_size: items of the largest cluster; clusters that have more are split, so that K grows
+            ('balanced-kmeans' keeps to it with K clusters). None: any number.
+        shortlist: the first so many items have clusters of their own, 0 and so on.
+        metric: 'l2', or 'cosine', by which vectors have length one.
+        seed: of what is drawn.
+        spread_nonfinite: see `points_of`.
+    """
+
+    method: str
+    clusters: int | None = None
+    max_size: int | None = None
+    shortlist: int = 0
+    metric: Metric = "l2"
+    seed: int = 0
+    spread_nonfinite: bool = False
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name}: expected {least} or more, found {value}"
+            for name, least in (("clusters", 1), ("max_size", 1), ("shortlist", 0), ("seed", 0))
+            if (value := getattr(self, name)) is not None and value < least
+        ]
+        if self.method not in METHODS:
+            problems.append(f"method: found {self.method!r}, there are {', '.join(METHODS)}")
+        if self.metric not in METRICS:
+            problems.append(f"metric: found {self.metric!r}, there are {', '.join(METRICS)}")
+        if problems:
+            raise ValueError("\n  ".join(problems))
+
+
+class Clustered(NamedTuple):
+    """A clustering, and what can be said of it."""
+
+    clustering: ClusteringInfo
+    summary: Summary
+
+
+def cluster_items(
+    embeddings: np.ndarray | None,
+    options: ClusterOptions,
+    *,
+    num_items: int | None = None,
+    ranks: np.ndarray | None = None,
+    catalogue: str | None = None,
+) -> Clustered:
+    """Put items into clusters.
+
+    Args:
+        embeddings: floats [I, E]; None where the method looks at none.
+        options: see `ClusterOptions`.
+        num_items: I, where there are no embeddings.
+        ranks: int [I], 0 for the most frequent item and so on, for 'frequency' and the shortlist;
+            None: the ids are ranks.
+        catalogue: digest of the catalogue, to be kept in the clustering.
+
+    Returns:
+        The clustering, clusters numbered by their first item (in order of rank, the shortlist
+        before all), its means those of the embeddings as they are (None without them); and its
+        `Summary`.
+
+    Raises:
+        ValueError: options or embeddings that do not fit; see `points_of`.
+        ImportError: the method needs scikit-learn.
+    """
+    method = METHODS[options.method]
+    if embeddings is None and (method.vectors is not None or num_items is None):
+        raise ValueError(f"{options.method}: needs embeddings")
+    items = len(embeddings) if embeddings is not None else int(num_items or 0)
+    order = _order(ranks, items)
+    clusters = _clusters(options, items, method)
+    points = None
+    if embeddings is not None:
+        points = points_of(embeddings, options.metric, spread_nonfinite=options.spread_nonfinite)
+    notes = [] if points is None else list(points.notes)
+
+    rest = order[options.shortlist :]  # item ids
+    labels = np.empty(items, np.int64)
+    labels[order[: options.shortlist]] = np.arange(options.shortlist)
+    wanted = clusters - options.shortlist
+    excess = None
+    if len(rest):
+        if method.order is not None:
+            found = method.order(np.arange(len(rest)), wanted, options.seed)
+            if options.max_size is not None:
+                found = split_large(found, options.max_size, _dealt)
+        else:
+            assert points is not None
+            found, excess = _of_vectors(points, rest, wanted, options, method, notes)
+        labels[rest] = options.shortlist + found
+    labels = _numbered(labels, order)
+    made = int(labels.max()) + 1
+    if made > clusters:
+        notes.append(f"{made - clusters} clusters more than {clusters}, as larger ones were split")
+    vectors = None if points is None or embeddings is None else _means(embeddings, points, labels)
+    info = ClusteringInfo.from_assignments(labels, vectors, catalogue=catalogue)
+    return Clustered(info, summary_of(info, options.method, options.metric, points, excess, notes))
+
+
+def _order(ranks: np.ndarray | None, items: int) -> np.ndarray:
+    """Item ids, those of the first ranks first."""
+    if ranks is None:
+        return np.arange(items)
+    order = np.argsort(ranks, kind="stable")
+    if len(ranks) != items or not np.array_equal(ranks[order], np.arange(items)):
+        raise ValueError(f"ranks: expected each of 0 to {items - 1} once, for {items} items")
+    return order
+
+
+def _clusters(options: ClusterOptions, items: int, method: Method) -> int:
+    """K, checked."""
+    shortlist = options.shortlist
+    clusters = options.clusters
+    if clusters is None:
+        clusters = math.isqrt(items - 1) + 1
+    needed = shortlist + (1 if items > shortlist else 0)
+    problems = []
+    if shortlist > items:
+        problems.append(f"shortlist: found {shortlist}, there are {items} items")
+    elif clusters < needed:
+        problems.append(
+            f"clusters: found {clusters}, a shortlist of {shortlist} needs {needed} at least"
+        )
+    if clusters > items:
+        problems.append(f"clusters: found {clusters}, {items} items fill no more than {items}")
+    if method.most is not None and items > method.most:
+        problems.append(
+            f"method: {options.method} takes at most {method.most:,} items, there are {items:,};"
+            " take kmeans or balanced-kmeans"
+        )
+    if problems:
+        raise ValueError("\n  ".join(problems))
+    return clusters
+
+
+def _of_vectors(
+    points: Points,
+    rest: np.ndarray,
+    clusters: int,
+    options: ClusterOptions,
+    method: Method,
+    notes: list[str],
+) -> tuple[np.ndarray, float | None]:
+    """(The cluster of each item of `rest`, the excess of balanced k-means).
+
+    Items without a vector go to the smallest clusters, to empty ones first.
+    """
+    assert method.vectors is not None
+    place = np.full(len(points.items) + len(points.without), -1)
+    place[points.items] = np.arange(len(points.items))
+    rows = place[rest]  # of each item its vector, -1 without one
+    there = rows >= 0
+    vectors = points.vectors if len(rest) == len(points.items) and there.all() else (
+        points.vectors[rows[there]])  # fmt: skip
+    found = np.full(len(rest), -1)
+    excess = None
+    if len(vectors):
+        mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        vectors = vectors - mean  # so that large common parts cancel in no distance
+        filled = min(clusters, len(vectors))
+        if method.even:
+            even = balanced_kmeans(vectors, filled, options.seed, options.max_size)
+            labels, excess = even.labels.astype(np.int64), even.excess
+        else:
+            labels = method.vectors(vectors, filled, options.seed).astype(np.int64)
+        empty = _filled(vectors, labels, filled)
+        if empty:
+            notes.append(f"{empty} clusters came out empty and were given the farthest items")
+        if options.max_size is not None:
+            cut = _cut_by(method, vectors, options.seed)
+            labels = split_large(labels, options.max_size, cut)
+        found[there] = labels
+    spread(found, max(clusters, int(found.max()) + 1), options.max_size)
+    return found, excess
+
+
+def _filled(vectors: np.ndarray, labels: np.ndarray, clusters: int) -> int:
+    """Gives empty clusters an item each, in place; how many there were."""
+    if len(np.unique(labels)) == clusters:
+        return 0
+    centers = means(vectors, labels, clusters)
+    return fill_empty(labels, squared_distances(vectors, centers, labels), clusters)
+
+
+def _cut_by(method: Method, vectors: np.ndarray, seed: int) -> Cut:
+    def cut(rows: np.ndarray, parts: int) -> np.ndarray:
+        assert method.vectors is not None
+        return method.vectors(vectors[rows], parts, seed)
+
+    return cut
+
+
+def _dealt(rows: np.ndarray, parts: int) -> np.ndarray:
+    return np.arange(len(rows)) % parts
+
+
+def _numbered(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Clusters numbered from 0 in the order in which items, by rank, first name them."""
+    _, first, inverse = np.unique(labels[order], return_index=True, return_inverse=True)
+    numbers = np.empty(len(first), np.int64)
+    numbers[np.argsort(first)] = np.arange(len(first))
+    numbered = np.empty_like(labels)
+    numbered[order] = numbers[inverse.ravel()]
+    return numbered
+
+
+def _means(embeddings: np.ndarray, points: Points, labels: np.ndarray) -> np.ndarray:
+    """Means of the embeddings as they are, over the items that have one, float32 [K, E]."""
+    clusters = int(labels.max()) + 1
+    rows = embeddings if not len(points.without) else embeddings[points.items]
+    return means(rows.astype(np.float32, copy=False), labels[points.items], clusters)

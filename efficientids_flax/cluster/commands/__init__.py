@@ -1,0 +1,1 @@
+"""The command `cluster`: parse, call one function, print."""

@@ -1,0 +1,62 @@
+"""A clustering as a picture: sizes, and how near the items of a cluster are to each other."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from efficientids_flax.cluster.summary import Summary
+
+
+def save_plot(summary: Summary, path: str | os.PathLike[str]) -> None:
+    """Write a picture of a clustering.
+
+    Left the histogram of sizes; right, where there are embeddings, each cluster's variance by its
+    size, relative to that of all items.
+
+    Args:
+        summary: what to show.
+        path: a file that matplotlib can write, such as .png or .svg.
+
+    Raises:
+        ImportError: matplotlib is not there.
+        ValueError: it cannot write such a file.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "pictures need matplotlib: pip install 'efficientids-flax[plots]'"
+        ) from error
+    about = len(summary.within) > 0 and bool(summary.total)
+    figure = Figure(figsize=(9 if about else 5, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 2 if about else 1, squeeze=False)[0]
+    ranges = summary.histogram()
+    axes[0].bar(
+        [(low + high) / 2 for low, high, _ in ranges],
+        [count for _, _, count in ranges],
+        width=[high - low + 0.9 for low, high, _ in ranges],
+        color="#4477aa",
+    )
+    axes[0].yaxis.get_major_locator().set_params(integer=True)
+    median = float(np.median(summary.sizes))
+    axes[0].axvline(median, color="#222222", linewidth=1, label=f"median {median:g}")
+    axes[0].set(xlabel="items in the cluster", ylabel="clusters",
+                title=f"{summary.method}: {len(summary.sizes)} clusters")  # fmt: skip
+    axes[0].legend(frameon=False)
+    if about:
+        assert summary.total is not None
+        average = summary.total / max(int(summary.sizes.sum()) - summary.without_vector, 1)
+        axes[1].scatter(summary.sizes, summary.within / average, s=12, alpha=0.6, color="#aa3377")
+        axes[1].axhline(summary.share, color="#222222", linewidth=1,
+                        label=f"all clusters {summary.share:.2f}")  # fmt: skip
+        axes[1].set(xlabel="items in the cluster", ylabel="variance within / of all items",
+                    title="How near its items are", ylim=(0, None))  # fmt: skip
+        axes[1].legend(frameon=False)
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(Path(path), dpi=120)

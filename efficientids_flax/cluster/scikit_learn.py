@@ -1,0 +1,70 @@
+"""What scikit-learn does: the draws of k-means++, spectral and agglomerative clustering.
+
+Letters: N points, K clusters, E width.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+NEIGHBOURS = 10  # of each point, in the graphs
+WHOLE = 3000  # points that are merged with all pairs looked at; of more, neighbours alone
+
+
+def seeds_of(points: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
+    """Centers by k-means++ (Arthur and Vassilvitskii 2007), float32 [K, E]."""
+    if clusters >= len(points):
+        return points.copy()
+    found = _sklearn("cluster").kmeans_plusplus(
+        points, clusters, random_state=int(rng.integers(1 << 31))
+    )
+    return np.asarray(found[0], np.float32)
+
+
+def spectral(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+    """Clusters of the graph of nearest neighbours, by its first eigenvectors: int [N]."""
+    if clusters >= len(points):
+        return np.arange(len(points))
+    near = min(NEIGHBOURS, len(points))
+    graph = _sklearn("neighbors").kneighbors_graph(points, near, include_self=True)
+    method = _sklearn("cluster").SpectralClustering(
+        clusters, affinity="precomputed", assign_labels="kmeans", random_state=seed, n_init=4,
+        eigen_solver="arpack",
+    )  # fmt: skip
+    return _fitted(method, (graph + graph.T) / 2)
+
+
+def agglomerative(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+    """Ward's merges, of neighbours alone where there are many points: int [N]. Nothing is drawn."""
+    del seed
+    if clusters >= len(points):
+        return np.arange(len(points))
+    graph = None
+    if len(points) > WHOLE:
+        neighbours = _sklearn("neighbors").kneighbors_graph
+        graph = neighbours(points, NEIGHBOURS, include_self=False)
+    method = _sklearn("cluster").AgglomerativeClustering(
+        clusters, linkage="ward", connectivity=graph
+    )
+    return _fitted(method, points)
+
+
+def _fitted(method: Any, given: Any) -> np.ndarray:
+    """The labels; that a graph is in several parts is no fault, it is joined or cut there."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(connect|Exiting|eigen|distinct).*")
+        return method.fit_predict(given)
+
+
+def _sklearn(part: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(f"sklearn.{part}")
+    except ImportError as error:
+        raise ImportError(
+            "this clustering needs scikit-learn: pip install 'efficientids-flax[cluster]'"
+        ) from error

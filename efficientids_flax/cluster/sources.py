@@ -1,0 +1,122 @@
+"""Where item vectors lie: a file, a prepared directory, a model's item table.
+
+Letters: I items, E item width.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+EMBEDDINGS, CLUSTERING = "embeddings.npy", "clustering.npz"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be clustered.
+
+    Attributes:
+        num_items: I.
+        embeddings: float32 [I, E]; None where there are none.
+        ranks: int [I], 0 for the most frequent item; None: not asked for.
+        catalogue: digest of the ids; None: not known.
+        name: for messages.
+    """
+
+    num_items: int
+    embeddings: np.ndarray | None
+    ranks: np.ndarray | None
+    catalogue: str | None
+    name: str
+
+
+def of_items(items: int) -> Source:
+    """So many items, of which nothing else is known."""
+    return Source(items, None, None, None, f"{items} items")
+
+
+def of_file(path: str | os.PathLike[str]) -> Source:
+    """Embeddings in a `.npy` file, or in the original's text; the `.json` beside says whose.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_vectors`.
+    """
+    from efficientids_flax.data.vectors import read_vectors
+
+    found = read_vectors(path)
+    return Source(len(found), found, None, _said(Path(path)), os.fspath(path))
+
+
+def of_directory(
+    path: str | os.PathLike[str],
+    embeddings: str | os.PathLike[str] | None = None,
+    *,
+    by_count: bool = False,
+) -> Source:
+    """A prepared directory, with the embeddings in it or in another file.
+
+    Args:
+        path: what `prepare` wrote.
+        embeddings: file of them; None: `embeddings.npy` in the directory, if it is there.
+        by_count: rank items by how often they are in the training split, those of equal counts by
+            their id; else there are no ranks.
+
+    Raises:
+        FileNotFoundError: no prepared directory, or no file of embeddings.
+        ValueError: embeddings of another catalogue.
+        ImportError: pyarrow is missing.
+    """
+    from efficientids_flax.data.prepared import open_prepared
+    from efficientids_flax.data.vectors import check_vectors, read_vectors
+
+    prepared = open_prepared(path)
+    file = Path(path) / EMBEDDINGS if embeddings is None else Path(embeddings)
+    found = None
+    if embeddings is not None or file.is_file():
+        check_vectors(file, os.fspath(path), prepared.manifest.catalogue, prepared.num_items)
+        found = read_vectors(file)
+    ranks = None
+    if by_count:
+        counts = np.asarray(prepared.items["count"])
+        ranks = np.empty(len(counts), np.int64)
+        ranks[np.argsort(-counts.astype(np.int64), kind="stable")] = np.arange(len(counts))
+    return Source(
+        prepared.num_items, found, ranks, prepared.manifest.catalogue, os.fspath(path)
+    )  # fmt: skip
+
+
+def of_model(path: str | os.PathLike[str]) -> Source:
+    """The item table of a converted or exported recommender; nothing else of it is read.
+
+    Raises:
+        FileNotFoundError, ValueError: no model is there, or one without items.
+    """
+    from efficientids_flax.config import EfficientIDSConfig
+    from efficientids_flax.stored import clustering_of, load_config, read_parameter
+
+    config = load_config(path).model
+    if not isinstance(config, EfficientIDSConfig):
+        raise ValueError(f"{path}: is no recommender; it has no items to cluster")
+    catalogue = None
+    if not config.full_softmax:
+        try:
+            catalogue = clustering_of(path).catalogue
+        except FileNotFoundError:  # of a conversion, whose clustering lies elsewhere
+            catalogue = None
+    table = np.asarray(read_parameter(path, "item_embedding/kernel")).astype(np.float32).T
+    return Source(len(table), np.ascontiguousarray(table), None, catalogue, os.fspath(path))
+
+
+def _said(path: Path) -> str | None:
+    """The catalogue that the `.json` beside a file names."""
+    about = path.with_suffix(".json")
+    if not about.is_file():
+        return None
+    try:
+        return json.loads(about.read_text(encoding="utf-8")).get("catalogue")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{about}: is no JSON object: {error}") from error

@@ -1,0 +1,139 @@
+"""What a clustering is like: sizes, and how near to each other the items of a cluster are.
+
+Letters: I items, K clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from efficientids_flax.cluster.centers import means, squared_distances
+from efficientids_flax.cluster.points import Points
+from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.text import table
+
+BINS = 12  # of the histogram of sizes
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of one clustering.
+
+    Attributes:
+        method, metric: as they were asked for.
+        sizes: int [K], items of each cluster.
+        within: [K], variance of each cluster: the mean squared distance of its items to their mean,
+            by the metric; empty without embeddings.
+        inertia: sum of the squared distances of all items to the mean of their cluster; None
+            without embeddings.
+        total: the same to the mean of all.
+        excess: of balanced k-means, how much of the inertia at most is due to an assignment that is
+            not the best to its centers; None of other methods.
+        duplicates: items with the very vector of an item before them.
+        without_vector: items without.
+        notes: what was found and done, for people.
+    """
+
+    method: str
+    metric: str
+    sizes: np.ndarray
+    within: np.ndarray
+    inertia: float | None
+    total: float | None
+    excess: float | None
+    duplicates: int
+    without_vector: int
+    notes: tuple[str, ...]
+
+    @property
+    def share(self) -> float | None:
+        """Inertia over total: 0 where all items are their cluster's mean, 1 where it says nothing.
+
+        None without embeddings; 0 where all items are equal.
+        """
+        if self.inertia is None or self.total is None:
+            return None
+        return self.inertia / self.total if self.total > 0 else 0.0
+
+    def histogram(self) -> list[tuple[int, int, int]]:
+        """(Smallest size, largest size, how many clusters) of at most `BINS` ranges of sizes."""
+        low, high = int(self.sizes.min()), int(self.sizes.max())
+        step = max(1, -(-(high - low + 1) // BINS))
+        starts = range(low, high + 1, step)
+        counts = np.bincount((self.sizes - low) // step, minlength=len(starts))
+        return [
+            (start, min(start + step - 1, high), int(count))
+            for start, count in zip(starts, counts, strict=True)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        sizes = self.sizes
+        return {
+            "method": self.method,
+            "metric": self.metric,
+            "items": int(sizes.sum()),
+            "clusters": len(sizes),
+            "sizes": {"min": int(sizes.min()), "median": float(np.median(sizes)),
+                      "max": int(sizes.max()), "histogram": self.histogram()},
+            "inertia": self.inertia,
+            "total": self.total,
+            "inertia_share": self.share,
+            "excess": self.excess,
+            "duplicates": self.duplicates,
+            "without_vector": self.without_vector,
+            "notes": list(self.notes),
+        }  # fmt: skip
+
+    def text(self) -> str:
+        """For people."""
+        sizes = self.sizes
+        rows = [
+            ("method", self.method if self.inertia is None else f"{self.method}, {self.metric}"),
+            ("items", str(sizes.sum())),
+            ("clusters", str(len(sizes))),
+            ("smallest", str(sizes.min())),
+            ("median", f"{np.median(sizes):g}"),
+            ("largest", str(sizes.max())),
+        ]
+        if self.share is not None:
+            rows.append(("within clusters", f"{self.share:.1%} of the variance"))
+        if self.excess is not None and self.inertia:
+            rows.append(("above the best", f"at most {self.excess / self.inertia:.2%}"))
+        histogram = [("items", "clusters"), *(
+            (f"{low}" if low == high else f"{low}-{high}", str(count))
+            for low, high, count in self.histogram()
+        )]  # fmt: skip
+        lines = [table(rows), "", table(histogram)]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def summary_of(
+    clustering: ClusteringInfo,
+    method: str,
+    metric: str,
+    points: Points | None,
+    excess: float | None,
+    notes: Sequence[str],
+) -> Summary:
+    """The summary of a clustering of these points."""
+    sizes = np.bincount(clustering.cluster_of, minlength=clustering.num_clusters)
+    if points is None:
+        nothing = np.zeros(0)
+        return Summary(method, metric, sizes, nothing, None, None, excess, 0, 0, tuple(notes))
+    labels = clustering.cluster_of[points.items]
+    vectors = points.vectors
+    apart = squared_distances(vectors, means(vectors, labels, len(sizes)), labels)
+    counts = np.bincount(labels, minlength=len(sizes))
+    within = np.bincount(labels, apart.astype(np.float64), len(sizes)) / np.maximum(counts, 1)
+    middle = vectors.mean(axis=0, dtype=np.float64)[None].astype(np.float32)
+    total = squared_distances(vectors, middle, np.zeros(len(vectors), np.intp))
+    return Summary(
+        method, metric, sizes, within, float(apart.sum(dtype=np.float64)),
+        float(total.sum(dtype=np.float64)), excess, points.duplicates, len(points.without),
+        tuple(notes),
+    )  # fmt: skip

@@ -1,0 +1,206 @@
+"""Item vectors from who chose what: alternating least squares for implicit feedback.
+
+Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets" (2008): each pair
+of a user and an item is preferred or not, surely by how often it happened. Every step solves its
+least squares exactly. Letters: U users, I items, N pairs, F factors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+ENGINES = ("exact", "implicit")
+ROOM = 1 << 22  # numbers of gathered factors held at a time
+
+
+class Pairs(NamedTuple):
+    """Who chose what, how often; sorted by user, then item, each pair once.
+
+    Attributes:
+        users, items: int [N].
+        counts: float32 [N], above 0.
+        num_users, num_items: U, I.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    counts: np.ndarray
+    num_users: int
+    num_items: int
+
+    @classmethod
+    def of_events(
+        cls, users: np.ndarray, items: np.ndarray, num_users: int, num_items: int
+    ) -> Pairs:
+        """Events in any order, of which the same may be there many times."""
+        keys = users.astype(np.int64) * num_items + items
+        once, counts = np.unique(keys, return_counts=True)
+        return cls(
+            once // num_items, once % num_items, counts.astype(np.float32), num_users, num_items
+        )
+
+
+@dataclass(frozen=True)
+class AlsOptions:
+    """How to factor.
+
+    Attributes:
+        factors: F.
+        regularization: weight of the squared norms of all factors.
+        alpha: a pair that happened r times weighs 1 + alpha r, one that never did weighs 1.
+        iterations: each solves for the users, then for the items.
+        seed: of the items' first factors.
+        engine: 'exact', or 'implicit', the package of that name, whose steps are approximate
+            (conjugate gradients).
+    """
+
+    factors: int = 64
+    regularization: float = 0.01
+    alpha: float = 40.0
+    iterations: int = 15
+    seed: int = 0
+    engine: Literal["exact", "implicit"] = "exact"
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name}: expected {least} or more, found {getattr(self, name)}"
+            for name, least in (("factors", 1), ("regularization", 0), ("alpha", 0),
+                                ("iterations", 1), ("seed", 0))
+            if not getattr(self, name) >= least
+        ]  # fmt: skip
+        if self.engine not in ENGINES:
+            problems.append(f"engine: found {self.engine!r}, there are {', '.join(ENGINES)}")
+        if problems:
+            raise ValueError("\n  ".join(problems))
+
+
+class Factors(NamedTuple):
+    """Float32 [U, F] and [I, F]; zeros for those in no pair."""
+
+    users: np.ndarray
+    items: np.ndarray
+
+
+def factorize(pairs: Pairs, options: AlsOptions, items: np.ndarray | None = None) -> Factors:
+    """Factors whose products tell who would choose what.
+
+    Args:
+        pairs: of the training split.
+        options: see `AlsOptions`.
+        items: float [I, F], to begin with; None draws them.
+
+    Raises:
+        ValueError: no pairs.
+        ImportError: the engine is `implicit`, and it is not there.
+    """
+    if not len(pairs.users):
+        raise ValueError("als: no interactions to factor")
+    if items is None:
+        rng = np.random.default_rng(options.seed)
+        items = rng.normal(0, 0.01, (pairs.num_items, options.factors))
+    found = np.asarray(items, np.float32)
+    if options.engine == "implicit":
+        return _by_implicit(pairs, options, found)
+    by_user = _grouped(pairs.users, pairs.items, pairs.counts, pairs.num_users)
+    order = np.lexsort((pairs.users, pairs.items))
+    by_item = _grouped(pairs.items[order], pairs.users[order], pairs.counts[order], pairs.num_items)
+    users = np.zeros((0, options.factors), np.float32)
+    for _ in range(options.iterations):
+        users = _solved(by_user, found, options)
+        found = _solved(by_item, users, options)
+    return Factors(users, found)
+
+
+def objective(pairs: Pairs, factors: Factors, options: AlsOptions) -> float:
+    """What is made small: the weighted squared errors of all U x I pairs, and the norms."""
+    users, items = (array.astype(np.float64) for array in factors)
+    scores = np.einsum("nf,nf->n", users[pairs.users], items[pairs.items])
+    sure = 1 + options.alpha * pairs.counts.astype(np.float64)
+    chosen = float((sure * (1 - scores) ** 2 - scores**2).sum())
+    others = float(np.einsum("fg,fg->", users.T @ users, items.T @ items))
+    norms = float((users**2).sum() + (items**2).sum())
+    return chosen + others + options.regularization * norms
+
+
+class _Grouped(NamedTuple):
+    """Pairs by one side: `first` [R + 1] where those of each row begin."""
+
+    first: np.ndarray
+    others: np.ndarray
+    counts: np.ndarray
+
+
+def _grouped(rows: np.ndarray, others: np.ndarray, counts: np.ndarray, size: int) -> _Grouped:
+    return _Grouped(np.searchsorted(rows, np.arange(size + 1)), others, counts)
+
+
+def _solved(side: _Grouped, others: np.ndarray, options: AlsOptions) -> np.ndarray:
+    """The best factors of each row, given those of the other side: float32 [R, F].
+
+    Rows with about as many pairs are solved together, filled up with pairs of no weight.
+    """
+    width = others.shape[1]
+    sizes = np.diff(side.first)
+    common = others.astype(np.float64).T @ others.astype(np.float64)
+    common[np.diag_indices(width)] += options.regularization
+    found = np.zeros((len(sizes), width), np.float32)
+    order = np.argsort(sizes, kind="stable")
+    order = order[np.searchsorted(sizes[order], 1) :]  # rows without pairs stay zeros
+    start = 0
+    while start < len(order):
+        # As many rows as fit with the size of their largest, which is the last.
+        stop = start + 1
+        while (
+            stop < len(order) and (stop + 1 - start) * sizes[order[stop]] * width <= ROOM
+            and sizes[order[stop]] <= 2 * sizes[order[start]]
+        ):  # fmt: skip
+            stop += 1
+        rows = order[start:stop]
+        left, right = _sums(side, rows, int(sizes[rows[-1]]), others, options.alpha)
+        found[rows] = np.linalg.solve(common + left, right[..., None])[..., 0]
+        start = stop
+    return found
+
+
+def _sums(
+    side: _Grouped, rows: np.ndarray, largest: int, others: np.ndarray, alpha: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the pairs of some rows add to both sides of their equations, float64."""
+    width = others.shape[1]
+    left = np.zeros((len(rows), width, width))
+    right = np.zeros((len(rows), width))
+    step = max(1, ROOM // (len(rows) * width))
+    first, last = side.first[rows], side.first[rows + 1]
+    for begin in range(0, largest, step):
+        at = first[:, None] + np.arange(begin, min(begin + step, largest))
+        there = at < last[:, None]
+        at = np.where(there, at, 0)
+        weights = np.where(there, np.float32(alpha) * side.counts[at], 0).astype(np.float32)
+        gathered = others[side.others[at]]  # [r, n, F]
+        left += np.matmul((gathered * weights[..., None]).swapaxes(1, 2), gathered)
+        right += np.matmul((there + weights)[:, None, :], gathered)[:, 0]
+    return left, right
+
+
+def _by_implicit(pairs: Pairs, options: AlsOptions, items: np.ndarray) -> Factors:
+    """By the package `implicit`, from the same first factors."""
+    try:
+        from implicit.cpu.als import AlternatingLeastSquares
+    except ImportError as error:
+        raise ImportError("engine implicit needs the package: pip install implicit") from error
+    from scipy.sparse import csr_matrix
+
+    sure = (1 + options.alpha * pairs.counts).astype(np.float32)
+    matrix = csr_matrix(
+        (sure, (pairs.users, pairs.items)), shape=(pairs.num_users, pairs.num_items)
+    )
+    model: Any = AlternatingLeastSquares(
+        options.factors, options.regularization, 1.0, iterations=options.iterations,
+        random_state=options.seed,
+    )  # fmt: skip
+    model.item_factors = items.copy()
+    model.fit(matrix, show_progress=False)
+    return Factors(np.asarray(model.user_factors), np.asarray(model.item_factors))

@@ -1,0 +1,140 @@
+"""What turns tokens into a vector a text: our decoder, or transformers where we lack the family.
+
+Letters: B texts, T tokens, D model width.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from efficientids_flax.backbone import Decoder
+from efficientids_flax.digests import digest, digest_of
+from efficientids_flax.tree import flatten
+
+POOLINGS = ("mean", "last")
+
+
+class Encoder(Protocol):
+    """Tokens to vectors.
+
+    Attributes:
+        width: D.
+        most: tokens of the longest text it takes; None: any number.
+        about: what it is, as JSON values: `engine`, `family`, `weights` (a digest).
+    """
+
+    width: int
+    most: int | None
+    about: Mapping[str, Any]
+
+    def encode(self, ids: np.ndarray, lengths: np.ndarray, pooling: str) -> np.ndarray:
+        """Vectors of texts, float32 [B, D].
+
+        Args:
+            ids: int32 [B, T], filled up at the end.
+            lengths: int [B], tokens of each text.
+            pooling: of `POOLINGS`.
+        """
+        ...
+
+
+def pooled(hidden: jax.Array, lengths: jax.Array, pooling: str) -> jax.Array:
+    """One vector a text, float32 [B, D]: [B, T, D] over its tokens, without what is filled up.
+
+    'mean' is their mean, 'last' the last of them; zeros where there are none.
+    """
+    hidden = hidden.astype(jnp.float32)
+    there = jnp.arange(hidden.shape[1]) < lengths[:, None]  # [B, T]
+    if pooling == "last":
+        there &= jnp.arange(hidden.shape[1]) == lengths[:, None] - 1
+    summed = jnp.sum(jnp.where(there[..., None], hidden, 0.0), axis=1)
+    return summed / jnp.maximum(jnp.sum(there, axis=1), 1)[:, None]
+
+
+class DecoderEncoder:
+    """A `Decoder` of this package; see `Encoder`."""
+
+    def __init__(self, decoder: Decoder, params: Mapping[str, Any]) -> None:
+        config = decoder.config
+        self.width = config.model_dims
+        self.most = config.max_positions
+        leaves = {name: digest(leaf) for name, leaf in flatten(params).items()}
+        self.about: Mapping[str, Any] = {
+            "engine": "flax",
+            "dtype": config.dtype,
+            "weights": digest_of({"config": config.to_dict(), "leaves": leaves}),
+        }
+        self._params = params
+
+        @partial(jax.jit, static_argnames="pooling")
+        def run(params: Any, ids: jax.Array, lengths: jax.Array, pooling: str) -> jax.Array:
+            paddings = (jnp.arange(ids.shape[1]) >= lengths[:, None]).astype(jnp.float32)
+            hidden = decoder.apply({"params": params}, ids, paddings=paddings)
+            return pooled(hidden, lengths, pooling)  # pyright: ignore[reportArgumentType]
+
+        self._run = run
+
+    def encode(self, ids: np.ndarray, lengths: np.ndarray, pooling: str) -> np.ndarray:
+        """See `Encoder`."""
+        return np.asarray(self._run(self._params, ids, np.asarray(lengths, np.int32), pooling))
+
+
+class TransformersEncoder:
+    """Any model that `transformers` opens with `AutoModel`, in PyTorch; see `Encoder`.
+
+    Raises:
+        ImportError: transformers or PyTorch is missing.
+        ValueError: the folder holds no such model.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        try:
+            import torch
+            from transformers import AutoModel
+        except ImportError as error:
+            raise ImportError(
+                "engine transformers needs it and PyTorch: pip install 'efficientids-flax[hf]'"
+                " torch"
+            ) from error
+        try:
+            model: Any = AutoModel.from_pretrained(
+                folder, local_files_only=True, dtype=torch.float32
+            )
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder}: transformers cannot open it: {error}") from error
+        self._model = model.eval()
+        config = getattr(model.config, "text_config", model.config)
+        self.width = int(config.hidden_size)
+        self.most = getattr(config, "max_position_embeddings", None)
+        leaves = {name: digest(leaf.numpy()) for name, leaf in model.state_dict().items()}
+        self.about: Mapping[str, Any] = {
+            "engine": "transformers",
+            "dtype": "float32",
+            "weights": digest_of({"family": config.model_type, "leaves": leaves}),
+        }
+
+    def encode(self, ids: np.ndarray, lengths: np.ndarray, pooling: str) -> np.ndarray:
+        """See `Encoder`."""
+        import torch
+
+        there = np.arange(ids.shape[1]) < lengths[:, None]
+        with torch.no_grad():
+            hidden = self._model(
+                input_ids=torch.from_numpy(ids.astype(np.int64)),
+                attention_mask=torch.from_numpy(there.astype(np.int64)),
+            ).last_hidden_state.numpy()
+        return np.asarray(pooled(jnp.asarray(hidden), jnp.asarray(lengths), pooling))
+
+
+def folder_name(path: str | os.PathLike[str]) -> str:
+    """What a model's folder is called, without its place; of a name in a cache the name."""
+    found = Path(path)
+    return found.resolve().name if found.is_dir() else os.fspath(path)

@@ -1,0 +1,180 @@
+"""Vectors of texts: tokens, batches of texts of like length, and what is done when it is killed.
+
+Letters: I texts, B of them in a batch, T tokens, D model width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from efficientids_flax.digests import digest_of
+from efficientids_flax.embed.encoders import POOLINGS, Encoder
+from efficientids_flax.embed.items import named
+from efficientids_flax.embed.output import Output
+
+KEPT_EVERY = 5.0  # seconds of work that a kill costs at most, and what was under way
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How to embed texts.
+
+    Attributes:
+        pooling: 'mean' of the tokens' hidden states, or the 'last' token's.
+        max_length: tokens of a text at most; its end is cut off. None: 512, or what the model
+            takes.
+        prefix: put before every text, as some models were trained.
+        normalize: vectors of length one.
+        batch_size: B.
+    """
+
+    pooling: str = "mean"
+    max_length: int | None = None
+    prefix: str = ""
+    normalize: bool = False
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name}: expected 1 or more, found {value}"
+            for name in ("max_length", "batch_size")
+            if (value := getattr(self, name)) is not None and value < 1
+        ]
+        if self.pooling not in POOLINGS:
+            problems.append(f"pooling: found {self.pooling!r}, there are {', '.join(POOLINGS)}")
+        if problems:
+            raise ValueError("\n  ".join(problems))
+
+
+class Embedded(NamedTuple):
+    """What was done.
+
+    Attributes:
+        without_text: items without, whose vectors are zeros.
+        cut: how many texts were too long.
+        resumed: batches that were there already.
+        batches: of all.
+    """
+
+    without_text: list[int]
+    cut: int
+    resumed: int
+    batches: int
+
+    def notes(self) -> list[str]:
+        """For people."""
+        found = []
+        if self.without_text:
+            rows = self.without_text
+            found.append(f"{len(rows)} items without text have zeros ({named(rows)})")
+        if self.cut:
+            found.append(f"{self.cut} texts were cut to the longest length")
+        if self.resumed:
+            found.append(f"{self.resumed} of {self.batches} batches were there already")
+        return found
+
+
+def embed_texts(
+    texts: Sequence[str | None],
+    tokenizer: Any,
+    encoder: Encoder,
+    output: Output,
+    options: TextOptions,
+    about: dict[str, Any],
+    tell: Callable[[int, int], None] | None = None,
+) -> Embedded:
+    """Write the vectors of texts; go on where a run was killed, with the same bytes at the end.
+
+    Args:
+        texts: of each item; None has none.
+        tokenizer: of transformers; special tokens are those that it adds by itself.
+        encoder: the model.
+        output: where to.
+        options: see `TextOptions`.
+        about: further values for `embeddings.json`.
+        tell: called with (batches done, batches) after each.
+
+    Raises:
+        ValueError: no item has a text; a part of another run is there, see `Output.begin`.
+    """
+    longest = options.max_length or min(512, encoder.most or 512)
+    if encoder.most is not None and longest > encoder.most:
+        raise ValueError(f"max_length: found {longest}, the model takes {encoder.most} tokens")
+    tokens, cut = _tokens(texts, tokenizer, options.prefix, longest)
+    without = [item for item, ids in enumerate(tokens) if not ids]
+    if len(without) == len(tokens):
+        raise ValueError("no item has a text")
+    batches = batches_of([len(ids) for ids in tokens], options.batch_size)
+    made_of = {**asdict(options), "max_length": longest, "model": dict(encoder.about),
+               "texts": digest_of(tokens)}  # fmt: skip
+    rows, resumed = output.begin((len(texts), encoder.width), made_of)
+    kept = time.monotonic()
+    for number, items in enumerate(batches[resumed:], start=resumed + 1):
+        rows[items] = _vectors([tokens[item] for item in items], encoder, options, longest)
+        if time.monotonic() - kept > KEPT_EVERY:
+            output.keep(rows, number, made_of)
+            kept = time.monotonic()
+        if tell is not None:
+            tell(number, len(batches))
+    rows.flush()
+    del rows
+    found = Embedded(without, cut, resumed, len(batches))
+    output.finish({
+        "method": "text", **about, **{key: made_of[key] for key in made_of if key != "texts"},
+        "without_text": {"count": len(without), "items": without[:100]}, "cut": cut,
+        "items": len(texts), "width": encoder.width,
+    })  # fmt: skip
+    return found
+
+
+def batches_of(lengths: Sequence[int], batch_size: int) -> list[np.ndarray]:
+    """Items of like lengths together, the longest first; those of no length in none."""
+    order = np.lexsort((np.arange(len(lengths)), -np.asarray(lengths)))
+    order = order[np.asarray(lengths)[order] > 0]
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def room_for(length: int, most: int) -> int:
+    """Tokens that a batch has: 16, 24, 32, 48 and so on, so that few shapes are compiled."""
+    room = 16
+    while room < length:
+        room = room * 3 // 2 if room & (room - 1) == 0 else room * 4 // 3
+    return max(min(room, most), length)
+
+
+def _tokens(
+    texts: Sequence[str | None], tokenizer: Any, prefix: str, longest: int
+) -> tuple[list[list[int]], int]:
+    """(Tokens of each text, none of those without; how many were cut)."""
+    there = [item for item, text in enumerate(texts) if text]
+    if not there:
+        return [[] for _ in texts], 0
+    found = tokenizer([prefix + str(texts[item]) for item in there], verbose=False)["input_ids"]
+    limited = found
+    if any(len(ids) > longest for ids in found):  # the tokenizer knows what stands at the end
+        limited = tokenizer([prefix + str(texts[item]) for item in there], truncation=True,
+                            max_length=longest)["input_ids"]  # fmt: skip
+    tokens: list[list[int]] = [[] for _ in texts]
+    for item, ids in zip(there, limited, strict=True):
+        tokens[item] = list(ids)
+    return tokens, sum(len(ids) > longest for ids in found)
+
+
+def _vectors(
+    tokens: list[list[int]], encoder: Encoder, options: TextOptions, longest: int
+) -> np.ndarray:
+    """Of one batch, float32 [B, D]; it always has as many rows, so that it is compiled once."""
+    ids = np.zeros((options.batch_size, room_for(len(tokens[0]), longest)), np.int32)
+    lengths = np.ones(options.batch_size, np.int32)
+    for row, text in enumerate(tokens):
+        ids[row, : len(text)] = text
+        lengths[row] = len(text)
+    found = encoder.encode(ids, lengths, options.pooling)[: len(tokens)]
+    if options.normalize:
+        found = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    return found
