@@ -22,7 +22,7 @@ from efficientids_flax.config.parts import (
     RotaryConfig,
     RotaryScalingConfig,
 )
-from efficientids_flax.config.recommender import EfficientIDSConfig
+from efficientids_flax.config.recommender import EfficientIDSConfig, SampledSoftmaxConfig
 
 __all__ = [
     "AdapterConfig",
@@ -42,6 +42,7 @@ __all__ = [
     "RelativeBiasConfig",
     "RotaryConfig",
     "RotaryScalingConfig",
+    "SampledSoftmaxConfig",
     "ScheduleConfig",
     "TimesFMConfig",
 ]

@@ -5,10 +5,40 @@ Letters: D model width, E item width, I items, K clusters.
 
 from collections.abc import Collection
 from dataclasses import KW_ONLY, dataclass, field
+from typing import Literal
 
 from efficientids_flax.config.backbone import BackboneConfig
 from efficientids_flax.config.parts import AdapterConfig, positive, rates
 from efficientids_flax.config.record import Record
+
+Popularity = Literal["uniform", "log_uniform"]
+
+
+@dataclass(frozen=True)
+class SampledSoftmaxConfig(Record):
+    """A full softmax whose sum over the items is estimated in training, see `core.head.sampled`.
+
+    Attributes:
+        negatives: where they come from: 'uniform' and 'log_uniform' are drawn for each step, the
+            same for all positions; 'in_batch' are the labels of the batch's other positions.
+        count: S, how many are drawn.
+        popularity: how likely each item is as a label, for 'in_batch'. 'log_uniform', here and as
+            `negatives`, takes ids to be in order of popularity, the most popular item first.
+    """
+
+    negatives: Literal["uniform", "log_uniform", "in_batch"] = "uniform"
+    count: int = 1024
+    popularity: Popularity = "uniform"
+
+    def problems(self) -> Collection[str]:
+        """A count; a popularity where it says something."""
+        found = positive(self, "count")
+        if self.popularity != "uniform" and self.negatives != "in_batch":
+            found.append(
+                f"popularity: found {self.popularity}, expected uniform: negatives that are drawn"
+                " say how likely each is"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -23,6 +53,7 @@ class HeadConfig(Record):
         input_adapter_everywhere: `input_adapter` also maps the item and cluster tables to D.
         trainable_cluster_embeddings: the cluster table is a parameter, not the clustering file's.
         full_softmax: one softmax over words and items, no clusters.
+        sampled_softmax: estimates the full softmax in training; None computes it.
         use_correction: scores in eval subtract the cluster's logsumexp.
         scale_before_logits: hidden states are multiplied by D^-0.5.
         soft_cap_logits: cap * tanh(logits / cap) on both passes; None and 0.0 are none.
@@ -40,6 +71,7 @@ class HeadConfig(Record):
     input_adapter_everywhere: bool = True
     trainable_cluster_embeddings: bool = False
     full_softmax: bool = False
+    sampled_softmax: SampledSoftmaxConfig | None = None
     use_correction: bool = False
     scale_before_logits: bool = False
     soft_cap_logits: float | None = None
@@ -64,7 +96,18 @@ class HeadConfig(Record):
             found.append("trainable_cluster_embeddings: a full softmax has no cluster table")
         if self.trainable_cluster_embeddings and self.num_clusters is None:
             found.append("num_clusters: a trainable cluster table needs it, found null")
+        if self.sampled_softmax is not None:
+            found += [f"sampled_softmax: needs {needed}" for needed in self._lacking()]
         return found
+
+    def _lacking(self) -> list[str]:
+        """What a sampled softmax needs."""
+        wanted = {
+            "full_softmax": self.full_softmax,
+            "label_smoothing 0": not self.label_smoothing,
+            "z_loss_weight 0": not self.z_loss_weight,
+        }
+        return [name for name, there in wanted.items() if not there]
 
 
 @dataclass(frozen=True)

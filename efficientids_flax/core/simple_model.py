@@ -10,7 +10,12 @@ from functools import cache
 
 import jax
 
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, RotaryConfig
+from efficientids_flax.config import (
+    BackboneConfig,
+    EfficientIDSConfig,
+    RotaryConfig,
+    SampledSoftmaxConfig,
+)
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head import Source
 from efficientids_flax.core.item_model import CALLED, ItemModel, Outputs
@@ -32,6 +37,7 @@ class SimpleEfficientIDSModel(ItemModel):
         use_correction: scores subtract the normaliser of each cluster.
         item_embedding_init: see `embedding_initializer`.
         full_softmax: one softmax over all items; needs no clustering.
+        sampled_softmax: estimates it in training; None computes it.
         num_layers, num_heads, hidden_dims: of the decoder; hidden width of the MLP, None: 4 D.
         dropout: rate after the embeddings, after each sublayer and in the MLP.
         remat: rematerialisation of the layers, see `Decoder`.
@@ -53,6 +59,7 @@ class SimpleEfficientIDSModel(ItemModel):
     hidden_dims: int | None = None
     dropout: float = 0.0
     remat: str | None = None
+    sampled_softmax: SampledSoftmaxConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.full_softmax:
@@ -85,6 +92,7 @@ class SimpleEfficientIDSModel(ItemModel):
             self.num_heads,
             self.hidden_dims,
             self.dropout,
+            self.sampled_softmax,
         )
 
     def __call__(
@@ -134,6 +142,7 @@ def _simple_config(
     num_heads: int,
     hidden_dims: int | None,
     dropout: float,
+    sampled_softmax: SampledSoftmaxConfig | None,
 ) -> EfficientIDSConfig:
     """Without clusters: of a full softmax."""
     if num_heads < 1 or model_dims % num_heads or (model_dims // num_heads) % 2:
@@ -162,6 +171,7 @@ def _simple_config(
         num_clusters=num_clusters,
         trainable_cluster_embeddings=num_clusters is not None,
         full_softmax=num_clusters is None,
+        sampled_softmax=sampled_softmax,
         use_correction=use_correction,
         backbone=backbone,
         placeholder_item_id=None,

@@ -25,6 +25,8 @@ from efficientids_flax.core.head.hierarchical import (
     normalisers,
 )
 from efficientids_flax.core.head.passed import HeadInputs, LossOutput
+from efficientids_flax.core.head.sampled import Labels as SampledLabels
+from efficientids_flax.core.head.sampled import sampled_losses
 from efficientids_flax.core.head.second import AS_IT_IS, Adapter, Entropy, Labels, member_losses
 from efficientids_flax.losses import (
     TINY_WEIGHT,
@@ -49,12 +51,14 @@ class Head:
         clustering: where each item belongs; None under full softmax.
         note: takes the name and the value of intermediates; None where nobody wants them.
         adapter: makes `items` of `rows`; the second pass applies it to the members that it needs.
+        key: of the negatives of a sampled softmax; None where nothing is drawn.
     """
 
     config: HeadConfig
     clustering: ClusteringInfo | None
     note: Callable[[str, jax.Array], Any] | None = None
     adapter: Adapter | None = None
+    key: jax.Array | None = None
 
     def cross_entropy(
         self,
@@ -94,6 +98,9 @@ class Head:
         vocab = 0 if inputs.word_logits is None else inputs.word_logits.shape[-1]
         known = item & (labels >= 0) & (labels < config.num_items)
         index = jnp.where(known, labels, 0)
+        if inputs.clusters is None and training and config.sampled_softmax is not None:
+            of = SampledLabels(jnp.where(item, index, labels), known, ~item)
+            return sampled_losses(config, config.sampled_softmax, inputs, of, self.key), None
         if inputs.clusters is None:
             classes = jnp.where(item, jnp.where(known, vocab + index, -1), labels)
             if training and self._in_chunks(inputs):

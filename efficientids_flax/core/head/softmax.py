@@ -29,6 +29,7 @@ from efficientids_flax.core.head.embeddings import (
     look_up,
 )
 from efficientids_flax.core.head.passed import HeadInputs, Table, TouchedTable
+from efficientids_flax.core.head.sampled import NEGATIVES
 from efficientids_flax.core.head.second import Adapter, Places
 from efficientids_flax.core.head.touched import Touched
 from efficientids_flax.core.model_checks import (
@@ -239,7 +240,12 @@ class HierarchicalSoftmax(nn.Module):
             # As a function: jax's loops and `checkpoint` cannot be given a module that is bound.
             module, variables = self.item_input_adapter.unbind()
             adapter = Adapter(module.apply, variables)
-        return Head(self.options, self.clustering_info, note, adapter)  # pyright: ignore[reportArgumentType]
+        key = None
+        if self.options.sampled_softmax is not None and self.has_rng(NEGATIVES):
+            key = self.make_rng(NEGATIVES)
+        elif self.is_initializing():
+            key = jax.random.key(0)  # only shapes count
+        return Head(self.options, self.clustering_info, note, adapter, key)  # pyright: ignore[reportArgumentType]
 
     def _adapts(self, dims: int) -> bool:
         """Whether hidden states of this width go through the output adapter.

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 
 from flax import linen as nn
 
-from efficientids_flax.config import EfficientIDSConfig, OptimizerConfig
+from efficientids_flax.config import EfficientIDSConfig, OptimizerConfig, SampledSoftmaxConfig
 from efficientids_flax.config.parts import positive
 from efficientids_flax.config.record import Record, unknown_key
 from efficientids_flax.core.clustering import ClusteringInfo
@@ -58,6 +58,7 @@ class SimpleSection(Record):
     hidden_dims: int | None = None
     dropout: float = 0.0
     full_softmax: bool = False
+    sampled_softmax: SampledSoftmaxConfig | None = None
 
     def problems(self) -> Collection[str]:
         """Sizes are positive."""
@@ -67,6 +68,7 @@ class SimpleSection(Record):
     def made(self, clustering: Clustering) -> dict[str, Any]:
         """See `Section`."""
         given = {**self.to_dict(), "num_items": _items(self.num_items, clustering)}
+        given["sampled_softmax"] = self.sampled_softmax
         if self.full_softmax:
             clustering, given["num_clusters"] = None, None
         return {"module": SimpleEfficientIDSModel(clustering_info=clustering, **given)}

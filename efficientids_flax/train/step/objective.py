@@ -15,6 +15,7 @@ from flax import nnx
 
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.backbone.experts import LOSSES, RANDOM
+from efficientids_flax.core.head import NEGATIVES
 from efficientids_flax.core.head.measures import SCORINGS, Scoring
 from efficientids_flax.core.item_model import ItemModel
 from efficientids_flax.core.measuring import evaluation_sums
@@ -312,7 +313,8 @@ def _half(config: Any) -> Any:
 def _streams(rng: jax.Array) -> dict[str, jax.Array]:
     """A stream of random numbers for each use that a module may have."""
     names = ("params", "dropout", RANDOM)
-    return dict(zip(names, jax.random.split(rng, len(names)), strict=True))
+    found = dict(zip(names, jax.random.split(rng, len(names)), strict=True))
+    return found | {NEGATIVES: jax.random.fold_in(rng, len(names))}
 
 
 def _no_sums(params: Any, batch: Batch, model_state: Any) -> Sums:
