@@ -45,7 +45,7 @@ def of_file(path: str | os.PathLike[str]) -> Source:
     Raises:
         FileNotFoundError, ValueError: see `read_vectors`.
     """
-    from efficientids_flax.data.vectors import read_vectors
+    from efficientids_flax.core.vectors import read_vectors
 
     found = read_vectors(path)
     return Source(len(found), found, None, _said(Path(path)), os.fspath(path))
@@ -70,8 +70,8 @@ def of_directory(
         ValueError: embeddings of another catalogue.
         ImportError: pyarrow is missing.
     """
-    from efficientids_flax.data.prepared import open_prepared
-    from efficientids_flax.data.vectors import check_vectors, read_vectors
+    from efficientids_flax.core.vectors import read_vectors
+    from efficientids_flax.data.prepared import check_vectors, open_prepared
 
     prepared = open_prepared(path)
     file = Path(path) / EMBEDDINGS if embeddings is None else Path(embeddings)
