@@ -2,9 +2,9 @@
 
     source -> layouts -> reading -> stage -> engines run relations -> sequences -> shards, catalogue
 
-Read `forms` and `layouts`, what sources look like, `reading` and `stage`, how their rows are read,
-`relations` and `filters`, what is computed of them, on one of the `engines`; `sequences`, the rows
-user by user, then `shards`, `catalogue`, `report`, `manifest` and `output`, what is written;
+Read `forms` and `layouts`, what sources look like, `reading`, `codes` and `stage`, how rows are
+read, `relations` and `filters`, what is computed of them, on one of the `engines`; `sequences`, the
+rows user by user, then `shards`, `catalogue`, `report`, `manifest` and `output`, what is written;
 `options` is what can be asked for, `run` all of it in order, `commands` the command.
 """
 

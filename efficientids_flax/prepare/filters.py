@@ -19,7 +19,6 @@ from efficientids_flax.prepare.reading import PER_SECOND, Times, date
 from efficientids_flax.prepare.stage import Staged
 
 log = logging.getLogger(__name__)
-ROLES = ("user", "item")
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,13 @@ def filtered(engine: Engine, staged: Staged, options: PrepareOptions) -> Filtere
     Raises:
         ValueError: nothing is left, or a point in time cannot be read.
     """
-    columns = {"row": "int64", "user": "int32", "item": "int32"}
-    columns |= {"rating": "float64"} if staged.rated else {}
-    columns |= {"time": "int64"} if staged.times else {}
     if options.min_rating is None and not options.has_core:
-        valid_from, test_from = _points(
-            engine, relations.numbered_rows(columns, None), staged.times, options
-        )
-        ids = {role: f"all_{role}_ids" for role in ROLES}
-        return Filtered(relations.ordered_rows(columns), staged.rows, ids, valid_from, test_from)
-    engine.keep("passing", relations.numbered_rows(columns, options.min_rating))
+        all_rows = relations.numbered_rows(staged, None)
+        points = _points(engine, all_rows, staged.times, options)
+        ids = {role: f"all_{role}_ids" for role in relations.ROLES}
+        return Filtered(relations.ordered_rows(staged), staged.rows, ids, *points)
+    columns = relations.columns_of(staged)
+    engine.keep("passing", relations.numbered_rows(staged, options.min_rating))
     passing = ibis.table(columns, name="passing")
     rows = _count(engine, passing)
     if not rows:
@@ -74,13 +70,11 @@ def filtered(engine: Engine, staged: Staged, options: PrepareOptions) -> Filtere
     if options.has_core:
         kept = "kept"
         pairs, removed = _keep_core(engine, passing, points, options)
-    for role in ROLES:
+    for role in relations.ROLES:
         engine.keep(f"kept_{role}s", relations.survivors(ibis.table(columns, name=kept), role))
         engine.keep(f"{role}_ids", relations.renumbered(role))
-    return Filtered(
-        relations.ordered_kept(columns, kept), rows, {role: f"{role}_ids" for role in ROLES},
-        *points, pairs, removed,
-    )  # fmt: skip
+    ids = {role: f"{role}_ids" for role in relations.ROLES}
+    return Filtered(relations.ordered_kept(staged, kept), rows, ids, *points, pairs, removed)
 
 
 def _keep_core(
@@ -96,9 +90,9 @@ def _keep_core(
     kinds = {"user": "int32", "item": "int32", **({"time": "int64"} if timed else {})}
     pairs: Any = ibis.table(kinds, name="pairs")
     trained = pairs.filter(pairs.time < first) if timed else pairs
-    core = _core(engine, trained.select(*ROLES), options)
+    core = _core(engine, trained.select(*relations.ROLES), options)
     rows, left = passing, pairs
-    for role in ROLES:
+    for role in relations.ROLES:
         inside = ibis.table({"user": "int32", "item": "int32"}, name=core).select(role).distinct()
         outside = trained.select(role).distinct().anti_join(inside, role)
         rows, left = rows.anti_join(outside, role), left.anti_join(outside, role)

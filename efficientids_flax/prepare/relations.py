@@ -2,7 +2,7 @@
 
     rows, users, items, texts   staged, see `stage`
     all_user_ids, all_item_ids  number int32, id string: by first occurrence in the source
-    user_codes, item_codes      code int64, number int32: of these numbers
+    user_codes, item_codes      code int64, number int32: of these numbers, unless they are codes
     passing, kept               row, user, item, rating?, time?: what filters leave
     kept_users, kept_items      user or item: who is in it
     user_ids, item_ids          old int32, number int32, id string: these, numbered without gaps
@@ -16,52 +16,68 @@ from typing import Any
 import ibis
 from ibis import _
 
-BITS = 24  # see `stage`
+from efficientids_flax.prepare.stage import Staged
+
+LARGEST = 1 << 62  # of a sorting key
 ID_COLUMNS = {"code": "int64", "id": "string"}
 NUMBERED = {"number": "int32", "id": "string"}
+ROLES = ("user", "item")
 CODES = {"code": "int64", "number": "int32"}
 
 
-def ids(staged: str) -> Any:
+def ids(staged: str, *, numbered: bool) -> Any:
     """Each id once, numbered by its first occurrence.
 
     Args:
         staged: name of the table of codes and ids.
+        numbered: the codes are these numbers.
     """
-    found = ibis.table(ID_COLUMNS, name=staged)
+    found: Any = ibis.table(ID_COLUMNS, name=staged)
+    if numbered:
+        return found.select(number=found.code.cast("int32"), id=found.id)
     first = found.group_by("id").agg(first=found.code.min())
     return first.select(number=_rank(first.first), id=first.id)
 
 
-def codes(staged: str, numbered: str) -> Any:
+def codes(staged: str, ids_table: str) -> Any:
     """The number that each code of an id stands for.
 
     Args:
         staged: name of the table of codes and ids.
-        numbered: name of the table of ids and their numbers.
+        ids_table: name of the table of ids and their numbers.
     """
     found = ibis.table(ID_COLUMNS, name=staged)
-    numbers = ibis.table(NUMBERED, name=numbered)
+    numbers = ibis.table(NUMBERED, name=ids_table)
     return found.join(numbers, "id").select("code", "number")
 
 
-def numbered_rows(columns: dict[str, str], min_rating: float | None) -> Any:
+def columns_of(staged: Staged) -> dict[str, str]:
+    """The columns of rows whose users and items are numbers, with their types."""
+    columns = {"row": "int64", "user": "int32", "item": "int32"}
+    columns |= {"rating": "float64"} if staged.rated else {}
+    return columns | ({"time": "int64"} if staged.times else {})
+
+
+def numbered_rows(staged: Staged, min_rating: float | None) -> Any:
     """The rows with users and items by number.
 
     Args:
-        columns: of the staged rows, with their types.
+        staged: what was read.
         min_rating: rows below it are left out.
     """
-    rows: Any = ibis.table(columns, name="rows")
+    columns = columns_of(staged)
+    rows: Any = ibis.table({**columns, "user": "int64", "item": "int64"}, name="rows")
     if min_rating is not None:
         rows = rows.filter(rows.rating >= min_rating)
-    block = rows.row & -(1 << BITS)
-    rows = rows.mutate(user_code=block | rows.user, item_code=block | rows.item)
-    users = ibis.table(CODES, name="user_codes").select(user_code="code", user_number="number")
-    items = ibis.table(CODES, name="item_codes").select(item_code="code", item_number="number")
-    joined = rows.join(users, "user_code").join(items, "item_code")
-    others = [name for name in columns if name not in {"user", "item"}]
-    return joined.select(*others, user="user_number", item="item_number")
+    for role in ROLES:
+        if role in staged.numbered:
+            rows = rows.mutate(**{role: rows[role].cast("int32")})
+        else:
+            codes = ibis.table(CODES, name=f"{role}_codes").select(
+                **{role: "code", "now": "number"}
+            )
+            rows = rows.join(codes, role).drop(role).rename({role: "now"})
+    return rows.select(*columns)
 
 
 def pairs(rows: Any, duplicates: str, *, timed: bool) -> Any:
@@ -108,34 +124,40 @@ def renumbered(role: str) -> Any:
     return found.select(old=found.number, number=_rank(found.number), id=found.id)
 
 
-def ordered_rows(columns: dict[str, str]) -> Any:
-    """All rows in the order in which they are written: by user, time and source order.
-
-    Args:
-        columns: of the staged rows, with their types.
-    """
-    return _ordered(numbered_rows(columns, None))
+def ordered_rows(staged: Staged) -> Any:
+    """All rows in the order in which they are written: by user, time and source order."""
+    return _ordered(numbered_rows(staged, None), staged)
 
 
-def ordered_kept(columns: dict[str, str], kept: str) -> Any:
+def ordered_kept(staged: Staged, kept: str) -> Any:
     """The same of the rows that filters leave, with numbers that have no gaps.
 
     Args:
-        columns: of the table, with their types.
-        kept: its name.
+        staged: what was read.
+        kept: name of the table.
     """
-    rows = ibis.table(columns, name=kept)
-    for role in ("user", "item"):
+    rows = ibis.table(columns_of(staged), name=kept)
+    for role in ROLES:
         numbers = ibis.table({"old": "int32", **NUMBERED}, name=f"{role}_ids")
         rows = rows.join(numbers.select(**{role: "old", "now": "number"}), role)
         rows = rows.drop(role).rename({role: "now"})
-    return _ordered(rows)
+    return _ordered(rows, staged)
 
 
-def _ordered(rows: Any) -> Any:
-    keys = ["user", *(["time"] if "time" in rows.columns else []), "row"]
-    taken = ["user", "item", *(name for name in ("time", "rating") if name in rows.columns)]
-    return rows.order_by(*keys).select(*taken)
+def _ordered(rows: Any, staged: Staged) -> Any:
+    keys = [rows.user]
+    if staged.span is not None:
+        least, greatest = staged.span
+        wide = greatest - least + 1
+        # User and time as one number, where it is one: engines sort fewer columns faster.
+        if (staged.rows + 1) * wide < LARGEST and abs(least) < LARGEST:
+            keys = [rows.user.cast("int64") * wide + (rows.time - least)]
+        else:
+            keys.append(rows.time)
+    taken = {name: rows[name] for name in ("user", "item", "time") if name in rows.columns}
+    if staged.rated:
+        taken["rating"] = rows.rating.cast("float32")
+    return rows.order_by(*keys, rows.row).select(**taken)
 
 
 def in_order(table: str) -> Any:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from efficientids_flax.prepare import relations
 from efficientids_flax.prepare.catalogue import write_items, write_users
-from efficientids_flax.prepare.engines import Engine, find_engine
+from efficientids_flax.prepare.engines import Engine, ahead, find_engine
 from efficientids_flax.prepare.filters import filtered
 from efficientids_flax.prepare.layouts import Source, recognise
 from efficientids_flax.prepare.manifest import write_manifest
@@ -85,8 +85,10 @@ def _check_roles(source: Source, options: PrepareOptions) -> None:
 
 def _written(engine: Engine, place: Path, staged: Staged, options: PrepareOptions) -> Done:
     for role in ("user", "item"):
-        engine.keep(f"all_{role}_ids", relations.ids(f"{role}s"))
-        engine.keep(f"{role}_codes", relations.codes(f"{role}s", f"all_{role}_ids"))
+        numbered = role in staged.numbered
+        engine.keep(f"all_{role}_ids", relations.ids(f"{role}s", numbered=numbered))
+        if not numbered:
+            engine.keep(f"{role}_codes", relations.codes(f"{role}s", f"all_{role}_ids"))
     found = filtered(engine, staged, options)
     num_items = int(engine.row(relations.count(relations.in_order(found.ids["item"])))["found"])
     rule = Rule(options.duplicates, options.split, num_items, found.valid_from, found.test_from)
@@ -101,7 +103,7 @@ def _written(engine: Engine, place: Path, staged: Staged, options: PrepareOption
 
 
 def _write_rows(
-    batches: Iterable[pa.RecordBatch],
+    batches: Iterator[pa.RecordBatch],
     place: Path,
     rule: Rule,
     counts: Counts,
@@ -115,7 +117,7 @@ def _write_rows(
     writer = ShardWriter(place, pa.schema([*columns, ("split", pa.int8())]), shard_rows)
     rows = 0
     try:
-        for table in whole_users(batches):
+        for table in whole_users(ahead(batches)):
             rows += len(table)
             split = rule.apply(table)
             counts.add(split)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from efficientids_flax.prepare.sequences import NAMES, SHORTEST, TRAIN
 
+NEAR = ("user", "item", "time", "count")
 GROUP = 1 << 17  # rows of a row group
 
 
@@ -147,7 +148,7 @@ class ShardWriter:
 def open_parquet(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """As all files of the output are written."""
     options: dict[str, Any] = {}
-    if "time" in schema.names:  # near to each other, and each for once
-        options["use_dictionary"] = [name for name in schema.names if name != "time"]
-        options["column_encoding"] = {"time": "DELTA_BINARY_PACKED"}
+    near = [name for name in NEAR if name in schema.names]  # neighbours differ little
+    options["use_dictionary"] = [name for name in schema.names if name not in near]
+    options["column_encoding"] = dict.fromkeys(near, "DELTA_BINARY_PACKED")
     return pq.ParquetWriter(path, schema, compression="snappy", **options)

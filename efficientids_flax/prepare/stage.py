@@ -1,10 +1,10 @@
 """From files to the tables that an engine begins with: rows, the ids in them, texts of items.
 
-An id goes into a row as its place among the ids of the same block, so that texts are written once a
-block. The number of a row is `block << 24 | place in the block`: it grows with the source's order.
+A row has codes in place of ids, which grow with the first occurrence in the source, see `codes`.
+The number of a row is `block << 24 | place in the block`: it grows with the source's order.
 
-    rows.parquet    row int64, user int32, item int32, rating float64?, time int64?
-    users.parquet   code int64, id string; code is `block << 24 | place among the block's ids`
+    rows.parquet    row int64, user int64, item int64, rating float64?, time int64?
+    users.parquet   code int64, id string
     items.parquet   the same of items
     texts.parquet   row int64, id string, title string, text string: as they are found
 """
@@ -18,13 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from efficientids_flax.prepare.codes import BITS, IDS, MOST, Codes
 from efficientids_flax.prepare.forms import TEXTS
 from efficientids_flax.prepare.layouts import Source, Taken
 from efficientids_flax.prepare.reading import SIZE, Malformed, Part, Times, rows_of, times_of
 
-BITS = 24  # of a row's number that are its place in the block
 GROUP = 1 << 17  # rows of a row group
-IDS = pa.schema([("code", pa.int64()), ("id", pa.string())])
 DESCRIPTIONS = pa.schema(
     [("row", pa.int64()), ("id", pa.string()), ("title", pa.string()), ("text", pa.string())]
 )
@@ -44,6 +43,8 @@ class Staged:
         whole_seconds: every date is a whole second.
         rated: rows have ratings.
         described: rows of texts.
+        numbered: roles whose codes are numbers without gaps, each id having one.
+        span: the first and last time; None without times.
     """
 
     place: Path
@@ -54,6 +55,8 @@ class Staged:
     rows: int = 0
     whole_seconds: bool = True
     described: int = 0
+    numbered: frozenset[str] = frozenset()
+    span: tuple[int, int] | None = None
     tables: tuple[str, ...] = field(default=("rows", "users", "items", "texts"))
 
     @property
@@ -72,7 +75,13 @@ class Staged:
 
 
 def stage(
-    source: Source, place: Path, *, max_bad: int, unit: str | None, size: int = SIZE
+    source: Source,
+    place: Path,
+    *,
+    max_bad: int,
+    unit: str | None,
+    size: int = SIZE,
+    most_ids: int = MOST,
 ) -> Staged:
     """Read all files of a source.
 
@@ -82,6 +91,7 @@ def stage(
         max_bad: malformed rows that are allowed, of interactions and as many of items.
         unit: of times, where it is told.
         size: bytes of text that are read at a time.
+        most_ids: that are held in memory, of users and of items.
 
     Raises:
         MalformedError: there are more malformed rows.
@@ -92,11 +102,7 @@ def stage(
         place, Malformed(max_bad), Malformed(max_bad),
         times if source.has("time") else None, source.has("rating"),
     )  # fmt: skip
-    columns: list[tuple[str, Any]] = [
-        ("row", pa.int64()),
-        ("user", pa.int32()),
-        ("item", pa.int32()),
-    ]
+    columns: list[tuple[str, Any]] = [(name, pa.int64()) for name in ("row", "user", "item")]
     columns += [("rating", pa.float64())] if staged.rated else []
     columns += [("time", pa.int64())] if staged.times else []
     with (
@@ -106,33 +112,35 @@ def stage(
         _writer(place / "texts.parquet", DESCRIPTIONS) as texts,
     ):
         block = 0
+        codes = {"user": Codes(users, most_ids), "item": Codes(items, most_ids)}
         for part in _parts(source.interactions, times, staged.malformed, size):
             if not part.rows:
                 continue
-            base = block << BITS
             block += 1
-            places = {}
-            for role, writer in (("user", users), ("item", items)):
-                coded = _coded(part.columns[role])
-                codes = pa.array(np.arange(len(coded.dictionary)) + base)
-                writer.write_table(pa.table([codes, coded.dictionary], schema=IDS))
-                places[role] = coded.indices
-            numbers = pa.array(np.arange(part.rows) + base)
-            found = {"row": numbers, **places}
-            found |= {
-                role: part.columns[role] for role in ("rating", "time") if role in rows.schema.names
-            }
+            numbers = pa.array(np.arange(part.rows) + (block << BITS))
+            found = {"row": numbers, **{name: part.columns[name] for name in rows.schema.names[3:]}}
+            found |= {role: one.of(part.columns[role], block) for role, one in codes.items()}
             rows.write_table(pa.table(found, schema=rows.schema), row_group_size=GROUP)
             staged.rows += part.rows
-            if staged.divisor > 1:
-                staged.whole_seconds = not (part.columns["time"].to_numpy() % SECOND).any()
+            if staged.times:
+                _see_times(staged, part.columns["time"].to_numpy())
             if not source.items and set(part.columns) & set(TEXTS):
-                staged.described += _write_first(texts, numbers, places["item"], part)
+                staged.described += _write_first(texts, numbers, found["item"], part)
         for part in _parts(source.items, times, staged.malformed_items, size):
             numbers = pa.array(np.arange(staged.described, staged.described + part.rows))
             texts.write_table(_descriptions(numbers, part.columns))
             staged.described += part.rows
+    staged.numbered = frozenset(role for role, one in codes.items() if one.complete)
     return staged
+
+
+def _see_times(staged: Staged, found: np.ndarray) -> None:
+    least, greatest = int(found.min()), int(found.max())
+    if staged.span is not None:
+        least, greatest = min(least, staged.span[0]), max(greatest, staged.span[1])
+    staged.span = least, greatest
+    if staged.divisor > 1:
+        staged.whole_seconds = not (found % SECOND).any()
 
 
 def _parts(
@@ -156,13 +164,19 @@ def _sample(source: Source) -> list[Any]:
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """For files that are read a few times and removed: fast, and small enough to stay in memory."""
+    near = [name for name in schema.names if schema.field(name).type == pa.int64()]
+    options: dict[str, Any] = {
+        "compression": {name: "none" if name in near else "lz4" for name in schema.names},
+        "use_dictionary": [name for name in schema.names if name == "rating"] or False,
+        "column_encoding": dict.fromkeys(near, "DELTA_BINARY_PACKED"),
+    }
     return pq.ParquetWriter(
-        path, schema, compression="lz4", use_dictionary=False, write_statistics=False
+        path,
+        schema,
+        write_statistics=False,
+        **options,
     )
-
-
-def _coded(column: pa.Array) -> pa.DictionaryArray:
-    return column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
 
 
 def _write_first(writer: pq.ParquetWriter, numbers: pa.Array, items: pa.Array, part: Part) -> int:

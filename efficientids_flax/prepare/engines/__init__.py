@@ -1,12 +1,13 @@
 """What runs the transformations: DuckDB in this process, or Spark.
 
-Read `tables`, what an engine does, then `embedded` and `spark`.
+Read `tables`, what an engine does, then `embedded` and `spark`; `ahead` is for their results.
 """
 
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from efficientids_flax.prepare.engines.ahead import ahead
 from efficientids_flax.prepare.engines.tables import Engine
 
 # name -> module, class, extra of this package, the packages that it needs

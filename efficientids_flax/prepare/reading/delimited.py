@@ -64,7 +64,7 @@ class DelimitedReader:
         data = block.data
         if not is_plain(self.fields):
             return None
-        if data.count(b"\r") != data.count(b"\r\n"):
+        if b"\r" in data and data.count(b"\r") != data.count(b"\r\n"):
             return None
         separator = self.form.separator
         if len(separator) > 1:
@@ -77,7 +77,7 @@ class DelimitedReader:
                 quote = None
             elif not _well_quoted(data, separator, quote):
                 return None
-        types = types_of(self.fields, self.times, hexadecimal=b"0x" in data or b"0X" in data)
+        types = types_of(self.fields, self.times, hexadecimal=b"x" in data or b"X" in data)
         try:
             table = pa_csv.read_csv(
                 pa.BufferReader(data),

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import zstandard
 
-CHUNK = 1 << 20
+CHUNK = 1 << 22
 READERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 COMPRESSED = (*READERS, ".zst")
 WIDE = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}

@@ -1,6 +1,8 @@
 """From a table of interactions to a directory: against plain Python, on rows of any kind."""
 
 import hashlib
+from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efficientids_flax.prepare import PrepareOptions, prepare
+from efficientids_flax.prepare.stage import stage
 from tests.efficientids_flax.prepare.prepared import run
 from tests.efficientids_flax.prepare.reference import Row, expected
 
@@ -32,6 +35,16 @@ def written(rows: list[Row], place: Path) -> Path:
     lines = [f"{row.user},{row.item},{row.rating},{row.time}\n" for row in rows]
     file.write_text("user,item,rating,time\n" + "".join(lines))
     return file
+
+
+@pytest.fixture(
+    autouse=True, scope="module", params=[{}, {"size": 50, "most_ids": 2}], ids=["", "small"]
+)
+def reading(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In one block, and in many, of which none holds all ids."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("efficientids_flax.prepare.run.stage", partial(stage, **request.param))
+        yield
 
 
 def compare(rows: list[Row], **options: Any) -> None:
@@ -68,20 +81,20 @@ def compare(rows: list[Row], **options: Any) -> None:
         assert all(one[1] < other[0] for one, other in pairwise(users))
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(ROWS, st.sampled_from(["keep-first", "keep-last", "all"]), st.sampled_from([None, 2.5]))
 def test_leave_one_out(rows: list[Row], duplicates: str, min_rating: float | None):
     compare(rows, duplicates=duplicates, min_rating=min_rating)
 
 
-@settings(max_examples=8)
+@settings(max_examples=6)
 @given(ROWS, st.sampled_from(["keep-first", "keep-last", "all"]), st.integers(1, 3),
        st.integers(1, 3))  # fmt: skip
 def test_k_core(rows: list[Row], duplicates: str, min_user: int, min_item: int):
     compare(rows, duplicates=duplicates, min_user=min_user, min_item=min_item)
 
 
-@settings(max_examples=10)
+@settings(max_examples=7)
 @given(ROWS, st.sampled_from(["keep-first", "keep-last", "all"]), POINTS, st.integers(1, 3))
 def test_split_by_time(rows: list[Row], duplicates: str, points: tuple[int, int], least: int):
     compare(rows, duplicates=duplicates, split="time", valid_from=points[0], test_from=points[1],

@@ -218,8 +218,7 @@ def staged(
     }
     rows = []
     for row in pq.read_table(place / "rows.parquet").to_pylist():
-        block = row["row"] & -(1 << 24)
-        ids = [names[role][block | row[role]] for role in ("user", "item")]
+        ids = [names[role][row[role]] for role in ("user", "item")]
         rows.append((*ids, *(row[name] for name in ("rating", "time") if name in row)))
     texts = pq.read_table(place / "texts.parquet").to_pylist()
     return rows, [(one["id"], one["title"], one["text"]) for one in texts], found
