@@ -64,7 +64,9 @@ def filtered(engine: Engine, staged: Staged, options: PrepareOptions) -> Filtere
     passing = ibis.table(columns, name="passing")
     rows = _count(engine, passing)
     if not rows:
-        raise ValueError(f"min_rating: none of {staged.rows} rows has {options.min_rating} or more")
+        raise ValueError(
+            f"`min_rating`: none of {staged.rows} rows has {options.min_rating} or more"
+        )
     points = _points(engine, passing, staged.times, options)
     kept, pairs, removed = "passing", None, 0
     if options.has_core:
@@ -100,7 +102,7 @@ def _keep_core(
     total, after = _count(engine, pairs), _count(engine, left)
     if not _count(engine, ibis.table({"user": "int32", "item": "int32"}, name=core)):
         raise ValueError(
-            f"min_user, min_item: nothing is left of {total} interactions with at least"
+            f"`min_user`, `min_item`: nothing is left of {total} interactions with at least"
             f" {options.min_user} of each user and {options.min_item} of each item"
         )
     return total, total - after

@@ -1,5 +1,6 @@
 """What `prepare` is asked to do."""
 
+import codecs
 from dataclasses import dataclass, field
 
 from efficientids_flax.prepare.layouts import NAMES, Choice
@@ -72,7 +73,7 @@ class PrepareOptions:
             problems.append(
                 f"layout: found {self.choice.layout!r}, expected one of {', '.join(NAMES)}"
             )
-        problems += self._split_problems()
+        problems += self._split_problems() + self._text_problems()
         if self.min_rating is not None and "rating" in self.choice.without:
             problems.append("min_rating: needs the ratings that `no_rating` leaves out")
         if problems:
@@ -84,6 +85,19 @@ class PrepareOptions:
     def has_core(self) -> bool:
         """Whether users or items with few interactions are left out."""
         return max(self.min_user, self.min_item) > 1
+
+    def _text_problems(self) -> list[str]:
+        problems = []
+        if self.choice.separator == "":
+            problems.append("separator: found none, expected what stands between columns")
+        if self.choice.encoding is not None:
+            try:
+                codecs.lookup(self.choice.encoding)
+            except LookupError:
+                problems.append(
+                    f"encoding: found {self.choice.encoding!r}, which Python does not know"
+                )
+        return problems
 
     def _split_problems(self) -> list[str]:
         points = (self.valid_from, self.test_from)

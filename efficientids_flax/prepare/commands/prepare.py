@@ -1,5 +1,6 @@
 """The command `prepare`: interactions on disk become data to train on."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ def _names(
     _context: click.Context, _parameter: click.Parameter, text: str | None
 ) -> tuple[str, ...] | None:
     return None if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def _tab(_context: click.Context, _parameter: click.Parameter, text: str | None) -> str | None:
+    return None if text is None else text.replace("\\t", "\t")
 
 
 @command("prepare")
@@ -36,7 +41,12 @@ def _names(
 @click.option("--items-id", metavar="COLUMN", help="Its column of ids.")
 @click.option("--no-time", is_flag=True, help="Do without times: the order of SOURCE counts.")
 @click.option("--no-rating", is_flag=True, help="Do without ratings.")
-@click.option("--separator", metavar="TEXT", help="Between columns of a table of text.")
+@click.option(
+    "--separator",
+    metavar="TEXT",
+    callback=_tab,
+    help="Between columns of a table of text; \\t is a tab.",
+)
 @click.option(
     "--columns",
     callback=_names,
@@ -142,6 +152,7 @@ def prepare(
             choice, min_user=min_user or k_core or 1, min_item=min_item or k_core or 1, **given
         )
     except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        options = re.sub(r"`(\w+)`", lambda name: f"--{name[1].replace('_', '-')}", str(error))
+        raise click.UsageError(options) from error
     report = run(sources, Path(out), options)
     echo(as_json, report.to_dict(), report.text(), remark=True)

@@ -105,7 +105,7 @@ def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
 
 def _decoded(path: Path, pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(encoding)()
-    lines = 1
+    lines, piece = 1, b""
     try:
         for piece in pieces:
             text = decoder.decode(piece)
@@ -113,6 +113,7 @@ def _decoded(path: Path, pieces: Iterator[bytes], encoding: str) -> Iterator[byt
             yield text.encode()
         yield decoder.decode(b"", final=True).encode()
     except UnicodeError as error:
+        lines += piece[: getattr(error, "start", 0)].count(b"\n")
         raise UnreadableError(f"{path}: near line {lines}: is not {encoding}: {error}") from error
 
 
