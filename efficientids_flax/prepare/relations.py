@@ -5,6 +5,7 @@
     user_codes, item_codes      code int64, number int32: of these numbers, unless they are codes
     passing, kept               row, user, item, rating?, time?: what filters leave
     kept_users, kept_items      user or item: who is in it
+    descriptions                id, title, text: of the items that are left
     user_ids, item_ids          old int32, number int32, id string: these, numbered without gaps
 
 Each function gives an expression on tables of these names. Ids compare as UTF-8 bytes in both
@@ -165,8 +166,8 @@ def in_order(table: str) -> Any:
     return ibis.table(NUMBERED, name=table).order_by("number")
 
 
-def described_items(table: str) -> Any:
-    """Number, id, title and text of each item, by number: of its first description.
+def descriptions(table: str) -> Any:
+    """Id, title and text of each item that is described: the first in the source.
 
     Args:
         table: name of the table of items and their numbers.
@@ -175,6 +176,21 @@ def described_items(table: str) -> Any:
     texts = ibis.table(columns, name="texts")
     first = texts.group_by("id").agg(row=texts.row.min())
     chosen = texts.join(first, ["id", "row"]).select("id", "title", "text")
+    return chosen.semi_join(ibis.table(NUMBERED, name=table), "id")
+
+
+def kept_descriptions() -> Any:
+    """The table `descriptions`."""
+    return ibis.table({"id": "string", "title": "string", "text": "string"}, name="descriptions")
+
+
+def described_items(table: str) -> Any:
+    """Number, id, title and text of each item, by number; null of what is not described.
+
+    Args:
+        table: name of the table of items and their numbers.
+    """
+    chosen = kept_descriptions()
     items = ibis.table(NUMBERED, name=table)
     joined = items.left_join(chosen, "id").select("number", "id", "title", "text")
     return joined.order_by("number")

@@ -29,6 +29,7 @@ class Done:
         sorted_rows: rows before duplicates among them were left out.
         shards: the files of interactions.
         catalogue: what was written of items.
+        described: items that have a description.
     """
 
     filtered: Filtered
@@ -36,6 +37,7 @@ class Done:
     sorted_rows: int
     shards: tuple[Shard, ...]
     catalogue: Catalogue
+    described: int
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,11 @@ class Report:
                 ("  rows of cold items", self.counts["cold_rows"]),
             ]
         rows += [("  with title or text", self.counts["described_items"])]
+        if self.described:
+            rows += [("descriptions read", self.described["read"])]
+            rows += [(f"  malformed: {kind}", n) for kind, n in self.described["malformed"].items()]
+            if others := self.described["of_other_items_or_again"]:
+                rows += [("  of other items, or once more", others)]
         times = (
             "none, so the order of the source"
             if self.time_unit is None
@@ -136,6 +143,8 @@ def report_of(source: Source, staged: Staged, options: PrepareOptions, done: Don
         described = {
             "read": staged.described + bad.count,
             "malformed": dict(sorted(bad.kinds.items())),
+            "used": done.described,
+            "of_other_items_or_again": staged.described - done.described,
         }
     files = tuple(one.look.path.name for one in (*source.interactions, *source.items))
     return Report(

@@ -97,9 +97,11 @@ def _written(engine: Engine, place: Path, staged: Staged, options: PrepareOption
     batches = engine.batches(found.ordered)
     shards, sorted_rows = _write_rows(batches, place, rule, counts, staged, options.shard_rows)
     write_users(place, engine.batches(relations.in_order(found.ids["user"])), counts)
+    engine.keep("descriptions", relations.descriptions(found.ids["item"]))
+    described = int(engine.row(relations.count(relations.kept_descriptions()))["found"])
     items = engine.batches(relations.described_items(found.ids["item"]))
     catalogue = write_items(place, items, counts)
-    return Done(found, counts, sorted_rows, tuple(shards), catalogue)
+    return Done(found, counts, sorted_rows, tuple(shards), catalogue, described)
 
 
 def _write_rows(

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from efficientids_flax.prepare.engines.ahead import ahead
-from efficientids_flax.prepare.engines.tables import Engine
+from efficientids_flax.prepare.engines.tables import Engine, EngineError
 
 # name -> module, class, extra of this package, the packages that it needs
 ENGINES = {

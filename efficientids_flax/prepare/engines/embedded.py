@@ -1,6 +1,7 @@
 """DuckDB in this process: what does not fit into its memory goes to a folder."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,7 +10,7 @@ import duckdb
 import ibis
 import pyarrow as pa
 
-from efficientids_flax.prepare.engines.tables import BATCH
+from efficientids_flax.prepare.engines.tables import BATCH, EngineError
 
 
 class Embedded:
@@ -34,23 +35,27 @@ class Embedded:
 
     def view(self, name: str, file: Path) -> None:
         quoted = str(file).replace("'", "''")
-        self._connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{quoted}')")
+        self._run(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{quoted}')")
 
     def keep(self, name: str, expression: Any) -> None:
-        self._connection.execute(f"CREATE TABLE {name} AS {_sql(expression)}")
+        self._run(f"CREATE TABLE {name} AS {_sql(expression)}")
 
     def drop(self, name: str) -> None:
-        self._connection.execute(f"DROP TABLE {name}")
+        self._run(f"DROP TABLE {name}")
 
     def row(self, expression: Any) -> dict[str, Any]:
-        found = self._connection.sql(_sql(expression)).limit(1)
-        return (
-            {} if not (rows := found.fetchall()) else dict(zip(found.columns, rows[0], strict=True))
-        )
+        with _told():
+            found = self._connection.sql(_sql(expression)).limit(1)
+            rows = found.fetchall()
+        return dict(zip(found.columns, rows[0], strict=True)) if rows else {}
 
     def batches(self, expression: Any) -> Iterator[pa.RecordBatch]:
-        with self._connection.cursor() as cursor:
+        with _told(), self._connection.cursor() as cursor:
             yield from cursor.sql(_sql(expression)).to_arrow_reader(BATCH)
+
+    def _run(self, statement: str) -> None:
+        with _told():
+            self._connection.execute(statement)
 
     def __enter__(self) -> Self:
         return self
@@ -60,6 +65,17 @@ class Embedded:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         self._connection.close()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What DuckDB cannot do, as an error of ours."""
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise EngineError(f"duckdb: {error}; give more `memory`, or room on the disk") from error
+    except duckdb.Error as error:
+        raise EngineError(f"duckdb: {error}") from error
 
 
 def _sql(expression: Any) -> str:

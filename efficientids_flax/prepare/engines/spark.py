@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -10,11 +11,14 @@ from typing import Any, Self
 import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
+from py4j.protocol import Py4JError
+from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from efficientids_flax.prepare.engines.tables import BATCH
+from efficientids_flax.prepare.engines.tables import BATCH, EngineError
 
 LOOPBACK = "127.0.0.1"
+LEAST = 512 << 20  # bytes without which Spark does not start
 
 
 class Spark:
@@ -33,7 +37,7 @@ class Spark:
         self._results = 0
         cores = threads or os.cpu_count() or 1
         settings = {
-            "spark.driver.memory": f"{memory >> 20}m",
+            "spark.driver.memory": f"{max(memory, LEAST) >> 20}m",
             "spark.driver.host": LOOPBACK,
             "spark.driver.bindAddress": LOOPBACK,
             "spark.local.dir": str(place / "spilled"),
@@ -47,7 +51,8 @@ class Spark:
         builder = SparkSession.Builder().master(f"local[{cores}]").appName("efficientids prepare")
         for key, value in settings.items():
             builder = builder.config(key, value)
-        self._session = builder.getOrCreate()
+        with _told():
+            self._session = builder.getOrCreate()
         _ = ibis.pyspark  # its settings are there once it is asked for
 
     def view(self, name: str, file: Path) -> None:
@@ -61,7 +66,8 @@ class Spark:
         shutil.rmtree(self._place / name)
 
     def row(self, expression: Any) -> dict[str, Any]:
-        found = self._session.sql(_sql(expression)).limit(1).collect()
+        with _told():
+            found = self._session.sql(_sql(expression)).limit(1).collect()
         return found[0].asDict() if found else {}
 
     def batches(self, expression: Any) -> Iterator[pa.RecordBatch]:
@@ -75,7 +81,8 @@ class Spark:
     def _written(self, expression: Any, name: str) -> Path:
         """A result as files, whose names are in its order."""
         place = self._place / name
-        self._session.sql(_sql(expression)).write.parquet(str(place), compression="zstd")
+        with _told():
+            self._session.sql(_sql(expression)).write.parquet(str(place), compression="zstd")
         return place
 
     def __enter__(self) -> Self:
@@ -86,6 +93,17 @@ class Spark:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         self._session.stop()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What Spark cannot do, as an error of ours; of a trace of Java's the line with the reason."""
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = next((line[2:] for line in lines[1:2] if line.startswith(": ")), lines[0])
+        raise EngineError(f"spark: {reason}") from error
 
 
 def _find_java() -> None:

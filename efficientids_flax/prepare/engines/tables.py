@@ -10,6 +10,10 @@ import pyarrow as pa
 BATCH = 1 << 17  # rows that come at a time
 
 
+class EngineError(ValueError):
+    """An engine could not do it: too little memory or disk, or a runtime that is missing."""
+
+
 class Engine(Protocol):
     """Tables by name; expressions are Ibis', on unbound tables of these names."""
 

@@ -154,6 +154,8 @@ def described(path: Path, choice: Choice) -> str:
         return str(error)
     if seen.empty:
         return f"{path.name}: is empty"
+    if not seen.columns:
+        return f"{path.name}: its first lines are no JSON objects, one a line"
     names = ", ".join(seen.columns[:SHOWN])
     return f"{path.name}: begins with {names}{', ...' if len(seen.columns) > SHOWN else ''}"
 

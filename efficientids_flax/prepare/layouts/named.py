@@ -52,7 +52,7 @@ def form_of(
     if kind in COLUMNAR:
         return Columnar()
     if kind in LINES:
-        return JsonLines()
+        return JsonLines(loose=True)
     if separator is None:
         if kind not in SEPARATORS:
             return None

@@ -4,14 +4,19 @@ A source that fits none or two is an error that says what was found and what was
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from efficientids_flax.prepare.forms import Columnar, Delimited, Layout, Table
 from efficientids_flax.prepare.layouts import amazon, movielens, named, recbole
 from efficientids_flax.prepare.layouts.choose import Choice, described
-from efficientids_flax.prepare.layouts.source import Source, SourceError, find_files
+from efficientids_flax.prepare.layouts.source import (
+    Source,
+    SourceError,
+    find_files,
+    folders_inside,
+)
 from efficientids_flax.prepare.reading.look import Look, look
 from efficientids_flax.prepare.reading.streams import plain_name
 
@@ -41,6 +46,13 @@ def recognise(sources: Sequence[str], choice: Choice) -> Source:
         SourceError: no layout fits, or two do, or the files differ.
         UnreadableError: a file is damaged.
     """
+    found = _recognised(sources, choice)
+    if folders := folders_inside(sources):
+        return replace(found, remarks=(*found.remarks, f"not read: {', '.join(folders)}"))
+    return found
+
+
+def _recognised(sources: Sequence[str], choice: Choice) -> Source:
     files, all_named = find_files(sources)
     layout = choice.layout
     if layout is None and {"user", "item"} & choice.columns.keys():

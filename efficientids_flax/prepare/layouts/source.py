@@ -8,6 +8,7 @@ from pathlib import Path
 from efficientids_flax.prepare.forms import Field
 from efficientids_flax.prepare.reading.look import Look
 
+SHOWN = 5  # names of folders that are told
 ARCHIVES = {".zip", ".tar", ".tgz"}
 
 
@@ -76,7 +77,13 @@ def find_files(sources: Sequence[str]) -> tuple[list[Path], bool]:
             named = False
             inside = sorted(one for one in path.iterdir() if one.is_file() and not _hidden(one))
             if not inside:
-                raise SourceError(f"{source}: the folder holds no files")
+                folders = [one.name for one in sorted(path.iterdir()) if one.is_dir()][:SHOWN]
+                hint = (
+                    f", but folders: {', '.join(folders)}; give one, or a pattern"
+                    if folders
+                    else ""
+                )
+                raise SourceError(f"{source}: the folder holds no files{hint}")
             found += inside
         elif path.exists():
             found.append(path)
@@ -92,6 +99,17 @@ def find_files(sources: Sequence[str]) -> tuple[list[Path], bool]:
     if archives and (named or len(archives) == len(found)):
         raise SourceError(f"{archives[0]}: is an archive; unpack it and give what it holds")
     return found, named
+
+
+def folders_inside(sources: Sequence[str]) -> list[str]:
+    """Names of the folders in the folders of a source; what is in them is not looked at."""
+    return [
+        f"{one.name}/"
+        for source in sources
+        if Path(source).is_dir()
+        for one in sorted(Path(source).iterdir())
+        if one.is_dir() and not _hidden(one)
+    ]
 
 
 def _hidden(path: Path) -> bool:

@@ -39,7 +39,7 @@ class LinesReader:
 
     def _whole(self, block: Block) -> Part | None:
         """All rows at once; None where one is unusual."""
-        if self.form.loose or not is_plain(self.fields) or not block.data.strip():
+        if not is_plain(self.fields) or not block.data.strip():
             return None
         types = types_of(self.fields, self.times)
         types |= {name: pa.int64() for name in self.numeric}

@@ -34,11 +34,13 @@ class Times:
         unit: what the source's numbers count, of `UNITS`; of dates always "us".
         form: "whole" numbers, numbers with a "fraction" of a second, or "date".
         given: the unit was told and not recognised, so that every number is taken.
+        decimal: whole numbers are written with a decimal point or an exponent, by some at least.
     """
 
     unit: str
     form: str = "whole"
     given: bool = False
+    decimal: bool = False
 
     @property
     def kept(self) -> str:
@@ -109,7 +111,7 @@ def times_of(sample: Iterable[Any], unit: str | None) -> Times:
     given = unit is not None
     times = Times(unit or "s", given=given)
     votes: dict[str, int] = {}
-    fraction = False
+    fraction = decimal = False
     for value in sample:
         found = value.isoformat() if isinstance(value, dt.date) else value
         number = _number(found)
@@ -119,12 +121,13 @@ def times_of(sample: Iterable[Any], unit: str | None) -> Times:
         elif math.isfinite(number):
             votes[unit_of(number)] = votes.get(unit_of(number), 0) + 1
             fraction = fraction or int(number) != number
+            decimal = decimal or not WHOLE.match(str(found).strip(" \t"))
     if not votes:
         return times
     most = max(votes, key=lambda name: votes[name])
     if most == "date":
         return Times("us", "date", given)
-    times = times if given else replace(times, unit=most)
+    times = replace(times, decimal=decimal, unit=times.unit if given else most)
     return replace(times, form="fraction") if fraction and times.unit == "s" else times
 
 

@@ -31,7 +31,8 @@ def types_of(
         elif field.role == "time" and times.form == "date":
             kind = pa.timestamp("us")
         elif field.role == "time":
-            kind = pa.float64() if hexadecimal or times.form == "fraction" else pa.int64()
+            decimal = hexadecimal or times.decimal or times.form == "fraction"
+            kind = pa.float64() if decimal else pa.int64()
         types[field.columns[0]] = kind
     return types
 
