@@ -52,12 +52,15 @@ class Filters(TypedDict, total=False):
         scoring: 'log_probs': log-probability of the item coming next, words in the denominator, as
             the loss has it; 'original': the scores of the original's evaluation as configured
             (`use_correction`), which need not be probabilities.
+        clusters: an approximate search, for the best items of so many clusters, those that promise
+            most; None looks for the best of all.
     """
 
     exclude_seen: bool
     exclude: Sequence[History] | None
     allowed: np.ndarray | None
     scoring: Scoring
+    clusters: int | None
 
 
 class Options(Filters, total=False):
@@ -141,6 +144,7 @@ class Ranker:
         exclude: Sequence[History] | None = None,
         allowed: np.ndarray | None = None,
         scoring: Scoring = "log_probs",
+        clusters: int | None = None,
     ) -> Recommendations:
         """The k best next items of prompts that are made already.
 
@@ -148,7 +152,7 @@ class Ranker:
             prompts: of `make_prompts`, or of `data.interleave.PromptBuilder.prompts`.
             count: B, rows that are asked for; None: all.
             k: how many items.
-            exclude_seen, exclude, allowed, scoring: see `Filters`.
+            exclude_seen, exclude, allowed, scoring, clusters: see `Filters`.
 
         Raises:
             ValueError: naming what is out of range or does not fit.
@@ -185,6 +189,7 @@ class Ranker:
                 allowed if own is None else own[part],
                 k=k,
                 scoring=scoring,
+                clusters=clusters,
             )
             # Read before the next ones are asked for, which would be at work beside them.
             found.append([np.asarray(values) for values in best])
@@ -199,7 +204,7 @@ def recommend(
     k: int = 10,
     **options: Unpack[Options],
 ) -> Recommendations:
-    """The k best next items of each history, exactly.
+    """The k best next items of each history, exactly unless `clusters` says how many to look at.
 
     Brings the item table to the query's width each time; a `Ranker` does so once for many calls.
 
@@ -208,7 +213,7 @@ def recommend(
         histories: B lists of item ids, oldest first; with `item_masks` words and items.
         k: how many items.
         **options: item_masks, max_history, see `Options`; exclude_seen, exclude, allowed, scoring,
-            see `Filters`.
+            clusters, see `Filters`.
 
     Returns:
         Ids and scores, [B, k].
@@ -231,7 +236,7 @@ def _index(model: Model, params: Any) -> SearchIndex:
     return build_index(inputs.items, inputs.clusters, clustering)
 
 
-@partial(jax.jit, static_argnames=("model", "k", "scoring"))
+@partial(jax.jit, static_argnames=("model", "k", "scoring", "clusters"))
 def _best(
     model: Model,
     params: Any,
@@ -243,6 +248,7 @@ def _best(
     *,
     k: int,
     scoring: Scoring,
+    clusters: int | None,
 ) -> TopItems:
     config = model.config
     query, words = queries_at(model, params, batch, last)
@@ -256,6 +262,7 @@ def _best(
         word_logits=words,
         exclude=exclude,
         allowed=allowed,
+        clusters=clusters,
     )
 
 

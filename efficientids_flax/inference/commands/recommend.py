@@ -61,6 +61,11 @@ class Scores(click.Choice[str]):
     show_default=True,
     help="What is printed; 'original' also ranks by the original's evaluation scores.",
 )
+@click.option(
+    "--clusters",
+    type=click.IntRange(min=1),
+    help="Approximate: look at so many clusters for each history, those that promise most.",
+)
 @compute_dtype
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True,
               help="Histories at a time.")  # fmt: skip
@@ -135,6 +140,7 @@ def _answers(
             exclude_seen=given["exclude_seen"],
             exclude=[request.exclude + given["exclude"] for request in part],
             scoring=scoring,
+            clusters=given["clusters"],
             max_history=given["max_history"],
         )
         for request, ids, scores in zip(part, found.ids, found.scores, strict=True):

@@ -2,8 +2,8 @@
 
 Read `index`, the table in tiles of one cluster each, `kinds`, what a score is made of, `filters`,
 `scan`, a pass that keeps a number for each tile, `bounded`, which leaves out what cannot be among
-the best, `find`, the function, `candidates`, scores of items that are named, and `export`, vectors
-for other searches.
+the best, `beam`, which looks at a few clusters, `find`, the function, `candidates`, scores of items
+that are named, and `export`, vectors for other searches.
 """
 
 from efficientids_flax.core.head.search.candidates import score

@@ -1,5 +1,7 @@
 """The best items of queries, exactly, from an index: bounded where few are asked for, else a pass.
 
+With a number of clusters, it is a beam that looks at no others.
+
 Letters: B queries, W width of query and tables, I items, T tiles, X excluded items, V words.
 """
 
@@ -9,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from efficientids_flax.core.head.retrieval import TopItems, check_filters
+from efficientids_flax.core.head.search.beam import beam
 from efficientids_flax.core.head.search.bounded import bounded, fits
 from efficientids_flax.core.head.search.filters import make_filter
 from efficientids_flax.core.head.search.index import SearchIndex
@@ -26,8 +29,9 @@ def search(
     word_logits: jax.Array | None = None,
     exclude: jax.Array | None = None,
     allowed: jax.Array | None = None,
+    clusters: int | None = None,
 ) -> TopItems:
-    """The k best items of each query; equal scores go by id.
+    """The k best items of each query, exactly unless `clusters` is given; equal scores go by id.
 
     Gives what `retrieve` gives, to the rounding of products that are taken in another order, in a
     fraction of the time: the index holds the items cluster by cluster.
@@ -37,9 +41,13 @@ def search(
         query: [B, W].
         k: how many.
         kind, soft_cap, word_logits, exclude, allowed: see `retrieve`.
+        clusters: an approximate search: the best items of so many clusters, the most promising
+            ones of each query, with their exact scores; the best of all may be in others. Where
+            they have fewer than k items that may be found, id -1 and score -inf are the rest.
 
     Raises:
-        ValueError: k is not in [1, I]; no such kind; shapes that do not fit each other.
+        ValueError: k is not in [1, I]; no such kind; shapes that do not fit each other; more
+            clusters than there are, or under full softmax, which has none.
     """
     if kind not in get_args(Kind):
         raise ValueError(f"kind: expected one of {', '.join(get_args(Kind))}, found {kind!r}")
@@ -53,6 +61,12 @@ def search(
     query = query.astype(jnp.float32)
     how = scored(index, query, kind, soft_cap, word_logits)
     allow = make_filter(index, exclude, allowed)
+    if clusters is not None:
+        there = 0 if index.clusters is None else index.clusters.shape[0]
+        if not 1 <= clusters <= there:
+            raise ValueError(f"clusters: expected in [1, {there}], the number of clusters, found"
+                             f" {clusters}")  # fmt: skip
+        return TopItems(*beam(index, query, how, allow, k, clusters))
     if not fits(index, asked, k):
         return TopItems(*scan(index, query, how, allow, k))
     done, best = bounded(index, query, how, allow, k)

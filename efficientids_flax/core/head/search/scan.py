@@ -96,19 +96,21 @@ def best_of_tiles(
     tiles: jax.Array,
     offsets: Offsets,
     k: int,
+    real: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """(ids [B, k], scores [B, k]) of the items of some tiles, int [B, t], each at most once.
 
-    Equal scores go by id.
+    Equal scores go by id. Of the tiles only those that are `real`, bool [B, t], count; None: all.
     """
 
     def one(given: Any) -> tuple[jax.Array, jax.Array]:
-        number, query, tiles, offsets = given
+        number, query, tiles, offsets, real = given
         rows, ids = index.rows[tiles], index.order.ids[tiles]  # [t, R, W]
         products = jnp.einsum("trw,w->tr", rows, query, precision="highest")
         own = Offsets(*(part[index.order.clusters[tiles], None] for part in offsets))
         scores = plain(how.scores(how.logits(products), own))
-        scores = jnp.where(allowed.of_tiles(number, tiles, ids), scores, -jnp.inf)
+        there = allowed.of_tiles(number, tiles, ids)
+        scores = jnp.where(there if real is None else there & real[:, None], scores, -jnp.inf)
         # -0.0 is 0.0 by now, so that a descending sort is one of the negatives.
         values, found = jax.lax.sort((-scores.reshape(-1), ids.reshape(-1)), num_keys=2)
         values, found = -values[:k], found[:k]
@@ -116,7 +118,7 @@ def best_of_tiles(
 
     numbers = tiles.shape[1] * index.rows.shape[1] * index.rows.shape[2]
     at_once = max(1, min(ROWS_AT_ONCE // numbers, query.shape[0]))
-    given = jnp.arange(query.shape[0]), query, tiles, offsets
+    given = jnp.arange(query.shape[0]), query, tiles, offsets, real
     if at_once == query.shape[0]:
         return jax.vmap(one)(given)
     return jax.lax.map(one, given, batch_size=at_once)
