@@ -1,0 +1,103 @@
+"""`efficientids prepare` beside DuckDB's own copy of the same rows, sorted by user and time.
+
+Called by `python -m benchmarks.data --prepare`. Both read one made-up `ratings.csv` in the layout
+of MovieLens, sorted by user and movie as the real one is, and write Parquet; each run is a process of
+its own, imports included. The copy is DuckDB's least for sorted rows: no ids are checked or mapped,
+no duplicates are looked for, nothing is split, and equal times stand in any order.
+"""
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from benchmarks.measure import Run, measure, medians, processor, size_of
+
+MOVIES, PER_USER = 27_000, 144  # of MovieLens 20M, as are the shares below
+SESSION = 20_000  # seconds in which a user rates; several at one time
+TWICE = 1.085  # some movies are drawn twice for a user, and count once
+PIECE = 1 << 20
+MEMORY = "2GiB"
+AIM, MOST_BYTES = 1.5, 2 << 30
+COPY = """
+import sys, duckdb
+source, out = sys.argv[1:]
+connection = duckdb.connect(config={"memory_limit": "MEMORY", "temp_directory": out + ".spilled"})
+rows = f"SELECT * FROM read_csv('{source}/ratings.csv') ORDER BY \\"userId\\", \\"timestamp\\""
+import pathlib; pathlib.Path(out).mkdir()
+connection.execute(f"COPY ({rows}) TO '{out}/rows.parquet' (FORMAT parquet)")
+""".replace("MEMORY", MEMORY)
+PROGRAM = "from efficientids_flax.commands.program import main; main()"
+
+
+def measure_preparing(rows: int, rounds: int, place: Path | None = None) -> str:
+    """A table of both ways, and their ratio.
+
+    Args:
+        rows: of `ratings.csv`, about.
+        rounds: the ways take turns.
+        place: for the files, about 60 bytes a row; None: a temporary one.
+    """
+    with TemporaryDirectory(dir=place) as folder:
+        source = Path(folder) / "source"
+        source.mkdir()
+        written = write_ratings(source / "ratings.csv", rows)
+        runs: dict[str, list[Run]] = {"DuckDB's COPY": [], "efficientids prepare": []}
+        for turn in range(rounds):
+            out = Path(folder) / f"out-{turn}"
+            copy = [sys.executable, "-c", COPY, str(source), str(out)]
+            ours = [sys.executable, "-c", PROGRAM, "prepare", str(source), "--out", str(out),
+                    "--memory", MEMORY, "-q"]  # fmt: skip
+            for name, command in zip(runs, (copy, ours), strict=True):
+                runs[name].append(measure(command, source, out, cold=False))
+        size = size_of(source)
+    return _table({name: medians(found) for name, found in runs.items()}, written, size)
+
+
+def write_ratings(path: Path, rows: int) -> int:
+    """Write a made-up `ratings.csv`; how many rows it has.
+
+    Users have as unequal numbers of ratings as MovieLens', movies too; many ratings of a user have
+    the same time.
+    """
+    rng = np.random.default_rng(0)
+    users = max(rows // PER_USER, 1)
+    lengths = np.clip(rng.lognormal(4.2, 1.1, users), 20, 5000)
+    lengths = np.maximum(lengths * (TWICE * rows / lengths.sum()), 1).astype(np.int64)
+    starts = rng.integers(789_652_009, 1_427_784_002, users)
+    total = 0
+    schema = pa.schema([("userId", pa.int64()), ("movieId", pa.int64()), ("rating", pa.float64()),
+                        ("timestamp", pa.int64())])  # fmt: skip
+    with pa_csv.CSVWriter(path, schema) as writer:
+        ends = np.searchsorted(np.cumsum(lengths), np.arange(PIECE, rows + PIECE, PIECE))
+        for first, last in zip([0, *ends[:-1] + 1], ends + 1, strict=True):
+            own = np.repeat(np.arange(first, min(last, users)), lengths[first:last])
+            movies = (MOVIES * rng.random(len(own)) ** 3).astype(np.int64)
+            key = np.unique(own * MOVIES + movies)  # a user rates a movie once
+            own, movies = key // MOVIES, key % MOVIES + 1
+            time = starts[own] + rng.integers(0, SESSION, len(own))
+            rating = rng.integers(1, 11, len(own)) / 2
+            writer.write_table(pa.table([own + 1, movies, rating, time], schema=schema))
+            total += len(own)
+    return total
+
+
+def _table(found: dict[str, Run], rows: int, size: int) -> str:
+    copy, ours = found.values()
+    lines = [
+        f"{rows:,} rows, {size / 1e9:.2f} GB of CSV; {processor()}",
+        "| way | wall s | CPU s | peak GiB | output GB |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name, run in found.items():
+        lines.append(f"| {name} | {run.wall:.2f} | {run.cpu:.2f} | {run.peak / (1 << 30):.2f} |"
+                     f" {run.written / 1e9:.2f} |")  # fmt: skip
+    wall, cpu = ours.wall / copy.wall, ours.cpu / copy.cpu
+    met = "met" if wall <= AIM and ours.peak <= MOST_BYTES else "missed"
+    lines.append(
+        f"\nwall {wall:.2f}, CPU {cpu:.2f} of the copy's; aim: wall {AIM} and 2 GiB, {met}"
+    )
+    return "\n".join(lines)
