@@ -1,9 +1,9 @@
 """`efficientids prepare` beside DuckDB's own copy of the same rows, sorted by user and time.
 
 Called by `python -m benchmarks.data --prepare`. Both read one made-up `ratings.csv` in the layout
-of MovieLens, sorted by user and movie as the real one is, and write Parquet; each run is a process of
-its own, imports included. The copy is DuckDB's least for sorted rows: no ids are checked or mapped,
-no duplicates are looked for, nothing is split, and equal times stand in any order.
+of MovieLens, sorted by user and movie as the real one is, and write Parquet. Each run is a process
+of its own, imports included. The copy is DuckDB's least for sorted rows: no ids are checked or
+mapped, no duplicates are looked for, nothing is split, and equal times stand in any order.
 """
 
 import sys
