@@ -34,6 +34,7 @@ from efficientids_flax.serve.web import CONTENT_TYPE, Guard, ProblemError, make_
 SHARE = 0.8  # of the grace in which answers are made; the rest is for the end of the process
 QUIET = 0.3  # seconds without a request after which none is on its way
 LONGEST_HEAD = 1 << 16  # bytes of a request before its body
+LINGER = 1.0  # seconds in which a sender that is refused can read why
 BACKLOG = 1024
 SO_ATTACH_FILTER = 26  # Linux; Python has no name for it
 log = logging.getLogger(LOGGER)
@@ -238,6 +239,7 @@ def _protocol(limits: Limits, service: Service) -> type[asyncio.Protocol]:
         """A connection whose requests have to begin in time, and with a head of a bounded size."""
 
         head = 0  # bytes since the last request began
+        refused = False
         timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
@@ -255,7 +257,7 @@ def _protocol(limits: Limits, service: Service) -> type[asyncio.Protocol]:
             service.metrics.connections.set(len(self.connections))
 
         def data_received(self, data: bytes) -> None:
-            if self.transport.is_closing():
+            if self.refused or self.transport.is_closing():
                 return
             service.heard = time.monotonic()
             before = self.cycle
@@ -268,10 +270,13 @@ def _protocol(limits: Limits, service: Service) -> type[asyncio.Protocol]:
                 self.head = 0
                 self._known()
             elif self.head > LONGEST_HEAD:
-                self._refuse(ProblemError(431, f"a head of more than {LONGEST_HEAD} bytes"))
+                self.send_400_response("")
 
         def send_400_response(self, msg: str) -> None:
-            self._refuse(ProblemError(400, "this is not HTTP"))
+            problem = ProblemError(400, "this is not HTTP")
+            if self.head > LONGEST_HEAD:
+                problem = ProblemError(431, f"a head of more than {LONGEST_HEAD} bytes")
+            self._refuse(problem)
 
         def _wait(self) -> None:
             self._known()
@@ -287,8 +292,9 @@ def _protocol(limits: Limits, service: Service) -> type[asyncio.Protocol]:
             self._refuse(ProblemError(408, told))
 
         def _refuse(self, problem: ProblemError) -> None:
-            if self.transport.is_closing():
+            if self.refused or self.transport.is_closing():
                 return
+            self.refused = True
             body = problem.document()
             lines = [
                 f"HTTP/1.1 {problem.status} {json.loads(body)['title']}",
@@ -297,6 +303,8 @@ def _protocol(limits: Limits, service: Service) -> type[asyncio.Protocol]:
                 "connection: close", "", "",
             ]  # fmt: skip
             self.transport.write("\r\n".join(lines).encode() + body)
-            self.transport.close()
+            # One that is closed over unread bytes loses what was written; so they are read a while.
+            self.transport.write_eof()
+            self.loop.call_later(LINGER, self.transport.close)
 
     return Bounded

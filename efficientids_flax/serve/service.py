@@ -53,7 +53,8 @@ class Service:
     """What answers. Made and used on the event loop.
 
     Attributes:
-        ready: whether all is compiled, and it is not about to end.
+        answering: whether all is compiled.
+        ready: that, and it is not about to end.
         heard: when something last came in, by `time.monotonic`.
     """
 
@@ -61,7 +62,8 @@ class Service:
         self.settings, self.metrics = settings, Metrics()
         self.current = Current()
         self.gathering = Gathering(settings.limits, self.metrics.told())
-        self.ready, self.heard = False, time.monotonic()
+        self.answering = self.ready = False
+        self.heard = time.monotonic()
         self._loading = asyncio.Lock()
         self._stop_counting = self.metrics.count_compilations()
 
@@ -143,7 +145,7 @@ class Service:
     def _tell_ready(self) -> None:
         found = self.snapshot
         assert found is not None
-        self.ready = True
+        self.answering = self.ready = True
         self.metrics.ready.set(1)
         self.metrics.generation.set(found.generation)
         log.info("ready", extra={ABOUT: {"generation": found.generation}})

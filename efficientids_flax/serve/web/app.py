@@ -51,6 +51,7 @@ class Served(Protocol):
     current: Current
     gathering: Gathering
     metrics: Metrics
+    answering: bool
     ready: bool
     settings: Any
 
@@ -76,7 +77,7 @@ def make_app(served: Served, mistakes: tuple[type[Exception], ...], busy: type[E
 
     def present() -> Snapshot:
         found = served.current.snapshot
-        if found is None or not served.ready:
+        if found is None or not served.answering:
             raise ProblemError(503, "not ready: see /readyz", headers={"Retry-After": "5"})
         return found
 
@@ -160,7 +161,10 @@ def make_app(served: Served, mistakes: tuple[type[Exception], ...], busy: type[E
     @app.get("/readyz", **_told(None, (503,)), operation_id="readyz",
              summary="Whether all is compiled")  # fmt: skip
     async def readyz() -> Response:
-        return _json({"status": "ready", "generation": present().generation})
+        generation = present().generation
+        if not served.ready:
+            raise ProblemError(503, "about to end")
+        return _json({"status": "ready", "generation": generation})
 
     @app.get("/metrics", operation_id="metrics", summary="Figures for Prometheus",
              response_class=Response, responses={200: {"content": {"text/plain": {}}}})  # fmt: skip
