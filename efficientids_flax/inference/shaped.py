@@ -5,6 +5,7 @@ Letters: B histories, T positions, X excluded items, C candidates, I items, k it
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from efficientids_flax.inference.prompts import history_lengths, lay_out, positi
 from efficientids_flax.inference.ranker import Model, Ranker, Recommendations, queries_at
 
 STEP = 4  # from one compiled size to the next: few of them, and not too much padding
+FEW, RARE = (1, 2, 4, 8, 16), 8
 AT_ONCE = 4  # compilations
+TIMES = 4  # that each shape runs before the first question
 
 
 class Sizes(NamedTuple):
@@ -48,12 +51,15 @@ class Shapes:
 
     Attributes:
         rows: B, ascending.
+        rare: those of `rows` that are compiled for what is asked rarely: the last of `searches`,
+            and scores.
         lengths: ids of a history that are used, ascending.
         searches: the cheapest first; the last one holds all that is asked.
         candidates: C.
     """
 
     rows: tuple[int, ...]
+    rare: tuple[int, ...]
     lengths: tuple[int, ...]
     searches: tuple[Sizes, ...]
     candidates: int
@@ -64,11 +70,13 @@ def shapes_for(
     candidates: int,
 ) -> Shapes:  # fmt: skip
     """Shapes for so many histories at once, of so many ids that are used."""
-    sizes = [rows]
-    while sizes[0] > 1:
-        sizes.insert(0, max(sizes[0] // STEP, 1))
+    # A few histories are waited for: each number of them has a shape that is nearly full.
+    sizes = sorted({size for size in FEW if size < rows} | {rows})
+    while sizes[-2:-1] and sizes[-1] > STEP * sizes[-2]:
+        sizes.insert(-1, STEP * sizes[-2])
+    rare = sorted({1, rows} | ({RARE} if rows > RARE else set()))
     lengths = history_lengths(config, history, STEP)
-    return Shapes(tuple(sizes), lengths, tuple(searches), candidates)
+    return Shapes(tuple(sizes), tuple(rare), lengths, tuple(searches), candidates)
 
 
 class Question(NamedTuple):
@@ -103,6 +111,7 @@ class ShapedRanker:
 
     Attributes:
         compiled: how many functions were compiled here, none of them `like`'s.
+        seconds: B -> what the usual search of so many long histories takes.
     """
 
     def __init__(
@@ -120,6 +129,7 @@ class ShapedRanker:
             self._functions = like._functions
         else:
             self._functions = self._compile(tell)
+        self.seconds = self._measured()
 
     def find(self, questions: Sequence[Question], sets: jax.Array) -> Recommendations:
         """The best items; of a question with a smaller k than another's, its first ones are asked.
@@ -140,7 +150,8 @@ class ShapedRanker:
         sizes = next((size for size in self.shapes.searches if size.hold(wanted)), None)
         if sizes is None:
             raise KeyError(f"{wanted}: expected at most {self.shapes.searches[-1]}")
-        query, words, rows = self._queries(questions)
+        rare = sizes != self.shapes.searches[0]
+        query, words, rows = self._queries(questions, self.shapes.rare if rare else None)
         excluded = np.full((rows, sizes.excluded), -1, np.int32)
         bits = np.zeros((2, rows), np.uint32)
         for row, one in enumerate(questions):
@@ -154,13 +165,22 @@ class ShapedRanker:
 
     def score(self, questions: Sequence[Question]) -> np.ndarray:
         """float32 [B, C], log-probabilities of the candidates; -inf behind the last of each."""
-        query, words, rows = self._queries(questions)
+        query, words, rows = self._queries(questions, self.shapes.rare)
         ids = np.full((rows, self.shapes.candidates), -1, np.int32)
         for row, one in enumerate(questions):
             given = one.candidates or ()
             ids[row, : len(given)] = given
         found = self._functions["score", rows](self.ranker.index, query, words, ids)
         return np.asarray(found)[: len(questions)]
+
+    def together(self, waiting: int) -> int:
+        """How many of those that wait are best asked at once.
+
+        Where a larger shape takes as much longer as it has more rows, as on CPUs, one that is half
+        empty would be slower than a smaller one that is full.
+        """
+        rows = max(self.seconds, key=lambda size: (min(size, waiting) / self.seconds[size], size))
+        return min(rows, waiting)
 
     def memberships(self, sets: Mapping[int, np.ndarray]) -> jax.Array:
         """Which items are in which sets: bit -> items, as uint32 [I] on the device."""
@@ -169,9 +189,24 @@ class ShapedRanker:
             bits[items] |= np.uint32(1 << bit)
         return jax.device_put(bits)
 
-    def _queries(self, questions: Sequence[Question]) -> tuple[Any, Any, int]:
+    def _measured(self) -> dict[int, float]:
+        """The shortest of a few times, so that what else the machine does counts little."""
+        nothing, found = self.memberships({}), {}
+        for rows in self.shapes.rows:
+            questions = [Question([0] * self.shapes.lengths[-1])] * rows
+            times = []
+            for _ in range(TIMES):
+                start = time.perf_counter()
+                self.find(questions, nothing)
+                times.append(time.perf_counter() - start)
+            found[rows] = min(times)
+        return found
+
+    def _queries(
+        self, questions: Sequence[Question], among: Sequence[int] | None = None
+    ) -> tuple[Any, Any, int]:
         """(query, logits of words, B) of the smallest compiled shape that holds all."""
-        rows = next(size for size in self.shapes.rows if size >= len(questions))
+        rows = next(size for size in among or self.shapes.rows if size >= len(questions))
         longest = max(len(one.ids) for one in questions)
         length = next(size for size in self.shapes.lengths if size >= longest)
         histories = [
@@ -198,12 +233,15 @@ class ShapedRanker:
             asked = _avals(self.ranker.index), query, words
             numbers = partial(jax.ShapeDtypeStruct, dtype=jnp.int32)
             bits = partial(jax.ShapeDtypeStruct, dtype=jnp.uint32)
-            for sizes in self.shapes.searches:
+            rare = rows in self.shapes.rare
+            for sizes in self.shapes.searches if rare else self.shapes.searches[:1]:
                 find = jax.jit(partial(_find, sizes, self.config.soft_cap_logits))
                 lowered["find", rows, sizes] = partial(
                     find.lower, *asked, numbers((rows, sizes.excluded)),
                     bits((self.config.num_items,)), bits((rows,)), bits((rows,)),
                 )  # fmt: skip
+            if not rare:
+                continue
             rate = jax.jit(partial(_score, self.config.soft_cap_logits))
             candidates = numbers((rows, self.shapes.candidates))
             lowered["score", rows] = partial(rate.lower, *asked, candidates)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import importlib
 import importlib.util
 import json
@@ -63,7 +64,7 @@ async def listen(
     Raises:
         FileNotFoundError, ValueError, MemoryError: the model cannot be served.
     """
-    service = Service(settings)
+    service = Service(settings, settled if stop is None else lambda: None)
     app = make_app(service, MISTAKES, ReloadingError)
     server = _Server(settings.limits, app, service, grace)
     starting = asyncio.create_task(service.start())
@@ -83,6 +84,13 @@ async def listen(
     await starting
     await service.stop()
     return True
+
+
+def settled() -> None:
+    """Let the garbage collector pass over what stays: a pass over a model's objects takes long."""
+    gc.unfreeze()  # what a former export has left
+    gc.collect()
+    gc.freeze()
 
 
 def bind(host: str, port: int) -> socket.socket:

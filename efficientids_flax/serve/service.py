@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import jax
+
 from efficientids_flax.serve.answers import (
     Current,
     Export,
@@ -52,14 +54,18 @@ class ReloadingError(Exception):
 class Service:
     """What answers. Made and used on the event loop.
 
+    Args:
+        settings: what it is started with.
+        settled: called when an export has begun to answer.
+
     Attributes:
         answering: whether all is compiled.
         ready: that, and it is not about to end.
         heard: when something last came in, by `time.monotonic`.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings, self.metrics = settings, Metrics()
+    def __init__(self, settings: Settings, settled: Callable[[], None] = lambda: None) -> None:
+        self.settings, self.metrics, self._settled = settings, Metrics(), settled
         self.current = Current()
         self.gathering = Gathering(settings.limits, self.metrics.told())
         self.answering = self.ready = False
@@ -99,7 +105,7 @@ class Service:
         async with self._loading:
             try:
                 export = await asyncio.to_thread(self._load)
-                lost = await asyncio.to_thread(self.current.replace, export)
+                lost = await asyncio.to_thread(self._replace, export)
             except MISTAKES as error:
                 self.metrics.reloaded(well=False)
                 log.error("kept the old export: %s", error)
@@ -122,6 +128,13 @@ class Service:
         """Say that it is about to end."""
         self.ready = False
         self.metrics.ready.set(0)
+
+    def _replace(self, export: Export) -> dict[str, int]:
+        old = self.snapshot
+        lost = self.current.replace(export)
+        if old is not None and old.export.ranker.ranker.model is not export.ranker.ranker.model:
+            jax.clear_caches()  # they hold the old model's clustering; ours are compiled apart
+        return lost
 
     def _load(self) -> Export:
         source, old = self.settings.source, self.snapshot
@@ -148,6 +161,7 @@ class Service:
         self.answering = self.ready = True
         self.metrics.ready.set(1)
         self.metrics.generation.set(found.generation)
+        self._settled()
         log.info("ready", extra={ABOUT: {"generation": found.generation}})
 
 

@@ -22,7 +22,7 @@ from efficientids_flax.inference import (
 from efficientids_flax.serve.answers.catalogue import Catalogue, read_catalogue
 from efficientids_flax.serve.limits import Limits
 
-USUAL_K, USUAL_EXCLUDED = 32, 64  # most requests stay below; these have a cheaper search
+USUAL_K, USUAL_EXCLUDED = 24, 64  # most requests stay below; these have a cheaper search
 UNKNOWN_LENGTH = 256  # ids that are used where it is not known how many were trained on
 
 

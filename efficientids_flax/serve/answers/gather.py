@@ -175,7 +175,11 @@ class Gathering:
         """The first question that somebody still waits for, and others of its kind."""
         taken: list[_Waiting] = []
         aside: list[_Waiting] = []
-        while self._waiting and len(taken) < self._limits.max_batch:
+        if not self._waiting:
+            return taken
+        ranker = self._waiting[0].snapshot.export.ranker
+        most = ranker.together(min(len(self._waiting), self._limits.max_batch))
+        while self._waiting and len(taken) < most:
             one = self._waiting.popleft()
             if one.request.done.done():
                 continue  # given up
@@ -184,8 +188,8 @@ class Gathering:
         return taken
 
     def _measure(self, count: int, seconds: float) -> None:
-        """Take note of the speed; of full batches, since padding takes as long as histories do."""
-        if count < self._limits.max_batch:
+        """Take note of the speed; of batches that leave others behind, which are full."""
+        if not self._waiting:
             return
         speed = count / max(seconds, 1e-6)
         self._speed = speed if self._speed is None else self._speed + FORGET * (speed - self._speed)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from efficientids_flax.serve.listening import Settings
 
 DEFAULT = Limits()
+SWITCH = 0.0005  # seconds; Python's own is 5 ms
 COUNT = click.IntRange(min=1)
 SECONDS = click.FloatRange(min=0, min_open=True)
 
@@ -135,6 +136,8 @@ def _run(settings: Settings, listener: Any, grace: float) -> None:
 
     from efficientids_flax.serve.listening import listen
 
+    # The device's thread would wait that long for the event loop's, several times a batch.
+    sys.setswitchinterval(SWITCH)
     factory = None
     if importlib.util.find_spec("uvloop") is not None:
         import uvloop

@@ -38,10 +38,14 @@ def compiled() -> Iterator[list[str]]:
 
 
 def test_shapes_are_few_and_hold_the_longest():
-    assert SHAPES.rows == (1, 4)
+    assert SHAPES.rows == (1, 2, 4)
+    assert SHAPES.rare == (1, 4)
     assert SHAPES.lengths[-1] == 9
     many = shapes_for(CONFIG, rows=64, history=9, searches=SEARCHES, candidates=6)
-    assert many.rows == (1, 4, 16, 64)
+    assert many.rows == (1, 2, 4, 8, 16, 64)
+    assert many.rare == (1, 8, 64)
+    most = shapes_for(CONFIG, rows=1000, history=9, searches=SEARCHES, candidates=6)
+    assert most.rows == (1, 2, 4, 8, 16, 64, 256, 1000)
 
 
 def test_answers_are_those_of_the_ranker_alone_and_together(shaped: ShapedRanker):

@@ -1,0 +1,359 @@
+"""What a served recommender holds: throughput, latency, overload, malformed requests, signals.
+
+    python -m benchmarks.serve                          # all of it, about ten minutes
+    python -m benchmarks.serve load --requests 2000     # one part, shorter
+    python -m benchmarks.serve malformed --requests 500
+    python -m benchmarks.serve signals --count 10
+
+A recommender with random parameters is served by a process of its own; clients, `Ranker` and the
+server share this machine. `load` has `Ranker` called in a loop and the server take turns. Prints
+each figure beside its bar, and ends with 1 where one is missed.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks import http_load as load
+from benchmarks.measure import processor
+
+K, SEEN, BATCH = 10, True, 64
+ADMIN = "bench-admin-token"
+TOLERANCE = 1e-5  # of log-probabilities in float32: products are taken in another order
+SERVE = "from efficientids_flax.commands.program import main; main()"
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of the recommender: items, the width of the decoder, its layers, ids of a history."""
+
+    items: int = 20_000
+    dims: int = 256
+    layers: int = 4
+    length: int = 64
+
+
+class Told:
+    """Figures beside their bars."""
+
+    def __init__(self) -> None:
+        self.missed: list[str] = []
+
+    def figure(
+        self, name: str, value: float, most: float | None = None, *, least: float = 0
+    ) -> None:
+        """Print one; a bar that is missed is told at the end too."""
+        bar = f"at most {most:g}" if most is not None else f"at least {least:g}"
+        held = value <= most if most is not None else value >= least
+        click.echo(f"  {name:54s} {value:10.4g}   {bar}{'' if held else '   MISSED'}")
+        if not held:
+            self.missed.append(name)
+
+    @staticmethod
+    def also(name: str, value: float, unit: str = "") -> None:
+        """Print one that has no bar."""
+        click.echo(f"  {name:54s} {value:10.4g}   {unit}")
+
+
+def make_model(place: Path, size: Size) -> None:
+    """Write a recommender with random parameters."""
+    import jax
+    import jax.numpy as jnp
+
+    from benchmarks.clusterings import clustering
+    from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+    from efficientids_flax.core.models import EfficientIDSModel
+    from efficientids_flax.stored import save_model
+
+    backbone = BackboneConfig(
+        vocab_size=256, num_layers=size.layers, model_dims=size.dims, hidden_dims=4 * size.dims,
+        num_heads=4, num_kv_heads=4, head_dim=size.dims // 4,
+    )  # fmt: skip
+    config = EfficientIDSConfig(
+        num_items=size.items, item_embedding_dim=64, num_clusters=round(size.items**0.5),
+        trainable_cluster_embeddings=True, backbone=backbone, trained_length=size.length,
+    )  # fmt: skip
+    model = EfficientIDSModel(config, clustering(size.items, round(size.items**0.5), "log-normal"))
+    one = jnp.zeros((1, 1), jnp.int32)
+    batch = {"ids": one, "input_item_weights": one, "inputs_indicator": one}
+    params = jax.jit(lambda key: model.init(key, batch, method="head_inputs")["params"])(
+        jax.random.key(0)
+    )
+    save_model(place, model, params)
+
+
+def histories(count: int, size: Size, seed: int = 0) -> list[list[int]]:
+    """Of all lengths up to the longest that is used."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(size.length // 4, size.length - 3, count)
+    return [rng.integers(0, size.items, length).tolist() for length in lengths]
+
+
+def asked(history: list[int]) -> bytes:
+    """A request for one history."""
+    body = {"histories": [{"items": history}], "k": K, "exclude_seen": SEEN}
+    return load.request("/v1/recommend", body)
+
+
+@contextlib.contextmanager
+def server(model: Path, *options: str, log: Path | None = None) -> Iterator[tuple[Any, int]]:
+    """(process, port) of a server that is ready."""
+    process, port = start(model, *options, log=log)
+    try:
+        wait_ready(port)
+        yield process, port
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def start(model: Path, *options: str, log: Path | None = None) -> tuple[Any, int]:
+    """(process, port) of a server that is not ready yet."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(model.parent / "compiled"),
+             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        written = subprocess.DEVNULL if log is None else stack.enter_context(log.open("ab"))
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, "serve", str(model), "--port", "0", "--json", *options],
+            stdout=subprocess.PIPE, stderr=written,
+            env={**cache, **os.environ, "EFFICIENTIDS_ADMIN_TOKEN": ADMIN},
+        )  # fmt: skip
+    assert process.stdout is not None
+    return process, int(json.loads(process.stdout.readline())["url"].rpartition(":")[2])
+
+
+def wait_ready(port: int) -> None:
+    """Until all is compiled."""
+
+    async def ready() -> bool:
+        client = load.Client(port)
+        status, _ = await client.ask(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n")
+        client.close()
+        return status == 200
+
+    until = time.monotonic() + 300
+    while not asyncio.run(ready()):
+        if time.monotonic() > until:
+            raise TimeoutError("the server is not ready after 300 s")
+        time.sleep(0.1)
+
+
+def run(work: Any) -> Any:
+    """On a fast event loop."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def memory(process: Any) -> float:
+    """Bytes that a process holds."""
+    import psutil
+
+    return float(psutil.Process(process.pid).memory_info().rss)
+
+
+def measure_load(told: Told, model: Path, size: Size, requests: int, rounds: int) -> None:
+    """Throughput beside `Ranker`'s, latency, overload."""
+    from efficientids_flax.inference import Ranker, load_recommender
+
+    some = histories(max(BATCH * 8, requests // 4), size)
+    ranker = Ranker(*load_recommender(model))
+
+    def loop(count: int) -> float:
+        begin = time.perf_counter()
+        for first in range(0, count, BATCH):
+            ranker.recommend(some[first : first + BATCH], K, exclude_seen=SEEN)
+        return count / (time.perf_counter() - begin)
+
+    sent = [asked(history) for history in some]
+    loop(BATCH * 8)
+    with server(model, "--max-batch", str(BATCH), "--max-queue", "256", "--timeout", "30") as (
+        process,
+        port,
+    ):
+        run(load.closed_loop(port, sent[:BATCH], BATCH))
+        pairs = []
+        for _ in range(rounds):
+            alone = loop(len(some) // BATCH * BATCH)
+            served = run(load.closed_loop(port, sent, 2 * BATCH))
+            assert served.statuses.keys() == {200}, served.statuses
+            pairs.append((served.rate, alone))
+        rate = statistics.median(pair[0] for pair in pairs)
+        told.also("Ranker in a loop", statistics.median(pair[1] for pair in pairs), "histories/s")
+        told.also("served, each history a request", rate, "histories/s")
+        told.figure(
+            "share of Ranker's throughput", statistics.median(a / b for a, b in pairs), least=0.7
+        )
+        idle = run(load.closed_loop(port, sent[: min(200, len(sent))], 1))
+        halves = [
+            run(load.at_rate(port, lambda n: sent[n % len(sent)], rate / 2, requests, 200,
+                             moments=moments))
+            for moments in (None, random.Random(0))
+        ]  # fmt: skip
+        assert all(one.statuses.keys() == {200} and not one.lost for one in halves), halves
+        half, at_random = halves
+        told.also("median, unloaded", 1000 * idle.quantile(0.5), "ms")
+        told.also("median at half of the throughput", 1000 * half.quantile(0.5), "ms")
+        told.also("99th percentile at half of the throughput", 1000 * half.quantile(0.99), "ms")
+        told.figure(
+            "99th percentile at half / unloaded median", half.quantile(0.99) / idle.quantile(0.5), 3
+        )
+        told.also("the same, of requests that come at random",
+                  at_random.quantile(0.99) / idle.quantile(0.5))  # fmt: skip
+        # What Python's allocator and the connections take is there after some of it.
+        before = run(load.at_rate(port, lambda n: sent[n % len(sent)], 5 * rate, requests, 800))
+        start_at = memory(process)
+        over = run(load.at_rate(port, lambda n: sent[n % len(sent)], 5 * rate, 25 * requests, 800))
+        told.also("requests at 5 times the throughput", over.statuses.total(), "")
+        told.also("offered", over.statuses.total() / over.wall / rate, "times the throughput")
+        told.also("answered meanwhile", over.rate, "histories/s")
+        others = sum(
+            n for one in (before, over) for s, n in one.statuses.items() if s not in (200, 429)
+        )
+        told.figure(
+            "answers but 200 and 429, connections lost", others + over.lost + before.lost, 0
+        )
+        told.figure("growth of memory, %", 100 * (memory(process) / start_at - 1), 5)
+
+
+def measure_malformed(told: Told, model: Path, size: Size, requests: int) -> None:
+    """Nonsense of all kinds, with good requests between it."""
+    from benchmarks import malformed
+    from efficientids_flax.inference import Ranker, load_recommender
+
+    some = histories(8, size)
+    wanted = Ranker(*load_recommender(model)).recommend(some, K, exclude_seen=SEEN)
+    options = ("--max-batch", "8", "--max-body", "1MiB", "--timeout", "3")
+    log = model.parent / "malformed.log"
+    with server(model, *options, log=log) as (process, port):
+
+        async def check() -> int:
+            client, wrong = load.Client(port), 0
+            for history, ids, scores in zip(some, wanted.ids, wanted.scores, strict=True):
+                status, body = await client.ask(asked(history))
+                (found,) = json.loads(body)["results"] if status == 200 else ({},)
+                close = np.allclose(found.get("log_probability", 0), scores, rtol=0, atol=TOLERANCE)
+                wrong += not (found.get("items") == ids.tolist() and close)
+            client.close()
+            return wrong
+
+        seen, wrong = run(malformed.send_all(port, ADMIN, asked(some[0]), requests, check))
+        for kind, statuses in seen.items():
+            counts = ", ".join(f"{count} of {status}" for status, count in sorted(statuses.items()))
+            click.echo(f"  {kind:20s} {counts}")
+        made = sum(statuses.total() for statuses in seen.values())
+        told.also("malformed requests", made, "")
+        fives = sum(n for one in seen.values() for status, n in one.items() if status >= 500)
+        told.figure("answers of 5xx", fives, 0)
+        told.figure("offline answers that differ", wrong, 0)
+        told.figure("crashes", int(process.poll() is not None) + log.read_text().count("fault"), 0)
+
+
+def measure_signals(told: Told, model: Path, count: int) -> None:
+    """SIGHUP and SIGTERM while clients ask, on connections that are kept and on new ones."""
+    answered, lost, wrong, hups, terms = 0, 0, 0, 0, 0
+    size = Size(**json.loads((model.parent / "size.json").read_text()))
+    sent = [asked(history) for history in histories(64, size, seed=1)]
+    following = start(model, "--max-batch", "8", "--grace", "20")
+    for number in range(count):
+        process, port = following
+        wait_ready(port)
+        if number + 1 < count:
+            following = start(model, "--max-batch", "8", "--grace", "20")
+        one = run(_until_it_ends(process, port, sent, hup=number % 2 == 0))
+        code = process.wait(timeout=30)
+        process.stdout.close()
+        answered += one.statuses[200]
+        wrong += one.statuses.total() - one.statuses[200] + (code != 0)
+        lost += one.lost
+        hups, terms = hups + (number % 2 == 0), terms + 1
+    told.also("SIGTERM, SIGHUP", terms, f"and {hups}")
+    told.also("requests answered", answered, "")
+    told.figure("accepted requests without an answer", lost, 0)
+    told.figure("other answers than 200, exit codes than 0", wrong, 0)
+
+
+async def _until_it_ends(process: Any, port: int, sent: list[bytes], *, hup: bool) -> load.Seen:
+    seen = load.Seen()
+
+    async def one(kept: bool) -> None:
+        client = load.Client(port)
+        for number in range(1 << 30):
+            try:
+                status, _ = await client.ask(sent[number % len(sent)])
+            except ConnectionRefusedError:
+                return
+            except (OSError, EOFError):
+                seen.lost += 1
+                return
+            seen.statuses[status] += 1
+            if not kept:
+                client.close()
+
+    clients = [asyncio.create_task(one(number % 2 == 0)) for number in range(16)]
+    await asyncio.sleep(0.2)
+    if hup:
+        process.send_signal(signal.SIGHUP)
+        await asyncio.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    await asyncio.gather(*clients)
+    return seen
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(["load", "malformed", "signals"]))
+@click.option(
+    "--requests",
+    type=int,
+    help="4000 of load, of which overload is 25 times as many, 10000 that are malformed.",
+)
+@click.option("--count", default=100, show_default=True, help="Of SIGTERMs.")
+@click.option("--rounds", default=5, show_default=True, help="Of throughput.")
+@click.option("--items", default=Size.items, show_default=True)
+@click.option("--dims", default=Size.dims, show_default=True)
+@click.option("--layers", default=Size.layers, show_default=True)
+def main(
+    parts: tuple[str, ...], requests: int | None, count: int, rounds: int, **given: int
+) -> None:
+    """Measure PARTS, all by default."""
+    told = Told()
+    click.echo(processor())
+    with tempfile.TemporaryDirectory() as made:
+        for part in parts or ("load", "malformed", "signals"):
+            size = (
+                Size(**given) if part == "load" else Size(items=2000, dims=32, layers=1, length=16)
+            )
+            model = Path(made) / part / "model"
+            make_model(model, size)
+            (model.parent / "size.json").write_text(json.dumps(vars(size)))
+            click.echo(f"{part}: {size}")
+            begin = time.monotonic()
+            if part == "load":
+                measure_load(told, model, size, requests or 4000, rounds)
+            elif part == "malformed":
+                measure_malformed(told, model, size, requests or 10_000)
+            else:
+                measure_signals(told, model, count)
+            click.echo(f"  {time.monotonic() - begin:.0f} s")
+    if told.missed:
+        raise click.ClickException(f"missed: {', '.join(told.missed)}")
+
+
+if __name__ == "__main__":
+    main()
