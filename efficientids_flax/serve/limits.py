@@ -53,8 +53,8 @@ class Limits:
             problems.append(f"max_delay_ms: expected 0 or more, found {self.max_delay_ms}")
         if self.max_queue < self.max_histories:
             problems.append(
-                f"max_queue: {self.max_queue} has no room for one request of "
-                f"{self.max_histories} histories (max_histories)"
+                f"`max_queue`: {self.max_queue} has no room for one request of "
+                f"{self.max_histories} histories (`max_histories`)"
             )
         if problems:
             raise ValueError("\n  ".join(["limits:", *problems]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 import jax
 
 from efficientids_flax.serve.answers import (
+    SET_NAME,
     Current,
     Export,
     Gathering,
@@ -176,10 +178,25 @@ def named_files(pairs: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """'NAME=FILE' of a command line.
 
     Raises:
-        ValueError: one that is not of this form.
+        ValueError: one that is not of this form, or has no name of a set.
     """
-    found = [tuple(pair.partition("=")[::2]) for pair in pairs]
-    for pair, (name, file) in zip(pairs, found, strict=True):
+    found = []
+    for pair in pairs:
+        name, _, file = pair.partition("=")
         if not name or not file:
             raise ValueError(f"{pair!r}: expected NAME=FILE")
-    return tuple(found)  # pyright: ignore[reportReturnType]
+        found.append((set_name(name), file))
+    return tuple(found)
+
+
+def set_name(name: str) -> str:
+    """The name, if it is one that sets have.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if re.fullmatch(SET_NAME, name) is None:
+        raise ValueError(
+            f"set {name!r}: expected a name of letters, digits, '.', '_' and '-', at most 64"
+        )
+    return name

@@ -12,6 +12,7 @@ from efficientids_flax.stored import ItemNames, read_item_names
 
 ItemId = int | str
 SHOWN = 5
+ABSENT = object()
 
 
 class Catalogue:
@@ -35,14 +36,14 @@ class Catalogue:
         if names is None:
             return
         if problems := names.problems(num_items):
-            raise ValueError(f"items: {problems[0]}")
+            raise ValueError(problems[0])
         # Where an item has no id of its own it goes by its number.
         self._ids = [row if one is None else one for row, one in enumerate(names.ids)]
         self._titles = list(names.titles)
         self._rows = dict(zip(self._ids, range(num_items), strict=True))
         if len(self._rows) < num_items:
             twice = [one for one, count in Counter(self._ids).items() if count > 1][:SHOWN]
-            raise ValueError(f"items: ids of several items: {', '.join(map(repr, twice))}")
+            raise ValueError(f"ids of several items: {', '.join(map(repr, twice))}")
 
     def row(self, item: ItemId) -> int | None:
         """The number of an item; None where there is none that is called so."""
@@ -136,9 +137,9 @@ def _read_parquet(path: Path) -> ItemNames:
         raise ValueError("column item: expected 0, 1, 2, ..., the numbers of the model's items")
     ids = tuple(table["id"].to_pylist())
     titles = table["title"].to_pylist() if "title" in table.column_names else [None] * len(ids)
-    for name, values, kinds in (("id", ids, int | str | None), ("title", titles, str | None)):
-        wrong = next((one for one in values if not isinstance(one, kinds)), None)
-        if wrong is not None:
+    for name, values, kinds in (("id", ids, str), ("title", titles, str | None)):
+        wrong = next((one for one in values if not isinstance(one, kinds)), ABSENT)
+        if wrong is not ABSENT:
             raise ValueError(f"column {name}: found {wrong!r}, expected texts")
     return ItemNames(ids, tuple(titles))
 

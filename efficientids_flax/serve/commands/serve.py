@@ -118,7 +118,7 @@ def serve(checkpoint: str, as_json: bool, **given: Any) -> None:
 
 def _settings(checkpoint: str, given: dict[str, Any]) -> Settings:
     from efficientids_flax.serve.answers import Source
-    from efficientids_flax.serve.service import Settings, named_files
+    from efficientids_flax.serve.service import Settings, named_files, set_name
     from efficientids_flax.serve.web import read_secrets
 
     limits = Limits(**{one.name: given[one.name] for one in fields(Limits) if one.name in given})
@@ -126,7 +126,8 @@ def _settings(checkpoint: str, given: dict[str, Any]) -> Settings:
         checkpoint, given["clustering"], given["items"], given["dtype"], given["max_history"]
     )
     secrets = read_secrets(given["token_file"], given["admin_token_file"])
-    return Settings(source, limits, secrets, named_files(given["sets"]), tuple(given["hidden"]))
+    hidden = tuple(map(set_name, given["hidden"]))
+    return Settings(source, limits, secrets, named_files(given["sets"]), hidden)
 
 
 def _run(settings: Settings, listener: Any, grace: float) -> None:

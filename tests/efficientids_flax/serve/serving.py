@@ -18,7 +18,7 @@ ITEMS = 200
 USER, ADMIN = "who-asks-1234", "who-changes-5678"
 ADMIN_PATHS = [("POST", "/v1/reload"), ("PUT", "/v1/sets/x"), ("DELETE", "/v1/sets/x")]
 LIMITS = Limits(
-    max_batch=4, max_queue=16, max_histories=6, max_length=20, max_exclude=12, max_k=40,
+    max_batch=2, max_queue=16, max_histories=6, max_length=20, max_exclude=12, max_k=40,
     max_candidates=8, max_body=4096, max_set_body=8192, timeout=20.0,
 )  # fmt: skip
 

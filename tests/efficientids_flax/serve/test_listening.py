@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import re
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -22,6 +25,7 @@ ASK = (
     b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 )
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
@@ -98,6 +102,24 @@ def test_connections_that_are_closed_early_do_no_harm(server: Process):
         for _ in range(20):
             exchange(server.port, sent, close=True)
     assert exchange(server.port, HEALTH).endswith(b'{"status": "ok"}')
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium: apt-get install chromium")
+def test_the_page_in_a_browser(server: Process, tmp_path: Path):
+    """It asks for the history behind # and shows titles, which are text and not markup."""
+    shown = subprocess.run(
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}",
+         "--timeout=20000", "--virtual-time-budget=20000", "--dump-dom",
+         f"http://127.0.0.1:{server.port}/#tt001,tt002,tt003"],
+        capture_output=True, text=True, timeout=PATIENCE, check=True,
+    ).stdout  # fmt: skip
+    cells = re.findall(r"<tr><td>(\d+)</td><td>tt(\d+)</td><td>(.*?)</td><td>(.*?)</td>", shown)
+    assert [int(rank) for rank, *_ in cells] == list(range(1, 11)), shown
+    assert {"001", "002", "003"}.isdisjoint(item for _, item, *_ in cells)
+    assert [title for *_, title, _ in cells] == [
+        f"Title &lt;{int(item)}&gt; é" for _, item, *_ in cells
+    ]
+    assert '<p id="told" role="alert"></p>' in shown
 
 
 class Load:

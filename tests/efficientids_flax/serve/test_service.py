@@ -114,7 +114,7 @@ def test_a_line_for_people_is_one_line():
 def test_limits_are_above_nothing_and_fit_each_other():
     with pytest.raises(ValueError, match=r"max_k: expected above 0, found 0"):
         Limits(max_k=0)
-    with pytest.raises(ValueError, match=r"max_queue: 5 has no room for one request of 64"):
+    with pytest.raises(ValueError, match=r"max_queue`: 5 has no room for one request of 64"):
         Limits(max_queue=5)
 
 
