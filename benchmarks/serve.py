@@ -1,7 +1,8 @@
 """What a served recommender holds: throughput, latency, overload, malformed requests, signals.
 
     python -m benchmarks.serve                          # all of it, about ten minutes
-    python -m benchmarks.serve load --requests 2000     # one part, shorter
+    python -m benchmarks.serve load --requests 500 --rounds 2    # one part, shorter
+    python -m benchmarks.serve overload --requests 10000
     python -m benchmarks.serve malformed --requests 500
     python -m benchmarks.serve signals --count 10
 
@@ -35,6 +36,7 @@ from benchmarks.measure import processor
 K, SEEN, BATCH = 10, True, 64
 ADMIN = "bench-admin-token"
 TOLERANCE = 1e-5  # of log-probabilities in float32: products are taken in another order
+BOUNDED = ("--max-batch", str(BATCH), "--max-queue", "256", "--timeout", "30")
 SERVE = "from efficientids_flax.commands.program import main; main()"
 
 
@@ -170,10 +172,10 @@ def memory(process: Any) -> float:
 
 def measure_load(told: Told, model: Path, size: Size, requests: int, rounds: int) -> None:
     """Throughput beside `Ranker`'s, latency, overload."""
-    from efficientids_flax.inference import Ranker, load_recommender
+    from efficientids_flax.inference import Ranker, open_recommender
 
     some = histories(max(BATCH * 8, requests // 4), size)
-    ranker = Ranker(*load_recommender(model))
+    ranker = Ranker(*open_recommender(model))
 
     def loop(count: int) -> float:
         begin = time.perf_counter()
@@ -183,10 +185,7 @@ def measure_load(told: Told, model: Path, size: Size, requests: int, rounds: int
 
     sent = [asked(history) for history in some]
     loop(BATCH * 8)
-    with server(model, "--max-batch", str(BATCH), "--max-queue", "256", "--timeout", "30") as (
-        process,
-        port,
-    ):
+    with server(model, *BOUNDED) as (process, port):
         run(load.closed_loop(port, sent[:BATCH], BATCH))
         pairs = []
         for _ in range(rounds):
@@ -216,10 +215,19 @@ def measure_load(told: Told, model: Path, size: Size, requests: int, rounds: int
         )
         told.also("the same, of requests that come at random",
                   at_random.quantile(0.99) / idle.quantile(0.5))  # fmt: skip
+        told.also("memory of the server", memory(process) / 1e6, "MB")
+
+
+def measure_overload(told: Told, model: Path, size: Size, requests: int) -> None:
+    """Five times as much as it can answer."""
+    sent = [asked(history) for history in histories(BATCH * 8, size)]
+    with server(model, *BOUNDED) as (process, port):
+        rate = run(load.closed_loop(port, sent, 2 * BATCH)).rate
         # What Python's allocator and the connections take is there after some of it.
-        before = run(load.at_rate(port, lambda n: sent[n % len(sent)], 5 * rate, requests, 800))
+        few = requests // 10
+        before = run(load.at_rate(port, lambda n: sent[n % len(sent)], 5 * rate, few, 800))
         start_at = memory(process)
-        over = run(load.at_rate(port, lambda n: sent[n % len(sent)], 5 * rate, 25 * requests, 800))
+        over = run(load.at_rate(port, lambda n: sent[n % len(sent)], 5 * rate, requests, 800))
         told.also("requests at 5 times the throughput", over.statuses.total(), "")
         told.also("offered", over.statuses.total() / over.wall / rate, "times the throughput")
         told.also("answered meanwhile", over.rate, "histories/s")
@@ -235,10 +243,10 @@ def measure_load(told: Told, model: Path, size: Size, requests: int, rounds: int
 def measure_malformed(told: Told, model: Path, size: Size, requests: int) -> None:
     """Nonsense of all kinds, with good requests between it."""
     from benchmarks import malformed
-    from efficientids_flax.inference import Ranker, load_recommender
+    from efficientids_flax.inference import Ranker, open_recommender
 
     some = histories(8, size)
-    wanted = Ranker(*load_recommender(model)).recommend(some, K, exclude_seen=SEEN)
+    wanted = Ranker(*open_recommender(model)).recommend(some, K, exclude_seen=SEEN)
     options = ("--max-batch", "8", "--max-body", "1MiB", "--timeout", "3")
     log = model.parent / "malformed.log"
     with server(model, *options, log=log) as (process, port):
@@ -316,13 +324,12 @@ async def _until_it_ends(process: Any, port: int, sent: list[bytes], *, hup: boo
     return seen
 
 
+REQUESTS = {"load": 4000, "overload": 100_000, "malformed": 10_000, "signals": 0}
+
+
 @click.command()
-@click.argument("parts", nargs=-1, type=click.Choice(["load", "malformed", "signals"]))
-@click.option(
-    "--requests",
-    type=int,
-    help="4000 of load, of which overload is 25 times as many, 10000 that are malformed.",
-)
+@click.argument("parts", nargs=-1, type=click.Choice(list(REQUESTS)))
+@click.option("--requests", type=int, help="Of each part; as many as its bar says otherwise.")
 @click.option("--count", default=100, show_default=True, help="Of SIGTERMs.")
 @click.option("--rounds", default=5, show_default=True, help="Of throughput.")
 @click.option("--items", default=Size.items, show_default=True)
@@ -335,19 +342,22 @@ def main(
     told = Told()
     click.echo(processor())
     with tempfile.TemporaryDirectory() as made:
-        for part in parts or ("load", "malformed", "signals"):
+        for part in parts or REQUESTS:
             size = (
-                Size(**given) if part == "load" else Size(items=2000, dims=32, layers=1, length=16)
+                Size(**given) if "load" in part else Size(items=2000, dims=32, layers=1, length=16)
             )
             model = Path(made) / part / "model"
             make_model(model, size)
             (model.parent / "size.json").write_text(json.dumps(vars(size)))
             click.echo(f"{part}: {size}")
             begin = time.monotonic()
+            many = requests or REQUESTS[part]
             if part == "load":
-                measure_load(told, model, size, requests or 4000, rounds)
+                measure_load(told, model, size, many, rounds)
+            elif part == "overload":
+                measure_overload(told, model, size, many)
             elif part == "malformed":
-                measure_malformed(told, model, size, requests or 10_000)
+                measure_malformed(told, model, size, many)
             else:
                 measure_signals(told, model, count)
             click.echo(f"  {time.monotonic() - begin:.0f} s")

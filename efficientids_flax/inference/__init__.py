@@ -1,12 +1,12 @@
 """Recommendations from a model: `recommend(model, params, histories, k)`.
 
 Read `prompts`, the sequence that asks, then `ranker`; `shaped` has all that it needs compiled
-before the first question, `recommenders` loads what has items, `commands` has what the shell calls.
+before the first question, `opening` loads what has items, `commands` has what the shell calls.
 """
 
 from efficientids_flax.inference.prompts import Prompts, make_prompts, most_history, trained_history
 from efficientids_flax.inference.ranker import Ranker, Recommendations, recommend
-from efficientids_flax.inference.recommenders import load_recommender
+from efficientids_flax.inference.opening import open_recommender
 from efficientids_flax.inference.shaped import Question, ShapedRanker, Shapes, Sizes, shapes_for
 
 __all__ = [
@@ -17,7 +17,7 @@ __all__ = [
     "ShapedRanker",
     "Shapes",
     "Sizes",
-    "load_recommender",
+    "open_recommender",
     "make_prompts",
     "most_history",
     "recommend",

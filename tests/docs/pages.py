@@ -5,6 +5,7 @@ How a block is written in Markdown says what becomes of it:
 | fence | |
 | --- | --- |
 | ```` ```console ```` | commands after `$ `; what they print is compared with the lines below |
+| `$ efficientids serve ... &` | there to be asked by `curl` until the end of the page |
 | ```` ```python ```` | run in one namespace a page; with `>>>`, what it prints is compared |
 | ```` ```text ```` | right below a block of Python: what that printed |
 | any with `title="NAME"` | written to that file, for the blocks after it |

@@ -27,6 +27,7 @@ from click.testing import CliRunner
 from efficientids_flax.stored import doubts
 from tests.docs.likeness import alike
 from tests.docs.pages import ROOT, Block
+from tests.docs.served import ended, start
 from tests.docs.shared import once
 from tests.docs.shell import SHELL
 
@@ -64,7 +65,8 @@ def run_page(blocks: list[Block]) -> None:
     with warnings.catch_warnings():
         # Pages that load what they converted without the job's files are told so, as users are.
         warnings.filterwarnings("default", ".*not all of its settings are known", UserWarning)
-        _run(blocks)
+        with ended():
+            _run(blocks)
 
 
 def _run(blocks: list[Block]) -> None:
@@ -162,6 +164,8 @@ def run_command(block: Block, words: list[str]) -> tuple[int, str]:
     found = click_command(words)
     if found is not None:
         command, name, arguments = found
+        if arguments[:1] == ["serve"] and arguments[-1] == "&":
+            return start(command.get_command(click.Context(command), "serve"), arguments[1:-1])
         if name == MAIN:
             return once([MAIN, *arguments], lambda: _invoked(command, name, arguments))
         return _invoked(command, name, arguments)

@@ -6,6 +6,8 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.docs.served import curl
+
 
 def _mkdir(*words: str) -> None:
     for word in words:
@@ -47,6 +49,6 @@ def _head(flag: str, path: str) -> str:
 
 
 SHELL: dict[str, Callable[..., str | None]] = {
-    "cat": _cat, "cp": _cp, "head": _head, "ls": _ls, "mkdir": _mkdir, "tar": _tar,
+    "curl": curl, "cat": _cat, "cp": _cp, "head": _head, "ls": _ls, "mkdir": _mkdir, "tar": _tar,
     "export": lambda *pairs: os.environ.update(pair.split("=", 1) for pair in pairs),
 }  # fmt: skip

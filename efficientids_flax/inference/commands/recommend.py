@@ -120,9 +120,9 @@ def _answers(
     """Each request with its items and scores; all are looked at before the first is asked."""
     from efficientids_flax.inference.prompts import longer_than, raise_problems, trained_history
     from efficientids_flax.inference.ranker import Ranker
-    from efficientids_flax.inference.recommenders import load_recommender
+    from efficientids_flax.inference.opening import open_recommender
 
-    model, params = load_recommender(checkpoint, clustering, given["dtype"])
+    model, params = open_recommender(checkpoint, clustering, given["dtype"])
     scoring = "original" if given["scores"] == "original" else "log_probs"
     if given["max_history"] is None:
         given["max_history"] = trained_history(model.config)

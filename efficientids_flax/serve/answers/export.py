@@ -14,7 +14,7 @@ from efficientids_flax.inference import (
     Ranker,
     ShapedRanker,
     Sizes,
-    load_recommender,
+    open_recommender,
     most_history,
     shapes_for,
     trained_history,
@@ -76,7 +76,7 @@ def load_export(
     Raises:
         FileNotFoundError, ValueError, MemoryError: naming what is wrong.
     """
-    model, params = load_recommender(source.path, source.clustering, source.dtype)
+    model, params = open_recommender(source.path, source.clustering, source.dtype)
     if like is not None:
         model = _same(model, like.ranker.ranker.model)
     config = model.config

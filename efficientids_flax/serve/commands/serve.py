@@ -102,7 +102,7 @@ def serve(checkpoint: str, as_json: bool, **given: Any) -> None:
     from efficientids_flax.serve.listening import bind, url_of
     from efficientids_flax.serve.logs import start_logs
 
-    settings = _settings(checkpoint, given)
+    settings = settings_of(checkpoint, given)
     levels = {-1: logging.WARNING, 0: logging.INFO, 1: logging.INFO}
     start_logs(as_json=as_json, level=levels.get(verbosity(), logging.DEBUG))
     listener = bind(given["host"], given["port"])
@@ -116,7 +116,8 @@ def serve(checkpoint: str, as_json: bool, **given: Any) -> None:
     _run(settings, listener, given["grace"])
 
 
-def _settings(checkpoint: str, given: dict[str, Any]) -> Settings:
+def settings_of(checkpoint: str, given: dict[str, Any]) -> Settings:
+    """What the options say."""
     from efficientids_flax.serve.answers import Source
     from efficientids_flax.serve.service import Settings, named_files, set_name
     from efficientids_flax.serve.web import read_secrets

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from efficientids_flax.inference import Ranker, load_recommender
+from efficientids_flax.inference import Ranker, open_recommender
 from efficientids_flax.inference.commands.recommend import recommend as command
 from tests.efficientids_flax.serve.serving import ADMIN, ADMIN_PATHS, ITEMS, USER, Served
 
@@ -27,7 +27,7 @@ Ranking = dict[tuple[int, ...], tuple[list[int], dict[int, float]]]
 @pytest.fixture(scope="module")
 def ranking(model: Path) -> Ranking:
     """All items in order, and their log-probabilities: of a filter the first that it lets pass."""
-    found = Ranker(*load_recommender(model)).recommend(HISTORIES, ITEMS, max_history=5)
+    found = Ranker(*open_recommender(model)).recommend(HISTORIES, ITEMS, max_history=5)
     return {
         history: (ids.tolist(), dict(zip(ids.tolist(), scores.tolist(), strict=True)))
         for history, ids, scores in zip(HISTORIES, *found, strict=True)

@@ -6,7 +6,7 @@ from typing import Any
 from efficientids_flax.core.models import EfficientIDSModel
 
 
-def load_recommender(
+def open_recommender(
     path: str | os.PathLike[str],
     clustering: str | os.PathLike[str] | None = None,
     dtype: str | None = None,
