@@ -4,9 +4,9 @@ Read `prompts`, the sequence that asks, then `ranker`; `shaped` has all that it 
 before the first question, `opening` loads what has items, `commands` has what the shell calls.
 """
 
+from efficientids_flax.inference.opening import open_recommender
 from efficientids_flax.inference.prompts import Prompts, make_prompts, most_history, trained_history
 from efficientids_flax.inference.ranker import Ranker, Recommendations, recommend
-from efficientids_flax.inference.opening import open_recommender
 from efficientids_flax.inference.shaped import Question, ShapedRanker, Shapes, Sizes, shapes_for
 
 __all__ = [
@@ -17,9 +17,9 @@ __all__ = [
     "ShapedRanker",
     "Shapes",
     "Sizes",
-    "open_recommender",
     "make_prompts",
     "most_history",
+    "open_recommender",
     "recommend",
     "shapes_for",
     "trained_history",

@@ -118,9 +118,9 @@ def _answers(
     given: dict[str, Any],
 ) -> Iterator[tuple[Request, list[tuple[int, float]]]]:
     """Each request with its items and scores; all are looked at before the first is asked."""
+    from efficientids_flax.inference.opening import open_recommender
     from efficientids_flax.inference.prompts import longer_than, raise_problems, trained_history
     from efficientids_flax.inference.ranker import Ranker
-    from efficientids_flax.inference.opening import open_recommender
 
     model, params = open_recommender(checkpoint, clustering, given["dtype"])
     scoring = "original" if given["scores"] == "original" else "log_probs"

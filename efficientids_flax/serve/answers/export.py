@@ -14,8 +14,8 @@ from efficientids_flax.inference import (
     Ranker,
     ShapedRanker,
     Sizes,
-    open_recommender,
     most_history,
+    open_recommender,
     shapes_for,
     trained_history,
 )

@@ -95,6 +95,14 @@ def test_candidates_have_the_log_probabilities_of_the_search(shaped: ShapedRanke
         assert np.isneginf(scores[row, count:]).all()
 
 
+def test_as_many_are_asked_together_as_is_fastest(shaped: ShapedRanker):
+    assert shaped.seconds.keys() == {1, 2, 4} and min(shaped.seconds.values()) > 0
+    shaped.seconds = {1: 1.0, 2: 1.1, 4: 4.0}  # four at once take as long as four times one
+    assert [shaped.together(waiting) for waiting in (1, 2, 3, 4, 9)] == [1, 2, 2, 2, 2]
+    shaped.seconds = {1: 1.0, 2: 1.0, 4: 1.1}
+    assert [shaped.together(waiting) for waiting in (1, 2, 3, 4, 9)] == [1, 2, 3, 4, 4]
+
+
 def test_words_are_words(shaped: ShapedRanker):
     found = shaped.find([Question([5, 17, 3], items=[0, 1, 0], k=3)], shaped.memberships({}))
     wanted = RANKER.recommend([[5, 17, 3]], 3, item_masks=[[0, 1, 0]])

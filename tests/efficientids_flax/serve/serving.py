@@ -49,6 +49,9 @@ class Served:
             assert snapshot is not None
             self.service.current.replace(snapshot.export)
         await self.service.start()
+        snapshot = self.service.snapshot
+        assert snapshot is not None
+        snapshot.export.ranker.seconds = dict.fromkeys(snapshot.export.ranker.shapes.rows, 1.0)
         transport = httpx.ASGITransport(self.app)  # pyright: ignore[reportArgumentType]
         self.client = httpx.AsyncClient(transport=transport, base_url="http://test")
 
