@@ -13,6 +13,7 @@ for a batch of 256. Grain makes several batches at a time, as asking it takes 0.
 
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -156,8 +157,9 @@ class GrainIterator(Iterator[Arrays]):
     def __init__(self, batches: Batches) -> None:
         """At the start; nothing is made yet."""
         self.batches, self.epoch, self.row = batches, 0, 0
-        self._reader: Any = None
+        self._reader: list[Any] = []  # at most one
         self._ready: list[Arrays] = []  # of which the last is the next
+        self._end = weakref.finalize(self, _close, self._reader)  # at the program's end too
 
     def __next__(self) -> Arrays:
         """The next batch.
@@ -171,19 +173,18 @@ class GrainIterator(Iterator[Arrays]):
         if batches.epochs is not None and self.epoch >= batches.epochs:
             self.close()
             raise StopIteration
-        if self._reader is None:
-            self._reader = _reader(batches, self.epoch, self.row)
+        if not self._reader:
+            self._reader.append(_reader(batches, self.epoch, self.row))
         if not self._ready:
-            self._ready = list(reversed(next(self._reader)))
+            self._ready = list(reversed(next(self._reader[0])))
         found = self._ready.pop()
         self.row = min(self.row + batches.batch_size, batches.rows.num_rows)
         return found
 
     def close(self) -> None:
         """End what reads ahead."""
-        if self._reader is not None and hasattr(self._reader, "close"):
-            self._reader.close()
-        self._reader, self._ready = None, []
+        _close(self._reader)
+        self._ready = []
 
     def get_state(self) -> dict[str, Any]:
         """Where it is, as JSON values."""
@@ -251,11 +252,25 @@ def _reader(batches: Batches, epoch: int, row: int) -> Any:
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer if threads else 0)
     made: Any = grain.MapDataset.range(maker.times()).map(maker).to_iter_dataset(options)
     if batches.workers:
+        _settle_flags()
         processes = grain.MultiprocessingOptions(
             batches.workers, per_worker_buffer_size=max(buffer, 1)
         )
         made = made.mp_prefetch(processes)
     return iter(made)
+
+
+def _close(readers: list[Any]) -> None:
+    while readers:
+        getattr(readers.pop(), "close", lambda: None)()
+
+
+def _settle_flags() -> None:
+    """Grain's workers ask for its command-line flags, which nobody has parsed here."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
 
 
 def _filled(rows: Arrays, count: int, missing: int) -> Arrays:

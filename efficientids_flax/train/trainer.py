@@ -176,6 +176,10 @@ class Trainer(Evaluating, Preparing):
             raise stop.ending(int(state.step), saved=self.directory is not None)
         return state
 
+    def let_go_of_data(self) -> None:
+        """Forget where the data stands; what reads it ahead ends. A later call begins anew."""
+        self._cursor = None
+
     def _train(
         self, state: TrainState, source: Source, evaluated: Any, num_steps: int, stop: StopRequest
     ) -> TrainState:

@@ -86,6 +86,7 @@ def run_training(config: RunConfig) -> TrainingResult:
     trainer, state = begun(config)
     source, evaluation = config.data["train_iter_fn"], config.data.get("eval_iter_fn")
     state = trainer.train(state, source, evaluation, config.num_steps)
+    trainer.let_go_of_data()
     best = trainer.best(state)
     test = final_test(trainer, best, config.data)
     return TrainingResult(best, trainer.history, test, trainer.module(best), int(state.step))

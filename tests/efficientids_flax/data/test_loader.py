@@ -126,3 +126,14 @@ def test_other_data_is_told_from_what_a_run_read():
         (Batches(ROWS, 8, shuffle=False), "rows: .*shuffle was True, is False"),
     ):
         assert re.search(message, " ".join(differences(then, facts(batches), OF_DATA).values()))
+
+
+def test_a_worker_makes_the_same_batches():
+    wanted = read(Batches(ROWS, 5, seed=3, epochs=3))
+    batches = Batches(ROWS, 5, seed=3, epochs=3, workers=1)  # a process that has to be started
+    reader = iter(batches)
+    found = [next(reader)["x"].tolist() for _ in range(6)]
+    assert found == wanted[:6]
+    assert reader.get_state() == {"epoch": 1, "rows": 10, "seed": 3}
+    reader.close()
+    assert batches.first()["x"].tolist() == wanted[0]
