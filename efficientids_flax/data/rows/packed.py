@@ -60,17 +60,20 @@ class PackedRows(Rows):
         given = self.rows.take(chosen)
         width = next(iter(given.values())).shape[1]
         inside = np.arange(width) < sizes[:, None]
-        time = np.broadcast_to(np.arange(width), inside.shape)[inside]
-        target = np.repeat(row, sizes), np.repeat(offset, sizes) + time
+        source = np.flatnonzero(inside)
+        starts = np.repeat(np.arange(len(sizes)) * width, sizes)
+        time = source - starts
+        target = np.repeat(row * self.length + offset, sizes) + time
         shape = (len(places), self.length)
         found: Arrays = {}
         for name, value in given.items():
-            filling = 1 if name == "paddings" else 0
-            found[name] = np.full(shape, filling, value.dtype)
-            found[name][target] = value[inside]
+            made = np.full(shape, name == "paddings", value.dtype)
+            made.reshape(-1)[target] = value.reshape(-1)[source]
+            found[name] = made
         for name, value in (("segment_ids", np.repeat(segment + 1, sizes)), ("segment_pos", time)):
-            found[name] = np.zeros(shape, np.int32)
-            found[name][target] = value
+            made = np.zeros(shape, np.int32)
+            made.reshape(-1)[target] = value
+            found[name] = made
         return found
 
     def facts(self) -> dict[str, Any]:
