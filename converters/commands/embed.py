@@ -24,6 +24,8 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                                        "prefix", "normalize", "batch_size", "dtype", "column")),
     "als":    (("data_dir",),         ("engine", "width", "regularization", "alpha", "iterations",
                                        "seed")),
+    "cooccurrence":
+              (("data_dir",),         ("width", "window", "seed")),
     "random": (("data_dir", "num_items"), ("width", "seed")),
 }
 ENGINES = {"text": ("flax", "transformers"), "als": ("exact", "implicit")}
@@ -39,13 +41,14 @@ DEFAULTS = {
     "regularization": 0.01,
     "alpha": 40.0,
     "iterations": 15,
+    "window": 5,
     "seed": 0,
 }  # fmt: skip
 
 
 @command("embed", mistakes=(*MISTAKES, ConversionError))
 @click.option("--from", "kind", required=True, type=click.Choice(list(KINDS)),
-              help="The items' texts; who chose them; or nothing.")  # fmt: skip
+              help="Their texts; who chose them; what stands near them; nothing.")  # fmt: skip
 @data_dir_option
 @click.option("--texts", metavar="FILE", help="A text a line, or .jsonl with title and text.")
 @num_items_option
@@ -63,19 +66,21 @@ DEFAULTS = {
               help="text: of the model. [float32]")  # fmt: skip
 @click.option("--column", type=click.Choice(["title+text", "title", "text"]),
               help="text: of the items. [title+text]")  # fmt: skip
-@click.option("--width", type=click.IntRange(min=1), help="als, random: of the vectors. [64]")
+@click.option("--width", type=click.IntRange(min=1), help="Others than text: of the vectors. [64]")
 @click.option("--regularization", type=click.FloatRange(min=0), help="als [0.01]")
 @click.option("--alpha", type=click.FloatRange(min=0), help="als: how sure a choice is. [40]")
 @click.option("--iterations", type=click.IntRange(min=1), help="als [15]")
-@click.option("--seed", type=click.IntRange(min=0), help="als, random. [0]")
+@click.option("--window", type=click.IntRange(min=1),
+              help="cooccurrence: how far apart two items may stand. [5]")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), help="Others than text. [0]")
 @overwrite_option
 def embed(kind: str, as_json: bool, overwrite: bool, **given: Any) -> None:
     """Make a vector for each item of a catalogue.
 
     From the texts of the items, by the language model in a local folder; from the interactions of
-    the training split, by alternating least squares; or drawn. Writes embeddings.npy, float32, and
-    an embeddings.json that says how it was made. Killed while it embeds texts, it goes on where it
-    stood when it is run again.
+    the training split, by alternating least squares, or by what stands near what in time; or drawn.
+    Writes embeddings.npy, float32, and an embeddings.json that says how it was made. Killed while
+    it embeds texts, it goes on where it stood when it is run again.
     """
     from efficientids_flax.embed import Output
 
@@ -212,6 +217,36 @@ def _from_als(options: dict[str, Any], output: Output) -> tuple[str, list[str]]:
     return f"{len(items)} vectors of width {chosen.factors}, by als ({chosen.engine})", notes
 
 
+def _from_cooccurrence(options: dict[str, Any], output: Output) -> tuple[str, list[str]]:
+    import dataclasses
+
+    import numpy as np
+
+    from efficientids_flax.data.prepared import open_prepared
+    from efficientids_flax.embed import CooccurrenceOptions, catalogue_of, cooccurrence_vectors
+    from efficientids_flax.embed.items import named
+
+    catalogue = catalogue_of(options["data_dir"])
+    chosen = CooccurrenceOptions(options["width"], options["window"], seed=options["seed"])
+    sequences = open_prepared(options["data_dir"]).sequences()
+    found = cooccurrence_vectors(
+        sequences.items, *sequences.bounds("train"), catalogue.num_items, chosen
+    )
+    alone = np.flatnonzero(~found.any(axis=1)).tolist()
+    output.write(found, {
+        "method": "cooccurrence", "source": catalogue.name, "catalogue": catalogue.digest,
+        **dataclasses.asdict(chosen), "alone": {"count": len(alone), "items": alone[:100]},
+        "items": catalogue.num_items,
+    })  # fmt: skip
+    notes = []
+    if alone:
+        notes.append(
+            f"{len(alone)} items that stand near no other in training, or no more often than by"
+            f" chance, have zeros ({named(alone)})"
+        )
+    return f"{len(found)} vectors of width {chosen.width}, by cooccurrence", notes
+
+
 def _from_nothing(options: dict[str, Any], output: Output) -> tuple[str, list[str]]:
     from efficientids_flax.embed import catalogue_of, drawn
     from efficientids_flax.embed.items import Catalogue
@@ -232,4 +267,9 @@ def _tell(done: int, of: int) -> None:
         click.echo(f"{done} of {of} batches", err=True)
 
 
-_MAKERS = {"text": _from_text, "als": _from_als, "random": _from_nothing}
+_MAKERS = {
+    "text": _from_text,
+    "als": _from_als,
+    "cooccurrence": _from_cooccurrence,
+    "random": _from_nothing,
+}

@@ -159,3 +159,17 @@ def test_mistakes_are_told(
     assert done.exit_code == code, done.output
     assert told in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_vectors_of_what_stands_near_what(prepared: Path, tmp_path: Path):
+    out = tmp_path / "near.npy"
+    done = embed("--from", "cooccurrence", "--data-dir", prepared, "--width", 3, "--out", out)
+    assert done.exit_code == 0, done.output
+    vectors, about = np.load(out), json.loads(out.with_suffix(".json").read_text())
+    # Of the training split 0 stands before 2, and 2 before 3; 4 is held out, 1 and 5 are nowhere.
+    assert np.flatnonzero(vectors.any(axis=1)).tolist() == [0, 2, 3]
+    assert about["method"] == "cooccurrence" and about["alone"]["items"] == [1, 4, 5]
+    assert about["window"] == 5 and about["catalogue"]
+    assert "3 items that stand near no other" in done.stdout
+    refused = embed("--from", "als", "--data-dir", prepared, "--window", 2)
+    assert refused.exit_code == 2 and "--window does not go with --from als" in refused.output
