@@ -4,6 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 LOCK := requirements/lock.txt
 TORCH := requirements/torch.txt
+SPARK := requirements/spark.txt
 DOCS := requirements/docs.txt
 PIP := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
 PAXML := .venv-paxml
@@ -21,6 +22,8 @@ CANDIDATES := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 # the one in PATH.
 PYTHON310 ?=
 
+MOVIES := build/movielens
+
 # Arguments handed through: make test ARGS='-k zarr', make bench ARGS='--gigabytes 1'.
 ARGS ?=
 BASE ?=
@@ -29,7 +32,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -euc
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup torch test quick lint types imports format docs demo fuzz bench references lock clean
+.PHONY: help setup torch spark test quick lint types imports format docs demo example fuzz bench references lock clean
 
 help: ## List the tasks.
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 19
@@ -37,6 +40,8 @@ help: ## List the tasks.
 setup: $(VENV)/.ready ## Make .venv from the pinned packages; done once, and again when the pins change.
 
 torch: $(VENV)/.torch ## Add PyTorch and transformers, without which the tests against them are skipped.
+
+spark: $(VENV)/.spark ## Add PySpark and a Java runtime, without which the tests of that engine are skipped.
 
 test: setup ## Run the tests, a file at a time on every core. ARGS='-k zarr -x' goes to pytest.
 	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
@@ -66,6 +71,16 @@ demo: setup ## Convert the bundled real EfficientIDs checkpoint, and compare it 
 	$(PY) examples/load_converted.py $(DEMO)
 	$(VENV)/bin/efficientids parity $(DEMO) --against $(DEMO_RECORDINGS)/outputs/$(DEMO_CASE) \
 	  --html $(DEMO)-parity.html
+
+example: setup ## Prepare MovieLens 100K, train a recommender on it, and recommend films, in a few minutes.
+	$(PY) examples/movielens/fetch.py $(MOVIES)/raw
+	$(VENV)/bin/efficientids prepare $(MOVIES)/raw --out $(MOVIES)/data --overwrite
+	$(VENV)/bin/efficientids embed $(MOVIES)/data --from als --overwrite
+	$(VENV)/bin/efficientids cluster $(MOVIES)/data --method balanced-kmeans --overwrite
+	$(VENV)/bin/efficientids train --config examples/movielens/run.yaml
+	$(VENV)/bin/efficientids evaluate --config examples/movielens/run.yaml --split test --report $(MOVIES)/report
+	$(VENV)/bin/efficientids export --config examples/movielens/run.yaml $(MOVIES)/model --overwrite
+	$(VENV)/bin/efficientids recommend --checkpoint $(MOVIES)/model --input-raw-ids "50,181,172" --exclude-seen
 
 fuzz: setup ## Damage checkpoints for an hour and look at what conversions say. ARGS=60 is a minute.
 	$(PY) -m tests.converters.fuzz $(or $(ARGS),3600)
@@ -109,6 +124,12 @@ $(VENV)/.locked: $(LOCK)
 $(VENV)/.torch: $(TORCH) $(VENV)/.ready
 	@echo "Adding PyTorch to $(VENV) (half a minute, this once)"
 	@$(PIP) install --no-compile --constraint $(LOCK) --requirement $(TORCH)
+	@$(PIP) check > $(VENV)/check.txt || { cat $(VENV)/check.txt >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.spark: $(SPARK) $(VENV)/.ready
+	@echo "Adding PySpark to $(VENV) (half a minute, this once)"
+	@$(PIP) install --no-compile --constraint $(LOCK) --requirement $(SPARK)
 	@$(PIP) check > $(VENV)/check.txt || { cat $(VENV)/check.txt >&2; exit 1; }
 	@touch $@
 
