@@ -37,6 +37,8 @@ def score(
     offsets = cluster_offsets(index, how, tiles_of(index, query, how, Filter(None, None)))
     known = (ids >= 0) & (ids < index.num_items)
     places = index.order.places[jnp.where(known, ids, 0)]
+    known &= places < index.order.ids.size  # one that was removed is nowhere
+    places = jnp.where(known, places, 0)
     rows = index.rows.reshape(-1, index.rows.shape[-1])[places]
     logits = how.logits(jnp.einsum("bcw,bw->bc", rows, query, precision="highest"))
     clusters = index.order.clusters[places // index.rows.shape[1]]

@@ -18,7 +18,15 @@ def item_vectors(index: SearchIndex) -> np.ndarray:
 
     Args:
         index: of `build_index`.
+
+    Raises:
+        ValueError: items were removed, or are still to be added.
     """
+    if missing := int(np.sum(np.asarray(index.order.places) >= index.order.ids.size)):
+        raise ValueError(
+            f"item_vectors: {missing} of {index.num_items} items are not in the index, and have no"
+            " vector: export an index that is built of all"
+        )
     rows, clusters, order = jax.device_get((index.rows, index.clusters, index.order))
     if clusters is not None:
         rows = rows + clusters[order.clusters][:, None]

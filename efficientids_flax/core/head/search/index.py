@@ -26,9 +26,9 @@ class TileOrder(NamedTuple):
     """Where items stand; known before anything is compiled.
 
     Attributes:
-        ids: int32 [T, R], the items of a tile in order of their ids, then `NONE`.
+        ids: int32 [T, R], the items of a tile; `NONE` where there is none.
         clusters: int32 [T], of each tile; those of a cluster stand together.
-        places: int32 [I], of each item among T x R.
+        places: int32 [I], of each item among T x R; T R of one that is not there.
         first, tiles: int32 [K], a cluster's first tile, and how many it has.
         counts: int32 [K], members of each cluster.
     """
@@ -61,16 +61,19 @@ class SearchIndex(NamedTuple):
 
     @property
     def num_items(self) -> int:
-        """I."""
+        """I, those that may be added among them."""
         return self.order.places.shape[0]
 
 
-def tile_order(clustering: ClusteringInfo | None, items: int) -> TileOrder:
+def tile_order(
+    clustering: ClusteringInfo | None, items: int, spare: int = 0, new_items: int = 0
+) -> TileOrder:
     """In which order a search holds the items.
 
     Args:
         clustering: where each item belongs; None under full softmax.
         items: I.
+        spare, new_items: see `build_index`.
     """
     if clustering is None:
         order, counts = np.arange(items, dtype=np.int32), np.array([items], np.int32)
@@ -79,7 +82,7 @@ def tile_order(clustering: ClusteringInfo | None, items: int) -> TileOrder:
         order, counts = layout.order[0], layout.counts
     mean = max(items // len(counts) // TILES_PER_CLUSTER, 1)
     rows = min(max(1 << mean.bit_length() - 1, SHORTEST), LONGEST)
-    tiles = -(-counts // rows)
+    tiles = -(-(counts + spare) // rows)
     first = np.cumsum(tiles) - tiles
     clusters = np.repeat(np.arange(len(counts)), tiles)
     starts = np.cumsum(counts) - counts
@@ -87,14 +90,19 @@ def tile_order(clustering: ClusteringInfo | None, items: int) -> TileOrder:
     at = first[of_item] * rows + np.arange(items) - starts[of_item]
     ids = np.full(int(tiles.sum()) * rows, NONE, np.int32)
     ids[at] = order
-    places = np.empty(items, np.int32)
+    places = np.full(items + new_items, len(ids), np.int32)
     places[order] = at
     found = (ids.reshape(-1, rows), clusters, places, first, tiles, counts)
     return TileOrder(*(part.astype(np.int32) for part in found))
 
 
 def build_index(
-    items: jax.Array, clusters: jax.Array | None, clustering: ClusteringInfo | None
+    items: jax.Array,
+    clusters: jax.Array | None,
+    clustering: ClusteringInfo | None,
+    *,
+    spare: int = 0,
+    new_items: int = 0,
 ) -> SearchIndex:
     """An index of a head's tables.
 
@@ -102,6 +110,8 @@ def build_index(
         items: [I, W], at the query's width.
         clusters: [K, W]; None under full softmax.
         clustering: where each item belongs; None under full softmax.
+        spare: places that stay free in each cluster at least, for `add_items`.
+        new_items: ids from I that may be added; the index counts them among its items.
 
     Raises:
         ValueError: tables that do not fit the clustering, or a clustering without clusters.
@@ -111,7 +121,7 @@ def build_index(
     if clustering is not None and clustering.num_items != items.shape[0]:
         raise ValueError(f"items: found {items.shape[0]} rows, the clustering has "
                          f"{clustering.num_items} items")  # fmt: skip
-    order = tile_order(clustering, items.shape[0])
+    order = tile_order(clustering, items.shape[0], spare, new_items)
     count = len(order.counts)
     there = order.ids >= 0
     rows = items.astype(jnp.float32)[np.where(there, order.ids, 0).reshape(-1)]

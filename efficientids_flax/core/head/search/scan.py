@@ -159,7 +159,8 @@ def tiles_of(
         if how.normalised:
             members = jnp.where(real, logits, -jnp.inf)
             highest = jnp.max(members, axis=1)
-            exponentials = jnp.sum(jnp.exp(members - highest[:, None]), axis=1)
+            shift = jnp.where(jnp.isneginf(highest), 0.0, highest)  # of a tile without items
+            exponentials = jnp.sum(jnp.exp(members - shift[:, None]), axis=1)
         if with_ids:
             first = (logits == best[:, None]) & there
             named = ids if alone else ids[..., None]

@@ -1,0 +1,192 @@
+"""Items added to an index and removed from it, in place: nothing that uses it is compiled anew.
+
+The arrays keep their shapes. A removed item leaves a free place in its cluster; an added one takes
+one, of those that were left free when the index was built or have become free. Centre and radius of
+each cluster that changes are made of its members again, so that bounds stay bounds, however often
+that is done.
+
+Letters: U items of a change, I ids that there are places for, K clusters, W width, T tiles of R
+rows.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from efficientids_flax.config.record import listed
+from efficientids_flax.core.head.search.index import NONE, SearchIndex
+
+FEWEST = 8  # items of a compiled change; of more it is a power of two
+
+
+def add_items(
+    index: SearchIndex,
+    ids: Sequence[int] | np.ndarray,
+    vectors: np.ndarray | jax.Array,
+    clusters: Sequence[int] | np.ndarray | None = None,
+) -> SearchIndex:
+    """The index with these items; one that is there already gets the new vector and cluster.
+
+    Args:
+        index: of `build_index`, with `spare` places and `new_items`; its arrays are donated, and
+            cannot be used afterwards.
+        ids: int [U], each once, below the number of items that the index was built for.
+        vectors: [U, W], at the query's width, as the index has them.
+        clusters: int [U], where they belong; None under full softmax.
+
+    Raises:
+        ValueError: listing ids and clusters that there are not, vectors of another form, and
+            clusters that are full; nothing is changed then.
+    """
+    named, count = np.asarray(ids, np.int32).reshape(-1), len(ids)
+    of = np.zeros(count, np.int32) if clusters is None else np.asarray(clusters, np.int32)
+    problems = _id_problems(index, named)
+    if (clusters is None) != (index.clusters is None):
+        problems.append("clusters: give them, or none under full softmax")
+    known = index.order.counts.shape[0]
+    if of.shape != (count,) or not ((of >= 0) & (of < known)).all():
+        problems.append(f"clusters: expected {count} in [0, {known})")
+    width = index.rows.shape[-1]
+    if np.shape(vectors) != (count, width):
+        problems.append(f"vectors: found {list(np.shape(vectors))}, expected {[count, width]}")
+    if not problems:
+        problems = _full(index, named, of)
+    if problems:
+        raise ValueError(listed("add_items", problems))
+    size = _size(count)
+    padded = np.zeros((size, width), np.float32)
+    padded[:count] = np.asarray(vectors, np.float32)
+    index = _removed(index, _padded(named, size))
+    return _added(index, _padded(named, size), jnp.asarray(padded), _padded(of, size, 0))
+
+
+def remove_items(index: SearchIndex, ids: Sequence[int] | np.ndarray) -> SearchIndex:
+    """The index without these items, which no search finds, and which are in no normaliser.
+
+    Args:
+        index: of `build_index`; its arrays are donated, and cannot be used afterwards.
+        ids: int [U], each once; those that are not there stay away.
+
+    Raises:
+        ValueError: ids that there are not.
+    """
+    named = np.asarray(ids, np.int32).reshape(-1)
+    if problems := _id_problems(index, named):
+        raise ValueError(listed("remove_items", problems))
+    return _removed(index, _padded(named, _size(len(named))))
+
+
+def _id_problems(index: SearchIndex, ids: np.ndarray) -> list[str]:
+    wrong = ids[(ids < 0) | (ids >= index.num_items)]
+    found = [] if len(np.unique(ids)) == len(ids) else ["ids: some are there twice"]
+    if len(wrong):
+        found.append(
+            f"ids: found {wrong[0]}, expected in [0, {index.num_items}): build_index(...,"
+            " new_items=N) leaves room for N more"
+        )
+    return found
+
+
+def _full(index: SearchIndex, ids: np.ndarray, clusters: np.ndarray) -> list[str]:
+    """The clusters that have fewer free places than are asked for."""
+    tiles, counts = (np.asarray(part) for part in (index.order.tiles, index.order.counts))
+    places = np.asarray(index.order.places)[ids]
+    there = places < index.order.ids.size
+    of_there = np.asarray(index.order.clusters)[places[there] // index.rows.shape[1]]
+    change = np.bincount(clusters, minlength=len(counts))
+    change -= np.bincount(of_there, minlength=len(counts))
+    room = tiles * index.rows.shape[1]
+    return [
+        f"cluster {cluster}: is full, {counts[cluster]} of {room[cluster]} places are taken and"
+        f" {change[cluster]} more are asked for: build the index anew, with build_index(...,"
+        " spare=N), which leaves at least N places free in each cluster"
+        for cluster in np.flatnonzero((change > 0) & (counts + change > room))
+    ]
+
+
+def _size(count: int) -> int:
+    return max(FEWEST, 1 << max(count - 1, 0).bit_length())
+
+
+def _padded(ids: np.ndarray, size: int, fill: int = NONE) -> jax.Array:
+    return jnp.asarray(np.concatenate([ids, np.full(size - len(ids), fill, np.int32)]))
+
+
+@partial(jax.jit, donate_argnums=0)
+def _removed(index: SearchIndex, ids: jax.Array) -> SearchIndex:
+    """Without items int [U]; `NONE` is none."""
+    order, rows = index.order, index.rows
+    places = jnp.where(ids >= 0, order.places[jnp.maximum(ids, 0)], order.ids.size)
+    there = places < order.ids.size
+    tile, slot = places // rows.shape[1], places % rows.shape[1]
+    tile = jnp.where(there, tile, rows.shape[0])
+    cluster = order.clusters[jnp.where(there, tile, 0)]
+    left = order._replace(
+        ids=order.ids.at[tile, slot].set(NONE, mode="drop"),
+        places=order.places.at[jnp.where(there, ids, index.num_items)].set(
+            order.ids.size, mode="drop"
+        ),
+        counts=order.counts.at[cluster].add(-there.astype(jnp.int32)),
+    )
+    index = index._replace(order=left, rows=rows.at[tile, slot].set(0.0, mode="drop"))
+    return _with_bounds(index, cluster)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _added(
+    index: SearchIndex, ids: jax.Array, vectors: jax.Array, clusters: jax.Array
+) -> SearchIndex:
+    """With items int [U] that are not there; `NONE` is none. Their clusters have free places."""
+    count, width = index.rows.shape[:2]
+
+    def step(number: Any, index: SearchIndex) -> SearchIndex:
+        order = index.order
+        item, cluster = ids[number], clusters[number]
+        tile = jax.lax.while_loop(
+            lambda tile: jnp.all(order.ids[tile] >= 0) & (tile < count - 1),
+            lambda tile: tile + 1,
+            order.first[cluster],
+        )
+        slot = jnp.argmin(order.ids[tile] >= 0)
+        real = item >= 0
+        at = jnp.where(real, tile, count)
+        order = order._replace(
+            ids=order.ids.at[at, slot].set(item, mode="drop"),
+            places=order.places.at[jnp.where(real, item, index.num_items)].set(
+                tile * width + slot, mode="drop"
+            ),
+            counts=order.counts.at[cluster].add(real.astype(jnp.int32)),
+        )
+        rows = index.rows.at[at, slot].set(vectors[number], mode="drop")
+        return index._replace(order=order, rows=rows)
+
+    return _with_bounds(jax.lax.fori_loop(0, len(ids), step, index), clusters)
+
+
+def _with_bounds(index: SearchIndex, clusters: jax.Array) -> SearchIndex:
+    """With centres and radii of these clusters, int [U], as their members make them."""
+
+    def bounds(cluster: jax.Array) -> tuple[jax.Array, jax.Array]:
+        first, order = index.order.first[cluster], index.order
+        last = first + order.tiles[cluster]
+        zero = jnp.zeros(index.rows.shape[-1])
+        # Where there is no item, rows are zeros.
+        total = jax.lax.fori_loop(
+            first, last, lambda tile, sum_: sum_ + jnp.sum(index.rows[tile], axis=0), zero
+        )
+        centre = total / jnp.maximum(order.counts[cluster], 1)
+
+        def farthest(tile: Any, far: jax.Array) -> jax.Array:
+            own = jnp.sum(jnp.square(index.rows[tile] - centre), axis=-1)
+            return jnp.maximum(far, jnp.max(jnp.where(order.ids[tile] >= 0, own, 0.0)))
+
+        return centre, jnp.sqrt(jax.lax.fori_loop(first, last, farthest, jnp.float32(0.0)))
+
+    centres, radii = jax.lax.map(bounds, clusters)
+    return index._replace(
+        centres=index.centres.at[clusters].set(centres), radii=index.radii.at[clusters].set(radii)
+    )
