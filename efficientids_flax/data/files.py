@@ -186,7 +186,9 @@ def _read_examples(root: Path, reading: Reading) -> DataDirectory:
     for split, files in example_files(root).items():
         rows: Rows = read_examples(files, reading.length, reading.overflow)
         if reading.pack and split == "train":
-            length = rows.take(np.zeros(1, np.int64))["ids"].shape[1]
+            if "segment_ids" in rows.take(rows.first):
+                raise ValueError(f"{root}: pack: the examples are packed already (segment_ids)")
+            length = rows.take(rows.first)["ids"].shape[1]
             rows = PackedRows(rows, reading.length or length)
         splits[split] = rows
         notes += [f"{split}: {note}" for note in rows.notes]

@@ -100,6 +100,9 @@ class DataSection(Record):
             exclude_seen: whether the evaluation leaves out what a person has seen.
         """
         share = (jax.process_index(), jax.process_count()) if self.own_shards else None
+        if share is not None and share[1] > 1 and exclude_seen:
+            # What was seen before a row is as wide as the longest history, of each process another.
+            raise ValueError("data.own_shards: does not go with training.exclude_seen")
         return Reading(
             length=self.length,
             windows=self.windows,
@@ -181,11 +184,12 @@ def _marked(rows: Rows, module: Any) -> Rows:
 
 
 def _batches(rows: Rows, trains: bool, section: DataSection) -> Batches:
-    count = 1 if section.own_shards and trains else jax.process_count()
+    # Of rows that are this process's alone its share is all of them.
+    count = 1 if section.own_shards else jax.process_count()
     index = jax.process_index() if count > 1 else 0
     return Batches(
         rows,
-        section.batch_size // (jax.process_count() if count == 1 else 1),
+        section.batch_size // jax.process_count() * count,
         seed=section.seed,
         shuffle=trains,
         drop_remainder=trains,

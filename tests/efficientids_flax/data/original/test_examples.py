@@ -111,6 +111,18 @@ def test_an_example_that_is_too_long_loses_the_oldest_of_its_prompt(tmp_path: Pa
         read_examples([file], 5, "cut")
 
 
+def test_packed_examples_stay_as_they_are(tmp_path: Path):
+    wanted = recorded("packed")
+    names = [name for name in wanted if name != "prefix_lengths"]
+    files_of(tmp_path, [{n: wanted[n][row].tolist() for n in names} for row in range(3)])
+    found = read_data(tmp_path).splits["train"]
+    assert isinstance(found, Rows)
+    for name, values in found.arrays().items():
+        np.testing.assert_array_equal(values, wanted[name], err_msg=name)
+    with pytest.raises(ValueError, match=r"pack: the examples are packed already"):
+        read_data(tmp_path, Reading(pack=True))
+
+
 def test_splits_are_told_by_names(tmp_path: Path):
     names = ["x-train.tfrecord-00000-of-00002", "x-train.tfrecord-00001-of-00002",
              "x_validation.tfrecords.gz", "test.tfrecord"]  # fmt: skip

@@ -87,6 +87,26 @@ def test_items_are_marked_for_a_model_that_knows_words(root: Path):
     np.testing.assert_array_equal(found["label_item_weights"], found["weights"])
 
 
+def test_texts_between_the_items(root: Path, tmp_path: Path):
+    """A tokenizer of a folder; one item is asked for after the titles of those before it."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    names = ["<unk>", "</s>", "title", "next", *map(str, range(ITEMS))]
+    made = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, "<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=made, eos_token="</s>", unk_token="<unk>"
+    ).save_pretrained(tmp_path)
+    prompt = {"tokenizer": str(tmp_path), "form": "{title} {item} ", "after": "next"}
+    made = built(sections(root, length=12, windows="prefixes", prompt=prompt))["data"]
+    rows = made["train_iter_fn"].rows.arrays()
+    # title 3 [3] next | [1] </s>: the first of the events 3, 1, 4, 1
+    assert rows["ids"][0].tolist() == [2, 7, 3, 3, 1, 1, 0, 0, 0, 0, 0, 0]
+    assert rows["weights"][0].tolist() == [0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0]
+    assert len(made["test_iter_fn"].rows.arrays()["ids"]) == 4
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
