@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from efficientids_flax.cluster.centers import means, squared_distances
-from efficientids_flax.cluster.kmeans import ENOUGH, learn_centers, sample_of
+from efficientids_flax.cluster.kmeans import learn_centers, sample_of
 from efficientids_flax.cluster.transport import Limits, transported
 
 SAMPLE = 64  # points a cluster that steps within limits learn from
 STEPS = 12  # on the sample
 LAST_STEPS = 2  # on all points
+ENOUGH = 1e-3  # relative decrease of the inertia below which steps end
 
 
 class Balanced(NamedTuple):

@@ -11,10 +11,10 @@ import numpy as np
 from efficientids_flax.cluster.centers import means, nearest, squared_distances
 from efficientids_flax.cluster.scikit_learn import seeds_of
 
-SAMPLE = 128  # points a cluster that Lloyd's steps learn from
-STEPS = 20  # of Lloyd, on the sample
-LAST_STEPS = 2  # on all points, where the sample is not all of them
-ENOUGH = 1e-3  # relative decrease of the inertia below which steps end
+SAMPLE = 256  # points a cluster that Lloyd's steps learn from
+STEPS = 30  # of Lloyd, on the sample
+LAST_STEPS = 4  # on all points, where the sample is not all of them
+ENOUGH = 3e-4  # relative decrease of the inertia below which steps end
 LEAF = 64  # clusters that k-means++ draws at once; more are drawn by a tree
 SEED_POINTS = 32  # points a cluster that k-means++ looks at
 

@@ -10,6 +10,7 @@ exactly. Letters: N points, K centers, L the nearest centers of a point that are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,8 +22,8 @@ from efficientids_flax.cluster.points import blocks
 EXACT = 1 << 20  # entries of the matrix of a case that is solved exactly
 NEAREST = 32  # L
 TEMPERATURES = (0.3, 0.1, 0.03, 0.01)  # of the spread between a point's nearest centers
-STEPS = 8  # at each temperature
-ROOM = 1 << 24  # bytes of weights held at a time
+STEPS = 5  # at each temperature
+ROOM = 1 << 22  # bytes of weights held at a time
 
 
 @dataclass(frozen=True)
@@ -139,15 +140,20 @@ def _prices(
 
 def _wanted(near: _Near, prices: np.ndarray, warmth: float) -> np.ndarray:
     """Of how many points each center is wanted, float64 [K]: softly, at a temperature."""
-    found = np.zeros(len(prices))
     charged = (prices / warmth).astype(np.float32)
-    for part in blocks(len(near.costs), 8 * near.costs.shape[1], ROOM):
+
+    def of(part: slice) -> np.ndarray:
         weights = near.costs[part] * np.float32(-1 / warmth)
         weights -= charged[near.centers[part]]
         weights -= weights.max(axis=1, keepdims=True)
         np.exp(weights, out=weights)
         weights /= weights.sum(axis=1, keepdims=True)
-        found += np.bincount(near.centers[part].ravel(), weights.ravel(), len(prices))
+        return np.bincount(near.centers[part].ravel(), weights.ravel(), len(prices))
+
+    found = np.zeros(len(prices))
+    with ThreadPoolExecutor() as pool:  # NumPy lets others run; added up in order
+        for share in pool.map(of, blocks(len(near.costs), 8 * near.costs.shape[1], ROOM)):
+            found += share
     return found
 
 
