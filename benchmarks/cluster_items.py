@@ -50,16 +50,17 @@ def clusters_of(items: int) -> int:
 
 def run(way: str, path: Path) -> dict[str, Any]:
     """One way in this process: seconds, CPU seconds, bytes, inertia, largest cluster."""
+    from sklearn.cluster import MiniBatchKMeans
+
     from efficientids_flax.cluster import ClusterOptions, cluster_items
     from efficientids_flax.cluster.centers import means, squared_distances
 
     vectors = np.load(path)
     clusters = clusters_of(len(vectors))
-    if way == PEER:
-        from sklearn.cluster import MiniBatchKMeans
+    peer: Any = MiniBatchKMeans(clusters, random_state=0, n_init=1)  # pyright: ignore[reportArgumentType]
     began, cpu = time.monotonic(), time.process_time()
     if way == PEER:
-        labels = MiniBatchKMeans(clusters, random_state=0, n_init=1).fit_predict(vectors)
+        labels = peer.fit_predict(vectors)
     else:
         options = ClusterOptions(way, clusters)
         labels = cluster_items(vectors, options).clustering.cluster_of

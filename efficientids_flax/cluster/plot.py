@@ -49,9 +49,9 @@ def save_plot(summary: Summary, path: str | os.PathLike[str]) -> None:
                 title=f"{summary.method}: {len(summary.sizes)} clusters")  # fmt: skip
     axes[0].legend(frameon=False)
     if about:
-        assert summary.total is not None
-        average = summary.total / max(int(summary.sizes.sum()) - summary.without_vector, 1)
-        axes[1].scatter(summary.sizes, summary.within / average, s=12, alpha=0.6, color="#aa3377")
+        assert summary.variance is not None
+        share = summary.within / summary.variance
+        axes[1].scatter(summary.sizes, share, s=12, alpha=0.6, color="#aa3377")
         axes[1].axhline(summary.share, color="#222222", linewidth=1,
                         label=f"all clusters {summary.share:.2f}")  # fmt: skip
         axes[1].set(xlabel="items in the cluster", ylabel="variance within / of all items",

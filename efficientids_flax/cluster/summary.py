@@ -28,6 +28,7 @@ class Summary:
         sizes: int [K], items of each cluster.
         within: [K], variance of each cluster: the mean squared distance of its items to their mean,
             by the metric; empty without embeddings.
+        counted: int [K], items of each cluster that have a vector; empty without embeddings.
         inertia: sum of the squared distances of all items to the mean of their cluster; None
             without embeddings.
         total: the same to the mean of all.
@@ -42,6 +43,7 @@ class Summary:
     metric: str
     sizes: np.ndarray
     within: np.ndarray
+    counted: np.ndarray
     inertia: float | None
     total: float | None
     excess: float | None
@@ -58,6 +60,12 @@ class Summary:
         if self.inertia is None or self.total is None:
             return None
         return self.inertia / self.total if self.total > 0 else 0.0
+
+    @property
+    def variance(self) -> float | None:
+        """The mean squared distance of all items to their mean; None without embeddings."""
+        items = int(self.sizes.sum()) - self.without_vector
+        return None if self.total is None else self.total / max(items, 1)
 
     def histogram(self) -> list[tuple[int, int, int]]:
         """(Smallest size, largest size, how many clusters) of at most `BINS` ranges of sizes."""
@@ -83,11 +91,20 @@ class Summary:
             "inertia": self.inertia,
             "total": self.total,
             "inertia_share": self.share,
+            "variance": self._variances(),
             "excess": self.excess,
             "duplicates": self.duplicates,
             "without_vector": self.without_vector,
             "notes": list(self.notes),
         }  # fmt: skip
+
+    def _variances(self) -> dict[str, float] | None:
+        """Of the clusters that have items with a vector, and of all items."""
+        if self.variance is None:
+            return None
+        there = self.within[self.counted > 0]
+        return {"min": float(there.min()), "median": float(np.median(there)),
+                "max": float(there.max()), "of_all": self.variance}  # fmt: skip
 
     def text(self) -> str:
         """For people."""
@@ -102,6 +119,12 @@ class Summary:
         ]
         if self.share is not None:
             rows.append(("within clusters", f"{self.share:.1%} of the variance"))
+        found = self._variances()
+        if found is not None and found["of_all"] > 0:
+            least, middle, most = (
+                found[name] / found["of_all"] for name in ("min", "median", "max")
+            )
+            rows.append(("of each", f"{least:.0%} to {most:.0%}, median {middle:.0%}"))
         if self.excess is not None and self.inertia:
             rows.append(("above the best", f"at most {self.excess / self.inertia:.2%}"))
         histogram = [("items", "clusters"), *(
@@ -123,8 +146,10 @@ def summary_of(
     """The summary of a clustering of these points."""
     sizes = np.bincount(clustering.cluster_of, minlength=clustering.num_clusters)
     if points is None:
-        nothing = np.zeros(0)
-        return Summary(method, metric, sizes, nothing, None, None, excess, 0, 0, tuple(notes))
+        nothing = np.zeros(0, np.int64)
+        return Summary(
+            method, metric, sizes, nothing, nothing, None, None, excess, 0, 0, tuple(notes)
+        )
     labels = clustering.cluster_of[points.items]
     vectors = points.vectors
     apart = squared_distances(vectors, means(vectors, labels, len(sizes)), labels)
@@ -133,7 +158,7 @@ def summary_of(
     middle = vectors.mean(axis=0, dtype=np.float64)[None].astype(np.float32)
     total = squared_distances(vectors, middle, np.zeros(len(vectors), np.intp))
     return Summary(
-        method, metric, sizes, within, float(apart.sum(dtype=np.float64)),
+        method, metric, sizes, within, counts, float(apart.sum(dtype=np.float64)),
         float(total.sum(dtype=np.float64)), excess, points.duplicates, len(points.without),
         tuple(notes),
     )  # fmt: skip

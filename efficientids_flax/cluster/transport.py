@@ -46,8 +46,8 @@ class Limits:
         """Raise ValueError where no assignment keeps them."""
         if not self.least * centers <= points <= self.most * centers:
             raise ValueError(
-                f"{points} items in {centers} clusters of {self.least} to {self.most} cannot be;"
-                f" {centers} clusters of at most {self.most} hold {self.most * centers}"
+                f"{points} items do not go into {centers} clusters of {self.least} to {self.most};"
+                f" give {-(-points // max(self.most, 1))} clusters at least, or a larger size"
             )
 
 

@@ -53,7 +53,6 @@ class Output:
         Raises:
             ValueError: a part is there that was made of something else.
         """
-        done = 0
         if self.partial.exists() and self.progress.exists():
             found = json.loads(self.progress.read_text(encoding="utf-8"))
             now = json.loads(json.dumps(dict(made_of)))
@@ -64,10 +63,9 @@ class Output:
                     f"{self.partial}: was begun with another {' and '.join(sorted(other))}; finish"
                     f" it as it was begun, or remove it and {self.progress.name}"
                 )
-            done = int(found["done"])
-            rows = np.lib.format.open_memmap(self.partial, mode="r+")
-            if rows.shape == shape and rows.dtype == np.float32:
-                return rows, done
+            rows = _opened(self.partial)
+            if rows is not None and rows.shape == shape and rows.dtype == np.float32:
+                return rows, int(found["done"])
         rows = np.lib.format.open_memmap(self.partial, "w+", np.float32, shape)
         self.keep(rows, 0, made_of)
         return rows, 0
@@ -92,6 +90,14 @@ class Output:
         with self.partial.open("wb") as file:
             np.save(file, np.ascontiguousarray(embeddings, np.float32))
         self.finish(about)
+
+
+def _opened(path: Path) -> np.memmap | None:
+    """The rows of a part; None where the file is damaged, so that it is begun anew."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r+")
+    except (ValueError, EOFError):
+        return None
 
 
 def drawn(num_items: int, width: int, seed: int) -> np.ndarray:

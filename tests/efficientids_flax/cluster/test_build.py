@@ -93,6 +93,17 @@ def test_groups_that_lie_apart_are_found(method: str):
     assert len(pairs) == 4
 
 
+def test_many_items_are_merged_by_their_neighbours(monkeypatch: pytest.MonkeyPatch):
+    """Also where the graph of neighbours is in parts, and a cluster more than there are parts."""
+    monkeypatch.setattr("efficientids_flax.cluster.scikit_learn.WHOLE", 20)
+    vectors, group = blobs(90, 3)
+    four = cluster_items(vectors, ClusterOptions("agglomerative", clusters=4)).clustering
+    assert four.num_clusters == 4
+    assert len(set(zip(group.tolist(), four.cluster_of.tolist(), strict=True))) == 4
+    two = cluster_items(vectors, ClusterOptions("agglomerative", clusters=2)).clustering
+    assert len(set(zip(group.tolist(), two.cluster_of.tolist(), strict=True))) == 3
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_seed_gives_the_same_clusters(method: str):
     vectors, _ = blobs(50, 20, seed=3, spread=4.0)
@@ -183,7 +194,7 @@ def test_no_vector_at_all_is_an_error():
         ({"method": "ward"}, "method: found 'ward', there are random"),
         ({"metric": "l1"}, "metric: found 'l1'"),
         ({"max_size": 0}, "max_size: expected 1 or more, found 0"),
-        ({"method": "balanced-kmeans", "clusters": 4, "max_size": 4}, "hold 16"),
+        ({"method": "balanced-kmeans", "clusters": 4, "max_size": 4}, "give 5 clusters"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_fit_are_named(options: dict[str, Any], told: str):
@@ -211,5 +222,8 @@ def test_the_summary_tells_the_variance_within():
     np.testing.assert_allclose(found.within, [1, 1], rtol=1e-6)
     assert found.inertia == pytest.approx(4)
     assert found.total == pytest.approx(4 * 26)
-    assert found.to_dict()["inertia_share"] == pytest.approx(1 / 26)
+    about = found.to_dict()
+    assert about["inertia_share"] == pytest.approx(1 / 26)
+    assert about["variance"] == pytest.approx({"min": 1, "median": 1, "max": 1, "of_all": 26})
+    assert "of each          4% to 4%, median 4%" in found.text()
     assert sum(count for _, _, count in found.histogram()) == 2
