@@ -190,7 +190,9 @@ def _by_implicit(pairs: Pairs, options: AlsOptions, items: np.ndarray) -> Factor
     try:
         from implicit.cpu.als import AlternatingLeastSquares
     except ImportError as error:
-        raise ImportError("engine implicit needs the package: pip install implicit") from error
+        raise ImportError(
+            "engine implicit needs that package: pip install 'efficientids-flax[als]'"
+        ) from error
     from scipy.sparse import csr_matrix
 
     sure = (1 + options.alpha * pairs.counts).astype(np.float32)

@@ -93,9 +93,7 @@ def test_limits_that_bind_nothing_leave_each_point_at_its_nearest():
 
 
 def test_limits_that_cannot_be_kept_are_named():
-    with pytest.raises(
-        ValueError, match="5 items do not go into 2 clusters of 1 to 2; give 3"
-    ):
+    with pytest.raises(ValueError, match="5 items do not go into 2 clusters of 1 to 2; give 3"):
         transported(points(5), points(2), Limits(1, 2))
 
 
