@@ -7,8 +7,8 @@ Read in the order of the data: `config` and `parameters` describe a model, `sett
 parameters do not show, `backbone` is the decoder, `core` the recommender on it, `forecast` the
 forecaster, `losses` and `sharding` serve them; `stored` loads and saves, `prepare` makes data of
 interactions, `data` batches of data, `embed` and `cluster` vectors and clusters of its items,
-`train` trains, `inference` asks, `serve` answers others, `search` finds settings, `memory`
-estimates, `commands` is the program. What all of them use:
+`train` trains, `inference` asks, `evaluation` measures the answers, `serve` answers others,
+`search` finds settings, `memory` estimates, `commands` is the program. What all of them use:
 `array_checks`, `digests`, `tree`, `text`, `lazy_names`, `host_memory`.
 """
 

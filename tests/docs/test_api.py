@@ -19,6 +19,7 @@ PUBLIC = (
     "efficientids_flax.core",
     "efficientids_flax.data",
     "efficientids_flax.embed",
+    "efficientids_flax.evaluation",
     "efficientids_flax.forecast",
     "efficientids_flax.inference",
     "efficientids_flax.prepare",

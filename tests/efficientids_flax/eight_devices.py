@@ -9,6 +9,7 @@ import json
 import sys
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from efficientids_flax.core.clustering.tables import ClusteringInfo
 from efficientids_flax.core.head import computation
 from efficientids_flax.core.head import full_softmax as chunks
 from efficientids_flax.core.models import EfficientIDSModel
+from efficientids_flax.evaluation import exposure, list_metrics
 from efficientids_flax.losses import language_model_loss
 from efficientids_flax.sharding import batch_sharding, make_mesh, shard_parameters
 
@@ -127,6 +129,25 @@ def share(params):
     return max(held.values()) / sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
+def lists():
+    """Whether metrics of lists are to the bit those of one device, where rows are split."""
+    rng = np.random.default_rng(0)
+    top = rng.integers(-1, ITEMS, (32, 10)).astype(np.int32)
+    held_out = rng.integers(-1, ITEMS, (32, 3)).astype(np.int32)
+
+    def measured(top, held_out):
+        return list_metrics(top, held_out, (1, 5)), exposure(top, ITEMS, (1, 5))
+
+    want = jax.device_get(measured(top, held_out))
+    mesh = make_mesh(data=8)
+    with jax.set_mesh(mesh):
+        got = jax.device_get(measured(*jax.device_put((top, held_out), batch_sharding(mesh))))
+    return all(
+        np.array_equal(one, other, equal_nan=True)
+        for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)
+    )
+
+
 MODELS = {
     "language_model": language_model,
     "mixture": partial(language_model, MIXTURE),
@@ -136,7 +157,7 @@ MODELS = {
 
 
 def main():
-    found = {}
+    found: dict[str, Any] = {"lists": lists()}
     for name, make in MODELS.items():
         config, loss, params, batch = make()
         step = jax.value_and_grad(loss, has_aux=True)

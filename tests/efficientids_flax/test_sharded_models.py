@@ -48,3 +48,7 @@ def test_parameters_and_rows_are_split(found, model, mesh):
     assert found[f"{model}/{mesh}"]["share"] <= SHARE[mesh]
     rows = {"data": 1, "fsdp": 1, "tensor": 4, "all": 2, "expert": 2}
     assert found[f"{model}/{mesh}"]["rows"] == rows[mesh]
+
+
+def test_metrics_of_lists_do_not_depend_on_the_devices(found):
+    assert found["lists"] is True

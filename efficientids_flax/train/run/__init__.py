@@ -1,6 +1,7 @@
 """Runs described by a configuration, in Python or in a file.
 
 Read `config`, the sections and their checks, then `calls`; `exported` writes the model of a run,
+`reported` evaluates it in full,
 `file_config`, `model_section` and `data_section` build
 what a file only names, `schedule` is the rate of a run that goes on, `pipeline` counts in epochs.
 """
@@ -10,3 +11,4 @@ from efficientids_flax.train.run.config import override, read_config
 from efficientids_flax.train.run.exported import export, export_described
 from efficientids_flax.train.run.file_config import built
 from efficientids_flax.train.run.model_section import SimpleSection
+from efficientids_flax.train.run.reported import Reported, evaluate_run

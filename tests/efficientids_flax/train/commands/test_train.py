@@ -56,6 +56,33 @@ def test_trains_goes_on_and_evaluates(prepared, tmp_path):
     end = call("evaluate", *shared, "--split", "test", "--step", 4, "--json")
     assert end.exit_code == 0, end.output
     assert json.loads(end.output)["test_loss"] == pytest.approx(found["test_loss"], rel=1e-6)
+    how = ("--report", tmp_path / "report", "--cutoffs", "1,5,10", "--keep-seen")
+    end = call("evaluate", *shared, "--split", "test", "--step", 4, "--json", *how,
+               "--resamples", 20)  # fmt: skip
+    assert end.exit_code == 0, end.output
+    told = json.loads(end.output)
+    for name in ("recall_at_5", "mrr_at_10", "ndcg_at_10"):
+        assert told[name] == pytest.approx(found[f"test_{name}"], rel=1e-5)
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["about"] == {
+        "run": tmp_path.name, "step": 4, "data": prepared.name, "split": "test"
+    }  # fmt: skip
+    assert {part["by"] for part in report["segments"]} == {"items", "history"}
+
+
+def test_options_that_belong_elsewhere_are_refused(prepared):
+    shared = ("--config", prepared / "run.yaml", "--data_dir", prepared)
+    for given, told in (
+        ((*shared, "--cutoffs", "5"), "--cutoffs goes with --report or --checkpoint"),
+        ((*shared, "--keep-seen"), "--keep-seen goes with --report or --checkpoint"),
+        (("--checkpoint", "out", *shared), "--config is of a run; leave it out, or --checkpoint"),
+        (("--checkpoint", "out"), "--checkpoint needs --data-dir"),
+    ):
+        end = call("evaluate", *given)
+        assert (end.exit_code, told in end.output) == (2, True), end.output
+    end = call("evaluate", *shared, "--report", "never", "--cutoffs", "0")
+    assert end.exit_code == 1
+    assert "cutoffs: expected numbers above 0" in end.output
 
 
 def test_what_a_run_made_is_exported_and_recommends(prepared, tmp_path, monkeypatch):
@@ -74,6 +101,14 @@ def test_what_a_run_made_is_exported_and_recommends(prepared, tmp_path, monkeypa
     assert float(loss) == pytest.approx(tested, rel=1e-5)
     ids, _ = recommend(model, params, [[1, 2]], k=3)
     assert ids.shape == (1, 3)
+    end = call("evaluate", *shared, "--split", "test", "--report", "of_run", "--json")
+    there = call("evaluate", "--checkpoint", "out", "--data-dir", prepared, "--split", "test",
+                 "--report", "of_model", "--json")  # fmt: skip
+    assert there.exit_code == 0, there.output
+    of_run, of_model = (json.loads(one.output) for one in (end, there))
+    assert of_model == {name: of_run[name] for name in of_model if name != "report"} | {
+        "report": of_model["report"]
+    }
     last = Checkpoints("run", read_only=True)
     assert not np.array_equal(
         last.restore_params()["item_embedding"]["kernel"], params["item_embedding"]["kernel"]

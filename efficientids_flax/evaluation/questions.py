@@ -1,0 +1,225 @@
+"""What is asked of whom: histories, and what was held out of them.
+
+Letters: B questions, T time, X items that were seen, Y held-out items, V words.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.data.rows import HeldOut
+from efficientids_flax.inference.prompts import History, Prompts, make_prompts
+
+FIELDS = (
+    "ids", "input_item_weights", "paddings", "segment_ids", "segment_pos", "inputs_indicator",
+)  # fmt: skip
+AT_ONCE = 512  # questions
+
+
+class Questions(NamedTuple):
+    """Some questions.
+
+    Attributes:
+        users: int [B], the number of the user of each.
+        seen: int [B, X], items of the whole history, each event; -1 where there are fewer.
+        held_out: int [B, Y], items that are asked for; -1 where there are fewer.
+        prompts: for a model; None for what is asked by `histories`.
+        histories: B lists of items, oldest first; None where there are prompts alone.
+    """
+
+    users: np.ndarray
+    seen: np.ndarray
+    held_out: np.ndarray
+    prompts: Prompts | None
+    histories: Sequence[History] | None = None
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int [B], events of each history."""
+        return np.sum(self.seen >= 0, axis=1)
+
+    @property
+    def left_out(self) -> np.ndarray:
+        """int [B, X], what was seen and is not asked for; -1 elsewhere."""
+        again = np.any(self.seen[:, :, None] == self.held_out[:, None, :], axis=-1)
+        return np.where(again, -1, self.seen)
+
+
+def of_histories(
+    histories: Sequence[History],
+    held_out: Sequence[History],
+    config: EfficientIDSConfig | None = None,
+    max_history: int | None = None,
+    users: Sequence[int] | None = None,
+) -> Iterator[Questions]:
+    """Questions of people's histories, some at a time.
+
+    Args:
+        histories: of each user, item ids, oldest first.
+        held_out: of each user, items that are asked for at once; users without one are passed by.
+        config: of the model that prompts are made for; None: they are not.
+        max_history: see `make_prompts`.
+        users: the number of the user of each; None: each is another.
+
+    Raises:
+        ValueError: not as many held-out lists as histories; ids that are no numbers, or negative.
+    """
+    if len(histories) != len(held_out):
+        raise ValueError(f"held_out: found {len(held_out)} lists for {len(histories)} histories")
+    wrong = [
+        f"{name} {number}: found {np.asarray(ids).tolist()!r}, expected item ids"
+        for name, lists in (("held_out", held_out), ("history", histories))
+        for number, ids in enumerate(lists)
+        if len(ids) and (np.asarray(ids).dtype.kind not in "iu" or np.min(ids) < 0)
+    ]
+    if wrong:
+        raise ValueError("\n  ".join(["questions:", *wrong[:5]]))
+    asked = np.array([number for number, ids in enumerate(held_out) if len(ids)], np.int64)
+    of = np.arange(len(histories)) if users is None else np.asarray(users)
+    for start in range(0, len(asked), AT_ONCE):
+        part = asked[start : start + AT_ONCE]
+        given = [histories[number] for number in part]
+        seen = _padded(given)
+        prompts = None
+        if config is not None:
+            prompts = make_prompts(config, given, max_history=max_history)
+        wanted = _padded([held_out[number] for number in part])
+        yield Questions(of[part], seen, wanted, prompts, given)
+
+
+class Asked(NamedTuple):
+    """Histories and what is asked after them; see `of_histories`."""
+
+    histories: list[np.ndarray]
+    held_out: list[np.ndarray]
+    users: np.ndarray
+
+
+def of_sequences(rows: HeldOut, together: bool) -> Asked:
+    """The same of the sequences that rows of an evaluation are cut out of, however long they are.
+
+    Args:
+        rows: of a split.
+        together: see `EvaluationOptions`.
+    """
+    items = rows.sequences.items
+    ends = rows.starts + rows.counts
+    begins, targets = rows.begins, rows.targets
+    if together:
+        spans = zip(begins, targets, ends, strict=True)
+        users = rows.users
+    else:
+        counts = ends - targets
+        user = np.repeat(np.arange(len(counts)), counts)
+        place = targets[user] + _inside(counts)
+        spans, users = zip(begins[user], place, place + 1, strict=True), rows.users[user]
+    parts = [(items[begin:first], items[first:end]) for begin, first, end in spans]
+    return Asked([one for one, _ in parts], [other for _, other in parts], users)
+
+
+def of_rows(fields: Mapping[str, np.ndarray], together: bool) -> Asked:
+    """The same of rows of items alone, each a user; see `of_batches`."""
+    places, times, held_out = _asked(fields, together)
+    there = np.ones(fields["ids"].shape, bool)
+    if "paddings" in fields:
+        there = fields["paddings"] == 0
+    histories = [
+        fields["ids"][row, : time + 1][there[row, : time + 1]]
+        for row, time in zip(places, times, strict=True)
+    ]
+    return Asked(histories, [ids[ids >= 0] for ids in held_out], places)
+
+
+def of_batches(
+    batches: Iterable[Mapping[str, Any]], config: EfficientIDSConfig, together: bool
+) -> Iterator[Questions]:
+    """Questions of an evaluation's batches, whose every row is a user.
+
+    Args:
+        batches: fields of the model, `labels` and `weights`, [N, T] each, and perhaps `exclude`
+            int [N, X], further items that were seen.
+        config: of the model.
+        together: see `EvaluationOptions`.
+    """
+    users = 0
+    for batch in batches:
+        given = {name: np.asarray(value) for name, value in batch.items()}
+        for questions in _of_batch(given, config, together):
+            yield questions._replace(users=questions.users + users)
+        users += len(given["ids"])
+
+
+def _of_batch(
+    given: Mapping[str, np.ndarray], config: EfficientIDSConfig, together: bool
+) -> Iterator[Questions]:
+    rows, times, held_out = _asked(given, together)
+    for start in range(0, len(rows), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        chosen, last = rows[part], times[part].astype(np.int32)
+        seen = _seen(given, config, chosen, last)
+        # Filled up with the first, so that few shapes are compiled.
+        places = np.pad(np.arange(len(chosen)), (0, _bucket(len(chosen)) - len(chosen)))
+        fields = {name: given[name][chosen[places]] for name in FIELDS if name in given}
+        prompts = Prompts(fields, last[places], seen[places])
+        yield Questions(chosen, seen, held_out[part], prompts)
+
+
+def _asked(
+    given: Mapping[str, np.ndarray], together: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(row int [B], position int [B], held-out items int32 [B, Y]) of each question of a batch."""
+    asked = given["weights"] > 0
+    if "label_item_weights" in given:
+        asked = asked & (given["label_item_weights"] > 0)
+    rows, times = np.nonzero(asked)
+    labels = given["labels"][asked].astype(np.int32)
+    if not together:
+        return rows, times, labels[:, None]
+    firsts = np.flatnonzero(np.diff(rows, prepend=-1))
+    counts = np.diff(np.append(firsts, len(rows)))
+    held_out = np.full((len(firsts), _bucket(counts.max(initial=1))), -1, np.int32)
+    held_out[np.repeat(np.arange(len(firsts)), counts), _inside(counts)] = labels
+    return rows[firsts], times[firsts], held_out
+
+
+def _seen(
+    given: Mapping[str, np.ndarray], config: EfficientIDSConfig, rows: np.ndarray, times: np.ndarray
+) -> np.ndarray:
+    """int32 [B, X], the items of the input up to each position, and those of `exclude`."""
+    ids = given["ids"][rows]
+    counts = np.arange(ids.shape[1]) <= times[:, None]
+    if "paddings" in given:
+        counts &= given["paddings"][rows] == 0
+    if config.backbone.vocab_size:
+        counts &= given["input_item_weights"][rows] > 0
+    if "segment_ids" in given:
+        segments = given["segment_ids"][rows]
+        counts &= segments == np.take_along_axis(segments, times[:, None], axis=1)
+    if (placeholder := config.placeholder_item_id) is not None:
+        known = np.zeros_like(counts)
+        if "inputs_indicator" in given:  # 1 in the history, 0 at placeholders
+            known = given["inputs_indicator"][rows] > 0
+        counts &= known | (ids != placeholder)
+    seen = np.where(counts, ids, -1).astype(np.int32)
+    if "exclude" in given:
+        seen = np.concatenate([given["exclude"][rows].astype(np.int32), seen], axis=1)
+    return seen
+
+
+def _padded(lists: Sequence[History]) -> np.ndarray:
+    """int32 [B, X], a power of two wide, -1 to each row's end."""
+    found = np.full((len(lists), _bucket(max(map(len, lists), default=1))), -1, np.int32)
+    for row, ids in enumerate(lists):
+        found[row, : len(ids)] = ids
+    return found
+
+
+def _bucket(size: int) -> int:
+    return 1 << max(int(size) - 1, 0).bit_length()
+
+
+def _inside(counts: np.ndarray) -> np.ndarray:
+    """int [sum of counts], 0, 1, ... of each."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

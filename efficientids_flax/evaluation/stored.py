@@ -1,0 +1,104 @@
+"""Evaluates an exported or a converted model on a directory of data."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from efficientids_flax.data import Reading, read_data
+from efficientids_flax.data.prepared import catalogue_digest, check_catalogue
+from efficientids_flax.data.rows import HeldOut, as_rows
+from efficientids_flax.evaluation.options import EvaluationOptions
+from efficientids_flax.evaluation.popularity import training_counts
+from efficientids_flax.evaluation.questions import of_rows, of_sequences
+from efficientids_flax.evaluation.whole import Evaluation, evaluate, evaluate_batches
+from efficientids_flax.inference import Ranker, open_recommender, trained_history
+from efficientids_flax.stored import read_item_names
+
+ROWS = 256  # at a time
+
+
+class Stored(NamedTuple):
+    """An evaluation, and of what it is.
+
+    Attributes:
+        found: the evaluation.
+        about: for the report.
+    """
+
+    found: Evaluation
+    about: dict[str, Any]
+
+
+def evaluate_stored(
+    model: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    split: str = "test",
+    options: EvaluationOptions | None = None,
+    *,
+    clustering: str | os.PathLike[str] | None = None,
+) -> Stored:
+    """Evaluate a model on the held-out items of a directory of data, asked as `recommend` asks.
+
+    Args:
+        model: directory of a converted or exported recommender.
+        data: directory, see `data.read_data`. Where it holds people's sequences, their whole
+            histories are known; of rows what stands in them. Rows that have words too are asked as
+            they are.
+        split: 'eval' or 'test'.
+        options: None: as they are by default.
+        clustering: file, if it does not lie with the model.
+
+    Raises:
+        FileNotFoundError: a directory that is not there.
+        ValueError: another kind of model; data of another catalogue, or without that split.
+    """
+    options = options or EvaluationOptions()
+    network, params = open_recommender(model, clustering)
+    config = network.config
+    length = trained_history(config)
+    directory = read_data(data, Reading(length=length))
+    if directory.num_items is not None:
+        names = read_item_names(model)
+        theirs = None
+        if names is not None and None not in names.ids:
+            theirs = catalogue_digest([str(one) for one in names.ids])
+        check_catalogue(
+            str(model), theirs, config.num_items, str(data), directory.catalogue,
+            directory.num_items,
+        )  # fmt: skip
+    if split not in directory.splits:
+        raise ValueError(
+            f"{data}: has no split '{split}' to evaluate on; it has {', '.join(directory.splits)}"
+        )
+    rows = as_rows(directory.splits[split])
+    counts = training_counts(directory, config.num_items)
+    ranker = Ranker(network, params)
+    asked = None
+    if isinstance(rows, HeldOut):
+        asked = of_sequences(rows, options.together)
+    elif "input_item_weights" not in rows.take(rows.first):  # items alone
+        asked = of_rows(rows.arrays(), options.together)
+    if asked is not None:
+        notes = list(rows.notes)
+        longest = max(map(len, asked.histories), default=0)
+        if length is not None and longest > length:
+            notes.append(f"of histories the last {length} items are used, as the model was trained")
+        found = evaluate(
+            ranker, asked.histories, asked.held_out, options, counts=counts,
+            max_history=length or max(longest, 1), users=asked.users.tolist(), notes=notes,
+        )  # fmt: skip
+    else:
+        batches = (
+            rows.take(np.arange(start, min(start + ROWS, rows.num_rows)))
+            for start in range(0, rows.num_rows, ROWS)
+        )
+        found = evaluate_batches(ranker, batches, options, counts=counts, notes=rows.notes)
+    about = {"model": _name(model), "data": _name(data), "split": split}
+    return Stored(found, about)
+
+
+def _name(path: str | os.PathLike[str]) -> str:
+    """The last part of a path: a report says nothing of the machine."""
+    return Path(path).resolve().name

@@ -1,0 +1,238 @@
+"""An evaluation as a whole: who is asked, the metrics with their intervals, the segments.
+
+found = evaluate(Ranker(model, params), histories, held_out)
+found.metrics["ndcg_at_10"]                          # Interval(value=0.09, low=..., high=...)
+write_report("reports/first", found)
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from efficientids_flax.evaluation.asking import Answers, Ask, Recommender, answers, asks
+from efficientids_flax.evaluation.metrics.catalogue import average_popularity, coverage, gini
+from efficientids_flax.evaluation.metrics.intervals import Interval
+from efficientids_flax.evaluation.metrics.lists import METRICS
+from efficientids_flax.evaluation.options import EvaluationOptions
+from efficientids_flax.evaluation.questions import Questions, of_batches, of_histories
+from efficientids_flax.evaluation.segments import Segment, segment, segments
+from efficientids_flax.inference.prompts import History
+from efficientids_flax.inference.ranker import Ranker
+
+CURVE = 101  # points of a Lorenz curve
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found out.
+
+    Attributes:
+        options: how.
+        num_items: I, of the catalogue.
+        whole: metrics of everybody, and how many there are.
+        catalogue: 'coverage_at_10', ... -> of all lists together; popularity where it is known.
+        segments: the same metrics of parts.
+        places: how many lists have their first hit at each place, from the first on.
+        curve: share of all places that the least shown items take, at shares of the catalogue from
+            0 to 1 in steps of 0.01; of the largest cutoff.
+        empty: lists without any item, such as of scores that are NaN.
+        notes: what is to be said.
+    """
+
+    options: EvaluationOptions
+    num_items: int
+    whole: Segment
+    catalogue: Mapping[str, float]
+    segments: tuple[Segment, ...]
+    places: tuple[int, ...]
+    curve: tuple[float, ...]
+    empty: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def metrics(self) -> Mapping[str, Interval]:
+        """Of everybody."""
+        return self.whole.metrics
+
+    def values(self) -> dict[str, float]:
+        """Name -> value, of users and of the catalogue."""
+        found = {name: interval.value for name, interval in self.metrics.items()}
+        return found | dict(self.catalogue)
+
+
+def evaluate(
+    recommender: Ranker | Recommender,
+    histories: Sequence[History],
+    held_out: Sequence[History],
+    options: EvaluationOptions | None = None,
+    *,
+    num_items: int | None = None,
+    counts: np.ndarray | None = None,
+    max_history: int | None = None,
+    users: Sequence[int] | None = None,
+    notes: Sequence[str] = (),
+) -> Evaluation:
+    """Evaluate recommendations after people's histories, over the full catalogue.
+
+    Args:
+        recommender: a `Ranker`, or anything that is asked as `Recommender` says.
+        histories: of each user, item ids, oldest first.
+        held_out: of each user, items that are asked for at once; users without one are passed by,
+            and counted in the notes.
+        options: None: as they are by default.
+        num_items: I; None: the ranker's model says.
+        counts: [I], how often each item was trained on; None: not known, and there are no cold
+            items and no popularity.
+        max_history: see `make_prompts`.
+        users: the number of the user of each history; None: each is of another. Intervals are over
+            users.
+        notes: what else is to be said.
+
+    Raises:
+        ValueError: lists that do not fit; nothing is held out; options that do not.
+    """
+    config = recommender.model.config if isinstance(recommender, Ranker) else None
+    if num_items is None:
+        if config is None:
+            raise ValueError("num_items: missing; the recommender does not say how many there are")
+        num_items = config.num_items
+    options = options or EvaluationOptions()
+    questions = of_histories(histories, held_out, config, max_history, users)
+    told = list(notes)
+    if nobody := sum(not len(ids) for ids in held_out):
+        told.append(f"{nobody} users have nothing held out, and are left out")
+    return evaluated(questions, asks(recommender, options), num_items, options, counts, told)
+
+
+def evaluate_batches(
+    ranker: Ranker,
+    batches: Iterable[Mapping[str, Any]],
+    options: EvaluationOptions | None = None,
+    *,
+    counts: np.ndarray | None = None,
+    notes: Sequence[str] = (),
+) -> Evaluation:
+    """Evaluate a model on batches of an evaluation, whose every row is a user.
+
+    Args:
+        ranker: of the model.
+        batches: see `of_batches`; they end.
+        options, counts, notes: see `evaluate`.
+
+    Raises:
+        ValueError: nothing is held out; options that do not fit.
+    """
+    options = options or EvaluationOptions()
+    config = ranker.model.config
+    questions = of_batches(batches, config, options.together)
+    return evaluated(questions, asks(ranker, options), config.num_items, options, counts, notes)
+
+
+def evaluate_lists(
+    lists: np.ndarray,
+    held_out: Sequence[History],
+    num_items: int,
+    options: EvaluationOptions | None = None,
+    *,
+    histories: Sequence[History] | None = None,
+    counts: np.ndarray | None = None,
+) -> Evaluation:
+    """Evaluate lists that are there already, of whatever made them.
+
+    Args:
+        lists: int [U, k], of each user, best first; -1 where there are no more. Only cutoffs up to
+            k are measured.
+        held_out, num_items, options, counts: see `evaluate`. Nothing is left out of the lists.
+        histories: of each user, for segments by their length; None: they are not known.
+
+    Raises:
+        ValueError: see `evaluate`.
+    """
+    options = options or EvaluationOptions()
+    options = _without(options, lists.shape[1], "the lists")
+    if len(lists) != len(held_out):
+        raise ValueError(f"held_out: found {len(held_out)} lists for {len(lists)} users")
+    known = histories if histories is not None else [[]] * len(lists)
+
+    def ask(questions: Questions, k: int, allowed: Any) -> np.ndarray:
+        del allowed
+        return np.asarray(lists)[questions.users, :k]
+
+    if options.sampled:
+        raise ValueError("sampled: the lists are there already; leave it out")
+    return evaluated(of_histories(known, held_out), ask, num_items, options, counts)
+
+
+def evaluated(
+    questions: Iterable[Questions],
+    ask: Ask,
+    num_items: int,
+    options: EvaluationOptions,
+    counts: np.ndarray | None = None,
+    notes: Sequence[str] = (),
+) -> Evaluation:
+    """Ask, and measure; see `evaluate`."""
+    if counts is not None and np.shape(counts) != (num_items,):
+        raise ValueError(f"counts: found {list(np.shape(counts))}, expected [{num_items}]")
+    if options.sampled >= num_items:
+        raise ValueError(
+            f"sampled: found {options.sampled}, the catalogue has {num_items} items: leave it out"
+        )
+    options = _without(options, num_items, "the catalogue")
+    found = answers(questions, ask, num_items, options, counts)
+    prefix = "sampled_" if options.sampled else ""
+    names = tuple(f"{prefix}{name}_at_{k}" for name in METRICS for k in options.cutoffs)
+    told = list(notes)
+    if found.empty:
+        told.append(
+            f"{found.empty} of {len(found.users)} lists have no item: every score is NaN or"
+            " everything is left out; they count as lists that find nothing"
+        )
+    if counts is None:
+        told.append("how often items were trained on is not known: there is no popularity, and"
+                    " cold items are not told apart")  # fmt: skip
+    return Evaluation(
+        options,
+        num_items,
+        segment("all", "all", found, options, names),
+        _catalogue(found, options, counts, prefix),
+        segments(found, options, names),
+        tuple(found.places.tolist()),
+        _curve(found.shown[-1]),
+        found.empty,
+        tuple(told),
+    )
+
+
+def _without(options: EvaluationOptions, most: int, what: str) -> EvaluationOptions:
+    """Sorted cutoffs, without those that are beyond what there is.
+
+    Raises:
+        ValueError: none is left.
+    """
+    left = tuple(sorted(k for k in options.cutoffs if k <= most))
+    if not left:
+        raise ValueError(f"cutoffs: found {list(options.cutoffs)}, {what} has {most} items")
+    return replace(options, cutoffs=left)
+
+
+def _catalogue(
+    found: Answers, options: EvaluationOptions, counts: np.ndarray | None, prefix: str
+) -> dict[str, float]:
+    made = {"coverage": coverage(found.shown), "gini": gini(found.shown)}
+    if counts is not None:
+        made["average_popularity"] = average_popularity(found.shown, counts)
+    return {
+        f"{prefix}{name}_at_{k}": float(value)
+        for name, values in made.items()
+        for k, value in zip(options.cutoffs, values, strict=True)
+    }
+
+
+def _curve(shown: np.ndarray) -> tuple[float, ...]:
+    """The Lorenz curve of int [I], how often each item is shown."""
+    total = np.concatenate([[0.0], np.cumsum(np.sort(shown.astype(np.float64)))])
+    at = np.linspace(0.0, len(shown), CURVE)
+    return tuple((np.interp(at, np.arange(len(total)), total) / max(total[-1], 1.0)).tolist())
