@@ -150,7 +150,8 @@ def report_of(source: Source, staged: Staged, options: PrepareOptions, done: Don
     return Report(
         source.layout, files, rows, counts, described, split, staged.unit,
         _command(source, options), done.shards, done.catalogue.digest,
-        (*source.remarks, *_remarks(staged.malformed), *_remarks(staged.malformed_items)),
+        (*source.remarks, *_empty_parts(options, counts), *_remarks(staged.malformed),
+         *_remarks(staged.malformed_items)),
     )  # fmt: skip
 
 
@@ -207,6 +208,16 @@ def _command(source: Source, options: PrepareOptions) -> dict[str, Any]:
         "header": choice.header,
         **told,
     }
+
+
+def _empty_parts(options: PrepareOptions, counts: Mapping[str, int]) -> list[str]:
+    """That a part that was asked for has no rows."""
+    if options.split == "none":
+        return []
+    wanted = ["train", "test"]
+    if options.split == "leave-one-out" or options.valid_from or options.valid_fraction:
+        wanted.append("valid")
+    return [f"no row is in the {part} part" for part in wanted if not counts[part]]
 
 
 def _remarks(malformed: Malformed) -> list[str]:

@@ -12,6 +12,8 @@ import pyarrow as pa
 
 from efficientids_flax.prepare.engines.tables import BATCH, EngineError
 
+QUIET = "SET enable_progress_bar = false"  # it writes to standard output, of each connection
+
 
 class Embedded:
     """An `Engine`.
@@ -31,7 +33,9 @@ class Embedded:
         }
         if threads is not None:
             settings["threads"] = str(threads)
-        self._connection = duckdb.connect(str(place / "tables.duckdb"), config=settings)
+        with _told():
+            self._connection = duckdb.connect(str(place / "tables.duckdb"), config=settings)
+            self._connection.execute(QUIET)
 
     def view(self, name: str, file: Path) -> None:
         quoted = str(file).replace("'", "''")
@@ -51,6 +55,7 @@ class Embedded:
 
     def batches(self, expression: Any) -> Iterator[pa.RecordBatch]:
         with _told(), self._connection.cursor() as cursor:
+            cursor.execute(QUIET)
             yield from cursor.sql(_sql(expression)).to_arrow_reader(BATCH)
 
     def _run(self, statement: str) -> None:

@@ -21,6 +21,7 @@ from efficientids_flax.prepare.reading.streams import UnreadableError, head
 
 TITLES = ("title", "name")  # how names of columns of titles end, of RecBole's
 IDS = ("item_id", "id")  # of files that describe items, where none is told
+ROWS = ("user", "item")
 SHOWN = 12  # columns that are told of a file
 
 
@@ -199,6 +200,9 @@ def _typed_texts(seen: Look, form: Delimited) -> list[Field]:
 def _check(seen: Look, fields: Sequence[Field]) -> None:
     """Raise what a column cannot be."""
     names = [name for one in fields for name in one.columns]
+    ids = [one.columns[0] for one in fields if one.role in ROWS]
+    if len(ids) != len(set(ids)):
+        raise SourceError(f"{seen.path}: users and items cannot be in one column, {ids[0]!r}")
     if twice := [name for name in names if seen.columns.count(name) > 1]:
         raise SourceError(f"{seen.path}: has two columns {twice[0]!r}")
     if isinstance(seen.form, Columnar):

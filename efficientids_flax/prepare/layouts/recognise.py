@@ -23,6 +23,7 @@ from efficientids_flax.prepare.reading.streams import plain_name
 LAYOUTS: dict[str, Layout] = {
     one.name: one for one in (*movielens.LAYOUTS, *amazon.LAYOUTS, *recbole.LAYOUTS)
 }
+MOST_TOLD = 3  # files
 NAMES = (*LAYOUTS, named.NAME)
 
 
@@ -118,7 +119,22 @@ def _taken(fit: Fit, files: Sequence[Path], choice: Choice, all_named: bool) -> 
             f" {fit.interactions[0][0].path.name} does; {described(others[0], choice)}"
         )
     remarks = [f"not read: {', '.join(one.name for one in others)}"] if others else []
+    if all_named and not fit.items and choice.items is None:
+        remarks += _items_beside(fit)
     return choice.source(fit.layout, fit.interactions, fit.items, remarks)
+
+
+def _items_beside(fit: Fit) -> list[str]:
+    """That files which describe items lie beside the one that was named."""
+    folder = fit.interactions[0][0].path.absolute().parent
+    names = {name for table in fit.layout.items for name in table.names}
+    found = [
+        one.name
+        for one in sorted(folder.iterdir())
+        if one.is_file() and any(fnmatchcase(plain_name(one), name) for name in names)
+    ]
+    told = ", ".join(found[:MOST_TOLD])
+    return [f"{told} may describe the items and was not read; name it too"] if found else []
 
 
 def _is_beside(path: Path, layout: Layout) -> bool:

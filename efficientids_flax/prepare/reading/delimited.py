@@ -86,7 +86,7 @@ class DelimitedReader:
                 pa_csv.ParseOptions(delimiter=separator, quote_char=quote or False,
                                     newlines_in_values=quote is not None),
                 pa_csv.ConvertOptions(column_types=types, null_values=[],
-                                      include_columns=[one.columns[0] for one in self.fields]),
+                                      include_columns=list(types)),
             )  # fmt: skip
         except pa.ArrowInvalid:
             return None  # an empty block too

@@ -68,11 +68,15 @@ class Malformed:
                 self.first.append(f"{file}:{_short(str(row))}")
         if rows and self.count > self.most:
             kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.kinds.items()))
+            advice = "correct them, or leave them out with `max_bad` (they are counted)"
+            for role in ("rating", "time"):
+                if any(kind.startswith(role) for kind in self.kinds):
+                    advice += f"; `no_{role}` does without the column"
             raise MalformedError(
                 "\n  ".join([
                     f"{self.count} malformed rows up to here ({kinds}), {self.most} are allowed:",
                     *self.first,
-                    "correct them, or leave them out with `max_bad` (they are counted)",
+                    advice,
                 ])
             )  # fmt: skip
 

@@ -1,7 +1,6 @@
 """From a table of interactions to a directory: against plain Python, on rows of any kind."""
 
 import hashlib
-from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -37,23 +36,19 @@ def written(rows: list[Row], place: Path) -> Path:
     return file
 
 
-@pytest.fixture(
-    autouse=True, scope="module", params=[{}, {"size": 50, "most_ids": 2}], ids=["", "small"]
-)
-def reading(request: pytest.FixtureRequest) -> Iterator[None]:
-    """In one block, and in many, of which none holds all ids."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("efficientids_flax.prepare.run.stage", partial(stage, **request.param))
-        yield
+# In one block, and in many, of which none holds all ids.
+READING = st.sampled_from([{}, {"size": 50, "most_ids": 2}])
+DUPLICATES = st.sampled_from(["keep-first", "keep-last", "all"])
 
 
-def compare(rows: list[Row], **options: Any) -> None:
+def compare(rows: list[Row], reading: dict[str, int], **options: Any) -> None:
     """Equal to the reference; or both say that nothing is left."""
     want = expected(rows, **options)
     points: dict[str, Any] = {
         name: str(options.pop(name)) for name in ("valid_from", "test_from") if name in options
     }
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("efficientids_flax.prepare.run.stage", partial(stage, **reading))
         place = Path(folder)
         source = written(rows, place)
         try:
@@ -81,24 +76,40 @@ def compare(rows: list[Row], **options: Any) -> None:
         assert all(one[1] < other[0] for one, other in pairwise(users))
 
 
-@settings(max_examples=8)
-@given(ROWS, st.sampled_from(["keep-first", "keep-last", "all"]), st.sampled_from([None, 2.5]))
-def test_leave_one_out(rows: list[Row], duplicates: str, min_rating: float | None):
-    compare(rows, duplicates=duplicates, min_rating=min_rating)
+@settings(max_examples=9)
+@given(ROWS, READING, DUPLICATES, st.sampled_from([None, 2.5]))
+def test_leave_one_out(
+    rows: list[Row], reading: dict[str, int], duplicates: str, min_rating: float | None
+):
+    compare(rows, reading, duplicates=duplicates, min_rating=min_rating)
 
 
-@settings(max_examples=6)
-@given(ROWS, st.sampled_from(["keep-first", "keep-last", "all"]), st.integers(1, 3),
-       st.integers(1, 3))  # fmt: skip
-def test_k_core(rows: list[Row], duplicates: str, min_user: int, min_item: int):
-    compare(rows, duplicates=duplicates, min_user=min_user, min_item=min_item)
+@settings(max_examples=9)
+@given(ROWS, READING, DUPLICATES, st.integers(1, 3), st.integers(1, 3))
+def test_k_core(
+    rows: list[Row], reading: dict[str, int], duplicates: str, min_user: int, min_item: int
+):
+    compare(rows, reading, duplicates=duplicates, min_user=min_user, min_item=min_item)
 
 
-@settings(max_examples=7)
-@given(ROWS, st.sampled_from(["keep-first", "keep-last", "all"]), POINTS, st.integers(1, 3))
-def test_split_by_time(rows: list[Row], duplicates: str, points: tuple[int, int], least: int):
-    compare(rows, duplicates=duplicates, split="time", valid_from=points[0], test_from=points[1],
-            min_user=least, min_item=least)  # fmt: skip
+@settings(max_examples=9)
+@given(ROWS, READING, DUPLICATES, POINTS, st.integers(1, 3))
+def test_split_by_time(
+    rows: list[Row], reading: dict[str, int], duplicates: str, points: tuple[int, int], least: int
+):
+    compare(rows, reading, duplicates=duplicates, split="time", valid_from=points[0],
+            test_from=points[1], min_user=least, min_item=least)  # fmt: skip
+
+
+def test_shares_of_a_split_by_time(tmp_path: Path):
+    """Of 20 interactions the last 4 are the test, the 6 before validate, but for equal times."""
+    times = [*range(9), 9, 9, 11, 12, 13, 14, 15, 15, 15, 15, 19]
+    rows = [Row(f"u{at % 3}", f"i{at}", 1.0, time) for at, time in enumerate(times)][::-1]
+    rows.append(Row("u0", "i0", 1.0, 30))  # once more, and not kept
+    got = run(written(rows, tmp_path), tmp_path / "out", split="time", valid_fraction=0.3,
+              test_fraction=0.2)  # fmt: skip
+    assert got.manifest["split"] == {"rule": "time", "valid_from": 9, "test_from": 15}
+    assert [got.manifest["counts"][part] for part in ("train", "valid", "test")] == [9, 6, 5]
 
 
 def test_the_digests_are_those_of_the_files_and_of_the_ids(tmp_path: Path):

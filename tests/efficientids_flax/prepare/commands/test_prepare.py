@@ -124,6 +124,16 @@ def test_bad_input_is_told_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_part_without_rows_is_told(tmp_path: Path):
+    source = tmp_path / "x.csv"
+    source.write_text("user,item,time\na,b,1\na,c,2\nb,c,3\n")
+    late = ["--split", "time", "--test-from", "2030-01-01"]
+    for arguments, parts in (([], ["test", "valid"]), (late, ["test"])):
+        found = json.loads(call(source, "--out", tmp_path / "out", "--json", "--overwrite",
+                                *arguments).stdout)  # fmt: skip
+        assert found["remarks"] == [f"no row is in the {part} part" for part in parts]
+
+
 def test_malformed_rows_that_are_allowed_are_counted_by_kind(tmp_path: Path):
     source = tmp_path / "x.csv"
     source.write_text("user,item,rating\na,b,1\na,c\na,d,bad\n,e,2\na,f,nan\na,g,3\n")
@@ -134,6 +144,6 @@ def test_malformed_rows_that_are_allowed_are_counted_by_kind(tmp_path: Path):
         "user is missing": 1,
     }  # fmt: skip
     assert found["rows"]["read"] == 6 and found["rows"]["kept"] == 2
-    assert f"first {source}:3: number of columns: found 2, expected 3" in found["remarks"][0]
+    assert f"first {source}:3: number of columns: found 2, expected 3" in found["remarks"][-1]
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["rows"] == found["rows"]

@@ -242,6 +242,19 @@ def test_the_file_of_interactions_alone(name: str, tmp_path: Path):
     assert (found.layout, got) == (layout, rows[: len(got)])
 
 
+def test_what_is_not_read_is_told(tmp_path: Path):
+    files, _, _, _ = CASES["MovieLens 20M and later"]
+    write({**files, "notes.csv": "a,b\n"}, tmp_path)
+    (tmp_path / "old").mkdir()
+    assert recognise([str(tmp_path)], Choice()).remarks == ("not read: notes.csv", "not read: old/")
+    [told] = recognise([str(tmp_path / "ratings.csv")], Choice()).remarks
+    assert told == "movies.csv may describe the items and was not read; name it too"
+    named = [str(tmp_path / name) for name in ("ratings.csv", "movies.csv")]
+    assert recognise(named, Choice()).remarks == ()
+    with pytest.raises(SourceError, match=r"notes.csv: does not fit the layout movielens-csv"):
+        recognise([*named, str(tmp_path / "notes.csv")], Choice())
+
+
 def test_every_layout_has_a_case():
     assert {case[1] for case in CASES.values()} == {*LAYOUTS, "table"}
 
