@@ -75,8 +75,9 @@ demo: setup ## Convert the bundled real EfficientIDs checkpoint, and compare it 
 example: setup ## Prepare MovieLens 100K, train a recommender on it, and recommend films, in a few minutes.
 	$(PY) examples/movielens/fetch.py $(MOVIES)/raw
 	$(VENV)/bin/efficientids prepare $(MOVIES)/raw --out $(MOVIES)/data --overwrite
-	$(VENV)/bin/efficientids embed $(MOVIES)/data --from als --overwrite
-	$(VENV)/bin/efficientids cluster $(MOVIES)/data --method balanced-kmeans --overwrite
+	$(VENV)/bin/efficientids embed --from cooccurrence --data-dir $(MOVIES)/data --overwrite
+	$(VENV)/bin/efficientids cluster --method balanced-kmeans --metric cosine --data-dir $(MOVIES)/data \
+	  --overwrite
 	$(VENV)/bin/efficientids train --config examples/movielens/run.yaml
 	$(VENV)/bin/efficientids evaluate --config examples/movielens/run.yaml --split test --report $(MOVIES)/report
 	$(VENV)/bin/efficientids export --config examples/movielens/run.yaml $(MOVIES)/model --overwrite
