@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -66,7 +67,27 @@ class ColumnarReader:
         return usual(columns, self.times)
 
     def _rows(self, batch: pa.RecordBatch, first: int) -> Iterator[Row]:
-        yield from enumerate(batch.to_pylist(), first)
+        yield from enumerate(plain_rows(batch), first)
+
+
+def plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows as Python values; of nanoseconds the whole microseconds.
+
+    Python's dates have no nanoseconds, and PyArrow refuses them where pandas is not installed.
+    """
+    columns = [_in_microseconds(column) for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
+
+
+def _in_microseconds(column: pa.Array) -> pa.Array:
+    kind = column.type
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return column.cast(pa.timestamp("us", kind.tz), safe=False)
+    if pa.types.is_time64(kind) and kind.unit == "ns":
+        return column.cast(pa.time64("us"), safe=False)
+    if pa.types.is_duration(kind) and kind.unit == "ns":
+        return column.cast(pa.duration("us"), safe=False)
+    return column
 
 
 def types_in(path: Path) -> dict[str, pa.DataType]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from efficientids_flax.prepare.forms import Columnar, Delimited, Form, JsonLines
 from efficientids_flax.prepare.reading.blocks import Block
-from efficientids_flax.prepare.reading.columnar import types_in
+from efficientids_flax.prepare.reading.columnar import plain_rows, types_in
 from efficientids_flax.prepare.reading.delimited import DelimitedReader
 from efficientids_flax.prepare.reading.lines import LinesReader
 from efficientids_flax.prepare.reading.malformed import BadValueError
@@ -116,7 +116,7 @@ def _of_lines(path: Path, form: JsonLines, data: bytes, encoding: str) -> Look:
 def _first_of_parquet(path: Path) -> tuple[Mapping[str, Any], ...]:
     with pq.ParquetFile(path) as file:
         batch = next(file.iter_batches(ROWS), None)
-    return () if batch is None else tuple(batch.to_pylist())
+    return () if batch is None else tuple(plain_rows(batch))
 
 
 def _good(rows: Any) -> tuple[Mapping[str, Any], ...]:

@@ -57,6 +57,13 @@ def test_types(column: str, values: pa.Array, expected: Any, tmp_path: Path):
     assert not bad
 
 
+@pytest.mark.parametrize("kind", [pa.time64("ns"), pa.duration("ns"), pa.timestamp("ns", "UTC")])
+def test_nanoseconds_of_a_column_that_is_not_asked_for(kind: pa.DataType, tmp_path: Path):
+    columns = {"user": ["u"], "item": ["i"], "rating": [1.0], "time": [5]}
+    [row], bad = read(tmp_path, **columns, other=pa.array([1_001], kind))
+    assert row[:2] == ("u", "i") and not bad
+
+
 def test_rows_that_lack_something_are_told_by_their_number(tmp_path: Path):
     rows, bad = read(
         tmp_path, user=["a", None, "b", "c", "d"], item=["i", "i", "", "i", "i"],
