@@ -221,14 +221,15 @@ def _losses(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """(What each point loses by the cheapest of the open centers, float32; which that is)."""
     lost, targets = np.empty(len(rows), np.float32), np.empty(len(rows), np.int32)
-    closed = np.where(open_to, 0, np.inf).astype(np.float32)
-    for some in blocks(len(rows), 4 * points.shape[1]):
-        for part, scores in scored(points[rows[some]], centers, prices):
+    chosen = np.flatnonzero(open_to)
+    charged = np.einsum("ke,ke->k", centers, centers, dtype=np.float64) / 2 + prices
+    for some in blocks(len(rows), 8 * points.shape[1]):
+        these, mine = points[rows[some]], labels[rows[some]]
+        own = charged[mine] - np.einsum("ne,ne->n", these, centers[mine])
+        for part, scores in scored(these, centers[chosen], prices[chosen]):
             place = slice(some.start + part.start, some.start + part.stop)
-            own = np.take_along_axis(scores, labels[rows[place], None], axis=1)[:, 0]
-            opened = scores + closed
-            targets[place] = opened.argmin(axis=1)
-            lost[place] = opened.min(axis=1) - own
+            targets[place] = chosen[scores.argmin(axis=1)]
+            lost[place] = scores.min(axis=1) - own[part]
     return lost, targets
 
 
