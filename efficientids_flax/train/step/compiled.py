@@ -1,6 +1,7 @@
 """The step of a run, compiled ahead of its first call, once for each shape of the batch."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -65,6 +66,7 @@ class CompiledStep:
         if rows is not None:
             state = jax.eval_shape(rows.entered, state)
 
+        @partial(jax.jit, inline=True)  # traced once for its names and for the program
         def measured(state: TrainState, frozen: Any, batch: Any, alive: jax.Array) -> Any:
             new, alive, metrics = step(state, frozen, batch, alive)
             rate = applied_rate(learning_rate, state.opt_state, new.opt_state, state.step)

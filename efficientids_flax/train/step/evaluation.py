@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -35,9 +36,13 @@ class Evaluator:
         """
         self._place = place
 
-        def add(total: Any, params: Any, model_state: Any, batch: Any) -> Any:
+        @partial(jax.jit, inline=True)  # traced once for the first batch and the others
+        def sums(params: Any, model_state: Any, batch: Any) -> Any:
             counts = {} if place.config is None else wrong_counts(place.config, batch)
-            found = objective.sums(params, batch, model_state), counts
+            return objective.sums(params, batch, model_state), counts
+
+        def add(total: Any, params: Any, model_state: Any, batch: Any) -> Any:
+            found = sums(params, model_state, batch)
             if total is None:
                 return found
             return tuple(

@@ -1,6 +1,7 @@
 """The state that a run begins with, each leaf made where it belongs."""
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -47,6 +48,7 @@ def initial_state(
     first, run = jax.random.split(jax.random.wrap_key_data(key_data(rng)))
     given = flatten(dict(objective.params or {})) | flatten(dict(params or {}))
 
+    @partial(jax.jit, inline=True)  # traced once for its shapes and for the program
     def whole(key: jax.Array, batch: Any, given: Any, opt_state: Any) -> TrainState:
         variables = dict(objective.init(key, batch))
         leaves = flatten(variables.pop("params"))
