@@ -7,6 +7,10 @@ and stands there before JAX is imported.
 A container may say that no bytecode is kept; each of some hundred processes would then compile
 anew all that it imports, which takes as long as the import itself.
 
+Equal programs are compiled once a run: JAX keeps them in a folder that the workers and the
+processes that tests start share, and that goes with the run. With `JAX_COMPILATION_CACHE_DIR` set
+to a folder of yours they stay, and the next run compiles what changed.
+
 PyTorch computes on one thread: its others wait for work in a loop, which took half of the CPU time
 of the tests against it, from whichever test ran beside.
 
@@ -17,6 +21,7 @@ Hypothesis takes the same examples in each run and looks at no clock;
 import gc
 import os
 import sys
+import tempfile
 
 from hypothesis import settings
 
@@ -25,6 +30,11 @@ FLAGS = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_spli
 given = os.environ.get("XLA_FLAGS", "").split()
 os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in FLAGS if flag not in given)])
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # a worker has that of the process above it
+    programs = tempfile.TemporaryDirectory(prefix="programs-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
