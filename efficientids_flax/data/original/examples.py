@@ -3,8 +3,7 @@
 Letters: N examples, B rows, T time.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,49 +31,7 @@ FEATURES: Mapping[str, tuple[str, bool]] = {
 # Known, and not needed: the number of prompt tokens; where items stand (the masks say it).
 UNUSED = ("prefix_lengths", "item_indices", "item_embeddings", "eval_sample_weights")
 # fmt: on
-SPLITS = {"train": "train", "eval": "eval|valid|validation|val|dev", "test": "test"}
-RECORDS = re.compile(r"\.tfrecords?(\b|[-_.])")
 NEEDED = tuple(name for name, (_, needed) in FEATURES.items() if needed)
-
-
-def example_files(directory: Path) -> dict[str, list[Path]]:
-    """Split -> its files, by their names: `train.tfrecord`, `x-test.tfrecord-00000-of-00002`.
-
-    Raises:
-        ValueError: a file is of no split, or shards are missing.
-    """
-    found: dict[str, list[Path]] = {}
-    for path in sorted(directory.iterdir()):
-        if not (named := RECORDS.search(path.name)) or not path.is_file():
-            continue
-        stem = path.name[: named.start()]
-        splits = [
-            split for split, names in SPLITS.items()
-            if re.search(rf"(^|[-_.])({names})([-_.]|$)", stem)
-        ]  # fmt: skip
-        if len(splits) != 1:
-            raise ValueError(
-                f"{path}: of which split is it? expected train, valid or test in its name"
-            )
-        found.setdefault(splits[0], []).append(path)
-    for files in found.values():
-        _check_shards(files)
-    return found
-
-
-def _check_shards(files: Sequence[Path]) -> None:
-    for path in files:
-        if shard := re.search(r"-(\d+)-of-(\d+)", path.name):
-            begin, end = path.name[: shard.start()], path.name[shard.end() :]
-            numbers = range(int(shard[2]))
-            names = [
-                f"{begin}-{n:0{len(shard[1])}d}-of-{shard[2]}{end}" for n in numbers
-            ]  # fmt: skip
-            if missing := [name for name in names if not path.with_name(name).is_file()]:
-                raise ValueError(
-                    f"{path}: {missing[0]} is missing"
-                    f"{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}"
-                )
 
 
 class ExampleRows(Rows):
@@ -154,35 +111,69 @@ def read_examples(
     """
     if overflow not in ("error", "cut"):
         raise ValueError(f"overflow: expected 'error' or 'cut', found {overflow!r}")
-    rows: list[dict[str, np.ndarray]] = []
+    values: dict[str, list[np.ndarray]] = {}
+    places: list[tuple[int, int, int]] = []  # file, number, offset of each record
     unread: dict[str, None] = {}
-    cut = 0
-    for file in files:
+
+    def where(example: int) -> str:
+        file, number, offset = places[example]
+        return f"{files[file]}: record {number} at byte {offset}"
+
+    for index, file in enumerate(files):
         for record in read_records(file):
-            where = f"{file}: record {record.number} at byte {record.offset}"
+            places.append((index, record.number, record.offset))
             try:
                 features = read_features(record.data)
-                row = _row(features)
-                if length is not None and len(row["ids"]) > length:
-                    row, cut = _cut(row, length, overflow), cut + 1
+                found = _fields(features)
             except ValueError as error:
-                raise RecordError(f"{where}: {error}") from error
-            rows.append(row)
+                raise RecordError(f"{where(len(places) - 1)}: {error}") from error
+            if len(places) == 1:
+                values = {name: [] for name in found}
+            if found.keys() != values.keys():
+                other = sorted(found.keys() ^ values.keys())[0]
+                raise RecordError(
+                    f"{where(len(places) - 1)}: {other}: is in some examples, and not in others"
+                )
+            for name, one in found.items():
+                values[name].append(one)
             unread.update(dict.fromkeys(features.keys() - FEATURES.keys() - {*UNUSED}))
-    if not rows:
+    if not places:
         raise ValueError(f"{', '.join(map(str, files))}: no example")
-    names = [name for name in FEATURES if any(name in row for row in rows)]
-    if lacking := [(n, name) for n, row in enumerate(rows) for name in names if name not in row]:
-        number, name = lacking[0]
-        raise RecordError(f"{files[0].parent}: example {number} lacks {name}, which others have")
-    sizes = np.asarray([len(row["ids"]) for row in rows])
-    fields = {name: np.concatenate([row[name] for row in rows]) for name in names}
+    sizes = np.asarray([len(one) for one in values["ids"]])
+    fields = {name: np.concatenate(each) for name, each in values.items()}
+    del values
+    example = np.repeat(np.arange(len(sizes)), sizes)
+    for wrong, message in _problems(fields, example):
+        raise RecordError(f"{where(int(example[wrong]))}: {message}")
+    there = fields["paddings"] == 0
+    sizes = np.bincount(example[there], minlength=len(sizes))
+    fields = {name: values[there].astype(_dtype(name)) for name, values in fields.items()}
+    longer = np.flatnonzero(sizes > length) if length is not None else []
+    if len(longer):
+        kept = np.ones(len(fields["ids"]), bool)
+        ends = np.cumsum(sizes)
+        for number in longer:
+            row = {
+                name: one[ends[number] - sizes[number] : ends[number]]
+                for name, one in fields.items()
+            }
+            try:
+                _cut(row, length or 0, overflow, kept[ends[number] - sizes[number] : ends[number]])
+            except ValueError as error:
+                raise RecordError(f"{where(int(number))}: {error}") from error
+        fields = {name: one[kept] for name, one in fields.items()}
+        sizes = np.minimum(sizes, length or 0)
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return ExampleRows(fields, offsets, length or int(sizes.max()), cut, sorted(unread))
+    longest = length or int(sizes.max())
+    return ExampleRows(fields, offsets, longest, len(longer), sorted(unread))
 
 
-def _row(features: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The fields of an example, without what fills it up.
+def _dtype(name: str) -> type[np.generic]:
+    return np.float32 if name == "weights" else np.int32
+
+
+def _fields(features: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The features of an example that are read, of the right kinds and of one length.
 
     Raises:
         ValueError: what is missing or wrong.
@@ -198,34 +189,56 @@ def _row(features: Mapping[str, Any]) -> dict[str, np.ndarray]:
         raise ValueError(
             f"lacks {', '.join(missing)}; it has {', '.join(sorted(features)) or 'nothing'}{told}"
         )
-    row: dict[str, np.ndarray] = {}
+    found: dict[str, np.ndarray] = {}
     size = len(features["ids"])
     for name, (kind, _) in FEATURES.items():
-        if (values := features.get(name)) is None:
+        values = features.get(name)
+        if values is None:
             continue
         if isinstance(values, list) or (kind == ID and values.dtype != np.int64):
             wanted = "int64" if kind == ID else "int64 or float"
             raise ValueError(f"{name}: found {kind_of(values)}, expected {wanted}")
         if len(values) != size:
             raise ValueError(f"{name}: has {len(values)} values, ids has {size}")
-        if kind == MASK and name != "weights" and not np.isin(values, (0, 1)).all():
-            wrong = values[~np.isin(values, (0, 1))][0]
-            raise ValueError(f"{name}: found {wrong}, expected 0 or 1")
-        if kind == ID and values.size and not 0 <= values.min() <= values.max() < 1 << 31:
-            wrong = values[(values < 0) | (values >= 1 << 31)][0]
-            raise ValueError(f"{name}: found {wrong}, expected in [0, 2^31)")
-        if not np.isfinite(values).all() or (name == "weights" and (values < 0).any()):
-            raise ValueError(f"{name}: found values that are below 0 or not finite")
-        row[name] = values.astype(np.float32 if name == "weights" else np.int32)
-    row.setdefault("paddings", np.zeros(size, np.int32))
-    there = row["paddings"] == 0
-    if (there[1:] & ~there[:-1]).any():
-        raise ValueError("paddings: expected at the end alone")
-    return {name: values[there] for name, values in row.items()}
+        found[name] = values
+    found.setdefault("paddings", np.zeros(size, np.int64))
+    return found
 
 
-def _cut(row: dict[str, np.ndarray], length: int, overflow: str) -> dict[str, np.ndarray]:
-    """A row without the oldest of its prompt.
+def _problems(fields: Mapping[str, np.ndarray], example: np.ndarray) -> Iterator[tuple[int, str]]:
+    """(place, what is wrong there) of the first value of each field that cannot be.
+
+    Args:
+        fields: of all examples, one after another.
+        example: of which example each value is.
+    """
+    for name, (kind, _) in FEATURES.items():
+        if name not in fields:
+            continue
+        values = fields[name]
+        if kind == ID:
+            wrong, wanted = (values < 0) | (values >= 1 << 31), "in [0, 2^31)"
+        elif name == "weights":
+            wrong, wanted = ~((values >= 0) & np.isfinite(values)), "at least 0, and finite"
+        else:
+            wrong, wanted = (values != 0) & (values != 1), "0 or 1"
+        if wrong.any():
+            place = int(wrong.argmax())
+            yield place, f"{name}: found {values[place]}, expected {wanted}"
+    there = fields["paddings"] == 0
+    wrong = there[1:] & ~there[:-1] & (example[1:] == example[:-1])
+    if wrong.any():
+        yield int(wrong.argmax()), "paddings: expected at the end alone"
+
+
+def _cut(row: Mapping[str, np.ndarray], length: int, overflow: str, kept: np.ndarray) -> None:
+    """Leave out the oldest of a row's prompt, behind its first token.
+
+    Args:
+        row: of which the labels of the first token change in place.
+        length: that is left.
+        overflow: 'cut', or it is an error.
+        kept: bool [n], becomes false where something is left out.
 
     Raises:
         ValueError: it cannot be cut, or is not to be.
@@ -236,7 +249,6 @@ def _cut(row: dict[str, np.ndarray], length: int, overflow: str) -> dict[str, np
                          " of the prompt")  # fmt: skip
     if "segment_ids" in row:
         raise ValueError(f"has {size} tokens of several segments, length is {length}")
-    # What is dropped stands behind the first token, and has no label that counts.
     surplus = size - length
     if "inputs_indicator" in row:
         spare = int(row["inputs_indicator"].sum()) - 1
@@ -244,10 +256,7 @@ def _cut(row: dict[str, np.ndarray], length: int, overflow: str) -> dict[str, np
         spare = int(np.argmax(row["weights"] > 0)) if (row["weights"] > 0).any() else 0
     if surplus > spare:
         raise ValueError(f"has {size - spare} tokens without its prompt, length is {length}")
-    kept = np.delete(np.arange(size), np.s_[1 : 1 + surplus])
-    found = {name: values[kept] for name, values in row.items()}
+    kept[1 : 1 + surplus] = False
     # The first token is followed by another one now.
-    found["labels"][0] = row["labels"][surplus]
-    for name in ("weights", "label_item_weights"):
-        found[name][0] = row[name][surplus]
-    return found
+    for name in ("labels", "weights", "label_item_weights"):
+        row[name][0] = row[name][surplus]

@@ -52,7 +52,7 @@ def read_features(data: bytes) -> Features:
         if kind == "bytes_list":
             features[entry.key] = list(values)
         else:
-            features[entry.key] = np.asarray(values, DTYPES[kind])
+            features[entry.key] = np.fromiter(values, DTYPES[kind], len(values))
     return features
 
 

@@ -67,7 +67,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "mask": ({"label_item_weights": [0, 2, 0, 0]}, "label_item_weights: found 2, expected 0 or 1"),
     "negative": ({"labels": [5, -7, 1, 0]}, r"labels: found -7, expected in \[0, 2\^31\)"),
     "large": ({"ids": [1 << 40, 5, 2, 1]}, r"ids: found 1099511627776, expected in \[0, 2\^31\)"),
-    "weight": ({"weights": [0.0, -1.0, 1.0, 0.0]}, "weights: found values that are below 0"),
+    "weight": (
+        {"weights": [0.0, -1.0, 1.0, 0.0]},
+        "weights: found -1.0, expected at least 0, and finite",
+    ),
     "paddings": ({"paddings": [0, 1, 0, 0]}, "paddings: expected at the end alone"),
 }
 
