@@ -65,7 +65,9 @@ def test_is_what_the_trainer_measures_and_recommend_serves(ranker):
         again = evaluate_batches(ranker, [batch], options)
         assert found.metrics == again.metrics
         assert found.segments == again.segments
-        sums = evaluation_sums(ranker.model, ranker.params, batch, exclude_seen=seen)
+        sums = jax.jit(lambda params, seen=seen: evaluation_sums(
+            ranker.model, params, batch, exclude_seen=seen
+        ))(ranker.params)  # fmt: skip
         for name, value in sums["ranking"].compute().items():
             assert found.metrics[name].value == pytest.approx(float(value), rel=1e-6), name
     for k in (1, 5, 10):
