@@ -98,7 +98,7 @@ class Ranker:
     def recommend(
         self,
         histories: Sequence[History],
-        k: int = 10,
+        k: int | Sequence[int] = 10,
         *,
         item_masks: Sequence[History] | None = None,
         max_history: int | None = None,
@@ -137,7 +137,7 @@ class Ranker:
     def rank(
         self,
         prompts: Prompts,
-        k: int = 10,
+        k: int | Sequence[int] = 10,
         *,
         count: int | None = None,
         exclude_seen: bool = False,
@@ -151,7 +151,8 @@ class Ranker:
         Args:
             prompts: of `make_prompts`, or of `data.interleave.PromptBuilder.prompts`.
             count: B, rows that are asked for; None: all.
-            k: how many items.
+            k: how many items; of each row, where there are several numbers: rows of the answer are
+                as long as the largest, and end in id -1 and score -inf beyond their own.
             exclude_seen, exclude, allowed, scoring, clusters: see `Filters`.
 
         Raises:
@@ -163,8 +164,13 @@ class Ranker:
             raise ValueError(f"scoring: expected log_probs or original, found {scoring!r}")
         items = self.model.config.num_items
         check_batch(self.model.config, prompts.batch)  # jit would take any id
-        if not 1 <= k <= items:
-            raise ValueError(f"k: expected in [1, {items}], the number of items, found {k}")
+        each = np.asarray(k).reshape(-1)
+        if each.size != 1 and each.shape != (asked,):
+            raise ValueError(
+                f"k: found {each.size} numbers, expected one, or one for each of {asked} histories"
+            )
+        if wrong := [int(one) for one in each if not 1 <= one <= items]:
+            raise ValueError(f"k: expected in [1, {items}], the number of items, found {wrong[0]}")
         if allowed is not None and np.shape(allowed) not in ((items,), (asked, items)):
             raise ValueError(
                 f"allowed: found {list(np.shape(allowed))}, expected {[items]} or {[asked, items]}"
@@ -187,21 +193,24 @@ class Ranker:
                 prompts.last[part],
                 left_out[part] if left_out.shape[1] else None,
                 allowed if own is None else own[part],
-                k=k,
+                k=int(each.max()) if each.size else 1,
                 scoring=scoring,
                 clusters=clusters,
             )
             # Read before the next ones are asked for, which would be at work beside them.
             found.append([np.asarray(values) for values in best])
-        joined = (np.concatenate(values)[:asked] for values in zip(*found, strict=True))
-        return Recommendations(*joined)
+        ids, scores = (np.concatenate(values)[:asked] for values in zip(*found, strict=True))
+        if each.size > 1:
+            beyond = np.arange(ids.shape[1]) >= each[:, None]
+            ids, scores = np.where(beyond, np.int32(-1), ids), np.where(beyond, -np.inf, scores)
+        return Recommendations(ids, scores)
 
 
 def recommend(
     model: Model,
     params: Mapping[str, Any],
     histories: Sequence[History],
-    k: int = 10,
+    k: int | Sequence[int] = 10,
     **options: Unpack[Options],
 ) -> Recommendations:
     """The k best next items of each history, exactly unless `clusters` says how many to look at.
@@ -211,7 +220,7 @@ def recommend(
     Args:
         model, params: of `load_model`.
         histories: B lists of item ids, oldest first; with `item_masks` words and items.
-        k: how many items.
+        k: how many items; several numbers are one for each history, see `Ranker.rank`.
         **options: item_masks, max_history, see `Options`; exclude_seen, exclude, allowed, scoring,
             clusters, see `Filters`.
 

@@ -43,6 +43,16 @@ def test_recommendations_are_the_models_best(scoring: Any, method: str):
         np.testing.assert_allclose(found.scores[row], scores[found.ids[row]], rtol=1e-5, atol=1e-5)
 
 
+def test_as_many_as_each_history_asks_for():
+    whole = recommend(MODEL, PARAMS, HISTORIES, 7)
+    found = recommend(MODEL, PARAMS, HISTORIES, [7, 1, 3])
+    for row, k in enumerate([7, 1, 3]):
+        np.testing.assert_array_equal(found.ids[row], [*whole.ids[row, :k], *[-1] * (7 - k)])
+        np.testing.assert_array_equal(found.scores[row, :k], whole.scores[row, :k])
+        assert np.isneginf(found.scores[row, k:]).all()
+    assert found.scores.dtype == np.float32 and found.ids.dtype == np.int32
+
+
 def test_queries_and_vectors_for_other_searches_give_the_originals_scores():
     config = dataclasses.replace(CONFIG, use_correction=False, soft_cap_logits=None)
     model = EfficientIDSModel(config, PLACES)
@@ -203,6 +213,7 @@ def test_one_compilation_serves_all_of_a_padded_shape():
         ({"histories": [[1]], "max_history": 0}, "max_history: expected above 0, found 0"),
         ({"histories": [[1]], "k": 31}, r"k: expected in \[1, 30\], the number of items, found 31"),
         ({"histories": [[1]], "k": 0}, r"k: expected in \[1, 30\].*found 0"),
+        ({"histories": [[1]], "k": [2, 3]}, "k: found 2 numbers, expected one"),
         ({"histories": [[1]], "exclude": []}, "exclude: found 0 lists for 1 histories"),
         ({"histories": [[1]], "exclude": [[2, 30]]}, r"history 0: exclude: 30 is outside of \[0, "),
         ({"histories": [[1]], "exclude": [[2**32]]}, "history 0: exclude: 4294967296 is outside"),
