@@ -44,7 +44,9 @@ def read_item_names(directory: str | os.PathLike[str]) -> ItemNames | None:
     if not file.exists():
         return None
     ids, titles = [], []
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    # `splitlines` would end a line at U+2028 too, which JSON and titles may hold as it is.
+    lines = file.read_text().split("\n")
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
         try:
             found = json.loads(line)
         except ValueError as error:
