@@ -230,7 +230,7 @@ def measure_overload(told: Told, model: Path, size: Size, requests: int) -> None
         over = run(load.at_rate(port, lambda n: sent[n % len(sent)], 5 * rate, requests, 800))
         told.also("requests at 5 times the throughput", over.statuses.total(), "")
         told.also("offered", over.statuses.total() / over.wall / rate, "times the throughput")
-        told.also("answered meanwhile", over.rate, "histories/s")
+        told.also("answered meanwhile", over.rate / rate, "of the throughput")
         others = sum(
             n for one in (before, over) for s, n in one.statuses.items() if s not in (200, 429)
         )

@@ -37,6 +37,7 @@ QUIET = 0.3  # seconds without a request after which none is on its way
 LONGEST_HEAD = 1 << 16  # bytes of a request before its body
 LINGER = 1.0  # seconds in which a sender that is refused can read why
 BACKLOG = 1024
+OTHER_FILES = 256  # than connections
 SO_ATTACH_FILTER = 26  # Linux; Python has no name for it
 log = logging.getLogger(LOGGER)
 
@@ -108,6 +109,19 @@ def bind(host: str, port: int) -> socket.socket:
         raise OSError(f"{host}:{port}: cannot listen there: {error.strerror or error}") from error
     made.setblocking(False)
     return made
+
+
+def allow_connections(count: int) -> None:
+    """Raise this process's bound of open files to what so many connections take, if it may be."""
+    try:
+        import resource
+    except ImportError:
+        return  # Windows has no such bound
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + OTHER_FILES
+    if soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def url_of(listener: socket.socket) -> str:
@@ -209,8 +223,12 @@ def _signals(server: _Server, service: Service) -> Iterator[None]:
 
 async def _reloaded(service: Service) -> None:
     """SIGHUP: what goes wrong is told in the log."""
-    with contextlib.suppress(ReloadingError, *MISTAKES):
+    try:
         await service.reload()
+    except ReloadingError as error:
+        log.warning("%s", error)
+    except MISTAKES:
+        pass  # is told there
 
 
 def refuse_new(listener: int) -> None:

@@ -90,7 +90,8 @@ def load_export(
             catalogue.num_items,
         )  # fmt: skip
     every = Sizes(min(limits.max_k, config.num_items), limits.max_length + limits.max_exclude, True)
-    usual = Sizes(min(USUAL_K, every.k), min(USUAL_EXCLUDED, every.excluded), False)
+    excluded = min(max(USUAL_EXCLUDED, used), every.excluded)
+    usual = Sizes(min(USUAL_K, every.k), excluded, False)
     shapes = shapes_for(
         config,
         rows=limits.max_batch,

@@ -117,9 +117,7 @@ class Gathering:
         Raises:
             BusyError: too many wait already, or they would wait too long.
         """
-        count = len(self._waiting) + len(questions)
-        if count > self._limits.max_queue or self._seconds(count) > self._limits.timeout:
-            raise BusyError(min(max(math.ceil(self._seconds(count)), 1), LONGEST_WAIT))
+        self.check_room(len(questions))
         request, now = _Request(len(questions)), time.monotonic()
         for place, question in enumerate(questions):
             self._waiting.append(_Waiting(snapshot, question, request, place, now))
@@ -129,34 +127,41 @@ class Gathering:
             self._full.set()
         return await request.done  # cancelled with the task that waits: see `_take`
 
+    def check_room(self, count: int) -> None:
+        """Raise `BusyError` if so many more cannot wait."""
+        count += len(self._waiting)
+        if count > self._limits.max_queue or self._seconds(count) > self._limits.timeout:
+            raise BusyError(min(max(math.ceil(self._seconds(count)), 1), LONGEST_WAIT))
+
     def _seconds(self, count: int) -> float:
         """How long so many take."""
         return 0.0 if self._speed is None else count / self._speed
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             if not self._waiting:
                 self._arrived.clear()
                 await self._arrived.wait()
-            await self._gathered()
-            batch = self._take()
-            self._told.queue(len(self._waiting))
-            if not batch:
-                continue
-            start = time.monotonic()
+            batch: list[_Waiting] = []
             try:
-                answers = await asyncio.shield(loop.run_in_executor(self._device, answer, batch))
-            except Exception as error:
+                await self._gathered()
+                batch += self._take()
+                self._told.queue(len(self._waiting))
+                if batch:
+                    await self._answer(batch)
+            except Exception as error:  # a fault, of which those who asked are told
                 for one in batch:
                     if not one.request.done.done():
                         one.request.done.set_exception(error)
-                continue
-            seconds = time.monotonic() - start
-            self._measure(len(batch), seconds)
-            self._told.batch(len(batch), seconds, start - batch[0].arrived)
-            for one, made in zip(batch, answers, strict=True):
-                self._give(one, made)
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        loop, start = asyncio.get_running_loop(), time.monotonic()
+        answers = await loop.run_in_executor(self._device, answer, batch)
+        seconds = time.monotonic() - start
+        self._measure(len(batch), seconds)
+        self._told.batch(len(batch), seconds, start - batch[0].arrived)
+        for one, made in zip(batch, answers, strict=True):
+            self._give(one, made)
 
     async def _gathered(self) -> None:
         """Wait for more, but not for long."""

@@ -99,12 +99,13 @@ def serve(checkpoint: str, as_json: bool, **given: Any) -> None:
     JSON.
     """
     _check_installed()
-    from efficientids_flax.serve.listening import bind, url_of
+    from efficientids_flax.serve.listening import allow_connections, bind, url_of
     from efficientids_flax.serve.logs import start_logs
 
     settings = settings_of(checkpoint, given)
     levels = {-1: logging.WARNING, 0: logging.INFO, 1: logging.INFO}
     start_logs(as_json=as_json, level=levels.get(verbosity(), logging.DEBUG))
+    allow_connections(settings.limits.max_connections)
     listener = bind(given["host"], given["port"])
     url = url_of(listener)
     local = given["host"] in ("127.0.0.1", "localhost", "::1")

@@ -89,9 +89,7 @@ def make_app(served: Served, mistakes: tuple[type[Exception], ...], busy: type[E
         try:
             answers = await served.gathering.ask(snapshot, read(snapshot))
         except BusyError as error:
-            raise ProblemError(
-                429, str(error), headers={"Retry-After": str(error.retry_after)}
-            ) from None
+            raise _busy(error) from None
         return _json(asking.results(answers, snapshot))
 
     @app.post("/v1/recommend", **_told(messages.Results, ASKED), operation_id="recommend",
@@ -190,7 +188,17 @@ def make_app(served: Served, mistakes: tuple[type[Exception], ...], busy: type[E
     async def start() -> Response:
         return start_page()
 
-    return Guard(app, limits, secrets, served.metrics)
+    def check_room() -> None:
+        try:
+            served.gathering.check_room(1)
+        except BusyError as error:
+            raise _busy(error) from None
+
+    return Guard(app, limits, secrets, served.metrics, check_room)
+
+
+def _busy(error: BusyError) -> ProblemError:
+    return ProblemError(429, str(error), headers={"Retry-After": str(error.retry_after)})
 
 
 def _about(snapshot: Snapshot, limits: Limits) -> dict[str, Any]:

@@ -28,6 +28,7 @@ METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"}
 JSON = re.compile(rb"application/json\s*(;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
 LINGER, LINGER_BYTES = 1.0, 1 << 24  # read of a body that is refused, so that its sender hears why
+ASKING = {("POST", "/v1/recommend"), ("POST", "/v1/score")}
 RELOAD = ("POST", "/v1/reload")  # may take as long as a model takes to load
 GONE = 499  # in logs and metrics: who asked has left
 HEADERS = [
@@ -50,14 +51,24 @@ class Guard:
         limits: of requests.
         secrets: who may ask.
         metrics: are told of each request.
+        check_room: raises a `ProblemError` if no further history can wait. Whoever asks is told so
+            before the application reads the request, so that refusing costs little.
 
     Attributes:
         closing: connections are closed after their next answer.
         busy: requests that are not answered yet.
     """
 
-    def __init__(self, app: App, limits: Limits, secrets: Secrets, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: App,
+        limits: Limits,
+        secrets: Secrets,
+        metrics: Metrics,
+        check_room: Callable[[], None],
+    ) -> None:
         self._app, self._limits, self._secrets, self._metrics = app, limits, secrets, metrics
+        self._check_room = check_room
         self._buffered = 0
         self.closing = False
         self.busy = 0
@@ -82,6 +93,9 @@ class Guard:
             self._secrets.check(call.method, call.path, call.headers.get(b"authorization"))
             body = await self._body(call, receive)
             call.read = True
+            if (call.method, call.path) in ASKING:
+                call.asked = True
+                self._check_room()
             if log.isEnabledFor(logging.DEBUG):
                 about = {"request_id": call.id, "body": body.decode(errors="replace")}
                 log.debug("body", extra={ABOUT: about})
@@ -183,11 +197,12 @@ class _Call:
         self.deadline = asyncio.get_running_loop().time() + guard._limits.timeout
         self.status, self.started = 0, False
         self.read, self.buffered = False, 0  # of the body
+        self.asked = False  # by one of `ASKING`
 
     @property
     def route(self) -> str:
         """The path as the application has it; there are not more of these than it has."""
-        return getattr(self.scope.get("route"), "path", "none")
+        return self.path if self.asked else getattr(self.scope.get("route"), "path", "none")
 
     def about(self, seconds: float) -> dict[str, Any]:
         """For a log line."""
