@@ -199,23 +199,48 @@ def measure_load(told: Told, model: Path, size: Size, requests: int, rounds: int
         told.figure(
             "share of Ranker's throughput", statistics.median(a / b for a, b in pairs), least=0.7
         )
-        idle = run(load.closed_loop(port, sent[: min(200, len(sent))], 1))
-        halves = [
-            run(load.at_rate(port, lambda n: sent[n % len(sent)], rate / 2, requests, 200,
-                             moments=moments))
-            for moments in (None, random.Random(0))
-        ]  # fmt: skip
-        assert all(one.statuses.keys() == {200} and not one.lost for one in halves), halves
-        half, at_random = halves
-        told.also("median, unloaded", 1000 * idle.quantile(0.5), "ms")
-        told.also("median at half of the throughput", 1000 * half.quantile(0.5), "ms")
-        told.also("99th percentile at half of the throughput", 1000 * half.quantile(0.99), "ms")
-        told.figure(
-            "99th percentile at half / unloaded median", half.quantile(0.99) / idle.quantile(0.5), 3
-        )
-        told.also("the same, of requests that come at random",
-                  at_random.quantile(0.99) / idle.quantile(0.5))  # fmt: skip
+        measure_latency(told, ranker, some, (port, rate / 2), requests, rounds)
         told.also("memory of the server", memory(process) / 1e6, "MB")
+
+
+def measure_latency(
+    told: Told, ranker: Any, some: list[list[int]], where: tuple[int, float], requests: int,
+    rounds: int,
+) -> None:  # fmt: skip
+    """Unloaded and at a rate, in turns; medians over the rounds."""
+    port, rate = where
+    sent, moments = [asked(history) for history in some], random.Random(0)
+    found: dict[str, list[float]] = {}
+    spread(ranker, some)  # compiles
+    for _ in range(rounds):
+        idle = run(load.closed_loop(port, sent[:100], 1)).quantile(0.5)
+        ways = {"evenly": None, "at random": moments}
+        for way, when in ways.items():
+            some_of_them = requests // rounds
+            half = run(load.at_rate(port, lambda n: sent[n % len(sent)], rate, some_of_them, 200,
+                                    moments=when))  # fmt: skip
+            assert half.statuses.keys() == {200} and not half.lost, half
+            found.setdefault(way, []).append(half.quantile(0.99) / idle)
+            found.setdefault(f"ms {way}", []).append(1000 * half.quantile(0.5))
+        found.setdefault("idle", []).append(1000 * idle)
+        found.setdefault("alone", []).append(spread(ranker, some))
+    middle = {name: statistics.median(values) for name, values in found.items()}
+    told.also("median, unloaded", middle["idle"], "ms")
+    told.also("median at half of the throughput, evenly", middle["ms evenly"], "ms")
+    told.also("median at half of the throughput, at random", middle["ms at random"], "ms")
+    told.figure("99th percentile at half, evenly / unloaded median", middle["evenly"], 3)
+    told.also("99th percentile at half, at random / unloaded median", middle["at random"])
+    told.also("99th percentile / median of Ranker alone, one by one", middle["alone"])
+
+
+def spread(ranker: Any, some: list[list[int]]) -> float:
+    """99th percentile / median of calls that nobody waits for: what the machine does to times."""
+    seen = load.Seen()
+    for history in some[:200]:
+        begin = time.perf_counter()
+        ranker.recommend([history], K, exclude_seen=SEEN)
+        seen.seconds.append(time.perf_counter() - begin)
+    return seen.quantile(0.99) / seen.quantile(0.5)
 
 
 def measure_overload(told: Told, model: Path, size: Size, requests: int) -> None:
