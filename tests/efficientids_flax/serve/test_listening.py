@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 class Process(NamedTuple):
     process: Any
     port: int
+    log: list[bytes]
+    reader: threading.Thread
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +49,14 @@ def server(model: Path) -> Iterator[Process]:
         told = json.loads(process.stdout.readline())
         assert told["pid"] == process.pid
         port = int(told["url"].rpartition(":")[2])
+        # A pipe that nobody reads would be full after some hundred requests, and stop the server.
+        log: list[bytes] = []
+        reader = threading.Thread(target=log.extend, args=(process.stderr,), daemon=True)
+        reader.start()
         wait_for(port, b"200 OK", b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        yield Process(process, port)
+        yield Process(process, port, log, reader)
+        process.kill()
+        reader.join(PATIENCE)
 
 
 def wait_for(port: int, wanted: bytes, asked: bytes) -> None:
@@ -169,8 +178,9 @@ def test_sigterm_ends_it_once_all_is_answered(server: Process):
     load, start = Load(server.port), time.monotonic()
     asyncio.run(asyncio.wait_for(load.run(signal.SIGTERM, server, True), PATIENCE))
     assert set(load.seen) == {"200 of 2"}, "and not one connection that was reset"
-    _, log = server.process.communicate(timeout=PATIENCE)
-    assert server.process.returncode == 0
+    assert server.process.wait(timeout=PATIENCE) == 0
+    server.reader.join(PATIENCE)
+    log = b"".join(server.log)
     assert time.monotonic() - start < 30
     lines = [json.loads(line) for line in log.decode().splitlines()]
     assert {"loaded", "ready", "ending", "request"} <= {one["message"].split()[0] for one in lines}
