@@ -26,7 +26,8 @@ from efficientids_flax.core.head.search.kinds import Offsets, Scored
 from efficientids_flax.core.head.search.scan import best_of_tiles, plain
 
 STEP_BYTES = 1 << 20  # of rows that are looked at in one step
-FEWEST_TILES = 1 << 12  # below, a pass takes no time
+FEWEST_TILES = 1 << 12  # below, a pass takes no time, unless
+FEWEST_BYTES = 1 << 25  # the rows of the index are so many
 MOST_FOUND = 256  # k above which too many tiles are among the best
 # A tile costs more to visit than in a pass. Where the bounds leave more than this share of them
 # once so much was tried, the pass takes over.
@@ -55,9 +56,10 @@ class _State(NamedTuple):
 
 
 def fits(index: SearchIndex, asked: int, k: int) -> bool:
-    """Whether it is worth trying: one query, many tiles, few items."""
+    """Whether it is worth trying: one query, many or large tiles, few items."""
     tiles = index.rows.shape[0]
-    many = index.clusters is not None and tiles >= FEWEST_TILES
+    many = tiles >= FEWEST_TILES or 4 * index.rows.size >= FEWEST_BYTES
+    many = many and index.clusters is not None
     return asked == 1 and many and k <= min(MOST_FOUND, tiles)
 
 
