@@ -13,6 +13,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 from py4j.protocol import Py4JError
+from pyspark import SparkContext
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
@@ -102,6 +103,13 @@ class Spark:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         self._session.stop()
+        # The virtual machine keeps the first run's folders in mind, so that the next needs its own.
+        gateway: Any = SparkContext._gateway
+        if gateway is not None:
+            gateway.shutdown()
+            gateway.proc.stdin.close()
+            gateway.proc.wait()
+            SparkContext._gateway = SparkContext._jvm = None
 
 
 @contextmanager
