@@ -55,7 +55,7 @@ def test_options_that_say_the_same_are_declared_once():
         "--set", "--config", "--dtype", "--family", "--overwrite", "--step", "--tokenizer",
         "--input-ids", "--input-file", "--batch-size", "--seed", "--top-k", "--dry-run", "--items",
         "--memory", "--split", "--data-dir", "--engine", "--max-length", "--normalize", "--out",
-        "--plot",
+        "--plot", "--checkpoint", "--clusters",
     }  # fmt: skip
 
 
