@@ -188,7 +188,9 @@ def _sums(
 def _by_implicit(pairs: Pairs, options: AlsOptions, items: np.ndarray) -> Factors:
     """By the package `implicit`, from the same first factors."""
     try:
-        from implicit.cpu.als import AlternatingLeastSquares
+        from implicit.cpu.als import (  # pyright: ignore[reportMissingImports]
+            AlternatingLeastSquares,
+        )
     except ImportError as error:
         raise ImportError(
             "engine implicit needs that package: pip install 'efficientids-flax[als]'"
