@@ -78,10 +78,13 @@ example: setup ## Prepare MovieLens 100K, train a recommender on it, and recomme
 	$(VENV)/bin/efficientids embed --from cooccurrence --data-dir $(MOVIES)/data --overwrite
 	$(VENV)/bin/efficientids cluster --method balanced-kmeans --metric cosine --data-dir $(MOVIES)/data \
 	  --overwrite
+	rm -rf $(MOVIES)/run $(MOVIES)/model
 	$(VENV)/bin/efficientids train --config examples/movielens/run.yaml
-	$(VENV)/bin/efficientids evaluate --config examples/movielens/run.yaml --split test --report $(MOVIES)/report
-	$(VENV)/bin/efficientids export --config examples/movielens/run.yaml $(MOVIES)/model --overwrite
-	$(VENV)/bin/efficientids recommend --checkpoint $(MOVIES)/model --input-raw-ids "50,181,172" --exclude-seen
+	$(VENV)/bin/efficientids evaluate --config examples/movielens/run.yaml --split test \
+	  --report $(MOVIES)/report
+	$(VENV)/bin/efficientids export --config examples/movielens/run.yaml $(MOVIES)/model
+	$(VENV)/bin/efficientids recommend --checkpoint $(MOVIES)/model --input-raw-ids "50,181,172" \
+	  --exclude-seen --top-k 5
 
 fuzz: setup ## Damage checkpoints for an hour and look at what conversions say. ARGS=60 is a minute.
 	$(PY) -m tests.converters.fuzz $(or $(ARGS),3600)
