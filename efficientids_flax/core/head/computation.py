@@ -99,7 +99,9 @@ class Head:
         known = item & (labels >= 0) & (labels < config.num_items)
         index = jnp.where(known, labels, 0)
         if inputs.clusters is None and training and config.sampled_softmax is not None:
-            of = SampledLabels(jnp.where(item, index, labels), known, ~item)
+            # What has no weight, such as padding, is no negative of the others either.
+            counts = jnp.ones(labels.shape, bool) if shares is None else shares > 0
+            of = SampledLabels(jnp.where(item, index, labels), known & counts, ~item & counts)
             return sampled_losses(config, config.sampled_softmax, inputs, of, self.key), None
         if inputs.clusters is None:
             classes = jnp.where(item, jnp.where(known, vocab + index, -1), labels)

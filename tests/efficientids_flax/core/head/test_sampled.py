@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 
 from efficientids_flax.config import SampledSoftmaxConfig
+from efficientids_flax.config.recommender import HeadConfig
+from efficientids_flax.core.head.computation import Head
+from efficientids_flax.core.head.passed import HeadInputs
 from efficientids_flax.core.head.sampled import (
     Labels,
     Negatives,
@@ -93,6 +96,23 @@ def test_in_batch():
     logits = QUERY.astype(float) @ TABLE.T.astype(float)
     odds = ITEMS * np.exp(logits[0, 3] - logits[0, 1])
     np.testing.assert_allclose(found[0], np.log1p(odds), rtol=1e-5)
+
+
+def test_padding_is_no_negative():
+    """Positions without a weight change nothing, and are no negatives of others."""
+    config = HeadConfig(
+        num_items=ITEMS, item_embedding_dim=WIDTH, full_softmax=True,
+        sampled_softmax=SampledSoftmaxConfig("in_batch"),
+    )  # fmt: skip
+    head, labels = Head(config, None), np.array([1, 3, 0])
+
+    def loss(count, weights):
+        inputs = HeadInputs(jnp.asarray(QUERY)[:count], jnp.asarray(QUERY)[:count], TABLE, None)
+        return head.loss(inputs, jnp.asarray(labels[:count]), jnp.asarray(weights)).loss
+
+    alone, padded = loss(2, [1.0, 1.0]), loss(3, [1.0, 1.0, 0.0])
+    np.testing.assert_allclose(padded, alone, rtol=1e-6)
+    assert abs(float(loss(3, [1.0, 1.0, 1e-3]) - alone)) > 1e-2  # with any weight it is one
 
 
 def test_model_trains_with_it_and_is_measured_without():
