@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from efficientids_flax.data import Batches, Reading, Rows, read_data
-from efficientids_flax.data.prepared import catalogue_digest
+from efficientids_flax.digests import catalogue_digest
 from efficientids_flax.train.batches import ShuffledBatches
 
 STEP = 5e-3  # seconds

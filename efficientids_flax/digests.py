@@ -1,7 +1,9 @@
-"""What arrays hold, in a few letters: to tell whether two runs have the same."""
+"""What arrays, files and catalogues hold, in letters: to tell whether two are the same."""
 
 import hashlib
 import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,3 +30,25 @@ def digest(array: Any) -> str:
 def digest_of(value: Any) -> str:
     """Of JSON values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:LETTERS]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def catalogue_digest(ids: Iterable[str]) -> str:
+    """SHA-256 of raw item ids in their order, see `catalogue_bytes`.
+
+    Clusterings, embeddings and models carry it, to prove that they belong to a catalogue.
+    """
+    made = hashlib.sha256()
+    for one in ids:
+        made.update(catalogue_bytes(one))
+    return made.hexdigest()
+
+
+def catalogue_bytes(item: str) -> bytes:
+    """What the digest of a catalogue takes of an item: its id in UTF-8, and a line feed."""
+    return f"{item}\n".encode()

@@ -43,3 +43,9 @@ def metrics_text(found: Mapping[str, Any]) -> str:
         f"{name:{width}}  {value:.6g}" if isinstance(value, float) else f"{name:{width}}  {value}"
         for name, value in found.items()
     )
+
+
+def first_of(rows: Sequence[int], most: int = 5) -> str:
+    """The first of some numbers, and how many more there are."""
+    more = f" and {len(rows) - most} more" if len(rows) > most else ""
+    return f"{', '.join(map(str, rows[:most]))}{more}"

@@ -192,7 +192,7 @@ def _from_als(options: dict[str, Any], output: Output) -> tuple[str, list[str]]:
     import numpy as np
 
     from efficientids_flax.embed import AlsOptions, catalogue_of, factorize, interactions_of
-    from efficientids_flax.embed.items import named
+    from efficientids_flax.text import first_of
 
     catalogue = catalogue_of(options["data_dir"])
     chosen = AlsOptions(
@@ -212,7 +212,7 @@ def _from_als(options: dict[str, Any], output: Output) -> tuple[str, list[str]]:
     notes = []
     if unseen:
         notes.append(
-            f"{len(unseen)} items that nobody chose in training have zeros ({named(unseen)})"
+            f"{len(unseen)} items that nobody chose in training have zeros ({first_of(unseen)})"
         )
     return f"{len(items)} vectors of width {chosen.factors}, by als ({chosen.engine})", notes
 
@@ -224,7 +224,7 @@ def _from_cooccurrence(options: dict[str, Any], output: Output) -> tuple[str, li
 
     from efficientids_flax.data.prepared import open_prepared
     from efficientids_flax.embed import CooccurrenceOptions, catalogue_of, cooccurrence_vectors
-    from efficientids_flax.embed.items import named
+    from efficientids_flax.text import first_of
 
     catalogue = catalogue_of(options["data_dir"])
     chosen = CooccurrenceOptions(options["width"], options["window"], seed=options["seed"])
@@ -242,7 +242,7 @@ def _from_cooccurrence(options: dict[str, Any], output: Output) -> tuple[str, li
     if alone:
         notes.append(
             f"{len(alone)} items that stand near no other in training, or no more often than by"
-            f" chance, have zeros ({named(alone)})"
+            f" chance, have zeros ({first_of(alone)})"
         )
     return f"{len(found)} vectors of width {chosen.width}, by cooccurrence", notes
 

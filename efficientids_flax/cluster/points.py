@@ -10,10 +10,11 @@ from typing import Literal
 
 import numpy as np
 
+from efficientids_flax.text import first_of
+
 Metric = Literal["l2", "cosine"]
 METRICS: tuple[Metric, ...] = ("l2", "cosine")
 BLOCK = 1 << 24  # bytes looked at together
-SHOWN = 5  # rows that a message names
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def points_of(
     notes = []
     if not finite.all():
         rows = np.flatnonzero(~finite)
-        told = f"{len(rows)} of {len(finite)} rows are not finite ({_shown(rows)})"
+        told = f"{len(rows)} of {len(finite)} rows are not finite ({first_of(rows.tolist())})"
         if not spread_nonfinite:
             raise ValueError(
                 f"embeddings: {told}; mend them, or take them as items without a vector"
@@ -68,7 +69,7 @@ def points_of(
     zero &= finite
     if zero.any():
         rows = np.flatnonzero(zero)
-        notes.append(f"{len(rows)} of {len(zero)} rows are zeros ({_shown(rows)})")
+        notes.append(f"{len(rows)} of {len(zero)} rows are zeros ({first_of(rows.tolist())})")
     there = finite & ~zero
     items = np.flatnonzero(there)
     if not len(items):
@@ -128,8 +129,3 @@ def _distinct(vectors: np.ndarray) -> int:
 
 def _form(array: np.ndarray) -> tuple[int, int]:
     return len(array), array.shape[1] * 8
-
-
-def _shown(rows: np.ndarray) -> str:
-    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
-    return f"{', '.join(map(str, rows[:SHOWN]))}{more}"

@@ -33,7 +33,7 @@ class DataDirectory:
             which make them when they are asked for.
         clustering: None where there is none.
         items: what the items are called, of `items.jsonl`; None where nobody says.
-        catalogue: digest of their ids, see `prepared.catalogue_digest`; None: not known.
+        catalogue: digest of their ids, see `digests.catalogue_digest`; None: not known.
         num_items: I; None: nobody says.
         embeddings: name -> file of item embeddings, float [I, E]; 'data' is the one of the data.
         notes: what is to be said: what was left out, and how often.

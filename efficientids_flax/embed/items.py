@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,12 +119,6 @@ def interactions_of(path: str | os.PathLike[str]) -> Pairs:
     if len(item) and not 0 <= item.min() <= item.max() < prepared.num_items:
         raise ValueError(f"{path}: items outside of [0, {prepared.num_items}); prepare it again")
     return Pairs.of_events(user, item, int(user.max(initial=-1)) + 1, prepared.num_items)
-
-
-def named(rows: Sequence[int], most: int = 5) -> str:
-    """The first of some items, and how many more there are."""
-    more = f" and {len(rows) - most} more" if len(rows) > most else ""
-    return ", ".join(map(str, rows[:most])) + more
 
 
 def _stripped(text: object) -> str:

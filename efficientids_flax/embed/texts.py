@@ -14,8 +14,8 @@ import numpy as np
 
 from efficientids_flax.digests import digest_of
 from efficientids_flax.embed.encoders import POOLINGS, Encoder
-from efficientids_flax.embed.items import named
 from efficientids_flax.embed.output import Output
+from efficientids_flax.text import first_of
 
 KEPT_EVERY = 5.0  # seconds of work that a kill costs at most, and what was under way
 
@@ -71,7 +71,7 @@ class Embedded(NamedTuple):
         found = []
         if self.without_text:
             rows = self.without_text
-            found.append(f"{len(rows)} items without text have zeros ({named(rows)})")
+            found.append(f"{len(rows)} items without text have zeros ({first_of(rows)})")
         if self.cut:
             found.append(f"{self.cut} texts were cut to the longest length")
         if self.resumed:

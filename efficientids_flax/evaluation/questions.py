@@ -10,7 +10,7 @@ import numpy as np
 
 from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.data.rows import HeldOut
-from efficientids_flax.inference.prompts import History, Prompts, make_prompts
+from efficientids_flax.inference.prompts import History, Prompts, make_prompts, padded_ids
 
 FIELDS = (
     "ids", "input_item_weights", "paddings", "segment_ids", "segment_pos", "inputs_indicator",
@@ -81,11 +81,11 @@ def of_histories(
     for start in range(0, len(asked), AT_ONCE):
         part = asked[start : start + AT_ONCE]
         given = [histories[number] for number in part]
-        seen = _padded(given)
+        seen = padded_ids(given)
         prompts = None
         if config is not None:
             prompts = make_prompts(config, given, max_history=max_history)
-        wanted = _padded([held_out[number] for number in part])
+        wanted = padded_ids([held_out[number] for number in part])
         yield Questions(of[part], seen, wanted, prompts, given)
 
 
@@ -206,14 +206,6 @@ def _seen(
     if "exclude" in given:
         seen = np.concatenate([given["exclude"][rows].astype(np.int32), seen], axis=1)
     return seen
-
-
-def _padded(lists: Sequence[History]) -> np.ndarray:
-    """int32 [B, X], a power of two wide, -1 to each row's end."""
-    found = np.full((len(lists), _bucket(max(map(len, lists), default=1))), -1, np.int32)
-    for row, ids in enumerate(lists):
-        found[row, : len(ids)] = ids
-    return found
 
 
 def _bucket(size: int) -> int:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from efficientids_flax.data import Reading, read_data
-from efficientids_flax.data.prepared import catalogue_digest, check_catalogue
+from efficientids_flax.data.prepared import check_catalogue
 from efficientids_flax.data.rows import HeldOut, as_rows
+from efficientids_flax.digests import catalogue_digest
 from efficientids_flax.evaluation.options import EvaluationOptions
 from efficientids_flax.evaluation.popularity import training_counts
 from efficientids_flax.evaluation.questions import of_rows, of_sequences

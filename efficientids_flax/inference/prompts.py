@@ -198,6 +198,21 @@ def exclude_problems(lists: Sequence[History], items: int) -> list[str]:
     ]
 
 
+def padded_ids(lists: Sequence[History], rows: int | None = None) -> np.ndarray:
+    """Lists of ids as int32 [rows, X]: X a power of two, 0 if all are empty; -1 where none is.
+
+    Args:
+        lists: at most as many as rows.
+        rows: None: one a list.
+    """
+    longest = max(map(len, lists), default=0)
+    width = _bucket(longest, 1) if longest else 0
+    found = np.full((len(lists) if rows is None else rows, width), -1, np.int32)
+    for row, ids in enumerate(lists):
+        found[row, : len(ids)] = ids
+    return found
+
+
 def raise_problems(problems: list[str]) -> None:
     """ValueError with the first problems of histories, if there are any."""
     if problems:

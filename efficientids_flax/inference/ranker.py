@@ -21,6 +21,7 @@ from efficientids_flax.inference.prompts import (
     Prompts,
     exclude_problems,
     make_prompts,
+    padded_ids,
     raise_problems,
 )
 
@@ -317,9 +318,4 @@ def _padded(lists: Sequence[History], wanted: int, rows: int, items: int) -> np.
     if len(lists) != wanted:
         raise ValueError(f"exclude: found {len(lists)} lists for {wanted} histories")
     raise_problems(exclude_problems(lists, items))
-    longest = max((len(ids) for ids in lists), default=0)
-    width = 1 << max(longest - 1, 0).bit_length() if longest else 0
-    found = np.full((rows, width), -1, np.int32)
-    for row, ids in enumerate(lists):
-        found[row, : len(ids)] = ids
-    return found
+    return padded_ids(lists, rows)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from efficientids_flax.digests import catalogue_bytes
 from efficientids_flax.prepare.shards import GROUP, Counts, open_parquet
 
 USERS = pa.schema([("user", pa.int32()), ("id", pa.string()), ("count", pa.int32())])
@@ -25,7 +26,7 @@ class Catalogue:
     """What was written of the items.
 
     Attributes:
-        digest: sha256 of their ids in order, each with a line feed behind it.
+        digest: of their ids in order, see `digests.catalogue_digest`.
         titled: items with a title or a text.
     """
 
@@ -79,7 +80,7 @@ def write_items(place: Path, rows: Iterable[pa.RecordBatch], counts: Counts) -> 
             titles, texts = table["title"].to_pylist(), table["text"].to_pylist()
             for one, title, text in zip(table["id"].to_pylist(), titles, texts, strict=True):
                 name = json.dumps(one)
-                digest.update(f"{one}\n".encode())
+                digest.update(catalogue_bytes(one))
                 lines.write(f'{{"id": {name}, "title": {json.dumps(title)}}}\n'.encode())
                 titled += title is not None or text is not None
             at = end

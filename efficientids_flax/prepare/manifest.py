@@ -1,6 +1,5 @@
 """Writes `manifest.json`, which says what is in the directory; without it, it is not whole."""
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -8,11 +7,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from efficientids_flax.digests import file_digest
 from efficientids_flax.prepare.output import FORMAT, MANIFEST
 from efficientids_flax.prepare.report import TIES, Report
 
 VERSION = 1
-PIECE = 1 << 20
 
 
 def write_manifest(place: Path, report: Report) -> None:
@@ -38,7 +37,7 @@ def write_manifest(place: Path, report: Report) -> None:
         "time_unit": report.time_unit,
         "shards": [asdict(one) for one in report.shards],
         "digests": {
-            **{one.name: _digest(one) for one in sorted(place.iterdir())},
+            **{one.name: file_digest(one) for one in sorted(place.iterdir())},
             "catalogue": report.catalogue,
         },
     }
@@ -48,11 +47,3 @@ def write_manifest(place: Path, report: Report) -> None:
 def _schema(path: Path) -> dict[str, str]:
     schema = pq.read_schema(path)
     return {name: str(kind) for name, kind in zip(schema.names, schema.types, strict=True)}
-
-
-def _digest(path: Path) -> str:
-    made = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            made.update(piece)
-    return made.hexdigest()

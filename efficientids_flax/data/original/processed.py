@@ -22,9 +22,9 @@ from efficientids_flax.core.clustering import ClusteringError, ClusteringInfo
 from efficientids_flax.core.clustering.pickles import ArrayPickleError, read_array_pickles
 from efficientids_flax.core.clustering.tables import PICKLED
 from efficientids_flax.data.original.objects import read_object
-from efficientids_flax.data.prepared.manifest import catalogue_digest
 from efficientids_flax.data.rows import Sequences
 from efficientids_flax.data.rows.sequences import Split
+from efficientids_flax.digests import catalogue_digest
 from efficientids_flax.stored import ItemNames, read_item_names
 
 SPLITS: Mapping[Split, tuple[str, ...]] = {

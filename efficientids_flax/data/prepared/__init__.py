@@ -6,13 +6,12 @@ says whose a file of embeddings is.
 """
 
 from efficientids_flax.data.prepared.folder import Prepared, open_prepared
-from efficientids_flax.data.prepared.manifest import Manifest, catalogue_digest, check_catalogue
+from efficientids_flax.data.prepared.manifest import Manifest, check_catalogue
 from efficientids_flax.data.prepared.vectors import check_vectors
 
 __all__ = [
     "Manifest",
     "Prepared",
-    "catalogue_digest",
     "check_catalogue",
     "check_vectors",
     "open_prepared",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from efficientids_flax.data.prepared.manifest import Manifest, catalogue_digest
+from efficientids_flax.data.prepared.manifest import Manifest
 from efficientids_flax.data.prepared.tables import (
     check_numbers,
     read_table,
@@ -17,7 +17,7 @@ from efficientids_flax.data.prepared.tables import (
     shards_of,
 )
 from efficientids_flax.data.rows import Sequences
-from efficientids_flax.digests import digest_of
+from efficientids_flax.digests import catalogue_digest, digest_of
 from efficientids_flax.stored import ItemNames, read_item_names
 
 

@@ -4,16 +4,16 @@
  "split": ..., "ties": ..., "digests": {"users.parquet": SHA-256, ..., "catalogue": SHA-256}}
 """
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from efficientids_flax.digests import file_digest
+
 NAME, FORMAT, VERSION = "manifest.json", "efficientids-data", 1
 CATALOGUE = "catalogue"
-BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Manifest:
         path: of the directory.
         values: everything that it says.
         digests: name of a file -> SHA-256 of it, in hexadecimal digits.
-        catalogue: of the raw ids of the items in their order, see `catalogue_digest`.
+        catalogue: of the raw ids of the items in their order, see `digests.catalogue_digest`.
     """
 
     path: Path
@@ -85,26 +85,6 @@ class Manifest:
             raise ValueError(
                 "\n  ".join(["data: not what was prepared:", *problems, "prepare it again"])
             )
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    made = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            made.update(block)
-    return made.hexdigest()
-
-
-def catalogue_digest(ids: Iterable[str]) -> str:
-    """SHA-256 of raw item ids in their order, each in UTF-8 with a line feed behind it.
-
-    Clusterings, embeddings and models carry it, to prove that they belong to a catalogue.
-    """
-    made = hashlib.sha256()
-    for one in ids:
-        made.update(f"{one}\n".encode())
-    return made.hexdigest()
 
 
 def check_catalogue(

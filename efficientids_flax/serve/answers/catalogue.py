@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from efficientids_flax.data.prepared import catalogue_digest
+from efficientids_flax.digests import catalogue_digest
 from efficientids_flax.stored import ItemNames, read_item_names
 
 ItemId = int | str
@@ -70,7 +70,7 @@ class Catalogue:
         return row if self._ids is None else self._ids[row]
 
     def digest(self) -> str | None:
-        """See `data.prepared.catalogue_digest`; None where items have no texts for ids."""
+        """See `digests.catalogue_digest`; None where items have no texts for ids."""
         ids = self._ids or ()
         texts = [one for one in ids if isinstance(one, str)]
         return catalogue_digest(texts) if texts and len(texts) == len(ids) else None

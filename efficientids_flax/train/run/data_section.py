@@ -15,8 +15,9 @@ from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.config.parts import positive
 from efficientids_flax.config.record import Record
 from efficientids_flax.data import Batches, DataDirectory, Prompting, Reading, Rows, load_tokenizer
-from efficientids_flax.data.prepared import catalogue_digest, check_catalogue, check_vectors
+from efficientids_flax.data.prepared import check_catalogue, check_vectors
 from efficientids_flax.data.rows import ItemRows, PackedRows
+from efficientids_flax.digests import catalogue_digest
 from efficientids_flax.stored import read_item_names
 from efficientids_flax.train.batches import ShuffledBatches
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from efficientids_flax.data.prepared.manifest import catalogue_digest, file_digest
+from efficientids_flax.digests import catalogue_digest, file_digest
 
 # user -> items in order, with 0, 1, 2 for what is trained on, validated on and tested on
 Events = Sequence[tuple[Sequence[int], Sequence[int]]]
