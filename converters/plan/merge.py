@@ -9,7 +9,7 @@ commas, or a TOML or YAML file with
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,6 +117,3 @@ def merge(
     if problems:
         raise MappingError("\n  ".join([f"--also {url}: {len(problems)} problem(s):", *problems]))
     return merged, taken
-
-
-Opener = Callable[[str], Mapping[str, Array]]  # parameters of the checkpoint at a URL

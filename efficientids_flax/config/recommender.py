@@ -20,7 +20,8 @@ class SampledSoftmaxConfig(Record):
 
     Attributes:
         negatives: where they come from: 'uniform' and 'log_uniform' are drawn for each step, the
-            same for all positions; 'in_batch' are the labels of the batch's other positions.
+            same for all positions; 'in_batch' are the labels of the batch's other positions that
+            have a weight.
         count: S, how many are drawn.
         popularity: how likely each item is as a label, for 'in_batch'. 'log_uniform', here and as
             `negatives`, takes ids to be in order of popularity, the most popular item first.
