@@ -20,6 +20,14 @@ import numpy as np
 
 from efficientids_flax.data import Batches, Reading, Rows, read_data
 from efficientids_flax.digests import catalogue_digest
+from efficientids_flax.prepared_format import (
+    CATALOGUE,
+    FORMAT,
+    ITEMS,
+    MANIFEST,
+    VERSION,
+    shard_name,
+)
 from efficientids_flax.train.batches import ShuffledBatches
 
 STEP = 5e-3  # seconds
@@ -104,18 +112,18 @@ def write(root: Path, events: int, users: int, items: int) -> None:
         split[ends - 2], split[ends - 1] = 1, 2
         item = rng.integers(0, items, len(user)).astype(np.int32)
         table = pa.table({"user": user, "item": item, "split": split})
-        parquet.write_table(table, root / f"interactions-{shard:05d}-of-{SHARDS:05d}.parquet")
+        parquet.write_table(table, root / shard_name(shard, SHARDS))
     ids = [str(item) for item in range(items)]
     number = np.arange(items, dtype=np.int32)
     parquet.write_table(
         pa.table({"item": number, "id": ids, "count": number, "cold": number < 0}),
-        root / "items.parquet",
+        root / ITEMS,
     )
     manifest = {
-        "format": "efficientids-data", "version": 1, "counts": {"interactions": events},
-        "digests": {"catalogue": catalogue_digest(ids)},
+        "format": FORMAT, "version": VERSION, "counts": {"interactions": events},
+        "digests": {CATALOGUE: catalogue_digest(ids)},
     }  # fmt: skip
-    (root / "manifest.json").write_text(json.dumps(manifest))
+    (root / MANIFEST).write_text(json.dumps(manifest))
 
 
 if __name__ == "__main__":

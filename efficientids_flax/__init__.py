@@ -9,7 +9,7 @@ forecaster, `losses` and `sharding` serve them; `stored` loads and saves, `prepa
 interactions, `data` batches of data, `embed` and `cluster` vectors and clusters of its items,
 `train` trains, `inference` asks, `evaluation` measures the answers, `serve` answers others,
 `search` finds settings, `memory` estimates, `commands` is the program. What all of them use:
-`array_checks`, `digests`, `tree`, `text`, `lazy_names`, `host_memory`.
+`array_checks`, `digests`, `prepared_format`, `tree`, `text`, `lazy_names`, `host_memory`.
 """
 
 from typing import TYPE_CHECKING

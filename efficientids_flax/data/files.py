@@ -18,6 +18,7 @@ import numpy as np
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.data.reading import Reading
 from efficientids_flax.data.rows import Arrays, Rows
+from efficientids_flax.prepared_format import MANIFEST, SHARD
 from efficientids_flax.stored import ItemNames, read_item_names
 
 SPLITS = {"train": ("train",), "eval": ("eval", "valid", "val"), "test": ("test",)}
@@ -221,7 +222,7 @@ def _has_file(name: str) -> Callable[[Path], bool]:
 
 
 def _has_shards(root: Path) -> bool:
-    return (root / "manifest.json").is_file() or any(root.glob("interactions-*.parquet"))
+    return (root / MANIFEST).is_file() or any(SHARD.fullmatch(one.name) for one in root.glob("*"))
 
 
 def _has_examples(root: Path) -> bool:

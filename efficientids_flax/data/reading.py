@@ -13,8 +13,8 @@ from efficientids_flax.data.rows import (
     Sequences,
 )
 from efficientids_flax.data.rows.held_out import Asked, Targets
-from efficientids_flax.data.rows.sequences import SPLITS, Split
 from efficientids_flax.data.rows.windows import Kind, WindowRows, Windows
+from efficientids_flax.prepared_format import SPLITS, Split
 from efficientids_flax.stored import ItemNames
 
 EVALUATED: Mapping[str, Split] = {"eval": "valid", "test": "test"}

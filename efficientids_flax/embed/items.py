@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from efficientids_flax.embed.als import Pairs
+from efficientids_flax.prepared_format import ITEMS, TRAIN
 
 COLUMNS = ("title+text", "title", "text")
-TRAIN = 0  # of `split`
 
 
 class Catalogue(NamedTuple):
@@ -58,7 +58,7 @@ def texts_of(path: str | os.PathLike[str], column: str = "title+text") -> list[s
     from pyarrow import parquet
 
     catalogue_of(path)  # says what is wrong with the directory
-    file = Path(path) / "items.parquet"
+    file = Path(path) / ITEMS
     there = parquet.read_schema(file).names
     wanted = [name for name in column.split("+") if name in there]
     if not wanted:

@@ -7,6 +7,7 @@ import numpy as np
 
 from efficientids_flax.data import DataDirectory, read_data
 from efficientids_flax.data.rows import as_rows
+from efficientids_flax.prepared_format import ITEMS
 
 AT_ONCE = 1 << 14  # rows
 
@@ -31,7 +32,7 @@ def training_counts(
     """
     directory = data if isinstance(data, DataDirectory) else read_data(data)
     path = directory.path if isinstance(data, DataDirectory) else Path(data)
-    if path is not None and (path / "items.parquet").is_file():
+    if path is not None and (path / ITEMS).is_file():
         from efficientids_flax.data.prepared import open_prepared
 
         counts = np.asarray(open_prepared(path).items["count"], np.int64)

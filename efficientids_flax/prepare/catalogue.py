@@ -11,14 +11,9 @@ import pyarrow as pa
 
 from efficientids_flax.digests import catalogue_bytes
 from efficientids_flax.prepare.shards import GROUP, Counts, open_parquet
+from efficientids_flax.prepared_format import COLUMNS, ITEMS, USERS
 
-USERS = pa.schema([("user", pa.int32()), ("id", pa.string()), ("count", pa.int32())])
-ITEMS = pa.schema(
-    [
-        ("item", pa.int32()), ("id", pa.string()), ("title", pa.string()), ("text", pa.string()),
-        ("count", pa.int32()), ("cold", pa.bool_()),
-    ]
-)  # fmt: skip
+USER, ITEM = (pa.schema(list(COLUMNS[table].items())) for table in ("users", "items"))
 
 
 @dataclass(frozen=True)
@@ -43,12 +38,12 @@ def write_users(place: Path, rows: Iterable[pa.RecordBatch], counts: Counts) -> 
         counts: of the rows that were written.
     """
     of_user = np.concatenate(counts.of_user)
-    with open_parquet(place / "users.parquet", USERS) as writer:
+    with open_parquet(place / USERS, USER) as writer:
         at = 0
         for table in groups(rows):
             _check_numbers(table, at, len(of_user))
             found = [table["number"], table["id"], pa.array(of_user[at : at + len(table)])]
-            writer.write_table(_table(found, USERS), row_group_size=GROUP)
+            writer.write_table(_table(found, USER), row_group_size=GROUP)
             at += len(table)
     if at != len(of_user):
         raise RuntimeError(
@@ -67,7 +62,7 @@ def write_items(place: Path, rows: Iterable[pa.RecordBatch], counts: Counts) -> 
     digest, titled, at = hashlib.sha256(), 0, 0
     cold = counts.cold
     with (
-        open_parquet(place / "items.parquet", ITEMS) as writer,
+        open_parquet(place / ITEMS, ITEM) as writer,
         (place / "items.jsonl").open("wb") as lines,
     ):
         for table in groups(rows):
@@ -76,7 +71,7 @@ def write_items(place: Path, rows: Iterable[pa.RecordBatch], counts: Counts) -> 
             of_item = pa.array(counts.of_item[at:end].astype(np.int32))
             found = [table[name] for name in ("number", "id", "title", "text")]
             found += [of_item, pa.array(cold[at:end])]
-            writer.write_table(_table(found, ITEMS), row_group_size=GROUP)
+            writer.write_table(_table(found, ITEM), row_group_size=GROUP)
             titles, texts = table["title"].to_pylist(), table["text"].to_pylist()
             for one, title, text in zip(table["id"].to_pylist(), titles, texts, strict=True):
                 name = json.dumps(one)

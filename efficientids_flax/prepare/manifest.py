@@ -8,10 +8,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from efficientids_flax.digests import file_digest
-from efficientids_flax.prepare.output import FORMAT, MANIFEST
 from efficientids_flax.prepare.report import TIES, Report
-
-VERSION = 1
+from efficientids_flax.prepared_format import CATALOGUE, FORMAT, ITEMS, MANIFEST, USERS, VERSION
 
 
 def write_manifest(place: Path, report: Report) -> None:
@@ -21,8 +19,7 @@ def write_manifest(place: Path, report: Report) -> None:
         place: the folder.
         report: what is in it.
     """
-    tables = {"interactions": report.shards[0].file, "users": "users.parquet",
-              "items": "items.parquet"}  # fmt: skip
+    tables = {"interactions": report.shards[0].file, "users": USERS, "items": ITEMS}
     found: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
@@ -38,7 +35,7 @@ def write_manifest(place: Path, report: Report) -> None:
         "shards": [asdict(one) for one in report.shards],
         "digests": {
             **{one.name: file_digest(one) for one in sorted(place.iterdir())},
-            "catalogue": report.catalogue,
+            CATALOGUE: report.catalogue,
         },
     }
     (place / MANIFEST).write_text(json.dumps(found, indent=1) + "\n")

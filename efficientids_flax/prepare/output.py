@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MANIFEST = "manifest.json"  # written last: a directory without it is not whole
-FORMAT = "efficientids-data"
+from efficientids_flax.prepared_format import FORMAT, MANIFEST
 
 
 class OutputError(ValueError):

@@ -12,6 +12,7 @@ from efficientids_flax.prepare.options import PrepareOptions
 from efficientids_flax.prepare.reading import UNIT_NAMES, Malformed
 from efficientids_flax.prepare.shards import Counts, Shard
 from efficientids_flax.prepare.stage import Staged
+from efficientids_flax.prepared_format import SPLITS
 from efficientids_flax.text import table
 
 TIES = "source order"
@@ -86,7 +87,7 @@ class Report:
         rows += [(f"  {told}", self.rows[name]) for name, told in named.items() if self.rows[name]]
         rows += [("interactions", self.counts["interactions"])]
         if self.split["rule"] != "none":
-            rows += [(f"  {part}", self.counts[part]) for part in ("train", "valid", "test")]
+            rows += [(f"  {part}", self.counts[part]) for part in SPLITS]
         rows += [("users", self.counts["users"])]
         few = {"short_users": "too short to split", "new_users": "nothing to train on"}
         rows += [

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -21,6 +20,7 @@ from efficientids_flax.prepare.report import Done, Report, report_of
 from efficientids_flax.prepare.sequences import Rule, whole_users
 from efficientids_flax.prepare.shards import Counts, Shard, ShardWriter
 from efficientids_flax.prepare.stage import Staged, stage
+from efficientids_flax.prepared_format import COLUMNS
 
 log = logging.getLogger(__name__)
 ENGINE_SHARE = 0.55  # of the memory; the rest reads, writes and is Python
@@ -113,10 +113,9 @@ def _write_rows(
     shard_rows: int,
 ) -> tuple[list[Shard], int]:
     """Write the interactions; the files, and how many rows there were with duplicates."""
-    columns: list[tuple[str, Any]] = [("user", pa.int32()), ("item", pa.int32())]
-    columns += [("time", pa.int64())] if staged.times else []
-    columns += [("rating", pa.float32())] if staged.rated else []
-    writer = ShardWriter(place, pa.schema([*columns, ("split", pa.int8())]), shard_rows)
+    there = {"time": staged.times, "rating": staged.rated}
+    columns = [one for one in COLUMNS["interactions"].items() if there.get(one[0], True)]
+    writer = ShardWriter(place, pa.schema(columns), shard_rows)
     rows = 0
     try:
         for table in whole_users(ahead(batches)):

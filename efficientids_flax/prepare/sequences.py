@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-TRAIN, VALID, TEST = 0, 1, 2
-NAMES = ("train", "valid", "test")
+from efficientids_flax.prepared_format import TEST, TRAIN, VALID
+
 SHORTEST = 3  # interactions of a user that leave-one-out can split
 ROWS = 1 << 19  # that are looked at together
 

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from efficientids_flax.prepare.sequences import NAMES, SHORTEST, TRAIN
+from efficientids_flax.prepare.sequences import SHORTEST
+from efficientids_flax.prepared_format import SPLITS, TRAIN, shard_name
 
 NEAR = ("user", "item", "time", "count")
 GROUP = 1 << 17  # rows of a row group
@@ -33,7 +34,7 @@ class Counts:
         of_user: interactions of each user, all parts.
         of_item: interactions of each item in the training part.
         of_item_later: in the other parts.
-        parts: interactions of each part, by `NAMES`.
+        parts: interactions of each part, by `SPLITS`.
         new_users: without a row to train on.
         short_users: with fewer rows than leave-one-out needs.
     """
@@ -41,7 +42,7 @@ class Counts:
     def __init__(self, num_items: int) -> None:
         self.of_user: list[np.ndarray] = []
         self.of_item = np.zeros(num_items, np.int64)
-        self.parts = dict.fromkeys(NAMES, 0)
+        self.parts = dict.fromkeys(SPLITS, 0)
         self.of_item_later = np.zeros(num_items, np.int64)
         self.new_users = self.short_users = 0
 
@@ -56,7 +57,7 @@ class Counts:
         self.of_item_later += np.bincount(items[~train], minlength=len(self.of_item))
         self.new_users += int((np.add.reduceat(train.astype(np.int64), starts) == 0).sum())
         self.short_users += int((lengths < SHORTEST).sum())
-        for part, name in enumerate(NAMES):
+        for part, name in enumerate(SPLITS):
             self.parts[name] += int((parts == part).sum())
 
     @property
@@ -108,7 +109,7 @@ class ShardWriter:
         total = len(self._shards)
         named = []
         for index, shard in enumerate(self._shards):
-            file = f"interactions-{index:05}-of-{total:05}.parquet"
+            file = shard_name(index, total)
             (self._place / shard.file).rename(self._place / file)
             named.append(Shard(file, shard.rows, shard.users))
         return named

@@ -23,8 +23,8 @@ from efficientids_flax.core.clustering.pickles import ArrayPickleError, read_arr
 from efficientids_flax.core.clustering.tables import PICKLED
 from efficientids_flax.data.original.objects import read_object
 from efficientids_flax.data.rows import Sequences
-from efficientids_flax.data.rows.sequences import Split
 from efficientids_flax.digests import catalogue_digest
+from efficientids_flax.prepared_format import Split
 from efficientids_flax.stored import ItemNames, read_item_names
 
 SPLITS: Mapping[Split, tuple[str, ...]] = {

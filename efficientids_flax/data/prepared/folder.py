@@ -18,6 +18,7 @@ from efficientids_flax.data.prepared.tables import (
 )
 from efficientids_flax.data.rows import Sequences
 from efficientids_flax.digests import catalogue_digest, digest_of
+from efficientids_flax.prepared_format import ITEMS, USERS
 from efficientids_flax.stored import ItemNames, read_item_names
 
 
@@ -44,7 +45,7 @@ class Prepared:
         Raises:
             ValueError: it is not what was prepared.
         """
-        file = self.path / "items.parquet"
+        file = self.path / ITEMS
         found = read_table(file, "items")
         check_numbers(file, "item", found["item"])
         ours, theirs = catalogue_digest(found["id"]), self.manifest.catalogue
@@ -58,7 +59,7 @@ class Prepared:
     @cached_property
     def users(self) -> dict[str, Any]:
         """The columns of `users.parquet`: `id`s and how many events each has."""
-        file = self.path / "users.parquet"
+        file = self.path / USERS
         found = read_table(file, "users")
         check_numbers(file, "user", found["user"])
         return found
@@ -74,7 +75,7 @@ class Prepared:
             return ItemNames(tuple(self.items["id"]), (None,) * self.num_items)
         if problems := names.problems(self.num_items):
             raise ValueError(f"{self.path / 'items.jsonl'}: {problems[0]}".replace(
-                "the model", "items.parquet"
+                "the model", ITEMS
             ))  # fmt: skip
         return names
 
@@ -139,7 +140,7 @@ def open_prepared(path: str | os.PathLike[str], *, verify: bool = False) -> Prep
     if verify:
         manifest.verify()
     shards = tuple(shards_of(directory))
-    file = directory / "items.parquet"
+    file = directory / ITEMS
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; prepare the data again")
     return Prepared(directory, manifest, shards, rows_of_table(file))

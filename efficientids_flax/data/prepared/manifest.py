@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from efficientids_flax.digests import file_digest
-
-NAME, FORMAT, VERSION = "manifest.json", "efficientids-data", 1
-CATALOGUE = "catalogue"
+from efficientids_flax.prepared_format import CATALOGUE, FORMAT, MANIFEST, VERSION
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,11 @@ class Manifest:
             FileNotFoundError: there is none: nothing was prepared, or not to the end.
             ValueError: it is of another format, of a later version, or damaged.
         """
-        file = directory / NAME
+        file = directory / MANIFEST
         if not file.is_file():
             raise FileNotFoundError(
-                f"{directory}: no {NAME}, which is written last: prepare has not been here, or has"
-                " not come to its end; run it again"
+                f"{directory}: no {MANIFEST}, which is written last: prepare has not been here, or"
+                " has not come to its end; run it again"
             )
         try:
             values = json.loads(file.read_text(encoding="utf-8"))

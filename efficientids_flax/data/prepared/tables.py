@@ -3,7 +3,6 @@
 Letters: N events, U users, I items.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -11,15 +10,8 @@ from typing import Any
 
 import numpy as np
 
-SHARD = re.compile(r"interactions-(\d{5})-of-(\d{5})\.parquet")
-# fmt: off
-COLUMNS = {
-    # table          column -> type, of those that are read
-    "interactions": {"user": "int32", "item": "int32", "split": "int8"},
-    "items":        {"item": "int32", "id": "string", "count": "int32", "cold": "bool"},
-    "users":        {"user": "int32", "id": "string", "count": "int32"},
-}
-# fmt: on
+from efficientids_flax.prepared_format import COLUMNS, OPTIONAL, SHARD, shard_name
+
 ALIKE = {"large_string": "string"}
 
 
@@ -37,7 +29,7 @@ def shards_of(directory: Path) -> list[Path]:
             found[int(named[1])] = path
             totals.add(int(named[2]))
     if not found:
-        raise FileNotFoundError(f"{directory}: no interactions-00000-of-00001.parquet or the like")
+        raise FileNotFoundError(f"{directory}: no {shard_name(0, 1)} or the like")
     if len(totals) != 1:
         raise ValueError(f"{directory}: shards of several runs, of {sorted(totals)} files each")
     total = totals.pop()
@@ -55,7 +47,7 @@ def read_table(path: Path, table: str, columns: Sequence[str] | None = None) -> 
     Args:
         path: of the file.
         table: which one it is, see `COLUMNS`.
-        columns: None: all of `COLUMNS`.
+        columns: None: all that are in every directory.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -63,7 +55,11 @@ def read_table(path: Path, table: str, columns: Sequence[str] | None = None) -> 
         ImportError: pyarrow is missing.
     """
     parquet = _parquet()
-    wanted = {name: COLUMNS[table][name] for name in columns or COLUMNS[table]}
+    wanted = {
+        name: kind
+        for name, kind in COLUMNS[table].items()
+        if (name in columns if columns else name not in OPTIONAL)
+    }
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; prepare the data again")
     try:

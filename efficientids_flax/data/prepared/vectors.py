@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 from efficientids_flax.core.vectors import read_vectors
-from efficientids_flax.data.prepared.manifest import CATALOGUE, check_catalogue
+from efficientids_flax.data.prepared.manifest import check_catalogue
+from efficientids_flax.prepared_format import CATALOGUE
 
 
 def check_vectors(

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import numpy as np
 
 from efficientids_flax.data.rows.arrays import Arrays, Rows
-from efficientids_flax.data.rows.sequences import Sequences, Split
+from efficientids_flax.data.rows.sequences import Sequences
 from efficientids_flax.data.rows.windows import next_items_of
+from efficientids_flax.prepared_format import Split
 
 Targets = Literal["all", "first"]
 

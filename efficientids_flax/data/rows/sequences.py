@@ -4,14 +4,11 @@ Letters: N events of all people, U people, I items.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from efficientids_flax.digests import digest
-
-Split = Literal["train", "valid", "test"]
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")  # in the order of time
+from efficientids_flax.prepared_format import SPLITS, Split
 
 
 @dataclass(frozen=True, eq=False)

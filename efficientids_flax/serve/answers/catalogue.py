@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from efficientids_flax.digests import catalogue_digest
+from efficientids_flax.prepared_format import ITEMS
 from efficientids_flax.stored import ItemNames, read_item_names
 
 ItemId = int | str
@@ -102,7 +103,7 @@ def read_catalogue(num_items: int, model: str, items: str | None) -> Catalogue:
 
 def _read(path: Path) -> ItemNames:
     if path.is_dir():
-        found = [path / name for name in ("items.parquet", "items.jsonl") if (path / name).exists()]
+        found = [path / name for name in (ITEMS, "items.jsonl") if (path / name).exists()]
         if not found:
             raise FileNotFoundError(f"{path}: has neither items.parquet nor items.jsonl")
         path = found[0]
