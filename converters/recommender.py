@@ -20,16 +20,18 @@ from dataclasses import replace
 from typing import Any
 
 from converters.huggingface import load_pretrained_lm
-from efficientids_flax.config import LoraConfig
+from efficientids_flax.config import BackboneConfig, LoraConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head import Source
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.stored import Shardings
 
+HEAD = ("lm_head", "output_projection")  # what a language model without logits has not
+
 
 def load_recommender(
     name_or_path: str | os.PathLike[str],
-    clustering: ClusteringInfo,
+    clustering: ClusteringInfo | None,
     *,
     item_embedding_dim: int,
     num_items: int | None = None,
@@ -40,6 +42,7 @@ def load_recommender(
     lm_dtype: str | None = "bfloat16",
     dtype: str | None = None,
     remat: str | None = None,
+    words: bool = True,
     scan_layers: bool = False,
     shardings: Shardings | None = None,
     revision: str = "main",
@@ -53,13 +56,16 @@ def load_recommender(
 
     Args:
         name_or_path: folder, or name of a model in the HuggingFace cache.
-        clustering: where each item belongs.
+        clustering: where each item belongs; None, as of data without one, is an error.
         item_embedding_dim, num_items, item_embedding_init, use_correction, remat: of
             `EfficientIDSModel`; `num_items` None: the clustering's.
         freeze_lm: the language model is not trained,
         lora: but for low-rank additions to it, see `backbone.lora`.
         lm_dtype: that the language model's parameters are kept in; None: what is stored.
         dtype: of the computation; None: `lm_dtype`. On CPUs float32 is faster.
+        words: whether words take part in the first softmax, as the original has it. Where every
+            label is an item False gives them none: steps are then cheaper by the product with the
+            words, of a small language model a fifth of all, and need not learn to outbid them.
         scan_layers, shardings, revision, download, token: see `load_pretrained_lm`; paths are those
             of the decoder.
 
@@ -68,8 +74,13 @@ def load_recommender(
 
     Raises:
         ConversionError: see `load_pretrained_lm`.
-        ValueError: fields that do not fit each other.
+        ValueError: fields that do not fit each other; no clustering.
     """
+    if clustering is None:
+        raise ValueError(
+            "clustering: missing; the recommender chooses a cluster first: make one with"
+            " efficientids cluster"
+        )
     if isinstance(lora, Mapping):
         lora = LoraConfig.from_dict(lora)
     backbone, params = load_pretrained_lm(
@@ -81,6 +92,8 @@ def load_recommender(
         download=download,
         token=token,
     )
+    if not words:
+        backbone, params = _without_head(backbone, params)
     changes: dict[str, Any] = {"dtype": dtype} if dtype else {}
     model = EfficientIDSModel(
         num_items=clustering.num_items if num_items is None else num_items,
@@ -93,3 +106,16 @@ def load_recommender(
         remat=remat,
     )
     return model, {"pretrained_lm": params}
+
+
+def _without_head(
+    backbone: BackboneConfig, params: Mapping[str, Any]
+) -> tuple[BackboneConfig, dict[str, Any]]:
+    """A language model that reads words and has no logits of them."""
+    left = {name: part for name, part in params.items() if name not in HEAD}
+    if backbone.tied_embeddings:
+        kernel = params["lm_head"]["kernel"]  # whose rows are the words where it is [V, D]
+        table = kernel if backbone.kernel_axes == "out_in" else kernel.T
+        left["embedder"] = {"embedding": table}
+    without = replace(backbone, lm_head=False, tied_embeddings=False, lm_head_bias=False)
+    return without, left

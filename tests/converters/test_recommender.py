@@ -115,3 +115,24 @@ def test_what_is_trained(freeze: bool) -> None:
     trainer = Trainer(model, create_optimizer(1e-2), progress="none")
     state = trainer.create_train_state(jax.random.key(0), batch(), params=params)
     assert ("pretrained_lm" in state.trained) != freeze
+
+
+def test_without_words_the_hidden_states_are_the_same_and_clusters_share_no_softmax() -> None:
+    """Every item's score is as before, and the first softmax is over the clusters alone."""
+    (model, params), (without, fewer) = recommender(), recommender(words=False)
+    sample = batch()
+    sample["weights"] = (sample["label_item_weights"] > 0).astype(np.float32)
+    rest = model.init(jax.random.key(0), sample, method="loss")["params"]
+    own = {name: part for name, part in rest.items() if name != "pretrained_lm"}
+    assert set(fewer["pretrained_lm"]) == set(params["pretrained_lm"]) - {"lm_head"} | {"embedder"}
+
+    def log_probs(module: Any, lm: Any) -> Any:
+        given = {"params": {**own, "pretrained_lm": lm["pretrained_lm"]}}
+        return module.apply(given, sample, method="log_probs")
+
+    words = model.config.backbone.vocab_size
+    found, wanted = log_probs(without, fewer), log_probs(model, params)[..., words:]
+    assert found.shape == wanted.shape
+    np.testing.assert_allclose(np.exp(found).sum(-1), 1.0, atol=1e-5)
+    # What is left of each position's probability is shared among the items in the same way.
+    np.testing.assert_allclose(found, jax.nn.log_softmax(wanted), rtol=1e-5, atol=1e-5)  # float32
