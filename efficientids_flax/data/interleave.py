@@ -11,8 +11,9 @@
                              \\------------ prompt ---------/  \\- answer -/
 
 Labels are the ids shifted left; the prompt's own tokens are not learned: `weights` is 1 where the
-next token belongs to the answer, `label_item_weights` where that is an item, which are the labels
-that an evaluation ranks. Letters: B rows, T time, V words, I items.
+next token belongs to the answer (with `answer_words` false: where that is an item),
+`label_item_weights` where that is an item, which are the labels that an evaluation ranks. Letters:
+B rows, T time, V words, I items.
 """
 
 from collections.abc import Iterable, Sequence
@@ -55,6 +56,8 @@ class PromptBuilder:
         placeholder: item id that stands in the input in place of each item of an answer, as in the
             original (its 102); None: the item itself, so that an answer may have several.
         padding: on which side rows are filled up.
+        answer_words: whether the words of an answer, and the end behind it, are learned too; else
+            its items alone are, and all but the last may be cut off.
     """
 
     tokenizer: Any = field(repr=False)
@@ -64,6 +67,7 @@ class PromptBuilder:
     end: Sequence[int] | None = None
     placeholder: int | None = None
     padding: Literal["right", "left"] = "right"
+    answer_words: bool = True
 
     def __post_init__(self) -> None:
         if self.padding not in ("right", "left"):
@@ -152,6 +156,19 @@ class PromptBuilder:
         raise_listed("examples", problems)
         return [len(row.ids) for row in rows]
 
+    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The words at an example's beginning, and at its end."""
+        begin = _own(self.begin, self.tokenizer, "bos_token_id")
+        return begin, _own(self.end, self.tokenizer, "eos_token_id")
+
+    def words(self, texts: Iterable[str]) -> dict[str, list[int]]:
+        """Text -> its words, each tokenised on its own."""
+        texts = list(dict.fromkeys(texts))
+        if not texts:
+            return {}
+        found = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return dict(zip(texts, map(list, found), strict=True))
+
     def _rows(
         self, examples: Sequence[Example], problems: list[str], asked: bool = False
     ) -> list[Tokens]:
@@ -159,12 +176,11 @@ class PromptBuilder:
 
         `asked`: the answer is to be found; there is nothing behind the prompt, or the placeholder.
         """
-        begin = _own(self.begin, self.tokenizer, "bos_token_id")
-        end = _own(self.end, self.tokenizer, "eos_token_id")
+        begin, end = self.around()
         ending = [(word, 0) for word in end]
         if asked:
             ending = [] if self.placeholder is None else [(self.placeholder, 1), *ending]
-        words = self._words(
+        words = self.words(
             part
             for example in examples
             for part in (*example.prompt, *example.answer)
@@ -198,14 +214,6 @@ class PromptBuilder:
             found.append(row)
         return found
 
-    def _words(self, texts: Iterable[str]) -> dict[str, list[int]]:
-        """Text -> its words, each tokenised on its own."""
-        texts = list(dict.fromkeys(texts))
-        if not texts:
-            return {}
-        found = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        return dict(zip(texts, map(list, found), strict=True))
-
     def _problem(self, part: Any) -> str | None:
         if isinstance(part, str):
             return None
@@ -236,11 +244,13 @@ class PromptBuilder:
             return rows
         if length < 1:
             problems.append(f"length: expected at least 1, found {length}")
-        first = len(_own(self.begin, self.tokenizer, "bos_token_id"))
+        first = len(self.around()[0])
         fitted = []
         for number, row in enumerate(rows):
             surplus = max(len(row.ids) - length, 0)
             spare = int(np.sum(row.prefix)) - first
+            if not self.answer_words and row.is_item.any():  # each item is an answer of its own
+                spare = int(np.flatnonzero(row.is_item)[-1]) - first
             if surplus and overflow == "error":
                 problems.append(
                     f"example {number}: {len(row.ids)} tokens, length is {length};"
@@ -271,8 +281,9 @@ class PromptBuilder:
                 found["inputs_indicator"][part] = row.prefix
                 found["labels"][part] = _shifted(row.targets)
                 # As the original has it: an item of the prompt is no label, and is not ranked.
-                found["label_item_weights"][part] = _shifted(row.is_item * (1 - row.prefix))
-                found["weights"][part] = _shifted(1 - row.prefix)
+                items = _shifted(row.is_item * (1 - row.prefix))
+                found["label_item_weights"][part] = items
+                found["weights"][part] = _shifted(1 - row.prefix) if self.answer_words else items
                 found["segment_ids"][part] = segment
                 found["segment_pos"][part] = np.arange(len(row.ids))
                 found["paddings"][part] = 0

@@ -72,23 +72,25 @@ def rows_of(
         ValueError: nothing to train on; a split whose events ask for nothing.
     """
     length = reading.length or LENGTH
+    prompting = reading.prompting
+    # A prompt takes its window's items, however many tokens they become.
+    of_window = length if prompting is None or prompting.items is None else prompting.items
     given: Mapping[Split, Sequences]
     given = dict.fromkeys(SPLITS, sequences) if isinstance(sequences, Sequences) else sequences
 
     def made(of: WindowRows | HeldOut) -> Rows:
-        if reading.prompting is not None:
-            # A prompt takes its window's items, however many tokens they become.
-            return PromptRows(of, reading.prompting, length, items and items.titles)
+        if prompting is not None:
+            return PromptRows(of, prompting, length, items and items.titles)
         return ItemRows(of) if reading.item_masks else of
 
-    train = made(WindowRows(given["train"], Windows(length, reading.windows, reading.stride)))
+    train = made(WindowRows(given["train"], Windows(of_window, reading.windows, reading.stride)))
     rows = {"train": PackedRows(train, length) if reading.pack else train}
     notes = list(rows["train"].notes)
     for name, split in EVALUATED.items():
         if split not in given or not given[split].count(split):
             notes.append(f"{split}: has no event; there is nothing to evaluate on")
             continue
-        asked = Asked(split, length, reading.targets, reading.exclude_seen)
+        asked = Asked(split, of_window, reading.targets, reading.exclude_seen)
         rows[name] = made(HeldOut(given[split], asked))
         notes += rows[name].notes
     return rows, tuple(notes)

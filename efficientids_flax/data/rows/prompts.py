@@ -1,6 +1,9 @@
 """Rows of texts and items: what a person has dealt with as a prompt, the next item as the answer.
 
-<begin> before TITLE item, TITLE item, after | next item <end>
+learn="last"     <begin> before TITLE item, TITLE item, after | next item <end>
+learn="every"    <begin> before item | TITLE, item TITLE, next item <end>
+
+After the bar items are learned: the last one, or each behind all that is before it, in one row.
 
 Letters: B rows, T time, I items, X excluded items.
 """
@@ -8,7 +11,7 @@ Letters: B rows, T time, I items, X excluded items.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +21,8 @@ from efficientids_flax.data.rows.held_out import HeldOut
 from efficientids_flax.data.rows.windows import WindowRows
 from efficientids_flax.data.texts import Example, Part, titled
 
+Learn = Literal["last", "every"]
+NEW: Mapping[str, Any] = {"learn": "last", "items": None}  # settings, as they were before
 AT_ONCE = 1024  # prompts whose sizes are counted together
 
 
@@ -31,6 +36,13 @@ class Prompting:
         before, after: texts around the history; empty: none.
         begin, end, placeholder: see `PromptBuilder`; the original's are (0,), (1,) and 102.
         overflow: of a prompt that is longer than the row, 'cut' drops its oldest tokens.
+        learn: which items of a training row are labels: the 'last', with the end behind it; or
+            'every' one but the first, and nothing else. What is evaluated asks for the last.
+        items: of a history at most; None: as many as the row has positions.
+
+    Raises:
+        ValueError: learning 'every' item, whose place would then differ from that of the one that
+            is asked for, or whose title stands before it.
     """
 
     tokenizer: Any = field(repr=False)
@@ -41,6 +53,36 @@ class Prompting:
     end: Sequence[int] | None = None
     placeholder: int | None = None
     overflow: Overflow = "cut"
+    learn: Learn = "last"
+    items: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.items is not None and self.items < 1:
+            raise ValueError(f"items: expected at least 1, found {self.items}")
+        if self.learn not in ("last", "every"):
+            raise ValueError(f"learn: expected 'last' or 'every', found {self.learn!r}")
+        if self.learn == "last":
+            return
+        lead, *others = self.form.split("{item}")
+        if len(others) != 1:
+            raise ValueError(
+                f"form: {self.form!r} has {{item}} {len(others)} times; learn 'every' needs it once"
+            )
+        if "{title}" in lead:
+            raise ValueError(
+                f"form: {self.form!r} has the title before its item, which learn 'every' asks for:"
+                " the title would tell it; put {title} behind {item}"
+            )
+        if self.placeholder is not None:
+            raise ValueError(
+                f"placeholder: {self.placeholder} would hide the items that learn 'every' asks for,"
+                " and those behind them are to be found by them; leave it out"
+            )
+        if self.after:
+            raise ValueError(
+                f"after: {self.after!r} stands before the last item alone, and learn 'every' asks"
+                " for each: put it into form, before {item}, or leave it out"
+            )
 
 
 class Remembered:
@@ -97,6 +139,12 @@ class PromptRows(Rows):
                 f"{of.asked.split}: a prompt asks for one item, and some users have several"
                 " held-out events: targets 'first' asks for the first of them"
             )
+        prefixes = isinstance(of, WindowRows) and of.windows.kind == "prefixes"
+        if prefixes and prompting.learn == "every":
+            raise ValueError(
+                "windows: 'prefixes' has a row for each item, and learn 'every' learns all items of"
+                " a row: the first ones would count most; take windows 'all'"
+            )
         num_items = of.sequences.num_items
         self._titles: Mapping[int, str] = dict.fromkeys(range(num_items), "")
         if "{title}" in prompting.form:
@@ -111,7 +159,7 @@ class PromptRows(Rows):
         self.of, self.prompting, self.length = of, prompting, length
         self.builder = PromptBuilder(
             Remembered(prompting.tokenizer), num_items, begin=prompting.begin, end=prompting.end,
-            placeholder=prompting.placeholder,
+            placeholder=prompting.placeholder, answer_words=prompting.learn == "last",
         )  # fmt: skip
         self.num_rows = of.num_rows
         self._width = 0
@@ -128,30 +176,60 @@ class PromptRows(Rows):
             rows["exclude"] = of.seen(of.begins[places], of.targets[places], self._width)
         return rows
 
-    @cached_property
-    def sizes(self) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
+    @property
+    def sizes(self) -> np.ndarray:
         """See `Rows`: tokens; each prompt is made for it."""
+        return np.minimum(self._whole, self.length)
+
+    @cached_property
+    def _whole(self) -> np.ndarray:
+        """int32 [N], tokens of each prompt before it is cut."""
         found = np.empty(self.num_rows, np.int32)
         for start in range(0, self.num_rows, AT_ONCE):
             places = np.arange(start, min(start + AT_ONCE, self.num_rows))
             found[places] = self.builder.sizes(self._examples(places))
-        return np.minimum(found, self.length)
+        return found
 
     def facts(self) -> dict[str, Any]:
         """See `Rows`."""
         told = asdict(replace(self.prompting, tokenizer=None))
+        # A run that was begun before there were these goes on.
+        told = {name: value for name, value in told.items() if value != NEW.get(name, ...)}
         return {**self.of.facts(), "prompt_length": self.length, **told}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """See `Rows`."""
-        return self.of.notes
+        """See `Rows`: of rows whose every item is learned, how many lack their oldest ones."""
+        if self.prompting.learn == "last" or self.prompting.overflow == "error":
+            return self.of.notes
+        long = int(np.sum(self._whole > self.length))
+        if not long:
+            return self.of.notes
+        split = self.of.asked.split if isinstance(self.of, HeldOut) else "train"
+        return (
+            *self.of.notes,
+            f"{split}: {long} of {self.num_rows} prompts have more than {self.length} tokens, up to"
+            f" {int(np.max(self._whole))}, and are cut (a larger length keeps them, or fewer items"
+            " of a history)",
+        )
 
     def _examples(self, places: np.ndarray) -> list[Example]:
-        """The last event of each row, asked for after the others."""
+        """The last event of each row, asked for after the others; or each after those before it."""
         of, told, found = self.of, self.prompting, []
         for start, count in zip(of.starts[places], of.counts[places], strict=True):
-            *history, target = of.sequences.items[start : start + count].tolist()
+            items = of.sequences.items[start : start + count].tolist()
+            if told.learn == "every":
+                found.append(self._every(items))
+                continue
+            *history, target = items
             parts: list[Part] = [told.before, *titled(history, self._titles, told.form), told.after]
             found.append(Example([part for part in parts if part != ""], [target]))
         return found
+
+    def _every(self, items: list[int]) -> Example:
+        """Items of which each but the first is learned; of an evaluation the last one."""
+        parts = titled(items, self._titles, self.prompting.form)
+        places = [place for place, part in enumerate(parts) if not isinstance(part, str)]
+        first = places[-1] if isinstance(self.of, HeldOut) else places[0] + 1
+        before = [self.prompting.before] if self.prompting.before else []
+        return Example([*before, *parts[:first]], parts[first : places[-1] + 1])

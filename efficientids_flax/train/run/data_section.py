@@ -31,7 +31,7 @@ class PromptSection(Record):
 
     Attributes:
         tokenizer: directory of a HuggingFace model, or its name.
-        form, before, after, begin, end, placeholder, overflow: see `Prompting`.
+        form, before, after, begin, end, placeholder, overflow, learn, items: see `Prompting`.
     """
 
     tokenizer: str
@@ -42,6 +42,16 @@ class PromptSection(Record):
     end: tuple[int, ...] | None = None
     placeholder: int | None = None
     overflow: Literal["error", "cut"] = "cut"
+    learn: Literal["last", "every"] = "last"
+    items: int | None = None
+
+    def problems(self) -> Collection[str]:
+        """Those of `Prompting`."""
+        try:
+            self._prompting(None)
+        except ValueError as error:
+            return [str(error)]
+        return ()
 
     def made(self) -> Prompting:
         """With the tokenizer itself.
@@ -49,8 +59,11 @@ class PromptSection(Record):
         Raises:
             FileNotFoundError, ValueError, ImportError: there is none.
         """
+        return self._prompting(load_tokenizer(self.tokenizer))
+
+    def _prompting(self, tokenizer: Any) -> Prompting:
         given = {one.name: getattr(self, one.name) for one in fields(self)}
-        return Prompting(**{**given, "tokenizer": load_tokenizer(self.tokenizer)})
+        return Prompting(**{**given, "tokenizer": tokenizer})
 
 
 @dataclass(frozen=True)

@@ -107,3 +107,49 @@ def test_texts_are_tokenised_once_and_titles_named():
     with pytest.raises(ValueError, match=r"test: a prompt asks for one item, .* targets 'first'"):
         several = Sequences.of_events(users, items, np.array([0, 0, 2, 2]), 3)
         PromptRows(HeldOut(several, Asked("test", 8)), Prompting(words, form="{item}"), 8)
+
+
+def every(form: str = "8 {item} {title} ", **given: Any) -> Prompting:
+    return Prompting(Words(), form, before="9", begin=(3,), end=(), learn="every", **given)
+
+
+def test_every_item_is_learned_in_the_place_where_the_last_one_is_asked():
+    """3 9 8 item TITLE 8 item TITLE 8 item: the items behind the first are labels, no word is."""
+    people = np.zeros(5, int), np.array([2, 0, 1, 2, 0]), np.array([0, 0, 0, 1, 2])
+    sequences = Sequences.of_events(*people, 3)
+    titles = ["5", "6", "7 7"]
+    train = PromptRows(WindowRows(sequences, Windows(4, "all")), every(), 12, titles)
+    row = {name: values[0].tolist() for name, values in train.arrays().items()}
+    assert row["ids"] == [3, 9, 8, 2, 7, 7, 8, 0, 5, 8, 1, 0]
+    assert row["input_item_weights"] == [0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 1, 0]
+    assert row["weights"] == row["label_item_weights"] == [0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0]
+    assert [row["labels"][place] for place in (6, 9)] == [0, 1]
+    assert train.notes == () and train.sizes.tolist() == [11]
+    # The row of the test has the same before its item, and asks for that one alone.
+    test = PromptRows(HeldOut(sequences, Asked("test", 3)), every(), 16, titles)
+    asked = {name: values[0].tolist() for name, values in test.arrays().items()}
+    assert asked["ids"] == [3, 9, 8, 0, 5, 8, 1, 6, 8, 2, 7, 7, 8, 0, 0, 0]
+    assert np.flatnonzero(asked["weights"]).tolist() == [12] and asked["labels"][12] == 0
+    # What does not fit loses its oldest items and labels, and is counted; never its last one.
+    short = PromptRows(WindowRows(sequences, Windows(4, "all")), every(), 4, titles)
+    assert short.arrays()["ids"].tolist() == [[3, 5, 8, 1]]
+    assert short.arrays()["weights"].tolist() == [[0, 0, 1, 0]]
+    assert short.notes == (
+        "train: 1 of 1 prompts have more than 4 tokens, up to 11, and are cut (a larger length"
+        " keeps them, or fewer items of a history)",
+    )
+
+
+def test_an_item_is_not_told_by_its_title():
+    with pytest.raises(ValueError, match=r"form: .* has the title before its item, which learn"):
+        every("{title} {item}")
+    with pytest.raises(ValueError, match=r"form: .* has \{item\} 2 times; learn 'every' needs"):
+        every("{item} {item}")
+    with pytest.raises(ValueError, match=r"after: '4' stands before the last item alone"):
+        every(after="4")
+    with pytest.raises(ValueError, match=r"placeholder: 2 would hide the items"):
+        every(placeholder=2)
+    people = np.zeros(3, int), np.array([0, 1, 2]), np.zeros(3, int)
+    windows = WindowRows(Sequences.of_events(*people, 3), Windows(4, "prefixes"))
+    with pytest.raises(ValueError, match=r"windows: 'prefixes' has a row for each item"):
+        PromptRows(windows, every("{item}"), 8)
