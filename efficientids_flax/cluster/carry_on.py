@@ -25,6 +25,7 @@ from efficientids_flax.stored import (
     load_config,
     load_converted,
     read_item_names,
+    read_prompted,
     save_description,
     training_of,
 )
@@ -91,6 +92,7 @@ def recluster(
     save_description(
         into, EfficientIDSModel(config=model, clustering_info=made.clustering),
         training=training_of(path), items=read_item_names(path), origins=config.origins,
+        prompt=read_prompted(path, config.model),
     )  # fmt: skip
     if state:
         _keep_optimizer(Path(into), config)

@@ -22,7 +22,11 @@ from efficientids_flax.config.parts import (
     RotaryConfig,
     RotaryScalingConfig,
 )
-from efficientids_flax.config.recommender import EfficientIDSConfig, SampledSoftmaxConfig
+from efficientids_flax.config.recommender import (
+    EfficientIDSConfig,
+    PromptConfig,
+    SampledSoftmaxConfig,
+)
 
 __all__ = [
     "AdapterConfig",
@@ -39,6 +43,7 @@ __all__ = [
     "NormPlacesConfig",
     "OptimizerConfig",
     "PositionScalingConfig",
+    "PromptConfig",
     "RelativeBiasConfig",
     "RotaryConfig",
     "RotaryScalingConfig",

@@ -43,6 +43,32 @@ class SampledSoftmaxConfig(Record):
 
 
 @dataclass(frozen=True)
+class PromptConfig(Record):
+    """Words around a history, as a model was trained on them: they ask for the next item.
+
+    begin, before | history, with its items' words | after | placeholder, end
+
+    Attributes:
+        before, after: words before the history and behind it; the tokenizer's begin is in `before`.
+        placeholder: item id that stands where the item is asked for; None: nothing does.
+        end: words behind it.
+        item_words: whether words of their own stand around the items of a history, such as titles:
+            `stored.ItemWords` has them.
+    """
+
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    placeholder: int | None = None
+    end: tuple[int, ...] = ()
+    item_words: bool = False
+
+    def problems(self) -> Collection[str]:
+        """Ids are not negative."""
+        ids = (*self.before, *self.after, *self.end, self.placeholder or 0)
+        return [f"words: found {one}, expected at least 0" for one in ids if one < 0]
+
+
+@dataclass(frozen=True)
 class HeadConfig(Record):
     """The head that scores items, on the hidden states of any backbone.
 
@@ -122,12 +148,15 @@ class EfficientIDSConfig(HeadConfig):
             item: the original does so with its 102. None: there is no such id.
         trained_length: T of the sequences that it was trained on, all ids of a row; longer
             histories are cut to it where recommendations are asked for. None: not known.
+        prompt: what stands around the histories that it was trained on; None: of a model that knows
+            words what the original has, `<sos>` before, the placeholder and `<eos>` behind.
     """
 
     _: KW_ONLY
     backbone: BackboneConfig
     placeholder_item_id: int | None = 102
     trained_length: int | None = None
+    prompt: PromptConfig | None = None
 
     def problems(self) -> Collection[str]:
         """Those of the head, and of the placeholder."""

@@ -11,6 +11,7 @@ import numpy as np
 from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.data.rows import HeldOut
 from efficientids_flax.inference.prompts import History, Prompts, make_prompts, padded_ids
+from efficientids_flax.stored import ItemWords
 
 FIELDS = (
     "ids", "input_item_weights", "paddings", "segment_ids", "segment_pos", "inputs_indicator",
@@ -53,6 +54,7 @@ def of_histories(
     config: EfficientIDSConfig | None = None,
     max_history: int | None = None,
     users: Sequence[int] | None = None,
+    words: ItemWords | None = None,
 ) -> Iterator[Questions]:
     """Questions of people's histories, some at a time.
 
@@ -62,6 +64,7 @@ def of_histories(
         config: of the model that prompts are made for; None: they are not.
         max_history: see `make_prompts`.
         users: the number of the user of each; None: each is another.
+        words: see `make_prompts`.
 
     Raises:
         ValueError: not as many held-out lists as histories; ids that are no numbers, or negative.
@@ -84,7 +87,7 @@ def of_histories(
         seen = padded_ids(given)
         prompts = None
         if config is not None:
-            prompts = make_prompts(config, given, max_history=max_history)
+            prompts = make_prompts(config, given, max_history=max_history, words=words)
         wanted = padded_ids([held_out[number] for number in part])
         yield Questions(of[part], seen, wanted, prompts, given)
 

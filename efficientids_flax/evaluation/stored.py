@@ -15,7 +15,7 @@ from efficientids_flax.evaluation.popularity import training_counts
 from efficientids_flax.evaluation.questions import of_rows, of_sequences
 from efficientids_flax.evaluation.whole import Evaluation, evaluate, evaluate_batches
 from efficientids_flax.inference import Ranker, open_recommender, trained_history
-from efficientids_flax.stored import read_item_names
+from efficientids_flax.stored import read_item_names, read_prompted
 
 ROWS = 256  # at a time
 
@@ -58,7 +58,9 @@ def evaluate_stored(
     options = options or EvaluationOptions()
     network, params = open_recommender(model, clustering)
     config = network.config
-    length = trained_history(config)
+    prompted = read_prompted(model, config)
+    words = None if prompted is None else prompted.words
+    length = trained_history(config, words)
     directory = read_data(data, Reading(length=length))
     if directory.num_items is not None:
         names = read_item_names(model)
@@ -75,7 +77,7 @@ def evaluate_stored(
         )
     rows = as_rows(directory.splits[split])
     counts = training_counts(directory, config.num_items)
-    ranker = Ranker(network, params)
+    ranker = Ranker(network, params, words)
     asked = None
     if isinstance(rows, HeldOut):
         asked = of_sequences(rows, options.together)

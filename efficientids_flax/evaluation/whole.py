@@ -93,13 +93,15 @@ def evaluate(
     Raises:
         ValueError: lists that do not fit; nothing is held out; options that do not.
     """
-    config = recommender.model.config if isinstance(recommender, Ranker) else None
+    config = words = None
+    if isinstance(recommender, Ranker):
+        config, words = recommender.model.config, recommender.words
     if num_items is None:
         if config is None:
             raise ValueError("num_items: missing; the recommender does not say how many there are")
         num_items = config.num_items
     options = options or EvaluationOptions()
-    questions = of_histories(histories, held_out, config, max_history, users)
+    questions = of_histories(histories, held_out, config, max_history, users, words)
     told = list(notes)
     if nobody := sum(not len(ids) for ids in held_out):
         told.append(f"{nobody} users have nothing held out, and are left out")

@@ -1,11 +1,13 @@
 """Recommendations from a model: `recommend(model, params, histories, k)`.
 
-Read `prompts`, the sequence that asks, then `ranker`; `shaped` has all that it needs compiled
-before the first question, `opening` loads what has items, `commands` has what the shell calls.
+Read `prompts`, the sequence that asks, and `around`, what stands around a history in it, then
+`ranker`; `shaped` has all that it needs compiled before the first question, `opening` loads what
+has items, `commands` has what the shell calls.
 """
 
+from efficientids_flax.inference.around import most_history, trained_history
 from efficientids_flax.inference.opening import open_recommender
-from efficientids_flax.inference.prompts import Prompts, make_prompts, most_history, trained_history
+from efficientids_flax.inference.prompts import Prompts, make_prompts
 from efficientids_flax.inference.ranker import Ranker, Recommendations, recommend
 from efficientids_flax.inference.shaped import Question, ShapedRanker, Shapes, Sizes, shapes_for
 

@@ -9,8 +9,11 @@
 The placeholder (id 102 in the original) stands where the target would; its row of the item table
 passes through the input adapter. A causal model does not see it where the target is predicted, but
 the model was trained and evaluated with it in place, so it is there. A model without words has the
-history alone. Letters: B histories, T time, X items of the longest history.
+history alone; what else may stand around a history, `around` says. Letters: B histories, T time, X
+items of the longest history.
 """
+
+from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
@@ -19,12 +22,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.inference.around import (
+    History,
+    around,
+    asks_without_items,
+    bucket,
+    longer_than,
+    most_history,
+    positions,
+    trained_histories,
+    trained_history,
+    with_words,
+)
+from efficientids_flax.stored import ItemWords
 
-SOS, EOS = 0, 1  # words of the original's sequence builder
-SHORTEST = 8  # lengths and batch sizes are padded to powers of two, so that few shapes compile
 SHOWN = 5  # problems named; the rest is counted
-
-History = Sequence[int] | np.ndarray
 
 
 class Prompts(NamedTuple):
@@ -45,39 +57,47 @@ class Prompts(NamedTuple):
 def make_prompts(
     config: EfficientIDSConfig,
     histories: Sequence[History],
-    item_masks: Sequence[History] | None = None,
+    item_masks: Sequence[History | None] | None = None,
     *,
-    max_history: int | None = None,
+    max_history: int | Sequence[int | None] | None = None,
+    words: ItemWords | None = None,
 ) -> Prompts:
     """Prompts for histories.
 
     Args:
         config: of the model.
         histories: item ids, oldest first; or, with `item_masks`, words and items interleaved.
-        item_masks: 1 where the history has an item, 0 where it has a word. `<sos>`, the
-            placeholder and `<eos>` are added here, not given.
-        max_history: only so many of the last ids are used; None: as many as the model was trained
-            on, with a warning, or all where that is not known.
+        item_masks: 1 where the history has an item, 0 where it has a word; None for one of items
+            alone. What stands around a history (`<sos>`, the placeholder and `<eos>`, or
+            `config.prompt`) is added here, not given.
+        max_history: only so many of the last ids are used, or so many of each history; None: as
+            many as the model was trained on, with a warning, or all where that is not known.
+        words: around the items of histories of items alone, where `config.prompt` has some.
 
     Returns:
         B and T padded to powers of two.
 
     Raises:
-        ValueError: naming every id that is out of range, and histories that are too long or empty.
+        ValueError: naming every id that is out of range, and histories that are too long or empty;
+            `words` are missing.
     """
     if max_history is None:
-        max_history = trained_history(config)
+        max_history = trained_histories(config, histories, item_masks, words)
         if told := longer_than(max_history, histories):
             warnings.warn(told, stacklevel=3)
     rows, problems = _rows(config, histories, item_masks, max_history)
     raise_problems(problems)
+    rows = [
+        row if mask is not None else with_words(config, row, words)
+        for row, mask in zip(rows, item_masks or [None] * len(rows), strict=True)
+    ]
     # Checked above: the ids, and the masks, one an id.
     masks = [None] * len(histories) if item_masks is None else item_masks
     every = [
         np.asarray(ids)[np.ones(len(ids), bool) if mask is None else np.asarray(mask) > 0]
         for ids, mask in zip(histories, masks, strict=True)
     ]
-    shape = _bucket(len(rows), 1), positions(config, max((len(ids) for ids, _ in rows), default=0))
+    shape = bucket(len(rows), 1), positions(config, max((len(ids) for ids, _ in rows), default=0))
     return lay_out(config, rows, every, shape)
 
 
@@ -97,8 +117,8 @@ def lay_out(
         shape: [B, T] with room for `rows` and for what is added to each.
         width: X; None: a power of two with room for the longest of `seen`.
     """
-    placeholder = config.placeholder_item_id
-    before, after = _around(config)
+    frame = around(config)
+    before = frame.before
     batch = {
         name: np.zeros(shape, np.int32)
         for name in ("ids", "input_item_weights", "inputs_indicator")
@@ -106,80 +126,37 @@ def lay_out(
     batch["paddings"] = np.ones(shape, np.int32)
     last = np.zeros(shape[0], np.int32)
     if width is None:
-        width = _bucket(max(map(len, seen), default=0))
+        width = bucket(max(map(len, seen), default=0))
     found = np.full((shape[0], width), -1, np.int32)
     for row, (ids, items) in enumerate(rows):
-        whole = [*before, *ids, *after]
+        whole = [*before, *ids, *frame.after, *frame.placeholder, *frame.end]
         batch["ids"][row, : len(whole)] = whole
         first = len(before)
         batch["input_item_weights"][row, first : first + len(ids)] = items
-        if placeholder is not None:
-            batch["input_item_weights"][row, first + len(ids)] = 1
-        batch["inputs_indicator"][row, : first + len(ids)] = 1
+        asked = first + len(ids) + len(frame.after)
+        batch["input_item_weights"][row, asked : asked + len(frame.placeholder)] = 1
+        batch["inputs_indicator"][row, :asked] = 1
         batch["paddings"][row, : len(whole)] = 0
-        last[row] = first + len(ids) - 1
+        last[row] = asked - 1
         found[row, : len(seen[row])] = seen[row]
     if not config.backbone.vocab_size:
         del batch["input_item_weights"]
     return Prompts(batch, last, found)
 
 
-def positions(config: EfficientIDSConfig, ids: int) -> int:
-    """T of a prompt with so many ids of a history: with what is added, the next power of two."""
-    length = _bucket(ids + sum(map(len, _around(config))))
-    if config.backbone.position_embedding == "learned":
-        return min(length, config.backbone.max_positions or length)
-    return length
-
-
-def history_lengths(config: EfficientIDSConfig, most: int, step: int) -> tuple[int, ...]:
-    """Ids that fill prompts of few lengths: `most`, and what is left of each `step`-th of it."""
-    found, added = [most], sum(map(len, _around(config)))
-    length = positions(config, most) // step
-    while length >= SHORTEST and length > added:
-        found.insert(0, length - added)
-        length //= step
-    return tuple(found)
-
-
-def trained_history(config: EfficientIDSConfig) -> int | None:
-    """How many ids a history may have to be as long as those that were trained on; None: any."""
-    if config.trained_length is None:
-        return None
-    return max(config.trained_length - sum(map(len, _around(config))), 1)
-
-
-def most_history(config: EfficientIDSConfig) -> int | None:
-    """How many ids of a history fit a model that has learned its positions; None: any number."""
-    limit = config.backbone.max_positions
-    if config.backbone.position_embedding != "learned" or limit is None:
-        return None
-    return limit - sum(map(len, _around(config)))
-
-
-def longer_than(length: int | None, histories: Sequence[History]) -> str | None:
-    """That histories are cut to the length that the model was trained on; None if none is."""
-    if length is None or not (longer := sum(len(history) > length for history in histories)):
-        return None
-    return (
-        f"{longer} of {len(histories)} histories have more than the {length} ids that the model was"
-        f" trained on: their last {length} are used (max_history takes more)"
-    )
-
-
 def history_problems(
     config: EfficientIDSConfig,
     histories: Sequence[History],
-    item_masks: Sequence[History] | None = None,
+    item_masks: Sequence[History | None] | None = None,
     *,
     exclude: Sequence[History] = (),
-    max_history: int | None = None,
+    max_history: int | Sequence[int | None] | None = None,
 ) -> list[str]:
     """A sentence for each thing wrong with histories, and with ids that are left out for them.
 
     Args:
         config, histories, item_masks: see `make_prompts`.
-        max_history: only so many of the last ids are used; None: as many as were trained on.
+        max_history: see `make_prompts`.
         exclude: for each history ids of items that are not to be found.
     """
     if max_history is None:
@@ -206,7 +183,7 @@ def padded_ids(lists: Sequence[History], rows: int | None = None) -> np.ndarray:
         rows: None: one a list.
     """
     longest = max(map(len, lists), default=0)
-    width = _bucket(longest, 1) if longest else 0
+    width = bucket(longest, 1) if longest else 0
     found = np.full((len(lists) if rows is None else rows, width), -1, np.int32)
     for row, ids in enumerate(lists):
         found[row, : len(ids)] = ids
@@ -220,18 +197,11 @@ def raise_problems(problems: list[str]) -> None:
         raise ValueError("\n  ".join(["histories:", *problems[:SHOWN], *rest]))
 
 
-def _around(config: EfficientIDSConfig) -> tuple[list[int], list[int]]:
-    """What stands before and after a history."""
-    before, after = ([SOS], [EOS]) if config.backbone.vocab_size else ([], [])
-    placeholder = config.placeholder_item_id
-    return before, after if placeholder is None else [placeholder, *after]
-
-
 def _rows(
     config: EfficientIDSConfig,
     histories: Sequence[History],
-    item_masks: Sequence[History] | None,
-    max_history: int | None,
+    item_masks: Sequence[History | None] | None,
+    max_history: int | Sequence[int | None] | None,
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[str]]:
     """(ids, 1 where they are items) of each history, as long as wanted; and what is wrong.
 
@@ -240,15 +210,19 @@ def _rows(
     """
     if item_masks is not None and len(item_masks) != len(histories):
         raise ValueError(f"item_masks: found {len(item_masks)} for {len(histories)} histories")
-    if max_history is not None and max_history < 1:
-        raise ValueError(f"max_history: expected above 0, found {max_history}")
+    if max_history is None or isinstance(max_history, int | np.integer):
+        each: list[Any] = [max_history] * len(histories)
+    else:
+        each = list(max_history)
+    if wrong := [most for most in each if most is not None and most < 1]:
+        raise ValueError(f"max_history: expected above 0, found {wrong[0]}")
     problems: list[str] = []
     rows = []
     for number, history in enumerate(histories):
         mask = None if item_masks is None else item_masks[number]
         ids, items = _checked(config, f"history {number}", history, mask, problems)
-        if max_history is not None:
-            ids, items = ids[-max_history:], items[-max_history:]
+        if (most := each[number]) is not None:
+            ids, items = ids[-most:], items[-most:]
         rows.append((ids, items))
     return rows, problems + _length_problems(config, rows)
 
@@ -276,6 +250,8 @@ def _checked(
             )
     if not ids.size and not words:
         problems.append(f"{where}: is empty; a model without words needs at least one item")
+    elif not ids.size and not asks_without_items(config):
+        problems.append(f"{where}: is empty, and so is the prompt of this model without an item")
     return ids.astype(np.int64), items.astype(np.int32)
 
 
@@ -292,8 +268,3 @@ def _length_problems(
         for number, (ids, _) in enumerate(rows)
         if len(ids) > room
     ]
-
-
-def _bucket(size: int, least: int = SHORTEST) -> int:
-    """The next power of two, at least `least`."""
-    return max(least, 1 << max(size - 1, 0).bit_length())

@@ -24,6 +24,7 @@ from efficientids_flax.inference.prompts import (
     padded_ids,
     raise_problems,
 )
+from efficientids_flax.stored import ItemWords
 
 POSITIONS_AT_ONCE = 1 << 12  # B x T of histories that are asked for together
 
@@ -73,8 +74,8 @@ class Options(Filters, total=False):
             on, with a warning where there are more, or all where that is not known.
     """
 
-    item_masks: Sequence[History] | None
-    max_history: int | None
+    item_masks: Sequence[History | None] | None
+    max_history: int | Sequence[int | None] | None
 
 
 class Ranker:
@@ -86,13 +87,17 @@ class Ranker:
         model: of `load_model`.
         params: its parameters, on the devices or on the host; tables and parameters are put on the
             default device unless they are on some.
+        words: around the items of a history, of `stored.read_item_words`; needed where the model
+            was trained on prompts with such words.
 
     Attributes:
         index: of the items, for `core.head.search` and, by `core.head.item_vectors`, for others.
     """
 
-    def __init__(self, model: Model, params: Mapping[str, Any]) -> None:
-        self.model = model
+    def __init__(
+        self, model: Model, params: Mapping[str, Any], words: ItemWords | None = None
+    ) -> None:
+        self.model, self.words = model, words
         self.params = jax.tree.map(jnp.asarray, params)
         self.index = _index(model, self.params)
 
@@ -101,20 +106,32 @@ class Ranker:
         histories: Sequence[History],
         k: int | Sequence[int] = 10,
         *,
-        item_masks: Sequence[History] | None = None,
-        max_history: int | None = None,
+        item_masks: Sequence[History | None] | None = None,
+        max_history: int | Sequence[int | None] | None = None,
         **filters: Unpack[Filters],
     ) -> Recommendations:
         """The k best next items of each history; see the function `recommend`."""
-        prompts = make_prompts(self.model.config, histories, item_masks, max_history=max_history)
+        prompts = self.prompts(histories, item_masks, max_history)
         return self.rank(prompts, k, count=len(histories), **filters)
+
+    def prompts(
+        self,
+        histories: Sequence[History],
+        item_masks: Sequence[History | None] | None = None,
+        max_history: int | Sequence[int | None] | None = None,
+    ) -> Prompts:
+        """What asks for the next item of each history, see `make_prompts`."""
+        config = self.model.config
+        return make_prompts(
+            config, histories, item_masks, max_history=max_history, words=self.words
+        )
 
     def queries(
         self,
         histories: Sequence[History],
         *,
-        item_masks: Sequence[History] | None = None,
-        max_history: int | None = None,
+        item_masks: Sequence[History | None] | None = None,
+        max_history: int | Sequence[int | None] | None = None,
     ) -> np.ndarray:
         """float32 [B, W], what the items are scored against at the end of each history.
 
@@ -124,7 +141,7 @@ class Ranker:
         Raises:
             ValueError: naming ids that are out of range.
         """
-        prompts = make_prompts(self.model.config, histories, item_masks, max_history=max_history)
+        prompts = self.prompts(histories, item_masks, max_history)
         check_batch(self.model.config, prompts.batch)
         size = _rows_at_once(prompts)
         found = []
@@ -212,6 +229,8 @@ def recommend(
     params: Mapping[str, Any],
     histories: Sequence[History],
     k: int | Sequence[int] = 10,
+    *,
+    words: ItemWords | None = None,
     **options: Unpack[Options],
 ) -> Recommendations:
     """The k best next items of each history, exactly unless `clusters` says how many to look at.
@@ -222,6 +241,7 @@ def recommend(
         model, params: of `load_model`.
         histories: B lists of item ids, oldest first; with `item_masks` words and items.
         k: how many items; several numbers are one for each history, see `Ranker.rank`.
+        words: see `Ranker`.
         **options: item_masks, max_history, see `Options`; exclude_seen, exclude, allowed, scoring,
             clusters, see `Filters`.
 
@@ -231,7 +251,7 @@ def recommend(
     Raises:
         ValueError: naming ids that are out of range, a k that is, or arguments that do not fit.
     """
-    return Ranker(model, params).recommend(histories, k, **options)
+    return Ranker(model, params, words).recommend(histories, k, **options)
 
 
 @partial(jax.jit, static_argnames="model")

@@ -18,7 +18,8 @@ import numpy as np
 
 from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.core.head.search import score, search
-from efficientids_flax.inference.prompts import history_lengths, lay_out, positions
+from efficientids_flax.inference.around import history_lengths, positions
+from efficientids_flax.inference.prompts import lay_out
 from efficientids_flax.inference.ranker import Model, Ranker, Recommendations, queries_at
 
 STEP = 4  # from one compiled size to the next: few of them, and not too much padding

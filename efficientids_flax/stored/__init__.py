@@ -1,8 +1,9 @@
 """Models on disk in the form that a conversion writes: load, save, what is in between.
 
 Read `load`, then `save`; `settings` is `config.json`, `doubts` says what of it was assumed, `items`
-has the two formats, `item_names` what the items of a catalogue are called, `optimizer_states` the
-states that optax does not have, `free_memory` asks whether all of it fits.
+has the two formats, `item_names` what the items of a catalogue are called, `item_words` what stands
+around them in a prompt, `optimizer_states` the states that optax does not have, `free_memory` asks
+whether all of it fits.
 """
 
 from typing import TYPE_CHECKING
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
     from efficientids_flax.stored.doubts import MATTERS, assumed_in, tell_assumed
     from efficientids_flax.stored.free_memory import WIDTHS
     from efficientids_flax.stored.item_names import ItemNames, read_item_names
+    from efficientids_flax.stored.item_words import (
+        ItemWords,
+        Prompted,
+        read_item_words,
+        read_prompted,
+    )
     from efficientids_flax.stored.items import read_parameter
     from efficientids_flax.stored.load import (
         OptimizerState,
@@ -42,8 +49,10 @@ __all__ = [
     "BiasCorrectedAdamState",
     "Config",
     "ItemNames",
+    "ItemWords",
     "OptimizerState",
     "Origins",
+    "Prompted",
     "ShardedAdafactorState",
     "Shardings",
     "as_optax",
@@ -54,7 +63,9 @@ __all__ = [
     "load_description",
     "load_model",
     "read_item_names",
+    "read_item_words",
     "read_parameter",
+    "read_prompted",
     "save_description",
     "save_model",
     "tell_assumed",

@@ -4,7 +4,8 @@
     model, params, config = load_model("exported")
 
 A directory of `params/` (Orbax), `clustering.npz` where the model has a clustering, `items.jsonl`
-where its items have names, and, when all of it is there, `config.json`.
+where its items have names, `item_words.npz` where prompts have words around them, and, when all of
+it is there, `config.json`.
 """
 
 import os
@@ -23,6 +24,7 @@ from efficientids_flax.forecast import TimesFM
 from efficientids_flax.parameters import ModelConfig, shape_problems
 from efficientids_flax.settings import GIVEN, origins_of_leaves
 from efficientids_flax.stored.item_names import ItemNames, write_item_names
+from efficientids_flax.stored.item_words import Prompted, write_item_words
 from efficientids_flax.stored.items import write_item
 from efficientids_flax.stored.load import CLUSTERINGS
 from efficientids_flax.stored.settings import (
@@ -45,6 +47,7 @@ def save_model(
     training: Mapping[str, Any] | None = None,
     items: ItemNames | None = None,
     origins: Origins | None = None,
+    prompt: Prompted | None = None,
 ) -> None:
     """Write a model's configuration, parameters and clustering; every process must call it.
 
@@ -56,6 +59,7 @@ def save_model(
         items: what its items are called.
         origins: `config.origins` of the converted model that this one was made from; None for a
             model whose settings are not inferred.
+        prompt: how histories become the prompts that it was trained on; None: as `model` has it.
 
     Raises:
         FileExistsError: something is there already.
@@ -71,7 +75,8 @@ def save_model(
     if root.exists() and any(root.iterdir()):
         raise FileExistsError(f"{path}: is there already; give another directory, or remove it")
     write_item(root, "params", params)
-    save_description(root, model, training=training, items=items, origins=origins)
+    about = {"training": training, "items": items, "origins": origins, "prompt": prompt}
+    save_description(root, model, **about)
 
 
 def save_description(
@@ -81,12 +86,13 @@ def save_description(
     training: Mapping[str, Any] | None = None,
     items: ItemNames | None = None,
     origins: Origins | None = None,
+    prompt: Prompted | None = None,
 ) -> None:
     """Write all but the parameters, over what is there; the first process does.
 
     Args:
         path: directory.
-        model, training, items, origins: see `save_model`.
+        model, training, items, origins, prompt: see `save_model`.
     """
     config = _config_of(model)
     if items is not None and (wrong := items.problems(getattr(config, "num_items", 0))):
@@ -106,10 +112,15 @@ def save_description(
     if length is not None and isinstance(config, EfficientIDSConfig):
         config = replace(config, trained_length=max(length, config.trained_length or 0))
         told[LENGTH] = config.trained_length
+    if prompt is not None and isinstance(config, EfficientIDSConfig):
+        config = replace(config, prompt=prompt.config)
+        if prompt.words is not None:
+            write_item_words(root, prompt.words)
     family = next(name for name, kind in MODELS.items() if isinstance(config, kind))
     kept: Origins = {}
     if origins and "model" in origins:
         own = {"trained_length": GIVEN} if length is not None else {}
+        own |= {} if prompt is None else {"prompt": GIVEN}
         kept = {"model": origins_of_leaves(config.to_dict(), own, origins["model"])}
     made = document(Config(family, config, None, kept))
     write_config(root, {**made, "training": told or None})

@@ -15,7 +15,13 @@ from flax import nnx
 
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.core.item_model import ItemModel
-from efficientids_flax.stored import ItemNames, Origins, save_description, save_model
+from efficientids_flax.stored import (
+    ItemNames,
+    Origins,
+    Prompted,
+    save_description,
+    save_model,
+)
 from efficientids_flax.stored.settings import LENGTH
 from efficientids_flax.train.history import Rows
 from efficientids_flax.train.logs import save_curves, tell
@@ -58,6 +64,7 @@ class RunDirectory:
         history: of the run.
         items: what the items are called; None where nobody says.
         origins: where the model's settings came from, see `stored.Config`.
+        prompt: how histories became the rows of training; None: as the model's settings say.
     """
 
     directory: Path | None
@@ -68,6 +75,7 @@ class RunDirectory:
     history: Rows
     items: ItemNames | None
     origins: Origins = MappingProxyType({})
+    prompt: Prompted | None = None
     _spec: Spec | None
     _kept: KeptState | None = None
 
@@ -133,8 +141,10 @@ class RunDirectory:
         step = int(state.step)
         training = {"step": step, LENGTH: self._length(), "metrics": measured(self.history, step)}
         model: Any = self.given_model  # another kind is refused there
-        about = {"training": known(training), "items": self.items, "origins": self.origins}
-        save_model(path, model, self.evaluated_params(state), **about)
+        save_model(
+            path, model, self.evaluated_params(state), training=known(training), items=self.items,
+            origins=self.origins, prompt=self.prompt,
+        )  # fmt: skip
 
     def _describe(self, facts: Facts) -> None:
         """Leave in the directory what an export needs but the parameters."""
@@ -155,6 +165,7 @@ class RunDirectory:
             training=known(training),
             items=self.items,
             origins=self.origins,
+            prompt=self.prompt,
         )
 
     def _length(self) -> int | None:

@@ -15,11 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from efficientids_flax.config import PromptConfig
 from efficientids_flax.data.interleave import Overflow, PromptBuilder
 from efficientids_flax.data.rows.arrays import Arrays, Rows
 from efficientids_flax.data.rows.held_out import HeldOut
 from efficientids_flax.data.rows.windows import WindowRows
 from efficientids_flax.data.texts import Example, Part, titled
+from efficientids_flax.stored import ItemWords, Prompted
 
 Learn = Literal["last", "every"]
 NEW: Mapping[str, Any] = {"learn": "last", "items": None}  # settings, as they were before
@@ -212,6 +214,40 @@ class PromptRows(Rows):
             f" {int(np.max(self._whole))}, and are cut (a larger length keeps them, or fewer items"
             " of a history)",
         )
+
+    def prompted(self) -> Prompted:
+        """How the model is asked afterwards as it was trained, without the tokenizer.
+
+        Without words of the items, so that it cannot be, where what stands between two items is of
+        both (their titles on both sides), or where a form has not one `{item}`.
+        """
+        told = self.prompting
+        begin, end = self.builder.around()
+        lead, *tails = told.form.split("{item}")
+        if len(tails) != 1 or all("{title}" in side for side in (lead, tails[0])):
+            return Prompted(PromptConfig(item_words=True))
+
+        def words(texts: Sequence[str]) -> list[list[int]]:
+            found = self.builder.words(filter(None, texts))
+            return [found.get(text, []) for text in texts]
+
+        titles = [self._titles.get(item, "") for item in range(self.of.sequences.num_items)]
+        leads = [lead.replace("{title}", title) for title in titles]
+        behind = [tails[0].replace("{title}", title) for title in titles]
+        between = [one + other for one, other in zip(behind, leads, strict=True)]
+        of_next = "{title}" in lead
+        # The one that is asked for has what every item has before it; it is no item's title.
+        last = between if told.learn == "every" else behind
+        (before,), (after,) = words([told.before]), words([told.after])
+        around = len(begin) + len(after) + 1 + len(end)
+        windows = self.of.asked if isinstance(self.of, HeldOut) else self.of.windows
+        made = ItemWords(
+            before, words(leads), words(between), words(last), of_next, windows.length,
+            max(self.length - around, 1),
+        )  # fmt: skip
+        if told.placeholder is None:
+            end = ()
+        return Prompted(PromptConfig(begin, tuple(after), told.placeholder, end, True), made)
 
     def _examples(self, places: np.ndarray) -> list[Example]:
         """The last event of each row, asked for after the others; or each after those before it."""

@@ -118,19 +118,25 @@ def _answers(
     given: dict[str, Any],
 ) -> Iterator[tuple[Request, list[tuple[int, float]]]]:
     """Each request with its items and scores; all are looked at before the first is asked."""
+    from efficientids_flax.inference.around import longer_than, trained_histories
     from efficientids_flax.inference.opening import open_recommender
-    from efficientids_flax.inference.prompts import longer_than, raise_problems, trained_history
+    from efficientids_flax.inference.prompts import raise_problems
     from efficientids_flax.inference.ranker import Ranker
+    from efficientids_flax.stored import read_prompted
 
     model, params = open_recommender(checkpoint, clustering, given["dtype"])
+    prompted = read_prompted(checkpoint, model.config)
+    words = None if prompted is None else prompted.words
     scoring = "original" if given["scores"] == "original" else "log_probs"
+    most = [given["max_history"]] * len(requests)
     if given["max_history"] is None:
-        given["max_history"] = trained_history(model.config)
-        told = longer_than(given["max_history"], [request.ids for request in requests])
+        histories = [request.ids for request in requests]
+        most = trained_histories(model.config, histories, masks_of(requests), words)
+        told = longer_than(most, histories)
         if told and not is_quiet():
             click.echo(told.replace("max_history", "--max-history"), err=True)
-    raise_problems(request_problems(model.config, requests, given))
-    ranker = Ranker(model, params)
+    raise_problems(request_problems(model.config, requests, {**given, "max_history": most}))
+    ranker = Ranker(model, params, words)
     for start in range(0, len(requests), given["batch_size"]):
         part = requests[start : start + given["batch_size"]]
         found = ranker.recommend(
@@ -141,7 +147,7 @@ def _answers(
             exclude=[request.exclude + given["exclude"] for request in part],
             scoring=scoring,
             clusters=given["clusters"],
-            max_history=given["max_history"],
+            max_history=most[start : start + given["batch_size"]],
         )
         for request, ids, scores in zip(part, found.ids, found.scores, strict=True):
             shown = np.exp(scores) if given["scores"] == "probability" else scores

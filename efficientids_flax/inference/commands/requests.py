@@ -77,11 +77,10 @@ def _request(where: str, line: str, raw: RawIds) -> Request:
     )
 
 
-def masks_of(requests: list[Request]) -> list[list[int]] | None:
-    """Which ids are items, where any history has words too."""
-    if all(request.mask is None for request in requests):
-        return None
-    return [[1] * len(one.ids) if one.mask is None else one.mask for one in requests]
+def masks_of(requests: list[Request]) -> list[list[int] | None] | None:
+    """Which ids are items, where any history has words too; None for one of items alone."""
+    masks = [request.mask for request in requests]
+    return None if all(mask is None for mask in masks) else masks
 
 
 def request_problems(config: Any, requests: list[Request], given: dict[str, Any]) -> list[str]:

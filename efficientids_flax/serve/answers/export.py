@@ -21,6 +21,7 @@ from efficientids_flax.inference import (
 )
 from efficientids_flax.serve.answers.catalogue import Catalogue, read_catalogue
 from efficientids_flax.serve.limits import Limits
+from efficientids_flax.stored import ItemWords, read_prompted
 
 USUAL_K, USUAL_EXCLUDED = 24, 64  # most requests stay below; these have a cheaper search
 UNKNOWN_LENGTH = 256  # ids that are used where it is not known how many were trained on
@@ -51,12 +52,26 @@ class Export(NamedTuple):
     Attributes:
         ranker: with all functions compiled.
         catalogue: its items' ids and titles.
-        max_history: ids of a history that are used, the last ones.
+        max_history: ids of a prompt that are used, the last ones.
+        words: around the items of a history; None: there are none.
     """
 
     ranker: ShapedRanker
     catalogue: Catalogue
     max_history: int
+    words: ItemWords | None = None
+
+    def asked(self, ids: list[int], mask: list[int] | None) -> tuple[list[int], list[int] | None]:
+        """(ids, 1 where they are items) that ask for what follows a history, as it was trained.
+
+        Args:
+            ids: items, oldest first, or with a mask words and items as they are.
+            mask: 1 where there is an item; None: everywhere.
+        """
+        if mask is None and self.words is not None:
+            ids, mask = self.words.around(ids[-self.words.items :])
+        last = self.max_history
+        return ids[-last:], None if mask is None else mask[-last:]
 
 
 def load_export(
@@ -80,6 +95,7 @@ def load_export(
     if like is not None:
         model = _same(model, like.ranker.ranker.model)
     config = model.config
+    prompted = read_prompted(source.path, config)
     used = _used(source, config)
     catalogue = read_catalogue(config.num_items, source.path, source.items)
     tables = model.clustering_info
@@ -101,8 +117,9 @@ def load_export(
     )
     ranker = Ranker(model, params)
     return Export(
-        ShapedRanker(ranker, shapes, None if like is None else like.ranker, tell), catalogue, used
-    )
+        ShapedRanker(ranker, shapes, None if like is None else like.ranker, tell), catalogue, used,
+        None if prompted is None else prompted.words,
+    )  # fmt: skip
 
 
 def _same(model: EfficientIDSModel, other: Any) -> EfficientIDSModel:

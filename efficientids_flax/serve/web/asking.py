@@ -102,7 +102,6 @@ def recommended(
     for name in hidden:
         unwanted |= 1 << snapshot.bits[name] if name in snapshot.bits else 0
     for_all = read.rows(body.exclude, "exclude")
-    last = snapshot.export.max_history
     k = min(body.k, read.catalogue.num_items)
     found = []
     for number, one in enumerate(body.histories):
@@ -114,10 +113,7 @@ def recommended(
         if body.exclude_seen:
             seen = ids if mask is None else [i for i, m in zip(ids, mask, strict=True) if m]
             excluded = [*seen, *excluded]
-        found.append(
-            Question(ids[-last:], None if mask is None else mask[-last:], k, excluded, needed,
-                     unwanted)
-        )  # fmt: skip
+        found.append(Question(*snapshot.export.asked(ids, mask), k, excluded, needed, unwanted))
     read.done()
     return found
 
@@ -126,13 +122,10 @@ def scored(body: Any, snapshot: Snapshot, limits: Limits) -> list[Question]:
     """The questions of a `Score`; see `recommended`."""
     read = _Reader(snapshot, limits)
     candidates = read.rows(body.candidates, "candidates")
-    last = snapshot.export.max_history
     found = []
     for number, one in enumerate(body.histories):
-        ids, mask = read.history(one, number)
-        found.append(
-            Question(ids[-last:], None if mask is None else mask[-last:], candidates=candidates)
-        )
+        asked = snapshot.export.asked(*read.history(one, number))
+        found.append(Question(*asked, candidates=candidates))
     read.done()
     return found
 

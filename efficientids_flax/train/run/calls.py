@@ -15,7 +15,9 @@ from efficientids_flax.sharding import make_mesh
 from efficientids_flax.stored import (
     Origins,
     assumed_in,
+    load_config,
     load_converted,
+    read_prompted,
     tell_assumed,
 )
 from efficientids_flax.train.converted import trainer_from_converted
@@ -67,7 +69,7 @@ def train(config: Any) -> TrainingResult:
             `optimizer`: see `OptimizerSection`; or `transform`, any optax transformation;
             `data`: `train_iter_fn`, and perhaps `eval_iter_fn` and `test_iter_fn`: functions that
                 return dict batches, or iterables of them; and `items`, `ItemNames`, what the items
-                are called;
+                are called; and `prompted`, `stored.Prompted`, how the model is asked afterwards;
             `training`: `num_steps` (1000), `seed`, `mesh`, and see `TrainingOptions`;
             `checkpoint`: see `CheckpointSection`;
             `loss_fn`: (params, batch, model_state, rng, apply_fn) -> (loss, metrics, model_state).
@@ -126,8 +128,11 @@ def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
         mesh = make_mesh(**config.mesh.to_dict())
     sample = _sample(config.data["train_iter_fn"])
     converted, learner = model.pop("converted", None), model.pop("learner", None)
+    prompt = config.data.get("prompted")
+    if converted is not None and prompt is None:
+        prompt = read_prompted(converted, load_config(converted).model)
     if converted is not None and config.optimizer is None:
-        return trainer_from_converted(
+        trainer, state = trainer_from_converted(
             converted,
             sample,
             clustering=getattr(model["module"], "clustering_info", None),
@@ -140,6 +145,8 @@ def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
             options=config.options,
             on_nonfinite=config.options.on_nonfinite,
         )
+        trainer.prompt = prompt
+        return trainer, state
     origins: Origins = {}
     if converted is not None:
         model["params"], _, about = load_converted(converted, optimizer=False)
@@ -163,7 +170,7 @@ def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
         items=config.data.get("items"),
         options=config.options,
     )
-    trainer.origins = origins
+    trainer.origins, trainer.prompt = origins, prompt
     state = trainer.create_train_state(
         jax.random.key(config.seed), sample, params=model.get("params")
     )

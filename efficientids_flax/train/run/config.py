@@ -98,7 +98,7 @@ OPTION_KEYS = tuple(f.name for f in fields(TrainingOptions) if f.name not in _TA
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "model": ("module", "init_args", "init_kwargs", "params", "converted", "learner"),
     "optimizer": (*(f.name for f in fields(OptimizerSection)), "transform"),
-    "data": ("train_iter_fn", "eval_iter_fn", "test_iter_fn", "items"),
+    "data": ("train_iter_fn", "eval_iter_fn", "test_iter_fn", "items", "prompted"),
     "training": ("num_steps", "seed", "mesh", *OPTION_KEYS),
     "checkpoint": tuple(f.name for f in fields(CheckpointSection)),
 }
@@ -112,7 +112,8 @@ class RunConfig:
         model: `module`, `init_args`, `init_kwargs`, `params`, or `module` and `converted`, the
             directory of a conversion, with the `learner` that goes on if it is not its own.
         optimizer: an `OptimizerSection`, an optax transformation, or None: that of the conversion.
-        data: `train_iter_fn`, and perhaps `eval_iter_fn`, `test_iter_fn` and `items`, their names.
+        data: `train_iter_fn`, and perhaps `eval_iter_fn`, `test_iter_fn`, `items`, their names, and
+            `prompted`, how histories become prompts.
         num_steps, seed: of the run.
         mesh: None: all devices, for the rows of the batch.
         options: everything else.

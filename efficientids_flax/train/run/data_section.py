@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import jax
 
-from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.config import EfficientIDSConfig, PromptConfig
 from efficientids_flax.config.parts import positive
 from efficientids_flax.config.record import Record
 from efficientids_flax.data import Batches, DataDirectory, Prompting, Reading, Rows, load_tokenizer
 from efficientids_flax.data.prepared import check_catalogue, check_vectors
-from efficientids_flax.data.rows import ItemRows, PackedRows
+from efficientids_flax.data.rows import ItemRows, PackedRows, PromptRows
 from efficientids_flax.digests import catalogue_digest
-from efficientids_flax.stored import read_item_names
+from efficientids_flax.stored import Prompted, read_item_names
 from efficientids_flax.train.batches import ShuffledBatches
 
 OF_ALL = ("dir", "batch_size", "seed")  # what data of every kind takes
@@ -132,7 +132,7 @@ class DataSection(Record):
 
 
 def batches_of(directory: DataDirectory, section: DataSection, module: Any) -> dict[str, Any]:
-    """`train_iter_fn`, and perhaps `eval_iter_fn` and `test_iter_fn`, as `train` takes them.
+    """`train_iter_fn`, perhaps `eval_iter_fn` and `test_iter_fn`, `prompted`, as `train` has them.
 
     Args:
         directory: that was read.
@@ -147,7 +147,7 @@ def batches_of(directory: DataDirectory, section: DataSection, module: Any) -> d
         raise ValueError(
             f"data.batch_size: {section.batch_size} does not divide among {count} processes"
         )
-    made: dict[str, Any] = {}
+    made: dict[str, Any] = {"prompted": _prompted(directory, module)}
     for split, rows in directory.splits.items():
         if isinstance(rows, Rows):
             marked = _marked(rows, module)
@@ -186,10 +186,27 @@ def settled(section: Any, directory: DataDirectory) -> Any:
     return section
 
 
+def _prompted(directory: DataDirectory, module: Any) -> Prompted | None:
+    """How a model is asked that was trained on these rows; None: as its own settings say."""
+    rows = directory.splits.get("train")
+    if not isinstance(rows, Rows) or not _knows_words(module):
+        return None
+    marked = _marked(rows, module)
+    inner = marked.rows if isinstance(marked, PackedRows) else marked
+    if isinstance(inner, PromptRows):
+        return inner.prompted()
+    # Items alone have nothing around them; the original's examples have what the original has.
+    return Prompted(PromptConfig()) if isinstance(inner, ItemRows) else None
+
+
+def _knows_words(module: Any) -> bool:
+    config = getattr(module, "config", None)
+    return isinstance(config, EfficientIDSConfig) and config.backbone.vocab_size > 0
+
+
 def _marked(rows: Rows, module: Any) -> Rows:
     """Rows that say what is an item, where the model knows words and they do not."""
-    config = getattr(module, "config", None)
-    if not isinstance(config, EfficientIDSConfig) or not config.backbone.vocab_size:
+    if not _knows_words(module):
         return rows
     if isinstance(rows, ItemRows | PackedRows) and isinstance(rows.rows, ItemRows):
         return rows

@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 from efficientids_flax.stored import (
     ItemNames,
     Origins,
+    Prompted,
     load_config,
     load_description,
     read_item_names,
+    read_prompted,
     save_model,
     training_of,
 )
@@ -34,12 +36,14 @@ class Description(NamedTuple):
             of the parameters do.
         items: what they are called.
         origins: where the model's settings came from, see `stored.Config`.
+        prompt: how histories became the rows of training.
     """
 
     model: Any = None
     training: Mapping[str, Any] = {}
     items: ItemNames | None = None
     origins: Origins = {}  # noqa: RUF012 (nobody changes it)
+    prompt: Prompted | None = None
 
 
 def export(config: Any, path: str | os.PathLike[str], step: int | None = None) -> int:
@@ -89,7 +93,8 @@ def _described(directory: str | None) -> Description:
         return Description()
     place = Path(directory) / MODEL
     model, config = load_description(place)
-    return Description(model, training_of(place), read_item_names(place), config.origins)
+    names, prompt = read_item_names(place), read_prompted(place, config.model)
+    return Description(model, training_of(place), names, config.origins, prompt)
 
 
 def _written(
@@ -119,5 +124,8 @@ def _written(
     origins = found.origins
     if not origins and (converted := config.model.get("converted")) is not None:
         origins = load_config(converted).origins
-    save_model(path, module, params, training=training, items=found.items, origins=origins)
+    save_model(
+        path, module, params, training=training, items=found.items, origins=origins,
+        prompt=found.prompt,
+    )  # fmt: skip
     return step

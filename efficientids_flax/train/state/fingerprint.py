@@ -111,6 +111,8 @@ def refuse(where: str, found: Mapping[str, str], allowed: Collection[str]) -> li
 
 def _apart(path: str) -> bool:
     """Whether a setting of a model has a name of its own, or says nothing of what it computes."""
+    if ".prompt" in path:
+        return True  # how it is asked, not what it computes
     return path.rsplit(".", 1)[-1] in (
         "num_items",
         "clustering_info",

@@ -10,11 +10,13 @@ import pytest
 from click.testing import CliRunner
 
 from efficientids_flax.commands.program import main
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, RotaryConfig
 from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.data import Batches, read_data
+from efficientids_flax.evaluation import EvaluationOptions, evaluate_stored
 from efficientids_flax.stored import read_item_names
-from efficientids_flax.train.run import built
+from efficientids_flax.train.run import built, evaluate_run, export_described, train
 from efficientids_flax.train.run.data_section import DataSection, batches_of
 from tests.efficientids_flax.data.directories import ITEMS, write_prepared
 
@@ -87,24 +89,61 @@ def test_items_are_marked_for_a_model_that_knows_words(root: Path):
     np.testing.assert_array_equal(found["label_item_weights"], found["weights"])
 
 
-def test_texts_between_the_items(root: Path, tmp_path: Path):
-    """A tokenizer of a folder; one item is asked for after the titles of those before it."""
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tokenizer of whole words."""
     transformers = pytest.importorskip("transformers")
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     names = ["<unk>", "</s>", "title", "next", *map(str, range(ITEMS))]
     made = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, "<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
+    folder = tmp_path_factory.mktemp("tokenizer")
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=made, eos_token="</s>", unk_token="<unk>"
-    ).save_pretrained(tmp_path)
-    prompt = {"tokenizer": str(tmp_path), "form": "{title} {item} ", "after": "next"}
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_texts_between_the_items(root: Path, tokenizer: Path):
+    """A tokenizer of a folder; one item is asked for after the titles of those before it."""
+    prompt = {"tokenizer": str(tokenizer), "form": "{title} {item} ", "after": "next"}
     made = built(sections(root, length=12, windows="prefixes", prompt=prompt))["data"]
     rows = made["train_iter_fn"].rows.arrays()
     # title 3 [3] next | [1] </s>: the first of the events 3, 1, 4, 1
     assert rows["ids"][0].tolist() == [2, 7, 3, 3, 1, 1, 0, 0, 0, 0, 0, 0]
     assert rows["weights"][0].tolist() == [0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0]
     assert len(made["test_iter_fn"].rows.arrays()["ids"]) == 4
+
+
+def test_a_model_of_texts_is_asked_with_them_by_all_commands(
+    root: Path, tokenizer: Path, tmp_path: Path
+):
+    """The export's evaluation is the run's own, and `recommend` needs nothing but the raw ids."""
+    sizes = {"model_dims": 8, "hidden_dims": 8, "num_heads": 1, "num_kv_heads": 1, "head_dim": 8}
+    words = BackboneConfig(vocab_size=14, num_layers=1, rotary=RotaryConfig(), **sizes)
+    model = EfficientIDSModel(EfficientIDSConfig(
+        backbone=words, num_items=ITEMS, item_embedding_dim=8, full_softmax=True
+    ))  # fmt: skip
+    prompt = {"tokenizer": str(tokenizer), "before": "next", "form": "{item} {title} ", "end": [],
+              "learn": "every", "items": 4}  # fmt: skip
+    given = sections(root, length=16, prompt=prompt) | {"model": {"module": model}}
+    given["optimizer"] = {"learning_rate": 0.1}
+    given["training"] |= {"num_steps": 3, "exclude_seen": True}
+    given["checkpoint"] = {"dir": str(tmp_path / "run")}
+    train(built(given))
+    export_described(given, tmp_path / "model")
+    options = EvaluationOptions(cutoffs=(5,), resamples=0)
+    found = evaluate_run(given, "test", options=options).found
+    stored = evaluate_stored(tmp_path / "model", root, "test", options).found
+    assert stored.values() == pytest.approx(found.values(), rel=1e-6)
+    asked = ("recommend", "--checkpoint", tmp_path / "model", "--top-k", 3, "--json")
+    (tmp_path / "histories.jsonl").write_text('{"raw_ids": ["film,3", "film,1"]}')
+    best = json.loads(call(*asked, "--input-file", tmp_path / "histories.jsonl"))
+    # next [3] title 3 [1] title 1: the same as words and items of one's own.
+    own = json.loads(call(*asked, "--input-ids", "3,3,2,7,1,2,5", "--item-mask", "0,1,0,0,1,0,0"))
+    assert best["item_ids"] == [f"film,{item}" for item in own["items"]]
+    assert best["probability"] == pytest.approx(own["probability"], rel=1e-5)
 
 
 @pytest.mark.parametrize(
