@@ -15,6 +15,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ class Batches:
     Attributes:
         rows: that they are made of.
         batch_size: of all processes together.
+        fills: whether a last batch is filled up.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Batches:
             raise ValueError(
                 f"batch_size: {batch_size} does not divide among {process[1]} processes"
             )
+        self.fills = True
         self._lock, self._orders = threading.Lock(), dict[int, np.ndarray]()
 
     def __len__(self) -> int:
@@ -101,6 +104,19 @@ class Batches:
         vars(self).update(state)
         self._lock, self._orders = threading.Lock(), {}
 
+    def once(self, fills: bool = True) -> "GrainIterator":
+        """Every row once, in the order of the first epoch, to the last one.
+
+        Whatever `epochs` and `drop_remainder` are: what an evaluation reads.
+
+        Args:
+            fills: see `drop_remainder`; otherwise the last batch is smaller.
+        """
+        made = copy(self)
+        made.__setstate__({**self.__getstate__(), "fills": fills})
+        made.drop_remainder, made.epochs = False, 1
+        return iter(made)
+
     def first(self) -> Arrays:
         """The first batch, made here and now."""
         return self.batch(0, 0)
@@ -117,7 +133,8 @@ class Batches:
         places = self.order(epoch)[row : row + self.batch_size][index * share :][:share]
         found = self.rows.take(places if len(places) else np.zeros(1, np.int64))
         missing = share - len(places)
-        if missing and "weights" not in found:  # nothing says that a row does not count
+        # Without weights nothing says that a row does not count.
+        if missing and not (self.fills and "weights" in found):
             return {name: value[: len(places)] for name, value in found.items()}
         return _filled(found, len(places), missing) if missing else found
 

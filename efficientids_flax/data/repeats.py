@@ -30,12 +30,12 @@ class RepeatGuard:
 
     def repeats(self, batch: Any) -> bool:
         """Take a batch; whether the stream repeats."""
-        leaves = jax.tree.leaves(batch)
-        if not self._looks or not all(
-            isinstance(leaf, np.ndarray) and leaf.ndim for leaf in leaves
-        ):
+        found = [leaf for leaf in jax.tree.leaves(batch) if np.ndim(leaf)]
+        readable = all(getattr(leaf, "is_fully_addressable", True) for leaf in found)
+        if not (self._looks and found and readable):
             return False
-        count = min((len(leaf) for leaf in leaves), default=0)
+        leaves = [np.asarray(leaf) for leaf in found]  # those on devices are fetched
+        count = min(len(leaf) for leaf in leaves)
         parts = [np.ascontiguousarray(leaf[:count]).reshape(count, -1) for leaf in leaves]
         for row in range(count):
             key = hash(b"".join(part[row].tobytes() for part in parts))

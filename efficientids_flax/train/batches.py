@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from efficientids_flax.digests import digest
+from efficientids_flax.digests import digest, digest_of
+from efficientids_flax.tree import path_of
 
 
 def rows_of(batch: Any) -> int | None:
@@ -26,6 +27,41 @@ def is_placed(batch: Any) -> bool:
     """Whether the batch is that of all processes already, on their devices."""
     leaves = jax.tree.leaves(batch)
     return any(isinstance(leaf, jax.Array) and not leaf.is_fully_addressable for leaf in leaves)
+
+
+def checked_batch(batch: Any, name: str) -> Mapping[str, Any]:
+    """A batch as JAX takes it: arrays of other libraries, such as PyTorch's, are NumPy's.
+
+    Args:
+        batch: that was read.
+        name: of the data, for messages.
+
+    Raises:
+        ValueError: no dict of arrays.
+    """
+    if not isinstance(batch, Mapping):
+        raise ValueError(
+            f"{name}: expected a dict of arrays, found a {type(batch).__name__}; name the fields:"
+            " {'inputs': ..., 'targets': ...}"
+        )
+    for value in batch.values():
+        if type(value) is not np.ndarray and not isinstance(value, jax.Array):
+            return jax.tree.map(_as_array, dict(batch))
+    return batch
+
+
+def _as_array(leaf: Any) -> Any:
+    """Another library's array as NumPy's, without a copy where it lies on the host."""
+    own = isinstance(leaf, np.ndarray | np.generic | jax.Array)
+    return np.asarray(leaf) if not own and hasattr(leaf, "__array__") else leaf
+
+
+def digest_of_batch(batch: Any) -> str | None:
+    """Of its names and values; None where they cannot be read here."""
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    if not all(getattr(leaf, "is_fully_addressable", True) for _, leaf in leaves):
+        return None
+    return digest_of([[path_of(keys), digest(leaf)] for keys, leaf in leaves])
 
 
 class ShuffledBatches:

@@ -21,6 +21,7 @@ from efficientids_flax.stored import (
     Prompted,
     save_description,
     save_model,
+    training_of,
 )
 from efficientids_flax.stored.settings import LENGTH
 from efficientids_flax.train.history import Rows
@@ -39,7 +40,7 @@ from efficientids_flax.train.state import (
     run_facts,
 )
 from efficientids_flax.train.state.fingerprint import OF_MODEL, Facts
-from efficientids_flax.train.step import NNXBridge, Spec
+from efficientids_flax.train.step import NNXBridge, built_to_train
 from efficientids_flax.tree import flatten
 
 MODEL = "model"  # the folder of a run's directory that describes its model
@@ -76,8 +77,9 @@ class RunDirectory:
     items: ItemNames | None
     origins: Origins = MappingProxyType({})
     prompt: Prompted | None = None
-    _spec: Spec | None
+    _longest: int
     _kept: KeptState | None = None
+    _described: int = 0  # the length that the directory's description has
 
     def restore(self, state: TrainState, step: int | None = None) -> TrainState:
         """A checkpoint of the directory, in the places of this state.
@@ -139,26 +141,34 @@ class RunDirectory:
         With the length of the sequences that it was trained on, its step, the metrics of that step.
         """
         step = int(state.step)
-        training = {"step": step, LENGTH: self._length(), "metrics": measured(self.history, step)}
+        length, metrics = self._longest or None, measured(self.history, step)
+        training = {"step": step, LENGTH: length, "metrics": metrics}
         model: Any = self.given_model  # another kind is refused there
         save_model(
             path, model, self.evaluated_params(state), training=known(training), items=self.items,
             origins=self.origins, prompt=self.prompt,
         )  # fmt: skip
 
-    def _describe(self, facts: Facts) -> None:
-        """Leave in the directory what an export needs but the parameters."""
+    def _describe(self, facts: Facts, goes_on: bool = True) -> None:
+        """Leave in the directory what an export needs but the parameters.
+
+        Args:
+            facts: of the run.
+            goes_on: whether what is there is of this run: its sequences may have been longer.
+        """
         if self.directory is None or not isinstance(self.given_model, Decoder | ItemModel):
             return
-        options = self.options
+        options, place = self.options, self.directory / MODEL
+        if goes_on and is_primary() and (place / "config.json").is_file():
+            self._longest = max(self._longest, training_of(place).get(LENGTH) or 0)
+        self._described = self._longest
         training = {
-            LENGTH: self._length(),
+            LENGTH: self._longest or None,
             "model": {name: facts[name] for name in OF_MODEL if name in facts},
             "keep_best": options.keep_best,
             "best_mode": options.best_mode,
             "average": averages(options, self.optimizer),
         }
-        place = self.directory / MODEL
         save_description(
             place,
             self.given_model,
@@ -168,24 +178,22 @@ class RunDirectory:
             prompt=self.prompt,
         )
 
-    def _length(self) -> int | None:
-        """T of the sequences that are trained on; None where batches have none."""
-        shape = (self._spec or {}).get("ids", ((), None))[0]
-        return shape[1] if len(shape) == 2 else None
-
     def module(self, state: TrainState) -> Any:
         """The model that `evaluate` measures, to be called: `trainer.module(state)(x)`.
 
         Returns:
             A new `nnx.Module` like the one that was given, in the same modes: call its `eval()`
-            before predictions. A Linen module is bound to its variables.
+            before predictions. A Linen module is bound to its variables; one whose fields say that
+            it trains, does not.
             The arrays are the state's, which are of no use any more after it is trained on.
         """
         variables = {**state.variables, "params": self.evaluated_params(state)}
         if isinstance(self.model, NNXBridge):
             return self.model.module(variables)
         assert isinstance(self.given_model, nn.Module)
-        return self.given_model.bind(variables)
+        given = self.given_model
+        switched = built_to_train(given)
+        return (given.clone(**switched) if switched else given).bind(variables)  # pyright: ignore[reportArgumentType]
 
     def evaluated_params(self, state: TrainState) -> dict[str, Any]:
         """The averages of the parameters where `evaluate_average` says so, else these."""

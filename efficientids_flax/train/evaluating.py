@@ -10,7 +10,7 @@ from efficientids_flax.core.head.measures import Scoring
 from efficientids_flax.train.directory import RunDirectory
 from efficientids_flax.train.evaluation_data import EvaluationData, evaluations
 from efficientids_flax.train.preparing import on_mesh
-from efficientids_flax.train.state import KeptState, Monitor, TrainState
+from efficientids_flax.train.state import KeptState, ModelConfig, Monitor, TrainState
 from efficientids_flax.train.state.shared_batches import any_process
 from efficientids_flax.train.step import Evaluator
 
@@ -46,6 +46,7 @@ class Evaluating(RunDirectory):
 
     mesh: Mesh | None
     _evaluators: Evaluators
+    _reads: ModelConfig | None
 
     def evaluate(
         self,
@@ -64,8 +65,8 @@ class Evaluating(RunDirectory):
 
         Args:
             state: of the run.
-            dataset: dict batches, or a function that returns them. Of `ShuffledBatches` every row
-                counts once, the last ones too.
+            dataset: dict batches, or a function that returns them. Of `ShuffledBatches` and
+                `Batches` every row counts once, the last ones too.
             num_eval_batches: how many; None: all.
             prefix: of the names.
             scoring, exclude_seen: see `TrainingOptions`; None: as the run has them.
@@ -87,7 +88,7 @@ class Evaluating(RunDirectory):
             TypeError, ValueError: see `evaluations` and `EvaluationData.first`; the evaluation
                 lacks a field, or the metric that the run goes by.
         """
-        data = evaluations(dataset, self.options)
+        data = evaluations(dataset, self.options, fills=self._reads is not None)
         if data is not None:
             first = data.first(required=jax.process_count() == 1)
             with on_mesh(self.mesh):

@@ -10,30 +10,44 @@ from typing import Any
 import jax
 import numpy as np
 
+from efficientids_flax.data import Batches
+from efficientids_flax.data.loader import GrainIterator
 from efficientids_flax.data.repeats import RepeatGuard
-from efficientids_flax.train.batches import BatchIterator, ShuffledBatches, rows_of
+from efficientids_flax.train.batches import (
+    BatchIterator,
+    ShuffledBatches,
+    checked_batch,
+    rows_of,
+)
 from efficientids_flax.train.options import TrainingOptions
 
 Source = Iterable[Any] | Callable[[], Iterable[Any]]
 ENDLESS = (
-    "the batches have no end: give num_eval_batches, or batches that end (of ShuffledBatches every"
-    " row is read once, whatever its epochs)"
+    "the batches have no end: give num_eval_batches, or batches that end (of ShuffledBatches and"
+    " Batches every row is read once, whatever their epochs)"
 )
-SIZED = (list, tuple, itertools.repeat, ShuffledBatches)  # an endless `repeat` is refused
+SIZED = (list, tuple, itertools.repeat)  # an endless `repeat` is refused
+ORDER = ("shuffle", "drop_remainder", "order")  # of a fingerprint, which says nothing of the rows
+OWN, READERS = (ShuffledBatches, Batches), (BatchIterator, GrainIterator)
 ONCE = (GeneratorType, map, filter, zip, enumerate, itertools.chain, itertools.islice)
 
 
 class EvaluationData:
     """Batches that are read from the start each time.
 
-    Of `ShuffledBatches`, endless or not, every row is read once, the last ones too.
+    Of `ShuffledBatches` and `Batches`, endless or not, every row is read once, the last ones too.
 
     Attributes:
         name: of the data, for messages.
     """
 
     def __init__(
-        self, source: Source, num_batches: int | None = None, name: str = "evaluation"
+        self,
+        source: Source,
+        num_batches: int | None = None,
+        name: str = "evaluation",
+        *,
+        fills: bool = True,
     ) -> None:
         """Nothing is read yet.
 
@@ -41,6 +55,8 @@ class EvaluationData:
             source: an iterable of batches, or a function that returns one.
             num_batches: how many are read; None: all.
             name: of the data, for messages.
+            fills: whether the last batch may be filled up with rows whose `weights` are 0, which a
+                loss function of the caller's may count.
 
         Raises:
             TypeError: something else, such as one batch.
@@ -54,7 +70,8 @@ class EvaluationData:
                 " function that returns them"
             )
         self.name = name
-        self._source, self._num_batches = source, num_batches
+        self._source, self._num_batches, self._fills = source, num_batches, fills
+        self._facts: dict[str, Any] = {}
         self._waiting: Any = None  # opened already, for the next reading
         # An iterator whose position can be set is read from where it stands now.
         self._start: Any = _state_of(source) if not callable(source) else None
@@ -76,14 +93,16 @@ class EvaluationData:
     def _read(self, opened: Any) -> Iterator[Any]:
         if self._start is not None:
             opened.set_state(self._start)
-        if isinstance(opened, BatchIterator):
+        if isinstance(opened, READERS):
             opened = opened.batches
-        batches: Iterator[Any] = (
-            opened.once() if isinstance(opened, ShuffledBatches) else iter(opened)
-        )
-        ends = self._num_batches is not None or isinstance(opened, SIZED)
+        if isinstance(opened, ShuffledBatches):
+            batches: Iterator[Any] = opened.once()
+        else:
+            batches = opened.once(self._fills) if isinstance(opened, Batches) else iter(opened)
+        ends = self._num_batches is not None or isinstance(opened, (*SIZED, *OWN))
         guard = None if ends else RepeatGuard()
-        for batch in itertools.islice(batches, self._num_batches):
+        for given in itertools.islice(batches, self._num_batches):
+            batch = checked_batch(given, self.name)
             if guard is not None and guard.repeats(batch):
                 raise ValueError(
                     f"{self.name}: {guard.rows} rows were read, and they are the same"
@@ -97,6 +116,10 @@ class EvaluationData:
         """That there is no batch."""
         return f"{self.name}: has no batch with a row; there is nothing to evaluate on"
 
+    def facts(self) -> dict[str, Any]:
+        """What the rows are, once `first` has looked, as far as that can be told."""
+        return self._facts
+
     def first(self, required: bool = True) -> Any:
         """The first batch; None without one, if none is required.
 
@@ -107,6 +130,7 @@ class EvaluationData:
         """
         opened = self._open()
         self._check_again(opened)
+        self._facts = _facts_of(opened)
         for batch in self._read(opened):
             return batch
         if required:
@@ -115,7 +139,7 @@ class EvaluationData:
 
     def _check_again(self, opened: Any) -> None:
         """Raises ValueError if the batches are gone once they are read."""
-        if isinstance(opened, BatchIterator | ShuffledBatches) or self._start is not None:
+        if isinstance(opened, (*OWN, *READERS)) or self._start is not None:
             return
         iterator, other = iter(opened), opened
         if callable(self._source) and iterator is opened:
@@ -138,12 +162,15 @@ class EvaluationData:
             raise ValueError(f"{self.name}: {ENDLESS}")
 
 
-def evaluations(source: Source | None, options: TrainingOptions) -> EvaluationData | None:
+def evaluations(
+    source: Source | None, options: TrainingOptions, *, fills: bool = True
+) -> EvaluationData | None:
     """The data of a run's evaluations; None where there are none to make.
 
     Args:
         source: of the caller; None: the run has none.
         options: of the run.
+        fills: see `EvaluationData`.
 
     Raises:
         TypeError, ValueError: see `EvaluationData`; or the run goes by evaluations that are not
@@ -161,7 +188,19 @@ def evaluations(source: Source | None, options: TrainingOptions) -> EvaluationDa
         raise ValueError(f"{named}: {missing} to go by; give {given}, or leave {named} out")
     if source is None or missing or not options.evaluates_every:
         return None
-    return EvaluationData(source, options.num_eval_batches, "eval_dataset")
+    return EvaluationData(source, options.num_eval_batches, "eval_dataset", fills=fills)
+
+
+def _facts_of(source: Any) -> dict[str, Any]:
+    """Of rows in any order; nothing of several processes' shares."""
+    if jax.process_count() > 1:
+        return {}
+    if isinstance(source, list | tuple):
+        return {"batches": len(source)}
+    if not isinstance(source, (*OWN, *READERS)):
+        return {}
+    rows = source.fingerprint()["rows"]
+    return {name: value for name, value in rows.items() if name not in ORDER}
 
 
 def _is_endless(source: Any) -> bool:
@@ -170,7 +209,7 @@ def _is_endless(source: Any) -> bool:
         return True
     if isinstance(source, itertools.repeat):
         return length_hint(source, -1) < 0
-    if isinstance(source, ShuffledBatches | BatchIterator):
+    if isinstance(source, (*OWN, *READERS)):
         return False
     sampler = getattr(source, "_sampler", None)  # of Grain's DataLoader
     if sampler is not None and getattr(sampler, "_num_epochs", 1) is None:
@@ -194,7 +233,7 @@ def _length(source: Any) -> int:
 
 def _state_of(source: Any) -> Any:
     """The position of an iterator that can go back to it, else None."""
-    is_iterator = hasattr(source, "__next__") and not isinstance(source, BatchIterator)
+    is_iterator = hasattr(source, "__next__") and not isinstance(source, READERS)
     if is_iterator and hasattr(source, "get_state") and hasattr(source, "set_state"):
         return source.get_state()
     return None

@@ -13,7 +13,12 @@ import numpy as np
 
 from efficientids_flax.train.preemption import Stopped
 from efficientids_flax.train.running import Run
-from efficientids_flax.train.state import DataExhausted, TrainState, without_frozen
+from efficientids_flax.train.state import (
+    DataExhausted,
+    TrainState,
+    UnwrittenCheckpoint,
+    without_frozen,
+)
 from efficientids_flax.train.step import (
     FINITE,
     LONGEST,
@@ -24,6 +29,9 @@ from efficientids_flax.train.step import (
     clock,
     tokens_of,
 )
+
+# After these the state is of no use, or cannot be written.
+LOST = (NonFiniteError, WrongValues, UnwrittenCheckpoint)
 
 
 def run_loop(run: Run, state: TrainState, num_steps: int) -> TrainState:
@@ -56,7 +64,6 @@ class _Loop:
         self.window = Window()
         self.due: Window | None = None  # ended, not reported
         self.totals = Totals(run.step.names)
-        self.tokens = 0
         self.saved = self.evaluated = -1
         self.measured: Mapping[str, float] | None = None  # at `evaluated`
 
@@ -79,12 +86,13 @@ class _Loop:
                 self.state, self.metrics = take(self.state, self.frozen, batch, self.metrics)
                 self.step += 1
                 window.steps += 1
+                window.flops += take.flops
                 window.batches.append(batch)
                 if self.due is not None:
                     self._report_due()
                 if self.step >= event:
                     if self.step == self.first + 1:
-                        self._begin(given)
+                        self._begin(batch)
                     if self._at_event():
                         break
                     event = run.next_event(self.step, self.window.steps, self.last)
@@ -98,6 +106,12 @@ class _Loop:
             if jax.process_count() == 1:
                 self._save_last()
             raise
+        except LOST:
+            raise
+        except Exception as error:  # of the data, say: the steps before it are whole
+            if jax.process_count() == 1:  # of several the others may be amid a step with this one
+                self._save_after(error)
+            raise
         finally:
             if run.trace is not None:
                 run.trace.end(self.state.step)
@@ -106,10 +120,9 @@ class _Loop:
 
     def _begin(self, batch: Any) -> None:
         """After the first step: what it took to get going is not part of the speed."""
-        self.tokens = tokens_of(batch) * jax.process_count()
         jax.block_until_ready(self.metrics)
         self.window.waited = 0.0
-        self.totals.begin()
+        self.totals.begin(tokens_of(batch), self.window.flops)
 
     def _at_event(self) -> bool:
         """Log, evaluate, save; whether the run ends here."""
@@ -187,6 +200,16 @@ class _Loop:
         run.settle()
         return run.save is not None
 
+    def _save_after(self, error: Exception) -> None:
+        """Leave what was reached before an error, which gets a note of it."""
+        try:
+            saved = self._save_last()
+        except Exception as other:
+            error.add_note(f"what was reached is not saved: {other}")
+            return
+        if saved and self.step > self.first:
+            error.add_note(f"step {self.step}, before it, is saved; the same command goes on")
+
     def _report_due(self) -> None:
         """Read the results of the window that ended, record them, log where a log point is.
 
@@ -202,9 +225,10 @@ class _Loop:
         self._refuse(first, found, window)
         rows = found[:, : len(names)].tolist()
         run.recorder.steps(first, names, rows)
-        self.totals.add(window, rows)
+        # On a mesh a batch is that of all processes.
+        self.totals.add(window, rows, sum(map(tokens_of, window.batches)))
         if run.logs(window.last) or window.last == self.last:
-            values = self.totals.take(self.tokens, run.step.flops, run.peak)
+            values = self.totals.take(run.peak)
             run.recorder.log(window.last, values)
 
     def _report_all(self) -> None:

@@ -19,6 +19,8 @@ CHANGES: Mapping[str, str] = {
     "frozen": "the parameters stay, and those that are trained now begin without moments",
     "optimizer": "its state stays where it has the same leaves, and begins anew where not",
     "schedule": "the learning rate is from then on that of the new schedule",
+    "loss": "the parameters and the optimizer's state stay, and follow the new loss",
+    "evaluation": "evaluations before it are no longer compared with: the next one is the best",
 }
 
 

@@ -1,4 +1,7 @@
-"""Told to stop: SIGTERM or Ctrl-C, in one process or in several that must stop at the same step."""
+"""Told to stop, by a signal, in one process or in several that must stop at the same step.
+
+SIGTERM, Ctrl-C (SIGINT), or the end of the terminal (SIGHUP).
+"""
 
 import itertools
 import os
@@ -11,6 +14,9 @@ from typing import Any
 
 import jax
 
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 PATIENCE = 3  # times of Ctrl-C that end the process even while it saves
 _ASKED = itertools.count(1)  # how often several processes have asked each other
 
@@ -18,12 +24,12 @@ _ASKED = itertools.count(1)  # how often several processes have asked each other
 class Preempted(SystemExit):
     """The run was told to stop, and has saved: ends the process with code 0."""
 
-    def __init__(self, step: int, saved: bool) -> None:
+    def __init__(self, step: int, saved: bool, by: str = "SIGTERM") -> None:
         super().__init__(0)
-        self.step, self.saved = step, saved
+        self.step, self.saved, self.by = step, saved, by
 
     def __str__(self) -> str:
-        return _told("SIGTERM", self.step, self.saved)
+        return _told(self.by, self.step, self.saved)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -52,6 +58,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.received, self.interrupts, self.saving = False, 0, False
+        self._by = "SIGTERM"
         self._together = jax.process_count() > 1
         self._at_once = False
 
@@ -92,11 +99,13 @@ class StopRequest:
     def receive(self, number: int, frame: FrameType | None = None) -> None:
         """A signal: the run stops after its step; Ctrl-C again stops it in the middle."""
         del frame
-        self.received = True
-        if number == signal.SIGINT:
+        first, self.received = not self.received, True
+        if self._together and first:
+            os.kill(os.getpid(), signal.SIGTERM)  # from which all processes hear of it
+        if number != signal.SIGINT:
+            self._by = signal.Signals(number).name
+        else:
             self.interrupts += 1
-            if self._together and self.interrupts == 1:
-                os.kill(os.getpid(), signal.SIGTERM)  # from which all processes hear of it
             if self.interrupts >= (PATIENCE if self.saving else 2):
                 raise KeyboardInterrupt
         if self._at_once:
@@ -105,12 +114,12 @@ class StopRequest:
 
     def ending(self, step: int, saved: bool) -> BaseException:
         """What ends the run."""
-        return (Interrupted if self.interrupts else Preempted)(step, saved)
+        return Interrupted(step, saved) if self.interrupts else Preempted(step, saved, self._by)
 
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Listens for SIGTERM and Ctrl-C while the block runs.
+    """Listens for SIGTERM, Ctrl-C and SIGHUP while the block runs.
 
     For several processes `jax.distributed` listens for SIGTERM itself. What the caller ignores, as
     a program that runs in the background does Ctrl-C, stays ignored.
@@ -118,8 +127,8 @@ def stop_request() -> Iterator[StopRequest]:
     request = StopRequest()
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            alone = jax.process_count() == 1 or number == signal.SIGINT
+        for number in SIGNALS:
+            alone = jax.process_count() == 1 or number != signal.SIGTERM
             if alone and signal.getsignal(number) not in (signal.SIG_IGN, None):
                 before[number] = signal.signal(number, request.receive)
     try:

@@ -12,9 +12,17 @@ from jax.sharding import Mesh
 
 from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.model_checks import check_pretrained
+from efficientids_flax.train.batches import checked_batch
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.state import BatchPlacer, Frozen, ModelConfig, TrainState
-from efficientids_flax.train.step import CompiledStep, Spec, batch_spec, check_like, compile_step
+from efficientids_flax.train.step import (
+    CompiledStep,
+    Spec,
+    batch_spec,
+    check_like,
+    compile_step,
+    length_of,
+)
 from efficientids_flax.train.step.initial_state import initial_state
 from efficientids_flax.train.step.objective import Objective
 
@@ -42,6 +50,7 @@ class Preparing:
     _stopped: tuple[int, dict[str, Any]] | None = None  # early: after which step, and why
     _spec: Spec | None = None
     _step: CompiledStep | None = None
+    _longest: int = 0  # T of the batches so far
 
     def create_train_state(
         self,
@@ -66,8 +75,10 @@ class Preparing:
             ValueError: a batch that the model does not take; parameters that are not the model's;
                 a named language model that is frozen, without any.
         """
+        sample_batch = checked_batch(sample_batch, "batch")
         parts = self.options.gradient_accumulation_steps
         self._spec = batch_spec(sample_batch, parts)
+        self._longest = length_of(self._spec) or 0
         self._kept = self._stopped = None
         self._check_values(sample_batch)
         check_pretrained(self.given_model, params)
@@ -98,6 +109,7 @@ class Preparing:
                 learning_rate=self._learning_rate,
                 mesh=self.mesh,
                 reads=self._reads,
+                look=self._check_later,
             )
         return self._step
 
@@ -107,6 +119,12 @@ class Preparing:
             raise ValueError("train: call create_train_state first, with a sample batch")
         check_like(batch, self._spec, self.options.gradient_accumulation_steps)
         self._check_values(batch)
+
+    def _check_later(self, batch: Any) -> None:
+        """Raises ValueError if a batch of another shape has other fields than the sample."""
+        assert self._spec is not None
+        check_like(batch, self._spec, self.options.gradient_accumulation_steps, first=False)
+        self._longest = max(self._longest, length_of(batch_spec(batch)) or 0)
 
     def _check_values(self, batch: Mapping[str, Any]) -> None:
         """Ids in range and masks of 0 and 1, where the model says what they are."""

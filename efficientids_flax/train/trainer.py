@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from efficientids_flax.parameters import FROZEN_LM
 from efficientids_flax.stored import ItemNames
+from efficientids_flax.train.directory import averages
 from efficientids_flax.train.evaluating import Evaluating, Evaluators
 from efficientids_flax.train.history import Rows, read_history
 from efficientids_flax.train.logs import Recorder, Trace, peak_flops
@@ -37,6 +38,7 @@ from efficientids_flax.train.state import (
     TrainState,
     default_mesh,
     is_primary,
+    loss_facts,
     resume,
     run_facts,
     save,
@@ -44,6 +46,9 @@ from efficientids_flax.train.state import (
 from efficientids_flax.train.step import Evaluator, LossFn, explain, make_objective, told_values
 
 Schedule = Callable[[Any], Any]
+# Options that make other steps, and other evaluations.
+SETTINGS = ("use_mixed_precision", "gradient_accumulation_steps", "on_nonfinite")
+MEASURED = ("scoring", "exclude_seen", "num_eval_batches")
 
 
 class Trainer(Evaluating, Preparing):
@@ -128,6 +133,7 @@ class Trainer(Evaluating, Preparing):
         self._learning_rate = learning_rate
         # A loss function of the caller's may give fields of a batch another meaning.
         self._reads = self._objective.config if loss_fn is None else None
+        self._loss_fn = loss_fn
         self._place = BatchPlacer(self.mesh, self._reads)
         self._evaluators = Evaluators(lambda **how: Evaluator(make(**how), self._place), ranks)
         self._cursor: DataCursor | None = None
@@ -192,6 +198,12 @@ class Trainer(Evaluating, Preparing):
             # Under 'exact' and 'dense' an optimizer does the same.
             lazy = options.item_updates == "lazy"
             facts["optimizer"]["item_updates"] = "lazy" if lazy else "exact"
+        facts["loss"] = loss_facts(self._loss_fn)
+        facts["settings"] = {name: getattr(options, name) for name in SETTINGS}
+        if evaluation is not None:
+            how = {name: getattr(options, name) for name in MEASURED}
+            averaged = averages(options, self.optimizer)
+            facts["evaluation"] = {**how, "averages": averaged, **evaluation.facts()}
         with self._checkpoints() as checkpoints, on_mesh(self.mesh):
             start = resume(
                 state, source, checkpoints, monitor, options, facts, num_steps, self._cursor
@@ -199,7 +211,7 @@ class Trainer(Evaluating, Preparing):
             self._tell(start)
             state, cursor = start.state, start.cursor
             first = int(state.step)
-            self._describe(facts)
+            self._describe(facts, goes_on=first > 0)
             if cursor is None:
                 self.history = read_history(self.directory) if self.directory else Rows()
                 return state
@@ -231,9 +243,13 @@ class Trainer(Evaluating, Preparing):
             if evaluation is not None:
                 run.evaluate = lambda state: self._measured(state, evaluation, stop.between)
             if checkpoints is not None:
-                run.save = lambda state, metrics: save(
-                    state, cursor, checkpoints, monitor, metrics, facts, schedule_steps
-                )
+
+                def write(state: TrainState, metrics: Any) -> None:
+                    if self._longest > self._described:  # a batch was longer than those before
+                        self._describe(facts)
+                    save(state, cursor, checkpoints, monitor, metrics, facts, schedule_steps)
+
+                run.save = write
                 run.check, run.settle = checkpoints.check, checkpoints.wait
             if options.enable_profiling and self.directory is not None:
                 place = self.directory / "profile"

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 
 from efficientids_flax.train.logs.progress import Kind
 
@@ -12,5 +13,6 @@ def tell(kind: Kind, text: str, *, warns: bool = False) -> None:
         if warns:
             logging.getLogger("efficientids_flax").warning(text)
     elif sys.stderr is not None:
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, Protocol, TextIO
 
 Kind = Literal["auto", "bar", "lines", "none"]
@@ -40,8 +41,8 @@ def make_progress(kind: Kind, first: int, last: int, stream: TextIO | None = Non
     if kind == "auto":
         kind = "bar" if stream.isatty() else "lines"
     if kind == "bar":
-        return _Bar(first, last, stream)
-    return _Lines(first, last, stream) if kind == "lines" else _Nothing()
+        return _Shown(_Bar(first, last, stream))
+    return _Shown(_Lines(first, last, stream)) if kind == "lines" else _Nothing()
 
 
 class _Nothing:
@@ -53,6 +54,32 @@ class _Nothing:
 
     def close(self) -> None:
         pass
+
+
+class _Shown:
+    """A display until nobody can see it any more: behind a closed terminal the run goes on."""
+
+    def __init__(self, display: Progress) -> None:
+        self._display: Progress = display
+
+    def update(self, step: int, values: Mapping[str, float]) -> None:
+        with self._until_closed():
+            self._display.update(step, values)
+
+    def note(self, text: str) -> None:
+        with self._until_closed():
+            self._display.note(text)
+
+    def close(self) -> None:
+        with self._until_closed():
+            self._display.close()
+
+    @contextmanager
+    def _until_closed(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, SystemExit):  # of a closed file; Rich ends on a broken pipe
+            self._display = _Nothing()
 
 
 class _Lines:

@@ -23,7 +23,12 @@ from efficientids_flax.train.state.data_cursor import (
 from efficientids_flax.train.state.disk.checkpoint import Checkpoints
 from efficientids_flax.train.state.disk.faults import DamagedCheckpoint, UnwrittenCheckpoint
 from efficientids_flax.train.state.disk.lock import DirectoryInUse, locked
-from efficientids_flax.train.state.fingerprint import RunMismatch, model_facts, run_facts
+from efficientids_flax.train.state.fingerprint import (
+    RunMismatch,
+    loss_facts,
+    model_facts,
+    run_facts,
+)
 from efficientids_flax.train.state.item_table import (
     TABLE,
     Split,

@@ -9,13 +9,11 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
-import jax
 import numpy as np
 
-from efficientids_flax.digests import digest, digest_of
+from efficientids_flax.train.batches import checked_batch, digest_of_batch
 from efficientids_flax.train.state.description import vocabularies
 from efficientids_flax.train.state.fingerprint import Facts, rows_of_all
-from efficientids_flax.tree import path_of
 
 Batch = dict[str, Any]
 Source = Iterable[Any] | Callable[[], Iterable[Any]]
@@ -59,7 +57,7 @@ class DataCursor:
             return self._ahead.pop(0)
         self._reading = True
         try:
-            batch = next(self._iterator)
+            batch: Any = checked_batch(next(self._iterator), "data")
         except StopIteration:
             self._reading = False
             if not self._read or self._once():
@@ -109,8 +107,11 @@ class DataCursor:
             told = getattr(self._iterator, "fingerprint", None)
             found: Facts = cast(Facts, told()) if callable(told) else {}
             words = vocabularies(self.source)
+            first = self._first or {}
+            if "rows" in first and "rows" in found:  # read from the start, both are known
+                found["rows"] = {**first["rows"], **found["rows"]}
             self._facts = {
-                **({"tokenizer": words} if words else {}), **(self._first or {}), **found
+                **({"tokenizer": words} if words else {}), **first, **found
             }  # fmt: skip
         return self._facts
 
@@ -207,9 +208,7 @@ def _facts_of(batch: Any) -> Facts:
     """Of the first batch: its values, and its rows of all processes together."""
     rows = rows_of_all(batch)
     found: Facts = {} if rows is None else {"batch_size": {"rows": rows}}
-    leaves = jax.tree_util.tree_leaves_with_path(batch)
-    if all(not isinstance(leaf, jax.Array) or leaf.is_fully_addressable for _, leaf in leaves):
-        told = digest_of([[path_of(keys), digest(leaf)] for keys, leaf in leaves])
+    if told := digest_of_batch(batch):
         found["rows"] = {"first_batch": told}
     return found
 

@@ -6,8 +6,11 @@ optax transformation shows its numbers; arrays by their digests. Clusterings are
 
 import dataclasses
 import functools
+import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from types import CodeType
 from typing import Any
 
 import jax
@@ -23,7 +26,17 @@ MOST = 1000  # functions, and parts of a list
 UNTOLD = {  # fields that say how a module is called, or that Flax adds
     "parent", "name", "scope", "training", "deterministic", "use_running_average", "rngs",
 }  # fmt: skip
+HELD = "held"  # fields of the object of a method; up to release 2 there were none
 Found = dict[str, Any]
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # whose code differs from another's
+PACKAGES = {
+    "efficientids_flax",
+    "converters",
+    "flax",
+    "jax",
+    "optax",
+    "builtins",
+}  # with releases of their own
 
 
 def described(value: Any) -> Found:
@@ -63,6 +76,69 @@ def vocabularies(value: Any) -> dict[str, str]:
 
     _walk(value, "", [], look, opens=True)
     return found
+
+
+def code_of(value: Any) -> Found:
+    """`code`, a digest of what a function or the class of a module computes; nothing of a package.
+
+    With the functions, classes and plain values of the same module that it names. Comments and
+    texts for readers do not count.
+    """
+    told: list[Any] = []
+    seen: set[int] = set()
+
+    def take(part: Any) -> None:
+        while isinstance(part, functools.partial):
+            part = part.func
+        part = inspect.unwrap(getattr(part, "__func__", part))
+        if isinstance(part, type):
+            if id(part) not in seen and _is_own(part):
+                seen.add(id(part))
+                for one in part.__mro__[::-1]:
+                    members = vars(one).values() if _is_own(one) else ()
+                    for member in [one for one in members if callable(one)]:
+                        take(member)
+            return
+        code = getattr(part, "__code__", None)
+        if code is None or id(code) in seen or not _is_own(part):
+            return
+        seen.add(id(code))
+        told.append(_code(code, part.__doc__))
+        for name in sorted(_names(code)):
+            named = part.__globals__.get(name)
+            if isinstance(named, bool | int | float | str):
+                told.append([name, repr(named)])
+            elif getattr(named, "__module__", None) == part.__module__:
+                take(named)
+
+    is_function = inspect.isroutine(value) or isinstance(value, functools.partial | type)
+    take(value if is_function else type(value))
+    return {"code": digest_of(told), "python": PYTHON} if told else {}
+
+
+def _is_own(part: Any) -> bool:
+    return (getattr(part, "__module__", None) or "").partition(".")[0] not in {
+        *PACKAGES,
+        "builtins",
+    }
+
+
+def _code(code: CodeType, text: str | None) -> list[Any]:
+    """What a code object computes, as JSON values."""
+
+    def constant(value: Any) -> Any:
+        if isinstance(value, CodeType):
+            return _code(value, None)
+        if isinstance(value, frozenset):
+            return sorted(map(repr, value))
+        return None if text is not None and value == text else repr(value)
+
+    return [code.co_code.hex(), list(code.co_names), [constant(one) for one in code.co_consts]]
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = [_names(one) for one in code.co_consts if isinstance(one, CodeType)]
+    return set(code.co_names).union(*inner)
 
 
 def _walk(
@@ -148,7 +224,10 @@ def _closed_over(value: Any) -> list[tuple[str, Any]]:
     if hasattr(value, "__wrapped__"):
         return [("of", value.__wrapped__)]
     if hasattr(value, "__self__") and hasattr(value, "__func__"):
-        return [("self", value.__self__), ("of", value.__func__)]
+        holder = value.__self__
+        fields = [] if _inner(holder) else list(getattr(holder, "__dict__", {}).items())
+        held = [(f"{HELD}.{name}", part) for name, part in fields]
+        return [("self", holder), *held, ("of", value.__func__)]
     code, cells = getattr(value, "__code__", None), getattr(value, "__closure__", None)
     if code is None:
         return []

@@ -16,12 +16,13 @@ import optax
 from efficientids_flax.train.batches import is_placed, rows_of
 from efficientids_flax.train.options import CHANGES
 from efficientids_flax.train.state.carried import TrainState
-from efficientids_flax.train.state.description import clusterings, described
+from efficientids_flax.train.state.description import HELD, clusterings, code_of, described
 from efficientids_flax.tree import flatten
 
 Facts = dict[str, dict[str, Any]]
 OF_MODEL = ("clustering", "catalogue", "model")
 OF_DATA = ("rows", "batch_size", "tokenizer")
+SAID = ("settings", "code")  # told where they differ, and taken: no name of `CHANGES`
 # Steps at which two schedules are compared.
 SAMPLED = (0, *(number * 10**power for power in range(7) for number in (1, 2, 5)))
 CLOSE = 1e-5  # of the highest rate: devices round differently
@@ -64,7 +65,17 @@ def run_facts(
     rates = _rates(learning_rate)
     if rates is not None:
         found["schedule"] = dict(zip(map(str, SAMPLED), rates, strict=True))
+    if code := code_of(model):
+        found["code"] = code
     return found
+
+
+def loss_facts(loss_fn: Callable[..., Any] | None) -> dict[str, Any]:
+    """Of a loss function; None: the model's own."""
+    if loss_fn is None:
+        return {"function": "the model's own"}
+    told = described(loss_fn)
+    return {path or "function": value for path, value in told.items()} | code_of(loss_fn)
 
 
 def differences(then: Facts, now: Facts, names: Collection[str]) -> dict[str, str]:
@@ -158,6 +169,11 @@ def _differing(
         # A field that one of them does not have at all: of another release, or another kind.
         shared = {_field(path) for path in then} & {_field(path) for path in now}
         paths = [path for path in paths if _field(path) in shared]
+    if name == "optimizer" and _holds(then) != _holds(now):
+        paths = [path for path in paths if HELD not in path.split(".")]
+    if name in ("loss", "code"):
+        known = then.get("python") == now.get("python")
+        paths = [path for path in paths if path != "python" and (known or path != "code")]
     if name == "clustering":
         paths = ["digest"]
     near = CLOSE * max(map(abs, [*then.values(), *now.values()])) if name == "schedule" else None
@@ -168,6 +184,10 @@ def _differing(
         if not same:
             found.append((path, one, other))
     return found
+
+
+def _holds(facts: Mapping[str, Any]) -> bool:
+    return any(HELD in path.split(".") for path in facts)
 
 
 def _field(path: str) -> str:
@@ -192,6 +212,8 @@ def _in_words(
             if paths
         ]
         return f"frozen: {'; '.join(parts)}"
+    if name == "code":
+        return "code: that of the model was another; the checkpoint goes on with this one"
     if name == "schedule":
         pairs = [("learning_rate at step " + path, one, other) for path, one, other in pairs]
     if name in ("batch_size", "catalogue"):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from efficientids_flax.train.options import CHANGES
 from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.state.data_cursor import DataCursor
 from efficientids_flax.train.state.disk.checkpoint import Checkpoints
@@ -31,12 +32,14 @@ class Start:
         cursor: the place in the data; None: there is nothing to do any more.
         said: lines for the reader.
         warned: lines that a reader must see.
+        changed: what is another than in the checkpoint, and allowed.
     """
 
     state: TrainState
     cursor: DataCursor | None
     said: list[str] = field(default_factory=list)
     warned: list[str] = field(default_factory=list)
+    changed: set[str] = field(default_factory=set)
 
 
 def restored(
@@ -80,6 +83,7 @@ def restored(
             anew = bool(ANEW & set(allowed) & changed.keys())
             found = checkpoints.restore(like, one, anew=anew) if loads else (like, run)
             start.said += said
+            start.changed = set(changed)
         except DamagedCheckpoint as error:
             damage = str(error)
         damage = agreed(damage)
@@ -131,8 +135,9 @@ def refuse_model(
 
 
 def _unknown(where: str, names: tuple[str, ...]) -> str:
+    known = [name for name in names if name in CHANGES]
+    told = (*known, *OF_DATA) if len(known) > len(OF_MODEL) else known
     return (
-        f"{where}: written by a release that did not note what a run is: whether"
-        f" {', '.join((*names, *OF_DATA) if len(names) > len(OF_MODEL) else names)} are the same"
-        " cannot be checked"
+        f"{where}: written by a release that did not note what a run is: whether {', '.join(told)}"
+        " are the same cannot be checked"
     )

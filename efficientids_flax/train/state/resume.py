@@ -18,6 +18,7 @@ from efficientids_flax.train.state.disk.faults import DamagedCheckpoint
 from efficientids_flax.train.state.fingerprint import (
     OF_DATA,
     OF_MODEL,
+    SAID,
     Facts,
     RunMismatch,
     differences,
@@ -87,8 +88,9 @@ def _from_checkpoint(
 ) -> Start:
     """`resume` where there is a checkpoint to go on from."""
     before = checkpoints.steps()
+    names = _compared(checkpoints, num_steps, options.monitors)
     found, run, start = restored(
-        checkpoints, state, facts, options.allow_changes, names=_compared(checkpoints, num_steps),
+        checkpoints, state, facts, options.allow_changes, names=names,
         loads=before[-1] > int(state.step),
     )  # fmt: skip
     step = int(found.step)
@@ -98,7 +100,7 @@ def _from_checkpoint(
         raise DamagedCheckpoint("; ".join(start.warned))
     start.state = found
     where = f"{checkpoints.directory}"
-    idle = [name for name in facts if name not in OF_MODEL]
+    idle = [name for name in facts if name not in (*OF_MODEL, "code")]
     unused = list(differences(run.get("fingerprint", {}), facts, idle).values())
     if not np.array_equal(np.asarray(state.rng), np.asarray(found.rng)):
         unused.append("seed: another one; the random key of the checkpoint goes on")
@@ -114,16 +116,30 @@ def _from_checkpoint(
     if unused and unused[-1].startswith("seed"):
         start.said.append(unused[-1])
     start.cursor = _at_its_place(source, run, options, f"{where}/{step}", start.said)
-    monitor.restore(run["monitor"])
-    monitor.begin_at(checkpoints.best_metric())
+    if "evaluation" in start.changed:
+        checkpoints.measure_anew(step)
+    else:
+        monitor.restore(run["monitor"])
+        monitor.begin_at(checkpoints.best_metric())
+    kept = checkpoints.keep_on(run)
+    if kept and (best := checkpoints.best_step()) is not None:
+        start.said.append(
+            f"keep_best: left out, but the run went by {kept} before: the best checkpoint by it"
+            f" stays, that of step {best}"
+        )
     return start
 
 
-def _compared(checkpoints: Checkpoints, num_steps: int) -> tuple[str, ...]:
-    """What matters for a run: where nothing is trained any more, the model alone."""
+def _compared(checkpoints: Checkpoints, num_steps: int, monitors: bool) -> tuple[str, ...]:
+    """What matters for a run: where nothing is trained any more, the model alone.
+
+    How it is evaluated, where something goes by that.
+    """
     latest = checkpoints.latest_step()
-    goes_on = latest is not None and latest < num_steps
-    return tuple(name for name in CHANGES if name in OF_MODEL or (goes_on and name not in OF_DATA))
+    if latest is None or latest >= num_steps:
+        return OF_MODEL
+    without = OF_DATA if monitors else (*OF_DATA, "evaluation")
+    return (*(name for name in CHANGES if name not in without), *SAID)
 
 
 def _at_its_place(
@@ -137,12 +153,21 @@ def _at_its_place(
     """
     states = run["data"]
     place = own_state(states)
-    cursor = DataCursor(source)
-    ended = None
+    cursor, ended = DataCursor(source), None
     try:
         cursor.restore(place)
     except DataExhausted as end:
         ended = end
+    except (TypeError, LookupError):  # the place is that of another kind of iterator
+        if "iterator" not in place:
+            raise
+        if "rows" not in options.allow_changes:
+            raise RunMismatch(
+                f"{where}: rows: the place in the data is of another kind of iterator; another"
+                f" directory begins anew, --allow-change rows: {CHANGES['rows']}"
+            ) from None
+        cursor = DataCursor(source)
+        cursor.restore({name: part for name, part in place.items() if name != "iterator"})
     then = place.get("facts", {})
     cursor.look_ahead(then)
     now = cursor.facts()
@@ -150,7 +175,8 @@ def _at_its_place(
     if first and (len(states) != jax.process_count() or "batch_size" in differences(
         then, now, ["batch_size"]
     )):  # fmt: skip
-        now = {name: told for name, told in now.items() if name != "rows"}  # not comparable
+        rows = {name: told for name, told in now["rows"].items() if name != "first_batch"}
+        now = {**now, "rows": rows}
     problem = None
     try:
         said += refuse(where, differences(then, now, OF_DATA), options.allow_changes)

@@ -6,9 +6,16 @@ NNX modules be called as Linen's are, `evaluation` measures, with the sums of `m
 their `evaluation_mode`, `window` adds up, `batch_checks` and `nonfinite` say what is wrong.
 """
 
-from efficientids_flax.train.step.batch_checks import Spec, batch_spec, check_like, tokens_of
+from efficientids_flax.train.step.batch_checks import (
+    Spec,
+    batch_spec,
+    check_like,
+    length_of,
+    tokens_of,
+)
 from efficientids_flax.train.step.compiled import LONGEST, CompiledStep, compile_step
 from efficientids_flax.train.step.evaluation import Evaluator
+from efficientids_flax.train.step.evaluation_mode import built_to_train
 from efficientids_flax.train.step.function import FINITE, LossFn
 from efficientids_flax.train.step.mean import Means
 from efficientids_flax.train.step.nnx_bridge import NNXBridge

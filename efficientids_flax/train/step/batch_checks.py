@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.config.record import listed, unknown_key
+from efficientids_flax.train.batches import checked_batch
 from efficientids_flax.tree import path_of
 
 Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
@@ -23,11 +24,7 @@ def batch_spec(batch: Any, parts: int = 1) -> Spec:
     Raises:
         ValueError: naming every field that no step can take.
     """
-    if not isinstance(batch, Mapping):
-        raise ValueError(
-            f"batch: expected a dict of arrays, found a {type(batch).__name__}; name the fields:"
-            " {'inputs': ..., 'targets': ...}"
-        )
+    batch = checked_batch(batch, "batch")
     found: Spec = {}
     problems = []
     for keys, leaf in jax.tree_util.tree_leaves_with_path(dict(batch)):
@@ -53,13 +50,15 @@ def batch_spec(batch: Any, parts: int = 1) -> Spec:
     return found
 
 
-def check_like(batch: Any, wanted: Spec, parts: int = 1) -> None:
+def check_like(batch: Any, wanted: Spec, parts: int = 1, *, first: bool = True) -> None:
     """Raise if a batch has other fields, shapes (but rows) or dtypes than the sample batch.
 
     Args:
         batch: of the training data.
         wanted: of the sample batch.
         parts: see `batch_spec`.
+        first: whether it is the first; later ones may be of another length, or narrower numbers of
+            the same kind.
 
     Raises:
         ValueError: naming every field that differs.
@@ -73,11 +72,16 @@ def check_like(batch: Any, wanted: Spec, parts: int = 1) -> None:
     problems += [f"{path}: missing" for path in wanted if path not in found]
     for path in found.keys() & wanted.keys():
         (shape, dtype), (like, wanted_dtype) = found[path], wanted[path]
-        if shape[1:] != like[1:] or len(shape) != len(like):
+        if (first and shape[1:] != like[1:]) or len(shape) != len(like):
             problems.append(f"{path}: found {list(shape)}, the sample batch has {list(like)}")
-        if dtype != wanted_dtype:
+        if dtype != wanted_dtype and (first or _kind(dtype) != _kind(wanted_dtype)):
             problems.append(f"{path}: found {dtype}, the sample batch has {wanted_dtype}")
     _raise(sorted(problems))
+
+
+def _kind(dtype: np.dtype) -> Any:
+    """Truth values, whole numbers, or others."""
+    return next((kind for kind in (jnp.bool_, jnp.integer) if jnp.issubdtype(dtype, kind)), None)
 
 
 def tokens_of(batch: Mapping[str, Any]) -> int:
@@ -87,6 +91,12 @@ def tokens_of(batch: Mapping[str, Any]) -> int:
         if len(shape) == 2:
             return shape[0] * shape[1]
     return 0
+
+
+def length_of(spec: Spec) -> int | None:
+    """T of the sequences of ids of a batch; None where it has none."""
+    shape = spec.get("ids", ((), None))[0]
+    return shape[1] if len(shape) == 2 else None
 
 
 def _raise(problems: list[str]) -> None:

@@ -37,7 +37,7 @@ class CompiledStep:
     Attributes:
         names: M names of the metrics, in order.
         fields: F names of fields, whose wrong values are counted behind the metrics.
-        flops: of one call, see `costs.operations`; None: it has no matrix products.
+        flops: of the last call, see `costs.operations`; 0.0: it has no matrix products.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class CompiledStep:
         mesh: Mesh | None = None,
         shardings: Any = None,
         rows: RowUpdates | None = None,
+        look: Callable[[Any], None] = lambda batch: None,
     ) -> None:
         """Compile for these arguments.
 
@@ -61,8 +62,10 @@ class CompiledStep:
             mesh: that the state lies on.
             shardings: of the state without frozen parameters, on a mesh.
             rows: how the item table is updated, if not as a whole.
+            look: called with each further batch that another program is compiled for; may refuse
+                it.
         """
-        self._rows = rows
+        self._rows, self._look = rows, look
         if rows is not None:
             state = jax.eval_shape(rows.entered, state)
 
@@ -92,8 +95,8 @@ class CompiledStep:
             sorted(name.removeprefix(WRONG) for name in shapes[2] if name.startswith(WRONG))
         )
         arguments = (*arguments, self.none())
-        self.flops: float | None = None
-        self._compiled: dict[Any, Any] = {}
+        self.flops = 0.0
+        self._compiled: dict[Any, tuple[Any, float]] = {}
         self._current = self._for(arguments)
 
     def entered(self, state: TrainState) -> TrainState:
@@ -114,10 +117,11 @@ class CompiledStep:
         try:
             return self._current(*arguments)
         except (TypeError, ValueError):
-            if self._key(arguments) in self._compiled and (
-                self._compiled[self._key(arguments)] is self._current
-            ):
+            known = self._compiled.get(self._key(arguments))
+            if known is not None and known[0] is self._current:
                 raise
+            if known is None:
+                self._look(arguments[2])
             self._current = self._for(arguments)
             return self._current(*arguments)
 
@@ -125,14 +129,14 @@ class CompiledStep:
         key = self._key(arguments)
         if key not in self._compiled:
             traced = self._jitted.trace(*arguments)
-            self.flops = operations(traced.jaxpr) or None
-            self._compiled[key] = traced.lower().compile()
-        return self._compiled[key]
+            self._compiled[key] = traced.lower().compile(), operations(traced.jaxpr)
+        found, self.flops = self._compiled[key]
+        return found
 
     @staticmethod
     def _key(arguments: tuple[Any, ...]) -> Any:
-        """What differs between batches: shapes, dtypes, places."""
-        return tuple(
+        """What differs between batches: names, shapes, dtypes, places."""
+        return jax.tree.structure(arguments[2]), *(
             (jnp.shape(leaf), str(jnp.result_type(leaf)), str(getattr(leaf, "sharding", None)))
             for leaf in jax.tree.leaves(arguments[2])
         )
@@ -148,6 +152,7 @@ def compile_step(
     learning_rate: Callable[[Any], Any] | float | None = None,
     mesh: Mesh | None = None,
     reads: ModelConfig | None = None,
+    look: Callable[[Any], None] = lambda batch: None,
 ) -> CompiledStep:
     """The step of a run.
 
@@ -157,6 +162,7 @@ def compile_step(
         options: of the run.
         state, batch, learning_rate, mesh: see `CompiledStep`.
         reads: configuration that says what the fields of a batch may be; None: nobody knows.
+        look: see `CompiledStep`.
     """
     how = StepOptions(
         accumulation=options.gradient_accumulation_steps,
@@ -180,4 +186,5 @@ def compile_step(
         mesh=mesh,
         shardings=places,
         rows=rows,
+        look=look,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from efficientids_flax.core.batch import wrong_counts
+from efficientids_flax.core.batch import check_batch, wrong_counts
 from efficientids_flax.train.evaluation_data import EvaluationData, Source
 from efficientids_flax.train.state import BatchPlacer
 from efficientids_flax.train.state.shared_batches import shared_batches
@@ -38,7 +38,10 @@ class Evaluator:
 
         @partial(jax.jit, inline=True)  # traced once for the first batch and the others
         def sums(params: Any, model_state: Any, batch: Any) -> Any:
-            counts = {} if place.config is None else wrong_counts(place.config, batch)
+            counts = {}
+            if place.config is not None:
+                check_batch(place.config, batch, labels=True)  # its fields, no values
+                counts = wrong_counts(place.config, batch)
             return objective.sums(params, batch, model_state), counts
 
         def add(total: Any, params: Any, model_state: Any, batch: Any) -> Any:
@@ -104,7 +107,8 @@ class Evaluator:
         params = rest.pop("params")
         data = batches
         if not isinstance(data, EvaluationData):
-            data = EvaluationData(batches, num_batches)
+            fills = self._place.config is not None
+            data = EvaluationData(batches, num_batches, fills=fills)
         total = None
         for batch in shared_batches(data, self._place):
             total = self._add(total, params, rest, batch)

@@ -65,11 +65,35 @@ def intercept(
 ) -> Any:
     """Puts each Linen module into its mode of evaluation, for `nn.intercept_methods`.
 
-    Dropout is left out, even where its module was built to draw always.
+    Dropout is left out, and fields that say that a module trains say that it does not, even where
+    it was built to train always.
     """
     module, method = context.module, getattr(type(context.module), context.method_name, None)
     if isinstance(module, nn.Dropout) and context.method_name == "__call__":
         return args[0] if args else named["inputs"]
+    before = {name: getattr(module, name) for name in built_to_train(module)}
+    for name in before:
+        object.__setattr__(module, name, SWITCHES[name].evaluating)  # which Linen forbids otherwise
+    try:
+        return _called(call, method, args, named, module)
+    finally:
+        for name, value in before.items():
+            object.__setattr__(module, name, value)
+
+
+def built_to_train(module: nn.Module) -> dict[str, bool]:
+    """The fields by which a module trains whatever its calls say -> what they are otherwise."""
+    return {
+        name: switch.evaluating
+        for name, switch in SWITCHES.items()
+        if name in type(module).__dataclass_fields__
+        and getattr(module, name) is not None
+        and bool(getattr(module, name)) != switch.evaluating
+    }
+
+
+def _called(call: Callable[..., Any], method: Any, args: Any, named: Any, module: nn.Module) -> Any:
+    """The call of a module's method, told that it does not train."""
     if method is None:
         return call(*args, **named)
     before = named

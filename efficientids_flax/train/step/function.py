@@ -20,6 +20,7 @@ OnNonFinite = Literal["stop", "skip"]
 
 WEIGHT = "total_weight"  # metric by which the parts of an accumulated batch are weighted, if there
 FINITE = "finite"
+OWN = {FINITE, "grad_norm", "learning_rate", "step"}  # beside 'loss', which is always the loss
 WRONG = "wrong/"  # before the name of a field: how many of its values are out of range
 SMALL = 1 << 16  # numbers of a gradient that is measured together with others, in one operation
 
@@ -80,8 +81,9 @@ def make_step(
             params, apply = with_row_gradients(params, apply_fn)
         if options.mixed_precision:
             params, batch = to_half(params), to_half(batch)
-        loss, metrics, state = loss_fn(params, NamedBatch(batch), model_state, rng, apply)
-        return loss.astype(jnp.float32), (scalars(metrics), _collections(state, model_state))
+        found = loss_fn(params, NamedBatch(batch), model_state, rng, apply)
+        loss, metrics, state = returned(found)
+        return loss.astype(jnp.float32), (metrics, _collections(state, model_state))
 
     if options.remat:
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
@@ -103,7 +105,13 @@ def make_step(
                 trained, frozen, part, model_state, jax.random.fold_in(rng, index)
             )
             weight = metrics.get(WEIGHT, jnp.float32(1.0))
-            return new, (weight, jax.tree.map(lambda x: x * weight, (loss, metrics, found)))
+            # A part without any weight may be 0 / 0.
+            return new, (
+                weight,
+                jax.tree.map(
+                    lambda x: jnp.where(weight == 0, 0, x * weight), (loss, metrics, found)
+                ),
+            )
 
         def add(carry: Any, given: Any) -> Any:
             model_state, sums = carry
@@ -192,12 +200,33 @@ class NamedBatch(dict[str, Any]):
         raise KeyError(f"batch: has no field '{name}'; it has {', '.join(sorted(self))}")
 
 
+def returned(found: Any) -> tuple[jax.Array, Metrics, Mapping[str, Any]]:
+    """What a loss function has returned: (loss, metrics as arrays, model state).
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(found, tuple | list) or len(found) != 3:
+        told = f"{len(found)} values" if isinstance(found, tuple | list) else type(found).__name__
+        raise ValueError(f"loss_fn: expected (loss, metrics, model_state), found {told}")
+    loss, metrics, state = found
+    if not isinstance(loss, jax.Array) or loss.ndim or not jnp.issubdtype(loss.dtype, jnp.floating):
+        told = f"{list(loss.shape)} of {loss.dtype}" if isinstance(loss, jax.Array) else repr(loss)
+        raise ValueError(
+            f"loss_fn: expected a loss that is one number, an array of JAX made of the parameters,"
+            f" found {told}"
+        )
+    return loss, scalars(metrics), state
+
+
 def scalars(metrics: Mapping[str, Any]) -> Metrics:
     """The metrics as arrays.
 
     Raises:
-        ValueError: naming each one that is no scalar.
+        ValueError: naming each one that is no scalar, or has a name of the trainer's own.
     """
+    if own := sorted(metrics.keys() & OWN):
+        raise ValueError(f"metrics: {', '.join(own)}: names of the trainer's own; choose others")
     found = {name: jnp.asarray(value) for name, value in metrics.items()}
     if wrong := [f"{name} is {list(value.shape)}" for name, value in found.items() if value.ndim]:
         raise ValueError(f"metrics: expected scalars, found {', '.join(wrong)}")

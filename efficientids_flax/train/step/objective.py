@@ -27,7 +27,7 @@ from efficientids_flax.losses import LanguageModelLoss, language_model_loss
 from efficientids_flax.train.batches import rows_of
 from efficientids_flax.train.state import ModelConfig
 from efficientids_flax.train.step.evaluation_mode import intercept
-from efficientids_flax.train.step.function import WEIGHT, LossFn, NamedBatch, scalars
+from efficientids_flax.train.step.function import WEIGHT, LossFn, NamedBatch, returned
 from efficientids_flax.train.step.mean import Means
 from efficientids_flax.train.step.nnx_bridge import NNXBridge
 from efficientids_flax.train.step.rows import ItemTable
@@ -261,8 +261,9 @@ def _sums_of_loss(
 
     def sums(params: Any, batch: Batch, model_state: Any) -> Sums:
         key = jax.random.key(0)  # for loss functions that split it; there is no dropout
-        loss, metrics, _ = loss_fn(params, NamedBatch(batch), model_state, key, evaluate)
-        found = scalars({"loss": loss, **metrics})
+        given = loss_fn(params, NamedBatch(batch), model_state, key, evaluate)
+        loss, metrics, _ = returned(given)
+        found = {**metrics, "loss": loss}
         weight = found.pop(WEIGHT, jnp.float32(rows_of(batch) or 1))
         return {"loss": Means.of(found, weight)}
 

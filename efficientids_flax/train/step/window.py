@@ -19,6 +19,7 @@ class Window:
         metrics: of `CompiledStep`, after the last of them; on the device.
         batches: of each step, which may be asked for again.
         last: step that ended it.
+        flops: of its steps, see `CompiledStep`.
         waited: for data.
         aside: in evaluations and checkpoints.
         saving: in checkpoints alone.
@@ -28,6 +29,7 @@ class Window:
     metrics: Any = None
     batches: list[Any] = field(default_factory=list)
     last: int = 0
+    flops: float = 0.0
     waited: float = 0.0
     aside: float = 0.0
     saving: float = 0.0
@@ -41,25 +43,36 @@ class Totals:
         self._since, self._untimed = clock(), 0
         self._begin()
 
-    def begin(self) -> None:
-        """The first step is done: compiling and the like are not part of the speed."""
-        self._since, self._untimed = clock(), 1
+    def begin(self, tokens: int, flops: float) -> None:
+        """The first step is done: compiling and the like are not part of the speed.
 
-    def add(self, window: Window, rows: list[list[float]]) -> None:
-        """One more window and its metrics [steps][M], which have just been read."""
+        Args:
+            tokens, flops: of that step.
+        """
+        self._since, self._untimed = clock(), 1
+        self._work = [-tokens, -flops]
+
+    def add(self, window: Window, rows: list[list[float]], tokens: int) -> None:
+        """One more window and its metrics [steps][M], which have just been read.
+
+        Args:
+            window: that ended.
+            rows: its metrics.
+            tokens: of its batches, 0 if they have none.
+        """
         place = self._names.index(FINITE)
         for row in rows:
             number = 0 if row[place] else 1
             self._counts[number] += 1
             self._sums[number] = [*map(add, self._sums[number], row)]
         self._times = [*map(add, self._times, (window.aside, window.waited, window.saving))]
+        self._work = [*map(add, self._work, (tokens, window.flops))]
 
-    def take(self, tokens: int, flops: float | None, peak: float | None) -> dict[str, float]:
+    def take(self, peak: float | None) -> dict[str, float]:
         """Means over the steps that were finite, and speeds; begins anew.
 
         Args:
-            tokens: of a step, 0 if batches have none.
-            flops, peak: of a step, and of the devices a second.
+            peak: floating-point operations of the devices a second.
         """
         now = clock()
         taken, skipped = self._counts
@@ -71,7 +84,8 @@ class Totals:
         aside, waited, saving = self._times
         timed, seconds = taken + skipped - self._untimed, now - self._since - aside
         if timed and seconds > 0:
-            values |= _speeds(timed / seconds, tokens, flops, peak)
+            tokens, flops = self._work
+            values |= _speeds(timed / seconds, tokens / seconds, flops / seconds, peak)
             values["data_wait_ms"] = 1e3 * waited / timed
             values["checkpoint_ms"] = 1e3 * saving / timed
         self._since, self._untimed = now, 0
@@ -82,14 +96,16 @@ class Totals:
         self._counts = [0, 0]  # of finite steps, and of others
         self._sums = [[0.0] * len(self._names) for _ in self._counts]
         self._times = [0.0, 0.0, 0.0]
+        self._work = [0.0, 0.0]  # tokens, operations
 
 
-def _speeds(rate: float, tokens: int, flops: float | None, peak: float | None) -> dict[str, float]:
-    values = {"steps_per_second": rate, "step_ms": 1e3 / rate}
-    if tokens:
-        values["tokens_per_second"] = tokens * rate
-    if flops:
-        values["flops_per_second"] = flops * rate
+def _speeds(steps: float, tokens: float, flops: float, peak: float | None) -> dict[str, float]:
+    """By name, of what was done a second."""
+    values = {"steps_per_second": steps, "step_ms": 1e3 / steps}
+    if tokens > 0:
+        values["tokens_per_second"] = tokens
+    if flops > 0:
+        values["flops_per_second"] = flops
         if peak:
-            values["mfu"] = flops * rate / peak
+            values["mfu"] = flops / peak
     return values

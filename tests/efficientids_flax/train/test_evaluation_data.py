@@ -1,10 +1,13 @@
 """Evaluation data: every row once, to an end, as often as it is asked for; or refused."""
 
+import itertools
 from itertools import chain, cycle, repeat
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from efficientids_flax.data import Batches
 from efficientids_flax.data.repeats import RepeatGuard
 from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.evaluation_data import EvaluationData, evaluations
@@ -17,10 +20,11 @@ def read(source, num_batches=None):
     return [batch["x"].tolist() for batch in EvaluationData(source, num_batches)]
 
 
+@pytest.mark.parametrize("kind", [ShuffledBatches, Batches])
 @pytest.mark.parametrize("drop", [True, False])
 @pytest.mark.parametrize("epochs", [None, 1, 3])
-def test_of_shuffled_batches_each_row_is_read_once(drop, epochs):
-    batches = ShuffledBatches(ROWS, 4, drop_remainder=drop, epochs=epochs)
+def test_of_shuffled_batches_each_row_is_read_once(kind, drop, epochs):
+    batches = kind(ROWS, 4, drop_remainder=drop, epochs=epochs)
     for source in (batches, iter(batches), lambda: batches, lambda: iter(batches)):
         found = read(source)
         assert [len(rows) for rows in found] == [4, 4, 2]
@@ -36,6 +40,40 @@ def test_of_several_processes_each_row_is_read_by_one():
     ]
     assert sorted(chain(*shares)) == list(range(10))
     assert [len(share) for share in shares] == [3, 3, 2, 2]
+
+
+def test_a_reader_that_has_read_is_read_from_the_start():
+    for kind in (ShuffledBatches, Batches):
+        reader = iter(kind(ROWS, 4))
+        next(reader)
+        assert [len(rows) for rows in read(reader)] == [4, 4, 2]
+
+
+def test_rows_that_do_not_count_are_added_for_those_alone_who_know():
+    """A loss function of the caller's may count them."""
+    batches = Batches({**ROWS, "weights": np.ones(10, np.float32)}, 4)
+    *_, last = EvaluationData(batches)
+    assert last["weights"].tolist() == [1, 1, 0, 0]
+    *_, last = EvaluationData(batches, fills=False)
+    assert last["weights"].tolist() == [1, 1]
+
+
+class Foreign:
+    """An array of another library."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+def test_arrays_of_other_libraries_are_taken_and_other_batches_are_refused():
+    given = {"x": Foreign(ROWS["x"]), "of": {"y": Foreign(ROWS["x"])}}
+    (found,) = EvaluationData([given], 1)
+    assert type(found["x"]) is type(found["of"]["y"]) is np.ndarray
+    with pytest.raises(ValueError, match="mine: expected a dict of arrays, found a tuple"):
+        list(EvaluationData([(ROWS["x"],)], name="mine"))
 
 
 class Loader:
@@ -133,6 +171,13 @@ def test_batches_without_an_end_are_refused():
     assert len(read(endless(lambda: rows), 2000)) == 2000
     assert len(read(repeat(ROWS, 2000))) == 2000  # says how often
     assert len(read([ROWS] * 2000)) == 2000
+
+
+@pytest.mark.parametrize("form", [jnp.asarray, lambda x: x])
+def test_batches_without_an_end_are_refused_wherever_they_lie(form):
+    rows = {"x": form(np.arange(40)), "temperature": np.float32(1.0)}
+    with pytest.raises(ValueError, match="the same 40 over and over"):
+        read(lambda: (rows for _ in itertools.count()))
 
 
 def test_rows_that_are_equal_by_chance_are_not_endless():

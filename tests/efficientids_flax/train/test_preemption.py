@@ -63,11 +63,16 @@ def goes_on(run, whole):
 
 
 @pytest.mark.parametrize(
-    ("number", "kind"), [(signal.SIGINT, Interrupted), (signal.SIGTERM, Preempted)]
+    ("number", "kind", "named"),
+    [
+        (signal.SIGINT, Interrupted, "Ctrl-C"),
+        (signal.SIGTERM, Preempted, "SIGTERM"),
+        (signal.SIGHUP, Preempted, "SIGHUP"),  # the terminal was closed
+    ],
 )
-def test_a_signal_saves_the_step_that_was_reached(run, whole, number, kind):
+def test_a_signal_saves_the_step_that_was_reached(run, whole, number, kind, named):
     before = signal.getsignal(number)
-    with pytest.raises(kind, match="after step 5; saved") as end:
+    with pytest.raises(kind, match=f"stopped by {named} after step 5; saved") as end:
         run.train(begin(run), told(number, 4), num_steps=STEPS)
     assert isinstance(end.value, KeyboardInterrupt if number == signal.SIGINT else SystemExit)
     assert (run.directory / "5").is_dir()

@@ -13,6 +13,7 @@ from efficientids_flax.config import BackboneConfig
 from efficientids_flax.core.clustering.tables import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
 from efficientids_flax.train.state.carried import TrainState
+from efficientids_flax.train.step.function import returned
 from tests.efficientids_flax.train.networks import batches, begin, trainer
 
 IDS = {"ids": np.array([[1, 2, 3]]), "labels": np.array([[2, 3, 4]]), "weights": np.ones((1, 3))}
@@ -49,6 +50,45 @@ def test_wrong_options_are_told_with_the_nearest(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
     with pytest.raises(ImportError, match="wandb is not installed: pip install wandb"):
         trainer(wandb_project="mine")
+
+
+BAD = {
+    "other words": {"x": np.ones((8, 6), np.float32), "z": np.ones(8, np.int32)},
+    "bytes": {"x": np.ones((8, 6), np.uint8), "y": np.ones(8, np.int32)},
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("gives", BAD)
+def test_what_was_reached_before_a_bad_batch_is_saved(tmp_path, gives):
+    """One that would have been trained on in another way, or that could not be read."""
+
+    def source():
+        for index, batch in enumerate(batches()):
+            if index == 3 and gives == "nothing":
+                raise OSError("the data is gone")
+            yield BAD[gives] if index == 3 else batch
+
+    made = trainer(tmp_path, save_every=100, tensorboard=False)
+    with pytest.raises((ValueError, OSError), match=r"missing|sample batch|gone") as error:
+        made.train(begin(made), source, num_steps=10)
+    assert "step 3, before it, is saved" in error.value.__notes__[0]
+    assert int(made.last_state.step) == 3
+    assert (tmp_path / "3").is_dir()
+
+
+def test_a_loss_function_that_returns_something_else_is_told():
+    def told(found):
+        with pytest.raises(ValueError) as error:
+            returned(found)
+        return str(error.value)
+
+    one = jnp.float32(1)
+    assert "expected (loss, metrics, model_state), found 2 values" in told((one, {}))
+    assert "one number" in told((jnp.ones(3), {}, {}))
+    assert "made of the parameters, found 1.0" in told((1.0, {}, {}))
+    assert "metrics: step: names of the trainer's own" in told((one, {"step": 1}, {}))
+    assert returned((one, {"accuracy": 0.5}, {}))[1]["accuracy"] == 0.5
 
 
 def test_a_metric_that_no_evaluation_has_is_named_before_anything_is_compiled():

@@ -14,6 +14,7 @@ class Best:
 
     Attributes:
         metric: None: no checkpoint is the best.
+        since: step up to which evaluations were others, and are not compared with.
     """
 
     def __init__(self, metric: str | None, mode: Mode | None = None) -> None:
@@ -22,7 +23,12 @@ class Best:
         Raises:
             ValueError: see `settled_mode`.
         """
-        self.metric = metric
+        self.since = 0
+        self.follow(metric, mode)
+
+    def follow(self, metric: str | None, mode: Mode | None) -> None:
+        """Go by this metric from now on; raises as the class."""
+        self.metric, self.mode = metric, mode
         self._sign = -1.0 if metric is not None and settled_mode(metric, mode) == "max" else 1.0
 
     def step(self, metrics: Mapping[int, Mapping[str, float] | None]) -> int | None:
@@ -32,7 +38,7 @@ class Best:
         found = {
             step: self._sign * values[self.metric]
             for step, values in metrics.items()
-            if values and math.isfinite(values.get(self.metric, math.nan))
+            if step > self.since and values and math.isfinite(values.get(self.metric, math.nan))
         }
         return min(found, key=lambda step: (found[step], step)) if found else None
 

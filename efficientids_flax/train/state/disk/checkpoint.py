@@ -23,7 +23,7 @@ from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.state.disk.best import Best
 from efficientids_flax.train.state.disk.faults import Untold, quiet, writing
 from efficientids_flax.train.state.disk.leaves import stored_leaves
-from efficientids_flax.train.state.disk.stored import SUM, SUMS, StoredSteps
+from efficientids_flax.train.state.disk.stored import KEPT, SINCE, SUM, SUMS, StoredSteps
 from efficientids_flax.train.state.disk.sums import sums_of
 from efficientids_flax.train.state.processes import all_states, is_primary
 from efficientids_flax.tree import unflatten
@@ -95,7 +95,9 @@ class Checkpoints(StoredSteps):
             return
         found = {name: float(value) for name, value in (metrics or {}).items()}
         leaves = stored_leaves(state)
-        run = {**run, SUMS: sums_of(leaves)}
+        run = {**run, SUMS: sums_of(leaves), SINCE: self._best.since}
+        if self._best.metric is not None:
+            run[KEPT] = {"metric": self._best.metric, "mode": self._best.mode}
         with self._writing():
             self._manager.save(
                 step,
@@ -106,6 +108,25 @@ class Checkpoints(StoredSteps):
                 # Orbax warns of one without.
                 metrics={name: value for name, value in found.items() if math.isfinite(value)},
             )
+
+    def measure_anew(self, step: int) -> None:
+        """Evaluations up to this step were others: none of them is the best any more."""
+        self._best.since = step
+
+    def keep_on(self, run: Mapping[str, Any]) -> str | None:
+        """Go on to keep the best checkpoint that a run kept, though it is not asked for any more.
+
+        Args:
+            run: see `run_of`.
+
+        Returns:
+            The metric; None where one is asked for, or none was.
+        """
+        kept = run.get(KEPT)
+        if self._best.metric is not None or not kept:
+            return None
+        self._best.follow(kept["metric"], kept["mode"])
+        return kept["metric"]
 
     def set_aside(self, step: int) -> str:
         """Rename a step that cannot be read, so that it is written again; the new name."""

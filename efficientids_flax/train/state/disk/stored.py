@@ -12,7 +12,11 @@ from etils import epath
 from efficientids_flax.digests import digest_of
 from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.state.disk.best import Best
-from efficientids_flax.train.state.disk.faults import CheckpointMismatch, reading
+from efficientids_flax.train.state.disk.faults import (
+    CheckpointMismatch,
+    DamagedCheckpoint,
+    reading,
+)
 from efficientids_flax.train.state.disk.leaves import (
     MASTER,
     check_leaves,
@@ -25,6 +29,7 @@ from efficientids_flax.train.state.disk.sums import differing
 from efficientids_flax.tree import flatten, unflatten
 
 SUMS, SUM = "sums", "sum"  # of the leaves, and of the rest of `run`
+KEPT, SINCE = "kept", "measured_since"  # what the best is by, and after which step
 
 
 class StoredSteps:
@@ -48,7 +53,18 @@ class StoredSteps:
 
     def best_step(self) -> int | None:
         """The step with the best metric, of those that are there; None without any."""
+        if self._best.metric is not None and not self._best.since:
+            self._best.since = self._measured_since()
         return self._best.step({step: self._manager.metrics(step) for step in self.steps()})
+
+    def _measured_since(self) -> int:
+        """As the newest checkpoint says that can be read."""
+        for step in reversed(self.steps()):
+            try:
+                return self.run_of(step).get(SINCE, 0)
+            except DamagedCheckpoint:
+                continue
+        return 0
 
     def best_metric(self) -> float | None:
         """The value at `best_step`."""

@@ -26,6 +26,26 @@ def test_history_joins_what_belongs_to_a_step(tmp_path):
     ]
 
 
+class Closed(io.StringIO):
+    """A pipe whose reader has gone, after some lines."""
+
+    def write(self, text):
+        if self.getvalue().count("\n") > 1:
+            raise BrokenPipeError(32, "Broken pipe")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("kind", ["lines", "bar"])
+def test_a_run_goes_on_where_nobody_can_see_it_any_more(kind):
+    stream = Closed()
+    display = make_progress(kind, 0, 10, stream)
+    for step in range(1, 11):
+        display.update(step, {"loss": 1.0})
+        display.note(f"note {step}")
+    display.close()
+    assert stream.getvalue()
+
+
 def test_history_drops_what_is_measured_again_and_a_torn_line(tmp_path):
     history = History(tmp_path)
     history.add_steps(1, ("loss",), [[1.0], [2.0], [3.0]])

@@ -18,13 +18,14 @@ from efficientids_flax.train.optimizer import create_learning_rate_schedule, cre
 from efficientids_flax.train.state.data_cursor import DataCursor
 from efficientids_flax.train.state.description import described, vocabularies
 from efficientids_flax.train.state.disk.checkpoint import Checkpoints
-from efficientids_flax.train.state.fingerprint import RunMismatch
+from efficientids_flax.train.state.fingerprint import RunMismatch, differences, loss_facts
 from tests.efficientids_flax.train.networks import (
     BATCH,
     Network,
     batches,
     begin,
     data,
+    loss_fn,
     same,
     trainer,
 )
@@ -58,6 +59,14 @@ def as_list(size=BATCH, seed=0):
     return [{name: value[row : row + size] for name, value in arrays.items()} for row in rows]
 
 
+def smoothed(share):
+    def loss(*given):
+        value, metrics, model_state = loss_fn(*given)
+        return value * (1 - share), metrics, model_state
+
+    return loss
+
+
 @pytest.mark.parametrize(
     ("source", "options", "named"),
     [
@@ -71,6 +80,8 @@ def as_list(size=BATCH, seed=0):
             {"optimizer": create_optimizer(create_learning_rate_schedule(1e-2, 0, 20))},
             "schedule: learning_rate at step 1 was 0.01, is 0.009938",
         ),
+        (as_list, {}, "rows: first_batch was"),
+        (batches, {"loss_fn": smoothed(0.1)}, "loss: function was loss_fn, is smoothed.<locals>"),
     ],
 )
 def test_a_difference_is_named_and_can_be_allowed(finished, tmp_path, source, options, named):
@@ -133,6 +144,61 @@ def test_an_optax_transformation_is_known_by_its_numbers(tmp_path):
     made.train(begin(made), batches(), num_steps=2)
     with pytest.raises(RunMismatch, match=r"b1 was 0.9, is 0.8"):
         go_on(tmp_path, optimizer=optax.adamw(1e-2, b1=0.8))
+
+
+def test_numbers_that_an_object_of_a_method_holds_are_known():
+    def told(every):
+        return described(optax.MultiSteps(optax.adam(1e-2), every).gradient_transformation().update)
+
+    then, now = {"optimizer": told(2)}, {"optimizer": told(4)}
+    found = differences(then, now, ["optimizer"])["optimizer"]
+    assert "every_k_schedule was 2, is 4" in found
+    before = {path: value for path, value in told(2).items() if "held" not in path}
+    assert not differences({"optimizer": before}, now, ["optimizer"])  # of an older release
+
+
+def test_a_changed_loss_is_known_by_its_code_and_what_it_names():
+    def facts(*lines):
+        space = {"__name__": "mine"}
+        exec("\n".join(["RATE = 0.1", "def scale(x): return x * RATE", *lines]), space)
+        return {"loss": loss_facts(space["loss"])}
+
+    body = " return scale(x) * 2"
+
+    def differ(*lines):
+        return "loss" in differences(facts("def loss(x):", " 'Doubles.'", body), facts(*lines),
+                                     ["loss"])  # fmt: skip
+
+    assert not differ("# of two", "def loss(x):", " 'Other words.'", body)
+    assert differ("def loss(x):", " 'Doubles.'", " return scale(x) * 3")
+    assert differ("RATE = 0.2", "def loss(x):", " 'Doubles.'", body)
+    assert differ("def scale(x): return x", "def loss(x):", " 'Doubles.'", body)
+
+
+def test_settings_that_make_other_steps_are_said(finished, tmp_path, capfd):
+    run = copied(finished, tmp_path)
+    go_on(run, steps=4, gradient_accumulation_steps=2, progress="lines")
+    assert "settings: gradient_accumulation_steps was 1, is 2" in capfd.readouterr().err
+
+
+def test_another_evaluation_is_not_compared_with_the_one_before(tmp_path, capfd):
+    """An easier one would win for ever, a harder one never."""
+    how = {"keep_best": "eval_loss", "eval_every": 1, "save_every": 100, "tensorboard": False}
+    made = trainer(tmp_path, **how)
+    made.train(begin(made), batches(), batches(epochs=1), num_steps=2)
+    before = made.best_step()
+    other = ShuffledBatches(data(seed=5), BATCH)
+    for source, change in ((batches(), {"num_eval_batches": 1}), (other, {})):
+        again = trainer(tmp_path, **how, **change)
+        with pytest.raises(RunMismatch, match=r"evaluation: .*--allow-change evaluation"):
+            again.train(begin(again), batches(), source, num_steps=4)
+    left_out = trainer(tmp_path, eval_every=0, tensorboard=False, progress="lines")
+    left_out.train(begin(left_out), batches(), num_steps=3)
+    assert f"the best checkpoint by it stays, that of step {before}" in capfd.readouterr().err
+    again = trainer(tmp_path, allow_changes=("evaluation",), **how)
+    state = again.train(begin(again), batches(), other, num_steps=5)
+    assert again.best_step() in (4, 5)
+    assert int(again.best(state).step) == again.best_step()
 
 
 def test_another_rate_is_said_and_taken(finished, tmp_path, capfd):
@@ -198,7 +264,7 @@ def test_a_checkpoint_of_an_older_release_goes_on_and_says_so(finished, tmp_path
     whole = trainer(optimizer=create_optimizer(1e-2))
     want = whole.train(begin(whole), batches(), num_steps=5)
     assert same(go_on(run)[1], want)
-    assert "clustering, catalogue, model, frozen, optimizer, schedule, rows" in caplog.text
+    assert "clustering, catalogue, model, frozen, optimizer, schedule, loss, rows" in caplog.text
     assert "cannot be checked" in caplog.text
 
 

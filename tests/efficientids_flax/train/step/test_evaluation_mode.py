@@ -55,6 +55,25 @@ class Hidden(nn.Module):
         return self(x) + jnp.where(deterministic, 0.0, jnp.arange(8.0)[:, None])
 
 
+class Built(nn.Module):
+    """Trains, since it was built to."""
+
+    training: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        x = layers(x, self.training)
+        return x + jnp.arange(8.0)[:, None] if self.training else x
+
+
+class Around(nn.Module):
+    def setup(self):
+        self.inner = Built(training=True)
+
+    def __call__(self, x):
+        return self.inner(x)
+
+
 class Attention(nn.Module):
     @nn.compact
     def __call__(self, x, deterministic):
@@ -81,6 +100,8 @@ CASES = {
     "fixed": (Fixed, lambda call, x: call(x, True)),
     "hidden": (Hidden, lambda call, x: call(x)),
     "method": (Hidden, lambda call, x: call(x, False, method="other")),
+    "field": (Built, lambda call, x: call(x)),
+    "field of a layer": (Around, lambda call, x: call(x)),
     "attention": (Attention, lambda call, x: call(x, False)),
     "nnx position": (Pair, lambda call, x: call(x, True)),
     "nnx default": (Pair, lambda call, x: call(x)),
@@ -104,6 +125,29 @@ def test_an_evaluation_draws_nothing(name):
     made = Trainer(kind(), optax.sgd(0.1), loss_fn=loss_fn, progress="none")
     state = made.create_train_state(jax.random.key(0), ROWS)
     assert made.evaluate(state, [ROWS])["eval_spread"] < 1e-5  # rows are equal
+
+
+class Statistics(nn.Module):
+    train: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.BatchNorm(use_running_average=not self.train)(x)
+
+
+def test_a_module_that_was_built_to_train_is_measured_and_given_back_as_it_is_served():
+    def loss_fn(params, batch, model_state, rng, apply_fn):
+        value, model_state = apply_fn(
+            {"params": params, **model_state}, batch["x"], mutable=["batch_stats"]
+        )
+        return jnp.mean(value), {}, model_state
+
+    made = Trainer(Statistics(), optax.sgd(0.1), loss_fn=loss_fn, progress="none")
+    state = made.create_train_state(jax.random.key(0), ROWS)
+    wanted = float(jnp.mean(Statistics(train=False).apply(state.variables, ROWS["x"])))
+    assert wanted > 0.9  # the running mean is 0, that of the batch is 1
+    assert made.evaluate(state, [ROWS])["eval_loss"] == pytest.approx(wanted)
+    assert float(jnp.mean(made.module(state)(ROWS["x"]))) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("weights", [[0, 0], [1, 0], [0, 1]])

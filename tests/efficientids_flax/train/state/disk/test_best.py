@@ -48,6 +48,37 @@ def test_steps_without_an_evaluation_are_never_the_best_by_another_metric(tmp_pa
     assert (again.steps(), again.best_step()) == ([1, 4], 1)
 
 
+def stepped(step):
+    rng = jnp.zeros(2, jnp.uint32)
+    return TrainState.create({"w": jnp.ones(2)}, optax.sgd(0.1), rng=rng, step=step)
+
+
+def test_evaluations_before_a_change_of_how_they_are_made_do_not_count(tmp_path):
+    how = {"keep_best": "eval_loss"}
+    saved(tmp_path, {1: {"eval_loss": 1.0}, 2: {"eval_loss": 2.0}}, **how)
+    changed = Checkpoints(tmp_path, keep_last=1, asynchronous=False, **how)
+    assert changed.best_step() == 1
+    changed.measure_anew(2)
+    assert changed.best_step() is None
+    for step, loss in ((3, 4.0), (4, 5.0)):
+        changed.save(stepped(step), {}, {"eval_loss": loss})
+    changed.close()
+    again = Checkpoints(tmp_path, read_only=True, **how)
+    assert (again.steps(), again.best_step()) == ([3, 4], 3)
+
+
+def test_the_best_stays_where_a_later_run_does_not_ask_for_it(tmp_path):
+    saved(tmp_path, {1: {"eval_loss": 1.0}, 2: {"eval_loss": 2.0}}, keep_best="eval_loss")
+    for steps in ((3, 4), (5, 6)):
+        again = Checkpoints(tmp_path, keep_last=1, asynchronous=False)
+        assert again.best_step() is None
+        assert again.keep_on(again.run_of()) == "eval_loss"
+        for step in steps:
+            again.save(stepped(step), {}, None)
+        assert again.steps() == [1, steps[-1]]
+        again.close()
+
+
 def test_metrics_are_there_for_a_run_that_begins_to_keep_the_best(tmp_path):
     saved(tmp_path, {1: {"eval_loss": 2.0, "eval_mrr_at_5": 0.5}})
     again = Checkpoints(tmp_path, keep_best="eval_mrr_at_5", read_only=True)
