@@ -96,6 +96,7 @@ def find_agreement(
     also: Iterable[str] = (),
     seconds: float | None = None,
     progress: Progress | None = None,
+    partly: bool = True,
 ) -> Agreed:
     """Search the settings under which a pass of a recording agrees.
 
@@ -106,6 +107,8 @@ def find_agreement(
         also: keys that are tried though their value was told.
         seconds: after which the search has to do with what it has; None: no limit.
         progress: told what is being done.
+        partly: whether each setting is weighed too where not every value agrees; False: then there
+            are no verdicts.
     """
     check_kind(subject.config, recording)
     start = subject.config
@@ -113,7 +116,11 @@ def find_agreement(
     able = choices(start, origins, also=also, without=unusable(start, one.inputs, length))
     agreement = Agreement(subject, recording, one)
     climb = Climb(agreement, seconds, progress, enough=0.0)
-    chosen = _restored(climb.run(start, able), able, agreement)
+    chosen = climb.run(start, able)
+    if not partly and agreement(chosen).any():
+        differences = tuple(agreement.differences(chosen))
+        return Agreed(chosen, (), differences, agreement.runs, climb.finished)
+    chosen = _restored(chosen, able, agreement)
     verdicts = [_verdict(chosen, choice, agreement) for choice in able
                 if choice.key in open_settings(chosen)]  # fmt: skip
     told = tuple(one for one in verdicts if one.tried)

@@ -8,6 +8,8 @@ import numpy as np
 from efficientids_flax.config import BackboneConfig
 
 MASKED = float(np.float32(-0.7) * np.finfo(np.float32).max)  # Praxis' mask of what is not seen
+RELATIVE_BIAS = "attention/relative_bias"
+BESIDE = (RELATIVE_BIAS,)  # values of the same layer that operations look at
 Pair = tuple[np.ndarray, np.ndarray]  # ours, recorded
 
 
@@ -99,7 +101,7 @@ def _far(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
 
 def _cap(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
     """The plain logits with their bias and under their cap."""
-    bias = context.values.get(f"{context.layer}attention/relative_bias")
+    bias = context.values.get(f"{context.layer}{RELATIVE_BIAS}")
     ours = ours if bias is None else ours + bias
     cap = context.config.attention_logit_cap
     ours = ours if cap is None else cap * np.tanh(ours / cap)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from efficientids_flax.config import BackboneConfig
+from parity_tests.compare.operations import BESIDE
 from parity_tests.names.table import LayerForm, Name, NameTable
 from parity_tests.recording import Arrays, Pass
 
@@ -37,6 +38,12 @@ class Wanted:
     rank: tuple[int, ...] = ()
     ignored: str | None = None
     exact: np.ndarray | None = None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Paths of our values that a comparison looks at."""
+        beside = () if self.layer is None else (f"layers_{self.layer}/{name}" for name in BESIDE)
+        return frozenset((self.ours, *beside))
 
 
 def wanted(one: Pass, table: NameTable, backbone: BackboneConfig, ours: Arrays) -> list[Wanted]:

@@ -66,7 +66,7 @@ def find_hints(
         if not correction.fits(first.ours):
             continue
         for candidate in correction.candidates(subject, one, first):
-            values = run(candidate.subject, candidate.one, gradients=False)
+            values = run(candidate.subject, candidate.one, gradients=False, only=item.needs)
             result = compared(item, candidate.subject, recording, one, values)
             if not result.fails and Hint(candidate.cause, candidate.advice) not in found:
                 found.append(Hint(candidate.cause, candidate.advice))
@@ -89,7 +89,7 @@ def _together(
     if not assumed(subject.config, origins):
         return
     try:
-        agreed = find_agreement(subject, recording, one, origins, seconds=SECONDS)
+        agreed = find_agreement(subject, recording, one, origins, seconds=SECONDS, partly=False)
     except ValueError:  # the batch does not fit the model: no setting explains that
         return
     changed = [verdict for verdict in agreed.verdicts if verdict.value != verdict.before]

@@ -1,6 +1,6 @@
 """Runs our model on a recorded batch: every intermediate value, outputs, metrics and gradients."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -76,7 +76,8 @@ class Subject:
 class Options(NamedTuple):
     """Of one program: the model, whether it is trained, whether intermediate values are kept.
 
-    `masked`: whether it is one of Praxis' `BertModel`, which reports other metrics.
+    `masked`: whether it is one of Praxis' `BertModel`, which reports other metrics. `only`: names
+    of the values that are wanted; None: all.
     """
 
     config: BackboneConfig | EfficientIDSConfig
@@ -84,6 +85,7 @@ class Options(NamedTuple):
     train: bool
     inside: bool
     masked: bool = False
+    only: frozenset[str] | None = None
 
     @property
     def mutable(self) -> list[str]:
@@ -104,7 +106,14 @@ class Found:
     gradients: Arrays
 
 
-def run(subject: Subject, one: Pass, *, gradients: bool = True, inside: bool = True) -> Found:
+def run(
+    subject: Subject,
+    one: Pass,
+    *,
+    gradients: bool = True,
+    inside: bool = True,
+    only: Collection[str] | None = None,
+) -> Found:
     """Run a model on the batch of a pass, in the dtype of its configuration.
 
     Jitted, with products in full precision on any device, and without dropout, whose random bits
@@ -115,24 +124,30 @@ def run(subject: Subject, one: Pass, *, gradients: bool = True, inside: bool = T
         one: inputs, and whether the training loss is wanted.
         gradients: whether to compute them.
         inside: whether to keep intermediate values.
+        only: names of the values that are wanted; None: all. A program that gives few of them is
+            compiled in a fraction of the time.
     """
     batch = {name: jnp.asarray(value) for name, value in model_inputs(one).items()}
     embeds = batch.pop(EMBEDS, None)
     gradients = gradients and "labels" in batch
     still = subject.with_backbone(**dict.fromkeys(DROPOUTS, 0.0))
-    options = Options(still.config, subject.clustering, one.train, inside, is_masked(one))
+    options = Options(
+        still.config, subject.clustering, one.train, inside, is_masked(one),
+        None if only is None else frozenset(only),
+    )  # fmt: skip
     program = _program(options, gradients)
     with jax.default_matmul_precision("highest"):
         kept, found = program(subject.params, embeds, batch)
     intermediates, results = jax.device_get(kept)
-    values = canonical(intermediates, subject.backbone) if inside else {}
+    values = canonical(intermediates, subject.backbone) | results
     of_params, of_embeds = found
     slopes = {path: np.asarray(value) for path, value in flatten(of_params).items()}
     if of_embeds is not None:
         slopes[EMBEDS] = np.asarray(of_embeds)
-    if TEXT in one.outputs and not sees_all(subject):
-        results |= {f"outputs/{TEXT}": continued(still, one)}
-    return Found(values | {name: np.asarray(value) for name, value in results.items()}, slopes)
+    text = f"outputs/{TEXT}"
+    if TEXT in one.outputs and not sees_all(subject) and (only is None or text in only):
+        values[text] = continued(still, one)
+    return Found({name: np.asarray(value) for name, value in values.items()}, slopes)
 
 
 def sees_all(subject: Subject) -> bool:
@@ -165,7 +180,12 @@ def _program(options: "Options", gradients: bool) -> Callable[[Any, Any, Batch],
     function = _recommender if recommends else _language_model
 
     def loss(params: Any, embeds: Any, batch: Batch) -> Any:
-        return function(options, batch if embeds is None else {**batch, EMBEDS: embeds}, params)
+        given = batch if embeds is None else {**batch, EMBEDS: embeds}
+        found, (intermediates, results) = function(options, given, params)
+        if options.only is None:
+            return found, (intermediates, results)
+        values = canonical(intermediates, Subject(options.config, params).backbone) | results
+        return found, ({}, {name: values[name] for name in options.only & values.keys()})
 
     def compute(params: Any, embeds: Any, batch: Batch) -> Any:
         if not gradients:
@@ -177,13 +197,13 @@ def _program(options: "Options", gradients: bool) -> Callable[[Any, Any, Batch],
     return jax.jit(compute)
 
 
-def canonical(intermediates: Mapping[str, Any], config: BackboneConfig) -> dict[str, np.ndarray]:
+def canonical(intermediates: Mapping[str, Any], config: BackboneConfig) -> dict[str, Any]:
     """Path -> value: each layer by its number, whether layers are scanned or not.
 
     The decoder's own are without `pretrained_lm`; a module's output is at its path, the first call
     counts. `hidden_states/n` are what HuggingFace calls so.
     """
-    found: dict[str, np.ndarray] = {}
+    found: dict[str, Any] = {}
     for name, calls in flatten(intermediates).items():
         path = name.removesuffix("/__call__").removesuffix("__call__")
         path = path.removeprefix(BACKBONE)
@@ -193,9 +213,9 @@ def canonical(intermediates: Mapping[str, Any], config: BackboneConfig) -> dict[
         if not hasattr(value, "shape"):
             continue
         if path == "layers" or path.startswith("layers/"):
-            found |= _unstacked(path, np.asarray(value), config)
+            found |= _unstacked(path, value, config)
         else:
-            found[path] = np.asarray(value)
+            found[path] = value
     states = ["layer_input", *(f"layers_{i}" for i in range(config.num_layers))]
     if config.final_norm:
         states[-1] = "final_norm"
@@ -205,7 +225,7 @@ def canonical(intermediates: Mapping[str, Any], config: BackboneConfig) -> dict[
     return found
 
 
-def _unstacked(path: str, value: np.ndarray, config: BackboneConfig) -> dict[str, np.ndarray]:
+def _unstacked(path: str, value: Any, config: BackboneConfig) -> dict[str, Any]:
     """A value of stacked layers, layer by layer."""
     rest = path.removeprefix("layers").lstrip("/")
     count, place = config.layers_per_block, config.layers_per_block - 1
