@@ -24,6 +24,7 @@ from efficientids_flax.backbone.layers import (
     softmax_beside,
 )
 from efficientids_flax.backbone.masks import LayerKind
+from efficientids_flax.backbone.parameter import parameter
 from efficientids_flax.backbone.positions import (
     RelativeBias,
     RelativeKeys,
@@ -200,8 +201,8 @@ class Attention(nn.Module):
         logits = soft_cap(logits, config.attention_logit_cap)
         logits = jnp.where(mask, logits, MASKED)
         if config.attention_sinks:
-            sinks = self.param(
-                "sinks", nn.initializers.zeros, (config.num_heads,), param_dtype(config)
+            sinks = parameter(
+                self, "sinks", nn.initializers.zeros, (config.num_heads,), param_dtype(config)
             )
             probs = softmax_beside(logits, sinks.astype(jnp.float32)).astype(query.dtype)
         else:
@@ -273,7 +274,9 @@ class Attention(nn.Module):
         if how == "inverse_sqrt_head_dim":
             return query * size**-0.5
         if how == "per_dim_scale":
-            scale = self.param("per_dim_scale", nn.initializers.zeros, (size,), param_dtype(config))
+            scale = parameter(
+                self, "per_dim_scale", nn.initializers.zeros, (size,), param_dtype(config)
+            )
             factor = SOFTPLUS_OF_ZERO / math.sqrt(size) * jax.nn.softplus(scale)
             return query * factor.astype(query.dtype)
         return query * how

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from efficientids_flax.backbone.lora import adaptation, lora_factors
+from efficientids_flax.backbone.parameter import parameter
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.parts import KernelAxes
 from efficientids_flax.sharding import constrain
@@ -91,9 +92,9 @@ class Norm(nn.Module):
         initial = nn.initializers.zeros if minus_one else nn.initializers.ones
         scale, bias = None, None
         if config.norm_scale:
-            scale = self.param("scale", initial, shape, param_dtype(config))
+            scale = parameter(self, "scale", initial, shape, param_dtype(config))
         if config.norm_bias:
-            bias = self.param("bias", nn.initializers.zeros, shape, param_dtype(config))
+            bias = parameter(self, "bias", nn.initializers.zeros, shape, param_dtype(config))
 
         @made_again
         def normed(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:
@@ -135,8 +136,8 @@ class Dense(nn.Module):
             x = x + product(product(given, first), second)
         self.sow(INTERMEDIATES, "product", x)
         if self.use_bias:
-            bias = self.param(
-                "bias", nn.initializers.zeros, (self.features,), param_dtype(self.config)
+            bias = parameter(
+                self, "bias", nn.initializers.zeros, (self.features,), param_dtype(self.config)
             )
             x = x + bias.astype(dtype)
         return x
@@ -196,8 +197,8 @@ class Embedding(nn.Module):
     def __call__(self, ids: jax.Array) -> jax.Array:
         """int [B, T] -> [B, T, D]."""
         shape = (self.rows, self.dims or self.config.model_dims)
-        table = self.param(
-            "embedding", nn.initializers.normal(0.02), shape, param_dtype(self.config)
+        table = parameter(
+            self, "embedding", nn.initializers.normal(0.02), shape, param_dtype(self.config)
         )
         return take_rows(table, ids).astype(stream_dtype(self.config))
 
@@ -212,8 +213,8 @@ class LmHead(nn.Module):
         width = config.embedding_dims or config.model_dims
         self.kernel = make_kernel(self, config, (width, config.vocab_size))
         if config.lm_head_bias:
-            self.bias = self.param(
-                "bias", nn.initializers.zeros, (config.vocab_size,), param_dtype(config)
+            self.bias = parameter(
+                self, "bias", nn.initializers.zeros, (config.vocab_size,), param_dtype(config)
             )
 
     def embed(self, ids: jax.Array) -> jax.Array:
@@ -246,14 +247,14 @@ def make_kernel(
     """
     initial = nn.initializers.xavier_uniform()
     if axis is None or config.kernel_axes == "in_out":
-        return module.param("kernel", initial, shape, param_dtype(config))
+        return parameter(module, "kernel", initial, shape, param_dtype(config))
 
     def turned(key: jax.Array, stored: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
         del stored
         return jnp.moveaxis(initial(key, shape, dtype), axis, -1)
 
     stored = (*shape[:axis], *shape[axis + 1 :], shape[axis])
-    return module.param("kernel", turned, stored, param_dtype(config))
+    return parameter(module, "kernel", turned, stored, param_dtype(config))
 
 
 def product(

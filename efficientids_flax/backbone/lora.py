@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from efficientids_flax.backbone.parameter import parameter
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, LoraConfig
 from efficientids_flax.parameters import LORA_A, LORA_B, parameter_axes
 from efficientids_flax.tree import flatten, unflatten
@@ -56,8 +57,8 @@ def lora_factors(
     ins = tuple(range(len(batch), len(shapes[0]) - 1))
     # Uniform within fan-in^-0.5, as the kernels of torch, on which the method was tuned.
     init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", ins, -1, batch)
-    first = module.param(LORA_A, init, shapes[0], jnp.float32)
-    second = module.param(LORA_B, nn.initializers.zeros, shapes[1], jnp.float32)
+    first = parameter(module, LORA_A, init, shapes[0], jnp.float32)
+    second = parameter(module, LORA_B, nn.initializers.zeros, shapes[1], jnp.float32)
     return first.astype(dtype), (lora.scale * second).astype(dtype)
 
 

@@ -18,6 +18,7 @@ from efficientids_flax.backbone.layers import (
     product,
 )
 from efficientids_flax.backbone.lora import adaptation, lora_factors
+from efficientids_flax.backbone.parameter import parameter
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.parts import KernelAxes
 
@@ -80,6 +81,8 @@ class Projection(nn.Module):
             x = x + LORA_PRODUCTS[self.form](given, first, second)
         self.sow(INTERMEDIATES, "product", x)
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, self.bias_shape, param_dtype(config))
+            bias = parameter(
+                self, "bias", nn.initializers.zeros, self.bias_shape, param_dtype(config)
+            )
             x = x + jnp.expand_dims(bias.astype(dtype), self.bias_axes)
         return x

@@ -15,6 +15,7 @@ from efficientids_flax.backbone.layers import (
     compute_dtype,
     param_dtype,
 )
+from efficientids_flax.backbone.parameter import parameter
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.sharding import constrain
 
@@ -107,7 +108,7 @@ class Kernel(nn.Module):
     def __call__(self) -> jax.Array:
         """The kernel, of the parameters' dtype."""
         init = nn.initializers.xavier_uniform()
-        return self.param("kernel", init, self.shape, param_dtype(self.config))
+        return parameter(self, "kernel", init, self.shape, param_dtype(self.config))
 
 
 def sentence_means(x: jax.Array, paddings: jax.Array) -> jax.Array:

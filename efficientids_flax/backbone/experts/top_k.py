@@ -23,6 +23,7 @@ from efficientids_flax.backbone.layers import (
     param_dtype,
     product,
 )
+from efficientids_flax.backbone.parameter import parameter
 from efficientids_flax.config import BackboneConfig, MoEConfig
 from efficientids_flax.config.parts import KernelAxes
 from efficientids_flax.sharding import Share, each_device
@@ -99,18 +100,17 @@ class Router(nn.Module):
         stored, zeros = param_dtype(config), nn.initializers.zeros
         shape = (config.model_dims, moe.num_experts)
         turned = config.kernel_axes == "out_in"
-        kernel = self.param(
-            "kernel", nn.initializers.xavier_uniform(), shape[::-1] if turned else shape, stored
-        )
+        shape = shape[::-1] if turned else shape
+        kernel = parameter(self, "kernel", nn.initializers.xavier_uniform(), shape, stored)
         if moe.scores == "sigmoid":  # computed in float32 throughout
             x = x.astype(jnp.float32)
         logits = product(x, kernel.astype(x.dtype), jnp.float32, config.kernel_axes)
         if moe.router_bias:
-            bias = self.param("bias", zeros, (moe.num_experts,), stored)
+            bias = parameter(self, "bias", zeros, (moe.num_experts,), stored)
             logits = logits + bias.astype(jnp.float32)
         if not moe.choice_bias:
             return logits, None
-        added = self.param("choice_bias", zeros, (moe.num_experts,), stored)
+        added = parameter(self, "choice_bias", zeros, (moe.num_experts,), stored)
         return logits, jax.lax.stop_gradient(added.astype(jnp.float32))
 
 
@@ -135,11 +135,11 @@ class ExpertProjection(nn.Module):
         ins, outs = (2, 1) if turned else (1, 2)
         init = nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", ins, outs, (0,))
         shape = tuple(sizes[axis] for axis in KERNELS[self.place][turned].split())
-        kernel = self.param("kernel", init, shape, stored)
+        kernel = parameter(self, "kernel", init, shape, stored)
         if not moe.bias:
             return kernel, None
         shape = tuple(sizes[axis] for axis in BIASES[self.place].split())
-        return kernel, self.param("bias", nn.initializers.zeros, shape, stored)
+        return kernel, parameter(self, "bias", nn.initializers.zeros, shape, stored)
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from efficientids_flax.backbone.layers import compute_dtype, param_dtype
+from efficientids_flax.backbone.parameter import parameter
 from efficientids_flax.config import BackboneConfig, RelativeBiasConfig
 
 
@@ -27,7 +28,7 @@ class RelativeBias(nn.Module):
         assert config.relative_bias is not None
         shape = (config.num_heads, config.relative_bias.num_buckets)
         init = nn.initializers.normal(math.prod(shape) ** -0.5)
-        table = self.param("embedding", init, shape, param_dtype(config))
+        table = parameter(self, "embedding", init, shape, param_dtype(config))
         if config.relative_bias.use_length_as_position and not deterministic:
             positions = key_positions = jnp.arange(positions.shape[1])[None]
         distance = key_positions[:, None, :] - positions[:, :, None]

@@ -16,6 +16,7 @@ from efficientids_flax.backbone.layers import (
     product,
     sinusoids,
 )
+from efficientids_flax.backbone.parameter import parameter
 from efficientids_flax.config import BackboneConfig
 
 
@@ -43,7 +44,7 @@ class RelativeKeys(nn.Module):
         heads = (config.num_heads, config.head_dim)
         shape = (config.relative_key_dims, *heads)
         init = nn.initializers.xavier_uniform()
-        kernel = self.param("kernel", init, shape, param_dtype(config)).astype(dtype)
+        kernel = parameter(self, "kernel", init, shape, param_dtype(config)).astype(dtype)
         times = query.shape[1]
         places = start + jnp.arange(1 - keys, times)
         waves = sinusoids(places, shape[0]).astype(dtype)
@@ -54,7 +55,7 @@ class RelativeKeys(nn.Module):
         if config.qkv_bias:
             stored, zeros = param_dtype(config), nn.initializers.zeros
             near, far = (
-                query + self.param(name, zeros, heads, stored).astype(dtype)
+                query + parameter(self, name, zeros, heads, stored).astype(dtype)
                 for name in ("key_bias", "distance_bias")
             )
         logits = jnp.einsum("btnh,lnh->bntl", far, relative, preferred_element_type=jnp.float32)

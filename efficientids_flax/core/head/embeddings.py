@@ -14,6 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from efficientids_flax.backbone.layers import ACTIVATIONS
+from efficientids_flax.backbone.parameter import parameter
 from efficientids_flax.config import AdapterConfig
 from efficientids_flax.core.vectors import TEXTS, read_vectors
 from efficientids_flax.sharding import constrain
@@ -44,7 +45,7 @@ class ItemEmbedding(nn.Module):
     def setup(self) -> None:
         shape = (self.embedding_dim, self.num_items)
         given = () if self.param_dtype is None else (jnp.dtype(self.param_dtype),)
-        self.kernel = self.param("kernel", self.initializer or RANDOM, shape, *given)
+        self.kernel = parameter(self, "kernel", self.initializer or RANDOM, shape, *given)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """Look items up: int [...] -> [..., E].
