@@ -52,7 +52,10 @@ def test_all_that_are_as_likely_as_the_kth_stay():
 
 
 @given(
-    st.lists(st.integers(1, 1000), min_size=2, max_size=12, unique=True),
+    # Few sizes: for each of them every operation is compiled.
+    st.sampled_from([2, 5, 12]).flatmap(
+        lambda size: st.lists(st.integers(1, 1000), min_size=size, max_size=size, unique=True)
+    ),
     st.floats(0.01, 0.99),
 )
 @settings(max_examples=60, deadline=None)

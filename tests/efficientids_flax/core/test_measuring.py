@@ -14,6 +14,7 @@ from efficientids_flax.core.metrics import ranking_sums
 from efficientids_flax.core.models import SimpleEfficientIDSModel
 from efficientids_flax.data.files import next_items
 from efficientids_flax.sharding import batch_sharding, make_mesh
+from tests.efficientids_flax.compiled import applied
 
 ITEMS, USERS, LENGTH = 50, 12, 6
 CLUSTERS = ClusteringInfo.from_assignments(np.repeat(np.arange(4), [1, 5, 14, 30]))
@@ -43,10 +44,20 @@ def batch(last=False):
 @pytest.fixture(scope="module", params=[True, False], ids=["full", "hierarchical"])
 def made(request):
     found = model(request.param, use_correction=not request.param)
-    key = jax.random.key(1)
-    params = found.init(key, jnp.zeros((1, 2), int))["params"]
-    params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(key, x.shape), params)
-    return found, params
+
+    @jax.jit
+    def drawn(key):
+        params = found.init(key, jnp.zeros((1, 2), int))["params"]
+        return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(key, x.shape), params)
+
+    return found, drawn(jax.random.key(1))
+
+
+def sums_of(net, params, given, **options):
+    """`evaluation_sums` as one program, made anew: it has what the module's constants are now."""
+    return jax.jit(lambda params, given: evaluation_sums(net, params, given, **options))(
+        params, given
+    )
 
 
 def computed(sums):
@@ -55,8 +66,8 @@ def computed(sums):
 
 def test_the_loss_is_the_models_own(made):
     net, params = made
-    found = computed(evaluation_sums(net, params, batch()))
-    wanted = net.apply({"params": params}, batch(), train=False, method="loss")
+    found = computed(sums_of(net, params, batch()))
+    wanted = applied(net, {"params": params}, batch(), train=False, method="loss")
     assert found["total_loss"] == pytest.approx(float(wanted.total_loss), rel=1e-5)
     assert found["num_predictions"] == float(wanted.total_weight)
 
@@ -68,7 +79,7 @@ def test_the_ranking_is_that_of_recommend(made):
     histories = [row[: end + 1] for row, end in zip(given["ids"], ends, strict=True)]
     labels = given["labels"][np.arange(USERS), ends]
     for seen in (False, True):
-        found = computed(evaluation_sums(net, params, given, exclude_seen=seen))
+        found = computed(sums_of(net, params, given, exclude_seen=seen))
         left = [[] for _ in histories]
         if seen:
             left = [history[history != x] for history, x in zip(histories, labels, strict=True)]
@@ -80,9 +91,9 @@ def test_the_ranking_is_that_of_recommend(made):
 
 def test_the_originals_ranking_stays(made):
     net, params = made
-    sums = evaluation_sums(net, params, batch(), scoring="original")
+    sums = sums_of(net, params, batch(), scoring="original")
     found = computed({"ranking": sums["ranking"]})
-    logits = net.apply({"params": params}, batch(), method="evaluation_logits")
+    logits = applied(net, {"params": params}, batch(), method="evaluation_logits")
     given = jax.tree.map(jnp.asarray, batch())
     wanted = ranking_sums(logits, given["labels"], given["weights"])
     assert found == pytest.approx(computed({"ranking": wanted}), rel=1e-6)
@@ -92,11 +103,11 @@ def test_is_the_same_in_blocks_and_over_devices(made, monkeypatch):
     net, params = made
     for given in (batch(), batch(last=True)):
         monkeypatch.undo()
-        wanted = computed(evaluation_sums(net, params, given, exclude_seen=True))
+        wanted = computed(sums_of(net, params, given, exclude_seen=True))
         monkeypatch.setattr(measuring, "AT_ONCE", 7 * ITEMS)
         for name in ("SLOTS", "WHOLE"):  # several tiles
             monkeypatch.setattr(tiles, name, 16)
-        found = computed(evaluation_sums(net, params, given, exclude_seen=True))
+        found = computed(sums_of(net, params, given, exclude_seen=True))
         assert found == pytest.approx(wanted, rel=1e-6)
         if jax.device_count() % 4:
             continue
@@ -111,24 +122,23 @@ def test_a_field_of_the_batch_says_what_else_is_left_out(made):
     net, params = made
     given = batch(last=True)
     everything = np.tile(np.arange(ITEMS), (USERS, 1))
-    found = computed(evaluation_sums(net, params, given | {"exclude": everything}))
+    found = computed(sums_of(net, params, given | {"exclude": everything}))
     assert found["recall_at_1"] == found["mrr_at_10"] == 1.0
     none = np.full((USERS, 1), -1)
-    assert computed(evaluation_sums(net, params, given | {"exclude": none})) == computed(
-        evaluation_sums(net, params, given)
-    )
+    found = computed(sums_of(net, params, given | {"exclude": none}))
+    assert found == pytest.approx(computed(sums_of(net, params, given)), rel=1e-6)
 
 
 def test_what_is_padding_or_later_was_not_seen():
     """Item 3 stands in the padding and after the label's position alone."""
     net = model(full=True)
-    params = net.init(jax.random.key(0), jnp.zeros((1, 2), int))["params"]
+    params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 2), int))["params"]
     given = {
         "ids": np.array([[1, 2, 3, 3]]), "labels": np.array([[2, 4, 3, 0]]),
         "weights": np.array([[0, 1, 0, 0]], np.float32), "paddings": np.array([[0, 0, 0, 1]]),
     }  # fmt: skip
     params["item_embedding"] = jax.tree.map(jnp.zeros_like, params["item_embedding"])
-    found = computed(evaluation_sums(net, params, given, exclude_seen=True))
+    found = computed(sums_of(net, params, given, exclude_seen=True))
     assert found["mrr_at_10"] == pytest.approx(1 / 3)  # behind 0 and 3, of the equal items before 4
 
 

@@ -125,7 +125,7 @@ def test_model_trains_with_it_and_is_measured_without():
     ids = np.array([[1, 2, 3]])
     variables = jax.jit(model.init)(jax.random.key(0), ids)
     with pytest.raises(ValueError, match="negatives"):
-        model.apply(variables, ids, training=True)
+        jax.eval_shape(lambda given: model.apply(given, ids, training=True), variables)
     keys = [{"negatives": jax.random.key(seed)} for seed in (0, 0, 1)]
     loss = jax.jit(lambda keys: model.apply(variables, ids, training=True, rngs=keys)["loss"])
     losses = [float(loss(key)) for key in keys]

@@ -119,7 +119,7 @@ def test_full_softmax(kind: Kind):
 def test_a_few_tiles_at_a_time_find_the_same(monkeypatch: pytest.MonkeyPatch):
     given = problem(5, grid=False)
     index = build_index(given["items"], given["clusters"], given["clustering"])
-    whole = search(index, given["query"], 9, kind="corrected", exclude=given["exclude"])
+    whole = SEARCH(index, given["query"], 9, kind="corrected", exclude=given["exclude"])
     monkeypatch.setattr(scan_module, "SCORES_AT_ONCE", 8 * ASKED * 5)
     monkeypatch.setattr(scan_module, "WHOLE", 0)
     monkeypatch.setattr(scan_module, "ROWS_AT_ONCE", 1)
