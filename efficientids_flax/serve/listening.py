@@ -1,4 +1,4 @@
-"""The process: a socket, uvicorn, signals; how it ends without an answer that is missing.
+"""The process: uvicorn and signals; how it ends without an answer that is missing.
 
 uvicorn alone closes connections on SIGTERM while requests are on their way to it, and waits for
 ever for the head of a request. So a server that is to end first lets nobody new in, closes each
@@ -9,17 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
-import importlib
-import importlib.util
-import json
 import logging
 import os
 import signal
 import socket
-import struct
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,18 +21,15 @@ from typing import Any
 
 import uvicorn
 
+from efficientids_flax.serve.connections import bounded_protocol
 from efficientids_flax.serve.limits import Limits
 from efficientids_flax.serve.logs import ABOUT, LOGGER
 from efficientids_flax.serve.service import MISTAKES, ReloadingError, Service, Settings
-from efficientids_flax.serve.web import CONTENT_TYPE, Guard, ProblemError, make_app
+from efficientids_flax.serve.sockets import BACKLOG, refuse_new
+from efficientids_flax.serve.web import Guard, make_app
 
 SHARE = 0.8  # of the grace in which answers are made; the rest is for the end of the process
 QUIET = 0.3  # seconds without a request after which none is on its way
-LONGEST_HEAD = 1 << 16  # bytes of a request before its body
-LINGER = 1.0  # seconds in which a sender that is refused can read why
-BACKLOG = 1024
-OTHER_FILES = 256  # than connections
-SO_ATTACH_FILTER = 26  # Linux; Python has no name for it
 log = logging.getLogger(LOGGER)
 
 
@@ -94,42 +85,6 @@ def settled() -> None:
     gc.freeze()
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        OSError: naming the address that cannot be had.
-    """
-    try:
-        kind, *_, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        made = socket.create_server(address[:2], family=kind, backlog=BACKLOG)
-    except OSError as error:
-        raise OSError(f"{host}:{port}: cannot listen there: {error.strerror or error}") from error
-    made.setblocking(False)
-    return made
-
-
-def allow_connections(count: int) -> None:
-    """Raise this process's bound of open files to what so many connections take, if it may be."""
-    try:
-        import resource
-    except ImportError:
-        return  # Windows has no such bound
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + OTHER_FILES
-    if soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def url_of(listener: socket.socket) -> str:
-    """Where a server can be reached."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 class _Server(uvicorn.Server):
     """uvicorn's server with another end."""
 
@@ -137,7 +92,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=_protocol(limits, service),
+                http=bounded_protocol(limits, service),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -229,108 +184,3 @@ async def _reloaded(service: Service) -> None:
         log.warning("%s", error)
     except MISTAKES:
         pass  # is told there
-
-
-def refuse_new(listener: int) -> None:
-    """Have the kernel let no further connection in, and none that is in be lost.
-
-    A socket that is closed resets the connections that wait to be accepted. A filter that drops
-    packets with the SYN flag leaves them, and whoever comes later comes again and finds the socket
-    closed. Elsewhere than on Linux nothing is done.
-    """
-    if sys.platform != "linux":
-        return
-    program = (  # of the classic BPF: code, jump if true, jump if false, number
-        (0x30, 0, 0, 13),  # load the byte of the flags in TCP's header
-        (0x45, 0, 1, 0x02),  # SYN?
-        (0x06, 0, 0, 0),  # drop
-        (0x06, 0, 0, 0xFFFFFFFF),  # keep
-    )
-    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in program))
-    descriptor = struct.pack("HP", len(program), ctypes.addressof(code))
-    with socket.socket(fileno=os.dup(listener)) as own, contextlib.suppress(OSError):
-        own.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, descriptor)
-
-
-def _protocol(limits: Limits, service: Service) -> type[asyncio.Protocol]:
-    """uvicorn's HTTP over a connection that has bounds.
-
-    httptools parses where it is installed: h11, which is plain Python, takes four times as long.
-    """
-    fast = importlib.util.find_spec("httptools") is not None
-    module, name = ("httptools_impl", "HttpToolsProtocol") if fast else ("h11_impl", "H11Protocol")
-    base: Any = getattr(importlib.import_module(f"uvicorn.protocols.http.{module}"), name)
-
-    class Bounded(base):
-        """A connection whose requests have to begin in time, and with a head of a bounded size."""
-
-        head = 0  # bytes since the last request began
-        refused = False
-        timer: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            service.heard = time.monotonic()
-            service.metrics.connections.set(len(self.connections))
-            self._wait()
-            if len(self.connections) > limits.max_connections:
-                self._refuse(ProblemError(429, "too many connections",
-                                          headers={"Retry-After": "1"}))  # fmt: skip
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._known()
-            super().connection_lost(exc)
-            service.metrics.connections.set(len(self.connections))
-
-        def data_received(self, data: bytes) -> None:
-            if self.refused or self.transport.is_closing():
-                return
-            service.heard = time.monotonic()
-            before = self.cycle
-            if before is None or before.response_complete:
-                if not self.head:
-                    self._wait()
-                self.head += len(data)
-            super().data_received(data)
-            if self.cycle is not before:
-                self.head = 0
-                self._known()
-            elif self.head > LONGEST_HEAD:
-                self.send_400_response("")
-
-        def send_400_response(self, msg: str) -> None:
-            problem = ProblemError(400, "this is not HTTP")
-            if self.head > LONGEST_HEAD:
-                problem = ProblemError(431, f"a head of more than {LONGEST_HEAD} bytes")
-            self._refuse(problem)
-
-        def _wait(self) -> None:
-            self._known()
-            self.timer = self.loop.call_later(limits.timeout, self._late)
-
-        def _known(self) -> None:
-            if self.timer is not None:
-                self.timer.cancel()
-                self.timer = None
-
-        def _late(self) -> None:
-            told = f"no request within {limits.timeout:g} s"
-            self._refuse(ProblemError(408, told))
-
-        def _refuse(self, problem: ProblemError) -> None:
-            if self.refused or self.transport.is_closing():
-                return
-            self.refused = True
-            body = problem.document()
-            lines = [
-                f"HTTP/1.1 {problem.status} {json.loads(body)['title']}",
-                f"content-type: {CONTENT_TYPE}", f"content-length: {len(body)}",
-                *(f"{name.lower()}: {value}" for name, value in problem.headers.items()),
-                "connection: close", "", "",
-            ]  # fmt: skip
-            self.transport.write("\r\n".join(lines).encode() + body)
-            # One that is closed over unread bytes loses what was written; so they are read a while.
-            self.transport.write_eof()
-            self.loop.call_later(LINGER, self.transport.close)
-
-    return Bounded

@@ -52,7 +52,7 @@ class _Server(threading.Thread):
 def start(command: click.Command, arguments: list[str]) -> tuple[int, str]:
     """(0, what it prints) once it answers."""
     from efficientids_flax.serve.commands.serve import settings_of
-    from efficientids_flax.serve.listening import bind, url_of
+    from efficientids_flax.serve.sockets import bind, url_of
 
     context = command.make_context("serve", arguments)
     given = dict(context.params)

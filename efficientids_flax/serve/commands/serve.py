@@ -16,7 +16,7 @@ from efficientids_flax.commands.options import clustering as clustering_option
 from efficientids_flax.serve.limits import Limits
 
 if TYPE_CHECKING:
-    from efficientids_flax.serve.listening import Settings
+    from efficientids_flax.serve.service import Settings
 
 DEFAULT = Limits()
 SWITCH = 0.0005  # seconds; Python's own is 5 ms
@@ -99,8 +99,8 @@ def serve(checkpoint: str, as_json: bool, **given: Any) -> None:
     JSON.
     """
     _check_installed()
-    from efficientids_flax.serve.listening import allow_connections, bind, url_of
     from efficientids_flax.serve.logs import start_logs
+    from efficientids_flax.serve.sockets import allow_connections, bind, url_of
 
     settings = settings_of(checkpoint, given)
     levels = {-1: logging.WARNING, 0: logging.INFO, 1: logging.INFO}

@@ -11,8 +11,8 @@ from converters.arrays.lazy import Array, Source
 from converters.arrays.structure import Joined
 from converters.arrays.values import Cast
 from converters.errors import MappingError
+from converters.plan import PlanOptions
 from converters.plan.leaves import Plan, PlannedLeaf, planned
-from converters.plan.make import PlanOptions
 from converters.rules.apply import Mapped
 from converters.rules.language import Rule
 from tests.leaves import MemoryLeaf, values_of

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from converters.paxml.checkpoint import open_checkpoint
+from converters.plan import PlanOptions, make_plan
 from converters.plan.leaves import Plan
-from converters.plan.make import PlanOptions, make_plan
 from converters.stores.local import LocalStore
 from converters.write.execute import tile_limit
 from converters.write.jobs import make_jobs, share

@@ -9,8 +9,7 @@ import httpx
 
 from efficientids_flax.serve.answers import Source
 from efficientids_flax.serve.limits import Limits
-from efficientids_flax.serve.listening import MISTAKES, ReloadingError
-from efficientids_flax.serve.service import Service, Settings
+from efficientids_flax.serve.service import MISTAKES, ReloadingError, Service, Settings
 from efficientids_flax.serve.web import Secrets, make_app
 from efficientids_flax.serve.web.tokens import _digest
 

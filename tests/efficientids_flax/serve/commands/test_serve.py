@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from efficientids_flax.serve import listening
+from efficientids_flax.serve import sockets
 from efficientids_flax.serve.commands.serve import serve as command
 
 
@@ -54,7 +54,7 @@ def test_a_model_that_is_not_there(tmp_path: Path):
 
 
 def test_a_port_that_is_taken():
-    with listening.bind("127.0.0.1", 0) as taken:
+    with sockets.bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         done = run("model", "--port", port)
     assert done.exit_code == 1
@@ -70,4 +70,4 @@ def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
 
 def test_addresses():
     with socket.create_server(("127.0.0.1", 0)) as made:
-        assert listening.url_of(made) == f"http://127.0.0.1:{made.getsockname()[1]}"
+        assert sockets.url_of(made) == f"http://127.0.0.1:{made.getsockname()[1]}"
