@@ -169,14 +169,24 @@ class PromptRows(Rows):
             self._width = 1 << int(np.max(of.targets - of.begins) - 1).bit_length()
 
     def take(self, places: np.ndarray) -> Arrays:
-        """See `Rows`: those of `PromptBuilder.batch`, and perhaps `exclude` int32 [B, X]."""
+        """See `Rows`: those of `PromptBuilder.batch`, and perhaps `exclude` int32 [B, X].
+
+        The latter has what a person has seen and the row has not, as that of `HeldOut`.
+        """
         overflow = self.prompting.overflow
         rows = self.builder.batch(self._examples(places), self.length, overflow=overflow)
         if self._width:
             assert isinstance(self.of, HeldOut)
             of = self.of
-            rows["exclude"] = of.seen(of.begins[places], of.targets[places], self._width)
+            ends = of.targets[places] - self._kept(rows)
+            rows["exclude"] = of.seen(of.begins[places], ends, self._width)
         return rows
+
+    def _kept(self, rows: Arrays) -> np.ndarray:
+        """int [B], events of each history that its row holds: the last ones, each counted once."""
+        times = max(self.prompting.form.count("{item}"), 1)
+        items = np.sum((rows["input_item_weights"] > 0) & (rows["inputs_indicator"] > 0), axis=1)
+        return -(-items // times)
 
     @property
     def sizes(self) -> np.ndarray:

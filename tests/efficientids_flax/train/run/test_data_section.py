@@ -137,6 +137,8 @@ def test_a_model_of_texts_is_asked_with_them_by_all_commands(
     found = evaluate_run(given, "test", options=options).found
     stored = evaluate_stored(tmp_path / "model", root, "test", options).found
     assert stored.values() == pytest.approx(found.values(), rel=1e-6)
+    parts = [[(one.name, one.users) for one in each.segments] for each in (stored, found)]
+    assert parts[0] == parts[1]  # users with short and with long histories are the same
     asked = ("recommend", "--checkpoint", tmp_path / "model", "--top-k", 3, "--json")
     (tmp_path / "histories.jsonl").write_text('{"raw_ids": ["film,3", "film,1"]}')
     best = json.loads(call(*asked, "--input-file", tmp_path / "histories.jsonl"))
