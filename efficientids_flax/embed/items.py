@@ -80,9 +80,11 @@ def texts_of_file(path: str | os.PathLike[str]) -> list[str | None]:
     """
     file = Path(path)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        # `splitlines` would end a line at U+2028 too, and all items behind it would be one off.
+        lines = file.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: is no UTF-8: {error}") from error
+    lines = lines if lines[-1] else lines[:-1]
     if not lines:
         raise ValueError(f"{file}: is empty; expected a text a line")
     if file.suffix != ".jsonl":

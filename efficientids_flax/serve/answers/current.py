@@ -127,7 +127,7 @@ def read_set(path: str, export: Export) -> np.ndarray:
         ValueError: naming the line whose item the catalogue does not have.
     """
     found = []
-    for number, line in enumerate(Path(path).read_text().splitlines(), start=1):
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):
         if not (text := line.strip()):
             continue
         ids: Iterable[ItemId] = (text, int(text)) if re.fullmatch(r"\d{1,18}", text) else (text,)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from efficientids_flax.embed.encoders import pooled
+from efficientids_flax.embed.items import texts_of_file
 from efficientids_flax.embed.output import Output
 from efficientids_flax.embed.texts import TextOptions, batches_of, embed_texts, room_for
 
@@ -147,3 +148,13 @@ def test_pooling_looks_at_no_padding(length: int, pooling: str):
     if length:
         wanted = hidden[0, :length].mean(0) if pooling == "mean" else hidden[0, length - 1]
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_a_text_is_a_line_whatever_it_holds(tmp_path: Path):
+    """U+2028 and a form feed end no line, in texts as in JSON."""
+    texts = ["one\u2028two", "three\x0cfour", "five"]
+    (tmp_path / "titles.txt").write_text("\n".join(texts), encoding="utf-8")
+    lines = [json.dumps({"title": text}, ensure_ascii=False) for text in texts[:1]]
+    (tmp_path / "titles.jsonl").write_text("\r\n".join([*lines, "{}", ""]), encoding="utf-8")
+    assert texts_of_file(tmp_path / "titles.txt") == texts
+    assert texts_of_file(tmp_path / "titles.jsonl") == [texts[0], None]
