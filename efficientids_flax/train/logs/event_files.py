@@ -8,7 +8,7 @@ import itertools
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -88,10 +88,24 @@ def _table() -> tuple[int, ...]:
 _CRC = _table()
 
 
-def _checksum(content: bytes) -> bytes:
-    """Masked CRC-32C, as TFRecords have it."""
+@cache
+def _crc32c() -> Callable[[bytes], int]:
+    """That of google-crc32c where it is installed: a hundredth of the time."""
+    try:
+        import google_crc32c
+    except ImportError:
+        return _by_bytes
+    return google_crc32c.value if google_crc32c.implementation == "c" else _by_bytes
+
+
+def _by_bytes(content: bytes) -> int:
     crc = 0xFFFFFFFF
     for byte in content:
         crc = _CRC[(crc ^ byte) & 0xFF] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
+    return crc ^ 0xFFFFFFFF
+
+
+def _checksum(content: bytes) -> bytes:
+    """Masked CRC-32C, as TFRecords have it."""
+    crc = _crc32c()(content)
     return struct.pack("<I", (crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF)

@@ -2,7 +2,8 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,9 +20,10 @@ from efficientids_flax.stored import (
     load_converted,
     read_prompted,
     tell_assumed,
+    training_of,
 )
 from efficientids_flax.train.converted import trainer_from_converted
-from efficientids_flax.train.directory import no_best, opened
+from efficientids_flax.train.directory import MODEL, no_best, opened
 from efficientids_flax.train.history import Rows
 from efficientids_flax.train.optimizer import frozen_parameters, needs_weights
 from efficientids_flax.train.run.config import (
@@ -110,7 +112,7 @@ def evaluate(config: Any, split: str = "eval", step: int | None = None) -> dict[
         ValueError: the configuration is wrong, or has no data for it.
         FileNotFoundError: there is no checkpoint.
     """
-    checked = run_config(config)
+    checked = as_trained(run_config(config))
     batches = checked.data.get(f"{split}_iter_fn")
     if batches is None:
         raise ValueError(f"data.{split}_iter_fn: missing; there is nothing to evaluate on")
@@ -119,6 +121,19 @@ def evaluate(config: Any, split: str = "eval", step: int | None = None) -> dict[
         step = chosen_step(checkpoints, checked, step)
     found = trainer.evaluate(trainer.restore(state, step), batches, prefix=f"{split}_")
     return {"step": step, **found}
+
+
+def as_trained(config: RunConfig) -> RunConfig:
+    """The configuration with the `keep_best` of the run, where it leaves that out.
+
+    So the checkpoint that is evaluated is the one that is exported.
+    """
+    options, place = config.options, Path(config.directory or "") / MODEL
+    if options.keep_best or config.directory is None or not (place / "config.json").is_file():
+        return config
+    told = training_of(place)
+    best = {"keep_best": told.get("keep_best"), "best_mode": told.get("best_mode")}
+    return replace(config, options=replace(options, **best))
 
 
 def begun(config: RunConfig) -> tuple[Trainer, TrainState]:

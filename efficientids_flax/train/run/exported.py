@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from efficientids_flax.stored import (
 from efficientids_flax.stored.settings import LENGTH
 from efficientids_flax.train.directory import MODEL, averages, known, opened
 from efficientids_flax.train.logs import tell
-from efficientids_flax.train.run.calls import chosen_step
+from efficientids_flax.train.run.calls import as_trained, chosen_step
 from efficientids_flax.train.run.config import RunConfig, plain, run_config
 from efficientids_flax.train.run.file_config import built
 from efficientids_flax.train.state import model_facts, refuse_model
@@ -105,11 +104,8 @@ def _written(
     path: str | os.PathLike[str],
     step: int | None,
 ) -> int:
-    options, told = config.options, found.training
-    if options.keep_best is None and told.get("keep_best"):
-        best = {"keep_best": told["keep_best"], "best_mode": told.get("best_mode")}
-        options = replace(options, **best)
-        config = replace(config, options=options)
+    config, told = as_trained(config), found.training
+    options = config.options
     average = averages(options, config.optimizer)
     if options.evaluate_average is None:
         average = told.get("average", average)

@@ -16,7 +16,7 @@ from efficientids_flax.evaluation import (
 from efficientids_flax.inference import Ranker
 from efficientids_flax.train.directory import opened
 from efficientids_flax.train.evaluation_data import EvaluationData
-from efficientids_flax.train.run.calls import begun, chosen_step
+from efficientids_flax.train.run.calls import as_trained, begun, chosen_step
 from efficientids_flax.train.run.config import override, run_config
 from efficientids_flax.train.run.file_config import built
 
@@ -61,7 +61,7 @@ def evaluate_run(
     if options.exclude_seen and place is not None:
         # What a user has seen before her row is then in the rows of the evaluation.
         config = override(config, {"training.exclude_seen": True})
-    checked = run_config(built(config))
+    checked = as_trained(run_config(built(config)))
     module = checked.model["module"]
     if not isinstance(module, ItemModel):
         raise ValueError(f"model: {type(module).__name__} recommends no items; there is no report")

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from efficientids_flax.train.history import History, read_history
+from efficientids_flax.train.logs import event_files
 from efficientids_flax.train.logs.event_files import EventFile
 from efficientids_flax.train.logs.progress import make_progress
 from efficientids_flax.train.state.monitor import Monitor
@@ -61,7 +62,10 @@ def test_history_drops_what_is_measured_again_and_a_torn_line(tmp_path):
     assert read_history(tmp_path) == []
 
 
-def test_event_files_have_the_checksums_of_tensorboard(tmp_path):
+@pytest.mark.parametrize("installed", [True, False])
+def test_event_files_have_the_checksums_of_tensorboard(tmp_path, monkeypatch, installed):
+    if not installed:  # google-crc32c
+        monkeypatch.setattr(event_files, "_crc32c", lambda: event_files._by_bytes)
     record_writer = pytest.importorskip("tensorboardX.record_writer")
     event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
     file = EventFile(tmp_path)

@@ -51,6 +51,8 @@ def ran(tmp_path_factory: Any) -> Any:
     (root / "run.yaml").write_text(CONFIG)
     shared = ("--config", root / "run.yaml", "--data-dir", data, "--output-dir", root / "run")
     call("train", *shared, "--num-steps", 6, "--lr", 0.01)
+    without = ("--set", "checkpoint.keep_best=null", "--json")
+    (root / "evaluated.json").write_text(call("evaluate", *shared, *without).stdout)
     shutil.rmtree(data)
     call("export", "--output-dir", root / "run", root / "out")
     return root / "run", root / "out", process.clustering
@@ -63,6 +65,9 @@ def test_says_what_the_model_was_trained_on(ran: Any):
     best = min(rows, key=lambda row: row["eval_loss"])
     assert training["step"] == best["step"]  # the best, though nothing names `keep_best` here
     assert training["metrics"]["eval_loss"] == pytest.approx(best["eval_loss"])
+    evaluated = json.loads((run.parent / "evaluated.json").read_text())  # nor there
+    assert evaluated["step"] == best["step"]
+    assert evaluated["eval_loss"] == pytest.approx(best["eval_loss"])
     assert training["sequence_length"] == T
     assert training["clustering"]["digest"] == clustering.digest()
     assert read_item_names(out) == NAMES
