@@ -9,6 +9,8 @@ see `stored.item_names`.
 """
 
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,12 +120,24 @@ def _read_arrays(root: Path, reading: Reading) -> DataDirectory:
     for split, names in SPLITS.items():
         files = [root / f"{name}.npz" for name in names if (root / f"{name}.npz").is_file()]
         if files:
-            with np.load(files[0], allow_pickle=False) as stored:
-                splits[split] = _fields(files[0], dict(stored))
+            splits[split] = _fields(files[0], _stored(files[0]))
     found = _clustering_of(root)
     return DataDirectory(
         splits, None if found is None else found[1], read_item_names(root), path=root
     )
+
+
+def _stored(path: Path) -> Arrays:
+    """The arrays of a file.
+
+    Raises:
+        ValueError: it is none of arrays, or not whole.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return dict(stored)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError) as error:
+        raise ValueError(f"{path}: cannot be read as an .npz of arrays: {error}") from error
 
 
 def _fields(path: Path, arrays: Arrays) -> Arrays:

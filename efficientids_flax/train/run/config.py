@@ -222,10 +222,16 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     if path.suffix == ".py":
         names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
-        exec(compile(path.read_text(), str(path), "exec"), names)
-        if "get_config" not in names:
-            raise ValueError(f"{path}: has no function get_config()")
-        return plain(names["get_config"]())
+        try:
+            exec(compile(path.read_text(), str(path), "exec"), names)
+            if "get_config" not in names:
+                raise ValueError("has no function get_config()")
+            return plain(names["get_config"]())
+        except OSError:
+            raise
+        except Exception as error:  # of the caller's own code
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise ValueError(f"{path}: {kind}{error}") from error
     if path.suffix not in (".yaml", ".yml", ".json"):
         raise ValueError(f"{path}: expected a file .yaml, .json or .py")
     import yaml

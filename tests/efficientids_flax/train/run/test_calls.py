@@ -7,6 +7,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
+from efficientids_flax.data import read_data
 from efficientids_flax.train.run.calls import evaluate, train
 from efficientids_flax.train.run.config import override, read_config, run_config
 from efficientids_flax.train.run.pipeline import PipelineConfig, train_epochs
@@ -129,6 +130,29 @@ def test_files_say_the_same(tmp_path, suffix):
         "optimizer": {"learning_rate": 0.1, "schedule_type": "linear"},
         "checkpoint": {"dir": "runs/1", "restore": False},
     }
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("import nothing_there", "ModuleNotFoundError: No module named 'nothing_there'"),
+        ("def get_config(:", "SyntaxError: "),
+        ("def get_config(): return {}['a']", "KeyError: 'a'"),
+        ("", "has no function get_config()"),
+    ],
+)
+def test_a_file_of_python_that_fails_is_named(tmp_path, content, told):
+    path = tmp_path / "run.py"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: {told}")):
+        read_config(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 torn", b"text"])
+def test_data_that_cannot_be_read_is_named(tmp_path, content):
+    (tmp_path / "train.npz").write_bytes(content)
+    with pytest.raises(ValueError, match=r"train\.npz: cannot be read as an \.npz of arrays"):
+        read_data(tmp_path)
 
 
 def test_a_setting_below_a_value_is_named():
