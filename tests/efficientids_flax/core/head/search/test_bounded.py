@@ -17,13 +17,19 @@ from efficientids_flax.core.head.search.kinds import scored
 from efficientids_flax.core.head.search.scan import cluster_offsets, scan, tiles_of
 
 ITEMS, CLUSTERS, WIDTH = 600, 20, 8
+SIZES = 2
 KINDS = ["scores", "corrected", "log_probs"]
 
 
 def problem(seed: int, noise: float, grid: bool = False) -> tuple[SearchIndex, jax.Array]:
-    """Items around the centres of their clusters; an index, and a query [1, W]."""
-    rng = np.random.default_rng(seed)
-    cluster_of = np.concatenate([np.arange(CLUSTERS), rng.integers(0, CLUSTERS, ITEMS - CLUSTERS)])
+    """Items around the centres of their clusters; an index, and a query [1, W].
+
+    Sizes of clusters, by which there are more or fewer tiles, are one of `SIZES`: for each number
+    of tiles all is compiled anew.
+    """
+    drawn = np.random.default_rng(seed % SIZES).integers(0, CLUSTERS, ITEMS - CLUSTERS)
+    cluster_of = np.concatenate([np.arange(CLUSTERS), drawn])
+    rng = np.random.default_rng([seed, 1])
     clustering = ClusteringInfo.from_assignments(rng.permutation(cluster_of))
     centres = rng.normal(size=(CLUSTERS, WIDTH))
     items = centres[clustering.cluster_of] + noise * rng.normal(size=(ITEMS, WIDTH))
