@@ -1,10 +1,10 @@
-"""One run on several devices, or in one of several processes; prints JSON. Run by test_spread.py.
+"""One run on several devices, or in one of several processes; prints JSON. Run by test_processes.py.
 
 spread_run.py devices
-spread_run.py process DIRECTORY STEPS INDEX COUNT PORT STOP
+spread_run.py process DIRECTORY STEPS INDEX COUNT PORT STOP EVALUATE
 
 The last process gets SIGTERM when it has read STOP batches, unless that is 0; below 0 so many
-batches of an evaluation, after step 2.
+batches of an evaluation, after step 2. With EVALUATE 1 a run that came to its end is evaluated.
 """
 
 import json
@@ -60,7 +60,9 @@ def devices():
     return {name: item_run(sizes) for name, sizes in meshes.items()}
 
 
-def process(directory: Path, steps: int, index: int, count: int, port: int, stop: int):
+def process(
+    directory: Path, steps: int, index: int, count: int, port: int, stop: int, evaluate: int
+):
     """A share of the data, a checkpoint together."""
     if count > 1:
         jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
@@ -86,7 +88,7 @@ def process(directory: Path, steps: int, index: int, count: int, port: int, stop
         return stopped_evaluation(made, state, batches, index == count - 1, -stop)
     state = made.train(state, stopped if stop else batches, num_steps=steps)
     evaluated = {}
-    for rows in (1, 3, 13):  # some shares have fewer rows, one has none
+    for rows in (1, 3, 13) if evaluate else ():  # some shares have fewer rows, one has none
         held = {name: value[:rows] for name, value in data(seed=5).items()}
         given = ShuffledBatches(held, 2, process=(index, count), drop_remainder=False)
         evaluated[rows] = made.evaluate(state, given)

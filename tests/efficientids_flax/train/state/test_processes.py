@@ -36,10 +36,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def together(directory, count=2, stop=0):
-    port = free_port()
+def together(directory, count=2, stop=0, evaluate=0):
+    given = directory, STEPS
+    rest = count, free_port(), stop, evaluate
     return finished(
-        [["process", directory, STEPS, index, count, port, stop] for index in range(count)],
+        [["process", *given, index, *rest] for index in range(count)],
         devices=2 // count,
     )
 
@@ -75,14 +76,14 @@ def test_two_processes_train_stop_and_save_together(tmp_path):
 
     Then they go on, and are where one process is.
     """
-    (alone,) = together(tmp_path / "alone", count=1)
+    (alone,) = together(tmp_path / "alone", count=1, evaluate=1)
     both = tmp_path / "both"
     assert together(both, stop=4) == [None, None]
     stopped = max(int(path.name) for path in both.iterdir() if path.name.isdigit())
     assert 4 < stopped < STEPS
     assert [row["step"] for row in read_history(both)] == list(range(1, stopped + 1))
     one = shutil.copytree(both, tmp_path / "one")
-    again, other = together(both)
+    again, other = together(both, evaluate=1)
     assert again["parameters"] == other["parameters"]
     assert len(again["losses"]) == STEPS
     assert again["losses"][stopped:] == other["losses"]
