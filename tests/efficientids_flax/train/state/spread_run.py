@@ -1,4 +1,4 @@
-"""One run on several devices, or in one of several processes; prints JSON. Run by test_processes.py.
+"""A run on several devices, or in one of several processes; prints JSON. For test_processes.py.
 
 spread_run.py devices
 spread_run.py process DIRECTORY STEPS INDEX COUNT PORT STOP EVALUATE
