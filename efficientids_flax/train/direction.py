@@ -8,6 +8,7 @@ Mode = Literal["min", "max"]
 # Metrics that this package defines, without the prefix of an evaluation and with any cutoff.
 _LESS = (
     "loss", "avg_xent", "log_pplx", "total_loss", "aux_loss", "z_loss", "total_xent", "perplexity",
+    "squared_error", "quantile_loss",
 )  # fmt: skip
 _MORE = (
     "accuracy", "fraction_of_correct_next_step_preds", "recall", "mrr", "ndcg", "hit_rate",

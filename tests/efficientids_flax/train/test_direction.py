@@ -6,13 +6,15 @@ from efficientids_flax.core.metrics import RankingSums, token_sums
 from efficientids_flax.train.direction import direction, settled_mode
 from efficientids_flax.train.options import TrainingOptions
 
+OTHERS = ("loss", "accuracy", "squared_error", "quantile_loss")  # the last two of forecasts
+
 
 def test_every_metric_that_the_package_defines_has_one():
     import jax.numpy as jnp
 
     one = jnp.ones((1, 1))
     tokens = token_sums(one, one, correct=one > 0).compute().keys() - {"num_predictions"}
-    for name in {*tokens, *RankingSums.zero((1, 20)).compute(), "loss", "accuracy"}:
+    for name in {*tokens, *RankingSums.zero((1, 20)).compute(), *OTHERS}:
         wanted = "max" if name.split("_at_")[0] in ("recall", "mrr", "ndcg") else None
         wanted = "max" if "accuracy" in name or "correct" in name else wanted or "min"
         assert direction(f"eval_{name}") == direction(name) == wanted, name
