@@ -75,6 +75,12 @@ def _deepseek() -> dict[str, Any]:
             found["latent_attention"] = LatentAttentionConfig.from_dict(settings)
         except (TypeError, ValueError) as error:
             problems.append(f"latent attention: {error}")
+        own = {"head_dim": values["qk_rope_head_dim"], "qk_head_dim": width}
+        problems += [
+            f"{key}: expected {size}, which is what the other widths make, found {values[key]}"
+            for key, size in own.items()
+            if values[key] not in (None, size)
+        ]
         scale = _mscale(values)
         return {
             **found,
@@ -125,7 +131,7 @@ FAMILIES: Mapping[str, Family] = {
                    "first_k_dense_replace": 3, "norm_topk_prob": True, "rope_interleave": True,
                    "num_nextn_predict_layers": 1, "head_dim": None, "qk_head_dim": None},
         {field: key for field, key in FIELDS.items() if field != "head_dim"} | BIASES, GATED,
-        ignored=LOSSES[:1],  # the class makes both widths itself
+        ignored=LOSSES[:1],  # head_dim of a file is what its class turns
         extra=("num_nextn_predict_layers", "head_dim", "qk_head_dim"),
         generic={"num_local_experts": "n_routed_experts",
                  "num_mtp_layers": "num_nextn_predict_layers"},

@@ -59,10 +59,10 @@ def given_or_every(values: Values) -> LayerTypes:
 
 
 def full_layers(values: Values, types: LayerTypes) -> tuple[int, ...]:
-    """Numbers of the layers that see all."""
+    """Numbers of the layers that see all: 'full_attention', once called 'attention'."""
     count = values["num_hidden_layers"]
     kinds = types or ["full_attention"] * count
-    return tuple(layer for layer in range(count) if kinds[layer] == "full_attention")
+    return tuple(layer for layer in range(count) if kinds[layer] != "sliding_attention")
 
 
 def every_other(values: Values) -> LayerTypes:

@@ -47,6 +47,8 @@ READ: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
                         {"no_rotary_layers": (1, 3)}),
     "EXAONE without": ("exaone4", {"sliding_window": None, "sliding_window_pattern": None},
                        {"no_rotary_layers": (), "sliding_window": None}),
+    "older name of seeing all": ("exaone4", {"layer_types": ["attention"] * 4},
+                                 {"no_rotary_layers": (0, 1, 2, 3), "layer_types": ()}),
     "growing queries": ("ministral3", {"head_dim": 8}, {
         "query_position_scaling": PositionScalingConfig(0.1, 16_384)}),
     "length of the scaling": (
@@ -82,6 +84,9 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
                 "rope_parameters.llama_4_scaling_beta: expected a number, found None"),
     "no length": ("ministral3", {"rope_parameters": {"rope_type": "default", **BETA}},
                   "rope_parameters.original_max_position_embeddings: expected a number"),
+    "latent width": ("deepseek_v3", {"num_key_value_heads": 4, "head_dim": 32},
+                     "head_dim: expected 64, which is what the other widths make, found 32"),
+    "whole width": ("deepseek_v3", {"qk_head_dim": 128}, "qk_head_dim: expected 192"),
     "width": ("stablelm", {"head_dim": 4}, "head_dim: expected hidden_size / heads = 8, found 4"),
 }  # fmt: skip
 
