@@ -79,6 +79,13 @@ def read_rotary(
         return None, None
     if others:
         notes.append(f"rope_parameters: settings of no layers, not read: {', '.join(others)}")
+    if scaling and parameters is None and "rope_type" not in scaling:
+        kind = scaling.get("type") or "default"
+        if kind != "default":  # beside the default of `rope_type` that the class puts in
+            problems.append(
+                f"rope_scaling.type: '{kind}' without rope_type, which transformers 5 computes as"
+                f" 'default' here and transformers 4 as '{kind}'; say in rope_type which it is"
+            )
     full = {**(nested.get("full_attention") or {}), **(scaling or {})}
     full.setdefault("rope_theta", values.get("rope_theta") or family.theta)
     sliding = dict(nested.get("sliding_attention") or {})

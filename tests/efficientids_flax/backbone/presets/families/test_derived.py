@@ -84,6 +84,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
                 "rope_parameters.llama_4_scaling_beta: expected a number, found None"),
     "no length": ("ministral3", {"rope_parameters": {"rope_type": "default", **BETA}},
                   "rope_parameters.original_max_position_embeddings: expected a number"),
+    "kind of a scaling": ("gemma3_text", {"rope_scaling": {"type": "linear", "factor": 8.0}},
+                          "rope_scaling.type: 'linear' without rope_type"),
     "latent width": ("deepseek_v3", {"num_key_value_heads": 4, "head_dim": 32},
                      "head_dim: expected 64, which is what the other widths make, found 32"),
     "whole width": ("deepseek_v3", {"qk_head_dim": 128}, "qk_head_dim: expected 192"),
