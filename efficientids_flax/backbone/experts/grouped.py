@@ -2,28 +2,54 @@
 
 Rows lie sorted by expert; experts may have none, and rows behind those of the last belong to none.
 On accelerators each product is XLA's `ragged_dot`. On CPUs that multiplies all rows by all kernels,
-so there a loop goes over the experts that have rows, a block of rows at a time, and the backward
-pass makes again what was between, block by block.
+so there a loop goes over the experts that have rows, a block of rows at a time. For the backward
+pass the results of the first products are kept, as those of a dense MLP are.
 
-Letters: R rows of tokens, M places of sorted rows, X experts, D width of a row.
+Letters: R rows of tokens, M places of sorted rows, X experts, D width of a row, F hidden width of
+an expert.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from efficientids_flax.backbone.experts.blocks import (
+    over_blocks,
+    over_experts,
+    padded,
+    rows_of_block,
+)
 from efficientids_flax.config.parts import KernelAxes
 
 Weights = dict[str, jax.Array]  # of experts, each with a leading axis X; of one expert, without
-Product = Callable[[jax.Array, str], jax.Array]  # rows and a name -> rows times that kernel
-Expert = Callable[[jax.Array, Product, Product], jax.Array]  # (rows, product, bias of each row)
-Sums = tuple[jax.Array, Weights]  # gradients of rows and of weights
-LEAST, MOST = 4, 256  # rows of a block: products of fewer are slow, of more are padding
-PARTS = 4  # small blocks in one, for what is left of an expert's rows
+DOWN = "down"  # name of the last kernel
+
+
+class Expert(NamedTuple):
+    """`down(hidden(first(rows), ...))`; where weights have a `*_bias`, it is added to a product.
+
+    Attributes:
+        first: names of the kernels that the rows are multiplied by.
+        hidden: what is made of their products, row by row.
+    """
+
+    first: tuple[str, ...]
+    hidden: Callable[..., jax.Array]
+
+
+class Kept(NamedTuple):
+    """What the backward pass is made of; `first` are the products, [M, F] each."""
+
+    x: jax.Array
+    rows: jax.Array  # the index
+    sizes: jax.Array
+    weights: Weights
+    first: tuple[jax.Array, ...]
 
 
 def feed(
@@ -37,8 +63,7 @@ def feed(
     """`expert` of each sorted row with its own weights: [M, D].
 
     Args:
-        expert: `expert(rows, product, bias)`, where `product(rows, name)` multiplies by a kernel
-            and `bias(rows, name)` is what is to be added; it goes row by row.
+        expert: what it computes of its rows.
         x: [R, D], of the dtype of the computation.
         index: int [M], which row of `x` lies at each place.
         sizes: int [X], how many places each expert has; M in all, or less.
@@ -51,11 +76,14 @@ def feed(
     if jax.default_backend() == "cpu":
         return _by_blocks(expert, axes, x, index, sizes, weights)
     owners = jnp.repeat(jnp.arange(sizes.shape[0]), sizes, total_repeat_length=index.shape[0])
-    out = expert(
-        x[index],
-        lambda rows, name: ragged_product(rows, weights[name].astype(rows.dtype), sizes, axes),
-        lambda rows, name: weights[name].astype(rows.dtype)[owners],
-    )
+
+    def times(rows: jax.Array, name: str) -> jax.Array:
+        found = ragged_product(rows, weights[name].astype(rows.dtype), sizes, axes)
+        bias = weights.get(f"{name}_bias")
+        return found if bias is None else found + bias.astype(rows.dtype)[owners]
+
+    rows = x[index]
+    out = times(expert.hidden(*(times(rows, name) for name in expert.first)), DOWN)
     return jnp.where((jnp.arange(index.shape[0]) < jnp.sum(sizes))[:, None], out, 0)
 
 
@@ -78,22 +106,7 @@ def _by_blocks(
     weights: Weights,
 ) -> jax.Array:
     """`feed`, an expert after the other."""
-    places = _padded(index, sizes.shape[0])
-
-    def one(group: jax.Array, start: jax.Array, size: jax.Array, out: jax.Array) -> jax.Array:
-        own = _of(weights, group, x.dtype)
-
-        def block(rows: int, at: jax.Array, left: jax.Array, out: jax.Array) -> jax.Array:
-            given = x[jax.lax.dynamic_slice(places, (at,), (rows,))]
-            found = _run(expert, axes, given, own)
-            # What a block writes behind its expert's rows is written again by the next one.
-            return jax.lax.dynamic_update_slice(out, found, (at, 0))
-
-        return _blocks(start, size, _block(index.shape[0], sizes.shape[0]), block, out)
-
-    out = _experts(sizes, one, jnp.zeros((places.shape[0], x.shape[1]), x.dtype))
-    out = out[: index.shape[0]]
-    return jnp.where((jnp.arange(index.shape[0]) < jnp.sum(sizes))[:, None], out, 0)
+    return _through(expert, axes, x, index, sizes, weights, False)[0]
 
 
 def _forward(
@@ -103,45 +116,84 @@ def _forward(
     index: jax.Array,
     sizes: jax.Array,
     weights: Weights,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array, Weights]]:
-    return _by_blocks(expert, axes, x, index, sizes, weights), (x, index, sizes, weights)
+) -> tuple[jax.Array, Kept]:
+    out, first = _through(expert, axes, x, index, sizes, weights, True)
+    return out, Kept(x, index, sizes, weights, first)
+
+
+def _through(
+    expert: Expert,
+    axes: KernelAxes,
+    x: jax.Array,
+    index: jax.Array,
+    sizes: jax.Array,
+    weights: Weights,
+    keep: bool,
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """What the experts make of the rows, and their first products if they are to be kept."""
+    places = padded(index, sizes.shape[0])
+    size_of_block = rows_of_block(index.shape[0], sizes.shape[0])
+
+    def one(group: jax.Array, start: jax.Array, size: jax.Array, state: Any) -> Any:
+        own = _of(weights, group, x.dtype)
+
+        def block(rows: int, at: jax.Array, left: jax.Array, state: Any) -> Any:
+            given = x[jax.lax.dynamic_slice(places, (at,), (rows,))]
+            first = tuple(_times(given, own, name, axes) for name in expert.first)
+            found = _times(expert.hidden(*first), own, DOWN, axes)
+            # What a block writes behind its expert's rows is written again by the next one.
+            return _put(state, (found, first if keep else ()), at)
+
+        return over_blocks(start, size, size_of_block, block, state)
+
+    shape = (places.shape[0], _width(weights, expert.first[0], axes))
+    kept = tuple(jnp.zeros(shape, x.dtype) for _ in expert.first) if keep else ()
+    start = (jnp.zeros((places.shape[0], x.shape[1]), x.dtype), kept)
+    out, first = over_experts(sizes, one, start)
+    out = out[: index.shape[0]]
+    return jnp.where((jnp.arange(index.shape[0]) < jnp.sum(sizes))[:, None], out, 0), first
 
 
 def _backward(
-    expert: Expert,
-    axes: KernelAxes,
-    kept: tuple[jax.Array, jax.Array, jax.Array, Weights],
-    gradient: jax.Array,
+    expert: Expert, axes: KernelAxes, kept: Kept, gradient: jax.Array
 ) -> tuple[jax.Array, Any, Any, Weights]:
-    x, index, sizes, weights = kept
-    places = _padded(index, sizes.shape[0])
+    x, index, sizes, weights, products = kept
+    places = padded(index, sizes.shape[0])
     gradient = jnp.pad(gradient, ((0, places.shape[0] - index.shape[0]), (0, 0)))
+    size_of_block = rows_of_block(index.shape[0], sizes.shape[0])
 
-    def one(group: jax.Array, start: jax.Array, size: jax.Array, state: Sums) -> Sums:
+    def one(group: jax.Array, start: jax.Array, size: jax.Array, state: Any) -> Any:
         own = _of(weights, group, x.dtype)
 
-        def block(rows: int, at: jax.Array, left: jax.Array, state: Sums) -> Sums:
-            given = x[jax.lax.dynamic_slice(places, (at,), (rows,))]
-            wanted = jax.lax.dynamic_slice(gradient, (at, 0), (rows, gradient.shape[1]))
+        def block(rows: int, at: jax.Array, left: jax.Array, state: Any) -> Any:
+            wanted, *first = (
+                jax.lax.dynamic_slice(values, (at, 0), (rows, values.shape[1]))
+                for values in (gradient, *products)
+            )
             wanted = jnp.where((jnp.arange(rows) < left)[:, None], wanted, 0)
-            back = jax.vjp(lambda r, w: _run(expert, axes, r, w), given, own)[1]
-            to_rows, to_own = back(wanted)
-            out, sums = state
-            out = jax.lax.dynamic_update_slice(out, to_rows, (at, 0))
-            return out, jax.tree.map(jnp.add, sums, to_own)
+            hidden, back = jax.vjp(expert.hidden, *first)
+            to_first = back(_back_times(wanted, own, DOWN, axes))
+            parts = zip(to_first, expert.first, strict=True)
+            to_rows = sum(_back_times(values, own, name, axes) for values, name in parts)
+            return _put(state, (to_rows, hidden, to_first), at)
 
-        out, sums = state
-        zeros = jax.tree.map(jnp.zeros_like, own)
-        size_of_block = _block(index.shape[0], sizes.shape[0])
-        out, found = _blocks(start, size, size_of_block, block, (out, zeros))
-        put = partial(jax.lax.dynamic_update_index_in_dim, index=group, axis=0)
-        return out, jax.tree.map(lambda s, f: put(s, f.astype(s.dtype)), sums, found)
+        return over_blocks(start, size, size_of_block, block, state)
 
-    nothing = (jnp.zeros_like(gradient), jax.tree.map(jnp.zeros_like, weights))
-    out, sums = _experts(sizes, one, nothing)
+    nothing = (jnp.zeros_like(gradient), jnp.zeros_like(products[0]), products)
+    nothing = jax.tree.map(jnp.zeros_like, nothing)
+    to_rows, hidden, to_first = over_experts(sizes, one, nothing)
     inside = (jnp.arange(index.shape[0]) < jnp.sum(sizes))[:, None]
-    out = jnp.where(inside, out[: index.shape[0]], 0)
-    to_x = jnp.zeros_like(x).at[index].add(out)
+    to_x = jnp.zeros_like(x).at[index].add(jnp.where(inside, to_rows[: index.shape[0]], 0))
+    given, sums = x[places], {}
+    pairs = {name: (given, values) for name, values in zip(expert.first, to_first, strict=True)}
+    for name, (rows, values) in {**pairs, DOWN: (hidden, gradient)}.items():
+        both = (rows, values) if axes == "in_out" else (values, rows)
+        sums[name] = _sums(*both, sizes, size_of_block).astype(weights[name].dtype)
+        if (bias := weights.get(f"{name}_bias")) is not None:
+            ones = jnp.ones((rows.shape[0], 1), x.dtype)
+            sums[f"{name}_bias"] = _sums(ones, values, sizes, size_of_block)[:, 0].astype(
+                bias.dtype
+            )
     none = partial(np.zeros, dtype=jax.dtypes.float0)
     return to_x, none(index.shape), none(sizes.shape), sums
 
@@ -149,13 +201,59 @@ def _backward(
 _by_blocks.defvjp(_forward, _backward)
 
 
-def _run(expert: Expert, axes: KernelAxes, rows: jax.Array, own: Weights) -> jax.Array:
-    """An expert on rows that are all its own."""
-    inner = (((1,), (0 if axes == "in_out" else 1,)), ((), ()))
-    return expert(
-        rows,
-        lambda given, name: jax.lax.dot_general(given, own[name], inner),
-        lambda given, name: own[name],
+def _sums(left: jax.Array, right: jax.Array, sizes: jax.Array, block: int) -> jax.Array:
+    """The sum over an expert's rows of outer products: [M, I], [M, O] -> [X, I, O].
+
+    The first rows of all experts in one product, which writes the result as it is: as many rows as
+    an expert seldom has more of where they are drawn evenly. What some have more is added, `block`
+    rows at a time; so many lie behind the last one's.
+    """
+    count, places = sizes.shape[0], left.shape[0]
+    mean = places / count
+    most = min(places, math.ceil((mean + 2 * math.sqrt(mean)) / 8) * 8)
+    starts = jnp.cumsum(sizes) - sizes
+    inside = (jnp.arange(most) < sizes[:, None])[..., None]
+    at = jnp.minimum(starts[:, None] + jnp.arange(most), places - 1)
+    first = [jnp.where(inside, values[at], 0) for values in (left, right)]
+    found = jnp.einsum("xci,xco->xio", *first)
+
+    def one(group: jax.Array, start: jax.Array, size: jax.Array, found: jax.Array) -> jax.Array:
+        def run(rows: int, at: jax.Array, left_over: jax.Array, found: jax.Array) -> jax.Array:
+            mine = (jnp.arange(rows) < left_over)[:, None]
+            some = [
+                jnp.where(mine, jax.lax.dynamic_slice(v, (at, 0), (rows, v.shape[1])), 0)
+                for v in (left, right)
+            ]
+            return found.at[group].add(jnp.einsum("ci,co->io", *some))
+
+        return over_blocks(start, size, block, run, found)
+
+    return over_experts(jnp.maximum(sizes - most, 0), one, found, starts + most)
+
+
+def _times(rows: jax.Array, own: Weights, name: str, axes: KernelAxes) -> jax.Array:
+    """Rows times a kernel, and its bias."""
+    found = jax.lax.dot_general(
+        rows, own[name], (((1,), (0 if axes == "in_out" else 1,)), ((), ()))
+    )
+    bias = own.get(f"{name}_bias")
+    return found if bias is None else found + bias
+
+
+def _back_times(rows: jax.Array, own: Weights, name: str, axes: KernelAxes) -> jax.Array:
+    """What a gradient of the product is one of its rows."""
+    outer = 1 if axes == "in_out" else 0
+    return jax.lax.dot_general(rows, own[name], (((1,), (outer,)), ((), ())))
+
+
+def _width(weights: Weights, name: str, axes: KernelAxes) -> int:
+    return weights[name].shape[2 if axes == "in_out" else 1]
+
+
+def _put(state: Any, values: Any, at: jax.Array) -> Any:
+    """Rows of each array of `state`, from `at` on, are `values`."""
+    return jax.tree.map(
+        lambda whole, some: jax.lax.dynamic_update_slice(whole, some, (at, 0)), state, values
     )
 
 
@@ -163,46 +261,3 @@ def _of(weights: Weights, group: jax.Array, dtype: Any) -> Weights:
     """The weights of one expert."""
     take = partial(jax.lax.dynamic_index_in_dim, index=group, keepdims=False)
     return {name: take(values).astype(dtype) for name, values in weights.items()}
-
-
-def _block(places: int, experts: int) -> int:
-    """Rows of a block: about what an expert has on average."""
-    share = max(places // experts, 1)
-    return min(max(1 << (share.bit_length() - 1), LEAST), MOST)
-
-
-def _padded(index: jax.Array, experts: int) -> jax.Array:
-    """The index with room for the last block."""
-    return jnp.pad(index, (0, _block(index.shape[0], experts)))
-
-
-def _experts(sizes: jax.Array, one: Any, state: Any) -> Any:
-    """`state = one(expert, its first place, its size, state)` of all that have rows, in order."""
-    starts = jnp.cumsum(sizes) - sizes
-    order = jnp.argsort(sizes == 0, stable=True)
-
-    def step(number: jax.Array, state: Any) -> Any:
-        group = order[number]
-        return one(group, starts[group], sizes[group], state)
-
-    return jax.lax.fori_loop(0, jnp.sum(sizes > 0), step, state)
-
-
-def _blocks(start: jax.Array, size: jax.Array, block: int, run: Any, state: Any) -> Any:
-    """`state = run(rows, first place, rows that are left, state)` over an expert's places.
-
-    In whole blocks, and for a rest of up to half a block in small ones.
-    """
-    small = block // PARTS
-    whole = (size + block // 2 - 1) // block
-    rest = jnp.maximum(size - whole * block, 0)
-
-    def walk(rows: int, first: jax.Array, count: jax.Array, state: Any) -> Any:
-        def step(number: jax.Array, state: Any) -> Any:
-            done = first + number * rows
-            return run(rows, start + done, size - done, state)
-
-        return jax.lax.fori_loop(0, count, step, state)
-
-    state = walk(block, jnp.zeros_like(size), whole, state)
-    return walk(small, whole * block, (rest + small - 1) // small, state)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from efficientids_flax.backbone.experts.choice import balance_loss, choose
-from efficientids_flax.backbone.experts.grouped import Expert, Product, Weights, feed
+from efficientids_flax.backbone.experts.grouped import Expert, Weights, feed
 from efficientids_flax.backbone.experts.mixture import LOSSES
 from efficientids_flax.backbone.layers import (
     ACTIVATIONS,
@@ -20,6 +20,7 @@ from efficientids_flax.backbone.layers import (
     Dense,
     Mlp,
     compute_dtype,
+    made_again,
     param_dtype,
     product,
 )
@@ -147,24 +148,20 @@ def expert_of(moe: MoEConfig) -> Expert:
     """What one expert computes of its rows; between two products all is float32."""
     activation, clipped = ACTIVATIONS[moe.activation], moe.clipped_gate
 
-    def expert(rows: jax.Array, times: Product, bias: Product) -> jax.Array:
-        def project(given: jax.Array, name: str) -> jax.Array:
-            found = times(given, name)
-            return found + bias(given, f"{name}_bias") if moe.bias else found
-
-        up = project(rows, "up").astype(jnp.float32)
-        gate = project(rows, "gate").astype(jnp.float32) if moe.gated else None
+    @made_again
+    def hidden(up: jax.Array, gate: jax.Array | None = None) -> jax.Array:
+        dtype, up = up.dtype, up.astype(jnp.float32)
         if gate is None:
-            hidden = activation(up)
+            found = activation(up)
         elif clipped is None:
-            hidden = activation(gate) * up
+            found = activation(gate.astype(jnp.float32)) * up
         else:
-            gate = jnp.minimum(gate, clipped.limit)
+            gate = jnp.minimum(gate.astype(jnp.float32), clipped.limit)
             up = jnp.clip(up, -clipped.limit, clipped.limit)
-            hidden = gate * jax.nn.sigmoid(gate * clipped.gain) * (up + 1)
-        return project(hidden.astype(rows.dtype), "down")
+            found = gate * jax.nn.sigmoid(gate * clipped.gain) * (up + 1)
+        return found.astype(dtype)
 
-    return expert
+    return Expert(("up", "gate") if moe.gated else ("up",), hidden)
 
 
 def _mixed(

@@ -122,7 +122,8 @@ def everything(expert, weights, x, index, sizes):
     rows = x[index[: len(owners)]]
 
     def one(own):
-        return expert(rows, lambda r, name: r @ own[name], lambda _, name: own[name])
+        first = [rows @ own[name] + own.get(f"{name}_bias", 0) for name in expert.first]
+        return expert.hidden(*first) @ own["down"]
 
     return jax.vmap(one)(weights)[owners, np.arange(len(owners))]
 
@@ -147,8 +148,7 @@ def test_sorted_rows_and_their_gradients(sizes, places):
     }
     x, index = normal(11, width), jnp.asarray(generator.integers(0, 11, places))
 
-    def expert(rows, times, bias):
-        return times(jnp.tanh(times(rows, "up") + bias(rows, "up_bias")), "down")
+    expert = grouped.Expert(("up",), jnp.tanh)
 
     used = sum(sizes)
     aim = normal(places, width)

@@ -1,0 +1,55 @@
+"""A walk over sorted rows: the experts that have some, and their rows a block at a time.
+
+Letters: M places of sorted rows, X experts.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+LEAST, MOST = 4, 256  # rows of a block: products of fewer are slow, of more are padding
+PARTS = 4  # small blocks in one, for what is left of an expert's rows
+
+
+def rows_of_block(places: int, experts: int) -> int:
+    """Rows of a block: about what an expert has on average."""
+    share = max(places // experts, 1)
+    return min(max(1 << (share.bit_length() - 1), LEAST), MOST)
+
+
+def padded(index: jax.Array, experts: int) -> jax.Array:
+    """The index with room for the last block."""
+    return jnp.pad(index, (0, rows_of_block(index.shape[0], experts)))
+
+
+def over_experts(sizes: jax.Array, one: Any, state: Any, starts: jax.Array | None = None) -> Any:
+    """`state = one(expert, its first place, its size, state)` of all that have rows, in order."""
+    starts = jnp.cumsum(sizes) - sizes if starts is None else starts
+    order = jnp.argsort(sizes == 0, stable=True)
+
+    def step(number: jax.Array, state: Any) -> Any:
+        group = order[number]
+        return one(group, starts[group], sizes[group], state)
+
+    return jax.lax.fori_loop(0, jnp.sum(sizes > 0), step, state)
+
+
+def over_blocks(start: jax.Array, size: jax.Array, block: int, run: Any, state: Any) -> Any:
+    """`state = run(rows, first place, rows that are left, state)` over an expert's places.
+
+    In whole blocks, and for a rest of up to half a block in small ones.
+    """
+    small = block // PARTS
+    whole = (size + block // 2 - 1) // block
+    rest = jnp.maximum(size - whole * block, 0)
+
+    def walk(rows: int, first: jax.Array, count: jax.Array, state: Any) -> Any:
+        def step(number: jax.Array, state: Any) -> Any:
+            done = first + number * rows
+            return run(rows, start + done, size - done, state)
+
+        return jax.lax.fori_loop(0, count, step, state)
+
+    state = walk(block, jnp.zeros_like(size), whole, state)
+    return walk(small, whole * block, (rest + small - 1) // small, state)
