@@ -118,9 +118,7 @@ class _Step:
                 places = Places(given["values"], given["touched"].starts())
             labels = Labels(jnp.asarray(clustering.cluster_of)[batch["labels"]], batch["labels"])
             weights = jnp.full(positions, 1 / positions)
-            table = params["item_embedding"]["kernel"].T
-            if places is not None:
-                table = jax.lax.stop_gradient(table)
+            table = params["item_embedding"]["kernel"].T if given is None else given["rows"]
             return member_losses(
                 entropy, clustering, params["query"], table, labels, weights, places=places
             ).total  # pyright: ignore[reportReturnType]

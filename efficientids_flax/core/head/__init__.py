@@ -19,4 +19,12 @@ from efficientids_flax.core.head.softmax import (
     HierarchicalSoftmax,
     settle_tables,
 )
-from efficientids_flax.core.head.touched import Touched, places_for, touched_by
+from efficientids_flax.core.head.touched import (
+    Blocks,
+    Touched,
+    in_item_order,
+    in_row_order,
+    places_for,
+    row_of,
+    touched_by,
+)

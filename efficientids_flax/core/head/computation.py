@@ -114,9 +114,7 @@ class Head:
         classes = jnp.where(item, jnp.where(known, vocab + clusters, -1), labels)
         entropy = smoothed_cross_entropy(self._first_log_probs(inputs), classes, first)
         self._note_members(inputs, labels)
-        rows, adapter = inputs.rows, self.adapter
-        if rows is None or adapter is None:
-            rows, adapter = inputs.items, AS_IT_IS
+        rows = inputs.items if inputs.rows is None else inputs.rows
         second = member_losses(
             Entropy(config.soft_cap_logits, config.second_label_smoothing if smooth else 0.0),
             self.clustering,
@@ -127,7 +125,7 @@ class Head:
                 index.reshape(-1),
             ),
             None if shares is None else jnp.maximum(shares, 0.0).reshape(-1),
-            adapter,
+            self.adapter or AS_IT_IS,
             inputs.places,
         )
         average = None

@@ -15,7 +15,7 @@ class TouchedTable(NamedTuple):
     """The item table, whose gradient goes elsewhere.
 
     Attributes:
-        rows: [I, E].
+        rows: [I + spare, E], in the order of `places`.
         places: of the gradient.
     """
 
@@ -36,6 +36,7 @@ class HeadInputs(NamedTuple):
         clusters: [K, W]; None under full softmax.
         word_logits: [..., V] without a cap; None where there are no words.
         rows: [I, E], the items before the adapter that `Head` holds; None where it holds none.
+            With `places` those of a `TouchedTable`.
         places: where the second pass leaves its gradient by the rows; None: where autodiff does.
     """
 

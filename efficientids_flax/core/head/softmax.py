@@ -31,7 +31,7 @@ from efficientids_flax.core.head.embeddings import (
 from efficientids_flax.core.head.passed import HeadInputs, Table, TouchedTable
 from efficientids_flax.core.head.sampled import NEGATIVES
 from efficientids_flax.core.head.second import Adapter, Places
-from efficientids_flax.core.head.touched import Touched
+from efficientids_flax.core.head.touched import Touched, row_of
 from efficientids_flax.core.model_checks import (
     check_clustering,
     check_fields,
@@ -41,8 +41,8 @@ from efficientids_flax.core.model_checks import (
 from efficientids_flax.sharding import constrain
 
 INTERMEDIATES = "intermediates"
-# A collection of `touched`, a `Touched`, and `values` [R, E], zeros. With it the item table has no
-# gradient, and the values have that by the rows at their places instead.
+# A collection of `touched`, a `Touched`, `rows`, the item table as `Places` wants it, and zeros for
+# its `values`. With it the item table has no gradient: the values have that by the touched rows.
 ROW_GRADIENTS = "row_gradients"
 OUTPUT_ADAPTER = "item_output_adapter"
 SHARED_FIELDS = ("num_items", "num_clusters", "item_embedding_dim", "use_correction")
@@ -174,9 +174,10 @@ class HierarchicalSoftmax(nn.Module):
             touched: Touched = self.get_variable(ROW_GRADIENTS, "touched")
             at = touched.places_of(self.clustering_info, ids)
             zeros, values = look_up(self.get_variable(ROW_GRADIENTS, "values"), at)
-            rows, whole = self.item_embedding.with_table(ids)
-            rows, whole = jax.lax.stop_gradient((rows, whole))
-            rows, table = rows + zeros, TouchedTable(whole, Places(values, touched.starts()))
+            whole = jax.lax.stop_gradient(self.get_variable(ROW_GRADIENTS, "rows"))
+            inside = jnp.clip(ids, 0, self.options.num_items - 1)
+            rows = whole[row_of(self.clustering_info, inside)] + zeros
+            table = TouchedTable(whole, Places(values, touched.starts()))
         else:
             rows, table = self.item_embedding.with_table(ids)
         self.sow(INTERMEDIATES, "item_rows", rows)
@@ -202,12 +203,14 @@ class HierarchicalSoftmax(nn.Module):
         """
         config = self.options
         raise_listed("inputs", width_problems(hidden, self._hidden_dims()))
-        places = None
+        rows = places = None
         if isinstance(table, TouchedTable):
-            table, (values, starts) = table
-            places = Places(values.astype(self.dtype), starts)
+            rows, (values, starts) = table
+            rows, places = rows.astype(self.dtype), Places(values.astype(self.dtype), starts)
+            table = None  # one in the order of the items, made where something wants it
         items = (self.item_embedding.table() if table is None else table).astype(self.dtype)
-        rows = constrain(items, "I E") if config.input_adapter_everywhere else None
+        if rows is None and config.input_adapter_everywhere:
+            rows = constrain(items, "I E")
         clusters = None if config.full_softmax else self._cluster_vectors().astype(self.dtype)
         query = self.scaled(hidden.astype(self.dtype))
         if config.input_adapter_everywhere:

@@ -4,7 +4,10 @@ Touched are the members of the clusters of its labels, one cluster after the oth
 the items of its input that are in none of these. No row has two places, so that an optimizer may
 take what lies there for the row's whole gradient.
 
-Letters: P labels, Q inputs, I items, K clusters, R places.
+While such a run goes on, the table lies cluster by cluster, too: what a batch touches is then a few
+pieces of it, which are read and written as such. (Rows here and there cost several times as much.)
+
+Letters: E width of the table, P labels, Q inputs, I items, K clusters, R places.
 """
 
 from typing import NamedTuple
@@ -14,9 +17,55 @@ import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.core.head.second import tables_of
+from efficientids_flax.core.head.second import spare_rows, tables_of
 
 NOWHERE = 1 << 30  # the place of a row that is not touched; no table is so long
+BLOCK_BYTES = 1 << 16  # of rows that are changed at a time: with moments they stay in the cache
+LEAST_BLOCK = 8
+
+
+class Block(NamedTuple):
+    """Rows that lie one after the other, in the table as among the places.
+
+    Attributes:
+        row, place: int [], of the first.
+        length: int [], how many they are; at most `Blocks.rows`.
+    """
+
+    row: jax.Array
+    place: jax.Array
+    length: jax.Array
+
+
+class Blocks(NamedTuple):
+    """The rows of all touched clusters, in blocks.
+
+    Attributes:
+        rows: of a block, but for the last one of a cluster, which may have fewer.
+        starts, sizes: int32 [K], of clusters, in the table.
+        places: int32 [K], of the first member of each; any where there are no blocks.
+        upto: int32 [K], blocks up to the end of the cluster.
+    """
+
+    rows: int
+    starts: jax.Array
+    sizes: jax.Array
+    places: jax.Array
+    upto: jax.Array
+
+    @property
+    def total(self) -> jax.Array:
+        """Int32 [], of blocks."""
+        return self.upto[-1]
+
+    def block(self, number: jax.Array) -> Block:
+        """One of them."""
+        found = jnp.searchsorted(self.upto, number, side="right", method="compare_all")
+        cluster = jnp.minimum(found, self.upto.shape[0] - 1)
+        before = jnp.where(cluster > 0, self.upto[cluster - 1], 0)
+        inside = (number - before) * self.rows
+        length = jnp.minimum(self.sizes[cluster] - inside, self.rows)
+        return Block(self.starts[cluster] + inside, self.places[cluster] + inside, length)
 
 
 class Touched(NamedTuple):
@@ -51,17 +100,39 @@ class Touched(NamedTuple):
         found = jnp.where(start < NOWHERE, inside, beside)
         return jnp.where(known, found, NOWHERE).astype(jnp.int32)
 
-    def items_at(self, clustering: ClusteringInfo, places: jax.Array) -> jax.Array:
-        """The items of places int [n], int32 [n]; I where a place is not taken."""
+    def blocks(self, clustering: ClusteringInfo, width: int) -> Blocks:
+        """The members of the touched clusters.
+
+        Args:
+            clustering: where each item belongs.
+            width: E.
+        """
         tables = tables_of(clustering)
-        cluster = jnp.searchsorted(self.upto, places, side="right")
-        cluster = jnp.minimum(cluster, self.upto.shape[0] - 1)
-        slot = places - (self.upto[cluster] - tables.sizes[cluster])
-        member = tables.order[jnp.clip(tables.starts[cluster] + slot, 0, clustering.num_items - 1)]
-        beside = places - self.upto[-1]
-        other = self.inputs[jnp.clip(beside, 0, self.inputs.shape[0] - 1)]
-        found = jnp.where(beside < 0, member, other)
-        return jnp.where(places < self.taken, found, clustering.num_items).astype(jnp.int32)
+        mean = -(-clustering.num_items // clustering.num_clusters)
+        wanted = max(min(BLOCK_BYTES // (4 * width), mean), LEAST_BLOCK)
+        rows = min(wanted // LEAST_BLOCK * LEAST_BLOCK, spare_rows(clustering, width))
+        places = self.starts()
+        own = jnp.where(places < NOWHERE, -(-tables.sizes // rows), 0)
+        upto = jnp.cumsum(own).astype(jnp.int32)
+        return Blocks(rows, tables.starts, tables.sizes, places, upto)
+
+
+def row_of(clustering: ClusteringInfo, items: jax.Array) -> jax.Array:
+    """Int32 [...], where items int [...] in [0, I) lie in a table that lies cluster by cluster."""
+    tables = tables_of(clustering)
+    found = tables.starts[jnp.asarray(clustering.cluster_of)[items]] + tables.slots[items]
+    return found.astype(jnp.int32)
+
+
+def in_row_order(clustering: ClusteringInfo, table: jax.Array) -> jax.Array:
+    """[E, I], item by item, to [I + spare, E], cluster by cluster; see `spare_rows`."""
+    spare = spare_rows(clustering, table.shape[0])
+    return jnp.pad(table[:, tables_of(clustering).order].T, ((0, spare), (0, 0)))
+
+
+def in_item_order(clustering: ClusteringInfo, table: jax.Array) -> jax.Array:
+    """[I + spare, E], cluster by cluster, to [E, I], item by item."""
+    return table[row_of(clustering, jnp.arange(clustering.num_items))].T
 
 
 def places_for(clustering: ClusteringInfo, labels: int, inputs: int) -> int:

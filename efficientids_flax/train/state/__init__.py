@@ -33,8 +33,8 @@ from efficientids_flax.train.state.item_table import (
     TABLE,
     Split,
     Tables,
+    laid_out,
     split_table,
-    turned,
 )
 from efficientids_flax.train.state.kept import KeptState
 from efficientids_flax.train.state.monitor import Monitor

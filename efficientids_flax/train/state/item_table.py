@@ -1,13 +1,12 @@
-"""The item table of a state and its moments, taken out and put back, item by item or not.
+"""The item table of a state and its moments, taken out and put back, and laid out anew.
 
 Letters: E width of the table, I items.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.core import Tracer
 
 from efficientids_flax.train.state.carried import TrainState
@@ -20,7 +19,7 @@ class Tables(NamedTuple):
     """What has a row for each item.
 
     Attributes:
-        table: [I, E]; as checkpoints hold it [E, I].
+        table: [E, I], as checkpoints hold it, or in another layout.
         moments: of the same shape, of the optimizer, in the order of its state.
     """
 
@@ -93,17 +92,18 @@ def _without(tree: Mapping[str, Any]) -> dict[str, Any]:
     return unflatten({path: leaf for path, leaf in flatten(tree).items() if path != TABLE})
 
 
-def turned(state: TrainState, *, gone: bool) -> TrainState:
-    """With table and moments [I, E] for [E, I], or the other way round.
+def laid_out(state: TrainState, how: Callable[[Any], jax.Array], *, gone: bool) -> TrainState:
+    """The state with table and moments in another layout.
 
     Args:
-        state: of either kind.
-        gone: whether its own table and moments are deleted, each as soon as it is turned.
+        state: with table and moments.
+        how: one of them in the other layout; jitted.
+        gone: whether its own table and moments are deleted, each as soon as it is laid out.
     """
     small, split = split_table(state)
 
     def turn(x: Any) -> Any:
-        found = jnp.transpose(x)
+        found = how(x)
         if gone and isinstance(x, jax.Array) and not isinstance(x, Tracer):
             jax.block_until_ready(found)
             x.delete()

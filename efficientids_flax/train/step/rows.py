@@ -3,13 +3,14 @@
 A step of a large table costs several passes over it, its gradient and its moments, though a batch
 has gradients by few rows. Here the gradients by the touched rows lie one after another, and the
 optimizer, which does to a row what it does to a table, is given these rows: the donated table is
-changed in place. While a run goes on, table and moments lie item by item, [I, E], as rows are read
-and written; `entered` and `left` turn them.
+changed in place. While a run goes on, table and moments lie cluster by cluster, as they are read
+and written; `entered` and `left` lay them out.
 
 Letters: E width of the table, I items, R places of gradients.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,15 +20,25 @@ from jax.sharding import Mesh
 
 from efficientids_flax.config.record import listed
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.core.head import ROW_GRADIENTS, Touched
+from efficientids_flax.core.head import (
+    ROW_GRADIENTS,
+    Touched,
+    in_item_order,
+    in_row_order,
+    row_of,
+)
 from efficientids_flax.train.optimizer import ByRow
 from efficientids_flax.train.options import ItemUpdates
-from efficientids_flax.train.state import TABLE, Split, Tables, TrainState, split_table, turned
+from efficientids_flax.train.state import TABLE, Split, Tables, TrainState, laid_out, split_table
 from efficientids_flax.tree import flatten, unflatten
 
-VALUES, TOUCHED = f"{ROW_GRADIENTS}/values", f"{ROW_GRADIENTS}/touched"
-AT_ONCE = 1024  # rows of an update
+VALUES, TOUCHED, ROWS = (f"{ROW_GRADIENTS}/{name}" for name in ("values", "touched", "rows"))
+AT_ONCE = 1024  # rows of an update of items here and there
 LARGE = 1 << 22  # numbers of a table, 16 MiB: a pass over fewer costs little
+
+
+# (Gradients, rows before) -> rows after the update.
+Stepped = Callable[[jax.Array, Tables], Tables]
 
 
 class ItemTable(NamedTuple):
@@ -57,11 +68,11 @@ class RowUpdates(NamedTuple):
 
     def entered(self, state: TrainState) -> TrainState:
         """The state as the step takes it; the table and its moments are gone from the given one."""
-        return turned(state, gone=True)
+        return laid_out(state, jax.jit(partial(in_row_order, self.of.clustering)), gone=True)
 
     def left(self, state: TrainState) -> TrainState:
         """The state as everything else takes it; the given one stays."""
-        return turned(state, gone=False)
+        return laid_out(state, jax.jit(partial(in_item_order, self.of.clustering)), gone=False)
 
     def opened(
         self, state: TrainState, frozen: Mapping[str, Any], batch: Mapping[str, Any]
@@ -75,13 +86,12 @@ class RowUpdates(NamedTuple):
         """
         small, split = split_table(state)
         table, touched = split.tables.table, self.of.touched(batch)
-        places = -(-self.of.places(batch) // AT_ONCE) * AT_ONCE
-        values = jnp.zeros((places, table.shape[1]), table.dtype)
+        spare = table.shape[0] - self.of.clustering.num_items
+        values = jnp.zeros((self.of.places(batch) + spare, table.shape[1]), table.dtype)
         trained = unflatten({**flatten(small.trained), VALUES: values})
-        return Opened(
-            self, split, small, touched, trained,
-            unflatten({**flatten(frozen), TABLE: table.T, TOUCHED: touched}),
-        )  # fmt: skip
+        # What asks for the table in the order of the items gets it, and nothing is made otherwise.
+        rest = {TABLE: in_item_order(self.of.clustering, table), ROWS: table, TOUCHED: touched}
+        return Opened(self, split, small, touched, trained, unflatten({**flatten(frozen), **rest}))
 
 
 def row_updates(
@@ -168,27 +178,76 @@ class Opened(NamedTuple):
             norm: float32 [], of them all.
             taken: bool [], whether there is a step.
         """
-        by_row, clustering = self.rows.by_row, self.rows.of.clustering
+        by_row = self.rows.by_row
         found = flatten(gradients)
         values = found.pop(VALUES)
         found = {path: by_row.clip(norm, _norm(own), own) for path, own in found.items()}
         own = _norm(values)
 
-        def step(number: Any, tables: Tables) -> Tables:
-            at = self.touched.items_at(clustering, number * AT_ONCE + jnp.arange(AT_ONCE))
-            rows = jax.tree.map(lambda x: jnp.take(x, at, axis=0, mode="clip"), tables)
-            part = jax.lax.dynamic_slice_in_dim(values, number * AT_ONCE, AT_ONCE)
-            part = by_row.clip(norm, own, part)
+        def stepped(part: jax.Array, rows: Tables) -> Tables:
             params = unflatten({TABLE: rows.table})
             updates, opt_state = by_row.update.update(
-                unflatten({TABLE: part}), self.split.state_of(self.state, rows.moments), params
+                unflatten({TABLE: by_row.clip(norm, own, part)}),
+                self.split.state_of(self.state, rows.moments),
+                params,
             )
             new = flatten(dict(optax.apply_updates(params, updates)))[TABLE]  # pyright: ignore[reportCallIssue, reportArgumentType]
-            new = Tables(new, self.split.moments_of(opt_state))
+            return Tables(new, self.split.moments_of(opt_state))
+
+        tables = self._members(values, taken, stepped)
+        return unflatten(found), self._others(values, taken, stepped, tables)
+
+    def _members(self, values: jax.Array, taken: jax.Array, stepped: Stepped) -> Tables:
+        """Table and moments after the update of the members of touched clusters, block by block.
+
+        A turn writes what the one before it made: XLA would copy a table that it reads in the
+        operation which writes it.
+        """
+        clustering = self.rows.of.clustering
+        blocks = self.touched.blocks(clustering, values.shape[1])
+
+        def put(tables: Tables, at: jax.Array, new: Tables) -> Tables:
+            return jax.tree.map(
+                lambda x, rows: jax.lax.dynamic_update_slice_in_dim(x, rows, at, 0), tables, new
+            )
+
+        def turn(number: jax.Array, carry: Any) -> Any:
+            tables = put(*carry)
+            block = blocks.block(number)
+            old = jax.tree.map(lambda x: _slice(x, block.row, blocks.rows), tables)
+            new = stepped(_slice(values, block.place, blocks.rows), old)
+            inside = (jnp.arange(blocks.rows) < block.length)[:, None]
+            kept = jax.tree.map(lambda x, before: jnp.where(inside, x, before), new, old)
+            return tables, block.row, kept
+
+        spare = jnp.int32(clustering.num_items)  # the first turn writes what nobody reads
+        none = jax.tree.map(
+            lambda x: jnp.zeros((blocks.rows, x.shape[1]), x.dtype), self.split.tables
+        )
+        count = jnp.where(taken, blocks.total, 0)
+        return put(*jax.lax.fori_loop(0, count, turn, (self.split.tables, spare, none)))
+
+    def _others(
+        self, values: jax.Array, taken: jax.Array, stepped: Stepped, tables: Tables
+    ) -> Tables:
+        """The tables after the update of items of the input beside those members."""
+        clustering, first = self.rows.of.clustering, self.touched.upto[-1]
+        inputs = self.touched.inputs
+        inputs = jnp.pad(inputs, (0, -len(inputs) % AT_ONCE), constant_values=clustering.num_items)
+
+        def turn(number: jax.Array, tables: Tables) -> Tables:
+            items = _slice(inputs, number * AT_ONCE, AT_ONCE)
+            at = row_of(clustering, jnp.minimum(items, clustering.num_items - 1))
+            at = jnp.where(items < clustering.num_items, at, tables.table.shape[0])
+            part = jnp.take(
+                values, first + number * AT_ONCE + jnp.arange(AT_ONCE), axis=0, mode="clip"
+            )
+            rows = jax.tree.map(lambda x: jnp.take(x, at, axis=0, mode="clip"), tables)
+            new = stepped(part, rows)
             return jax.tree.map(lambda x, row: x.at[at].set(row, mode="drop"), tables, new)
 
-        chunks = -(-jnp.where(taken, self.touched.taken, 0) // AT_ONCE)
-        return unflatten(found), jax.lax.fori_loop(0, chunks, step, self.split.tables)
+        count = -(-jnp.where(taken, self.touched.taken - first, 0) // AT_ONCE)
+        return jax.lax.fori_loop(0, count, turn, tables)
 
     def closed(self, state: TrainState, tables: Tables) -> TrainState:
         """The whole state after the step."""
@@ -211,6 +270,10 @@ def with_row_gradients(
         return apply_fn({**variables, ROW_GRADIENTS: values}, *args, **named)
 
     return params, apply
+
+
+def _slice(x: jax.Array, first: jax.Array, count: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(x, first, count)
 
 
 def _norm(gradient: jax.Array) -> jax.Array:

@@ -10,5 +10,5 @@ from efficientids_flax.core.head.second.entropy import NO_MEMBER, Entropy, Sums,
 from efficientids_flax.core.head.second.layout import layout_of
 from efficientids_flax.core.head.second.losses import AS_IT_IS, Losses, member_losses
 from efficientids_flax.core.head.second.mesh import Split, merged_sums, split_of, summed
-from efficientids_flax.core.head.second.spread import tables_of
+from efficientids_flax.core.head.second.spread import spare_rows, tables_of
 from efficientids_flax.core.head.second.visits import Labels, Tables

@@ -3,7 +3,7 @@
 A block's members go through the adapter and are multiplied with its positions; all arithmetic is
 dense products. The adapted table, [I, W], is never there as a whole, nor are logits of more than a
 visit. The gradient of a weighted sum of the losses is made on the same visit, while the members are
-at hand.
+at hand. Rows that lie cluster by cluster are read and written as slices, at the pace of the memory.
 
 Letters: P positions, W width of queries, E width of the table, I items, K clusters, C blocks of a
 visit, G positions of a block, M rows of a tile, R places of gradients.
@@ -34,8 +34,11 @@ Adapter = jax.tree_util.Partial
 class Places(NamedTuple):
     """An array for the gradients by some of the rows, cluster by cluster.
 
+    With it the rows lie in the order of the layout, [I + spare, E]: a slice that begins in the
+    table ends in it, see `spare_rows`.
+
     Attributes:
-        values: [R, E], of which the gradient is asked for; what it holds does not matter.
+        values: [R + spare, E], of which the gradient is asked for; what it holds does not matter.
         starts: int [K], where the first member of each cluster has its place; out of range, and far
             from overflow, where the gradients of a cluster are not wanted.
     """
@@ -49,7 +52,7 @@ class Given(NamedTuple):
 
     Attributes:
         query: [P, W].
-        rows: [I, E], of the items.
+        rows: [I, E], of the items, in their order or in that of `places`.
         adapter: makes vectors of width W of the rows.
         labels: of the positions.
         weights: float32 [P], of the losses in the sum that is differentiated.
@@ -88,8 +91,10 @@ class ByCluster:
         self._counts = jnp.asarray(layout.counts)
         width = max(given.query.shape[-1], given.rows.shape[-1])
         places = sort_positions(given.labels, tables)
+        in_order = given.places is not None
         self._blocks = [
-            Blocks(layout, tables, kind, places, width) for kind in layout.classes(tile_rows(width))
+            Blocks(layout, tables, kind, places, width, in_order=in_order)
+            for kind in layout.classes(tile_rows(width))
         ]
 
     def sums(self) -> Sums:
@@ -150,7 +155,8 @@ class ByCluster:
 class _Step(NamedTuple):
     """One tile: adapted rows [C, M, W] with their derivative, logits [C, M, G].
 
-    `at` are the places [C, M] of the gradients by the rows, out of range where there is no member.
+    `at` are the places [C, M] of the gradients by the rows, out of range where there is no member;
+    those of the first rows of each cluster [C], where they are added slice by slice.
     """
 
     at: jax.Array
@@ -213,7 +219,7 @@ class _Part:
     def _step(self, number: Any) -> _Step:
         """Gather, adapt and multiply the members of a tile."""
         items = self._blocks.members(self.visit, number)
-        raw = jnp.take(self._given.rows, jnp.maximum(items.reshape(-1), 0), axis=0, mode="clip")
+        raw = self._blocks.taken(self._given.rows, self.visit, number)
         flat, back = jax.vjp(lambda adapter, raw: adapter(raw), self._given.adapter, raw)
         adapted = flat.reshape(*items.shape, -1)
         products = jnp.einsum("cmw,cgw->cmg", adapted, self._own)
@@ -226,8 +232,10 @@ class _Part:
         if given.places is None:
             return jnp.where(items < 0, given.rows.shape[0], items)
         rows = items.shape[1]
-        inside = number * rows + jnp.arange(rows)
-        own = given.places.starts[self.visit.clusters][:, None] + inside
+        starts = given.places.starts[self.visit.clusters]
+        if self._blocks.in_slices:
+            return starts + number * rows
+        own = starts[:, None] + number * rows + jnp.arange(rows)
         return jnp.where(items < 0, given.places.values.shape[0], own)
 
     def _back(self, step: _Step, sums: Sums, made: Gradients) -> tuple[jax.Array, Gradients]:
@@ -238,6 +246,13 @@ class _Part:
         of_own = jnp.einsum("cmg,cmw->cgw", of_logits, step.adapted)
         of_adapted = jnp.einsum("cmg,cgw->cmw", of_logits, self._own)
         of_adapter, of_raw = step.back(of_adapted.reshape(-1, of_adapted.shape[-1]))
-        rows = made.rows.at[step.at.reshape(-1)].add(of_raw, mode="drop")
+        if self._blocks.in_slices:
+            parts = jnp.split(of_raw, step.at.shape[0])
+            rows = made.rows
+            for first, part in zip(step.at, parts, strict=True):
+                before = jax.lax.dynamic_slice_in_dim(rows, first, part.shape[0])
+                rows = jax.lax.dynamic_update_slice_in_dim(rows, before + part, first, 0)
+        else:
+            rows = made.rows.at[step.at.reshape(-1)].add(of_raw, mode="drop")
         adapter = jax.tree.map(jnp.add, made.adapter, of_adapter)
         return of_own, Gradients(made.query, rows, adapter)

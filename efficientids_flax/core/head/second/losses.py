@@ -60,7 +60,8 @@ def member_losses(
         labels: of the positions.
         weights: float32 [P], of the positions in the total; None where that is not wanted.
         adapter: makes vectors of width W of the rows.
-        places: whose values have the gradient by the rows in their place; the rows have none then.
+        places: whose values have the gradient by the rows in their place; the rows have none then,
+            and lie in the layout's order.
     """
     labels = jax.tree.map(jnp.asarray, labels)
     if weights is None:

@@ -19,9 +19,9 @@ from jax.sharding import PartitionSpec as Spec
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head.second.by_cluster import ByCluster, Given, Gradients
 from efficientids_flax.core.head.second.entropy import Entropy
-from efficientids_flax.core.head.second.layout import Layout, layout_of
+from efficientids_flax.core.head.second.layout import SMALLEST_TILE, Layout, layout_of
 from efficientids_flax.core.head.second.mesh import Split, merged_sums, split_of, summed
-from efficientids_flax.core.head.second.visits import Tables
+from efficientids_flax.core.head.second.visits import Tables, tile_rows
 
 
 def losses(entropy: Entropy, clustering: ClusteringInfo, given: Given) -> jax.Array:
@@ -89,6 +89,17 @@ def _everywhere(
         axis_names=set(split.axes), check_vma=False,
     )  # fmt: skip
     return mapped(given, _tables(layout, slice(None)))
+
+
+def spare_rows(clustering: ClusteringInfo, width: int) -> int:
+    """Rows that have to be behind a table in the layout's order: the most that a tile has.
+
+    Args:
+        clustering: where each item belongs.
+        width: of the table's rows, E.
+    """
+    most = min(int(layout_of(clustering).counts.max()), tile_rows(width))
+    return -(-most // SMALLEST_TILE) * SMALLEST_TILE
 
 
 def tables_of(clustering: ClusteringInfo) -> Tables:

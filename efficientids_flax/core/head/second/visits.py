@@ -19,6 +19,8 @@ LEAST_BLOCK, LARGEST_BLOCK = 8, 512
 # device. A tile may have as many rows as make the second, so that few clusters need several.
 CPU_BYTES, DEVICE_BYTES = 1 << 20, 1 << 24
 CPU_TILE_BYTES, DEVICE_TILE_BYTES = 1 << 22, 1 << 24
+# Of rows that lie in the layout's order, where a slice costs less than a gathering.
+CPU_SLICE_BYTES, MOST_SLICES = 1 << 18, 8
 
 
 class Tables(NamedTuple):
@@ -81,11 +83,9 @@ class Visit(NamedTuple):
 def sort_positions(labels: Labels, tables: Tables) -> Sorted:
     """Sort positions by cluster; those without a label are in no block."""
     positions = jnp.argsort(labels.clusters, stable=True)
-    clusters = jnp.arange(tables.sizes.shape[0])
-    starts, ends = (
-        jnp.searchsorted(labels.clusters[positions], clusters, side=side)
-        for side in ("left", "right")
-    )
+    counts = jnp.zeros(tables.sizes.shape[0], jnp.int32).at[labels.clusters].add(1, mode="drop")
+    ends = jnp.cumsum(counts)
+    starts = ends - counts
     own = labels.items - tables.first
     here = (own >= 0) & (own < tables.slots.shape[0])
     slots = jnp.where(here, tables.slots[jnp.where(here, own, 0)], -1)
@@ -102,7 +102,14 @@ class Blocks:
     """The blocks of one class of clusters."""
 
     def __init__(
-        self, layout: Layout, tables: Tables, of: SizeClass, given: Sorted, width: int
+        self,
+        layout: Layout,
+        tables: Tables,
+        of: SizeClass,
+        given: Sorted,
+        width: int,
+        *,
+        in_order: bool = False,
     ) -> None:
         """Count them.
 
@@ -112,8 +119,10 @@ class Blocks:
             of: the class.
             given: positions.
             width: numbers of a row; how many rows are gathered at a time depends on it.
+            in_order: whether rows lie in the order of the layout, and not in that of the items.
         """
         self.kind = of
+        self._in_order = in_order
         self._tables, self._given = tables, given
         positions, count = given.positions.shape[0], len(of.clusters)
         members = int(layout.counts[of.clusters].sum())
@@ -123,12 +132,18 @@ class Blocks:
         block = max(int(min(2 * mean, mean + 3 * mean**0.5)), 1)
         block = -(-block // LEAST_BLOCK) * LEAST_BLOCK
         self._block = min(block, LARGEST_BLOCK)
-        at_once = DEVICE_BYTES if jax.default_backend() != "cpu" else CPU_BYTES
+        on_cpu = jax.default_backend() == "cpu"
+        at_once = DEVICE_BYTES if not on_cpu else CPU_SLICE_BYTES if in_order else CPU_BYTES
         self._together = max(1, min(at_once // (4 * width) // of.rows, count))
         self._clusters = jnp.asarray(of.clusters)
         here = (given.ends - given.starts)[self._clusters]
         self._blocks = -(-here // self._block)
         self._upto = jnp.cumsum(self._blocks)
+
+    @property
+    def in_slices(self) -> bool:
+        """Whether few clusters are visited at a time, and the rows of each are one slice."""
+        return self._in_order and self._together <= MOST_SLICES
 
     @property
     def visits(self) -> jax.Array:
@@ -139,7 +154,7 @@ class Blocks:
         """The blocks of one visit."""
         block = number * self._together + jnp.arange(self._together)
         live = block < self._upto[-1]
-        at = jnp.searchsorted(self._upto, block, side="right")
+        at = jnp.searchsorted(self._upto, block, side="right", method="compare_all")
         at = jnp.minimum(at, len(self.kind.clusters) - 1)
         clusters = self._clusters[at]
         inside = block - (self._upto - self._blocks)[at]  # which block of its cluster
@@ -156,11 +171,24 @@ class Blocks:
         return jnp.max(-(-visit.sizes // self.kind.rows))
 
     def members(self, visit: Visit, tile: Any) -> jax.Array:
-        """Int [C, M], the items of a tile, counted from the part's first; -1 is none."""
+        """Int [C, M], the rows of a tile, counted from the part's first; -1 is none."""
         slots = tile * self.kind.rows + jnp.arange(self.kind.rows)
-        places = self._tables.starts[visit.clusters][:, None] + slots
-        found = self._tables.order[jnp.minimum(places, self._tables.order.shape[0] - 1)]
+        found = self._tables.starts[visit.clusters][:, None] + slots
+        if not self._in_order:
+            found = self._tables.order[jnp.minimum(found, self._tables.order.shape[0] - 1)]
         return jnp.where(slots < visit.sizes[:, None], found, -1)
+
+    def taken(self, table: jax.Array, visit: Visit, tile: Any) -> jax.Array:
+        """[C M, E], of a table [I, E] the rows of a tile; any rows where there is no member."""
+        if self.in_slices:
+            first = self._tables.starts[visit.clusters] + tile * self.kind.rows
+            parts = [
+                jax.lax.dynamic_slice_in_dim(table, first[number], self.kind.rows)
+                for number in range(self._together)
+            ]
+            return jnp.concatenate(parts)
+        rows = jnp.maximum(self.members(visit, tile).reshape(-1), 0)
+        return jnp.take(table, rows, axis=0, mode="clip")
 
     def labels(self, visit: Visit, tile: Any) -> jax.Array:
         """Int [C, G], the rows of the labels in a tile; outside of [0, M) where they are not."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.head import touched
 from efficientids_flax.core.simple_model import SimpleEfficientIDSModel
 from efficientids_flax.sharding import make_mesh
 from efficientids_flax.train import Trainer
@@ -25,6 +26,8 @@ def _small(monkeypatch):
     """Tables of tests are small; and an update takes several turns."""
     monkeypatch.setattr(rows, "LARGE", 1)
     monkeypatch.setattr(rows, "AT_ONCE", 4)
+    monkeypatch.setattr(touched, "BLOCK_BYTES", 2 * 4 * 6)
+    monkeypatch.setattr(touched, "LEAST_BLOCK", 2)
 
 
 def batch(labels, ids=((0, 13),)):
@@ -34,10 +37,10 @@ def batch(labels, ids=((0, 13),)):
     return {"ids": np.asarray(ids, np.int32), "labels": labels, "weights": weights}
 
 
-ONE, TWO = batch([[1, 5]]), batch([[26, 5]], [[0, 14]])
-# The clusters of items 1 and 26, and the items of the input.
+ONE, TWO = batch([[1, 5]]), batch([[23, 5]], [[0, 14]])
+# The clusters of items 1 and 23, the last one, and the items of the input.
 OF_ONE = {*range(1, ITEMS, CLUSTERS), 0, 13}
-OF_TWO = {*range(2, ITEMS, CLUSTERS), 0, 14}
+OF_TWO = {*range(11, ITEMS, CLUSTERS), 0, 14}
 
 
 def run(how, name, batches, directory=None, state=None, **options):

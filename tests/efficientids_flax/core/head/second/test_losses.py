@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head.hierarchical import within_cluster
-from efficientids_flax.core.head.second import Adapter, Entropy, Labels, member_losses, visits
+from efficientids_flax.core.head.second import (
+    Adapter,
+    Entropy,
+    Labels,
+    Places,
+    member_losses,
+    spare_rows,
+    visits,
+)
+from efficientids_flax.core.head.touched import in_row_order, touched_by
 
 RAW, WIDTH = 3, 5
 # Float32 sums of up to a few hundred products of unit normals, in another order than NumPy's.
@@ -206,3 +215,41 @@ def test_neither_the_adapted_table_nor_all_logits_are_there_as_a_whole(monkeypat
     assert sorted(size for size in sizes if size > 512) == []
     slots = clustering.max_cluster_size
     assert f"x{slots}x{WIDTH}xf32>" not in text  # nor a gather for every position
+
+
+@pytest.mark.parametrize("slices", [0, 8])  # rows one by one, and slice by slice
+@pytest.mark.parametrize("tile", [16, 1 << 20])  # clusters in several tiles, and in one
+def test_rows_that_lie_cluster_by_cluster(monkeypatch, slices, tile):
+    """The same losses and gradients as of rows in the order of the items."""
+    monkeypatch.setattr(visits, "CPU_TILE_BYTES", tile * 4 * WIDTH)
+    monkeypatch.setattr(visits, "CPU_SLICE_BYTES", 40 * 4 * WIDTH)
+    monkeypatch.setattr(visits, "MOST_SLICES", slices)
+    query, rows, kernel, labels, clustering = problem(4, 150, 5, 40, crowd=0.2, unlabelled=0.1)
+    weights = weights_of(len(query))
+    each, (of_query, of_rows, of_kernel) = by_hand(
+        query, rows, kernel, labels, clustering, weights, PLAIN
+    )
+
+    @jax.jit
+    def gradients(query, kernel, values):
+        touched = touched_by(clustering, jnp.asarray(labels.items), jnp.zeros(0, int))
+        laid = in_row_order(clustering, jnp.asarray(rows.T))
+
+        def total(query, kernel, values):
+            places = Places(values, touched.starts())
+            adapter = Adapter(adapt, kernel)
+            found = member_losses(PLAIN, clustering, query, laid, labels, weights, adapter, places)
+            return found.total, found.each
+
+        found, got = jax.grad(total, (0, 1, 2), has_aux=True)(query, kernel, values)
+        return *found, got, touched.places_of(clustering, jnp.arange(len(rows)))
+
+    values = jnp.full((len(rows) + spare_rows(clustering, RAW), RAW), 7.0)
+    *found, got, places = gradients(query, kernel, values)
+    np.testing.assert_allclose(got, each, **CLOSE)
+    np.testing.assert_allclose(found[0], of_query, **CLOSE)
+    np.testing.assert_allclose(found[1], of_kernel, **CLOSE)
+    known = np.asarray(places) < len(rows)
+    np.testing.assert_allclose(found[2][places[known]], of_rows[known], **CLOSE)
+    assert not of_rows[~known].any()
+    assert not np.asarray(found[2][int(known.sum()) :]).any()
