@@ -14,7 +14,8 @@ import jax.numpy as jnp
 
 from efficientids_flax.core.head.second.layout import Layout, SizeClass
 
-LEAST_BLOCK, LARGEST_BLOCK = 8, 512
+# Blocks of positions are multiples of these: CPUs lose more by empty places than by odd shapes.
+CPU_LEAST_BLOCK, DEVICE_LEAST_BLOCK, LARGEST_BLOCK = 1, 8, 512
 # Bytes of rows that a visit gathers: on CPUs what stays in a core's cache, elsewhere what fills a
 # device. A tile may have as many rows as make the second, so that few clusters need several.
 CPU_BYTES, DEVICE_BYTES = 1 << 20, 1 << 24
@@ -130,9 +131,9 @@ class Blocks:
         # clusters fill one block, and not much of it is empty.
         mean = positions * members / int(layout.counts.sum()) / count
         block = max(int(min(2 * mean, mean + 3 * mean**0.5)), 1)
-        block = -(-block // LEAST_BLOCK) * LEAST_BLOCK
-        self._block = min(block, LARGEST_BLOCK)
         on_cpu = jax.default_backend() == "cpu"
+        least = CPU_LEAST_BLOCK if on_cpu else DEVICE_LEAST_BLOCK
+        self._block = min(-(-block // least) * least, LARGEST_BLOCK)
         at_once = DEVICE_BYTES if not on_cpu else CPU_SLICE_BYTES if in_order else CPU_BYTES
         self._together = max(1, min(at_once // (4 * width) // of.rows, count))
         self._clusters = jnp.asarray(of.clusters)
