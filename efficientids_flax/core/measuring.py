@@ -20,7 +20,6 @@ from efficientids_flax.sharding import ACTIVATIONS, constrain
 
 AT_ONCE = 1 << 19  # scores of a tile, p x its slots: 2 MiB in float32 stay in the cache
 POSITIONS = 1 << 8  # p at most where tiles are small
-KEPT = 1 << 25  # normalisers of clusters that wait for a second look, p x the columns of all tiles
 EVEN = 64  # of which p is a multiple where it can be: vector units are even
 WORDS_AT_ONCE = 1 << 24  # logits of words, p x V
 
@@ -69,7 +68,6 @@ def evaluation_sums(
     positions = order.shape[1]
     table = table_of(inputs.items, tiles)
     size = min(positions, POSITIONS, AT_ONCE // tiles.slots, WORDS_AT_ONCE // max(vocab, 1))
-    size = min(size, KEPT // tiles.clusters.size)
     size = max(1, size // EVEN * EVEN or size)
     blocks = -(-positions // size)
     order = jnp.pad(order, ((0, 0), (0, blocks * size - positions)))

@@ -17,11 +17,9 @@ def before(
     scores: Scores, own: jax.Array, label: jax.Array, ids: jax.Array, known: jax.Array,
     here: jax.Array,
 ) -> jax.Array:  # fmt: skip
-    """Int32 [N, Q], of the columns of a tile.
+    """Int32 [Q], of a tile.
 
-    Equal scores are rare, and where there are none nothing is asked of ids. Sums over columns are
-    left to the caller, who has those of all tiles: XLA would make one sum of both, which no vector
-    unit takes.
+    Equal scores are rare, and where there are none nothing is asked of ids.
 
     Args:
         scores: of the tile.
@@ -29,15 +27,15 @@ def before(
         label: int [Q].
         ids: int [N, R, 1], of the tile's slots.
         known: bool [Q], whether the label counts.
-        here: bool [N, Q], whether it is of this column.
+        here: bool [Q], whether it is of this tile.
     """
-    more = by_column(jnp.sum, scores.all() > own, dtype=jnp.int32)
-    as_much = by_column(jnp.sum, scores.all() >= own, dtype=jnp.int32) - more
+    more = jnp.sum(by_column(jnp.sum, scores.all() > own, dtype=jnp.int32), axis=0)
+    as_much = jnp.sum(by_column(jnp.sum, scores.all() >= own, dtype=jnp.int32), axis=0) - more
     several = jnp.any(known & (as_much > here))
 
     def earlier() -> jax.Array:
-        found = (scores.all() == own) & (ids < label)  # no slot without an item scores as much
-        return by_column(jnp.sum, found, dtype=jnp.int32)
+        found = (scores.all() == own) & (ids >= 0) & (ids < label)
+        return jnp.sum(by_column(jnp.sum, found, dtype=jnp.int32), axis=0)
 
     return more + jax.lax.cond(several, earlier, lambda: jnp.zeros_like(more))
 

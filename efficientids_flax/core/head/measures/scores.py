@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from efficientids_flax.backbone.layers import soft_cap
 from efficientids_flax.core.head.measures.tiles import NO_ITEM, Tiles
@@ -101,34 +102,7 @@ class Total(NamedTuple):
         return -highest, -rest
 
 
-def logits_of(how: How, tiles: Tiles, tile: jax.Array, raw: jax.Array) -> jax.Array:
-    """Logits of a tile's items, [N, R, Q], of their products, float32 [N, R, Q]."""
-    if not how.cap:
-        return raw
-    ids = jnp.asarray(tiles.ids)[tile][..., None]
-    logits = jnp.where(ids >= 0, soft_cap(raw, how.cap), NO_ITEM)
-    return jax.lax.optimization_barrier(logits)  # made once, so the same wherever it is read
-
-
-def normalisers_of(
-    how: How, tiles: Tiles, tile: jax.Array, logits: jax.Array, raw: jax.Array
-) -> tuple[jax.Array, ...]:
-    """What normalises within the clusters of a tile: float32 [N, Q] each, for `scores_of`."""
-    clusters = jnp.asarray(tiles.clusters)[tile]
-    found = _normalisers(logits, clusters, tiles.longest)
-    if how.added is not None and how.corrected and how.cap:  # a cap is not in this normaliser
-        found += _normalisers(raw, clusters, tiles.longest)
-    return found
-
-
-def scores_of(
-    how: How,
-    tiles: Tiles,
-    tile: jax.Array,
-    logits: jax.Array,
-    raw: jax.Array,
-    normalisers: tuple[jax.Array, ...],
-) -> tuple[Scores, Scores]:
+def scores_of(how: How, tiles: Tiles, tile: jax.Array, raw: jax.Array) -> tuple[Scores, Scores]:
     """(Log-probabilities, the original's scores) of a tile's items.
 
     Under full softmax both are logits. The second are the first where they are not asked for.
@@ -137,15 +111,18 @@ def scores_of(
         how: items are scored.
         tiles: of `tiles_of`.
         tile: its number, int [].
-        logits: of `logits_of`.
         raw: float32 [N, R, Q], products.
-        normalisers: of `normalisers_of`; () under full softmax.
     """
+    logits = raw
+    if how.cap:
+        ids = jnp.asarray(tiles.ids)[tile][..., None]
+        logits = jnp.where(ids >= 0, soft_cap(raw, how.cap), NO_ITEM)
+        logits = jax.lax.optimization_barrier(logits)  # made once, so the same wherever it is read
     if how.first is None:
         return Scores(logits), Scores(logits)
     none = (jnp.asarray(tiles.clusters)[tile] < 0)[:, None]
     clusters = jnp.maximum(jnp.asarray(tiles.clusters)[tile], 0)
-    highest, rest = normalisers[:2]
+    highest, rest = _normalisers(logits, tiles, tile)
     added = jnp.where(none, NO_ITEM, how.first[clusters] - rest)
     served = Scores(logits, (-highest, added))
     if how.added is None:
@@ -154,7 +131,8 @@ def scores_of(
     if not how.corrected:
         original = Scores(raw, (added,))
     else:
-        highest, rest = normalisers[-2:]
+        if how.cap:  # that of the scores is not in their normaliser
+            highest, rest = _normalisers(raw, tiles, tile)
         original = Scores(raw, (added, -(highest + rest)))
     if how.cap:
         ids = jnp.asarray(tiles.ids)[tile][..., None]
@@ -168,39 +146,38 @@ def by_column(reduce: Callable[..., jax.Array], values: jax.Array, **options: An
     return jax.lax.optimization_barrier(reduce(values, axis=1, **options))
 
 
-def _normalisers(
-    logits: jax.Array, clusters: jax.Array, longest: int
-) -> tuple[jax.Array, jax.Array]:
-    """[N, R, Q] -> [N, Q] twice: the highest logit of a column's cluster, and the rest.
-
-    Args:
-        logits: of a tile.
-        clusters: int [N], of its columns; those of a cluster stand side by side.
-        longest: columns that a cluster has at most.
-    """
-    highest = _of_clusters(jnp.maximum, by_column(jnp.max, logits), clusters, longest)
+def _normalisers(logits: jax.Array, tiles: Tiles, tile: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[N, R, Q] -> [N, Q] twice: the highest logit of a column's cluster, and the rest."""
+    highest = _of_clusters(jnp.maximum, -jnp.inf, by_column(jnp.max, logits), tiles, tile)
     powers = by_column(jnp.sum, jnp.exp(logits - highest[:, None]))
-    return highest, jnp.log(_of_clusters(jnp.add, powers, clusters, longest))
+    return highest, jnp.log(_of_clusters(jnp.add, 0.0, powers, tiles, tile))
 
 
 def _of_clusters(
-    join: Callable[..., jax.Array], values: jax.Array, clusters: jax.Array, longest: int
+    join: Callable[..., jax.Array], neutral: float, values: jax.Array, tiles: Tiles, tile: jax.Array
 ) -> jax.Array:
-    """[N, Q] -> [N, Q], the values of all columns of a cluster joined, by `maximum` or a sum of
-    what is not negative.
+    """[N, Q] -> [N, Q], the values of all columns of a cluster joined.
 
     Each takes what the one before it has, then the one two before, four before: a prefix sum, which
-    is whole in the last column of the cluster. Such sums do not fall, so that the highest one of
-    those after a column, found in the same way, is the whole one.
+    is whole in the last column of the cluster.
     """
-    for way, joined in ((1, join), (-1, jnp.maximum)):
-        step = 1
-        while step < longest:
-            same = (clusters[step:] == clusters[:-step])[:, None]
-            begin, end = values[:step], values[-step:]
-            here, there = (values[step:], values[:-step])[::way]
-            more = jnp.where(same, joined(here, there), here)
-            values = jnp.concatenate([begin, more] if way > 0 else [more, end])
-            values = jax.lax.optimization_barrier(values)
-            step *= 2
-    return values
+    if tiles.longest == 1:
+        return values
+    clusters = jnp.asarray(tiles.clusters)[tile]
+    step = 1
+    while step < tiles.longest:
+        earlier = jnp.concatenate([jnp.full((step, values.shape[1]), neutral), values[:-step]])
+        same = jnp.concatenate([jnp.zeros(step, bool), clusters[step:] == clusters[:-step]])
+        values = join(values, jnp.where(same[:, None], earlier, neutral))
+        values = jax.lax.optimization_barrier(values)
+        step *= 2
+    last = jnp.asarray(_last_columns(tiles.clusters))[tile]
+    return jax.lax.optimization_barrier(values[last])
+
+
+def _last_columns(clusters: np.ndarray) -> np.ndarray:
+    """Int [L, N], where the cluster of a column ends."""
+    ends = np.ones(clusters.shape, bool)
+    ends[:, :-1] = clusters[:, :-1] != clusters[:, 1:]
+    numbers = np.where(ends, np.arange(clusters.shape[1]), clusters.shape[1])
+    return np.minimum.accumulate(numbers[:, ::-1], axis=1)[:, ::-1].astype(np.int32)

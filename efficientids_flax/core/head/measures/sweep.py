@@ -3,11 +3,11 @@
 A tile's scores are made, looked at and left while they are in the cache. The rank of a label needs
 its own score first, to the bit as the tile makes it; so a pass begins at the first tile that has a
 label, and counts once the last of them was seen: with labels in the order of their places few tiles
-are seen twice, and of those what normalises within their clusters is kept. Under a full softmax in
-several tiles, what normalises is known after all of them, and there are two passes.
+are seen twice. Under a full softmax in several tiles, what normalises is known after all of them,
+and there are two passes.
 
-Letters: Q positions, W width of query and tables, I items, K clusters, L tiles of N columns of R
-slots, X excluded items.
+Letters: Q positions, W width of query and tables, I items, K clusters, N columns of R slots, X
+excluded items.
 """
 
 from typing import Any, NamedTuple
@@ -16,15 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from efficientids_flax.core.head.measures.counts import before, excluded_before, excluded_places
-from efficientids_flax.core.head.measures.scores import (
-    How,
-    Scores,
-    Total,
-    by_column,
-    logits_of,
-    normalisers_of,
-    scores_of,
-)
+from efficientids_flax.core.head.measures.scores import How, Scores, Total, scores_of
 from efficientids_flax.core.head.measures.tiles import Tiles, rows_of
 
 
@@ -43,9 +35,6 @@ class Asked(NamedTuple):
     label: jax.Array
     known: jax.Array
     exclude: jax.Array | None = None
-
-
-_Kept = tuple[jax.Array, ...]  # float32 [L, N, Q] each, of `normalisers_of`
 
 
 class Found(NamedTuple):
@@ -87,39 +76,25 @@ def sweep(asked: Asked, how: How, items: jax.Array, tiles: Tiles, table: jax.Arr
     first = jnp.minimum(jnp.min(jnp.where(home < 0, count, home)), count - 1)
     # Tiles that are looked at before anything is counted.
     ahead: Any = jnp.maximum(jnp.max(home), first) - first
-    if full and not tiles.whole and not how.original:
+    twice = full and not tiles.whole and not how.original
+    if twice:
         ahead = count - 1
+    if_so = jax.lax.cond if twice else _chosen
     exclude = None
     if asked.exclude is not None:
         exclude = excluded_places(asked.exclude, asked.label, places, count * slots)
-    columns, length = tiles.ids.shape[1:]
-    column = jnp.arange(columns)[:, None]
     query = jnp.concatenate([asked.query.T, jnp.ones((1, len(place)))])
-    # Of each column, so that no sum is over two axes (see `by_column`).
-    nobody = jnp.zeros((columns, len(place)), jnp.int32)
 
-    def look(number: Any, state: tuple[Found, _Kept]) -> tuple[Found, _Kept]:
-        found, kept = state
+    def look(number: Any, found: Found) -> Found:
         tile = (first + number) % count
         ids = jnp.asarray(tiles.ids)[tile][..., None]
         rows = rows_of(items, tiles, tile, table)
         raw = jnp.matmul(rows, query, precision="highest").reshape(*ids.shape[:2], -1)
-        logits = logits_of(how, tiles, tile, raw)
-        normalisers: _Kept = ()
-        if not full:
-            before_now = tuple(x[tile] for x in kept)
-            normalisers = jax.lax.cond(
-                number < count,
-                lambda: normalisers_of(how, tiles, tile, logits, raw),
-                lambda: before_now,
-            )
-            kept = tuple(x.at[tile].set(y) for x, y in zip(kept, normalisers, strict=True))
-        served, original = scores_of(how, tiles, tile, logits, raw, normalisers)
-        if full or how.sums or how.total:
-            earlier = found
-            found = jax.lax.cond(
-                number < count, lambda: _added_up(how, served, original, earlier), lambda: earlier
-            )
+        served, original = scores_of(how, tiles, tile, raw)
+        earlier = found
+        found = if_so(
+            number < count, lambda: _added_up(how, served, original, earlier), lambda: earlier
+        )
         here, slot = home == tile, jnp.where(home == tile, place - tile * slots, 0)
         log_prob = jnp.where(here, served.at(slot), found.log_prob)
         score = jnp.where(here, original.at(slot), found.score) if how.original else log_prob
@@ -130,41 +105,27 @@ def sweep(asked: Asked, how: How, items: jax.Array, tiles: Tiles, table: jax.Arr
             scores = Scores(served.base, offsets)
             score = Scores(log_prob[None, None], offsets).all()[0, 0]
 
-        def counted() -> tuple[jax.Array, jax.Array]:
-            own_column = here & (column == slot // length)
-            more = before(scores, score, asked.label, ids, asked.known, own_column)
+        def counted() -> Found:
+            count = before(scores, score, asked.label, ids, asked.known, here)
             if exclude is not None:
                 start = tile * slots
-                fewer = excluded_before(scores, score, asked.label, ids, exclude, start)
-                more = more.at[0].add(-fewer)
+                count -= excluded_before(scores, score, asked.label, ids, exclude, start)
             most = found.most
             if how.most:
-                most = jnp.maximum(most, by_column(jnp.max, scores.all()))
-            return more, most
+                most = jnp.maximum(most, jnp.max(jnp.max(scores.all(), axis=1), axis=0))
+            return found._replace(before=found.before + count, most=most)
 
-        more, most = jax.lax.cond(number >= ahead, counted, lambda: (nobody, found.most))
-        return found._replace(before=found.before + more, most=most), kept
+        return if_so(number >= ahead, counted, lambda: found)
 
     zero = jnp.zeros_like(place, jnp.float32)
     nothing = Total(zero - jnp.inf, zero)
-    most = jnp.full(nobody.shape if how.most else (1, len(place)), -jnp.inf)
-    start = Found(zero, zero, nobody, most, nothing, nothing, zero)
-    found, _ = jax.lax.fori_loop(0, ahead + count, look, (start, _kept(how, tiles, len(place))))
-    found = found._replace(before=jnp.sum(found.before, axis=0), most=jnp.max(found.most, axis=0))
+    start = Found(zero, zero, zero.astype(jnp.int32), nothing.highest, nothing, nothing, zero)
+    found = jax.lax.fori_loop(0, ahead + count, look, start)
     if full:  # until here that of a label is its logit
         offsets = found.total.offsets(how.others)
         log_prob = Scores(found.log_prob[None, None], offsets).all()[0, 0]
         found = found._replace(log_prob=log_prob, score=found.score if how.original else log_prob)
     return found
-
-
-def _kept(how: How, tiles: Tiles, asked: int) -> _Kept:
-    """Where the normalisers of all tiles are left for a second look."""
-    if how.first is None:
-        return ()
-    shape = (*tiles.clusters.shape, asked)
-    both = how.added is not None and how.corrected and how.cap
-    return tuple(jnp.zeros(shape) for _ in range(4 if both else 2))
 
 
 def _added_up(how: How, served: Scores, original: Scores | None, found: Found) -> Found:
@@ -177,3 +138,8 @@ def _added_up(how: How, served: Scores, original: Scores | None, found: Found) -
         assert original is not None
         found = found._replace(original_total=found.original_total.joined(original.all()))
     return found
+
+
+def _chosen(condition: jax.Array, so: Any, else_: Any) -> Found:
+    """As `lax.cond`, with both ways computed: what they share is not there as an array."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), so(), else_())

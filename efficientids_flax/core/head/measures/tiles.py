@@ -108,27 +108,21 @@ def rows_of(
         table: of `table_of`.
     """
     if table is not None:
-        return table[number].reshape(tiles.slots, -1)
+        return table[number]
     return _rows(items, jnp.asarray(tiles.ids)[number].reshape(-1))
 
 
 def table_of(items: jax.Array, tiles: Tiles) -> jax.Array | None:
-    """The whole table in the order of the tiles, float32 [L, N R (W + 1)]; None of a large one.
+    """The whole table in the order of the tiles, float32 [L, N R, W + 1]; None of a large one.
 
-    Flat, so that a tile is copied at once and not row by row. A large one is put in order tile by
-    tile, each time a tile is looked at.
+    A large one is put in order tile by tile, each time a tile is looked at.
     """
     count = tiles.ids.shape[0]
     if count > 1 and tiles.ids.size * items.shape[1] > COPIED:
         return None
-    # A loop, since XLA would make an adapter's items number by number while it gathers them.
-    return jax.lax.map(
-        lambda ids: _rows(items, ids).reshape(-1), jnp.asarray(tiles.ids.reshape(count, -1))
-    )
+    return _rows(items, jnp.asarray(tiles.ids.reshape(count, -1)))
 
 
 def _rows(items: jax.Array, ids: jax.Array) -> jax.Array:
-    # The last column is set, not appended: XLA would gather number by number what is appended to.
-    rows = items.at[jnp.maximum(ids, 0)].get(mode="promise_in_bounds").astype(jnp.float32)
-    rows = jnp.pad(rows, [(0, 0)] * ids.ndim + [(0, 1)])
-    return rows.at[..., -1].set(jnp.where(ids >= 0, 0.0, NO_ITEM))
+    added = jnp.where(ids >= 0, 0.0, NO_ITEM)[..., None]
+    return jnp.concatenate([items[jnp.maximum(ids, 0)].astype(jnp.float32), added], axis=-1)

@@ -56,14 +56,12 @@ def test_many_clusters_fill_their_tiles():
 def test_a_slot_without_an_item_never_counts(monkeypatch):
     found = tiles_of(CLUSTERS, ITEMS)
     items = jnp.arange(float(ITEMS))[:, None]
-    flat = table_of(items, found)
-    assert flat is not None
-    table = flat.reshape(len(flat), -1, 2)
+    table = table_of(items, found)
+    assert table is not None
     np.testing.assert_array_equal(table[..., 1] == NO_ITEM, (found.ids < 0).reshape(len(table), -1))
     filled = found.ids.reshape(len(table), -1) >= 0
     np.testing.assert_array_equal(table[..., 0][filled], found.ids[found.ids >= 0])
     one = rows_of(items, found, jnp.int32(0), None)
     np.testing.assert_array_equal(one, table[0])
-    np.testing.assert_array_equal(one, rows_of(items, found, jnp.int32(0), flat))
     monkeypatch.setattr(tiles, "COPIED", 10)
     assert (table_of(items, found) is None) == (len(found.ids) > 1)
