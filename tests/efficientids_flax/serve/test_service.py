@@ -49,6 +49,7 @@ def test_a_new_export_takes_over_without_a_request_that_is_lost(changing: Served
         answers = []
         while not reload.done():
             answers.append(await ask("tt"))
+            await asyncio.sleep(0.01)  # who asks without a break leaves the loading thread no time
         return await reload, answers
 
     reload, answers = changing.run(swap())

@@ -8,6 +8,7 @@ state, those that are finite.
 
 import json
 import math
+import weakref
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -70,6 +71,9 @@ class Checkpoints(StoredSteps):
         )
         self._untold = Untold()
         self._untold.begin()
+        # A directory that is never closed, as one that could not be opened, ends with the object.
+        self._end = weakref.finalize(self, self._untold.end, failed=False)
+        self._end.atexit = False
         handlers = {"state": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
         with quiet() if read_only else self._writing():
             self._manager = ocp.CheckpointManager(
@@ -162,7 +166,8 @@ class Checkpoints(StoredSteps):
                 self._manager.close()
                 failed = False
         finally:
-            self._untold.end(failed)
+            if self._end.detach() is not None:
+                self._untold.end(failed)
 
     def _writing(self) -> AbstractContextManager[None]:
         def newest() -> int | None:

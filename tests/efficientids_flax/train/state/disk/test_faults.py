@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import resource
 import shutil
 import sys
@@ -116,6 +117,15 @@ def test_pages_become_a_line():
     assert line.startswith("what")
     assert line.endswith("No space left on device")
     assert len(line) < 300
+
+
+def test_a_directory_that_nobody_closes_ends_with_its_object(tmp_path):
+    gc.collect()
+    policy, filters = asyncio.get_event_loop_policy(), list(logging.getLogger("absl").filters)
+    Checkpoints(tmp_path / "left", asynchronous=False)
+    gc.collect()
+    assert asyncio.get_event_loop_policy() is policy
+    assert logging.getLogger("absl").filters == filters
 
 
 def test_event_loops_of_others_stay_as_they_are(tmp_path):
