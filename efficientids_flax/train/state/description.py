@@ -29,14 +29,8 @@ UNTOLD = {  # fields that say how a module is called, or that Flax adds
 HELD = "held"  # fields of the object of a method; up to release 2 there were none
 Found = dict[str, Any]
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # whose code differs from another's
-PACKAGES = {
-    "efficientids_flax",
-    "converters",
-    "flax",
-    "jax",
-    "optax",
-    "builtins",
-}  # with releases of their own
+# With releases of their own, so that their code says nothing of a run.
+PACKAGES = {"efficientids_flax", "converters", "flax", "jax", "optax", "builtins"}
 
 
 def described(value: Any) -> Found:
@@ -117,10 +111,7 @@ def code_of(value: Any) -> Found:
 
 
 def _is_own(part: Any) -> bool:
-    return (getattr(part, "__module__", None) or "").partition(".")[0] not in {
-        *PACKAGES,
-        "builtins",
-    }
+    return (getattr(part, "__module__", None) or "").partition(".")[0] not in PACKAGES
 
 
 def _code(code: CodeType, text: str | None) -> list[Any]:

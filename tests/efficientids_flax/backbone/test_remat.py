@@ -1,4 +1,4 @@
-"""Names of rematerialisation policies; that they change no number is in test_decoder.py."""
+"""Names of rematerialisation policies; that they change no number is in test_scanned.py."""
 
 import jax
 import pytest
