@@ -45,6 +45,18 @@ def test_the_best_state_is_the_same_in_memory_and_in_a_directory(stopped):
     assert found == min(row["eval_loss"] for row in memory.history if "eval_loss" in row)
 
 
+def test_a_metric_called_loss_does_not_stand_in_the_place_of_the_loss():
+    def named(*given):
+        loss, _, state = loss_fn(*given)
+        return loss, {"loss": 0 * loss - 1}, state
+
+    network = Network(dropout=0.0, statistics=False)
+    plain, other = trainer(network=network), trainer(network=network, loss_fn=named)
+    state = begin(plain)
+    found = [made.evaluate(state, batches())["eval_loss"] for made in (plain, other)]
+    assert found[0] == found[1] > 0
+
+
 def test_the_same_call_after_an_early_stop_takes_no_step(stopped, capsys):
     made, state = stopped
     assert int(made.train(state, batches(), batches(), num_steps=60).step) == 6

@@ -57,6 +57,19 @@ def test_takes_the_gradient_of_the_whole_batch_in_parts(parts):
     assert int(state.step) == 1
 
 
+def test_a_part_without_any_weight_does_not_count():
+    """Its loss is 0 / 0."""
+    optimizer = optax.sgd(RATE)
+    step = make_step(linear, None, optimizer, StepOptions(accumulation=2))  # type: ignore[arg-type]
+    batch = batch_of()
+    batch["weights"][4:] = 0
+    state, alive, metrics = take(step, state_of(optimizer), batch)
+    want = 0.5 - RATE * gradient(0.5, {name: value[:4] for name, value in batch.items()})
+    np.testing.assert_allclose(state.trained["a"]["w"], want, rtol=1e-6)
+    assert bool(alive)
+    assert np.isfinite(metrics["loss"])
+
+
 def test_frozen_parameters_have_no_gradient_and_no_state():
     optimizer = optax.adamw(RATE, weight_decay=0.5)
     state = state_of(optimizer, frozen=["b"])
