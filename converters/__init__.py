@@ -9,12 +9,14 @@ Read `conversion`, the whole way on one page, then the folders in the order of t
 (where files lie), `arrays` and `zarr` (leaves that are not read yet), `paxml` (what PAXml wrote),
 `rules` (which leaf becomes which), `plan`, `write`. `huggingface` goes the same way from and to
 HuggingFace folders, `recommender` puts a recommender on such a model, `commands` are the shell's;
-`errors` has what any of them may end in.
+`errors` has what any of them may end in, `moved` the modules that have another place than they had.
 """
 
 from typing import TYPE_CHECKING
 
+from converters.moved import MODULES, RENAMED
 from efficientids_flax.lazy_names import lazy_names
+from efficientids_flax.moved import add_moved
 
 if TYPE_CHECKING:
     from converters.conversion import ConvertOptions, convert, convert_paxml_checkpoint
@@ -49,3 +51,4 @@ __all__ = [
 ]
 
 __getattr__ = lazy_names(__name__)
+add_moved(__name__, MODULES, RENAMED)

@@ -9,12 +9,14 @@ forecaster, `losses` and `sharding` serve them; `stored` loads and saves, `prepa
 interactions, `data` batches of data, `embed` and `cluster` vectors and clusters of its items,
 `train` trains, `inference` asks, `evaluation` measures the answers, `serve` answers others,
 `search` finds settings, `memory` estimates, `commands` is the program. What all of them use:
-`array_checks`, `digests`, `prepared_format`, `tree`, `text`, `lazy_names`, `host_memory`.
+`array_checks`, `digests`, `prepared_format`, `tree`, `text`, `lazy_names`, `host_memory`, and
+`moved`, the modules that have another place than they had.
 """
 
 from typing import TYPE_CHECKING
 
 from efficientids_flax.lazy_names import lazy_names
+from efficientids_flax.moved import MODULES, RENAMED, add_moved
 
 if TYPE_CHECKING:
     # The one name from above: the converters know this package, and are imported with the name.
@@ -78,6 +80,7 @@ __all__ = [
 ]
 
 __getattr__ = lazy_names(__name__)
+add_moved(__name__, MODULES, RENAMED)
 
 
 def __dir__() -> list[str]:

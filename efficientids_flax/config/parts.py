@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from efficientids_flax.config.record import Record
+from efficientids_flax.moved import left_names
 
 Activation = Literal[
     "relu", "relu6", "squared_relu", "cubed_relu", "leaky_relu", "sine_relu", "elu", "sigmoid",
@@ -294,3 +295,6 @@ def _outside(
         for name, value in values
         if value is not None and not good(value)
     ]
+
+
+__getattr__ = left_names(__name__)

@@ -6,6 +6,7 @@ from efficientids_flax.core.head.embeddings import (
     ItemOutputAdapter,
     create_embedding_initializer,
 )
+from efficientids_flax.moved import left_names
 
 __all__ = [
     "ItemEmbedding",
@@ -13,3 +14,5 @@ __all__ = [
     "ItemOutputAdapter",
     "create_embedding_initializer",
 ]
+
+__getattr__ = left_names(__name__)

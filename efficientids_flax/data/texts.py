@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from string import Formatter
 
+from efficientids_flax.moved import left_names
+
 Part = str | int  # a text, or an item id
 
 
@@ -50,3 +52,6 @@ def titled(
             if name == "item":
                 parts.append(int(item))
     return parts
+
+
+__getattr__ = left_names(__name__)

@@ -6,3 +6,6 @@ Read `tables`, then `checks`; `files` has the formats that cannot run code, `pic
 
 from efficientids_flax.core.clustering.files import suffix_problem
 from efficientids_flax.core.clustering.tables import PADDING, ClusteringError, ClusteringInfo
+from efficientids_flax.moved import left_names
+
+__getattr__ = left_names(__name__)

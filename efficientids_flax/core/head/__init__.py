@@ -28,3 +28,6 @@ from efficientids_flax.core.head.touched import (
     row_of,
     touched_by,
 )
+from efficientids_flax.moved import left_names
+
+__getattr__ = left_names(__name__)

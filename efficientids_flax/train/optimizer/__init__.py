@@ -6,6 +6,7 @@ Read `create` and `kinds` for new runs, `learner` for a converted one; `adam`, `
 `strategies` what is trained.
 """
 
+from efficientids_flax.moved import left_names
 from efficientids_flax.train.optimizer.applied import applied_rate
 from efficientids_flax.train.optimizer.create import (
     KINDS,
@@ -29,3 +30,5 @@ from efficientids_flax.train.optimizer.strategies import (
     needs_weights,
 )
 from efficientids_flax.train.optimizer.variables import variables_of
+
+__getattr__ = left_names(__name__)

@@ -11,6 +11,7 @@ import optax
 
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.data import Batches
+from efficientids_flax.moved import left_names
 from efficientids_flax.parameters import refuse_quantized
 from efficientids_flax.sharding import make_mesh
 from efficientids_flax.stored import (
@@ -288,3 +289,6 @@ def _given(section: OptimizerSection, *names: str) -> dict[str, Any]:
     """The fields that are not None."""
     found = {name: getattr(section, name) for name in names}
     return {name: value for name, value in found.items() if value is not None}
+
+
+__getattr__ = left_names(__name__)

@@ -7,6 +7,7 @@ several processes read of an evaluation; `placement` and `processes` where all o
 directory, `monitor` how the evaluations went so far.
 """
 
+from efficientids_flax.moved import left_names
 from efficientids_flax.train.state.carried import (
     Frozen,
     TrainState,
@@ -47,3 +48,5 @@ from efficientids_flax.train.state.placement import (
 from efficientids_flax.train.state.processes import initialize, is_primary
 from efficientids_flax.train.state.restored import Start, refuse_model, restored
 from efficientids_flax.train.state.resume import resume, save
+
+__getattr__ = left_names(__name__)

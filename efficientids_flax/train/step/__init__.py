@@ -6,6 +6,7 @@ NNX modules be called as Linen's are, `evaluation` measures, with the sums of `m
 their `evaluation_mode`, `window` adds up, `batch_checks` and `nonfinite` say what is wrong.
 """
 
+from efficientids_flax.moved import left_names
 from efficientids_flax.train.step.batch_checks import (
     Spec,
     batch_spec,
@@ -27,3 +28,5 @@ from efficientids_flax.train.step.nonfinite import (
 )
 from efficientids_flax.train.step.objective import make_objective
 from efficientids_flax.train.step.window import Totals, Window, clock
+
+__getattr__ = left_names(__name__)
