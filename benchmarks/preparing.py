@@ -1,7 +1,8 @@
 """`efficientids prepare` beside DuckDB's own copy of the same rows, sorted by user and time.
 
 Called by `python -m benchmarks.data --prepare`. Both read one made-up `ratings.csv` in the layout
-of MovieLens, sorted by user and movie as the real one is, and write Parquet. Each run is a process
+of MovieLens, sorted by user and movie as the real one is (`mixed`: a million rows at a time in any
+order, which leaves no user's rows together), and write Parquet. Each run is a process
 of its own, imports included. The copy is DuckDB's least for sorted rows: no ids are checked or
 mapped, no duplicates are looked for, nothing is split, and equal times stand in any order.
 """
@@ -33,18 +34,21 @@ connection.execute(f"COPY ({rows}) TO '{out}/rows.parquet' (FORMAT parquet)")
 PROGRAM = "from efficientids_flax.commands.program import main; main()"
 
 
-def measure_preparing(rows: int, rounds: int, place: Path | None = None) -> str:
+def measure_preparing(
+    rows: int, rounds: int, place: Path | None = None, *, mixed: bool = False
+) -> str:
     """A table of both ways, and their ratio.
 
     Args:
         rows: of `ratings.csv`, about.
         rounds: the ways take turns.
         place: for the files, about 60 bytes a row; None: a temporary one.
+        mixed: see `write_ratings`.
     """
     with TemporaryDirectory(dir=place) as folder:
         source = Path(folder) / "source"
         source.mkdir()
-        written = write_ratings(source / "ratings.csv", rows)
+        written = write_ratings(source / "ratings.csv", rows, mixed=mixed)
         runs: dict[str, list[Run]] = {"DuckDB's COPY": [], "efficientids prepare": []}
         for turn in range(rounds):
             out = Path(folder) / f"out-{turn}"
@@ -57,11 +61,11 @@ def measure_preparing(rows: int, rounds: int, place: Path | None = None) -> str:
     return _table({name: medians(found) for name, found in runs.items()}, written, size)
 
 
-def write_ratings(path: Path, rows: int) -> int:
+def write_ratings(path: Path, rows: int, *, mixed: bool = False) -> int:
     """Write a made-up `ratings.csv`; how many rows it has.
 
     Users have as unequal numbers of ratings as MovieLens', movies too; many ratings of a user have
-    the same time.
+    the same time. `mixed`: pieces of a million rows are in any order, and not by user and movie.
     """
     rng = np.random.default_rng(0)
     users = max(rows // PER_USER, 1)
@@ -80,7 +84,11 @@ def write_ratings(path: Path, rows: int) -> int:
             own, movies = key // MOVIES, key % MOVIES + 1
             time = starts[own] + rng.integers(0, SESSION, len(own))
             rating = rng.integers(1, 11, len(own)) / 2
-            writer.write_table(pa.table([own + 1, movies, rating, time], schema=schema))
+            found = [own + 1, movies, rating, time]
+            if mixed:
+                order = rng.permutation(len(own))
+                found = [column[order] for column in found]
+            writer.write_table(pa.table(found, schema=schema))
             total += len(own)
     return total
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from efficientids_flax.digests import catalogue_bytes
+from efficientids_flax.prepare.reading import to_arrow, to_numpy
 from efficientids_flax.prepare.shards import GROUP, Counts, open_parquet
 from efficientids_flax.prepared_format import COLUMNS, ITEMS, USERS
 
@@ -42,7 +43,7 @@ def write_users(place: Path, rows: Iterable[pa.RecordBatch], counts: Counts) -> 
         at = 0
         for table in groups(rows):
             _check_numbers(table, at, len(of_user))
-            found = [table["number"], table["id"], pa.array(of_user[at : at + len(table)])]
+            found = [table["number"], table["id"], to_arrow(of_user[at : at + len(table)])]
             writer.write_table(_table(found, USER), row_group_size=GROUP)
             at += len(table)
     if at != len(of_user):
@@ -68,9 +69,9 @@ def write_items(place: Path, rows: Iterable[pa.RecordBatch], counts: Counts) -> 
         for table in groups(rows):
             _check_numbers(table, at, len(cold))
             end = at + len(table)
-            of_item = pa.array(counts.of_item[at:end].astype(np.int32))
+            of_item = to_arrow(counts.of_item[at:end].astype(np.int32))
             found = [table[name] for name in ("number", "id", "title", "text")]
-            found += [of_item, pa.array(cold[at:end])]
+            found += [of_item, to_arrow(cold[at:end])]
             writer.write_table(_table(found, ITEM), row_group_size=GROUP)
             titles, texts = table["title"].to_pylist(), table["text"].to_pylist()
             for one, title, text in zip(table["id"].to_pylist(), titles, texts, strict=True):
@@ -100,7 +101,7 @@ def groups(batches: Iterable[pa.RecordBatch], rows: int = GROUP) -> Iterator[pa.
 
 
 def _check_numbers(table: pa.Table, start: int, most: int) -> None:
-    numbers = table["number"].to_numpy()
+    numbers = to_numpy(table["number"])
     if start + len(table) > most or not (numbers == np.arange(start, start + len(table))).all():
         raise RuntimeError(f"numbers from {start} on are not in order; this is a fault of ours")
 

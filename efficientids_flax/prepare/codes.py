@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from efficientids_flax.prepare.reading import to_arrow, to_numpy
+
 BITS = 24  # of a code that are its place in the block; blocks count from 1
 MOST = 1 << 20  # ids that have a number; about 150 MB
 IDS = pa.schema([("code", pa.int64()), ("id", pa.string())])
@@ -43,6 +45,6 @@ class Codes:
             else:
                 found[place], self.complete = block << BITS | place, False
         codes = np.array(found, np.int64)
-        columns = [pa.array(codes[new]), coded.dictionary.take(pa.array(new, pa.int64()))]
+        columns = [to_arrow(codes[new]), coded.dictionary.take(to_arrow(np.array(new, np.int64)))]
         self._writer.write_table(pa.table(columns, schema=IDS))
-        return pa.array(codes[coded.indices.to_numpy(zero_copy_only=False)])
+        return to_arrow(codes[to_numpy(coded.indices)])

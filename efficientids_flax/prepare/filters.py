@@ -26,7 +26,8 @@ class Filtered:
     """What filters leave.
 
     Attributes:
-        ordered: expression of the rows that are left, in the order in which they are written.
+        ordered: expression of the rows that are left, in the order in which they are written; None
+            where all are, and `stage.users_in_turn` has them so.
         passing: rows with the rating that is asked for.
         ids: role -> table of the numbers and ids that are left.
         valid_from, test_from: of a split by time, in the unit of staged times.
@@ -58,7 +59,8 @@ def filtered(engine: Engine, staged: Staged, options: PrepareOptions) -> Filtere
         all_rows = relations.numbered_rows(staged, None)
         points = _points(engine, all_rows, staged.times, options)
         ids = {role: f"all_{role}_ids" for role in relations.ROLES}
-        return Filtered(relations.ordered_rows(staged), staged.rows, ids, *points)
+        ordered = None if staged.in_turn else relations.ordered_rows(staged)
+        return Filtered(ordered, staged.rows, ids, *points)
     columns = relations.columns_of(staged)
     engine.keep("passing", relations.numbered_rows(staged, options.min_rating))
     passing = ibis.table(columns, name="passing")

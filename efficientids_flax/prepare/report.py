@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from efficientids_flax.prepare.catalogue import Catalogue
-from efficientids_flax.prepare.filters import Filtered
 from efficientids_flax.prepare.layouts import Source
 from efficientids_flax.prepare.options import PrepareOptions
 from efficientids_flax.prepare.reading import UNIT_NAMES, Malformed
@@ -14,6 +13,9 @@ from efficientids_flax.prepare.shards import Counts, Shard
 from efficientids_flax.prepare.stage import Staged
 from efficientids_flax.prepared_format import SPLITS
 from efficientids_flax.text import table
+
+if TYPE_CHECKING:
+    from efficientids_flax.prepare.filters import Filtered
 
 TIES = "source order"
 ELSEWHERE = {"choice", "engine", "memory", "threads", "overwrite"}  # change no byte, or stand apart
@@ -33,7 +35,7 @@ class Done:
         described: items that have a description.
     """
 
-    filtered: Filtered
+    filtered: "Filtered"
     counts: Counts
     sorted_rows: int
     shards: tuple[Shard, ...]

@@ -2,28 +2,30 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pyarrow as pa
 
-from efficientids_flax.prepare import relations
 from efficientids_flax.prepare.catalogue import write_items, write_users
-from efficientids_flax.prepare.engines import Engine, ahead, find_engine
-from efficientids_flax.prepare.filters import filtered
+from efficientids_flax.prepare.engines import Engine, ahead, check_engine, find_engine
 from efficientids_flax.prepare.layouts import Source, recognise
 from efficientids_flax.prepare.manifest import write_manifest
 from efficientids_flax.prepare.options import PrepareOptions
 from efficientids_flax.prepare.output import output
+from efficientids_flax.prepare.reading import to_arrow, to_numpy
 from efficientids_flax.prepare.report import Done, Report, report_of
 from efficientids_flax.prepare.sequences import Rule, whole_users
 from efficientids_flax.prepare.shards import Counts, Shard, ShardWriter
-from efficientids_flax.prepare.stage import Staged, stage
+from efficientids_flax.prepare.stage import Staged, stage, users_in_turn
 from efficientids_flax.prepared_format import COLUMNS
 
 log = logging.getLogger(__name__)
 ENGINE_SHARE = 0.55  # of the memory; the rest reads, writes and is Python
+TABLES = 2  # of whole users that wait to be written
 
 
 def prepare(
@@ -50,8 +52,12 @@ def prepare(
     options = options or PrepareOptions()
     given = [sources] if isinstance(sources, str | os.PathLike) else sources
     names = [os.fspath(one) for one in given]
-    open_engine = find_engine(options.engine)
-    with output(out, overwrite=options.overwrite) as (place, scratch):
+    check_engine(options.engine)
+    with (
+        output(out, overwrite=options.overwrite) as (place, scratch),
+        ThreadPoolExecutor(1) as thread,
+    ):
+        found_engine = thread.submit(_engine, options.engine)
         source = recognise(names, options.choice)
         _check_roles(source, options)
         log.info(
@@ -66,6 +72,7 @@ def prepare(
             raise ValueError(f"{source.interactions[0].look.path}: holds no interactions")
         log.info("%d rows are read", staged.rows)
         memory = int(options.memory * ENGINE_SHARE)
+        open_engine = found_engine.result()
         with open_engine(scratch, memory, options.threads) as engine:
             for name in staged.tables:
                 engine.view(name, tables / f"{name}.parquet")
@@ -73,6 +80,12 @@ def prepare(
         report = report_of(source, staged, options, done)
         write_manifest(place, report)
     return replace(report, out=Path(out))
+
+
+def _engine(name: str) -> Callable[[Path, int, int | None], Engine]:
+    """What opens an engine; Ibis and it are imported while files are read."""
+    import_module("efficientids_flax.prepare.filters")
+    return find_engine(name)
 
 
 def _check_roles(source: Source, options: PrepareOptions) -> None:
@@ -84,6 +97,9 @@ def _check_roles(source: Source, options: PrepareOptions) -> None:
 
 
 def _written(engine: Engine, place: Path, staged: Staged, options: PrepareOptions) -> Done:
+    from efficientids_flax.prepare import relations
+    from efficientids_flax.prepare.filters import filtered
+
     for role in ("user", "item"):
         numbered = role in staged.numbered
         engine.keep(f"all_{role}_ids", relations.ids(f"{role}s", numbered=numbered))
@@ -94,8 +110,11 @@ def _written(engine: Engine, place: Path, staged: Staged, options: PrepareOption
     rule = Rule(options.duplicates, options.split, num_items, found.valid_from, found.test_from)
     counts = Counts(num_items)
     log.info("sorting and writing")
-    batches = engine.batches(found.ordered)
-    shards, sorted_rows = _write_rows(batches, place, rule, counts, staged, options.shard_rows)
+    if found.ordered is None:
+        tables = ahead(users_in_turn(staged), TABLES)
+    else:
+        tables = whole_users(ahead(engine.batches(found.ordered)))
+    shards, sorted_rows = _write_rows(tables, place, rule, counts, staged, options.shard_rows)
     write_users(place, engine.batches(relations.in_order(found.ids["user"])), counts)
     engine.keep("descriptions", relations.descriptions(found.ids["item"]))
     described = int(engine.row(relations.count(relations.kept_descriptions()))["found"])
@@ -105,7 +124,7 @@ def _written(engine: Engine, place: Path, staged: Staged, options: PrepareOption
 
 
 def _write_rows(
-    batches: Iterator[pa.RecordBatch],
+    tables: Iterator[pa.Table],
     place: Path,
     rule: Rule,
     counts: Counts,
@@ -118,7 +137,7 @@ def _write_rows(
     writer = ShardWriter(place, pa.schema(columns), shard_rows)
     rows = 0
     try:
-        for table in whole_users(ahead(batches)):
+        for table in tables:
             rows += len(table)
             split = rule.apply(table)
             counts.add(split)
@@ -132,5 +151,5 @@ def _in_unit(rows: pa.Table, divisor: int) -> pa.Table:
     if divisor == 1:
         return rows
     at = rows.schema.get_field_index("time")
-    whole = rows.column(at).combine_chunks().to_numpy() // divisor
-    return rows.set_column(at, "time", pa.array(whole))
+    whole = to_numpy(rows.column(at)) // divisor
+    return rows.set_column(at, "time", to_arrow(whole))

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from efficientids_flax.prepare.reading import to_arrow, to_numpy
 from efficientids_flax.prepared_format import TEST, TRAIN, VALID
 
 SHORTEST = 3  # interactions of a user that leave-one-out can split
 ROWS = 1 << 19  # that are looked at together
+LARGEST = 1 << 62  # of a sorting key
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Rule:
         """
         if self.duplicates != "all":
             rows = self._without_duplicates(rows)
-        return rows.append_column("split", pa.array(self._parts(rows), pa.int8()))
+        return rows.append_column("split", to_arrow(self._parts(rows)))
 
     def _without_duplicates(self, rows: pa.Table) -> pa.Table:
         pairs = _numpy(rows, "user").astype(np.int64) * self.num_items + _numpy(rows, "item")
@@ -53,7 +55,7 @@ class Rule:
         dropped = order[1:][same] if self.duplicates == "keep-first" else order[:-1][same]
         kept = np.ones(len(pairs), bool)
         kept[dropped] = False
-        return rows.filter(pa.array(kept))
+        return rows.filter(to_arrow(kept))
 
     def _parts(self, rows: pa.Table) -> np.ndarray:
         parts = np.full(len(rows), TRAIN, np.int8)
@@ -69,6 +71,35 @@ class Rule:
             if self.test_from is not None:
                 parts[times >= self.test_from] = TEST
         return parts
+
+
+def in_time_order(rows: pa.Table) -> pa.Table:
+    """Rows of some users by time as well, of equal times as they stand.
+
+    Args:
+        rows: all rows of each user, by user.
+    """
+    if "time" not in rows.column_names:
+        return rows
+    users, times = _numpy(rows, "user"), _numpy(rows, "time")
+    later = times[1:] >= times[:-1]
+    if (later | (users[1:] != users[:-1])).all():
+        return rows
+    order = _order(users, times)
+    columns = {name: to_arrow(_numpy(rows, name)[order]) for name in rows.column_names}
+    return pa.table({**columns, "user": rows.column("user")}).select(rows.column_names)
+
+
+def _order(users: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Places by user, time and place: by one number where it fits, which sorts much faster."""
+    first, bits = int(times.min()), len(users).bit_length()
+    wide = int(times.max()) - first + 1
+    if (int(users[-1] - users[0]) + 1) * wide << bits >= LARGEST:
+        return np.lexsort((times, users))
+    keys = ((users.astype(np.int64) - users[0]) * wide + (times - first)) << bits
+    keys |= np.arange(len(users))
+    keys.sort()
+    return keys & ((1 << bits) - 1)
 
 
 def whole_users(batches: Iterable[pa.RecordBatch], rows: int = ROWS) -> Iterator[pa.Table]:
@@ -98,4 +129,4 @@ def whole_users(batches: Iterable[pa.RecordBatch], rows: int = ROWS) -> Iterator
 
 
 def _numpy(table: pa.Table, column: str) -> np.ndarray:
-    return table.column(column).combine_chunks().to_numpy(zero_copy_only=False)
+    return to_numpy(table.column(column))

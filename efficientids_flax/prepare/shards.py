@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from efficientids_flax.prepare.reading import to_numpy
 from efficientids_flax.prepare.sequences import SHORTEST
 from efficientids_flax.prepared_format import SPLITS, TRAIN, shard_name
 
@@ -48,7 +49,7 @@ class Counts:
 
     def add(self, rows: pa.Table) -> None:
         """Count whole users' rows."""
-        users, items, parts = (rows.column(name).to_numpy() for name in ("user", "item", "split"))
+        users, items, parts = (to_numpy(rows.column(name)) for name in ("user", "item", "split"))
         starts = np.append(0, np.flatnonzero(users[1:] != users[:-1]) + 1)
         lengths = np.diff(np.append(starts, len(users)))
         self.of_user.append(lengths.astype(np.int32))
@@ -92,7 +93,7 @@ class ShardWriter:
         """Add whole users' rows."""
         rows = rows.select(self._schema.names).cast(self._schema)
         while len(rows):
-            users = rows.column("user").combine_chunks().to_numpy()
+            users = to_numpy(rows.column("user"))
             wanted = self._shard_rows - self._rows
             end = len(rows)
             if wanted <= end:

@@ -21,7 +21,17 @@ import pyarrow.parquet as pq
 from efficientids_flax.prepare.codes import BITS, IDS, MOST, Codes
 from efficientids_flax.prepare.forms import TEXTS
 from efficientids_flax.prepare.layouts import Source, Taken
-from efficientids_flax.prepare.reading import SIZE, Malformed, Part, Times, rows_of, times_of
+from efficientids_flax.prepare.reading import (
+    SIZE,
+    Malformed,
+    Part,
+    Times,
+    rows_of,
+    times_of,
+    to_arrow,
+    to_numpy,
+)
+from efficientids_flax.prepare.sequences import ROWS, in_time_order, whole_users
 
 GROUP = 1 << 17  # rows of a row group
 DESCRIPTIONS = pa.schema(
@@ -45,6 +55,8 @@ class Staged:
         described: rows of texts.
         numbered: roles whose codes are numbers without gaps, each id having one.
         span: the first and last time; None without times.
+        in_turn: no row of a user comes after another user's, as far as this is known: the files
+            that are published by user, as MovieLens', need no sorting but of each user's rows.
     """
 
     place: Path
@@ -57,6 +69,7 @@ class Staged:
     described: int = 0
     numbered: frozenset[str] = frozenset()
     span: tuple[int, int] | None = None
+    in_turn: bool = True
     tables: tuple[str, ...] = field(default=("rows", "users", "items", "texts"))
 
     @property
@@ -111,27 +124,49 @@ def stage(
         _writer(place / "items.parquet", IDS) as items,
         _writer(place / "texts.parquet", DESCRIPTIONS) as texts,
     ):
-        block = 0
+        block, last = 0, -1
         codes = {"user": Codes(users, most_ids), "item": Codes(items, most_ids)}
         for part in _parts(source.interactions, times, staged.malformed, size):
             if not part.rows:
                 continue
             block += 1
-            numbers = pa.array(np.arange(part.rows) + (block << BITS))
+            numbers = to_arrow(np.arange(part.rows, dtype=np.int64) + (block << BITS))
             found = {"row": numbers, **{name: part.columns[name] for name in rows.schema.names[3:]}}
             found |= {role: one.of(part.columns[role], block) for role, one in codes.items()}
             rows.write_table(pa.table(found, schema=rows.schema), row_group_size=GROUP)
+            last = _see_users(staged, to_numpy(found["user"]), last)
             staged.rows += part.rows
             if staged.times:
-                _see_times(staged, part.columns["time"].to_numpy())
+                _see_times(staged, to_numpy(part.columns["time"]))
             if not source.items and set(part.columns) & set(TEXTS):
                 staged.described += _write_first(texts, numbers, found["item"], part)
         for part in _parts(source.items, times, staged.malformed_items, size):
-            numbers = pa.array(np.arange(staged.described, staged.described + part.rows))
+            numbers = to_arrow(np.arange(staged.described, staged.described + part.rows))
             texts.write_table(_descriptions(numbers, part.columns))
             staged.described += part.rows
     staged.numbered = frozenset(role for role, one in codes.items() if one.complete)
+    staged.in_turn = staged.in_turn and len(staged.numbered) == len(codes)
     return staged
+
+
+def users_in_turn(staged: Staged) -> Iterator[pa.Table]:
+    """All rows in the order in which they are written, of a source that is `in_turn`.
+
+    Yields:
+        Tables of whole users, with the columns that `relations.ordered_rows` has.
+    """
+    kinds = {"user": pa.int32(), "item": pa.int32(), "time": pa.int64(), "rating": pa.float32()}
+    with pq.ParquetFile(staged.place / "rows.parquet") as file:
+        schema = pa.schema([one for one in kinds.items() if one[0] in file.schema_arrow.names])
+        for table in whole_users(file.iter_batches(ROWS, columns=schema.names)):
+            yield in_time_order(table.select(schema.names).cast(schema))
+
+
+def _see_users(staged: Staged, found: np.ndarray, last: int) -> int:
+    """Look whether users come one after another: numbers grow with the first occurrence."""
+    if staged.in_turn:
+        staged.in_turn = bool(last <= found[0] and (found[1:] >= found[:-1]).all())
+    return int(found[-1])
 
 
 def _see_times(staged: Staged, found: np.ndarray) -> None:
@@ -186,8 +221,8 @@ def _write_first(writer: pq.ParquetWriter, numbers: pa.Array, items: pa.Array, p
         if role in part.columns:
             has |= part.columns[role].is_valid().to_numpy(zero_copy_only=False)
     rows = np.flatnonzero(has)
-    _, first = np.unique(items.to_numpy()[rows], return_index=True)
-    taken = pa.array(np.sort(rows[first]))
+    _, first = np.unique(to_numpy(items)[rows], return_index=True)
+    taken = to_arrow(np.sort(rows[first]))
     columns = {role: column.take(taken) for role, column in part.columns.items()}
     writer.write_table(_descriptions(numbers.take(taken), columns))
     return len(taken)

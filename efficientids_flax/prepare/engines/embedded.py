@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from efficientids_flax.prepare.engines.tables import BATCH, EngineError
 
+_ = ibis.duckdb  # imports what writes SQL, else with the first expression
 QUIET = "SET enable_progress_bar = false"  # it writes to standard output, of each connection
 
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 from pyarrow import compute
 
 from efficientids_flax.prepare.forms import IDS, TEXTS, Field
+from efficientids_flax.prepare.reading.arrays import to_arrow, to_numpy
 from efficientids_flax.prepare.reading.part import BLANK, LARGEST, Part
 from efficientids_flax.prepare.reading.times import EXACT, MICRO, Times
 
@@ -73,14 +74,15 @@ def _texts(column: pa.Array) -> pa.Array:
 
 
 def _ratings(column: pa.Array) -> pa.Array | None:
-    values = column.to_numpy(zero_copy_only=False)
-    return column if (np.abs(values) <= LARGEST).all() else None
+    values = to_numpy(column)
+    inside = not len(values) or (values.min() >= -LARGEST and values.max() <= LARGEST)
+    return column if inside else None  # of NaN neither is true
 
 
 def _times(column: pa.Array, times: Times) -> pa.Array | None:
     if times.form == "date":
         return column.cast(pa.int64())
-    values = column.to_numpy(zero_copy_only=False)
+    values = to_numpy(column)
     if not len(values):
         return column.cast(pa.int64())
     if values.dtype.kind == "f":
@@ -91,5 +93,5 @@ def _times(column: pa.Array, times: Times) -> pa.Array | None:
     if not times.fits(int(values.min()), int(values.max())):
         return None
     if times.form == "fraction":
-        return pa.array(np.rint(values * MICRO).astype(np.int64))
-    return column if column.type == pa.int64() else pa.array(values.astype(np.int64))
+        return to_arrow(np.rint(values * MICRO).astype(np.int64))
+    return column if column.type == pa.int64() else to_arrow(values.astype(np.int64))

@@ -112,6 +112,28 @@ def test_shares_of_a_split_by_time(tmp_path: Path):
     assert [got.manifest["counts"][part] for part in ("train", "valid", "test")] == [9, 6, 5]
 
 
+def test_a_source_with_its_users_in_turn_gives_what_an_engine_sorts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows = [
+        Row(f"u{user}", f"i{at * 5 % 8}", at % 3 + 0.1, at * 7 % 5)
+        for user in (3, 1, 2) for at in range(9 + user)
+    ]  # fmt: skip
+    source, seen = written(rows, tmp_path), []
+
+    def watched(*given: Any, **told: Any) -> Any:
+        seen.append(stage(*given, **told, size=100))
+        seen[-1].in_turn = seen[-1].in_turn and not sorting
+        return seen[-1]
+
+    monkeypatch.setattr("efficientids_flax.prepare.run.stage", watched)
+    for sorting in (False, True):
+        run(source, tmp_path / f"{sorting}", shard_rows=20)
+    assert [one.in_turn for one in seen] == [True, False]
+    for file in (tmp_path / "True").iterdir():
+        assert file.read_bytes() == (tmp_path / "False" / file.name).read_bytes()
+
+
 def test_the_digests_are_those_of_the_files_and_of_the_ids(tmp_path: Path):
     rows = [Row("a", "x", 1.0, 3), Row("a", "y", 2.0, 1), Row("b", "ü", 3.0, 2)]
     got = run(written(rows, tmp_path), tmp_path / "out")

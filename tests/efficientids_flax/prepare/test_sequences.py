@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from efficientids_flax.prepare.sequences import Rule, whole_users
+from efficientids_flax.prepare.sequences import Rule, in_time_order, whole_users
 from efficientids_flax.prepare.shards import ShardWriter
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=12)
@@ -28,6 +28,19 @@ def test_tables_end_with_a_users_last_row(lengths: list[int], batch: int, size: 
     last = [one["user"][-1].as_py() for one in found]
     first = [one["user"][0].as_py() for one in found]
     assert all(end < start for end, start in zip(last, first[1:], strict=False))
+
+
+@given(LENGTHS, st.sampled_from([3, 1 << 40, 1 << 62]), st.data())
+def test_users_rows_in_the_order_of_time_and_of_equal_times_as_they_stand(
+    lengths: list[int], wide: int, data: st.DataObject
+):
+    table = rows(lengths)
+    moments = st.lists(st.integers(-wide, wide), min_size=len(table), max_size=len(table))
+    table = table.append_column("time", pa.array(data.draw(moments), pa.int64()))
+    table = table.append_column("place", pa.array(range(len(table))))
+    wanted = sorted(table.to_pylist(), key=lambda row: (row["user"], row["time"]))
+    assert in_time_order(table).to_pylist() == wanted
+    assert in_time_order(table.drop(["time"])).equals(table.drop(["time"]))
 
 
 def test_a_users_last_rows_are_tested_on():

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from efficientids_flax.prepare.engines import EngineError, ahead, find_engine
+from efficientids_flax.prepare.engines import EngineError, ahead, check_engine, find_engine
 
 NUMBERS = ibis.table({"x": "int64"}, name="numbers")
 
@@ -39,6 +39,8 @@ def test_an_engine_that_is_not_installed_is_told_with_its_extra(monkeypatch: pyt
     monkeypatch.delitem(sys.modules, "efficientids_flax.prepare.engines.embedded", raising=False)
     with pytest.raises(ImportError, match=r'pip install "efficientids-flax\[prepare\]"'):
         find_engine("duckdb")
+    with pytest.raises(ImportError, match=r'pip install "efficientids-flax\[prepare\]"'):
+        check_engine("duckdb")
 
 
 def batch(number: int) -> pa.RecordBatch:
