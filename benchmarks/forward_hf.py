@@ -32,6 +32,7 @@ def forward(way: str, folder: str) -> Callable[[np.ndarray, str], Any]:
     if way == "torch":
         return forward_torch(folder)
     import jax
+    import jax.numpy as jnp
 
     from converters.huggingface import load_pretrained_lm
     from efficientids_flax.backbone import Decoder
@@ -40,8 +41,8 @@ def forward(way: str, folder: str) -> Callable[[np.ndarray, str], Any]:
     decoder = Decoder(config)
 
     def run(params: Any, ids: Any, what: str) -> jax.Array:
-        hidden: Any = decoder.apply({"params": params}, ids)
-        hidden = hidden[:, -1:] if what == "last" else hidden
+        at = jnp.full((len(ids), 1), -1) if what == "last" else None
+        hidden: Any = decoder.apply({"params": params}, ids, at=at)
         found: Any = decoder.apply({"params": params}, hidden, method=Decoder.logits)
         return found
 

@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from efficientids_flax.backbone.cache import LayerCache, put_keys
+from efficientids_flax.backbone.inputs import rows_at
 from efficientids_flax.backbone.latents import expanded, latents
 from efficientids_flax.backbone.layers import (
     INTERMEDIATES,
@@ -64,6 +65,20 @@ class Surroundings(NamedTuple):
     paddings: jax.Array
     start: jax.Array
 
+    def at(self, places: jax.Array | None) -> "Surroundings":
+        """Those of the queries at `places` [B, M] of T; turns stay, they are the keys' as well."""
+        if places is None:
+            return self
+        masks = {
+            kind: jnp.take_along_axis(mask, places[:, None, :, None], axis=2)
+            for kind, mask in self.masks.items()
+        }
+        return self._replace(
+            masks=masks,
+            positions=rows_at(self.positions, places),
+            paddings=rows_at(self.paddings, places),
+        )
+
 
 class Attention(nn.Module):
     """Multi-head, grouped or multi-query attention over one sequence.
@@ -78,15 +93,28 @@ class Attention(nn.Module):
     kind: LayerKind
     rotary: RotaryConfig | None
 
-    def __call__(self, x: jax.Array, around: Surroundings, deterministic: bool = True) -> jax.Array:
-        """[B, T, D] -> [B, T, D]; `deterministic` is without dropout."""
-        return self.run(x, around, deterministic)[0]
+    def __call__(
+        self,
+        x: jax.Array,
+        around: Surroundings,
+        deterministic: bool = True,
+        at: jax.Array | None = None,
+    ) -> jax.Array:
+        """[B, T, D] -> [B, T, D], or [B, M, D] of the queries `at` int [B, M] alone.
+
+        `deterministic` is without dropout.
+        """
+        return self.run(x, around, deterministic, at=at)[0]
 
     def extend(
-        self, x: jax.Array, around: Surroundings, cache: LayerCache
+        self,
+        x: jax.Array,
+        around: Surroundings,
+        cache: LayerCache,
+        at: jax.Array | None = None,
     ) -> tuple[jax.Array, LayerCache]:
         """The same over the tokens of a cache and these, which are put into it."""
-        out, grown = self.run(x, around, True, cache)
+        out, grown = self.run(x, around, True, cache, at)
         assert grown is not None
         return out, grown
 
@@ -97,12 +125,13 @@ class Attention(nn.Module):
         around: Surroundings,
         deterministic: bool,
         cache: LayerCache | None = None,
+        at: jax.Array | None = None,
     ) -> tuple[jax.Array, LayerCache | None]:
         """Both of the above."""
         config = self.config
         dtype = compute_dtype(config)
         if config.latent_attention is not None:
-            return self._latent(x.astype(dtype), around, deterministic, cache)
+            return self._latent(x.astype(dtype), around, deterministic, cache, at)
         query, key, value = self._project(x.astype(dtype))
         if not config.qkv_clip_after_norm:
             query, key, value = self._clip(query, key, value)
@@ -118,6 +147,7 @@ class Attention(nn.Module):
         if cache is not None:
             cache = put_keys(cache, key, value, around.start)
             key, value = cache.keys.astype(dtype), cache.values.astype(dtype)
+        query, around = rows_at(query, at), around.at(at)
         return self._attend(query, key, value, around, deterministic), cache
 
     def _latent(
@@ -126,6 +156,7 @@ class Attention(nn.Module):
         around: Surroundings,
         deterministic: bool,
         cache: LayerCache | None,
+        at: jax.Array | None,
     ) -> tuple[jax.Array, LayerCache | None]:
         """`run` where keys and values come of latents, which the cache keeps."""
         config = self.config
@@ -136,6 +167,7 @@ class Attention(nn.Module):
             cache = put_keys(cache, latent, shared, around.start)
             latent, shared = cache.keys.astype(x.dtype), cache.values.astype(x.dtype)
         key, value = expanded(config, latent, shared)
+        query, around = rows_at(query, at), around.at(at)
         return self._attend(query, key, value, around, deterministic), cache
 
     def _attend(

@@ -16,8 +16,14 @@ from flax import linen as nn
 from efficientids_flax.backbone.attention import Surroundings
 from efficientids_flax.backbone.cache import KVCache, LayerCache, count_tokens, note_tokens
 from efficientids_flax.backbone.experts import LOSSES
-from efficientids_flax.backbone.inputs import Inputs, Tokens, complete
-from efficientids_flax.backbone.layer import Layer, ScannedBlock, ScannedLayer, rotary_of
+from efficientids_flax.backbone.inputs import Inputs, Tokens, complete, rows_at
+from efficientids_flax.backbone.layer import (
+    Layer,
+    ScannedBlock,
+    ScannedLayer,
+    keeps_apart,
+    rotary_of,
+)
 from efficientids_flax.backbone.layers import (
     INTERMEDIATES,
     Dense,
@@ -116,6 +122,7 @@ class Decoder(nn.Module):
         positions: jax.Array | None = None,
         inputs_indicator: jax.Array | None = None,
         deterministic: bool = True,
+        at: jax.Array | None = None,
     ) -> jax.Array:
         """Hidden states after the final norm.
 
@@ -131,21 +138,25 @@ class Decoder(nn.Module):
                 says.
             inputs_indicator: [B, T], 1 on the prefix, for `attention_mask='prefix'`.
             deterministic: no dropout.
+            at: int [B, M], places in the row whose hidden states are wanted (-1 is the last one);
+                None for all. The last layer, unless it is scanned, computes no others.
 
         Returns:
-            [B, T, D], of the compute dtype.
+            [B, T, D] or [B, M, D], of the compute dtype.
 
         Raises:
             ValueError: listing every argument of the wrong shape, dtype or, outside of jit, range
                 (inside, words and learned positions without a row in their table give zeros).
         """
-        given = Inputs(ids, inputs_embeds, paddings, segment_ids, positions, inputs_indicator)
+        given = Inputs(
+            ids, inputs_embeds, paddings, segment_ids, positions, inputs_indicator, at=at
+        )
         tokens = complete(self.config, given)
         x = self._embedded(ids, inputs_embeds, tokens.positions)
         x = self.input_dropout(x, deterministic=deterministic)
         marks = Marks(jnp.arange(x.shape[1]), tokens.segments, tokens.prefix)
         around = self._surroundings(tokens, marks, marks, tokens.positions, jnp.zeros((), int))
-        return self._layers(x, around, deterministic, None)[0]
+        return self._layers(x, around, deterministic, None, at)[0]
 
     def extend(
         self,
@@ -157,6 +168,7 @@ class Decoder(nn.Module):
         segment_ids: jax.Array | None = None,
         positions: jax.Array | None = None,
         inputs_indicator: jax.Array | None = None,
+        at: jax.Array | None = None,
     ) -> tuple[jax.Array, KVCache]:
         """Hidden states of tokens that follow those of a cache, as `__call__` over all gives them.
 
@@ -170,7 +182,7 @@ class Decoder(nn.Module):
             cache: of `make_cache`, with room for T more tokens.
 
         Returns:
-            ([B, T, D], the cache with the tokens in it).
+            ([B, T, D] or [B, M, D], the cache with the tokens in it).
 
         Raises:
             ValueError: no cache, no room in it, or arguments that `__call__` would not take.
@@ -179,14 +191,14 @@ class Decoder(nn.Module):
             raise ValueError("cache: missing; make one with make_cache")
         given = Inputs(
             ids, inputs_embeds, paddings, segment_ids, positions, inputs_indicator, cache.used,
-            count_tokens(cache) if self.config.positions_pass_padding else None,
+            count_tokens(cache) if self.config.positions_pass_padding else None, at,
         )  # fmt: skip
         tokens = complete(self.config, given)
         x = self._embedded(ids, inputs_embeds, tokens.positions)
         grown = note_tokens(cache, tokens)
         queries = Marks(cache.used + jnp.arange(x.shape[1]), tokens.segments, tokens.prefix)
         around = self._surroundings(tokens, queries, grown.marks(), grown.positions, cache.used)
-        x, layers = self._layers(x, around, True, cache.layers)
+        x, layers = self._layers(x, around, True, cache.layers, at)
         assert layers is not None
         return x, grown.replace(layers=layers)
 
@@ -262,7 +274,9 @@ class Decoder(nn.Module):
             self.sow(INTERMEDIATES, f"mask_{kind}", masks[kind])
             rotary = rotary_of(own, index)
             if rotary is not None:
-                turns[kind] = turn(rotary, own.rotary_width, tokens.positions, longest)
+                turned = turn(rotary, own.rotary_width, tokens.positions, longest)
+                # In one array behind a barrier: else XLA makes them in every layer, for each head.
+                turns[kind] = Turn(*jax.lax.optimization_barrier(jnp.stack(turned)))
         return Surroundings(masks, turns, tokens.positions, key_positions, tokens.paddings, start)
 
     def _layers(
@@ -271,21 +285,26 @@ class Decoder(nn.Module):
         around: Surroundings,
         deterministic: bool,
         caches: tuple[LayerCache, ...] | None,
+        at: jax.Array | None,
     ) -> tuple[jax.Array, tuple[LayerCache, ...] | None]:
-        """All layers and the final norm."""
+        """All layers and the final norm, which is that of the tokens `at`."""
+        last = self.config.num_layers - 1
+        early = at is not None and deterministic and keeps_apart(self.config, last)
         x = constrain(x, "B T D")
         self.sow(INTERMEDIATES, "layer_input", x)
         if not isinstance(self.layers, Sequence):
             x, caches = self.layers(x, caches, around, deterministic)
+            early = False
         elif caches is None:
-            for layer in self.layers:
-                x = layer(x, around, deterministic)
+            for index, layer in enumerate(self.layers):
+                x = layer(x, around, deterministic, at if early and index == last else None)
         else:
             grown = []
-            for layer, cache in zip(self.layers, caches, strict=True):
-                x, one = layer.extend(x, around, cache)
+            for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
+                x, one = layer.extend(x, around, cache, at if early and index == last else None)
                 grown.append(one)
             caches = tuple(grown)
+        x = x if early else rows_at(x, at)
         return (self.final_norm(x).astype(x.dtype) if self.config.final_norm else x), caches
 
     def _scaled(self, x: jax.Array) -> jax.Array:

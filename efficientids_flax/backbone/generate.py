@@ -169,8 +169,9 @@ def _generate(
         """Logits [B, V] after the last of these tokens."""
 
         def run(module: Decoder) -> tuple[jax.Array, KVCache]:
-            hidden, grown = module.extend(cache=cache, **tokens)
-            return module.logits(hidden[:, -1:])[:, 0], grown
+            last = jnp.full((batch, 1), -1)
+            hidden, grown = module.extend(cache=cache, at=last, **tokens)
+            return module.logits(hidden)[:, 0], grown
 
         return decoder.apply({"params": params}, method=run)  # type: ignore[return-value]
 

@@ -43,7 +43,8 @@ class Inputs(NamedTuple):
     """Arguments of `Decoder.__call__`.
 
     `start` is the place of the first token in its row, where there are earlier ones in a cache;
-    `tokens` int [B] are how many of those are no padding, for positions that pass over it.
+    `tokens` int [B] are how many of those are no padding, for positions that pass over it; `at`
+    int [B, M] are the tokens whose states are wanted.
     """
 
     ids: Any = None
@@ -54,6 +55,7 @@ class Inputs(NamedTuple):
     inputs_indicator: Any = None
     start: Any = 0
     tokens: Any = None
+    at: Any = None
 
 
 def complete(config: BackboneConfig, given: Inputs) -> Tokens:
@@ -94,6 +96,13 @@ def filled(config: BackboneConfig, given: Inputs) -> Tokens:
     )
 
 
+def rows_at(x: jax.Array, places: jax.Array | None) -> jax.Array:
+    """[B, T, ...], int [B, M] or None for all -> [B, M, ...]."""
+    if places is None:
+        return x
+    return jnp.take_along_axis(x, places.reshape(*places.shape, *[1] * (x.ndim - 2)), axis=1)
+
+
 def input_problems(config: BackboneConfig, given: Inputs) -> list[str]:
     """A sentence for each argument that is wrong."""
     if (given.ids is None) == (given.inputs_embeds is None):
@@ -119,6 +128,8 @@ def input_problems(config: BackboneConfig, given: Inputs) -> list[str]:
             problems += _wrong(name, value, rows, INT if name in INTEGERS else NUMBER)
     if config.attention_mask == "prefix" and given.inputs_indicator is None:
         problems.append("inputs_indicator: missing, attention_mask is 'prefix'")
+    if given.at is not None:
+        problems += _wrong("at", given.at, (rows[0], None), INT)
     longest = _longest(config)
     counted = given.positions is None and not (
         config.positions_pass_padding and given.paddings is not None
@@ -168,6 +179,11 @@ def _value_problems(config: BackboneConfig, given: Inputs) -> list[str]:
         if found is not None and not (found.min() >= least and found.max() < end):
             outside = (found < least) | (found >= end)
             problems += value_problems(name, found, outside & present, wanted)
+    if (places := values.get("at")) is not None:
+        count = jnp.shape(given.inputs_embeds if given.ids is None else given.ids)[1]
+        outside = (places < -count) | (places >= count)
+        wanted = f"in [-{count}, {count}), a token of the row"
+        problems += value_problems("at", places, outside, wanted)
     return problems
 
 

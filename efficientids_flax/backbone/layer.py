@@ -12,6 +12,7 @@ from flax import linen as nn
 from efficientids_flax.backbone.attention import Attention, Surroundings
 from efficientids_flax.backbone.cache import LayerCache
 from efficientids_flax.backbone.experts import Experts, TopKExperts
+from efficientids_flax.backbone.inputs import rows_at
 from efficientids_flax.backbone.layers import INTERMEDIATES, Mlp, Norm
 from efficientids_flax.backbone.masks import layer_kind, slides
 from efficientids_flax.config import BackboneConfig, RotaryConfig
@@ -36,8 +37,12 @@ class LayerBody(nn.Module):
         around: Surroundings,
         deterministic: bool = True,
         cache: LayerCache | None = None,
+        at: jax.Array | None = None,
     ) -> tuple[jax.Array, LayerCache | None]:
-        """[B, T, D] -> ([B, T, D], the cache with the new keys, if there is one)."""
+        """[B, T, D] -> ([B, T, D], the cache with the new keys, if there is one).
+
+        With `at` int [B, M] what comes out is [B, M, D] of these tokens: see `keeps_apart`.
+        """
         config = self.config.of_layer(self.index)
         kind = layer_kind(self.config, self.index)
         turned = self.index not in config.no_rotary_layers
@@ -50,20 +55,21 @@ class LayerBody(nn.Module):
         def attend(inner: jax.Array) -> jax.Array:
             nonlocal grown
             if cache is None:
-                return attention(inner, around, deterministic)
-            out, grown = attention.extend(inner, around, cache)
+                return attention(inner, around, deterministic, at)
+            out, grown = attention.extend(inner, around, cache, at)
             return out
 
         def feed(inner: jax.Array) -> jax.Array:
-            return mlp(inner, around.paddings, deterministic)
+            return mlp(inner, paddings, deterministic)
 
         given, weight, dtype = x, config.attention_residual_weight, x.dtype
         # Where half precision is computed in float32, the layer's sum is rounded once, at its end.
-        x, normed = self._add("attention", x, given, attend, weight, deterministic)
+        x, normed = self._add("attention", x, given, attend, weight, deterministic, at=at)
+        given, paddings = rows_at(given, at), rows_at(around.paddings, at)
         self.sow(INTERMEDIATES, "attention_residual", x.astype(dtype))
         experts = config.moe if routed else None
         if experts.padding_first if experts else config.mlp_padding_first:
-            x = x * (1.0 - around.paddings)[..., None].astype(x.dtype)
+            x = x * (1.0 - paddings)[..., None].astype(x.dtype)
         given, weight = given if config.parallel_residual else x, config.mlp_residual_weight
         if experts and experts.residual_weight is not None:
             weight = experts.residual_weight
@@ -80,10 +86,12 @@ class LayerBody(nn.Module):
         weight: float,
         deterministic: bool,
         normed: jax.Array | None = None,
+        at: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """`x` plus what a sublayer makes of `given`, normed as the policy says.
 
-        And what the sublayer read; `normed` is that, where another has normed it already.
+        And what the sublayer read; `normed` is that, where another has normed it already. `at` are
+        the tokens that the sublayer gives, of all that it reads.
         """
         config = self.config.of_layer(self.index)
         policy, double = config.norm_policy, config.norm_policy == "primer_hybrid"
@@ -93,6 +101,7 @@ class LayerBody(nn.Module):
         if normed is None:
             normed = norm(given) if policy in ("pre", "pre_skip", "primer_hybrid") else given
         inner = function(normed)
+        x, normed = rows_at(x, at), rows_at(normed, at)
         if double:
             inner = Norm(own, name=f"post_{name}_norm")(inner)
         elif policy == "post":
@@ -108,15 +117,25 @@ class LayerBody(nn.Module):
 class Layer(LayerBody):
     """A layer of its own."""
 
-    def __call__(self, x: jax.Array, around: Surroundings, deterministic: bool = True) -> jax.Array:
-        """[B, T, D] -> [B, T, D]."""
-        return self.run(x, around, deterministic)[0]
+    def __call__(
+        self,
+        x: jax.Array,
+        around: Surroundings,
+        deterministic: bool = True,
+        at: jax.Array | None = None,
+    ) -> jax.Array:
+        """[B, T, D] -> [B, T, D], or [B, M, D] of the tokens `at`."""
+        return self.run(x, around, deterministic, at=at)[0]
 
     def extend(
-        self, x: jax.Array, around: Surroundings, cache: LayerCache
+        self,
+        x: jax.Array,
+        around: Surroundings,
+        cache: LayerCache,
+        at: jax.Array | None = None,
     ) -> tuple[jax.Array, LayerCache]:
         """The same for tokens that follow those of a cache."""
-        x, grown = self.run(x, around, True, cache)
+        x, grown = self.run(x, around, True, cache, at)
         assert grown is not None
         return x, grown
 
@@ -166,6 +185,19 @@ def _experts(config: BackboneConfig) -> Experts | TopKExperts:
     assert config.moe is not None
     kind = TopKExperts if config.moe.gating == "top_k" else Experts
     return kind(config, name="moe")
+
+
+def keeps_apart(config: BackboneConfig, index: int) -> bool:
+    """Whether a layer can give some tokens alone, at the cost of these and of all keys and values.
+
+    Not where experts have room for some tokens, which compete for it, nor where keys stand by their
+    distance to queries that are all there.
+    """
+    own = config.of_layer(index)
+    routed = own.moe is not None and index in own.moe.layers
+    return own.relative_key_dims is None and not (
+        routed and own.moe is not None and own.moe.gating != "top_k"
+    )
 
 
 def rotary_of(config: BackboneConfig, index: int) -> RotaryConfig | None:

@@ -85,6 +85,32 @@ def test_packed_rows_are_those_of_single_ones(name):
     np.testing.assert_allclose(packed[:, 6:], hidden(config, params, second), **CLOSE)
 
 
+SOME = [  # what layers do with tokens in ways of their own
+    "scanned", "one key head, relative bias", "parallel", "experts for all, one shared",
+    "latents, a sink for each head", "relative keys, extra logit",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_some_tokens_alone_have_the_states_that_they_have_among_all(name):
+    config = VARIANTS[name]
+    params, ids = made(config), token_ids(config, 2, 7)
+    at, paddings = jnp.array([[5, 2], [-1, 0]]), jnp.array([[0] * 6 + [1], [0] * 7])
+    wanted = hidden(config, params, ids, paddings=paddings)[jnp.arange(2)[:, None], at]
+    found = hidden(config, params, ids, paddings=paddings, at=at)
+    np.testing.assert_allclose(found, wanted, **CLOSE)
+
+
+def test_the_last_layer_runs_for_the_wanted_tokens_alone():
+    def products(at):
+        run = partial(hidden, GPT, made(GPT), jnp.zeros((2, 7), int), at=at)
+        lines = str(jax.make_jaxpr(run)()).splitlines()
+        return [x for x in lines if "dot_general" in x and f"[14,{GPT.hidden_dims}]" in x]
+
+    assert len(products(None)) == GPT.num_layers
+    assert len(products(jnp.full((2, 1), -1))) == GPT.num_layers - 1
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt", "llama3, multiplied"])
 def test_embeddings_in_place_of_ids(name):
     config = VARIANTS[name]
@@ -217,6 +243,10 @@ def test_intermediates_have_the_names_that_parity_checks_look_up():
                 "segment_ids: found float32 [2, 3], expected [2, 3] of integers",
                 "positions: found int32 [3], expected [2, 3] of integers",
             ],
+        ),
+        (
+            {"ids": jnp.zeros((2, 3), int), "at": jnp.zeros(2, int)},
+            ["at: found int32 [2], expected [2, T] of integers"],
         ),
     ],
 )

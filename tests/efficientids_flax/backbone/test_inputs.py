@@ -58,6 +58,10 @@ def variables():
             {"inputs_embeds": np.zeros((2, 3, 16), np.float32), "positions": IDS + 3},
             ["positions: found 6 at [0, 2], 7 at [1, 0], 8 at [1, 1] and 1 more"],
         ),
+        (
+            {"ids": IDS, "at": np.array([[-3], [3]])},
+            ["at: found 3 at [1, 0], expected in [-3, 3), a token of the row"],
+        ),
     ],
 )  # fmt: skip
 def test_values_without_a_row_are_refused(variables, kind, given, sentences):
