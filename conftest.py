@@ -8,7 +8,8 @@ A container may say that no bytecode is kept; each of some hundred processes wou
 anew all that it imports, which takes as long as the import itself.
 
 Equal programs are compiled once a run: JAX keeps them in a folder that the workers and the
-processes that tests start share, and that goes with the run. With `JAX_COMPILATION_CACHE_DIR` set
+processes that tests start share, and that goes with the run; small ones not, since to write one
+takes longer than to compile it again. With `JAX_COMPILATION_CACHE_DIR` set
 to a folder of yours they stay, and the next run compiles what changed.
 
 PyTorch computes on one thread: its others wait for work in a loop, which took half of the CPU time
@@ -33,7 +34,7 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # a worker has that of the process above it
     programs = tempfile.TemporaryDirectory(prefix="programs-", ignore_cleanup_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -198,6 +198,8 @@ VARIANTS = {
     ),
 }
 
+SHAPE = 3, 10  # of the batches that tests of all variants share: one program each
+
 
 @cache  # a trace of the whole decoder, which many tests want
 def parameters(config: BackboneConfig) -> Any:
@@ -234,5 +236,5 @@ def hidden(
 
 def token_ids(config: BackboneConfig, batch: int, time: int, seed: int = 0) -> jax.Array:
     """Random words [B, T]."""
-    shape = (batch, time)
-    return jax.random.randint(jax.random.key(seed), shape, 0, config.vocab_size)
+    words = np.random.default_rng(seed).integers(0, config.vocab_size, (batch, time))
+    return jnp.asarray(words, jnp.int32)

@@ -1,7 +1,6 @@
 """A decoder that reads piece by piece gives what it gives when it reads all at once."""
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from efficientids_flax.backbone import Decoder, make_cache
+from efficientids_flax.backbone import make_cache
 from efficientids_flax.backbone.masks import positions_from_paddings
 from tests.efficientids_flax.backbone.small_decoders import (
     GPT,
     LLAMA,
+    SHAPE,
     VARIANTS,
     hidden,
     made,
@@ -22,19 +22,17 @@ from tests.efficientids_flax.backbone.small_decoders import (
 )
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums over more places that weigh nothing
-TIME, SIZE = 8, 11
-PADDINGS = np.array([[1, 1, 1, 0, 0, 0, 0, 0], [0] * 8, [0, 0, 0, 0, 0, 1, 1, 1]])
+TIME, SIZE = SHAPE[1], 13
+PADDINGS = np.array([[1] * 3 + [0] * 7, [0] * 10, [0] * 7 + [1] * 3])
 
 
-@partial(jax.jit, static_argnums=(0, 3))
 def in_pieces(config, params, batch, ends):
     """Hidden states of a batch that is read from each of `ends` to the next."""
-    decoder = Decoder(config)
     cache = make_cache(config, next(iter(batch.values())).shape[0], SIZE)
     pieces = []
     for start, end in zip((0, *ends), (*ends, TIME), strict=True):
         piece = {name: values[:, start:end] for name, values in batch.items()}
-        states, cache = decoder.apply({"params": params}, cache=cache, **piece, method="extend")
+        states, cache = hidden(config, params, cache=cache, **piece, method="extend")
         pieces.append(states)
     return jnp.concatenate(pieces, axis=1), cache.used
 
@@ -42,10 +40,12 @@ def in_pieces(config, params, batch, ends):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_pieces_give_the_hidden_states_of_the_whole(name):
     config = VARIANTS[name]
-    params, ids = made(config), token_ids(config, 3, TIME)
+    params, ids = made(config), token_ids(config, *SHAPE)
     paddings = jnp.asarray(PADDINGS)
     batch = {"paddings": paddings, "positions": positions_from_paddings(paddings)}
-    found, used = in_pieces(config, params, {"ids": ids, **batch}, (4, 5))
+    found, used = in_pieces(
+        config, params, {"ids": ids, **batch}, (4, 5, 6)
+    )  # 4, 1, 1, 4: 2 programs
     # padding is among itself, whatever lies in the cache
     np.testing.assert_allclose(found, hidden(config, params, ids, **batch), **CLOSE)
     assert used == TIME
@@ -63,8 +63,8 @@ def test_any_pieces_will_do(ends, seed):
 def test_packed_segments_stay_apart_in_the_cache():
     params, ids = made(LLAMA), token_ids(LLAMA, 1, TIME)
     batch = {
-        "segment_ids": jnp.array([[1, 1, 1, 2, 2, 2, 2, 3]]),
-        "positions": jnp.array([[0, 1, 2, 0, 1, 2, 3, 0]]),
+        "segment_ids": jnp.array([[1, 1, 1, 2, 2, 2, 2, 3, 3, 3]]),
+        "positions": jnp.array([[0, 1, 2, 0, 1, 2, 3, 0, 1, 2]]),
     }
     found, _ = in_pieces(LLAMA, params, {"ids": ids, **batch}, (2, 6))
     np.testing.assert_allclose(found, hidden(LLAMA, params, ids, **batch), **CLOSE)
@@ -73,15 +73,15 @@ def test_packed_segments_stay_apart_in_the_cache():
 def test_embeddings_can_be_read_too():
     params = made(GPT)
     rows = jax.random.normal(jax.random.key(0), (2, TIME, 16))
-    found, _ = in_pieces(GPT, params, {"inputs_embeds": rows}, (3,))
+    found, _ = in_pieces(GPT, params, {"inputs_embeds": rows}, (5,))
     np.testing.assert_allclose(found, hidden(GPT, params, inputs_embeds=rows), **CLOSE)
 
 
 def test_a_prefix_that_is_read_at_once_is_seen_by_all():
     config = replace(LLAMA, attention_mask="prefix")
     params, ids = made(config), token_ids(config, 1, TIME)
-    prefix = jnp.array([[1, 1, 1, 1, 0, 0, 0, 0]])
-    found, _ = in_pieces(config, params, {"ids": ids, "inputs_indicator": prefix}, (4, 6))
+    prefix = jnp.array([[1] * 4 + [0] * 6])
+    found, _ = in_pieces(config, params, {"ids": ids, "inputs_indicator": prefix}, (4, 7))
     wanted = hidden(config, params, ids, inputs_indicator=prefix)
     np.testing.assert_allclose(found, wanted, **CLOSE)
     assert not np.allclose(wanted[:, :3], hidden(LLAMA, params, ids)[:, :3], **CLOSE)

@@ -18,6 +18,7 @@ from efficientids_flax.tree import flatten
 from tests.efficientids_flax.backbone.small_decoders import (
     GPT,
     LLAMA,
+    SHAPE,
     VARIANTS,
     hidden,
     made,
@@ -37,7 +38,7 @@ def test_parameters_are_those_of_the_table(name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_later_tokens_and_other_rows_change_nothing(name):
     config = VARIANTS[name]
-    params, ids = made(config), token_ids(config, 2, 8)
+    params, ids = made(config), token_ids(config, *SHAPE)
     other = ids.at[:, 5:].set((ids[:, 5:] + 1) % config.vocab_size).at[1].set(0)
     before, after = hidden(config, params, ids), hidden(config, params, other)
     np.testing.assert_allclose(before[0, :5], after[0, :5], **CLOSE)
@@ -46,43 +47,48 @@ def test_later_tokens_and_other_rows_change_nothing(name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_padding_on_either_side_changes_nothing(name):
+    """Beside rows that end with other words, which change nothing (above)."""
     config = VARIANTS[name]
-    params, ids = made(config), token_ids(config, 1, 6)
-    junk = token_ids(config, 1, 3, seed=9)
-    wanted = hidden(config, params, ids)
-    right = hidden(
+    params, ids = made(config), token_ids(config, *SHAPE)
+    wanted = hidden(config, params, ids)[0, :6]
+    junk = token_ids(config, 1, 4, seed=9)[0]
+    right, left = jnp.concatenate([ids[0, :6], junk]), jnp.concatenate([junk, ids[0, :6]])
+    paddings = jnp.array([[0] * 6 + [1] * 4, [1] * 4 + [0] * 6, [1] * 2 + [0] * 6 + [1] * 2])
+    both = jnp.concatenate([junk[:2], ids[0, :6], junk[2:]])
+    found = hidden(
         config,
         params,
-        jnp.concatenate([ids, junk], 1),
-        paddings=jnp.array([[0] * 6 + [1] * 3]),
-    )
-    np.testing.assert_allclose(right[:, :6], wanted, **CLOSE)
-    paddings = jnp.array([[1] * 3 + [0] * 6])
-    left = hidden(
-        config,
-        params,
-        jnp.concatenate([junk, ids], 1),
+        jnp.stack([right, left, both]),
         paddings=paddings,
         positions=positions_from_paddings(paddings),
     )
-    np.testing.assert_allclose(left[:, 3:], wanted, **CLOSE)
+    for row, start in zip(found, (0, 4, 2), strict=True):
+        np.testing.assert_allclose(row[start : start + 6], wanted, **CLOSE)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt", "words of another width, positions of tokens"])
+def test_padding_on_the_right_needs_no_positions(name):
+    config = VARIANTS[name]
+    params, ids = made(config), token_ids(config, *SHAPE)
+    found = hidden(config, params, ids, paddings=jnp.array([[0] * 6 + [1] * 4] * 3))
+    np.testing.assert_allclose(found[:, :6], hidden(config, params, ids)[:, :6], **CLOSE)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_packed_rows_are_those_of_single_ones(name):
     config = VARIANTS[name]
-    params = made(config)
-    first, second = token_ids(config, 1, 6), token_ids(config, 1, 4, seed=1)
-    positions = jnp.array([[0, 1, 2, 3, 4, 5, 0, 1, 2, 3]])
+    params, ids = made(config), token_ids(config, *SHAPE)
+    positions = jnp.array([[0, 1, 2, 3, 4, 5, 0, 1, 2, 3]] * 3)
     packed = hidden(
         config,
         params,
-        jnp.concatenate([first, second], 1),
+        jnp.concatenate([ids[:, :6], ids[::-1, :4]], 1),
         positions=positions,
         segment_ids=segments_from_positions(positions),
     )
-    np.testing.assert_allclose(packed[:, :6], hidden(config, params, first), **CLOSE)
-    np.testing.assert_allclose(packed[:, 6:], hidden(config, params, second), **CLOSE)
+    wanted = hidden(config, params, ids)
+    np.testing.assert_allclose(packed[:, :6], wanted[:, :6], **CLOSE)
+    np.testing.assert_allclose(packed[:, 6:], wanted[::-1, :4], **CLOSE)
 
 
 SOME = [  # what layers do with tokens in ways of their own

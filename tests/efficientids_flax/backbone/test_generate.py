@@ -1,7 +1,6 @@
 """Generation against a loop that recomputes everything for each token."""
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,30 +24,20 @@ PROMPTS = np.array([[1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 1]])  # their
 NEW = 5
 
 
-def naive(config, params, ids, count, room=None, **more):
-    """Likeliest tokens after one row without padding, one by one.
-
-    With `room` for all rows of a test, each step of each of them is the same program.
-    """
-    found = []
-    room = room or ids.shape[0] + count  # what is not there yet is padding
-    row = np.zeros(room, np.int32)
-    row[: len(ids)] = ids
-    for end in range(len(ids), len(ids) + count):
-        paddings = (np.arange(room) >= end).astype(np.float32)[None]
-        places = np.minimum(np.arange(room), end - 1)[None]  # none is further than the last token
-        logits = all_logits(
-            config, params, row[None], {"paddings": paddings, "positions": places, **more}
-        )
-        row[end] = int(np.argmax(logits[0, end - 1]))
-        found.append(row[end])
-    return found
-
-
-@partial(jax.jit, static_argnums=0)
-def all_logits(config, params, ids, arrays):
-    states = Decoder(config).apply({"params": params}, ids, **arrays)
-    return Decoder(config).apply({"params": params}, states, method="logits")
+def naive(config, params, rows, count, **more):
+    """Likeliest tokens after rows without padding, one by one; each step is the same program."""
+    lengths, each = np.array([len(row) for row in rows]), np.arange(len(rows))
+    room = np.arange(lengths.max() + count)  # what is not there yet is padding
+    ids = np.zeros((len(rows), room.size), np.int32)
+    for row, prompt in zip(ids, rows, strict=True):
+        row[: len(prompt)] = prompt
+    for ends in (lengths + step for step in range(count)):
+        paddings = (room >= ends[:, None]).astype(np.int32)
+        places = np.minimum(room, ends[:, None] - 1)  # none is further than the last token
+        states = hidden(config, params, ids, paddings=paddings, positions=places, **more)
+        logits = hidden(config, params, states[each, ends - 1][:, None], method="logits")
+        ids[each, ends] = np.argmax(logits[:, 0], axis=-1)
+    return [row[length : length + count] for row, length in zip(ids, lengths, strict=True)]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -56,12 +45,8 @@ def test_greedy_generation_is_the_naive_loop(name):
     config = VARIANTS[name]
     params, ids = made(config), token_ids(config, 3, PROMPTS.shape[1])
     found = generate(Decoder(config), params, ids, PROMPTS, max_new_tokens=NEW)
-    room = PROMPTS.shape[1] + NEW
-    wanted = [
-        naive(config, params, np.asarray(row)[padding == 0], NEW, room)
-        for row, padding in zip(ids, PROMPTS, strict=True)
-    ]
-    np.testing.assert_array_equal(found.tokens, wanted)
+    rows = [np.asarray(row)[padding == 0] for row, padding in zip(ids, PROMPTS, strict=True)]
+    np.testing.assert_array_equal(found.tokens, naive(config, params, rows, NEW))
     np.testing.assert_array_equal(found.lengths, [NEW] * 3)
 
 
@@ -97,7 +82,7 @@ def test_text_that_outgrows_its_length_is_read_anew(given):
     params, ids = made(config), token_ids(config, 4, 5)
     rows = ids if given == "ids" else hidden(config, params, ids, method="embed")
     found = generate(Decoder(config), params, max_new_tokens=8, **{given: rows})
-    wanted = [naive(config, params, np.asarray(row), 8) for row in ids]
+    wanted = naive(config, params, np.asarray(ids), 8)
     np.testing.assert_array_equal(found.tokens, wanted)
     keeps = replace(config, rotary=RotaryConfig(scaling=replace(scaling, reread_when_long=False)))
     other = generate(Decoder(keeps), params, ids, max_new_tokens=8)
@@ -111,8 +96,8 @@ def test_a_prefix_model_sees_its_whole_prompt():
         Decoder(config), params, ids, inputs_indicator=jnp.ones((1, 4), int), max_new_tokens=3
     )
     indicator = jnp.array([[1] * 4 + [0] * 3])
-    wanted = naive(config, params, np.asarray(ids[0]), 3, inputs_indicator=indicator)
-    np.testing.assert_array_equal(found.tokens[0], wanted)
+    wanted = naive(config, params, np.asarray(ids), 3, inputs_indicator=indicator)
+    np.testing.assert_array_equal(found.tokens, wanted)
 
 
 def test_samples_follow_the_distribution_of_the_first_token():

@@ -1,6 +1,7 @@
 """The commands, on a small process with a directory of prepared data."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -37,6 +38,16 @@ def prepared(process, tmp_path_factory):
         np.savez(root / "processed" / f"{split}.npz", sequences=sequences)
     process.clustering.save(root / "processed" / "clustering.npz")
     (root / "run.yaml").write_text(CONFIG)
+    return root
+
+
+@pytest.fixture(scope="module")
+def training_alone(prepared, tmp_path_factory):
+    """The same without data to evaluate on: each run compiles two programs less."""
+    root = tmp_path_factory.mktemp("training_alone")
+    (root / "processed").mkdir()
+    for name in ("run.yaml", "processed/train.npz", "processed/clustering.npz"):
+        shutil.copy(prepared / name, root / name)
     return root
 
 
@@ -187,9 +198,9 @@ def test_training_on_cpus_keeps_freed_memory(monkeypatch):
     assert kept == [True]
 
 
-def test_a_run_without_a_directory_has_one_and_names_it(prepared, tmp_path, monkeypatch):
+def test_a_run_without_a_directory_has_one_and_names_it(training_alone, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shared = ("--config", prepared / "run.yaml", "--data-dir", prepared)
+    shared = ("--config", training_alone / "run.yaml", "--data-dir", training_alone)
     end = call("train", *shared, "--num-steps", 2)
     assert end.exit_code == 0, end.output
     assert "go to runs/train (--output-dir)" in end.output
@@ -200,8 +211,9 @@ def test_a_run_without_a_directory_has_one_and_names_it(prepared, tmp_path, monk
     assert "nothing of this run is saved" in end.output
 
 
-def test_another_batch_size_is_refused_with_the_flag_that_takes_it(prepared, tmp_path):
-    shared = ("--config", prepared / "run.yaml", "--data-dir", prepared, "--output-dir", tmp_path)
+def test_another_batch_size_is_refused_with_the_flag_that_takes_it(training_alone, tmp_path):
+    data = training_alone
+    shared = ("--config", data / "run.yaml", "--data-dir", data, "--output-dir", tmp_path)
     assert call("train", *shared, "--num-steps", 2).exit_code == 0
     end = call("train", *shared, "--num-steps", 4, "--batch-size", 4)
     assert end.exit_code == 1
@@ -211,8 +223,9 @@ def test_another_batch_size_is_refused_with_the_flag_that_takes_it(prepared, tmp
     assert call("train", *shared, "--num-steps", 4, "--batch-size", 4, *flag).exit_code == 0
 
 
-def test_a_longer_run_stays_on_its_schedule_unless_asked(prepared, tmp_path):
-    shared = ("--config", prepared / "run.yaml", "--data-dir", prepared, "--output-dir", tmp_path)
+def test_a_longer_run_stays_on_its_schedule_unless_asked(training_alone, tmp_path):
+    data = training_alone
+    shared = ("--config", data / "run.yaml", "--data-dir", data, "--output-dir", tmp_path)
     shared += ("--set", "training.progress=lines", "--set", "optimizer.min_learning_rate_ratio=0.1")
 
     def rates(*arguments):
