@@ -142,30 +142,6 @@ def ranking_sums(
     return ranking_sums_of_ranks(rank, weights, cutoffs)
 
 
-def ranking_sums_of_top(
-    top: jax.Array,
-    labels: jax.Array,
-    weights: jax.Array,
-    *,
-    cutoffs: tuple[int, ...] = CUTOFFS,
-) -> RankingSums:
-    """The same from a list of the best items, as `retrieval` finds them.
-
-    Args:
-        top: int [B, T, k], item ids, best first; -1 where there are no more.
-        labels, weights, cutoffs: see `ranking_sums`.
-
-    Raises:
-        ValueError: shapes that do not fit each other; a list shorter than the largest cutoff.
-    """
-    _check_shapes(top, labels, weights, 0, cutoffs)
-    if top.shape[-1] < max(cutoffs):
-        raise ValueError(f"top: {top.shape[-1]} items a position, cutoff {max(cutoffs)} needs more")
-    found = (top == labels[..., None]) & (labels[..., None] >= 0)
-    rank = jnp.where(jnp.any(found, axis=-1), jnp.argmax(found, axis=-1), NEVER)
-    return ranking_sums_of_ranks(rank, weights, cutoffs)
-
-
 def token_sums(
     xent: jax.Array,
     weights: jax.Array,

@@ -13,11 +13,12 @@ from hypothesis.extra import numpy as arrays
 from efficientids_flax.core import metrics
 from efficientids_flax.core.metrics import NEVER, RankingSums
 from parity_tests.cases import OUTPUTS
+from tests.efficientids_flax.core.lists import places_in
 
 # Op by op each compiles a dozen programs for every shape.
 correct_predictions = jax.jit(metrics.correct_predictions, static_argnames="num_words")
 ranking_sums = jax.jit(metrics.ranking_sums, static_argnames=("num_words", "cutoffs"))
-ranking_sums_of_top = jax.jit(metrics.ranking_sums_of_top, static_argnames="cutoffs")
+ranking_sums_of_ranks = jax.jit(metrics.ranking_sums_of_ranks, static_argnames="cutoffs")
 ranks = jax.jit(metrics.ranks)
 token_sums = jax.jit(metrics.token_sums)
 
@@ -121,7 +122,7 @@ def test_a_list_of_the_best_gives_the_same(seed: int, count: int):
     top = np.argsort(-scores, axis=-1, kind="stable")[..., :10]
     top = np.pad(top, ((0, 0), (0, 0), (0, 10 - top.shape[-1])), constant_values=-1)
     wanted = ranking_sums(jnp.asarray(scores), labels, weights)
-    found = ranking_sums_of_top(jnp.asarray(top), labels, weights)
+    found = ranking_sums_of_ranks(places_in(top, labels), weights)
     assert jax.tree.all(jax.tree.map(np.array_equal, found, wanted))
 
 
@@ -190,7 +191,7 @@ def test_the_metrics_that_the_real_system_reports(name: str):
         for key, value in recorded.items()
         if key.startswith("passes/eval/metrics/") and key.endswith("/value")
     }
-    found = ranking_sums_of_top(best - words, labels, is_item).compute()
+    found = ranking_sums_of_ranks(places_in(best - words, labels), is_item).compute()
     assert float(recorded["passes/eval/metrics/mrr_at_1/weight"]) == float(jnp.sum(is_item))
     classes = jnp.where(is_item > 0, labels + words, labels)
     correct = best[..., 0] == classes
@@ -222,8 +223,6 @@ def test_what_does_not_fit_is_named():
         ranking_sums(scores, labels, weights, num_words=5)
     with pytest.raises(ValueError, match=r"cutoffs: expected numbers above 0, found \(0, 5\)"):
         ranking_sums(scores, labels, weights, cutoffs=(0, 5))
-    with pytest.raises(ValueError, match="top: 5 items a position, cutoff 10 needs more"):
-        ranking_sums_of_top(labels[..., None].repeat(5, axis=-1), labels, weights)
     with pytest.raises(ValueError, match=r"cutoffs: \(1, 5, 10\) and \(2,\) do not add up"):
         _ = RankingSums.zero() + RankingSums.zero((2,))
     with pytest.raises(ValueError, match=r"correct: found \[2\], xent is \[2, 3\]"):

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, ndcg_score
 
-from efficientids_flax.core.metrics import ranking_sums_of_top
+from efficientids_flax.core.metrics import ranking_sums_of_ranks
 from efficientids_flax.evaluation import METRICS, list_metrics
 from parity_tests.cases import OUTPUTS
+from tests.efficientids_flax.core.lists import places_in
 
 ROWS, LONGEST, WANTED, ITEMS, CUTOFFS = 6, 8, 4, 20, (1, 3, 8)
 
@@ -100,7 +101,7 @@ def test_of_one_item_it_is_what_the_original_reports(name):
         }
     there = weights > 0
     found = list_metrics(jnp.asarray(best[there]), jnp.asarray(labels[there])[:, None], (1, 5, 10))
-    sums = ranking_sums_of_top(jnp.asarray(best), jnp.asarray(labels), jnp.asarray(weights))
+    sums = ranking_sums_of_ranks(jnp.asarray(places_in(best, labels)), jnp.asarray(weights))
     for place, cutoff in enumerate((1, 5, 10)):
         means = {metric: float(np.mean(value[:, place])) for metric, value in found.items()}
         assert means["hit_rate"] == means["recall"]
