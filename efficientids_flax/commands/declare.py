@@ -41,7 +41,7 @@ class Command(click.Command):
         except self.mistakes as error:
             if _level(ctx) > 0:
                 traceback.print_exc(file=sys.stderr)
-            message = self._in_its_words(str(error) or type(error).__name__)
+            message = self._in_its_words(_told(error))
             message = readable(message, LONGEST)
             raise click.ClickException(message) from error
 
@@ -110,6 +110,14 @@ def verbosity() -> int:
     """How often `-v` was given; -1 where `-q` was."""
     context = click.get_current_context(silent=True)
     return 0 if context is None else _level(context)
+
+
+def _told(error: Exception) -> str:
+    """What went wrong; the file first where the system names one, as in our own messages."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return f"{' -> '.join(names)}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def _said(otherwise: Callable[..., None], *, quiet: bool) -> Callable[..., None]:

@@ -10,7 +10,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
-from efficientids_flax.commands.declare import Command
+from efficientids_flax.commands.declare import Command, command
 from efficientids_flax.commands.program import COMMANDS, main
 
 OTHER_NAMES = {
@@ -24,9 +24,9 @@ HEAVY = {"jax", "numpy", "flax", "orbax", "tensorstore", "transformers", "conver
 
 
 def found(name: str) -> Command:
-    command = main.get_command(click.Context(main), name)
-    assert isinstance(command, Command)
-    return command
+    it = main.get_command(click.Context(main), name)
+    assert isinstance(it, Command)
+    return it
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -126,6 +126,26 @@ def test_verbose_shows_where_an_error_comes_from():
     assert result.exit_code == 1
     assert "Traceback" in result.stderr
     assert result.stderr.splitlines()[-1].startswith("Error: nowhere: no checkpoint found")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "run.yaml"),
+         "run.yaml: No such file or directory"),
+        (OSError(18, "Invalid cross-device link", "a", None, "b"),
+         "a -> b: Invalid cross-device link"),
+        (OSError("a sentence of ours"), "a sentence of ours"),
+        (MemoryError(), "MemoryError"),
+    ],
+)  # fmt: skip
+def test_what_the_system_says_is_told_as_we_tell(error: Exception, told: str):
+    @command("failing")
+    def failing(as_json: bool) -> None:
+        raise error
+
+    result = CliRunner().invoke(failing, [])
+    assert (result.exit_code, result.stderr) == (1, f"Error: {told}\n")
 
 
 def test_a_fault_of_ours_is_no_mistake_of_the_user(monkeypatch: pytest.MonkeyPatch):
