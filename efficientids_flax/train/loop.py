@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.train.preemption import Stopped
@@ -30,8 +31,8 @@ from efficientids_flax.train.step import (
     tokens_of,
 )
 
-# After these the state is of no use, or cannot be written.
-LOST = (NonFiniteError, WrongValues, UnwrittenCheckpoint)
+# No step was taken: the state is the one before it.
+REFUSED = (NonFiniteError, WrongValues)
 
 
 def run_loop(run: Run, state: TrainState, num_steps: int) -> TrainState:
@@ -46,8 +47,9 @@ def run_loop(run: Run, state: TrainState, num_steps: int) -> TrainState:
         The last state.
 
     Raises:
-        NonFiniteError: a step was not finite, and `on_nonfinite` is 'stop'.
-        WrongValues: a batch that was on the devices had ids out of range, say.
+        NonFiniteError: a step was not finite, and `on_nonfinite` is 'stop'; those before it are
+            saved.
+        WrongValues: a batch that was on the devices had ids out of range, say; the same.
         Preempted, KeyboardInterrupt: the process was told to stop; everything is saved.
         UnwrittenCheckpoint: a checkpoint could not be written.
     """
@@ -100,13 +102,20 @@ class _Loop:
                     raise Stopped
             self._finish()
         except Stopped:
-            saved = self._save_last()
+            try:
+                saved = self._save_last()
+            except REFUSED as error:
+                self._save_after(error)
+                raise
             raise stop.ending(self.step, saved) from None
         except KeyboardInterrupt:  # of the data, or Ctrl-C again
             if jax.process_count() == 1:
                 self._save_last()
             raise
-        except LOST:
+        except UnwrittenCheckpoint:
+            raise
+        except REFUSED as error:  # in all processes
+            self._save_after(error)
             raise
         except Exception as error:  # of the data, say: the steps before it are whole
             if jax.process_count() == 1:  # of several the others may be amid a step with this one
@@ -184,12 +193,13 @@ class _Loop:
         self.window.saving += taken
 
     def _save_last(self) -> bool:
-        """Leave what was reached; whether it is on disk. A step that is not finite is not saved."""
+        """Leave what was reached; whether it is on disk."""
         run, before = self.run, self.step
         run.stop.saving = True
         if self.state.step.is_deleted():  # a step was broken off that had begun
             return False
-        self.step = int(self.state.step)  # Ctrl-C may have come between the step and its count
+        # Ctrl-C may have come between the step and its count; bad steps are told by the report.
+        self.step = max(int(self.state.step), before)
         self.window.steps += self.step - before
         run.cursor.used(self.step - self.first)
         run.reached = self._whole()
@@ -202,6 +212,9 @@ class _Loop:
 
     def _save_after(self, error: Exception) -> None:
         """Leave what was reached before an error, which gets a note of it."""
+        if isinstance(error, NonFiniteError) and not self._is_finite():
+            error.add_note("it is not saved: not all parameters are finite before that step")
+            return
         try:
             saved = self._save_last()
         except Exception as other:
@@ -222,7 +235,11 @@ class _Loop:
         run, names = self.run, self.run.step.names
         found = np.asarray(window.metrics)[window.steps - 1 :: -1]
         first = window.last - len(found) + 1
-        self._refuse(first, found, window)
+        ends = self._ends(found)
+        if ends is not None:  # the steps before it are as good as any
+            self.step, self.window = first + ends - 1, Window()
+            run.recorder.steps(first, names, found[:ends, : len(names)].tolist())
+            raise self._error(first + ends, found[ends], window.batches[ends])
         rows = found[:, : len(names)].tolist()
         run.recorder.steps(first, names, rows)
         # On a mesh a batch is that of all processes.
@@ -238,34 +255,37 @@ class _Loop:
             self._close_window()
             self._report_due()
 
-    def _refuse(self, first: int, found: np.ndarray, window: Window) -> None:
-        """Raise for the first step that ends the run; see `_report_due`.
+    def _ends(self, found: np.ndarray) -> int | None:
+        """Which of some steps is the first that ends the run, by what was found of them."""
+        names, fields = self.run.step.names, self.run.step.fields
+        bad = found[:, len(names) : len(names) + len(fields)].any(axis=1)
+        if self.run.options.on_nonfinite == "stop":
+            bad |= found[:, names.index(FINITE)] == 0
+        return int(bad.argmax()) if bad.any() else None
 
-        Where a step that is not finite does, the state is the one before it.
+    def _error(self, step: int, found: np.ndarray, batch: Any) -> Exception:
+        """What ends the run at a step; the state is the one before it.
 
         Args:
-            first: the number of the first step.
-            found: their metrics, and the numbers of wrong values.
-            window: of these steps, with their batches.
+            step: its number.
+            found: its metrics, and the numbers of wrong values.
+            batch: of it.
         """
         run, names, fields = self.run, self.run.step.names, self.run.step.fields
-        counts = found[:, len(names) :]
-        bad = counts.any(axis=1)
-        if run.options.on_nonfinite == "stop":
-            bad |= found[:, names.index(FINITE)] == 0
-        if not bad.any():
-            return
-        index = int(bad.argmax())
-        step, batch = first + index, window.batches[index]
-        if counts[index].any():
-            wrong = {name: int(n) for name, n in zip(fields, counts[index], strict=True) if n}
-            raise WrongValues(f"step {step}: {run.look(wrong, batch)}")
-        loss, norm = (found[index, names.index(name)] for name in ("loss", "grad_norm"))
-        raise NonFiniteError(
+        counts = dict(zip(fields, found[len(names) :].astype(int).tolist(), strict=False))
+        if wrong := {name: count for name, count in counts.items() if count}:
+            return WrongValues(f"step {step}: {run.look(wrong, batch)}")
+        loss, norm = (found[names.index(name)] for name in ("loss", "grad_norm"))
+        return NonFiniteError(
             f"step {step}: loss {loss:.6g}, gradient norm {norm:.6g}:"
-            f" {run.explain(self._whole(), batch)}; the checkpoints before it stay"
+            f" {run.explain(self._whole(), batch)}; the steps before it stay"
             " (on_nonfinite='skip' leaves such steps out)"
         )
+
+    def _is_finite(self) -> bool:
+        """Whether all parameters are; an update may have made one infinite of a finite gradient."""
+        flags = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), self.state.trained)
+        return all(bool(flag) for flag in jax.tree.leaves(flags))
 
     def _finish(self) -> None:
         """Report, evaluate and save what is left."""

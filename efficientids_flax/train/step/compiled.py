@@ -20,7 +20,7 @@ from efficientids_flax.train.state import (
     state_shardings,
     without_frozen,
 )
-from efficientids_flax.train.step.function import FINITE, WRONG, StepOptions, make_step
+from efficientids_flax.train.step.function import WRONG, StepOptions, make_step
 from efficientids_flax.train.step.objective import Objective
 from efficientids_flax.train.step.rows import RowUpdates, row_updates
 
@@ -30,9 +30,9 @@ LONGEST = 10  # steps whose metrics are left on the device, and whose batches ma
 class CompiledStep:
     """`step(state, frozen, batch, metrics)` -> (state, metrics).
 
-    `state` is donated. `metrics` float32 [LONGEST, M + F] are those of the last steps, the newest
-    first: however many steps are read at a time, it is one transfer. What `finite` says of the
-    newest is whether the next one may be taken.
+    `state` is donated. `metrics` float32 [LONGEST, M + F + 1] are those of the last steps, the
+    newest first: however many steps are read at a time, it is one transfer. The last column of the
+    newest says whether the next one may be taken.
 
     Attributes:
         names: M names of the metrics, in order.
@@ -78,10 +78,9 @@ class CompiledStep:
             return new, alive, metrics
 
         def packed(state: TrainState, frozen: Any, batch: Any, metrics: jax.Array) -> Any:
-            alive = metrics[0, self.names.index(FINITE)] > 0
-            new, _, found = measured(state, frozen, batch, alive)
+            new, alive, found = measured(state, frozen, batch, metrics[0, -1] > 0)
             columns = [*self.names, *(f"{WRONG}{field}" for field in self.fields)]
-            newest = jnp.stack([found[name] for name in columns])
+            newest = jnp.stack([*(found[name] for name in columns), alive.astype(jnp.float32)])
             return new, jnp.concatenate([newest[jnp.newaxis], metrics[:-1]])
 
         whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
@@ -109,7 +108,7 @@ class CompiledStep:
 
     def none(self) -> jax.Array:
         """The metrics before the first step: all was well."""
-        shape = LONGEST, len(self.names) + len(self.fields)
+        shape = LONGEST, len(self.names) + len(self.fields) + 1
         return jax.device_put(np.ones(shape, np.float32), self._whole)
 
     def __call__(self, *arguments: Any) -> Any:

@@ -33,9 +33,9 @@ class StepOptions(NamedTuple):
         mixed_precision: parameters and floats of the batch are cast to bfloat16 for the model;
             parameters, gradients and optimizer stay float32.
         remat: recompute activations in the backward pass, all but products of matrices.
-        on_nonfinite: of a step whose loss or gradient is not finite. 'skip' changes nothing, counts
-            it and goes on (as PAXml does); 'stop' keeps the parameters and collections, does not
-            count it and refuses all later ones: the optimizer state is of no use then.
+        on_nonfinite: of a step whose loss or gradient is not finite, which changes nothing. 'skip'
+            counts it and goes on (as PAXml does); 'stop' does not count it and refuses all later
+            ones, as any run does of a batch with wrong values.
     """
 
     accumulation: int = 1
@@ -66,7 +66,7 @@ def make_step(
 
     Returns:
         `step(state, frozen, batch, alive)` -> (state, alive, metrics); `frozen` are the parameters
-        that `state` lacks, `alive` bool [] is whether all steps so far were finite. Metrics are
+        that `state` lacks, `alive` bool [] is whether no step so far has ended the run. Metrics are
         float32 [] and hold `loss`, `grad_norm` and `finite` (the step was taken) beside the loss
         function's own.
     """
@@ -140,10 +140,11 @@ def make_step(
         loss, metrics, model_state, found = gradients(state, trained, frozen, batch, rng)
         norm = global_norm(found)
         wrong = count_wrong(batch)
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        finite &= sum(wrong.values(), jnp.int32(0)) == 0
+        known = sum(wrong.values(), jnp.int32(0)) == 0
+        finite = known & jnp.isfinite(loss) & jnp.isfinite(norm)
         stops = options.on_nonfinite == "stop"
-        taken = finite & alive if stops else finite
+        taken = finite & alive
+        alive = alive & (finite if stops else known)
         tables = None
         if opened is not None:
             found, tables = opened.updated(found, norm, taken)
@@ -155,15 +156,10 @@ def make_step(
             )
             return optax.apply_updates(state.precise, updates), opt_state, model_state
 
-        if stops:  # nothing of a bad step leaves the run: its optimizer state is not needed again
-            precise, opt_state, model_state = update()
-            precise = _where(taken, precise, state.precise)
-            model_state = _where(taken, model_state, state.model_state)
-        else:
-            old = (state.precise, state.opt_state, state.model_state)
-            precise, opt_state, model_state = _if(taken, update, old)
+        old = (state.precise, state.opt_state, state.model_state)
+        precise, opt_state, model_state = _if(taken, update, old)
         new = state.replace(  # pyright: ignore[reportAttributeAccessIssue]
-            step=state.step + (taken.astype(jnp.int32) if stops else 1),
+            step=state.step + alive.astype(jnp.int32),
             opt_state=opt_state,
             model_state=model_state,
             **_rounded(precise, state),
@@ -172,7 +168,6 @@ def make_step(
             new = opened.closed(new, tables)
         metrics |= {"loss": loss, "grad_norm": norm, FINITE: taken}
         metrics |= {f"{WRONG}{name}": count for name, count in wrong.items()}
-        alive = alive & finite if stops else alive
         return new, alive, {name: value.astype(jnp.float32) for name, value in metrics.items()}
 
     return step
@@ -236,23 +231,21 @@ def scalars(metrics: Mapping[str, Any]) -> Metrics:
 def _if(taken: jax.Array, update: Callable[[], Any], old: Any) -> Any:
     """`update()` where `taken`, else the old values.
 
-    A branch on the CPU, where each further operation on a leaf has its price; elsewhere a branch
-    would make the device wait for the host, and a choice of each number costs nothing.
+    A branch on the CPU: where each number is chosen, XLA computes moments twice and copies them,
+    since the update of the parameters reads the old ones, which is a tenth of a small step.
+    Elsewhere a branch would make the device wait for the host, and a choice costs nothing.
     """
     if jax.default_backend() == "cpu":
         return jax.lax.cond(taken, update, lambda: old)
-    return _where(taken, update(), old)
-
-
-def _where(taken: jax.Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda new, kept: jnp.where(taken, new, kept), new, old)
+    return jax.tree.map(lambda new, kept: jnp.where(taken, new, kept), update(), old)
 
 
 def global_norm(tree: Any) -> jax.Array:
     """Norm over all leaves together, float32 []."""
     leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
     small: list[jax.Array] = []
-    if jax.sharding.get_abstract_mesh().size <= 1:  # on others they would have to come together
+    # On a mesh they would have to come together, on the CPU a copy costs more than an operation.
+    if jax.default_backend() != "cpu" and jax.sharding.get_abstract_mesh().size <= 1:
         small = [leaf.ravel() for leaf in leaves if leaf.size <= SMALL]
         leaves = [leaf for leaf in leaves if leaf.size > SMALL]
     if small:

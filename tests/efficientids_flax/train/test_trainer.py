@@ -181,18 +181,39 @@ def test_stops_at_nan_and_names_what_went_bad_first(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.isdigit()]
 
 
-def test_stops_at_a_bad_batch_and_keeps_the_good_checkpoint(tmp_path):
-    made = trainer(tmp_path, save_every=2, log_every=100)
-    rows = [batch for batch, _ in zip(batches(), range(6), strict=False)]
+@pytest.mark.parametrize("told", [False, True], ids=["alone", "told to stop after it"])
+def test_stops_at_a_bad_batch_and_saves_what_was_before_it(tmp_path, told):
+    rows = [batch for batch, _ in zip(batches(), range(8), strict=False)]
     rows[4] = rows[4] | {"x": np.full_like(rows[4]["x"], np.nan)}
-    with pytest.raises(NonFiniteError, match=r"step 5: .*the batch holds NaN or infinity in 'x'"):
-        made.train(begin(made), rows, num_steps=6)
-    assert {p.name for p in tmp_path.iterdir() if p.name.isdigit()} == {"2", "4"}
-    again = trainer(tmp_path, save_every=2, on_nonfinite="skip")
-    state = again.train(begin(again), rows, num_steps=6)
-    assert int(state.step) == 6
-    assert [row["finite"] for row in again.history] == [1, 1, 1, 1, 0, 1]
-    assert all(np.isfinite(leaf).all() for leaf in arrays(state))
+
+    def given():
+        for index, batch in enumerate(rows):
+            if told and index == 6:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    made = trainer(tmp_path, save_every=100, log_every=100)
+    bad = r"step 5: .*the batch holds NaN or infinity in 'x'"
+    with pytest.raises(NonFiniteError, match=bad) as end:
+        made.train(begin(made), given, num_steps=8)
+    assert end.value.__notes__ == ["step 4, before it, is saved; the same command goes on"]
+    assert {p.name for p in tmp_path.iterdir() if p.name.isdigit()} == {"4"}
+    again = trainer(tmp_path, save_every=100, on_nonfinite="skip")
+    state = again.train(begin(again), rows, num_steps=8)
+    assert int(state.step) == 8
+    assert [row["finite"] for row in again.history] == [1, 1, 1, 1, 0, 1, 1, 1]
+    whole = trainer(on_nonfinite="skip")
+    assert same(state, whole.train(begin(whole), rows, num_steps=8))
+
+
+def test_parameters_that_an_update_made_infinite_are_not_saved(tmp_path):
+    made = trainer(tmp_path, optimizer=optax.sgd(float("inf")), save_every=100, log_every=100)
+    with pytest.raises(NonFiniteError, match=r"parameter .* is not finite before") as end:
+        made.train(begin(made), batches(), num_steps=6)
+    assert end.value.__notes__ == [
+        "it is not saved: not all parameters are finite before that step"
+    ]
+    assert not [path for path in tmp_path.iterdir() if path.name.isdigit()]
 
 
 def test_sigterm_saves_and_ends_with_code_0(tmp_path):

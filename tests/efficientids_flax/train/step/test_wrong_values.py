@@ -89,17 +89,21 @@ def test_the_run_ends_and_names_them(model: Any, how: str):
         made.train(state, batches, num_steps=20)
 
 
-def test_the_parameters_are_those_before_the_bad_batch(tmp_path: Any):
+@pytest.mark.parametrize("how", ["stop", "skip"])
+def test_what_was_before_the_bad_batch_is_saved(tmp_path: Any, how: Any):
     def run(batches: Any, steps: int, directory: Any = None) -> Any:
-        made = trainer(directory, network=MODEL, loss_fn=None, save_every=1, log_every=100)
+        made = trainer(
+            directory, network=MODEL, loss_fn=None, save_every=100, log_every=100, on_nonfinite=how
+        )
         state = made.create_train_state(jax.random.key(0), GOOD)
         return made.train(state, batches, num_steps=steps)
 
     good, bad = on_device(GOOD), on_device(changed("ids", ITEMS))
-    with pytest.raises(WrongValues, match="step 3"):
-        run([good, good, bad, good], 4, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir() if path.name.isdigit()) == ["1", "2"]
-    assert same(run([good], 2, tmp_path), run([good], 2))
+    with pytest.raises(WrongValues, match="step 3") as end:
+        run([good, good, bad, good, good], 5, tmp_path)
+    assert end.value.__notes__ == ["step 2, before it, is saved; the same command goes on"]
+    assert [path.name for path in tmp_path.iterdir() if path.name.isdigit()] == ["2"]
+    assert same(run([good], 4, tmp_path), run([good], 4))
 
 
 def test_an_evaluation_names_the_field():
