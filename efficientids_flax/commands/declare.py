@@ -113,7 +113,15 @@ def verbosity() -> int:
 
 
 def _told(error: Exception) -> str:
-    """What went wrong; the file first where the system names one, as in our own messages."""
+    """What went wrong; the file first where the system names one, as in our own messages.
+
+    With the notes of the error in one line, such as what is saved; JAX's are pages.
+    """
+    notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]
+    return "; ".join([_told_alone(error), *notes])
+
+
+def _told_alone(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         return f"{' -> '.join(names)}: {error.strerror}"

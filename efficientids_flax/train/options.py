@@ -34,7 +34,8 @@ class TrainingOptions(Record):
     Attributes:
         log_every, eval_every, save_every: how often; `eval_every` and `save_every` 0 is never
             (the last step is always saved). None: `eval_every` as `save_every`.
-        num_eval_batches: of each evaluation; None: all there are.
+        num_eval_batches: of each evaluation while training; None: all there are. The final test and
+            the command `evaluate` are over all in any case.
         scoring: of the recommenders' evaluation: 'log_probs' ranks as `recommend` does, by the
             log-probability of an item, words in the denominator; 'original' as PAXml's evaluation.
         exclude_seen: the items of the input up to a label do not stand before it in the ranking

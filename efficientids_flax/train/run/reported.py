@@ -75,7 +75,7 @@ def evaluate_run(
     counts = None if place is None else training_counts(place, module.config.num_items)
     found = evaluate_batches(
         Ranker(module, params),  # pyright: ignore[reportArgumentType]
-        EvaluationData(batches, checked.options.num_eval_batches),
+        EvaluationData(batches, name=f"{split} data"),  # all, whatever evaluations of a run take
         options,
         counts=counts,
     )

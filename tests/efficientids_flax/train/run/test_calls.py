@@ -72,6 +72,24 @@ def test_tests_at_the_end_the_best_checkpoint(tmp_path):
     assert last["test_loss"] == pytest.approx(result.history[-1]["eval_loss"], rel=1e-6)
 
 
+def test_the_final_test_is_over_all_whatever_evaluations_read():
+    read = {"eval": 0, "test": 0}
+
+    def counted(name):
+        def source():
+            for batch in batches(epochs=1).once():
+                read[name] += 1
+                yield batch
+
+        return source
+
+    given = config(num_steps=1, eval_every=1, num_eval_batches=1)
+    given.data.eval_iter_fn, given.data.test_iter_fn = map(counted, read)
+    train(given)
+    whole = len([*batches(epochs=1).once()])
+    assert read["test"] == whole > 2 >= read["eval"]
+
+
 def test_everything_wrong_is_listed_with_the_nearest():
     wrong = config(num_step=3, log_every=0)
     wrong.checkpoint.max_keep = 1

@@ -129,7 +129,7 @@ def test_a_model_of_texts_is_asked_with_them_by_all_commands(
               "learn": "every", "items": 4}  # fmt: skip
     given = sections(root, length=16, prompt=prompt) | {"model": {"module": model}}
     given["optimizer"] = {"learning_rate": 0.1}
-    given["training"] |= {"num_steps": 3, "exclude_seen": True}
+    given["training"] |= {"num_steps": 3, "exclude_seen": True, "num_eval_batches": 1}
     given["checkpoint"] = {"dir": str(tmp_path / "run")}
     train(built(given))
     export_described(given, tmp_path / "model")

@@ -5,6 +5,7 @@ import shutil
 import warnings
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -12,10 +13,14 @@ from click.testing import CliRunner
 from efficientids_flax import load_model, recommend
 from efficientids_flax.commands.program import main
 from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.models import SimpleEfficientIDSModel
+from efficientids_flax.data.files import next_items
 from efficientids_flax.data.markov import MarkovItems
 from efficientids_flax.stored import ItemNames, read_item_names, training_of
 from efficientids_flax.stored.item_names import write_item_names
+from efficientids_flax.train import Trainer
 from efficientids_flax.train.history import read_history
+from efficientids_flax.train.optimizer import create_optimizer
 
 CONFIG = """
 model: {kind: simple, item_embedding_dim: 8, model_dims: 16, num_layers: 1, num_heads: 2}
@@ -71,6 +76,21 @@ def test_says_what_the_model_was_trained_on(ran: Any):
     assert training["sequence_length"] == T
     assert training["clustering"]["digest"] == clustering.digest()
     assert read_item_names(out) == NAMES
+
+
+def test_the_length_is_that_of_the_longest_batch_so_far(tmp_path: Any):
+    model = SimpleEfficientIDSModel(
+        num_items=ITEMS, item_embedding_dim=8, model_dims=8, num_heads=1, full_softmax=True
+    )
+    rows = [np.arange(8 * (length + 1)).reshape(8, -1) % ITEMS for length in (3, 5, 3)]
+    made = Trainer(model, create_optimizer(0.1), tmp_path / "run", progress="none", plot=False)
+    batches = [next_items(each) for each in rows]
+    state = made.create_train_state(jax.random.key(0), batches[0])
+    state = made.train(state, batches, num_steps=3)
+    made.export(state, tmp_path / "out")
+    assert training_of(tmp_path / "out")["sequence_length"] == 5
+    call("export", "--output-dir", tmp_path / "run", tmp_path / "again")
+    assert training_of(tmp_path / "again")["sequence_length"] == 5
 
 
 def test_averages_are_exported_as_the_run_evaluates_them(ran: Any, tmp_path: Any):

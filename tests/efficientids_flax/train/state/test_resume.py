@@ -3,12 +3,14 @@
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from efficientids_flax.train.state import RunMismatch
 from tests.efficientids_flax.train.networks import arrays, batches, begin, same, trainer
 
 STEPS = 23
@@ -118,3 +120,36 @@ def test_parameters_can_be_read_without_the_model(tmp_path):
     checkpoints.close()
     assert jax.tree.structure(found) == jax.tree.structure(state.params)
     assert same(found, state.params)
+
+
+class Counted:
+    """An iterator that keeps its place in another way than `ShuffledBatches` does."""
+
+    def __init__(self):
+        self.rows, self.place = list(batches(epochs=1)), 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self.place += 1
+        return self.rows[(self.place - 1) % len(self.rows)]
+
+    def get_state(self):
+        return {"place": self.place}
+
+    def set_state(self, state):
+        self.place = state["place"]
+
+
+@pytest.mark.parametrize("first", ["shuffled", "counted"])
+def test_the_place_of_another_kind_of_iterator_is_refused(tmp_path, first):
+    sources = {"shuffled": batches, "counted": Counted}
+    made = trainer(tmp_path)
+    made.train(begin(made), sources.pop(first), num_steps=3)
+    (other,) = sources.values()
+    made.let_go_of_data()
+    with pytest.raises(RunMismatch, match="rows: the place in the data is of another kind"):
+        made.train(begin(made), other, num_steps=5)
+    made.options = replace(made.options, allow_changes=("rows",))
+    assert int(made.train(begin(made), other, num_steps=5).step) == 5
