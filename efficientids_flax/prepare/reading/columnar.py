@@ -7,13 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import compute
 
 from efficientids_flax.prepare.forms import IDS, Field
 from efficientids_flax.prepare.reading.part import Part, Row, part_of
 from efficientids_flax.prepare.reading.streams import UnreadableError
-from efficientids_flax.prepare.reading.times import Times
+from efficientids_flax.prepare.reading.times import FIRST, LAST, Times
 from efficientids_flax.prepare.reading.usual import is_plain, usual
 
+pc: Any = compute  # its functions are made when it is imported
 ROWS = 1 << 19  # a batch; fewer than 2**24
 
 
@@ -61,9 +63,12 @@ class ColumnarReader:
                 return None
             try:
                 # Of nanoseconds the whole microseconds are kept.
-                columns[field.role] = column.cast(wanted, safe=not pa.types.is_timestamp(wanted))
+                options = pc.CastOptions(wanted, allow_time_truncate=True)
+                columns[field.role] = column.cast(options=options)
             except pa.ArrowInvalid:
                 return None
+        if self.times.form == "date" and _beyond(columns.get("time")):
+            return None
         return usual(columns, self.times)
 
     def _rows(self, batch: pa.RecordBatch, first: int) -> Iterator[Row]:
@@ -75,8 +80,22 @@ def plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
 
     Python's dates have no nanoseconds, and PyArrow refuses them where pandas is not installed.
     """
-    columns = [_in_microseconds(column) for column in batch.columns]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
+    columns = [_values(_in_microseconds(column)) for column in batch.columns]
+    return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(column: pa.Array) -> list[Any]:
+    try:
+        return column.to_pylist()
+    except (OverflowError, ValueError):  # dates that Python has none for stay numbers
+        return [_value(one) for one in column]
+
+
+def _value(one: Any) -> Any:
+    try:
+        return one.as_py()
+    except (OverflowError, ValueError):
+        return getattr(one, "value", None)
 
 
 def _in_microseconds(column: pa.Array) -> pa.Array:
@@ -88,6 +107,14 @@ def _in_microseconds(column: pa.Array) -> pa.Array:
     if pa.types.is_duration(kind) and kind.unit == "ns":
         return column.cast(pa.duration("us"), safe=False)
     return column
+
+
+def _beyond(column: pa.Array | None) -> bool:
+    """Whether there are dates before the year 1 or after 9999."""
+    if column is None or column.null_count == len(column):
+        return False
+    found = pc.min_max(column.cast(pa.int64())).as_py()
+    return found["min"] < FIRST or found["max"] > LAST
 
 
 def types_in(path: Path) -> dict[str, pa.DataType]:

@@ -2,25 +2,29 @@
 
 Both ways read the same: the second defines what a row is, the first is taken only where it cannot
 differ. A quote opens a quoted column at the column's start alone, two of them inside are one, and
-what follows the closing one up to the separator belongs to the column, as in Python's `csv`.
+what follows the closing one up to the separator belongs to the column, as in Python's `csv`, but
+for columns with line breaks: there a stray quote would make one row of many.
 """
 
 import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
+from pyarrow import compute
 
-from efficientids_flax.prepare.forms import Delimited, Field
+from efficientids_flax.prepare.forms import IDS, Delimited, Field
 from efficientids_flax.prepare.reading.blocks import Block
 from efficientids_flax.prepare.reading.malformed import BadValueError
 from efficientids_flax.prepare.reading.part import Part, Row, part_of
 from efficientids_flax.prepare.reading.times import Times
 from efficientids_flax.prepare.reading.usual import is_plain, types_of, usual
 
+pc: Any = compute  # its functions are made when it is imported
 LONGEST = 1 << 20  # bytes of a row: a quote that is not closed until then is a mistake
 STAND_IN = "\x1f"  # for separators of several characters, which pyarrow does not take
 NEWLINE, RETURN = 10, 13
@@ -93,7 +97,18 @@ class DelimitedReader:
         columns = {
             field.role: table.column(field.columns[0]).combine_chunks() for field in self.fields
         }
-        return usual(columns, self.times)
+        found = usual(columns, self.times)
+        return None if found and self._may_hold_header(found) else found
+
+    def _may_hold_header(self, part: Part) -> bool:
+        """Whether an id is as its column is named: files that were joined hold headers inside."""
+        if not self.header:
+            return False
+        one = next(field for field in self.fields if field.role in IDS)
+        ids, name = pc.utf8_trim_whitespace(part.columns[one.role].dictionary), one.columns[0]
+        if self.form.typed:
+            return bool(pc.any(pc.starts_with(ids, f"{name}:")).as_py())
+        return bool(pc.any(pc.equal(ids, name)).as_py())
 
     def _by_row(self, block: Block) -> Part:
         rest: list[Block] = []
@@ -131,17 +146,40 @@ class DelimitedReader:
             if taken.ran_out:
                 yield number, BadValueError("quote is not closed", "")
                 continue
+            lines_taken = taken.at - at + 1
+            if lines_taken > 1 and not self._ends_well(lines[at - 1 : taken.at]):
+                yield number, BadValueError("quote is not closed", "where a column ends")
+                continue
             at = taken.at
             try:
                 yield number, self._named(fields)
             except BadValueError as error:
+                if lines_taken > 1:
+                    told = f"{error.told}; by its quotes it goes on to line {block.line + at - 1}"
+                    error = BadValueError(error.kind, told)
                 yield number, error
+
+    def _ends_well(self, lines: list[bytes]) -> bool:
+        """Whether quotes close at the end of a column: else a stray one has joined several rows."""
+        row = [_decoded(line.removesuffix(b"\r")) + "\n" for line in lines]
+        try:
+            next(csv.reader(row, delimiter=self.form.separator, quotechar=self.form.quote,
+                            strict=True))  # fmt: skip
+        except csv.Error:
+            return False
+        return True
 
     def _named(self, fields: list[str]) -> dict[str, str]:
         if len(fields) != len(self.columns):
             raise BadValueError(
                 "number of columns", f"found {len(fields)}, expected {len(self.columns)}"
             )
+        if self.header and fields[0].strip().startswith(self.columns[0]):
+            names = (name.strip() for name in fields)
+            if self.form.typed:
+                names = (name.partition(":")[0] for name in names)
+            if tuple(names) == self.columns:
+                raise BadValueError("header once more", "")
         return dict(zip(self.columns, fields, strict=True))
 
 

@@ -17,7 +17,7 @@ from efficientids_flax.prepare.reading.columnar import plain_rows, types_in
 from efficientids_flax.prepare.reading.delimited import DelimitedReader
 from efficientids_flax.prepare.reading.lines import LinesReader
 from efficientids_flax.prepare.reading.malformed import BadValueError
-from efficientids_flax.prepare.reading.streams import head, is_utf_8
+from efficientids_flax.prepare.reading.streams import UnreadableError, head, is_utf_8
 from efficientids_flax.prepare.reading.times import Times
 
 ROWS = 1000  # that are looked at
@@ -81,6 +81,10 @@ def look(path: Path, form: Form, encoding: str | None = None) -> Look:
     tried: tuple[str, ...] = form.encodings if isinstance(form, Delimited) else ("utf-8",)
     encoding = encoding or _encoding(path, tried)
     data = head(path, encoding)
+    if b"\n" not in data and b"\r" in data.strip():
+        raise UnreadableError(
+            f"{path}: its lines end in carriage returns alone; convert them to line feeds"
+        )
     if isinstance(form, JsonLines):
         return _of_lines(path, form, data, encoding)
     header = form.columns is None

@@ -13,9 +13,19 @@ from typing import IO, Any
 import zstandard
 
 CHUNK = 1 << 22
+SEEN = 200  # bytes that show UTF-16 without a mark
 READERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 COMPRESSED = (*READERS, ".zst")
 WIDE = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+# How files begin that are no text, whatever their names end in.
+MAGIC = {
+    b"\x1f\x8b\x08": ("gzip", ".gz"),
+    b"(\xb5/\xfd": ("Zstandard", ".zst"),
+    b"\xfd7zXZ\x00": ("xz", ".xz"),
+    **{b"BZh%d1AY&SY" % level: ("bzip2", ".bz2") for level in range(1, 10)},
+    b"PAR1\x15": ("Parquet", ".parquet"),
+}
+ZIP = b"PK\x03\x04"
 MARK = codecs.BOM_UTF8
 UTF_8 = {"utf-8", "ascii"}  # as `codecs.lookup` names what needs no decoding
 
@@ -55,9 +65,28 @@ def chunks(path: Path, encoding: str = "utf-8") -> Iterator[bytes]:
             first = False
             if any(piece.startswith(mark) for mark in WIDE) and encoding == "utf-8":
                 raise UnreadableError(f"{path}: is UTF-16 and not UTF-8; give `encoding` utf-16")
+            if encoding == "utf-8":
+                _check_text(path, piece)
             piece = piece.removeprefix(MARK)  # noqa: PLW2901
         if piece:
             yield piece
+
+
+def _check_text(path: Path, start: bytes) -> None:
+    """Raise `UnreadableError` for what begins as other kinds of files do."""
+    for order, zeros in (("le", start[1:SEEN:2]), ("be", start[:SEEN:2])):
+        if zeros and zeros.count(0) > len(zeros) // 2:
+            raise UnreadableError(
+                f"{path}: is UTF-16 and not UTF-8, as every other byte is zero; give `encoding`"
+                f" utf-16-{order}"
+            )
+    if start.startswith(ZIP):
+        raise UnreadableError(f"{path}: is a ZIP archive; unpack it and give what it holds")
+    for magic, (kind, suffix) in MAGIC.items():
+        if start.startswith(magic):
+            raise UnreadableError(
+                f"{path}: holds {kind} data and no text; unpack it, or rename it to end in {suffix}"
+            )
 
 
 def _raw(path: Path) -> Iterator[bytes]:

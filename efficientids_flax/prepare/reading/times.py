@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 from efficientids_flax.prepare.reading.malformed import BadValueError
@@ -24,6 +25,10 @@ DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 EXACT = 1 << 53  # whole numbers below it are exact as floats
 MICRO = 1_000_000
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+FIRST, LAST = (  # microseconds: Python has no dates before and after
+    (moment.replace(tzinfo=dt.UTC) - EPOCH) // dt.timedelta(microseconds=1)
+    for moment in (dt.datetime.min, dt.datetime.max)
+)
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,8 @@ def _number(value: Any) -> int | float | None:
         return None
     if isinstance(value, int | float):
         return value
+    if isinstance(value, Decimal):
+        value = str(value)
     if not isinstance(value, str):
         return None
     text = value.strip(" \t")
