@@ -1,14 +1,29 @@
-"""The place of the output: unfinished beside its name until it is whole, then there at once."""
+"""The place of the output: unfinished beside its name until it is whole, then there at once.
 
+What a run was killed over stays beside it, and the next run with the same output removes it: a lock
+that the system gives back with the process tells the two apart.
+"""
+
+import errno
 import json
+import logging
 import os
+import re
 import secrets
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NoReturn
 
 from efficientids_flax.prepared_format import FORMAT, MANIFEST
+
+log = logging.getLogger(__name__)
+LOCK = "lock"  # in the second folder, held while a run writes
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class OutputError(ValueError):
@@ -24,7 +39,8 @@ def output(out: str | os.PathLike[str], *, overwrite: bool) -> Iterator[tuple[Pa
         overwrite: replace one that `prepare` made.
 
     Yields:
-        The folder to write to, and one for what is not kept; both are removed after an error.
+        The folder to write to, and one for what is not kept; both are removed after an error, and
+        after SIGTERM and SIGHUP.
 
     Raises:
         OutputError: there is something that may not be replaced.
@@ -32,18 +48,33 @@ def output(out: str | os.PathLike[str], *, overwrite: bool) -> Iterator[tuple[Pa
     """
     final = Path(os.path.abspath(out))  # noqa: PTH100 (a link stays the name that was given)
     check_output(final, overwrite=overwrite)
+    if final.parent.exists() and not final.parent.is_dir():
+        raise OutputError(f"{final}: cannot be made, {final.parent} is a file")
     final.parent.mkdir(parents=True, exist_ok=True)
+    _remove_unfinished(final)
     mark = secrets.token_hex(4)
     place = final.with_name(f"{final.name}.partial-{mark}")
     scratch = final.with_name(f"{final.name}.scratch-{mark}")
-    place.mkdir()
-    try:
-        scratch.mkdir()
-        yield place, scratch
-        _publish(place, final, overwrite=overwrite)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(place, ignore_errors=True)
+    scratch.mkdir()
+    lock = None
+    with _ended_by_signals():
+        try:
+            lock = _locked(scratch / LOCK)
+            place.mkdir()
+            yield place, scratch
+            _publish(place, final, overwrite=overwrite)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise OutputError(
+                f"{final}: {os.strerror(error.errno).lower()}; nothing is left of it. Make room"
+                " there, where it keeps what it has read as well, or choose another place"
+            ) from error
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(scratch, ignore_errors=True)
+            if lock is not None:
+                os.close(lock)
 
 
 def check_output(final: Path, *, overwrite: bool) -> None:
@@ -61,6 +92,57 @@ def check_output(final: Path, *, overwrite: bool) -> None:
         )
     if not overwrite:
         raise OutputError(f"{final}: is there; give --overwrite to replace it, or another place")
+
+
+def _remove_unfinished(final: Path) -> None:
+    """Remove what runs that were killed left of this output."""
+    pattern = re.compile(re.escape(final.name) + r"\.scratch-([0-9a-f]{8})")
+    for scratch in final.parent.iterdir():
+        mark = pattern.fullmatch(scratch.name)
+        if mark is None or not (scratch / LOCK).exists():
+            continue
+        lock = _locked(scratch / LOCK)
+        if lock is not None:
+            log.info("removing %s, of a run that was killed", scratch)
+            shutil.rmtree(final.with_name(f"{final.name}.partial-{mark[1]}"), ignore_errors=True)
+            shutil.rmtree(scratch, ignore_errors=True)
+            os.close(lock)
+
+
+def _locked(path: Path) -> int | None:
+    """An open file that no other process has locked; None where one has, or there are no locks."""
+    try:
+        import fcntl
+    except ImportError:  # no POSIX
+        return None
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        return None
+    return file
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """While the block runs SIGTERM and the end of the terminal end it as Ctrl-C does.
+
+    Not those that the caller listens for or ignores.
+    """
+    alone = threading.current_thread() is threading.main_thread()
+    heard = [one for one in ENDING if alone and signal.getsignal(one) is signal.SIG_DFL]
+    for one in heard:
+        signal.signal(one, _end)
+    try:
+        yield
+    finally:
+        for one in heard:
+            signal.signal(one, signal.SIG_DFL)
+
+
+def _end(number: int, _frame: Any) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _is_prepared(path: Path) -> bool:

@@ -26,6 +26,7 @@ from efficientids_flax.prepare.reading import (
     Malformed,
     Part,
     Times,
+    UnreadableError,
     rows_of,
     times_of,
     to_arrow,
@@ -108,8 +109,9 @@ def stage(
 
     Raises:
         MalformedError: there are more malformed rows.
-        UnreadableError: a file is damaged.
+        UnreadableError: a file is damaged, or written to meanwhile.
     """
+    stamps = {one.look.path: _stamp(one.look.path) for one in (*source.interactions, *source.items)}
     times = times_of(_sample(source), unit)
     staged = Staged(
         place, Malformed(max_bad), Malformed(max_bad),
@@ -126,7 +128,7 @@ def stage(
     ):
         block, last = 0, -1
         codes = {"user": Codes(users, most_ids), "item": Codes(items, most_ids)}
-        for part in _parts(source.interactions, times, staged.malformed, size):
+        for part in _parts(source.interactions, times, staged.malformed, size, stamps):
             if not part.rows:
                 continue
             block += 1
@@ -140,7 +142,7 @@ def stage(
                 _see_times(staged, to_numpy(part.columns["time"]))
             if not source.items and set(part.columns) & set(TEXTS):
                 staged.described += _write_first(texts, numbers, found["item"], part)
-        for part in _parts(source.items, times, staged.malformed_items, size):
+        for part in _parts(source.items, times, staged.malformed_items, size, stamps):
             numbers = to_arrow(np.arange(staged.described, staged.described + part.rows))
             texts.write_table(_descriptions(numbers, part.columns))
             staged.described += part.rows
@@ -179,12 +181,23 @@ def _see_times(staged: Staged, found: np.ndarray) -> None:
 
 
 def _parts(
-    files: tuple[Taken, ...], times: Times, malformed: Malformed, size: int
-) -> Iterator[Part]:
+    files: tuple[Taken, ...], times: Times, malformed: Malformed, size: int,
+    stamps: dict[Path, tuple[int, ...]],
+) -> Iterator[Part]:  # fmt: skip
     for file in files:
         for part in rows_of(file.look, file.fields, times, size=size):
             malformed.add(str(file.look.path), list(part.bad))
             yield part
+        if _stamp(file.look.path) != stamps[file.look.path]:
+            raise UnreadableError(
+                f"{file.look.path}: was changed while it was read; prepare again once it is whole"
+            )
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What tells that a file was written to, or that another has its name."""
+    found = path.stat()
+    return (found.st_ino, found.st_size, found.st_mtime_ns) if path.is_file() else ()
 
 
 def _sample(source: Source) -> list[Any]:

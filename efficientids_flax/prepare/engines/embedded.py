@@ -79,7 +79,8 @@ def _told() -> Iterator[None]:
     try:
         yield
     except duckdb.OutOfMemoryException as error:
-        raise EngineError(f"duckdb: {error}; give more `memory`, or room on the disk") from error
+        told = str(error).split("\n", 1)[0].rstrip(".")
+        raise EngineError(f"duckdb: {told}; give more `memory`, or room on the disk") from error
     except duckdb.Error as error:
         raise EngineError(f"duckdb: {error}") from error
 
