@@ -23,6 +23,7 @@ def save_plot(summary: Summary, path: str | os.PathLike[str]) -> None:
     Raises:
         ImportError: matplotlib is not there.
         ValueError: it cannot write such a file.
+        OSError: the file cannot be written; nothing is left under its name then.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -59,4 +60,12 @@ def save_plot(summary: Summary, path: str | os.PathLike[str]) -> None:
         axes[1].legend(frameon=False)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(Path(path), dpi=120)
+    place = Path(path)
+    partial = place.with_name(f".{place.stem}.partial{place.suffix}")
+    try:
+        figure.savefig(partial, dpi=120)
+        partial.replace(place)
+    except OSError as error:
+        raise OSError(f"{place}: cannot be written ({error.strerror or error})") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -5,15 +5,18 @@ Letters: I items, E item width.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 FORMAT, VERSION = "efficientids-embeddings", 1
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Output:
@@ -37,7 +40,9 @@ class Output:
         self.progress = self.path.with_name(f"{self.path.name}.partial.json")
         if self.path.suffix != ".npy":
             raise ValueError(f"{path}: expected a name that ends in .npy")
-        for file in (self.path, self.about):
+        # One that was ended while it gave both their names goes on all the same.
+        half = self.partial.exists() and not self.path.exists()
+        for file in (self.path,) if half and _is_ours(self.about) else (self.path, self.about):
             if file.exists() and not overwrite:
                 raise FileExistsError(f"{file}: exists already; --overwrite replaces it")
         if not self.path.absolute().parent.is_dir():
@@ -52,6 +57,7 @@ class Output:
 
         Raises:
             ValueError: a part is there that was made of something else.
+            OSError: there is no room for the rows, or they cannot be written.
         """
         if self.partial.exists() and self.progress.exists():
             found = json.loads(self.progress.read_text(encoding="utf-8"))
@@ -66,8 +72,11 @@ class Output:
             rows = _opened(self.partial)
             if rows is not None and rows.shape == shape and rows.dtype == np.float32:
                 return rows, int(found["done"])
-        rows = np.lib.format.open_memmap(self.partial, "w+", np.float32, shape)
-        self.keep(rows, 0, made_of)
+        with self._told():
+            self.progress.unlink(missing_ok=True)  # it tells of rows that are gone
+            rows = np.lib.format.open_memmap(self.partial, "w+", np.float32, shape)
+            _reserve(self.partial)
+            self.keep(rows, 0, made_of)
         return rows, 0
 
     def keep(self, rows: np.memmap, done: int, made_of: Mapping[str, Any]) -> None:
@@ -79,17 +88,51 @@ class Output:
 
     def finish(self, about: Mapping[str, Any]) -> None:
         """Give the files their names: what they are first, so that no vectors lack it."""
-        self.path.unlink(missing_ok=True)
         text = json.dumps({"format": FORMAT, "version": VERSION, **about}, indent=2)
-        self.about.write_text(text + "\n", encoding="utf-8")
+        beside = self.about.with_name(f".{self.about.name}.tmp")
+        beside.write_text(text + "\n", encoding="utf-8")
+        self.path.unlink(missing_ok=True)
+        beside.replace(self.about)
         self.partial.replace(self.path)
         self.progress.unlink(missing_ok=True)
 
     def write(self, embeddings: np.ndarray, about: Mapping[str, Any]) -> None:
         """All at once: float [I, E]."""
-        with self.partial.open("wb") as file:
-            np.save(file, np.ascontiguousarray(embeddings, np.float32))
-        self.finish(about)
+        with self._told():
+            with self.partial.open("wb") as file:
+                np.save(file, np.ascontiguousarray(embeddings, np.float32))
+            self.finish(about)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What keeps the rows from being written, with the name of the file; nothing is left."""
+        try:
+            yield
+        except OSError as error:
+            for file in (self.partial, self.progress):
+                file.unlink(missing_ok=True)
+            told = error.strerror or f"the disk may be full: {error}"  # NumPy gives no reason
+            raise OSError(f"{self.path}: cannot be written ({told}); make room, or choose another"
+                          " place by --out") from error  # fmt: skip
+
+
+def _reserve(path: Path) -> None:
+    """Take the room of a file: a mapped one that meets a full disk ends the process."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["format"] == FORMAT
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _opened(path: Path) -> np.memmap | None:

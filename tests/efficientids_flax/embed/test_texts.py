@@ -1,6 +1,8 @@
 """Text embeddings: against transformers' own hidden states, and resumed to the same bytes."""
 
 import json
+import resource
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,47 @@ def test_the_part_of_another_run_is_not_gone_on_with(tmp_path: Path):
         run(tmp_path / "e.npy", Sums(), pooling="last")
     with pytest.raises(ValueError, match="another texts"):
         run(tmp_path / "e.npy", Sums(), texts=["other"])
+
+
+def test_a_run_that_was_killed_between_the_names_of_its_files_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("efficientids_flax.embed.texts.KEPT_EVERY", 0.0)
+    run(tmp_path / "whole.npy", Sums())
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", _killed_after("e.json", Path.replace))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "e.npy", Sums())
+    assert (tmp_path / "e.json").exists() and not (tmp_path / "e.npy").exists()
+    assert run(tmp_path / "e.npy", Sums()).resumed
+    assert (tmp_path / "e.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+def _killed_after(name: str, found: Any) -> Any:
+    def replace(path: Path, target: Path) -> None:
+        found(path, target)
+        if target.name == name:
+            raise KeyboardInterrupt
+
+    return replace
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path, at_once: bool):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    output = Output(tmp_path / "e.npy")
+    try:
+        with pytest.raises(OSError, match=r"e\.npy: cannot be written \("):
+            if at_once:
+                output.write(np.zeros((9000, 4)), {})
+            else:
+                output.begin((9000, 4), {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, heard)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_there_stays_unless_asked(tmp_path: Path):
