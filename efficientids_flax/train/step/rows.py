@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from efficientids_flax.config.record import listed
 from efficientids_flax.core.clustering import ClusteringInfo
+from efficientids_flax.core.gathering import take_rows
 from efficientids_flax.core.head import (
     ROW_GRADIENTS,
     Touched,
@@ -239,10 +240,8 @@ class Opened(NamedTuple):
             items = _slice(inputs, number * AT_ONCE, AT_ONCE)
             at = row_of(clustering, jnp.minimum(items, clustering.num_items - 1))
             at = jnp.where(items < clustering.num_items, at, tables.table.shape[0])
-            part = jnp.take(
-                values, first + number * AT_ONCE + jnp.arange(AT_ONCE), axis=0, mode="clip"
-            )
-            rows = jax.tree.map(lambda x: jnp.take(x, at, axis=0, mode="clip"), tables)
+            part = take_rows(values, first + number * AT_ONCE + jnp.arange(AT_ONCE))
+            rows = jax.tree.map(lambda x: take_rows(x, at), tables)
             new = stepped(part, rows)
             return jax.tree.map(lambda x, row: x.at[at].set(row, mode="drop"), tables, new)
 

@@ -29,6 +29,8 @@ from efficientids_flax.core.head.second.visits import (
 
 # [..., E] -> [..., W], row by row; its gradient is that of the arrays which the Partial holds.
 Adapter = jax.tree_util.Partial
+# Windows of one row each. (That of `at[].add` has XLA's CPU compiler copy the rows first.)
+_WINDOWS = jax.lax.ScatterDimensionNumbers((1, 2), (), (0,))
 
 
 class Places(NamedTuple):
@@ -253,6 +255,9 @@ class _Part:
                 before = jax.lax.dynamic_slice_in_dim(rows, first, part.shape[0])
                 rows = jax.lax.dynamic_update_slice_in_dim(rows, before + part, first, 0)
         else:
-            rows = made.rows.at[step.at.reshape(-1)].add(of_raw, mode="drop")
+            rows = jax.lax.scatter_add(
+                made.rows, step.at.reshape(-1, 1), of_raw[:, None], _WINDOWS,
+                mode=jax.lax.GatherScatterMode.FILL_OR_DROP,
+            )  # fmt: skip
         adapter = jax.tree.map(jnp.add, made.adapter, of_adapter)
         return of_own, Gradients(made.query, rows, adapter)

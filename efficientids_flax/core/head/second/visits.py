@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from efficientids_flax.core.gathering import take_rows
 from efficientids_flax.core.head.second.layout import Layout, SizeClass
 
 # Blocks of positions are multiples of these: CPUs lose more by empty places than by odd shapes.
 CPU_LEAST_BLOCK, DEVICE_LEAST_BLOCK, LARGEST_BLOCK = 1, 8, 512
 # Bytes of rows that a visit gathers: on CPUs what stays in a core's cache, elsewhere what fills a
 # device. A tile may have as many rows as make the second, so that few clusters need several.
-CPU_BYTES, DEVICE_BYTES = 1 << 20, 1 << 24
+CPU_BYTES, DEVICE_BYTES = 1 << 21, 1 << 24
 CPU_TILE_BYTES, DEVICE_TILE_BYTES = 1 << 22, 1 << 24
 # Of rows that lie in the layout's order, where a slice costs less than a gathering.
 CPU_SLICE_BYTES, MOST_SLICES = 1 << 18, 8
@@ -189,7 +190,7 @@ class Blocks:
             ]
             return jnp.concatenate(parts)
         rows = jnp.maximum(self.members(visit, tile).reshape(-1), 0)
-        return jnp.take(table, rows, axis=0, mode="clip")
+        return take_rows(table, rows)
 
     def labels(self, visit: Visit, tile: Any) -> jax.Array:
         """Int [C, G], the rows of the labels in a tile; outside of [0, M) where they are not."""
@@ -199,4 +200,4 @@ class Blocks:
 
 def take(values: jax.Array, at: jax.Array, fill: Any = 0) -> jax.Array:
     """Values of positions; `fill` where there is none."""
-    return jnp.take(values, at, axis=0, mode="fill", fill_value=fill)
+    return take_rows(values, at, fill)
