@@ -2,7 +2,7 @@
 
 XLA's CPU compiler writes the copy of a row as a loop over its numbers. LLVM unrolls a short loop
 wholly, number by number, and a row of 64 floats then takes 150 instructions: so many that the
-processor waits for each row in turn instead of asking memory for several at once. That is 6 to 9
+processor waits for each row in turn instead of asking memory for several at once. That is 3 to 9
 times as slow as the same loop in vectors, into which LLVM makes what it does not unroll.
 
 Letters: E width of the table, I its rows.
@@ -18,7 +18,7 @@ NARROWEST, WIDEST = 38, 79
 
 
 def take_rows(table: jax.Array, at: jax.Array, fill: float | None = None) -> jax.Array:
-    """`jnp.take(table, at, axis=0)`, the same numbers.
+    """`jnp.take(table, at, axis=0)`.
 
     Args:
         table: [I, E].
@@ -28,15 +28,23 @@ def take_rows(table: jax.Array, at: jax.Array, fill: float | None = None) -> jax
     Returns:
         [..., E].
     """
-    width = table.shape[-1]
     if fill is None:
-        found = jnp.take(table, at, axis=0, mode="clip")
-    else:
-        found = jnp.take(table, at, axis=0, mode="fill", fill_value=fill)
-    slow = table.dtype == jnp.float32 and NARROWEST <= width <= WIDEST
+        return in_vectors(jnp.take(table, at, axis=0, mode="clip"))
+    return in_vectors(jnp.take(table, at, axis=0, mode="fill", fill_value=fill))
+
+
+@jax.custom_jvp
+def in_vectors(rows: jax.Array) -> jax.Array:
+    """The same rows [..., E], bit for bit, which a CPU copies in vectors."""
+    width = rows.shape[-1]
+    slow = rows.dtype == jnp.float32 and NARROWEST <= width <= WIDEST
     if not slow or jax.default_backend() != "cpu":
-        return found
-    one = jax.lax.optimization_barrier(jnp.float32(1.0))
-    for _ in range(-(-UNROLLED // width) - COPIED):  # instructions that change no number
-        found = found * one
-    return found
+        return rows
+    nothing = jax.lax.optimization_barrier(jnp.int32(0))
+    bits = jax.lax.bitcast_convert_type(rows, jnp.int32)
+    for number in range(-(-UNROLLED // width) - COPIED):  # as many instructions as are missing
+        bits = bits ^ nothing if number % 2 == 0 else bits + nothing
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+
+in_vectors.defjvps(lambda tangent, _, rows: tangent)

@@ -28,8 +28,8 @@ class Block(NamedTuple):
     """Rows that lie one after the other, in the table as among the places.
 
     Attributes:
-        row, place: int [], of the first.
-        length: int [], how many they are; at most `Blocks.rows`.
+        row, place: int [...], of the first.
+        length: int [...], how many they are; at most `Blocks.rows`.
     """
 
     row: jax.Array
@@ -58,9 +58,13 @@ class Blocks(NamedTuple):
         """Int32 [], of blocks."""
         return self.upto[-1]
 
+    def most(self, places: int) -> int:
+        """At most so many, of so many places: each cluster may end in the midst of one."""
+        return places // self.rows + self.upto.shape[0]
+
     def block(self, number: jax.Array) -> Block:
-        """One of them."""
-        found = jnp.searchsorted(self.upto, number, side="right", method="compare_all")
+        """Those of numbers int32 [...]; any where there is none."""
+        found = jnp.searchsorted(self.upto, number, side="right")
         cluster = jnp.minimum(found, self.upto.shape[0] - 1)
         before = jnp.where(cluster > 0, self.upto[cluster - 1], 0)
         inside = (number - before) * self.rows

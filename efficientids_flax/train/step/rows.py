@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from efficientids_flax.config.record import listed
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.core.gathering import take_rows
+from efficientids_flax.core.gathering import in_vectors, take_rows
 from efficientids_flax.core.head import (
     ROW_GRADIENTS,
     Touched,
@@ -206,15 +206,18 @@ class Opened(NamedTuple):
         """
         clustering = self.rows.of.clustering
         blocks = self.touched.blocks(clustering, values.shape[1])
+        known = blocks.block(jnp.arange(blocks.most(values.shape[0])))
 
         def put(tables: Tables, at: jax.Array, new: Tables) -> Tables:
             return jax.tree.map(
-                lambda x, rows: jax.lax.dynamic_update_slice_in_dim(x, rows, at, 0), tables, new
+                lambda x, rows: jax.lax.dynamic_update_slice_in_dim(x, in_vectors(rows), at, 0),
+                tables,
+                new,
             )
 
         def turn(number: jax.Array, carry: Any) -> Any:
             tables = put(*carry)
-            block = blocks.block(number)
+            block = jax.tree.map(lambda x: x[number], known)
             old = jax.tree.map(lambda x: _slice(x, block.row, blocks.rows), tables)
             new = stepped(_slice(values, block.place, blocks.rows), old)
             inside = (jnp.arange(blocks.rows) < block.length)[:, None]

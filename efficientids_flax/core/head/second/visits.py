@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from efficientids_flax.core.gathering import take_rows
+from efficientids_flax.core.gathering import in_vectors, take_rows
 from efficientids_flax.core.head.second.layout import Layout, SizeClass
 
 # Blocks of positions are multiples of these: CPUs lose more by empty places than by odd shapes.
@@ -188,7 +188,7 @@ class Blocks:
                 jax.lax.dynamic_slice_in_dim(table, first[number], self.kind.rows)
                 for number in range(self._together)
             ]
-            return jnp.concatenate(parts)
+            return in_vectors(jnp.concatenate(parts))
         rows = jnp.maximum(self.members(visit, tile).reshape(-1), 0)
         return take_rows(table, rows)
 
