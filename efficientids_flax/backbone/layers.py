@@ -31,12 +31,19 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "leaky_relu": jax.nn.leaky_relu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "gelu_10": lambda x: jnp.clip(jax.nn.gelu(x, approximate=False), -10, 10),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "silu": jax.nn.silu,
+    "hard_silu": jax.nn.hard_silu,
+    "mish": jax.nn.mish,
+    # arXiv 2209.10655, with the rounded numbers of transformers
+    "laplace": lambda x: 0.5 * (1 + jax.lax.erf((x - 0.707107) / (0.282095 * math.sqrt(2)))),
     "sigmoid": jax.nn.sigmoid,
     "tanh": jnp.tanh,
     "elu": jax.nn.elu,
     "exp": jnp.exp,
     "softplus": jax.nn.softplus,
+    "sqrt_softplus": lambda x: jnp.sqrt(jax.nn.softplus(x)),
 }
 
 

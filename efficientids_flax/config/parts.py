@@ -12,7 +12,8 @@ from efficientids_flax.moved import left_names
 
 Activation = Literal[
     "relu", "relu6", "squared_relu", "cubed_relu", "leaky_relu", "sine_relu", "elu", "sigmoid",
-    "tanh", "gelu", "gelu_tanh", "silu", "softplus", "exp", "identity",
+    "tanh", "gelu", "gelu_tanh", "gelu_10", "quick_gelu", "silu", "hard_silu", "mish", "laplace",
+    "softplus", "sqrt_softplus", "exp", "identity",
 ]  # fmt: skip
 DType = Literal["float32", "bfloat16", "float16", "float64"]
 KernelAxes = Literal["in_out", "out_in"]
@@ -24,14 +25,15 @@ class RotaryScalingConfig(Record):
 
     `attention_factor` multiplies cos and sin; None means the method's own rule (yarn, longrope; the
     others have none). The `*_freq_factor` belong to `llama3`; the betas, `mscale*` and `truncate`
-    to `yarn`; `*_factors` (one per pair) to `longrope`. `original_max_positions` is the length that
+    to `yarn`; `*_factors` (one per pair) to `longrope`; `share` to `proportional`: so many of the
+    pairs turn, the fast ones, and the others do not. `original_max_positions` is the length that
     was trained on; for `dynamic` it is HuggingFace's `max_position_embeddings`. `dynamic` and
     `longrope` go by the longest position of the whole batch. `reread_when_long`: text that outgrows
     that length while it is generated is read anew, with the long factors (Phi-3); otherwise keys
     keep the turn that they were given (all other classes of HuggingFace).
     """
 
-    kind: Literal["linear", "dynamic", "llama3", "yarn", "longrope"]
+    kind: Literal["linear", "dynamic", "llama3", "yarn", "longrope", "proportional"]
     factor: float = 1.0
     original_max_positions: int | None = None
     low_freq_factor: float = 1.0
@@ -42,6 +44,7 @@ class RotaryScalingConfig(Record):
     mscale: float | None = None
     mscale_all_dim: float | None = None
     truncate: bool = True
+    share: float = 1.0
     short_factors: tuple[float, ...] = ()
     long_factors: tuple[float, ...] = ()
     reread_when_long: bool = False
@@ -52,9 +55,12 @@ class RotaryScalingConfig(Record):
             self, "factor", "original_max_positions", "attention_factor", "low_freq_factor",
             "high_freq_factor", "beta_fast", "beta_slow",
         )  # fmt: skip
-        if self.kind != "linear" and self.original_max_positions is None:
+        if not 0 <= self.share <= 1:
+            found.append(f"share: expected in [0, 1], found {self.share}")
+        unstretched = ("linear", "proportional")
+        if self.kind not in unstretched and self.original_max_positions is None:
             found.append(f"original_max_positions: {self.kind} scaling needs it, found null")
-        if self.kind in ("linear", "dynamic", "llama3") and self.attention_factor is not None:
+        if self.kind in (*unstretched, "dynamic", "llama3") and self.attention_factor is not None:
             found.append(f"attention_factor: {self.kind} scaling has none")
         if self.kind == "llama3" and self.low_freq_factor == self.high_freq_factor:
             found.append("low_freq_factor, high_freq_factor: expected different numbers")

@@ -259,7 +259,7 @@ def _computation(config: BackboneConfig) -> Json:
     for kind, turn in _turns(config).items():
         parts: Json = turn.to_dict() if turn is not None else {"max_timescale": None}
         scaling = turn.scaling if turn is not None else None
-        if scaling is not None and scaling.kind == "linear":
+        if scaling is not None and scaling.kind in ("linear", "proportional"):
             parts["scaling"] = replace(scaling, original_max_positions=None).to_dict()
         if turn is not None:
             if turn.fraction == 1:

@@ -33,6 +33,9 @@ def frequencies(
         return plain, 1.0
     if scaling.kind == "linear":
         return plain / np.float32(scaling.factor), 1.0
+    if scaling.kind == "proportional":
+        turns = np.arange(width // 2) < int(scaling.share * width // 2)
+        return np.where(turns, plain, np.float32(0)) / np.float32(scaling.factor), 1.0
     if scaling.kind == "llama3":
         return _llama3(plain, scaling), 1.0
     if scaling.kind == "yarn":

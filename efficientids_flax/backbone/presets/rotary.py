@@ -22,11 +22,12 @@ SCALING_KEYS = {
                  "mscale_all_dim": "mscale_all_dim", "truncate": "truncate"},
     "longrope": {"factor": "factor", "attention_factor": "attention_factor",
                  "short_factor": "short_factors", "long_factor": "long_factors"},
+    "proportional": {"factor": "factor", "partial_rotary_factor": "share"},
 }
 _NEEDED = {
     "linear": ("factor",), "dynamic": ("factor",), "yarn": (),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
-    "longrope": ("short_factor", "long_factor"),
+    "longrope": ("short_factor", "long_factor"), "proportional": (),
 }
 # fmt: on
 _PLACED = ("type", "rope_type", "rope_theta", "partial_rotary_factor")
@@ -167,7 +168,10 @@ def _read_one(
         fraction = values.get(family.fraction_key or "partial_rotary_factor")
     fraction = family.fraction if fraction is None else fraction
     read = {*_PLACED, ORIGINAL, *SCALING_KEYS.get(kind, ()), family.position_scaling_key}
-    if family.fraction_key is None and fraction != 1:
+    whole = family.fraction_key is None and family.fraction == 1
+    if kind == "proportional" and whole:  # a share of the pairs, at their places in the whole width
+        fraction, settings = 1.0, {**settings, "partial_rotary_factor": fraction}
+    elif family.fraction_key is None and fraction != 1:
         if kind == "default":  # the class does not look at it
             fraction, read = 1.0, read - {"partial_rotary_factor"}
         else:
@@ -178,6 +182,7 @@ def _read_one(
     if unread:
         notes.append(f"{name}: settings that {kind} does not read: {', '.join(unread)}")
     kinds = family.rotary_kinds or tuple(SCALING_KEYS)
+    kinds = tuple(each for each in kinds if each != "proportional" or whole)
     scaling = None
     if kind != "default" and kind not in kinds:
         known = ", ".join(("default", *kinds))

@@ -149,6 +149,37 @@ def test_greedy_generation(kind: str, data: st.DataObject) -> None:
     check(kind, data, "generation")
 
 
+SHARE = {
+    "rope_type": "proportional",
+    "rope_theta": 300.0,
+    "partial_rotary_factor": 0.6,
+    "factor": 2.0,
+}
+SHARES = {
+    "qwen3": SHARE,
+    "gemma3_text": {
+        "full_attention": SHARE,
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", SHARES)
+def test_a_share_of_the_pairs_turns(kind: str) -> None:
+    sizes = {
+        "vocab_size": 37, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 12, "intermediate_size": 20, "pad_token_id": 0,
+    }  # fmt: skip
+    types = {"layer_types": ["full_attention", "sliding_attention"]} if kind != "qwen3" else {}
+    model = live.make_model(kind, {**sizes, **types, "rope_parameters": SHARES[kind]}, 0)
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        config, params = load_pretrained_lm(Path(folder), "float32")
+    ids = live.cases(model, 0)["full"]["input_ids"]
+    found = jax.jit(partial(forward, config))(params, ids=ids)[1]
+    assert distance(found, live.computed(model, input_ids=ids)[-1]) < TOLERANCE
+
+
 def test_falcons_biases_are_those_of_pytorchs_kernel() -> None:
     """The default of transformers; its eager attention adds them twice."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")

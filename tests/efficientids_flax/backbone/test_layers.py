@@ -96,8 +96,10 @@ def test_every_activation_of_the_configuration_is_computed():
     assert set(ACTIVATIONS) == set(get_args(Activation))
 
 
-POINTS = np.array([-7.0, -1.5, -0.1, 0.0, 0.4, 2.0, 9.0])
+POINTS = np.array([-7.0, -1.5, -0.1, 0.0, 0.4, 2.0, 9.0, 12.0])
 POSITIVE = np.maximum(POINTS, 0)
+GELU = np.array([x / 2 * (1 + math.erf(x / math.sqrt(2))) for x in POINTS])
+SOFTPLUS = np.log1p(np.exp(POINTS))
 # fmt: off
 FORMULAS = {
     "identity":     POINTS,
@@ -107,14 +109,20 @@ FORMULAS = {
     "cubed_relu":   POSITIVE**3,
     "sine_relu":    np.sin(POSITIVE),
     "leaky_relu":   np.where(POINTS < 0, 0.01 * POINTS, POINTS),
-    "gelu":         [x / 2 * (1 + math.erf(x / math.sqrt(2))) for x in POINTS],
+    "gelu":         GELU,
+    "gelu_10":      np.clip(GELU, -10, 10),
+    "quick_gelu":   POINTS / (1 + np.exp(-1.702 * POINTS)),
     "gelu_tanh":    POINTS / 2 * (1 + np.tanh((2 / np.pi)**0.5 * (POINTS + 0.044715 * POINTS**3))),
     "silu":         POINTS / (1 + np.exp(-POINTS)),
+    "hard_silu":    POINTS * np.clip(POINTS + 3, 0, 6) / 6,
+    "mish":         POINTS * np.tanh(SOFTPLUS),
+    "laplace":      [(1 + math.erf((x - 0.707107) / 0.282095 / math.sqrt(2))) / 2 for x in POINTS],
     "sigmoid":      1 / (1 + np.exp(-POINTS)),
     "tanh":         np.tanh(POINTS),
     "elu":          np.where(POINTS < 0, np.exp(POINTS) - 1, POINTS),
     "exp":          np.exp(POINTS),
-    "softplus":     np.log1p(np.exp(POINTS)),
+    "softplus":     SOFTPLUS,
+    "sqrt_softplus": np.sqrt(SOFTPLUS),
 }
 # fmt: on
 

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 # fmt: off
-# transformers' name (`activations.py`, ACT2FN) -> ours
+# transformers' name (`activations.py`, ACT2FN) -> ours; not there: `prelu` and `xielu`, which have
+# parameters of their own
 ACTIVATIONS = {
     "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_python": "gelu",
     "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_python_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh", "gelu_accurate": "gelu_tanh", "relu": "relu", "relu2": "squared_relu",
     "relu6": "relu6", "leaky_relu": "leaky_relu", "sigmoid": "sigmoid", "tanh": "tanh",
-    "linear": "identity",
+    "linear": "identity", "mish": "mish", "quick_gelu": "quick_gelu", "laplace": "laplace",
+    "gelu_10": "gelu_10", "hardswish": "hard_silu", "sqrtsoftplus": "sqrt_softplus",
 }
 
 # What says nothing about the computation of hidden states and logits from ids: where a file comes

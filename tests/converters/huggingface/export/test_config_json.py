@@ -56,6 +56,7 @@ SCALINGS = {
     "dynamic": RotaryScalingConfig("dynamic", 4.0, 64),
     "llama3": RotaryScalingConfig("llama3", 8.0, 64, 1.0, 4.0),
     "yarn": RotaryScalingConfig("yarn", 4.0, 64, attention_factor=1.2, beta_fast=16.0),
+    "proportional": RotaryScalingConfig("proportional", 2.0, 64, share=0.25),
 }
 
 

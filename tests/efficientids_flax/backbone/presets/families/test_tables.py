@@ -10,10 +10,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
 import pytest
 
 from converters.huggingface.tables import TABLES
-from efficientids_flax.backbone.presets import FAMILIES, IRRELEVANT, REFUSED
+from efficientids_flax.backbone.layers import ACTIVATIONS as FUNCTIONS
+from efficientids_flax.backbone.presets import ACTIVATIONS, FAMILIES, IRRELEVANT, REFUSED
 from efficientids_flax.backbone.presets.families import TEXTS, WRAPPERS, Family
 from efficientids_flax.backbone.presets.keys import OTHERS
 from efficientids_flax.backbone.presets.rotary import ROTARY_KEYS
@@ -166,3 +169,16 @@ def test_multimodal_models_hold_the_language_models_that_the_table_says(kind: st
     text = {"model_type": wrapper.text, "tie_word_embeddings": True}
     outer = made(text_config=text, tie_word_embeddings=False)
     assert wrapper.either == outer.tie_word_embeddings
+
+
+def test_every_activation_without_parameters_is_that_of_transformers() -> None:
+    torch = pytest.importorskip("torch")
+    from transformers.activations import ACT2CLS, ACT2FN
+
+    points = np.linspace(-12, 12, 97, dtype=np.float32)
+    run = jax.jit(lambda x: {name: FUNCTIONS[ours](x) for name, ours in ACTIVATIONS.items()})
+    found = run(points)
+    assert {*ACT2CLS} == {*found, "prelu", "xielu"}  # which have some
+    for name, values in found.items():
+        wanted = ACT2FN[name](torch.tensor(points)).numpy()
+        np.testing.assert_allclose(values, wanted, rtol=1e-5, atol=1e-5, err_msg=name)
