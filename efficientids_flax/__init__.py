@@ -9,8 +9,8 @@ forecaster, `losses` and `sharding` serve them; `stored` loads and saves, `prepa
 interactions, `data` batches of data, `embed` and `cluster` vectors and clusters of its items,
 `train` trains, `inference` asks, `evaluation` measures the answers, `serve` answers others,
 `search` finds settings, `memory` estimates, `commands` is the program. What all of them use:
-`array_checks`, `digests`, `prepared_format`, `tree`, `text`, `lazy_names`, `host_memory`, and
-`moved`, the modules that have another place than they had.
+`array_checks`, `digests`, `prepared_format`, `tree`, `text`, `whole_files`, `lazy_names`,
+`host_memory`, and `moved`, the modules that have another place than they had.
 """
 
 from typing import TYPE_CHECKING

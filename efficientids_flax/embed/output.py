@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from efficientids_flax.whole_files import write_whole
+
 FORMAT, VERSION = "efficientids-embeddings", 1
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -82,9 +84,7 @@ class Output:
     def keep(self, rows: np.memmap, done: int, made_of: Mapping[str, Any]) -> None:
         """Say that so many parts are on the disk, once they are."""
         rows.flush()
-        beside = self.progress.with_name(f".{self.progress.name}.tmp")
-        beside.write_text(json.dumps({"made_of": dict(made_of), "done": done}), encoding="utf-8")
-        beside.replace(self.progress)
+        write_whole(self.progress, json.dumps({"made_of": dict(made_of), "done": done}))
 
     def finish(self, about: Mapping[str, Any]) -> None:
         """Give the files their names: what they are first, so that no vectors lack it."""

@@ -21,6 +21,7 @@ from efficientids_flax.config import (
 )
 from efficientids_flax.parameters import ModelConfig, parameter_shapes
 from efficientids_flax.settings import origins_of_leaves
+from efficientids_flax.whole_files import write_whole
 
 MODELS = {
     "transformer_lm": BackboneConfig,
@@ -143,10 +144,8 @@ def document(config: Config) -> dict[str, Any]:
 
 
 def write_config(root: epath.Path, content: Mapping[str, Any]) -> None:
-    """Write `config.json` beside its place first, so that no reader finds half of it."""
-    unfinished = root / f".{FILE}.{os.getpid()}.tmp"
-    unfinished.write_text(json.dumps(content, indent=2))
-    unfinished.replace(root / FILE)
+    """Write `config.json`, whole or not at all."""
+    write_whole(root / FILE, json.dumps(content, indent=2))
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from efficientids_flax.evaluation.report.page import page
 from efficientids_flax.evaluation.segments import Segment
 from efficientids_flax.evaluation.whole import Evaluation
+from efficientids_flax.whole_files import write_whole
 
 FORMAT, VERSION = "efficientids-evaluation", 1
 JSON, HTML = "report.json", "report.html"
@@ -80,9 +81,7 @@ def write_report(
         HTML: page(made),
     }
     for name, text in texts.items():
-        draft = root / f".{name}.partial"
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(root / name)
+        write_whole(root / name, text)
     return root / JSON, root / HTML
 
 

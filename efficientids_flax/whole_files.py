@@ -1,0 +1,25 @@
+"""Files that appear whole: no reader finds half of one, whenever the writer is killed."""
+
+import secrets
+
+from etils import epath
+
+
+def write_whole(path: epath.PathLike, text: str) -> None:
+    """Write beside the place first, then take the name.
+
+    Args:
+        path: of the file, which is replaced where it is there; its folder is there.
+        text: all of it, written as UTF-8.
+
+    Raises:
+        OSError: it cannot be written; what was there is unchanged.
+    """
+    final = epath.Path(path)
+    draft = final.with_name(f".{secrets.token_hex(8)}.tmp")  # no longer than names may be
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(final)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
