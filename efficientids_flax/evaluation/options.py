@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from efficientids_flax.config.record import Record
-from efficientids_flax.inference.ranker import Scoring
+from efficientids_flax.inference.programs import Scoring
 
 CUTOFFS = (1, 5, 10, 20)
 

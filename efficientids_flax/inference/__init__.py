@@ -1,8 +1,8 @@
 """Recommendations from a model: `recommend(model, params, histories, k)`.
 
 Read `prompts`, the sequence that asks, and `around`, what stands around a history in it, then
-`ranker`; `shaped` has all that it needs compiled before the first question, `opening` loads what
-has items, `commands` has what the shell calls.
+`programs`, what is compiled, and `ranker`, which runs it; `shaped` has all that it needs compiled
+before the first question, `opening` loads what has items, `commands` has what the shell calls.
 """
 
 from efficientids_flax.inference.around import most_history, trained_history

@@ -6,16 +6,14 @@ Letters: B histories, T time, W width of query and tables, I items, K clusters, 
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, Literal, NamedTuple, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.core.batch import check_batch
-from efficientids_flax.core.head import SearchIndex, TopItems, build_index, search
-from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
+from efficientids_flax.inference.programs import Model, Scoring, best_items, index_of, queries_of
 from efficientids_flax.inference.prompts import (
     History,
     Prompts,
@@ -27,9 +25,6 @@ from efficientids_flax.inference.prompts import (
 from efficientids_flax.stored import ItemWords
 
 POSITIONS_AT_ONCE = 1 << 12  # B x T of histories that are asked for together
-
-Scoring = Literal["log_probs", "original"]
-Model = EfficientIDSModel | SimpleEfficientIDSModel
 
 
 class Recommendations(NamedTuple):
@@ -99,7 +94,7 @@ class Ranker:
     ) -> None:
         self.model, self.words = model, words
         self.params = jax.tree.map(jnp.asarray, params)
-        self.index = _index(model, self.params)
+        self.index = index_of(model, self.params)
 
     def recommend(
         self,
@@ -148,7 +143,7 @@ class Ranker:
         for start in range(0, max(len(histories), 1), size):
             part = slice(start, start + size)
             batch = {name: value[part] for name, value in prompts.batch.items()}
-            query = _queries_of(self.model, self.params, batch, prompts.last[part])
+            query = queries_of(self.model, self.params, batch, prompts.last[part])
             found.append(np.asarray(query, np.float32))
         return np.concatenate(found)[: len(histories)]
 
@@ -203,7 +198,7 @@ class Ranker:
         found = []
         for start in range(0, max(asked, 1), size):
             part = slice(start, start + size)
-            best = _best(
+            best = best_items(
                 self.model,
                 self.params,
                 self.index,
@@ -252,75 +247,6 @@ def recommend(
         ValueError: naming ids that are out of range, a k that is, or arguments that do not fit.
     """
     return Ranker(model, params, words).recommend(histories, k, **options)
-
-
-@partial(jax.jit, static_argnames="model")
-def _index(model: Model, params: Any) -> SearchIndex:
-    """Of the model's items; the decoder, run on nothing, is not compiled."""
-    nothing = jnp.zeros((1, 1), jnp.int32)
-    batch = {"ids": nothing, "paddings": nothing, "inputs_indicator": nothing}
-    if model.config.backbone.vocab_size:
-        batch["input_item_weights"] = nothing
-    inputs: Any = model.apply({"params": params}, batch, words=False, method="head_inputs")
-    clustering = None if model.config.full_softmax else model.clustering_info
-    return build_index(inputs.items, inputs.clusters, clustering)
-
-
-@partial(jax.jit, static_argnames=("model", "k", "scoring", "clusters"))
-def _best(
-    model: Model,
-    params: Any,
-    index: SearchIndex,
-    batch: dict[str, jax.Array],
-    last: jax.Array,
-    exclude: jax.Array | None,
-    allowed: jax.Array | None,
-    *,
-    k: int,
-    scoring: Scoring,
-    clusters: int | None,
-) -> TopItems:
-    config = model.config
-    query, words = queries_at(model, params, batch, last)
-    original = "corrected" if config.use_correction else "scores"
-    return search(
-        index,
-        query,
-        k,
-        kind="log_probs" if scoring == "log_probs" else original,
-        soft_cap=config.soft_cap_logits,
-        word_logits=words,
-        exclude=exclude,
-        allowed=allowed,
-        clusters=clusters,
-    )
-
-
-@partial(jax.jit, static_argnames="model")
-def _queries_of(
-    model: Model, params: Any, batch: dict[str, jax.Array], last: jax.Array
-) -> jax.Array:
-    return queries_at(model, params, batch, last)[0]
-
-
-def queries_at(
-    model: Model, params: Any, batch: dict[str, jax.Array], last: jax.Array
-) -> tuple[jax.Array, jax.Array | None]:
-    """(query [B, W], logits of words [B, V] where there are any) at one position of each row."""
-    found: Any = model.apply({"params": params}, batch, last, method=_queries)
-    return found
-
-
-def _queries(
-    model: Model, batch: dict[str, jax.Array], last: jax.Array
-) -> tuple[jax.Array, jax.Array | None]:
-    """(query [B, W], word logits [B, V]) at one position a row."""
-    inputs = model.head_inputs(batch, words=False)
-    rows = jnp.arange(last.shape[0])
-    query, words = inputs.query[rows, last], None
-    if model.config.backbone.gives_words:
-        words = model.word_logits(inputs.hidden[rows, last][:, None])[:, 0]
-    return query, words
 
 
 def _rows_at_once(prompts: Prompts) -> int:

@@ -19,8 +19,9 @@ import numpy as np
 from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.core.head.search import score, search
 from efficientids_flax.inference.around import history_lengths, positions
+from efficientids_flax.inference.programs import Model, queries_at
 from efficientids_flax.inference.prompts import lay_out
-from efficientids_flax.inference.ranker import Model, Ranker, Recommendations, queries_at
+from efficientids_flax.inference.ranker import Ranker, Recommendations
 
 STEP = 4  # from one compiled size to the next: few of them, and not too much padding
 FEW, RARE = (1, 2, 4, 8, 16), 8

@@ -10,7 +10,7 @@ import pytest
 
 from efficientids_flax.core.head import item_vectors
 from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
-from efficientids_flax.inference import Ranker, make_prompts, ranker, recommend
+from efficientids_flax.inference import Ranker, make_prompts, programs, ranker, recommend
 from tests.efficientids_flax.compiled import applied
 from tests.efficientids_flax.inference.inference_cases import (
     BACKBONE,
@@ -192,10 +192,10 @@ def test_only_the_last_ids_of_a_history():
 def test_one_compilation_serves_all_of_a_padded_shape():
     first = Ranker(MODEL, PARAMS)
     first.recommend([[1], [2], [3]], 6)
-    compiled = ranker._best._cache_size()  # pyright: ignore[reportFunctionMemberAccess]
+    compiled = programs.best_items._cache_size()  # pyright: ignore[reportFunctionMemberAccess]
     first.recommend([[1, 2], [3, 4, 5], [6], [7]], 6)  # four rows of eight, as before
     Ranker(MODEL, PARAMS).recommend([[4], [5], [6]], 6)
-    assert ranker._best._cache_size() == compiled  # pyright: ignore[reportFunctionMemberAccess]
+    assert programs.best_items._cache_size() == compiled  # pyright: ignore[reportFunctionMemberAccess]
 
 
 @pytest.mark.parametrize(
