@@ -70,7 +70,7 @@ class PatchDecoder(Decoder):
                 it are padded, weighs all n alike (Praxis' masks are finite); no other sees it.
             deterministic: no dropout.
         """
-        return self._layers(x, self.around(paddings), deterministic, None)[0]
+        return self._layers(x, self.around(paddings), deterministic, None, None)[0]
 
     def around(self, paddings: jax.Array) -> Surroundings:
         """What all layers share, of float32 [B, n]."""

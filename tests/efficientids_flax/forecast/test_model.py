@@ -58,8 +58,13 @@ class Case:
 
     def run(self, **options: Any) -> Any:
         config = replace(self.config, **options.pop("config", {}))
+
+        @jax.jit
+        def run(params: Any, inputs: Any) -> Any:
+            return TimesFM(config).apply({"params": params}, *inputs, **options)
+
         with jax.default_matmul_precision("highest"):
-            return TimesFM(config).apply({"params": self.params}, *self.inputs, **options)
+            return run(self.params, self.inputs)
 
 
 @pytest.fixture(scope="module")
