@@ -69,7 +69,8 @@ def test_training_without_labels_predicts_the_next_position(tiny):
         "label_item_weights": following("input_item_weights"),
         "weights": np.array([[1, 1, 1, 0, 0, 0]] * 2, np.float32),
     }
-    outputs = made.apply({"params": params}, **seed_arguments(given), training=True)
+    seeds = seed_arguments(given)
+    outputs = jax.jit(lambda p: made.apply({"params": p}, **seeds, training=True))(params)
     np.testing.assert_allclose(outputs["loss"], run(made, params, explicit, "loss").loss, rtol=1e-6)
 
 

@@ -23,7 +23,7 @@ def trained_with(config, params, seed=1) -> Any:
     def loss(params):
         return jnp.sum(jnp.asarray(mixture) * sequence_losses(config, params, batch))
 
-    return jax.grad(loss)(params)
+    return jax.jit(jax.grad(loss))(params)
 
 
 def distances(config, key, values):

@@ -72,27 +72,32 @@ def measured(made, **options):
 @pytest.mark.parametrize("name", CASES)
 def test_is_what_the_head_computes(name, scoring, full):
     made = case(CASES[name], full)
-    head, inputs, item = made.head, made.inputs, np.asarray(made.is_item) > 0
-    scores = head.log_probs(inputs) if scoring == "log_probs" else head.evaluation_logits(inputs)
+    head = made.head
     found = measured(made, scoring=scoring)
-    wanted = ranks(scores[..., made.words :], jnp.where(made.is_item > 0, made.labels, -1))
-    np.testing.assert_array_equal(found.rank, wanted)
-    best = correct_predictions(scores, made.labels, made.is_item, num_words=made.words)
+
+    @jax.jit
+    def by_the_head(inputs, labels, is_item):
+        log_probs, logits = head.log_probs(inputs), head.evaluation_logits(inputs)
+        scores = log_probs if scoring == "log_probs" else logits
+        rank = ranks(scores[..., made.words :], jnp.where(is_item > 0, labels, -1))
+        best = correct_predictions(scores, labels, is_item, num_words=made.words)
+        if scoring == "original" or not full or not made.words:
+            entropy = head.cross_entropy(inputs, labels, is_item, training=False)
+        else:  # as in training
+            classes = jnp.where(is_item > 0, labels + made.words, labels)
+            entropy = -jnp.take_along_axis(log_probs, classes[:, None], axis=-1)[:, 0]
+            if head.config.label_smoothing:
+                rest = (log_probs.sum(-1) + entropy) / (log_probs.shape[-1] - 1)
+                entropy = 0.9 * entropy - 0.1 * rest
+        return rank, best, entropy, jax.nn.logsumexp(logits, axis=-1) ** 2
+
+    rank, best, entropy, squares = by_the_head(made.inputs, made.labels, made.is_item)
+    np.testing.assert_array_equal(found.rank, rank)
     np.testing.assert_array_equal(found.best, best)
-    if scoring == "original" or not full or not made.words:
-        entropy = head.cross_entropy(inputs, made.labels, made.is_item, training=False)
-    else:  # as in training
-        log_probs = head.log_probs(inputs)
-        classes = jnp.where(made.is_item > 0, made.labels + made.words, made.labels)
-        entropy = -jnp.take_along_axis(log_probs, classes[:, None], axis=-1)[:, 0]
-        if head.config.label_smoothing:
-            rest = (log_probs.sum(-1) + entropy) / (log_probs.shape[-1] - 1)
-            entropy = 0.9 * entropy - 0.1 * rest
     np.testing.assert_allclose(found.entropy, entropy, rtol=2e-5, atol=1e-5)
-    assert item.any()
+    assert np.any(np.asarray(made.is_item) > 0)
     if head.config.z_loss_weight:
-        wanted = jax.nn.logsumexp(head.evaluation_logits(inputs), axis=-1) ** 2
-        np.testing.assert_allclose(found.squares, wanted, rtol=1e-5)
+        np.testing.assert_allclose(found.squares, squares, rtol=1e-5)
 
 
 @pytest.mark.parametrize("full", [True, False])
