@@ -23,6 +23,7 @@ from efficientids_flax.train.state import (
 from efficientids_flax.train.step import (
     FINITE,
     LONGEST,
+    WEIGHT,
     NonFiniteError,
     Totals,
     Window,
@@ -67,6 +68,7 @@ class _Loop:
         self.due: Window | None = None  # ended, not reported
         self.totals = Totals(run.step.names)
         self.saved = self.evaluated = -1
+        self.told = False  # that there is nothing to learn
         self.measured: Mapping[str, float] | None = None  # at `evaluated`
 
     def go(self) -> TrainState:
@@ -247,6 +249,12 @@ class _Loop:
         if run.logs(window.last) or window.last == self.last:
             values = self.totals.take(run.peak)
             run.recorder.log(window.last, values)
+            if values.get(WEIGHT) == 0 and not self.told:
+                self.told = True
+                run.recorder.note(
+                    f"up to step {window.last}: no label of these batches has a weight; their loss"
+                    " is that of nothing, and nothing is learned from them"
+                )
 
     def _report_all(self) -> None:
         if self.due is not None:

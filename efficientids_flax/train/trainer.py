@@ -245,8 +245,9 @@ class Trainer(Evaluating, Preparing):
             if checkpoints is not None:
 
                 def write(state: TrainState, metrics: Any) -> None:
-                    if self._longest > self._described:  # a batch was longer than those before
-                        self._describe(facts)
+                    gone = recorder.begin_again()
+                    if gone or self._longest > self._described:  # by a batch that was longer
+                        self._describe(facts, goes_on=not gone)
                     save(state, cursor, checkpoints, monitor, metrics, facts, schedule_steps)
 
                 run.save = write

@@ -28,18 +28,20 @@ def read_requests(path: str, raw: RawIds) -> Iterator[Request]:
     """The histories of a file.
 
     Args:
-        path: `-` is standard input.
+        path: `-` is standard input; UTF-8, perhaps with a byte order mark.
         raw: finds items by their raw ids.
 
     Raises:
         ValueError: naming the line that is none.
     """
-    with click.open_file(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
+    with click.open_file(path, "rb") as file:
+        for number, content in enumerate(file, start=1):
             try:
-                yield _request(f"{path}:{number}", line.strip(), raw)
+                line = content.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+                if line:
+                    yield _request(f"{path}:{number}", line, raw)
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path}:{number}: is not UTF-8: {error}") from error
             except (ValueError, TypeError) as error:
                 raise ValueError(f"{path}:{number}: {error}") from error
 

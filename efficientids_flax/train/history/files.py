@@ -30,7 +30,7 @@ class History:
         self._file: TextIO | None = None
         if directory is None:
             return
-        path = directory / NAME
+        self._path = path = directory / NAME
         directory.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         with part.open("w") as file:
@@ -72,6 +72,16 @@ class History:
         """Let readers see what was added."""
         if self._file is not None:
             self._file.flush()
+
+    def write_again(self) -> bool:
+        """Write all rows anew where somebody has removed the file; whether it was so."""
+        if self._file is None or self._path.exists():
+            return False
+        self._file.close()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("w")
+        self._file.writelines(map(_line, self.rows))
+        return True
 
     def close(self) -> None:
         """End the file."""

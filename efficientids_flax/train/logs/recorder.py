@@ -101,6 +101,26 @@ class Recorder:
         if self._events is not None:
             self._events.flush()
 
+    def begin_again(self) -> bool:
+        """Write what is known once more where the directory was removed; whether it was.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        if self._directory is None:
+            return False
+        with self._naming():
+            if not self.history.write_again():
+                return False
+            if self._events is not None:
+                self._events.close()
+                self._events = EventFile(self._directory)
+        self.note(
+            f"{self._directory}: was removed, or moved, while the run went on: its history and what"
+            " follows are written there anew; its checkpoints and logs so far are gone from there"
+        )
+        return True
+
     def note(self, text: str) -> None:
         """A line for the reader."""
         self._progress.note(text)

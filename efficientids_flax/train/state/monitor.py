@@ -87,6 +87,17 @@ class Monitor:
             self.best, self.waited = state["best"], state["waited"]
             self._beaten = state.get("beaten", self.best)
 
+    def lost(self, there: float | None) -> float | None:
+        """The best value so far, if it is not that of the checkpoints there are, which count then.
+
+        Args:
+            there: the best value of those; None without any.
+        """
+        if self.best is None or there == self.best:
+            return None
+        lost, self.best = self.best, there
+        return lost
+
     def begin_at(self, best: float | None) -> None:
         """Take the best value of the checkpoints there are, where no other is known."""
         if self.best is None and best is not None:

@@ -120,6 +120,12 @@ def _from_checkpoint(
         checkpoints.measure_anew(step)
     else:
         monitor.restore(run["monitor"])
+        if options.keep_best and (lost := monitor.lost(checkpoints.best_metric())) is not None:
+            left = checkpoints.best_step()
+            start.warned.append(
+                f"{where}: the best checkpoint, of {monitor.metric} {lost:.6g}, is not there any"
+                f" more; the best of those left is {'none' if left is None else f'step {left}'}"
+            )
         monitor.begin_at(checkpoints.best_metric())
     kept = checkpoints.keep_on(run)
     if kept and (best := checkpoints.best_step()) is not None:

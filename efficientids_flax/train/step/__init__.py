@@ -17,7 +17,7 @@ from efficientids_flax.train.step.batch_checks import (
 from efficientids_flax.train.step.compiled import LONGEST, CompiledStep, compile_step
 from efficientids_flax.train.step.evaluation import Evaluator
 from efficientids_flax.train.step.evaluation_mode import built_to_train
-from efficientids_flax.train.step.function import FINITE, LossFn
+from efficientids_flax.train.step.function import FINITE, WEIGHT, LossFn
 from efficientids_flax.train.step.mean import Means
 from efficientids_flax.train.step.nnx_bridge import NNXBridge
 from efficientids_flax.train.step.nonfinite import (

@@ -64,6 +64,9 @@ def search(
     if clusters is not None:
         there = 0 if index.clusters is None else index.clusters.shape[0]
         if not 1 <= clusters <= there:
+            if not there:
+                raise ValueError(f"clusters: found {clusters}, and the model has none: it is a full"
+                                 " softmax; leave them out")  # fmt: skip
             raise ValueError(f"clusters: expected in [1, {there}], the number of clusters, found"
                              f" {clusters}")  # fmt: skip
         return TopItems(*beam(index, query, how, allow, k, clusters))

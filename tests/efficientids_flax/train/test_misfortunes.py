@@ -1,0 +1,60 @@
+"""What befalls a run from outside, and what it says of it."""
+
+import shutil
+
+import optax
+import pytest
+
+from efficientids_flax.train.history import read_history
+from tests.efficientids_flax.train.networks import batches, begin, loss_fn, same, trainer
+
+
+@pytest.fixture(scope="module")
+def plain():
+    made = trainer()
+    return made.train(begin(made), batches(), num_steps=8)
+
+
+def test_a_directory_that_was_removed_is_written_anew(tmp_path, capsys, plain):
+    place = tmp_path / "run"
+
+    def removing():
+        for index, batch in enumerate(batches()):
+            if index == 5:
+                shutil.rmtree(place)
+            yield batch
+
+    made = trainer(place, save_every=0, log_every=2, progress="lines")
+    assert same(made.train(begin(made), removing, num_steps=8), plain)
+    assert f"{place}: was removed, or moved, while the run went on" in capsys.readouterr().err
+    assert [row["step"] for row in read_history(place)] == list(range(1, 9))
+    made.let_go_of_data()
+    assert same(made.restore(begin(made)), plain)
+
+
+def test_a_best_checkpoint_that_was_removed_is_missed(tmp_path, capsys):
+    how = {"eval_every": 1, "save_every": 1, "keep_best": "eval_loss"}
+    how |= {"optimizer": optax.sgd(-0.1)}  # it gets worse
+    made = trainer(tmp_path, **how)
+    made.train(begin(made), batches(), batches(epochs=1), num_steps=4)
+    best = made.best_step()
+    assert best is not None
+    value = made.history[best - 1]["eval_loss"]
+    shutil.rmtree(tmp_path / str(best))
+    made = trainer(tmp_path, **how, progress="lines")
+    made.train(begin(made), batches(), batches(epochs=1), num_steps=5)
+    said = capsys.readouterr().err
+    assert f"the best checkpoint, of eval_loss {value:.6g}, is not there any more; the best" in said
+    assert made.best_step() not in (None, best)
+
+
+def test_batches_without_any_label_are_told(capsys):
+    def loss(params, batch, model_state, rng, apply_fn):
+        found, metrics, state = loss_fn(params, batch, model_state, rng, apply_fn)
+        return found * 0, {**metrics, "total_weight": 0.0}, state
+
+    made = trainer(loss_fn=loss, log_every=2, progress="lines")
+    made.train(begin(made), batches(), num_steps=6)
+    assert (
+        capsys.readouterr().err.count("up to step 2: no label of these batches has a weight") == 1
+    )
