@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from efficientids_flax.core.head.measures.scores import Scores, by_column
 
 AT_ONCE = 32  # excluded items of a position
+HIGH = 1 << 16  # above what a column can count
 
 
 def before(
@@ -29,8 +30,11 @@ def before(
         known: bool [Q], whether the label counts.
         here: bool [Q], whether it is of this tile.
     """
-    more = jnp.sum(by_column(jnp.sum, scores.all() > own, dtype=jnp.int32), axis=0)
-    as_much = jnp.sum(by_column(jnp.sum, scores.all() >= own, dtype=jnp.int32), axis=0) - more
+    # Both in one number, and so in one pass over the scores.
+    either = (scores.all() > own) + HIGH * (scores.all() >= own)
+    columns = by_column(jnp.sum, either, dtype=jnp.int32)
+    more = jnp.sum(columns % HIGH, axis=0)
+    as_much = jnp.sum(columns // HIGH, axis=0) - more
     several = jnp.any(known & (as_much > here))
 
     def earlier() -> jax.Array:

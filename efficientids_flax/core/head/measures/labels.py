@@ -1,7 +1,7 @@
 """What an evaluation asks of some positions: entropy and rank of each label, in float32.
 
 All is made of one pass of the queries over the item table. Scores are those that `search` and
-`retrieve` rank by, operation by operation.
+`retrieve` rank by, up to rounding.
 
 Letters: Q positions, W width of query and tables, V words, I items, K clusters, X excluded items.
 """
@@ -76,9 +76,8 @@ def measure(
     asked = Asked(inputs.query, jnp.where(known, labels, 0), known, exclude)
     found = sweep(asked, how.sweep, inputs.items, tiles, table)
     own, words = found.score, how.words
-    if words is not None and full:  # until here they are logits
-        words = words - found.total.value(how.sweep.others)[:, None]
-    best = known & (found.before == 0) & jnp.isfinite(own)
+    scored = own if original else found.log_prob
+    best = known & (found.before == 0) & jnp.isfinite(scored)
     if words is not None:
         scores = words
         if original:
@@ -86,7 +85,9 @@ def measure(
         word = jnp.max(scores, axis=-1)
         is_best = (jnp.argmax(scores, axis=-1) == labels) & (word >= found.most)
         best = jnp.where(item, best & (own > word), is_best)
-    rank = jnp.where(known & ~jnp.isnan(own) & (own > -jnp.inf), found.before, NEVER)
+    if words is not None and full:  # until here they are logits
+        words = words - found.total.value(how.sweep.others)[:, None]
+    rank = jnp.where(known & ~jnp.isnan(scored) & (scored > -jnp.inf), found.before, NEVER)
     entropy = _entropy(head, inputs, how, found, words, labels, item)
     return Measures(entropy, rank, best, _squares(head, inputs, found))
 

@@ -78,28 +78,38 @@ class Scores(NamedTuple):
 
 
 class Total(NamedTuple):
-    """logsumexp of what was seen: float32 [Q], the highest, and the sum of exp(value - highest)."""
+    """logsumexp of what was seen: float32 [Q], a value near it, and the sum of exp(x - near)."""
 
-    highest: jax.Array
+    near: jax.Array
     powers: jax.Array
 
     def joined(self, values: jax.Array) -> Total:
-        """With more values [N, R, Q]."""
-        top = jnp.maximum(self.highest, jnp.max(by_column(jnp.max, values), axis=0))
-        more = by_column(jnp.sum, jnp.exp(values - top))
-        return Total(top, self.powers * jnp.exp(self.highest - top) + jnp.sum(more, axis=0))
+        """With more values [N, R, Q], of which the first is one that counts.
+
+        It is one pass: what is near is the first value of all, or, where another is higher by so
+        much that powers overflow, the highest so far.
+        """
+        near = jnp.where(jnp.isneginf(self.near), values[0, 0], self.near)
+        powers = self.powers + _powers(values, near)
+
+        def by_highest() -> Total:
+            top = jnp.maximum(self.near, jnp.max(by_column(jnp.max, values), axis=0))
+            return Total(top, self.powers * jnp.exp(self.near - top) + _powers(values, top))
+
+        overflows = jnp.any(jnp.isinf(powers))
+        return jax.lax.cond(overflows, by_highest, lambda: Total(near, powers))
 
     def value(self, others: jax.Array | None = None) -> jax.Array:
         """[Q], with `others` [1, Q] in it."""
-        highest, rest = self.offsets(others)
-        return -(highest + rest)[0]
+        near, rest = self.offsets(others)
+        return -(near + rest)[0]
 
     def offsets(self, others: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """What normalises logits, [1, Q] each: the highest goes first, which leaves digits."""
-        highest, rest = self.highest[None], jnp.log(self.powers)[None]
+        """What normalises logits, [1, Q] each: what is near goes first, which leaves digits."""
+        near, rest = self.near[None], jnp.log(self.powers)[None]
         if others is not None:
-            rest = jnp.logaddexp(rest, others - highest)
-        return -highest, -rest
+            rest = jnp.logaddexp(rest, others - near)
+        return -near, -rest
 
 
 def scores_of(how: How, tiles: Tiles, tile: jax.Array, raw: jax.Array) -> tuple[Scores, Scores]:
@@ -120,25 +130,19 @@ def scores_of(how: How, tiles: Tiles, tile: jax.Array, raw: jax.Array) -> tuple[
         logits = jax.lax.optimization_barrier(logits)  # made once, so the same wherever it is read
     if how.first is None:
         return Scores(logits), Scores(logits)
-    none = (jnp.asarray(tiles.clusters)[tile] < 0)[:, None]
-    clusters = jnp.maximum(jnp.asarray(tiles.clusters)[tile], 0)
-    highest, rest = _normalisers(logits, tiles, tile)
-    added = jnp.where(none, NO_ITEM, how.first[clusters] - rest)
-    served = Scores(logits, (-highest, added))
+    served = _normalised(logits, tiles, tile, how.first)
     if how.added is None:
-        return served, served
-    added = jnp.where(none, NO_ITEM, how.added[clusters])
-    if not how.corrected:
-        original = Scores(raw, (added,))
+        return Scores(logits, served[:2]), Scores(logits, served[:2])
+    if how.corrected:  # the soft cap of the scores is not in their normaliser
+        normaliser = _normalised(raw, tiles, tile, how.first)[2] if how.cap else served[2]
     else:
-        if how.cap:  # that of the scores is not in their normaliser
-            highest, rest = _normalisers(raw, tiles, tile)
-        original = Scores(raw, (added, -(highest + rest)))
+        normaliser = None
+    original = Scores(raw, _added(tiles, tile, how.added, normaliser))
     if how.cap:
         ids = jnp.asarray(tiles.ids)[tile][..., None]
         capped = jnp.where(ids >= 0, soft_cap(original.all(), how.cap), NO_ITEM)
         original = Scores(jax.lax.optimization_barrier(capped))
-    return served, original
+    return Scores(logits, served[:2]), original
 
 
 def by_column(reduce: Callable[..., jax.Array], values: jax.Array, **options: Any) -> jax.Array:
@@ -146,38 +150,66 @@ def by_column(reduce: Callable[..., jax.Array], values: jax.Array, **options: An
     return jax.lax.optimization_barrier(reduce(values, axis=1, **options))
 
 
-def _normalisers(logits: jax.Array, tiles: Tiles, tile: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[N, R, Q] -> [N, Q] twice: the highest logit of a column's cluster, and the rest."""
-    highest = _of_clusters(jnp.maximum, -jnp.inf, by_column(jnp.max, logits), tiles, tile)
-    powers = by_column(jnp.sum, jnp.exp(logits - highest[:, None]))
-    return highest, jnp.log(_of_clusters(jnp.add, 0.0, powers, tiles, tile))
+def _powers(values: jax.Array, shift: jax.Array) -> jax.Array:
+    """[N, R, Q] -> [Q], sum of exp(value - shift)."""
+    return jnp.sum(by_column(jnp.sum, jnp.exp(values - shift)), axis=0)
 
 
-def _of_clusters(
-    join: Callable[..., jax.Array], neutral: float, values: jax.Array, tiles: Tiles, tile: jax.Array
-) -> jax.Array:
-    """[N, Q] -> [N, Q], the values of all columns of a cluster joined.
+def _normalised(
+    logits: jax.Array, tiles: Tiles, tile: jax.Array, added: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What makes log-probabilities of a tile's logits: float32 [N, Q] each.
 
-    Each takes what the one before it has, then the one two before, four before: a prefix sum, which
-    is whole in the last column of the cluster.
+    Within a cluster a log-probability is `(logit - shift) + (added - log(sum of powers))`. The
+    shift is the logit of the cluster's first item, so one power is 1, and one pass over the tile
+    will do. Where another logit is higher by so much that powers overflow, it is the highest.
+
+    Args:
+        logits: float32 [N, R, Q].
+        tiles, tile: see `scores_of`.
+        added: float32 [K, Q], of each cluster.
+
+    Returns:
+        What is added to a logit in turn, and the normaliser.
     """
-    if tiles.longest == 1:
-        return values
     clusters = jnp.asarray(tiles.clusters)[tile]
-    step = 1
-    while step < tiles.longest:
-        earlier = jnp.concatenate([jnp.full((step, values.shape[1]), neutral), values[:-step]])
-        same = jnp.concatenate([jnp.zeros(step, bool), clusters[step:] == clusters[:-step]])
-        values = join(values, jnp.where(same[:, None], earlier, neutral))
-        values = jax.lax.optimization_barrier(values)
-        step *= 2
-    last = jnp.asarray(_last_columns(tiles.clusters))[tile]
-    return jax.lax.optimization_barrier(values[last])
+    start = jnp.asarray(_first_columns(tiles.clusters))[tile]
+
+    def made(shift: jax.Array, powers: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        rest = jnp.log(powers)
+        own = jnp.where((clusters < 0)[:, None], NO_ITEM, added[jnp.maximum(clusters, 0)] - rest)
+        return -shift, own, shift + rest
+
+    def powers_of(shift: jax.Array) -> jax.Array:
+        powers = by_column(jnp.sum, jnp.exp(logits - shift[:, None]))
+        if tiles.longest == 1:
+            return powers
+        same = (clusters[:, None] == clusters).astype(jnp.float32)
+        return jnp.matmul(same, powers, precision="highest")
+
+    def by_highest() -> tuple[jax.Array, jax.Array, jax.Array]:
+        each = by_column(jnp.max, logits)
+        highest = jax.ops.segment_max(each, start, len(each))[start]
+        return made(highest, powers_of(highest))
+
+    shift = jax.lax.optimization_barrier(logits[start, 0])
+    powers = powers_of(shift)
+    # What branches return is there as an array. Else it would be made again for every score.
+    return jax.lax.cond(jnp.any(jnp.isinf(powers)), by_highest, lambda: made(shift, powers))
 
 
-def _last_columns(clusters: np.ndarray) -> np.ndarray:
-    """Int [L, N], where the cluster of a column ends."""
-    ends = np.ones(clusters.shape, bool)
-    ends[:, :-1] = clusters[:, :-1] != clusters[:, 1:]
-    numbers = np.where(ends, np.arange(clusters.shape[1]), clusters.shape[1])
-    return np.minimum.accumulate(numbers[:, ::-1], axis=1)[:, ::-1].astype(np.int32)
+def _added(
+    tiles: Tiles, tile: jax.Array, added: jax.Array, normaliser: jax.Array | None
+) -> tuple[jax.Array, ...]:
+    """What makes the original's scores: float32 [N, Q] each."""
+    clusters = jnp.asarray(tiles.clusters)[tile]
+    own = jnp.where((clusters < 0)[:, None], NO_ITEM, added[jnp.maximum(clusters, 0)])
+    return (own,) if normaliser is None else (own, -normaliser)
+
+
+def _first_columns(clusters: np.ndarray) -> np.ndarray:
+    """Int [L, N], where the cluster of a column begins."""
+    starts = np.ones(clusters.shape, bool)
+    starts[:, 1:] = clusters[:, 1:] != clusters[:, :-1]
+    numbers = np.where(starts, np.arange(clusters.shape[1]), 0)
+    return np.maximum.accumulate(numbers, axis=1).astype(np.int32)

@@ -3,8 +3,8 @@
 A tile's scores are made, looked at and left while they are in the cache. The rank of a label needs
 its own score first, to the bit as the tile makes it; so a pass begins at the first tile that has a
 label, and counts once the last of them was seen: with labels in the order of their places few tiles
-are seen twice. Under a full softmax in several tiles, what normalises is known after all of them,
-and there are two passes.
+are seen twice. Under a full softmax what normalises is the same for all items, so labels are ranked
+by logits.
 
 Letters: Q positions, W width of query and tables, I items, K clusters, N columns of R slots, X
 excluded items.
@@ -42,9 +42,9 @@ class Found(NamedTuple):
 
     Attributes:
         log_prob: float32, of the label.
-        score: float32, what it is ranked by.
+        score: float32, what it is ranked by: under full softmax its logit.
         before: int32, how many items stand before it.
-        most: float32, the highest score of any item; -inf where it was not asked for.
+        most: float32, the highest such score of any item; -inf where it was not asked for.
         total: logsumexp of all logits under full softmax, the words left out.
         original_total: the same of 'original' scores, where it was asked for.
         sum: float32, of all logits, where it was asked for.
@@ -76,10 +76,6 @@ def sweep(asked: Asked, how: How, items: jax.Array, tiles: Tiles, table: jax.Arr
     first = jnp.minimum(jnp.min(jnp.where(home < 0, count, home)), count - 1)
     # Tiles that are looked at before anything is counted.
     ahead: Any = jnp.maximum(jnp.max(home), first) - first
-    twice = full and not tiles.whole and not how.original
-    if twice:
-        ahead = count - 1
-    if_so = jax.lax.cond if twice else _chosen
     exclude = None
     if asked.exclude is not None:
         exclude = excluded_places(asked.exclude, asked.label, places, count * slots)
@@ -92,7 +88,7 @@ def sweep(asked: Asked, how: How, items: jax.Array, tiles: Tiles, table: jax.Arr
         raw = jnp.matmul(rows, query, precision="highest").reshape(*ids.shape[:2], -1)
         served, original = scores_of(how, tiles, tile, raw)
         earlier = found
-        found = if_so(
+        found = _chosen(
             number < count, lambda: _added_up(how, served, original, earlier), lambda: earlier
         )
         here, slot = home == tile, jnp.where(home == tile, place - tile * slots, 0)
@@ -100,10 +96,6 @@ def sweep(asked: Asked, how: How, items: jax.Array, tiles: Tiles, table: jax.Arr
         score = jnp.where(here, original.at(slot), found.score) if how.original else log_prob
         found = found._replace(log_prob=log_prob, score=score)
         scores = original if how.original else served
-        if full and not how.original:
-            offsets = found.total.offsets(how.others)
-            scores = Scores(served.base, offsets)
-            score = Scores(log_prob[None, None], offsets).all()[0, 0]
 
         def counted() -> Found:
             count = before(scores, score, asked.label, ids, asked.known, here)
@@ -115,16 +107,15 @@ def sweep(asked: Asked, how: How, items: jax.Array, tiles: Tiles, table: jax.Arr
                 most = jnp.maximum(most, jnp.max(jnp.max(scores.all(), axis=1), axis=0))
             return found._replace(before=found.before + count, most=most)
 
-        return if_so(number >= ahead, counted, lambda: found)
+        return _chosen(number >= ahead, counted, lambda: found)
 
     zero = jnp.zeros_like(place, jnp.float32)
     nothing = Total(zero - jnp.inf, zero)
-    start = Found(zero, zero, zero.astype(jnp.int32), nothing.highest, nothing, nothing, zero)
+    start = Found(zero, zero, zero.astype(jnp.int32), nothing.near, nothing, nothing, zero)
     found = jax.lax.fori_loop(0, ahead + count, look, start)
     if full:  # until here that of a label is its logit
         offsets = found.total.offsets(how.others)
-        log_prob = Scores(found.log_prob[None, None], offsets).all()[0, 0]
-        found = found._replace(log_prob=log_prob, score=found.score if how.original else log_prob)
+        found = found._replace(log_prob=Scores(found.log_prob[None, None], offsets).all()[0, 0])
     return found
 
 
