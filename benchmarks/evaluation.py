@@ -1,11 +1,12 @@
 """Evaluation of users over a large catalogue, beside the matrix product alone.
 
 python -m benchmarks.evaluation [--users 10000] [--items 100000] [--width 64] [--hierarchical]
-    [--rows 256]
+    [--rows 256] [--batch 256]
 
 One label a user, turns in one process: the product of the queries with the whole item table,
-`--rows` of them at a time, and the evaluation of a batch's labels (loss and ranking). Prints wall
-and processor seconds of both, their ratios, and the temporaries that the compiled evaluation has.
+`--rows` of them at a time, and the Trainer's evaluation (loss and ranking), `--batch` users at a
+time. Prints wall and processor seconds of both, their ratios, and the temporaries that the compiled
+evaluation of a batch of all users has.
 On a machine that others use too, processor seconds are what to go by.
 """
 
@@ -20,13 +21,15 @@ import numpy as np
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.measuring import POSITIONS, evaluation_sums
 from efficientids_flax.core.models import SimpleEfficientIDSModel
+from efficientids_flax.train.state import BatchPlacer
+from efficientids_flax.train.step import Evaluator, make_objective
 
 
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name, value in (("users", 10_000), ("items", 100_000), ("width", 64), ("rounds", 3),
-                        ("rows", POSITIONS)):  # fmt: skip
+                        ("rows", POSITIONS), ("batch", 256)):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--hierarchical", action="store_true")
     given = parser.parse_args()
@@ -47,10 +50,15 @@ def main() -> None:
     ids = rng.integers(0, given.items, (given.users, 2)).astype(np.int32)
     batch = {"ids": ids[:, :1], "labels": ids[:, 1:],
              "weights": np.ones((given.users, 1), np.float32)}  # fmt: skip
+    batches = [
+        {name: value[start : start + given.batch] for name, value in batch.items()}
+        for start in range(0, given.users, given.batch)
+    ]
     params = model.init(jax.random.key(0), jnp.zeros((1, 2), int))["params"]
-    evaluate = jax.jit(lambda params: evaluation_sums(model, params, batch)).lower(params).compile()
-    analysis = evaluate.memory_analysis()
+    whole = jax.jit(lambda params: evaluation_sums(model, params, batch)).lower(params).compile()
+    analysis = whole.memory_analysis()
     temporaries = 0 if analysis is None else analysis.temp_size_in_bytes / 2**20
+    evaluator = Evaluator(make_objective(model), BatchPlacer(None, model.config))
 
     query = jnp.asarray(rng.normal(size=(given.users, given.width)), jnp.float32)
     table = jnp.asarray(rng.normal(size=(given.items, given.width)), jnp.float32)
@@ -71,13 +79,16 @@ def main() -> None:
     times: dict[str, list[tuple[float, ...]]] = {"product": [], "evaluation": []}
     for _ in range(given.rounds + 1):
         for name, run in (("product", lambda: multiply(query, table)),
-                          ("evaluation", lambda: evaluate(params))):  # fmt: skip
+                          ("evaluation", lambda: evaluator({"params": params}, batches))):  # fmt: skip
             starts = [clock() for clock in clocks.values()]
             jax.block_until_ready(run())
             ends = [clock() for clock in clocks.values()]
             times[name].append(tuple(b - a for a, b in zip(starts, ends, strict=True)))
     kind = "hierarchical" if given.hierarchical else "full softmax"
-    print(f"{given.users} users, {given.items} items, width {given.width}, {kind}")
+    print(
+        f"{given.users} users, {given.batch} at a time, {given.items} items, width {given.width},"
+        f" {kind}"
+    )
     for place, clock in enumerate(clocks):
         plain, whole = ([one[place] for one in times[name][1:]] for name in times)
         ratio = statistics.median(b / a for a, b in zip(plain, whole, strict=True))

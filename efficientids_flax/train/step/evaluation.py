@@ -2,8 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from efficientids_flax.core.batch import check_batch, wrong_counts
 from efficientids_flax.train.evaluation_data import EvaluationData, Source
 from efficientids_flax.train.state import BatchPlacer
 from efficientids_flax.train.state.shared_batches import shared_batches
+from efficientids_flax.train.step.gathering import Gatherer, Waiting
 from efficientids_flax.train.step.objective import Objective
 
 # fmt: off
@@ -36,24 +36,28 @@ class Evaluator:
         """
         self._place = place
 
-        @partial(jax.jit, inline=True)  # traced once for the first batch and the others
-        def sums(params: Any, model_state: Any, batch: Any) -> Any:
-            counts = {}
-            if place.config is not None:
-                check_batch(place.config, batch, labels=True)  # its fields, no values
-                counts = wrong_counts(place.config, batch)
-            return objective.sums(params, batch, model_state), counts
+        def counts(batch: Any) -> dict[str, jax.Array]:
+            if place.config is None:
+                return {}
+            check_batch(place.config, batch, labels=True)  # its fields, no values
+            return wrong_counts(place.config, batch)
 
-        def add(total: Any, params: Any, model_state: Any, batch: Any) -> Any:
-            found = sums(params, model_state, batch)
-            if total is None:
-                return found
-            return tuple(
+        @jax.jit
+        def sums(params: Any, model_state: Any, batch: Any) -> Any:
+            wrong = counts(batch)
+            return objective.sums(params, batch, model_state), wrong
+
+        self._sums = sums
+        self._join = jax.jit(
+            lambda total, found: tuple(
                 {name: old[name] + new[name] for name in new}
                 for old, new in zip(total, found, strict=True)
             )
-
-        self._add = jax.jit(add)
+        )
+        self._gatherer = None
+        # Where several processes read, a batch's weights are not all here.
+        if objective.gathering is not None and jax.process_count() == 1:
+            self._gatherer = Gatherer(objective.gathering, counts)
         self._compute = jax.jit(
             lambda total: (
                 [value.compute() for value in total[0].values()],
@@ -72,7 +76,7 @@ class Evaluator:
         """
         rest = dict(variables)
         shapes, _, _ = jax.eval_shape(
-            lambda params: self._compute(self._add(None, params, rest, batch)), rest.pop("params")
+            lambda params: self._compute(self._sums(params, rest, batch)), rest.pop("params")
         )
         return {f"{prefix}{NAMES.get(name, name)}" for values in shapes for name in values}
 
@@ -110,22 +114,21 @@ class Evaluator:
             fills = self._place.config is not None
             data = EvaluationData(batches, num_batches, fills=fills)
         total = None
-        for batch in shared_batches(data, self._place):
-            total = self._add(total, params, rest, batch)
-            between()
+        for found in self._found(params, rest, data, between):
+            total = found if total is None else self._join(total, found)
         if total is None:
             raise ValueError(
                 f"{data.name}: there is no batch with a row; an iterator was read to its end?"
             )
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         computed, weights, counts = jax.device_get(self._compute(total))
         if wrong := [f"{count} in {name}" for name, count in counts.items() if count]:
             raise ValueError(f"{data.name}: values of the batches out of range: {', '.join(wrong)}")
         for values, weight in zip(computed, weights, strict=True):
             for name, value in values.items():
                 measured = weight > 0 or name in COUNTS
-                found[f"{prefix}{NAMES.get(name, name)}"] = float(value) if measured else math.nan
-        if unmeasured := sorted(name for name, value in found.items() if math.isnan(value)):
+                metrics[f"{prefix}{NAMES.get(name, name)}"] = float(value) if measured else math.nan
+        if unmeasured := sorted(name for name, value in metrics.items() if math.isnan(value)):
             why = (
                 "a loss or a score is NaN"
                 if all(weight > 0 for weight in weights)
@@ -135,4 +138,19 @@ class Evaluator:
                 f"{data.name}: {why}; {', '.join(unmeasured)} are NaN, and never the best",
                 stacklevel=2,
             )
-        return found
+        return metrics
+
+    def _found(
+        self, params: Any, rest: Any, data: EvaluationData, between: Callable[[], None]
+    ) -> Iterator[Any]:
+        """(sums, counts) of all batches; those of large catalogues wait for each other."""
+        waiting = None if self._gatherer is None else Waiting(self._gatherer, params)
+        for batch in shared_batches(data, self._place):
+            times = None if waiting is None else waiting.times(batch)
+            if waiting is None or times is None:
+                yield self._sums(params, rest, batch)
+            else:
+                yield from waiting.add(batch, times)
+            between()
+        if waiting is not None:
+            yield from waiting.rest()

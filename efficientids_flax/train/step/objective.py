@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import nnx
 
@@ -18,7 +19,8 @@ from efficientids_flax.backbone.experts import LOSSES, RANDOM
 from efficientids_flax.core.head import NEGATIVES
 from efficientids_flax.core.head.measures import SCORINGS, Scoring
 from efficientids_flax.core.item_model import ItemModel
-from efficientids_flax.core.measuring import evaluation_sums
+from efficientids_flax.core.labelled import label_positions, label_times
+from efficientids_flax.core.measuring import evaluation_sums, sums_of_positions
 from efficientids_flax.core.metrics import token_sums
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.core.touching import most_touched, touched_rows
@@ -34,6 +36,21 @@ from efficientids_flax.train.step.rows import ItemTable
 
 Batch = Mapping[str, Any]
 Sums = Mapping[str, Any]  # each has `a + b` and `compute()`
+LARGE = 1 << 13  # items; a pass over fewer costs little beside the model
+
+
+class Gathering(NamedTuple):
+    """How several batches are measured at once, of a model for which that saves time.
+
+    Attributes:
+        times: batch -> int [B, P], of `label_times`; read on the host.
+        positions: (params, batch, times) -> what a batch leaves; arrays [B, P, ...], and [1].
+        sums: (params, the same of several, joined) -> what is summed.
+    """
+
+    times: Callable[[Batch], np.ndarray]
+    positions: Callable[[Any, Batch, jax.Array], Any]
+    sums: Callable[[Any, Any], Sums]
 
 
 class Objective(NamedTuple):
@@ -48,6 +65,7 @@ class Objective(NamedTuple):
         own: whether the module sees to precision and rematerialisation itself.
         params: to begin with, of a module that holds its own.
         items: of a recommender whose loss has gradients by few rows of its item table.
+        gathering: of a recommender with a large catalogue.
     """
 
     module: nn.Module | NNXBridge
@@ -58,6 +76,7 @@ class Objective(NamedTuple):
     own: bool
     params: Mapping[str, Any] | None = None
     items: ItemTable | None = None
+    gathering: Gathering | None = None
 
 
 def make_objective(
@@ -122,7 +141,7 @@ def make_objective(
     if loss_fn is not None:
         init = found.init if found.own else _init_by_loss(module, loss_fn)
         sums = _sums_of_loss(module, loss_fn)
-        found = found._replace(loss=loss_fn, sums=sums, init=init, items=None)
+        found = found._replace(loss=loss_fn, sums=sums, init=init, items=None, gathering=None)
     if init_args is not None or init_kwargs is not None:
         args, named = tuple(init_args or ()), dict(init_kwargs or {})
         found = found._replace(init=lambda rng, _: module.init(_streams(rng), *args, **named))
@@ -157,7 +176,18 @@ def _of_item_model(
             lambda batch: touched_rows(module.config, clustering, batch),
             lambda batch: most_touched(clustering, batch),
         )
-    return Objective(module, loss, sums, init, module.config, True, items=items)
+    gathering = None
+    if module.config.num_items > LARGE:
+        gathering = Gathering(
+            lambda batch: label_times(module.config, batch),
+            lambda params, batch, times: label_positions(
+                evaluated, params, batch, times, exclude_seen=exclude_seen
+            ),
+            lambda params, asked: sums_of_positions(evaluated, params, asked, scoring=scoring),
+        )
+    return Objective(
+        module, loss, sums, init, module.config, True, items=items, gathering=gathering
+    )
 
 
 def _of_decoder(module: Decoder, evaluated: Decoder) -> Objective:

@@ -1,0 +1,157 @@
+"""Labelled positions of batches: all that an evaluation asks of them, and little to keep.
+
+Letters: B batch, T time, S devices that have rows of the batch, P positions of a row, p those of
+one device that are looked at, N batches, X excluded items, D width of the hidden states.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType
+
+from efficientids_flax.backbone.experts import LOSSES
+from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.core.head import HeadInputs
+from efficientids_flax.core.item_model import ItemModel
+from efficientids_flax.sharding import ACTIVATIONS, constrain
+
+Batch = Mapping[str, Any]
+
+
+class LabelPositions(NamedTuple):
+    """Labelled positions of several batches, which are measured at once.
+
+    A pass over a large catalogue costs least a position when it is made for many. What a batch
+    leaves here is small; P positions of a row, in turn those of N batches.
+
+    Attributes:
+        hidden: [B, P, D], of the backbone.
+        labels, weights, is_item: [B, P], as in a batch; 0 where there is no label.
+        exclude: int [B, P, X], items that do not stand before a label; None for none.
+        auxiliary: float32 [N], loss of experts.
+        batches: float32 [N], 1 where there is a batch.
+    """
+
+    hidden: jax.Array
+    labels: jax.Array
+    weights: jax.Array
+    is_item: jax.Array
+    exclude: jax.Array | None
+    auxiliary: jax.Array
+    batches: jax.Array
+
+
+def label_positions(
+    model: ItemModel, params: Any, batch: Batch, times: jax.Array, *, exclude_seen: bool = False
+) -> LabelPositions:
+    """The labelled positions of one batch.
+
+    Args:
+        model, params, batch, exclude_seen: see `evaluation_sums`.
+        times: int [B, P], of `label_times`.
+    """
+    (inputs, _), collections = applied(model, params, batch)
+    rows, length = jnp.shape(batch["labels"])
+    parts = parts_of(rows)
+
+    def at(value: Any) -> jax.Array:
+        value = jnp.asarray(value)
+        index = times.reshape(*times.shape, *[1] * (value.ndim - 2))
+        return split(jnp.take_along_axis(value, index, axis=1))
+
+    places = jnp.arange(rows)[:, None] % (rows // parts) * length + times
+    exclude = excluded_at(model, batch, split(places.reshape(parts, -1)), parts, exclude_seen)
+    given = batch.get("label_item_weights")
+    weights = at(batch["weights"]).astype(jnp.float32)
+    return LabelPositions(
+        at(inputs.hidden),
+        at(batch["labels"]),
+        weights,
+        jnp.ones(weights.shape) if given is None else at(given),
+        None if exclude is None else exclude.reshape(*times.shape, -1),
+        auxiliary_of(collections)[None],
+        jnp.ones(1),
+    )
+
+
+def label_times(config: EfficientIDSConfig, batch: Batch) -> np.ndarray:
+    """Where labels count: int32 [B, P], times of each row, those of its labels first.
+
+    P is as many as any row has, rounded up to a power of two, so that there are few shapes.
+
+    Args:
+        config: of the model.
+        batch: with `weights`, and `label_item_weights` where there are words; readable here.
+    """
+    counts = np.asarray(batch["weights"]) > 0
+    if config.backbone.vocab_size and "label_item_weights" in batch:
+        counts |= np.asarray(batch["label_item_weights"]) > 0
+    most = max(int(counts.sum(axis=1).max(initial=0)), 1)
+    order = np.argsort(~counts, axis=1, kind="stable").astype(np.int32)
+    return order[:, : 1 << (most - 1).bit_length()]
+
+
+def applied(model: ItemModel, params: Any, batch: Batch) -> Any:
+    """((what goes into the head, the head), collections)."""
+    return model.apply({"params": params}, batch, method=_inputs, mutable=[LOSSES])
+
+
+def auxiliary_of(collections: Any) -> jax.Array:
+    """Float32 [], losses of experts that a batch had."""
+    return sum(map(jnp.sum, jax.tree.leaves(collections.get(LOSSES, ()))), jnp.float32(0.0))
+
+
+def _inputs(model: ItemModel, batch: Batch) -> tuple[HeadInputs, Any]:
+    return model.head_inputs(batch, words=False), model.softmax.head
+
+
+def parts_of(rows: int) -> int:
+    """S: among how many devices the rows of a batch are split."""
+    mesh = jax.sharding.get_abstract_mesh()
+    count = 1
+    for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True):
+        if name in ACTIVATIONS["B"] and kind == AxisType.Auto:
+            count *= mesh.shape[name]
+    return count if rows % count == 0 else 1
+
+
+def split(x: jax.Array) -> jax.Array:
+    """[S, ...], one part a device."""
+    return constrain(x, " ".join(["B", *"abcdef"[: x.ndim - 1]]))
+
+
+def excluded_at(
+    model: ItemModel, batch: Batch, places: jax.Array, parts: int, seen: bool
+) -> jax.Array | None:
+    """Ids that are left out at places [S, p]: int [S, p, X], -1 where there are fewer."""
+    lists = []
+    rows, length = jnp.shape(batch["ids"])
+    row, time = places // length, places % length
+
+    def of_rows(value: Any) -> jax.Array:
+        """[B, N] -> the rows of the places, [S, p, N]."""
+        value = jnp.asarray(value).reshape(parts, rows // parts, -1)
+        return split(jax.vmap(lambda part, index: part[index])(value, row))
+
+    if "exclude" in batch:
+        lists.append(of_rows(batch["exclude"]))
+    if seen:
+        ids = of_rows(batch["ids"])
+        counts = jnp.arange(length) <= time[..., None]
+        if "paddings" in batch:
+            counts &= of_rows(batch["paddings"]) == 0
+        if model.config.backbone.vocab_size:
+            counts &= of_rows(batch["input_item_weights"]) > 0
+        if "segment_ids" in batch:
+            segments = of_rows(batch["segment_ids"])
+            counts &= segments == jnp.take_along_axis(segments, time[..., None], axis=-1)
+        if (placeholder := model.config.placeholder_item_id) is not None:
+            known = jnp.zeros_like(counts)
+            if "inputs_indicator" in batch:  # 1 in the history, 0 at placeholders
+                known = of_rows(batch["inputs_indicator"]) > 0
+            counts &= known | (ids != placeholder)
+        lists.append(jnp.where(counts, ids, -1))
+    return jnp.concatenate(lists, axis=-1) if lists else None

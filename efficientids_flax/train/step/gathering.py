@@ -1,0 +1,101 @@
+"""Labels of several batches, measured at once: a pass over a large catalogue is made for many."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from efficientids_flax.train.step.objective import Gathering
+
+POSITIONS = 1 << 12  # that wait at most
+EXCLUDED = 1 << 24  # items that are left out of their rankings, in all
+
+
+class Gatherer:
+    """Functions of one objective, compiled once a shape."""
+
+    def __init__(self, gathering: Gathering, counts: Callable[[Any], dict[str, jax.Array]]) -> None:
+        """Of this objective.
+
+        Args:
+            gathering: of the objective.
+            counts: batch -> values that are out of range, by field.
+        """
+        self.times = gathering.times
+        self.sums = jax.jit(gathering.sums)
+
+        @jax.jit
+        def positions(params: Any, batch: Any, times: jax.Array) -> Any:
+            wrong = counts(batch)
+            return gathering.positions(params, batch, times), wrong
+
+        @partial(jax.jit, static_argnames="room", donate_argnums=0)
+        def put(kept: Any, found: Any, number: int, room: int) -> Any:
+            if kept is None:
+                kept = jax.tree.map(lambda x: jnp.zeros(_joined(x, room), x.dtype), found[0])
+                kept = kept, jax.tree.map(jnp.zeros_like, found[1])
+
+            def beside(kept: jax.Array, found: jax.Array) -> jax.Array:
+                axis = _axis(found)
+                start = number * found.shape[axis]
+                return jax.lax.dynamic_update_slice_in_dim(kept, found, start, axis)
+
+            return jax.tree.map(beside, kept[0], found[0]), jax.tree.map(jnp.add, kept[1], found[1])
+
+        self.positions, self.put = positions, put
+
+
+class Waiting:
+    """Batches of one evaluation whose labels wait to be measured."""
+
+    def __init__(self, gatherer: Gatherer, params: Any) -> None:
+        """Nothing waits.
+
+        Args:
+            gatherer: compiled functions.
+            params: that are evaluated.
+        """
+        self._gatherer, self._params = gatherer, params
+        self._kept: Any = None
+        self._count = self._room = 0
+        self._shapes: Any = None
+
+    def times(self, batch: Any) -> np.ndarray | None:
+        """Where the labels of a batch are; None of one that has so many that it need not wait."""
+        found = self._gatherer.times(batch)
+        return found if 2 * found.size <= POSITIONS else None
+
+    def add(self, batch: Any, times: np.ndarray) -> Iterator[Any]:
+        """Let the labels of a batch wait; gives (sums, counts) once there are enough."""
+        found = self._gatherer.positions(self._params, batch, times)
+        shapes = jax.tree.map(jnp.shape, found)
+        if shapes != self._shapes:
+            yield from self.rest()
+            excluded = max((x.size for x in jax.tree.leaves(found[0]) if x.ndim == 3), default=1)
+            self._room = max(1, min(POSITIONS // times.size, EXCLUDED // excluded))
+            self._shapes = shapes
+        self._kept = self._gatherer.put(self._kept, found, self._count, room=self._room)
+        self._count += 1
+        if self._count == self._room:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[Any]:
+        """(sums, counts) of all that waits, if anything does."""
+        if self._kept is not None:
+            asked, counts = self._kept
+            self._kept, self._count = None, 0
+            yield self._gatherer.sums(self._params, asked), counts
+
+
+def _axis(found: jax.Array) -> int:
+    """On which the arrays of several batches are joined: that of positions, or the only one."""
+    return min(1, found.ndim - 1)
+
+
+def _joined(found: jax.Array, room: int) -> tuple[int, ...]:
+    """The shape of `room` such arrays."""
+    axis = _axis(found)
+    return (*found.shape[:axis], room * found.shape[axis], *found.shape[axis + 1 :])
