@@ -77,9 +77,12 @@ def main() -> None:
     multiply = jax.jit(product).lower(query, table).compile()
     clocks = {"wall": time.perf_counter, "processor": time.process_time}
     times: dict[str, list[tuple[float, ...]]] = {"product": [], "evaluation": []}
+    ways = {
+        "product": lambda: multiply(query, table),
+        "evaluation": lambda: evaluator({"params": params}, batches),
+    }
     for _ in range(given.rounds + 1):
-        for name, run in (("product", lambda: multiply(query, table)),
-                          ("evaluation", lambda: evaluator({"params": params}, batches))):  # fmt: skip
+        for name, run in ways.items():
             starts = [clock() for clock in clocks.values()]
             jax.block_until_ready(run())
             ends = [clock() for clock in clocks.values()]

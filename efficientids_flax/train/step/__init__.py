@@ -3,8 +3,8 @@
 Read `objective`, what is minimised, then `function`, the step, `rows`, where it changes few rows of
 the item table, and `compiled`; `initial_state` is what the first one starts from, `nnx_bridge` lets
 NNX modules be called as Linen's are, `evaluation` measures, with the sums of `mean` and modules in
-their `evaluation_mode`, several batches at once by `gathering`, `window` adds up, `batch_checks` and
-`nonfinite` say what is wrong.
+their `evaluation_mode`, several batches at once by `gathering`, `window` adds up; `batch_checks`
+and `nonfinite` say what is wrong.
 """
 
 from efficientids_flax.moved import left_names

@@ -67,7 +67,7 @@ def test_batches_together_are_batches_apart(case, monkeypatch):
         return add_one(self, batch, times)
 
     monkeypatch.setattr(gathering.Waiting, "add", noted)
-    monkeypatch.setattr(gathering, "POSITIONS", 16 * ROWS)  # some wait for others
+    monkeypatch.setattr(gathering, "POSITIONS", 32 * ROWS)  # some wait for others
     places = [BatchPlacer(None, settings)]
     if jax.device_count() % 4 == 0 and case == "hierarchical":
         places.append(BatchPlacer(make_mesh(data=2, fsdp=2, tensor=jax.device_count() // 4)))
