@@ -1,5 +1,6 @@
 """What was read, left out and written; every row is accounted for."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from efficientids_flax.prepare.catalogue import Catalogue
 from efficientids_flax.prepare.layouts import Source
 from efficientids_flax.prepare.options import PrepareOptions
-from efficientids_flax.prepare.reading import UNIT_NAMES, Malformed
+from efficientids_flax.prepare.reading import PER_SECOND, UNIT_NAMES, Malformed
 from efficientids_flax.prepare.shards import Counts, Shard
 from efficientids_flax.prepare.stage import Staged
 from efficientids_flax.prepared_format import SPLITS
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 TIES = "source order"
 ELSEWHERE = {"choice", "engine", "memory", "threads", "overwrite"}  # change no byte, or stand apart
+DAY = 86_400  # seconds
 BELOW, TWICE, CORE = "below_min_rating", "duplicates", "k_core"
 
 
@@ -154,7 +156,7 @@ def report_of(source: Source, staged: Staged, options: PrepareOptions, done: Don
         source.layout, files, rows, counts, described, split, staged.unit,
         _command(source, options), done.shards, done.catalogue.digest,
         (*source.remarks, *_empty_parts(options, counts), *_remarks(staged.malformed),
-         *_remarks(staged.malformed_items)),
+         *_remarks(staged.malformed_items), *_odd_times(staged)),
     )  # fmt: skip
 
 
@@ -221,6 +223,16 @@ def _empty_parts(options: PrepareOptions, counts: Mapping[str, int]) -> list[str
     if options.split == "leave-one-out" or options.valid_from or options.valid_fraction:
         wanted.append("valid")
     return [f"no row is in the {part} part" for part in wanted if not counts[part]]
+
+
+def _odd_times(staged: Staged) -> list[str]:
+    """That times lie before 1970 or in the future: they are kept, and may be mistakes."""
+    if staged.times is None or staged.span is None:
+        return []
+    first, last = (moment // PER_SECOND[staged.times.kept] for moment in staged.span)
+    told = {"before 1970": first < 0, "in the future": last > time.time() + DAY}
+    odd = " and ".join(name for name, there in told.items() if there)
+    return [f"some times are {odd}: {first} to {last} seconds after 1970"] if odd else []
 
 
 def _remarks(malformed: Malformed) -> list[str]:

@@ -105,10 +105,9 @@ class DelimitedReader:
         if not self.header:
             return False
         one = next(field for field in self.fields if field.role in IDS)
-        ids, name = pc.utf8_trim_whitespace(part.columns[one.role].dictionary), one.columns[0]
-        if self.form.typed:
-            return bool(pc.any(pc.starts_with(ids, f"{name}:")).as_py())
-        return bool(pc.any(pc.equal(ids, name)).as_py())
+        pattern = rf"^\s*{re.escape(one.columns[0])}" + (":" if self.form.typed else r"\s*$")
+        ids = part.columns[one.role].dictionary
+        return bool(pc.any(pc.match_substring_regex(ids, pattern)).as_py())
 
     def _by_row(self, block: Block) -> Part:
         rest: list[Block] = []

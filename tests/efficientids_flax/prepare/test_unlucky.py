@@ -110,7 +110,10 @@ def test_ids_are_texts_and_times_may_be_early_and_late(tmp_path: Path):
     quoted = [f'"{one}"'.replace('x "y"', 'x ""y""') for one in IDS]
     rows = [f"{one},i,3,{TIMES[at % 4]}\r\n" for at, one in enumerate(quoted)]
     files = {"a.csv": ("\ufeff" + HEADER + "".join(rows) + "\r\n").encode()}
-    got = _right(tmp_path, files)
+    result = call(tmp_path, files)
+    said = f"before 1970 and in the future: -5 to {TIMES[-1]} seconds after 1970"
+    assert result.exit_code == 0 and said in result.stdout, result.output
+    got = read(tmp_path / "out")
     assert [one["id"] for one in got.users] == IDS
     assert [row["time"] for row in got.rows] == [TIMES[at % 4] for at in range(len(IDS))]
 
