@@ -167,4 +167,6 @@ def upper_bounds(index: SearchIndex, query: jax.Array, how: Scored) -> jax.Array
     bound = own + how.added + ROUNDING * size
     none = jnp.zeros_like(bound)
     # A tanh in float32 falls by a rounding now and then.
-    return how.scores(bound, Offsets(none, none)) + ROUNDING * (how.outer or 0.0)
+    bound = how.scores(bound, Offsets(none, none)) + ROUNDING * (how.outer or 0.0)
+    # Of a cluster with a member that is not finite nothing is known, and the others count.
+    return jnp.where(jnp.isnan(bound), jnp.inf, bound)

@@ -114,6 +114,10 @@ def best_of_tiles(
         # -0.0 is 0.0 by now, so that a descending sort is one of the negatives.
         values, found = jax.lax.sort((-scores.reshape(-1), ids.reshape(-1)), num_keys=2)
         values, found = -values[:k], found[:k]
+        # Ids that nobody added yet have no place, and k counts them.
+        missing = (0, k - values.shape[0])
+        values = jnp.pad(values, missing, constant_values=-jnp.inf)
+        found = jnp.pad(found, missing, constant_values=NONE)
         return jnp.where(jnp.isneginf(values), NONE, found), values
 
     numbers = tiles.shape[1] * index.rows.shape[1] * index.rows.shape[2]

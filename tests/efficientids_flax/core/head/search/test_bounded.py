@@ -126,3 +126,25 @@ def test_where_it_is_tried(asked: int, k: int, wanted: bool):
     index = SearchIndex(rows, None, rows, rows, rows)  # pyright: ignore[reportArgumentType]
     assert bounded.fits(index, asked, k) is wanted
     assert not bounded.fits(index._replace(clusters=None), asked, k)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_row_that_is_not_finite_hides_no_other(monkeypatch: pytest.MonkeyPatch, wrong: float):
+    monkeypatch.setattr(bounded, "WORTH", 2.0)
+    monkeypatch.setattr(bounded, "STEP_BYTES", 3 * 4 * 8 * WIDTH)
+    monkeypatch.setattr(bounded, "FEWEST_TILES", 1)
+    cluster_of = np.arange(ITEMS) % CLUSTERS
+    centres = np.random.default_rng(0).normal(size=(CLUSTERS, WIDTH))
+    items = centres[cluster_of] + 0.1 * np.random.default_rng(1).normal(size=(ITEMS, WIDTH))
+    query = centres[3]
+    best = np.argsort(-(items @ query + (centres @ query)[cluster_of]))
+    broken = next(item for item in range(ITEMS) if cluster_of[item] == cluster_of[best[0]]
+                  and item not in best[:5])  # fmt: skip
+    items[broken] = wrong * np.sign(query)
+    index = build_index(
+        jnp.asarray(items, jnp.float32), jnp.asarray(centres, jnp.float32),
+        ClusteringInfo.from_assignments(cluster_of),
+    )  # fmt: skip
+    found = jax.jit(search, static_argnums=2)(index, jnp.asarray(query[None], jnp.float32), 5)
+    first = [broken] if wrong == np.inf else []
+    np.testing.assert_array_equal(found.ids[0], [*first, *best[:5]][:5])

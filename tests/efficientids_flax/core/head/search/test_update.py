@@ -131,3 +131,15 @@ def test_what_does_not_fit_is_told_and_changes_nothing():
     with pytest.raises(ValueError, match="remove_items"):
         remove_items(index, [-1])
     assert int(index.order.counts.sum()) == ITEMS
+
+
+def test_more_are_asked_for_than_there_are_places():
+    clustering = ClusteringInfo.from_assignments(np.arange(16) % 2)
+    items, table = jnp.asarray(VECTORS[:16]), jnp.asarray(CLUSTERS_OF_TABLE[:2])
+    index = build_index(items, table, clustering, new_items=40)
+    for clusters in (None, 2):
+        found = search(index, QUERY, 50, clusters=clusters)
+        assert found.ids.shape == found.scores.shape == (2, 50)
+        np.testing.assert_array_equal(np.sort(found.ids[:, :16]), [np.arange(16)] * 2)
+        np.testing.assert_array_equal(found.ids[:, 16:], -1)
+        np.testing.assert_array_equal(found.scores[:, 16:], -np.inf)
