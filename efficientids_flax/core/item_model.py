@@ -81,6 +81,7 @@ class ItemModel(nn.Module):
         deterministic: bool = True,
         *,
         words: bool = True,
+        at: jax.Array | None = None,
         pretrained_lm_module: Decoder | None = None,
     ) -> HeadInputs:
         """Embed, run the decoder, bring the tables to the query's width.
@@ -90,6 +91,8 @@ class ItemModel(nn.Module):
                 `paddings`, `segment_ids`, `segment_pos`, `inputs_indicator`, all [B, T].
             deterministic: no dropout.
             words: whether the logits of words are made.
+            at: int [B, P], times whose hidden states are wanted; the last layer is computed for no
+                others. None: all.
             pretrained_lm_module: a bound decoder in place of the model's own.
 
         Raises:
@@ -115,6 +118,7 @@ class ItemModel(nn.Module):
             positions=given.get("segment_pos"),
             inputs_indicator=given.get("inputs_indicator"),
             deterministic=deterministic,
+            at=at,
         )
         logits = None
         if config.backbone.gives_words and (words or self.is_initializing()):

@@ -53,7 +53,8 @@ def label_positions(
         model, params, batch, exclude_seen: see `evaluation_sums`.
         times: int [B, P], of `label_times`.
     """
-    (inputs, _), collections = applied(model, params, batch)
+    whole = model.config.backbone.moe is not None  # whose losses are of all tokens
+    (inputs, _), collections = applied(model, params, batch, None if whole else times)
     rows, length = jnp.shape(batch["labels"])
     parts = parts_of(rows)
 
@@ -67,7 +68,7 @@ def label_positions(
     given = batch.get("label_item_weights")
     weights = at(batch["weights"]).astype(jnp.float32)
     return LabelPositions(
-        at(inputs.hidden),
+        at(inputs.hidden) if whole else inputs.hidden,
         at(batch["labels"]),
         weights,
         jnp.ones(weights.shape) if given is None else at(given),
@@ -94,9 +95,9 @@ def label_times(config: EfficientIDSConfig, batch: Batch) -> np.ndarray:
     return order[:, : 1 << (most - 1).bit_length()]
 
 
-def applied(model: ItemModel, params: Any, batch: Batch) -> Any:
-    """((what goes into the head, the head), collections)."""
-    return model.apply({"params": params}, batch, method=_inputs, mutable=[LOSSES])
+def applied(model: ItemModel, params: Any, batch: Batch, at: jax.Array | None = None) -> Any:
+    """((what goes into the head, the head), collections); `at`: see `ItemModel.head_inputs`."""
+    return model.apply({"params": params}, batch, at, method=_inputs, mutable=[LOSSES])
 
 
 def auxiliary_of(collections: Any) -> jax.Array:
@@ -104,8 +105,8 @@ def auxiliary_of(collections: Any) -> jax.Array:
     return sum(map(jnp.sum, jax.tree.leaves(collections.get(LOSSES, ()))), jnp.float32(0.0))
 
 
-def _inputs(model: ItemModel, batch: Batch) -> tuple[HeadInputs, Any]:
-    return model.head_inputs(batch, words=False), model.softmax.head
+def _inputs(model: ItemModel, batch: Batch, at: jax.Array | None) -> tuple[HeadInputs, Any]:
+    return model.head_inputs(batch, words=False, at=at), model.softmax.head
 
 
 def parts_of(rows: int) -> int:

@@ -79,9 +79,8 @@ def _queries(
     model: Model, batch: dict[str, jax.Array], last: jax.Array
 ) -> tuple[jax.Array, jax.Array | None]:
     """(query [B, W], word logits [B, V]) at one position a row."""
-    inputs = model.head_inputs(batch, words=False)
-    rows = jnp.arange(last.shape[0])
-    query, words = inputs.query[rows, last], None
+    inputs = model.head_inputs(batch, words=False, at=last[:, None])
+    words = None
     if model.config.backbone.gives_words:
-        words = model.word_logits(inputs.hidden[rows, last][:, None])[:, 0]
-    return query, words
+        words = model.word_logits(inputs.hidden)[:, 0]
+    return inputs.query[:, 0], words
