@@ -78,7 +78,7 @@ def label_positions(
     )
 
 
-def label_times(config: EfficientIDSConfig, batch: Batch) -> np.ndarray:
+def label_times(config: EfficientIDSConfig, batch: Batch) -> np.ndarray | None:
     """Where labels count: int32 [B, P], times of each row, those of its labels first.
 
     P is as many as any row has, rounded up to a power of two, so that there are few shapes.
@@ -86,10 +86,17 @@ def label_times(config: EfficientIDSConfig, batch: Batch) -> np.ndarray:
     Args:
         config: of the model.
         batch: with `weights`, and `label_item_weights` where there are words; readable here.
+
+    Returns:
+        None where a field is missing or has another shape, which `check_batch` tells.
     """
-    counts = np.asarray(batch["weights"]) > 0
+    fields = ["weights"]
     if config.backbone.vocab_size and "label_item_weights" in batch:
-        counts |= np.asarray(batch["label_item_weights"]) > 0
+        fields.append("label_item_weights")
+    shapes = {jnp.shape(batch[name]) for name in ("labels", *fields) if name in batch}
+    if "weights" not in batch or len(shapes) > 1 or len(shapes.pop()) != 2:
+        return None
+    counts = np.any([np.asarray(batch[name]) > 0 for name in fields], axis=0)
     most = max(int(counts.sum(axis=1).max(initial=0)), 1)
     order = np.argsort(~counts, axis=1, kind="stable").astype(np.int32)
     return order[:, : 1 << (most - 1).bit_length()]

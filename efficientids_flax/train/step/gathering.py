@@ -66,7 +66,7 @@ class Waiting:
     def times(self, batch: Any) -> np.ndarray | None:
         """Where the labels of a batch are; None of one that has so many that it need not wait."""
         found = self._gatherer.times(batch)
-        return found if 4 * found.size <= POSITIONS else None
+        return found if found is not None and 4 * found.size <= POSITIONS else None
 
     def add(self, batch: Any, times: np.ndarray) -> Iterator[Any]:
         """Let the labels of a batch wait; gives (sums, counts) once there are enough."""

@@ -43,12 +43,12 @@ class Gathering(NamedTuple):
     """How several batches are measured at once, of a model for which that saves time.
 
     Attributes:
-        times: batch -> int [B, P], of `label_times`; read on the host.
+        times: batch -> int [B, P] or None, of `label_times`; read on the host.
         positions: (params, batch, times) -> what a batch leaves; arrays [B, P, ...], and [1].
         sums: (params, the same of several, joined) -> what is summed.
     """
 
-    times: Callable[[Batch], np.ndarray]
+    times: Callable[[Batch], np.ndarray | None]
     positions: Callable[[Any, Batch, jax.Array], Any]
     sums: Callable[[Any, Any], Sums]
 

@@ -95,3 +95,12 @@ def test_ids_out_of_range_on_the_device_are_told(monkeypatch):
     evaluator = Evaluator(make_objective(model), BatchPlacer(None, settings))
     with pytest.raises(ValueError, match=rf"out of range: {ROWS * LENGTH} in ids"):
         evaluator({"params": params["params"]}, given)
+
+
+def test_a_batch_that_lacks_a_field_is_refused_by_its_name(monkeypatch):
+    monkeypatch.setattr(objective, "LARGE", 0)
+    settings = config(full_softmax=True)
+    given = {name: value for name, value in next(batches(words=True)).items() if name != "weights"}
+    goal = make_objective(EfficientIDSModel(config=settings))
+    with pytest.raises(ValueError, match="weights"):
+        Evaluator(goal, BatchPlacer(None, settings))({"params": {}}, [given])
