@@ -182,14 +182,16 @@ def _normalised(
 
     def powers_of(shift: jax.Array) -> jax.Array:
         powers = by_column(jnp.sum, jnp.exp(logits - shift[:, None]))
+        return of_clusters(jax.ops.segment_sum, powers)
+
+    def of_clusters(join: Callable[..., jax.Array], values: jax.Array) -> jax.Array:
+        """[N, Q] -> [N, Q], those of all columns of a cluster joined."""
         if tiles.longest == 1:
-            return powers
-        same = (clusters[:, None] == clusters).astype(jnp.float32)
-        return jnp.matmul(same, powers, precision="highest")
+            return values
+        return join(values, start, len(values), indices_are_sorted=True)[start]
 
     def by_highest() -> tuple[jax.Array, jax.Array, jax.Array]:
-        each = by_column(jnp.max, logits)
-        highest = jax.ops.segment_max(each, start, len(each))[start]
+        highest = of_clusters(jax.ops.segment_max, by_column(jnp.max, logits))
         return made(highest, powers_of(highest))
 
     shift = jax.lax.optimization_barrier(logits[start, 0])

@@ -139,6 +139,47 @@ def test_scores_that_are_no_numbers_find_nothing(scoring, words):
     assert np.isnan(found.entropy[items]).all()
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_logits_that_are_far_from_each_other(full):
+    """Powers of what is above the first item of a cluster by more than 88 are infinite."""
+    made = case({}, full)
+    made.inputs = made.inputs._replace(query=100.0 * made.inputs.query)
+    query, items = (np.asarray(x, np.float64) for x in (made.inputs.query, made.inputs.items))
+    cluster_of = np.zeros(ITEMS, int) if full else np.asarray(CLUSTERS.cluster_of)
+    logits, first = query @ items.T, np.zeros((PLACES, 1))
+    if not full:
+        first = query @ np.asarray(made.inputs.clusters, np.float64).T
+    log_probs = np.empty_like(logits)
+    beyond = []
+    for cluster in range(first.shape[1]):
+        own = logits[:, cluster_of == cluster]
+        beyond.append((own.max(axis=1) - own[:, 0] > 89).any())
+        normaliser = np.logaddexp.reduce(own, axis=1) + np.logaddexp.reduce(first, axis=1)
+        added = first[:, cluster] - normaliser
+        log_probs[:, cluster_of == cluster] = own + added[:, None]
+    assert any(beyond)
+    found = measured(made)
+    labels = np.asarray(made.labels)
+    own = np.take_along_axis(log_probs, labels[:, None], axis=1)
+    # Roundings of logits of up to a thousand.
+    np.testing.assert_allclose(found.entropy, -own[:, 0], rtol=1e-5, atol=1e-3)
+    np.testing.assert_array_equal(found.rank, ranks(jnp.asarray(log_probs), made.labels))
+
+
+def test_an_item_that_is_no_number_spoils_its_cluster_alone():
+    made = case({}, False)
+    wanted = measured(made)
+    spoiled = int(np.flatnonzero(CLUSTERS.cluster_of == 3)[4])
+    made.inputs = made.inputs._replace(items=made.inputs.items.at[spoiled].set(jnp.nan))
+    found = measured(made)
+    others = np.asarray(CLUSTERS.cluster_of)[np.asarray(made.labels)] != 3
+    np.testing.assert_array_equal(found.entropy[others], wanted.entropy[others])
+    assert (found.rank[others] <= wanted.rank[others]).all()
+    assert (found.rank[~others] == NEVER).all()
+    assert np.isnan(found.entropy[~others]).all()
+    assert others.any() and not others.all()
+
+
 def test_half_precision_is_ranked_in_float32():
     made = case({}, True)
     made.inputs = jax.tree.map(lambda x: x.astype(jnp.bfloat16), made.inputs)
