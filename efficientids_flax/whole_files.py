@@ -1,16 +1,19 @@
 """Files that appear whole: no reader finds half of one, whenever the writer is killed."""
 
+import errno
 import secrets
 
 from etils import epath
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # of errors: there is no room for more
 
-def write_whole(path: epath.PathLike, text: str) -> None:
+
+def write_whole(path: epath.PathLike, content: str | bytes) -> None:
     """Write beside the place first, then take the name.
 
     Args:
         path: of the file, which is replaced where it is there; its folder is there.
-        text: all of it, written as UTF-8.
+        content: all of it; a text is written as UTF-8.
 
     Raises:
         OSError: it cannot be written; what was there is unchanged.
@@ -18,7 +21,7 @@ def write_whole(path: epath.PathLike, text: str) -> None:
     final = epath.Path(path)
     draft = final.with_name(f".{secrets.token_hex(8)}.tmp")  # no longer than names may be
     try:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
         draft.replace(final)
     except BaseException:
         draft.unlink(missing_ok=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
 import numpy as np
 
 from efficientids_flax.cluster.summary import Summary
+from efficientids_flax.whole_files import write_whole
 
 
 def save_plot(summary: Summary, path: str | os.PathLike[str]) -> None:
@@ -60,12 +62,9 @@ def save_plot(summary: Summary, path: str | os.PathLike[str]) -> None:
         axes[1].legend(frameon=False)
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
-    place = Path(path)
-    partial = place.with_name(f".{place.stem}.partial{place.suffix}")
+    place, drawn = Path(path), io.BytesIO()
+    figure.savefig(drawn, dpi=120, format=place.suffix[1:] or None)
     try:
-        figure.savefig(partial, dpi=120)
-        partial.replace(place)
+        write_whole(place, drawn.getvalue())
     except OSError as error:
         raise OSError(f"{place}: cannot be written ({error.strerror or error})") from error
-    finally:
-        partial.unlink(missing_ok=True)

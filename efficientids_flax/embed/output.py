@@ -5,7 +5,6 @@ Letters: I items, E item width.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -15,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from efficientids_flax.whole_files import write_whole
+from efficientids_flax.whole_files import FULL, write_whole
 
 FORMAT, VERSION = "efficientids-embeddings", 1
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class Output:

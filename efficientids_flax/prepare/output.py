@@ -4,7 +4,6 @@ What a run was killed over stays beside it, and the next run with the same outpu
 that the system gives back with the process tells the two apart.
 """
 
-import errno
 import json
 import logging
 import os
@@ -19,11 +18,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from efficientids_flax.prepared_format import FORMAT, MANIFEST
+from efficientids_flax.whole_files import FULL
 
 log = logging.getLogger(__name__)
 LOCK = "lock"  # in the second folder, held while a run writes
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class OutputError(ValueError):

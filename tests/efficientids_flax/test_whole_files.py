@@ -12,6 +12,8 @@ def test_it_is_there_and_nothing_else(tmp_path):
     for text in ("first", "zweite Fassung: ü"):
         write_whole(tmp_path / "config.json", text)
         assert (tmp_path / "config.json").read_text(encoding="utf-8") == text
+    write_whole(tmp_path / "config.json", b"\x00\xff")
+    assert (tmp_path / "config.json").read_bytes() == b"\x00\xff"
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
@@ -20,7 +22,7 @@ def test_a_name_may_be_as_long_as_names_are(tmp_path):
     assert [len(path.name) for path in tmp_path.iterdir()] == [255]
 
 
-@pytest.mark.parametrize("fails", ["write_text", "replace"])
+@pytest.mark.parametrize("fails", ["write_bytes", "replace"])
 def test_what_was_there_stays_if_it_fails(tmp_path, monkeypatch, fails):
     """Also after an interrupt, which is no OSError."""
     write_whole(tmp_path / "a", "before")

@@ -11,7 +11,7 @@ import numpy as np
 from efficientids_flax.train.step.objective import Gathering
 
 POSITIONS = 1 << 14  # that wait at most
-EXCLUDED = 1 << 24  # items that are left out of their rankings, in all
+NUMBERS = 1 << 24  # of any array that waits
 
 
 class Gatherer:
@@ -74,8 +74,8 @@ class Waiting:
         shapes = jax.tree.map(jnp.shape, found)
         if shapes != self._shapes:
             yield from self.rest()
-            excluded = max((x.size for x in jax.tree.leaves(found[0]) if x.ndim == 3), default=1)
-            self._room = max(1, min(POSITIONS // times.size, EXCLUDED // excluded))
+            largest = max(x.size for x in jax.tree.leaves(found[0]))
+            self._room = max(1, min(POSITIONS // times.size, NUMBERS // largest))
             self._shapes = shapes
         self._kept = self._gatherer.put(self._kept, found, self._count, room=self._room)
         self._count += 1
