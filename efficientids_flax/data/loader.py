@@ -143,15 +143,17 @@ class Batches:
         if not self.shuffle:
             epoch = 0
         with self._lock:
-            if epoch not in self._orders:
+            made = self._orders.pop(epoch, None)
+            if made is None:
                 total = self.rows.num_rows
                 made = np.arange(total)
                 if self.shuffle:
                     made = np.random.default_rng((self.seed, epoch)).permutation(total)
-                self._orders[epoch] = made
-                for old in sorted(self._orders)[:-KEPT]:
-                    del self._orders[old]
-            return self._orders[epoch]
+            # Those asked for last are kept: another pass begins again at the first epoch.
+            self._orders[epoch] = made
+            for old in list(self._orders)[:-KEPT]:
+                del self._orders[old]
+            return made
 
     def fingerprint(self) -> dict[str, Any]:
         """What the rows and their order are: a run that goes on compares it."""

@@ -8,6 +8,7 @@ removed from the later parts too, and who was never there stays, as new or cold.
 
 import logging
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import ibis
@@ -137,13 +138,16 @@ def _points(
     assert times is not None
     if options.test_fraction is None:
         told = options.valid_from, options.test_from
-        valid, test = (None if one is None else point(one, times) for one in told)
+        valid, test = (
+            None if one is None else point(one, times, name)
+            for name, one in zip(("valid_from", "test_from"), told, strict=True)
+        )
     else:
         counted = relations.pairs(rows, options.duplicates, timed=True)
         total = _count(engine, counted)
-        shares = [options.test_fraction]
+        shares = [_exact(options.test_fraction)]
         if options.valid_fraction is not None:
-            shares.append(options.test_fraction + options.valid_fraction)
+            shares.append(shares[0] + _exact(options.valid_fraction))
         found = [
             engine.row(relations.time_at(counted, int(total * (1 - share))))["time"]
             for share in shares
@@ -157,8 +161,18 @@ def _points(
     return valid, test
 
 
-def point(text: str, times: Times) -> int:
+def _exact(share: float) -> Fraction:
+    """A share as it was written: of ten rows 0.9 are nine, which float64 does not say."""
+    return Fraction(repr(share))
+
+
+def point(text: str, times: Times, name: str) -> int:
     """A point in time, in the unit that staged times have.
+
+    Args:
+        text: a date or a number.
+        times: how the source's are read.
+        name: of the option.
 
     Raises:
         ValueError: it is neither a date nor a number, or a number where the source has dates.
@@ -167,12 +181,15 @@ def point(text: str, times: Times) -> int:
     if moment is not None:
         return -(-moment * PER_SECOND[times.kept] // PER_SECOND["us"])
     if times.form == "date":
-        raise ValueError(f"{text!r} is no date such as 2014-10-11, and the source's times are")
+        raise ValueError(
+            f"`{name}`: {text!r} is no date such as 2014-10-11, and the source's times are"
+        )
     try:
         return int(text) * PER_SECOND[times.kept] // PER_SECOND[times.unit]
     except ValueError as error:
         raise ValueError(
-            f"{text!r} is neither a date such as 2014-10-11 nor a whole number in the source's unit"
+            f"`{name}`: {text!r} is neither a date such as 2014-10-11 nor a whole number in the"
+            " source's unit"
         ) from error
 
 

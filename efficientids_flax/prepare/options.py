@@ -1,6 +1,7 @@
 """What `prepare` is asked to do."""
 
 import codecs
+import math
 from dataclasses import dataclass, field
 
 from efficientids_flax.prepare.layouts import NAMES, Choice
@@ -74,6 +75,8 @@ class PrepareOptions:
                 f"layout: found {self.choice.layout!r}, expected one of {', '.join(NAMES)}"
             )
         problems += self._split_problems() + self._text_problems()
+        if self.min_rating is not None and not math.isfinite(self.min_rating):
+            problems.append(f"min_rating: found {self.min_rating}, expected a number")
         if self.min_rating is not None and "rating" in self.choice.without:
             problems.append("min_rating: needs the ratings that `no_rating` leaves out")
         if problems:
@@ -104,18 +107,21 @@ class PrepareOptions:
         shares = (self.valid_fraction, self.test_fraction)
         told = any(one is not None for one in (*points, *shares))
         if self.split != "time":
-            return ["valid_from, test_from and fractions go with the split by time"] * told
+            return ["`valid_from`, `test_from` and fractions go with the split by time"] * told
         if "time" in self.choice.without:
             return ["split: a split by time needs the times that `no_time` leaves out"]
         if any(one is not None for one in points) and any(one is not None for one in shares):
-            return ["valid_from and test_from exclude fractions"]
+            return ["`valid_from` and `test_from` exclude fractions"]
         if self.test_from is None and self.test_fraction is None:
             return ["split: a split by time needs `test_from` or `test_fraction`"]
         if (
             any(one is not None and not 0 < one < 1 for one in shares)
             or sum(one or 0 for one in shares) >= 1
         ):
-            return [f"fractions: found {shares}, expected shares between 0 and 1, below 1 together"]
+            return [
+                f"`valid_fraction`, `test_fraction`: found {shares}, expected shares between 0 and"
+                " 1, below 1 together"
+            ]
         return []
 
 

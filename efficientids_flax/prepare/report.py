@@ -1,5 +1,6 @@
 """What was read, left out and written; every row is accounted for."""
 
+import datetime as dt
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 TIES = "source order"
 ELSEWHERE = {"choice", "engine", "memory", "threads", "overwrite"}  # change no byte, or stand apart
 DAY = 86_400  # seconds
+DIGITS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}  # of dates without hyphens
+FIRST_YEAR, LAST_YEAR = "1900", "2100"
 BELOW, TWICE, CORE = "below_min_rating", "duplicates", "k_core"
 
 
@@ -232,7 +235,26 @@ def _odd_times(staged: Staged) -> list[str]:
     first, last = (moment // PER_SECOND[staged.times.kept] for moment in staged.span)
     told = {"before 1970": first < 0, "in the future": last > time.time() + DAY}
     odd = " and ".join(name for name, there in told.items() if there)
-    return [f"some times are {odd}: {first} to {last} seconds after 1970"] if odd else []
+    remarks = [f"some times are {odd}: {first} to {last} seconds after 1970"] if odd else []
+    written = [str(moment) for moment in staged.span]
+    if staged.times.form == "whole" and not staged.times.given and all(map(_as_date, written)):
+        remarks.append(
+            f"times such as {written[0]} are read as {UNIT_NAMES[staged.times.unit]} after 1970; if"
+            " they are dates, write them with hyphens, 2014-10-11"
+        )
+    return remarks
+
+
+def _as_date(digits: str) -> bool:
+    """Whether a number looks like a date: 20141011, 201410110334 or 20141011033402."""
+    form = DIGITS.get(len(digits))
+    if form is None or not FIRST_YEAR <= digits[:4] <= LAST_YEAR:
+        return False
+    try:
+        dt.datetime.strptime(digits, form)
+    except ValueError:
+        return False
+    return True
 
 
 def _remarks(malformed: Malformed) -> list[str]:

@@ -16,6 +16,7 @@ from efficientids_flax.prepare.layouts.source import (
     SourceError,
     find_files,
     folders_inside,
+    part_of_split,
 )
 from efficientids_flax.prepare.reading.look import Look, look
 from efficientids_flax.prepare.reading.streams import plain_name
@@ -48,9 +49,24 @@ def recognise(sources: Sequence[str], choice: Choice) -> Source:
         UnreadableError: a file is damaged.
     """
     found = _recognised(sources, choice)
-    if folders := folders_inside(sources):
-        return replace(found, remarks=(*found.remarks, f"not read: {', '.join(folders)}"))
-    return found
+    folders = folders_inside(sources)
+    remarks = [f"not read: {', '.join(folders)}"] if folders else []
+    return replace(found, remarks=(*found.remarks, *remarks, *_order_remarks(found)))
+
+
+def _order_remarks(found: Source) -> list[str]:
+    """What follows from the order and the names of several files."""
+    files = [one.look.path for one in found.interactions]
+    if len(files) < 2:
+        return []
+    remarks = []
+    if not found.has("time"):
+        more = f", ... {files[-1].name}" if len(files) > MOST_TOLD else ""
+        told = ", ".join(one.name for one in files[:MOST_TOLD])
+        remarks.append(f"without times the order of the files is that of time: {told}{more}")
+    if any(part_of_split(one) for one in files):
+        remarks.append("the parts that the files are named after are read as one, and split anew")
+    return remarks
 
 
 def _recognised(sources: Sequence[str], choice: Choice) -> Source:
@@ -201,7 +217,8 @@ def _none_fits(
     known = "the layout that was chosen" if len(tried) == 1 else "any layout that is known"
     return "\n".join([
         f"{_named(sources)}: is not as {known}. Found:", *found, "Looked for:", *wanted,
-        "Of any other table name the columns: `user` and `item`, `time`, `rating`",
+        "Of any other table name the columns: `user` and `item`, `time`, `rating`; of one without"
+        " a header give `columns` first",
     ])  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The files of a source, and what is taken from each."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from glob import glob, has_magic
@@ -10,6 +11,12 @@ from efficientids_flax.prepare.reading.look import Look
 
 SHOWN = 5  # names of folders that are told
 ARCHIVES = {".zip", ".tar", ".tgz"}
+UNFINISHED = re.compile(r".+\.(partial|scratch|old)-[0-9a-f]{8}")  # folders of `output`
+# Parts of a split that files are named after, and which comes first in time.
+PARTS = {
+    "train": 0, "training": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "eval": 1,
+    "test": 2,
+}  # fmt: skip
 
 
 class SourceError(ValueError):
@@ -58,10 +65,12 @@ class Source:
 
 
 def find_files(sources: Sequence[str]) -> tuple[list[Path], bool]:
-    """The files of a source, by name.
+    """The files of a source as they are given, those of a folder or a pattern by name.
+
+    Files that are named after a validation part come behind all others, those of a test part last.
 
     Args:
-        sources: files, folders or patterns such as `part-*.csv`.
+        sources: files, folders or patterns such as `part-*.csv`, `**/*.csv`.
 
     Returns:
         The files, and whether they were all named (and not found in a folder).
@@ -88,17 +97,23 @@ def find_files(sources: Sequence[str]) -> tuple[list[Path], bool]:
         elif path.exists():
             found.append(path)
         elif has_magic(source):
-            matching = [Path(one) for one in sorted(glob(source))]  # noqa: PTH207 (takes any path)
+            matching = sorted(map(Path, glob(source, recursive=True)))  # noqa: PTH207 (any path)
             if not matching:
                 raise SourceError(f"{source}: no file has such a name")
             found += [one for one in matching if one.is_file()]
         else:
             raise SourceError(f"{source}: no such file or folder")
-    found = list(dict.fromkeys(found))
+    found = sorted(dict.fromkeys(found), key=lambda one: part_of_split(one) or 0)
     archives = [str(one) for one in found if one.suffix.lower() in ARCHIVES]
     if archives and (named or len(archives) == len(found)):
         raise SourceError(f"{archives[0]}: is an archive; unpack it and give what it holds")
     return found, named
+
+
+def part_of_split(path: Path) -> int | None:
+    """Which part of a split a file is named after, by `PARTS`; None: of none."""
+    pieces = re.split(r"[^a-z]+", path.name.lower())
+    return next((PARTS[piece] for piece in pieces if piece in PARTS), None)
 
 
 def folders_inside(sources: Sequence[str]) -> list[str]:
@@ -108,7 +123,7 @@ def folders_inside(sources: Sequence[str]) -> list[str]:
         for source in sources
         if Path(source).is_dir()
         for one in sorted(Path(source).iterdir())
-        if one.is_dir() and not _hidden(one)
+        if one.is_dir() and not _hidden(one) and not UNFINISHED.fullmatch(one.name)
     ]
 
 

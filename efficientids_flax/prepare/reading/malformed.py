@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 SHOWN = 5  # rows that are told with their line
 LONGEST = 200  # characters that are shown of one
+NO_NUMBER = "time is no number"  # a kind
 
 
 class MalformedError(ValueError):
@@ -72,6 +73,10 @@ class Malformed:
             for role in ("rating", "time"):
                 if any(kind.startswith(role) for kind in self.kinds):
                     advice += f"; `no_{role}` does without the column"
+            if NO_NUMBER in self.kinds:
+                advice += (
+                    "; dates are read as ISO 8601 has them, 2014-10-11 or 2014-10-11T03:34:02Z"
+                )
             raise MalformedError(
                 "\n  ".join([
                     f"{self.count} malformed rows up to here ({kinds}), {self.most} are allowed:",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from efficientids_flax.prepare.reading.malformed import BadValueError
+from efficientids_flax.prepare.reading.malformed import NO_NUMBER, BadValueError
 
 UNITS = {"s": 11, "ms": 14, "us": 17, "ns": 20}  # unit -> power of ten that its numbers stay below
 NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
@@ -71,9 +71,7 @@ class Times:
                 return moment
             raise BadValueError("time in another form", f"{value!r} is not a date as others are")
         if number is None:
-            raise BadValueError(
-                "time is no number", f"{value!r} is no number of {NAMES[self.unit]}"
-            )
+            raise BadValueError(NO_NUMBER, f"{value!r} is no number of {NAMES[self.unit]}")
         if isinstance(number, float) and not math.isfinite(number):
             raise BadValueError("time is not finite", f"{value!r}")
         self._check_unit(value, number)

@@ -82,6 +82,13 @@ def test_goes_on_from_any_place_with_batches_of_any_size(size):
         assert rest == flat[count:].tolist()
 
 
+def test_another_pass_begins_again_however_many_epochs_the_last_had():
+    batches = Batches(ROWS, 23, epochs=4)
+    wanted = read(batches)
+    assert read(batches) == wanted  # the first epoch's order is not kept any more
+    assert batches.first()["x"].tolist() == wanted[0]
+
+
 def test_what_cannot_be_is_named():
     with pytest.raises(ValueError, match=r"batch_size: expected in \[1, 23\], the rows there are"):
         Batches(ROWS, 24)

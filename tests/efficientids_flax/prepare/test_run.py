@@ -112,6 +112,15 @@ def test_shares_of_a_split_by_time(tmp_path: Path):
     assert [got.manifest["counts"][part] for part in ("train", "valid", "test")] == [9, 6, 5]
 
 
+def test_shares_are_taken_as_they_are_written(tmp_path: Path):
+    """In float64 10 * (1 - 0.9) is below 1, and 10 * (1 - (0.2 + 0.6)) below 2."""
+    source = written([Row(f"u{at}", "i", 1.0, at) for at in range(10)], tmp_path)
+    for valid, test, wanted in ((None, 0.9, [1, 0, 9]), (0.6, 0.2, [2, 6, 2])):
+        got = run(source, tmp_path / f"{test}", split="time", valid_fraction=valid,
+                  test_fraction=test)  # fmt: skip
+        assert [got.manifest["counts"][part] for part in ("train", "valid", "test")] == wanted
+
+
 def test_a_source_with_its_users_in_turn_gives_what_an_engine_sorts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -81,6 +81,8 @@ REFUSED = {
     "another unit": ({"a.csv": GOOD, "b.csv": HEADER + "a,b,3,1588687728923\n"},
                      "b.csv:2: time in another unit"),
     "other times": ({"a.csv": GOOD, "b.csv": DATES}, "b.csv:2: time is no number"),
+    "dates of a country": ({"a.csv": HEADER + "a,b,1,01/02/2020\n"},
+                           "dates are read as ISO 8601 has them, 2014-10-11 or"),
     "other columns": ({"a.csv": GOOD, "b.csv": PAIRS}, "b.csv: has user, item, but a.csv has"),
     "a comma in a number": ({"a.csv": GOOD + 'a,b,"4,5",1000000000\n'}, "found '4,5'"),
     "no key": ({"a.jsonl": '{"user_id": "a", "item_id": "b"}\n{"user_id": "a"}\n'},
@@ -122,6 +124,30 @@ def test_files_with_their_columns_in_another_order(tmp_path: Path):
     other = "time,item,rating,user\n1000000007,i9,5,u0\n"
     got = _right(tmp_path, {"a.csv": GOOD, "b.csv": other})
     assert got.sequences()[0][-1] == ("i9", 10**9 + 7, 5.0, 2)
+
+
+def test_files_of_the_parts_of_a_split_in_their_order_and_an_output_beside_them(tmp_path: Path):
+    """By their names alone the test part comes before what is trained on."""
+    for part, item in (("train", "b"), ("valid", "c"), ("test", "d")):
+        rows = "user_id,parent_asin,rating\n" + "A,a,5\n" * (part == "train") + f"A,{item},5\n"
+        (tmp_path / f"Books.{part}.csv").write_text(rows)
+    named = sorted(map(str, tmp_path.glob("*.csv")))
+    for out, sources in (("one", [str(tmp_path)]), ("two", named)):
+        place = tmp_path / out
+        result = CliRunner().invoke(main, ["prepare", *sources, "--out", str(place)])
+        assert result.exit_code == 0, result.output
+        assert [row[0] + str(row[-1]) for row in read(place).sequences()[0]] == [
+            "a0", "b0", "c1", "d2",
+        ]  # fmt: skip
+        assert "is that of time: Books.train.csv, Books.valid.csv, Books.test.csv" in result.stdout
+        assert "named after are read as one, and split anew" in result.stdout
+        assert "not read" not in result.stdout
+
+
+def test_dates_without_hyphens_are_remarked(tmp_path: Path):
+    rows = "".join(f"u,i{day},3,201410{day}\n" for day in range(10, 15))
+    result = call(tmp_path, {"a.csv": HEADER + rows})
+    assert "times such as 20141010 are read as seconds after 1970; if they" in result.stdout
 
 
 def test_dates_decimals_and_texts_over_lines(tmp_path: Path):
