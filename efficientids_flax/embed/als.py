@@ -7,6 +7,7 @@ least squares exactly. Letters: U users, I items, N pairs, F factors.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -66,10 +67,11 @@ class AlsOptions:
 
     def __post_init__(self) -> None:
         problems = [
-            f"{name}: expected {least} or more, found {getattr(self, name)}"
+            f"{name}: expected {least} or more, found {value}"
+            + (", which is not finite" if value == math.inf else "")
             for name, least in (("factors", 1), ("regularization", 0), ("alpha", 0),
                                 ("iterations", 1), ("seed", 0))
-            if not getattr(self, name) >= least
+            if not least <= (value := getattr(self, name)) < math.inf
         ]  # fmt: skip
         if self.engine not in ENGINES:
             problems.append(f"engine: found {self.engine!r}, there are {', '.join(ENGINES)}")
@@ -93,7 +95,7 @@ def factorize(pairs: Pairs, options: AlsOptions, items: np.ndarray | None = None
         items: float [I, F], to begin with; None draws them.
 
     Raises:
-        ValueError: no pairs.
+        ValueError: no pairs; options with which the equations cannot be solved in float64.
         ImportError: the engine is `implicit`, and it is not there.
     """
     if not len(pairs.users):
@@ -108,10 +110,24 @@ def factorize(pairs: Pairs, options: AlsOptions, items: np.ndarray | None = None
     order = np.lexsort((pairs.users, pairs.items))
     by_item = _grouped(pairs.items[order], pairs.users[order], pairs.counts[order], pairs.num_items)
     users = np.zeros((0, options.factors), np.float32)
-    for _ in range(options.iterations):
-        users = _solved(by_user, found, options)
-        found = _solved(by_item, users, options)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+            for _ in range(options.iterations):
+                users = _solved(by_user, found, options)
+                found = _solved(by_item, users, options)
+    except np.linalg.LinAlgError:
+        raise ValueError(_unsolved(options)) from None
+    if not (np.isfinite(users).all() and np.isfinite(found).all()):
+        raise ValueError(_unsolved(options))
     return Factors(users, found)
+
+
+def _unsolved(options: AlsOptions) -> str:
+    return (
+        "als: the equations have no solution in float64 with regularization"
+        f" {options.regularization:g} and alpha {options.alpha:g}; give a larger regularization, a"
+        " smaller alpha, or fewer factors"
+    )
 
 
 def objective(pairs: Pairs, factors: Factors, options: AlsOptions) -> float:

@@ -114,11 +114,20 @@ def test_implicit_comes_to_the_same_objective(monkeypatch: pytest.MonkeyPatch):
     ("fields", "told"),
     [({"factors": 0}, "factors: expected 1 or more, found 0"),
      ({"alpha": -1.0}, "alpha: expected 0 or more"), ({"engine": "gpu"}, "engine: found 'gpu'"),
-     ({"regularization": float("nan")}, "regularization: expected 0")],
+     ({"regularization": float("nan")}, "regularization: expected 0"),
+     ({"alpha": float("inf")}, "alpha: .* found inf, which is not finite")],
 )  # fmt: skip
 def test_wrong_options_are_named(fields: dict, told: str):
     with pytest.raises(ValueError, match=told):
         AlsOptions(**fields)
+
+
+@pytest.mark.parametrize("fields", [{"regularization": 0.0}, {"alpha": 1e300}])
+def test_equations_without_a_solution_are_an_error(fields: dict):
+    """No vector that is not finite comes out, and NumPy's words are none that help."""
+    pairs = Pairs.of_events(np.array([0, 1]), np.array([0, 0]), 2, 2)
+    with pytest.raises(ValueError, match=r"no solution in float64 with regularization .* and alpha"):
+        factorize(pairs, AlsOptions(factors=3, **fields))
 
 
 def test_no_pairs_are_an_error():
