@@ -100,6 +100,8 @@ def factorize(pairs: Pairs, options: AlsOptions, items: np.ndarray | None = None
     """
     if not len(pairs.users):
         raise ValueError("als: no interactions to factor")
+    if not options.regularization and options.factors > min(pairs.num_users, pairs.num_items):
+        raise ValueError(_unsolved(options))  # what NumPy made of it would be rounding
     if items is None:
         rng = np.random.default_rng(options.seed)
         items = rng.normal(0, 0.01, (pairs.num_items, options.factors))

@@ -126,7 +126,9 @@ def test_wrong_options_are_named(fields: dict, told: str):
 def test_equations_without_a_solution_are_an_error(fields: dict):
     """No vector that is not finite comes out, and NumPy's words are none that help."""
     pairs = Pairs.of_events(np.array([0, 1]), np.array([0, 0]), 2, 2)
-    with pytest.raises(ValueError, match=r"no solution in float64 with regularization .* and alpha"):
+    with pytest.raises(
+        ValueError, match=r"no solution in float64 with regularization .* and alpha"
+    ):
         factorize(pairs, AlsOptions(factors=3, **fields))
 
 
