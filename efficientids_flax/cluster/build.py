@@ -100,6 +100,8 @@ def cluster_items(
     if embeddings is None and (method.vectors is not None or num_items is None):
         raise ValueError(f"{options.method}: needs embeddings")
     items = len(embeddings) if embeddings is not None else int(num_items or 0)
+    if items < 1:
+        raise ValueError("items: there are none to cluster")
     order = _order(ranks, items)
     clusters = _clusters(options, items, method)
     points = None

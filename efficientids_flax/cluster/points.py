@@ -14,6 +14,7 @@ from efficientids_flax.text import first_of
 
 Metric = Literal["l2", "cosine"]
 METRICS: tuple[Metric, ...] = ("l2", "cosine")
+FAR = 40  # powers of two, up to which sums of float32 squares are far from both ends
 BLOCK = 1 << 24  # bytes looked at together
 
 
@@ -22,7 +23,8 @@ class Points:
     """What a method is given.
 
     Attributes:
-        vectors: float32 [N, E], of length one under 'cosine'; perhaps those that were given.
+        vectors: float32 [N, E], of length one under 'cosine', else perhaps those that were given,
+            or by a power of two.
         items: int64 [N], the row of each among all items, ascending.
         without: int64 [I - N], items with no vector: rows of zeros, or not finite.
         duplicates: how many of the N have the very vector of an item before them.
@@ -60,6 +62,8 @@ def points_of(
     if not finite.all():
         rows = np.flatnonzero(~finite)
         told = f"{len(rows)} of {len(finite)} rows are not finite ({first_of(rows.tolist())})"
+        if embeddings.dtype == np.float64:
+            told += " in float32"
         if not spread_nonfinite:
             raise ValueError(
                 f"embeddings: {told}; mend them, or take them as items without a vector"
@@ -78,6 +82,12 @@ def points_of(
     vectors = np.asarray(chosen, np.float32)
     if metric == "cosine":
         vectors = vectors / _lengths(vectors)[:, None]
+    elif exponent := _far(vectors):
+        vectors = np.ldexp(vectors, -exponent)  # which moves none to another cluster
+        notes.append(
+            f"vectors are taken by 2^{-exponent}, as their squares would be no float32; so is the"
+            " inertia"
+        )
     duplicates = len(items) - _distinct(vectors)
     if duplicates:
         notes.append(f"{duplicates} items have the very vector of an item before them")
@@ -96,12 +106,20 @@ def blocks(rows: int, row_bytes: int, most: int = BLOCK) -> list[slice]:
 
 
 def _kinds(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row whether it is finite, and whether it is all zeros."""
+    """Of each row whether it is finite, and whether it is all zeros, in float32."""
     finite, zero = (np.empty(len(embeddings), bool) for _ in range(2))
     for part in blocks(*_form(embeddings)):
-        finite[part] = np.isfinite(embeddings[part]).all(axis=1)
-        zero[part] = ~embeddings[part].any(axis=1)
+        with np.errstate(over="ignore"):
+            rows = embeddings[part].astype(np.float32, copy=False)
+        finite[part] = np.isfinite(rows).all(axis=1)
+        zero[part] = ~rows.any(axis=1)
     return finite, zero
+
+
+def _far(vectors: np.ndarray) -> int:
+    """The power of two of the largest number, where its square is too large or small; else 0."""
+    exponent = int(np.frexp(max(-float(vectors.min()), float(vectors.max())))[1])
+    return exponent if abs(exponent) > FAR else 0
 
 
 def _lengths(vectors: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ class Source:
         embeddings: float32 [I, E]; None where there are none.
         ranks: int [I], 0 for the most frequent item; None: not asked for.
         catalogue: digest of the ids; None: not known.
-        name: for messages.
+        name: of where the vectors are, or else the items, for messages.
     """
 
     num_items: int
@@ -84,9 +84,8 @@ def of_directory(
         counts = np.asarray(prepared.items["count"])
         ranks = np.empty(len(counts), np.int64)
         ranks[np.argsort(-counts.astype(np.int64), kind="stable")] = np.arange(len(counts))
-    return Source(
-        prepared.num_items, found, ranks, prepared.manifest.catalogue, os.fspath(path)
-    )  # fmt: skip
+    name = path if embeddings is None else embeddings
+    return Source(prepared.num_items, found, ranks, prepared.manifest.catalogue, os.fspath(name))
 
 
 def of_model(path: str | os.PathLike[str]) -> Source:

@@ -171,6 +171,28 @@ def test_numbers_that_are_not_finite_are_refused_unless_asked():
     assert np.isfinite(found.clustering.means).all()  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
+@pytest.mark.parametrize("scale", [1e30, 1e-38])
+def test_vectors_whose_squares_are_no_float32_make_the_same_clusters(scale: float):
+    vectors, _ = blobs(20, 4)
+    options = ClusterOptions("balanced-kmeans", 4)
+    wanted = cluster_items(vectors, options)
+    found = cluster_items((vectors * np.float32(scale)).astype(np.float32), options)
+    assert np.array_equal(found.clustering.cluster_of, wanted.clustering.cluster_of)
+    assert found.summary.share == pytest.approx(wanted.summary.share, rel=1e-3)
+    assert "would be no float32" in " ".join(found.summary.notes)
+
+
+def test_float64_beyond_float32_and_no_items_are_told():
+    vectors = np.ones((4, 2))
+    vectors[1:3] = [[1e300], [1e-300]]
+    with pytest.raises(ValueError, match=r"1 of 4 rows are not finite \(1\) in float32"):
+        cluster_items(vectors, ClusterOptions("kmeans", 2))
+    options = ClusterOptions("kmeans", 2, metric="cosine", spread_nonfinite=True)
+    assert "1 of 4 rows are zeros (2)" in cluster_items(vectors, options).summary.notes
+    with pytest.raises(ValueError, match="there are none to cluster"):
+        cluster_items(np.ones((0, 2), np.float32), ClusterOptions("kmeans"))
+
+
 def test_duplicates_are_counted_and_fill_as_many_clusters():
     vectors = np.repeat(np.eye(2, dtype=np.float32), 8, axis=0)
     vectors[8:] *= -1  # -0 equals 0
