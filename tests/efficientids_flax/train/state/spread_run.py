@@ -1,10 +1,12 @@
-"""A run on several devices, or in one of several processes; prints JSON. For test_processes.py.
+"""Runs on several devices, or in one of several processes; prints JSON. For test_processes.py.
 
 spread_run.py devices
-spread_run.py process DIRECTORY STEPS INDEX COUNT PORT STOP EVALUATE
+spread_run.py process INDEX COUNT PORT STEPS RUN...
 
-The last process gets SIGTERM when it has read STOP batches, unless that is 0; below 0 so many
-batches of an evaluation, after step 2. With EVALUATE 1 a run that came to its end is evaluated.
+Each RUN is DIRECTORY,STOP,EVALUATE and prints a line. The last process gets SIGTERM when it has
+read STOP batches, unless that is 0; below 0 so many batches of an evaluation, after step 2. That
+must be its last run: JAX tells processes of one signal. With EVALUATE 1 a run that came to its end
+is evaluated.
 """
 
 import json
@@ -60,12 +62,8 @@ def devices():
     return {name: item_run(sizes) for name, sizes in meshes.items()}
 
 
-def process(
-    directory: Path, steps: int, index: int, count: int, port: int, stop: int, evaluate: int
-):
+def process(directory: Path, steps: int, index: int, count: int, stop: int, evaluate: int):
     """A share of the data, a checkpoint together."""
-    if count > 1:
-        jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
     from efficientids_flax.sharding import make_mesh
     from efficientids_flax.train.batches import ShuffledBatches
     from tests.efficientids_flax.train.networks import Network, data, trainer
@@ -123,10 +121,21 @@ def stopped_evaluation(made, state, batches, told: bool, stop: int):
         return {"step": end.step, "read": len(read), "saved": end.saved}
 
 
-if __name__ == "__main__":
-    if sys.argv[1] == "devices":
+def main(kind, *arguments):
+    """Yields what each run found."""
+    if kind == "devices":
         assert jax.device_count() == 8
-        found = devices()
-    else:
-        found = process(Path(sys.argv[2]), *map(int, sys.argv[3:]))
-    sys.stdout.write(json.dumps(found))
+        yield devices()
+        return
+    index, count, port, steps = map(int, arguments[:4])
+    if count > 1:
+        jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
+    for run in arguments[4:]:
+        directory, stop, evaluate = run.rsplit(",", 2)
+        yield process(Path(directory), steps, index, count, int(stop), int(evaluate))
+
+
+if __name__ == "__main__":
+    for found in main(*sys.argv[1:]):
+        sys.stdout.write(f"{json.dumps(found)}\n")
+        sys.stdout.flush()

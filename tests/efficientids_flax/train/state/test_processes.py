@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ STEPS = 60  # more than are taken until all processes know of a signal
 
 
 def finished(commands, devices):
-    """What the script says at its end, None if it was stopped, with each of these arguments."""
+    """What the script says of its runs, with each of these arguments."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     ends = running.together(
         [[sys.executable, SCRIPT, *arguments] for arguments in commands],
@@ -26,8 +27,10 @@ def finished(commands, devices):
     )
     for end in ends:
         assert end.returncode == 0, end.stderr[-3000:]
-    last = [(end.stdout.splitlines() or [""])[-1] for end in ends]
-    return [json.loads(line) if line.startswith("{") else None for line in last]
+    return [
+        [json.loads(line) for line in end.stdout.splitlines() if line.startswith("{")]
+        for end in ends
+    ]
 
 
 def free_port():
@@ -36,18 +39,54 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def together(directory, count=2, stop=0, evaluate=0):
-    given = directory, STEPS
-    rest = count, free_port(), stop, evaluate
+def together(*runs, count=2):
+    """What each of so many processes, of two devices, says of these runs, which it does in turn.
+
+    A process takes longer to start than to do one.
+    """
+    port = free_port()
     return finished(
-        [["process", *given, index, *rest] for index in range(count)],
+        [["process", index, count, port, STEPS, *runs] for index in range(count)],
         devices=2 // count,
     )
 
 
+def run(directory, stop=0, evaluate=0):
+    return f"{directory},{stop},{evaluate}"
+
+
 @pytest.fixture(scope="module")
 def meshes():
-    return finished([["devices"]], devices=8)[0]
+    return finished([["devices"]], devices=8)[0][0]
+
+
+class Runs(NamedTuple):
+    """What the processes said of each; `stopped` nothing, after `step`."""
+
+    stopped: list[list[dict]]
+    step: int
+    again: list[dict]
+    alone: dict
+    merged: dict
+    divided: list[dict]
+    evaluating: list[dict]
+    while_evaluating: Path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs")
+    alone, both, one, evaluating = (place / name for name in ("alone", "both", "one", "evaluating"))
+    stopped = together(run(both, stop=4))
+    step = max(int(path.name) for path in both.iterdir() if path.name.isdigit())
+    assert [row["step"] for row in read_history(both)] == list(range(1, step + 1))
+    shutil.copytree(both, one)
+    ((all_rows, merged),) = together(run(alone, evaluate=1), run(one), count=1)
+    for later in (40, 60):
+        shutil.rmtree(alone / str(later))
+    ends = together(run(both, evaluate=1), run(alone), run(evaluating, stop=-3))
+    again, divided, stops = zip(*ends, strict=True)
+    return Runs(stopped, step, again, all_rows, merged, divided, stops, evaluating)
 
 
 @pytest.mark.parametrize("mesh", ["data", "all"])
@@ -62,42 +101,36 @@ def test_the_item_table_is_split(meshes):
     assert meshes["all"]["split"] == 8
 
 
-def test_two_processes_hear_a_stop_within_an_evaluation(tmp_path):
+def test_two_processes_hear_a_stop_within_an_evaluation(runs):
     """All after the same batch, of 400 that take 20 seconds."""
-    first, second = together(tmp_path, stop=-3)
+    first, second = runs.evaluating
     assert first == second
     assert first["step"] == 2
-    assert first["saved"] and (tmp_path / "2").is_dir()
+    assert first["saved"] and (runs.while_evaluating / "2").is_dir()
     assert 4 <= first["read"] < 300
 
 
-def test_two_processes_train_stop_and_save_together(tmp_path):
+def test_two_processes_train_stop_and_save_together(runs):
     """Each feeds half of the rows; one gets SIGTERM, and both stop at one step, with code 0.
 
     Then they go on, and are where one process is.
     """
-    (alone,) = together(tmp_path / "alone", count=1, evaluate=1)
-    both = tmp_path / "both"
-    assert together(both, stop=4) == [None, None]
-    stopped = max(int(path.name) for path in both.iterdir() if path.name.isdigit())
-    assert 4 < stopped < STEPS
-    assert [row["step"] for row in read_history(both)] == list(range(1, stopped + 1))
-    one = shutil.copytree(both, tmp_path / "one")
-    again, other = together(both, evaluate=1)
+    assert runs.stopped == [[], []]
+    assert 4 < runs.step < STEPS
+    again, other = runs.again
     assert again["parameters"] == other["parameters"]
     assert len(again["losses"]) == STEPS
-    assert again["losses"][stopped:] == other["losses"]
-    np.testing.assert_allclose(again["losses"], alone["losses"], rtol=1e-4)
-    np.testing.assert_allclose(again["parameters"], alone["parameters"], rtol=1e-3)
+    assert again["losses"][runs.step :] == other["losses"]
+    np.testing.assert_allclose(again["losses"], runs.alone["losses"], rtol=1e-4)
+    np.testing.assert_allclose(again["parameters"], runs.alone["parameters"], rtol=1e-3)
     assert again["evaluated"] == other["evaluated"]
-    for rows, metrics in alone["evaluated"].items():  # every row counts once
+    for rows, metrics in runs.alone["evaluated"].items():  # every row counts once
         assert again["evaluated"][rows] == pytest.approx(metrics, rel=2e-3), rows
-    # With another number of processes than wrote them, and of devices a process.
-    (merged,) = together(one, count=1)
-    np.testing.assert_allclose(merged["losses"], alone["losses"], rtol=1e-4)
-    for step in (40, 60):
-        shutil.rmtree(tmp_path / "alone" / str(step))
-    divided, _ = together(tmp_path / "alone")
+
+
+def test_processes_and_devices_need_not_be_as_many_as_wrote(runs):
+    np.testing.assert_allclose(runs.merged["losses"], runs.alone["losses"], rtol=1e-4)
+    divided, _ = runs.divided
     assert len(divided["losses"]) == STEPS
-    np.testing.assert_allclose(divided["losses"], alone["losses"], rtol=1e-4)
-    np.testing.assert_allclose(divided["parameters"], alone["parameters"], rtol=1e-3)
+    np.testing.assert_allclose(divided["losses"], runs.alone["losses"], rtol=1e-4)
+    np.testing.assert_allclose(divided["parameters"], runs.alone["parameters"], rtol=1e-3)
