@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from efficientids_flax.core.head.search.filters import Filter
 from efficientids_flax.core.head.search.index import SearchIndex
 from efficientids_flax.core.head.search.kinds import Offsets, Scored
-from efficientids_flax.core.head.search.scan import best_of_tiles, plain
+from efficientids_flax.core.head.search.scan import best_of_tiles, best_tiles, scores_of_tiles
 
 STEP_BYTES = 1 << 19  # of rows that are looked at in one step
 
@@ -45,10 +45,8 @@ def beam(
 
     asked = query.shape[0]
     best, offsets = jax.lax.map(one, (jnp.arange(asked), query, how.added, chosen))
-    scores = plain(how.scores(best, offsets.at(index.order.clusters)))
-    # A soft cap makes a number of what is not there.
-    scores = jax.lax.optimization_barrier(jnp.where(jnp.isneginf(best), -jnp.inf, scores))
-    values, tiles = jax.lax.optimization_barrier(jax.lax.top_k(scores, min(k, scores.shape[1])))
+    scores = scores_of_tiles(how, best, offsets.at(index.order.clusters))
+    values, tiles = best_tiles(scores, min(k, scores.shape[1]))
     real = ~jnp.isneginf(values)
     return best_of_tiles(index, query, how, allowed, tiles, offsets, k, real)
 

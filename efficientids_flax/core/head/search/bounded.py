@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from efficientids_flax.core.head.search.filters import Filter
 from efficientids_flax.core.head.search.index import SearchIndex
 from efficientids_flax.core.head.search.kinds import Offsets, Scored
-from efficientids_flax.core.head.search.scan import best_of_tiles, plain
+from efficientids_flax.core.head.search.scan import best_of_tiles, best_tiles, scores_of_tiles
 
 STEP_BYTES = 1 << 20  # of rows that are looked at in one step
 FEWEST_TILES = 1 << 12  # below, a pass takes no time, unless
@@ -120,10 +120,9 @@ def bounded(
     def look(state: _State) -> _State:
         """Whether what is left can hold any of the best."""
         complete = jnp.sum(ends <= state.visited)  # clusters
-        scores = plain(how.scores(state.best[None], offsets(state).at(ranks)))[0]
-        scores = jnp.where(ranks < complete, scores, -jnp.inf)
-        scores = jax.lax.optimization_barrier(scores)
-        values, chosen = jax.lax.optimization_barrier(jax.lax.top_k(scores, k))
+        best = jnp.where(ranks < complete, state.best, -jnp.inf)
+        scores = scores_of_tiles(how, best[None], offsets(state).at(ranks))[0]
+        values, chosen = best_tiles(scores, k)
         last = values[-1]
         left = bounds >= last
         found = ~jnp.any(left & (jnp.arange(len(bounds)) >= complete))
@@ -157,8 +156,10 @@ def upper_bounds(index: SearchIndex, query: jax.Array, how: Scored) -> jax.Array
         how: items are scored.
     """
     centre = jnp.einsum("bw,kw->bk", query, index.centres, precision="highest")
-    spread = jnp.linalg.norm(query, axis=1, keepdims=True) * index.radii
-    size = jnp.abs(centre) + spread + jnp.abs(how.added) + 1.0
+    length = jnp.linalg.norm(query, axis=1, keepdims=True)
+    spread = length * index.radii
+    # A small product of large vectors is rounded as much as a large one.
+    size = length * jnp.linalg.norm(index.centres, axis=1) + spread + jnp.abs(how.added) + 1.0
     if how.normalised:
         distance = spread if how.inner is None else 2.0 * spread
         own = jnp.minimum(0.0, distance - jnp.log(index.order.counts.astype(jnp.float32)))

@@ -53,12 +53,9 @@ def scan(
     """
     tiles = tiles_of(index, query, how, allowed)
     offsets = cluster_offsets(index, how, tiles)
-    scores = plain(how.scores(tiles.best.T, offsets.at(index.order.clusters)))
-    # Made once: made again for each use, they need not be the same to the last bit.
-    scores = jax.lax.optimization_barrier(scores)
+    scores = scores_of_tiles(how, tiles.best.T, offsets.at(index.order.clusters))
     wanted = min(k, scores.shape[1])  # all tiles hold all items
-    # XLA takes a top_k of which a slice is used for a sort of everything.
-    values, chosen = jax.lax.optimization_barrier(jax.lax.top_k(scores, wanted))
+    values, chosen = best_tiles(scores, wanted)
     last = values[:, -1:]
     # Where more tiles than k share the last of the best scores, ids decide which ones count.
     many = jnp.any((jnp.sum(scores >= last, axis=-1) > wanted) & ~jnp.isneginf(last[:, 0]))
@@ -66,7 +63,8 @@ def scan(
     def by_id() -> jax.Array:
         lowest = tiles_of(index, query, how, allowed, with_ids=True).id.T
         above = jnp.sum(scores > last, axis=-1, keepdims=True)
-        ids = jnp.where(scores == last, lowest, UNKNOWN)
+        # Also of tiles without any item, which are the last of a query that finds fewer than k.
+        ids = jnp.where(scores == last, jnp.minimum(lowest, UNKNOWN - 1), UNKNOWN)
         equal = jax.lax.top_k(-ids, wanted)[1]
         places = jnp.arange(wanted)
         return jnp.where(
@@ -75,6 +73,24 @@ def scan(
 
     chosen = jax.lax.cond(many, by_id, lambda: chosen)
     return best_of_tiles(index, query, how, allowed, chosen, offsets, k)
+
+
+def scores_of_tiles(how: Scored, best: jax.Array, offsets: Offsets) -> jax.Array:
+    """float32 [B, T], of the highest logits of tiles [B, T]; -inf where a tile has nothing.
+
+    Made once: made again for each use, scores need not be the same to the last bit.
+    """
+    scores = plain(how.scores(best, offsets))
+    # A soft cap makes a number of what is not there.
+    return jax.lax.optimization_barrier(jnp.where(jnp.isneginf(best), -jnp.inf, scores))
+
+
+def best_tiles(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """(scores, tiles) of the k best of [B, T]."""
+    values, tiles = jax.lax.top_k(scores, k)
+    # XLA takes a top_k of which a slice is used for a sort of everything. And one barrier for both
+    # ends the process where the scores are split among devices.
+    return jax.lax.optimization_barrier(values), jax.lax.optimization_barrier(tiles)
 
 
 def cluster_offsets(index: SearchIndex, how: Scored, tiles: Tiles) -> Offsets:
@@ -155,6 +171,8 @@ def tiles_of(
         what, shape = (query[0], (together, rows)) if alone else (query.T, (together, rows, asked))
         products = jnp.matmul(table.reshape(-1, width), what, precision="highest")
         logits = how.logits(products.reshape(shape))
+        if with_ids:  # made again to be compared, they need not be the same to the last bit
+            logits = jax.lax.optimization_barrier(logits)
         there, real = allowed.of_range(start, together, ids), (ids >= 0)[..., None]
         if alone:
             there, real = there[..., 0], real[..., 0]

@@ -64,6 +64,24 @@ def test_no_score_is_above_its_bound(seed: int, noise: float):
         assert np.all(np.asarray(bounds) >= np.asarray(best))
 
 
+def test_a_small_product_of_large_vectors_is_below_its_bound():
+    """Each item is its cluster's centre; products in another order differ by their roundings."""
+    rng = np.random.default_rng(0)
+    query, rows = rng.normal(size=(1, 67)), rng.normal(size=(200, 67))
+    rows -= rows @ query.T / (query @ query.T) * query
+    items, query = (1e5 * rows).astype(np.float32), query.astype(np.float32)
+    clustering = ClusteringInfo.from_assignments(np.arange(200))
+
+    @jax.jit
+    def bounds(items: jax.Array, query: jax.Array) -> jax.Array:
+        index = build_index(items, jnp.zeros_like(items), clustering)
+        how = scored(index, query, "scores", None, None)
+        return bounded.upper_bounds(index, query, how)[0]
+
+    backwards = np.cumsum((query * items)[:, ::-1], axis=1)[:, -1]
+    assert np.all(np.asarray(bounds(items, query)) >= backwards)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("cap", [None, 3.0])
 def test_it_finds_what_a_pass_finds(monkeypatch: pytest.MonkeyPatch, kind: Any, cap: float | None):

@@ -130,6 +130,17 @@ def test_a_few_tiles_at_a_time_find_the_same(monkeypatch: pytest.MonkeyPatch):
     np.testing.assert_allclose(found.scores, whole.scores, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("cap", [None, 5.0])
+def test_a_query_that_finds_few_beside_one_with_ties(cap: float | None):
+    """Of tiles, too: most are empty, or hold nothing that may be found. No item comes twice."""
+    clustering = ClusteringInfo.from_assignments(np.repeat(np.arange(20), 2))
+    ones = np.ones((40, WIDTH), np.float32)
+    index = build_index(jnp.asarray(ones), jnp.asarray(ones[:20]), clustering, spare=20)
+    allowed = np.array([np.arange(40) < 5, np.arange(40) >= 0])
+    found = SEARCH(index, ones[:2], 12, soft_cap=cap, allowed=allowed)
+    np.testing.assert_array_equal(found.ids, [[*range(5), *[-1] * 7], range(12)])
+
+
 def test_no_array_holds_all_scores_of_many_queries():
     items = jnp.zeros((200_000, 4))
     text = (
