@@ -18,11 +18,6 @@ def rows_of_block(places: int, experts: int) -> int:
     return min(max(1 << (share.bit_length() - 1), LEAST), MOST)
 
 
-def padded(index: jax.Array, experts: int) -> jax.Array:
-    """The index with room for the last block."""
-    return jnp.pad(index, (0, rows_of_block(index.shape[0], experts)))
-
-
 def over_experts(sizes: jax.Array, one: Any, state: Any, starts: jax.Array | None = None) -> Any:
     """`state = one(expert, its first place, its size, state)` of all that have rows, in order."""
     starts = jnp.cumsum(sizes) - sizes if starts is None else starts

@@ -1,17 +1,19 @@
 """What experts make of the rows that are theirs, at the cost of these rows alone.
 
 Rows lie sorted by expert; experts may have none, and rows behind those of the last belong to none.
-On accelerators each product is XLA's `ragged_dot`. On CPUs that multiplies all rows by all kernels,
-so there a loop goes over the experts that have rows, a block of rows at a time. For the backward
-pass the results of the first products are kept, as those of a dense MLP are.
+On accelerators each product is XLA's `ragged_dot`. On CPUs that multiplies all rows by all kernels.
+There the first rows of all experts are multiplied together, as many of each as an expert seldom has
+more of where they are drawn evenly, and a loop goes over those who have more, a block of rows at a
+time; where experts have few rows each, over all. For the backward pass the results of the first
+products are kept, as those of a dense MLP are; those of the loop are made again.
 
-Letters: R rows of tokens, M places of sorted rows, X experts, D width of a row, F hidden width of
-an expert.
+Letters: R rows of tokens, M places of sorted rows, X experts, C rows of each that are multiplied
+together, D width of a row, F hidden width of an expert.
 """
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -21,13 +23,18 @@ import numpy as np
 from efficientids_flax.backbone.experts.blocks import (
     over_blocks,
     over_experts,
-    padded,
     rows_of_block,
 )
 from efficientids_flax.config.parts import KernelAxes
 
 Weights = dict[str, jax.Array]  # of experts, each with a leading axis X; of one expert, without
 DOWN = "down"  # name of the last kernel
+FEW = 8  # rows of an expert on average, below which all go through the loop
+# Products of rows with kernels, of all experts: forward, of a gradient, of a kernel's gradient.
+PRODUCTS: dict[KernelAxes, tuple[str, str, str]] = {
+    "in_out": ("...ci,...io->...co", "...co,...io->...ci", "...ci,...co->...io"),
+    "out_in": ("...ci,...oi->...co", "...co,...oi->...ci", "...ci,...co->...oi"),
+}
 
 
 class Expert(NamedTuple):
@@ -43,7 +50,7 @@ class Expert(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the backward pass is made of; `first` are the products, [M, F] each."""
+    """What the backward pass is made of; `first` are the products of rows, [X, C, F] each."""
 
     x: jax.Array
     rows: jax.Array  # the index
@@ -59,6 +66,7 @@ def feed(
     sizes: jax.Array,
     weights: Weights,
     axes: KernelAxes,
+    mean: float | None = None,
 ) -> jax.Array:
     """`expert` of each sorted row with its own weights: [M, D].
 
@@ -69,12 +77,16 @@ def feed(
         sizes: int [X], how many places each expert has; M in all, or less.
         weights: name -> [X, ...], kernels and biases; cast to the dtype of `x`.
         axes: of the kernels.
+        mean: places that an expert has where they are drawn evenly; None: M / X.
 
     Returns:
         [M, D], of the dtype of `x`; zeros behind the last expert's rows.
     """
     if jax.default_backend() == "cpu":
-        return _by_blocks(expert, axes, x, index, sizes, weights)
+        mean = index.shape[0] / sizes.shape[0] if mean is None else mean
+        together = min(math.ceil((mean + 2 * math.sqrt(mean)) / 8) * 8, index.shape[0])
+        together = 0 if mean < FEW else together
+        return _by_parts(expert, axes, together, x, index, sizes, weights)
     owners = jnp.repeat(jnp.arange(sizes.shape[0]), sizes, total_repeat_length=index.shape[0])
 
     def times(rows: jax.Array, name: str) -> jax.Array:
@@ -96,168 +108,162 @@ def ragged_product(
     return jax.lax.ragged_dot_general(rows, kernels, sizes, numbers)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _by_blocks(
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _by_parts(
     expert: Expert,
     axes: KernelAxes,
+    together: int,
     x: jax.Array,
     index: jax.Array,
     sizes: jax.Array,
     weights: Weights,
 ) -> jax.Array:
-    """`feed`, an expert after the other."""
-    return _through(expert, axes, x, index, sizes, weights, False)[0]
+    """`feed`; with gradients the first `together` rows of each expert in one product.
+
+    Without, all go through the loop, which touches the kernels of those alone who have rows.
+    """
+    return _forward(expert, axes, 0, x, index, sizes, weights)[0]
 
 
 def _forward(
     expert: Expert,
     axes: KernelAxes,
+    together: int,
     x: jax.Array,
     index: jax.Array,
     sizes: jax.Array,
     weights: Weights,
 ) -> tuple[jax.Array, Kept]:
-    out, first = _through(expert, axes, x, index, sizes, weights, True)
-    return out, Kept(x, index, sizes, weights, first)
+    block = rows_of_block(index.shape[0], sizes.shape[0])
+    places, own = jnp.pad(index, (0, block)), _cast(weights, x.dtype)
+    out, first = jnp.zeros((places.shape[0], x.shape[1]), x.dtype), ()
+    if together:
+        rows = _first_rows(x[index], sizes, together)
+        first = tuple(_times(rows, own, name, axes) for name in expert.first)
+        out = _at_places(_times(expert.hidden(*first), own, DOWN, axes), sizes, places.shape[0])
 
+    def one(group: jax.Array, at: jax.Array, left: jax.Array, out: jax.Array) -> jax.Array:
+        mine = _of(own, group)
 
-def _through(
-    expert: Expert,
-    axes: KernelAxes,
-    x: jax.Array,
-    index: jax.Array,
-    sizes: jax.Array,
-    weights: Weights,
-    keep: bool,
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """What the experts make of the rows, and their first products if they are to be kept."""
-    places = padded(index, sizes.shape[0])
-    size_of_block = rows_of_block(index.shape[0], sizes.shape[0])
-
-    def one(group: jax.Array, start: jax.Array, size: jax.Array, state: Any) -> Any:
-        own = _of(weights, group, x.dtype)
-
-        def block(rows: int, at: jax.Array, left: jax.Array, state: Any) -> Any:
+        def run(rows: int, at: jax.Array, left: jax.Array, out: jax.Array) -> jax.Array:
             given = x[jax.lax.dynamic_slice(places, (at,), (rows,))]
-            first = tuple(_times(given, own, name, axes) for name in expert.first)
-            found = _times(expert.hidden(*first), own, DOWN, axes)
-            # What a block writes behind its expert's rows is written again by the next one.
-            return _put(state, (found, first if keep else ()), at)
+            made = expert.hidden(*(_times(given, mine, name, axes) for name in expert.first))
+            # What a block writes behind its expert's rows is given to nobody.
+            return _put(out, _times(made, mine, DOWN, axes), at, left)
 
-        return over_blocks(start, size, size_of_block, block, state)
+        return over_blocks(at, left, block, run, out)
 
-    shape = (places.shape[0], _width(weights, expert.first[0], axes))
-    kept = tuple(jnp.zeros(shape, x.dtype) for _ in expert.first) if keep else ()
-    start = (jnp.zeros((places.shape[0], x.shape[1]), x.dtype), kept)
-    out, first = over_experts(sizes, one, start)
-    out = out[: index.shape[0]]
-    return jnp.where((jnp.arange(index.shape[0]) < jnp.sum(sizes))[:, None], out, 0), first
+    out = over_experts(jnp.maximum(sizes - together, 0), one, out, _starts(sizes) + together)
+    return out[: index.shape[0]], Kept(x, index, sizes, weights, first)
 
 
 def _backward(
-    expert: Expert, axes: KernelAxes, kept: Kept, gradient: jax.Array
+    expert: Expert, axes: KernelAxes, together: int, kept: Kept, gradient: jax.Array
 ) -> tuple[jax.Array, Any, Any, Weights]:
-    x, index, sizes, weights, products = kept
-    places = padded(index, sizes.shape[0])
-    gradient = jnp.pad(gradient, ((0, places.shape[0] - index.shape[0]), (0, 0)))
-    size_of_block = rows_of_block(index.shape[0], sizes.shape[0])
+    x, index, sizes, weights, first = kept
+    block = rows_of_block(index.shape[0], sizes.shape[0])
+    places, own = jnp.pad(index, (0, block)), _cast(weights, x.dtype)
+    padded = jnp.pad(gradient, ((0, block), (0, 0)))
 
-    def one(group: jax.Array, start: jax.Array, size: jax.Array, state: Any) -> Any:
-        own = _of(weights, group, x.dtype)
+    def back(
+        rows: jax.Array, first: tuple[jax.Array, ...], wanted: jax.Array, mine: Weights
+    ) -> tuple[jax.Array, Weights]:
+        """Gradients of rows and of weights by those of the results."""
+        hidden, to_products = jax.vjp(expert.hidden, *first)
+        to_first = to_products(_back_times(wanted, mine, DOWN, axes))
+        parts = list(zip(to_first, expert.first, strict=True))
+        to_rows = reduce(jnp.add, (_back_times(values, mine, name, axes) for values, name in parts))
+        sums = {name: _outer(rows, values, axes) for values, name in parts}
+        sums[DOWN] = _outer(hidden, wanted, axes)
+        for values, name in (*parts, (wanted, DOWN)):
+            if f"{name}_bias" in mine:
+                sums[f"{name}_bias"] = jnp.sum(values, axis=-2)
+        return to_rows, sums
 
-        def block(rows: int, at: jax.Array, left: jax.Array, state: Any) -> Any:
-            wanted, *first = (
-                jax.lax.dynamic_slice(values, (at, 0), (rows, values.shape[1]))
-                for values in (gradient, *products)
-            )
-            wanted = jnp.where((jnp.arange(rows) < left)[:, None], wanted, 0)
-            hidden, back = jax.vjp(expert.hidden, *first)
-            to_first = back(_back_times(wanted, own, DOWN, axes))
-            parts = zip(to_first, expert.first, strict=True)
-            to_rows = sum(_back_times(values, own, name, axes) for values, name in parts)
-            return _put(state, (to_rows, hidden, to_first), at)
+    if together:
+        rows, wanted = (_first_rows(values, sizes, together) for values in (x[index], gradient))
+        found, sums = back(rows, first, wanted, own)
+        to_rows = _at_places(found, sizes, places.shape[0])
+    else:
+        to_rows, sums = jnp.zeros_like(padded), jax.tree.map(jnp.zeros_like, own)
 
-        return over_blocks(start, size, size_of_block, block, state)
+    def one(group: jax.Array, at: jax.Array, left: jax.Array, state: Any) -> Any:
+        mine = _of(own, group)
 
-    nothing = (jnp.zeros_like(gradient), jnp.zeros_like(products[0]), products)
-    nothing = jax.tree.map(jnp.zeros_like, nothing)
-    to_rows, hidden, to_first = over_experts(sizes, one, nothing)
-    inside = (jnp.arange(index.shape[0]) < jnp.sum(sizes))[:, None]
-    to_x = jnp.zeros_like(x).at[index].add(jnp.where(inside, to_rows[: index.shape[0]], 0))
-    given, sums = x[places], {}
-    pairs = {name: (given, values) for name, values in zip(expert.first, to_first, strict=True)}
-    for name, (rows, values) in {**pairs, DOWN: (hidden, gradient)}.items():
-        both = (rows, values) if axes == "in_out" else (values, rows)
-        sums[name] = _sums(*both, sizes, size_of_block).astype(weights[name].dtype)
-        if (bias := weights.get(f"{name}_bias")) is not None:
-            ones = jnp.ones((rows.shape[0], 1), x.dtype)
-            sums[f"{name}_bias"] = _sums(ones, values, sizes, size_of_block)[:, 0].astype(
-                bias.dtype
-            )
+        def run(rows: int, at: jax.Array, left: jax.Array, state: Any) -> Any:
+            to_rows, sums = state
+            inside = (jnp.arange(rows) < left)[:, None]
+            given = jnp.where(inside, x[jax.lax.dynamic_slice(places, (at,), (rows,))], 0)
+            wanted = jax.lax.dynamic_slice(padded, (at, 0), (rows, padded.shape[1]))
+            products = tuple(_times(given, mine, name, axes) for name in expert.first)
+            found, more = back(given, products, jnp.where(inside, wanted, 0), mine)
+            sums = {name: sums[name].at[group].add(value) for name, value in more.items()}
+            return _put(to_rows, found, at, left), sums
+
+        return over_blocks(at, left, block, run, state)
+
+    rest = jnp.maximum(sizes - together, 0)
+    to_rows, sums = over_experts(rest, one, (to_rows, sums), _starts(sizes) + together)
+    to_x = jnp.zeros_like(x).at[index].add(to_rows[: index.shape[0]])
     none = partial(np.zeros, dtype=jax.dtypes.float0)
+    sums = {name: value.astype(weights[name].dtype) for name, value in sums.items()}
     return to_x, none(index.shape), none(sizes.shape), sums
 
 
-_by_blocks.defvjp(_forward, _backward)
+_by_parts.defvjp(_forward, _backward)
 
 
-def _sums(left: jax.Array, right: jax.Array, sizes: jax.Array, block: int) -> jax.Array:
-    """The sum over an expert's rows of outer products: [M, I], [M, O] -> [X, I, O].
+def _starts(sizes: jax.Array) -> jax.Array:
+    """Each expert's first place."""
+    return jnp.cumsum(sizes) - sizes
 
-    The first rows of all experts in one product, which writes the result as it is: as many rows as
-    an expert seldom has more of where they are drawn evenly. What some have more is added, `block`
-    rows at a time; so many lie behind the last one's.
-    """
-    count, places = sizes.shape[0], left.shape[0]
-    mean = places / count
-    most = min(places, math.ceil((mean + 2 * math.sqrt(mean)) / 8) * 8)
-    starts = jnp.cumsum(sizes) - sizes
-    inside = (jnp.arange(most) < sizes[:, None])[..., None]
-    at = jnp.minimum(starts[:, None] + jnp.arange(most), places - 1)
-    first = [jnp.where(inside, values[at], 0) for values in (left, right)]
-    found = jnp.einsum("xci,xco->xio", *first)
 
-    def one(group: jax.Array, start: jax.Array, size: jax.Array, found: jax.Array) -> jax.Array:
-        def run(rows: int, at: jax.Array, left_over: jax.Array, found: jax.Array) -> jax.Array:
-            mine = (jnp.arange(rows) < left_over)[:, None]
-            some = [
-                jnp.where(mine, jax.lax.dynamic_slice(v, (at, 0), (rows, v.shape[1])), 0)
-                for v in (left, right)
-            ]
-            return found.at[group].add(jnp.einsum("ci,co->io", *some))
+def _first_rows(values: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
+    """The first rows of each expert, zeros where it has fewer: [M, I] -> [X, C, I]."""
+    inside = (jnp.arange(count) < sizes[:, None])[..., None]
+    at = jnp.minimum(_starts(sizes)[:, None] + jnp.arange(count), values.shape[0] - 1)
+    return jnp.where(inside, values[at], 0)
 
-        return over_blocks(start, size, block, run, found)
 
-    return over_experts(jnp.maximum(sizes - most, 0), one, found, starts + most)
+def _at_places(values: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
+    """The rows of each expert at their places, zeros at others: [X, C, I] -> [count, I]."""
+    experts, together = values.shape[:2]
+    owner = jnp.repeat(jnp.arange(experts), sizes, total_repeat_length=count)
+    number = jnp.arange(count) - _starts(sizes)[owner]
+    there = (number < together) & (jnp.arange(count) < jnp.sum(sizes))
+    at = jnp.where(there, owner * together + number, 0)
+    return jnp.where(there[:, None], values.reshape(-1, values.shape[-1])[at], 0)
 
 
 def _times(rows: jax.Array, own: Weights, name: str, axes: KernelAxes) -> jax.Array:
-    """Rows times a kernel, and its bias."""
-    found = jax.lax.dot_general(
-        rows, own[name], (((1,), (0 if axes == "in_out" else 1,)), ((), ()))
-    )
+    """Rows times a kernel, and its bias; of one expert, or of all."""
+    found = jnp.einsum(PRODUCTS[axes][0], rows, own[name])
     bias = own.get(f"{name}_bias")
-    return found if bias is None else found + bias
+    return found if bias is None else found + bias[..., None, :]
 
 
 def _back_times(rows: jax.Array, own: Weights, name: str, axes: KernelAxes) -> jax.Array:
     """What a gradient of the product is one of its rows."""
-    outer = 1 if axes == "in_out" else 0
-    return jax.lax.dot_general(rows, own[name], (((1,), (outer,)), ((), ())))
+    return jnp.einsum(PRODUCTS[axes][1], rows, own[name])
 
 
-def _width(weights: Weights, name: str, axes: KernelAxes) -> int:
-    return weights[name].shape[2 if axes == "in_out" else 1]
+def _outer(rows: jax.Array, values: jax.Array, axes: KernelAxes) -> jax.Array:
+    """What a gradient of the product is one of its kernel."""
+    return jnp.einsum(PRODUCTS[axes][2], rows, values)
 
 
-def _put(state: Any, values: Any, at: jax.Array) -> Any:
-    """Rows of each array of `state`, from `at` on, are `values`."""
-    return jax.tree.map(
-        lambda whole, some: jax.lax.dynamic_update_slice(whole, some, (at, 0)), state, values
-    )
+def _put(whole: jax.Array, some: jax.Array, at: jax.Array, left: jax.Array) -> jax.Array:
+    """`whole` with the first `left` rows of `some` from `at` on."""
+    before = jax.lax.dynamic_slice(whole, (at, 0), some.shape)
+    some = jnp.where((jnp.arange(some.shape[0]) < left)[:, None], some, before)
+    return jax.lax.dynamic_update_slice(whole, some, (at, 0))
 
 
-def _of(weights: Weights, group: jax.Array, dtype: Any) -> Weights:
+def _cast(weights: Weights, dtype: Any) -> Weights:
+    return {name: values.astype(dtype) for name, values in weights.items()}
+
+
+def _of(weights: Weights, group: jax.Array) -> Weights:
     """The weights of one expert."""
     take = partial(jax.lax.dynamic_index_in_dim, index=group, keepdims=False)
-    return {name: take(values).astype(dtype) for name, values in weights.items()}
+    return {name: take(values) for name, values in weights.items()}

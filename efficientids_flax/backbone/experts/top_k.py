@@ -192,7 +192,8 @@ def _mixed(
         own = {**own, "down_bias": own["down_bias"] * (shares["F"][0] == 0)}
     order = jnp.argsort(places, stable=True)
     sizes = jnp.bincount(places, length=count)
-    found = feed(expert_of(moe), tokens, order // chosen, sizes, own, axes)
+    mean = places.shape[0] / moe.num_experts
+    found = feed(expert_of(moe), tokens, order // chosen, sizes, own, axes, mean)
     back = jnp.argsort(order)
     parts = found[back].reshape(*tokens.shape[:1], chosen, -1)
     share = jnp.where(here.reshape(-1, chosen), weights.reshape(-1, chosen), 0).astype(x.dtype)

@@ -13,6 +13,8 @@ MAPPINGS = ("attn_config",)
 NULLABLE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping",
             "num_key_value_heads", "head_dim", "clip_qkv",
             "q_lora_rank")  # fmt: skip
+SIZES = ("vocab_size", "num_layers", "model_dims", "num_heads")  # fields that are above zero
+NUMBERS = ("query_pre_attn_scalar",)  # not whole, though their defaults are
 CAUSAL = "is_causal"  # the masks of transformers look at it in all families
 OTHERS = (CAUSAL, "quantization_config", "compression_config")
 
@@ -66,6 +68,14 @@ def refused(values: Mapping[str, Any], family: Family) -> list[str]:
 def complete(values: Mapping[str, Any], family: Family, problems: list[str]) -> dict[str, Any]:
     """The values, with defaults for what is missing; those read must be of the defaults' types."""
     given = dict(values)
+    sizes = {family.fields[name] for name in SIZES}
+    if not given.get("rope_scaling"):  # false, "" and [] are no settings, as in transformers
+        given.pop("rope_scaling", None)
+    problems += [
+        f"{key}: expected a mapping, found {given[key]!r:.60}"
+        for key in ROTARY_SETTINGS
+        if given.get(key) is not None and not isinstance(given[key], Mapping)
+    ]
     for key, default in family.defaults.items():
         if key not in given or (given[key] is None and key not in NULLABLE):
             given[key] = False if key in given and isinstance(default, bool) else default
@@ -82,6 +92,9 @@ def complete(values: Mapping[str, Any], family: Family, problems: list[str]) -> 
             kind, fits = "mapping", isinstance(value, Mapping)
         elif isinstance(default, list | tuple):
             kind, fits = "list", isinstance(value, list)
+        elif isinstance(default, int) and key not in NUMBERS:
+            kind = "positive whole number" if key in sizes else "whole number"
+            fits = type(value) is int and (value > 0 or key not in sizes)
         else:
             kind = "number"
             fits = isinstance(value, int | float) and not isinstance(value, bool)
@@ -90,7 +103,8 @@ def complete(values: Mapping[str, Any], family: Family, problems: list[str]) -> 
         elif (
             isinstance(value, list)
             and key in PER_LAYER
-            and len(value) < (count := given[family.fields["num_layers"]])
+            and type(count := given[family.fields["num_layers"]]) is int
+            and len(value) < count
         ):
             problems.append(f"{key}: expected {count} entries, found {len(value)}")
     return given

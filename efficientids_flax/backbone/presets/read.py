@@ -196,13 +196,6 @@ def _fields(values: Mapping[str, Any], family: Family, problems: list[str]) -> d
     fields |= {"activation": ACTIVATIONS.get(activation), "dtype": dtype, "param_dtype": dtype}
     for name in ("attention_dropout", "residual_dropout", "input_dropout"):
         fields[name] = fields.get(name) or 0.0
-    sizes = ("vocab_size", "num_layers", "model_dims", "num_heads")
-    bad = [name for name in sizes if not isinstance(fields[name], int) or fields[name] <= 0]
-    problems += [
-        f"{family.fields[name]}: expected a positive number, found {fields[name]!r}" for name in bad
-    ]
-    if bad:
-        return fields
     if fields.get("num_kv_heads") is None:
         fields["num_kv_heads"] = fields["num_heads"]
     if fields.get("head_dim") is None:

@@ -30,6 +30,7 @@ _NEEDED = {
     "longrope": ("short_factor", "long_factor"), "proportional": (),
 }
 # fmt: on
+_OR_DEFAULT = ("beta_fast", "beta_slow")  # where 0 is the default
 _PLACED = ("type", "rope_type", "rope_theta", "partial_rotary_factor")
 ORIGINAL = "original_max_position_embeddings"
 ROTARY_SETTINGS = ("rope_scaling", "rope_parameters")  # mappings
@@ -55,14 +56,6 @@ def read_rotary(
     if family.rotary == "none":
         return None, None
     scaling, parameters = values.get("rope_scaling"), values.get("rope_parameters")
-    wrong = [
-        f"{key}: expected a mapping, found {value!r}"
-        for key, value in (("rope_scaling", scaling), ("rope_parameters", parameters))
-        if value is not None and not isinstance(value, Mapping)
-    ]
-    if wrong:
-        problems += wrong
-        return None, None
     if family.rotary == "flat":
         settings = _flat(values, family)
         theta_key = "rotary_emb_base" if family.fraction_key == "rotary_pct" else "rope_theta"
@@ -229,6 +222,9 @@ def _scaling(
         for key, field in SCALING_KEYS[kind].items()
         if (value := settings.get(key)) is not None
     }
+    if kind == "yarn":  # as transformers reads them
+        given = {name: value for name, value in given.items() if value or name not in _OR_DEFAULT}
+        given |= {"truncate": bool(settings["truncate"])} if "truncate" in settings else {}
     longest = values["max_position_embeddings"]
     nested = family.rotary == "by_layer_type"
     scaled = kind in ("llama3", "yarn", "longrope")

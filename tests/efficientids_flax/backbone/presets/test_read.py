@@ -127,6 +127,24 @@ def test_original_length_of_the_configuration_comes_first() -> None:
     assert longrope.rotary.scaling.factor == 2.0  # 8192 / 4096, the default of Phi-3
 
 
+@pytest.mark.parametrize("value", [False, "", [], {}, None])
+def test_settings_that_are_false_are_none(value: Any) -> None:
+    assert config("llama", rope_scaling=value) == config("llama")
+    with_theta = config("llama", rope_scaling=value, rope_parameters={"rope_theta": 7.0})
+    assert with_theta.rotary and with_theta.rotary.max_timescale == 7
+
+
+def test_yarn_takes_its_defaults_for_betas_of_zero_and_null_for_false() -> None:
+    """As `modeling_rope_utils.py` reads them: `beta or default`, and whether `truncate` is true."""
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8}
+    plain = config("llama", rope_scaling=yarn).rotary
+    for value in (None, 0):
+        more = {"beta_fast": value, "beta_slow": value, "mscale": None}
+        assert config("llama", rope_scaling={**yarn, **more}).rotary == plain
+    wanted = config("llama", rope_scaling={**yarn, "truncate": False}).rotary
+    assert config("llama", rope_scaling={**yarn, "truncate": None}).rotary == wanted != plain
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "family": ({"model_type": "mamba"}, "model_type: 'mamba' is not supported; known are llama"),
     "no family": ({"model_type": None}, "model_type: None is not supported"),
@@ -160,7 +178,14 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
                    "layer_types: 'chunked_attention' is not supported"),
     "window in use": ({"model_type": "qwen3", "layer_types": ["sliding_attention"] * 4},
                       "layer_types has sliding layers, but no window is in use"),
-    "type of a size": ({"hidden_size": "32"}, "hidden_size: expected a number, found '32'"),
+    "type of a size": ({"hidden_size": "32"},
+                       "hidden_size: expected a positive whole number, found '32'"),
+    "parts of a layer": ({"num_hidden_layers": 2.5}, "positive whole number, found 2.5"),
+    "no heads": ({"model_type": "stablelm", "num_attention_heads": 0}, "whole number, found 0"),
+    "layers in words": ({"model_type": "exaone4", "num_hidden_layers": "",
+                         "layer_types": ["full_attention"]}, "positive whole number, found ''"),
+    "rope of a derived family": ({"model_type": "phi", "rope_parameters": 3},
+                                 "rope_parameters: expected a mapping, found 3"),
     "type of a flag": ({"attention_bias": 1}, "attention_bias: expected a bool, found 1"),
     "heads": ({"hidden_size": 33}, "hidden_size: 33 is no multiple of the number of heads"),
     "too few layers": ({"model_type": "smollm3", "no_rope_layers": [1]},
