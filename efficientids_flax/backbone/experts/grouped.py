@@ -29,7 +29,7 @@ from efficientids_flax.config.parts import KernelAxes
 
 Weights = dict[str, jax.Array]  # of experts, each with a leading axis X; of one expert, without
 DOWN = "down"  # name of the last kernel
-FEW = 8  # rows of an expert on average, below which all go through the loop
+FEW, MANY = 8, 320  # rows of an expert, below and above which all go through the loop
 # Products of rows with kernels, of all experts: forward, of a gradient, of a kernel's gradient.
 PRODUCTS: dict[KernelAxes, tuple[str, str, str]] = {
     "in_out": ("...ci,...io->...co", "...co,...io->...ci", "...ci,...co->...io"),
@@ -118,11 +118,12 @@ def _by_parts(
     sizes: jax.Array,
     weights: Weights,
 ) -> jax.Array:
-    """`feed`; with gradients the first `together` rows of each expert in one product.
+    """`feed`, the first `together` rows of each expert in one product, the others in blocks.
 
-    Without, all go through the loop, which touches the kernels of those alone who have rows.
+    Without gradients many rows go in blocks as well, which stay in the processor's cache.
     """
-    return _forward(expert, axes, 0, x, index, sizes, weights)[0]
+    together = together if together <= MANY else 0
+    return _forward(expert, axes, together, x, index, sizes, weights)[0]
 
 
 def _forward(
@@ -138,7 +139,7 @@ def _forward(
     places, own = jnp.pad(index, (0, block)), _cast(weights, x.dtype)
     out, first = jnp.zeros((places.shape[0], x.shape[1]), x.dtype), ()
     if together:
-        rows = _first_rows(x[index], sizes, together)
+        rows = _first_rows(x, sizes, together, index)
         first = tuple(_times(rows, own, name, axes) for name in expert.first)
         out = _at_places(_times(expert.hidden(*first), own, DOWN, axes), sizes, places.shape[0])
 
@@ -148,7 +149,6 @@ def _forward(
         def run(rows: int, at: jax.Array, left: jax.Array, out: jax.Array) -> jax.Array:
             given = x[jax.lax.dynamic_slice(places, (at,), (rows,))]
             made = expert.hidden(*(_times(given, mine, name, axes) for name in expert.first))
-            # What a block writes behind its expert's rows is given to nobody.
             return _put(out, _times(made, mine, DOWN, axes), at, left)
 
         return over_blocks(at, left, block, run, out)
@@ -181,7 +181,8 @@ def _backward(
         return to_rows, sums
 
     if together:
-        rows, wanted = (_first_rows(values, sizes, together) for values in (x[index], gradient))
+        rows = _first_rows(x, sizes, together, index)
+        wanted = _first_rows(gradient, sizes, together, jnp.arange(index.shape[0]))
         found, sums = back(rows, first, wanted, own)
         to_rows = _at_places(found, sizes, places.shape[0])
     else:
@@ -218,11 +219,11 @@ def _starts(sizes: jax.Array) -> jax.Array:
     return jnp.cumsum(sizes) - sizes
 
 
-def _first_rows(values: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
-    """The first rows of each expert, zeros where it has fewer: [M, I] -> [X, C, I]."""
+def _first_rows(values: jax.Array, sizes: jax.Array, count: int, index: jax.Array) -> jax.Array:
+    """The first rows of each expert, zeros where it has fewer: [R, I], int [M] -> [X, C, I]."""
     inside = (jnp.arange(count) < sizes[:, None])[..., None]
-    at = jnp.minimum(_starts(sizes)[:, None] + jnp.arange(count), values.shape[0] - 1)
-    return jnp.where(inside, values[at], 0)
+    at = jnp.minimum(_starts(sizes)[:, None] + jnp.arange(count), index.shape[0] - 1)
+    return jnp.where(inside, values[index[at]], 0)
 
 
 def _at_places(values: jax.Array, sizes: jax.Array, count: int) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from efficientids_flax.backbone.presets.families import FAMILIES, TEXTS, WRAPPERS, Family
@@ -43,6 +44,8 @@ def text_part(values: Mapping[str, Any]) -> tuple[str, Family, dict[str, Any]]:
     text = {**inner, "model_type": kind, TIED: _tied(values, inner, wrapper, family)}
     if not any(text.get(key) for key in DTYPES):
         text |= {key: values[key] for key in DTYPES if values.get(key)}
+    if wrapper.only:
+        family = replace(family, only={**family.only, **wrapper.only})
     return name, family, text
 
 

@@ -5,7 +5,8 @@ Qwen's images (`mrope`) are one and the same there.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from efficientids_flax.backbone.presets.families import llama_like
 from efficientids_flax.backbone.presets.families.family import Family
@@ -21,6 +22,7 @@ class Wrapper:
         tied: whether the head is tied where the wrapper does not say.
         either: it is tied too where `text_config` says so.
         flat: older files have the keys of the text part beside those of the others.
+        only: as of `Family`, besides that of the text part: what the wrapper computes of a key.
     """
 
     text: str
@@ -28,6 +30,7 @@ class Wrapper:
     tied: bool = False
     either: bool = False
     flat: bool = False
+    only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 # fmt: off
@@ -58,7 +61,9 @@ TEXTS: Mapping[str, tuple[str, Family]] = {
 
 WRAPPERS: Mapping[str, Wrapper] = {
     "aya_vision":      Wrapper("cohere2", tied=True),
-    "gemma3":          Wrapper("gemma3_text", always=True, tied=True),
+    # Its masks do not look at that key: eager attention is causal, PyTorch's kernel is not always.
+    "gemma3":          Wrapper("gemma3_text", always=True, tied=True,
+                               only={"use_bidirectional_attention": (None, False)}),
     "idefics3":        Wrapper("llama"),
     "internvl":        Wrapper("qwen2", tied=True),
     "llava":           Wrapper("llama", either=True),

@@ -174,6 +174,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
                           "head_dim: expected hidden_size / heads = 8"),
     "both ways": ({"model_type": "gemma", "use_bidirectional_attention": True},
                   "use_bidirectional_attention: found True; only None or False is computed"),
+    "both ways beside images": ({"model_type": "gemma3", "text_config": {
+                                     **SIZES, "use_bidirectional_attention": True}},
+                                "use_bidirectional_attention: found True; only None or False is"),
     "layer type": ({"model_type": "qwen3", "layer_types": ["chunked_attention"] * 4},
                    "layer_types: 'chunked_attention' is not supported"),
     "window in use": ({"model_type": "qwen3", "layer_types": ["sliding_attention"] * 4},
