@@ -1,5 +1,7 @@
 """Sums of tiles, merged, are those of the whole."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,15 +11,39 @@ from hypothesis import strategies as st
 
 from efficientids_flax.core.head.second.entropy import Entropy, Tile
 
+MOST = 20  # members of a cluster
+
 
 def tile_of(labels, first, rows, count):
-    valid = first + np.arange(rows) < count
+    valid = first + jnp.arange(rows) < count
     return Tile(jnp.asarray(valid)[None], jnp.asarray(labels)[None] - first)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def by_tiles(entropy, rows, products, labels, sizes, weights):
+    """Losses and the gradients of the products; clusters of all sizes in one program."""
+    parts = products.reshape(-1, 1, rows, 3)
+    firsts = rows * jnp.arange(len(parts))
+
+    def summed(part, first):
+        tile = tile_of(labels, first, rows, sizes[0])
+        logits = entropy.logits(part, tile)
+        return logits, entropy.sums(logits, tile)
+
+    def slopes(logits, first, sums):
+        tile = tile_of(labels, first, rows, sizes[0])
+        return entropy.gradients(logits, tile, sums, sizes, weights)[0]
+
+    logits, each = jax.vmap(summed)(parts, firsts)
+    first, rest = jax.tree.map(lambda x: x[0], each), jax.tree.map(lambda x: x[1:], each)
+    sums, _ = jax.lax.scan(lambda sums, own: (sums.merged(own), None), first, rest)
+    gradients = jax.vmap(slopes, in_axes=(0, 0, None))(logits, firsts, sums)
+    return entropy.losses(sums, sizes)[0], gradients.reshape(-1, 3)
 
 
 @settings(deadline=None, max_examples=30)
 @given(
-    st.integers(1, 20),
+    st.integers(1, MOST),
     st.integers(1, 7),
     st.sampled_from([1.0, 30.0, 1e4]),
     st.sampled_from([Entropy(), Entropy(smoothing=0.1), Entropy(cap=2.0)]),
@@ -25,24 +51,11 @@ def tile_of(labels, first, rows, count):
 )
 def test_losses_and_gradients_do_not_depend_on_the_tiles(count, rows, scale, entropy, seed):
     rng = np.random.default_rng(seed)
-    tiles = -(-count // rows) + 1  # the last one holds no member
+    tiles = -(-MOST // rows) + 1  # the last ones hold no member
     products = (rng.normal(size=(1, tiles * rows, 3)) * scale).astype(np.float32)
     labels, sizes = rng.integers(0, count, 3), jnp.asarray([count])
-    parts = [(start, tile_of(labels, start, rows, count)) for start in range(0, tiles * rows, rows)]
     weights = jnp.asarray([[1.0, 0.5, 2.0]])
-
-    @jax.jit
-    def by_tiles(products):
-        logits = [entropy.logits(products[:, start : start + rows], tile) for start, tile in parts]
-        sums = None
-        for each, (_, tile) in zip(logits, parts, strict=True):
-            own = entropy.sums(each, tile)
-            sums = own if sums is None else sums.merged(own)
-        gradients = [entropy.gradients(each, tile, sums, sizes, weights)[0]
-                     for each, (_, tile) in zip(logits, parts, strict=True)]  # fmt: skip
-        return entropy.losses(sums, sizes)[0], jnp.concatenate(gradients)
-
-    losses, found = map(np.asarray, by_tiles(products))
+    losses, found = map(np.asarray, by_tiles(entropy, rows, products, labels, sizes, weights))
     capped = np.asarray(products[0, :count], float)
     if entropy.cap:
         capped = entropy.cap * np.tanh(capped / entropy.cap)
