@@ -26,8 +26,8 @@ from efficientids_flax.core.labelled import (
 )
 from efficientids_flax.core.metrics import NEVER, ranking_sums_of_ranks, token_sums
 
-AT_ONCE = 1 << 19  # scores of a tile, p x its slots: 2 MiB in float32 stay in the cache
-POSITIONS = 1 << 8  # p at most where tiles are small
+AT_ONCE = 1 << 20  # scores of a tile, p x its slots: 4 MiB in float32 stay in the cache
+POSITIONS = 1 << 9  # p at most where tiles are small
 EVEN = 64  # of which p is a multiple where it can be: vector units are even
 WORDS_AT_ONCE = 1 << 24  # logits of words, p x V
 

@@ -3,20 +3,22 @@
 Letters: Q positions, I items, N columns of R slots, X excluded items.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from efficientids_flax.core.head.measures.scores import Scores, by_column
+from efficientids_flax.core.head.measures.columns import over_slots
+from efficientids_flax.core.head.measures.scores import Scores
 
 AT_ONCE = 32  # excluded items of a position
-HIGH = 1 << 16  # above what a column can count
+HIGH = 1 << 16  # above the slots of most tiles
 
 
 def before(
     scores: Scores, own: jax.Array, label: jax.Array, ids: jax.Array, known: jax.Array,
-    here: jax.Array,
+    here: jax.Array, when: Any,
 ) -> jax.Array:  # fmt: skip
     """Int32 [Q], of a tile.
 
@@ -29,19 +31,28 @@ def before(
         ids: int [N, R, 1], of the tile's slots.
         known: bool [Q], whether the label counts.
         here: bool [Q], whether it is of this tile.
+        when: bool [], whether it is asked for; 0 where not.
     """
-    # Both in one number, and so in one pass over the scores.
-    either = (scores.all() > own) + HIGH * (scores.all() >= own)
-    columns = by_column(jnp.sum, either, dtype=jnp.int32)
-    more = jnp.sum(columns % HIGH, axis=0)
-    as_much = jnp.sum(columns // HIGH, axis=0) - more
+
+    def counted(term: Callable[[jax.Array], jax.Array], when: Any) -> jax.Array:
+        return jnp.sum(over_slots(lambda slot: term(scores.slot(slot)), scores.slots, when), axis=0)
+
+    def either(theirs: jax.Array) -> jax.Array:
+        return jnp.where(theirs > own, HIGH, jnp.where(theirs == own, 1, 0)).astype(jnp.uint32)
+
+    if ids.size < HIGH:  # both in one number, and so in one pass over the scores
+        both = counted(either, when)
+        more, as_much = (both // HIGH).astype(jnp.int32), (both % HIGH).astype(jnp.int32)
+    else:
+        more = counted(lambda theirs: (theirs > own).astype(jnp.int32), when)
+        as_much = counted(lambda theirs: (theirs == own).astype(jnp.int32), when)
+
+    def earlier(slot: int) -> jax.Array:
+        theirs = ids[:, slot]
+        return ((scores.slot(slot) == own) & (theirs >= 0) & (theirs < label)).astype(jnp.int32)
+
     several = jnp.any(known & (as_much > here))
-
-    def earlier() -> jax.Array:
-        found = (scores.all() == own) & (ids >= 0) & (ids < label)
-        return jnp.sum(by_column(jnp.sum, found, dtype=jnp.int32), axis=0)
-
-    return more + jax.lax.cond(several, earlier, lambda: jnp.zeros_like(more))
+    return more + jnp.sum(over_slots(earlier, scores.slots, several), axis=0)
 
 
 def excluded_places(

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.backbone.layers import soft_cap
+from efficientids_flax.core.head.measures.columns import by_column, over_slots, power
 from efficientids_flax.core.head.measures.tiles import NO_ITEM, Tiles
 
 
@@ -54,6 +55,18 @@ class Scores(NamedTuple):
     base: jax.Array
     offsets: tuple[jax.Array, ...] = ()
 
+    @property
+    def slots(self) -> int:
+        """R."""
+        return self.base.shape[1]
+
+    def slot(self, number: int) -> jax.Array:
+        """Of one slot of each column, [N, Q]."""
+        found = self.base[:, number]
+        for offset in self.offsets:
+            found = found + offset
+        return found
+
     def all(self) -> jax.Array:
         """[N, R, Q]."""
         found = self.base
@@ -71,10 +84,14 @@ class Scores(NamedTuple):
             found = found + jnp.take_along_axis(offset, column, axis=0)
         return found.reshape(slots.shape)
 
-    def sum_of_base(self) -> jax.Array:
-        """[Q], of the items."""
-        each = jnp.where(self.base > 0.5 * NO_ITEM, self.base, 0.0)
-        return jnp.sum(by_column(jnp.sum, each), axis=0)
+    def sum_of_base(self, when: Any) -> jax.Array:
+        """[Q], of the items, if `when`."""
+
+        def term(number: int) -> jax.Array:
+            base = self.base[:, number]
+            return jnp.where(base > 0.5 * NO_ITEM, base, 0.0)
+
+        return jnp.sum(over_slots(term, self.slots, when), axis=0)
 
 
 class Total(NamedTuple):
@@ -83,18 +100,22 @@ class Total(NamedTuple):
     near: jax.Array
     powers: jax.Array
 
-    def joined(self, values: jax.Array) -> Total:
-        """With more values [N, R, Q], of which the first is one that counts.
+    def joined(self, scores: Scores, when: Any) -> Total:
+        """With more, of which the first is one that counts, if `when`.
 
         It is one pass: what is near is the first value of all, or, where another is higher by so
         much that powers overflow, the highest so far.
         """
-        near = jnp.where(jnp.isneginf(self.near), values[0, 0], self.near)
-        powers = self.powers + _powers(values, near)
+
+        def of_all(near: jax.Array) -> jax.Array:
+            return jnp.sum(_powers(scores, near[None], when), axis=0)
+
+        near = jnp.where(jnp.isneginf(self.near), scores.slot(0)[0], self.near)
+        powers = self.powers + of_all(near)
 
         def by_highest() -> Total:
-            top = jnp.maximum(self.near, jnp.max(by_column(jnp.max, values), axis=0))
-            return Total(top, self.powers * jnp.exp(self.near - top) + _powers(values, top))
+            top = jnp.maximum(self.near, jnp.max(by_column(jnp.max, scores.all()), axis=0))
+            return Total(top, self.powers * jnp.exp(self.near - top) + of_all(top))
 
         overflows = jnp.any(jnp.isinf(powers))
         return jax.lax.cond(overflows, by_highest, lambda: Total(near, powers))
@@ -112,7 +133,9 @@ class Total(NamedTuple):
         return -near, -rest
 
 
-def scores_of(how: How, tiles: Tiles, tile: jax.Array, raw: jax.Array) -> tuple[Scores, Scores]:
+def scores_of(
+    how: How, tiles: Tiles, tile: jax.Array, raw: jax.Array, when: Any
+) -> tuple[Scores, Scores]:
     """(Log-probabilities, the original's scores) of a tile's items.
 
     Under full softmax both are logits. The second are the first where they are not asked for.
@@ -122,6 +145,7 @@ def scores_of(how: How, tiles: Tiles, tile: jax.Array, raw: jax.Array) -> tuple[
         tiles: of `tiles_of`.
         tile: its number, int [].
         raw: float32 [N, R, Q], products.
+        when: bool [], True but not known to the compiler.
     """
     logits = raw
     if how.cap:
@@ -130,11 +154,11 @@ def scores_of(how: How, tiles: Tiles, tile: jax.Array, raw: jax.Array) -> tuple[
         logits = jax.lax.optimization_barrier(logits)  # made once, so the same wherever it is read
     if how.first is None:
         return Scores(logits), Scores(logits)
-    served = _normalised(logits, tiles, tile, how.first)
+    served = _normalised(logits, tiles, tile, how.first, when)
     if how.added is None:
         return Scores(logits, served[:2]), Scores(logits, served[:2])
     if how.corrected:  # the soft cap of the scores is not in their normaliser
-        normaliser = _normalised(raw, tiles, tile, how.first)[2] if how.cap else served[2]
+        normaliser = _normalised(raw, tiles, tile, how.first, when)[2] if how.cap else served[2]
     else:
         normaliser = None
     original = Scores(raw, _added(tiles, tile, how.added, normaliser))
@@ -145,18 +169,13 @@ def scores_of(how: How, tiles: Tiles, tile: jax.Array, raw: jax.Array) -> tuple[
     return Scores(logits, served[:2]), original
 
 
-def by_column(reduce: Callable[..., jax.Array], values: jax.Array, **options: Any) -> jax.Array:
-    """[N, R, Q] -> [N, Q], on its own: over both axes at once no vector unit would take it."""
-    return jax.lax.optimization_barrier(reduce(values, axis=1, **options))
-
-
-def _powers(values: jax.Array, shift: jax.Array) -> jax.Array:
-    """[N, R, Q] -> [Q], sum of exp(value - shift)."""
-    return jnp.sum(by_column(jnp.sum, jnp.exp(values - shift)), axis=0)
+def _powers(scores: Scores, shift: jax.Array, when: Any) -> jax.Array:
+    """[N, Q], sum of exp(score - shift) over the slots of a column; shift [N, Q] or [1, Q]."""
+    return over_slots(lambda slot: power(scores.slot(slot) - shift), scores.slots, when)
 
 
 def _normalised(
-    logits: jax.Array, tiles: Tiles, tile: jax.Array, added: jax.Array
+    logits: jax.Array, tiles: Tiles, tile: jax.Array, added: jax.Array, when: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What makes log-probabilities of a tile's logits: float32 [N, Q] each.
 
@@ -166,7 +185,7 @@ def _normalised(
 
     Args:
         logits: float32 [N, R, Q].
-        tiles, tile: see `scores_of`.
+        tiles, tile, when: see `scores_of`.
         added: float32 [K, Q], of each cluster.
 
     Returns:
@@ -181,8 +200,7 @@ def _normalised(
         return -shift, own, shift + rest
 
     def powers_of(shift: jax.Array) -> jax.Array:
-        powers = by_column(jnp.sum, jnp.exp(logits - shift[:, None]))
-        return of_clusters(jax.ops.segment_sum, powers)
+        return of_clusters(jax.ops.segment_sum, _powers(Scores(logits), shift, when))
 
     def of_clusters(join: Callable[..., jax.Array], values: jax.Array) -> jax.Array:
         """[N, Q] -> [N, Q], those of all columns of a cluster joined."""

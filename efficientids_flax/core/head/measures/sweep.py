@@ -86,28 +86,23 @@ def sweep(asked: Asked, how: How, items: jax.Array, tiles: Tiles, table: jax.Arr
         ids = jnp.asarray(tiles.ids)[tile][..., None]
         rows = rows_of(items, tiles, tile, table)
         raw = jnp.matmul(rows, query, precision="highest").reshape(*ids.shape[:2], -1)
-        served, original = scores_of(how, tiles, tile, raw)
-        earlier = found
-        found = _chosen(
-            number < count, lambda: _added_up(how, served, original, earlier), lambda: earlier
-        )
+        served, original = scores_of(how, tiles, tile, raw, number < ahead + count)
+        found = _added_up(how, served, original, found, number < count)
         here, slot = home == tile, jnp.where(home == tile, place - tile * slots, 0)
         log_prob = jnp.where(here, served.at(slot), found.log_prob)
         score = jnp.where(here, original.at(slot), found.score) if how.original else log_prob
         found = found._replace(log_prob=log_prob, score=score)
         scores = original if how.original else served
 
-        def counted() -> Found:
-            count = before(scores, score, asked.label, ids, asked.known, here)
-            if exclude is not None:
-                start = tile * slots
-                count -= excluded_before(scores, score, asked.label, ids, exclude, start)
-            most = found.most
-            if how.most:
-                most = jnp.maximum(most, jnp.max(jnp.max(scores.all(), axis=1), axis=0))
-            return found._replace(before=found.before + count, most=most)
-
-        return _chosen(number >= ahead, counted, lambda: found)
+        counts = number >= ahead
+        more = before(scores, score, asked.label, ids, asked.known, here, counts)
+        if exclude is not None:
+            out = excluded_before(scores, score, asked.label, ids, exclude, tile * slots)
+            more -= jnp.where(counts, out, 0)
+        most = found.most
+        if how.most:
+            most = jnp.maximum(most, jnp.max(jnp.max(scores.all(), axis=1), axis=0))
+        return found._replace(before=found.before + more, most=most)
 
     zero = jnp.zeros_like(place, jnp.float32)
     nothing = Total(zero - jnp.inf, zero)
@@ -119,18 +114,13 @@ def sweep(asked: Asked, how: How, items: jax.Array, tiles: Tiles, table: jax.Arr
     return found
 
 
-def _added_up(how: How, served: Scores, original: Scores | None, found: Found) -> Found:
-    """With a tile's items in the sums over all of them."""
+def _added_up(how: How, served: Scores, original: Scores | None, found: Found, when: Any) -> Found:
+    """With a tile's items in the sums over all of them, if `when`."""
     if how.first is None:
-        found = found._replace(total=found.total.joined(served.base))
+        found = found._replace(total=found.total.joined(Scores(served.base), when))
     if how.sums:
-        found = found._replace(sum=found.sum + served.sum_of_base())
+        found = found._replace(sum=found.sum + served.sum_of_base(when))
     if how.total and how.first is not None:
         assert original is not None
-        found = found._replace(original_total=found.original_total.joined(original.all()))
+        found = found._replace(original_total=found.original_total.joined(original, when))
     return found
-
-
-def _chosen(condition: jax.Array, so: Any, else_: Any) -> Found:
-    """As `lax.cond`, with both ways computed: what they share is not there as an array."""
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), so(), else_())
