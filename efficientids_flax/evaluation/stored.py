@@ -84,7 +84,8 @@ def evaluate_stored(
     elif "input_item_weights" not in rows.take(rows.first):  # items alone
         asked = of_rows(rows.arrays(), options.together)
     if asked is not None:
-        notes = list(rows.notes)
+        # Each held-out event is asked for, those that do not fit a row too.
+        notes = list(rows.people_notes if isinstance(rows, HeldOut) else rows.notes)
         longest = max(map(len, asked.histories), default=0)
         if length is not None and longest > length:
             notes.append(f"of histories the last {length} items are used, as the model was trained")

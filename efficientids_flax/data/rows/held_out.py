@@ -104,17 +104,22 @@ class HeldOut(Rows):
         return {"sequences": self.sequences.digest, **asdict(self.asked)}
 
     @property
+    def people_notes(self) -> tuple[str, ...]:
+        """What is to be said of the people, however long the rows are."""
+        if not self.without_history:
+            return ()
+        return (
+            f"{self.asked.split}: {self.without_history} users have no event before the held-out"
+            " ones: there is nothing to ask for them, and they are left out",
+        )
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """See `Rows`."""
-        split, found = self.asked.split, []
-        if self.without_history:
-            found.append(
-                f"{split}: {self.without_history} users have no event before the held-out ones:"
-                " there is nothing to ask for them, and they are left out"
-            )
-        if self.left_out:
-            found.append(
-                f"{split}: {self.left_out} held-out events of users with more than"
-                f" {self.asked.length} are left out (a larger length keeps them)"
-            )
-        return tuple(found)
+        if not self.left_out:
+            return self.people_notes
+        return (
+            *self.people_notes,
+            f"{self.asked.split}: {self.left_out} held-out events of users with more than"
+            f" {self.asked.length} are left out (a larger length keeps them)",
+        )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from efficientids_flax.core.item_model import ItemModel
+from efficientids_flax.data import Batches
 from efficientids_flax.evaluation import (
     Evaluation,
     EvaluationOptions,
@@ -78,6 +79,7 @@ def evaluate_run(
         EvaluationData(batches, name=f"{split} data"),  # all, whatever evaluations of a run take
         options,
         counts=counts,
+        notes=batches.rows.notes if isinstance(batches, Batches) else (),
     )
     about = {"run": Path(checked.directory or "").resolve().name, "step": step}
     if place is not None:

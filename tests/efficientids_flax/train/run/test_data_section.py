@@ -18,7 +18,7 @@ from efficientids_flax.evaluation import EvaluationOptions, evaluate_stored
 from efficientids_flax.stored import read_item_names
 from efficientids_flax.train.run import built, evaluate_run, export_described, train
 from efficientids_flax.train.run.data_section import DataSection, batches_of
-from tests.efficientids_flax.data.directories import ITEMS, write_prepared
+from tests.efficientids_flax.data.directories import EVENTS, ITEMS, write_prepared
 
 SMALL = {"kind": "simple", "item_embedding_dim": 4, "model_dims": 8, "num_layers": 1,
          "num_heads": 1, "full_softmax": True}  # fmt: skip
@@ -35,21 +35,38 @@ def call(*arguments: Any) -> str:
     return end.output
 
 
-def test_a_run_on_prepared_data_keeps_the_raw_ids(root: Path, tmp_path: Path):
+def test_a_run_on_prepared_data_keeps_the_raw_ids(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     config = tmp_path / "run.json"
+    sections: dict[str, Any]
     sections = {"model": SMALL, "data": {"dir": str(root), "batch_size": 2, "length": 4},
                 "training": {"progress": "lines", "plot": False, "exclude_seen": True},
                 "checkpoint": {"dir": str(tmp_path / "run")}}  # fmt: skip
     config.write_text(json.dumps(sections))
-    told = call("train", "--config", config, "--num-steps", 3, "--json")
-    assert "data: train: 3 of 6 users have fewer than two events to train on" in told
-    found = json.loads(told.splitlines()[-1])
+    said = call("train", "--config", config, "--num-steps", 3, "--json")
+    assert "data: train: 3 of 6 users have fewer than two events to train on" in said
+    found = json.loads(said.splitlines()[-1])
     assert found["steps"] == 3
     assert found["test_num_predictions"] == 4  # each person once, but one without an event before
     call("export", "--config", config, tmp_path / "model")
     names = read_item_names(tmp_path / "model")  # by which `recommend` takes and gives raw ids
     assert names is not None
     assert (names.ids[9], names.titles[9]) == ("film,9", "title 9")
+    # Who is not asked is told: of a run by its rows; an export is asked all of a history.
+    long = [([1, *range(2, 9)], [0, 0, *[2] * 6]), *EVENTS]
+    other = write_prepared(tmp_path / "long", long)
+    told: list[str] = []
+
+    def notes(*_: Any, notes: Any, **__: Any) -> None:
+        told.append(" ".join(notes))
+
+    monkeypatch.setattr("efficientids_flax.train.run.reported.evaluate_batches", notes)
+    monkeypatch.setattr("efficientids_flax.evaluation.stored.evaluate", notes)
+    evaluate_run({**sections, "data": {**sections["data"], "dir": str(other)}}, "test")
+    evaluate_stored(tmp_path / "model", other, "test")
+    left_out = "test: 2 held-out events of users with more than 4 are left out"
+    assert [left_out in one for one in told] == [True, False]
 
 
 def sections(root: Path, **data: Any) -> dict[str, Any]:
