@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+LONGEST = 240  # letters of an error of another library
+
 
 def size_text(nbytes: float) -> str:
     """Bytes in a unit that is easy to read."""
@@ -49,3 +51,13 @@ def first_of(rows: Sequence[int], most: int = 5) -> str:
     """The first of some numbers, and how many more there are."""
     more = f" and {len(rows) - most} more" if len(rows) > most else ""
     return f"{', '.join(map(str, rows[:most]))}{more}"
+
+
+def in_a_line(error: BaseException) -> str:
+    """What an error says, without the pages that tensorstore adds."""
+    text = str(error) or type(error).__name__
+    text = re.sub(r"\s*\[(source locations|tensorstore_spec)=.*", "", text, flags=re.DOTALL)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = lines[0] if lines else type(error).__name__
+    half = LONGEST // 2  # what it was about, and what the system said
+    return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"

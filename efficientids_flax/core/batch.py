@@ -42,6 +42,7 @@ FIELDS = {
     **LABELS,                        # of them a word, or an item where `label_item_weights` is 1
 }
 # fmt: on
+EXCLUDE = "exclude"  # items that an evaluation leaves out of the ranking, int [B, X]
 
 
 def check_batch(
@@ -57,7 +58,8 @@ def check_batch(
 
     Args:
         config: of the model; for a language model all ids and labels are words.
-        batch: the original's fields, each [B, T]; others are not looked at.
+        batch: the original's fields, each [B, T], and `exclude`, see `EXCLUDE`; others are not
+            looked at.
         labels: whether the loss is asked for.
         names: field -> the name under which the caller knows it; 'items' and 'words' are the two
             kinds of `ids`, where they have names of their own.
@@ -76,8 +78,15 @@ def check_batch(
     ]
     if _backbone(config).attention_mask == "prefix" and "inputs_indicator" not in fields:
         problems.append(f"{called['inputs_indicator']}: missing, attention_mask is 'prefix'")
+    left_out = _left_out(config, batch)
+    if left_out is not None:
+        whole = np.issubdtype(left_out.dtype, np.integer)
+        if not whole or jnp.shape(left_out)[:1] != (shape or ())[:1]:
+            problems.append(f"{EXCLUDE}: found {described(left_out)}, expected integers [B, X]")
     if not problems and all(map(has_values, fields.values())):
         problems = _value_problems(config, fields, called)
+        if left_out is not None and has_values(left_out):
+            problems += _wrong_left_out(config, np.asarray(left_out)).problems()
     raise_listed("batch", sorted(problems))
 
 
@@ -97,7 +106,11 @@ def check_values(config: ModelConfig, batch: Mapping[str, Any]) -> None:
     shapes = {np.shape(value) for value in fields.values()}
     on_host = not any(isinstance(value, jax.Array) for value in fields.values())
     if on_host and "ids" in fields and len(shapes) == 1:
-        raise_listed("batch", sorted(_value_problems(config, fields, _called(None))))
+        problems = _value_problems(config, fields, _called(None))
+        left_out = _left_out(config, batch)
+        if left_out is not None and has_values(left_out):
+            problems += _wrong_left_out(config, np.asarray(left_out)).problems()
+        raise_listed("batch", sorted(problems))
 
 
 def wrong_counts(config: ModelConfig, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -113,6 +126,8 @@ def wrong_counts(config: ModelConfig, batch: Mapping[str, Any]) -> dict[str, jax
         for wrong in _wrong(config, fields, _called(None)):
             before = found.setdefault(wrong.name, jnp.int32(0))
             found[wrong.name] = before + jnp.sum(wrong.at, dtype=jnp.int32)
+    if (left_out := _left_out(config, batch)) is not None:
+        found[EXCLUDE] = jnp.sum(_wrong_left_out(config, left_out).at, dtype=jnp.int32)
     return found
 
 
@@ -206,6 +221,18 @@ def _fields(config: ModelConfig, batch: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: batch[name] for name in FIELDS if batch.get(name) is not None and name not in left_out
     }
+
+
+def _left_out(config: ModelConfig, batch: Mapping[str, Any]) -> Any:
+    """The items that an evaluation leaves out; None where there are none."""
+    given = batch.get(EXCLUDE) if isinstance(config, EfficientIDSConfig) else None
+    return given if given is None or isinstance(given, jax.Array) else np.asarray(given)
+
+
+def _wrong_left_out(config: ModelConfig, values: Any) -> Wrong:
+    """An id beyond the catalogue leaves out nothing, and was to leave out something."""
+    items = config.num_items if isinstance(config, EfficientIDSConfig) else 0
+    return Wrong(EXCLUDE, values, values >= items, f"below {items}, an item, or -1 for none")
 
 
 def _called(names: Mapping[str, str] | None) -> dict[str, str]:

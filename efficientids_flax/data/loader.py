@@ -218,7 +218,8 @@ class GrainIterator(Iterator[Arrays]):
         if state["seed"] != self.batches.seed:
             raise ValueError(
                 f"seed of the data: the checkpoint has {state['seed']}, this run"
-                f" {self.batches.seed}; the order of the batches would change"
+                f" {self.batches.seed}; the order of the batches would change. Give that seed, or"
+                " another directory, which begins anew"
             )
         self.close()
         self.epoch, self.row = state["epoch"], min(state["rows"], self.batches.rows.num_rows)

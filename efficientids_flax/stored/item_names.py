@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from etils import epath
 
+from efficientids_flax.whole_files import write_whole
+
 NAME = "items.jsonl"
 KEYS = {"id": (str, int, type(None)), "title": (str, type(None))}
 
@@ -65,4 +67,4 @@ def write_item_names(directory: str | os.PathLike[str], names: ItemNames) -> Non
     """Write the file."""
     rows = zip(names.ids, names.titles, strict=True)
     lines = [json.dumps({"id": one, "title": title}, ensure_ascii=False) for one, title in rows]
-    (epath.Path(directory) / NAME).write_text("".join(f"{line}\n" for line in lines))
+    write_whole(epath.Path(directory) / NAME, "".join(f"{line}\n" for line in lines))

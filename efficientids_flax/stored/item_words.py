@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 
 from efficientids_flax.config import EfficientIDSConfig, PromptConfig
+from efficientids_flax.whole_files import write_whole
 
 NAME = "item_words.npz"
 LISTS = ("first", "between", "last")
@@ -155,7 +156,7 @@ def write_item_words(directory: str | os.PathLike[str], words: ItemWords) -> Non
         made[f"{name}_sizes"] = np.asarray([len(one) for one in given], np.int32)
     content = io.BytesIO()
     np.savez_compressed(content, **made)
-    (epath.Path(directory) / NAME).write_bytes(content.getvalue())
+    write_whole(epath.Path(directory) / NAME, content.getvalue())
 
 
 def _lists(found: dict[str, np.ndarray], name: str) -> list[list[int]]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from efficientids_flax.text import in_a_line
 from efficientids_flax.tree import flatten, unflatten
 
 Shardings = jax.sharding.Sharding | Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding]
@@ -40,11 +41,18 @@ def read_item(root: epath.Path, item: str, shardings: Shardings | None) -> dict[
 
 
 def write_item(root: epath.Path, item: str, tree: Mapping[str, Any]) -> None:
-    """Write a tree as Orbax does; every process must call it."""
+    """Write a tree as Orbax does; every process must call it.
+
+    Raises:
+        OSError: it cannot be written, in one line.
+    """
     import orbax.checkpoint as ocp
 
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(root / item, dict(tree))
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(root / item, dict(tree))
+    except Exception as error:
+        raise OSError(f"{root / item}: cannot be written: {in_a_line(error)}") from error
 
 
 def read_parameter(path: str | os.PathLike[str], name: str) -> np.ndarray:

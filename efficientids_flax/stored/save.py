@@ -37,6 +37,7 @@ from efficientids_flax.stored.settings import (
     write_config,
 )
 from efficientids_flax.tree import flatten
+from efficientids_flax.whole_files import naming
 
 
 def save_model(
@@ -63,6 +64,7 @@ def save_model(
 
     Raises:
         FileExistsError: something is there already.
+        OSError: it cannot be written; nothing is left of it.
         TypeError: another kind of model, which has no configuration to write.
         ValueError: parameters, or names of items, that are not the model's.
     """
@@ -72,11 +74,17 @@ def save_model(
     if problems := shape_problems(config, shapes):
         raise ValueError("\n  ".join(["params: they are not the model's:", *problems]))
     root = epath.Path(path).absolute()
-    if root.exists() and any(root.iterdir()):
+    there = root.exists()
+    if there and any(root.iterdir()):
         raise FileExistsError(f"{path}: is there already; give another directory, or remove it")
-    write_item(root, "params", params)
     about = {"training": training, "items": items, "origins": origins, "prompt": prompt}
-    save_description(root, model, **about)
+    try:
+        write_item(root, "params", params)
+        save_description(root, model, **about)
+    except BaseException:
+        if jax.process_count() == 1:  # so that the same call can be made again
+            _remove(root, itself=not there)
+        raise
 
 
 def save_description(
@@ -104,7 +112,8 @@ def save_description(
     told = dict(training or {})
     clustering: ClusteringInfo | None = getattr(model, "clustering_info", None)
     if clustering is not None:
-        clustering.save(root / CLUSTERINGS[0], overwrite=True)
+        with naming(root / CLUSTERINGS[0]):
+            clustering.save(root / CLUSTERINGS[0], overwrite=True)
         told[CLUSTERING] = {"digest": clustering.digest(), "is": clustering.summary()}
     if items is not None:
         write_item_names(root, items)
@@ -124,6 +133,14 @@ def save_description(
         kept = {"model": origins_of_leaves(config.to_dict(), own, origins["model"])}
     made = document(Config(family, config, None, kept))
     write_config(root, {**made, "training": told or None})
+
+
+def _remove(root: epath.Path, *, itself: bool) -> None:
+    for path in [root] if itself else list(root.iterdir()):
+        if path.is_dir():
+            path.rmtree(missing_ok=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _config_of(model: Any) -> ModelConfig:

@@ -208,7 +208,8 @@ class BatchIterator(Iterator[dict[str, np.ndarray]]):
         if state["seed"] != self.batches.seed:
             raise ValueError(
                 f"seed of the data: the checkpoint has {state['seed']}, this run"
-                f" {self.batches.seed}; the order of the batches would change"
+                f" {self.batches.seed}; the order of the batches would change. Give that seed, or"
+                " another directory, which begins anew"
             )
         count = self.batches.process[1]
         # Up to release 2 the state had batches alone.

@@ -36,10 +36,13 @@ from efficientids_flax.train.state import (
     half_precision,
     is_primary,
     locked,
+    refuse_used,
     restored,
     run_facts,
+    with_optimizer,
 )
 from efficientids_flax.train.state.fingerprint import OF_MODEL, Facts
+from efficientids_flax.train.state.restored import ANEW
 from efficientids_flax.train.step import NNXBridge, built_to_train
 from efficientids_flax.tree import flatten
 
@@ -98,18 +101,18 @@ class RunDirectory:
                 raise FileNotFoundError(f"{self.directory}: no checkpoint is there")
             facts = run_facts(self.given_model, self.optimizer, None, state)
             allowed = self.options.allow_changes
-            found, _, start = restored(checkpoints, state, facts, allowed, step)
+            found, _, start = restored(
+                checkpoints, state, facts, allowed, step,
+                names=(*OF_MODEL, *ANEW.intersection(allowed)), anew=with_optimizer(self.optimizer),
+            )  # fmt: skip
         self._tell(start)
         return found
 
     def best_step(self) -> int | None:
         """The step of the best checkpoint by `keep_best`, or of the best state in memory."""
         if self.directory is None:
-            return (
-                None
-                if self._kept is None or self._kept.state is None
-                else int(self._kept.state.step)
-            )
+            kept = None if self._kept is None else self._kept.state
+            return None if kept is None else int(kept.step)
         with opened(self.directory, self.options, read_only=True) as checkpoints:
             return None if checkpoints is None else checkpoints.best_step()
 
@@ -122,6 +125,7 @@ class RunDirectory:
         Returns:
             With a warning this one too if no evaluation was finite.
         """
+        refuse_used(state)
         if not self.options.keep_best:
             return state
         step = self.best_step()
@@ -197,6 +201,7 @@ class RunDirectory:
 
     def evaluated_params(self, state: TrainState) -> dict[str, Any]:
         """The averages of the parameters where `evaluate_average` says so, else these."""
+        refuse_used(state)
         if not averages(self.options, self.optimizer):
             return state.params
         return averaged_params(state.opt_state, state.params)
@@ -278,9 +283,10 @@ def opened(
     if directory is None or (read_only and not Path(directory).is_dir()):
         yield None
         return
-    with nullcontext() if read_only else locked(directory):
+    with nullcontext() if read_only else locked(directory) as lock:
         found = Checkpoints(
             directory,
+            lock=lock,
             keep_last=options.max_checkpoints,
             keep_best=options.keep_best,
             best_mode=options.best_mode if options.keep_best else None,

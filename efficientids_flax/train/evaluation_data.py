@@ -60,7 +60,7 @@ class EvaluationData:
 
         Raises:
             TypeError: something else, such as one batch.
-            ValueError: batches that have no end, as far as that can be told.
+            ValueError: batches that have no end, as far as that can be told; fewer than one.
         """
         if isinstance(source, Mapping):
             raise TypeError(f"{name}: found one batch, expected several: give a list, [batch]")
@@ -68,6 +68,10 @@ class EvaluationData:
             raise TypeError(
                 f"{name}: found a {type(source).__name__}, expected batches to iterate over, or a"
                 " function that returns them"
+            )
+        if num_batches is not None and num_batches < 1:
+            raise ValueError(
+                f"num_eval_batches: expected at least 1, or None for all, found {num_batches}"
             )
         self.name = name
         self._source, self._num_batches, self._fills = source, num_batches, fills

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from efficientids_flax.train.history import Rows
 from efficientids_flax.train.logs import Recorder, Trace
 from efficientids_flax.train.options import TrainingOptions
@@ -81,6 +83,15 @@ class Run:
     def saves(self, step: int) -> bool:
         """Whether there is a checkpoint."""
         return self.save is not None and _falls(step, self.options.save_every)
+
+
+def check_steps(num_steps: Any) -> None:
+    """Raises ValueError if it is no number of steps."""
+    whole = isinstance(num_steps, int | np.integer) and not isinstance(num_steps, bool)
+    if not whole or num_steps < 0:
+        raise ValueError(
+            f"num_steps: expected a whole number of steps in all, at least 0, found {num_steps!r}"
+        )
 
 
 def stopped_before(

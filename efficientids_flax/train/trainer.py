@@ -27,7 +27,7 @@ from efficientids_flax.train.loop import run_loop
 from efficientids_flax.train.options import TrainingOptions, settled
 from efficientids_flax.train.preemption import Interrupted, Preempted, StopRequest, stop_request
 from efficientids_flax.train.preparing import Preparing, on_mesh
-from efficientids_flax.train.running import Run, stopped_before
+from efficientids_flax.train.running import Run, check_steps, stopped_before
 from efficientids_flax.train.state import (
     BatchPlacer,
     DataCursor,
@@ -39,9 +39,11 @@ from efficientids_flax.train.state import (
     default_mesh,
     is_primary,
     loss_facts,
+    refuse_used,
     resume,
     run_facts,
     save,
+    with_optimizer,
 )
 from efficientids_flax.train.step import Evaluator, LossFn, explain, make_objective, told_values
 
@@ -176,6 +178,8 @@ class Trainer(Evaluating, Preparing):
             Preempted: a `SystemExit` after SIGTERM; everything is saved.
             KeyboardInterrupt: after Ctrl-C; everything is saved too.
         """
+        check_steps(num_steps)
+        refuse_used(state)
         with stop_request() as stop:
             state = self._train(state, train_dataset, eval_dataset, num_steps, stop)
         if stop.received:  # while the last checkpoint was written
@@ -206,8 +210,9 @@ class Trainer(Evaluating, Preparing):
             facts["evaluation"] = {**how, "averages": averaged, **evaluation.facts()}
         with self._checkpoints() as checkpoints, on_mesh(self.mesh):
             start = resume(
-                state, source, checkpoints, monitor, options, facts, num_steps, self._cursor
-            )
+                state, source, checkpoints, monitor, options, facts, num_steps,
+                with_optimizer(self.optimizer), self._cursor,
+            )  # fmt: skip
             self._tell(start)
             state, cursor = start.state, start.cursor
             first = int(state.step)
@@ -245,6 +250,7 @@ class Trainer(Evaluating, Preparing):
             if checkpoints is not None:
 
                 def write(state: TrainState, metrics: Any) -> None:
+                    checkpoints.hold()
                     gone = recorder.begin_again()
                     if gone or self._longest > self._described:  # by a batch that was longer
                         self._describe(facts, goes_on=not gone)

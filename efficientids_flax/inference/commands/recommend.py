@@ -84,9 +84,22 @@ def recommend(checkpoint: str, clustering: str | None, as_json: bool, **given: A
     requests = list(_requests(given, raw))
     if not requests:
         raise ValueError(f"{given['input_file']}: holds no history")
+    fewer = 0
     for request, left in _answers(checkpoint, clustering, requests, given):
         name = given["scores"]
         echo(as_json, _json(request, left, name, names), _text(request, left, name, names))
+        fewer += len(left) < given["top_k"]
+    if fewer and not is_quiet():
+        click.echo(_told_fewer(fewer, len(requests), given), err=True)
+
+
+def _told_fewer(fewer: int, histories: int, given: dict[str, Any]) -> str:
+    """That lists are shorter than was asked for, and why that may be."""
+    of = f"{fewer} of {histories} histories have" if histories > 1 else "the history has"
+    why = "the others are left out"
+    if given["clusters"] is not None:
+        why += f", or in none of the {given['clusters']} clusters that are looked at (--clusters)"
+    return f"{of} fewer items than --top-k {given['top_k']}: {why}"
 
 
 def _check(given: dict[str, Any]) -> None:

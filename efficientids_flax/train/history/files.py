@@ -99,15 +99,21 @@ def read_history(directory: Path) -> Rows:
 
 
 def _read(path: Path) -> Iterator[tuple[str, Row]]:
-    """Lines of the file, as they stand and read; one that a killed process left torn is the end."""
+    """Lines of the file, as they stand and read.
+
+    What is no row is left out: a line that a killed process or a full disk left torn, or bytes that
+    a machine left when it went off.
+    """
     if not path.exists():
         return
-    with path.open() as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
-                yield line, json.loads(line)
+                row = json.loads(line)
             except json.JSONDecodeError:
-                return
+                continue
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                yield line, row
 
 
 def _escaped(name: str) -> str:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from efficientids_flax.train.history import History
+from efficientids_flax.train.history import HISTORY, History
 from efficientids_flax.train.logs.event_files import EventFile
 from efficientids_flax.train.logs.progress import make_progress
 from efficientids_flax.train.options import TrainingOptions
@@ -115,6 +115,12 @@ class Recorder:
             if self._events is not None:
                 self._events.close()
                 self._events = EventFile(self._directory)
+        if any(path.name.partition(".")[0].isdigit() for path in self._directory.iterdir()):
+            self.note(
+                f"{self._directory / HISTORY}: was removed while the run went on; it is written"
+                " anew, as far as it is in memory"
+            )
+            return False
         self.note(
             f"{self._directory}: was removed, or moved, while the run went on: its history and what"
             " follows are written there anew; its checkpoints and logs so far are gone from there"

@@ -1,17 +1,21 @@
 """The learning rate that an update was made with: by the optimizer's own count, not by the step.
 
 The two differ where steps were left out, where a run began at a later step, and where an optimizer
-collects gradients over several steps.
+collects gradients over several steps. Where a run takes another optimizer, the count goes on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from efficientids_flax.train.optimizer.adafactor import ShardedAdafactorState
+from efficientids_flax.tree import path_of
+
 RATE = "learning_rate"
+RATED = (optax.ScaleByScheduleState, ShardedAdafactorState)  # whose count the rate goes by
 
 
 def applied_rate(
@@ -40,6 +44,45 @@ def applied_rate(
     return jnp.asarray(learning_rate(counts[0].count if counts else step), jnp.float32)
 
 
+def renewed(
+    optimizer: optax.GradientTransformation,
+    params: Any,
+    state: Any,
+    missing: Collection[str],
+    step: jax.Array,
+) -> Any:
+    """The state of an optimizer that takes over at some step, with parts of one before it.
+
+    Args:
+        optimizer: that takes over.
+        params: trained parameters at that step.
+        state: of the optimizer, in the shapes and places that it is to have.
+        missing: paths of its leaves that the one before did not have.
+        step: number of steps so far.
+
+    Returns:
+        The state with the missing leaves as `optimizer.init(params)` makes them, so that an average
+        of the parameters begins with these. Counts that a learning rate goes by do not begin anew:
+        they go on from the count of the optimizer before, or from the step.
+    """
+    leaves, form = jax.tree.flatten(state)
+    paths = [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(state)]
+    places = [leaf.sharding for leaf in leaves]
+    fresh = jax.jit(optimizer.init, out_shardings=form.unflatten(places))(params)
+    numbered = form.unflatten(range(len(leaves)))
+    rated = [at for state in _states(numbered) for at in _rated_counts(state)]
+    count = next((leaves[at] for at in rated if paths[at] not in missing), step)
+    made = [
+        leaf if path not in missing else new
+        for path, leaf, new in zip(paths, leaves, jax.tree.leaves(fresh), strict=True)
+    ]
+    for at in rated:
+        if paths[at] in missing:
+            # A copy: a step that is given both counts may not be given one array twice.
+            made[at] = jax.device_put(jnp.array(count, made[at].dtype, copy=True), places[at])
+    return form.unflatten(made)
+
+
 def _states(tree: Any) -> Iterator[Any]:
     """The named tuples of a tree of states, from the outside in."""
     if hasattr(tree, "_fields"):
@@ -48,6 +91,16 @@ def _states(tree: Any) -> Iterator[Any]:
     for part in inner:
         if part is not tree and hasattr(part, "_fields"):
             yield from _states(part)
+
+
+def _rated_counts(state: Any) -> Iterator[Any]:
+    """The counts of one state that a rate goes by."""
+    injected = hasattr(state, "hyperparams")
+    if injected or isinstance(state, RATED):
+        yield state.count
+    for inner in getattr(state, "hyperparams_states", {}).values() if injected else ():
+        if hasattr(inner, "count"):
+            yield inner.count
 
 
 def _counts(state: Any) -> bool:

@@ -81,6 +81,8 @@ def export_described(
     directory = (made.get("checkpoint") or {}).get("dir")
     found = _described(directory)
     if found.model is None:
+        if directory is not None and not Path(directory).is_dir():  # before its data is missed
+            raise FileNotFoundError(f"checkpoint.dir: {directory}: no checkpoint is there")
         return export(built(made), path, step)
     without = {"model": {"module": found.model}, "data": {"train_iter_fn": ()}, "loss_fn": None}
     checked = run_config({**made, **without})

@@ -13,6 +13,8 @@ from efficientids_flax.train.state.carried import (
     TrainState,
     half_precision,
     key_data,
+    refuse_used,
+    with_optimizer,
     without_frozen,
 )
 from efficientids_flax.train.state.data_cursor import (

@@ -1,6 +1,6 @@
 """What training carries from step to step: parameters, optimizer state, collections, random key."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from efficientids_flax.train.optimizer import Predicate, merge, partition
+from efficientids_flax.train.optimizer import Predicate, merge, partition, renewed
 from efficientids_flax.tree import flatten, unflatten
 
+OPTIMIZER = "opt_state/"  # before the paths of its leaves
 Frozen = Sequence[str] | Predicate | None  # patterns of `freeze.matcher`, or of a path
 
 
@@ -101,6 +102,34 @@ class TrainState:
             if jax.tree.structure(opt_state) == jax.tree.structure(fresh):  # else `update` tells
                 opt_state = jax.tree.map(_widened, opt_state, fresh)
         return made.replace(opt_state=opt_state)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def refuse_used(state: TrainState) -> None:
+    """Raises ValueError if an earlier call of `train` was given this state, and used it up."""
+    if isinstance(state.step, jax.Array) and state.step.is_deleted():
+        raise ValueError(
+            "state: was given to `train`, which trained on with its arrays; go on with the state"
+            " that `train` returned, or with `trainer.last_state` where it was told to stop"
+        )
+
+
+def with_optimizer(
+    optimizer: optax.GradientTransformation,
+) -> Callable[[TrainState, Collection[str]], TrainState]:
+    """A function that gives a state the leaves that this optimizer has and another had not.
+
+    Returns:
+        (state, paths of those leaves as checkpoints have them) -> state, see `renewed`.
+    """
+
+    def whole(state: TrainState, missing: Collection[str]) -> TrainState:
+        if not missing:
+            return state
+        own = [path.removeprefix(OPTIMIZER) for path in missing]
+        made = renewed(optimizer, state.precise, state.opt_state, own, state.step)
+        return state.replace(opt_state=made)  # pyright: ignore[reportAttributeAccessIssue]
+
+    return whole
 
 
 def half_precision(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.state.data_cursor import DataCursor
 from efficientids_flax.train.state.disk.checkpoint import Checkpoints
 from efficientids_flax.train.state.disk.faults import CheckpointMismatch, DamagedCheckpoint
+from efficientids_flax.train.state.disk.stored import Anew
 from efficientids_flax.train.state.fingerprint import (
     OF_DATA,
     OF_MODEL,
@@ -50,6 +51,7 @@ def restored(
     step: int | None = None,
     *,
     names: tuple[str, ...] = OF_MODEL,
+    anew: Anew,
     loads: bool = True,
 ) -> tuple[TrainState, dict[str, Any], Start]:
     """A checkpoint of this run; the newest that can be read, where no step is named.
@@ -61,6 +63,7 @@ def restored(
         allowed: what may differ.
         step: which one.
         names: of the facts that are compared.
+        anew: makes what another optimizer lacks in the checkpoint.
         loads: whether to read the state; otherwise `like` is that state.
 
     Returns:
@@ -80,8 +83,9 @@ def restored(
             run = checkpoints.run_of(one)
             changed = differences(run.get("fingerprint", {}), facts, names)
             said = _refused(checkpoints, like if loads else None, one, changed, allowed)
-            anew = bool(ANEW & set(allowed) & changed.keys())
-            found = checkpoints.restore(like, one, anew=anew) if loads else (like, run)
+            differs = bool(ANEW & set(allowed) & changed.keys())
+            how = anew if differs else None
+            found = checkpoints.restore(like, one, anew=how) if loads else (like, run)
             start.said += said
             start.changed = set(changed)
         except DamagedCheckpoint as error:

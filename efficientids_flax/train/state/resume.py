@@ -15,6 +15,7 @@ from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.state.data_cursor import DataCursor, DataExhausted, Source
 from efficientids_flax.train.state.disk.checkpoint import Checkpoints
 from efficientids_flax.train.state.disk.faults import DamagedCheckpoint
+from efficientids_flax.train.state.disk.stored import Anew
 from efficientids_flax.train.state.fingerprint import (
     OF_DATA,
     OF_MODEL,
@@ -37,6 +38,7 @@ def resume(
     options: TrainingOptions,
     facts: Facts,
     num_steps: int,
+    anew: Anew,
     known: DataCursor | None = None,
 ) -> Start:
     """The state and the place in the data to go on from.
@@ -49,6 +51,7 @@ def resume(
         options: whether to restore, and what may have changed.
         facts: what this run is, see `run_facts`.
         num_steps: that the run is to have.
+        anew: makes what another optimizer lacks in the checkpoint.
         known: cursor of an earlier call; goes on if it reads the same source.
 
     Raises:
@@ -74,7 +77,7 @@ def resume(
             f"{checkpoints.directory}: holds checkpoints up to step {latest} of another run;"
             " restore=True goes on with it, another checkpoint_dir begins anew"
         )
-    return _from_checkpoint(state, source, checkpoints, monitor, options, facts, num_steps)
+    return _from_checkpoint(state, source, checkpoints, monitor, options, facts, num_steps, anew)
 
 
 def _from_checkpoint(
@@ -85,13 +88,14 @@ def _from_checkpoint(
     options: TrainingOptions,
     facts: Facts,
     num_steps: int,
+    anew: Anew,
 ) -> Start:
     """`resume` where there is a checkpoint to go on from."""
     before = checkpoints.steps()
     names = _compared(checkpoints, num_steps, options.monitors)
     found, run, start = restored(
         checkpoints, state, facts, options.allow_changes, names=names,
-        loads=before[-1] > int(state.step),
+        anew=anew, loads=before[-1] > int(state.step),
     )  # fmt: skip
     step = int(found.step)
     for damaged in (one for one in before if one > step):

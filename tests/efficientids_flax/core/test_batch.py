@@ -5,7 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from efficientids_flax.core.batch import as_arrays, check_batch, check_values, next_labels
+from efficientids_flax.core.batch import (
+    as_arrays,
+    check_batch,
+    check_values,
+    next_labels,
+    wrong_counts,
+)
 from tests.efficientids_flax.core.model_cases import ITEMS, WORDS, backbone, batch, config
 
 HERE = (0, 1)  # a position that is no padding and whose label has a weight
@@ -142,6 +148,22 @@ def test_values_of_a_further_batch():
     with pytest.raises(ValueError, match=r"labels: found 102 .*\[0, 13\), an item"):
         check_values(config(), wrong)
     check_values(config(), {name: jnp.asarray(value) for name, value in wrong.items()})
+
+
+@pytest.mark.parametrize("value", [ITEMS, 2**40])
+def test_items_that_are_left_out_are_items(value):
+    left_out = np.full((len(batch()["ids"]), 3), -1)
+    check_batch(config(), changed(exclude=left_out))
+    left_out[0, 1] = value
+    sentence = rf"exclude: found {value} at \[0, 1\], expected below {ITEMS}, an item, or -1"
+    for check in (check_batch, check_values):
+        with pytest.raises(ValueError, match=sentence):
+            check(config(), changed(exclude=left_out))
+    if value == ITEMS:
+        assert wrong_counts(config(), changed(exclude=jnp.asarray(left_out)))["exclude"] == 1
+    for wrong in (left_out[:0], left_out * 1.0):
+        with pytest.raises(ValueError, match=r"exclude: found .*, expected integers \[B, X\]"):
+            check_batch(config(), changed(exclude=wrong))
 
 
 def test_a_language_model_has_words_alone():

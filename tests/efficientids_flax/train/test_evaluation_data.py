@@ -191,6 +191,9 @@ def test_what_is_no_data_is_refused():
         EvaluationData(ROWS)
     with pytest.raises(TypeError, match="found a int, expected batches to iterate over"):
         EvaluationData(3)  # pyright: ignore[reportArgumentType]
+    for number in (0, -1):
+        with pytest.raises(ValueError, match="num_eval_batches: expected at least 1, or None"):
+            EvaluationData([ROWS], number)
     for source in ([], lambda: iter(()), [{"x": np.zeros((0, 2))}]):
         with pytest.raises(ValueError, match="mine: has no batch with a row"):
             EvaluationData(source, name="mine").first()

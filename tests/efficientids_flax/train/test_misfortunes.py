@@ -27,9 +27,25 @@ def test_a_directory_that_was_removed_is_written_anew(tmp_path, capsys, plain):
     made = trainer(place, save_every=0, log_every=2, progress="lines")
     assert same(made.train(begin(made), removing, num_steps=8), plain)
     assert f"{place}: was removed, or moved, while the run went on" in capsys.readouterr().err
+    assert (place / "run.lock").exists()  # taken anew
     assert [row["step"] for row in read_history(place)] == list(range(1, 9))
     made.let_go_of_data()
     assert same(made.restore(begin(made)), plain)
+
+
+def test_a_history_that_was_removed_is_written_anew(tmp_path, capsys):
+    def removing():
+        for index, batch in enumerate(batches()):
+            if index == 5:
+                (tmp_path / "history.jsonl").unlink()
+            yield batch
+
+    made = trainer(tmp_path, save_every=4, progress="lines")
+    made.train(begin(made), removing, num_steps=8)
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'history.jsonl'}: was removed while the run went on" in said
+    assert "checkpoints and logs so far are gone" not in said
+    assert [row["step"] for row in read_history(tmp_path)] == list(range(1, 9))
 
 
 def test_a_best_checkpoint_that_was_removed_is_missed(tmp_path, capsys):

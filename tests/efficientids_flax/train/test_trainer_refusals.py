@@ -52,6 +52,27 @@ def test_wrong_options_are_told_with_the_nearest(monkeypatch):
         trainer(wandb_project="mine")
 
 
+@pytest.mark.parametrize("steps", [-1, 2.5, 4.0, "4", True, None])
+def test_what_is_no_number_of_steps_is_refused(steps):
+    made = trainer()
+    with pytest.raises(ValueError, match=r"num_steps: expected a whole number .* found"):
+        made.train(begin(made), batches(), num_steps=steps)
+
+
+def test_a_state_that_was_trained_on_is_refused_by_its_name():
+    made = trainer(keep_best="eval_loss", eval_every=1)
+    state = begin(made)
+    made.train(state, batches(), batches(), num_steps=1)
+    for use in (
+        lambda: made.train(state, batches(), batches(), num_steps=2),
+        lambda: made.evaluate(state, batches()),
+        lambda: made.best(state),
+        lambda: made.module(state),
+    ):
+        with pytest.raises(ValueError, match="state: was given to `train`, which trained on"):
+            use()
+
+
 BAD = {
     "other words": {"x": np.ones((8, 6), np.float32), "z": np.ones(8, np.int32)},
     "bytes": {"x": np.ones((8, 6), np.uint8), "y": np.ones(8, np.int32)},

@@ -24,6 +24,7 @@ from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.state.disk.best import Best
 from efficientids_flax.train.state.disk.faults import Untold, quiet, writing
 from efficientids_flax.train.state.disk.leaves import stored_leaves
+from efficientids_flax.train.state.disk.lock import Lock
 from efficientids_flax.train.state.disk.stored import KEPT, SINCE, SUM, SUMS, StoredSteps
 from efficientids_flax.train.state.disk.sums import sums_of
 from efficientids_flax.train.state.processes import all_states, is_primary
@@ -46,6 +47,7 @@ class Checkpoints(StoredSteps):
         best_mode: Mode | None = None,
         asynchronous: bool = True,
         read_only: bool = False,
+        lock: Lock | None = None,
     ) -> None:
         """Open a directory, or make it.
 
@@ -56,7 +58,9 @@ class Checkpoints(StoredSteps):
             best_mode: whether the least or the greatest value is best; None: as its name says.
             asynchronous: write in the background.
             read_only: neither make it nor write.
+            lock: of the directory.
         """
+        self._lock = lock
         self.directory = epath.Path(directory).absolute()
         self._best = Best(keep_best, best_mode)
         policies: list[Any] = [LatestN(n=keep_last), self._best]
@@ -143,6 +147,15 @@ class Checkpoints(StoredSteps):
         all_states({})  # the others wait
         self._manager.reload()
         return aside.name
+
+    def hold(self) -> None:
+        """Lock the directory that is there now, if what was locked is gone.
+
+        Raises:
+            DirectoryInUse: another run has taken it.
+        """
+        if self._lock is not None:
+            self._lock.renew()
 
     def check(self) -> None:
         """Raises UnwrittenCheckpoint if a write in the background went wrong."""

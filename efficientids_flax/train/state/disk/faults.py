@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 import threading
 import time
 import warnings
@@ -10,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from efficientids_flax.text import in_a_line
+
 ECHOES = 0.2  # seconds, in which the threads of a reading that failed come to their end
-LONGEST = 240  # letters of an error of the libraries below
 
 
 class CheckpointMismatch(ValueError):
@@ -28,16 +28,6 @@ class DamagedCheckpoint(ValueError):
 
 # Not the checkpoint's fault: reading it again may go well.
 _NOT_DAMAGE = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "Permission denied", "UNAVAILABLE")
-
-
-def in_a_line(error: BaseException) -> str:
-    """What an error says, without the pages that tensorstore adds."""
-    text = str(error) or type(error).__name__
-    text = re.sub(r"\s*\[(source locations|tensorstore_spec)=.*", "", text, flags=re.DOTALL)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = lines[0] if lines else type(error).__name__
-    half = LONGEST // 2  # what it was about, and what the system said
-    return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
 class Untold(logging.Filter):
@@ -120,7 +110,9 @@ class _Quiet(asyncio.AbstractEventLoopPolicy):  # pyright: ignore[reportGeneralT
         """As the policy before makes it."""
         loop: Any = self.before.new_event_loop()
         call = loop.call_soon_threadsafe
-        # Of this loop alone.
+        # Of this loop alone. An error that nobody waits for any more is one of several, of which
+        # the first is told.
+        loop.set_exception_handler(lambda loop, context: None)
         loop.call_soon_threadsafe = lambda *given, **named: (
             None if loop.is_closed() else call(*given, **named)
         )

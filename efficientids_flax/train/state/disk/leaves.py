@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from efficientids_flax.train.state.carried import TrainState, split_parameters
+from efficientids_flax.train.state.carried import OPTIMIZER, TrainState, split_parameters
 from efficientids_flax.train.state.disk.faults import CheckpointMismatch
 from efficientids_flax.tree import flatten, path_of
 
@@ -46,7 +46,7 @@ def without_master(
 
     def widened(path: str, leaf: Any) -> Any:
         like = wanted.get(path)
-        if like is None or not path.startswith("opt_state/") or like.dtype != np.float32:
+        if like is None or not path.startswith(OPTIMIZER) or like.dtype != np.float32:
             return leaf
         if tuple(leaf.shape) != tuple(like.shape) or not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
@@ -129,6 +129,6 @@ def check_leaves(
         shown = problems[:SHOWN] + ([f"and {more} more"] if more > 0 else [])
         head = (
             f"{where}: of another model, optimizer or freezing; {len(problems)} leaves differ"
-            " (another directory, or restore=False, begins anew):"
+            " (another directory begins anew):"
         )
         raise CheckpointMismatch("\n  ".join([head, *shown]))

@@ -18,8 +18,46 @@ class DirectoryInUse(ValueError):
     """Another run is at work in the directory."""
 
 
+class Lock:
+    """Of a directory, held by this process or by the first one of several.
+
+    Attributes:
+        place: the directory.
+    """
+
+    def __init__(self, place: Path, file: int | None) -> None:
+        self.place, self._file = place, file
+
+    def renew(self) -> bool:
+        """Lock the directory anew where the file that was locked is gone from it; whether it was.
+
+        Somebody has removed or moved the directory, or the file in it.
+
+        Raises:
+            DirectoryInUse: another run has taken it meanwhile.
+        """
+        if self._file is None or self._is_there(self._file):
+            return False
+        self.release()
+        self._file = _taken(self.place)
+        return True
+
+    def _is_there(self, file: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file), (self.place / NAME).stat())
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._file is not None:
+            _held.discard(self.place)
+            os.close(self._file)
+            self._file = None
+
+
 @contextmanager
-def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
+def locked(directory: str | os.PathLike[str]) -> Iterator[Lock]:
     """The directory is this run's while the block runs; the first process locks it for all.
 
     The system lets go of the lock of a process that has ended in any way; the file stays. Where
@@ -37,12 +75,11 @@ def locked(directory: str | os.PathLike[str]) -> Iterator[None]:
             problem = str(error)
     if found := agreed(problem):
         raise DirectoryInUse(found)
+    lock = Lock(place, file)
     try:
-        yield
+        yield lock
     finally:
-        if file is not None:
-            _held.discard(place)
-            os.close(file)
+        lock.release()
 
 
 def _taken(place: Path) -> int | None:

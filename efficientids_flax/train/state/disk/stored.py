@@ -1,7 +1,7 @@
 """The checkpoints of a directory as they are read, and compared with what was written."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from efficientids_flax.digests import digest_of
-from efficientids_flax.train.state.carried import TrainState
+from efficientids_flax.train.state.carried import OPTIMIZER, TrainState
 from efficientids_flax.train.state.disk.best import Best
 from efficientids_flax.train.state.disk.faults import (
     CheckpointMismatch,
@@ -29,6 +29,8 @@ from efficientids_flax.train.state.disk.sums import differing
 from efficientids_flax.tree import flatten, unflatten
 
 SUMS, SUM = "sums", "sum"  # of the leaves, and of the rest of `run`
+# (a restored state, paths of the optimizer's leaves that are not restored) -> the whole state
+Anew = Callable[[TrainState, Collection[str]], TrainState]
 KEPT, SINCE = "kept", "measured_since"  # what the best is by, and after which step
 
 
@@ -77,14 +79,14 @@ class StoredSteps:
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def restore(
-        self, like: TrainState, step: int | None = None, *, anew: bool = False
+        self, like: TrainState, step: int | None = None, *, anew: Anew | None = None
     ) -> tuple[TrainState, dict[str, Any]]:
         """Read a checkpoint into the shapes, dtypes and places of another state.
 
         Args:
             like: state of a new run; stays as it is.
             step: which one; None: the newest.
-            anew: the optimizer state may differ; what the checkpoint lacks of it is that of `like`.
+            anew: the optimizer state may differ; what the checkpoint lacks of it is made by this.
 
         Returns:
             (state, what `save` got as `run`).
@@ -98,8 +100,8 @@ class StoredSteps:
         run = self.run_of(step)
         wanted = stored_leaves(like)
         with reading(self.directory / str(step)):
-            if anew:
-                leaves, fresh = self._partly(step, wanted)
+            if anew is not None:
+                leaves = self._partly(step, wanted)
             else:
                 found, wanted = without_master(flatten(self._described(step)), wanted)
                 check_leaves(f"{self.directory}/{step}", found, wanted)
@@ -108,9 +110,11 @@ class StoredSteps:
                     step,
                     args=ocp.args.Composite(state=ocp.args.StandardRestore(unflatten(shapes))),  # pyright: ignore[reportCallIssue]
                 )
-                leaves, fresh = flatten(restored["state"]), {}
+                leaves = flatten(restored["state"])
             self._check_sums(step, leaves, run)
-        return rebuilt(like, {**fresh, **leaves}), run
+        optimizer = {path: leaf for path, leaf in wanted.items() if path.startswith(OPTIMIZER)}
+        state = rebuilt(like, {**optimizer, **leaves})
+        return (state if anew is None else anew(state, optimizer.keys() - leaves.keys())), run
 
     def mismatch(self, like: TrainState, step: int | None = None) -> str | None:
         """What `restore` would say of the leaves; None: they are those of `like`."""
@@ -180,10 +184,8 @@ class StoredSteps:
         if wrong := differing(same, run.get(SUMS, {})):
             raise ValueError(wrong)
 
-    def _partly(
-        self, step: int, wanted: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(leaves that there are, those of the run that the optimizer may have in their place).
+    def _partly(self, step: int, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """The leaves that there are; some of the optimizer's may be missing.
 
         Parameters may differ in dtype, and master copies may be missing.
 
@@ -196,7 +198,7 @@ class StoredSteps:
             for path, leaf in wanted.items()
             if path in found and tuple(found[path].shape) == tuple(leaf.shape)
         }
-        apart = ("opt_state/", MASTER)
+        apart = (OPTIMIZER, MASTER)
         needed = {path: leaf for path, leaf in wanted.items() if not path.startswith(apart)}
         check_leaves(f"{self.directory}/{step}", found, needed, shapes_alone=True)
         shapes = unflatten({path: shape_of(leaf) for path, leaf in there.items()})
@@ -206,8 +208,7 @@ class StoredSteps:
                 self.directory / str(step) / "state",
                 args=ocp.args.PyTreeRestore(shapes, restore_args=arguments, partial_restore=True),  # pyright: ignore[reportCallIssue]
             )
-        fresh = {path: leaf for path, leaf in wanted.items() if path.startswith("opt_state/")}
-        return flatten(restored), fresh
+        return flatten(restored)
 
     def _found(self, step: int | None) -> int:
         latest = self.latest_step() if step is None else step

@@ -93,7 +93,8 @@ def test_flags_with_either_joint(joint: str):
     )
     found = run(*OUT, *(f.replace("_", joint) if f.startswith("--") else f for f in flags))
     assert found.exit_code == 0, found.output
-    answer = json.loads(found.output)
+    answer = json.loads(found.stdout)
+    assert "the history has fewer items than --top-k 30: the others are left out" in found.stderr
     wanted = recommend(MODEL, PARAMS, [[3, 17]], 26, exclude=[[3, 17, 4, 5]])
     assert answer["items"] == wanted.ids[0].tolist()  # those that are left, no -1
     assert answer["probability"] == pytest.approx(np.exp(wanted.scores[0]).tolist(), rel=1e-6)

@@ -53,6 +53,8 @@ def test_history_drops_what_is_measured_again_and_a_torn_line(tmp_path):
     history.close()
     with (tmp_path / "history.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')
+    whole = (tmp_path / "history.jsonl").read_bytes()
+    (tmp_path / "history.jsonl").write_bytes(b'\0\xff\n{"loss": 1.0}\n[1]\n' + whole)
     again = History(tmp_path, start=2)
     again.add({"step": 3, "loss": 30.0})
     again.close()

@@ -15,9 +15,12 @@ from flax import linen as nn
 from efficientids_flax.train import Trainer
 from efficientids_flax.train.optimizer import (
     applied_rate,
+    averaged_params,
     create_learning_rate_schedule,
     create_optimizer,
+    renewed,
 )
+from efficientids_flax.tree import path_of
 
 
 class Number(nn.Module):
@@ -29,6 +32,10 @@ class Number(nn.Module):
 def loss_fn(params: Any, batch: Any, model_state: Any, rng: Any, apply_fn: Any) -> Any:
     w = apply_fn({"params": params}, 1.0)
     return -w * jnp.mean(batch["x"]), {"w": w}, model_state
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    return {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def halved(count: Any) -> Any:
@@ -104,3 +111,39 @@ def test_what_is_not_known_is_not_told():
     state, step = optax.sgd(1e-3).init({"w": jnp.zeros(())}), jnp.int32(3)
     assert applied_rate(None, state, state, step) is None
     assert applied_rate(halved, state, state, step) == 0.125  # no count: by the step
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        create_optimizer(halved, "adafactor"),
+        create_optimizer(halved, "sharded_adafactor"),
+        optax.adam(halved),
+        optax.inject_hyperparams(optax.sgd)(learning_rate=halved),
+    ],
+    ids=["adafactor", "sharded", "optax", "injected"],
+)
+@pytest.mark.parametrize("taken", [None, 5])
+def test_a_rate_goes_on_where_another_optimizer_takes_over(optimizer: Any, taken: int | None):
+    """Nothing of it was there before, or a count of updates was."""
+    params = {"w": jnp.ones((2, 3))}
+    fresh = optimizer.init(params)
+    missing = [path for path in flatten(fresh) if taken is None or path != "schedule/count"]
+    if taken is not None and "schedule/count" in flatten(fresh):
+        fresh["schedule"] = optax.ScaleByScheduleState(jnp.int32(taken))
+    else:
+        taken = 7
+    before = renewed(optimizer, params, fresh, missing, jnp.int32(7))
+    _, after = optimizer.update(params, before, params)
+    assert applied_rate(halved, before, after, jnp.int32(0)) == 2.0**-taken
+    assert jax.tree.structure(before) == jax.tree.structure(fresh)
+
+
+def test_an_average_begins_with_the_parameters_that_are_there():
+    optimizer = create_optimizer(1e-2, ema_decay=0.9)
+    first, now = {"w": jnp.zeros((2, 3))}, {"w": jnp.ones((2, 3))}
+    state = optimizer.init(first)
+    moments = [path for path in flatten(state) if not path.startswith("ema/")]
+    found = renewed(optimizer, now, state, flatten(state).keys() - moments, jnp.int32(7))
+    assert (averaged_params(found, now)["w"] == 1).all()
+    assert found["schedule"].count == 0  # was there

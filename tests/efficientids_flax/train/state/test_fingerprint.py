@@ -225,6 +225,23 @@ def test_parameters_are_thawed_and_frozen_in_the_same_directory(tmp_path):
     assert np.array_equal(state.params["Dense_0"]["kernel"], thawed.params["Dense_0"]["kernel"])
 
 
+def test_the_best_of_the_optimizer_before_is_given_back(finished, tmp_path):
+    run = copied(finished, tmp_path)
+    rows = [{name: value[:BATCH] for name, value in data().items()}]
+    how = {"keep_best": "eval_loss", "eval_every": 1}
+    made = trainer(run, optimizer=create_optimizer(1e-2), **how)
+    best = made.train(begin(made), batches(), rows, num_steps=4)
+    assert made.best_step() == 4
+    worse = create_optimizer(50.0, "sgd", momentum=0.0, ema_decay=0.9)
+    how |= {"allow_changes": ("optimizer",), "evaluate_average": False}
+    made = trainer(run, optimizer=worse, **how)
+    state = made.train(begin(made), batches(), rows, num_steps=5)
+    assert made.best_step() == 4
+    assert same(made.best(state).params, best.params)
+    averages = state.opt_state["ema"].ema["Dense_1"]["kernel"]
+    np.testing.assert_array_equal(averages, best.params["Dense_1"]["kernel"])
+
+
 def test_another_clustering_is_refused_wherever_the_checkpoint_is_read(tmp_path):
     arrays = next_items(np.random.default_rng(0).integers(0, 12, (16, 5)))
 

@@ -1,6 +1,7 @@
 """One run at a time in a directory."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,17 @@ import pytest
 from efficientids_flax.train.state.disk.lock import NAME, DirectoryInUse, locked
 from tests.efficientids_flax.train.networks import batches, begin, trainer
 
+TAKER = """
+import fcntl, os, sys, time
+os.makedirs(os.path.dirname(sys.argv[1]), exist_ok=True)
+file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+try:
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except OSError:
+    os._exit(3)
+print("held", flush=True)
+time.sleep(60 * len(sys.argv[2:]))
+"""
 HOLDER = """
 import fcntl, os, sys, time
 file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
@@ -54,6 +66,24 @@ def test_a_run_inside_of_a_run_is_refused(tmp_path):
     first.train(begin(first), source, num_steps=4)
     assert refused == [2]
     assert [row["step"] for row in first.history] == [1, 2, 3, 4]
+
+
+def test_a_directory_that_was_removed_is_locked_anew(tmp_path):
+    place = tmp_path / "run"
+    with locked(place) as lock:
+        assert not lock.renew()
+        shutil.rmtree(place)
+        assert lock.renew()
+        assert not lock.renew()
+        command = [sys.executable, "-S", "-c", TAKER, place / NAME]
+        assert subprocess.run(command, check=False).returncode == 3
+        shutil.move(place, tmp_path / "moved")
+        with subprocess.Popen([*command, "hold"], stdout=subprocess.PIPE) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"held\n"
+            with pytest.raises(DirectoryInUse, match="another process is training"):
+                lock.renew()
+            other.kill()
 
 
 def test_it_is_let_go_of_after_an_error(tmp_path):
