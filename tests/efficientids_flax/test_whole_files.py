@@ -1,5 +1,6 @@
 """What is there of a file while it is written, and when that fails."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,15 @@ def test_a_folder_that_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         write_whole(Path(tmp_path) / "nowhere" / "a", "text")
     assert "nowhere" in str(caught.value)
+
+
+def test_a_disk_that_is_full_is_told_with_the_file(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            write_whole(tmp_path / "a", "x" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.filename == str(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,7 @@ from efficientids_flax.stored.item_names import write_item_names
 from efficientids_flax.train import Trainer
 from efficientids_flax.train.history import read_history
 from efficientids_flax.train.optimizer import create_optimizer
+from efficientids_flax.train.run import export_described
 
 CONFIG = """
 model: {kind: simple, item_embedding_dim: 8, model_dims: 16, num_layers: 1, num_heads: 2}
@@ -116,6 +117,11 @@ def test_a_longer_history_is_cut_to_the_trained_length_and_said(ran: Any):
     assert not np.array_equal(asked.scores[0], same.scores[0])
     seen = recommend(model, params, [history[-T:]], k=ITEMS, exclude_seen=True).ids[0]
     assert not set(seen.tolist()) & set(history[-T:])
+
+
+def test_a_run_that_is_not_there_is_missed_and_not_its_data(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"checkpoint.dir: .*/none: no checkpoint is there"):
+        export_described({"checkpoint": {"dir": str(tmp_path / "none")}}, tmp_path / "out")
 
 
 def test_the_command_says_so_too_and_names_the_items(ran: Any):

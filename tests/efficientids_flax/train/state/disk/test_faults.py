@@ -87,7 +87,9 @@ def test_a_failed_write_ends_the_run_at_once(ended, tmp_path):
     (end,) = running.together([[sys.executable, script, tmp_path]])
     assert end.returncode == 0, end.stderr[-3000:]
     assert end.stderr == ""  # no page of anybody's
-    steps, error = end.stdout.splitlines()
+    steps, error, export = end.stdout.splitlines()
+    assert export.startswith(f"{tmp_path}/out/params: cannot be written: ")
+    assert "File too large" in export
     assert int(steps) < 100  # of 500
     assert error.startswith(f"{tmp_path}: a checkpoint could not be written: ")
     assert "File too large" in error
