@@ -14,7 +14,15 @@ from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.model_checks import check_pretrained
 from efficientids_flax.train.batches import checked_batch
 from efficientids_flax.train.options import TrainingOptions
-from efficientids_flax.train.state import BatchPlacer, Frozen, ModelConfig, TrainState
+from efficientids_flax.train.state import (
+    BatchPlacer,
+    DataCursor,
+    Frozen,
+    ModelConfig,
+    PeekedCursor,
+    TrainState,
+)
+from efficientids_flax.train.state.processes import all_states
 from efficientids_flax.train.step import (
     CompiledStep,
     Spec,
@@ -112,6 +120,39 @@ class Preparing:
                 look=self._check_later,
             )
         return self._step
+
+    def _peeked(self, cursor: DataCursor) -> PeekedCursor:
+        """The training data, whose first batch is one that the step takes.
+
+        Of several processes all raise what is wrong with the batch of one of them. All must bring
+        the same shape: each compiles its own program, which would divide by its own rows.
+
+        Raises:
+            ValueError: batches unlike the sample, or each other; values out of range; no batch.
+        """
+        problem: Exception | None = None
+        peeked, shapes = None, {}
+        try:
+            peeked = PeekedCursor(cursor)
+            self._check_first(peeked.batch)
+            found = batch_spec(peeked.batch)
+            shapes = {path: list(shape) for path, (shape, _) in sorted(found.items())}
+        except Exception as error:
+            problem = error
+        told = None if problem is None else str(problem)
+        states = all_states({"problem": told, "shapes": shapes})
+        if problem is not None:
+            raise problem
+        for number, state in enumerate(states):
+            if state["problem"]:
+                raise ValueError(f"process {number}: {state['problem']}")
+            if state["shapes"] != states[0]["shapes"]:
+                raise ValueError(
+                    f"batch: process {number} has {state['shapes']}, process 0 has"
+                    f" {states[0]['shapes']}; each must bring as many rows of the same shape"
+                )
+        assert peeked is not None
+        return peeked
 
     def _check_first(self, batch: Any) -> None:
         """Raises ValueError if the first batch is unlike the sample, or has values out of range."""

@@ -33,7 +33,6 @@ from efficientids_flax.train.state import (
     DataCursor,
     Frozen,
     Monitor,
-    PeekedCursor,
     Source,
     TrainState,
     default_mesh,
@@ -226,8 +225,7 @@ class Trainer(Evaluating, Preparing):
                 self.history = stopped_before(options, self.directory, first, num_steps, monitor)
                 self._cursor = cursor
                 return state
-            peeked = PeekedCursor(cursor)
-            self._check_first(peeked.batch)
+            peeked = self._peeked(cursor)
             step = self._compiled(state, peeked.batch)
             recorder = Recorder(options, self.directory, first, num_steps, is_primary())
             self.history = recorder.history.rows

@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from efficientids_flax.core.batch import check_values
 from efficientids_flax.train.state import TrainState
-from efficientids_flax.train.step.function import LossFn, NamedBatch
+from efficientids_flax.train.step.function import LossFn, NamedBatch, global_norm
 from efficientids_flax.tree import path_of
 
 CALL = "__call__"
@@ -85,6 +85,13 @@ def explain(
         return "the loss is not finite, every activation is"
     if name := _first(_flags(gradients)):
         return f"the gradient of parameter {name} is not finite, the loss is"
+    if not jnp.isfinite(global_norm(gradients)):
+        sizes = {path: float(jnp.max(jnp.abs(leaf))) for path, leaf in _leaves(gradients)}
+        path = max(sizes, key=lambda name: sizes[name])
+        return (
+            f"every gradient is finite, but the sum of their squares is beyond float32: that of"
+            f" parameter {path} reaches {sizes[path]:.3g}"
+        )
     return "it cannot be reproduced from the state before the step"
 
 
@@ -114,12 +121,14 @@ def _watched(apply_fn: Callable[..., Any], seen: list[Any], order: list[str]) ->
     return apply
 
 
+def _leaves(tree: Any) -> list[tuple[str, Any]]:
+    """(path, leaf) of all."""
+    return [(path_of(keys), leaf) for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
 def _flags(tree: Any) -> dict[str, bool]:
     """Path -> whether the leaf holds anything that is not finite."""
-    return {
-        path_of(keys): bool(bad)
-        for keys, bad in jax.tree_util.tree_leaves_with_path(jax.tree.map(_bad, tree))
-    }
+    return {path: bool(_bad(leaf)) for path, leaf in _leaves(tree)}
 
 
 def _bad(value: Any) -> jax.Array:

@@ -181,6 +181,15 @@ def test_stops_at_nan_and_names_what_went_bad_first(tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.isdigit()]
 
 
+def test_a_norm_beyond_float32_is_told_as_that():
+    def loss(params, batch, model_state, rng, apply_fn):
+        return jnp.float32(1e20) * jnp.sum(params["Dense_0"]["bias"]), {}, model_state
+
+    made = trainer(network=Network(statistics=False), loss_fn=loss)
+    with pytest.raises(NonFiniteError, match=r"norm inf: every .* Dense_0/bias reaches 1e\+20"):
+        made.train(begin(made), batches(), num_steps=1)
+
+
 @pytest.mark.parametrize("told", [False, True], ids=["alone", "told to stop after it"])
 def test_stops_at_a_bad_batch_and_saves_what_was_before_it(tmp_path, told):
     rows = [batch for batch, _ in zip(batches(), range(8), strict=False)]

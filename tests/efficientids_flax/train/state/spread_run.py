@@ -82,6 +82,17 @@ def process(directory: Path, steps: int, index: int, count: int, stop: int, eval
             time.sleep(0.05)  # the processes hear of it within some steps
             yield batch
 
+    refused = []
+    if evaluate and count > 1:
+        other = trainer(network=made.model, mesh=made.mesh)
+        fresh = other.create_train_state(jax.random.key(0), next(iter(batches)))
+        short = [{name: value[:1] for name, value in next(iter(batches)).items()}]
+        for source in ([] if index else batches, short if index else batches):
+            try:
+                other.train(fresh, source, num_steps=1)
+            except ValueError as error:
+                refused.append(str(error))
+
     if stop < 0:
         return stopped_evaluation(made, state, batches, index == count - 1, -stop)
     state = made.train(state, stopped if stop else batches, num_steps=steps)
@@ -92,6 +103,7 @@ def process(directory: Path, steps: int, index: int, count: int, stop: int, eval
         evaluated[rows] = made.evaluate(state, given)
     return {
         "evaluated": evaluated,
+        "refused": refused,
         "losses": [row["loss"] for row in made.history],
         "parameters": [np.asarray(leaf).sum().item() for leaf in jax.tree.leaves(state.trained)],
         "checkpoints": sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit()),
