@@ -21,6 +21,7 @@ from efficientids_flax.train.state import (
     without_frozen,
 )
 from efficientids_flax.train.step.function import WRONG, StepOptions, make_step
+from efficientids_flax.train.step.nonfinite import SHAPE, missing_rows
 from efficientids_flax.train.step.objective import Objective
 from efficientids_flax.train.step.rows import RowUpdates, row_updates
 
@@ -171,7 +172,8 @@ def compile_step(
     )
 
     def count_wrong(batch: Any) -> Any:
-        return {} if reads is None else wrong_counts(reads, batch)
+        found = {} if reads is None else wrong_counts(reads, batch)
+        return found if jax.process_count() == 1 else {**found, SHAPE: missing_rows(batch)}
 
     places = None
     if mesh is not None:

@@ -1,5 +1,6 @@
 """What ends a run: where the first NaN or infinity comes from, and values that are out of range."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from efficientids_flax.train.step.function import LossFn, NamedBatch, global_nor
 from efficientids_flax.tree import path_of
 
 CALL = "__call__"
+SHAPE = "shape"  # a count beside those of fields
 INTERMEDIATES = "intermediates"
 
 
@@ -33,6 +35,11 @@ def told_values(reads: Any, counts: Mapping[str, int], batch: Mapping[str, Any])
         counts: field -> how many wrong values.
         batch: where it can be read, of one process that is, the values are named.
     """
+    if SHAPE in counts:
+        return (
+            "batch: the processes brought different shapes; in each step each must bring as many"
+            " rows of the same shape"
+        )
     leaves = jax.tree.leaves(dict(batch))
     if all(getattr(leaf, "is_fully_addressable", True) for leaf in leaves):
         try:
@@ -41,6 +48,24 @@ def told_values(reads: Any, counts: Mapping[str, int], batch: Mapping[str, Any])
             return str(error)
     named = ", ".join(f"{count} in {name}" for name, count in counts.items())
     return f"batch: values out of range: {named}"
+
+
+def missing_rows(batch: Mapping[str, Any]) -> jax.Array:
+    """Int32 [], by how many numbers a field of all processes is not as large as this one takes it.
+
+    Each process compiles its own program, by the shape of its own rows. Where others bring other
+    shapes, sums are of all rows, and means would be divided by other numbers in each of them. So
+    this counts what is there, of which the compiler knows nothing, and compares.
+    """
+    leaves = [leaf for leaf in jax.tree.leaves(dict(batch)) if jnp.ndim(leaf) and leaf.size]
+    if not leaves:
+        return jnp.int32(0)
+    leaf = max(leaves, key=lambda leaf: math.prod(leaf.shape[:2]))
+    leaf = leaf.reshape(*leaf.shape[:2], -1)[..., 0]  # its rows, and its length where it has one
+    # Of any value one is counted, which the compiler does not know.
+    above = leaf >= jnp.ones((), leaf.dtype)
+    there = jnp.sum(above, dtype=jnp.int32) + jnp.sum(~above, dtype=jnp.int32)
+    return jnp.abs(there - leaf.size)
 
 
 def explain(
