@@ -14,6 +14,8 @@ NULLABLE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping
             "num_key_value_heads", "head_dim", "clip_qkv",
             "q_lora_rank")  # fmt: skip
 SIZES = ("vocab_size", "num_layers", "model_dims", "num_heads")  # fields that are above zero
+# Which layers are of a kind, by a number that divides -> the list that says it in its place.
+DIVISORS = {"sliding_window_pattern": "layer_types", "no_rope_layer_interval": "no_rope_layers"}
 NUMBERS = ("query_pre_attn_scalar",)  # not whole, though their defaults are
 CAUSAL = "is_causal"  # the masks of transformers look at it in all families
 OTHERS = (CAUSAL, "quantization_config", "compression_config")
@@ -75,6 +77,12 @@ def complete(values: Mapping[str, Any], family: Family, problems: list[str]) -> 
         f"{key}: expected a mapping, found {given[key]!r:.60}"
         for key in ROTARY_SETTINGS
         if given.get(key) is not None and not isinstance(given[key], Mapping)
+    ]
+    problems += [
+        f"{key}: expected a number above 0, found 0"
+        for key, instead in DIVISORS.items()
+        if key in {*family.defaults, *family.ignored} and given.get(key) == 0
+        if not given.get(instead)
     ]
     for key, default in family.defaults.items():
         if key not in given or (given[key] is None and key not in NULLABLE):

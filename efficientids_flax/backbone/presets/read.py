@@ -205,14 +205,16 @@ def _fields(values: Mapping[str, Any], family: Family, problems: list[str]) -> d
             problems.append(f"{key}: {fields['model_dims']} is no multiple of the number of heads")
     if fields["hidden_dims"] is None:
         fields["hidden_dims"] = 4 * fields["model_dims"]  # GPT-2
-    return fields | _scales(fields, family)
+    return fields | _scales(fields, family, problems)
 
 
-def _scales(fields: dict[str, Any], family: Family) -> dict[str, Any]:
+def _scales(fields: dict[str, Any], family: Family, problems: list[str]) -> dict[str, Any]:
     """How queries and embeddings are multiplied, in the words of `BackboneConfig`."""
     found: dict[str, Any] = {}
     key = family.fields.get("query_scaling")
-    if key == "query_pre_attn_scalar":
+    if key == "query_pre_attn_scalar" and not fields["query_scaling"] > 0:
+        problems.append(f"{key}: expected a number above 0, found {fields['query_scaling']!r}")
+    elif key == "query_pre_attn_scalar":
         found["query_scaling"] = float(fields["query_scaling"]) ** -0.5
     elif key == "scale_attn_weights":
         found["query_scaling"] = "inverse_sqrt_head_dim" if fields["query_scaling"] else "none"
