@@ -1,6 +1,6 @@
 """The second softmax, forward and backward, beside the least that it costs.
 
-python -m benchmarks.head [--items 3000 --items 100000 ...] [--rounds 5] [--full]
+python -m benchmarks.head [--items 3000 --items 100000 ...] [--rounds 5] [--full | --tiny]
 
 All in one process, in turns. The limit is the time of the same arithmetic in products of equal
 clusters (logits, and both of their gradients), in proportion to the numbers that are multiplied,
@@ -9,6 +9,10 @@ their ratio, temporaries beyond the gradients, and how many members the largest 
 
 With --full, a softmax over all items in chunks, beside its four products in chunks of the same size
 (logits, logits once more, and both gradients) and the pass over the table.
+
+With --tiny, the second softmax of tiny catalogues in both ways, cluster by cluster and from the
+products with all items: microseconds, median and least, which of them is chosen, and how many times
+as long the first takes as the second.
 """
 
 import argparse
@@ -27,9 +31,11 @@ from efficientids_flax.core.head.full_softmax import (
     Classes,
     chunked_cross_entropy,
 )
-from efficientids_flax.core.head.second import Entropy, Labels, member_losses
+from efficientids_flax.core.head.second import Entropy, Labels, masked, member_losses
 
 CLUSTERS = {3_000: 55, 100_000: 320, 1_000_000: 1_000}
+TINY, FEW = (60, 200, 400, 1_000, 3_000), (16, 64, 256, 2048)  # items, positions
+TINY_ROUNDS = 20  # of so short a time, for each of `rounds`
 
 
 def main() -> None:
@@ -38,7 +44,15 @@ def main() -> None:
     parser.add_argument("--items", type=int, action="append")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args()
+    if given.tiny:
+        print("items width positions products by cluster (least) all items (least) chosen  ratio")
+        for items in given.items or TINY:
+            for width in (64, 256):
+                for positions in FEW:
+                    print(tiny_row(items, width, positions, given.rounds), flush=True)
+        return
     if given.full:
         print("items width positions   ours ms   limit ms   ratio   temp MB")
         for items in given.items or CLUSTERS:
@@ -127,6 +141,39 @@ def full_row(items: int, width: int, positions: int, rounds: int) -> str:
     )
     line = figures(times["ours"], times["products"], ours)
     return f"{items:8d} {width:4d} {positions:5d} " + line
+
+
+def tiny_row(items: int, width: int, positions: int, rounds: int) -> str:
+    """One line of the table with --tiny."""
+    tables = clustering(items, round(items**0.5), "log-normal")
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, items, positions)
+    where = Labels(jnp.asarray(tables.cluster_of[labels]), jnp.asarray(labels))
+    query = jnp.asarray(rng.normal(size=(positions, width)), jnp.float32)
+    table = jnp.asarray(rng.normal(size=(items, width)) * 0.1, jnp.float32)
+    weights = jnp.full(positions, 1 / positions)
+
+    def loss(query: jax.Array, table: jax.Array) -> Any:
+        return member_losses(Entropy(), tables, query, table, where, weights).total
+
+    known, ways = masked.FASTER, {}
+    for name, faster in (("by cluster", ()), ("all items", ((width, items * positions),))):
+        masked.FASTER = faster
+        run = jax.jit(jax.value_and_grad(loss, (0, 1)))
+        ways[name] = run.lower(query, table).compile()
+    masked.FASTER = known
+    times = turns(
+        {name: lambda run=run: run(query, table) for name, run in ways.items()},
+        rounds * TINY_ROUNDS,
+    )
+    medians = [statistics.median(one) * 1e6 for one in times.values()]
+    least = [min(one) * 1e6 for one in times.values()]
+    chosen = masked.is_faster(width, positions * items)
+    return (
+        f"{items:5d} {width:5d} {positions:9d} {positions * items:8d} {medians[0]:10.0f}"
+        f" {least[0]:7.0f} {medians[1]:9.0f} {least[1]:7.0f} {'all' if chosen else 'by':>6s}"
+        f" {medians[0] / medians[1]:6.2f}"
+    )
 
 
 def turns(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

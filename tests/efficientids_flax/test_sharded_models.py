@@ -52,3 +52,7 @@ def test_parameters_and_rows_are_split(found, model, mesh):
 
 def test_metrics_of_lists_do_not_depend_on_the_devices(found):
     assert found["lists"] is True
+
+
+def test_a_search_does_not_depend_on_the_devices(found):
+    assert found["searched"] is True

@@ -1,8 +1,9 @@
 """The second pass: losses of labels among the members of their clusters.
 
 Read `layout`, which clusters are computed in one shape, `visits`, in which order, `entropy`, the
-sums and the gradient of a tile, `by_cluster`, which goes through them on one device, `mesh` and
-`spread`, the same on a mesh, and `losses`, the function with its derivative.
+sums and the gradient of a tile, `by_cluster`, which goes through them on one device, `masked`,
+which takes all items of a tiny catalogue at once, `mesh` and `spread`, the same on a mesh, and
+`losses`, the function with its derivative.
 """
 
 from efficientids_flax.core.head.second.by_cluster import Adapter, Places

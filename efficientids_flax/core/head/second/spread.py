@@ -20,8 +20,11 @@ from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head.second.by_cluster import ByCluster, Given, Gradients
 from efficientids_flax.core.head.second.entropy import Entropy
 from efficientids_flax.core.head.second.layout import SMALLEST_TILE, Layout, layout_of
+from efficientids_flax.core.head.second.masked import Masked, is_faster
 from efficientids_flax.core.head.second.mesh import Split, merged_sums, split_of, summed
 from efficientids_flax.core.head.second.visits import Tables, tile_rows
+
+Pass = ByCluster | Masked
 
 
 def losses(entropy: Entropy, clustering: ClusteringInfo, given: Given) -> jax.Array:
@@ -33,7 +36,7 @@ def losses(entropy: Entropy, clustering: ClusteringInfo, given: Given) -> jax.Ar
         given: all arrays.
     """
 
-    def own(pass_: ByCluster, split: Split) -> jax.Array:
+    def own(pass_: Pass, split: Split) -> jax.Array:
         return pass_.losses(merged_sums(pass_.sums(), split.items))
 
     return _everywhere(own, entropy, clustering, given, lambda split: Spec(split.positions))
@@ -44,7 +47,7 @@ def losses_and_gradients(
 ) -> tuple[jax.Array, Gradients]:
     """The same, and the gradients of the losses' weighted sum."""
 
-    def own(pass_: ByCluster, split: Split) -> tuple[jax.Array, Gradients]:
+    def own(pass_: Pass, split: Split) -> tuple[jax.Array, Gradients]:
         if not split.items:
             each, found = pass_.both()
         else:
@@ -65,7 +68,7 @@ def losses_and_gradients(
 
 
 def _everywhere(
-    own: Callable[[ByCluster, Split], Any],
+    own: Callable[[Pass, Split], Any],
     entropy: Entropy,
     clustering: ClusteringInfo,
     given: Given,
@@ -75,12 +78,12 @@ def _everywhere(
     split = split_of(given.query.shape[0], given.rows.shape[0])
     if not split.axes:
         layout = layout_of(clustering)
-        return own(ByCluster(entropy, layout, _tables(layout, 0), given), split)
+        return own(_pass(entropy, clustering, layout, _tables(layout, 0), given), split)
     layout = layout_of(clustering, split.parts)
 
     def device(given: Given, tables: Tables) -> Any:
         mine = jax.tree.map(lambda x: x[0], tables)
-        return own(ByCluster(entropy, layout, mine, given), split)
+        return own(_pass(entropy, clustering, layout, mine, given), split)
 
     of_positions, kind = Spec(split.positions), cast(Any, Given)
     whole = kind(of_positions, Spec(split.items), Spec(), of_positions, of_positions)
@@ -89,6 +92,20 @@ def _everywhere(
         axis_names=set(split.axes), check_vma=False,
     )  # fmt: skip
     return mapped(given, _tables(layout, slice(None)))
+
+
+def _pass(
+    entropy: Entropy, clustering: ClusteringInfo, layout: Layout, tables: Tables, given: Given
+) -> Pass:
+    """The way that is faster for a device's positions and items.
+
+    Gradients that go to places of their own are for large tables.
+    """
+    width = max(given.query.shape[-1], given.rows.shape[-1])
+    products = given.query.shape[0] * given.rows.shape[0]
+    if given.places is None and is_faster(width, products):
+        return Masked(entropy, clustering.cluster_of, layout.counts, tables, given)
+    return ByCluster(entropy, layout, tables, given)
 
 
 def spare_rows(clustering: ClusteringInfo, width: int) -> int:

@@ -16,6 +16,7 @@ from efficientids_flax.core.head.second import (
     Entropy,
     Labels,
     Places,
+    masked,
     member_losses,
     spare_rows,
     visits,
@@ -26,6 +27,12 @@ RAW, WIDTH = 3, 5
 # Float32 sums of up to a few hundred products of unit normals, in another order than NumPy's.
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 PLAIN = Entropy()
+
+
+@pytest.fixture(autouse=True)
+def cluster_by_cluster(monkeypatch):
+    """Also where all items at once are faster, as they are for most of what is small."""
+    monkeypatch.setattr(masked, "FASTER", ())
 
 
 def adapt(kernel, rows):
@@ -141,6 +148,37 @@ def check(query, rows, kernel, labels, clustering, entropy=PLAIN, both=None):
 def test_any_clustering(seed, num_clusters, more_items, positions, unlabelled, entropy):
     given = problem(seed, num_clusters + more_items, num_clusters, positions, 0.3, unlabelled)
     check(*given, entropy)
+
+
+@pytest.mark.parametrize("entropy", [PLAIN, Entropy(cap=0.7), Entropy(1.5, 0.2)])
+def test_all_items_at_once(monkeypatch, entropy):
+    """Clusters of one item, and positions without a label, among them."""
+    monkeypatch.setattr(masked, "FASTER", ((WIDTH, 10**6),))
+    check(*problem(8, 24, 12, 30, crowd=0.2, unlabelled=0.3), entropy)
+
+
+def test_an_item_that_is_no_number_is_left_to_its_cluster(monkeypatch):
+    monkeypatch.setattr(masked, "FASTER", ((WIDTH, 10**6),))
+    query, rows, kernel, labels, clustering = problem(8, 24, 12, 30)
+    _, (of_query, _, _) = by_hand(query, rows, kernel, labels, clustering, weights_of(30))
+    broken = int(labels.items[0])
+    rows[broken] = np.nan
+    weights = weights_of(30)
+
+    def total(query, rows):
+        return found(query, rows, kernel, labels, clustering, weights).total
+
+    got, of_total = jax.jit(jax.value_and_grad(total))(query, rows)
+    whole = labels.clusters != clustering.cluster_of[broken]
+    assert np.isnan(got) and np.isnan(of_total[~whole]).all()
+    np.testing.assert_allclose(of_total[whole], of_query[whole], **CLOSE)
+
+
+@pytest.mark.parametrize(("width", "products"), [(64, 1 << 15), (65, 1 << 13), (257, 0)])
+def test_where_all_items_at_once_are_faster(monkeypatch, width, products):
+    monkeypatch.undo()
+    assert not masked.is_faster(width, products + 1)
+    assert masked.is_faster(width, products) is bool(products)
 
 
 @pytest.mark.parametrize("size", [1, 40, 10**6])  # a cluster, a few, or all of them at a time
