@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from efficientids_flax.array_checks import INTEGERS, form_problems
 from efficientids_flax.config.record import listed
 from efficientids_flax.core.head.search.index import NONE, SearchIndex
 
@@ -42,13 +43,16 @@ def add_items(
         ValueError: listing ids and clusters that there are not, vectors of another form, and
             clusters that are full; nothing is changed then.
     """
-    named, count = np.asarray(ids, np.int32).reshape(-1), len(ids)
-    of = np.zeros(count, np.int32) if clusters is None else np.asarray(clusters, np.int32)
-    problems = _id_problems(index, named)
+    named, problems = _named(index, ids)
+    count = len(named)
+    of, wrong = np.zeros(count, np.int32), []
+    if clusters is not None:
+        of, wrong = _whole("clusters", clusters)
+    problems += wrong
     if (clusters is None) != (index.clusters is None):
         problems.append("clusters: give them, or none under full softmax")
     known = index.order.counts.shape[0]
-    if of.shape != (count,) or not ((of >= 0) & (of < known)).all():
+    if not wrong and (of.shape != (count,) or not ((of >= 0) & (of < known)).all()):
         problems.append(f"clusters: expected {count} in [0, {known})")
     width = index.rows.shape[-1]
     if np.shape(vectors) != (count, width):
@@ -60,8 +64,8 @@ def add_items(
     size = _size(count)
     padded = np.zeros((size, width), np.float32)
     padded[:count] = np.asarray(vectors, np.float32)
-    index = _removed(index, _padded(named, size))
-    return _added(index, _padded(named, size), jnp.asarray(padded), _padded(of, size, 0))
+    kept = _padded(named, size)
+    return _added(_removed(index, kept), kept, jnp.asarray(padded), _padded(of, size, 0))
 
 
 def remove_items(index: SearchIndex, ids: Sequence[int] | np.ndarray) -> SearchIndex:
@@ -74,21 +78,35 @@ def remove_items(index: SearchIndex, ids: Sequence[int] | np.ndarray) -> SearchI
     Raises:
         ValueError: ids that there are not.
     """
-    named = np.asarray(ids, np.int32).reshape(-1)
-    if problems := _id_problems(index, named):
+    named, problems = _named(index, ids)
+    if problems:
         raise ValueError(listed("remove_items", problems))
     return _removed(index, _padded(named, _size(len(named))))
 
 
-def _id_problems(index: SearchIndex, ids: np.ndarray) -> list[str]:
-    wrong = ids[(ids < 0) | (ids >= index.num_items)]
-    found = [] if len(np.unique(ids)) == len(ids) else ["ids: some are there twice"]
+def _named(index: SearchIndex, ids: Any) -> tuple[np.ndarray, list[str]]:
+    """Items that a caller names, [U], and what is wrong with them."""
+    named, found = _whole("ids", ids)
+    named = named.reshape(-1)
+    if found:
+        return named, found
+    wrong = named[(named < 0) | (named >= index.num_items)]
+    if len(np.unique(named)) < len(named):
+        found.append("ids: some are there twice")
     if len(wrong):
         found.append(
             f"ids: found {wrong[0]}, expected in [0, {index.num_items}): build_index(...,"
             " new_items=N) leaves room for N more"
         )
-    return found
+    return named, found
+
+
+def _whole(name: str, given: Any) -> tuple[np.ndarray, list[str]]:
+    """Integers as they are given, before int32 would cut or wrap them; none are floats here."""
+    values = np.asarray(given)
+    if not values.size:  # an empty list has floats
+        return values.astype(np.int64), []
+    return values, form_problems(name, values, INTEGERS, None, "")
 
 
 def _full(index: SearchIndex, ids: np.ndarray, clusters: np.ndarray) -> list[str]:
@@ -113,7 +131,7 @@ def _size(count: int) -> int:
 
 
 def _padded(ids: np.ndarray, size: int, fill: int = NONE) -> jax.Array:
-    return jnp.asarray(np.concatenate([ids, np.full(size - len(ids), fill, np.int32)]))
+    return jnp.asarray(np.concatenate([ids, np.full(size - len(ids), fill)]), jnp.int32)
 
 
 @partial(jax.jit, donate_argnums=0)

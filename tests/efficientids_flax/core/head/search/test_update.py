@@ -130,6 +130,13 @@ def test_what_does_not_fit_is_told_and_changes_nothing():
         assert part in str(caught.value)
     with pytest.raises(ValueError, match="remove_items"):
         remove_items(index, [-1])
+    # What int32 would make other items of.
+    with pytest.raises(ValueError, match=rf"ids: found {2**32 + 1}, expected in"):
+        remove_items(index, np.asarray([2**32 + 1]))
+    with pytest.raises(ValueError, match=r"ids: found \[1\] of float.., expected integers"):
+        remove_items(index, np.asarray([1.7]))
+    with pytest.raises(ValueError, match=r"clusters: found \[1\] of float.., expected integers"):
+        add_items(index, [ITEMS], VECTORS[:1], np.asarray([0.9]))
     assert int(index.order.counts.sum()) == ITEMS
 
 
