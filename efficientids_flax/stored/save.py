@@ -29,6 +29,7 @@ from efficientids_flax.stored.items import write_item
 from efficientids_flax.stored.load import CLUSTERINGS
 from efficientids_flax.stored.settings import (
     CLUSTERING,
+    FILE,
     LENGTH,
     MODELS,
     Config,
@@ -76,7 +77,12 @@ def save_model(
     root = epath.Path(path).absolute()
     there = root.exists()
     if there and any(root.iterdir()):
-        raise FileExistsError(f"{path}: is there already; give another directory, or remove it")
+        # Which is written last: a process that is killed leaves parameters without it.
+        whole = (root / FILE).exists()
+        what = "" if whole else f", without {FILE}, as an export that is killed leaves it"
+        raise FileExistsError(
+            f"{path}: is there already{what}; give another directory, or remove it"
+        )
     about = {"training": training, "items": items, "origins": origins, "prompt": prompt}
     try:
         write_item(root, "params", params)

@@ -125,8 +125,10 @@ def test_what_a_run_made_is_exported_and_recommends(prepared, tmp_path, monkeypa
         last.restore_params()["item_embedding"]["kernel"], params["item_embedding"]["kernel"]
     )
     last.close()
+    (tmp_path / "killed" / "params").mkdir(parents=True)
     for arguments, message in (
-        (["out"], "out: is there already"),
+        (["out"], "out: is there already; give"),
+        (["killed"], "killed: is there already, without config.json, as"),
         (["other", "--step", 5], "no checkpoint of step 5; steps there are: 6"),
         (["other", "--output-dir", "nowhere"], "nowhere: no checkpoint is there"),
     ):
