@@ -98,21 +98,20 @@ class Head:
         vocab = 0 if inputs.word_logits is None else inputs.word_logits.shape[-1]
         known = item & (labels >= 0) & (labels < config.num_items)
         index = jnp.where(known, labels, 0)
-        words = jnp.where(labels < vocab, labels, -1)  # behind the words stand clusters or items
         if inputs.clusters is None and training and config.sampled_softmax is not None:
             # What has no weight, such as padding, is no negative of the others either.
             counts = jnp.ones(labels.shape, bool) if shares is None else shares > 0
             of = SampledLabels(jnp.where(item, index, labels), known & counts, ~item & counts)
             return sampled_losses(config, config.sampled_softmax, inputs, of, self.key), None
         if inputs.clusters is None:
-            classes = jnp.where(item, jnp.where(known, vocab + index, -1), words)
+            classes = jnp.where(item, jnp.where(known, vocab + index, -1), labels)
             if training and self._in_chunks(inputs):
                 return self._chunked(inputs, classes, first)[0], None
             logits = self._full_logits(inputs) if training else self.evaluation_logits(inputs)
             return smoothed_cross_entropy(jax.nn.log_softmax(logits), classes, first), None
         assert self.clustering is not None
         clusters = self._cluster_of()[index]
-        classes = jnp.where(item, jnp.where(known, vocab + clusters, -1), words)
+        classes = jnp.where(item, jnp.where(known, vocab + clusters, -1), labels)
         entropy = smoothed_cross_entropy(self._first_log_probs(inputs), classes, first)
         self._note_members(inputs, labels)
         rows = inputs.items if inputs.rows is None else inputs.rows

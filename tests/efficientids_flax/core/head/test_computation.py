@@ -16,7 +16,8 @@ smoothing: n = V + K, then the cluster's own size; off    `test_loss_of_a_label`
 a cluster of one member is finite (the original: NaN)     `test_smoothing_of_one_member_*`
 z-loss: of stop-gradient evaluation scores, or under      `test_z_loss_*`
   full softmax of the logits, with a gradient
-a label out of range: 0, but in the denominator           `test_label_out_of_range`
+an item label out of range: 0, but in the denominator     `test_label_out_of_range`
+a label behind the words: a cluster, as Praxis has it     `test_label_behind_the_words`
 correction does not touch the loss                        `test_correction_is_of_the_scores_alone`
 a gradient is finite at any magnitude                     `test_any_*`
 training scores no catalogue                              `test_training_makes_no_scores_*`
@@ -155,15 +156,25 @@ def test_smoothing_of_one_member_is_finite():
 
 
 def test_label_out_of_range():
-    """Nothing for the label, but its weight counts; behind the words stand clusters."""
+    """Nothing for the label, but its weight counts."""
     given, ones = inputs(), jnp.ones(9)
-    words = given.word_logits.shape[-1]
-    labels = jnp.asarray(LABELS).at[0].set(ITEMS).at[1].set(-1).at[2].set(words)
+    labels = jnp.asarray(LABELS).at[0].set(ITEMS).at[1].set(-1)
     out = head().loss(given, labels, ones, jnp.asarray(IS_ITEM))
     want = entropies(given)
-    want[:3] = 0
+    want[:2] = 0
     np.testing.assert_allclose(out.per_example_xent, want, **CLOSE)
     np.testing.assert_allclose(out.loss, want.sum() / 9, **CLOSE)
+
+
+def test_label_behind_the_words():
+    """Of padding, say: the class that stands there, as `per_example_xent` is recorded."""
+    given = inputs()
+    words = given.word_logits.shape[-1]
+    labels = jnp.asarray(LABELS).at[2].set(words + 1)
+    out = head().loss(given, labels, jnp.ones(9).at[2].set(0.0), jnp.asarray(IS_ITEM).at[2].set(0))
+    first = np.concatenate([given.word_logits, given.query @ given.clusters.T], axis=1)[2]
+    want = np.log(np.exp(first.astype(float)).sum()) - first[words + 1]
+    np.testing.assert_allclose(out.per_example_xent[2], want, **CLOSE)
 
 
 @pytest.mark.parametrize("correction", [False, True])
