@@ -113,9 +113,16 @@ class _Quiet(asyncio.AbstractEventLoopPolicy):  # pyright: ignore[reportGeneralT
         # Of this loop alone. An error that nobody waits for any more is one of several, of which
         # the first is told.
         loop.set_exception_handler(lambda loop, context: None)
-        loop.call_soon_threadsafe = lambda *given, **named: (
-            None if loop.is_closed() else call(*given, **named)
-        )
+
+        def call_if_open(*given: Any, **named: Any) -> Any:
+            try:
+                return call(*given, **named)
+            except RuntimeError:  # it may end between a look and the call
+                if not loop.is_closed():
+                    raise
+                return None
+
+        loop.call_soon_threadsafe = call_if_open
         return loop
 
     def get_event_loop(self) -> asyncio.AbstractEventLoop:
