@@ -1,5 +1,6 @@
 """Labels of several batches, measured at once: a pass over a large catalogue is made for many."""
 
+import operator
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from efficientids_flax.core.labelled import LabelPositions
 from efficientids_flax.train.step.objective import Gathering
 
 POSITIONS = 1 << 14  # that wait at most
@@ -61,7 +63,7 @@ class Waiting:
         self._gatherer, self._params = gatherer, params
         self._kept: Any = None
         self._count = self._room = 0
-        self._shapes: Any = None
+        self._like: Any = None  # what a batch leaves here
 
     def times(self, batch: Any) -> np.ndarray | None:
         """Where the labels of a batch are; None of one that has so many that it need not wait."""
@@ -71,12 +73,13 @@ class Waiting:
     def add(self, batch: Any, times: np.ndarray) -> Iterator[Any]:
         """Let the labels of a batch wait; gives (sums, counts) once there are enough."""
         found = self._gatherer.positions(self._params, batch, times)
-        shapes = jax.tree.map(jnp.shape, found)
-        if shapes != self._shapes:
+        if self._kept is not None and _fit(found, self._like):
+            found = _filled(found[0], self._like[0]), found[1]
+        elif _shapes(found) != _shapes(self._like):
             yield from self.rest()
             largest = max(x.size for x in jax.tree.leaves(found[0]))
             self._room = max(1, min(POSITIONS // times.size, NUMBERS // largest))
-            self._shapes = shapes
+            self._like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), found)
         self._kept = self._gatherer.put(self._kept, found, self._count, room=self._room)
         self._count += 1
         if self._count == self._room:
@@ -88,6 +91,35 @@ class Waiting:
             asked, counts = self._kept
             self._kept, self._count = None, 0
             yield self._gatherer.sums(self._params, asked), counts
+
+
+def _shapes(tree: Any) -> list[Any]:
+    return [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+
+
+def _fit(found: Any, like: Any) -> bool:
+    """Whether arrays of a batch, as the last one that has fewer rows, are no larger than these."""
+    if jax.tree.structure(found) != jax.tree.structure(like):
+        return False
+    pairs = zip(_shapes(found), _shapes(like), strict=True)
+    return all(
+        one == other and len(shape) == len(wanted) and all(map(operator.le, shape, wanted))
+        for (shape, one), (wanted, other) in pairs
+    )
+
+
+def _filled(found: LabelPositions, like: LabelPositions) -> LabelPositions:
+    """With rows and places behind that have no label, and excluded items that are none."""
+
+    def one(name: str, value: jax.Array, wanted: jax.ShapeDtypeStruct) -> jax.Array:
+        more = [(0, most - size) for size, most in zip(value.shape, wanted.shape, strict=True)]
+        return jnp.pad(value, more, constant_values=-1 if name == "exclude" else 0)
+
+    made: Any = {
+        name: None if value is None else one(name, value, getattr(like, name))
+        for name, value in found._asdict().items()
+    }
+    return LabelPositions(**made)
 
 
 def _axis(found: jax.Array) -> int:

@@ -19,7 +19,7 @@ ROWS, LENGTH, BATCHES = 8, 6, 5
 
 
 def batches(words):
-    """Some labels a row, of one batch none; the last batch excludes fewer items."""
+    """Some labels a row, of one batch none; the last batch has fewer rows and excluded items."""
     rng = np.random.default_rng(0)
     for number in range(BATCHES):
         shape = (ROWS, LENGTH)
@@ -32,7 +32,8 @@ def batches(words):
         }  # fmt: skip
         if words:
             found |= {"input_item_weights": is_item, "label_item_weights": is_item * (number != 2)}
-        yield found
+        rows = ROWS if number < BATCHES - 1 else ROWS // 2
+        yield {name: value[:rows] for name, value in found.items()}
 
 
 CASES = {
