@@ -43,13 +43,13 @@ class How(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Scores of a tile: a base, and in turn what is added to that of each column.
+    """Scores of a tile: a base, and in turn what is subtracted from that of each column.
 
-    They are not there as an array: what reads them adds as it goes, in the same order everywhere.
+    They are not there as an array: what reads them subtracts as it goes, in one order everywhere.
 
     Attributes:
         base: float32 [N, R, Q]; `NO_ITEM` or about that where there is none.
-        offsets: float32 [N, Q] or [1, Q] each.
+        offsets: float32 [N, Q] or [1, Q] each, subtracted in turn.
     """
 
     base: jax.Array
@@ -64,14 +64,14 @@ class Scores(NamedTuple):
         """Of one slot of each column, [N, Q]."""
         found = self.base[:, number]
         for offset in self.offsets:
-            found = found + offset
+            found = found - offset
         return found
 
     def all(self) -> jax.Array:
         """[N, R, Q]."""
         found = self.base
         for offset in self.offsets:
-            found = found + offset[:, None]
+            found = found - offset[:, None]
         return found
 
     def at(self, slots: jax.Array) -> jax.Array:
@@ -81,7 +81,7 @@ class Scores(NamedTuple):
         found = jnp.take_along_axis(self.base.reshape(-1, asked), flat, axis=0)
         for offset in self.offsets:
             column = jnp.minimum(flat // length, offset.shape[0] - 1)
-            found = found + jnp.take_along_axis(offset, column, axis=0)
+            found = found - jnp.take_along_axis(offset, column, axis=0)
         return found.reshape(slots.shape)
 
     def sum_of_base(self, when: Any) -> jax.Array:
@@ -123,14 +123,14 @@ class Total(NamedTuple):
     def value(self, others: jax.Array | None = None) -> jax.Array:
         """[Q], with `others` [1, Q] in it."""
         near, rest = self.offsets(others)
-        return -(near + rest)[0]
+        return (near + rest)[0]
 
     def offsets(self, others: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """What normalises logits, [1, Q] each: what is near goes first, which leaves digits."""
         near, rest = self.near[None], jnp.log(self.powers)[None]
         if others is not None:
             rest = jnp.logaddexp(rest, others - near)
-        return -near, -rest
+        return near, rest
 
 
 def scores_of(
@@ -189,27 +189,25 @@ def _normalised(
         added: float32 [K, Q], of each cluster.
 
     Returns:
-        What is added to a logit in turn, and the normaliser.
+        What is subtracted from a logit in turn, and the normaliser.
     """
-    clusters = jnp.asarray(tiles.clusters)[tile]
-    start = jnp.asarray(_first_columns(tiles.clusters))[tile]
+    start, number, clusters = (jnp.asarray(part)[tile] for part in _places(tiles.clusters))
 
     def made(shift: jax.Array, powers: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         rest = jnp.log(powers)
-        own = jnp.where((clusters < 0)[:, None], NO_ITEM, added[jnp.maximum(clusters, 0)] - rest)
-        return -shift, own, shift + rest
+        own = rest - added[jnp.maximum(clusters, 0)]
+        own = jnp.where((clusters < 0)[:, None], -NO_ITEM, own)
+        return shift, own[number], shift + rest[number]
+
+    def of_clusters(join: Callable[..., jax.Array], values: jax.Array) -> jax.Array:
+        """[N, Q] -> [C, Q], those of all columns of a cluster joined."""
+        return join(values, number, len(clusters), indices_are_sorted=True)
 
     def powers_of(shift: jax.Array) -> jax.Array:
         return of_clusters(jax.ops.segment_sum, _powers(Scores(logits), shift, when))
 
-    def of_clusters(join: Callable[..., jax.Array], values: jax.Array) -> jax.Array:
-        """[N, Q] -> [N, Q], those of all columns of a cluster joined."""
-        if tiles.longest == 1:
-            return values
-        return join(values, start, len(values), indices_are_sorted=True)[start]
-
     def by_highest() -> tuple[jax.Array, jax.Array, jax.Array]:
-        highest = of_clusters(jax.ops.segment_max, by_column(jnp.max, logits))
+        highest = of_clusters(jax.ops.segment_max, by_column(jnp.max, logits))[number]
         return made(highest, powers_of(highest))
 
     shift = jax.lax.optimization_barrier(logits[start, 0])
@@ -223,13 +221,21 @@ def _added(
 ) -> tuple[jax.Array, ...]:
     """What makes the original's scores: float32 [N, Q] each."""
     clusters = jnp.asarray(tiles.clusters)[tile]
-    own = jnp.where((clusters < 0)[:, None], NO_ITEM, added[jnp.maximum(clusters, 0)])
-    return (own,) if normaliser is None else (own, -normaliser)
+    own = jnp.where((clusters < 0)[:, None], -NO_ITEM, -added[jnp.maximum(clusters, 0)])
+    return (own,) if normaliser is None else (own, normaliser)
 
 
-def _first_columns(clusters: np.ndarray) -> np.ndarray:
-    """Int [L, N], where the cluster of a column begins."""
+def _places(clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the clusters of columns [L, N], C at most in a tile.
+
+    Returns:
+        Int32 [L, N], where the cluster of a column begins; int32 [L, N], which one of its tile it
+        is; int32 [L, C], these clusters, -1 for none.
+    """
     starts = np.ones(clusters.shape, bool)
     starts[:, 1:] = clusters[:, 1:] != clusters[:, :-1]
-    numbers = np.where(starts, np.arange(clusters.shape[1]), 0)
-    return np.maximum.accumulate(numbers, axis=1).astype(np.int32)
+    begin = np.where(starts, np.arange(clusters.shape[1]), 0)
+    begin, number = np.maximum.accumulate(begin, axis=1), np.cumsum(starts, axis=1) - 1
+    of_tile = np.full((len(clusters), int(number.max(initial=0)) + 1), -1)
+    np.put_along_axis(of_tile, number, clusters, axis=1)
+    return begin.astype(np.int32), number.astype(np.int32), of_tile.astype(np.int32)

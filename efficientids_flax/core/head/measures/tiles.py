@@ -28,7 +28,6 @@ class Tiles(NamedTuple):
         clusters: int32 [L, N], of each column; those of a cluster stand side by side.
         places: int32 [I], the slot of each item among L x N x R.
         num_clusters: K; one under full softmax.
-        longest: columns of the largest cluster.
         whole: whether each cluster is in one tile; that of a full softmax need not be.
     """
 
@@ -36,7 +35,6 @@ class Tiles(NamedTuple):
     clusters: np.ndarray
     places: np.ndarray
     num_clusters: int
-    longest: int
     whole: bool
 
     @property
@@ -74,7 +72,7 @@ def tiles_of(clustering: ClusteringInfo | None, items: int) -> Tiles:
     ids.reshape(-1)[places] = np.arange(items)
     clusters = np.full(shape[:2], -1, np.int32)
     clusters.reshape(-1)[places // length] = cluster_of
-    return Tiles(ids, clusters, places, count, int(columns.max(initial=1)), whole)
+    return Tiles(ids, clusters, places, count, whole)
 
 
 def _packed(columns: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
