@@ -3,7 +3,7 @@
 Read `load`, then `save`; `settings` is `config.json`, `doubts` says what of it was assumed, `items`
 has the two formats, `item_names` what the items of a catalogue are called, `item_words` what stands
 around them in a prompt, `optimizer_states` the states that optax does not have, `free_memory` asks
-whether all of it fits.
+whether all of it fits, `echoes` keeps Orbax from telling an error twice.
 """
 
 from typing import TYPE_CHECKING

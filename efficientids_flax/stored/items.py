@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from efficientids_flax.stored.echoes import without_echoes
 from efficientids_flax.text import in_a_line
 from efficientids_flax.tree import flatten, unflatten
 
@@ -51,7 +52,7 @@ def write_item(root: epath.Path, item: str, tree: Mapping[str, Any]) -> None:
     import orbax.checkpoint as ocp
 
     try:
-        with _without_pages(), ocp.PyTreeCheckpointer() as checkpointer:
+        with _without_pages(), without_echoes(), ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save(root / item, dict(tree))
     except Exception as error:
         raise OSError(f"{root / item}: cannot be written: {in_a_line(error)}") from error
