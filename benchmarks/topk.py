@@ -26,6 +26,7 @@ from efficientids_flax.core.head.search import Kind, build_index, search
 
 K = 10
 BEAM = 4  # clusters of an approximate search
+PAUSE = 0.05  # seconds, in which the threads of the one before, faiss' say, cease to wait for work
 NOISE = 0.25  # of items around the centres of their clusters
 
 
@@ -73,6 +74,7 @@ def measured(items: int, width: int, structured: bool, rounds: int) -> None:
         times = {name: [] for name in ways}
         for _ in range(rounds + 1):
             for way, run in ways.items():
+                time.sleep(PAUSE)
                 start = time.perf_counter()
                 run()
                 times[way].append((time.perf_counter() - start) * 1e3)
