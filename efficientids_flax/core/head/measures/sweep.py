@@ -85,7 +85,8 @@ def sweep(asked: Asked, how: How, items: jax.Array, tiles: Tiles, table: jax.Arr
         tile = (first + number) % count
         ids = jnp.asarray(tiles.ids)[tile][..., None]
         rows = rows_of(items, tiles, tile, table)
-        raw = jnp.matmul(rows, query, precision="highest").reshape(*ids.shape[:2], -1)
+        raw = jnp.einsum("ws,wq->sq", rows, query, precision="highest")
+        raw = raw.reshape(*ids.shape[:2], -1)
         served, original = scores_of(how, tiles, tile, raw, number < ahead + count)
         found = _added_up(how, served, original, found, number < count)
         here, slot = home == tile, jnp.where(home == tile, place - tile * slots, 0)

@@ -94,10 +94,11 @@ def _packed(columns: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]
 def rows_of(
     items: jax.Array, tiles: Tiles, number: jax.Array, table: jax.Array | None
 ) -> jax.Array:
-    """The item table of one tile, float32 [N R, W + 1]; the last column is for a query's one.
+    """The item table of one tile, float32 [W + 1, N R]; the last row is for a query's one.
 
-    A slot without an item has the row of one, and `NO_ITEM` in the last column: so it never counts,
-    and nothing has to be looked up where logits are read.
+    A slot without an item has the vector of one, and `NO_ITEM` in the last row: so it never counts,
+    and nothing has to be looked up where logits are read. Slots lie side by side, as then the
+    product with the queries is up to a fifth faster on CPUs.
 
     Args:
         items: [I, W].
@@ -111,7 +112,7 @@ def rows_of(
 
 
 def table_of(items: jax.Array, tiles: Tiles) -> jax.Array | None:
-    """The whole table in the order of the tiles, float32 [L, N R, W + 1]; None of a large one.
+    """The whole table in the order of the tiles, float32 [L, W + 1, N R]; None of a large one.
 
     A large one is put in order tile by tile, each time a tile is looked at.
     """
@@ -123,4 +124,6 @@ def table_of(items: jax.Array, tiles: Tiles) -> jax.Array | None:
 
 def _rows(items: jax.Array, ids: jax.Array) -> jax.Array:
     added = jnp.where(ids >= 0, 0.0, NO_ITEM)[..., None]
-    return jnp.concatenate([items[jnp.maximum(ids, 0)].astype(jnp.float32), added], axis=-1)
+    rows = jnp.concatenate([items[jnp.maximum(ids, 0)].astype(jnp.float32), added], axis=-1)
+    # Whole rows are copied first: number by number it would take several times as long.
+    return jnp.swapaxes(jax.lax.optimization_barrier(rows), -1, -2)

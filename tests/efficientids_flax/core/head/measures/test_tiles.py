@@ -55,9 +55,9 @@ def test_a_slot_without_an_item_never_counts(monkeypatch):
     items = jnp.arange(float(ITEMS))[:, None]
     table = table_of(items, found)
     assert table is not None
-    np.testing.assert_array_equal(table[..., 1] == NO_ITEM, (found.ids < 0).reshape(len(table), -1))
+    np.testing.assert_array_equal(table[:, 1] == NO_ITEM, (found.ids < 0).reshape(len(table), -1))
     filled = found.ids.reshape(len(table), -1) >= 0
-    np.testing.assert_array_equal(table[..., 0][filled], found.ids[found.ids >= 0])
+    np.testing.assert_array_equal(table[:, 0][filled], found.ids[found.ids >= 0])
     one = rows_of(items, found, jnp.int32(0), None)
     np.testing.assert_array_equal(one, table[0])
     monkeypatch.setattr(tiles, "COPIED", 10)
