@@ -1,14 +1,17 @@
-"""What the Trainer costs beside a bare jitted loop, at steps of about 2 ms.
+"""What the Trainer costs beside two plain loops, at steps of about 2 ms.
 
     python -m benchmarks.trainer_overhead
 
-Both train the same network with the same optimizer on the same batches, and read the loss every 10
-steps. The Trainer also draws its progress bar, writes event files and `history.jsonl`, and sees to
-it that every step is finite. They take turns, a short stretch each, in one process: the Trainer
-asks for its next batch, and the bare loop's stretch runs before it gets one. The rows of a batch
-are chosen first, so that a step of the bare loop takes the time that was asked for. The figures are
-medians over the rounds of the Trainer's time by the bare loop's, of the wall clock and of the
-processor (all threads): the latter tells more where other programs use the machine too.
+All train the same network with the same optimizer on the same batches, and read the loss every 10
+steps. The bare loop takes a step that one would write oneself; the guarded loop takes the Trainer's
+own, which also makes the norm of the gradient and changes nothing where a number is not finite. The
+Trainer besides draws its progress bar, and writes event files and `history.jsonl`.
+
+They take turns, a short stretch each, in one process: the Trainer asks for its next batch, and the
+stretches of the others run before it gets one. The rows of a batch are chosen first, so that a step
+of the bare loop takes the time that was asked for. The figures are medians over the rounds of one
+loop's time by another's, of the wall clock and of the processor (all threads): the latter tells
+more where other programs use the machine too.
 """
 
 import contextlib
@@ -17,7 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle
 from typing import Any, NamedTuple
 
@@ -27,14 +30,20 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from efficientids_flax.train.options import TrainingOptions
+from efficientids_flax.train.state import without_frozen
+from efficientids_flax.train.step import compile_step, make_objective
+from efficientids_flax.train.step.initial_state import initial_state
 from efficientids_flax.train.trainer import Trainer
 
 LOG_EVERY = 10
+TRAINER = "Trainer"
 WARM_UP = 20  # steps before a stretch is timed
 WIDTH, CLASSES = 128, 10
 FIRST_ROWS, LEAST_ROWS = 512, 16  # of a batch
 
 Batch = dict[str, np.ndarray]
+Loop = Callable[[int], "Cost"]  # takes so many steps after those of the warm-up
 
 
 class Cost(NamedTuple):
@@ -74,37 +83,59 @@ def loss_fn(params: Any, batch: Any, model_state: Any, rng: Any, apply_fn: Any) 
     return entropy.mean(), {}, model_state
 
 
-def bare_loop(batches: list[Batch], optimizer: Any) -> Callable[[int], Cost]:
-    """A function that takes steps of a plain loop."""
+def plain_loop(batches: list[Batch], step: Callable[..., Any], held: Any) -> Loop:
+    """A function that takes steps of a plain loop.
+
+    Args:
+        batches: taken in turn.
+        step: (held, batch) -> (held, array), jitted; the array holds what is read.
+        held: to begin with; donated.
+    """
+    source = cycle(batches)
+
+    def run(steps: int) -> Cost:
+        nonlocal held
+        watch = Watch()
+        for count in range(-WARM_UP, steps):
+            if count == 0:
+                watch = Watch()
+            held, found = step(held, next(source))
+            if (count + 1) % LOG_EVERY == 0:
+                np.asarray(found)
+        return watch.cost(steps)
+
+    return run
+
+
+def bare_loop(batches: list[Batch], optimizer: optax.GradientTransformation) -> Loop:
+    """With a step that one would write oneself."""
     network = Network()
 
-    def step(params: Any, state: Any, batch: Batch) -> Any:
+    def step(held: Any, batch: Batch) -> Any:
+        params, state = held
+
         def objective(params: Any) -> jax.Array:
             return loss_fn(params, batch, {}, None, network.apply)[0]
 
         loss, gradients = jax.value_and_grad(objective)(params)
         updates, state = optimizer.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state, loss
+        return (optax.apply_updates(params, updates), state), loss
 
-    jitted = jax.jit(step, donate_argnums=(0, 1))
     params = network.init(jax.random.key(0), batches[0]["x"])["params"]
-    held = {"params": params, "state": optimizer.init(params)}
-    source = cycle(batches)
+    return plain_loop(batches, jax.jit(step, donate_argnums=0), (params, optimizer.init(params)))
 
-    def run(steps: int) -> Cost:
-        params, state = held["params"], held["state"]
-        watch = Watch()
-        for count in range(-WARM_UP, steps):
-            if count == 0:
-                watch = Watch()
-            params, state, loss = jitted(params, state, next(source))
-            if (count + 1) % LOG_EVERY == 0:
-                float(loss)
-        cost = watch.cost(steps)
-        held.update(params=params, state=state)
-        return cost
 
-    return run
+def guarded_loop(batches: list[Batch], optimizer: optax.GradientTransformation) -> Loop:
+    """With the step that the Trainer takes."""
+    objective = make_objective(Network(), loss_fn)
+    state = initial_state(objective, optimizer, jax.random.key(0), batches[0])
+    compiled = compile_step(objective, optimizer, TrainingOptions(), state, batches[0])
+
+    def step(held: Any, batch: Batch) -> Any:
+        state, metrics = compiled(held[0], {}, batch, held[1])
+        return (state, metrics), metrics
+
+    return plain_loop(batches, step, (without_frozen(state)[0], compiled.none()))
 
 
 def made_batches(rows: int) -> list[Batch]:
@@ -119,7 +150,7 @@ def made_batches(rows: int) -> list[Batch]:
     ]
 
 
-def rows_for(seconds: float, optimizer: Any, steps: int) -> int:
+def rows_for(seconds: float, optimizer: optax.GradientTransformation, steps: int) -> int:
     """Rows of a batch with which a step of the bare loop takes about as long."""
     rows = FIRST_ROWS
     for _ in range(3):
@@ -130,34 +161,39 @@ def rows_for(seconds: float, optimizer: Any, steps: int) -> int:
 
 
 def in_turns(
-    batches: list[Batch], bare: Callable[[int], Cost], rounds: int, steps: int
-) -> tuple[Iterator[Batch], list[tuple[Cost, Cost]]]:
+    batches: list[Batch], loops: Mapping[str, Loop], rounds: int, steps: int
+) -> tuple[Iterator[Batch], dict[str, list[Cost]]]:
     """Batches for the Trainer, and what is measured while it asks for them.
 
     Returns:
-        (batches, (cost of a step of the Trainer, of the bare loop) of each round).
+        (batches, cost of a step in each round, by loop, and the Trainer's).
     """
-    found: list[tuple[Cost, Cost]] = []
+    found: dict[str, list[Cost]] = {name: [] for name in (*loops, TRAINER)}
     source = cycle(batches)
 
     def turns() -> Iterator[Batch]:
         for _ in range(rounds):
-            plain = bare(steps)
+            for name, run in loops.items():
+                found[name].append(run(steps))
             watch = Watch()
             for count in range(-WARM_UP, steps):
                 if count == 0:  # asked for a batch both times: as much is under way then as now
                     watch = Watch()
                 yield next(source)
-            found.append((watch.cost(steps), plain))
-            time.sleep(0.02)  # what is still under way is not the bare loop's
+            found[TRAINER].append(watch.cost(steps))
+            time.sleep(0.02)  # what is still under way is not the next loop's
 
     return turns(), found
 
 
-def measure(rounds: int, steps: int, rows: int, bar: bool) -> list[tuple[Cost, Cost]]:
-    """Cost of a step, of the Trainer and of the bare loop, in each round."""
+def measure(rounds: int, steps: int, rows: int, bar: bool) -> dict[str, list[Cost]]:
+    """Cost of a step in each round, by loop."""
     batches, optimizer = made_batches(rows), optax.adamw(1e-3)
-    source, found = in_turns(batches, bare_loop(batches, optimizer), rounds, steps)
+    loops = {
+        "bare loop": bare_loop(batches, optimizer),
+        "guarded loop": guarded_loop(batches, optimizer),
+    }
+    source, found = in_turns(batches, loops, rounds, steps)
     with tempfile.TemporaryDirectory() as directory:
         trainer = Trainer(
             Network(),
@@ -175,13 +211,14 @@ def measure(rounds: int, steps: int, rows: int, bar: bool) -> list[tuple[Cost, C
     return found
 
 
-def described(name: str, ours: list[float], plain: list[float]) -> str:
-    """One line: the bare loop's step, and by how much more the Trainer's takes."""
-    ratios = [one / other - 1 for one, other in zip(ours, plain, strict=True)]
+def described(costs: Mapping[str, list[Cost]], clock: str, loop: str, other: str) -> str:
+    """One line: by how much more a step takes in one loop than in the other, by one clock."""
+    ours, plain = ([getattr(cost, clock) for cost in costs[name]] for name in (loop, other))
+    ratios = [one / base - 1 for one, base in zip(ours, plain, strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4)
     return (
-        f"{name:9}  bare step {1e3 * statistics.median(plain):.2f} ms; the Trainer's takes"
-        f" {median:+.1%} (quartiles {low:+.1%}, {high:+.1%})\n"
+        f"{clock:9}  {loop}: {1e3 * statistics.median(ours):.2f} ms a step, {median:+.1%} on the"
+        f" {other}'s (quartiles {low:+.1%}, {high:+.1%})\n"
     )
 
 
@@ -198,9 +235,10 @@ def main(rounds: int, steps: int, step_ms: float, rows: int | None, bar: bool) -
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):  # noqa: PTH123
         found = measure(rounds, steps, rows, bar)
     sys.stdout.write(f"{rounds} rounds of {steps} steps, {rows} rows a batch\n")
-    for index, name in enumerate(("wall", "processor")):
-        ours, plain = ([cost[index] for cost in side] for side in zip(*found, strict=True))
-        sys.stdout.write(described(name, ours, plain))
+    bare, guarded = (name for name in found if name != TRAINER)
+    for clock in Cost._fields:
+        for loop, other in ((guarded, bare), (TRAINER, guarded), (TRAINER, bare)):
+            sys.stdout.write(described(found, clock, loop, other))
 
 
 if __name__ == "__main__":
