@@ -4,8 +4,8 @@ Names are imported when they are first used: `backbone.presets` needs no JAX. `g
 name of its module and is taken from there.
 
 Read `decoder`, `layer`, `attention`, `projection`, `layers`, then `positions`, `latents`,
-`experts`, `masks`, `inputs`, `lora` and `parameter`; `cache`, `sampling` and `generate` make text,
-`presets` reads HuggingFace's configurations.
+`experts`, `masks`, `inputs`, `lora`, `product` and `parameter`; `cache`, `sampling` and `generate`
+make text, `presets` reads HuggingFace's configurations.
 """
 
 from typing import TYPE_CHECKING

@@ -7,7 +7,6 @@ T time, D model width, F hidden width of the MLP, V words.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +14,8 @@ from flax import linen as nn
 
 from efficientids_flax.backbone.lora import adaptation, lora_factors
 from efficientids_flax.backbone.parameter import parameter
+from efficientids_flax.backbone.product import product
 from efficientids_flax.config import BackboneConfig
-from efficientids_flax.config.parts import KernelAxes
 from efficientids_flax.sharding import constrain
 
 INTERMEDIATES = "intermediates"  # collection of what modules sow on the way
@@ -262,30 +261,6 @@ def make_kernel(
 
     stored = (*shape[:axis], *shape[axis + 1 :], shape[axis])
     return parameter(module, "kernel", turned, stored, param_dtype(config))
-
-
-def product(
-    x: jax.Array, kernel: jax.Array, dtype: Any = None, axes: KernelAxes = "in_out"
-) -> jax.Array:
-    """The last axis of `x` against that of the input of `kernel`: [..., D] -> [..., *outs].
-
-    As one product of two matrices: where there are more axes, XLA's CPU backend copies the operands
-    of the backward pass (an eighth of the time of a gradient step).
-
-    Args:
-        x: any leading axes.
-        kernel: [D, *outs] or, where `axes` is 'out_in', [*outs, D].
-        dtype: of the result; None for that of the operands.
-        axes: of the kernel.
-    """
-    rows = x.reshape(-1, x.shape[-1])
-    if axes == "in_out":
-        outs, matrix, own = kernel.shape[1:], kernel.reshape(kernel.shape[0], -1), 0
-    else:
-        outs, matrix, own = kernel.shape[:-1], kernel.reshape(-1, kernel.shape[-1]), 1
-    dimensions = (((1,), (own,)), ((), ()))
-    found = jax.lax.dot_general(rows, matrix, dimensions, preferred_element_type=dtype)
-    return found.reshape(*x.shape[:-1], *outs)
 
 
 def take_rows(table: jax.Array, ids: jax.Array) -> jax.Array:

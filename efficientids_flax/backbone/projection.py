@@ -15,10 +15,10 @@ from efficientids_flax.backbone.layers import (
     compute_dtype,
     make_kernel,
     param_dtype,
-    product,
 )
 from efficientids_flax.backbone.lora import adaptation, lora_factors
 from efficientids_flax.backbone.parameter import parameter
+from efficientids_flax.backbone.product import product
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.parts import KernelAxes
 

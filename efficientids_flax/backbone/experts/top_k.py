@@ -22,9 +22,9 @@ from efficientids_flax.backbone.layers import (
     compute_dtype,
     made_again,
     param_dtype,
-    product,
 )
 from efficientids_flax.backbone.parameter import parameter
+from efficientids_flax.backbone.product import product
 from efficientids_flax.config import BackboneConfig, MoEConfig
 from efficientids_flax.config.parts import KernelAxes
 from efficientids_flax.sharding import Share, each_device

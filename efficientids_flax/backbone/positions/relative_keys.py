@@ -13,10 +13,10 @@ from efficientids_flax.backbone.layers import (
     INTERMEDIATES,
     compute_dtype,
     param_dtype,
-    product,
     sinusoids,
 )
 from efficientids_flax.backbone.parameter import parameter
+from efficientids_flax.backbone.product import product
 from efficientids_flax.config import BackboneConfig
 
 
