@@ -73,7 +73,7 @@ MODULES: Rows = {
     "train.model_section": ("train.run.model_section",),
     "train.monitor": ("train.state.monitor",),
     "train.nonfinite": ("train.step.nonfinite",),
-    "train.objective": ("train.step.objective",),
+    "train.objective": ("train.step.objectives", "train.step.objectives.parts"),
     "train.optimizer.preview": ("train.logs.preview",),
     "train.optimizer_kinds": ("train.optimizer.kinds",),
     "train.pipeline": ("train.run.pipeline",),

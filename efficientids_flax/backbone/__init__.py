@@ -3,9 +3,9 @@
 Names are imported when they are first used: `backbone.presets` needs no JAX. `generate` has the
 name of its module and is taken from there.
 
-Read `decoder`, `layer`, `attention`, `projection`, `layers`, then `positions`, `latents`,
-`experts`, `masks`, `inputs`, `lora`, `product` and `parameter`; `cache`, `sampling` and `generate`
-make text, `presets` reads HuggingFace's configurations.
+Read `decoder`, `layer`, `attention`, `projection`, `layers`, `kernels`, then `positions`,
+`latents`, `experts`, `masks`, `inputs` and `lora`; `cache`, `sampling` and `generate` make text,
+`presets` reads HuggingFace's configurations.
 """
 
 from typing import TYPE_CHECKING

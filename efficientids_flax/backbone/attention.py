@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from efficientids_flax.backbone.cache import LayerCache, put_keys
 from efficientids_flax.backbone.inputs import rows_at
+from efficientids_flax.backbone.kernels import parameter
 from efficientids_flax.backbone.latents import expanded, latents
 from efficientids_flax.backbone.layers import (
     INTERMEDIATES,
@@ -25,7 +26,6 @@ from efficientids_flax.backbone.layers import (
     softmax_beside,
 )
 from efficientids_flax.backbone.masks import LayerKind
-from efficientids_flax.backbone.parameter import parameter
 from efficientids_flax.backbone.positions import (
     RelativeBias,
     RelativeKeys,

@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from efficientids_flax.backbone.kernels import make_kernel, parameter, product
 from efficientids_flax.backbone.lora import adaptation, lora_factors
-from efficientids_flax.backbone.parameter import parameter
-from efficientids_flax.backbone.product import product
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.sharding import constrain
 
@@ -238,29 +237,6 @@ class LmHead(nn.Module):
         if self.config.lm_head_bias:
             logits = logits + self.bias.astype(jnp.float32)
         return logits
-
-
-def make_kernel(
-    module: nn.Module, config: BackboneConfig, shape: tuple[int, ...], axis: int | None = 0
-) -> jax.Array:
-    """The parameter `kernel` of a module, as `kernel_axes` says; random values are the same ones.
-
-    Args:
-        module: what it belongs to.
-        config: how kernels are stored.
-        shape: with the axis of the input first, 'in_out'.
-        axis: that of the input, which is the last where kernels are 'out_in'; None leaves it there.
-    """
-    initial = nn.initializers.xavier_uniform()
-    if axis is None or config.kernel_axes == "in_out":
-        return parameter(module, "kernel", initial, shape, param_dtype(config))
-
-    def turned(key: jax.Array, stored: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
-        del stored
-        return jnp.moveaxis(initial(key, shape, dtype), axis, -1)
-
-    stored = (*shape[:axis], *shape[axis + 1 :], shape[axis])
-    return parameter(module, "kernel", turned, stored, param_dtype(config))
 
 
 def take_rows(table: jax.Array, ids: jax.Array) -> jax.Array:

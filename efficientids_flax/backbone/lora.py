@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from efficientids_flax.backbone.parameter import parameter
+from efficientids_flax.backbone.kernels import parameter
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, LoraConfig
 from efficientids_flax.parameters import LORA_A, LORA_B, parameter_axes
 from efficientids_flax.tree import flatten, unflatten

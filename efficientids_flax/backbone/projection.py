@@ -10,15 +10,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from efficientids_flax.backbone.kernels import make_kernel, parameter, product
 from efficientids_flax.backbone.layers import (
     INTERMEDIATES,
     compute_dtype,
-    make_kernel,
     param_dtype,
 )
 from efficientids_flax.backbone.lora import adaptation, lora_factors
-from efficientids_flax.backbone.parameter import parameter
-from efficientids_flax.backbone.product import product
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.parts import KernelAxes
 

@@ -32,7 +32,7 @@ from efficientids_flax.train.step import (
     length_of,
 )
 from efficientids_flax.train.step.initial_state import initial_state
-from efficientids_flax.train.step.objective import Objective
+from efficientids_flax.train.step.objectives import Objective
 
 
 class Preparing:

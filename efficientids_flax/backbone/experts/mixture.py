@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from efficientids_flax.backbone.experts.routing import dense_weights, num_groups, route
+from efficientids_flax.backbone.kernels import parameter
 from efficientids_flax.backbone.layers import (
     ACTIVATIONS,
     INTERMEDIATES,
     compute_dtype,
     param_dtype,
 )
-from efficientids_flax.backbone.parameter import parameter
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.sharding import constrain
 

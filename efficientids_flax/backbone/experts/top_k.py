@@ -14,6 +14,7 @@ from flax import linen as nn
 from efficientids_flax.backbone.experts.choice import balance_loss, choose
 from efficientids_flax.backbone.experts.grouped import Expert, Weights, feed
 from efficientids_flax.backbone.experts.mixture import LOSSES
+from efficientids_flax.backbone.kernels import parameter, product
 from efficientids_flax.backbone.layers import (
     ACTIVATIONS,
     INTERMEDIATES,
@@ -23,8 +24,6 @@ from efficientids_flax.backbone.layers import (
     made_again,
     param_dtype,
 )
-from efficientids_flax.backbone.parameter import parameter
-from efficientids_flax.backbone.product import product
 from efficientids_flax.config import BackboneConfig, MoEConfig
 from efficientids_flax.config.parts import KernelAxes
 from efficientids_flax.sharding import Share, each_device

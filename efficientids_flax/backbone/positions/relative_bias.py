@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from efficientids_flax.backbone.kernels import parameter
 from efficientids_flax.backbone.layers import compute_dtype, param_dtype
-from efficientids_flax.backbone.parameter import parameter
 from efficientids_flax.config import BackboneConfig, RelativeBiasConfig
 
 

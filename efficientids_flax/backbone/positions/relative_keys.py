@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from efficientids_flax.backbone.kernels import parameter, product
 from efficientids_flax.backbone.layers import (
     INTERMEDIATES,
     compute_dtype,
     param_dtype,
     sinusoids,
 )
-from efficientids_flax.backbone.parameter import parameter
-from efficientids_flax.backbone.product import product
 from efficientids_flax.config import BackboneConfig
 
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from efficientids_flax.backbone.kernels import parameter
 from efficientids_flax.backbone.layers import ACTIVATIONS
-from efficientids_flax.backbone.parameter import parameter
 from efficientids_flax.config import AdapterConfig
 from efficientids_flax.core.vectors import TEXTS, read_vectors
 from efficientids_flax.sharding import constrain

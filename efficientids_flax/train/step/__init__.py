@@ -1,10 +1,10 @@
 """One step of training or evaluation: from a batch to a new state or to metrics.
 
-Read `objective`, what is minimised, then `function`, the step, `rows`, where it changes few rows of
-the item table, and `compiled`; `initial_state` is what the first one starts from, `nnx_bridge` lets
-NNX modules be called as Linen's are, `evaluation` measures, with the sums of `mean` and modules in
-their `evaluation_mode`, several batches at once by `gathering`, `window` adds up; `batch_checks`
-and `nonfinite` say what is wrong.
+Read `objectives`, what is minimised, then `function`, the step, `rows`, where it changes few rows
+of the item table, and `compiled`; `initial_state` is what the first one starts from, `nnx_bridge`
+lets NNX modules be called as Linen's are, `evaluation` measures, with the sums of `mean` and
+modules in their `evaluation_mode`, several batches at once by `gathering`, `window` adds up;
+`batch_checks` and `nonfinite` say what is wrong.
 """
 
 from efficientids_flax.moved import left_names
@@ -27,7 +27,7 @@ from efficientids_flax.train.step.nonfinite import (
     explain,
     told_values,
 )
-from efficientids_flax.train.step.objective import make_objective
+from efficientids_flax.train.step.objectives import make_objective
 from efficientids_flax.train.step.window import Totals, Window, clock
 
 __getattr__ = left_names(__name__)

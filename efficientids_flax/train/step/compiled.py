@@ -22,7 +22,7 @@ from efficientids_flax.train.state import (
 )
 from efficientids_flax.train.step.function import WRONG, StepOptions, make_step
 from efficientids_flax.train.step.nonfinite import SHAPE, missing_rows
-from efficientids_flax.train.step.objective import Objective
+from efficientids_flax.train.step.objectives import Objective
 from efficientids_flax.train.step.rows import RowUpdates, row_updates
 
 LONGEST = 10  # steps whose metrics are left on the device, and whose batches may be asked for

@@ -12,7 +12,7 @@ from efficientids_flax.train.evaluation_data import EvaluationData, Source
 from efficientids_flax.train.state import BatchPlacer
 from efficientids_flax.train.state.shared_batches import shared_batches
 from efficientids_flax.train.step.gathering import Gatherer, Waiting
-from efficientids_flax.train.step.objective import Objective
+from efficientids_flax.train.step.objectives import Objective
 
 # fmt: off
 NAMES = {

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.core.labelled import LabelPositions
-from efficientids_flax.train.step.objective import Gathering
+from efficientids_flax.train.step.objectives import Gathering
 
 POSITIONS = 1 << 14  # that wait at most
 NUMBERS = 1 << 24  # of any array that waits

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from efficientids_flax.config.record import listed, unknown_key
 from efficientids_flax.train.state import Frozen, TrainState, key_data, state_shardings
-from efficientids_flax.train.step.objective import Objective
+from efficientids_flax.train.step.objectives import Objective
 from efficientids_flax.tree import flatten, unflatten
 
 

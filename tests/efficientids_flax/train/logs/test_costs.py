@@ -10,7 +10,7 @@ from flax import linen as nn
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.train.logs.costs import operations
-from efficientids_flax.train.step.objective import make_objective
+from efficientids_flax.train.step import make_objective
 from tests.efficientids_flax.train.networks import begin, trainer
 
 ROWS, TIME = 2, 6

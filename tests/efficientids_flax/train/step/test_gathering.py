@@ -12,7 +12,8 @@ from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.sharding import make_mesh
 from efficientids_flax.train.preparing import on_mesh
 from efficientids_flax.train.state import BatchPlacer
-from efficientids_flax.train.step import Evaluator, gathering, make_objective, objective
+from efficientids_flax.train.step import Evaluator, gathering, make_objective
+from efficientids_flax.train.step.objectives import own_loss
 from tests.efficientids_flax.core.model_cases import ITEMS, WORDS, clustering, config
 
 ROWS, LENGTH, BATCHES = 8, 6, 5
@@ -45,7 +46,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_batches_together_are_batches_apart(case, monkeypatch):
-    monkeypatch.setattr(objective, "LARGE", 0)
+    monkeypatch.setattr(own_loss, "LARGE", 0)
     settings = config(**CASES[case])
     tables = None if settings.full_softmax else clustering()
     model = EfficientIDSModel(config=settings, clustering_info=tables)
@@ -86,7 +87,7 @@ def test_batches_together_are_batches_apart(case, monkeypatch):
 
 
 def test_ids_out_of_range_on_the_device_are_told(monkeypatch):
-    monkeypatch.setattr(objective, "LARGE", 0)
+    monkeypatch.setattr(own_loss, "LARGE", 0)
     settings = config(full_softmax=True)
     model = EfficientIDSModel(config=settings)
     given = [jax.tree.map(jnp.asarray, batch) for batch in batches(words=True)]
@@ -99,7 +100,7 @@ def test_ids_out_of_range_on_the_device_are_told(monkeypatch):
 
 
 def test_a_batch_that_lacks_a_field_is_refused_by_its_name(monkeypatch):
-    monkeypatch.setattr(objective, "LARGE", 0)
+    monkeypatch.setattr(own_loss, "LARGE", 0)
     settings = config(full_softmax=True)
     given = {name: value for name, value in next(batches(words=True)).items() if name != "weights"}
     goal = make_objective(EfficientIDSModel(config=settings))

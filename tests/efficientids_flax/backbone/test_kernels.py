@@ -1,14 +1,44 @@
-"""A product is the same however it is made: kernels of either storage, few rows or many."""
+"""A parameter is that of Flax, with its shape looked at; a product is itself however it is made."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import errors
+from flax import linen as nn
 
-from efficientids_flax.backbone import product as module
-from efficientids_flax.backbone.product import product
+from efficientids_flax.backbone import kernels
+from efficientids_flax.backbone.kernels import parameter, product
 
+ASKED: list[tuple[int, ...]] = []
 OUTS = (3, 5)
+
+
+def ones(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    del key
+    ASKED.append(shape)
+    return jnp.ones(shape)
+
+
+class Doubled(nn.Module):
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        return 2 * parameter(self, "kernel", ones, (3,))
+
+
+def test_the_initialiser_is_asked_only_where_there_is_no_parameter():
+    ASKED.clear()
+    variables = jax.eval_shape(Doubled().init, jax.random.key(0))
+    assert variables["params"]["kernel"].shape == (3,)
+    assert jax.eval_shape(Doubled().apply, variables).shape == (3,)
+    assert ASKED == [(3,)]
+
+
+def test_another_shape_or_none_is_an_error():
+    with pytest.raises(errors.ScopeParamShapeError, match=r"shape \(3,\), .* has shape \(4,\)"):
+        Doubled().apply({"params": {"kernel": jnp.ones(4)}})
+    with pytest.raises(errors.ScopeParamNotFoundError):
+        Doubled().apply({"params": {"other": jnp.ones(3)}})
 
 
 def operands(rows, axes, dtype=jnp.float32):
@@ -22,7 +52,7 @@ def operands(rows, axes, dtype=jnp.float32):
 @pytest.mark.parametrize("few", [0, 256])
 @pytest.mark.parametrize("rows", [1, 6])
 def test_product_and_its_gradient(rows, few, axes, monkeypatch):
-    monkeypatch.setattr(module, "FEW_ROWS", few)
+    monkeypatch.setattr(kernels, "FEW_ROWS", few)
     given, stored, x, kernel = operands(rows, axes)
     found = jax.jit(lambda x, kernel: product(x, kernel, axes=axes))(given, stored)
     # 7 products of float32 are added: a few units in the last place of the largest.
