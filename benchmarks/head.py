@@ -67,15 +67,21 @@ def main() -> None:
                     print(row(items, width, positions, sizes, given.rounds), flush=True)
 
 
+def problem(items: int, width: int, positions: int) -> tuple[np.ndarray, jax.Array, jax.Array]:
+    """(labels [positions], queries [positions, width], item table [items, width]), made up."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, items, positions)
+    query = jnp.asarray(rng.normal(size=(positions, width)), jnp.float32)
+    table = jnp.asarray(rng.normal(size=(items, width)) * 0.1, jnp.float32)
+    return labels, query, table
+
+
 def row(items: int, width: int, positions: int, sizes: Sizes, rounds: int) -> str:
     """One line of the table."""
     clusters = CLUSTERS.get(items) or round(items**0.5)
     tables = clustering(items, clusters, sizes)
-    rng = np.random.default_rng(1)
-    labels = rng.integers(0, items, positions)
+    labels, query, table = problem(items, width, positions)
     where = Labels(jnp.asarray(tables.cluster_of[labels]), jnp.asarray(labels))
-    query = jnp.asarray(rng.normal(size=(positions, width)), jnp.float32)
-    table = jnp.asarray(rng.normal(size=(items, width)) * 0.1, jnp.float32)
     weights = jnp.full(positions, 1 / positions)
 
     def loss(query: jax.Array, table: jax.Array, where: Labels) -> Any:
@@ -110,13 +116,11 @@ def row(items: int, width: int, positions: int, sizes: Sizes, rounds: int) -> st
 
 def full_row(items: int, width: int, positions: int, rounds: int) -> str:
     """One line of the table with --full."""
-    rng = np.random.default_rng(1)
-    labels = jnp.asarray(rng.integers(0, items, positions))
-    query = jnp.asarray(rng.normal(size=(positions, width)), jnp.float32)
-    table = jnp.asarray(rng.normal(size=(items, width)) * 0.1, jnp.float32)
+    labels, query, table = problem(items, width, positions)
+    classes = jnp.asarray(labels)
 
     def loss(query: jax.Array, table: jax.Array) -> Any:
-        found: Any = chunked_cross_entropy(Entropy(), Classes(query, table, None, labels))
+        found: Any = chunked_cross_entropy(Entropy(), Classes(query, table, None, classes))
         return jnp.mean(found[0])
 
     ours = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(query, table).compile()
@@ -146,11 +150,8 @@ def full_row(items: int, width: int, positions: int, rounds: int) -> str:
 def tiny_row(items: int, width: int, positions: int, rounds: int) -> str:
     """One line of the table with --tiny."""
     tables = clustering(items, round(items**0.5), "log-normal")
-    rng = np.random.default_rng(1)
-    labels = rng.integers(0, items, positions)
+    labels, query, table = problem(items, width, positions)
     where = Labels(jnp.asarray(tables.cluster_of[labels]), jnp.asarray(labels))
-    query = jnp.asarray(rng.normal(size=(positions, width)), jnp.float32)
-    table = jnp.asarray(rng.normal(size=(items, width)) * 0.1, jnp.float32)
     weights = jnp.full(positions, 1 / positions)
 
     def loss(query: jax.Array, table: jax.Array) -> Any:

@@ -37,6 +37,13 @@ def unflatten(leaves: Mapping[str, Any], *, separator: str = "/") -> dict[str, A
     return found
 
 
+def leaves_by_path(tree: Any) -> dict[str, Any]:
+    """Path -> leaf of any tree that JAX knows, optimizer states among them, in JAX' order."""
+    import jax
+
+    return {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def path_of(keys: tuple[Any, ...]) -> str:
     """The path of the keys that `jax.tree_util` gives."""
     import jax

@@ -79,14 +79,12 @@ def check_batch(
     if _backbone(config).attention_mask == "prefix" and "inputs_indicator" not in fields:
         problems.append(f"{called['inputs_indicator']}: missing, attention_mask is 'prefix'")
     left_out = _left_out(config, batch)
-    if left_out is not None:
-        whole = np.issubdtype(left_out.dtype, np.integer)
-        if not whole or jnp.shape(left_out)[:1] != (shape or ())[:1]:
-            problems.append(f"{EXCLUDE}: found {described(left_out)}, expected integers [B, X]")
-    if not problems and all(map(has_values, fields.values())):
-        problems = _value_problems(config, fields, called)
-        if left_out is not None and has_values(left_out):
-            problems += _wrong_left_out(config, np.asarray(left_out)).problems()
+    for value in left_out.values():
+        whole = np.issubdtype(value.dtype, np.integer)
+        if not whole or jnp.shape(value)[:1] != (shape or ())[:1]:
+            problems.append(f"{EXCLUDE}: found {described(value)}, expected integers [B, X]")
+    if not problems and all(map(has_values, (fields | left_out).values())):
+        problems = _value_problems(config, fields | left_out, called)
     raise_listed("batch", sorted(problems))
 
 
@@ -104,13 +102,10 @@ def check_values(config: ModelConfig, batch: Mapping[str, Any]) -> None:
     """
     fields = _fields(config, batch)
     shapes = {np.shape(value) for value in fields.values()}
-    on_host = not any(isinstance(value, jax.Array) for value in fields.values())
+    values = fields | _left_out(config, batch)
+    on_host = not any(isinstance(value, jax.Array) for value in values.values())
     if on_host and "ids" in fields and len(shapes) == 1:
-        problems = _value_problems(config, fields, _called(None))
-        left_out = _left_out(config, batch)
-        if left_out is not None and has_values(left_out):
-            problems += _wrong_left_out(config, np.asarray(left_out)).problems()
-        raise_listed("batch", sorted(problems))
+        raise_listed("batch", sorted(_value_problems(config, values, _called(None))))
 
 
 def wrong_counts(config: ModelConfig, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -123,11 +118,10 @@ def wrong_counts(config: ModelConfig, batch: Mapping[str, Any]) -> dict[str, jax
     fields = {name: jnp.asarray(value) for name, value in _fields(config, batch).items()}
     found: dict[str, jax.Array] = {}
     if "ids" in fields and len({value.shape for value in fields.values()}) == 1:
-        for wrong in _wrong(config, fields, _called(None)):
+        values = fields | _left_out(config, batch)
+        for wrong in _wrong(config, values, _called(None)):
             before = found.setdefault(wrong.name, jnp.int32(0))
             found[wrong.name] = before + jnp.sum(wrong.at, dtype=jnp.int32)
-    if (left_out := _left_out(config, batch)) is not None:
-        found[EXCLUDE] = jnp.sum(_wrong_left_out(config, left_out).at, dtype=jnp.int32)
     return found
 
 
@@ -223,16 +217,12 @@ def _fields(config: ModelConfig, batch: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _left_out(config: ModelConfig, batch: Mapping[str, Any]) -> Any:
-    """The items that an evaluation leaves out; None where there are none."""
+def _left_out(config: ModelConfig, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The items that an evaluation leaves out, where there are any."""
     given = batch.get(EXCLUDE) if isinstance(config, EfficientIDSConfig) else None
-    return given if given is None or isinstance(given, jax.Array) else np.asarray(given)
-
-
-def _wrong_left_out(config: ModelConfig, values: Any) -> Wrong:
-    """An id beyond the catalogue leaves out nothing, and was to leave out something."""
-    items = config.num_items if isinstance(config, EfficientIDSConfig) else 0
-    return Wrong(EXCLUDE, values, values >= items, f"below {items}, an item, or -1 for none")
+    if given is None:
+        return {}
+    return {EXCLUDE: given if isinstance(given, jax.Array) else np.asarray(given)}
 
 
 def _called(names: Mapping[str, str] | None) -> dict[str, str]:
@@ -267,7 +257,7 @@ def _wrong(
 ) -> Iterator[Wrong]:
     """All that can be wrong with values, of the host or of a device."""
     for name, value in values.items():
-        if FIELDS[name] == MASK:
+        if FIELDS.get(name) == MASK:
             yield wrong_masks(called[name], value)
     if "weights" in values:
         yield wrong_weights(called["weights"], values["weights"])
@@ -290,6 +280,9 @@ def _wrong(
         is_item = values["label_item_weights"] > 0 if "label_item_weights" in values else everywhere
         words = backbone.vocab_size if backbone.gives_words else 0
         yield from wrong_labels(called["labels"], values["labels"], counts, is_item, items, words)
+    if EXCLUDE in values:  # an id beyond the catalogue leaves out nothing, and was to do so
+        left_out, wanted = values[EXCLUDE], f"below {items}, an item, or -1 for none"
+        yield Wrong(EXCLUDE, left_out, left_out >= items, wanted)
     for name in ("segment_ids", "segment_pos"):
         if name in values:
             yield Wrong(called[name], values[name], present & (values[name] < 0), "at least 0")

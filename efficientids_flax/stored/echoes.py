@@ -1,6 +1,7 @@
-"""Orbax' event loops, which print pages of an error that is raised as well."""
+"""Orbax and its event loops, which print pages of an error that is raised as well."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -54,15 +55,20 @@ class _Quiet(asyncio.AbstractEventLoopPolicy):  # pyright: ignore[reportGeneralT
         return before.get_child_watcher()
 
 
+_LOG = logging.getLogger("absl")  # which Orbax writes to
 _LOCK = threading.Lock()
 _blocks: list[object] = []  # that are open
 
 
 @contextmanager
 def without_echoes() -> Iterator[None]:
-    """Event loops that are made in the block are as `_Quiet` makes them."""
+    """Nothing in the block prints an error that Orbax raises: neither its log nor its event loops.
+
+    Blocks may be nested, and end in any order.
+    """
     with _LOCK:
         if not _blocks:
+            _LOG.addFilter(_shown)
             asyncio.set_event_loop_policy(_Quiet(asyncio.get_event_loop_policy()))
         _blocks.append(block := object())
     try:
@@ -73,6 +79,12 @@ def without_echoes() -> Iterator[None]:
     finally:
         with _LOCK:
             _blocks.remove(block)
-            policy = asyncio.get_event_loop_policy()
-            if not _blocks and isinstance(policy, _Quiet):  # else somebody has put another there
-                asyncio.set_event_loop_policy(policy.before)
+            if not _blocks:
+                _LOG.removeFilter(_shown)
+                policy = asyncio.get_event_loop_policy()
+                if isinstance(policy, _Quiet):  # else somebody has put another there
+                    asyncio.set_event_loop_policy(policy.before)
+
+
+def _shown(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR or "orbax" not in record.pathname

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -52,27 +50,10 @@ def write_item(root: epath.Path, item: str, tree: Mapping[str, Any]) -> None:
     import orbax.checkpoint as ocp
 
     try:
-        with _without_pages(), without_echoes(), ocp.PyTreeCheckpointer() as checkpointer:
+        with without_echoes(), ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save(root / item, dict(tree))
     except Exception as error:
         raise OSError(f"{root / item}: cannot be written: {in_a_line(error)}") from error
-
-
-@contextmanager
-def _without_pages() -> Iterator[None]:
-    """What Orbax and its event loops log of an error that is raised as well is left out."""
-
-    def shown(record: logging.LogRecord) -> bool:
-        return record.levelno < logging.ERROR
-
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
-    for logger in loggers:
-        logger.addFilter(shown)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(shown)
 
 
 def read_parameter(path: str | os.PathLike[str], name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from efficientids_flax.digests import digest, digest_of
-from efficientids_flax.tree import path_of
+from efficientids_flax.tree import leaves_by_path
 
 
 def rows_of(batch: Any) -> int | None:
@@ -58,10 +58,10 @@ def _as_array(leaf: Any) -> Any:
 
 def digest_of_batch(batch: Any) -> str | None:
     """Of its names and values; None where they cannot be read here."""
-    leaves = jax.tree_util.tree_leaves_with_path(batch)
-    if not all(getattr(leaf, "is_fully_addressable", True) for _, leaf in leaves):
+    leaves = leaves_by_path(batch)
+    if not all(getattr(leaf, "is_fully_addressable", True) for leaf in leaves.values()):
         return None
-    return digest_of([[path_of(keys), digest(leaf)] for keys, leaf in leaves])
+    return digest_of([[path, digest(leaf)] for path, leaf in leaves.items()])
 
 
 class ShuffledBatches:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from efficientids_flax.text import metrics_text, readable, size_text, table
+from efficientids_flax.text import in_a_line, metrics_text, readable, size_text, table
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,12 @@ def test_messages_command_no_terminal():
     assert readable("a\x1b[2J\nb\t\x00") == "a\\x1b[2J\nb\t\\x00"
     assert readable("x" * 20, 5) == "xxxxx ... and 15 more characters"
     assert readable("xxxxx", 5) == "xxxxx"
+
+
+def test_pages_become_a_line():
+    page = "OUT_OF_RANGE: Error writing file: Disk quota exceeded [source locations='a\nb']\nmore"
+    assert in_a_line(ValueError(page)) == "OUT_OF_RANGE: Error writing file: Disk quota exceeded"
+    line = in_a_line(ValueError("what " + "x" * 999 + " No space left on device"))
+    assert line.startswith("what")
+    assert line.endswith("No space left on device")
+    assert len(line) < 300

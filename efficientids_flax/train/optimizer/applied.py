@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from efficientids_flax.train.optimizer.adafactor import ShardedAdafactorState
-from efficientids_flax.tree import path_of
+from efficientids_flax.tree import leaves_by_path
 
 RATE = "learning_rate"
 RATED = (optax.ScaleByScheduleState, ShardedAdafactorState)  # whose count the rate goes by
@@ -66,7 +66,7 @@ def renewed(
         they go on from the count of the optimizer before, or from the step.
     """
     leaves, form = jax.tree.flatten(state)
-    paths = [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(state)]
+    paths = list(leaves_by_path(state))
     places = [leaf.sharding for leaf in leaves]
     fresh = jax.jit(optimizer.init, out_shardings=form.unflatten(places))(params)
     numbered = form.unflatten(range(len(leaves)))

@@ -25,7 +25,7 @@ from efficientids_flax.train.optimizer.schedules import (
 )
 from efficientids_flax.train.optimizer.updates import Decays, average_params, scheduled
 from efficientids_flax.train.optimizer.variables import Model, variables_of
-from efficientids_flax.tree import path_of
+from efficientids_flax.tree import leaves_by_path, path_of
 
 __all__ = [
     "KINDS",
@@ -177,10 +177,7 @@ def averaged_params(opt_state: Any, params: Any) -> Any:
     """
     if not (isinstance(opt_state, Mapping) and isinstance(opt_state.get("ema"), optax.EmaState)):
         raise ValueError("averages of the parameters: the optimizer was made without ema_decay")
-    found = {
-        path_of(keys): leaf
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(opt_state["ema"].ema)
-    }
+    found = leaves_by_path(opt_state["ema"].ema)
     return jax.tree_util.tree_map_with_path(
         lambda keys, value: found.get(path_of(keys), value).astype(value.dtype), params
     )
@@ -273,7 +270,7 @@ def _frozen(
     inner = train_only(transform, lambda path: not fits(path))
 
     def init(params: Any) -> Any:
-        paths = [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
+        paths = leaves_by_path(params)
         if any(map(fits, paths)):
             if all(map(fits, paths)):
                 raise ValueError("frozen parameters: all are frozen, nothing is left to train")

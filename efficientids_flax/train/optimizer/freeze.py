@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from efficientids_flax.tree import flatten, path_of, unflatten
+from efficientids_flax.tree import flatten, leaves_by_path, path_of, unflatten
 
 Predicate = Callable[[str], bool]
 REGEX = "re:"
@@ -52,7 +52,7 @@ def frozen_mask(params: Any, patterns: Sequence[str]) -> Any:
     Raises:
         ValueError: a pattern that fits no parameter, with the nearest that would.
     """
-    paths = [path_of(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
+    paths = leaves_by_path(params)
     for pattern in patterns:
         if not any(map(_test(pattern), paths)):
             parts = sorted({part for path in paths for part in path.split("/")})
@@ -137,5 +137,4 @@ def _test(pattern: str) -> Predicate:
 
 
 def _pruned(tree: Any, keep: Predicate) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return unflatten({path: leaf for keys, leaf in leaves if keep(path := path_of(keys))})
+    return unflatten({path: leaf for path, leaf in leaves_by_path(tree).items() if keep(path)})

@@ -9,7 +9,7 @@ import numpy as np
 
 from efficientids_flax.config.record import listed, unknown_key
 from efficientids_flax.train.batches import checked_batch
-from efficientids_flax.tree import path_of
+from efficientids_flax.tree import leaves_by_path
 
 Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
 
@@ -27,8 +27,7 @@ def batch_spec(batch: Any, parts: int = 1) -> Spec:
     batch = checked_batch(batch, "batch")
     found: Spec = {}
     problems = []
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(dict(batch)):
-        path = path_of(keys)
+    for path, leaf in leaves_by_path(dict(batch)).items():
         value = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
         if not (jnp.issubdtype(value.dtype, jnp.number) or value.dtype == bool):
             problems.append(f"{path}: found {value.dtype}, expected numbers")

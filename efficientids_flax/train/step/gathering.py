@@ -37,12 +37,11 @@ class Gatherer:
         @partial(jax.jit, static_argnames="room", donate_argnums=0)
         def put(kept: Any, found: Any, number: int, room: int) -> Any:
             if kept is None:
-                kept = jax.tree.map(lambda x: jnp.zeros(_joined(x, room), x.dtype), found[0])
-                kept = kept, jax.tree.map(jnp.zeros_like, found[1])
+                kept = _empty(found[0], room), jax.tree.map(jnp.zeros_like, found[1])
 
             def beside(kept: jax.Array, found: jax.Array) -> jax.Array:
                 axis = _axis(found)
-                start = number * found.shape[axis]
+                start = number * (kept.shape[axis] // room)  # the found may be smaller
                 return jax.lax.dynamic_update_slice_in_dim(kept, found, start, axis)
 
             return jax.tree.map(beside, kept[0], found[0]), jax.tree.map(jnp.add, kept[1], found[1])
@@ -63,7 +62,7 @@ class Waiting:
         self._gatherer, self._params = gatherer, params
         self._kept: Any = None
         self._count = self._room = 0
-        self._like: Any = None  # what a batch leaves here
+        self._like: Any = None  # what the first of them left here
 
     def times(self, batch: Any) -> np.ndarray | None:
         """Where the labels of a batch are; None of one that has so many that it need not wait."""
@@ -73,9 +72,7 @@ class Waiting:
     def add(self, batch: Any, times: np.ndarray) -> Iterator[Any]:
         """Let the labels of a batch wait; gives (sums, counts) once there are enough."""
         found = self._gatherer.positions(self._params, batch, times)
-        if self._kept is not None and _fit(found, self._like):
-            found = _filled(found[0], self._like[0]), found[1]
-        elif _shapes(found) != _shapes(self._like):
+        if self._kept is None or not _fit(found, self._like):
             yield from self.rest()
             largest = max(x.size for x in jax.tree.leaves(found[0]))
             self._room = max(1, min(POSITIONS // times.size, NUMBERS // largest))
@@ -108,26 +105,17 @@ def _fit(found: Any, like: Any) -> bool:
     )
 
 
-def _filled(found: LabelPositions, like: LabelPositions) -> LabelPositions:
-    """With rows and places behind that have no label, and excluded items that are none."""
+def _empty(like: LabelPositions, room: int) -> LabelPositions:
+    """Place for `room` such batches, which has no label, and excludes no item."""
 
-    def one(name: str, value: jax.Array, wanted: jax.ShapeDtypeStruct) -> jax.Array:
-        more = [(0, most - size) for size, most in zip(value.shape, wanted.shape, strict=True)]
-        return jnp.pad(value, more, constant_values=-1 if name == "exclude" else 0)
+    def joined(x: jax.Array) -> jax.Array:
+        axis = _axis(x)
+        return jnp.zeros((*x.shape[:axis], room * x.shape[axis], *x.shape[axis + 1 :]), x.dtype)
 
-    made: Any = {
-        name: None if value is None else one(name, value, getattr(like, name))
-        for name, value in found._asdict().items()
-    }
-    return LabelPositions(**made)
+    made = jax.tree.map(joined, like)
+    return made if made.exclude is None else made._replace(exclude=made.exclude - 1)
 
 
 def _axis(found: jax.Array) -> int:
     """On which the arrays of several batches are joined: that of positions, or the only one."""
     return min(1, found.ndim - 1)
-
-
-def _joined(found: jax.Array, room: int) -> tuple[int, ...]:
-    """The shape of `room` such arrays."""
-    axis = _axis(found)
-    return (*found.shape[:axis], room * found.shape[axis], *found.shape[axis + 1 :])

@@ -12,7 +12,7 @@ from flax import linen as nn
 from efficientids_flax.core.batch import check_values
 from efficientids_flax.train.state import TrainState
 from efficientids_flax.train.step.function import LossFn, NamedBatch, global_norm
-from efficientids_flax.tree import path_of
+from efficientids_flax.tree import leaves_by_path
 
 CALL = "__call__"
 SHAPE = "shape"  # a count beside those of fields
@@ -98,8 +98,7 @@ def explain(
     rank = {path: place for place, path in reversed(list(enumerate(order)))}
     outputs = {}
     for call in seen:
-        for keys, bad in jax.tree_util.tree_leaves_with_path(call):
-            path = path_of(keys)
+        for path, bad in leaves_by_path(call).items():
             if CALL in path.split("/"):
                 outputs.setdefault(path.split(f"{CALL}")[0].rstrip("/"), []).append(bool(bad))
     ranked = sorted(outputs, key=lambda path: rank.get(path, len(rank)))
@@ -111,7 +110,7 @@ def explain(
     if name := _first(_flags(gradients)):
         return f"the gradient of parameter {name} is not finite, the loss is"
     if not jnp.isfinite(global_norm(gradients)):
-        sizes = {path: float(jnp.max(jnp.abs(leaf))) for path, leaf in _leaves(gradients)}
+        sizes = leaves_by_path(jax.tree.map(lambda leaf: float(jnp.max(jnp.abs(leaf))), gradients))
         path = max(sizes, key=lambda name: sizes[name])
         return (
             f"every gradient is finite, but the sum of their squares is beyond float32: that of"
@@ -146,14 +145,9 @@ def _watched(apply_fn: Callable[..., Any], seen: list[Any], order: list[str]) ->
     return apply
 
 
-def _leaves(tree: Any) -> list[tuple[str, Any]]:
-    """(path, leaf) of all."""
-    return [(path_of(keys), leaf) for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)]
-
-
 def _flags(tree: Any) -> dict[str, bool]:
     """Path -> whether the leaf holds anything that is not finite."""
-    return {path: bool(_bad(leaf)) for path, leaf in _leaves(tree)}
+    return {path: bool(_bad(leaf)) for path, leaf in leaves_by_path(tree).items()}
 
 
 def _bad(value: Any) -> jax.Array:

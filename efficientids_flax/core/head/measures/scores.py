@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.backbone.layers import soft_cap
-from efficientids_flax.core.head.measures.columns import by_column, over_slots, power
+from efficientids_flax.core.head.measures.columns import highest, over_slots, power
 from efficientids_flax.core.head.measures.tiles import NO_ITEM, Tiles
 
 
@@ -114,7 +114,7 @@ class Total(NamedTuple):
         powers = self.powers + of_all(near)
 
         def by_highest() -> Total:
-            top = jnp.maximum(self.near, jnp.max(by_column(jnp.max, scores.all()), axis=0))
+            top = jnp.maximum(self.near, jnp.max(highest(scores.all()), axis=0))
             return Total(top, self.powers * jnp.exp(self.near - top) + of_all(top))
 
         overflows = jnp.any(jnp.isinf(powers))
@@ -207,8 +207,8 @@ def _normalised(
         return of_clusters(jax.ops.segment_sum, _powers(Scores(logits), shift, when))
 
     def by_highest() -> tuple[jax.Array, jax.Array, jax.Array]:
-        highest = of_clusters(jax.ops.segment_max, by_column(jnp.max, logits))[number]
-        return made(highest, powers_of(highest))
+        top = of_clusters(jax.ops.segment_max, highest(logits))[number]
+        return made(top, powers_of(top))
 
     shift = jax.lax.optimization_barrier(logits[start, 0])
     powers = powers_of(shift)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from efficientids_flax.core.head.measures.columns import highest
 from efficientids_flax.core.head.measures.counts import before, excluded_before, excluded_places
 from efficientids_flax.core.head.measures.scores import How, Scores, Total, scores_of
 from efficientids_flax.core.head.measures.tiles import Tiles, rows_of
@@ -102,7 +103,7 @@ def sweep(asked: Asked, how: How, items: jax.Array, tiles: Tiles, table: jax.Arr
             more -= jnp.where(counts, out, 0)
         most = found.most
         if how.most:
-            most = jnp.maximum(most, jnp.max(jnp.max(scores.all(), axis=1), axis=0))
+            most = jnp.maximum(most, jnp.max(highest(scores.all()), axis=0))
         return found._replace(before=found.before + more, most=most)
 
     zero = jnp.zeros_like(place, jnp.float32)

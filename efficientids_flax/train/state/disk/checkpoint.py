@@ -10,7 +10,7 @@ import json
 import math
 import weakref
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from efficientids_flax.digests import digest_of
+from efficientids_flax.stored.echoes import without_echoes
 from efficientids_flax.train.direction import Mode
 from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.state.disk.best import Best
-from efficientids_flax.train.state.disk.faults import Untold, quiet, writing
+from efficientids_flax.train.state.disk.faults import quiet, writing
 from efficientids_flax.train.state.disk.leaves import stored_leaves
 from efficientids_flax.train.state.disk.lock import Lock
 from efficientids_flax.train.state.disk.stored import KEPT, SINCE, SUM, SUMS, StoredSteps
@@ -73,10 +74,10 @@ class Checkpoints(StoredSteps):
             read_only=read_only,
             save_interval_steps=0 if read_only else 1,  # Orbax sets it so, and warns
         )
-        self._untold = Untold()
-        self._untold.begin()
+        self._open = ExitStack()
+        self._open.enter_context(without_echoes())
         # A directory that is never closed, as one that could not be opened, ends with the object.
-        self._end = weakref.finalize(self, self._untold.end, failed=False)
+        self._end = weakref.finalize(self, self._open.close)
         self._end.atexit = False
         handlers = {"state": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
         with quiet() if read_only else self._writing():
@@ -173,14 +174,9 @@ class Checkpoints(StoredSteps):
 
     def close(self) -> None:
         """Wait, and let go of the directory; raises as `wait` does."""
-        failed = True
-        try:
-            with self._writing():
-                self._manager.close()
-                failed = False
-        finally:
-            if self._end.detach() is not None:
-                self._untold.end(failed)
+        self._end.detach()
+        with self._open, self._writing():
+            self._manager.close()
 
     def _writing(self) -> AbstractContextManager[None]:
         def newest() -> int | None:

@@ -1,13 +1,12 @@
 """What goes wrong with checkpoints on disk, in one line each."""
 
 import logging
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from efficientids_flax.stored.echoes import ECHOES, without_echoes
+from efficientids_flax.stored.echoes import without_echoes
 from efficientids_flax.text import in_a_line
 
 
@@ -25,27 +24,6 @@ class DamagedCheckpoint(ValueError):
 
 # Not the checkpoint's fault: reading it again may go well.
 _NOT_DAMAGE = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "Permission denied", "UNAVAILABLE")
-
-
-class Untold(logging.Filter):
-    """Between `begin` and `end`, leaves out the pages that are logged of what `writing` tells."""
-
-    def begin(self) -> None:
-        """From now on."""
-        logging.getLogger("absl").addFilter(self)
-        self._echoes = without_echoes()
-        self._echoes.__enter__()
-
-    def end(self, failed: bool) -> None:
-        """Until now; after a failure, when the last threads have ended."""
-        if failed:
-            time.sleep(ECHOES)
-        self._echoes.__exit__(None, None, None)
-        logging.getLogger("absl").removeFilter(self)
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record is shown."""
-        return record.levelno < logging.ERROR or "orbax" not in record.pathname
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 
 from efficientids_flax.train.state.carried import OPTIMIZER, TrainState, split_parameters
 from efficientids_flax.train.state.disk.faults import CheckpointMismatch
-from efficientids_flax.tree import flatten, path_of
+from efficientids_flax.tree import flatten, leaves_by_path, path_of
 
 MASTER = "master/"
 SHOWN = 20  # leaves that an error names
@@ -25,7 +25,7 @@ def stored_leaves(state: TrainState) -> dict[str, Any]:
         "model_state": state.model_state,
         "master": state.master,
     }
-    return {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return leaves_by_path(tree)
 
 
 def without_master(

@@ -20,7 +20,7 @@ from efficientids_flax.train.optimizer import (
     create_optimizer,
     renewed,
 )
-from efficientids_flax.tree import path_of
+from efficientids_flax.tree import leaves_by_path
 
 
 class Number(nn.Module):
@@ -32,10 +32,6 @@ class Number(nn.Module):
 def loss_fn(params: Any, batch: Any, model_state: Any, rng: Any, apply_fn: Any) -> Any:
     w = apply_fn({"params": params}, 1.0)
     return -w * jnp.mean(batch["x"]), {"w": w}, model_state
-
-
-def flatten(tree: Any) -> dict[str, Any]:
-    return {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def halved(count: Any) -> Any:
@@ -128,8 +124,8 @@ def test_a_rate_goes_on_where_another_optimizer_takes_over(optimizer: Any, taken
     """Nothing of it was there before, or a count of updates was."""
     params = {"w": jnp.ones((2, 3))}
     fresh = optimizer.init(params)
-    missing = [path for path in flatten(fresh) if taken is None or path != "schedule/count"]
-    if taken is not None and "schedule/count" in flatten(fresh):
+    missing = [path for path in leaves_by_path(fresh) if taken is None or path != "schedule/count"]
+    if taken is not None and "schedule/count" in leaves_by_path(fresh):
         fresh["schedule"] = optax.ScaleByScheduleState(jnp.int32(taken))
     else:
         taken = 7
@@ -143,7 +139,7 @@ def test_an_average_begins_with_the_parameters_that_are_there():
     optimizer = create_optimizer(1e-2, ema_decay=0.9)
     first, now = {"w": jnp.zeros((2, 3))}, {"w": jnp.ones((2, 3))}
     state = optimizer.init(first)
-    moments = [path for path in flatten(state) if not path.startswith("ema/")]
-    found = renewed(optimizer, now, state, flatten(state).keys() - moments, jnp.int32(7))
+    moments = [path for path in leaves_by_path(state) if not path.startswith("ema/")]
+    found = renewed(optimizer, now, state, leaves_by_path(state).keys() - moments, jnp.int32(7))
     assert (averaged_params(found, now)["w"] == 1).all()
     assert found["schedule"].count == 0  # was there

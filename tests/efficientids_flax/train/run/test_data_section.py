@@ -35,9 +35,7 @@ def call(*arguments: Any) -> str:
     return end.output
 
 
-def test_a_run_on_prepared_data_keeps_the_raw_ids(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_run_on_prepared_data_keeps_the_raw_ids(root: Path, tmp_path: Path):
     config = tmp_path / "run.json"
     sections: dict[str, Any]
     sections = {"model": SMALL, "data": {"dir": str(root), "batch_size": 2, "length": 4},
@@ -55,18 +53,13 @@ def test_a_run_on_prepared_data_keeps_the_raw_ids(
     assert (names.ids[9], names.titles[9]) == ("film,9", "title 9")
     # Who is not asked is told: of a run by its rows; an export is asked all of a history.
     long = [([1, *range(2, 9)], [0, 0, *[2] * 6]), *EVENTS]
-    other = write_prepared(tmp_path / "long", long)
-    told: list[str] = []
-
-    def notes(*_: Any, notes: Any, **__: Any) -> None:
-        told.append(" ".join(notes))
-
-    monkeypatch.setattr("efficientids_flax.train.run.reported.evaluate_batches", notes)
-    monkeypatch.setattr("efficientids_flax.evaluation.stored.evaluate", notes)
-    evaluate_run({**sections, "data": {**sections["data"], "dir": str(other)}}, "test")
-    evaluate_stored(tmp_path / "model", other, "test")
+    other = str(write_prepared(tmp_path / "long", long))
+    options = EvaluationOptions(resamples=0)
+    run = sections | {"data": {**sections["data"], "dir": other}}
+    of_run = evaluate_run(run, "test", options=options).found.notes
+    of_model = evaluate_stored(tmp_path / "model", other, "test", options).found.notes
     left_out = "test: 2 held-out events of users with more than 4 are left out"
-    assert [left_out in one for one in told] == [True, False]
+    assert [left_out in " ".join(notes) for notes in (of_run, of_model)] == [True, False]
 
 
 def sections(root: Path, **data: Any) -> dict[str, Any]:

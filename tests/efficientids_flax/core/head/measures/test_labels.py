@@ -11,7 +11,7 @@ from efficientids_flax.config.recommender import HeadConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head import HeadInputs
 from efficientids_flax.core.head.computation import Head
-from efficientids_flax.core.head.measures import measure, table_of, tiles, tiles_of
+from efficientids_flax.core.head.measures import counts, measure, table_of, tiles, tiles_of
 from efficientids_flax.core.metrics import NEVER, correct_predictions, ranks
 
 ITEMS, WIDTH, WORDS, PLACES = 90, 6, 5, 40
@@ -127,6 +127,15 @@ def test_equal_items_stand_in_the_order_of_their_ids(full):
     )
     rank = measured(made, scoring="original").rank
     np.testing.assert_array_equal(rank, made.labels)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_tiles_of_many_slots_are_counted_in_two_passes(full, monkeypatch):
+    made = case({}, full)
+    made.inputs = made.inputs._replace(items=made.inputs.items.at[::2].set(0.0))  # which are equal
+    wanted = measured(made).rank
+    monkeypatch.setattr(counts, "HIGH", 1)
+    np.testing.assert_array_equal(measured(made).rank, wanted)
 
 
 @pytest.mark.parametrize("scoring", ["log_probs", "original"])

@@ -13,10 +13,7 @@ import pytest
 from efficientids_flax.train.logs import Recorder
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.state.disk.checkpoint import Checkpoints
-from efficientids_flax.train.state.disk.faults import (
-    DamagedCheckpoint,
-    in_a_line,
-)
+from efficientids_flax.train.state.disk.faults import DamagedCheckpoint
 from tests import running
 from tests.efficientids_flax.train.networks import batches, begin, same, trainer
 
@@ -110,15 +107,6 @@ def test_logs_that_cannot_be_written_name_their_place(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     recorder.close()
-
-
-def test_pages_become_a_line():
-    page = "OUT_OF_RANGE: Error writing file: Disk quota exceeded [source locations='a\nb']\nmore"
-    assert in_a_line(ValueError(page)) == "OUT_OF_RANGE: Error writing file: Disk quota exceeded"
-    line = in_a_line(ValueError("what " + "x" * 999 + " No space left on device"))
-    assert line.startswith("what")
-    assert line.endswith("No space left on device")
-    assert len(line) < 300
 
 
 def test_a_directory_that_nobody_closes_ends_with_its_object(tmp_path):
