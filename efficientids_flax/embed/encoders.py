@@ -27,11 +27,13 @@ class Encoder(Protocol):
 
     Attributes:
         width: D.
+        words: V, of its vocabulary.
         most: tokens of the longest text it takes; None: any number.
         about: what it is, as JSON values: `engine`, `family`, `weights` (a digest).
     """
 
     width: int
+    words: int
     most: int | None
     about: Mapping[str, Any]
 
@@ -65,6 +67,7 @@ class DecoderEncoder:
     def __init__(self, decoder: Decoder, params: Mapping[str, Any]) -> None:
         config = decoder.config
         self.width = config.model_dims
+        self.words = config.vocab_size
         self.most = config.max_positions
         leaves = {name: digest(leaf) for name, leaf in flatten(params).items()}
         self.about: Mapping[str, Any] = {
@@ -90,6 +93,8 @@ class DecoderEncoder:
 class TransformersEncoder:
     """Any model that `transformers` opens with `AutoModel`, in PyTorch; see `Encoder`.
 
+    Of one that has an encoder and a decoder it is the encoder.
+
     Raises:
         ImportError: transformers or PyTorch is missing.
         ValueError: the folder holds no such model.
@@ -110,10 +115,17 @@ class TransformersEncoder:
             )
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder}: transformers cannot open it: {error}") from error
-        self._model = model.eval()
         config = getattr(model.config, "text_config", model.config)
+        if config.is_encoder_decoder:
+            model = model.get_encoder()
+        self._model = model.eval()
         self.width = int(config.hidden_size)
+        self.words = int(config.vocab_size)
         self.most = getattr(config, "max_position_embeddings", None)
+        for name, part in model.named_modules():
+            before = getattr(part, "padding_idx", None)
+            if name.endswith("position_embeddings") and before is not None:
+                self.most = part.num_embeddings - before - 1  # RoBERTa counts from there
         leaves = {name: digest(leaf.numpy()) for name, leaf in model.state_dict().items()}
         self.about: Mapping[str, Any] = {
             "engine": "transformers",

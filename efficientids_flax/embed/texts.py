@@ -100,7 +100,8 @@ def embed_texts(
         tell: called with (batches done, batches) after each.
 
     Raises:
-        ValueError: no item has a text; a part of another run is there, see `Output.begin`.
+        ValueError: no item has a text; tokens that the model does not know; a part of another run
+            is there, see `Output.begin`.
     """
     longest = options.max_length or min(512, encoder.most or 512)
     if encoder.most is not None and longest > encoder.most:
@@ -109,6 +110,11 @@ def embed_texts(
     without = [item for item, ids in enumerate(tokens) if not ids]
     if len(without) == len(tokens):
         raise ValueError("no item has a text")
+    if (largest := max(max(ids, default=0) for ids in tokens)) >= encoder.words:
+        raise ValueError(
+            f"tokenizer: gives token {largest}, and the model knows those below {encoder.words};"
+            " give the tokenizer that the model was trained with"
+        )
     batches = batches_of([len(ids) for ids in tokens], options.batch_size)
     made_of = {**asdict(options), "max_length": longest, "model": dict(encoder.about),
                "texts": digest_of(tokens)}  # fmt: skip

@@ -50,7 +50,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("decoder", transformers.LlamaConfig(**sizes), transformers.LlamaForCausalLM),
         ("both_ways", transformers.LlamaConfig(**sizes, is_causal=False), transformers.LlamaModel),
         ("encoder", transformers.BertConfig(**sizes), transformers.BertModel),
-    ):
+        ("roberta", transformers.RobertaConfig(**sizes), transformers.RobertaModel),
+        ("t5", transformers.T5Config(vocab_size=6, d_model=8, d_kv=4, num_layers=2, num_heads=2),
+         transformers.T5Model),
+    ):  # fmt: skip
         found[name] = tmp_path_factory.mktemp(name)
         kind(config).save_pretrained(found[name])
         transformers.PreTrainedTokenizerFast(
@@ -65,6 +68,8 @@ def by_transformers(folder: Path, pooling: str, longest: int) -> np.ndarray:
     import transformers
 
     model: Any = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    if model.config.is_encoder_decoder:
+        model = model.get_encoder()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     rows = np.zeros((len(TITLES), 8), np.float32)
     for item, title in enumerate(TITLES):
@@ -79,7 +84,7 @@ def by_transformers(folder: Path, pooling: str, longest: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "engine", "pooling"),
     [("decoder", "flax", "mean"), ("decoder", "flax", "last"), ("both_ways", "flax", "mean"),
-     ("encoder", "transformers", "mean")],
+     ("encoder", "transformers", "mean"), ("t5", "transformers", "mean")],
 )  # fmt: skip
 def test_vectors_are_those_of_transformers(
     folders: dict[str, Path], prepared: Path, tmp_path: Path, name: str, engine: str, pooling: str
@@ -109,6 +114,19 @@ def test_a_family_that_we_do_not_compute_is_named(
     assert "model_type: 'bert' is not supported" in done.stderr
     assert "--engine transformers" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_tokens_that_a_model_takes_are_counted_without_those_before_its_positions(
+    folders: dict[str, Path], prepared: Path, tmp_path: Path
+):
+    given = ("--from", "text", "--data-dir", prepared, "--model", folders["roberta"],
+             "--out", tmp_path / "e.npy", "--engine", "transformers", "--max-length")  # fmt: skip
+    assert "max_length: found 63, the model takes 62 tokens" in embed(*given, 63).stderr
+    done = embed(*given, 62)
+    assert done.exit_code == 0, done.output
+    np.testing.assert_allclose(
+        np.load(tmp_path / "e.npy"), by_transformers(folders["roberta"], "mean", 62), atol=1e-5
+    )
 
 
 def test_interactions_of_training_alone_become_vectors(prepared: Path, tmp_path: Path):

@@ -34,7 +34,7 @@ class Words:
 class Sums:
     """An encoder whose vectors are known; it fails at the batch that it is told to."""
 
-    width, most, about = WIDTH, 64, {"engine": "sums"}
+    width, words, most, about = WIDTH, 128, 64, {"engine": "sums"}
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.batches: list[np.ndarray] = []
@@ -161,6 +161,8 @@ def test_mistakes_are_named(tmp_path: Path):
         run(tmp_path / "e.npy", Sums(), texts=[None, ""])
     with pytest.raises(ValueError, match="max_length: found 65, the model takes 64 tokens"):
         run(tmp_path / "e.npy", Sums(), max_length=65)
+    with pytest.raises(ValueError, match="gives token 233, and the model knows those below 128"):
+        run(tmp_path / "e.npy", Sums(), texts=["caf\u00e9"])
     with pytest.raises(ValueError, match="pooling: found 'max', there are mean, last"):
         TextOptions("max")
     with pytest.raises(ValueError, match=r"ends in \.npy"):
