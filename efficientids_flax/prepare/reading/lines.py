@@ -85,14 +85,24 @@ class LinesReader:
             raise BadValueError(
                 "not UTF-8", f"{found}; `encoding` says how it is written"
             ) from error
+        outermost: list[tuple[str, Any]] = []
+
+        def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            outermost[:] = pairs  # that of the line is the last to end
+            return dict(pairs)
+
         try:
-            found = json.loads(text)
+            found = json.loads(text, object_pairs_hook=collect)
         except (ValueError, RecursionError) as error:
             found = _literal(text) if self.form.loose else None
             if found is None:
                 raise BadValueError("is no JSON object", str(error)) from error
         if not isinstance(found, dict):
             raise BadValueError("is no JSON object", f"found {text[:50]!r}")
+        there = [name for name, _ in outermost]
+        for name in dict.fromkeys(name for field in self.fields for name in field.columns):
+            if there.count(name) > 1:
+                raise BadValueError("a key is there twice", f"found {name!r} twice")
         return found
 
 

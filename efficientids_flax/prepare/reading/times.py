@@ -3,7 +3,8 @@
 978300760             seconds, as other numbers below 1e11
 1588687728923         milliseconds; from 1e14 microseconds, from 1e17 nanoseconds
 978300760.25          seconds with a fraction: microseconds are kept
-2014-10-11 03:34:02   ISO 8601, UTC where no zone is given: seconds, microseconds with a fraction
+2014-10-11 03:34:02   ISO 8601, UTC where no zone is given: seconds, microseconds with a fraction;
+                      the zone may be " UTC", as BigQuery writes it
 """
 
 import datetime as dt
@@ -140,7 +141,7 @@ def date(text: str) -> int | None:
     if not DATE.match(text):
         return None
     try:
-        moment = dt.datetime.fromisoformat(text)
+        moment = dt.datetime.fromisoformat(re.sub(" UTC$", "Z", text))
     except ValueError:
         return None
     if moment.tzinfo is None:

@@ -49,7 +49,7 @@ def test_whole_blocks_are_read_as_their_rows_are(objects: list[Any], numeric: bo
 
 
 def test_numbers_as_ids_are_texts():
-    data = b'{"user": 7, "item": "07", "rating": 1, "time": 2, "x": {"user": 1}}\n'
+    data = b'{"user": 7, "item": "07", "rating": 1, "time": 2, "x": {"user": 1, "user": 2}}\n'
     for numeric in (True, False):
         assert rows(reader(numeric=numeric).read(Block(data, 1, last=True))) == [("7", "07", 1, 2)]
 
@@ -68,6 +68,7 @@ def test_numbers_as_ids_are_texts():
         (b'{"user": "u", "item": "i", "rating": true, "time": 2}', "rating is no number"),
         (b'{"user": "u", "item": "i", "rating": 1, "time": null}', "time is missing"),
         (b'{"user": "u", "item": "i", "rating": 1, "time": "x"}', "time is no number"),
+        (b'{"user": "u", "rating": 1, "user": "v"}', "a key is there twice"),
         (b'{"user": "u", "item": "i"} {"user": "v", "item": "j"}', "is no JSON object"),
     ],
 )

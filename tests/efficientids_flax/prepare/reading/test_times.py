@@ -43,6 +43,7 @@ def test_the_first_rows_tell(sample: list[Any], unit: str, form: str, kept: str)
         (Times("us", "date"), "1970-01-01", 0),
         (Times("us", "date"), "1969-12-31T23:59:59.5", -500_000),
         (Times("us", "date"), "1970-01-01T01:00:00+01:00", 0),
+        (Times("us", "date"), "1970-01-01 00:00:01.5 UTC", 1_500_000),  # as BigQuery writes it
         (Times("us", "date"), dt.datetime(1970, 1, 1, 0, 0, 1), 10**6),
         (Times("s", given=True), "1588687728923", 1588687728923),
     ],
