@@ -53,9 +53,10 @@ def agglomerative(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
 
 
 def _fitted(method: Any, given: Any) -> np.ndarray:
-    """The labels; that a graph is in several parts is no fault, it is joined or cut there."""
+    """The labels. A graph in several parts, or equal points, are no fault, and not told."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(connect|Exiting|eigen|distinct).*")
+        told = ".*(connect|Exiting|eigen|distinct|distance matrix).*"
+        warnings.filterwarnings("ignore", message=told)
         return method.fit_predict(given)
 
 

@@ -44,7 +44,7 @@ class ExampleRows(Rows):
 
     def __init__(
         self, fields: Mapping[str, np.ndarray], offsets: np.ndarray, length: int, cut: int = 0,
-        unread: Sequence[str] = (),
+        unread: Sequence[str] = (), empty: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """Of examples that lie one after another.
 
@@ -54,9 +54,11 @@ class ExampleRows(Rows):
             length: T.
             cut: see the class.
             unread: features of the files that are not read.
+            empty: names of the files without an example.
         """
         self._fields, self._offsets, self.length, self.cut = dict(fields), offsets, length, cut
         self.num_rows, self._unread = len(offsets) - 1, tuple(unread)
+        self._empty = tuple(empty)
 
     def take(self, places: np.ndarray) -> Arrays:
         """See `Rows`: the original's fields, each [B, T]; padding has 0 but `paddings` 1."""
@@ -90,6 +92,8 @@ class ExampleRows(Rows):
             )
         if self._unread:
             found.append(f"features that are not read: {', '.join(self._unread)}")
+        if self._empty:
+            found.append(f"files that hold no example: {', '.join(self._empty)}")
         return tuple(found)
 
 
@@ -165,7 +169,9 @@ def read_examples(
         sizes = np.minimum(sizes, length or 0)
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
     longest = length or int(sizes.max())
-    return ExampleRows(fields, offsets, longest, len(longer), sorted(unread))
+    full = {file for file, _, _ in places}
+    empty = [file.name for index, file in enumerate(files) if index not in full]
+    return ExampleRows(fields, offsets, longest, len(longer), sorted(unread), empty)
 
 
 def _dtype(name: str) -> type[np.generic]:

@@ -202,6 +202,14 @@ def test_duplicates_are_counted_and_fill_as_many_clusters():
     assert found.summary.share == 0
 
 
+def test_equal_vectors_are_merged_without_a_warning():
+    """Of as many as they are wide, less their mean, SciPy asks whether they are distances."""
+    made = cluster_items(
+        np.ones((40, 5), np.float32), ClusterOptions("agglomerative", clusters=8, max_size=3)
+    )
+    assert np.bincount(made.clustering.cluster_of).max() <= 3
+
+
 def test_no_vector_at_all_is_an_error():
     with pytest.raises(ValueError, match="no item has a vector"):
         cluster_items(np.zeros((4, 2), np.float32), ClusterOptions("kmeans"))

@@ -100,7 +100,8 @@ def test_an_example_that_is_too_long_loses_the_oldest_of_its_prompt(tmp_path: Pa
     file = files_of(tmp_path, [one])
     with pytest.raises(RecordError, match="has 14 tokens, length is 10; overflow 'cut'"):
         read_examples([file], 10)
-    rows = read_examples([file], 10, "cut")
+    empty = write_records(tmp_path / "games-train.tfrecord-1", [])
+    rows = read_examples([file, empty], 10, "cut")
     found = {name: values[0].tolist() for name, values in rows.arrays().items()}
     assert found["ids"] == [one["ids"][0], *one["ids"][5:]]
     assert found["labels"] == [one["ids"][5], *one["labels"][5:]]
@@ -109,6 +110,7 @@ def test_an_example_that_is_too_long_loses_the_oldest_of_its_prompt(tmp_path: Pa
     assert rows.notes == (
         "1 of 1 examples are longer than 10: the oldest of their prompts is left out",
         "features that are not read: foreign",
+        "files that hold no example: games-train.tfrecord-1",
     )
     with pytest.raises(RecordError, match="has 6 tokens without its prompt, length is 5"):
         read_examples([file], 5, "cut")
