@@ -161,7 +161,9 @@ class Batches:
         if self.shuffle:
             sample = np.random.default_rng((self.seed, 0)).permutation(SAMPLE)
             order["order"] = digest(sample.astype(np.int64))  # pyright: ignore[reportArgumentType]
-        return {"rows": {"number": self.rows.num_rows, **self.rows.facts(), **order}}
+        found = {"rows": {"number": self.rows.num_rows, **self.rows.facts(), **order}}
+        words = self.rows.words
+        return found if words is None else {**found, "tokenizer": {"tokens of the texts": words}}
 
 
 class GrainIterator(Iterator[Arrays]):

@@ -99,7 +99,7 @@ class RunDirectory:
         with opened(self.directory, self.options, read_only=True) as checkpoints:
             if checkpoints is None:
                 raise FileNotFoundError(f"{self.directory}: no checkpoint is there")
-            facts = run_facts(self.given_model, self.optimizer, None, state)
+            facts = run_facts(self.given_model, self.optimizer, None, state, self.items)
             allowed = self.options.allow_changes
             found, _, start = restored(
                 checkpoints, state, facts, allowed, step,

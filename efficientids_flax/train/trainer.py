@@ -196,7 +196,7 @@ class Trainer(Evaluating, Preparing):
         monitor = Monitor.of(options)
         evaluation = self._evaluations(state, evaluated, monitor)
         schedule_steps = getattr(self._learning_rate, "total_steps", None)
-        facts = run_facts(self.given_model, self.optimizer, self._learning_rate, state)
+        facts = run_facts(self.given_model, self.optimizer, self._learning_rate, state, self.items)
         if self._objective.items is not None:
             # Under 'exact' and 'dense' an optimizer does the same.
             lazy = options.item_updates == "lazy"

@@ -36,6 +36,11 @@ class Rows(ABC):
         """What tells these rows from others, as JSON values: a run that goes on compares it."""
 
     @property
+    def words(self) -> str | None:
+        """Letters that tell the tokens of all texts in the rows from others; None: no texts."""
+        return None
+
+    @property
     def first(self) -> np.ndarray:
         """int [1], the place of the first row."""
         return np.zeros(1, np.int64)

@@ -35,6 +35,11 @@ class ItemRows(Rows):
         return self.rows.facts()
 
     @property
+    def words(self) -> str | None:
+        """See `Rows`."""
+        return self.rows.words
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """See `Rows`."""
         return self.rows.notes

@@ -81,6 +81,11 @@ class PackedRows(Rows):
         return {**self.rows.facts(), "packed": self.length}
 
     @property
+    def words(self) -> str | None:
+        """See `Rows`."""
+        return self.rows.words
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """See `Rows`."""
         return (

@@ -21,6 +21,7 @@ from efficientids_flax.data.rows.arrays import Arrays, Rows
 from efficientids_flax.data.rows.held_out import HeldOut
 from efficientids_flax.data.rows.windows import WindowRows
 from efficientids_flax.data.texts import Example, Part, titled
+from efficientids_flax.digests import digest_of
 from efficientids_flax.stored import ItemWords, Prompted
 
 Learn = Literal["last", "every"]
@@ -208,6 +209,15 @@ class PromptRows(Rows):
         # A run that was begun before there were these goes on.
         told = {name: value for name, value in told.items() if value != NEW.get(name, ...)}
         return {**self.of.facts(), "prompt_length": self.length, **told}
+
+    @cached_property
+    def words(self) -> str:
+        """See `Rows`: of what is around the items, of each item."""
+        told = self.prompting
+        items = self._titles if "{title}" in told.form else (0,)
+        parts = [told.before, told.after, *titled(items, self._titles, told.form)]
+        found = self.builder.words(part for part in parts if isinstance(part, str))
+        return digest_of([self.builder.around(), list(found.values())])
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from efficientids_flax.stored import (
 from efficientids_flax.train.converted import trainer_from_converted
 from efficientids_flax.train.directory import MODEL, no_best, opened
 from efficientids_flax.train.history import Rows
+from efficientids_flax.train.logs import tell
 from efficientids_flax.train.optimizer import frozen_parameters, needs_weights
 from efficientids_flax.train.run.config import (
     WARM_UP,
@@ -34,7 +35,7 @@ from efficientids_flax.train.run.config import (
     run_config,
 )
 from efficientids_flax.train.run.schedule import kept_schedule
-from efficientids_flax.train.state import Checkpoints, TrainState
+from efficientids_flax.train.state import Checkpoints, TrainState, refuse_words
 from efficientids_flax.train.trainer import Trainer
 from efficientids_flax.tree import flatten
 
@@ -118,8 +119,7 @@ def evaluate(config: Any, split: str = "eval", step: int | None = None) -> dict[
     if batches is None:
         raise ValueError(f"data.{split}_iter_fn: missing; there is nothing to evaluate on")
     trainer, state = begun(checked)
-    with opened(checked.directory, checked.options, read_only=True) as checkpoints:
-        step = chosen_step(checkpoints, checked, step)
+    step = evaluated_step(checked, batches, step)
     found = trainer.evaluate(trainer.restore(state, step), batches, prefix=f"{split}_")
     return {"step": step, **found}
 
@@ -210,6 +210,27 @@ def _sample(source: Any) -> Any:
     for batch in batches:
         return batch
     raise ValueError("data.train_iter_fn: has no batch to train on")
+
+
+def evaluated_step(config: RunConfig, source: Any, step: int | None) -> int:
+    """The checkpoint that is evaluated, see `chosen_step`.
+
+    Args:
+        config: of the run.
+        source: the data that it is evaluated on.
+        step: that was asked for; None: none.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        RunMismatch: the data has texts, of other tokens than the checkpoint was trained on.
+    """
+    options = config.options
+    with opened(config.directory, options, read_only=True) as checkpoints:
+        step = chosen_step(checkpoints, config, step)
+        assert checkpoints is not None
+        for line in refuse_words(checkpoints, source, options.allow_changes, step):
+            tell(options.progress, line, warns=True)
+    return step
 
 
 def chosen_step(checkpoints: Checkpoints | None, config: RunConfig, step: int | None) -> int:

@@ -15,9 +15,8 @@ from efficientids_flax.evaluation import (
     training_counts,
 )
 from efficientids_flax.inference import Ranker
-from efficientids_flax.train.directory import opened
 from efficientids_flax.train.evaluation_data import EvaluationData
-from efficientids_flax.train.run.calls import as_trained, begun, chosen_step
+from efficientids_flax.train.run.calls import as_trained, begun, evaluated_step
 from efficientids_flax.train.run.config import override, run_config
 from efficientids_flax.train.run.file_config import built
 
@@ -70,8 +69,7 @@ def evaluate_run(
     if batches is None:
         raise ValueError(f"data.{split}_iter_fn: missing; there is nothing to evaluate on")
     trainer, state = begun(checked)
-    with opened(checked.directory, checked.options, read_only=True) as checkpoints:
-        step = chosen_step(checkpoints, checked, step)
+    step = evaluated_step(checked, batches, step)
     params = trainer.evaluated_params(trainer.restore(state, step))
     counts = None if place is None else training_counts(place, module.config.num_items)
     found = evaluate_batches(

@@ -48,7 +48,7 @@ from efficientids_flax.train.state.placement import (
     state_shardings,
 )
 from efficientids_flax.train.state.processes import initialize, is_primary
-from efficientids_flax.train.state.restored import Start, refuse_model, restored
+from efficientids_flax.train.state.restored import Start, refuse_model, refuse_words, restored
 from efficientids_flax.train.state.resume import resume, save
 
 __getattr__ = left_names(__name__)

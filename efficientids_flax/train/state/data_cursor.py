@@ -104,15 +104,12 @@ class DataCursor:
     def facts(self) -> Facts:
         """What the data is: its rows, their number in a batch, the tokenizer, as far as known."""
         if self._facts is None:
-            told = getattr(self._iterator, "fingerprint", None)
-            found: Facts = cast(Facts, told()) if callable(told) else {}
-            words = vocabularies(self.source)
+            found = _told(self._iterator)
+            words = words_of(self.source, found)
             first = self._first or {}
             if "rows" in first and "rows" in found:  # read from the start, both are known
                 found["rows"] = {**first["rows"], **found["rows"]}
-            self._facts = {
-                **({"tokenizer": words} if words else {}), **first, **found
-            }  # fmt: skip
+            self._facts = {**first, **found, **({"tokenizer": words} if words else {})}
         return self._facts
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -202,6 +199,23 @@ class PeekedCursor(DataCursor):
     def used(self, batches: int) -> None:
         """The run goes on after that many batches since this cursor was made, not after others."""
         self._cursor.put_back(self._cursor.before - self._before - batches)
+
+
+def words_of(source: Source, told: Facts | None = None) -> dict[str, Any]:
+    """What is known of the tokenizer of some data, as a fact of it; nothing of data without one.
+
+    Args:
+        source: the data.
+        told: what it tells of itself, where that is known.
+    """
+    told = _told(source) if told is None else told
+    return {**vocabularies(source), **told.get("tokenizer", {})}
+
+
+def _told(data: Any) -> Facts:
+    """What data tells of itself."""
+    told = getattr(data, "fingerprint", None)
+    return cast(Facts, told()) if callable(told) else {}
 
 
 def _facts_of(batch: Any) -> Facts:

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from efficientids_flax.digests import catalogue_digest
+from efficientids_flax.stored import ItemNames
 from efficientids_flax.train.batches import is_placed, rows_of
 from efficientids_flax.train.options import CHANGES
 from efficientids_flax.train.state.carried import TrainState
@@ -51,11 +53,13 @@ def model_facts(model: Any) -> Facts:
 
 def run_facts(
     model: Any, optimizer: Any, learning_rate: Callable[[Any], Any] | float | None,
-    state: TrainState,
+    state: TrainState, items: ItemNames | None = None,
 ) -> Facts:  # fmt: skip
-    """Of everything but the data."""
+    """Of everything but the data; of its items, what they are called."""
     made_of = getattr(optimizer, "made_of", None)
     found = model_facts(model)
+    if items is not None and None not in items.ids:
+        found.setdefault("catalogue", {})["ids"] = catalogue_digest(map(str, items.ids))
     if made_of is None:
         # Its functions, which another release of optax may call otherwise.
         found["optimizer"] = {**described(optimizer.update), "optax": optax.__version__}
@@ -165,7 +169,7 @@ def _differing(
     if then.get("optax") != now.get("optax"):
         return []
     paths = [*then, *(path for path in now if path not in then)]
-    if name in ("model", "rows", "tokenizer", "optimizer"):
+    if name in ("catalogue", "model", "rows", "tokenizer", "optimizer"):
         # A field that one of them does not have at all: of another release, or another kind.
         shared = {_field(path) for path in then} & {_field(path) for path in now}
         paths = [path for path in paths if _field(path) in shared]
@@ -207,7 +211,7 @@ def _in_words(
         thawed = [path for path, one, _ in pairs if one]
         frozen = [path for path, _, other in pairs if other]
         parts = [
-            f"{word}: {', '.join(paths[:SHOWN])}{_more(paths)}"
+            f"{word}: {', '.join(paths[:SHOWN])}{more(paths)}"
             for word, paths in (("trained now", thawed), ("frozen now", frozen))
             if paths
         ]
@@ -217,18 +221,21 @@ def _in_words(
     if name == "schedule":
         pairs = [("learning_rate at step " + path, one, other) for path, one, other in pairs]
     if name in ("batch_size", "catalogue"):
-        ((_, one, other),) = pairs
-        of = " items" if name == "catalogue" else ""
+        path, one, other = pairs[0]
+        if path == "ids":
+            one, other = f"items with the ids of digest {one}", f"those of {other}"
+        of = " items" if path == "items" else ""
         return f"{name}: the checkpoint has {one}{of}, this run {other}"
     told = [f"{path} was {_short(one)}, is {_short(other)}" for path, one, other in pairs[:SHOWN]]
-    return f"{name}: {', '.join(told)}{_more(pairs)}"
+    return f"{name}: {', '.join(told)}{more(pairs)}"
 
 
 def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
-def _more(found: Collection[Any]) -> str:
+def more(found: Collection[Any]) -> str:
+    """That so many are not among the first `SHOWN`; nothing where none is left."""
     return f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
 
 

@@ -4,21 +4,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from efficientids_flax.train.options import CHANGES
 from efficientids_flax.train.state.carried import TrainState
-from efficientids_flax.train.state.data_cursor import DataCursor
+from efficientids_flax.train.state.data_cursor import DataCursor, Source, words_of
 from efficientids_flax.train.state.disk.checkpoint import Checkpoints
 from efficientids_flax.train.state.disk.faults import CheckpointMismatch, DamagedCheckpoint
 from efficientids_flax.train.state.disk.stored import Anew
 from efficientids_flax.train.state.fingerprint import (
     OF_DATA,
     OF_MODEL,
+    SHOWN,
     Facts,
     RunMismatch,
     differences,
+    more,
     refuse,
 )
 from efficientids_flax.train.state.processes import agreed
+from efficientids_flax.tree import flatten
 
 # Differences with which the optimizer's state may have other leaves.
 ANEW = {"frozen", "optimizer"}
@@ -92,8 +98,11 @@ def restored(
             damage = str(error)
         damage = agreed(damage)
         if damage is None and found is not None:
+            where = f"{checkpoints.directory}/{one}"
             if "fingerprint" not in found[1]:
-                start.warned.append(_unknown(f"{checkpoints.directory}/{one}", names))
+                start.warned.append(_unknown(where, names))
+            if other := _replaced(like.frozen, found[0].frozen):
+                start.warned.append(f"{where}: {other}")
             return *found, start
         start.warned.append(damage or "")
         if number + 1 < len(steps):
@@ -118,6 +127,26 @@ def _refused(
         raise CheckpointMismatch(f"{error}\n{leaves}") from None
 
 
+def _replaced(given: Mapping[str, Any], stored: Mapping[str, Any]) -> str | None:
+    """What to say of frozen parameters that are others in the checkpoint; all must call it."""
+    one, other = flatten(given), flatten(stored)
+    differ = jax.device_get(_unequal(one, other))
+    paths = [path for path in one if differ[path]]
+    if not paths:
+        return None
+    return (
+        f"frozen: {len(paths)} of the {len(one)} frozen parameters that were given are not those of"
+        f" the checkpoint, which stay: {', '.join(paths[:SHOWN])}{more(paths)}; another directory"
+        " begins anew with those that were given"
+    )
+
+
+@jax.jit
+def _unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Path -> whether any number of two leaves differs."""
+    return {path: jnp.any(leaf != other[path]) for path, leaf in one.items()}
+
+
 def refuse_model(
     checkpoints: Checkpoints, facts: Facts, allowed: tuple[str, ...], step: int | None
 ) -> list[str]:
@@ -136,6 +165,26 @@ def refuse_model(
     where = f"{checkpoints.directory}/{checkpoints.latest_step() if step is None else step}"
     said = refuse(where, differences(run.get("fingerprint", {}), facts, OF_MODEL), allowed)
     return said if "fingerprint" in run else [_unknown(where, OF_MODEL)]
+
+
+def refuse_words(
+    checkpoints: Checkpoints, source: Source, allowed: tuple[str, ...], step: int | None = None
+) -> list[str]:
+    """Lines to be said of data that a model is asked about without being trained on it.
+
+    Args:
+        checkpoints: of the run.
+        source: the data.
+        allowed: what may differ.
+        step: which checkpoint; None: the newest.
+
+    Raises:
+        RunMismatch: its texts became other tokens than those that the model was trained on.
+    """
+    then = checkpoints.run_of(step)["data"][0].get("facts", {})  # the same of each process
+    where = f"{checkpoints.directory}/{checkpoints.latest_step() if step is None else step}"
+    words = differences(then, {"tokenizer": words_of(source)}, ("tokenizer",))
+    return refuse(where, words, allowed)
 
 
 def _unknown(where: str, names: tuple[str, ...]) -> str:

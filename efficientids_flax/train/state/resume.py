@@ -27,7 +27,7 @@ from efficientids_flax.train.state.fingerprint import (
 )
 from efficientids_flax.train.state.monitor import Monitor
 from efficientids_flax.train.state.processes import agreed, all_states, own_state
-from efficientids_flax.train.state.restored import Start, restored
+from efficientids_flax.train.state.restored import Start, refuse_words, restored
 
 
 def resume(
@@ -109,6 +109,7 @@ def _from_checkpoint(
     if not np.array_equal(np.asarray(state.rng), np.asarray(found.rng)):
         unused.append("seed: another one; the random key of the checkpoint goes on")
     if step >= num_steps:
+        start.said += refuse_words(checkpoints, source, options.allow_changes, step)
         without = f"; without effect now: {'; '.join(unused)}" if unused else ""
         start.said.append(
             f"{where}: step {step} of {num_steps} is reached already, by an earlier run: nothing is"

@@ -1,6 +1,7 @@
 """Runs on directories of data: what was prepared goes in, raw ids come out."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,9 @@ from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.data import Batches, read_data
 from efficientids_flax.evaluation import EvaluationOptions, evaluate_stored
 from efficientids_flax.stored import read_item_names
-from efficientids_flax.train.run import built, evaluate_run, export_described, train
+from efficientids_flax.train.run import built, evaluate, evaluate_run, export_described, train
 from efficientids_flax.train.run.data_section import DataSection, batches_of
+from efficientids_flax.train.state import RunMismatch
 from tests.efficientids_flax.data.directories import EVENTS, ITEMS, write_prepared
 
 SMALL = {"kind": "simple", "item_embedding_dim": 4, "model_dims": 8, "num_layers": 1,
@@ -156,6 +158,15 @@ def test_a_model_of_texts_is_asked_with_them_by_all_commands(
     own = json.loads(call(*asked, "--input-ids", "3,3,2,7,1,2,5", "--item-mask", "0,1,0,0,1,0,0"))
     assert best["item_ids"] == [f"film,{item}" for item in own["items"]]
     assert best["probability"] == pytest.approx(own["probability"], rel=1e-5)
+
+    # Another tokenizer, of the same words, which makes other tokens of the titles.
+    other = shutil.copytree(tokenizer, tmp_path / "tokenizer")
+    made = json.loads((other / "tokenizer.json").read_text())
+    (other / "tokenizer.json").write_text(json.dumps({**made, "pre_tokenizer": None}))
+    given["data"] |= {"prompt": {**prompt, "tokenizer": str(other)}}
+    for answer in (evaluate, train):  # whose run has ended
+        with pytest.raises(RunMismatch, match="tokenizer: tokens of the texts was"):
+            answer(built(given))
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,19 @@ import pytest
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import SimpleEfficientIDSModel
 from efficientids_flax.data.files import next_items
+from efficientids_flax.stored import ItemNames
 from efficientids_flax.train import Trainer
 from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.optimizer import create_learning_rate_schedule, create_optimizer
 from efficientids_flax.train.state.data_cursor import DataCursor
 from efficientids_flax.train.state.description import described, vocabularies
 from efficientids_flax.train.state.disk.checkpoint import Checkpoints
-from efficientids_flax.train.state.fingerprint import RunMismatch, differences, loss_facts
+from efficientids_flax.train.state.fingerprint import (
+    RunMismatch,
+    differences,
+    loss_facts,
+    run_facts,
+)
 from tests.efficientids_flax.train.networks import (
     BATCH,
     Network,
@@ -305,6 +311,18 @@ def test_a_finished_directory_says_what_has_no_effect(finished, capfd):
 def test_names_that_can_be_allowed_are_known():
     with pytest.raises(ValueError, match="did you mean batch_size"):
         trainer(allow_changes=("batch_sise",))
+
+
+def test_items_of_other_ids_are_another_catalogue():
+    def facts(*ids):
+        made = trainer()
+        return run_facts(made.model, made.optimizer, None, begin(made), ItemNames(ids, ids))
+
+    then, now = facts("a", "b"), facts("b", "a")
+    assert differences(then, facts("a", "b"), ["catalogue"]) == {}
+    assert differences(facts("a", None), now, ["catalogue"]) == {}  # of an earlier release
+    found = differences(then, now, ["catalogue"])["catalogue"]
+    assert "catalogue: the checkpoint has items with the ids of digest" in found
 
 
 def test_a_tokenizer_is_found_in_what_the_data_is_made_by():

@@ -90,6 +90,21 @@ def test_gradient_parts_and_frozen_parameters_go_on_too(tmp_path):
     assert same(again.train(begin(again), batches(), num_steps=6), want)
 
 
+def test_other_frozen_parameters_than_those_of_the_checkpoint_are_named(tmp_path, capsys):
+    """Those that were trained on stay; a language model in another folder would not be noticed."""
+    options = {"frozen_params": ["Dense_0"], "progress": "lines"}
+    made = trainer(tmp_path, **options)
+    state = made.train(begin(made), batches(), num_steps=3)
+    again = trainer(tmp_path, **options)
+    again.restore(begin(again))
+    assert "frozen" not in capsys.readouterr().err
+    other = trainer(tmp_path, **options)
+    restored = other.restore(begin(other, seed=1))
+    assert same(restored.frozen, state.frozen)
+    told = "frozen: 1 of the 2 frozen parameters that were given are not those of the checkpoint"
+    assert f"{tmp_path}/3: {told}, which stay: Dense_0/kernel; another" in capsys.readouterr().err
+
+
 def test_data_that_is_too_short_now_says_so(tmp_path):
     made = trainer(tmp_path)
     made.train(begin(made), batches(), num_steps=5)
