@@ -10,6 +10,7 @@ import click
 from converters.errors import ConversionError
 from efficientids_flax.commands import command, echo, is_quiet
 from efficientids_flax.commands.declare import MISTAKES
+from efficientids_flax.commands.options import Real
 from efficientids_flax.commands.options import data_dir as data_dir_option
 from efficientids_flax.commands.options import num_items as num_items_option
 from efficientids_flax.commands.options import overwrite as overwrite_option
@@ -67,8 +68,8 @@ DEFAULTS = {
 @click.option("--column", type=click.Choice(["title+text", "title", "text"]),
               help="text: of the items. [title+text]")  # fmt: skip
 @click.option("--width", type=click.IntRange(min=1), help="Others than text: of the vectors. [64]")
-@click.option("--regularization", type=click.FloatRange(min=0), help="als [0.01]")
-@click.option("--alpha", type=click.FloatRange(min=0), help="als: how sure a choice is. [40]")
+@click.option("--regularization", type=Real(min=0), help="als [0.01]")
+@click.option("--alpha", type=Real(min=0), help="als: how sure a choice is. [40]")
 @click.option("--iterations", type=click.IntRange(min=1), help="als [15]")
 @click.option("--window", type=click.IntRange(min=1),
               help="cooccurrence: how far apart two items may stand. [5]")  # fmt: skip

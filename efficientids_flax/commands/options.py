@@ -2,6 +2,7 @@
 
 import ast
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -31,10 +32,30 @@ class Size(click.ParamType):
         return number
 
 
+class Real(click.FloatRange):
+    """A number in a range, which no infinity and no NaN is."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number of a text."""
+        found = super().convert(value, param, ctx)
+        if not math.isfinite(found):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return found
+
+
 class Ids(click.ParamType):
-    """Whole numbers with commas between them."""
+    """Whole numbers with commas between them.
+
+    Attributes:
+        least: that each may be; None: any.
+    """
 
     name = "ids"
+
+    def __init__(self, least: int | None = None) -> None:
+        self.least = least
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -43,9 +64,12 @@ class Ids(click.ParamType):
         if isinstance(value, list):
             return value
         try:
-            return numbers(value)
+            found = numbers(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if self.least is not None and (small := [one for one in found if one < self.least]):
+            self.fail(f"{small[0]} is less than {self.least}", param, ctx)
+        return found
 
 
 class Texts(click.ParamType):

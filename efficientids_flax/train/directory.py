@@ -3,7 +3,7 @@
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
@@ -83,6 +83,7 @@ class RunDirectory:
     _longest: int
     _kept: KeptState | None = None
     _described: int = 0  # the length that the directory's description has
+    _said: Set[str] = frozenset()
 
     def restore(self, state: TrainState, step: int | None = None) -> TrainState:
         """A checkpoint of the directory, in the places of this state.
@@ -213,10 +214,11 @@ class RunDirectory:
         """Say from where a run goes on."""
         if not is_primary():
             return
-        for line in start.warned:
-            tell(self.options.progress, line, warns=True)
-        for line in start.said:
-            tell(self.options.progress, line)
+        lines = dict.fromkeys(start.warned, True) | dict.fromkeys(start.said, False)
+        for line, warns in lines.items():
+            if line not in self._said:  # as the best checkpoint is restored when a run has ended
+                tell(self.options.progress, line, warns=warns)
+        self._said = self._said | lines.keys()
         if start.cursor is None:
             return
         if self.directory is None:

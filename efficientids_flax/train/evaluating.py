@@ -11,6 +11,7 @@ from efficientids_flax.train.directory import RunDirectory
 from efficientids_flax.train.evaluation_data import EvaluationData, evaluations
 from efficientids_flax.train.preparing import on_mesh
 from efficientids_flax.train.state import KeptState, ModelConfig, Monitor, TrainState
+from efficientids_flax.train.state.processes import together
 from efficientids_flax.train.state.shared_batches import any_process
 from efficientids_flax.train.step import Evaluator
 
@@ -90,7 +91,8 @@ class Evaluating(RunDirectory):
         """
         data = evaluations(dataset, self.options, fills=self._reads is not None)
         if data is not None:
-            first = data.first(required=jax.process_count() == 1)
+            with together():
+                first = data.first(required=jax.process_count() == 1)
             with on_mesh(self.mesh):
                 if not any_process(first is not None):
                     raise ValueError(data.nothing)

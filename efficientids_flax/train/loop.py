@@ -12,16 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from efficientids_flax.train.optimizer import RATE
 from efficientids_flax.train.preemption import Stopped
 from efficientids_flax.train.running import Run
 from efficientids_flax.train.state import (
     DataExhausted,
+    ProcessFault,
     TrainState,
     UnwrittenCheckpoint,
     without_frozen,
 )
 from efficientids_flax.train.step import (
-    FINITE,
+    FAULT,
     LONGEST,
     WEIGHT,
     NonFiniteError,
@@ -31,9 +33,10 @@ from efficientids_flax.train.step import (
     clock,
     tokens_of,
 )
+from efficientids_flax.train.supply import Supply
 
-# No step was taken: the state is the one before it.
-REFUSED = (NonFiniteError, WrongValues)
+# No step was taken, in any process: the state is the one before it.
+REFUSED = (NonFiniteError, WrongValues, ProcessFault)
 
 
 def run_loop(run: Run, state: TrainState, num_steps: int) -> TrainState:
@@ -51,6 +54,7 @@ def run_loop(run: Run, state: TrainState, num_steps: int) -> TrainState:
         NonFiniteError: a step was not finite, and `on_nonfinite` is 'stop'; those before it are
             saved.
         WrongValues: a batch that was on the devices had ids out of range, say; the same.
+        ProcessFault: one of several processes could not read a batch; the same, in all of them.
         Preempted, KeyboardInterrupt: the process was told to stop; everything is saved.
         UnwrittenCheckpoint: a checkpoint could not be written.
     """
@@ -68,40 +72,20 @@ class _Loop:
         self.due: Window | None = None  # ended, not reported
         self.totals = Totals(run.step.names)
         self.saved = self.evaluated = -1
+        self.several = jax.process_count() > 1
+        self.supply = Supply(run)
         self.told = False  # that there is nothing to learn
         self.measured: Mapping[str, float] | None = None  # at `evaluated`
 
     def go(self) -> TrainState:
         """See `run_loop`."""
-        run = self.run
-        stop, cursor, place, take = run.stop, run.cursor, run.place, run.step
-        event = self.step + 1
+        run, stop = self.run, self.run.stop
         try:
-            while self.step < self.last:
-                start = clock()
-                try:
-                    given = next(cursor)
-                except DataExhausted as end:
-                    run.recorder.note(f"{end}; {self.last - self.step} steps were still to do")
-                    break
-                batch = place(given)
-                window = self.window
-                window.waited += clock() - start
-                self.state, self.metrics = take(self.state, self.frozen, batch, self.metrics)
-                self.step += 1
-                window.steps += 1
-                window.flops += take.flops
-                window.batches.append(batch)
-                if self.due is not None:
-                    self._report_due()
-                if self.step >= event:
-                    if self.step == self.first + 1:
-                        self._begin(batch)
-                    if self._at_event():
-                        break
-                    event = run.next_event(self.step, self.window.steps, self.last)
-                if stop():
-                    raise Stopped
+            try:
+                self._steps()
+                self._report_all()
+            except DataExhausted as end:
+                run.recorder.note(f"{end}; {self.last - self.step} steps were still to do")
             self._finish()
         except Stopped:
             try:
@@ -111,7 +95,7 @@ class _Loop:
                 raise
             raise stop.ending(self.step, saved) from None
         except KeyboardInterrupt:  # of the data, or Ctrl-C again
-            if jax.process_count() == 1:
+            if not self.several:
                 self._save_last()
             raise
         except UnwrittenCheckpoint:
@@ -120,7 +104,7 @@ class _Loop:
             self._save_after(error)
             raise
         except Exception as error:  # of the data, say: the steps before it are whole
-            if jax.process_count() == 1:  # of several the others may be amid a step with this one
+            if not self.several:  # or the others may be amid a step with this one
                 self._save_after(error)
             raise
         finally:
@@ -128,6 +112,37 @@ class _Loop:
                 run.trace.end(self.state.step)
         run.reached = self._whole()
         return run.reached
+
+    def _steps(self) -> None:
+        """Steps until the last, or until the run ends early.
+
+        Raises:
+            DataExhausted: there are no more batches.
+        """
+        run, take = self.run, self.run.step
+        event = self.step + 1
+        while self.step < self.last:
+            start = clock()
+            batch = self.supply.next(self.state, self.frozen, self.metrics)
+            window = self.window
+            window.waited += clock() - start
+            self.state, self.metrics = take(
+                self.state, self.frozen, batch, self.metrics, fault=self.supply.fault is not None
+            )
+            self.step += 1
+            window.steps += 1
+            window.flops += take.flops
+            window.batches.append(batch)
+            if self.due is not None:
+                self._report_due()
+            if self.step >= event:
+                if self.step == self.first + 1:
+                    self._begin(batch)
+                if self._at_event():
+                    return
+                event = run.next_event(self.step, self.window.steps, self.last)
+            if run.stop():
+                raise Stopped
 
     def _begin(self, batch: Any) -> None:
         """After the first step: what it took to get going is not part of the speed."""
@@ -166,8 +181,9 @@ class _Loop:
         try:
             with self.run.stop.at_once():
                 metrics = self.run.evaluate(self._whole())
-        except Exception:
-            if jax.process_count() == 1:  # of several the others may be amid a sum with this one
+        except Exception as error:
+            # Of several the others may be amid a sum with this one.
+            if not self.several or isinstance(error, ProcessFault):
                 self._save(None)
             raise
         self.evaluated, self.measured = self.step, metrics
@@ -265,10 +281,7 @@ class _Loop:
 
     def _ends(self, found: np.ndarray) -> int | None:
         """Which of some steps is the first that ends the run, by what was found of them."""
-        names, fields = self.run.step.names, self.run.step.fields
-        bad = found[:, len(names) : len(names) + len(fields)].any(axis=1)
-        if self.run.options.on_nonfinite == "stop":
-            bad |= found[:, names.index(FINITE)] == 0
+        bad = found[:, -1] == 0
         return int(bad.argmax()) if bad.any() else None
 
     def _error(self, step: int, found: np.ndarray, batch: Any) -> Exception:
@@ -281,8 +294,16 @@ class _Loop:
         """
         run, names, fields = self.run, self.run.step.names, self.run.step.fields
         counts = dict(zip(fields, found[len(names) :].astype(int).tolist(), strict=False))
+        if counts.pop(FAULT, 0):
+            return self.supply.ended(step)
         if wrong := {name: count for name, count in counts.items() if count}:
             return WrongValues(f"step {step}: {run.look(wrong, batch)}")
+        rate = found[names.index(RATE)] if RATE in names else 0.0
+        if not np.isfinite(rate):
+            return NonFiniteError(
+                f"step {step}: {RATE} {rate:.6g}: the schedule gives no number for it; the steps"
+                " before it stay"
+            )
         loss, norm = (found[names.index(name)] for name in ("loss", "grad_norm"))
         return NonFiniteError(
             f"step {step}: loss {loss:.6g}, gradient norm {norm:.6g}:"

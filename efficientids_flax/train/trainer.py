@@ -171,6 +171,7 @@ class Trainer(Evaluating, Preparing):
                 that is missing, empty, endless or gone once it is read.
             NonFiniteError: see `TrainingOptions.on_nonfinite`.
             WrongValues: a batch that lay on the devices had ids out of range, or the like.
+            ProcessFault: one of several processes could not read a batch; in all of them.
             RunMismatch: the checkpoint is of another run, see `TrainingOptions.allow_changes`.
             DirectoryInUse: another run is at work in the directory.
             UnwrittenCheckpoint: the last checkpoint could not be written.

@@ -9,6 +9,7 @@ import click
 from converters.errors import ConversionError
 from efficientids_flax.commands import command, echo
 from efficientids_flax.commands.declare import MISTAKES
+from efficientids_flax.commands.options import Real
 from efficientids_flax.commands.options import clustering as clustering_option
 
 
@@ -44,9 +45,7 @@ from efficientids_flax.commands.options import clustering as clustering_option
     show_default=True,
     help="How many are read at most.",
 )
-@click.option(
-    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Search no longer than that."
-)
+@click.option("--minutes", type=Real(min=0, min_open=True), help="Search no longer than that.")
 @click.option("--dry-run", is_flag=True, help="Write nothing.")  # fmt: skip
 def find_settings(
     out: str, tokens: str | None, against: str | None, dry_run: bool, as_json: bool, **given: Any

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from efficientids_flax.commands import command, echo
-from efficientids_flax.commands.options import compute_dtype
+from efficientids_flax.commands.options import Real, compute_dtype
 
 
 @command("forecast")
@@ -24,7 +24,7 @@ from efficientids_flax.commands.options import compute_dtype
 @click.option(
     "--quantile",
     "quantiles",
-    type=float,
+    type=Real(),
     multiple=True,
     help="A level to give; all of the model otherwise. Repeatable.",
 )

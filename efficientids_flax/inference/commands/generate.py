@@ -7,7 +7,7 @@ import click
 import numpy as np
 
 from efficientids_flax.commands import command, echo
-from efficientids_flax.commands.options import Ids, compute_dtype, numbers
+from efficientids_flax.commands.options import Ids, Real, compute_dtype, numbers
 
 
 class Prompt(NamedTuple):
@@ -42,7 +42,7 @@ class Prompt(NamedTuple):
 )
 @click.option(
     "--temperature",
-    type=click.FloatRange(min=0),
+    type=Real(min=0),
     default=0.0,
     show_default=True,
     help="0 takes the likeliest token.",
@@ -50,7 +50,7 @@ class Prompt(NamedTuple):
 @click.option("--top-k", type=click.IntRange(min=1), help="Draw from the k likeliest tokens.")
 @click.option(
     "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Real(0, 1, min_open=True),
     help="Draw from the likeliest tokens that reach this probability.",
 )
 @click.option(

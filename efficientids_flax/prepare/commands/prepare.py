@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from efficientids_flax.commands import command, echo
-from efficientids_flax.commands.options import Size, overwrite
+from efficientids_flax.commands.options import Real, Size, overwrite
 
 COLUMNS = ("user", "item", "time", "rating", "title", "text")
 UNITS = ("s", "ms", "us", "ns")
@@ -65,7 +65,7 @@ def _tab(_context: click.Context, _parameter: click.Parameter, text: str | None)
     show_default=True,
     help="How many malformed rows may be left out.",
 )
-@click.option("--min-rating", type=float, help="Leave out rows with a lower rating.")
+@click.option("--min-rating", type=Real(), help="Leave out rows with a lower rating.")
 @click.option(
     "--duplicates",
     type=click.Choice(("keep-first", "keep-last", "all")),
@@ -93,8 +93,8 @@ def _tab(_context: click.Context, _parameter: click.Parameter, text: str | None)
 )
 @click.option("--valid-from", metavar="TIME", help="Of --split time: a date, or a number.")
 @click.option("--test-from", metavar="TIME", help="The same of the test part.")
-@click.option("--valid-fraction", type=float, help="In its place: the share of interactions.")
-@click.option("--test-fraction", type=float, help="The same of the test part.")
+@click.option("--valid-fraction", type=Real(), help="In its place: the share of interactions.")
+@click.option("--test-fraction", type=Real(), help="The same of the test part.")
 @click.option(
     "--engine",
     type=click.Choice(("duckdb", "spark")),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from efficientids_flax.commands import command, echo, is_quiet, verbosity
-from efficientids_flax.commands.options import Size, compute_dtype, max_history
+from efficientids_flax.commands.options import Real, Size, compute_dtype, max_history
 from efficientids_flax.commands.options import clustering as clustering_option
 from efficientids_flax.serve.limits import Limits
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DEFAULT = Limits()
 SWITCH = 0.0005  # seconds; Python's own is 5 ms
 COUNT = click.IntRange(min=1)
-SECONDS = click.FloatRange(min=0, min_open=True)
+SECONDS = Real(min=0, min_open=True)
 
 
 def limit(flag: str, kind: Any, told: str) -> Any:
@@ -80,7 +80,7 @@ def limit(flag: str, kind: Any, told: str) -> Any:
 @max_history
 @compute_dtype
 @limit("--max-batch", COUNT, "Histories that are computed at once.")
-@limit("--max-delay-ms", click.FloatRange(min=0), "Milliseconds a history waits for others.")
+@limit("--max-delay-ms", Real(min=0), "Milliseconds a history waits for others.")
 @limit("--max-queue", COUNT, "Histories that may wait; more are told to come again.")
 @limit("--max-histories", COUNT, "Histories of one request.")
 @limit("--max-length", COUNT, "Ids of one history.")

@@ -18,7 +18,7 @@ IN_FULL = combined(
                  help="An exported or converted recommender, with --data-dir, in place of a run."),
     click.option("--report", metavar="DIR",
                  help="Write report.json and report.html there: all metrics with intervals."),
-    click.option("--cutoffs", type=Ids(), help="k of the metrics; 1,5,10,20 otherwise."),
+    click.option("--cutoffs", type=Ids(least=1), help="k of the metrics; 1,5,10,20 otherwise."),
     click.option("--keep-seen", is_flag=True, help="Do not leave out what a user has had."),
     click.option("--together", is_flag=True,
                  help="Ask for all held-out items of a user at once, after her history."),

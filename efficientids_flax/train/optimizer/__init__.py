@@ -7,7 +7,7 @@ Read `create` and `kinds` for new runs, `learner` for a converted one; `adam`, `
 """
 
 from efficientids_flax.moved import left_names
-from efficientids_flax.train.optimizer.applied import applied_rate, renewed
+from efficientids_flax.train.optimizer.applied import RATE, applied_rate, renewed
 from efficientids_flax.train.optimizer.create import (
     KINDS,
     ByRow,

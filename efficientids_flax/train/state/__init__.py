@@ -47,7 +47,13 @@ from efficientids_flax.train.state.placement import (
     default_mesh,
     state_shardings,
 )
-from efficientids_flax.train.state.processes import initialize, is_primary
+from efficientids_flax.train.state.processes import (
+    ProcessFault,
+    initialize,
+    is_primary,
+    problems_of_all,
+    shared_fault,
+)
 from efficientids_flax.train.state.restored import Start, refuse_model, refuse_words, restored
 from efficientids_flax.train.state.resume import resume, save
 

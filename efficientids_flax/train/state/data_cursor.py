@@ -19,7 +19,7 @@ Batch = dict[str, Any]
 Source = Iterable[Any] | Callable[[], Iterable[Any]]
 
 
-class DataExhausted(Exception):
+class DataExhausted(ValueError):
     """The data ended, and cannot be read again."""
 
 

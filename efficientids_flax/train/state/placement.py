@@ -76,11 +76,15 @@ class BatchPlacer:
             ValueError: they do not divide, and there are several processes; or ids out of range and
                 the like, see `check_values`.
         """
-        if self.config is not None:
-            check_values(self.config, batch)
+        self.check(batch)
         if self.mesh is None:
             return batch
         return jax.tree.map(self._place, dict(batch))
+
+    def check(self, batch: Mapping[str, Any]) -> None:
+        """Raises ValueError of ids out of range and the like, see `check_values`."""
+        if self.config is not None:
+            check_values(self.config, batch)
 
     def divides(self, rows: int) -> bool:
         """Whether so many rows of each process divide among the devices."""
@@ -88,8 +92,7 @@ class BatchPlacer:
 
     def everywhere(self, batch: Mapping[str, Any]) -> Any:
         """A batch that all processes have whole -> global arrays, whole on each device."""
-        if self.config is not None:
-            check_values(self.config, batch)
+        self.check(batch)
         return jax.tree.map(
             lambda x: jax.make_array_from_process_local_data(self._whole, np.asarray(x)),
             dict(batch),

@@ -1,10 +1,16 @@
 """Several processes of one run: how they find each other, and what each tells the others."""
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
+
+
+class ProcessFault(ValueError):
+    """What one of several processes could not do; all of them end by it, at the same place."""
 
 
 def initialize(
@@ -64,3 +70,46 @@ def agreed(problem: str | None) -> str | None:
     if jax.process_count() == 1:
         return problem
     return next((found["is"] for found in all_states({"is": problem}) if found["is"]), None)
+
+
+def problems_of_all(own: Exception | None) -> list[str | None]:
+    """What each process could not do, in order; all must call it.
+
+    Args:
+        own: what this one could not.
+    """
+    told = None
+    if own is not None:
+        told = str(own) if isinstance(own, ValueError) else f"{type(own).__name__}: {own}"
+    return [found["is"] for found in all_states({"is": told})]
+
+
+def shared_fault(problems: Sequence[str | None], where: str = "") -> ProcessFault:
+    """The error that all processes raise.
+
+    Args:
+        problems: of each, see `problems_of_all`.
+        where: put before them.
+    """
+    told = [f"process {number}: {one}" for number, one in enumerate(problems) if one is not None]
+    return ProcessFault(where + "; ".join(told))
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """What goes wrong in the block in one process goes wrong in all; all must enter it.
+
+    Raises:
+        Exception: of this process, where it is alone.
+        ProcessFault: of several.
+    """
+    problem: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        problem = error
+    if problem is not None and jax.process_count() == 1:
+        raise problem
+    problems = problems_of_all(problem)
+    if any(one is not None for one in problems):
+        raise shared_fault(problems) from problem

@@ -13,8 +13,10 @@ import numpy as np
 
 from efficientids_flax.train.batches import is_placed, rows_of
 from efficientids_flax.train.state.placement import BatchPlacer
+from efficientids_flax.train.state.processes import problems_of_all, shared_fault
 
-NONE, PLACED = 0, -1  # in place of a number of rows: no batch, one that the caller has placed
+# In place of a number of rows: no batch, one that the caller has placed, one that cannot be read.
+NONE, PLACED, FAULT = 0, -1, -2
 
 
 def shared_batches(batches: Iterable[Any], place: BatchPlacer) -> Iterator[Any]:
@@ -26,15 +28,27 @@ def shared_batches(batches: Iterable[Any], place: BatchPlacer) -> Iterator[Any]:
     Args:
         batches: of this process; all processes must call this.
         place: puts a batch on the devices.
+
+    Raises:
+        ProcessFault: in all processes, where one of them cannot read a batch, or it has ids out of
+            range or the like.
     """
     if jax.process_count() == 1:
         yield from map(place, batches)
         return
-    reader = iter(batches)
+    reader, problem = iter(batches), None
     while True:
-        batch: Any = next(reader, None)
+        batch: Any = None
+        try:
+            batch = next(reader, None)
+            if batch is not None:
+                place.check(batch)
+        except Exception as error:
+            problem = error
         count = PLACED if is_placed(batch) else rows_of(batch) or NONE
-        counts = _all(np.int32(count)).tolist()
+        counts = _all(np.int32(count if problem is None else FAULT)).tolist()
+        if FAULT in counts:
+            raise shared_fault(problems_of_all(problem), "evaluation: ") from problem
         if not any(counts):
             return
         rows = counts[0]

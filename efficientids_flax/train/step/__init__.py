@@ -15,7 +15,7 @@ from efficientids_flax.train.step.batch_checks import (
     length_of,
     tokens_of,
 )
-from efficientids_flax.train.step.compiled import LONGEST, CompiledStep, compile_step
+from efficientids_flax.train.step.compiled import FAULT, LONGEST, CompiledStep, compile_step
 from efficientids_flax.train.step.evaluation import Evaluator
 from efficientids_flax.train.step.evaluation_mode import built_to_train
 from efficientids_flax.train.step.function import FINITE, WEIGHT, LossFn

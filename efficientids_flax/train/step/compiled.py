@@ -25,6 +25,7 @@ from efficientids_flax.train.step.nonfinite import SHAPE, missing_rows
 from efficientids_flax.train.step.objectives import Objective
 from efficientids_flax.train.step.rows import RowUpdates, row_updates
 
+FAULT = "process"  # a count beside those of fields: processes that could bring no batch
 LONGEST = 10  # steps whose metrics are left on the device, and whose batches may be asked for
 
 
@@ -32,8 +33,10 @@ class CompiledStep:
     """`step(state, frozen, batch, metrics)` -> (state, metrics).
 
     `state` is donated. `metrics` float32 [LONGEST, M + F + 1] are those of the last steps, the
-    newest first: however many steps are read at a time, it is one transfer. The last column of the
-    newest says whether the next one may be taken.
+    newest first: however many steps are read at a time, it is one transfer. The last column says
+    whether the next one may be taken.
+
+    Of several processes one that has no batch calls it with any, and `fault`: no step is taken.
 
     Attributes:
         names: M names of the metrics, in order.
@@ -71,15 +74,25 @@ class CompiledStep:
             state = jax.eval_shape(rows.entered, state)
 
         @partial(jax.jit, inline=True)  # traced once for its names and for the program
-        def measured(state: TrainState, frozen: Any, batch: Any, alive: jax.Array) -> Any:
-            new, alive, metrics = step(state, frozen, batch, alive)
+        def measured(
+            state: TrainState, frozen: Any, batch: Any, alive: jax.Array, *faults: jax.Array
+        ) -> Any:
+            count = sum(map(jnp.sum, faults), jnp.int32(0))
+            # A schedule of NaN would be seen in the loss after the next step, and saved before it.
+            rate = applied_rate(learning_rate, state.opt_state, state.opt_state, state.step)
+            fine = (count == 0) & jnp.isfinite(0.0 if rate is None else rate)
+            new, alive, metrics = step(state, frozen, batch, alive & fine)
+            if faults:
+                metrics[f"{WRONG}{FAULT}"] = count
             rate = applied_rate(learning_rate, state.opt_state, new.opt_state, state.step)
             if rate is not None:
                 metrics["learning_rate"] = rate
             return new, alive, metrics
 
-        def packed(state: TrainState, frozen: Any, batch: Any, metrics: jax.Array) -> Any:
-            new, alive, found = measured(state, frozen, batch, metrics[0, -1] > 0)
+        def packed(
+            state: TrainState, frozen: Any, batch: Any, metrics: jax.Array, *faults: jax.Array
+        ) -> Any:
+            new, alive, found = measured(state, frozen, batch, metrics[0, -1] > 0, *faults)
             columns = [*self.names, *(f"{WRONG}{field}" for field in self.fields)]
             newest = jnp.stack([*(found[name] for name in columns), alive.astype(jnp.float32)])
             return new, jnp.concatenate([newest[jnp.newaxis], metrics[:-1]])
@@ -88,13 +101,17 @@ class CompiledStep:
         places = None if mesh is None else (shardings, whole)
         self._jitted = jax.jit(packed, donate_argnums=0, out_shardings=places)
         self._whole = whole
+        several = mesh is not None and jax.process_count() > 1
+        self._faults = {fault: _of_each(mesh, fault) if several else () for fault in (False, True)}
         arguments = (*without_frozen(state), batch)
-        shapes = jax.eval_shape(measured, *arguments, jax.ShapeDtypeStruct((), bool))
+        shapes = jax.eval_shape(
+            measured, *arguments, jax.ShapeDtypeStruct((), bool), *self._faults[False]
+        )
         self.names = tuple(sorted(name for name in shapes[2] if not name.startswith(WRONG)))
         self.fields = tuple(
             sorted(name.removeprefix(WRONG) for name in shapes[2] if name.startswith(WRONG))
         )
-        arguments = (*arguments, self.none())
+        arguments = (*arguments, self.none(), *self._faults[False])
         self.flops = 0.0
         self._compiled: dict[Any, tuple[Any, float]] = {}
         self._current = self._for(arguments)
@@ -112,8 +129,16 @@ class CompiledStep:
         shape = LONGEST, len(self.names) + len(self.fields) + 1
         return jax.device_put(np.ones(shape, np.float32), self._whole)
 
-    def __call__(self, *arguments: Any) -> Any:
+    def ready(self, *arguments: Any) -> None:
+        """Compile for these arguments where they are of new shapes; raises what a call would."""
+        arguments = (*arguments, *self._faults[False])
+        if self._key(arguments) not in self._compiled:
+            self._look(arguments[2])
+            self._for(arguments)
+
+    def __call__(self, *arguments: Any, fault: bool = False) -> Any:
         """See the class."""
+        arguments = (*arguments, *self._faults[fault])
         try:
             return self._current(*arguments)
         except (TypeError, ValueError):
@@ -140,6 +165,14 @@ class CompiledStep:
             (jnp.shape(leaf), str(jnp.result_type(leaf)), str(getattr(leaf, "sharding", None)))
             for leaf in jax.tree.leaves(arguments[2])
         )
+
+
+def _of_each(mesh: Mesh | None, fault: bool) -> tuple[jax.Array, ...]:
+    """Int32 [devices], a number that each process says by itself."""
+    assert mesh is not None
+    own = np.full(mesh.local_mesh.size, fault, np.int32)
+    places = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    return (jax.make_array_from_process_local_data(places, own),)
 
 
 def compile_step(

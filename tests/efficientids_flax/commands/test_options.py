@@ -5,7 +5,7 @@ import pytest
 from click.testing import CliRunner
 
 from efficientids_flax.commands import command, echo
-from efficientids_flax.commands.options import Ids, Size, set_option, value_of
+from efficientids_flax.commands.options import Ids, Real, Size, set_option, value_of
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,15 @@ def test_wrong_sizes(text: str, message: str):
 @pytest.mark.parametrize(("text", "ids"), [("1,2, 3", [1, 2, 3]), ("", []), ("-1", [-1])])
 def test_ids(text: str, ids: list[int]):
     assert Ids().convert(text, None, None) == ids
+
+
+def test_numbers_have_their_ranges():
+    with pytest.raises(click.BadParameter, match="0 is less than 1"):
+        Ids(least=1).convert("0,5", None, None)
+    assert Real(min=0).convert("1e3", None, None) == 1000.0
+    for text in ("inf", "nan"):
+        with pytest.raises(click.BadParameter, match=f"'{text}' is no finite number"):
+            Real(min=0).convert(text, None, None)
 
 
 def test_what_is_no_id_is_named():

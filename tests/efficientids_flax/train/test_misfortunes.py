@@ -2,10 +2,12 @@
 
 import shutil
 
+import jax.numpy as jnp
 import optax
 import pytest
 
 from efficientids_flax.train.history import read_history
+from efficientids_flax.train.step.nonfinite import NonFiniteError
 from tests.efficientids_flax.train.networks import batches, begin, loss_fn, same, trainer
 
 
@@ -74,3 +76,29 @@ def test_batches_without_any_label_are_told(capsys):
     assert (
         capsys.readouterr().err.count("up to step 2: no label of these batches has a weight") == 1
     )
+
+
+def test_a_schedule_that_gives_no_number_ends_the_run_before_its_step(tmp_path):
+    """Its update would make all parameters NaN, which the loss shows after the next batch."""
+
+    def rate(count):
+        return jnp.where(count < 3, 1e-2, jnp.nan)
+
+    made = trainer(tmp_path, optimizer=optax.adamw(rate), learning_rate=rate)
+    with pytest.raises(NonFiniteError, match="step 4: learning_rate nan: the schedule"):
+        made.train(begin(made), batches(), num_steps=4)
+    wanted = trainer(optimizer=optax.adamw(1e-2))
+    assert same(made.restore(begin(made)).params,
+                wanted.train(begin(wanted), batches(), num_steps=3).params)  # fmt: skip
+
+
+def test_what_a_run_is_allowed_is_said_once(tmp_path, capsys):
+    """Not when its best checkpoint is restored as well."""
+    how = {"eval_every": 1, "save_every": 1, "keep_best": "eval_loss", "progress": "lines"}
+    how |= {"optimizer": optax.sgd(-0.1)}  # it gets worse: the best is one of the first
+    made = trainer(tmp_path, **how, frozen_params=["Dense_0"])
+    made.train(begin(made), batches(), batches(epochs=1), num_steps=2)
+    made = trainer(tmp_path, **how, allow_changes=("frozen",))
+    state = made.train(begin(made), batches(), batches(epochs=1), num_steps=3)
+    assert int(made.best(state).step) < 3
+    assert capsys.readouterr().err.count("frozen: trained now: Dense_0") == 1

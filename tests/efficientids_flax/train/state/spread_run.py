@@ -9,6 +9,7 @@ must be its last run: JAX tells processes of one signal. With EVALUATE 1 a run t
 is evaluated.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -88,11 +89,19 @@ def process(directory: Path, steps: int, index: int, count: int, stop: int, eval
         fresh = other.create_train_state(jax.random.key(0), next(iter(batches)))
         short = [{name: value[:1] for name, value in next(iter(batches)).items()}]
         later = [next(iter(batches)), *short]
-        for source in ([], short, later):
+        ends = itertools.islice(iter(batches), 2)  # cannot be read again
+        for source in ([], short, later, broken(batches), ends):
+            if fresh.step.is_deleted():
+                fresh = other.create_train_state(jax.random.key(0), next(iter(batches)))
             try:
-                other.train(fresh, source if index else batches, num_steps=2)
+                other.train(fresh, source if index else batches, num_steps=4)
             except ValueError as error:
                 refused.append(str(error))
+        refused.append(int(other.last_state.step))
+        try:
+            other.evaluate(state, [*batches.once(), None] if index else batches)
+        except ValueError as error:
+            refused.append(str(error))
 
     if stop < 0:
         return stopped_evaluation(made, state, batches, index == count - 1, -stop)
@@ -109,6 +118,16 @@ def process(directory: Path, steps: int, index: int, count: int, stop: int, eval
         "parameters": [np.asarray(leaf).sum().item() for leaf in jax.tree.leaves(state.trained)],
         "checkpoints": sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit()),
     }
+
+
+def broken(batches):
+    """A function that reads two of them."""
+
+    def source():
+        yield from itertools.islice(batches, 2)
+        raise OSError("no disk")
+
+    return source
 
 
 def stopped_evaluation(made, state, batches, told: bool, stop: int):

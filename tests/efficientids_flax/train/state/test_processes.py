@@ -126,6 +126,13 @@ def test_two_processes_train_stop_and_save_together(runs):
     assert "process 1: train_dataset: the data ended after 0 batches" in again["refused"][0]
     assert "batch: process 1 has {'x': [1, 6], 'y': [1]}, process 0 has" in again["refused"][1]
     assert again["refused"][2].startswith("step 2: batch: the processes brought different shapes")
+    assert again["refused"][3:] == [
+        "step 3: process 1: OSError: no disk",
+        "step 3: process 1: the data ended after 2 batches",
+        2,  # steps that were taken, and would be saved
+        "evaluation: process 1: evaluation: expected a dict of arrays, found a NoneType; name the"
+        " fields: {'inputs': ..., 'targets': ...}",
+    ]
     assert again["refused"][1:] == other["refused"][1:]
     assert again["evaluated"] == other["evaluated"]
     for rows, metrics in runs.alone["evaluated"].items():  # every row counts once
