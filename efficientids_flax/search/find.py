@@ -12,7 +12,7 @@ from efficientids_flax.search.decide import SURE, Judge, Verdict, paired, settle
 from efficientids_flax.search.invariances import Momentum
 from efficientids_flax.search.losses import Losses
 from efficientids_flax.search.moves import choices, unusable
-from efficientids_flax.search.samples import Samples
+from efficientids_flax.search.samples import LEAST, Samples
 from efficientids_flax.settings.table import ModelConfig
 
 
@@ -76,6 +76,11 @@ def find_settings(
         ValueError: `also` names a setting that cannot be tried; samples that do not fit the model.
     """
     batch = samples.batch
+    if samples.different < LEAST:
+        raise ValueError(
+            f"{samples.name}: {samples.different} different sequences among {samples.count};"
+            f" differences between settings need at least {LEAST}, better 64"
+        )
     barred = unusable(config, batch, batch["ids"].shape[1], causal=samples.answers_are_seen)
     able = choices(config, origins, also=also, without=barred)
     losses = Losses(config, params, samples, clustering)

@@ -65,6 +65,12 @@ class Samples:
                 f"{self.name}: {counted} sequences with labels; differences between settings need"
                 f" at least {LEAST}, better 64. Give more, or cut long ones with --length"
             )
+        if self._share_of_ids > 0.9 and not self.answers_are_seen:
+            # Settings that make a model repeat its input would be found.
+            raise ValueError(
+                f"{self.name}: labels: {self._share_of_ids:.0%} are the ids of the same places;"
+                " expected what comes next at each place: ids shifted by one"
+            )
 
     @property
     def count(self) -> int:
@@ -72,9 +78,21 @@ class Samples:
         return len(self.batch["ids"])
 
     @property
+    def different(self) -> int:
+        """How many sequences of ids there are; one that comes again tells nothing more."""
+        return len(np.unique(np.asarray(self.batch["ids"]), axis=0))
+
+    @property
     def weight(self) -> np.ndarray:
         """Weight of each sequence's labels, float64 [B]."""
         return np.asarray(self.batch["weights"], np.float64).sum(axis=1)
+
+    @property
+    def _share_of_ids(self) -> float:
+        """Share of the labels that are the ids of their own places."""
+        there = np.asarray(self.batch["weights"]) > 0
+        same = np.asarray(self.batch["ids"]) == np.asarray(self.batch["labels"])
+        return float(same[there].mean())
 
     @property
     def answers_are_seen(self) -> bool:

@@ -36,15 +36,9 @@ def shared_batches(batches: Iterable[Any], place: BatchPlacer) -> Iterator[Any]:
     if jax.process_count() == 1:
         yield from map(place, batches)
         return
-    reader, problem = iter(batches), None
+    reader = iter(batches)
     while True:
-        batch: Any = None
-        try:
-            batch = next(reader, None)
-            if batch is not None:
-                place.check(batch)
-        except Exception as error:
-            problem = error
+        batch, problem = _next(reader, place)
         count = PLACED if is_placed(batch) else rows_of(batch) or NONE
         counts = _all(np.int32(count if problem is None else FAULT)).tolist()
         if FAULT in counts:
@@ -61,6 +55,17 @@ def shared_batches(batches: Iterable[Any], place: BatchPlacer) -> Iterator[Any]:
                 f" and not all are; found {counts} rows ({PLACED}: placed)"
             )
         yield place.everywhere(_joined(batch))
+
+
+def _next(reader: Iterator[Any], place: BatchPlacer) -> tuple[Any, Exception | None]:
+    """(The next batch, None where there is none; why it cannot be read)."""
+    try:
+        batch = next(reader, None)
+        if batch is not None:
+            place.check(batch)
+    except Exception as error:
+        return None, error
+    return batch, None
 
 
 def any_process(value: bool) -> bool:

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from efficientids_flax.search import Samples, read_samples
+from efficientids_flax.search import Samples, find_settings, read_samples
+from tests.efficientids_flax.search.small import CONFIG
 
 
 def arrays(count=9, length=4):
@@ -56,6 +57,7 @@ def test_what_labels_a_model_can_see():
     ("change", "words"),
     [
         ({"labels": None}, "labels missing"),
+        ({"labels": arrays()["ids"]}, "labels: 100% are the ids of the same places; expected what"),
         ({"lables": np.zeros((9, 4))}, "lables: no field of a batch"),
         ({"weights": np.ones((9, 3))}, r"weights: found \[9, 3\], expected"),
         ({"weights": np.zeros((9, 4))}, "0 sequences with labels"),
@@ -83,3 +85,9 @@ def test_files_that_cannot_be_read_are_named(tmp_path, name, content, words):
         read_samples(tmp_path / name)
     with pytest.raises(FileNotFoundError, match=r"nowhere\.npz"):
         read_samples(tmp_path / "nowhere.npz")
+
+
+def test_the_same_sequences_again_tell_nothing_more():
+    few = {name: np.tile(value[:4], (10, 1)) for name, value in arrays().items()}
+    with pytest.raises(ValueError, match="4 different sequences among 40; differences between"):
+        find_settings(CONFIG, {}, {}, Samples(few))
