@@ -1,6 +1,6 @@
 """A checkpoint as it is taken: of this run, and the newest that can be read."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,7 +101,8 @@ def restored(
             where = f"{checkpoints.directory}/{one}"
             if "fingerprint" not in found[1]:
                 start.warned.append(_unknown(where, names))
-            if other := _replaced(like.frozen, found[0].frozen):
+            before = found[1].get("fingerprint", {}).get("frozen", {})
+            if other := _replaced(like.frozen, found[0].frozen, before):
                 start.warned.append(f"{where}: {other}")
             return *found, start
         start.warned.append(damage or "")
@@ -127,10 +128,18 @@ def _refused(
         raise CheckpointMismatch(f"{error}\n{leaves}") from None
 
 
-def _replaced(given: Mapping[str, Any], stored: Mapping[str, Any]) -> str | None:
-    """What to say of frozen parameters that are others in the checkpoint; all must call it."""
-    one, other = flatten(given), flatten(stored)
-    differ = jax.device_get(_unequal(one, other))
+def _replaced(
+    given: Mapping[str, Any], stored: Mapping[str, Any], before: Collection[str]
+) -> str | None:
+    """What to say of frozen parameters that are others in the checkpoint; all must call it.
+
+    Args:
+        given, stored: the frozen parameters.
+        before: paths of those that were frozen when it was written; others have been trained.
+    """
+    one = {path: leaf for path, leaf in flatten(given).items() if path in before}
+    other = flatten(stored)
+    differ = jax.device_get(_unequal(one, {path: other[path] for path in one}))
     paths = [path for path in one if differ[path]]
     if not paths:
         return None
