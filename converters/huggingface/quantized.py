@@ -1,4 +1,4 @@
-"""Weights that public files hold quantised, as numbers: MXFP4 of gpt-oss, FP8 blocks of DeepSeek.
+"""Weights that public files hold quantised, as numbers: MXFP4 of gpt-oss, FP8 with scales.
 
 What `quantization_config` says decides; names tell the weights from their scales.
 """
@@ -10,9 +10,12 @@ import numpy as np
 
 from converters.arrays import Array, BlockScaled, Leaf, Mxfp4, Scaled, Source, Split, Transposed
 from converters.errors import MappingError
+from converters.huggingface.names import another_form
+from converters.paxml import is_float
 
 BLOCKS, EXPONENTS = "_blocks", "_scales"  # beside each other, for a weight without them
 SCALES = "_scale_inv"  # beside the weight
+OF_INPUTS = ".activation_scale"  # for products in float8, which numbers do without
 FP8 = ("float8_e4m3fn", "float8_e5m2")
 
 
@@ -73,7 +76,11 @@ def _fp8(
     arrays: Mapping[str, Array], about: Mapping[str, Any], dtype: np.dtype, problems: list[str]
 ) -> dict[str, Array]:
     """Weights in float8 times the scales of their blocks."""
-    found = {name: array for name, array in arrays.items() if not name.endswith(SCALES)}
+    found = {
+        name: array for name, array in arrays.items() if not name.endswith((SCALES, OF_INPUTS))
+    }
+    if form := another_form(found):
+        raise MappingError(form)
     size = about.get("weight_block_size")
     if size is not None and not (
         isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
@@ -85,6 +92,11 @@ def _fp8(
         if scales is None:
             if array.dtype.name in FP8:
                 problems.append(f"{name}: is {array.dtype}, and no {name}{SCALES} beside it")
+            continue
+        if not (is_float(array.dtype) and is_float(scales.dtype)):
+            problems.append(
+                f"{name}: is {array.dtype} with scales in {scales.dtype}; only floats are read"
+            )
             continue
         try:
             found[name] = _scaled(array, scales, size, dtype)

@@ -1,7 +1,7 @@
 """The files of a pretrained model: its folder, safetensors, PyTorch's own.
 
 Read `folder`, then `index`, of files that are several, and the formats, `safetensors` and `torch`;
-`values` compares tensors.
+`pointer` tells what was never fetched, `values` compares tensors.
 """
 
 from converters.huggingface.files.folder import Pretrained, open_pretrained

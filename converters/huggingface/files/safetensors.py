@@ -13,6 +13,7 @@ import numpy as np
 
 from converters.arrays import FlatLeaf, LeafSpec
 from converters.errors import CheckpointError
+from converters.huggingface.files.pointer import refuse_pointer
 from converters.stores import Store
 from converters.write.formats import DTYPES
 
@@ -33,6 +34,7 @@ def read_safetensors(store: Store, key: str) -> dict[str, FlatLeaf]:
             tensors overlap, leave holes or do not have the size that their shape takes. Every such
             fault of the header is listed.
     """
+    refuse_pointer(store, key)
     where, size = f"{store.url}/{key}", store.size(key)
     length = int.from_bytes(store.read(key, 0, 8), "little") if size >= 8 else size
     if size < 8 or length > size - 8:

@@ -9,6 +9,7 @@ import numpy as np
 
 from converters.arrays import HeldLeaf, held
 from converters.errors import CheckpointError, MappingError
+from converters.huggingface.files.pointer import refuse_pointer
 from converters.stores import Store
 
 OTHER_DTYPES = {"torch.bfloat16": ("int16", ml_dtypes.bfloat16)}  # NumPy has no such tensors
@@ -30,6 +31,7 @@ def read_torch(store: Store, key: str) -> dict[str, HeldLeaf]:
             f"{store.url}/{key}: only PyTorch can read it, and it is not installed: pip install "
             "torch, or save the model as safetensors (`save_pretrained` of transformers)"
         ) from error
+    refuse_pointer(store, key)
     path = store.local_path(key)
     try:
         try:

@@ -31,6 +31,8 @@ def text_part(values: Mapping[str, Any]) -> tuple[str, Family, dict[str, Any]]:
         UnsupportedConfigError: a model type that is not known, or no text part where one belongs.
     """
     given = values.get("model_type")
+    if given == "mistral" and "layer_types" in values:  # which `AutoConfig` opens as the other
+        given, values = "ministral", {**values, "model_type": "ministral"}
     wrapper = WRAPPERS.get(given) if isinstance(given, str) else None
     if wrapper is None:
         return (*_family(given), dict(values))

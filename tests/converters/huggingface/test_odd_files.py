@@ -257,6 +257,15 @@ def test_shards_without_their_index(tmp_path: Path) -> None:
         open_pretrained(folder)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_what_git_lfs_left_in_place_of_the_weights(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(values_of("llama")))
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (tmp_path / name).write_text(pointer)
+    with pytest.raises(CheckpointError, match=rf"{name}: is a pointer of Git LFS.*git lfs pull"):
+        open_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_auto_is_the_dtype_of_the_parameters(dtype: str, tmp_path: Path) -> None:
     tensors = {name: value.astype(dtype) for name, value in tensors_of("llama").items()}

@@ -107,6 +107,27 @@ def test_a_model_with_fp8_blocks_is_the_one_of_their_numbers(tmp_path: Path) -> 
     np.testing.assert_array_equal(keys, others)
 
 
+def test_fp8_of_any_family_in_scales_that_are_powers_of_two(tmp_path: Path) -> None:
+    """Whole numbers: nothing is rounded. Scales of inputs are left out, as transformers does."""
+    stored = load_file(FOLDERS / "llama" / "model.safetensors")
+    name = "model.layers.1.mlp.up_proj"
+    weight = np.arange(24 * 16, dtype=np.float32).reshape(24, 16) % 8
+    stored[f"{name}.weight"] = weight.astype(ml_dtypes.float8_e4m3fn)
+    scales = np.array([[2, 4], [0.5, 1], [8, 1]], np.float32).astype(ml_dtypes.float8_e8m0fnu)
+    stored[f"{name}.activation_scale"] = np.array(3, np.float32)
+    stored[f"{name}.weight_scale_inv"] = scales
+    given = changed("llama", tmp_path / "model", stored, {**FP8, "weight_block_size": [8, 8]})
+    _, params = load_pretrained_lm(given, "float32")
+    full = np.kron(scales.astype(np.float32), np.ones((8, 8), np.float32))
+    np.testing.assert_array_equal(params["layers_1"]["mlp"]["up"]["kernel"], weight * full)
+    stored[f"{name}.weight_scale_inv"] = scales.view(np.uint8)  # exponents, that look like factors
+    with pytest.raises(MappingError, match="is float8_e4m3fn with scales in uint8"):
+        load_pretrained_lm(changed("llama", tmp_path / "bytes", stored, FP8))
+    stored[f"{name}.weight_scale"] = stored.pop(f"{name}.weight_scale_inv")  # another form of FP8
+    with pytest.raises(MappingError, match=r"^model\S+weight_scale: the weights are quantised.*$"):
+        load_pretrained_lm(changed("llama", tmp_path / "other", stored, FP8))
+
+
 @pytest.mark.parametrize(
     ("about", "message"),
     [

@@ -76,7 +76,7 @@ class Family:
     pairing: Literal["interleaved", "half_split"] = "half_split"
     pairing_key: str | None = None
     in_float32: bool = False
-    quantized: tuple[str, ...] = ()
+    quantized: tuple[str, ...] = ("fp8",)
     kernel_axes: KernelAxes = "out_in"
 
     @property

@@ -135,7 +135,7 @@ FAMILIES: Mapping[str, Family] = {
         extra=("num_nextn_predict_layers", "head_dim", "qk_head_dim"),
         generic={"num_local_experts": "n_routed_experts",
                  "num_mtp_layers": "num_nextn_predict_layers"},
-        pairing="interleaved", pairing_key="rope_interleave", quantized=("fp8",), **_deepseek(),
+        pairing="interleaved", pairing_key="rope_interleave", **_deepseek(),
     ),
 }
 # fmt: on

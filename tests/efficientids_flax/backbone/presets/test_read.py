@@ -115,6 +115,14 @@ def test_windows() -> None:
     assert turned.no_rotary_layers == (1, 3)
 
 
+def test_mistral_with_layer_types_is_ministral_as_auto_config_opens_it() -> None:
+    mixed = {"sliding_window": 9, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    assert config("mistral", **mixed) == config("ministral", **mixed)
+    inner = {"model_type": "mistral", **SIZES, **mixed}  # the class itself does not look at them
+    wrapped = config_of({"model_type": "mistral3", "text_config": inner})
+    assert (wrapped.sliding_window, wrapped.layer_types) == (9, ())
+
+
 def test_original_length_of_the_configuration_comes_first() -> None:
     found = config("llama", rope_scaling=SCALED, original_max_position_embeddings=99).rotary
     assert found and found.scaling == RotaryScalingConfig(
@@ -230,8 +238,8 @@ def test_keys_that_mean_nothing_are_passed_over_with_one_note() -> None:
     pattern = config("gemma2", sliding_window=5, sliding_window_pattern=4)
     assert pattern.layer_types == ("sliding", "full") * 2
     types = ["full_attention", "sliding_attention"] * 2
-    alike = config("mistral", layer_types=types, use_sliding_window=False)
-    assert alike == config("mistral", use_sliding_window=False) == config("mistral")
+    alike = config("llama", layer_types=types, use_sliding_window=False)
+    assert alike == config("llama", use_sliding_window=False) == config("llama")
     # Of settings of the rotary positions.
     plain = config("llama", rope_scaling={"type": "yarn", **YARN})
     found, notes = noted("llama", rope_scaling={"type": "yarn", **YARN, "finetuned": True})
