@@ -19,7 +19,7 @@ from converters.huggingface.names import (
     layer_of,
 )
 from converters.huggingface.pieces import taken_apart
-from converters.huggingface.quantized import numbers_of
+from converters.huggingface.quantized import SCALES, numbers_of
 from converters.huggingface.tables import HEAD_BIASES, HEADS, OUTSIDE, TO_IN_OUT, TensorTable
 from converters.paxml import is_float
 from converters.rules import Ignore, Rule, RuledTree, apply_rules
@@ -61,8 +61,13 @@ def map_tensors(
         CheckpointError: the files end before the values that tell whether the head is tied.
     """
     told: list[str] = []
-    names = find_names(tensors, table)
-    config, words, ignores = _words(tensors, names, config, body, told)
+    try:
+        names = find_names(tensors, table)
+        config, words, ignores = _words(tensors, names, config, body, told)
+    except MappingError as error:
+        if form := another_form(name for name in tensors if not name.endswith(SCALES)):
+            raise MappingError(form) from error
+        raise
     prefix = names.prefix
     if config.lm_head_bias:
         words.append(Rule("lm_head/bias", beside(tensors, prefix, HEAD_BIASES) or HEAD_BIASES[0]))
@@ -85,7 +90,7 @@ def map_tensors(
     try:
         tree = apply_rules(arrays, rules, ignores)
     except MappingError as error:
-        if form := another_form(kept):
+        if form := another_form(sources):  # those that are not made numbers
             raise MappingError(form) from error
         raise
     heads = [name for name, reason in tree.ignored if reason == OTHER_HEAD]

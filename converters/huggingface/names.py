@@ -21,7 +21,8 @@ OTHER_HEADS = tuple(
 )
 # Ends of names that only weights of another form have, and what they are.
 _FORMS = (
-    (r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)(\..*)?$|\.base_layer\.",
+    (r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)(\..*)?$"
+     r"|\.(base_layer|modules_to_save|original_module)\.",
      "a LoRA of peft is inside, not merged into the weights; merge it (`merge_and_unload`), save"
      " the model and convert that"),
     (r"\.(qweight|qzeros|g_idx)$",

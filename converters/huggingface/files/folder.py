@@ -145,11 +145,13 @@ def _adapter(folder: Path, store: Store) -> str | None:
     names = [name for name in store.children() if ADAPTER.fullmatch(name)]
     if not names:
         return None
-    base = None
+    base, kind = None, None
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        base = json.loads((folder / ADAPTER_CONFIG).read_text()).get("base_model_name_or_path")
+        about = json.loads((folder / ADAPTER_CONFIG).read_text())
+        base, kind = about.get("base_model_name_or_path"), about.get("peft_type")
     of = f" for the model {base}" if base else ""
-    return f"{folder}: {names[0]} is an adapter (LoRA of peft){of}"
+    kind = "LoRA" if kind in (None, "LORA") else kind
+    return f"{folder}: {names[0]} is an adapter ({kind} of peft){of}"
 
 
 def _download(name: str, revision: str, token: str | None) -> Path:

@@ -236,6 +236,17 @@ def test_weights_in_another_form_are_named_in_one_line(kind: str, tmp_path: Path
     assert LINEAR in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["lm_head", "model.embed_tokens"])
+@pytest.mark.parametrize("around", ["modules_to_save.default", "base_layer"])
+def test_words_and_heads_in_another_form_are_not_called_missing(
+    name: str, around: str, tmp_path: Path
+) -> None:
+    tensors = tensors_of("llama")
+    tensors[f"{name}.{around}.weight"] = tensors.pop(f"{name}.weight")
+    with pytest.raises(MappingError, match=r"^\S+: a LoRA of peft is inside.*$"):
+        load_pretrained_lm(written(tmp_path, tensors, values_of("llama")))
+
+
 def test_an_adapter_alone_is_told_from_a_model(tmp_path: Path) -> None:
     about = {"base_model_name_or_path": "owner/base", "peft_type": "LORA"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(about))
