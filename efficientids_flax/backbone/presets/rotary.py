@@ -32,7 +32,7 @@ _NEEDED = {
 # fmt: on
 _OR_DEFAULT = ("beta_fast", "beta_slow")  # where 0 is the default
 _PLACED = ("type", "rope_type", "rope_theta", "partial_rotary_factor")
-ORIGINAL = "original_max_position_embeddings"
+ORIGINAL, LONGEST = "original_max_position_embeddings", "max_position_embeddings"
 ROTARY_SETTINGS = ("rope_scaling", "rope_parameters")  # mappings
 # Keys of the whole configuration that are read here, in all families.
 ROTARY_KEYS = (
@@ -139,11 +139,8 @@ def _original(
     """
     if kind not in ("llama3", "yarn", "longrope"):
         return settings.get(ORIGINAL)
-    return (
-        (None if nested else values.get(ORIGINAL))
-        or settings.get(ORIGINAL)
-        or values["max_position_embeddings"]
-    )
+    given = (None if nested else values.get(ORIGINAL), settings.get(ORIGINAL))
+    return next((length for length in given if length is not None), values[LONGEST])
 
 
 def _read_one(
@@ -225,10 +222,14 @@ def _scaling(
     if kind == "yarn":  # as transformers reads them
         given = {name: value for name, value in given.items() if value or name not in _OR_DEFAULT}
         given |= {"truncate": bool(settings["truncate"])} if "truncate" in settings else {}
-    longest = values["max_position_embeddings"]
+    longest = values[LONGEST]
     nested = family.rotary == "by_layer_type"
     scaled = kind in ("llama3", "yarn", "longrope")
     original = _original(kind, settings, values, nested) if scaled else longest
+    number = isinstance(original, int | float) and not isinstance(original, bool)
+    if scaled and not (number and original > 0):
+        problems.append(f"{name}.{ORIGINAL}: expected a number above 0, found {original!r:.60}")
+        return None
     if nested:
         given.pop("truncate", None)  # transformers does not find it among nested settings
     given["reread_when_long"] = family.rotary_kinds == ("longrope",)

@@ -164,6 +164,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
                       "'linear' is not supported; known are default, longrope"),
     "rope of layers": ({"model_type": "gemma3_text", "rope_parameters": {"rope_theta": 1e4}},
                        "expected full_attention and sliding_attention, found rope_theta"),
+    "rope of no length": ({"rope_scaling": SCALED, "original_max_position_embeddings": 0},
+                          "original_max_position_embeddings: expected a number above 0, found 0"),
     "rope no mapping": ({"rope_scaling": "linear"}, "rope_scaling: expected a mapping"),
     "partial rotation": ({"partial_rotary_factor": 0.5,
                           "rope_scaling": {"type": "linear", "factor": 2.0}},
