@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from efficientids_flax.backbone.presets.families import IRRELEVANT, REFUSED, Family
+from efficientids_flax.backbone.presets.families import CAUSAL, IRRELEVANT, REFUSED, Family
 from efficientids_flax.backbone.presets.rotary import ROTARY_KEYS, ROTARY_SETTINGS
 
 PER_LAYER = ("layer_types", "no_rope_layers")  # lists
@@ -17,7 +17,6 @@ SIZES = ("vocab_size", "num_layers", "model_dims", "num_heads")  # fields that a
 # Which layers are of a kind, by a number that divides -> the list that says it in its place.
 DIVISORS = {"sliding_window_pattern": "layer_types", "no_rope_layer_interval": "no_rope_layers"}
 NUMBERS = ("query_pre_attn_scalar",)  # not whole, though their defaults are
-CAUSAL = "is_causal"  # the masks of transformers look at it in all families
 OTHERS = (CAUSAL, "quantization_config", "compression_config")
 
 

@@ -12,13 +12,13 @@ from typing import Any, get_args
 
 from efficientids_flax.backbone.presets.families import (
     ACTIVATIONS,
+    CAUSAL,
     WRAPPERS,
     Family,
     no_rotary_layers,
 )
 from efficientids_flax.backbone.presets.folder import pretrained_folder
 from efficientids_flax.backbone.presets.keys import (
-    CAUSAL,
     complete,
     named,
     refused,

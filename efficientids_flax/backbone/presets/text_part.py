@@ -5,7 +5,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from efficientids_flax.backbone.presets.families import FAMILIES, TEXTS, WRAPPERS, Family
+from efficientids_flax.backbone.presets.families import (
+    CAUSAL,
+    FAMILIES,
+    TEXTS,
+    WRAPPERS,
+    Family,
+)
 from efficientids_flax.backbone.presets.families.multimodal import Wrapper
 
 TIED = "tie_word_embeddings"
@@ -44,6 +50,8 @@ def text_part(values: Mapping[str, Any]) -> tuple[str, Family, dict[str, Any]]:
     kind = wrapper.text if wrapper.always else inner.get("model_type", wrapper.text)
     name, family = _family(kind, f"text_config of {given}: ")
     text = {**inner, "model_type": kind, TIED: _tied(values, inner, wrapper, family)}
+    if wrapper.causal and values.get(CAUSAL) is not None:
+        text[CAUSAL] = values[CAUSAL]
     if not any(text.get(key) for key in DTYPES):
         text |= {key: values[key] for key in DTYPES if values.get(key)}
     if wrapper.only:

@@ -305,7 +305,7 @@ def test_the_language_model_of_a_multimodal_model(kind: str, names: str, tmp_pat
     tied = inner.pop("tie_word_embeddings", FAMILIES[text].defaults["tie_word_embeddings"])
     config = {
         "model_type": kind, "text_config": inner, "vision_config": {"hidden_size": 7},
-        "tie_word_embeddings": tied, "is_causal": False, "sliding_window": 1,
+        "tie_word_embeddings": tied, "is_causal": WRAPPERS[kind].causal, "sliding_window": 1,
     }  # fmt: skip
     same(load_pretrained_lm(written(tmp_path, tensors, config)), load_pretrained_lm(FOLDERS / text))
 

@@ -24,7 +24,12 @@ from efficientids_flax.backbone.presets.families import (
 from efficientids_flax.backbone.presets.families.family import Family, LayerTypes, Values
 from efficientids_flax.backbone.presets.families.layers import no_rotary_layers
 from efficientids_flax.backbone.presets.families.multimodal import TEXTS, WRAPPERS
-from efficientids_flax.backbone.presets.families.values import ACTIVATIONS, IRRELEVANT, REFUSED
+from efficientids_flax.backbone.presets.families.values import (
+    ACTIVATIONS,
+    CAUSAL,
+    IRRELEVANT,
+    REFUSED,
+)
 
 FAMILIES: Mapping[str, Family] = {
     **llama_like.FAMILIES,

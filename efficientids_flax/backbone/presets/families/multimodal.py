@@ -21,6 +21,7 @@ class Wrapper:
         always: it is that one, whatever `text_config` says.
         tied: whether the head is tied where the wrapper does not say.
         either: it is tied too where `text_config` says so.
+        causal: its own `is_causal` counts, before that of the text part.
         flat: older files have the keys of the text part beside those of the others.
         only: as of `Family`, besides that of the text part: what the wrapper computes of a key.
     """
@@ -29,6 +30,7 @@ class Wrapper:
     always: bool = False
     tied: bool = False
     either: bool = False
+    causal: bool = False
     flat: bool = False
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
@@ -67,13 +69,13 @@ WRAPPERS: Mapping[str, Wrapper] = {
     "idefics3":        Wrapper("llama"),
     "internvl":        Wrapper("qwen2", tied=True),
     "llava":           Wrapper("llama", either=True),
-    "llava_next":      Wrapper("llama"),
-    "llava_onevision": Wrapper("qwen2", either=True),
-    "mistral3":        Wrapper("mistral", tied=True),
+    "llava_next":      Wrapper("llama", causal=True),
+    "llava_onevision": Wrapper("qwen2", either=True, causal=True),
+    "mistral3":        Wrapper("mistral", tied=True, causal=True),
     "qwen2_vl":        Wrapper("qwen2_vl_text", always=True, either=True, flat=True),
     "qwen2_5_vl":      Wrapper("qwen2_5_vl_text", always=True, either=True, flat=True),
     "qwen3_vl":        Wrapper("qwen3_vl_text", always=True),
-    "smolvlm":         Wrapper("llama"),
+    "smolvlm":         Wrapper("llama", causal=True),
     "vipllava":        Wrapper("llama"),
 }
 # fmt: on

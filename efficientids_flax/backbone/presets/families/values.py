@@ -43,6 +43,7 @@ IRRELEVANT = frozenset({
     "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values",
     "exponential_decay_length_penalty", "generation_config",
 })
+CAUSAL = "is_causal"  # the masks of transformers look at it in all families
 # What the base class or the masks of transformers read in all families, and what of it is computed.
 REFUSED: Mapping[str, tuple[Any, ...]] = {
     "per_layer_config": (None, {}),  # other sizes in some layers

@@ -289,6 +289,20 @@ def test_the_language_model_of_a_multimodal_configuration() -> None:
     assert config_of(outer) == config("gemma3_text", head_dim=8, sliding_window=5, dtype="bfloat16")
 
 
+@pytest.mark.parametrize(
+    ("kind", "outer", "inner", "both_ways"),
+    [("mistral3", False, {}, True), ("mistral3", True, {"is_causal": False}, False),
+     ("mistral3", None, {"is_causal": False}, True), ("internvl", False, {}, False),
+     ("internvl", True, {"is_causal": False}, True)],
+)  # fmt: skip
+def test_whether_a_multimodal_model_is_causal(
+    kind: str, outer: bool | None, inner: dict[str, bool], both_ways: bool
+) -> None:
+    """Some classes hand their own value on, others do not look at it."""
+    found = config_of({"model_type": kind, "is_causal": outer, "text_config": {**SIZES, **inner}})
+    assert (found.attention_mask == "bidirectional") is both_ways
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     kind=st.sampled_from(["llama", "mistral", "qwen2", "qwen3", "olmo2", "granite", "phi3"]),
