@@ -81,7 +81,8 @@ def export_pretrained(
     def make_plan() -> Plan:
         model = open_converted(checkpoint)
         text[:] = text_files(wanted.tokenizer, model.folder)
-        return plan_export(model, wanted)
+        plan = plan_export(model, wanted)
+        return replace(plan, notes=(*plan.notes, *_gone(wanted.tokenizer, model.folder)))
 
     return carry_out(
         make_plan,
@@ -158,6 +159,16 @@ def text_files(chosen: str | None, origin: str | None) -> list[Path]:
     if chosen and not any(file.name.startswith(("tokenizer", "vocab")) for file in found):
         raise CheckpointError(f"{folder}: holds no files of a tokenizer ({', '.join(TEXT[:4])})")
     return found
+
+
+def _gone(chosen: str | None, origin: str | None) -> list[str]:
+    """A note where files are not copied because the folder that held them is gone."""
+    if chosen or origin is None or Path(origin).is_dir():
+        return []
+    return [
+        f"{origin}, which the model came from, is not there: files of its tokenizer and"
+        " generation_config.json, if it had any, are not copied; --tokenizer names another folder"
+    ]
 
 
 class FolderSink(SafetensorsSink):

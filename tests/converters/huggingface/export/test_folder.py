@@ -296,11 +296,14 @@ def test_several_files_the_tokenizer_and_keys_of_the_user(tmp_path: Path) -> Non
         "generation_config.json",
     }  # fmt: skip
     export_pretrained(tmp_path / "flax", tmp_path / "many", ExportOptions(shard=8000))
+    shutil.rmtree(source)
+    report = export_pretrained(tmp_path / "flax", tmp_path / "alone")
+    assert "the model came from, is not there: files of its tokenizer" in report.plan.notes[-1]
     index = json.loads((tmp_path / "many" / "model.safetensors.index.json").read_text())
     files = {file.name for file in (tmp_path / "many").glob("model-*-of-*.safetensors")}
     assert set(index["weight_map"].values()) == files
     assert len(files) > 1
-    assert tensors(tmp_path / "many").keys() == tensors(source).keys()
+    assert tensors(tmp_path / "many").keys() == tensors(FOLDERS / "qwen2").keys()
 
 
 def known(folder: Path) -> dict[str, Any]:
