@@ -226,8 +226,7 @@ def _scaling(
     nested = family.rotary == "by_layer_type"
     scaled = kind in ("llama3", "yarn", "longrope")
     original = _original(kind, settings, values, nested) if scaled else longest
-    number = isinstance(original, int | float) and not isinstance(original, bool)
-    if scaled and not (number and original > 0):
+    if scaled and not (isinstance(original, int | float) and original > 0):
         problems.append(f"{name}.{ORIGINAL}: expected a number above 0, found {original!r:.60}")
         return None
     if nested:
