@@ -136,6 +136,11 @@ def config_of(
     if family.position_scaling_key is not None:
         fields["query_position_scaling"] = read_position_scaling(given, family, problems)
     fields |= family.derive(given, problems) if family.derive else {}
+    if fields.get("head_dim") is None:
+        fields["head_dim"], rest = divmod(fields["model_dims"], fields["num_heads"])
+        if rest:
+            key = family.fields["model_dims"]
+            problems.append(f"{key}: {fields['model_dims']} is no multiple of the number of heads")
     if wrapped:  # their classes have the head's product alone
         fields |= {"logits_divisor": 1.0, "final_logit_cap": None}
     if not values.get(CAUSAL, True):
@@ -198,11 +203,6 @@ def _fields(values: Mapping[str, Any], family: Family, problems: list[str]) -> d
         fields[name] = fields.get(name) or 0.0
     if fields.get("num_kv_heads") is None:
         fields["num_kv_heads"] = fields["num_heads"]
-    if fields.get("head_dim") is None:
-        fields["head_dim"] = fields["model_dims"] // fields["num_heads"]
-        if fields["model_dims"] % fields["num_heads"]:
-            key = family.fields["model_dims"]
-            problems.append(f"{key}: {fields['model_dims']} is no multiple of the number of heads")
     if fields["hidden_dims"] is None:
         fields["hidden_dims"] = 4 * fields["model_dims"]  # GPT-2
     return fields | _scales(fields, family, problems)

@@ -122,7 +122,8 @@ def _falcon(values: Values, problems: list[str]) -> Values:
     if not new and not values["multi_query"] and count not in (None, heads):
         problems.append(f"num_kv_heads: expected num_attention_heads = {heads}, found {count}")
     if width % heads:
-        problems.append(f"n_embed: {width} is no multiple of the number of heads")
+        key = "hidden_size" if values["n_embed"] is None else "n_embed"
+        problems.append(f"{key}: {width} is no multiple of the number of heads")
     many = heads if count is None or not new else count
     found = _falcon_alibi(width // heads) if values["alibi"] else {}
     return found | {

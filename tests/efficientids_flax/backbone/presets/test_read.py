@@ -102,6 +102,11 @@ def test_null_is_not_the_default_where_it_means_something() -> None:
     assert config("llama", head_dim=None).head_dim == 8
 
 
+def test_a_width_of_heads_that_is_told_need_not_divide_the_models() -> None:
+    found = config("deepseek_v3", hidden_size=33, qk_nope_head_dim=3, qk_rope_head_dim=4)
+    assert (found.model_dims, found.head_dim) == (33, 7)
+
+
 def test_windows() -> None:
     off = config("qwen2", use_sliding_window=False, sliding_window=4, max_window_layers=0)
     assert (off.sliding_window, off.layer_types) == (None, ())
