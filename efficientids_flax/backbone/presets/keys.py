@@ -40,7 +40,7 @@ def named(values: Mapping[str, Any], family: Family, notes: list[str]) -> dict[s
     for generic, key in family.generic.items():
         if generic in found:
             value = found.pop(generic)
-            if found.get(key, value) != value:
+            if key in found and found[key] != value:
                 notes.append(f"config.json: {key} is {found[key]!r}, {generic} {value!r} counts")
             found[key] = value
     return found

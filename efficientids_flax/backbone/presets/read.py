@@ -116,8 +116,8 @@ def config_of(
         UnsupportedConfigError: lists all that is not supported.
     """
     values = without(values, ignore_keys)
-    wrapped = values.get("model_type") in WRAPPERS
     _, family, text = text_part(values)
+    wrapped = values["model_type"] in WRAPPERS
     problems = _quantized(values, family)
     if "text_config" in values:
         problems += _quantized(text, family)

@@ -126,7 +126,7 @@ def _flat(values: Values, family: Family) -> dict[str, Any]:
 
 
 def _kind(settings: Mapping[str, Any], family: Family) -> str:
-    kind = settings.get("rope_type") or settings.get("type") or "default"
+    kind = str(settings.get("rope_type") or settings.get("type") or "default")
     return family.rotary_aliases.get(kind, kind)
 
 

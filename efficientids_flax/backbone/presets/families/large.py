@@ -41,7 +41,9 @@ def _mscale(values: Values) -> float:
     settings = values.get("rope_scaling") or values.get("rope_parameters") or {}
     kind = settings.get("rope_type") or settings.get("type") or "default"
     factor, weight = settings.get("factor"), settings.get("mscale_all_dim")
-    if kind == "default" or not weight or not factor or factor <= 1:
+    if not (isinstance(weight, int | float) and isinstance(factor, int | float)):
+        return 1.0  # what is no number is refused elsewhere
+    if kind == "default" or not weight or factor <= 1:
         return 1.0
     return (0.1 * weight * math.log(factor) + 1.0) ** 2
 

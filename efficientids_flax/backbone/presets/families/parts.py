@@ -25,12 +25,15 @@ def odd_turn_problems(values: Values, width: int | None, missing: float) -> list
         width: of a head; None for D / N.
         missing: the share where there is none.
     """
-    width = width or values["hidden_size"] // values["num_attention_heads"]
+    size: int = width or values["hidden_size"] // values["num_attention_heads"]
     settings = values.get("rope_scaling") or values.get("rope_parameters") or {}
-    share = settings.get("partial_rotary_factor", values.get("partial_rotary_factor", missing))
-    turned = int(width * share)
     key = "partial_rotary_factor"
-    return [f"{key}: {share} of the width {width} is {turned}, which is odd"] if turned % 2 else []
+    given = (settings.get(key), values.get(key))
+    share = next((share for share in given if share is not None), missing)
+    if not isinstance(share, int | float):  # which is refused elsewhere
+        return []
+    turned = int(size * share)
+    return [f"{key}: {share} of the width {size} is {turned}, which is odd"] if turned % 2 else []
 
 
 def fraction_of(turned: int, width: int) -> float:
