@@ -15,7 +15,15 @@ from efficientids_flax.backbone.presets.families.layers import (
 from efficientids_flax.backbone.presets.families.parts import BIASES, DEFAULTS, FIELDS, GATED
 from efficientids_flax.config import BackboneConfig
 
-PATTERN = "sliding_window_pattern"
+PATTERN, SHARE = "sliding_window_pattern", "partial_rotary_factor"
+
+
+def _glm(values: Values, problems: list[str]) -> Values:
+    """A share of null is none of its class's default: that turns whole heads then, or fails."""
+    settings = values.get("rope_scaling") or values.get("rope_parameters") or {}
+    if values.get(SHARE, 0) is None and settings.get(SHARE) is None:
+        problems.append(f"{SHARE}: expected a number, found null")
+    return {}
 
 
 def _exaone(values: Values, problems: list[str]) -> Values:
@@ -96,11 +104,11 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "glm": Family(
         _GLM, FIELDS | {"qkv_bias": "attention_bias"}, GATED,
-        pairing="interleaved", fraction_key="partial_rotary_factor", fraction=0.5,
+        pairing="interleaved", fraction_key=SHARE, fraction=0.5, derive=_glm,
     ),
     "glm4": Family(
         _GLM, FIELDS | {"qkv_bias": "attention_bias"}, GATED | {"norm_policy": "primer_hybrid"},
-        pairing="interleaved", fraction_key="partial_rotary_factor", fraction=0.5,
+        pairing="interleaved", fraction_key=SHARE, fraction=0.5, derive=_glm,
     ),
     "seed_oss": Family(
         DEFAULTS | {"vocab_size": 155_136, "intermediate_size": 27_648, "num_hidden_layers": 64,

@@ -172,6 +172,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "family of no word": ({"model_type": []}, r"model_type: \[\] is not supported"),
     "rope type of no word": ({"rope_scaling": {"rope_type": [1]}}, r"'\[1\]' is not supported"),
     "turned share of no number": ({"model_type": "phi", "partial_rotary_factor": []}, "fraction"),
+    "turned share of null": ({"model_type": "glm", "partial_rotary_factor": None},
+                             "partial_rotary_factor: expected a number, found null"),
     "growth of no number": ({"model_type": "deepseek_v3", "rope_scaling": {
                                  "rope_type": "yarn", "factor": 2.0, "mscale_all_dim": "x"}},
                             "mscale_all_dim: expected"),
