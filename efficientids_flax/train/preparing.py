@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.model_checks import check_pretrained
 from efficientids_flax.train.batches import checked_batch
+from efficientids_flax.train.logs import tell
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.state import (
     BatchPlacer,
@@ -22,7 +23,7 @@ from efficientids_flax.train.state import (
     PeekedCursor,
     TrainState,
 )
-from efficientids_flax.train.state.processes import all_states
+from efficientids_flax.train.state.processes import all_states, is_primary
 from efficientids_flax.train.step import (
     CompiledStep,
     Spec,
@@ -30,6 +31,7 @@ from efficientids_flax.train.step import (
     check_like,
     compile_step,
     length_of,
+    repeating,
 )
 from efficientids_flax.train.step.initial_state import initial_state
 from efficientids_flax.train.step.objectives import Objective
@@ -155,11 +157,17 @@ class Preparing:
         return peeked
 
     def _check_first(self, batch: Any) -> None:
-        """Raises ValueError if the first batch is unlike the sample, or has values out of range."""
+        """Tells of labels that teach nothing.
+
+        Raises:
+            ValueError: the first batch is unlike the sample, or has values out of range.
+        """
         if self._spec is None:
             raise ValueError("train: call create_train_state first, with a sample batch")
         check_like(batch, self._spec, self.options.gradient_accumulation_steps)
         self._check_values(batch)
+        if self._reads is not None and is_primary() and (told := repeating(batch)):
+            tell(self.options.progress, told, warns=True)
 
     def _check_later(self, batch: Any) -> None:
         """Raises ValueError if a batch of another shape has other fields than the sample."""

@@ -13,6 +13,7 @@ from efficientids_flax.train.step.batch_checks import (
     batch_spec,
     check_like,
     length_of,
+    repeating,
     tokens_of,
 )
 from efficientids_flax.train.step.compiled import FAULT, LONGEST, CompiledStep, compile_step
