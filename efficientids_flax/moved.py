@@ -89,7 +89,7 @@ MODULES: Rows = {
     "train.schedules": ("train.optimizer.praxis_schedules",),
     "train.state.best": ("train.state.disk.best",),
     "train.state.checkpoint": ("train.state.disk.checkpoint",),
-    "train.state.faults": ("train.state.disk.faults", "text"),
+    "train.state.faults": ("train.state.disk.faults", "stored.echoes", "text"),
     "train.state.leaves": ("train.state.disk.leaves",),
     "train.state.lock": ("train.state.disk.lock",),
     "train.state.train_state": ("train.state.carried",),
