@@ -29,7 +29,8 @@ def found():
     flags = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
     result = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("eight_devices.py"))],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        # Devices wait for each other in XLA's threads: of as few as devices all may wait for ever.
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "NPROC": "32"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]

@@ -23,7 +23,8 @@ def finished(commands, devices):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     ends = running.together(
         [[sys.executable, SCRIPT, *arguments] for arguments in commands],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        # Devices wait for each other in XLA's threads: of as few as devices all may wait for ever.
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "NPROC": "32"},
     )
     for end in ends:
         assert end.returncode == 0, end.stderr[-3000:]
