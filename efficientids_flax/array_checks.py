@@ -12,6 +12,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+FEW, MOST = 8, 0.9  # labels that tell nothing yet, and the share that may be their own ids
 SHOWN = 3  # wrong values named per problem; the rest is counted
 
 INTEGERS, FLOATS, NUMBERS, MASK = "integers", "floats", "numbers", "0 or 1"
@@ -52,6 +53,28 @@ def form_problems(
 def has_values(value: Any) -> bool:
     """Whether the values can be read: not while jit traces, nor those of other processes."""
     return not isinstance(value, jax.core.Tracer) and getattr(value, "is_fully_addressable", True)
+
+
+def repeats_ids(batch: Mapping[str, Any]) -> str | None:
+    """A problem of labels that are the ids of their own places, which a model need only repeat.
+
+    Those of transformers are such, and are shifted inside of its models.
+
+    Args:
+        batch: with `ids`, `labels` and `weights`, [B, T] each, that can be read.
+
+    Returns:
+        None where most are others, or where too few count to tell.
+    """
+    ids, labels, weights = (np.asarray(batch[name]) for name in ("ids", "labels", "weights"))
+    counted = weights > 0
+    same = (ids == labels)[counted]
+    if same.size < FEW or same.mean() <= MOST or len(np.unique(ids[counted])) < 2:
+        return None
+    return (
+        f"labels: {same.mean():.0%} are the ids of the same places; expected what comes next at"
+        " each place: ids shifted by one"
+    )
 
 
 class Wrong(NamedTuple):

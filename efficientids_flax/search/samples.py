@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from efficientids_flax.array_checks import repeats_ids
 from efficientids_flax.data.files import next_items
 
 LEAST = 8  # sequences below which a standard error says nothing
@@ -65,12 +66,9 @@ class Samples:
                 f"{self.name}: {counted} sequences with labels; differences between settings need"
                 f" at least {LEAST}, better 64. Give more, or cut long ones with --length"
             )
-        if self._share_of_ids > 0.9 and not self.answers_are_seen:
+        if not self.answers_are_seen and (problem := repeats_ids(self.batch)):
             # Settings that make a model repeat its input would be found.
-            raise ValueError(
-                f"{self.name}: labels: {self._share_of_ids:.0%} are the ids of the same places;"
-                " expected what comes next at each place: ids shifted by one"
-            )
+            raise ValueError(f"{self.name}: {problem}")
 
     @property
     def count(self) -> int:
@@ -86,13 +84,6 @@ class Samples:
     def weight(self) -> np.ndarray:
         """Weight of each sequence's labels, float64 [B]."""
         return np.asarray(self.batch["weights"], np.float64).sum(axis=1)
-
-    @property
-    def _share_of_ids(self) -> float:
-        """Share of the labels that are the ids of their own places."""
-        there = np.asarray(self.batch["weights"]) > 0
-        same = np.asarray(self.batch["ids"]) == np.asarray(self.batch["labels"])
-        return float(same[there].mean())
 
     @property
     def answers_are_seen(self) -> bool:

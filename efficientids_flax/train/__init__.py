@@ -1,10 +1,9 @@
 """Training, step by step as PAXml's. Public names are imported when they are first used.
 
-Read `trainer`, what a user sees, then `preparing`, `loop` with what it is `running` and its
-`supply` of batches, and the folders `step`, `state`, `optimizer` and `logs`; `evaluating`,
-`directory`, `options`, `direction` (which way a metric is better), `batches`, `evaluation_data`,
-`history` and `preemption` are parts of it, `converted` goes on with a PAXml run, `run` takes all
-from a configuration, `commands` from the shell.
+Read `trainer`, what a user sees, then `preparing` and the folders `loop`, `step`, `state`,
+`optimizer` and `logs`; `evaluating`, `directory`, `options`, `direction` (which way a metric is
+better), `batches`, `evaluation_data` and `history` are parts of it, `converted` goes on with a
+PAXml run, `run` takes all from a configuration, `commands` from the shell.
 """
 
 from typing import TYPE_CHECKING

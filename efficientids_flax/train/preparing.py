@@ -23,7 +23,7 @@ from efficientids_flax.train.state import (
     PeekedCursor,
     TrainState,
 )
-from efficientids_flax.train.state.processes import all_states, is_primary
+from efficientids_flax.train.state.processes import all_states, is_primary, together
 from efficientids_flax.train.step import (
     CompiledStep,
     Spec,
@@ -132,28 +132,18 @@ class Preparing:
         Raises:
             ValueError: batches unlike the sample, or each other; values out of range; no batch.
         """
-        problem: Exception | None = None
-        peeked, shapes = None, {}
-        try:
+        with together():
             peeked = PeekedCursor(cursor)
             self._check_first(peeked.batch)
             found = batch_spec(peeked.batch)
-            shapes = {path: list(shape) for path, (shape, _) in sorted(found.items())}
-        except Exception as error:
-            problem = error
-        told = None if problem is None else str(problem)
-        states = all_states({"problem": told, "shapes": shapes})
-        if problem is not None:
-            raise problem
-        for number, state in enumerate(states):
-            if state["problem"]:
-                raise ValueError(f"process {number}: {state['problem']}")
-            if state["shapes"] != states[0]["shapes"]:
+        own = {path: list(shape) for path, (shape, _) in sorted(found.items())}
+        first, *others = (state["shapes"] for state in all_states({"shapes": own}))
+        for number, shapes in enumerate(others, 1):
+            if shapes != first:
                 raise ValueError(
-                    f"batch: process {number} has {state['shapes']}, process 0 has"
-                    f" {states[0]['shapes']}; each must bring as many rows of the same shape"
+                    f"batch: process {number} has {shapes}, process 0 has {first}; each must bring"
+                    " as many rows of the same shape"
                 )
-        assert peeked is not None
         return peeked
 
     def _check_first(self, batch: Any) -> None:

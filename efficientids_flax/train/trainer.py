@@ -23,11 +23,18 @@ from efficientids_flax.train.directory import averages
 from efficientids_flax.train.evaluating import Evaluating, Evaluators
 from efficientids_flax.train.history import Rows, read_history
 from efficientids_flax.train.logs import Recorder, Trace, peak_flops
-from efficientids_flax.train.loop import run_loop
+from efficientids_flax.train.loop import (
+    Interrupted,
+    Preempted,
+    Run,
+    StopRequest,
+    check_steps,
+    run_loop,
+    stop_request,
+    stopped_before,
+)
 from efficientids_flax.train.options import TrainingOptions, settled
-from efficientids_flax.train.preemption import Interrupted, Preempted, StopRequest, stop_request
 from efficientids_flax.train.preparing import Preparing, on_mesh
-from efficientids_flax.train.running import Run, check_steps, stopped_before
 from efficientids_flax.train.state import (
     BatchPlacer,
     DataCursor,

@@ -26,7 +26,7 @@ from efficientids_flax.stored import ItemWords, Prompted
 
 Learn = Literal["last", "every"]
 NEW: Mapping[str, Any] = {"learn": "last", "items": None}  # settings, as they were before
-AT_ONCE = 1024  # prompts whose sizes are counted together
+AT_ONCE = 1024  # prompts whose sizes are counted together, texts that are tokenised together
 
 
 @dataclass(frozen=True)
@@ -210,18 +210,18 @@ class PromptRows(Rows):
         told = {name: value for name, value in told.items() if value != NEW.get(name, ...)}
         return {**self.of.facts(), "prompt_length": self.length, **told}
 
-    @property
+    @cached_property
     def words(self) -> str:
         """See `Rows`: of what is around the items, of each item."""
-        return self._words
-
-    @cached_property
-    def _words(self) -> str:
         told = self.prompting
         items = self._titles if "{title}" in told.form else (0,)
         parts = [told.before, told.after, *titled(items, self._titles, told.form)]
-        found = self.builder.words(part for part in parts if isinstance(part, str))
-        return digest_of([self.builder.around(), list(found.values())])
+        texts = [part for part in parts if isinstance(part, str)]
+        digests = [  # in parts, as a large catalogue has many tokens
+            digest_of(list(self.builder.words(texts[start : start + AT_ONCE]).values()))
+            for start in range(0, len(texts), AT_ONCE)
+        ]
+        return digest_of([self.builder.around(), digests])
 
     @property
     def notes(self) -> tuple[str, ...]:

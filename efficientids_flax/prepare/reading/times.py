@@ -141,7 +141,7 @@ def date(text: str) -> int | None:
     if not DATE.match(text):
         return None
     try:
-        moment = dt.datetime.fromisoformat(re.sub(" UTC$", "Z", text))
+        moment = dt.datetime.fromisoformat(text[:-4] + "Z" if text.endswith(" UTC") else text)
     except ValueError:
         return None
     if moment.tzinfo is None:

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from efficientids_flax.array_checks import has_values
+from efficientids_flax.array_checks import has_values, repeats_ids
 from efficientids_flax.config.record import listed, unknown_key
 from efficientids_flax.train.batches import checked_batch
 from efficientids_flax.tree import leaves_by_path
 
-FEW, MOST = 8, 0.9  # labels that tell nothing yet, and the share of them that may repeat their ids
 Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 
@@ -86,24 +85,16 @@ def _kind(dtype: np.dtype) -> Any:
 
 
 def repeating(batch: Mapping[str, Any]) -> str | None:
-    """What is told of labels that are the ids of their own places, which a model need only repeat.
+    """What is told of labels that are the ids of their own places, see `repeats_ids`.
 
-    Those of transformers are such, and are shifted inside of its models. Nothing is told of batches
-    that cannot be read here.
+    Nothing is told of batches that have no such fields, or cannot be read here.
     """
     fields = [batch.get(name) for name in ("ids", "labels", "weights")]
     if not all(value is not None and has_values(value) for value in fields):
         return None
-    ids, labels, weights = map(np.asarray, fields)
-    counted = weights > 0
-    same = (ids == labels)[counted]
-    if same.size < FEW or same.mean() <= MOST or len(np.unique(ids[counted])) < 2:
-        return None
-    return (
-        f"labels: {same.mean():.0%} of the first batch are the ids of the same places, so the model"
-        " need only repeat its input, and its metrics mean nothing; expected what comes next at"
-        " each place: ids shifted by one"
-    )
+    problem = repeats_ids(batch)
+    what_it_learns = "A model need only repeat its input, and its metrics mean nothing"
+    return problem and f"{problem}. {what_it_learns}"
 
 
 def tokens_of(batch: Mapping[str, Any]) -> int:

@@ -14,7 +14,7 @@ from flax import linen as nn
 from efficientids_flax.sharding import make_mesh
 from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.history import read_history
-from efficientids_flax.train.preemption import Preempted
+from efficientids_flax.train.loop import Preempted
 from efficientids_flax.train.step.nonfinite import NonFiniteError
 from tests.efficientids_flax.train.networks import (
     BATCH,

@@ -134,7 +134,7 @@ def stopped_evaluation(made, state, batches, told: bool, stop: int):
     """A signal amid a long evaluation: how many of its batches were read."""
     from dataclasses import replace
 
-    from efficientids_flax.train.preemption import Preempted
+    from efficientids_flax.train.loop import Preempted
 
     read = []
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from efficientids_flax.train.preemption import Interrupted, Preempted
+from efficientids_flax.train.loop import Interrupted, Preempted
 from efficientids_flax.train.state.disk.checkpoint import Checkpoints
 from tests.efficientids_flax.train.networks import batches, begin, same, trainer
 

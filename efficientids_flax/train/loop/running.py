@@ -9,8 +9,8 @@ import numpy as np
 
 from efficientids_flax.train.history import Rows
 from efficientids_flax.train.logs import Recorder, Trace
+from efficientids_flax.train.loop.preemption import StopRequest
 from efficientids_flax.train.options import TrainingOptions
-from efficientids_flax.train.preemption import StopRequest
 from efficientids_flax.train.state import Monitor, PeekedCursor, TrainState, is_primary
 from efficientids_flax.train.step import LONGEST, CompiledStep
 

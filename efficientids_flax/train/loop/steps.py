@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from efficientids_flax.train.optimizer import RATE
-from efficientids_flax.train.preemption import Stopped
-from efficientids_flax.train.running import Run
+from efficientids_flax.train.loop.ends import REFUSED, end_of, first_end, is_finite
+from efficientids_flax.train.loop.preemption import Stopped
+from efficientids_flax.train.loop.running import Run
+from efficientids_flax.train.loop.supply import Supply
 from efficientids_flax.train.state import (
     DataExhausted,
     ProcessFault,
@@ -23,20 +23,14 @@ from efficientids_flax.train.state import (
     without_frozen,
 )
 from efficientids_flax.train.step import (
-    FAULT,
     LONGEST,
     WEIGHT,
     NonFiniteError,
     Totals,
     Window,
-    WrongValues,
     clock,
     tokens_of,
 )
-from efficientids_flax.train.supply import Supply
-
-# No step was taken, in any process: the state is the one before it.
-REFUSED = (NonFiniteError, WrongValues, ProcessFault)
 
 
 def run_loop(run: Run, state: TrainState, num_steps: int) -> TrainState:
@@ -230,7 +224,7 @@ class _Loop:
 
     def _save_after(self, error: Exception) -> None:
         """Leave what was reached before an error, which gets a note of it."""
-        if isinstance(error, NonFiniteError) and not self._is_finite():
+        if isinstance(error, NonFiniteError) and not is_finite(self.state.trained):
             error.add_note("it is not saved: not all parameters are finite before that step")
             return
         try:
@@ -253,11 +247,14 @@ class _Loop:
         run, names = self.run, self.run.step.names
         found = np.asarray(window.metrics)[window.steps - 1 :: -1]
         first = window.last - len(found) + 1
-        ends = self._ends(found)
+        ends = first_end(found)
         if ends is not None:  # the steps before it are as good as any
             self.step, self.window = first + ends - 1, Window()
             run.recorder.steps(first, names, found[:ends, : len(names)].tolist())
-            raise self._error(first + ends, found[ends], window.batches[ends])
+            raise end_of(
+                run, first + ends, found[ends], window.batches[ends], fault=self.supply.ended,
+                explain=lambda batch: run.explain(self._whole(), batch),
+            )  # fmt: skip
         rows = found[:, : len(names)].tolist()
         run.recorder.steps(first, names, rows)
         # On a mesh a batch is that of all processes.
@@ -278,43 +275,6 @@ class _Loop:
         if self.window.steps:
             self._close_window()
             self._report_due()
-
-    def _ends(self, found: np.ndarray) -> int | None:
-        """Which of some steps is the first that ends the run, by what was found of them."""
-        bad = found[:, -1] == 0
-        return int(bad.argmax()) if bad.any() else None
-
-    def _error(self, step: int, found: np.ndarray, batch: Any) -> Exception:
-        """What ends the run at a step; the state is the one before it.
-
-        Args:
-            step: its number.
-            found: its metrics, and the numbers of wrong values.
-            batch: of it.
-        """
-        run, names, fields = self.run, self.run.step.names, self.run.step.fields
-        counts = dict(zip(fields, found[len(names) :].astype(int).tolist(), strict=False))
-        if counts.pop(FAULT, 0):
-            return self.supply.ended(step)
-        if wrong := {name: count for name, count in counts.items() if count}:
-            return WrongValues(f"step {step}: {run.look(wrong, batch)}")
-        rate = found[names.index(RATE)] if RATE in names else 0.0
-        if not np.isfinite(rate):
-            return NonFiniteError(
-                f"step {step}: {RATE} {rate:.6g}: the schedule gives no number for it; the steps"
-                " before it stay"
-            )
-        loss, norm = (found[names.index(name)] for name in ("loss", "grad_norm"))
-        return NonFiniteError(
-            f"step {step}: loss {loss:.6g}, gradient norm {norm:.6g}:"
-            f" {run.explain(self._whole(), batch)}; the steps before it stay"
-            " (on_nonfinite='skip' leaves such steps out)"
-        )
-
-    def _is_finite(self) -> bool:
-        """Whether all parameters are; an update may have made one infinite of a finite gradient."""
-        flags = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), self.state.trained)
-        return all(bool(flag) for flag in jax.tree.leaves(flags))
 
     def _finish(self) -> None:
         """Report, evaluate and save what is left."""

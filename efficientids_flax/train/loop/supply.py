@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from efficientids_flax.train.running import Run
+from efficientids_flax.train.loop.running import Run
 from efficientids_flax.train.state import (
     DataExhausted,
     TrainState,

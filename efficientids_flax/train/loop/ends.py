@@ -1,0 +1,64 @@
+"""Why a step was the last: it was not taken, in any process, and the state is the one before it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from efficientids_flax.train.loop.running import Run
+from efficientids_flax.train.optimizer import RATE
+from efficientids_flax.train.state import ProcessFault
+from efficientids_flax.train.step import FAULT, NonFiniteError, WrongValues
+
+REFUSED = (NonFiniteError, WrongValues, ProcessFault)
+
+
+def first_end(found: np.ndarray) -> int | None:
+    """Which of some steps is the first that ends the run, by the metrics of each [steps, ...]."""
+    bad = found[:, -1] == 0
+    return int(bad.argmax()) if bad.any() else None
+
+
+def end_of(
+    run: Run,
+    step: int,
+    found: np.ndarray,
+    batch: Any,
+    *,
+    fault: Callable[[int], Exception],
+    explain: Callable[[Any], str],
+) -> Exception:
+    """What ends the run at a step.
+
+    Args:
+        run: see `Run`.
+        step: its number.
+        found: its metrics, and the numbers of wrong values.
+        batch: of it.
+        fault: step -> what is wrong where a process had no batch.
+        explain: batch -> what went bad first in the step.
+    """
+    names, fields = run.step.names, run.step.fields
+    counts = dict(zip(fields, found[len(names) :].astype(int).tolist(), strict=False))
+    if counts.pop(FAULT, 0):
+        return fault(step)
+    if wrong := {name: count for name, count in counts.items() if count}:
+        return WrongValues(f"step {step}: {run.look(wrong, batch)}")
+    values = dict(zip(names, found.tolist(), strict=False))
+    if not np.isfinite(rate := values.get(RATE, 0.0)):
+        return NonFiniteError(
+            f"step {step}: {RATE} {rate:.6g}: the schedule gives no number for it; the steps before"
+            " it stay"
+        )
+    return NonFiniteError(
+        f"step {step}: loss {values['loss']:.6g}, gradient norm {values['grad_norm']:.6g}:"
+        f" {explain(batch)}; the steps before it stay (on_nonfinite='skip' leaves such steps out)"
+    )
+
+
+def is_finite(params: Mapping[str, Any]) -> bool:
+    """Whether all parameters are; an update may have made one infinite of a finite gradient."""
+    flags = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), params)
+    return all(bool(flag) for flag in jax.tree.leaves(flags))
