@@ -210,9 +210,13 @@ class PromptRows(Rows):
         told = {name: value for name, value in told.items() if value != NEW.get(name, ...)}
         return {**self.of.facts(), "prompt_length": self.length, **told}
 
-    @cached_property
+    @property
     def words(self) -> str:
         """See `Rows`: of what is around the items, of each item."""
+        return self._words
+
+    @cached_property
+    def _words(self) -> str:
         told = self.prompting
         items = self._titles if "{title}" in told.form else (0,)
         parts = [told.before, told.after, *titled(items, self._titles, told.form)]
