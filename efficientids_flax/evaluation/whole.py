@@ -193,8 +193,8 @@ def evaluated(
             " everything is left out; they count as lists that find nothing"
         )
     if counts is None:
-        told.append("how often items were trained on is not known: there is no popularity, and"
-                    " cold items are not told apart")  # fmt: skip
+        told.append("how often items occur in training is unknown: there is no popularity, and"
+                    " no metrics of cold items")  # fmt: skip
     return Evaluation(
         options,
         num_items,
