@@ -49,39 +49,50 @@ DEFAULTS = {
 
 @command("embed", mistakes=(*MISTAKES, ConversionError))
 @click.option("--from", "kind", required=True, type=click.Choice(list(KINDS)),
-              help="Their texts; who chose them; what stands near them; nothing.")  # fmt: skip
+              help="What vectors are made from.")  # fmt: skip
 @data_dir_option
-@click.option("--texts", metavar="FILE", help="A text a line, or .jsonl with title and text.")
+@click.option(
+    "--texts", metavar="FILE", help="Texts, one for each line, or .jsonl with title and text."
+)
 @num_items_option
-@click.option("--out", metavar="FILE", help="To write, .npy; DIR/embeddings.npy otherwise.")
+@click.option("--out", metavar="FILE", help="Output, .npy (default: DIR/embeddings.npy).")
 @click.option("--model", metavar="FOLDER", help="text: a HuggingFace model, or a converted one.")
-@click.option("--tokenizer", metavar="NAME", help="text: a folder; that of the model otherwise.")
+@click.option(
+    "--tokenizer", metavar="NAME", help="text: folder of the tokenizer (default: the model)."
+)
 @click.option("--engine", type=click.Choice(sum(ENGINES.values(), ())),
               help="text: flax or transformers; als: exact or implicit.")  # fmt: skip
-@click.option("--pooling", type=click.Choice(["mean", "last"]), help="text: of the tokens. [mean]")
-@click.option("--max-length", type=click.IntRange(min=1), help="text: tokens at most. [512]")
-@click.option("--prefix", metavar="TEXT", help="text: put before each.")
-@click.option("--normalize", is_flag=True, default=None, help="text: vectors of length one.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="text: at a time. [32]")
+@click.option(
+    "--pooling", type=click.Choice(["mean", "last"]), help="text: pooling of the tokens. [mean]"
+)
+@click.option("--max-length", type=click.IntRange(min=1), help="text: most tokens of a text. [512]")
+@click.option("--prefix", metavar="TEXT", help="text: text to put before each.")
+@click.option("--normalize", is_flag=True, default=None, help="text: scale vectors to length one.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="text: texts at a time. [32]")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
-              help="text: of the model. [float32]")  # fmt: skip
+              help="text: dtype of the model. [float32]")  # fmt: skip
 @click.option("--column", type=click.Choice(["title+text", "title", "text"]),
-              help="text: of the items. [title+text]")  # fmt: skip
-@click.option("--width", type=click.IntRange(min=1), help="Others than text: of the vectors. [64]")
-@click.option("--regularization", type=Real(min=0), help="als [0.01]")
-@click.option("--alpha", type=Real(min=0), help="als: how sure a choice is. [40]")
-@click.option("--iterations", type=click.IntRange(min=1), help="als [15]")
+              help="text: columns to embed. [title+text]")  # fmt: skip
+@click.option(
+    "--width",
+    type=click.IntRange(min=1),
+    help="als, cooccurrence, random: width of the vectors. [64]",
+)
+@click.option("--regularization", type=Real(min=0), help="als: regularization. [0.01]")
+@click.option("--alpha", type=Real(min=0), help="als: weight of a choice. [40]")
+@click.option("--iterations", type=click.IntRange(min=1), help="als: iterations. [15]")
 @click.option("--window", type=click.IntRange(min=1),
-              help="cooccurrence: how far apart two items may stand. [5]")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), help="Others than text. [0]")
+              help="cooccurrence: largest distance of two items. [5]")  # fmt: skip
+@click.option("--seed", type=click.IntRange(min=0), help="als, cooccurrence, random: seed. [0]")
 @overwrite_option
 def embed(kind: str, as_json: bool, overwrite: bool, **given: Any) -> None:
     """Make a vector for each item of a catalogue.
 
-    From the texts of the items, by the language model in a local folder; from the interactions of
-    the training split, by alternating least squares, or by what stands near what in time; or drawn.
-    Writes embeddings.npy, float32, and an embeddings.json that says how it was made. Killed while
-    it embeds texts, it goes on where it stood when it is run again.
+    Vectors come from the items' texts, by a language model in a local folder (text); from the
+    interactions of the training split, by alternating least squares (als) or by which items are
+    chosen soon after one another (cooccurrence); or from random numbers (random). Writes
+    embeddings.npy, float32, and embeddings.json, which says how they were made. If it is killed
+    while it embeds texts, run it again: it continues where it stopped.
     """
     from efficientids_flax.embed import Output
 

@@ -134,33 +134,34 @@ def set_option(help: str) -> Any:  # noqa: A002 (click's own word)
 
 allow_change = click.option(
     "--allow-change", "allowed", multiple=True, metavar="NAME",
-    help="What may differ from the run that is gone on with, e.g. batch_size. Repeatable.",
+    help="Change to allow in a resumed run, e.g. batch_size. Repeatable.",
 )  # fmt: skip
-step = click.option(
-    "--step", type=click.IntRange(min=0), help="Step to take; the newest otherwise."
-)
+step = click.option("--step", type=click.IntRange(min=0), help="Step to use (default: the newest).")
 overwrite = click.option("--overwrite", is_flag=True, help="Replace OUT if it is there.")
 compute_dtype = click.option(
     "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Compute in it; as configured otherwise.",
+    help="Compute in this dtype (default: as configured).",
 )  # fmt: skip
 max_history = click.option(
     "--max-history", type=click.IntRange(min=1),
-    help="Use only so many of the last ids; the trained length otherwise.",
+    help="Use only the last N ids (default: the trained length).",
 )  # fmt: skip
 clustering = click.option(
-    "--clustering", metavar="FILE", help="Of a recommender; the one beside it otherwise."
+    "--clustering", metavar="FILE", help="Clustering of a recommender (default: the one beside it)."
 )
 data_dir = click.option("--data-dir", metavar="DIR", help="Directory of prepared data.")
 num_items = click.option(
-    "--num-items", type=click.IntRange(min=1), help="How many items, where nothing else tells it."
+    "--num-items", type=click.IntRange(min=1), help="Number of items, if nothing else says it."
 )
 distributed = combined(
     click.option("--distributed", is_flag=True,
-                 help="Share the work with the launcher's processes."),
-    click.option("--coordinator", metavar="HOST:PORT", help="With --distributed: process 0."),
-    click.option("--processes", type=click.IntRange(min=1), help="With --distributed: how many."),
-    click.option("--process", type=click.IntRange(min=0), help="With --distributed: which one."),
+                 help="Share the work of several processes."),
+    click.option("--coordinator", metavar="HOST:PORT",
+                 help="With --distributed: address of process 0."),
+    click.option("--processes", type=click.IntRange(min=1),
+                 help="With --distributed: number of processes."),
+    click.option("--process", type=click.IntRange(min=0),
+                 help="With --distributed: number of this process."),
 )  # fmt: skip
 
 

@@ -27,30 +27,32 @@ SOURCES = ("embeddings", "data_dir", "checkpoint", "num_items")
 @data_dir_option
 @click.option("--checkpoint", metavar="OUT", help="A converted recommender.")
 @num_items_option
-@click.option("--out", metavar="FILE", help="To write: .npz or .safetensors; DIR/clustering.npz.")
-@click.option("--into", metavar="NEW", help="With --checkpoint: the model with other clusters.")
-@click.option("--pickle", "pickled", metavar="FILE", help="Write the original's pickles as well.")
-@click.option("--plot", "picture", metavar="FILE", help="Draw it, as .png or .svg.")
+@click.option(
+    "--out", metavar="FILE", help="Output, .npz or .safetensors (default: DIR/clustering.npz)."
+)
+@click.option("--into", metavar="NEW", help="With --checkpoint: write the model with new clusters.")
+@click.option("--pickle", "pickled", metavar="FILE", help="Also write the original's pickles.")
+@click.option("--plot", "picture", metavar="FILE", help="Plot the clusters, .png or .svg.")
 @click.option("--clusters", type=click.IntRange(min=1),
-              help="K; the square root of the items otherwise.")  # fmt: skip
-@click.option("--max-size", type=click.IntRange(min=1), help="Items of the largest cluster.")
+              help="Number of clusters (default: square root of the items).")  # fmt: skip
+@click.option("--max-size", type=click.IntRange(min=1), help="Most items of a cluster.")
 @click.option("--shortlist", type=click.IntRange(min=0), default=0,
-              help="So many first items have clusters of their own.")  # fmt: skip
+              help="The first N items get clusters of their own.")  # fmt: skip
 @click.option("--rank", type=click.Choice(["id", "count"]), default="id", show_default=True,
-              help="What is first: the lowest id, or the most frequent item.")  # fmt: skip
+              help="First are the lowest ids, or the most frequent items.")  # fmt: skip
 @click.option("--metric", type=click.Choice(list(METRICS)), default="l2", show_default=True,
-              help="Distance; cosine takes vectors at length one.")  # fmt: skip
+              help="Distance; cosine scales vectors to length one.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of what is drawn.")  # fmt: skip
+              help="Random seed.")  # fmt: skip
 @click.option("--nonfinite", type=click.Choice(["error", "spread"]), default="error",
-              show_default=True, help="Vectors with NaN: refused, or as none.")  # fmt: skip
+              show_default=True, help="Vectors with NaN: refuse, or treat as missing.")  # fmt: skip
 @overwrite_option
 def cluster(as_json: bool, **given: Any) -> None:
-    """Put the items of a catalogue into clusters.
+    """Group the items of a catalogue in clusters.
 
-    Of the vectors in a file, of prepared data, or of a model's item table. Each item is in one
-    cluster, none is empty. With --into a trained model is written with other clusters: its item
-    table stays, its cluster table is made anew.
+    The vectors come from a file, from prepared data, or from a model's item table. Each item is in
+    one cluster, and no cluster is empty. --into writes a trained model with new clusters: its item
+    table stays, its cluster table is computed again.
     """
     _check(given)
     out = _outputs(given)

@@ -24,9 +24,9 @@ class Prompt(NamedTuple):
     "prompts",
     multiple=True,
     metavar="TEXT",
-    help="A text to go on with; needs --tokenizer. Repeatable.",
+    help="A text to continue; needs --tokenizer. Repeatable.",
 )
-@click.option("--input-ids", type=Ids(), help='Tokens to go on with: "1,2,3".')
+@click.option("--input-ids", type=Ids(), help='Tokens to continue: "1,2,3".')
 @click.option(
     "--input-file",
     metavar="FILE",
@@ -38,25 +38,25 @@ class Prompt(NamedTuple):
     type=click.IntRange(min=1),
     default=32,
     show_default=True,
-    help="How many tokens at most.",
+    help="Most tokens to generate.",
 )
 @click.option(
     "--temperature",
     type=Real(min=0),
     default=0.0,
     show_default=True,
-    help="0 takes the likeliest token.",
+    help="0 decodes greedily.",
 )
-@click.option("--top-k", type=click.IntRange(min=1), help="Draw from the k likeliest tokens.")
+@click.option("--top-k", type=click.IntRange(min=1), help="Sample from the k most probable tokens.")
 @click.option(
     "--top-p",
     type=Real(0, 1, min_open=True),
-    help="Draw from the likeliest tokens that reach this probability.",
+    help="Sample from the most probable tokens with this total.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what is drawn."
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed."
 )
-@click.option("--eos-id", type=Ids(), help="Tokens that end a text; the tokenizer's otherwise.")
+@click.option("--eos-id", type=Ids(), help="Tokens that end a text (default: the tokenizer's).")
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -69,9 +69,10 @@ def generate(
     checkpoint: str, prompts: Sequence[str], input_ids: list[int] | None, input_file: str | None,
     tokenizer: str | None, batch_size: int, dtype: str | None, as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
-    """Print the text that the language model CHECKPOINT goes on with.
+    """Continue prompts with the language model CHECKPOINT.
 
-    CHECKPOINT is what `convert`, `convert-hf` or `export` wrote. With --json, one object a prompt.
+    CHECKPOINT is the output of `convert`, `convert-hf` or `export`. With --json, one object for
+    each prompt.
     """
     ways = {"--prompt": bool(prompts), "--input-ids": input_ids is not None,
             "--input-file": input_file is not None}  # fmt: skip

@@ -38,7 +38,7 @@ class Scores(click.Choice[str]):
 @click.option("--checkpoint", required=True, metavar="OUT", help="A converted recommender.")
 @clustering_option
 @click.option("--input-items", type=Ids(), help='Item ids, oldest first: "1,2,3".')
-@click.option("--input-raw-ids", type=Texts(), help='The same by the catalogue\'s ids: "tt1,tt2".')
+@click.option("--input-raw-ids", type=Texts(), help='Ids of the catalogue: "tt1,tt2".')
 @click.option("--input-ids", type=Ids(), help="Words and items, with --item-mask.")
 @click.option("--item-mask", type=Ids(), help="1 where --input-ids has an item, 0 for a word.")
 @click.option(
@@ -51,8 +51,13 @@ class Scores(click.Choice[str]):
     "--top-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many items."
 )
 @click.option("--exclude-seen", is_flag=True, help="Leave out the items of the history.")
-@click.option("--exclude", type=Ids(), default="", help="Further items to leave out.")
-@click.option("--exclude-raw-ids", type=Texts(), default="", help="The same by raw ids.")
+@click.option("--exclude", type=Ids(), default="", help="Items to leave out.")
+@click.option(
+    "--exclude-raw-ids",
+    type=Texts(),
+    default="",
+    help="Items to leave out, by ids of the catalogue.",
+)
 @max_history
 @click.option(
     "--scores",
@@ -64,15 +69,15 @@ class Scores(click.Choice[str]):
 @click.option(
     "--clusters",
     type=click.IntRange(min=1),
-    help="Approximate: look at so many clusters for each history, those that promise most.",
+    help="Approximate: search only the N best clusters of each history.",
 )
 @compute_dtype
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True,
               help="Histories at a time.")  # fmt: skip
 def recommend(checkpoint: str, clustering: str | None, as_json: bool, **given: Any) -> None:
-    """Print the items that come next after a history, best first.
+    """Recommend the next items of a history, best first.
 
-    With --json, one object a history.
+    With --json, one object for each history.
     """
     _check(given)
     from efficientids_flax.stored import read_item_names

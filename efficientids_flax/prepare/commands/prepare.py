@@ -25,104 +25,108 @@ def _tab(_context: click.Context, _parameter: click.Parameter, text: str | None)
 
 @command("prepare")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--out", required=True, metavar="DIR", help="The directory to make.")
+@click.option("--out", required=True, metavar="DIR", help="Directory to write.")
 @click.option(
     "--layout",
     metavar="NAME",
-    help="How SOURCE is laid out; recognised otherwise. `table` is any other.",
+    help="Layout of SOURCE (default: recognised); `table` is any other.",
 )
-@click.option("--user", metavar="COLUMN", help="The column of users, of a table.")
-@click.option("--item", metavar="COLUMN", help="The column of items.")
-@click.option("--time", metavar="COLUMN", help="The column of times.")
-@click.option("--rating", metavar="COLUMN", help="The column of ratings.")
-@click.option("--title", metavar="COLUMN", help="The column of items' titles.")
-@click.option("--text", metavar="COLUMN", help="The column of items' texts.")
-@click.option("--items", metavar="FILE", help="Where items are described, if not in SOURCE.")
-@click.option("--items-id", metavar="COLUMN", help="Its column of ids.")
-@click.option("--no-time", is_flag=True, help="Do without times: the order of SOURCE counts.")
-@click.option("--no-rating", is_flag=True, help="Do without ratings.")
+@click.option("--user", metavar="COLUMN", help="Column of users, for a table.")
+@click.option("--item", metavar="COLUMN", help="Column of items.")
+@click.option("--time", metavar="COLUMN", help="Column of times.")
+@click.option("--rating", metavar="COLUMN", help="Column of ratings.")
+@click.option("--title", metavar="COLUMN", help="Column of item titles.")
+@click.option("--text", metavar="COLUMN", help="Column of item texts.")
+@click.option("--items", metavar="FILE", help="File with descriptions of items, if not in SOURCE.")
+@click.option("--items-id", metavar="COLUMN", help="Id column of --items.")
+@click.option("--no-time", is_flag=True, help="Ignore times; use the order of SOURCE.")
+@click.option("--no-rating", is_flag=True, help="Ignore ratings.")
 @click.option(
     "--separator",
     metavar="TEXT",
     callback=_tab,
-    help="Between columns of a table of text; \\t is a tab.",
+    help="Separator of columns of a text table; \\t is a tab.",
 )
 @click.option(
     "--columns",
     callback=_names,
     metavar="A,B,...",
-    help="Names of the columns of a table without a header.",
+    help="Column names, for a table without a header.",
 )
-@click.option("--no-quotes", is_flag=True, help="Quotes in a table of text are characters.")
-@click.option("--encoding", metavar="NAME", help="Of texts; UTF-8 otherwise.")
-@click.option(
-    "--time-unit", type=click.Choice(UNITS), help="What times count; recognised otherwise."
-)
+@click.option("--no-quotes", is_flag=True, help="Treat quotes as ordinary characters.")
+@click.option("--encoding", metavar="NAME", help="Encoding of text files (default: UTF-8).")
+@click.option("--time-unit", type=click.Choice(UNITS), help="Unit of times (default: recognised).")
 @click.option(
     "--max-bad",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="How many malformed rows may be left out.",
+    help="Most malformed rows to leave out.",
 )
-@click.option("--min-rating", type=Real(), help="Leave out rows with a lower rating.")
+@click.option("--min-rating", type=Real(), help="Drop rows with a lower rating.")
 @click.option(
     "--duplicates",
     type=click.Choice(("keep-first", "keep-last", "all")),
     default="keep-first",
     show_default=True,
-    help="What is kept of rows with the same user and item.",
+    help="Which rows of the same user and item to keep.",
 )
-@click.option("--k-core", type=click.IntRange(min=1), help="--min-user and --min-item at once.")
+@click.option("--k-core", type=click.IntRange(min=1), help="Set --min-user and --min-item.")
 @click.option(
     "--min-user",
     type=click.IntRange(min=1),
-    help="Leave out users with fewer interactions; repeated until none has.",
+    help="Drop users with fewer interactions, repeatedly.",
 )
 @click.option(
     "--min-item",
     type=click.IntRange(min=1),
-    help="Leave out items with fewer; of a split by time, in its training part.",
+    help="Drop items with fewer (with --split time: in training).",
 )
 @click.option(
     "--split",
     type=click.Choice(("leave-one-out", "time", "none")),
     default="leave-one-out",
     show_default=True,
-    help="What is tested on: each user's last, or what comes later.",
+    help="Test on each user's last interaction, or on a later time.",
 )
-@click.option("--valid-from", metavar="TIME", help="Of --split time: a date, or a number.")
-@click.option("--test-from", metavar="TIME", help="The same of the test part.")
-@click.option("--valid-fraction", type=Real(), help="In its place: the share of interactions.")
-@click.option("--test-fraction", type=Real(), help="The same of the test part.")
+@click.option(
+    "--valid-from", metavar="TIME", help="With --split time: start of the validation part."
+)
+@click.option("--test-from", metavar="TIME", help="The same for the test part.")
+@click.option(
+    "--valid-fraction", type=Real(), help="Share of interactions, instead of --valid-from."
+)
+@click.option("--test-fraction", type=Real(), help="The same for the test part.")
 @click.option(
     "--engine",
     type=click.Choice(("duckdb", "spark")),
     default="duckdb",
     show_default=True,
-    help="What computes it; the output is the same.",
+    help="Engine; the output is the same.",
 )
 @click.option(
     "--memory",
     type=Size(),
     default="2GiB",
     show_default=True,
-    help="About as much is taken; more goes to disk.",
+    help="Approximate limit of memory; more goes to disk.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Of the engine; all cores otherwise.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Threads of the engine (default: all cores)."
+)
 @click.option(
     "--shard-rows",
     type=click.IntRange(min=1),
     default=1 << 22,
     show_default=True,
-    help="Begin a new file after so many rows.",
+    help="Rows of a file.",
 )
 @overwrite
 def prepare(
     sources: tuple[str, ...], out: str, k_core: int | None, min_user: int | None,
     min_item: int | None, as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
-    """Make a directory of data out of the interactions in SOURCE.
+    """Make a directory of training data from the interactions in SOURCE.
 
     SOURCE is a file, a folder or a pattern: MovieLens, Amazon reviews, RecBole's atomic files, or
     any CSV, TSV, JSON lines or Parquet whose columns are named.
