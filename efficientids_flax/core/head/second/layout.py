@@ -21,7 +21,7 @@ SMALLEST_TILE = 8
 MOST_CLASSES, MOST_TILED = 6, 3
 # Rows of padding that take as long as the loop of one more class. A small catalogue has one or two
 # classes, and compiles in as much less time.
-WORTH = 128
+WORTH = 64
 STEPS = 8  # sizes in each doubling that may end a class
 
 
