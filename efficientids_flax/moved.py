@@ -20,6 +20,7 @@ Rows = Mapping[str, tuple[str, ...]]
 # fmt: off
 MODULES: Rows = {
     "backbone.frequencies": ("backbone.positions.frequencies",),
+    "backbone.latents": ("backbone.attention.latents",),
     "backbone.preset_families": ("backbone.presets.families", "backbone.presets.families.family",
                                  "backbone.presets.families.layers"),
     "backbone.preset_rotary": ("backbone.presets.rotary",),
@@ -104,7 +105,9 @@ MODULES: Rows = {
     "train.window": ("train.step.window",),
 }
 NAMES: Rows = {
-    "config.parts": ("config.experts",),
+    "backbone.attention": ("backbone.attention.dot_product",),
+    "backbone.layers": ("backbone.attention.softmax",),
+    "config.parts": ("config.experts", "config.positions", "config.record"),
     "core.clustering": ("core.clustering.tables",),
     "core.embeddings": ("core.head.embeddings",),
     "core.head": ("core.head.computation",),
