@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from efficientids_flax.config.parts import positive
-from efficientids_flax.config.record import Record, listed, unknown_key
+from efficientids_flax.config.record import Record, listed, positive, unknown_key
 from efficientids_flax.train.direction import Mode
 from efficientids_flax.train.optimizer import STRATEGIES
 from efficientids_flax.train.options import TrainingOptions
