@@ -10,7 +10,7 @@ import click
 from converters.errors import ConversionError
 from efficientids_flax.commands import command, echo, is_quiet
 from efficientids_flax.commands.declare import MISTAKES
-from efficientids_flax.commands.options import Real
+from efficientids_flax.commands.options import Real, choice, count
 from efficientids_flax.commands.options import data_dir as data_dir_option
 from efficientids_flax.commands.options import num_items as num_items_option
 from efficientids_flax.commands.options import overwrite as overwrite_option
@@ -56,24 +56,21 @@ DEFAULTS = {
 @click.option("--out", metavar="FILE", help="To write, .npy; DIR/embeddings.npy otherwise.")
 @click.option("--model", metavar="FOLDER", help="text: a HuggingFace model, or a converted one.")
 @click.option("--tokenizer", metavar="NAME", help="text: a folder; that of the model otherwise.")
-@click.option("--engine", type=click.Choice(sum(ENGINES.values(), ())),
-              help="text: flax or transformers; als: exact or implicit.")  # fmt: skip
-@click.option("--pooling", type=click.Choice(["mean", "last"]), help="text: of the tokens. [mean]")
-@click.option("--max-length", type=click.IntRange(min=1), help="text: tokens at most. [512]")
+@choice("--engine", sum(ENGINES.values(), ()),
+        "text: flax or transformers; als: exact or implicit.")  # fmt: skip
+@choice("--pooling", ("mean", "last"), "text: of the tokens. [mean]")
+@count("--max-length", "text: tokens at most. [512]")
 @click.option("--prefix", metavar="TEXT", help="text: put before each.")
 @click.option("--normalize", is_flag=True, default=None, help="text: vectors of length one.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="text: at a time. [32]")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
-              help="text: of the model. [float32]")  # fmt: skip
-@click.option("--column", type=click.Choice(["title+text", "title", "text"]),
-              help="text: of the items. [title+text]")  # fmt: skip
-@click.option("--width", type=click.IntRange(min=1), help="Others than text: of the vectors. [64]")
+@count("--batch-size", "text: at a time. [32]")
+@choice("--dtype", ("float32", "bfloat16", "float16"), "text: of the model. [float32]")
+@choice("--column", ("title+text", "title", "text"), "text: of the items. [title+text]")
+@count("--width", "Others than text: of the vectors. [64]")
 @click.option("--regularization", type=Real(min=0), help="als [0.01]")
 @click.option("--alpha", type=Real(min=0), help="als: how sure a choice is. [40]")
-@click.option("--iterations", type=click.IntRange(min=1), help="als [15]")
-@click.option("--window", type=click.IntRange(min=1),
-              help="cooccurrence: how far apart two items may stand. [5]")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), help="Others than text. [0]")
+@count("--iterations", "als [15]")
+@count("--window", "cooccurrence: how far apart two items may stand. [5]")
+@count("--seed", "Others than text. [0]", least=0)
 @overwrite_option
 def embed(kind: str, as_json: bool, overwrite: bool, **given: Any) -> None:
     """Make a vector for each item of a catalogue.

@@ -7,7 +7,7 @@ import click
 from converters.commands.show import plan_json, plan_text, report_json, report_text
 from converters.write import FORMATS, MODES, Report
 from efficientids_flax.commands import combined, echo, is_quiet
-from efficientids_flax.commands.options import Size
+from efficientids_flax.commands.options import Size, choice, count
 
 WORK = ("to", "verify", "memory", "workers", "overwrite", "resume", "dry_run")
 
@@ -17,13 +17,11 @@ cast_dtype = click.option(
     "--dtype", help="Cast parameters, e.g. to bfloat16; the rest keeps its dtype."
 )
 work_options = combined(
-    click.option("--to", type=click.Choice(FORMATS), default="orbax", show_default=True,
-                 help="Format of the output."),
-    click.option("--verify", type=click.Choice(MODES), default="full", show_default=True,
-                 help="How much is read back and compared."),
+    choice("--to", FORMATS, "Format of the output.", "orbax"),
+    choice("--verify", MODES, "How much is read back and compared.", "full"),
     click.option("--memory", type=Size(), default="1GiB", show_default=True,
                  help="Memory to work in."),
-    click.option("--workers", type=click.IntRange(min=1), help="Threads; one a core otherwise."),
+    count("--workers", "Threads; one a core otherwise."),
     click.option("--overwrite", is_flag=True, help="Replace OUT if it is a converted checkpoint."),
     click.option("--resume", is_flag=True, help="Go on from an unfinished conversion."),
     click.option("--dry-run", is_flag=True, help="Print the plan; read no array."),

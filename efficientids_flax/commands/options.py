@@ -132,35 +132,46 @@ def set_option(help: str) -> Any:  # noqa: A002 (click's own word)
                         callback=_settings, help=f"{help} Repeatable.")  # fmt: skip
 
 
+def count(flag: str, told: str, default: int | None = None, *, least: int = 1) -> Any:
+    """An option that is a whole number; its help says a default."""
+    return click.option(flag, type=click.IntRange(min=least), help=told, **_shown(default))
+
+
+def choice(flag: str, words: Sequence[str], told: str, default: str | None = None) -> Any:
+    """An option that is one of these words; its help says a default."""
+    return click.option(flag, type=click.Choice(words), help=told, **_shown(default))
+
+
+def _shown(default: Any) -> dict[str, Any]:
+    return {} if default is None else {"default": default, "show_default": True}
+
+
 allow_change = click.option(
     "--allow-change", "allowed", multiple=True, metavar="NAME",
     help="What may differ from the run that is gone on with, e.g. batch_size. Repeatable.",
 )  # fmt: skip
-step = click.option(
-    "--step", type=click.IntRange(min=0), help="Step to take; the newest otherwise."
-)
+step = count("--step", "Step to take; the newest otherwise.", least=0)
 overwrite = click.option("--overwrite", is_flag=True, help="Replace OUT if it is there.")
-compute_dtype = click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Compute in it; as configured otherwise.",
-)  # fmt: skip
-max_history = click.option(
-    "--max-history", type=click.IntRange(min=1),
-    help="Use only so many of the last ids; the trained length otherwise.",
-)  # fmt: skip
+compute_dtype = choice(
+    "--dtype", ("float32", "bfloat16", "float16"), "Compute in it; as configured otherwise."
+)
+max_history = count(
+    "--max-history", "Use only so many of the last ids; the trained length otherwise."
+)
 clustering = click.option(
     "--clustering", metavar="FILE", help="Of a recommender; the one beside it otherwise."
 )
-data_dir = click.option("--data-dir", metavar="DIR", help="Directory of prepared data.")
-num_items = click.option(
-    "--num-items", type=click.IntRange(min=1), help="How many items, where nothing else tells it."
+tokenizer = click.option(
+    "--tokenizer", metavar="NAME", help="A folder, or a model in the HuggingFace cache."
 )
+data_dir = click.option("--data-dir", metavar="DIR", help="Directory of prepared data.")
+num_items = count("--num-items", "How many items, where nothing else tells it.")
 distributed = combined(
     click.option("--distributed", is_flag=True,
                  help="Share the work with the launcher's processes."),
     click.option("--coordinator", metavar="HOST:PORT", help="With --distributed: process 0."),
-    click.option("--processes", type=click.IntRange(min=1), help="With --distributed: how many."),
-    click.option("--process", type=click.IntRange(min=0), help="With --distributed: which one."),
+    count("--processes", "With --distributed: how many."),
+    count("--process", "With --distributed: which one.", least=0),
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import click
 from efficientids_flax.cluster.methods import METHODS
 from efficientids_flax.cluster.points import METRICS
 from efficientids_flax.commands import command, echo
+from efficientids_flax.commands.options import choice, count
 from efficientids_flax.commands.options import data_dir as data_dir_option
 from efficientids_flax.commands.options import num_items as num_items_option
 from efficientids_flax.commands.options import overwrite as overwrite_option
@@ -31,19 +32,14 @@ SOURCES = ("embeddings", "data_dir", "checkpoint", "num_items")
 @click.option("--into", metavar="NEW", help="With --checkpoint: the model with other clusters.")
 @click.option("--pickle", "pickled", metavar="FILE", help="Write the original's pickles as well.")
 @click.option("--plot", "picture", metavar="FILE", help="Draw it, as .png or .svg.")
-@click.option("--clusters", type=click.IntRange(min=1),
-              help="K; the square root of the items otherwise.")  # fmt: skip
-@click.option("--max-size", type=click.IntRange(min=1), help="Items of the largest cluster.")
+@count("--clusters", "K; the square root of the items otherwise.")
+@count("--max-size", "Items of the largest cluster.")
 @click.option("--shortlist", type=click.IntRange(min=0), default=0,
               help="So many first items have clusters of their own.")  # fmt: skip
-@click.option("--rank", type=click.Choice(["id", "count"]), default="id", show_default=True,
-              help="What is first: the lowest id, or the most frequent item.")  # fmt: skip
-@click.option("--metric", type=click.Choice(list(METRICS)), default="l2", show_default=True,
-              help="Distance; cosine takes vectors at length one.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Of what is drawn.")  # fmt: skip
-@click.option("--nonfinite", type=click.Choice(["error", "spread"]), default="error",
-              show_default=True, help="Vectors with NaN: refused, or as none.")  # fmt: skip
+@choice("--rank", ("id", "count"), "What is first: the lowest id, or the most frequent item.", "id")
+@choice("--metric", tuple(METRICS), "Distance; cosine takes vectors at length one.", "l2")
+@count("--seed", "Of what is drawn.", 0, least=0)
+@choice("--nonfinite", ("error", "spread"), "Vectors with NaN: refused, or as none.", "error")
 @overwrite_option
 def cluster(as_json: bool, **given: Any) -> None:
     """Put the items of a catalogue into clusters.

@@ -5,57 +5,37 @@ from typing import Any
 
 import click
 
-from efficientids_flax.commands import command, echo
-from efficientids_flax.commands.options import Real, compute_dtype
+from efficientids_flax.commands import combined, command, echo
+from efficientids_flax.commands.options import Real, choice, compute_dtype, count
+
+OPTIONS = combined(
+    click.option("--input", "source", required=True, metavar="FILE", help="A CSV file of series."),
+    click.option("--horizon", type=click.IntRange(min=1), required=True,
+                 help="How many points to forecast."),
+    click.option("--freq", metavar="WORD", help="From a date to the next: D, H, W, MS, QS, Y ..."),
+    click.option("--output", metavar="FILE", help="Write the table there; printed otherwise."),
+    click.option("--plot", metavar="FILE", help="Draw the first series and their forecasts."),
+    click.option("--id-column", default="unique_id", show_default=True, help="Names of series."),
+    click.option("--time-column", default="ds", show_default=True, help="Dates, or whole numbers."),
+    click.option("--value-column", default="y", show_default=True, help="Values."),
+    click.option("--quantile", "quantiles", type=Real(), multiple=True,
+                 help="A level to give; all of the model otherwise. Repeatable."),
+    choice("--point", ("mean", "median"), "The point forecast.", "mean"),
+    click.option("--context-length", type=int, help="Look at the last so many points."),
+    click.option("--normalize", is_flag=True, help="Scale each series by itself first."),
+    click.option("--truncate-negative", is_flag=True,
+                 help="No negative forecast where no series has a negative point."),
+    click.option("--window-size", type=int, help="Forecast a moving average and the rest apart."),
+    choice("--statistics", ("moments", "centred"),
+           "How a series is normalised; as configured otherwise."),
+    count("--batch-size", "Series at a time.", 32),
+    compute_dtype,
+)  # fmt: skip
 
 
 @command("forecast")
 @click.argument("checkpoint")  # a missing one is bad input (exit 1), not bad usage
-@click.option("--input", "source", required=True, metavar="FILE", help="A CSV file of series.")
-@click.option(
-    "--horizon", type=click.IntRange(min=1), required=True, help="How many points to forecast."
-)
-@click.option("--freq", metavar="WORD", help="From a date to the next: D, H, W, MS, QS, Y ...")
-@click.option("--output", metavar="FILE", help="Write the table there; printed otherwise.")
-@click.option("--plot", metavar="FILE", help="Draw the first series and their forecasts.")
-@click.option("--id-column", default="unique_id", show_default=True, help="Names of series.")
-@click.option("--time-column", default="ds", show_default=True, help="Dates, or whole numbers.")
-@click.option("--value-column", default="y", show_default=True, help="Values.")
-@click.option(
-    "--quantile",
-    "quantiles",
-    type=Real(),
-    multiple=True,
-    help="A level to give; all of the model otherwise. Repeatable.",
-)
-@click.option(
-    "--point",
-    type=click.Choice(["mean", "median"]),
-    default="mean",
-    show_default=True,
-    help="The point forecast.",
-)
-@click.option("--context-length", type=int, help="Look at the last so many points.")
-@click.option("--normalize", is_flag=True, help="Scale each series by itself first.")
-@click.option(
-    "--truncate-negative",
-    is_flag=True,
-    help="No negative forecast where no series has a negative point.",
-)
-@click.option("--window-size", type=int, help="Forecast a moving average and the rest apart.")
-@click.option(
-    "--statistics",
-    type=click.Choice(["moments", "centred"]),
-    help="How a series is normalised; as configured otherwise.",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    help="Series at a time.",
-)
-@compute_dtype  # fmt: skip
+@OPTIONS
 def forecast(
     checkpoint: str, source: str, horizon: int, freq: str | None, output: str | None,
     plot: str | None, dtype: str | None, as_json: bool, quantiles: tuple[float, ...],

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from efficientids_flax.commands import command, echo
-from efficientids_flax.commands.options import Real, Size, overwrite
+from efficientids_flax.commands import combined, command, echo
+from efficientids_flax.commands.options import Real, Size, choice, count, overwrite
 
 COLUMNS = ("user", "item", "time", "rating", "title", "text")
 UNITS = ("s", "ms", "us", "ns")
@@ -23,101 +23,52 @@ def _tab(_context: click.Context, _parameter: click.Parameter, text: str | None)
     return None if text is None else text.replace("\\t", "\t")
 
 
+OPTIONS = combined(
+    click.option("--out", required=True, metavar="DIR", help="The directory to make."),
+    click.option("--layout", metavar="NAME",
+                 help="How SOURCE is laid out; recognised otherwise. `table` is any other."),
+    click.option("--user", metavar="COLUMN", help="The column of users, of a table."),
+    click.option("--item", metavar="COLUMN", help="The column of items."),
+    click.option("--time", metavar="COLUMN", help="The column of times."),
+    click.option("--rating", metavar="COLUMN", help="The column of ratings."),
+    click.option("--title", metavar="COLUMN", help="The column of items' titles."),
+    click.option("--text", metavar="COLUMN", help="The column of items' texts."),
+    click.option("--items", metavar="FILE", help="Where items are described, if not in SOURCE."),
+    click.option("--items-id", metavar="COLUMN", help="Its column of ids."),
+    click.option("--no-time", is_flag=True, help="Do without times: the order of SOURCE counts."),
+    click.option("--no-rating", is_flag=True, help="Do without ratings."),
+    click.option("--separator", metavar="TEXT", callback=_tab,
+                 help="Between columns of a table of text; \\t is a tab."),
+    click.option("--columns", callback=_names, metavar="A,B,...",
+                 help="Names of the columns of a table without a header."),
+    click.option("--no-quotes", is_flag=True, help="Quotes in a table of text are characters."),
+    click.option("--encoding", metavar="NAME", help="Of texts; UTF-8 otherwise."),
+    choice("--time-unit", UNITS, "What times count; recognised otherwise."),
+    count("--max-bad", "How many malformed rows may be left out.", 0, least=0),
+    click.option("--min-rating", type=Real(), help="Leave out rows with a lower rating."),
+    choice("--duplicates", ("keep-first", "keep-last", "all"),
+           "What is kept of rows with the same user and item.", "keep-first"),
+    count("--k-core", "--min-user and --min-item at once."),
+    count("--min-user", "Leave out users with fewer interactions; repeated until none has."),
+    count("--min-item", "Leave out items with fewer; of a split by time, in its training part."),
+    choice("--split", ("leave-one-out", "time", "none"),
+           "What is tested on: each user's last, or what comes later.", "leave-one-out"),
+    click.option("--valid-from", metavar="TIME", help="Of --split time: a date, or a number."),
+    click.option("--test-from", metavar="TIME", help="The same of the test part."),
+    click.option("--valid-fraction", type=Real(), help="In its place: the share of interactions."),
+    click.option("--test-fraction", type=Real(), help="The same of the test part."),
+    choice("--engine", ("duckdb", "spark"), "What computes it; the output is the same.", "duckdb"),
+    click.option("--memory", type=Size(), default="2GiB", show_default=True,
+                 help="About as much is taken; more goes to disk."),
+    count("--threads", "Of the engine; all cores otherwise."),
+    count("--shard-rows", "Begin a new file after so many rows.", 1 << 22),
+    overwrite,
+)  # fmt: skip
+
+
 @command("prepare")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--out", required=True, metavar="DIR", help="The directory to make.")
-@click.option(
-    "--layout",
-    metavar="NAME",
-    help="How SOURCE is laid out; recognised otherwise. `table` is any other.",
-)
-@click.option("--user", metavar="COLUMN", help="The column of users, of a table.")
-@click.option("--item", metavar="COLUMN", help="The column of items.")
-@click.option("--time", metavar="COLUMN", help="The column of times.")
-@click.option("--rating", metavar="COLUMN", help="The column of ratings.")
-@click.option("--title", metavar="COLUMN", help="The column of items' titles.")
-@click.option("--text", metavar="COLUMN", help="The column of items' texts.")
-@click.option("--items", metavar="FILE", help="Where items are described, if not in SOURCE.")
-@click.option("--items-id", metavar="COLUMN", help="Its column of ids.")
-@click.option("--no-time", is_flag=True, help="Do without times: the order of SOURCE counts.")
-@click.option("--no-rating", is_flag=True, help="Do without ratings.")
-@click.option(
-    "--separator",
-    metavar="TEXT",
-    callback=_tab,
-    help="Between columns of a table of text; \\t is a tab.",
-)
-@click.option(
-    "--columns",
-    callback=_names,
-    metavar="A,B,...",
-    help="Names of the columns of a table without a header.",
-)
-@click.option("--no-quotes", is_flag=True, help="Quotes in a table of text are characters.")
-@click.option("--encoding", metavar="NAME", help="Of texts; UTF-8 otherwise.")
-@click.option(
-    "--time-unit", type=click.Choice(UNITS), help="What times count; recognised otherwise."
-)
-@click.option(
-    "--max-bad",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="How many malformed rows may be left out.",
-)
-@click.option("--min-rating", type=Real(), help="Leave out rows with a lower rating.")
-@click.option(
-    "--duplicates",
-    type=click.Choice(("keep-first", "keep-last", "all")),
-    default="keep-first",
-    show_default=True,
-    help="What is kept of rows with the same user and item.",
-)
-@click.option("--k-core", type=click.IntRange(min=1), help="--min-user and --min-item at once.")
-@click.option(
-    "--min-user",
-    type=click.IntRange(min=1),
-    help="Leave out users with fewer interactions; repeated until none has.",
-)
-@click.option(
-    "--min-item",
-    type=click.IntRange(min=1),
-    help="Leave out items with fewer; of a split by time, in its training part.",
-)
-@click.option(
-    "--split",
-    type=click.Choice(("leave-one-out", "time", "none")),
-    default="leave-one-out",
-    show_default=True,
-    help="What is tested on: each user's last, or what comes later.",
-)
-@click.option("--valid-from", metavar="TIME", help="Of --split time: a date, or a number.")
-@click.option("--test-from", metavar="TIME", help="The same of the test part.")
-@click.option("--valid-fraction", type=Real(), help="In its place: the share of interactions.")
-@click.option("--test-fraction", type=Real(), help="The same of the test part.")
-@click.option(
-    "--engine",
-    type=click.Choice(("duckdb", "spark")),
-    default="duckdb",
-    show_default=True,
-    help="What computes it; the output is the same.",
-)
-@click.option(
-    "--memory",
-    type=Size(),
-    default="2GiB",
-    show_default=True,
-    help="About as much is taken; more goes to disk.",
-)
-@click.option("--threads", type=click.IntRange(min=1), help="Of the engine; all cores otherwise.")
-@click.option(
-    "--shard-rows",
-    type=click.IntRange(min=1),
-    default=1 << 22,
-    show_default=True,
-    help="Begin a new file after so many rows.",
-)
-@overwrite
+@OPTIONS
 def prepare(
     sources: tuple[str, ...], out: str, k_core: int | None, min_user: int | None,
     min_item: int | None, as_json: bool, **given: Any,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from efficientids_flax.commands import command, echo, is_quiet, verbosity
+from efficientids_flax.commands import combined, command, echo, is_quiet, verbosity
 from efficientids_flax.commands.options import Real, Size, compute_dtype, max_history
 from efficientids_flax.commands.options import clustering as clustering_option
 from efficientids_flax.serve.limits import Limits
@@ -31,66 +31,45 @@ def limit(flag: str, kind: Any, told: str) -> Any:
     return click.option(flag, type=kind, default=value, show_default=shown, help=told)
 
 
+OPTIONS = combined(
+    clustering_option,
+    click.option("--items", metavar="FILE",
+                 help="Ids and titles of the items: items.parquet of a prepared directory, or an "
+                      "items.jsonl; OUT's own otherwise."),
+    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at."),
+    click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
+                 help="0 takes one that is free."),
+    click.option("--set", "sets", multiple=True, metavar="NAME=FILE",
+                 help="A named set of items, an id a line. Repeatable."),
+    click.option("--hide", "hidden", multiple=True, metavar="NAME",
+                 help="Show nobody the items of this set, once there is one. Repeatable."),
+    click.option("--token-file", metavar="FILE",
+                 help="Token of those who ask; EFFICIENTIDS_TOKEN otherwise."),
+    click.option("--admin-token-file", metavar="FILE",
+                 help="Token of those who change what is served; EFFICIENTIDS_ADMIN_TOKEN "
+                      "otherwise."),
+    click.option("--grace", type=SECONDS, default=20.0, show_default=True,
+                 help="Seconds to answer in what was asked, after SIGTERM."),
+    max_history,
+    compute_dtype,
+    limit("--max-batch", COUNT, "Histories that are computed at once."),
+    limit("--max-delay-ms", Real(min=0), "Milliseconds a history waits for others."),
+    limit("--max-queue", COUNT, "Histories that may wait; more are told to come again."),
+    limit("--max-histories", COUNT, "Histories of one request."),
+    limit("--max-length", COUNT, "Ids of one history."),
+    limit("--max-exclude", COUNT, "Items that are left out for one history."),
+    limit("--max-k", COUNT, "Items that are found for one history."),
+    limit("--max-candidates", COUNT, "Items that are scored for one history."),
+    limit("--max-body", Size(), "Size of a request."),
+    limit("--max-set-body", Size(), "Size of a request that puts a set."),
+    limit("--max-connections", COUNT, "Connections at once."),
+    limit("--timeout", SECONDS, "Seconds that a request may take."),
+)  # fmt: skip
+
+
 @command("serve")
 @click.argument("checkpoint", metavar="OUT")
-@clustering_option
-@click.option(
-    "--items",
-    metavar="FILE",
-    help="Ids and titles of the items: items.parquet of a "
-    "prepared directory, or an items.jsonl; OUT's own otherwise.",
-)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    help="0 takes one that is free.",
-)
-@click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="NAME=FILE",
-    help="A named set of items, an id a line. Repeatable.",
-)
-@click.option(
-    "--hide",
-    "hidden",
-    multiple=True,
-    metavar="NAME",
-    help="Show nobody the items of this set, once there is one. Repeatable.",
-)
-@click.option(
-    "--token-file", metavar="FILE", help="Token of those who ask; EFFICIENTIDS_TOKEN otherwise."
-)
-@click.option(
-    "--admin-token-file",
-    metavar="FILE",
-    help="Token of those who change what is served; EFFICIENTIDS_ADMIN_TOKEN otherwise.",
-)
-@click.option(
-    "--grace",
-    type=SECONDS,
-    default=20.0,
-    show_default=True,
-    help="Seconds to answer in what was asked, after SIGTERM.",
-)
-@max_history
-@compute_dtype
-@limit("--max-batch", COUNT, "Histories that are computed at once.")
-@limit("--max-delay-ms", Real(min=0), "Milliseconds a history waits for others.")
-@limit("--max-queue", COUNT, "Histories that may wait; more are told to come again.")
-@limit("--max-histories", COUNT, "Histories of one request.")
-@limit("--max-length", COUNT, "Ids of one history.")
-@limit("--max-exclude", COUNT, "Items that are left out for one history.")
-@limit("--max-k", COUNT, "Items that are found for one history.")
-@limit("--max-candidates", COUNT, "Items that are scored for one history.")
-@limit("--max-body", Size(), "Size of a request.")
-@limit("--max-set-body", Size(), "Size of a request that puts a set.")
-@limit("--max-connections", COUNT, "Connections at once.")
-@limit("--timeout", SECONDS, "Seconds that a request may take.")
+@OPTIONS
 def serve(checkpoint: str, as_json: bool, **given: Any) -> None:
     """Answer requests for recommendations over HTTP.
 

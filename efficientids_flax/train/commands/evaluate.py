@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from efficientids_flax.commands import combined, command, echo
-from efficientids_flax.commands.options import Ids
+from efficientids_flax.commands.options import Ids, choice, count
 from efficientids_flax.commands.options import step as step_option
 from efficientids_flax.text import metrics_text
 from efficientids_flax.train.commands.flags import configuration, run_options, sections
@@ -22,11 +22,10 @@ IN_FULL = combined(
     click.option("--keep-seen", is_flag=True, help="Do not leave out what a user has had."),
     click.option("--together", is_flag=True,
                  help="Ask for all held-out items of a user at once, after her history."),
-    click.option("--scoring", type=click.Choice(["log_probs", "original"]),
-                 help="Rank by log-probabilities, or by the original's scores."),
-    click.option("--sampled", type=click.IntRange(min=1),
-                 help="Rank among so many drawn items; metrics are called sampled_..."),
-    click.option("--resamples", type=click.IntRange(min=0), help="Of the bootstrap; 1000."),
+    choice("--scoring", ("log_probs", "original"),
+           "Rank by log-probabilities, or by the original's scores."),
+    count("--sampled", "Rank among so many drawn items; metrics are called sampled_..."),
+    count("--resamples", "Of the bootstrap; 1000.", least=0),
 )
 # fmt: on
 OF_RUNS = ("config", "output_dir", "step", "settings")
@@ -34,13 +33,7 @@ OF_RUNS = ("config", "output_dir", "step", "settings")
 
 @command("evaluate")
 @run_options
-@click.option(
-    "--split",
-    type=click.Choice(["eval", "test"]),
-    default="eval",
-    show_default=True,
-    help="Which data.",
-)
+@choice("--split", ("eval", "test"), "Which data.", "eval")
 @IN_FULL
 @step_option  # fmt: skip
 def evaluate(
