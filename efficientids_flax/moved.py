@@ -8,7 +8,7 @@ before it is asked.
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -149,15 +149,10 @@ def add_moved(package: str, modules: Rows, renamed: Mapping[str, str] | None = N
         sys.meta_path.append(_Finder())
 
 
-def left_names(module: str, homes: Iterable[str] | None = None) -> Callable[[str], Any]:
-    """A module's `__getattr__`, for names that have left it.
-
-    Args:
-        module: its `__name__`.
-        homes: modules that have them now; None: as `NAMES` says.
-    """
+def left_names(module: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a module (its `__name__`), for names that have left it, see `NAMES`."""
     package, _, rest = module.partition(".")
-    found = _whole(package, {rest: NAMES.get(rest, ())})[module] if homes is None else tuple(homes)
+    found = _whole(package, {rest: NAMES.get(rest, ())})[module]
 
     def find(name: str) -> Any:
         if not name.startswith("_"):
