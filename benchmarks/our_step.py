@@ -26,9 +26,10 @@ Loss = Callable[[dict, Batch], jax.Array]
 
 def config_of(size: dict[str, int]) -> BackboneConfig:
     """What `step_time.language_model` makes: Praxis' defaults with GELU and fused projections."""
-    names = ("vocab_size", "num_layers", "model_dims", "hidden_dims", "num_heads")
     return BackboneConfig(
-        **{name: size[name] for name in names}, num_kv_heads=size["num_heads"],
+        vocab_size=size["vocab_size"], num_layers=size["num_layers"],
+        model_dims=size["model_dims"], hidden_dims=size["hidden_dims"],
+        num_heads=size["num_heads"], num_kv_heads=size["num_heads"],
         head_dim=size["model_dims"] // size["num_heads"], scan_layers=True, norm="layer_norm",
         norm_bias=True, norm_scale_plus_one=True, embedding_scale="sqrt_dim",
         position_embedding="sinusoidal", fused_qkv=True, qkv_bias=True, attention_out_bias=True,
