@@ -1,15 +1,15 @@
-"""Turns PAXml checkpoints into Flax checkpoints: lazily, verified, with no PAXml installed.
+"""Converts PAXml checkpoints to Flax: lazily, verified, without PAXml installed.
 
 from converters import convert_paxml_checkpoint, load_converted
 
 convert_paxml_checkpoint("job/checkpoints", "out")
 params, optimizer_state, config = load_converted("out")
 
-Read `conversion`, the whole way on one page, then the folders in the order of the data: `stores`
-(where files lie), `arrays` and `zarr` (leaves that are not read yet), `paxml` (what PAXml wrote),
-`rules` (which leaf becomes which), `plan`, `write`. `huggingface` goes the same way from and to
-HuggingFace folders, `recommender` puts a recommender on such a model, `commands` are the shell's;
-`errors` has what any of them may end in, `moved` the modules that have another place than they had.
+Read `conversion`, which has all steps on one page, then the folders in the order of the data:
+`stores` (access to files), `arrays` and `zarr` (lazy leaves), `paxml` (reads PAXml's layouts),
+`rules` (which leaf becomes which), `plan`, `write`. `huggingface` converts from and to HuggingFace
+folders, `recommender` builds a recommender on such a model, `commands` are the commands of the
+shell, `errors` the exceptions; `moved` lists modules that have moved.
 """
 
 from typing import TYPE_CHECKING

@@ -15,7 +15,7 @@ class ConvertOptions(WorkOptions):
 
     Attributes:
         plan: what the output holds.
-        step: step to take from a job directory; None for the newest.
+        step: step of a job directory; None: the newest.
     """
 
     plan: PlanOptions = field(default_factory=PlanOptions)
@@ -34,18 +34,18 @@ def convert(
 
     Args:
         source: job directory, its `checkpoints/`, a step directory, its `state/`, or a FLAX file;
-            a local path or a `gs://` or `s3://` URL.
-        output: directory to be made, likewise.
+            a local path, or a `gs://` or `s3://` URL.
+        output: new directory; a path or URL too.
         options: see `ConvertOptions`.
-        processes: those that share the work; None for this one alone.
-        **plan: fields of `PlanOptions`, as a short way to give them.
+        processes: processes that share the work; None: this one alone.
+        **plan: fields of `PlanOptions`, for short.
 
     Returns:
         What was done.
 
     Raises:
-        ConversionError: what is wrong with the source, the table or the output; nothing is left
-            under the output's name.
+        ConversionError: the source, the table or the output is wrong; nothing is left under the
+            output's name.
     """
     options = options or ConvertOptions()
     if plan:

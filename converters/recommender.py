@@ -49,23 +49,24 @@ def load_recommender(
     download: bool = False,
     token: str | None = None,
 ) -> tuple[EfficientIDSModel, dict[str, Any]]:
-    """An `EfficientIDSModel` on a HuggingFace model, which it neither trains nor changes.
+    """An `EfficientIDSModel` on a pretrained HuggingFace model, which is frozen by default.
 
-    Items, adapters, clusters and additions are float32 whatever the language model is stored in:
-    steps of training are smaller than bfloat16 resolves.
+    Items, adapters, clusters and low-rank additions are float32, whatever the dtype of the language
+    model, because training updates are smaller than bfloat16 resolves.
 
     Args:
         name_or_path: folder, or name of a model in the HuggingFace cache.
-        clustering: where each item belongs; None, as of data without one, is an error.
+        clustering: the cluster of each item. (None is an error; a factory gets it if the data has
+            no clustering.)
         item_embedding_dim, num_items, item_embedding_init, use_correction, remat: of
             `EfficientIDSModel`; `num_items` None: the clustering's.
-        freeze_lm: the language model is not trained,
-        lora: but for low-rank additions to it, see `backbone.lora`.
-        lm_dtype: that the language model's parameters are kept in; None: what is stored.
-        dtype: of the computation; None: `lm_dtype`. On CPUs float32 is faster.
-        words: whether words take part in the first softmax, as the original has it. Where every
-            label is an item False gives them none: steps are then cheaper by the product with the
-            words, of a small language model a fifth of all, and need not learn to outbid them.
+        freeze_lm: whether the language model is frozen.
+        lora: low-rank additions to it that are trained all the same, see `backbone.lora`.
+        lm_dtype: dtype of the language model's parameters; None: as stored.
+        dtype: dtype of the computation; None: `lm_dtype`. On CPUs float32 is faster.
+        words: whether the first softmax includes words, as in the original. If every label is an
+            item, False saves the product with the words (a fifth of a step for a small language
+            model), and clusters need not learn to outscore them.
         scan_layers, shardings, revision, download, token: see `load_pretrained_lm`; paths are those
             of the decoder.
 

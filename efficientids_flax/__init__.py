@@ -1,16 +1,16 @@
-"""PAXml models in Flax: a decoder, the EfficientIDs recommender, and what loads and runs them.
+"""PAXml models in Flax: a decoder, the EfficientIDs recommender, TimesFM, and their training.
 
-The public names are imported when they are first used: `import efficientids_flax` alone imports
-neither jax nor anything else that is large.
+Public names are imported when they are first used, so `import efficientids_flax` imports neither
+jax nor another large package.
 
-Read in the order of the data: `config` and `parameters` describe a model, `settings` says what
-parameters do not show, `backbone` is the decoder, `core` the recommender on it, `forecast` the
-forecaster, `losses` and `sharding` serve them; `stored` loads and saves, `prepare` makes data of
-interactions, `data` batches of data, `embed` and `cluster` vectors and clusters of its items,
-`train` trains, `inference` asks, `evaluation` measures the answers, `serve` answers others,
-`search` finds settings, `memory` estimates, `commands` is the program. What all of them use:
-`array_checks`, `digests`, `prepared_format`, `tree`, `text`, `whole_files`, `lazy_names`,
-`host_memory`, and `moved`, the modules that have another place than they had.
+Read in the order of the data. Models: `config` and `parameters` describe a model, `settings` lists
+what parameters do not show, `backbone` is the decoder, `core` the recommender on it, `forecast` the
+forecaster, `losses` and `sharding` serve them, `stored` loads and saves. Data: `prepare` makes
+training data from interactions, `data` makes batches, `embed` item vectors, `cluster` clusters.
+Use: `train` trains, `inference` recommends, `evaluation` measures recommendations, `serve` serves
+them over HTTP, `search` finds settings, `memory` estimates, `commands` is the program. All of them
+use `array_checks`, `digests`, `prepared_format`, `tree`, `text`, `whole_files`, `lazy_names` and
+`host_memory`; `moved` lists modules that have moved.
 """
 
 from typing import TYPE_CHECKING

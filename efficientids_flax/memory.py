@@ -78,23 +78,23 @@ def estimate_memory(
     dtype: str | None = None,
     param_dtype: str | None = None,
 ) -> MemoryEstimate:
-    """What a model takes on one device that holds all of it.
+    """Memory that a model needs on a single device.
 
     Args:
-        config: of the model.
-        batch_size, sequence_length: B, T of a batch; T is the whole text's under 'generation'.
-        mode: 'inference': hidden states and scores, of a recommender as `inference.recommend` makes
-            them (at one position a row, by chunks of the catalogue); 'training': loss and
+        config: configuration of the model.
+        batch_size, sequence_length: B, T of a batch; with 'generation', T is the whole text.
+        mode: 'inference': hidden states and scores, for a recommender as in `inference.recommend`
+            (at one position of each row, in chunks of the catalogue); 'training': loss and
             gradients; 'generation': one token at a time with a cache.
-        optimizer: of training: its configuration, or any optax transformation; one that says what
-            it freezes (`create_optimizer`, a configuration) trains the rest.
-        remat: whether layers are rematerialised (the `Decoder`'s field); policies that keep more
-            than layer inputs take more than is told here.
-        dtype, param_dtype: in place of the configuration's.
+        optimizer: for training: its configuration, or any optax transformation. Parameters that it
+            freezes (`create_optimizer`, a configuration) are not trained.
+        remat: whether layers are rematerialised (the `Decoder`'s field). Policies that keep more
+            than layer inputs need more memory than estimated here.
+        dtype, param_dtype: instead of the configuration's.
 
     Raises:
-        ValueError: sizes that are not above 0; a mode that is not known.
-        TypeError: another kind of model, such as a forecaster.
+        ValueError: sizes that are not positive; an unknown mode.
+        TypeError: a model of another kind, such as a forecaster.
     """
     if not isinstance(config, BackboneConfig | EfficientIDSConfig):
         kind = type(config).__name__

@@ -33,23 +33,24 @@ CONTENT = (
 
 content_options = combined(
     step,
-    click.option("--family", type=click.Choice(FAMILIES), help="Table to use; detected otherwise."),
+    click.option("--family", type=click.Choice(FAMILIES),
+                 help="Table of rules (default: detected)."),
     click.option("--rules", metavar="FILE", help="A table of your own (TOML or YAML)."),
     scan_layers,
-    click.option("--no-optimizer", is_flag=True, help="Leave the optimizer's state out."),
+    click.option("--no-optimizer", is_flag=True, help="Leave out the optimizer state."),
     click.option("--raw-optimizer", is_flag=True,
-                 help="Keep the optimizer's state as PAXml has it."),
+                 help="Keep the optimizer state as PAXml has it."),
     cast_dtype,
-    click.option("--dequantize", is_flag=True, help="Make numbers of quantized weights."),
+    click.option("--dequantize", is_flag=True, help="Dequantize weights to float32."),
     click.option("--keep-lora", is_flag=True,
-                 help="Keep low-rank additions beside a forecaster's weights."),
-    click.option("--job-files", metavar="DIR", help="Where model_params.txt is."),
+                 help="Keep a forecaster's LoRA weights separate."),
+    click.option("--job-files", metavar="DIR", help="Directory with model_params.txt."),
     click.option("--config", metavar="FILE", help="Configuration values (TOML, YAML or JSON)."),
     set_option("A configuration value, e.g. activation=gelu or beta1=0.9."),
     click.option("--experiment", metavar="NAME",
-                 help="Take the settings of a published experiment."),
+                 help="Use the settings of a published experiment."),
     click.option("--strict", is_flag=True,
-                 help="Fail if a setting of activations or logits had to be assumed."),
+                 help="Fail if a setting that changes activations or logits was assumed."),
     click.option("--also", multiple=True, metavar="CKPT:RULES",
                  help="Take parameters from another checkpoint. Repeatable."),
 )  # fmt: skip
@@ -69,7 +70,7 @@ def convert(
     """Convert the PAXml checkpoint CKPT to a Flax checkpoint at OUT.
 
     CKPT is a job directory, its checkpoints/ folder, a step directory, its state/ item or a FLAX
-    file; OUT is a directory to be made. Both may be gs:// or s3:// URLs.
+    file; OUT is a new directory. Both may be gs:// or s3:// URLs.
     """
     if list_experiments:
         told = [*listed(), *listed_forecasters()]

@@ -22,9 +22,9 @@ def _checked_out(_context: click.Context, _parameter: click.Parameter, out: str)
 def convert_clustering(file: str, out: str, overwrite: bool, as_json: bool) -> None:
     """Convert the pickled clustering FILE to OUT, a .npz or .safetensors file.
 
-    FILE holds four pickles, of NumPy or JAX arrays: cluster_assignments, cluster_indices,
-    in_cluster_id and cluster_means. Nothing else in it is run, and the tables are checked against
-    each other.
+    FILE holds four pickles of NumPy or JAX arrays: cluster_assignments, cluster_indices,
+    in_cluster_id and cluster_means. No code in it is run, and the tables are checked against each
+    other.
     """
     from efficientids_flax.core.clustering import ClusteringInfo
 

@@ -24,23 +24,21 @@ FORWARD = ("revision", "download", "token", "to")
 BACK = ("family", "dtype", "settings", "tokenizer", "shard")
 
 content_options = combined(
-    click.option("--reverse", is_flag=True, help="Back: NAME is a converted checkpoint."),
+    click.option("--reverse", is_flag=True, help="Convert back: NAME is a converted checkpoint."),
     cast_dtype,
     scan_layers,
     click.option("--revision", default="main", show_default=True, help="Branch, tag or commit."),
-    click.option("--download", is_flag=True, help="Fetch what the cache lacks from the hub."),
-    click.option("--token", envvar="HF_TOKEN", help="For models that are not public."),
+    click.option("--download", is_flag=True, help="Download what the cache lacks."),
+    click.option("--token", envvar="HF_TOKEN", help="Access token for private models."),
     click.option("--ignore-key", "ignore_keys", multiple=True, metavar="KEY",
-                 help="A key of config.json to take as missing, where you know that it changes "
-                      "nothing. Repeatable."),
+                 help="Ignore a key of config.json that has no effect. Repeatable."),
     click.option("--family", type=click.Choice([*TABLES, MODEL_TYPE]),
-                 help="With --reverse: model_type of OUT; told by the model otherwise."),
+                 help="With --reverse: model_type of OUT (default: that of the model)."),
     set_option("With --reverse: a key of OUT/config.json, such as eos_token_id=2."),
     click.option("--tokenizer", metavar="DIR",
-                 help="With --reverse: where the tokenizer's files are; the model's own folder "
-                      "otherwise."),
+                 help="With --reverse: folder of the tokenizer (default: the model's own)."),
     click.option("--shard", type=Size(), default="5GB", show_default=True,
-                 help="With --reverse: values in one file at most."),
+                 help="With --reverse: largest size of a file."),
 )  # fmt: skip
 
 
@@ -56,9 +54,8 @@ def convert_hf(
     """Convert the HuggingFace model NAME to a Flax checkpoint at OUT, or back.
 
     NAME is a folder with config.json and safetensors, or a model in the HuggingFace cache; OUT is a
-    directory to be made. With --reverse, NAME is what convert-hf or convert-paxml made, and OUT a
-    folder that AutoModelForCausalLM.from_pretrained opens; of a forecaster,
-    TimesFmModelForPrediction.from_pretrained.
+    new directory. With --reverse, NAME is the output of convert or convert-hf, and OUT a folder
+    that AutoModelForCausalLM.from_pretrained opens (TimesFmModelForPrediction for a forecaster).
     """
     _refuse_others(ctx, reverse)
     tell(_back(name, out, given) if reverse else _forth(name, out, given), as_json)

@@ -49,36 +49,41 @@ DEFAULTS = {
 
 @command("embed", mistakes=(*MISTAKES, ConversionError))
 @click.option("--from", "kind", required=True, type=click.Choice(list(KINDS)),
-              help="Their texts; who chose them; what stands near them; nothing.")  # fmt: skip
+              help="What vectors are made from.")  # fmt: skip
 @data_dir_option
-@click.option("--texts", metavar="FILE", help="A text a line, or .jsonl with title and text.")
+@click.option(
+    "--texts", metavar="FILE", help="Texts, one for each line, or .jsonl with title and text."
+)
 @num_items_option
-@click.option("--out", metavar="FILE", help="To write, .npy; DIR/embeddings.npy otherwise.")
+@click.option("--out", metavar="FILE", help="Output, .npy (default: DIR/embeddings.npy).")
 @click.option("--model", metavar="FOLDER", help="text: a HuggingFace model, or a converted one.")
-@click.option("--tokenizer", metavar="NAME", help="text: a folder; that of the model otherwise.")
+@click.option(
+    "--tokenizer", metavar="NAME", help="text: folder of the tokenizer (default: the model)."
+)
 @choice("--engine", sum(ENGINES.values(), ()),
         "text: flax or transformers; als: exact or implicit.")  # fmt: skip
-@choice("--pooling", ("mean", "last"), "text: of the tokens. [mean]")
-@count("--max-length", "text: tokens at most. [512]")
-@click.option("--prefix", metavar="TEXT", help="text: put before each.")
-@click.option("--normalize", is_flag=True, default=None, help="text: vectors of length one.")
-@count("--batch-size", "text: at a time. [32]")
-@choice("--dtype", ("float32", "bfloat16", "float16"), "text: of the model. [float32]")
-@choice("--column", ("title+text", "title", "text"), "text: of the items. [title+text]")
-@count("--width", "Others than text: of the vectors. [64]")
-@click.option("--regularization", type=Real(min=0), help="als [0.01]")
-@click.option("--alpha", type=Real(min=0), help="als: how sure a choice is. [40]")
-@count("--iterations", "als [15]")
-@count("--window", "cooccurrence: how far apart two items may stand. [5]")
-@count("--seed", "Others than text. [0]", least=0)
+@choice("--pooling", ("mean", "last"), "text: pooling of the tokens. [mean]")
+@count("--max-length", "text: most tokens of a text. [512]")
+@click.option("--prefix", metavar="TEXT", help="text: text to put before each.")
+@click.option("--normalize", is_flag=True, default=None, help="text: scale vectors to length one.")
+@count("--batch-size", "text: texts at a time. [32]")
+@choice("--dtype", ("float32", "bfloat16", "float16"), "text: dtype of the model. [float32]")
+@choice("--column", ("title+text", "title", "text"), "text: columns to embed. [title+text]")
+@count("--width", "als, cooccurrence, random: width of the vectors. [64]")
+@click.option("--regularization", type=Real(min=0), help="als: regularization. [0.01]")
+@click.option("--alpha", type=Real(min=0), help="als: weight of a choice. [40]")
+@count("--iterations", "als: iterations. [15]")
+@count("--window", "cooccurrence: largest distance of two items. [5]")
+@count("--seed", "als, cooccurrence, random: seed. [0]", least=0)
 @overwrite_option
 def embed(kind: str, as_json: bool, overwrite: bool, **given: Any) -> None:
     """Make a vector for each item of a catalogue.
 
-    From the texts of the items, by the language model in a local folder; from the interactions of
-    the training split, by alternating least squares, or by what stands near what in time; or drawn.
-    Writes embeddings.npy, float32, and an embeddings.json that says how it was made. Killed while
-    it embeds texts, it goes on where it stood when it is run again.
+    Vectors come from the items' texts, by a language model in a local folder (text); from the
+    interactions of the training split, by alternating least squares (als) or by which items are
+    chosen soon after one another (cooccurrence); or from random numbers (random). Writes
+    embeddings.npy, float32, and embeddings.json, which says how they were made. If it is killed
+    while it embeds texts, run it again: it continues where it stopped.
     """
     from efficientids_flax.embed import Output
 

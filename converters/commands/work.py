@@ -12,18 +12,16 @@ from efficientids_flax.commands.options import Size, choice, count
 WORK = ("to", "verify", "memory", "workers", "overwrite", "resume", "dry_run")
 
 scan_layers = click.option("--scan-layers/--no-scan-layers", default=None,
-                           help="Layers stacked or one by one; as they are otherwise.")  # fmt: skip
-cast_dtype = click.option(
-    "--dtype", help="Cast parameters, e.g. to bfloat16; the rest keeps its dtype."
-)
+                           help="Layers stacked, or one by one (default: unchanged).")  # fmt: skip
+cast_dtype = click.option("--dtype", help="Cast parameters, e.g. to bfloat16.")
 work_options = combined(
     choice("--to", FORMATS, "Format of the output.", "orbax"),
-    choice("--verify", MODES, "How much is read back and compared.", "full"),
+    choice("--verify", MODES, "Which leaves are read back and compared.", "full"),
     click.option("--memory", type=Size(), default="1GiB", show_default=True,
-                 help="Memory to work in."),
-    count("--workers", "Threads; one a core otherwise."),
+                 help="Limit of memory."),
+    count("--workers", "Threads (default: one for each core)."),
     click.option("--overwrite", is_flag=True, help="Replace OUT if it is a converted checkpoint."),
-    click.option("--resume", is_flag=True, help="Go on from an unfinished conversion."),
+    click.option("--resume", is_flag=True, help="Continue an unfinished conversion."),
     click.option("--dry-run", is_flag=True, help="Print the plan; read no array."),
 )  # fmt: skip
 

@@ -32,23 +32,23 @@ def load_pretrained_lm(
     token: str | None = None,
     ignore_keys: Collection[str] = (),
 ) -> tuple[BackboneConfig, dict[str, Any]]:
-    """A pretrained language model as a configuration and parameters of our decoder.
+    """Load a pretrained language model as a configuration and parameters of our decoder.
 
-    The host holds the parameters once, and in addition little more than what is being read.
+    Needs host memory for the parameters once, and for little more than what is being read.
 
     Args:
         name_or_path: folder with `config.json` and safetensors, or the name of a model in the
             HuggingFace cache.
-        dtype: of parameters and computation; None keeps the parameters as they are stored, and
-            computes in what `config.json` says.
-        shardings: where the parameters go, as in `load_converted`; a process reads its shards only.
-            None: all on the default device.
-        scan_layers: layers stacked on a leading axis, for a decoder that scans them.
+        dtype: dtype of parameters and computation; None: parameters as they are stored, and the
+            computation's dtype from `config.json`.
+        shardings: shardings of the parameters, as in `load_converted`; a process reads only its
+            shards. None: all on the default device.
+        scan_layers: stack layers on a leading axis, for a decoder that scans them.
         revision: branch, tag or commit, for a name.
-        download: fetch what is not in the cache (needs `huggingface_hub`).
-        token: for models that are not public.
-        ignore_keys: keys of `config.json` that are refused here and known to you to change nothing;
-            they are taken as missing.
+        download: download what is not in the cache (needs `huggingface_hub`).
+        token: access token, for models that are not public.
+        ignore_keys: keys of `config.json` to treat as missing: keys that are refused, but that you
+            know to have no effect.
 
     Returns:
         (configuration, nested dict of arrays): `Decoder(config).apply({"params": params}, ids)`.

@@ -31,13 +31,13 @@ FAMILY = "transformer_lm"  # of our models; what the original was is in the mani
 
 @dataclass(frozen=True)
 class PretrainedOptions:
-    """What the user may decide about a pretrained model.
+    """Options for a pretrained model.
 
     Attributes:
-        dtype: parameters are cast to it, and computed in; None keeps what is stored, and computes
-            in what `config.json` says.
-        scan_layers: layers stacked on a leading axis, to be scanned.
-        ignore_keys: keys of `config.json` that are taken as missing.
+        dtype: dtype of the parameters and the computation; None: the stored dtype, and the
+            computation's from `config.json`.
+        scan_layers: stack layers on a leading axis, for a decoder that scans them.
+        ignore_keys: keys of `config.json` to treat as missing.
     """
 
     dtype: str | None = None

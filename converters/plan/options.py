@@ -10,22 +10,21 @@ OPTIMIZER_MODES = ("convert", "raw", "none")
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What the user may decide about the output's content.
+    """Options of the output's content.
 
     Attributes:
-        family: table to use; None to detect it.
-        rules: file with a table of the user's own.
-        scan_layers: layers stacked (True), one by one (False), or as they are (None).
+        family: table of rules; None: detected.
+        rules: file with a table of your own.
+        scan_layers: layers stacked (True), one by one (False), or unchanged (None).
         optimizer: 'convert' to optax, 'raw' for PAXml's own tree, or 'none'.
-        dtype: parameters are cast to it; None keeps what is stored.
-        dequantize: quantized weights become numbers again.
-        keep_lora: low-rank additions of a forecaster stay beside its weights; else they are put
-            into them.
-        job_files: directory of PAXml's text dumps; None looks beside the checkpoint.
-        overrides: configuration values that the tree cannot tell, by dotted name.
+        dtype: dtype to cast parameters to; None: unchanged.
+        dequantize: dequantize weights to float32.
+        keep_lora: keep LoRA weights of a forecaster separate; else they are merged.
+        job_files: directory of PAXml's text dumps; None: looked for beside the checkpoint.
+        overrides: configuration values that do not follow from the tree, by dotted name.
         also: `CKPT:RULES` specifications of further checkpoints.
-        experiment: name of the published experiment whose settings are taken.
-        strict: what was assumed and changes activations or logits is an error.
+        experiment: name of a published experiment whose settings are used.
+        strict: assumed settings that change activations or logits are an error.
     """
 
     family: str | None = None

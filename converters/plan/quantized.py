@@ -66,7 +66,7 @@ def numbers_of(
         name, stored = next(iter(found.weights.items()))
         notes.append(
             f"{len(found.weights)} weights are quantized and kept as they are stored, such as"
-            f" {name} ({stored}): no model runs on them. --dequantize makes numbers of them"
+            f" {name} ({stored}): no model runs on them. --dequantize makes them float32"
         )
     return found.params, _nhd(found.params, said)
 

@@ -29,13 +29,14 @@ class LayerCache(struct.PyTreeNode):
 
 
 class KVCache(struct.PyTreeNode):
-    """What `Decoder.extend` takes and returns.
+    """The cache of keys and values that `Decoder.extend` takes and returns.
 
     Attributes:
-        layers: one a layer; of scanned layers one a place in the block, with an axis L / places.
-        segments, positions: int32 [B, S], as the batches had them.
-        prefix: bool [B, S], under `attention_mask='prefix'`; else None.
-        used: int32 [], places that are taken, the same in all rows.
+        layers: one entry for each layer; for scanned layers one for each place in the block, with
+            an axis L / places.
+        segments, positions: int32 [B, S], those of the batches.
+        prefix: bool [B, S], with `attention_mask='prefix'`; else None.
+        used: int32 [], number of used places, the same in all rows.
     """
 
     layers: tuple[LayerCache, ...]
@@ -58,13 +59,13 @@ def make_cache(config: BackboneConfig, batch: int, size: int, dtype: Any = None)
     """An empty cache.
 
     Args:
-        config: of the decoder.
+        config: configuration of the decoder.
         batch: B.
-        size: S; more tokens than this must not be put in: an error, but not inside jit.
-        dtype: of keys and values; None: the compute dtype.
+        size: S, the most tokens. More are an error outside of jit; inside jit this is not checked.
+        dtype: dtype of keys and values; None: the compute dtype.
 
     Raises:
-        ValueError: tokens of this decoder see later ones, so that none can be read before.
+        ValueError: the decoder is not causal, so it cannot read token by token.
     """
     if config.attention_mask == "bidirectional":
         raise ValueError("attention_mask 'bidirectional' has no cache: tokens see later ones")

@@ -45,10 +45,10 @@ class Decoder(nn.Module):
     """A language model without its loss.
 
     Attributes:
-        config: what it computes.
-        remat: name of a policy of `jax.checkpoint_policies` by which layers are rematerialised in
-            the backward pass, such as 'nothing_saveable'; None makes only what is inside of norms
-            and activations again.
+        config: configuration of the model.
+        remat: policy of `jax.checkpoint_policies` for the rematerialisation of layers in the
+            backward pass, such as 'nothing_saveable'; None: only the inside of norms and
+            activations is recomputed.
 
     Raises:
         ValueError: another policy than `REMAT_POLICIES`.
@@ -151,16 +151,16 @@ class Decoder(nn.Module):
         inputs_indicator: jax.Array | None = None,
         at: jax.Array | None = None,
     ) -> tuple[jax.Array, KVCache]:
-        """Hidden states of tokens that follow those of a cache, as `__call__` over all gives them.
+        """Hidden states of new tokens after those of a cache, as `__call__` on all tokens.
 
-        That holds for everything that does not look across the whole batch: experts have room by
-        the tokens of one call, and 'dynamic' and 'longrope' rotation goes by the longest position
-        of the calls so far, so that keys turned before keep their turn (as in HuggingFace).
+        Two things depend on the call, not on single tokens: experts have a capacity by the tokens
+        of one call, and 'dynamic' and 'longrope' rotation depends on the longest position so far,
+        while keys that are in the cache keep their rotation (as in HuggingFace).
 
         Args:
-            ids: int [B, T]; or `inputs_embeds`. All arguments as in `__call__`, of the new tokens;
-                `positions` count on from the row's length in the cache.
-            cache: of `make_cache`, with room for T more tokens.
+            ids: int [B, T]; or `inputs_embeds`. All arguments are those of `__call__`, for the new
+                tokens; `positions` continue from the row's length in the cache.
+            cache: from `make_cache`, with room for T more tokens.
 
         Returns:
             ([B, T, D] or [B, M, D], the cache with the tokens in it).

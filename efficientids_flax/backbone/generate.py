@@ -63,8 +63,8 @@ def generate(
 ) -> Generated:
     """Continue prompts.
 
-    Positions count the tokens of a prompt and pass over its padding, on whichever side it is (as
-    HuggingFace's `generate`).
+    Positions count the tokens of a prompt without its padding, on either side (as in HuggingFace's
+    `generate`).
 
     Args:
         decoder: a language model.
@@ -72,17 +72,17 @@ def generate(
         ids: int [B, T]; or
         inputs_embeds: [B, T, D].
         paddings: [B, T], 1 where there is padding; None for none.
-        max_new_tokens: G; stops earlier where all rows have ended.
-        inputs_indicator: [B, T], of prefix models.
-        sampling: greedy unless told otherwise.
+        max_new_tokens: G; generation stops earlier if all rows have ended.
+        inputs_indicator: [B, T], for prefix models.
+        sampling: None: greedy.
         rng: key, for sampling.
         eos_id: tokens that end a text.
-        pad_id: a word, which follows the end.
+        pad_id: the word that fills rows after their end.
 
     Raises:
-        ValueError: listing all inputs of the wrong shape, dtype or range (words and learned
-            positions without a row in their table, inside jit not looked at), a number of tokens
-            that there is no room for, no key.
+        ValueError: listing all inputs of a wrong shape, dtype or range (words and learned
+            positions without a row in their table; not checked inside jit), too many tokens, or a
+            missing key.
     """
     config = decoder.config
     given = Inputs(ids, inputs_embeds, paddings, inputs_indicator=inputs_indicator)

@@ -17,9 +17,9 @@ class SamplingConfig(Record):
     """Greedy by default; otherwise temperature, then top-k, then top-p.
 
     Attributes:
-        temperature: divides the logits; 0 takes the likeliest token.
-        top_k: only the k likeliest tokens, and those as likely as the last of them; None: all.
-        top_p: only the likeliest tokens, as many as it takes to reach this probability.
+        temperature: divides the logits; 0: greedy.
+        top_k: keep the k most probable tokens, and those that tie with the last; None: all.
+        top_p: keep the most probable tokens, as many as reach this total probability.
     """
 
     temperature: float = 0.0

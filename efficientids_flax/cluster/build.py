@@ -32,11 +32,11 @@ class ClusterOptions:
     Attributes:
         method: a name of `METHODS`.
         clusters: K; None: the square root of the number of items, rounded up.
-        max_size: items of the largest cluster; clusters that have more are split, so that K grows
-            ('balanced-kmeans' keeps to it with K clusters). None: any number.
-        shortlist: the first so many items have clusters of their own, 0 and so on.
-        metric: 'l2', or 'cosine', by which vectors have length one.
-        seed: of what is drawn.
+        max_size: most items of a cluster. Larger clusters are split, which increases K
+            ('balanced-kmeans' keeps K). None: no limit.
+        shortlist: the first N items get clusters of their own, which come first.
+        metric: 'l2', or 'cosine', which scales vectors to length one.
+        seed: random seed.
         spread_nonfinite: see `points_of`.
     """
 
@@ -77,20 +77,20 @@ def cluster_items(
     ranks: np.ndarray | None = None,
     catalogue: str | None = None,
 ) -> Clustered:
-    """Put items into clusters.
+    """Group items in clusters.
 
     Args:
-        embeddings: floats [I, E]; None where the method looks at none.
+        embeddings: floats [I, E]; None for methods that use none.
         options: see `ClusterOptions`.
-        num_items: I, where there are no embeddings.
-        ranks: int [I], 0 for the most frequent item and so on, for 'frequency' and the shortlist;
-            None: the ids are ranks.
-        catalogue: digest of the catalogue, to be kept in the clustering.
+        num_items: I, if there are no embeddings.
+        ranks: int [I], 0 for the most frequent item, for 'frequency' and the shortlist;
+            None: the ids are the ranks.
+        catalogue: digest of the catalogue, which the clustering keeps.
 
     Returns:
-        The clustering, clusters numbered by their first item (in order of rank, the shortlist
-        before all), its means those of the embeddings as they are (None without them); and its
-        `Summary`.
+        The clustering and its `Summary`. Clusters are numbered by their first item, in order of
+        rank, with those of the shortlist first. Means are those of the given embeddings (None
+        without embeddings).
 
     Raises:
         ValueError: options or embeddings that do not fit; see `points_of`.

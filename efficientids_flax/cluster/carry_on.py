@@ -47,19 +47,18 @@ AVERAGES = ("ema",)  # hold parameters, not moments
 def recluster(
     path: str | os.PathLike[str], into: str | os.PathLike[str], options: ClusterOptions
 ) -> Clustered:
-    """Write a converted or exported recommender anew, with other clusters of its item table.
+    """Recluster the item table of a converted or exported recommender, and write the new model.
 
-    `load_model`, `recommend` and a run's `{kind: converted, path: INTO}` take it as the one before.
-    Of a conversion's optimizer state everything is kept but that of the cluster table, which begins
-    at zero; an export holds none.
+    Use the new model like the old one. The optimizer state of a conversion is kept, except that of
+    the cluster table, which is reset to zero; an export has no optimizer state.
 
     Args:
-        path: of the model.
-        into: directory to make.
+        path: directory of the model.
+        into: new directory.
         options: see `ClusterOptions`.
 
     Returns:
-        The clustering and its summary, whose notes say what of the optimizer's state was kept.
+        The clustering and its summary; its notes say what was kept of the optimizer state.
 
     Raises:
         FileExistsError: `into` holds something.

@@ -15,8 +15,8 @@ from efficientids_flax.whole_files import write_whole
 def save_plot(summary: Summary, path: str | os.PathLike[str]) -> None:
     """Write a picture of a clustering.
 
-    Left the histogram of sizes; right, where there are embeddings, each cluster's variance by its
-    size, relative to that of all items.
+    Left a histogram of sizes; right, if there are embeddings, each cluster's variance by its
+    size, relative to the variance of all items.
 
     Args:
         summary: what to show.

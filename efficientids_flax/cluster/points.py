@@ -66,7 +66,7 @@ def points_of(
             told += " in float32"
         if not spread_nonfinite:
             raise ValueError(
-                f"embeddings: {told}; mend them, or take them as items without a vector"
+                f"embeddings: {told}; correct them, or treat them as items without a vector"
                 " (`nonfinite` spread)"
             )
         notes.append(f"{told}; taken as items without a vector")
@@ -85,12 +85,12 @@ def points_of(
     elif exponent := _far(vectors):
         vectors = np.ldexp(vectors, -exponent)  # which moves none to another cluster
         notes.append(
-            f"vectors are taken by 2^{-exponent}, as their squares would be no float32; so is the"
+            f"vectors are scaled by 2^{-exponent}, as their squares do not fit float32; so is the"
             " inertia"
         )
     duplicates = len(items) - _distinct(vectors)
     if duplicates:
-        notes.append(f"{duplicates} items have the very vector of an item before them")
+        notes.append(f"{duplicates} items have the same vector as an item before them")
     without = np.flatnonzero(~there)
     if len(without):
         notes.append(

@@ -165,9 +165,9 @@ def _quieter(ctx: click.Context, _parameter: click.Parameter, quiet: bool) -> No
 
 volume = combined(
     click.option("-v", "--verbose", count=True, expose_value=False, is_eager=True,
-                 callback=_louder, help="Say more; where an error comes from."),
+                 callback=_louder, help="Log more, and show the traceback of an error."),
     click.option("-q", "--quiet", is_flag=True, expose_value=False, callback=_quieter,
-                 help="Print nothing but results and errors."),
+                 help="Print only results and errors."),
     click.version_option(package_name="efficientids-flax", prog_name="efficientids-flax",
                          message="%(prog)s %(version)s"),
 )  # fmt: skip

@@ -24,18 +24,18 @@ COMMANDS = {
     "inspect":            (CONVERTERS, "Print what a PAXml checkpoint holds."),
     "convert":            (CONVERTERS, "Convert a PAXml checkpoint to Flax."),
     "convert-hf":         (CONVERTERS, "Convert a HuggingFace model, or back."),
-    "convert-clustering": (CONVERTERS, "Make a pickled clustering safe."),
-    "parity":             (PARITY,     "Compare a model with its original."),
-    "find-settings":      (PARITY,     "Find from data what a checkpoint leaves open."),
-    "prepare":            (PREPARE,    "Make data to train on out of interactions."),
-    "embed":              (CONVERTERS, "Make vectors of the items of a catalogue."),
-    "cluster":            (CLUSTER,    "Put the items of a catalogue into clusters."),
-    "train":              (TRAIN,      "Train; go on where the run stands."),
-    "evaluate":           (TRAIN,      "Evaluate a checkpoint of a run."),
+    "convert-clustering": (CONVERTERS, "Turn a pickled clustering into a safe file."),
+    "parity":             (PARITY,     "Compare a converted model with a recording."),
+    "find-settings":      (PARITY,     "Find missing settings of a checkpoint from data."),
+    "prepare":            (PREPARE,    "Make training data from interactions."),
+    "embed":              (CONVERTERS, "Make a vector for each item."),
+    "cluster":            (CLUSTER,    "Group the items of a catalogue in clusters."),
+    "train":              (TRAIN,      "Train a model, or resume a run."),
+    "evaluate":           (TRAIN,      "Evaluate a run, or an exported model."),
     "export":             (TRAIN,      "Write a run's model for inference."),
-    "recommend":          (INFERENCE,  "Print what comes next after a history."),
-    "serve":              (SERVE,      "Answer requests for recommendations over HTTP."),
-    "generate":           (INFERENCE,  "Print what comes next after a prompt."),
+    "recommend":          (INFERENCE,  "Recommend the next items of a history."),
+    "serve":              (SERVE,      "Serve recommendations over HTTP."),
+    "generate":           (INFERENCE,  "Continue a prompt with a language model."),
     "forecast":           (INFERENCE,  "Forecast time series."),
 }
 # fmt: on
@@ -87,7 +87,7 @@ class Program(click.Group):
 @click.group("efficientids", cls=Program, context_settings=dict(SETTINGS))
 @volume
 def main() -> None:
-    """Carry PAXml models to Flax: convert, check, train on, recommend.
+    """Bring PAXml models to Flax: convert, check, train, recommend.
 
     Each command has its own help: efficientids COMMAND --help.
     """

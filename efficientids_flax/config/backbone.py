@@ -54,78 +54,80 @@ class BackboneConfig(Record):
         kernel_axes: how kernels of projections, MLP and head are stored, which changes no number:
             'in_out' [D,F] as by PAXml, 'out_in' [F,D] as by PyTorch. `attention/out` is [D,N,H] in
             both; experts are [X,D,F], and [X,F,D] in 'out_in' by the gating 'top_k' alone.
-        attention_mask: who sees whom; 'prefix' adds the keys that the batch marks as prefix.
-        norm, norm_bias, norm_epsilon: kind of every norm that has none of its own in `norms`.
-        norms: what norms have otherwise by their place (Praxis has a template for each), see
+        attention_mask: which keys a query attends to; 'prefix' adds keys that the batch marks as
+            prefix.
+        norm, norm_bias, norm_epsilon: kind of all norms without settings of their own in `norms`.
+        norms: settings of norms that differ by their place (Praxis has a template for each), see
             `of_norm`.
-        norm_scale: whether norms have a scale; else they norm alone (OLMo).
-        norm_scale_plus_one: the stored scale is added to 1 (Praxis `direct_scale=False`, its
-            LayerNorm's default; Gemma), of RMSNorm and LayerNorm alike.
+        norm_scale: whether norms have a scale (OLMo's have none).
+        norm_scale_plus_one: the stored scale is added to 1 (Praxis' `direct_scale=False`, the
+            default of its LayerNorm; Gemma), for RMSNorm and LayerNorm.
         norm_scale_in_float32: multiply by the scale before the cast to `dtype` (Gemma, OLMo2).
         norm_policy: 'pre' x + f(n(x)); 'post' x + n(f(x)); 'post_skip' n(x + f(x));
             'primer_hybrid' x + n2(f(n1(x))); 'pre_skip' n(x) + f(n(x)) (an option of Bloom).
         final_norm: whether the last hidden state is normed.
         parallel_residual: attention and MLP both read the layer's input (GPT-NeoX).
-        shared_norm: of parallel ones, attention and MLP read it through one norm (GPT-J).
-        mlp_adds_input: of parallel ones, what the MLP reads is added to what it gives (Praxis'
-            `add_skip_connection` in saxml's `ParallelTransformer`).
+        shared_norm: with `parallel_residual`, attention and MLP share one norm (GPT-J).
+        mlp_adds_input: with `parallel_residual`, the input of the MLP is added to its output
+            (Praxis' `add_skip_connection` in saxml's `ParallelTransformer`).
         attention_residual_weight, mlp_residual_weight: x + weight * f(x).
-        lm_head: whether there is a head; without one, as in text embedders and classifiers, there
-            are hidden states and no logits, and words take no part in a recommender's softmax.
+        lm_head: whether there is a head. Without one, as in text embedders and classifiers, there
+            are hidden states but no logits, and a recommender's softmax has no words.
         tied_embeddings: the input embedding is the head's kernel.
-        embedding_dims: width E of word embeddings and head where it is not D: projected to D before
-            the first layer, and to E before the head (OPT 350M).
-        embedding_scale: multiplies word embeddings: 'sqrt_dim', 'none' or a number.
-        embedding_norm: embeddings, injected ones too, are normed before the first layer (Bloom).
-        scale_injected_embeddings: the scale also multiplies embeddings given in place of ids.
+        embedding_dims: width E of word embeddings and head, if it is not D; they are projected to D
+            before the first layer, and to E before the head (OPT 350M).
+        embedding_scale: factor of word embeddings: 'sqrt_dim', 'none' or a number.
+        embedding_norm: embeddings, also injected ones, are normed before the first layer (Bloom).
+        scale_injected_embeddings: the factor also applies to embeddings given instead of ids.
         position_embedding: added to the input: 'learned' [max_positions,D], 'sinusoidal', 'none'.
-        position_offset: row of the first learned position; those before it are more (OPT).
-        positions_pass_padding: where positions are not given, they count tokens (OPT); otherwise
-            places of the row, padding too.
-        position_min_timescale, position_max_timescale: of the sinusoids.
-        rotary: turns queries and keys; independent of `position_embedding`.
-        sliding_rotary: of layers with a sliding window, where it differs (Gemma3).
-        no_rotary_layers: layers whose queries and keys are not turned (SmolLM3).
-        alibi: biases on the logits by the position of keys, see `AlibiConfig`; None for none.
+        position_offset: row of the first learned position; rows before it are additional (OPT).
+        positions_pass_padding: default positions count tokens without padding (OPT); else they
+            count all places of the row.
+        position_min_timescale, position_max_timescale: time scales of the sinusoids.
+        rotary: rotation of queries and keys; independent of `position_embedding`.
+        sliding_rotary: rotation in layers with a sliding window, if it differs (Gemma3).
+        no_rotary_layers: layers without rotation (SmolLM3).
+        alibi: biases on the logits by the position of keys, see `AlibiConfig`; None: no biases.
         fused_qkv: one kernel [3,D,N,H] ('in_out') instead of three.
-        multi_query: the one head of keys and values has kernels [D,H] ('in_out').
+        multi_query: keys and values have one head, with kernels [D,H] ('in_out').
         qkv_bias, attention_out_bias: biases of the projections.
         query_scaling: 'inverse_sqrt_head_dim' H^-0.5; 'per_dim_scale' a parameter [H] s, with
             1.442695041 H^-0.5 softplus(s); 'none'; or a number that multiplies.
-        qkv_clip: queries, keys and values are clipped to [-clip, clip] (OLMo); None is none.
-        qkv_clip_after_norm: they are clipped after their norm (OLMoE), else before it.
+        qkv_clip: queries, keys and values are clipped to [-clip, clip] (OLMo); None: no clipping.
+        qkv_clip_after_norm: clip after the norm of queries and keys (OLMoE), else before it.
         query_position_scaling: queries grow with their position, see `PositionScalingConfig`.
         qk_norm: norm of queries and keys: 'per_head' with one scale [H] for all of them,
             'each_head' with a scale [N,H] (Cohere), 'full' over all heads at once.
         qk_norm_after_rotary: it follows the rotation (Praxis) or precedes it (HuggingFace).
-        attention_logit_cap, final_logit_cap: cap * tanh(logits / cap), None is none.
-        attention_extra_logit: one more logit of each query that belongs to no key, so that its
-            probabilities sum to less than one; None is none, 0 is one.
-        attention_sinks: the same with a parameter [N], a logit a head (gpt-oss).
-        latent_attention: keys and values come of a narrow latent (DeepSeek); None: of the input.
-        relative_key_dims: queries also meet sinusoids of this width of the distance, projected to
-            heads (Transformer-XL, arXiv 1901.02860); with `qkv_bias`, queries have a bias for keys
-            and one for distances.
-        sliding_window: keys further back than this are not seen (key > query - window).
-        sliding_window_ahead: of layers with a window, keys further ahead than this are not seen
-            either (key < query + window), where the mask lets them see any; None: all of them.
-        layer_types: one per layer; empty: all slide if there is a window, else none.
-        layer_settings: what some layers have otherwise, see `of_layer`.
+        attention_logit_cap, final_logit_cap: cap * tanh(logits / cap); None: no cap.
+        attention_extra_logit: an additional logit of each query that belongs to no key, so that its
+            probabilities sum to less than one; None: no such logit (0 is a logit of 0).
+        attention_sinks: the same with a parameter [N], a logit for each head (gpt-oss).
+        latent_attention: keys and values are computed from a narrow latent (DeepSeek); None: from
+            the input.
+        relative_key_dims: queries are also multiplied with sinusoids of the distance, of this
+            width, projected to heads (Transformer-XL, arXiv 1901.02860); with `qkv_bias`, queries
+            have one bias for keys and one for distances.
+        sliding_window: attend only to keys within this distance back (key > query - window).
+        sliding_window_ahead: in layers with a window, attend only to keys within this distance
+            ahead (key < query + window), if the mask allows later keys; None: no limit.
+        layer_types: one for each layer; empty: all slide if there is a window, else none.
+        layer_settings: settings in which some layers differ, see `of_layer`.
         attention_implementation: 'exact' is our own; 'xla' and 'cudnn' are those of
             `jax.nn.dot_product_attention`, without caps, dropout, extra logit and relative keys.
             'cudnn' needs a GPU and half precision, and has no relative bias.
         gated_mlp: act(gate(x)) * up(x).
-        mlp_padding_first: padding enters the MLP, and passes by it, as zeros (Praxis
-            `apply_padding_first`); otherwise the MLP adds nothing to it.
+        mlp_padding_first: padding is set to zero before the MLP and in its residual (Praxis'
+            `apply_padding_first`); otherwise the MLP adds nothing to padding.
         lora: low-rank additions to the projections, see `backbone.lora`.
         lm_head_bias: bias [V] of the head.
         scale_before_logits: the hidden state is multiplied by D^-0.5 before the head.
         logits_divisor: logits are divided by it (Granite).
-        logits_clip: logits are clipped to [-clip, clip] after their cap; None is none.
+        logits_clip: logits are clipped to [-clip, clip] after their cap; None: no clipping.
         *_dropout: rates; `mlp_dropout` after the activation, `input_dropout` after the embeddings.
-        label_smoothing, label_smoothing_in_eval, z_loss_weight: of the plain language-model loss.
-        loss_average: what sums of losses are divided by: their 'weights', or how many 'positions'
-            the batch has (Praxis `GShardSharedEmbeddingSoftmax`).
+        label_smoothing, label_smoothing_in_eval, z_loss_weight: for the language-model loss.
+        loss_average: divisor of the sums of losses: the 'weights', or the number of 'positions' of
+            the batch (Praxis' `GShardSharedEmbeddingSoftmax`).
     """
 
     vocab_size: int

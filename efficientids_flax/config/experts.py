@@ -32,42 +32,44 @@ class ClippedGateConfig(Record):
 class MoEConfig(Record):
     """Mixture of experts in place of the MLP of some layers (Praxis `TransformerFeedForwardMoe`).
 
-    By the gating 'top_k', as in HuggingFace's families, each token goes to its best experts, none
-    is dropped, and no other token matters to it; the fields below `residual_weight` are its own,
-    and of those above it reads sizes, `gated`, `activation` and `load_balance_loss_weight`.
+    With the gating 'top_k', as in HuggingFace's families, each token goes to its best experts, no
+    token is dropped, and tokens do not affect each other. The fields below `residual_weight` are
+    for this gating; of those above it uses sizes, `gated`, `activation` and
+    `load_balance_loss_weight`.
 
     Attributes:
         num_experts: X.
-        layers: which of the L layers have experts, ascending.
+        layers: layers with experts, ascending.
         hidden_dims: F of an expert.
-        gated, activation: as of the MLP; Praxis keeps them apart.
-        gating: how tokens find experts: their two best by 'top2', as far as there is room;
-            'dense_top2' without limit; 'top_k' see below; or experts take their best tokens, of all
-            or ('_v2') of those that are no padding.
-        num_groups, min_group_size: tokens are routed within groups (not by 'dense_top2').
-        capacity_factor: room of all experts relative to the tokens.
-        expert_capacity: room of one expert, where that is more; 'expert_choice' ignores it.
-        second_expert_policy: of 'top2': the second best; or drawn ('sampling', needs random numbers
-            called 'routing'); 'random' is 'all' without second experts of less weight than 1e-9.
-        gating_logit_cap: tanh cap of the router's logits, of 'top2' alone; 0 is none.
-        gating_level: route single tokens, or all of a row by its mean ('sentence').
+        gated, activation: as for the MLP; Praxis has separate settings.
+        gating: how tokens and experts are matched. 'top2': tokens go to their two best experts, up
+            to their capacity; 'dense_top2': without limit; 'top_k': see above; or experts choose
+            their best tokens, of all or ('_v2') without padding.
+        num_groups, min_group_size: tokens are routed within groups (not with 'dense_top2').
+        capacity_factor: capacity of all experts relative to the number of tokens.
+        expert_capacity: capacity of one expert, if that is more; 'expert_choice' ignores it.
+        second_expert_policy: for 'top2': the second best; or drawn ('sampling', needs random
+            numbers named 'routing'); 'random' is 'all' without second experts of a weight below
+            1e-9.
+        gating_logit_cap: tanh cap of the router's logits, for 'top2' only; 0: no cap.
+        gating_level: route single tokens, or all tokens of a row by their mean ('sentence').
         load_balance_loss_weight: weight of the auxiliary loss of 'top2' and 'top_k'.
-        padding_first: padding passes by the experts as zeros, see `mlp_padding_first`.
+        padding_first: padding is set to zero before the experts, see `mlp_padding_first`.
         residual_weight: x + weight * experts(x); None: `mlp_residual_weight`.
-        experts_per_token: how many experts a token goes to.
-        scores: what experts are chosen and weighted by: 'softmax' over all of them;
-            'chosen_softmax' over those that are chosen; 'sigmoid' of each.
+        experts_per_token: number of experts of a token.
+        scores: scores by which experts are chosen and weighted: 'softmax' over all of them;
+            'chosen_softmax' over the chosen ones; 'sigmoid' of each.
         renormalize: weights of the chosen experts are divided by their sum.
-        weights_scale: multiplies the weights.
-        choice_groups, groups_per_token: experts lie in groups, and a token chooses among the best
-            of them, by the sum of the two best scores in each (DeepSeek-V3).
-        choice_bias: a parameter [X] is added to scores for the choice alone. It has no gradient:
-            training has to leave it as it is, or balance experts by it (arXiv 2408.15664).
+        weights_scale: factor of the weights.
+        choice_groups, groups_per_token: experts are in groups, and a token chooses among the best
+            groups, by the sum of the two best scores in each (DeepSeek-V3).
+        choice_bias: a parameter [X] is added to scores for the choice only. It has no gradient:
+            training must leave it unchanged, or use it to balance experts (arXiv 2408.15664).
         router_bias, bias: biases of the router and of the experts' projections.
-        clipped_gate: in place of `activation(gate) * up`.
-        shared_dims: F of an MLP that all tokens go through besides; None for none. It is gated and
-            activated as the MLP of other layers.
-        shared_gate: what the shared one gives is weighted by the sigmoid of a product with x.
+        clipped_gate: replaces `activation(gate) * up`.
+        shared_dims: F of an additional MLP for all tokens; None: there is none. It is gated and
+            activated like the MLP of other layers.
+        shared_gate: its output is weighted by the sigmoid of a product with x.
     """
 
     num_experts: int

@@ -21,17 +21,18 @@ KernelAxes = Literal["in_out", "out_in"]
 
 @dataclass(frozen=True)
 class LatentAttentionConfig(Record):
-    """Keys and values of all heads out of one narrow latent of each token (arXiv 2405.04434).
+    """Keys and values of all heads from one narrow latent of each token (arXiv 2405.04434).
 
-    A cache keeps the latents. Only the last numbers of a head are turned; of keys all heads share
+    A cache keeps the latents. Only the last numbers of a head are rotated; all heads of keys share
     them.
 
     Attributes:
         latent_dims: C, width of the latent, which is normed.
-        rotary_dims: of a head's width H, those that are turned; they come last.
+        rotary_dims: how many numbers of a head's width H are rotated; they come last.
         value_dims: width of a head's values.
-        query_dims: width of a latent of queries, which is normed; None: queries come of the input.
-        norm_epsilon: of both norms, which are RMSNorms.
+        query_dims: width of a latent of queries, which is normed; None: queries are computed from
+            the input.
+        norm_epsilon: epsilon of both norms, which are RMSNorms.
     """
 
     latent_dims: int
@@ -60,7 +61,7 @@ NORM_FIELDS = {  # of `NormConfig` -> of `BackboneConfig`
 
 @dataclass(frozen=True)
 class NormConfig(Record):
-    """What the norm of one place has otherwise than the model's; None: nothing.
+    """Settings in which the norm of one place differs from the model's; None: as in the model.
 
     Attributes:
         kind, bias, epsilon, scale_plus_one: as `norm` and `norm_*` of `BackboneConfig`.
@@ -100,12 +101,13 @@ class NormPlacesConfig(Record):
 
 @dataclass(frozen=True)
 class LayerSetting(Record):
-    """One setting that some layers have otherwise than the model.
+    """One setting in which some layers differ from the model.
 
     Attributes:
-        layers: which of the L layers, ascending.
-        key: of `BackboneConfig`: 'activation'; of a record in it: 'rotary.max_timescale'.
-        value: as JSON has it, null among them.
+        layers: these layers, ascending.
+        key: a field of `BackboneConfig` ('activation'), or of a record in it
+            ('rotary.max_timescale').
+        value: a JSON value; null is possible.
     """
 
     layers: tuple[int, ...]

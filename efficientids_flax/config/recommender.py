@@ -49,10 +49,10 @@ class PromptConfig(Record):
     begin, before | history, with its items' words | after | placeholder, end
 
     Attributes:
-        before, after: words before the history and behind it; the tokenizer's begin is in `before`.
-        placeholder: item id that stands where the item is asked for; None: nothing does.
-        end: words behind it.
-        item_words: whether words of their own stand around the items of a history, such as titles:
+        before, after: words before and after the history; `before` includes the tokenizer's begin.
+        placeholder: item id in the place of the item that is predicted; None: nothing.
+        end: words after it.
+        item_words: whether items of a history have words around them, such as titles:
             `stored.ItemWords` has them.
     """
 
@@ -143,13 +143,13 @@ class EfficientIDSConfig(HeadConfig):
 
     Attributes:
         backbone: the decoder; its own `final_logit_cap`, smoothing and z-loss are not used here.
-        placeholder_item_id: item id that stands in the input where the target item is asked for.
-            It is looked up as any other and, where the catalogue is smaller, clipped to the last
-            item: the original does so with its 102. None: there is no such id.
-        trained_length: T of the sequences that it was trained on, all ids of a row; longer
-            histories are cut to it where recommendations are asked for. None: not known.
-        prompt: what stands around the histories that it was trained on; None: of a model that knows
-            words what the original has, `<sos>` before, the placeholder and `<eos>` behind.
+        placeholder_item_id: item id that replaces the target item in the input. It is looked up
+            like any other; if the catalogue is smaller, it is clipped to the last item, as the
+            original does with its 102. None: there is no such id.
+        trained_length: T of the training sequences, counting all ids of a row; for recommendations
+            longer histories are cut to it. None: unknown.
+        prompt: the words around histories in training; None: for a model with words those of the
+            original, `<sos>` before, the placeholder and `<eos>` after.
     """
 
     _: KW_ONLY

@@ -51,7 +51,7 @@ def check_pretrained(module: Any, params: Mapping[str, Any] | None) -> None:
     if name and getattr(module, "freeze_lm", False) and "pretrained_lm" not in (params or {}):
         raise ValueError(
             f"params: without those of {name} a frozen language model would stay random; model_name"
-            " tells its configuration alone. Give params={'pretrained_lm': ...} of"
+            " gives its configuration only. Give params={'pretrained_lm': ...} of"
             " load_pretrained_lm, or take load_recommender of converters.recommender"
         )
 

@@ -25,25 +25,25 @@ __all__ = ["EfficientIDSModel", "SimpleEfficientIDSModel"]
 class EfficientIDSModel(ItemModel):
     """A language model that also reads and predicts items.
 
-    Give either `config`, or the seed API's fields, of which a configuration is made: one input
-    adapter layer everywhere, the clustering's means as cluster vectors, trained ones where it has
-    no means.
+    Give either `config` or the seed API's fields. The fields make a configuration with one input
+    adapter layer that is used everywhere, and the clustering's means as cluster vectors (if it has
+    no means, trained vectors).
 
     Attributes:
-        config: what it computes.
-        clustering_info: where each item belongs; its means are the cluster vectors where these are
+        config: configuration of the model.
+        clustering_info: the cluster of each item; its means are the cluster vectors, if these are
             not trained. Not needed under full softmax.
-        model_name: folder of a HuggingFace model, or its name in the local cache, for its
-            configuration; nothing is downloaded, and the weights are loaded elsewhere.
+        model_name: folder of a HuggingFace model, or its name in the local cache. Only its
+            configuration is read; weights are loaded elsewhere, and nothing is downloaded.
         num_items, num_clusters, item_embedding_dim: I, K (None: the clustering's), E.
-        freeze_lm: no gradients to the decoder's parameters; they still pass through it.
+        freeze_lm: the decoder's parameters get no gradients; gradients still pass through it.
         item_embedding_init: see `embedding_initializer`.
         use_correction: scores subtract the normaliser of each cluster.
-        backbone: the decoder, in place of `model_name`.
+        backbone: configuration of the decoder, instead of `model_name`.
         remat: rematerialisation of the decoder's layers, see `Decoder`.
 
     Raises:
-        ValueError: fields that are missing, that contradict `config`, or tables that do not fit.
+        ValueError: missing fields, fields that contradict `config`, or tables that do not fit.
     """
 
     config: EfficientIDSConfig = None  # pyright: ignore[reportAssignmentType]

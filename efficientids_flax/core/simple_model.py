@@ -33,12 +33,13 @@ class SimpleEfficientIDSModel(ItemModel):
         num_items, num_clusters, item_embedding_dim: I, K (None: the clustering's; not given under
             full softmax), E.
         model_dims: D.
-        clustering_info: where each item belongs; cluster vectors are trained.
+        clustering_info: the cluster of each item; cluster vectors are trained.
         use_correction: scores subtract the normaliser of each cluster.
         item_embedding_init: see `embedding_initializer`.
         full_softmax: one softmax over all items; needs no clustering.
-        sampled_softmax: estimates it in training; None computes it.
-        num_layers, num_heads, hidden_dims: of the decoder; hidden width of the MLP, None: 4 D.
+        sampled_softmax: how to estimate it in training; None: it is computed.
+        num_layers, num_heads, hidden_dims: sizes of the decoder; `hidden_dims` is the hidden width
+            of the MLP, None: 4 D.
         dropout: rate after the embeddings, after each sublayer and in the MLP.
         remat: rematerialisation of the layers, see `Decoder`.
 

@@ -29,18 +29,18 @@ CLUSTERINGS = ("clustering.npz", "clustering.safetensors", "clustering.pkl")
 
 @dataclass(frozen=True)
 class DataDirectory:
-    """What is there.
+    """The content of a directory of data.
 
     Attributes:
-        splits: 'train', and perhaps 'eval' and 'test' -> fields of a batch, [N, T]; or `Rows`,
-            which make them when they are asked for.
-        clustering: None where there is none.
-        items: what the items are called, of `items.jsonl`; None where nobody says.
-        catalogue: digest of their ids, see `digests.catalogue_digest`; None: not known.
-        num_items: I; None: nobody says.
-        embeddings: name -> file of item embeddings, float [I, E]; 'data' is the one of the data.
-        notes: what is to be said: what was left out, and how often.
-        path: where it all lies.
+        splits: 'train', and possibly 'eval' and 'test' -> fields of a batch, [N, T]; or `Rows`,
+            which make them on demand.
+        clustering: the clustering; None: there is none.
+        items: names of the items, from `items.jsonl`; None: unknown.
+        catalogue: digest of their ids, see `digests.catalogue_digest`; None: unknown.
+        num_items: I; None: unknown.
+        embeddings: name -> file of item embeddings, float [I, E]; 'data' is that of the directory.
+        notes: what was left out, and how often.
+        path: the directory.
     """
 
     splits: dict[str, Arrays | Rows] = field(default_factory=dict)

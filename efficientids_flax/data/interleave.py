@@ -33,18 +33,18 @@ Rows = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class PromptBuilder:
-    """Makes batches of texts and items.
+    """Makes batches from texts and items.
 
     Attributes:
-        tokenizer: of `load_tokenizer`, or any that is called and answers as those of transformers.
+        tokenizer: from `load_tokenizer`, or any with the interface of transformers.
         num_items: I.
         vocab_size: V of the model; None: words are not checked.
-        begin, end: words around each example; None: the tokenizer's own, where it has them.
-        placeholder: item id that stands in the input in place of each item of an answer, as in the
-            original (its 102); None: the item itself, so that an answer may have several.
-        padding: on which side rows are filled up.
-        answer_words: whether the words of an answer, and the end behind it, are learned too; else
-            its items alone are, and all but the last may be cut off.
+        begin, end: words around each example; None: the tokenizer's own, if it has any.
+        placeholder: item id that replaces each item of an answer in the input, as in the original
+            (its 102); None: the item itself, so that an answer may have several.
+        padding: the side on which rows are padded.
+        answer_words: whether the words of an answer, and the end after it, are trained on too.
+            Otherwise only its items are, and everything before the last item may be cut off.
     """
 
     tokenizer: Any = field(repr=False)

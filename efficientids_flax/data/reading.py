@@ -23,20 +23,20 @@ LENGTH = 50
 
 @dataclass(frozen=True)
 class Reading:
-    """What is made of a directory.
+    """How a directory of data becomes rows.
 
     Attributes:
-        length: T, of the rows; None: 50, or the longest example that is stored.
-        windows, stride: of training, see `Windows`.
-        targets: of evaluation, see `Asked`.
-        exclude_seen: evaluation rows come with what a person had seen before them, see `Asked`.
-        item_masks: say of each id that it is an item, for models that know words too.
+        length: T of the rows; None: 50, or the longest stored example.
+        windows, stride: how training rows are cut, see `Windows`.
+        targets: what evaluations ask for, see `Asked`.
+        exclude_seen: add to evaluation rows what the user has seen before them, see `Asked`.
+        item_masks: add masks that mark each id as an item, for models with words.
         prompting: texts between the items; None: items alone.
-        pack: several training rows in one.
-        overflow: of a stored example that is longer than T: 'error', or 'cut', which drops the
-            oldest of its prompt.
-        share: (index, count) of processes: read the shards of this one alone, so that the rows of
-            training are then its own; None: all.
+        pack: put several training rows into one.
+        overflow: for a stored example that is longer than T: 'error', or 'cut', which drops the
+            oldest tokens of its prompt.
+        share: (index, count) of processes: read only the shards of this process, and train on
+            them; None: all.
         verify: compare the files of a prepared directory with its digests.
     """
 
@@ -58,18 +58,18 @@ def rows_of(
     reading: Reading,
     items: ItemNames | None = None,
 ) -> tuple[dict[str, Rows], tuple[str, ...]]:
-    """The rows of each split that has an event, and what is to be said of them.
+    """The rows of each split that has events, and notes about what was left out.
 
     Args:
-        sequences: of all splits together, or of each.
-        reading: what is made of them.
-        items: what they are called; prompts may name them.
+        sequences: sequences of all splits together, or of each split.
+        reading: how they become rows.
+        items: names of the items, for prompts.
 
     Returns:
-        ('train', and perhaps 'eval' and 'test' -> rows, notes).
+        ('train', and possibly 'eval' and 'test' -> rows, notes).
 
     Raises:
-        ValueError: nothing to train on; a split whose events ask for nothing.
+        ValueError: there is nothing to train on, or a split gives no evaluation row.
     """
     length = reading.length or LENGTH
     prompting = reading.prompting

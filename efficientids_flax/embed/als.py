@@ -51,9 +51,9 @@ class AlsOptions:
     Attributes:
         factors: F.
         regularization: weight of the squared norms of all factors.
-        alpha: a pair that happened r times weighs 1 + alpha r, one that never did weighs 1.
-        iterations: each solves for the users, then for the items.
-        seed: of the items' first factors.
+        alpha: a pair that occurs r times has the weight 1 + alpha r; other pairs have 1.
+        iterations: number of iterations; each solves for the users, then for the items.
+        seed: seed of the initial factors of the items.
         engine: 'exact', or 'implicit', the package of that name, whose steps are approximate
             (conjugate gradients).
     """

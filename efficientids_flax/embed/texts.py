@@ -25,11 +25,10 @@ class TextOptions:
     """How to embed texts.
 
     Attributes:
-        pooling: 'mean' of the tokens' hidden states, or the 'last' token's.
-        max_length: tokens of a text at most; its end is cut off. None: 512, or what the model
-            takes.
-        prefix: put before every text, as some models were trained.
-        normalize: vectors of length one.
+        pooling: 'mean' of the tokens' hidden states, or that of the 'last' token.
+        max_length: most tokens of a text; its end is cut off. None: 512, or the model's limit.
+        prefix: text to put before every text, as some models expect.
+        normalize: scale vectors to length one.
         batch_size: B.
     """
 

@@ -14,15 +14,16 @@ class EvaluationOptions(Record):
     """How recommendations are evaluated.
 
     Attributes:
-        cutoffs: k of each metric; those beyond the catalogue are left out.
-        exclude_seen: whether what a user has had is left out of the lists; what was held out stays.
-        together: all held-out items of a user are asked for at once, after what stands before the
-            first of them; else each by itself, after all that stands before it.
+        cutoffs: k of each metric; those larger than the catalogue are left out.
+        exclude_seen: whether items that a user has seen are left out of the lists; held-out items
+            stay.
+        together: ask once for all held-out items of a user, after what comes before the first of
+            them; else ask for each of them, after everything that comes before it.
         scoring: see `inference.Filters`.
-        sampled: rank among so many items that are drawn for each list, and the held-out ones, in
-            place of the whole catalogue; the metrics are then called `sampled_...`. 0: none.
-        resamples, level, seed: of the bootstrap, see `bootstrap`; the seed draws candidates too.
-        short, long: a history of at most so many items is short, one of at least so many long;
+        sampled: rank the held-out items among this many drawn items, instead of the whole
+            catalogue; the metrics are then named `sampled_...`. 0: off.
+        resamples, level, seed: of the bootstrap, see `bootstrap`; the seed also draws candidates.
+        short, long: a history is short with at most, and long with at least, this many items;
             None: the shortest and the longest third.
     """
 

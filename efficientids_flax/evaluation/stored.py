@@ -40,16 +40,15 @@ def evaluate_stored(
     *,
     clustering: str | os.PathLike[str] | None = None,
 ) -> Stored:
-    """Evaluate a model on the held-out items of a directory of data, asked as `recommend` asks.
+    """Evaluate a model on the held-out items of a directory of data, with the input of `recommend`.
 
     Args:
         model: directory of a converted or exported recommender.
-        data: directory, see `data.read_data`. Where it holds people's sequences, their whole
-            histories are known; of rows what stands in them. Rows that have words too are asked as
-            they are.
+        data: directory, see `data.read_data`. From users' sequences, whole histories are used;
+            from rows, what is in the rows. Rows with words are used unchanged.
         split: 'eval' or 'test'.
-        options: None: as they are by default.
-        clustering: file, if it does not lie with the model.
+        options: None: the defaults.
+        clustering: file, if it is not beside the model.
 
     Raises:
         FileNotFoundError: a directory that is not there.

@@ -74,24 +74,24 @@ def evaluate(
     users: Sequence[int] | None = None,
     notes: Sequence[str] = (),
 ) -> Evaluation:
-    """Evaluate recommendations after people's histories, over the full catalogue.
+    """Evaluate recommendations for users' histories, over the full catalogue.
 
     Args:
-        recommender: a `Ranker`, or anything that is asked as `Recommender` says.
-        histories: of each user, item ids, oldest first.
-        held_out: of each user, items that are asked for at once; users without one are passed by,
+        recommender: a `Ranker`, or any object with the method of `Recommender`.
+        histories: item ids of each user, oldest first.
+        held_out: held-out items of each user, asked for together. Users without any are skipped,
             and counted in the notes.
-        options: None: as they are by default.
-        num_items: I; None: the ranker's model says.
-        counts: [I], how often each item was trained on; None: not known, and there are no cold
-            items and no popularity.
+        options: None: the defaults.
+        num_items: I; None: that of the ranker's model.
+        counts: [I], how often each item occurs in training; None: unknown. Then there are no
+            metrics of cold items and popularity.
         max_history: see `make_prompts`.
-        users: the number of the user of each history; None: each is of another. Intervals are over
-            users.
-        notes: what else is to be said.
+        users: the number of the user of each history; None: each history is another user's.
+            Intervals are over users.
+        notes: further notes for the report.
 
     Raises:
-        ValueError: lists that do not fit; nothing is held out; options that do not.
+        ValueError: lists or options that do not fit; nothing is held out.
     """
     config = words = None
     if isinstance(recommender, Ranker):
@@ -116,11 +116,11 @@ def evaluate_batches(
     counts: np.ndarray | None = None,
     notes: Sequence[str] = (),
 ) -> Evaluation:
-    """Evaluate a model on batches of an evaluation, whose every row is a user.
+    """Evaluate a model on evaluation batches in which every row is a user.
 
     Args:
-        ranker: of the model.
-        batches: see `of_batches`; they end.
+        ranker: ranker of the model.
+        batches: see `of_batches`; they have to end.
         options, counts, notes: see `evaluate`.
 
     Raises:
@@ -141,13 +141,13 @@ def evaluate_lists(
     histories: Sequence[History] | None = None,
     counts: np.ndarray | None = None,
 ) -> Evaluation:
-    """Evaluate lists that are there already, of whatever made them.
+    """Evaluate existing lists of recommendations.
 
     Args:
-        lists: int [U, k], of each user, best first; -1 where there are no more. Only cutoffs up to
-            k are measured.
+        lists: int [U, k], one list for each user, best first; -1 fills up shorter lists. Only
+            cutoffs up to k are measured.
         held_out, num_items, options, counts: see `evaluate`. Nothing is left out of the lists.
-        histories: of each user, for segments by their length; None: they are not known.
+        histories: histories of the users, for segments by length; None: unknown.
 
     Raises:
         ValueError: see `evaluate`.
@@ -193,8 +193,8 @@ def evaluated(
             " everything is left out; they count as lists that find nothing"
         )
     if counts is None:
-        told.append("how often items were trained on is not known: there is no popularity, and"
-                    " cold items are not told apart")  # fmt: skip
+        told.append("how often items occur in training is unknown: there is no popularity, and"
+                    " no metrics of cold items")  # fmt: skip
     return Evaluation(
         options,
         num_items,

@@ -54,35 +54,35 @@ def forecast(
     step_length: int | None = None,
     batch_size: int = 32,
 ) -> Forecasts:
-    """What follows each series, as `forecast` of the `timesfm` package gives it.
+    """Forecast each series, as `forecast` of the `timesfm` package does.
 
     Args:
-        model: of `load_model`, and
-        params: its parameters.
-        series: 1-D arrays of any lengths, by position or by name; NaN in front are left out, others
-            filled with a straight line. A series shorter than the context has padding in front.
+        model, params: from `load_model`.
+        series: 1-D arrays of any lengths, by position or by name. NaNs at the beginning are
+            dropped, others interpolated linearly. Series shorter than the context are padded in
+            front.
         horizon: h.
-        freq: 0 up to daily, 1 weekly and monthly, 2 beyond; or a word such as 'D', 'W', 'MS'; of
-            all, or one a series. None is 0.
-        quantiles: levels to give, of those that the model has; None: all.
+        freq: 0 up to daily, 1 weekly and monthly, 2 beyond; or a word such as 'D', 'W', 'MS'; for
+            all series, or one for each. None: 0.
+        quantiles: levels to return, of those of the model; None: all.
         point: which forecast is `mean`: the mean, or the quantile 0.5.
-        context_length: the last so many points of each series are looked at; None: as configured.
-        normalize: scale each series by its own mean and deviation first, and back after.
-        truncate_negative: negative forecasts become 0. True: where no series has a negative point,
-            as the original does, so that a series' forecast depends on the others; 'series': of
-            each series that has none.
-        window_size: forecast the moving average over so many points, and the rest, and add both.
-        on_context: put the forecast on the context in front: then there are context_length of the
-            configuration less patch_length points before the h.
+        context_length: use only the last so many points of each series; None: as configured.
+        normalize: scale each series by its own mean and deviation, and the forecast back.
+        truncate_negative: set negative forecasts to 0. True: if no series has a negative point, as
+            in the original (so a forecast depends on the other series); 'series': for each series
+            without a negative point.
+        window_size: forecast a moving average over so many points and the remainder, and add both.
+        on_context: also return the forecast of the context, in front: the configured
+            context_length minus patch_length points before the h.
         step_length: points of each step, see `decode`.
-        batch_size: series at a time, one program for all of them.
+        batch_size: series at a time, with one compiled program for all.
 
     Returns:
         float32 arrays; float64 with `normalize`.
 
     Raises:
-        ValueError: a horizon, frequency, level or length that is not possible; every series that
-            is empty, infinite or no numbers, by name.
+        ValueError: an impossible horizon, frequency, level or length; every series that is empty,
+            infinite or not numeric, by name.
     """
     config = model.config
     _check(config, horizon, context_length, window_size, batch_size)

@@ -65,14 +65,14 @@ def make_prompts(
     """Prompts for histories.
 
     Args:
-        config: of the model.
+        config: configuration of the model.
         histories: item ids, oldest first; or, with `item_masks`, words and items interleaved.
-        item_masks: 1 where the history has an item, 0 where it has a word; None for one of items
-            alone. What stands around a history (`<sos>`, the placeholder and `<eos>`, or
-            `config.prompt`) is added here, not given.
-        max_history: only so many of the last ids are used, or so many of each history; None: as
-            many as the model was trained on, with a warning, or all where that is not known.
-        words: around the items of histories of items alone, where `config.prompt` has some.
+        item_masks: 1 where the history has an item, 0 where it has a word; None: items alone. What
+            stands around a history (`<sos>`, the placeholder and `<eos>`, or `config.prompt`) is
+            added here; do not include it.
+        max_history: use only the last so many ids, for all or for each history; None: as many as
+            the model was trained on, with a warning, or all if that is unknown.
+        words: words around the items, for histories of items alone, if `config.prompt` has some.
 
     Returns:
         B and T padded to powers of two.

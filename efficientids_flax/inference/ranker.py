@@ -74,19 +74,19 @@ class Options(Filters, total=False):
 
 
 class Ranker:
-    """A model ready to recommend: its items are at the query's width already, in a search's order.
+    """A model ready to recommend: its items are mapped to the query's width once, and indexed.
 
     Everything is compiled once for each padded shape of the histories, see `make_prompts`.
 
     Args:
-        model: of `load_model`.
-        params: its parameters, on the devices or on the host; tables and parameters are put on the
-            default device unless they are on some.
-        words: around the items of a history, of `stored.read_item_words`; needed where the model
-            was trained on prompts with such words.
+        model: from `load_model`.
+        params: its parameters. Those that are on the host are moved to the default device.
+        words: words around the items of a history, from `stored.read_item_words`; needed if the
+            model was trained on prompts with words.
 
     Attributes:
-        index: of the items, for `core.head.search` and, by `core.head.item_vectors`, for others.
+        index: index of the items for `core.head.search`; `core.head.item_vectors` makes vectors
+            for other search engines of it.
     """
 
     def __init__(
@@ -228,14 +228,14 @@ def recommend(
     words: ItemWords | None = None,
     **options: Unpack[Options],
 ) -> Recommendations:
-    """The k best next items of each history, exactly unless `clusters` says how many to look at.
+    """The k best next items of each history; exact, unless `clusters` limits the search.
 
-    Brings the item table to the query's width each time; a `Ranker` does so once for many calls.
+    Maps the item table to the query's width at every call; a `Ranker` does so once for many calls.
 
     Args:
-        model, params: of `load_model`.
+        model, params: from `load_model`.
         histories: B lists of item ids, oldest first; with `item_masks` words and items.
-        k: how many items; several numbers are one for each history, see `Ranker.rank`.
+        k: how many items; a list has one number for each history, see `Ranker.rank`.
         words: see `Ranker`.
         **options: item_masks, max_history, see `Options`; exclude_seen, exclude, allowed, scoring,
             clusters, see `Filters`.
@@ -244,7 +244,7 @@ def recommend(
         Ids and scores, [B, k].
 
     Raises:
-        ValueError: naming ids that are out of range, a k that is, or arguments that do not fit.
+        ValueError: naming ids or a k out of range, or arguments that do not fit.
     """
     return Ranker(model, params, words).recommend(histories, k, **options)
 

@@ -47,9 +47,7 @@ def write_users(place: Path, rows: Iterable[pa.RecordBatch], counts: Counts) -> 
             writer.write_table(_table(found, USER), row_group_size=GROUP)
             at += len(table)
     if at != len(of_user):
-        raise RuntimeError(
-            f"{at} users have ids, {len(of_user)} have rows; this is a fault of ours"
-        )
+        raise RuntimeError(f"{at} users have ids, {len(of_user)} have rows; this is a bug of ours")
 
 
 def write_items(place: Path, rows: Iterable[pa.RecordBatch], counts: Counts) -> Catalogue:
@@ -81,7 +79,7 @@ def write_items(place: Path, rows: Iterable[pa.RecordBatch], counts: Counts) -> 
                 titled += title is not None or text is not None
             at = end
     if at != len(cold):
-        raise RuntimeError(f"{at} items have ids, {len(cold)} have rows; this is a fault of ours")
+        raise RuntimeError(f"{at} items have ids, {len(cold)} have rows; this is a bug of ours")
     return Catalogue(digest.hexdigest(), titled)
 
 
@@ -103,7 +101,7 @@ def groups(batches: Iterable[pa.RecordBatch], rows: int = GROUP) -> Iterator[pa.
 def _check_numbers(table: pa.Table, start: int, most: int) -> None:
     numbers = to_numpy(table["number"])
     if start + len(table) > most or not (numbers == np.arange(start, start + len(table))).all():
-        raise RuntimeError(f"numbers from {start} on are not in order; this is a fault of ours")
+        raise RuntimeError(f"numbers from {start} on are not in order; this is a bug of ours")
 
 
 def _table(columns: list[pa.Array], schema: pa.Schema) -> pa.Table:

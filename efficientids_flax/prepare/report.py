@@ -180,7 +180,7 @@ def _rows(staged: Staged, options: PrepareOptions, done: Done) -> dict[str, Any]
     left = staged.malformed.count + rows[BELOW] + twice + found.removed + kept
     if left != rows["read"]:
         raise RuntimeError(f"{rows['read']} rows were read and {left} are accounted for: {rows};"
-                           " this is a fault of ours")  # fmt: skip
+                           " this is a bug of ours")  # fmt: skip
     return rows
 
 

@@ -46,12 +46,12 @@ MEMORY = ("refuse", "warn", "ignore")
 
 
 class OptimizerState(NamedTuple):
-    """Everything of the training state but the parameters.
+    """The training state without the parameters.
 
     Attributes:
-        step: int, steps that were taken.
-        optimizer: name -> optax state, as `optax.named_chain` has it, of the first learner.
-        rest: further learners, unknown states, other collections, as nested dicts.
+        step: int, number of steps taken.
+        optimizer: name -> optax state of the first learner, as in `optax.named_chain`.
+        rest: further learners, unknown states and other collections, as nested dicts.
     """
 
     step: int | None
@@ -71,9 +71,9 @@ class Loaded(NamedTuple):
     """A model that can run: `model, params, config = load_model(out)`.
 
     Attributes:
-        model: of `config.model`; `model.apply({"params": params}, ...)`.
+        model: the module that `config.model` describes; `model.apply({"params": params}, ...)`.
         params: nested dicts of arrays.
-        config: as `load_config` has it, with the dtypes that were asked for.
+        config: from `load_config`, with the dtypes that were given.
     """
 
     model: Decoder | EfficientIDSModel | TimesFM
@@ -91,20 +91,20 @@ def load_model(
     memory: Literal["refuse", "warn", "ignore"] = "refuse",
     strict: bool = False,
 ) -> Loaded:
-    """The model of a converted checkpoint, ready to run.
+    """Load the model of a converted checkpoint, ready to run.
 
-    Names, shapes and memory are checked before an array is read. Settings that the conversion had
-    to assume and that change activations or logits are told once, in a `UserWarning`.
+    Names, shapes and memory are checked before an array is read. A `UserWarning` lists, once,
+    settings that the conversion assumed and that change activations or logits.
 
     Args:
-        path: directory that `convert-paxml` made.
+        path: output of `efficientids convert`, `convert-hf` or `export`.
         clustering: of a recommender with a hierarchical softmax: the tables, or a file of them
-            (.npz, .safetensors, or the original's pickle). None takes `clustering.npz`,
+            (.npz, .safetensors, or the original's pickle). None: `clustering.npz`,
             `clustering.safetensors` or `clustering.pkl` in `path`.
         shardings: see `load_converted`.
-        dtype: of the computation, such as 'bfloat16'; None: as configured.
-        param_dtype: that float parameters are cast to; None leaves them.
-        memory: what to do where the parameters need more memory than there is.
+        dtype: dtype of the computation, such as 'bfloat16'; None: as configured.
+        param_dtype: dtype to cast float parameters to; None: unchanged.
+        memory: what to do if the parameters need more memory than is free.
         strict: assumed settings are an error.
 
     Returns:
@@ -112,10 +112,10 @@ def load_model(
         a forecaster.
 
     Raises:
-        FileNotFoundError: no conversion is there, or no clustering.
+        FileNotFoundError: `path` is not a converted checkpoint, or there is no clustering.
         MemoryError: there is too little memory, and `memory` is 'refuse'.
-        ValueError: the checkpoint has no model that is known, its weights are quantized, its
-            parameters are not its configuration's, the clustering does not fit, or settings were
+        ValueError: the checkpoint has no known model, its weights are quantized, its parameters
+            do not fit its configuration, the clustering does not fit, or settings were
             assumed and `strict` is set; see also `load_config`.
     """
     if memory not in MEMORY:
@@ -178,14 +178,14 @@ def load_converted(
     """Load a converted checkpoint, in either of its formats.
 
     Args:
-        path: directory that `convert-paxml` made.
-        shardings: where the leaves go, on any mesh of today: each device reads its part. None gives
-            NumPy arrays on the host. A function is given the leaf's path ('params/...').
-        optimizer: whether the training state is loaded too.
+        path: output of `efficientids convert`, `convert-hf` or `export`.
+        shardings: a sharding for all leaves, or a function of a leaf's path ('params/...'); each
+            device reads its part. None: NumPy arrays on the host.
+        optimizer: whether to load the training state too.
 
     Returns:
-        (params, optimizer state, configuration). Optimizer states are the optax types, which a
-        plain restore turns into dicts.
+        (params, optimizer state, configuration). Optimizer states have optax's types, unlike those
+        of a plain Orbax restore, which are dicts.
 
     Raises:
         FileNotFoundError, ValueError: see `load_config`.

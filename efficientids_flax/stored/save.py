@@ -54,20 +54,20 @@ def save_model(
     """Write a model's configuration, parameters and clustering; every process must call it.
 
     Args:
-        path: directory to make, or an empty one.
+        path: a new or empty directory.
         model: a language model, a recommender or a forecaster of this package.
         params: nested dicts of arrays, sharded or not.
-        training: what is known of its training, as JSON values, see `training_of`.
-        items: what its items are called.
+        training: facts about its training, as JSON values, see `training_of`.
+        items: names of its items.
         origins: `config.origins` of the converted model that this one was made from; None for a
-            model whose settings are not inferred.
-        prompt: how histories become the prompts that it was trained on; None: as `model` has it.
+            model that was not converted.
+        prompt: how histories become prompts, as in training; None: as `model` has it.
 
     Raises:
-        FileExistsError: something is there already.
+        FileExistsError: the directory exists and is not empty.
         OSError: it cannot be written; nothing is left of it.
-        TypeError: another kind of model, which has no configuration to write.
-        ValueError: parameters, or names of items, that are not the model's.
+        TypeError: a model of another kind.
+        ValueError: parameters, or names of items, that do not fit the model.
     """
     config = _config_of(model)
     leaves = flatten(params)

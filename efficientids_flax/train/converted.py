@@ -46,30 +46,30 @@ def trainer_from_converted(
     strict: bool = False,
     **options: Any,
 ) -> tuple[Trainer, TrainState]:
-    """A trainer that takes the steps that PAXml would have taken next, and where it begins.
+    """Continue a PAXml job: a trainer that takes the steps PAXml would have taken, and its state.
 
-    As PAXml does, it leaves out a step whose loss or gradient is not finite: its counts stay, the
-    number of steps goes on. Settings of model and learner that the conversion had to assume are
-    told once, in a `UserWarning`.
+    As in PAXml, the update of a step whose loss or gradient is not finite is skipped: the
+    optimizer's counts stay, while the number of steps increases. A `UserWarning` lists, once,
+    settings of model and learner that the conversion assumed.
 
     Args:
-        path: directory that `convert-paxml` made.
+        path: output of `efficientids convert`.
         sample_batch: see `Trainer.create_train_state`.
         clustering: of a recommender with a hierarchical softmax; None: that in the directory.
-        optimizer_config: in place of the one that was converted, where that does not know all; of a
-            mapping its values alone, as `OptimizerConfig.from_dict` takes them.
-        beta1, beta2: decay rates of Adam, where the conversion did not know them.
-        rng: of dropout; by default key 0. PAXml's own random numbers are not reproduced.
+        optimizer_config: instead of the converted one, if that is incomplete. A mapping replaces
+            only the values that it has, as `OptimizerConfig.from_dict` takes them.
+        beta1, beta2: decay rates of Adam, if the conversion did not know them.
+        rng: key of dropout; by default key 0. PAXml's own random numbers are not reproduced.
         strict: assumed settings are an error.
-        **options: of `Trainer`; `mesh` among them.
+        **options: options of `Trainer`, and `mesh`.
 
     Returns:
         (trainer, state with the converted parameters, optimizer state and step). Without a
-        converted optimizer state the optimizer begins anew.
+        converted optimizer state, the optimizer starts anew.
 
     Raises:
-        ValueError: the checkpoint has no model that is known, or no optimizer; Adam's moments are
-            as PAXml stored them, and a decay rate is not known; settings were assumed, and `strict`
+        ValueError: the checkpoint has no known model, or no optimizer; Adam's moments are
+            as PAXml stored them, and a decay rate is unknown; settings were assumed, and `strict`
             is set.
     """
     mesh = options.pop("mesh", None) or default_mesh()

@@ -61,15 +61,15 @@ class Evaluating(RunDirectory):
     ) -> dict[str, float]:
         """Metrics over a dataset, without dropout: see `Evaluator`.
 
-        By the averages of the parameters where `evaluate_average` says so, in the precision of the
-        model as it was given, which is what is exported and served.
+        Uses the averages of the parameters if `evaluate_average` says so, and the precision of the
+        model as it was given, which is exported and served.
 
         Args:
             state: of the run.
-            dataset: dict batches, or a function that returns them. Of `ShuffledBatches` and
-                `Batches` every row counts once, the last ones too.
-            num_eval_batches: how many; None: all.
-            prefix: of the names.
+            dataset: dict batches, or a function that returns them. Every row of `ShuffledBatches`
+                and `Batches` counts once, the last ones too.
+            num_eval_batches: how many batches; None: all.
+            prefix: prefix of the names.
             scoring, exclude_seen: see `TrainingOptions`; None: as the run has them.
         """
         evaluator = self._evaluators.get(scoring=scoring, exclude_seen=exclude_seen)

@@ -32,46 +32,46 @@ class TrainingOptions(Record):
     """Options of `Trainer`; counts are steps.
 
     Attributes:
-        log_every, eval_every, save_every: how often; `eval_every` and `save_every` 0 is never
-            (the last step is always saved). None: `eval_every` as `save_every`.
-        num_eval_batches: of each evaluation while training; None: all there are. The final test and
-            the command `evaluate` are over all in any case.
-        scoring: of the recommenders' evaluation: 'log_probs' ranks as `recommend` does, by the
-            log-probability of an item, words in the denominator; 'original' as PAXml's evaluation.
-        exclude_seen: the items of the input up to a label do not stand before it in the ranking
-            (those of the field `exclude` of a batch, int [B, X], never do).
-        evaluate_average: evaluate, test and export the averages of the parameters in their place;
-            None: where `create_optimizer` was given an `ema_decay`.
-        max_checkpoints: how many of the newest stay; None: all.
-        keep_best: metric of the evaluation, 'eval_loss', whose best checkpoint stays too and is
-            written when it is reached; without a directory it is kept in memory.
-        best_mode: whether less or more of it is better; None: as its name says, which losses,
-            accuracies and ranking metrics do.
-        restore: go on from the newest checkpoint of the directory.
+        log_every, eval_every, save_every: steps between two; 0 of `eval_every` and `save_every`
+            means never (the last step is always saved). None: `eval_every` as `save_every`.
+        num_eval_batches: batches of an evaluation during training; None: all. The final test and
+            the command `evaluate` always use all.
+        scoring: what a recommender's evaluation ranks by. 'log_probs': log-probabilities of items,
+            with words in the denominator, as `recommend`; 'original': as PAXml's evaluation.
+        exclude_seen: leave the items of the input up to a label out of its ranking. (Those of a
+            field `exclude` of the batch, int [B, X], are always left out.)
+        evaluate_average: evaluate, test and export the averages of the parameters;
+            None: if `create_optimizer` was given an `ema_decay`.
+        max_checkpoints: how many of the newest are kept; None: all.
+        keep_best: an evaluation metric such as 'eval_loss'; its best checkpoint is kept too, and is
+            saved as soon as it is found. Without a directory it is kept in memory.
+        best_mode: 'min' or 'max'; None: by the name of the metric, for losses, accuracies and
+            ranking metrics.
+        restore: resume from the newest checkpoint of the directory.
         allow_changes: what may differ from the run that wrote the checkpoint, see `CHANGES`.
-        early_stopping_patience: evaluations without a better `keep_best` (default 'eval_loss')
-            after which the run ends; None: never.
-        early_stopping_min_delta: how much better counts.
+        early_stopping_patience: end the run after this many evaluations without a better
+            `keep_best` (default 'eval_loss'); None: never.
+        early_stopping_min_delta: how large an improvement has to be to count.
         master_weights: keep a float32 copy of trained parameters in half precision, which the
-            optimizer updates; without one their small updates round to nothing.
+            optimizer updates; without one, small updates are rounded away.
         use_mixed_precision: compute in bfloat16; parameters and optimizer stay float32.
         use_remat: recompute activations in the backward pass.
-        gradient_accumulation_steps: parts of each batch, one after another.
-        item_updates: which rows of the item table a step changes. 'exact': those that the batch
-            touches (the items of the input, and the members of the clusters of its labels) where
-            these are few of many and the optimizer leaves all others as they are, as 'sgd' without
-            momentum and decay does; else all. 'lazy': those that the batch touches, under any
-            optimizer that goes row by row: the moments of all others do not decay, and these
-            rows do not move, until a batch touches them. 'dense': all.
-        frozen_dtype: of frozen parameters, if not their own.
-        on_nonfinite: of a step whose loss or gradient is not finite: 'stop' names what went bad
-            first; 'skip' leaves it out and goes on, as PAXml does.
+        gradient_accumulation_steps: parts of each batch, computed one after another.
+        item_updates: which rows of the item table a step updates. A batch touches the items of its
+            input, and the members of its labels' clusters. 'exact': the touched rows, if they are
+            few of many and the optimizer would leave all others unchanged (as 'sgd' without
+            momentum and decay); else all. 'lazy': the touched rows, under any optimizer that works
+            row by row; other rows neither move nor do their moments decay until a batch touches
+            them. 'dense': all.
+        frozen_dtype: dtype of frozen parameters; None: unchanged.
+        on_nonfinite: for a step whose loss or gradient is not finite: 'stop' ends the run and
+            names what became non-finite first; 'skip' skips the step, as PAXml does.
         enable_profiling, profile_steps: write a trace of that many steps.
-        peak_flops: of all devices, a second, for the utilisation; None: by the kind of device.
+        peak_flops: FLOP/s of all devices, for the utilisation; None: by the kind of device.
         progress: display on standard error.
         tensorboard: write event files beside the checkpoints.
         wandb_project: Weights & Biases project to log to.
-        plot: draw training curves at the end, where matplotlib is installed.
+        plot: draw training curves at the end, if matplotlib is installed.
     """
 
     log_every: int = 10

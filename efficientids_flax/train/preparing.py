@@ -71,19 +71,18 @@ class Preparing:
         opt_state: Any = None,
         step: int = 0,
     ) -> TrainState:
-        """The state to begin with, each leaf made where it belongs on the mesh.
+        """The initial state; each leaf is made in its place on the mesh.
 
         Args:
-            rng: of the first parameters, and of dropout.
-            sample_batch: a batch of this process, as training will bring them; its rows may be
-                fewer.
-            params: parameters that are there already, all or some, in place of random ones, or of
-                those of an `nnx.Module`.
-            opt_state, step: of a run that goes on; needs all parameters.
+            rng: key of the initial parameters and of dropout.
+            sample_batch: a batch of this process like those of training; it may have fewer rows.
+            params: all or some of the parameters, instead of random ones, or of those of an
+                `nnx.Module`.
+            opt_state, step: of a continued run; needs all parameters.
 
         Raises:
-            ValueError: a batch that the model does not take; parameters that are not the model's;
-                a named language model that is frozen, without any.
+            ValueError: a batch that the model does not accept; parameters that do not fit the
+                model; a frozen language model (`model_name`) without parameters.
         """
         sample_batch = checked_batch(sample_batch, "batch")
         parts = self.options.gradient_accumulation_steps

@@ -63,11 +63,11 @@ class Trainer(Evaluating, Preparing):
     """Trains a Linen module or an `nnx.Module` on dict batches.
 
     Attributes:
-        history: one dict a step, of the last call of `train`; earlier runs of the directory
-            included. Of more than a million steps some are in `history.jsonl` alone, see `Rows`.
-        last_state: that the last call of `train` reached, of one that was told to stop as well.
-        mesh: that the run is spread over; None on one device.
-        options: of the run.
+        history: one dict for each step of the last call of `train`, and of earlier runs of the
+            directory. Beyond a million steps some are in `history.jsonl` only, see `Rows`.
+        last_state: the state that the last call of `train` reached, also if it was stopped.
+        mesh: the mesh of the run; None on one device.
+        options: the options of the run.
     """
 
     def __init__(
@@ -86,31 +86,31 @@ class Trainer(Evaluating, Preparing):
         options: TrainingOptions | None = None,
         **given: Any,
     ) -> None:
-        """Set up; nothing is computed yet.
+        """Set up a run; nothing is computed yet.
 
         Args:
             model: a model of this package, or any Linen module or `nnx.Module` together with
-                `loss_fn`. The values of an `nnx.Module` are taken now; it stays as it is, and
-                `module` gives the trained one.
+                `loss_fn`. The values of an `nnx.Module` are copied now; it stays unchanged, and
+                `module` returns the trained one.
             optimizer: any optax transformation; `create_optimizer` and `paxml_learner` make some.
-            checkpoint_dir: where checkpoints and logs go; None: nowhere.
-            loss_fn: (params, batch, model_state, rng, apply_fn) -> (loss, metrics, model_state);
-                a metric `total_weight` weights the batch, in evaluation and accumulation. In
-                evaluation `training` and `train` are False and `deterministic` is True in the
-                calls of `apply_fn` that have them, and an `nnx.Module` is in its mode `eval()`.
-            mesh: of `sharding.make_mesh`; None: all devices, for the rows of the batch.
-            frozen_params: patterns or a predicate of paths; None: those of the optimizer, or the
-                language model if the model says `freeze_lm`.
+            checkpoint_dir: directory for checkpoints and logs; None: none are written.
+            loss_fn: (params, batch, model_state, rng, apply_fn) -> (loss, metrics, model_state).
+                A metric `total_weight` is the weight of the batch, in evaluation and accumulation.
+                In an evaluation, calls of `apply_fn` get `training` and `train` False and
+                `deterministic` True, and an `nnx.Module` is in its mode `eval()`.
+            mesh: from `sharding.make_mesh`; None: all devices, for the rows of the batch.
+            frozen_params: patterns, or a predicate of paths; None: those of the optimizer, or the
+                language model if the model has `freeze_lm`.
             learning_rate: for the log, by the number of updates; None: the optimizer's.
-            init_args, init_kwargs: of `model.init`; None: as the loss calls the model.
-            items: what the items are called, which exports keep.
+            init_args, init_kwargs: arguments of `model.init`; None: as the loss calls the model.
+            items: names of the items, which exports keep.
             options: see `TrainingOptions`.
-            **given: single options in place of those.
+            **given: single options, instead of `options`.
 
         Raises:
             ValueError: unknown or wrong options; a model that needs a `loss_fn`.
-            TypeError: the class of a module, or an `nnx.Optimizer`.
-            ImportError: Weights & Biases was asked for and is not installed.
+            TypeError: `model` is a class, or `optimizer` an `nnx.Optimizer`.
+            ImportError: `wandb_project` is given, and Weights & Biases is not installed.
         """
         self.options = settled(options, given, has_directory=checkpoint_dir is not None)
         if isinstance(optimizer, nnx.Optimizer):
@@ -154,33 +154,33 @@ class Trainer(Evaluating, Preparing):
         eval_dataset: Any = None,
         num_steps: int = 1000,
     ) -> TrainState:
-        """Train until the state has `num_steps` steps.
+        """Train until the state has taken `num_steps` steps.
 
-        A checkpoint in the directory that is further than `state` is restored first, with its
-        position in the data: the same call goes on where the last one ended.
+        If the directory has a checkpoint with more steps than `state`, it is restored first, with
+        its position in the data. So the same call continues where the last one ended.
 
         Args:
-            state: of `create_train_state`, or of an earlier call; its trained part is donated, and
-                cannot be used afterwards.
+            state: from `create_train_state`, or from an earlier call. Its trained part is donated,
+                and cannot be used afterwards.
             train_dataset: an iterable of dict batches, an iterator, or a function that returns
-                them. It begins anew when it ends. An iterator is taken to be at its start, unless
-                this trainer has read from it before.
+                one. It is started again when it ends. An iterator is assumed to be at its start,
+                unless this trainer has read from it before.
             eval_dataset: an iterable of batches (read from the start each time), or a function that
-                returns one; of `ShuffledBatches` each row is read once.
-            num_steps: steps in all, those before this call included.
+                returns one. Each row of `ShuffledBatches` is read once.
+            num_steps: total number of steps, including those before this call.
 
         Returns:
-            The last state; `best` gives the one that `keep_best` kept. After an early stop the same
-            call takes no further step.
+            The last state; `best` returns the one that `keep_best` kept. After an early stop, the
+            same call takes no further step.
 
         Raises:
             ValueError: batches unlike the sample; a checkpoint of another model; evaluation data
-                that is missing, empty, endless or gone once it is read.
+                that is missing, empty, endless, or can be read only once.
             NonFiniteError: see `TrainingOptions.on_nonfinite`.
-            WrongValues: a batch that lay on the devices had ids out of range, or the like.
-            ProcessFault: one of several processes could not read a batch; in all of them.
+            WrongValues: a batch on the devices had ids out of range, or similar.
+            ProcessFault: one of several processes could not read a batch; raised in all of them.
             RunMismatch: the checkpoint is of another run, see `TrainingOptions.allow_changes`.
-            DirectoryInUse: another run is at work in the directory.
+            DirectoryInUse: another run uses the directory.
             UnwrittenCheckpoint: the last checkpoint could not be written.
             Preempted: a `SystemExit` after SIGTERM; everything is saved.
             KeyboardInterrupt: after Ctrl-C; everything is saved too.
@@ -194,7 +194,7 @@ class Trainer(Evaluating, Preparing):
         return state
 
     def let_go_of_data(self) -> None:
-        """Forget where the data stands; what reads it ahead ends. A later call begins anew."""
+        """Forget the position in the data, and end what reads ahead; a later call starts again."""
         self._cursor = None
 
     def _train(

@@ -20,11 +20,11 @@ OPTIONS = combined(
     tokenizer,
     clustering_option,
     click.option("--try", "also", multiple=True, metavar="KEY",
-                 help="Try this setting too, though its value was told. Repeatable."),
-    count("--length", "Tokens of a sequence made of lists or text; longer ones are cut.", 128,
+                 help="Also try a setting whose value is known. Repeatable."),
+    count("--length", "Tokens of a sequence from lists or text; longer ones are cut.", 128,
           least=2),
-    count("--sequences", "How many are read at most.", 256, least=8),
-    click.option("--minutes", type=Real(min=0, min_open=True), help="Search no longer than that."),
+    count("--sequences", "Most sequences to read.", 256, least=8),
+    click.option("--minutes", type=Real(min=0, min_open=True), help="Limit of the search."),
     click.option("--dry-run", is_flag=True, help="Write nothing."),
 )  # fmt: skip
 
@@ -35,11 +35,11 @@ OPTIONS = combined(
 def find_settings(
     out: str, tokens: str | None, against: str | None, dry_run: bool, as_json: bool, **given: Any
 ) -> None:
-    """Find the settings of the converted model OUT that its checkpoint did not tell.
+    """Find from data the settings of the converted model OUT that its checkpoint lacks.
 
-    Tries the values that the assumed settings can take, says by which loss they differ and how
-    surely, and writes what is decided to OUT/config.json as 'found'. What the data cannot tell
-    stays 'assumed', and is listed.
+    Tries the values that assumed settings can take, and compares their losses. Settings that the
+    data decides are written to OUT/config.json as 'found'; the others stay 'assumed', and are
+    listed.
     """
     if (tokens is None) == (against is None):
         raise click.UsageError("give one of --tokens and --against")

@@ -16,9 +16,11 @@ from efficientids_flax.commands.options import compute_dtype, set_option
 @click.argument("out")  # a missing one is bad input (exit 1), not bad usage
 @click.option("--against", required=True, metavar="RECORDING", help="Folder of recorded values.")
 @clustering_option
-@set_option("Run with another value of the configuration.")
+@set_option("Change a value of the configuration.")
 @compute_dtype
-@click.option("--only", metavar="PATTERN", help="Compare names like this, '*' for anything.")
+@click.option(
+    "--only", metavar="PATTERN", help="Compare only matching names; '*' matches anything."
+)
 @click.option("--junit", metavar="FILE", type=click.Path(path_type=Path), help="Write JUnit XML.")
 @click.option("--html", metavar="FILE", type=click.Path(path_type=Path), help="Write a report.")
 def parity(
@@ -32,9 +34,9 @@ def parity(
     html: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare the converted checkpoint OUT with what the original computed, value by value.
+    """Compare the converted model OUT with a recording of the original, value by value.
 
-    Exits with 0 if all of it agrees, with 1 if anything differs or cannot be compared.
+    Exits with 0 if everything agrees, with 1 if anything differs or cannot be compared.
     """
     from rich.console import Console
 

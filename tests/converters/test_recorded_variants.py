@@ -315,7 +315,7 @@ def test_packed_weights_are_kept_as_they_are_stored(
     config, notes = converted(recording(name), tmp_path / "out")
     assert config["family"] == "transformer_lm"
     assert (config["model"]["model_dims"], config["model"]["hidden_dims"]) == (16, 24)
-    assert any("--dequantize makes numbers of them" in note for note in notes)
+    assert any("--dequantize makes them float32" in note for note in notes)
     found = stored.read_output(tmp_path / "out")
     source = source_of(recording(name))
     place = "lm/transformer/x_layers_1/ff_layer/ffn_layer1/linear/w"

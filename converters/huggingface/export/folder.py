@@ -36,16 +36,16 @@ TEXT = (
 
 @dataclass(frozen=True)
 class ExportOptions(WorkOptions):
-    """How a converted checkpoint is written for `transformers`; `to` has no meaning here.
+    """How a converted checkpoint is written for `transformers`; `to` has no effect here.
 
     Attributes:
-        family: of the output, a `model_type`; None for the one that it came from, else the first
-            that computes the model.
-        dtype: parameters are cast to it, and computed in; None keeps both.
-        values: keys of `config.json` that the checkpoint does not know, such as `eos_token_id`.
-        tokenizer: folder to copy the tokenizer's files from; None for the one that the model came
-            from, if it is still there.
-        shard: bytes of values that one file may hold.
+        family: `model_type` of the output; None: the family that the model came from, else the
+            first that computes the model.
+        dtype: dtype of the parameters and the computation; None: unchanged.
+        values: further keys of `config.json`, such as `eos_token_id`.
+        tokenizer: folder to copy the tokenizer's files from; None: the folder that the model came
+            from, if it still exists.
+        shard: largest size of a file, in bytes of values.
     """
 
     family: str | None = None
@@ -63,16 +63,16 @@ def export_pretrained(
     """Write the language model of a converted checkpoint in the format of `transformers`.
 
     Args:
-        checkpoint: what `convert-hf` or `convert-paxml` wrote.
-        output: directory to be made, on a local disk.
+        checkpoint: output of `convert`, `convert-hf` or `export`.
+        output: new directory, on a local disk.
         options: see `ExportOptions`.
 
     Returns:
         What was done.
 
     Raises:
-        ConversionError: the checkpoint cannot be read, or no family expresses it (all that stands
-            against it is named); nothing is left under the output's name.
+        ConversionError: the checkpoint cannot be read, or no family can express it (the error
+            lists why); nothing is left under the output's name.
     """
     wanted = options or ExportOptions()
     text: list[Path] = []

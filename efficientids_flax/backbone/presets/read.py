@@ -48,18 +48,18 @@ def backbone_config(
 ) -> BackboneConfig:
     """The configuration of a pretrained language model, by its `config.json` alone.
 
-    Whether there is a head is what `architectures` says.
+    `architectures` says whether there is a head.
 
     Args:
         name_or_path: folder with a `config.json`, or a name such as 'Qwen/Qwen3-0.6B' that is in
             the HuggingFace cache of this machine.
         revision: branch, tag or commit, for a name.
-        ignore_keys: keys of the `config.json` that are refused here and known to you to change
-            nothing; they are taken as missing, among rotary settings as well.
+        ignore_keys: keys of the `config.json`, or of its rotary settings, to treat as missing:
+            keys that are refused, but that you know to have no effect.
 
     Raises:
-        FileNotFoundError: there is no such folder, and the cache has no such name.
-        UnsupportedConfigError: lists all that is not supported.
+        FileNotFoundError: there is no such folder, and no such name in the cache.
+        UnsupportedConfigError: lists everything that is not supported.
     """
     notes: list[str] = []
     values = read_config_json(pretrained_folder(name_or_path, revision))

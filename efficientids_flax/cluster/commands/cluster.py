@@ -28,25 +28,29 @@ SOURCES = ("embeddings", "data_dir", "checkpoint", "num_items")
 @data_dir_option
 @click.option("--checkpoint", metavar="OUT", help="A converted recommender.")
 @num_items_option
-@click.option("--out", metavar="FILE", help="To write: .npz or .safetensors; DIR/clustering.npz.")
-@click.option("--into", metavar="NEW", help="With --checkpoint: the model with other clusters.")
-@click.option("--pickle", "pickled", metavar="FILE", help="Write the original's pickles as well.")
-@click.option("--plot", "picture", metavar="FILE", help="Draw it, as .png or .svg.")
-@count("--clusters", "K; the square root of the items otherwise.")
-@count("--max-size", "Items of the largest cluster.")
+@click.option(
+    "--out", metavar="FILE", help="Output, .npz or .safetensors (default: DIR/clustering.npz)."
+)
+@click.option("--into", metavar="NEW", help="With --checkpoint: write the model with new clusters.")
+@click.option("--pickle", "pickled", metavar="FILE", help="Also write the original's pickles.")
+@click.option("--plot", "picture", metavar="FILE", help="Plot the clusters, .png or .svg.")
+@count("--clusters", "Number of clusters (default: square root of the items).")
+@count("--max-size", "Most items of a cluster.")
 @click.option("--shortlist", type=click.IntRange(min=0), default=0,
-              help="So many first items have clusters of their own.")  # fmt: skip
-@choice("--rank", ("id", "count"), "What is first: the lowest id, or the most frequent item.", "id")
-@choice("--metric", tuple(METRICS), "Distance; cosine takes vectors at length one.", "l2")
-@count("--seed", "Of what is drawn.", 0, least=0)
-@choice("--nonfinite", ("error", "spread"), "Vectors with NaN: refused, or as none.", "error")
+              help="The first N items get clusters of their own.")  # fmt: skip
+@choice("--rank", ("id", "count"), "First are the lowest ids, or the most frequent items.", "id")
+@choice("--metric", tuple(METRICS), "Distance; cosine scales vectors to length one.", "l2")
+@count("--seed", "Random seed.", 0, least=0)
+@choice(
+    "--nonfinite", ("error", "spread"), "Vectors with NaN: refuse, or treat as missing.", "error"
+)
 @overwrite_option
 def cluster(as_json: bool, **given: Any) -> None:
-    """Put the items of a catalogue into clusters.
+    """Group the items of a catalogue in clusters.
 
-    Of the vectors in a file, of prepared data, or of a model's item table. Each item is in one
-    cluster, none is empty. With --into a trained model is written with other clusters: its item
-    table stays, its cluster table is made anew.
+    The vectors come from a file, from prepared data, or from a model's item table. Each item is in
+    one cluster, and no cluster is empty. --into writes a trained model with new clusters: its item
+    table stays, its cluster table is computed again.
     """
     _check(given)
     out = _outputs(given)

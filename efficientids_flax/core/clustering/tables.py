@@ -41,8 +41,8 @@ class ClusteringInfo:
 
     Instances compare and hash by identity (`eq=False`): a Flax module that has one as an attribute
     must be hashable to be a static argument of `jax.jit`, and comparing arrays gives arrays. So
-    load it once and pass that one on; a second load of the same file counts as another clustering
-    and compiles again.
+    load a file once and share the instance; a second load of the same file counts as another
+    clustering and compiles again.
 
     Attributes:
         cluster_of: [I] int32, the cluster of each item (the original's `cluster_assignments`).
@@ -51,8 +51,8 @@ class ClusteringInfo:
         slot_of: [I] int32, members[cluster_of[i], slot_of[i]] == i (`in_cluster_id`).
         means: [K, E] float32 or float64, the clusters' fixed embeddings (`cluster_means`), or None.
             Narrower floats are widened to float32, which is exact.
-        catalogue: digest of the catalogue whose items these are, see `data`; None: not known. It is
-            no table: `digest` passes over it.
+        catalogue: digest of the catalogue of these items, see `data`; None: unknown. `digest` does
+            not include it.
 
     Raises:
         ClusteringError: the tables do not fit together; lists every problem, with the wrong items.

@@ -49,23 +49,25 @@ SHARED_FIELDS = ("num_items", "num_clusters", "item_embedding_dim", "use_correct
 
 
 class HierarchicalSoftmax(nn.Module):
-    """Item and cluster tables, with what they score.
+    """The head of a recommender: scores items for hidden states, by a two-level softmax.
 
-    Give either the seed API's fields or `config`. The former make a head with a trained cluster
-    table, whose hidden states go through an output adapter where their width is not the items'.
+    Holds the item table, and the cluster table if it is trained. Give either the seed API's fields
+    or `config`. The fields make a head with a trained cluster table; if the width of the hidden
+    states differs from the items', an output adapter maps them.
 
     Attributes:
         num_items, num_clusters, item_embedding_dim: I, K (None: the clustering's), E.
-        clustering_info: where each item belongs; its means are the cluster vectors where these are
+        clustering_info: the cluster of each item; its means are the cluster vectors, if these are
             not trained. Not needed under full softmax.
-        use_correction: `scores` subtract the normaliser of each cluster; None: as `config` says.
+        use_correction: `scores` subtract the normaliser of each cluster; None: as in `config`.
         item_embedding_init: see `embedding_initializer`.
         config: all options.
-        model_dims: D; needed where an adapter maps items to it.
-        dtype, param_dtype: of the computation (softmaxes are float32) and of the parameters.
+        model_dims: D; needed if an adapter maps items to this width.
+        dtype, param_dtype: dtypes of the computation (softmaxes are float32) and of the parameters.
 
     Raises:
-        ValueError: fields that are missing, contradict `config`, or a clustering that does not fit.
+        ValueError: missing fields, fields that contradict `config`, or a clustering that does not
+            fit.
     """
 
     num_items: int | None = None
@@ -132,24 +134,24 @@ class HierarchicalSoftmax(nn.Module):
         target_is_item: jax.Array | None = None,
         training: bool = True,
     ) -> jax.Array | dict[str, jax.Array]:
-        """Log-probabilities of all items, or the loss of these targets.
+        """Log-probabilities of all items, or the loss of targets.
 
         Args:
             hidden: [..., D].
-            targets: int [...], items, or words where `target_is_item` is 0; in range where they
-                have a weight.
-            weights: [...], of the targets in the loss; None is 1.
-            word_logits: [..., V], which then take part in the first softmax.
-            target_is_item: [...], 0 or 1; None: all are.
+            targets: int [...], items, or words where `target_is_item` is 0. Targets with a weight
+                have to be in range.
+            weights: [...], of the targets in the loss; None: 1.
+            word_logits: [..., V], added to the first softmax.
+            target_is_item: [...], 0 or 1; None: all targets are items.
             training: whether targets are smoothed.
 
         Returns:
-            Without targets float32 [..., I], log p(item); rows sum to one where there are no words.
-            With targets `loss` and metrics, see `LossOutput.metrics`; scores of the whole
-            catalogue are not made.
+            Without targets float32 [..., I], log p(item); without words, the probabilities of a
+            row sum to one. With targets `loss` and metrics, see `LossOutput.metrics`, without
+            computing scores of the whole catalogue.
 
         Raises:
-            ValueError: naming every argument that is wrong (ranges only outside of jit).
+            ValueError: naming every wrong argument (ranges only outside of jit).
         """
         dims, items = self._hidden_dims(), self.options.num_items
         check_arguments(hidden, dims, items, targets, weights, target_is_item, word_logits)

@@ -34,18 +34,18 @@ class Prompting:
     """How a history becomes a prompt.
 
     Attributes:
-        tokenizer: see `PromptBuilder`; it is asked once for each text.
-        form: of each item of the history, with `{title}` and `{item}`.
+        tokenizer: see `PromptBuilder`; it is called once for each text.
+        form: text of each item of the history, with `{title}` and `{item}`.
         before, after: texts around the history; empty: none.
         begin, end, placeholder: see `PromptBuilder`; the original's are (0,), (1,) and 102.
-        overflow: of a prompt that is longer than the row, 'cut' drops its oldest tokens.
-        learn: which items of a training row are labels: the 'last', with the end behind it; or
-            'every' one but the first, and nothing else. What is evaluated asks for the last.
-        items: of a history at most; None: as many as the row has positions.
+        overflow: for a prompt that is longer than the row, 'cut' drops its oldest tokens.
+        learn: labels of a training row: the 'last' item, with the end after it; or 'every' item
+            but the first, and nothing else. Evaluations ask for the last item.
+        items: most items of a history; None: as many as the row has positions.
 
     Raises:
-        ValueError: learning 'every' item, whose place would then differ from that of the one that
-            is asked for, or whose title stands before it.
+        ValueError: 'every' with a form in which the title stands before its item, or with settings
+            by which the last item would be predicted from another place than the others.
     """
 
     tokenizer: Any = field(repr=False)
@@ -210,9 +210,13 @@ class PromptRows(Rows):
         told = {name: value for name, value in told.items() if value != NEW.get(name, ...)}
         return {**self.of.facts(), "prompt_length": self.length, **told}
 
-    @cached_property
+    @property
     def words(self) -> str:
         """See `Rows`: of what is around the items, of each item."""
+        return self._words
+
+    @cached_property
+    def _words(self) -> str:
         told = self.prompting
         items = self._titles if "{title}" in told.form else (0,)
         parts = [told.before, told.after, *titled(items, self._titles, told.form)]

@@ -21,14 +21,14 @@ KINDS: tuple[Kind, ...] = ("all", "last", "prefixes")
 
 @dataclass(frozen=True)
 class Windows:
-    """Which windows are cut.
+    """How windows are cut out of sequences.
 
     Attributes:
-        length: T, of the rows; a window has one item more, the last label.
-        kind: 'all': windows from each sequence's end to its beginning; 'last': the last one alone;
-            'prefixes': one for each item but the first, which is its only label.
-        stride: of 'all': items from window to window; None: `length`, so that every item but a
-            sequence's first is a label once.
+        length: T of the rows; a window has one item more, the last label.
+        kind: 'all': windows from each sequence's end to its beginning; 'last': only the last one;
+            'prefixes': one for each item but the first, with this item as its only label.
+        stride: for 'all': items from one window to the next; None: `length`, so that every item
+            but a sequence's first is a label once.
 
     Raises:
         ValueError: naming what is wrong.

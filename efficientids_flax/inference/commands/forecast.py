@@ -12,22 +12,26 @@ OPTIONS = combined(
     click.option("--input", "source", required=True, metavar="FILE", help="A CSV file of series."),
     click.option("--horizon", type=click.IntRange(min=1), required=True,
                  help="How many points to forecast."),
-    click.option("--freq", metavar="WORD", help="From a date to the next: D, H, W, MS, QS, Y ..."),
-    click.option("--output", metavar="FILE", help="Write the table there; printed otherwise."),
-    click.option("--plot", metavar="FILE", help="Draw the first series and their forecasts."),
-    click.option("--id-column", default="unique_id", show_default=True, help="Names of series."),
-    click.option("--time-column", default="ds", show_default=True, help="Dates, or whole numbers."),
+    click.option("--freq", metavar="WORD", help="Frequency: D, H, W, MS, QS, Y ..."),
+    click.option("--output", metavar="FILE", help="Write the table to this file (default: print "
+                                                  "it)."),
+    click.option("--plot", metavar="FILE", help="Plot the first series and their forecasts."),
+    click.option("--id-column", default="unique_id", show_default=True, help="Column of series "
+                                                                             "names."),
+    click.option("--time-column", default="ds", show_default=True, help="Column of dates, or "
+                                                                        "whole numbers."),
     click.option("--value-column", default="y", show_default=True, help="Values."),
     click.option("--quantile", "quantiles", type=Real(), multiple=True,
-                 help="A level to give; all of the model otherwise. Repeatable."),
+                 help="A quantile to print (default: all). Repeatable."),
     choice("--point", ("mean", "median"), "The point forecast.", "mean"),
-    click.option("--context-length", type=int, help="Look at the last so many points."),
-    click.option("--normalize", is_flag=True, help="Scale each series by itself first."),
+    click.option("--context-length", type=int, help="Use only the last N points."),
+    click.option("--normalize", is_flag=True, help="Normalise each series first."),
     click.option("--truncate-negative", is_flag=True,
-                 help="No negative forecast where no series has a negative point."),
-    click.option("--window-size", type=int, help="Forecast a moving average and the rest apart."),
+                 help="No negative forecasts if no series has a negative point."),
+    click.option("--window-size", type=int, help="Forecast a moving average and the remainder "
+                                                 "separately."),
     choice("--statistics", ("moments", "centred"),
-           "How a series is normalised; as configured otherwise."),
+           "Formula to normalise a series (default: as configured)."),
     count("--batch-size", "Series at a time.", 32),
     compute_dtype,
 )  # fmt: skip
@@ -43,8 +47,8 @@ def forecast(
 ) -> None:  # fmt: skip
     """Forecast the series of a table with the TimesFM model CHECKPOINT.
 
-    CHECKPOINT is what `convert`, `convert-hf` or `export` wrote. The table has a row a point: the
-    name of its series, its date and its value.
+    CHECKPOINT is the output of `convert`, `convert-hf` or `export`. The table has one row for each
+    point: the name of its series, its date and its value.
     """
     from dataclasses import replace
 

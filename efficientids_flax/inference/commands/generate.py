@@ -20,20 +20,20 @@ class Prompt(NamedTuple):
 
 OPTIONS = combined(
     click.option("--prompt", "prompts", multiple=True, metavar="TEXT",
-                 help="A text to go on with; needs --tokenizer. Repeatable."),
-    click.option("--input-ids", type=Ids(), help='Tokens to go on with: "1,2,3".'),
+                 help="A text to continue; needs --tokenizer. Repeatable."),
+    click.option("--input-ids", type=Ids(), help='Tokens to continue: "1,2,3".'),
     click.option("--input-file", metavar="FILE",
                  help="Many prompts, one a line: texts with --tokenizer, else tokens. - is "
                       "standard input."),
     tokenizer_option,
-    count("--max-new-tokens", "How many tokens at most.", 32),
+    count("--max-new-tokens", "Most tokens to generate.", 32),
     click.option("--temperature", type=Real(min=0), default=0.0, show_default=True,
-                 help="0 takes the likeliest token."),
-    count("--top-k", "Draw from the k likeliest tokens."),
+                 help="0 decodes greedily."),
+    count("--top-k", "Sample from the k most probable tokens."),
     click.option("--top-p", type=Real(0, 1, min_open=True),
-                 help="Draw from the likeliest tokens that reach this probability."),
-    count("--seed", "Of what is drawn.", 0, least=0),
-    click.option("--eos-id", type=Ids(), help="Tokens that end a text; the tokenizer's otherwise."),
+                 help="Sample from the most probable tokens with this total."),
+    count("--seed", "Random seed.", 0, least=0),
+    click.option("--eos-id", type=Ids(), help="Tokens that end a text (default: the tokenizer's)."),
     count("--batch-size", "Prompts at a time.", 16),
     compute_dtype,
 )  # fmt: skip
@@ -46,9 +46,10 @@ def generate(
     checkpoint: str, prompts: Sequence[str], input_ids: list[int] | None, input_file: str | None,
     tokenizer: str | None, batch_size: int, dtype: str | None, as_json: bool, **given: Any,
 ) -> None:  # fmt: skip
-    """Print the text that the language model CHECKPOINT goes on with.
+    """Continue prompts with the language model CHECKPOINT.
 
-    CHECKPOINT is what `convert`, `convert-hf` or `export` wrote. With --json, one object a prompt.
+    CHECKPOINT is the output of `convert`, `convert-hf` or `export`. With --json, one object for
+    each prompt.
     """
     ways = {"--prompt": bool(prompts), "--input-ids": input_ids is not None,
             "--input-file": input_file is not None}  # fmt: skip

@@ -39,7 +39,7 @@ OPTIONS = combined(
     clustering_option,
     click.option("--input-items", type=Ids(), help='Item ids, oldest first: "1,2,3".'),
     click.option("--input-raw-ids", type=Texts(),
-                 help='The same by the catalogue\'s ids: "tt1,tt2".'),
+                 help='Ids of the catalogue: "tt1,tt2".'),
     click.option("--input-ids", type=Ids(), help="Words and items, with --item-mask."),
     click.option("--item-mask", type=Ids(), help="1 where --input-ids has an item, 0 for a word."),
     click.option("--input-file", metavar="FILE",
@@ -48,14 +48,15 @@ OPTIONS = combined(
                       'input.'),
     count("--top-k", "How many items.", 10),
     click.option("--exclude-seen", is_flag=True, help="Leave out the items of the history."),
-    click.option("--exclude", type=Ids(), default="", help="Further items to leave out."),
-    click.option("--exclude-raw-ids", type=Texts(), default="", help="The same by raw ids."),
+    click.option("--exclude", type=Ids(), default="", help="Items to leave out."),
+    click.option("--exclude-raw-ids", type=Texts(), default="", help="Items to leave out, by ids "
+                                                                     "of the catalogue."),
     max_history,
     click.option("--scores", type=Scores(SCORES), default="probability", show_default=True,
                  help="What is printed; 'original' also ranks by the original's evaluation "
                       "scores."),
     count("--clusters",
-          "Approximate: look at so many clusters for each history, those that promise most."),
+          "Approximate: search only the N best clusters of each history."),
     compute_dtype,
     count("--batch-size", "Histories at a time.", 64),
 )  # fmt: skip
@@ -64,9 +65,9 @@ OPTIONS = combined(
 @command("recommend")
 @OPTIONS
 def recommend(checkpoint: str, clustering: str | None, as_json: bool, **given: Any) -> None:
-    """Print the items that come next after a history, best first.
+    """Recommend the next items of a history, best first.
 
-    With --json, one object a history.
+    With --json, one object for each history.
     """
     _check(given)
     from efficientids_flax.stored import read_item_names

@@ -34,35 +34,34 @@ def limit(flag: str, kind: Any, told: str) -> Any:
 OPTIONS = combined(
     clustering_option,
     click.option("--items", metavar="FILE",
-                 help="Ids and titles of the items: items.parquet of a prepared directory, or an "
-                      "items.jsonl; OUT's own otherwise."),
+                 help="Ids and titles of items: items.parquet of a prepared directory, or an "
+                      "items.jsonl (default: OUT's own)."),
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at."),
     click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
-                 help="0 takes one that is free."),
+                 help="Port to listen at; 0 for a free one."),
     click.option("--set", "sets", multiple=True, metavar="NAME=FILE",
-                 help="A named set of items, an id a line. Repeatable."),
+                 help="A named set of items: a file with one id a line. Repeatable."),
     click.option("--hide", "hidden", multiple=True, metavar="NAME",
-                 help="Show nobody the items of this set, once there is one. Repeatable."),
+                 help="Never recommend items of this set. Repeatable."),
     click.option("--token-file", metavar="FILE",
-                 help="Token of those who ask; EFFICIENTIDS_TOKEN otherwise."),
+                 help="Token for requests (default: EFFICIENTIDS_TOKEN)."),
     click.option("--admin-token-file", metavar="FILE",
-                 help="Token of those who change what is served; EFFICIENTIDS_ADMIN_TOKEN "
-                      "otherwise."),
+                 help="Token for changes (default: EFFICIENTIDS_ADMIN_TOKEN)."),
     click.option("--grace", type=SECONDS, default=20.0, show_default=True,
-                 help="Seconds to answer in what was asked, after SIGTERM."),
+                 help="Seconds to finish requests after SIGTERM."),
     max_history,
     compute_dtype,
-    limit("--max-batch", COUNT, "Histories that are computed at once."),
+    limit("--max-batch", COUNT, "Histories computed at once."),
     limit("--max-delay-ms", Real(min=0), "Milliseconds a history waits for others."),
-    limit("--max-queue", COUNT, "Histories that may wait; more are told to come again."),
-    limit("--max-histories", COUNT, "Histories of one request."),
-    limit("--max-length", COUNT, "Ids of one history."),
-    limit("--max-exclude", COUNT, "Items that are left out for one history."),
-    limit("--max-k", COUNT, "Items that are found for one history."),
-    limit("--max-candidates", COUNT, "Items that are scored for one history."),
-    limit("--max-body", Size(), "Size of a request."),
-    limit("--max-set-body", Size(), "Size of a request that puts a set."),
-    limit("--max-connections", COUNT, "Connections at once."),
+    limit("--max-queue", COUNT, "Most waiting histories; beyond, requests get 429."),
+    limit("--max-histories", COUNT, "Most histories of a request."),
+    limit("--max-length", COUNT, "Most ids of a history."),
+    limit("--max-exclude", COUNT, "Most excluded items of a history."),
+    limit("--max-k", COUNT, "Most recommended items of a history."),
+    limit("--max-candidates", COUNT, "Most scored items of a history."),
+    limit("--max-body", Size(), "Largest request."),
+    limit("--max-set-body", Size(), "Largest request that sets a set."),
+    limit("--max-connections", COUNT, "Most connections."),
     limit("--timeout", SECONDS, "Seconds that a request may take."),
 )  # fmt: skip
 
@@ -71,11 +70,10 @@ OPTIONS = combined(
 @click.argument("checkpoint", metavar="OUT")
 @OPTIONS
 def serve(checkpoint: str, as_json: bool, **given: Any) -> None:
-    """Answer requests for recommendations over HTTP.
+    """Serve recommendations over HTTP.
 
-    OUT is a converted recommender, or what `export` wrote. The paths are told at /docs; SIGHUP
-    loads what is at OUT by then, SIGTERM ends it once all is answered. With --json, log lines are
-    JSON.
+    OUT is a converted recommender, or the output of `export`. /docs lists the paths. SIGHUP loads
+    OUT again; SIGTERM answers all requests and ends. With --json, log lines are JSON.
     """
     _check_installed()
     from efficientids_flax.serve.logs import start_logs

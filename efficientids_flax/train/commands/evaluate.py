@@ -15,17 +15,18 @@ from efficientids_flax.train.commands.flags import configuration, run_options, s
 # fmt: off
 IN_FULL = combined(
     click.option("--checkpoint", metavar="OUT",
-                 help="An exported or converted recommender, with --data-dir, in place of a run."),
+                 help="An exported or converted recommender, with --data-dir, instead of a run."),
     click.option("--report", metavar="DIR",
-                 help="Write report.json and report.html there: all metrics with intervals."),
-    click.option("--cutoffs", type=Ids(least=1), help="k of the metrics; 1,5,10,20 otherwise."),
-    click.option("--keep-seen", is_flag=True, help="Do not leave out what a user has had."),
+                 help="Write report.json and report.html: all metrics, with intervals."),
+    click.option("--cutoffs", type=Ids(least=1), help="k of the metrics (default: 1,5,10,20)."),
+    click.option("--keep-seen", is_flag=True, help="Keep items that the user has seen in the "
+                                                   "ranking."),
     click.option("--together", is_flag=True,
-                 help="Ask for all held-out items of a user at once, after her history."),
+                 help="Ask once for all held-out items of a user."),
     choice("--scoring", ("log_probs", "original"),
            "Rank by log-probabilities, or by the original's scores."),
-    count("--sampled", "Rank among so many drawn items; metrics are called sampled_..."),
-    count("--resamples", "Of the bootstrap; 1000.", least=0),
+    count("--sampled", "Rank among N drawn items; metrics are named sampled_..."),
+    count("--resamples", "Resamples of the bootstrap (default: 1000).", least=0),
 )
 # fmt: on
 OF_RUNS = ("config", "output_dir", "step", "settings")
@@ -33,7 +34,7 @@ OF_RUNS = ("config", "output_dir", "step", "settings")
 
 @command("evaluate")
 @run_options
-@choice("--split", ("eval", "test"), "Which data.", "eval")
+@choice("--split", ("eval", "test"), "Data to evaluate on.", "eval")
 @IN_FULL
 @step_option  # fmt: skip
 def evaluate(

@@ -12,12 +12,12 @@ from efficientids_flax.train.commands.flags import run_options, sections
 @command("export")
 @click.argument("out")
 @run_options
-@count("--step", "Step to take; the best otherwise, or the newest.", least=0)
+@count("--step", "Step to use (default: the best, or the newest).", least=0)
 def export(
     out: str, config: str | None, settings: dict[str, Any], step: int | None, as_json: bool,
     **flags: Any,
 ) -> None:  # fmt: skip
-    """Write the model of a run to OUT, as converted ones are, for inference."""
+    """Write the model of a run to OUT for inference, in the form of a converted model."""
     from efficientids_flax.train.run import export_described as run
 
     written = run(sections(config, settings, flags), out, step)

@@ -11,16 +11,16 @@ from efficientids_flax.commands.options import allow_change, set_option
 FLAGS: dict[str, tuple[str, type, str]] = {
     # flag: place in the configuration, type, what it is
     "data_dir":         ("data.dir",                str,   "Directory of prepared data"),
-    "batch_size":       ("data.batch_size",         int,   "Rows a step, of all devices"),
-    "num_steps":        ("training.num_steps",      int,   "Steps in all, earlier ones too"),
+    "batch_size":       ("data.batch_size",         int,   "Rows of a step, on all devices"),
+    "num_steps":        ("training.num_steps",      int,   "Total steps, with earlier ones"),
     "log_every":        ("training.log_every",      int,   "Steps between logs"),
-    "seed":             ("training.seed",           int,   "Of first parameters and dropout"),
-    "learning_rate":    ("optimizer.learning_rate", float, "At the top of the schedule"),
-    "warmup_steps":     ("optimizer.warmup_steps",  int,   "Steps until the rate is reached"),
-    "weight_decay":     ("optimizer.weight_decay",  float, "Decoupled, times the rate"),
-    "grad_clip":        ("optimizer.clip_norm",     float, "Largest norm of all gradients"),
+    "seed":             ("training.seed",           int,   "For initial values and dropout"),
+    "learning_rate":    ("optimizer.learning_rate", float, "Highest rate of the schedule"),
+    "warmup_steps":     ("optimizer.warmup_steps",  int,   "Steps of linear warm-up"),
+    "weight_decay":     ("optimizer.weight_decay",  float, "Decoupled weight decay"),
+    "grad_clip":        ("optimizer.clip_norm",     float, "Largest global gradient norm"),
     "checkpoint_every": ("checkpoint.save_every",   int,   "Steps between checkpoints"),
-    "max_checkpoints":  ("checkpoint.max_to_keep",  int,   "How many of the newest stay"),
+    "max_checkpoints":  ("checkpoint.max_to_keep",  int,   "How many of the newest to keep"),
     "output_dir":       ("checkpoint.dir",          str,   "Directory of the run"),
 }
 # fmt: on
@@ -33,7 +33,7 @@ def run_options(command: Any) -> Any:
     for name, (place, kind, told) in reversed(FLAGS.items()):
         names = [f"--{name.replace('_', '-')}", *(["--lr"] if name == "learning_rate" else [])]
         metavar = "DIR" if name.endswith("_dir") else None
-        default = f"; {DEFAULT_DIR} otherwise" if name == "output_dir" else ""
+        default = f" (default: {DEFAULT_DIR})" if name == "output_dir" else ""
         command = click.option(
             *names, name, type=kind, metavar=metavar, help=f"{told} ({place}){default}."
         )(command)

@@ -17,7 +17,7 @@ from efficientids_flax.train.commands.flags import DEFAULT_DIR, configuration, r
 def train(
     config: str | None, settings: dict[str, Any], profile: int | None, as_json: bool, **given: Any
 ) -> None:
-    """Train; goes on where the output directory stands."""
+    """Train a model as a file describes, or resume its run."""
     check_distributed(given)
     how = {name: given.pop(name) for name in ("coordinator", "processes", "process")}
     import jax

@@ -10,7 +10,7 @@ SPLITS = ("train", "val", "eval", "test")
 
 
 class TrainingMetrics:
-    """Values by name, in the order they came.
+    """Collects values of metrics by name, and plots them.
 
     Attributes:
         history: name -> values; `train_loss`, `val_loss`, `train_acc`, `val_acc` and any other.
@@ -30,8 +30,8 @@ class TrainingMetrics:
         """Draw the curves, one panel for each metric with those of all splits.
 
         Args:
-            save_path: of the picture, by whose suffix its format goes; None: shown in a window, or
-                below the cell of a notebook.
+            save_path: file of the picture, in the format of its suffix; None: show it in a window,
+                or below the cell of a notebook.
 
         Returns:
             None; without a path and without a display, as over ssh, the figure (and the log says

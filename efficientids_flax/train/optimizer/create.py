@@ -90,35 +90,35 @@ def create_optimizer(
     model: Model = None,
     **options: Any,
 ) -> Optimizer:
-    """An optimizer for all of the parameters, or for the trained ones.
+    """Make an optimizer, which can be given all parameters or only the trained ones.
 
-    Frozen parameters have no state, take no part in the clip, are not decayed, and keep every bit.
-    To save the computation of their gradients too, split them off before differentiating, as
-    `Trainer` does (`freeze.partition`): the same optimizer takes the trained part alone.
+    Frozen parameters have no state, do not count in clipping, are not decayed, and keep every bit.
+    To save the computation of their gradients too, split them off before differentiating
+    (`freeze.partition`, as in `Trainer`), and give the optimizer the trained part.
 
     Args:
         learning_rate: a number, or a function of the number of steps taken.
         optimizer_type: 'adam', 'adamw', 'sgd', 'adafactor' (optax), 'sharded_adafactor',
             'praxis_adam' (Praxis).
-        weight_decay: decoupled, for every type: an update has `-rate * weight_decay * parameter`
-            in it. None: 1e-4 for 'adamw', 0 for the others.
-        clip_grad_norm: gradients are scaled down to this norm of all the trained ones together.
-        clip_variable_norm: each is, to this norm of its own; excludes `clip_grad_norm`.
+        weight_decay: decoupled, for every type: an update includes
+            `-rate * weight_decay * parameter`. None: 1e-4 for 'adamw', 0 for the others.
+        clip_grad_norm: largest global norm of the trained gradients.
+        clip_variable_norm: largest norm of each parameter's gradient; excludes `clip_grad_norm`.
         frozen_params: patterns of `freeze.matcher`, or a predicate of a parameter's path.
-        undecayed_params: the same, of parameters without weight decay. None: those with fewer than
-            two axes, and every `bias`, `scale` and `per_dim_scale`; (): none.
-        ema_decay: keeps an average of the parameters, see `averaged_params`.
-        model: configuration, for Praxis' optimizers: each of scanned layers is clipped, factored
+        undecayed_params: the same, for parameters without weight decay. None: those with fewer than
+            two axes, and every `bias`, `scale` and `per_dim_scale`; (): all are decayed.
+        ema_decay: keeps a moving average of the parameters, see `averaged_params`.
+        model: configuration, for Praxis' optimizers: each scanned layer is clipped, factored
             and quantised by itself.
-        **options: of the type, see `KINDS`: `beta1`, `momentum`, ...
+        **options: options of the type, see `KINDS`: `beta1`, `momentum`, ...
 
     Returns:
-        An optax transformation. Its `init` raises `ValueError` if some of the patterns of frozen
-        parameters fit none of the parameters and others do; if none fits, the parameters are taken
-        for the trained ones alone.
+        An optax transformation. Its `init` raises `ValueError` if some patterns of frozen
+        parameters match no parameter while others do. If no pattern matches, it assumes that it
+        was given the trained parameters only, so it cannot detect a misspelt pattern then.
 
     Raises:
-        ValueError: listing all that is wrong.
+        ValueError: listing everything that is wrong.
     """
     kind, options = kind_of(optimizer_type, options)
     if weight_decay is None:

@@ -68,8 +68,8 @@ def create_learning_rate_schedule(
 ) -> Schedule:
     """A learning rate by the number of steps taken.
 
-    Step n of the warm-up has `base * n / warmup_steps`, so that the first one changes nothing.
-    With n steps after the warm-up and N = total_steps - warmup_steps the rate is `base` times
+    Step n of the warm-up has `base * n / warmup_steps`, so the first step has rate 0.
+    n steps after the warm-up, with N = total_steps - warmup_steps, the rate is `base` times
 
         constant      1
         linear        1 - (1 - ratio) n / N
@@ -79,20 +79,20 @@ def create_learning_rate_schedule(
         inverse_sqrt  sqrt(s / (s + n)), at least ratio; s is decay_steps, or else warmup_steps
 
     Args:
-        base_learning_rate: the highest.
-        warmup_steps: of the linear rise from 0.
-        total_steps: of the run, where 'linear' and 'cosine' end; they stay there.
+        base_learning_rate: the highest rate.
+        warmup_steps: length of the linear rise from 0.
+        total_steps: length of the run, where 'linear' and 'cosine' end; then they are constant.
         schedule_type: one of the above.
         min_learning_rate_ratio: `ratio`, in [0, 1].
-        decay_steps, decay_rate: see above; the rate of 'step' is 0.1 unless given.
-        boundaries: of 'step', in place of `decay_steps`: counted from the start of the run.
+        decay_steps, decay_rate: see above; the default `decay_rate` of 'step' is 0.1.
+        boundaries: for 'step', instead of `decay_steps`: steps, counted from the start of the run.
 
     Returns:
         A function of a count (an int, or integers of any shape), float32 of its shape.
 
     Raises:
-        ScheduleError: listing all that is wrong; a warm-up that does not end before `total_steps`
-            is.
+        ScheduleError: listing everything that is wrong, such as a warm-up that does not end before
+            `total_steps`.
     """
     asked = Asked(
         base_learning_rate,

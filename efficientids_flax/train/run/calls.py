@@ -35,16 +35,16 @@ from efficientids_flax.tree import flatten
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a run made.
+    """The result of a run.
 
     Attributes:
-        state: what was tested and what `export` writes: that of the best evaluation if `keep_best`
-            is set, else the last; `state.params` are the parameters.
-        history: one dict a step, with `step`, `loss` and the loss function's metrics, and
-            `eval_...` at the steps of an evaluation; earlier runs of the directory included.
+        state: the state that was tested and that `export` writes: of the best evaluation if
+            `keep_best` is set, else the last; `state.params` are the parameters.
+        history: one dict for each step, also of earlier runs of the directory, with `step`, `loss`
+            and the loss function's metrics, and `eval_...` at the steps of an evaluation.
         test: metrics of the final test, `test_...`; empty without test data.
-        module: the model with the parameters of `state`, to be called, see `Trainer.module`.
-        last_step: that the run has reached.
+        module: the model with the parameters of `state`, ready to be called, see `Trainer.module`.
+        last_step: the last step of the run.
     """
 
     state: TrainState
@@ -55,18 +55,18 @@ class TrainingResult:
 
 
 def train(config: Any) -> TrainingResult:
-    """Train as a configuration says; goes on from the newest checkpoint of its directory.
+    """Train as a configuration says; resumes from the newest checkpoint of its directory.
 
     Args:
         config: a `ConfigDict`, or any mapping, with the sections
-            `model`: `module`, of Linen or NNX; `init_args` and `init_kwargs` of its `init`, if the
-                loss does not say how it is called; `params` to begin with; or `module` and
-                `converted`, a converted checkpoint (without an `optimizer` section, PAXml's
-                learner goes on);
+            `model`: `module`, of Linen or NNX, with `init_args` and `init_kwargs` of its `init` if
+                running the loss does not initialise it, and initial `params`; or `module` and
+                `converted`, a converted checkpoint (without an `optimizer` section, training
+                continues with PAXml's learner);
             `optimizer`: see `OptimizerSection`; or `transform`, any optax transformation;
-            `data`: `train_iter_fn`, and perhaps `eval_iter_fn` and `test_iter_fn`: functions that
-                return dict batches, or iterables of them; and `items`, `ItemNames`, what the items
-                are called; and `prompted`, `stored.Prompted`, how the model is asked afterwards;
+            `data`: `train_iter_fn`, and optionally `eval_iter_fn` and `test_iter_fn`: functions
+                that return dict batches, or iterables of them; `items`, `ItemNames`, names of the
+                items; `prompted`, `stored.Prompted`, the prompts that the model is used with;
             `training`: `num_steps` (1000), `seed`, `mesh`, and see `TrainingOptions`;
             `checkpoint`: see `CheckpointSection`;
             `loss_fn`: (params, batch, model_state, rng, apply_fn) -> (loss, metrics, model_state).

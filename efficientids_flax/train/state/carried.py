@@ -20,13 +20,13 @@ class TrainState:
     """State of a run; the jitted step takes one and returns the next.
 
     Attributes:
-        step: int32 [], steps that were taken, skipped ones included.
+        step: int32 [], number of steps taken, including skipped ones.
         trained: parameters with gradients and optimizer state.
-        frozen: the others; never donated, never changed.
-        opt_state: of the optimizer, over `precise`.
+        frozen: the other parameters; never donated, never changed.
+        opt_state: optimizer state of `precise`.
         model_state: the model's other collections, such as `batch_stats`.
-        rng: uint32 key data; step n draws from `fold_in(key, n)`, so that a run that goes on draws
-            what it would have drawn.
+        rng: uint32 key data; step n draws from `fold_in(key, n)`, so that a resumed run draws the
+            same numbers.
         master: float32 copies of the trained parameters in half precision, which the optimizer
             updates and `trained` rounds; empty without any.
     """

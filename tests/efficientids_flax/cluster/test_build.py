@@ -179,7 +179,7 @@ def test_vectors_whose_squares_are_no_float32_make_the_same_clusters(scale: floa
     found = cluster_items((vectors * np.float32(scale)).astype(np.float32), options)
     assert np.array_equal(found.clustering.cluster_of, wanted.clustering.cluster_of)
     assert found.summary.share == pytest.approx(wanted.summary.share, rel=1e-3)
-    assert "would be no float32" in " ".join(found.summary.notes)
+    assert "do not fit float32" in " ".join(found.summary.notes)
 
 
 def test_float64_beyond_float32_and_no_items_are_told():

@@ -21,9 +21,9 @@ def score(
     soft_cap: float | None = None,
     word_logits: jax.Array | None = None,
 ) -> jax.Array:
-    """The scores that `search` gives items, for items that are named: float32 [B, C].
+    """The scores of given items, as `search` computes them: float32 [B, C].
 
-    What is normalised takes a pass over all items, which keeps a number for each tile.
+    Kinds of scores that are normalised take a pass over all items.
 
     Args:
         index: of `build_index`.

@@ -10,11 +10,12 @@ from efficientids_flax.core.head.search.index import SearchIndex
 
 
 def item_vectors(index: SearchIndex) -> np.ndarray:
-    """float32 [I, W], in order of the ids: the items, each with the vector of its cluster added.
+    """Vectors of the items for other search engines: float32 [I, W], in order of the ids.
 
-    `query @ item_vectors(index).T` are the items' 'scores' without a cap, as any search for the
-    largest inner product ranks them (`faiss.IndexFlatIP`, a vector database, NumPy). A cap changes
-    no order but for ties. 'corrected' and 'log_probs' are no inner products.
+    Each is the item's vector plus that of its cluster. `query @ item_vectors(index).T` are the
+    items' 'scores' without a cap, which any search by inner product can rank (`faiss.IndexFlatIP`,
+    a vector database, NumPy). A cap changes the order only at ties. 'corrected' and 'log_probs'
+    are not inner products.
 
     Args:
         index: of `build_index`.

@@ -31,23 +31,23 @@ def search(
     allowed: jax.Array | None = None,
     clusters: int | None = None,
 ) -> TopItems:
-    """The k best items of each query, exactly unless `clusters` is given; equal scores go by id.
+    """The k best items of each query; exact, unless `clusters` is given. Ties go by id.
 
-    Gives what `retrieve` gives, to the rounding of products that are taken in another order, in a
-    fraction of the time: the index holds the items cluster by cluster.
+    The result is that of `retrieve`, up to rounding, in a fraction of the time, because the index
+    holds the items cluster by cluster.
 
     Args:
-        index: of `build_index`.
+        index: from `build_index`.
         query: [B, W].
-        k: how many.
+        k: how many items.
         kind, soft_cap, word_logits, exclude, allowed: see `retrieve`.
-        clusters: an approximate search: the best items of so many clusters, the most promising
-            ones of each query, with their exact scores; the best of all may be in others. Where
-            they have fewer than k items that may be found, id -1 and score -inf are the rest.
+        clusters: search only this many clusters, the most promising ones of each query. Scores are
+            exact, but better items of other clusters are missed. If fewer than k items are found,
+            the row ends in id -1 with score -inf.
 
     Raises:
-        ValueError: k is not in [1, I]; no such kind; shapes that do not fit each other; more
-            clusters than there are, or under full softmax, which has none.
+        ValueError: k is not in [1, I]; an unknown kind; shapes that do not fit each other; more
+            clusters than there are, or any under full softmax.
     """
     if kind not in get_args(Kind):
         raise ValueError(f"kind: expected one of {', '.join(get_args(Kind))}, found {kind!r}")

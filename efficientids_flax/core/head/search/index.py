@@ -109,9 +109,9 @@ def build_index(
     Args:
         items: [I, W], at the query's width.
         clusters: [K, W]; None under full softmax.
-        clustering: where each item belongs; None under full softmax.
-        spare: places that stay free in each cluster at least, for `add_items`.
-        new_items: ids from I that may be added; the index counts them among its items.
+        clustering: the cluster of each item; None under full softmax.
+        spare: free places to reserve in each cluster at least, for `add_items`.
+        new_items: number of ids after the last to reserve; the index counts them as items.
 
     Raises:
         ValueError: tables that do not fit the clustering, or a clustering without clusters.

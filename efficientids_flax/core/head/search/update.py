@@ -30,17 +30,17 @@ def add_items(
     vectors: np.ndarray | jax.Array,
     clusters: Sequence[int] | np.ndarray | None = None,
 ) -> SearchIndex:
-    """The index with these items; one that is there already gets the new vector and cluster.
+    """Add items to an index; an item that it has already gets the new vector and cluster.
 
     Args:
-        index: of `build_index`, with `spare` places and `new_items`; its arrays are donated, and
+        index: from `build_index`, with `spare` places and `new_items`; its arrays are donated, and
             cannot be used afterwards.
         ids: int [U], each once, below the number of items that the index was built for.
-        vectors: [U, W], at the query's width, as the index has them.
-        clusters: int [U], where they belong; None under full softmax.
+        vectors: [U, W], at the query's width, as in the index.
+        clusters: int [U], the cluster of each; None under full softmax.
 
     Raises:
-        ValueError: listing ids and clusters that there are not, vectors of another form, and
+        ValueError: listing unknown ids and clusters, vectors of another shape or dtype, and
             clusters that are full; nothing is changed then.
     """
     named, problems = _named(index, ids)
@@ -69,14 +69,14 @@ def add_items(
 
 
 def remove_items(index: SearchIndex, ids: Sequence[int] | np.ndarray) -> SearchIndex:
-    """The index without these items, which no search finds, and which are in no normaliser.
+    """Remove items from an index: no search finds them, and no normaliser includes them.
 
     Args:
-        index: of `build_index`; its arrays are donated, and cannot be used afterwards.
-        ids: int [U], each once; those that are not there stay away.
+        index: from `build_index`; its arrays are donated, and cannot be used afterwards.
+        ids: int [U], each once; those that were removed before have no effect.
 
     Raises:
-        ValueError: ids that there are not.
+        ValueError: unknown ids.
     """
     named, problems = _named(index, ids)
     if problems:

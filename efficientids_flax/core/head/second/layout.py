@@ -19,6 +19,9 @@ SMALLEST_TILE = 8
 # Each is compiled, for half a second; more save little. Those that are taken in several tiles are
 # padded to no more than a tile, but blocks of positions are as large as the class wants them.
 MOST_CLASSES, MOST_TILED = 6, 3
+# Rows of padding that take as long as the loop of one more class. A small catalogue has one or two
+# classes, and compiles in as much less time.
+WORTH = 128
 STEPS = 8  # sizes in each doubling that may end a class
 
 
@@ -78,12 +81,15 @@ class Layout:
 
 def _class_of(clusters: np.ndarray, sizes: np.ndarray, most: int) -> SizeClass:
     largest = int(sizes[clusters].max())
-    rows = -(-min(largest, most) // SMALLEST_TILE) * SMALLEST_TILE
-    return SizeClass(clusters.astype(np.int32), largest, rows)
+    return SizeClass(clusters.astype(np.int32), largest, _padded(min(largest, most)))
+
+
+def _padded(members: int) -> int:
+    return -(-members // SMALLEST_TILE) * SMALLEST_TILE
 
 
 def _limits(sizes: np.ndarray, classes: int) -> list[tuple[int, int]]:
-    """(Largest size, size that is too small) of each class, such that the padded rows are fewest.
+    """(Largest size, size that is too small) of each class, such that rows and loops cost least.
 
     Dynamic programming over `STEPS` sizes in each doubling.
     """
@@ -92,15 +98,19 @@ def _limits(sizes: np.ndarray, classes: int) -> list[tuple[int, int]]:
     steps = np.ceil(np.log2(np.maximum(sizes, SMALLEST_TILE)) * STEPS).astype(int)
     ends = [0, *(int(sizes[steps == step].max()) for step in np.unique(steps))]
     counts = np.searchsorted(np.sort(sizes), ends, side="right")
-    # best[j]: (rows, limits) of all clusters up to ends[j]
+    padded = [_padded(end) for end in ends]
+    # best[j]: (cost in rows, limits) of all clusters up to ends[j]
     best: list[tuple[float, list[tuple[int, int]]]] = [(0.0, [])] + [(np.inf, [])] * (len(ends) - 1)
     for _ in range(classes):
         best = [
             min(
                 [best[j]]
                 + [
-                    (rows + float(counts[j] - counts[i]) * ends[j], [*limits, (ends[j], ends[i])])
-                    for i, (rows, limits) in enumerate(best[:j])
+                    (
+                        cost + float(counts[j] - counts[i]) * padded[j] + WORTH,
+                        [*limits, (ends[j], ends[i])],
+                    )
+                    for i, (cost, limits) in enumerate(best[:j])
                 ],
                 key=lambda found: found[0],
             )

@@ -39,6 +39,18 @@ def test_log_normal_sizes_are_padded_by_less_than_half():
     assert padded < 1.5 * sizes.sum() < 0.2 * len(sizes) * sizes.max()
 
 
+@pytest.mark.parametrize(
+    ("sizes", "rows"),
+    [
+        ([9] * 20 + [16] * 20, [16]),  # padded alike
+        ([8] * 3 + [16] * 3, [16]),  # 24 rows of padding are less than a loop
+        ([8] * 60 + [16] * 3, [8, 16]),
+    ],
+)
+def test_a_class_saves_more_than_its_loop_costs(sizes, rows):
+    assert [kind.rows for kind in layout_of(clustering(sizes)).classes(1 << 20)] == rows
+
+
 @pytest.mark.parametrize("parts", [1, 3, 8])
 def test_a_part_holds_its_own_items_in_order_of_clusters(parts):
     tables = clustering([5, 1, 10, 8])
