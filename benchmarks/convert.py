@@ -17,17 +17,13 @@ from pathlib import Path
 
 import click
 
-from benchmarks.measure import ROOT, Run, RunFailedError, measure, medians, size_of
+from benchmarks.measure import PROGRAM, ROOT, Run, RunFailedError, measure, medians, size_of
 from efficientids_flax.commands.options import Size
+from efficientids_flax.stored.free_memory import available_memory
 
 LAYOUTS = ("zarr", "ocdbt")
 STATE = Path("checkpoints/checkpoint_00001000/state")
-CONVERT = (
-    sys.executable,
-    "-c",
-    "from efficientids_flax.commands.program import main; main()",
-    "convert",
-)
+CONVERT = (sys.executable, "-c", PROGRAM, "convert")
 RATIOS = ("wall / naive", "CPU / naive", "wall / cp")
 NAIVE_MEMORY = 4  # times the checkpoint's size, which the naive way holds in memory
 GIB = 1 << 30
@@ -51,12 +47,8 @@ class Way:
 
     def line(self, job: Path, output: Path) -> list[str]:
         """The command line."""
-        return [
-            *self.command,
-            str(job / STATE if self.of_state else job),
-            str(output),
-            *self.options,
-        ]
+        source = job / STATE if self.of_state else job
+        return [*self.command, str(source), str(output), *self.options]
 
 
 def ways(memory: str) -> dict[str, Way]:
@@ -66,50 +58,32 @@ def ways(memory: str) -> dict[str, Way]:
     return {
         "none": Way("convert-paxml --verify none", CONVERT, options=(*ours, "none")),
         "full": Way("convert-paxml --verify full", CONVERT, options=(*ours, "full")),
-        "identity": Way(
-            "convert-paxml --raw-optimizer --verify none",
-            CONVERT,
-            options=(*ours, "none", "--raw-optimizer"),
-        ),
+        "identity": Way("convert-paxml --raw-optimizer --verify none", CONVERT,
+                        options=(*ours, "none", "--raw-optimizer")),
         "tensorstore": Way("TensorStore, array by array", (*other, "tensorstore"), of_state=True),
         "naive": Way("Orbax, restore all then save", (*other, "naive"), of_state=True),
         "cp": Way("cp -r", ("cp", "-r"), of_state=True),
-    }
+    }  # fmt: skip
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option(
-    "--size",
-    type=Size(),
-    multiple=True,
-    default=["3GB"],
-    help="Parameters and moments. Repeatable.",
-)
+@click.option("--size", type=Size(), multiple=True, default=["3GB"],
+              help="Parameters and moments. Repeatable.")  # fmt: skip
 @click.option("--leaves", type=int, help="Number of tiny leaves, in place of --size.")
-@click.option(
-    "--layout", type=click.Choice(LAYOUTS), multiple=True, default=LAYOUTS, help="Repeatable."
-)
+@click.option("--layout", type=click.Choice(LAYOUTS), multiple=True, default=LAYOUTS,
+              help="Repeatable.")  # fmt: skip
 @click.option("--repeat", type=click.IntRange(min=1), default=3, help="Rounds.")
-@click.option(
-    "--way", "chosen", type=click.Choice(list(ways(""))), multiple=True, help="Measure only these."
-)
+@click.option("--way", "chosen", type=click.Choice(list(ways(""))), multiple=True,
+              help="Measure only these.")  # fmt: skip
 @click.option("--memory", default="1GiB", help="What convert-paxml may work in.")
 @click.option("--cold", is_flag=True, help="Empty the page cache before each run (root only).")
-@click.option(
-    "--work-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Where to make the checkpoints; a directory of temporary files otherwise.",
-)
+@click.option("--work-dir", type=click.Path(path_type=Path, file_okay=False),
+              help="Where to make the checkpoints; a directory of temporary files otherwise."
+              )  # fmt: skip
 def main(
-    size: tuple[int, ...],
-    leaves: int | None,
-    layout: tuple[str, ...],
-    repeat: int,
-    chosen: tuple[str, ...],
-    memory: str,
-    cold: bool,
-    work_dir: Path | None,
-) -> None:
+    size: tuple[int, ...], leaves: int | None, layout: tuple[str, ...], repeat: int,
+    chosen: tuple[str, ...], memory: str, cold: bool, work_dir: Path | None,
+) -> None:  # fmt: skip
     """Make a LLaMA-like PAXml checkpoint, bring it over in several ways and compare them."""
     if work_dir is not None:
         work_dir.mkdir(parents=True, exist_ok=True)
@@ -135,21 +109,15 @@ def table(taken: dict[str, Way], found: dict[str, Run]) -> list[str]:
     for name, way in taken.items():
         run = found.get(name)
         if run is None:
-            rows.append((way.name, *["not run: too little memory"], *[""] * (len(head) - 2)))
+            rows.append((way.name, "not run: too little memory", *[""] * (len(head) - 2)))
             continue
-        rows.append(
-            (
-                way.name,
-                f"{run.wall:.2f}",
-                f"{run.on_disk:.2f}",
-                f"{run.cpu:.2f}",
-                f"{run.peak / GIB:.2f}",
-                f"{run.written / 1e9:.2f}",
-                f"{run.wall / naive.wall:.2f}" if naive else "",
-                f"{run.cpu / naive.cpu:.2f}" if naive else "",
-                f"{run.wall / copy.wall:.1f}" if copy else "",
-            )
+        figures = (run.wall, run.on_disk, run.cpu, run.peak / GIB, run.written / 1e9)
+        ratios = (
+            f"{run.wall / naive.wall:.2f}" if naive else "",
+            f"{run.cpu / naive.cpu:.2f}" if naive else "",
+            f"{run.wall / copy.wall:.1f}" if copy else "",
         )
+        rows.append((way.name, *(f"{figure:.2f}" for figure in figures), *ratios))
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
@@ -161,7 +129,7 @@ def _measured(
     output = job.parent / "output"
     for _ in range(repeat):
         for name, way in taken.items():
-            if name == "naive" and _available() < NAIVE_MEMORY * stored:
+            if name == "naive" and (available_memory() or 0) < NAIVE_MEMORY * stored:
                 continue
             try:
                 run = measure(way.line(job, output), job, output, cold=cold)
@@ -176,14 +144,6 @@ def _make(job: Path, arguments: Sequence[str]) -> None:
     """Make a checkpoint in another process, so that its memory does not count here."""
     command = [sys.executable, "-m", "benchmarks.checkpoints", str(job), *arguments]
     subprocess.run(command, cwd=ROOT, check=True)
-
-
-def _available() -> int:
-    """Bytes of memory that are free, or can be made so."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0
 
 
 def _machine(cold: bool) -> str:

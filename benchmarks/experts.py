@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.measure import processor
+from benchmarks.turns import turns
 from efficientids_flax.backbone.experts import TopKExperts
 from efficientids_flax.backbone.layers import Mlp
 from efficientids_flax.config import BackboneConfig, MoEConfig
@@ -53,13 +54,7 @@ def measured(width: int, hidden: int, tokens: int, rounds: int) -> tuple[float, 
 
             step = jax.jit(jax.value_and_grad(forward, (0, 1)) if gradients else forward)
             steps[name] = lambda step=step, params=params: step(params, x)
-        took: dict[str, list[float]] = {name: [] for name in steps}
-        for number in range(rounds + 1):
-            for name, step in steps.items():
-                started = time.process_time()
-                jax.block_until_ready(step())
-                if number:  # the first compiles
-                    took[name].append(time.process_time() - started)
+        took = turns(steps, rounds, clock=time.process_time)
         ratios.append(median(took["mixture"]) / median(took["dense"]))
     return ratios[0], ratios[1]
 

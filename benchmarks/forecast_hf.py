@@ -14,13 +14,15 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+
+from benchmarks.measure import memory
 
 SERIES, CONTEXT, HORIZON, WIDTH = 32, 512, 128, 1280
 Forecaster = Callable[[np.ndarray], np.ndarray]
@@ -66,15 +68,12 @@ def _write(root: Path, layers: int) -> None:
 
 
 def _compare(root: Path, rounds: int) -> None:
+    from benchmarks.turns import turns  # JAX comes with it, which transformers' process lacks
+
     ways = {"ours": _ours(root)[0], "transformers": _other(root)[0]}
     series = _series()
-    answers = {name: run(series) for name, run in ways.items()}  # compiles
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, run in ways.items():
-            start = time.perf_counter()
-            run(series)
-            times[name].append(time.perf_counter() - start)
+    answers = {name: run(series) for name, run in ways.items()}
+    times = turns({name: partial(run, series) for name, run in ways.items()}, rounds)
     gap = np.max(np.abs(answers["ours"] - answers["transformers"]))
     share = gap / np.max(np.abs(answers["transformers"]))
     print(f"largest difference: {share:.1e} of the largest value")
@@ -134,15 +133,10 @@ def _alone(name: str, root: Path) -> dict[str, float]:
     """Megabytes at the peak of a first forecast, compilation included, and before it."""
     run, size = (_ours if name == "ours" else _other)(root)
     gc.collect()
-    before = _status("VmRSS")
+    before = memory("VmRSS") / 1e6
     Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
     run(_series())
-    return {"peak": _status("VmHWM"), "before": before, "weights": size / 1e6}
-
-
-def _status(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024 / 1e6
+    return {"peak": memory("VmHWM") / 1e6, "before": before, "weights": size / 1e6}
 
 
 if __name__ == "__main__":

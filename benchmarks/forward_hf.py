@@ -20,8 +20,8 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.load_hf import ROOT, SHAPES, make_checkpoint
-from benchmarks.measure import processor
+from benchmarks.load_hf import SHAPES, make_checkpoint
+from benchmarks.measure import ROOT, processor
 
 WAYS = ("efficientids_flax", "torch")
 WHAT = ("all", "last")  # positions whose logits are computed
@@ -112,13 +112,9 @@ class Child:
 @click.option("--place", type=click.Path(path_type=Path), help="Folder to work in; a new one.")
 @click.option("--child", nargs=2, hidden=True)
 def main(
-    rounds: int,
-    rows: int,
-    length: int,
-    models: tuple[str, ...],
-    place: Path | None,
+    rounds: int, rows: int, length: int, models: tuple[str, ...], place: Path | None,
     child: tuple[str, str] | None,
-) -> None:
+) -> None:  # fmt: skip
     """Print the median time of a forward pass of each, and ours relative to torch's."""
     if child:
         serve(*child, rows, length)

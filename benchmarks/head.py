@@ -17,8 +17,6 @@ as long the first takes as the second.
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.clusterings import SIZES, Sizes, clustering
+from benchmarks.turns import turns
 from efficientids_flax.core.head.full_softmax import (
     LOGITS_AT_ONCE,
     Classes,
@@ -175,17 +174,6 @@ def tiny_row(items: int, width: int, positions: int, rounds: int) -> str:
         f" {least[0]:7.0f} {medians[1]:9.0f} {least[1]:7.0f} {'all' if chosen else 'by':>6s}"
         f" {medians[0] / medians[1]:6.2f}"
     )
-
-
-def turns(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way, which take turns; the first round is left out."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds + 1):
-        for name, run in ways.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run())
-            times[name].append(time.perf_counter() - start)
-    return {name: values[1:] for name, values in times.items()}
 
 
 def figures(ours: list[float], limits: list[float], compiled: Any) -> str:

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.clusterings import SIZES, Sizes, clustering
-from benchmarks.head import CLUSTERS, turns
+from benchmarks.head import CLUSTERS
+from benchmarks.turns import turns
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head import ROW_GRADIENTS, places_for, touched_by
 from efficientids_flax.core.head.second import Entropy, Labels, Places, member_losses

@@ -23,9 +23,10 @@ from pathlib import Path
 
 import click
 import numpy as np
-import orbax.checkpoint as ocp
+from etils import epath
 
 from efficientids_flax.data import MarkovItems
+from efficientids_flax.stored.items import read_item
 from efficientids_flax.tree import flatten
 
 # A run that begins again need not compile again, so that most of the moments are those of steps.
@@ -124,13 +125,7 @@ def _run(
 
 def _found(place: Path) -> dict[str, bytes]:
     """What a run has made, by name."""
-    with ocp.PyTreeCheckpointer() as reader:
-        import jax
-
-        shapes = reader.metadata(place / str(STEPS) / "state").item_metadata
-        tree = getattr(shapes, "tree", shapes)
-        host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        leaves = flatten(reader.restore(place / str(STEPS) / "state", restore_args=host))
+    leaves = flatten(read_item(epath.Path(place / str(STEPS)), "state", None))
     rows: dict[int, dict[str, float]] = {}
     for line in (place / "history.jsonl").read_text().splitlines():
         row = json.loads(line)

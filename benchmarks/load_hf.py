@@ -23,9 +23,8 @@ import click
 import ml_dtypes
 import numpy as np
 
-from benchmarks.measure import processor
+from benchmarks.measure import ROOT, memory, processor
 
-ROOT = Path(__file__).resolve().parents[1]
 PIECE = 64 << 20  # bytes that the plain read asks for at a time
 BLOCK = 4 << 20  # random values that a file repeats: loading does not look at them
 SHAPES: dict[str, dict[str, Any]] = {
@@ -131,12 +130,6 @@ def measure_here(way: str, folder: str) -> dict[str, float]:
     found["peak"] = memory("VmHWM") - before
     del held
     return found
-
-
-def memory(name: str) -> float:
-    """Bytes of this process, by the kernel's name."""
-    status = Path("/proc/self/status").read_text()
-    return 1024.0 * int(status.partition(f"{name}:")[2].split()[0])
 
 
 def measure(way: str, folder: Path) -> dict[str, float]:

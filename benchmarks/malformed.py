@@ -134,18 +134,7 @@ def broken(good: bytes, count: int, moments: random.Random) -> Iterator[bytes]:
             elif way == 2:
                 made[at:at] = made[: moments.randint(1, 40)]
             else:
-                words = (
-                    b"null",
-                    b"-1",
-                    b"1e999",
-                    b'"\\ud800"',
-                    b"[[",
-                    b"{}",
-                    b"NaN",
-                    b"0.5",
-                    b"9" * 99,
-                )
-                made[at : at + 2] = moments.choice(words)
+                made[at : at + 2] = moments.choice(WORDS)
         yield b"%sContent-Length: %d\r\n\r\n%s" % (line, len(made), made)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
+PROGRAM = "from efficientids_flax.commands.program import main; main()"  # for `python -c`
 BLOCK = 1 << 20  # bytes read at a time to bring a file into the page cache
 DROP = Path("/proc/sys/vm/drop_caches")
 
@@ -90,6 +91,12 @@ def processor() -> str:
     model = f"family {about['cpu family']} model {about['model']}" if "model" in about else ""
     cores = f"{len(os.sched_getaffinity(0))} cores"
     return ", ".join(filter(None, [name, model, " ".join(vectors), cores]))
+
+
+def memory(name: str) -> float:
+    """Bytes of this process, by the kernel's name."""
+    status = Path("/proc/self/status").read_text()
+    return 1024.0 * int(status.partition(f"{name}:")[2].split()[0])
 
 
 def medians(runs: Sequence[Run]) -> Run:

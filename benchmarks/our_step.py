@@ -27,42 +27,22 @@ Loss = Callable[[dict, Batch], jax.Array]
 def config_of(size: dict[str, int]) -> BackboneConfig:
     """What `step_time.language_model` makes: Praxis' defaults with GELU and fused projections."""
     return BackboneConfig(
-        vocab_size=size["vocab_size"],
-        num_layers=size["num_layers"],
-        model_dims=size["model_dims"],
-        hidden_dims=size["hidden_dims"],
-        num_heads=size["num_heads"],
-        num_kv_heads=size["num_heads"],
-        head_dim=size["model_dims"] // size["num_heads"],
-        scan_layers=True,
-        norm="layer_norm",
-        norm_bias=True,
-        norm_scale_plus_one=True,
-        embedding_scale="sqrt_dim",
-        position_embedding="sinusoidal",
-        fused_qkv=True,
-        qkv_bias=True,
-        attention_out_bias=True,
-        query_scaling="per_dim_scale",
-        mlp_bias=True,
-        activation="gelu_tanh",
-        lm_head_bias=True,
-    )
+        vocab_size=size["vocab_size"], num_layers=size["num_layers"],
+        model_dims=size["model_dims"], hidden_dims=size["hidden_dims"],
+        num_heads=size["num_heads"], num_kv_heads=size["num_heads"],
+        head_dim=size["model_dims"] // size["num_heads"], scan_layers=True, norm="layer_norm",
+        norm_bias=True, norm_scale_plus_one=True, embedding_scale="sqrt_dim",
+        position_embedding="sinusoidal", fused_qkv=True, qkv_bias=True, attention_out_bias=True,
+        query_scaling="per_dim_scale", mlp_bias=True, activation="gelu_tanh", lm_head_bias=True,
+    )  # fmt: skip
 
 
 def clustering_of(items: int, clusters: int, width: int) -> ClusteringInfo:
     """A random partition into clusters of nearly one size."""
     rng = np.random.default_rng(0)
     cluster_of = rng.permutation(items) % clusters
-    slots = -(-items // clusters)
-    slot_of = np.zeros(items, np.int32)
-    members = np.full((clusters, slots), -1, np.int32)
-    for cluster in range(clusters):
-        own = np.flatnonzero(cluster_of == cluster)
-        members[cluster, : len(own)] = own
-        slot_of[own] = np.arange(len(own))
     means = rng.normal(size=(clusters, width)).astype(np.float32)
-    return ClusteringInfo(cluster_of.astype(np.int32), members, slot_of, means)
+    return ClusteringInfo.from_assignments(cluster_of, means)
 
 
 def language_model(size: dict[str, int], batch: Batch) -> tuple[dict, Loss]:
@@ -85,14 +65,11 @@ def language_model(size: dict[str, int], batch: Batch) -> tuple[dict, Loss]:
 
 def recommender(size: dict[str, int], batch: Batch) -> tuple[dict, Loss]:
     """Parameters and loss of a recommender with fixed cluster vectors."""
-    counts = size["num_items"], size["num_clusters"]
+    items, clusters, width = (size[name] for name in ("num_items", "num_clusters", "item_dims"))
     config = EfficientIDSConfig(
-        backbone=config_of(size),
-        num_items=counts[0],
-        num_clusters=counts[1],
-        item_embedding_dim=size["item_dims"],
+        backbone=config_of(size), num_items=items, num_clusters=clusters, item_embedding_dim=width
     )
-    model = EfficientIDSModel(config, clustering_of(*counts, size["item_dims"]))
+    model = EfficientIDSModel(config, clustering_of(items, clusters, width))
     params = jax.jit(lambda: model.init(jax.random.key(0), batch, method=model.loss))()
 
     def loss(params: dict, batch: Batch) -> jax.Array:

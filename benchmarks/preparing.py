@@ -1,21 +1,24 @@
 """`efficientids prepare` beside DuckDB's own copy of the same rows, sorted by user and time.
 
-Called by `python -m benchmarks.data --prepare`. Both read one made-up `ratings.csv` in the layout
-of MovieLens, sorted by user and movie as the real one is (`mixed`: a million rows at a time in any
-order, which leaves no user's rows together), and write Parquet. Each run is a process
-of its own, imports included. The copy is DuckDB's least for sorted rows: no ids are checked or
-mapped, no duplicates are looked for, nothing is split, and equal times stand in any order.
+    python -m benchmarks.preparing [--rows 20000000] [--rounds 3] [--mixed]
+
+Both read one made-up `ratings.csv` in the layout of MovieLens, sorted by user and movie as the real
+one is (`--mixed`: a million rows at a time in any order, which leaves no user's rows together), and
+write Parquet. Each run is a process of its own, imports included, and the two take turns; medians
+count. The copy is DuckDB's least for sorted rows: no ids are checked or mapped, no duplicates are
+looked for, nothing is split, and equal times stand in any order.
 """
 
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from benchmarks.measure import Run, measure, medians, processor, size_of
+from benchmarks.measure import PROGRAM, Run, measure, medians, processor, size_of
 
 MOVIES, PER_USER = 27_000, 144  # of MovieLens 20M, as are the shares below
 SESSION = 20_000  # seconds in which a user rates; several at one time
@@ -31,21 +34,15 @@ rows = f"SELECT * FROM read_csv('{source}/ratings.csv') ORDER BY \\"userId\\", \
 import pathlib; pathlib.Path(out).mkdir()
 connection.execute(f"COPY ({rows}) TO '{out}/rows.parquet' (FORMAT parquet)")
 """.replace("MEMORY", MEMORY)
-PROGRAM = "from efficientids_flax.commands.program import main; main()"
 
 
-def measure_preparing(
-    rows: int, rounds: int, place: Path | None = None, *, mixed: bool = False
-) -> str:
-    """A table of both ways, and their ratio.
-
-    Args:
-        rows: of `ratings.csv`, about.
-        rounds: the ways take turns.
-        place: for the files, about 60 bytes a row; None: a temporary one.
-        mixed: see `write_ratings`.
-    """
-    with TemporaryDirectory(dir=place) as folder:
+@click.command()
+@click.option("--rows", default=20_000_000, show_default=True, help="About; 60 bytes each.")
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--mixed", is_flag=True, help="The users' rows in any order.")
+def main(rows: int, rounds: int, mixed: bool) -> None:
+    """Print a table of both ways, and their ratio."""
+    with TemporaryDirectory() as folder:
         source = Path(folder) / "source"
         source.mkdir()
         written = write_ratings(source / "ratings.csv", rows, mixed=mixed)
@@ -58,7 +55,7 @@ def measure_preparing(
             for name, command in zip(runs, (copy, ours), strict=True):
                 runs[name].append(measure(command, source, out, cold=False))
         size = size_of(source)
-    return _table({name: medians(found) for name, found in runs.items()}, written, size)
+    click.echo(_table({name: medians(found) for name, found in runs.items()}, written, size))
 
 
 def write_ratings(path: Path, rows: int, *, mixed: bool = False) -> int:
@@ -109,3 +106,7 @@ def _table(found: dict[str, Run], rows: int, size: int) -> str:
         f"\nwall {wall:.2f}, CPU {cpu:.2f} of the copy's; aim: wall {AIM} and 2 GiB, {met}"
     )
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

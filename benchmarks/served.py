@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import http_load as load
+from benchmarks.measure import PROGRAM
 
 K, SEEN = 10, True
 ADMIN = "bench-admin-token"
-SERVE = "from efficientids_flax.commands.program import main; main()"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def start(model: Path, *options: str, log: Path | None = None) -> tuple[Any, int
     with contextlib.ExitStack() as stack:
         written = subprocess.DEVNULL if log is None else stack.enter_context(log.open("ab"))
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, "serve", str(model), "--port", "0", "--json", *options],
+            [sys.executable, "-c", PROGRAM, "serve", str(model), "--port", "0", "--json", *options],
             stdout=subprocess.PIPE, stderr=written,
             env={**cache, **os.environ, "EFFICIENTIDS_ADMIN_TOKEN": ADMIN},
         )  # fmt: skip

@@ -12,7 +12,6 @@ and the share of the best ten that it finds, for each kind of score.
 import argparse
 import importlib
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, get_args
@@ -22,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.clusterings import clustering
+from benchmarks.turns import turns
 from efficientids_flax.core.head.search import Kind, build_index, search
 
 K = 10
@@ -71,14 +71,8 @@ def measured(items: int, width: int, structured: bool, rounds: int) -> None:
         }
         ways["plain JAX"] = partial(ready, plain, query, items_on)
         ways |= faiss_ways(table, np.asarray(query), count)
-        times = {name: [] for name in ways}
-        for _ in range(rounds + 1):
-            for way, run in ways.items():
-                time.sleep(PAUSE)
-                start = time.perf_counter()
-                run()
-                times[way].append((time.perf_counter() - start) * 1e3)
-        medians = {way: statistics.median(values[1:]) for way, values in times.items()}
+        times = turns(ways, rounds, pause=PAUSE)
+        medians = {way: statistics.median(values) * 1e3 for way, values in times.items()}
         kinds = " ".join(f"{medians.pop(kind):9.1f}" for kind in get_args(Kind))
         beams = " ".join(
             f"{medians.pop(f'beam {kind}'):.1f} ({recalls[kind]:.3f})" for kind in get_args(Kind)

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from efficientids_flax.tree import unflatten
+
 COMPRESSOR = {"id": "zstd", "level": 1}  # Orbax's
 
 
@@ -59,13 +61,8 @@ def restore_then_save(state: Path, output: Path) -> None:
             for name, kvstore in _arrays(state).items()
         }
         reads = {name: array.result().read() for name, array in opened.items()}
-        restored: dict[str, Any] = {}
-        for name, read in reads.items():
-            place = restored
-            *parents, last = name.split(".")
-            for key in parents:
-                place = place.setdefault(key, {})
-            place[last] = read.result()
+        values = {name: read.result() for name, read in reads.items()}
+        restored = unflatten(values, separator=".")
     checkpointer.save(output.absolute(), restored)
 
 

@@ -8,7 +8,7 @@ before it is asked.
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -20,6 +20,7 @@ Rows = Mapping[str, tuple[str, ...]]
 # fmt: off
 MODULES: Rows = {
     "backbone.frequencies": ("backbone.positions.frequencies",),
+    "backbone.latents": ("backbone.attention.latents",),
     "backbone.preset_families": ("backbone.presets.families", "backbone.presets.families.family",
                                  "backbone.presets.families.layers"),
     "backbone.preset_rotary": ("backbone.presets.rotary",),
@@ -38,7 +39,7 @@ MODULES: Rows = {
     "core.head.slots": ("core.head.measures.tiles",),
     "core.head_checks": ("core.head.checks",),
     "core.member_losses": ("core.head.second.losses",),
-    "core.retrieval": ("core.head.retrieval",),
+    "core.retrieval": ("core.head.retrieval", "core.head.top"),
     "core.softmax": ("core.head.softmax",),
     "data.vectors": ("core.vectors", "data.prepared.vectors", "prepared_format"),
     "free_memory": ("stored.free_memory",),
@@ -87,6 +88,7 @@ MODULES: Rows = {
     "train.repeats": ("data.repeats",),
     "train.resume": ("train.state.resume", "train.state.data_cursor"),
     "train.run_config": ("train.run.config",),
+    "train.run.schedule": ("train.run.optimizer",),
     "train.running": ("train.loop.running",),
     "train.schedules": ("train.optimizer.praxis_schedules",),
     "train.state.best": ("train.state.disk.best",),
@@ -104,10 +106,13 @@ MODULES: Rows = {
     "train.window": ("train.step.window",),
 }
 NAMES: Rows = {
-    "config.parts": ("config.experts",),
+    "backbone.attention": ("backbone.attention.dot_product",),
+    "backbone.layers": ("backbone.attention.softmax",),
+    "config.parts": ("config.experts", "config.positions", "config.record"),
     "core.clustering": ("core.clustering.tables",),
     "core.embeddings": ("core.head.embeddings",),
     "core.head": ("core.head.computation",),
+    "core.head.retrieval": ("core.head.top",),
     "core.hierarchical": ("core.head.hierarchical",),
     "data.texts": ("backbone.presets.tokenizer",),
     "train.logs": ("train.history",),
@@ -144,15 +149,10 @@ def add_moved(package: str, modules: Rows, renamed: Mapping[str, str] | None = N
         sys.meta_path.append(_Finder())
 
 
-def left_names(module: str, homes: Iterable[str] | None = None) -> Callable[[str], Any]:
-    """A module's `__getattr__`, for names that have left it.
-
-    Args:
-        module: its `__name__`.
-        homes: modules that have them now; None: as `NAMES` says.
-    """
+def left_names(module: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a module (its `__name__`), for names that have left it, see `NAMES`."""
     package, _, rest = module.partition(".")
-    found = _whole(package, {rest: NAMES.get(rest, ())})[module] if homes is None else tuple(homes)
+    found = _whole(package, {rest: NAMES.get(rest, ())})[module]
 
     def find(name: str) -> Any:
         if not name.startswith("_"):

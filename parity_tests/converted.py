@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from efficientids_flax.config import EfficientIDSConfig, TimesFMConfig
+from efficientids_flax.config import EfficientIDSConfig, OptimizerConfig, TimesFMConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.parameters import refuse_quantized
-from efficientids_flax.stored import as_optax, load_converted
+from efficientids_flax.stored import OptimizerState, as_optax, load_converted
 from efficientids_flax.tree import flatten
 from parity_tests.check import check, check_kind
-from parity_tests.compare import first_failure
+from parity_tests.compare import Difference, first_failure
 from parity_tests.forecasters import check_forecaster, is_forecaster, read_forecaster
 from parity_tests.hints import find_hints
 from parity_tests.names.table import ModelConfig
@@ -70,13 +70,10 @@ def parity(
     described, optimizer, notes = settled(config, recording, settings)
     model = check_kind(described, recording)
     tables = tables_of(model, recording, clustering)
-    if optimizer is not None and optimizer.beta1 is not None and optimizer.beta2 is not None:
-        state = state._replace(optimizer=as_optax(state.optimizer, optimizer))
+    state = _usable(state, optimizer)
     subject = Subject(model, params, tables, _nhd_post(Path(out)))
     differences = check(subject, recording, Trained(optimizer, state), only)
-    if not differences:
-        what = "nothing is recorded but a batch" if only is None else f"no name matches {only!r}"
-        raise RecordingError(f"{against}: {what}")
+    _refuse_nothing(against, differences, only)
     first = first_failure(differences)
     hints = []
     if explain and first is not None and first.verdict == "DIFFERS":
@@ -107,16 +104,26 @@ def _forecaster(
         raise RecordingError(f"{out}: {what}, {against} is a recording of one")
     model, optimizer, notes = settled(config, recording.described, settings)
     assert isinstance(model, TimesFMConfig)
-    if optimizer is not None and optimizer.beta1 is not None and optimizer.beta2 is not None:
-        state = state._replace(optimizer=as_optax(state.optimizer, optimizer))
+    state = _usable(state, optimizer)
     found = check_forecaster(model, params, recording, optimizer, state)
     if only is not None:
         found = [item for item in found if fnmatch.fnmatch(item.name, only)]
+    _refuse_nothing(against, found, only)
+    told = settings_with_origins(config, model, optimizer, settings)
+    return Report(str(out), str(against), recording.origin, found, [], notes, told)
+
+
+def _usable(state: OptimizerState, optimizer: OptimizerConfig | None) -> OptimizerState:
+    """The optimizer's state in our transformations' form, where its decay rates are known."""
+    if optimizer is None or None in (optimizer.beta1, optimizer.beta2):
+        return state
+    return state._replace(optimizer=as_optax(state.optimizer, optimizer))
+
+
+def _refuse_nothing(against: object, found: list[Difference], only: str | None) -> None:
     if not found:
         what = "nothing is recorded but a batch" if only is None else f"no name matches {only!r}"
         raise RecordingError(f"{against}: {what}")
-    told = settings_with_origins(config, model, optimizer, settings)
-    return Report(str(out), str(against), recording.origin, found, [], notes, told)
 
 
 def _nhd_post(out: Path) -> bool | None:

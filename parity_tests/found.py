@@ -122,22 +122,11 @@ class Found:
         for one in self.verdicts:
             origin = self.origin(one)
             other = one.runner_up
-            value = _text(one.value)
-            if other is None:
-                rows.append((one.key, value, origin, f"{one.loss:.5g}", "makes no difference",
-                             "", ""))  # fmt: skip
-                continue
-            rows.append(
-                (
-                    one.key,
-                    value,
-                    origin,
-                    f"{one.loss:.5g}",
-                    _text(other.value),
-                    f"{other.worse:+.5f}" + (f" +- {other.error:.5f}" if other.error else ""),
-                    _surely(other),
-                )
-            )
+            next_best = ("makes no difference", "", "")
+            if other is not None:
+                error = f" +- {other.error:.5f}" if other.error else ""
+                next_best = _text(other.value), f"{other.worse:+.5f}{error}", _surely(other)
+            rows.append((one.key, _text(one.value), origin, f"{one.loss:.5g}", *next_best))
         return rows
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from efficientids_flax.config import OptimizerConfig
+from efficientids_flax.stored import OptimizerState
 from efficientids_flax.stored.optimizer_states import AS_STORED
 from efficientids_flax.train.optimizer import paxml_learner
 from efficientids_flax.tree import flatten
@@ -72,17 +74,22 @@ def check_steps(subject: Subject, recording: Recording, trained: Trained) -> lis
 
 
 def _cannot(recording: Recording, trained: Trained) -> str | None:
-    if trained.optimizer is None:
+    words = {"ids", "inputs_embeds", "masked_ids"}
+    if trained.optimizer is not None:
+        if any(not words & step.inputs.keys() for step in recording.steps):
+            return "the batch has no words: the original masked some at random"
+        if recording.start is not None:
+            return None
+    return lacking(trained.optimizer, trained.state)
+
+
+def lacking(optimizer: OptimizerConfig | None, state: OptimizerState | None) -> str | None:
+    """Why training cannot go on from a converted checkpoint; None where it can."""
+    if optimizer is None:
         return "the conversion knows no optimizer; --set optimizer.name=... and its values"
-    if any(not {*step.inputs} & {"ids", "inputs_embeds", "masked_ids"} for step in recording.steps):
-        return "the batch has no words: the original masked some at random"
-    if recording.start is None and (trained.state is None or not trained.state.optimizer):
+    if state is None or not state.optimizer:
         return "the checkpoint was converted without its optimizer state"
-    if (
-        recording.start is None
-        and trained.state is not None
-        and AS_STORED in trained.state.optimizer
-    ):
+    if AS_STORED in state.optimizer:
         return "Adam's decay rates are not known; --set optimizer.beta1=... optimizer.beta2=..."
     return None
 

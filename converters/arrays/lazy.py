@@ -125,8 +125,12 @@ class Node(Array):
         pairs = zip(self._grid(inner), self.shape, strict=True)
         return tuple(max(min(tile, size), 1) for tile, size in pairs)
 
+    def _back(self, region: Region) -> Region:
+        """The smallest region of the first input that holds what `region` is made of."""
+        return region
+
     def origin(self, region: Region) -> tuple[Leaf, Region]:
-        return self.inputs[0].origin(region)
+        return self.inputs[0].origin(self._back(region))
 
     def tiles(self, limit: int) -> tuple[int, ...]:
         # Cut as the source is stored, so that a chunk too large to hold is read in one pass.

@@ -3,7 +3,7 @@
 import numpy as np
 
 from converters.arrays.lazy import Array, Node, Readers
-from converters.arrays.leaf import Leaf, Region
+from converters.arrays.leaf import Region
 
 BITS = 4
 
@@ -25,14 +25,13 @@ class Unpacked(Node):
         axis = self._axis
         return (*inner[:axis], inner[axis] * self._count, *inner[axis + 1 :])
 
-    def _cover(self, region: Region) -> Region:
-        """The packed integers that hold `region`."""
+    def _back(self, region: Region) -> Region:
         part, count = region[self._axis], self._count
         packed = slice(part.start // count, -(-part.stop // count))
         return (*region[: self._axis], packed, *region[self._axis + 1 :])
 
     def read(self, region: Region, readers: Readers) -> np.ndarray:
-        cover, axis = self._cover(region), self._axis
+        cover, axis = self._back(region), self._axis
         packed = self.inputs[0].read(cover, readers)
         bits = packed.dtype.itemsize * 8
         left = (bits - BITS * (1 + np.arange(self._count))).astype(packed.dtype)
@@ -45,9 +44,6 @@ class Unpacked(Node):
         last = first + region[axis].stop - region[axis].start
         inside = (slice(None),) * axis + (slice(first, last),)
         return np.ascontiguousarray(numbers.astype(np.int8).reshape(shape)[inside])
-
-    def origin(self, region: Region) -> tuple[Leaf, Region]:
-        return self.inputs[0].origin(self._cover(region))
 
 
 def per_integer(dtype: np.dtype) -> int:
@@ -81,26 +77,23 @@ class Mxfp4(Node):
     def _grid(self, inner: tuple[int, ...]) -> tuple[int, ...]:
         return (*inner[:-2], inner[-2] * BLOCK_BYTES * 2)
 
-    def _cover(self, region: Region) -> Region:
-        """The blocks that hold `region`."""
+    def _back(self, region: Region) -> Region:
         part, size = region[-1], BLOCK_BYTES * 2
-        return (*region[:-1], slice(part.start // size, -(-part.stop // size)))
+        blocks = slice(part.start // size, -(-part.stop // size))
+        return (*region[:-1], blocks, slice(0, BLOCK_BYTES))
 
     def read(self, region: Region, readers: Readers) -> np.ndarray:
-        cover = self._cover(region)
-        packed = self.inputs[0].read((*cover, slice(0, BLOCK_BYTES)), readers)
-        exponents = self.inputs[1].read(cover, readers).astype(np.int32) - SCALE_BIAS
+        cover = self._back(region)
+        packed = self.inputs[0].read(cover, readers)
+        exponents = self.inputs[1].read(cover[:-1], readers).astype(np.int32) - SCALE_BIAS
         numbers = np.stack([E2M1[packed & 15], E2M1[packed >> 4]], axis=-1)
         numbers = numbers.reshape(*packed.shape[:-1], 2 * BLOCK_BYTES)
         with np.errstate(over="ignore"):
             numbers = np.ldexp(numbers, exponents[..., None])
         flat = numbers.reshape(*packed.shape[:-2], -1)
-        first = region[-1].start - cover[-1].start * 2 * BLOCK_BYTES
+        first = region[-1].start - cover[-2].start * 2 * BLOCK_BYTES
         count = region[-1].stop - region[-1].start
         return np.ascontiguousarray(flat[..., first : first + count].astype(self.dtype))
-
-    def origin(self, region: Region) -> tuple[Leaf, Region]:
-        return self.inputs[0].origin((*self._cover(region), slice(0, BLOCK_BYTES)))
 
 
 class BlockScaled(Node):

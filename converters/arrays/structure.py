@@ -41,9 +41,6 @@ class Transposed(Arranged):
     def view(self, region: Region, readers: Readers) -> np.ndarray:
         return self.inputs[0].view(self._back(region), readers).transpose(self._axes)
 
-    def origin(self, region: Region) -> tuple[Leaf, Region]:
-        return self.inputs[0].origin(self._back(region))
-
 
 class Merged(Arranged):
     """Axes `axis` and `axis + 1` as one: [.., N, H, ..] -> [.., N * H, ..]."""
@@ -64,8 +61,7 @@ class Merged(Arranged):
         tile = columns if even and (rows == 1 or piece >= CRUMB) else rows * self._inner
         return (*inner[: self._axis], tile, *inner[self._axis + 2 :])
 
-    def _cover(self, region: Region) -> Region:
-        """The smallest region before the merge that holds `region`."""
+    def _back(self, region: Region) -> Region:
         part, inner = region[self._axis], self._inner
         first, last = part.start // inner, -(-part.stop // inner)
         columns = slice(0, inner)
@@ -74,7 +70,7 @@ class Merged(Arranged):
         return (*region[: self._axis], slice(first, last), columns, *region[self._axis + 1 :])
 
     def view(self, region: Region, readers: Readers) -> np.ndarray:
-        cover = self._cover(region)
+        cover = self._back(region)
         values = self.inputs[0].view(cover, readers)
         rows, columns = cover[self._axis : self._axis + 2]
         before, after = values.shape[: self._axis], values.shape[self._axis + 2 :]
@@ -86,9 +82,6 @@ class Merged(Arranged):
 
     def straight(self) -> tuple[Leaf, int] | None:
         return self.inputs[0].straight()
-
-    def origin(self, region: Region) -> tuple[Leaf, Region]:
-        return self.inputs[0].origin(self._cover(region))
 
 
 class Split(Arranged):
@@ -107,8 +100,7 @@ class Split(Arranged):
             tile = (1, chunk)
         return (*inner[: self._axis], *tile, *inner[self._axis + 1 :])
 
-    def _cover(self, region: Region) -> Region:
-        """The smallest region before the split that holds `region`."""
+    def _back(self, region: Region) -> Region:
         rows, columns = region[self._axis : self._axis + 2]
         start, stop = rows.start * self._inner, rows.stop * self._inner
         if rows.stop - rows.start == 1:
@@ -116,7 +108,7 @@ class Split(Arranged):
         return (*region[: self._axis], slice(start, stop), *region[self._axis + 2 :])
 
     def view(self, region: Region, readers: Readers) -> np.ndarray:
-        values = self.inputs[0].view(self._cover(region), readers)
+        values = self.inputs[0].view(self._back(region), readers)
         rows, columns = region[self._axis : self._axis + 2]
         before, after = values.shape[: self._axis], values.shape[self._axis + 1 :]
         count = rows.stop - rows.start
@@ -127,9 +119,6 @@ class Split(Arranged):
 
     def straight(self) -> tuple[Leaf, int] | None:
         return self.inputs[0].straight()
-
-    def origin(self, region: Region) -> tuple[Leaf, Region]:
-        return self.inputs[0].origin(self._cover(region))
 
 
 class Part(Arranged):
@@ -166,9 +155,6 @@ class Part(Arranged):
             return None
         leaf, before = found
         return leaf, before + self._start * math.prod(shape[self._axis + 1 :])
-
-    def origin(self, region: Region) -> tuple[Leaf, Region]:
-        return self.inputs[0].origin(self._back(region))
 
 
 class Joined(Arranged):

@@ -10,7 +10,7 @@ import click
 from converters.errors import ConversionError
 from efficientids_flax.commands import command, echo, is_quiet
 from efficientids_flax.commands.declare import MISTAKES
-from efficientids_flax.commands.options import Real
+from efficientids_flax.commands.options import Real, choice, count
 from efficientids_flax.commands.options import data_dir as data_dir_option
 from efficientids_flax.commands.options import num_items as num_items_option
 from efficientids_flax.commands.options import overwrite as overwrite_option
@@ -60,30 +60,21 @@ DEFAULTS = {
 @click.option(
     "--tokenizer", metavar="NAME", help="text: folder of the tokenizer (default: the model)."
 )
-@click.option("--engine", type=click.Choice(sum(ENGINES.values(), ())),
-              help="text: flax or transformers; als: exact or implicit.")  # fmt: skip
-@click.option(
-    "--pooling", type=click.Choice(["mean", "last"]), help="text: pooling of the tokens. [mean]"
-)
-@click.option("--max-length", type=click.IntRange(min=1), help="text: most tokens of a text. [512]")
+@choice("--engine", sum(ENGINES.values(), ()),
+        "text: flax or transformers; als: exact or implicit.")  # fmt: skip
+@choice("--pooling", ("mean", "last"), "text: pooling of the tokens. [mean]")
+@count("--max-length", "text: most tokens of a text. [512]")
 @click.option("--prefix", metavar="TEXT", help="text: text to put before each.")
 @click.option("--normalize", is_flag=True, default=None, help="text: scale vectors to length one.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="text: texts at a time. [32]")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
-              help="text: dtype of the model. [float32]")  # fmt: skip
-@click.option("--column", type=click.Choice(["title+text", "title", "text"]),
-              help="text: columns to embed. [title+text]")  # fmt: skip
-@click.option(
-    "--width",
-    type=click.IntRange(min=1),
-    help="als, cooccurrence, random: width of the vectors. [64]",
-)
+@count("--batch-size", "text: texts at a time. [32]")
+@choice("--dtype", ("float32", "bfloat16", "float16"), "text: dtype of the model. [float32]")
+@choice("--column", ("title+text", "title", "text"), "text: columns to embed. [title+text]")
+@count("--width", "als, cooccurrence, random: width of the vectors. [64]")
 @click.option("--regularization", type=Real(min=0), help="als: regularization. [0.01]")
 @click.option("--alpha", type=Real(min=0), help="als: weight of a choice. [40]")
-@click.option("--iterations", type=click.IntRange(min=1), help="als: iterations. [15]")
-@click.option("--window", type=click.IntRange(min=1),
-              help="cooccurrence: largest distance of two items. [5]")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), help="als, cooccurrence, random: seed. [0]")
+@count("--iterations", "als: iterations. [15]")
+@count("--window", "cooccurrence: largest distance of two items. [5]")
+@count("--seed", "als, cooccurrence, random: seed. [0]", least=0)
 @overwrite_option
 def embed(kind: str, as_json: bool, overwrite: bool, **given: Any) -> None:
     """Make a vector for each item of a catalogue.

@@ -7,7 +7,7 @@ import click
 from converters.commands.show import plan_json, plan_text, report_json, report_text
 from converters.write import FORMATS, MODES, Report
 from efficientids_flax.commands import combined, echo, is_quiet
-from efficientids_flax.commands.options import Size
+from efficientids_flax.commands.options import Size, choice, count
 
 WORK = ("to", "verify", "memory", "workers", "overwrite", "resume", "dry_run")
 
@@ -15,14 +15,11 @@ scan_layers = click.option("--scan-layers/--no-scan-layers", default=None,
                            help="Layers stacked, or one by one (default: unchanged).")  # fmt: skip
 cast_dtype = click.option("--dtype", help="Cast parameters, e.g. to bfloat16.")
 work_options = combined(
-    click.option("--to", type=click.Choice(FORMATS), default="orbax", show_default=True,
-                 help="Format of the output."),
-    click.option("--verify", type=click.Choice(MODES), default="full", show_default=True,
-                 help="Which leaves are read back and compared."),
+    choice("--to", FORMATS, "Format of the output.", "orbax"),
+    choice("--verify", MODES, "Which leaves are read back and compared.", "full"),
     click.option("--memory", type=Size(), default="1GiB", show_default=True,
                  help="Limit of memory."),
-    click.option("--workers", type=click.IntRange(min=1),
-                 help="Threads (default: one for each core)."),
+    count("--workers", "Threads (default: one for each core)."),
     click.option("--overwrite", is_flag=True, help="Replace OUT if it is a converted checkpoint."),
     click.option("--resume", is_flag=True, help="Continue an unfinished conversion."),
     click.option("--dry-run", is_flag=True, help="Print the plan; read no array."),

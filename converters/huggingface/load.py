@@ -16,6 +16,7 @@ from converters.plan import PlannedLeaf
 from converters.write import default_workers
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.stored import Shardings
+from efficientids_flax.tree import unflatten
 
 logger = logging.getLogger(__name__)
 
@@ -64,21 +65,15 @@ def load_pretrained_lm(
     leaves = sorted(plan.leaves, key=lambda leaf: -leaf.nbytes)
     with ThreadPoolExecutor(default_workers(), "load") as pool:
         placed = list(pool.map(lambda leaf: _placed(leaf, shardings), leaves))
-    params: dict[str, Any] = {}
-    for leaf, values in zip(leaves, placed, strict=True):
-        *parents, name = leaf.target.split("/")[1:]
-        tree = params
-        for parent in parents:
-            tree = tree.setdefault(parent, {})
-        tree[name] = values
-    return config, params
+    names = (leaf.target.removeprefix("params/") for leaf in leaves)
+    return config, unflatten(dict(zip(names, placed, strict=True)))
 
 
 def _placed(leaf: PlannedLeaf, shardings: Shardings | None) -> jax.Array:
-    """The values of a leaf on their devices."""
+    """The values of a leaf, once they are on their devices: few copies are under way at a time."""
     array = leaf.array
     if shardings is None:
-        return _settled(jax.device_put(values_of(array), may_alias=True))
+        return jax.device_put(values_of(array), may_alias=True).block_until_ready()
     if not isinstance(shardings, jax.sharding.Sharding):
         shape = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
         shardings = shardings(leaf.target, shape)
@@ -88,9 +83,4 @@ def _placed(leaf: PlannedLeaf, shardings: Shardings | None) -> jax.Array:
         bounds = [part.indices(size) for part, size in zip(wanted, leaf.shape, strict=True)]
         return values_of(array, tuple(slice(start, stop) for start, stop, _ in bounds))
 
-    return _settled(jax.make_array_from_callback(leaf.shape, shardings, part))
-
-
-def _settled(values: jax.Array) -> jax.Array:
-    """The array once it is where it goes, so that few copies are under way at a time."""
-    return values.block_until_ready()
+    return jax.make_array_from_callback(leaf.shape, shardings, part).block_until_ready()

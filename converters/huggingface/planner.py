@@ -60,9 +60,7 @@ def plan_pretrained(
     Raises:
         ConversionError: the family or a setting is not supported, or tensors do not fit.
     """
-    if options.dtype is not None and options.dtype not in get_args(DType):
-        known = ", ".join(get_args(DType))
-        raise MappingError(f"dtype {options.dtype}: parameters can be cast to {known}")
+    check_dtype(options.dtype)
     notes = list(model.notes)
     try:
         kind, _, text = text_part(model.config)
@@ -116,6 +114,13 @@ def _mapped(
     if wrong:
         raise CheckpointError("\n  ".join(wrong[:20]))
     return config, tree
+
+
+def check_dtype(dtype: str | None) -> None:
+    """Raise `MappingError` for a dtype that parameters cannot be cast to."""
+    if dtype is not None and dtype not in get_args(DType):
+        known = ", ".join(get_args(DType))
+        raise MappingError(f"dtype {dtype}: parameters can be cast to {known}")
 
 
 def _widest(leaves: Sequence[PlannedLeaf]) -> np.dtype:

@@ -10,19 +10,13 @@ _SIGNS = (
     (r".*\.safetensors(\.index\.json)?", "a safetensors model (Hugging Face)"),
     (r"pytorch_model.*\.bin|.*\.pth?", "a PyTorch checkpoint"),
     (r"\.zarray|zarr\.json", "one array of a checkpoint; give its step directory"),
-    (
-        r"_CHECKPOINT_METADATA|_METADATA|manifest\.ocdbt|default/|items/|params/",
-        "an Orbax checkpoint",
-    ),
+    (r"_(CHECKPOINT_)?METADATA|manifest\.ocdbt|(default|items|params)/", "an Orbax checkpoint"),
     (r"events\.out\.tfevents.*", "summaries of a job; give the job's directory"),
 )
 _STARTS = (
     (b"PK\x03\x04", "a zip archive (.npz or PyTorch)"),
     (b"\x93NUMPY", "a NumPy array"),
-    (b"\x80\x02", "a pickle"),
-    (b"\x80\x03", "a pickle"),
-    (b"\x80\x04", "a pickle"),
-    (b"\x80\x05", "a pickle"),
+    *((bytes([0x80, protocol]), "a pickle") for protocol in (2, 3, 4, 5)),
     (b"\x89HDF", "an HDF5 file"),
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
     (b"\xfd7zXZ", "an xz archive; unpack it first"),

@@ -3,8 +3,8 @@
 Read `leaves` for what a plan is, `options` for what may be asked for, then `make`; `job` reads the
 job's files, `merge` takes parameters from several checkpoints, `quantized` makes numbers of
 quantized weights, of which `uses` says how each lies, `publication` asks the table of published
-experiments, `model_config` settles the configuration, `assumptions` refuses what it had to assume;
-`additions` puts low-rank additions into weights.
+experiments, `model_config` settles the configuration and refuses what it had to assume; `additions`
+puts low-rank additions into weights.
 """
 
 from converters.plan.leaves import Plan, PlannedLeaf, planned

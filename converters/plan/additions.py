@@ -29,9 +29,7 @@ def with_additions(
     """
     found = dict(params)
     places = {path.rpartition("/")[0] for path in found if path.rpartition("/")[2] in LORA_LEAVES}
-    if not places or forecaster_prefix(found) is None:
-        return found, False
-    if keep:
+    if not places or keep or forecaster_prefix(found) is None:
         return found, False
     problems: list[str] = []
     scaled = 0

@@ -17,7 +17,6 @@ from converters.paxml.state import (
     raw_optimizer,
 )
 from converters.plan.additions import with_additions
-from converters.plan.assumptions import origins_of, refuse_assumed
 from converters.plan.job import job_dump, said_heads
 from converters.plan.leaves import Plan, PlannedLeaf, planned
 from converters.plan.merge import load_rules, merge, split_also
@@ -26,6 +25,8 @@ from converters.plan.model_config import (
     FORECASTER,
     model_config,
     named_overrides,
+    origins_of,
+    refuse_assumed,
     refuse_overrides,
     with_backbone,
 )

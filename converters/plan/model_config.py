@@ -12,6 +12,7 @@ from converters.plan.additions import kept_additions
 from converters.rules import RuledTree
 from efficientids_flax.config import EfficientIDSConfig, OptimizerConfig, TimesFMConfig
 from efficientids_flax.parameters import BACKBONE, DECODER, QUANTIZED, ModelConfig, shape_problems
+from efficientids_flax.settings import assumed_lines
 
 CONFIGURED = ("transformer_lm", "efficientids", "timesfm")  # families with a configuration
 FORECASTER = "timesfm"
@@ -87,6 +88,23 @@ def refuse_overrides(family: str, overrides: Mapping[str, Any]) -> None:
         raise MappingError(f"--set {', '.join(extra)}: family {family} has no configuration to set")
 
 
+def origins_of(
+    provenance: Mapping[str, Mapping[str, Mapping[str, Any]]],
+) -> dict[str, dict[str, str]]:
+    """'model' and 'optimizer' -> dotted key -> origin, of those that have any."""
+    return {
+        part: {key: cause["from"] for key, cause in causes.items()}
+        for part, causes in provenance.items()
+        if causes
+    }
+
+
+def refuse_assumed(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise `MappingError` for what was assumed of activations and logits (`--strict`)."""
+    if lines := assumed_lines({"forward": found.get("forward", {})}):
+        raise MappingError("\n  ".join(["--strict: not all settings are known:", *lines]))
+
+
 def _forecaster(
     specs: Mapping[str, LeafSpec],
     overrides: Mapping[str, Any],
@@ -136,12 +154,6 @@ def _check_parameters(config: ModelConfig, tree: RuledTree) -> None:
     }
     problems = shape_problems(config, found)
     if problems:
-        raise UnclearModelError(
-            "\n  ".join(
-                [
-                    f"the parameters are not those of one model, {len(problems)} problem(s):",
-                    *problems[:20],
-                    "Convert with --family generic to keep them as they are.",
-                ]
-            )
-        )
+        head = f"the parameters are not those of one model, {len(problems)} problem(s):"
+        advice = "Convert with --family generic to keep them as they are."
+        raise UnclearModelError("\n  ".join([head, *problems[:20], advice]))

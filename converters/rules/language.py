@@ -102,9 +102,9 @@ def fill(path: str, filling: Filling) -> str:
     return HOLE.sub(lambda hole: filling[hole.group(1)], path)
 
 
-def nearest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
-    """The most similar of `names`, for messages."""
-    return difflib.get_close_matches(name, list(names), count, 0.5)
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """The three most similar of `names`, for messages."""
+    return difflib.get_close_matches(name, list(names), 3, 0.5)
 
 
 def raise_problems(problems: Sequence[str], opening: str) -> None:

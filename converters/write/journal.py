@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
-from typing import Any
 
 from converters.errors import OutputError
 from converters.stores import Store
@@ -44,7 +42,7 @@ class Journal:
                 f"{self._store.url}: the unfinished output was made from another checkpoint or "
                 "with other options; convert without --resume to start over."
             )
-        return {record["target"]: record for record in self._entries("job-")}
+        return self.records()
 
     def add(self, records: list[Record]) -> None:
         """Note finished leaves."""
@@ -53,13 +51,10 @@ class Journal:
 
     def records(self) -> dict[str, Record]:
         """Records of all finished leaves, of all processes, by target."""
-        return {record["target"]: record for record in self._entries("job-")}
+        names = [name for name in self._store.children(PLACE) if name.startswith("job-")]
+        texts = self._store.read_many([f"{PLACE}/{name}" for name in names])
+        return {record["target"]: record for text in texts for record in json.loads(text)}
 
     def clear(self) -> None:
         """Remove the journal from a finished output."""
         self._store.delete(PLACE)
-
-    def _entries(self, kind: str) -> Iterable[dict[str, Any]]:
-        names = [name for name in self._store.children(PLACE) if name.startswith(kind)]
-        for text in self._store.read_many([f"{PLACE}/{name}" for name in names]):
-            yield from json.loads(text)

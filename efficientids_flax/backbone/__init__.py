@@ -4,7 +4,7 @@ Names are imported when they are first used: `backbone.presets` needs no JAX. `g
 name of its module and is taken from there.
 
 Read `decoder`, `layer`, `attention`, `projection`, `layers`, `kernels`, then `positions`,
-`latents`, `experts`, `masks`, `inputs` and `lora`; `cache`, `sampling` and `generate` make text,
+`experts`, `masks`, `inputs` and `lora`; `cache`, `sampling` and `generate` make text,
 `presets` reads HuggingFace's configurations.
 """
 

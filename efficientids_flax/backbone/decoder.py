@@ -7,23 +7,15 @@ model width, V words, L layers.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from efficientids_flax.backbone.attention import Surroundings
+from efficientids_flax.backbone.attention import Surroundings, make_surroundings
 from efficientids_flax.backbone.cache import KVCache, LayerCache, count_tokens, note_tokens
-from efficientids_flax.backbone.experts import LOSSES
-from efficientids_flax.backbone.inputs import Inputs, Tokens, complete, rows_at
-from efficientids_flax.backbone.layer import (
-    Layer,
-    ScannedBlock,
-    ScannedLayer,
-    keeps_apart,
-    rotary_of,
-)
+from efficientids_flax.backbone.inputs import Inputs, complete, rows_at
+from efficientids_flax.backbone.layer import keeps_apart, make_layers
 from efficientids_flax.backbone.layers import (
     INTERMEDIATES,
     Dense,
@@ -34,14 +26,7 @@ from efficientids_flax.backbone.layers import (
     soft_cap,
     stream_dtype,
 )
-from efficientids_flax.backbone.masks import (
-    LayerKind,
-    Marks,
-    attention_mask,
-    layer_kind,
-    slides,
-)
-from efficientids_flax.backbone.positions import Turn, turn
+from efficientids_flax.backbone.masks import Marks
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.sharding import constrain
 
@@ -98,11 +83,7 @@ class Decoder(nn.Module):
         if config.embedding_norm:
             self.embedding_norm = Norm(config)
         self.input_dropout = nn.Dropout(config.input_dropout)
-        if config.scan_layers:
-            self.layers = self._scanned()
-        else:
-            layer = self._remat(Layer, 3)
-            self.layers = [layer(config, index) for index in range(config.num_layers)]
+        self.layers = make_layers(config, self.remat)
 
     def embed(self, ids: jax.Array) -> jax.Array:
         """Word embeddings with the configuration's scale: int [B, T] -> [B, T, D]."""
@@ -155,8 +136,8 @@ class Decoder(nn.Module):
         x = self._embedded(ids, inputs_embeds, tokens.positions)
         x = self.input_dropout(x, deterministic=deterministic)
         marks = Marks(jnp.arange(x.shape[1]), tokens.segments, tokens.prefix)
-        around = self._surroundings(tokens, marks, marks, tokens.positions, jnp.zeros((), int))
-        return self._layers(x, around, deterministic, None, at)[0]
+        around = make_surroundings(self.config, tokens, marks, marks, tokens.positions)
+        return self.run_layers(x, around, deterministic, None, at)[0]
 
     def extend(
         self,
@@ -197,8 +178,10 @@ class Decoder(nn.Module):
         x = self._embedded(ids, inputs_embeds, tokens.positions)
         grown = note_tokens(cache, tokens)
         queries = Marks(cache.used + jnp.arange(x.shape[1]), tokens.segments, tokens.prefix)
-        around = self._surroundings(tokens, queries, grown.marks(), grown.positions, cache.used)
-        x, layers = self._layers(x, around, True, cache.layers, at)
+        around = make_surroundings(
+            self.config, tokens, queries, grown.marks(), grown.positions, cache.used
+        )
+        x, layers = self.run_layers(x, around, True, cache.layers, at)
         assert layers is not None
         return x, grown.replace(layers=layers)
 
@@ -228,6 +211,39 @@ class Decoder(nn.Module):
         narrow = self.config.embedding_dims is not None
         return self.lm_head(self.output_projection(hidden) if narrow else hidden)
 
+    def run_layers(
+        self,
+        x: jax.Array,
+        around: Surroundings,
+        deterministic: bool = True,
+        caches: tuple[LayerCache, ...] | None = None,
+        at: jax.Array | None = None,
+    ) -> tuple[jax.Array, tuple[LayerCache, ...] | None]:
+        """All layers and the final norm: [B, T, D] -> [B, T, D] or, of the tokens `at`, [B, M, D].
+
+        And the caches with the new keys, if there are any.
+        """
+        last = self.config.num_layers - 1
+        early = at is not None and deterministic and keeps_apart(self.config, last)
+        for kind, mask in around.masks.items():
+            self.sow(INTERMEDIATES, f"mask_{kind}", mask)
+        x = constrain(x, "B T D")
+        self.sow(INTERMEDIATES, "layer_input", x)
+        if not isinstance(self.layers, Sequence):
+            x, caches = self.layers(x, caches, around, deterministic)
+            early = False
+        elif caches is None:
+            for index, layer in enumerate(self.layers):
+                x = layer(x, around, deterministic, at if early and index == last else None)
+        else:
+            grown = []
+            for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
+                x, one = layer.extend(x, around, cache, at if early and index == last else None)
+                grown.append(one)
+            caches = tuple(grown)
+        x = x if early else rows_at(x, at)
+        return (self.final_norm(x).astype(x.dtype) if self.config.final_norm else x), caches
+
     def _embedded(
         self, ids: jax.Array | None, inputs_embeds: jax.Array | None, positions: jax.Array
     ) -> jax.Array:
@@ -253,60 +269,6 @@ class Decoder(nn.Module):
             x = x + places
         return x
 
-    def _surroundings(
-        self,
-        tokens: Tokens,
-        queries: Marks,
-        keys: Marks,
-        key_positions: jax.Array,
-        start: jax.Array,
-    ) -> Surroundings:
-        """Masks and turns, made once for all layers."""
-        config = self.config
-        longest = jnp.maximum(jnp.max(tokens.positions), jnp.max(key_positions))
-        masks: dict[LayerKind, jax.Array] = {}
-        turns: dict[LayerKind, Turn] = {}
-        for index in range(config.num_layers):
-            own, kind = config.of_layer(index), layer_kind(config, index)
-            if kind in masks:
-                continue
-            masks[kind] = attention_mask(own, slides(own, index), queries, keys)
-            self.sow(INTERMEDIATES, f"mask_{kind}", masks[kind])
-            rotary = rotary_of(own, index)
-            if rotary is not None:
-                turned = turn(rotary, own.rotary_width, tokens.positions, longest)
-                # In one array behind a barrier: else XLA makes them in every layer, for each head.
-                turns[kind] = Turn(*jax.lax.optimization_barrier(jnp.stack(turned)))
-        return Surroundings(masks, turns, tokens.positions, key_positions, tokens.paddings, start)
-
-    def _layers(
-        self,
-        x: jax.Array,
-        around: Surroundings,
-        deterministic: bool,
-        caches: tuple[LayerCache, ...] | None,
-        at: jax.Array | None,
-    ) -> tuple[jax.Array, tuple[LayerCache, ...] | None]:
-        """All layers and the final norm, which is that of the tokens `at`."""
-        last = self.config.num_layers - 1
-        early = at is not None and deterministic and keeps_apart(self.config, last)
-        x = constrain(x, "B T D")
-        self.sow(INTERMEDIATES, "layer_input", x)
-        if not isinstance(self.layers, Sequence):
-            x, caches = self.layers(x, caches, around, deterministic)
-            early = False
-        elif caches is None:
-            for index, layer in enumerate(self.layers):
-                x = layer(x, around, deterministic, at if early and index == last else None)
-        else:
-            grown = []
-            for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
-                x, one = layer.extend(x, around, cache, at if early and index == last else None)
-                grown.append(one)
-            caches = tuple(grown)
-        x = x if early else rows_at(x, at)
-        return (self.final_norm(x).astype(x.dtype) if self.config.final_norm else x), caches
-
     def _scaled(self, x: jax.Array) -> jax.Array:
         """Times the scale, which is rounded to the dtype of the embeddings (as Gemma's is)."""
         scale = self.config.embedding_scale
@@ -320,25 +282,3 @@ class Decoder(nn.Module):
         if x.shape[-1] == self.config.model_dims:
             return x
         return self.embedding_projection(x).astype(x.dtype)
-
-    def _remat(self, module: Any, static: int) -> Any:
-        """The module, rematerialised if asked for; `static` is its argument `deterministic`."""
-        if self.remat is None:
-            return module
-        policy = getattr(jax.checkpoint_policies, self.remat)
-        return nn.remat(
-            module, policy=policy, prevent_cse=not self.config.scan_layers, static_argnums=(static,)
-        )
-
-    def _scanned(self) -> Any:
-        """All layers as one module with parameters on a leading axis."""
-        config = self.config
-        one = config.layers_per_block == 1
-        scan: Any = nn.scan(
-            self._remat(ScannedLayer if one else ScannedBlock, 4),
-            variable_axes={"params": 0, LOSSES: 0, INTERMEDIATES: 0},
-            split_rngs={"params": True, "dropout": True, "routing": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
-            length=config.num_layers // config.layers_per_block,
-        )
-        return scan(config, 0) if one else scan(config)

@@ -4,18 +4,18 @@ Letters: B batch, T time, D model width.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 from flax import linen as nn
 
-from efficientids_flax.backbone.attention import Attention, Surroundings
+from efficientids_flax.backbone.attention import Attention, Surroundings, rotary_of
 from efficientids_flax.backbone.cache import LayerCache
-from efficientids_flax.backbone.experts import Experts, TopKExperts
+from efficientids_flax.backbone.experts import LOSSES, Experts, TopKExperts
 from efficientids_flax.backbone.inputs import rows_at
 from efficientids_flax.backbone.layers import INTERMEDIATES, Mlp, Norm
-from efficientids_flax.backbone.masks import layer_kind, slides
-from efficientids_flax.config import BackboneConfig, RotaryConfig
+from efficientids_flax.backbone.masks import layer_kind
+from efficientids_flax.config import BackboneConfig
 from efficientids_flax.sharding import constrain
 
 
@@ -200,7 +200,35 @@ def keeps_apart(config: BackboneConfig, index: int) -> bool:
     )
 
 
-def rotary_of(config: BackboneConfig, index: int) -> RotaryConfig | None:
-    """How a layer turns its queries and keys, by its own configuration."""
-    sliding = slides(config, index) and config.sliding_rotary is not None
-    return config.sliding_rotary if sliding else config.rotary
+def make_layers(config: BackboneConfig, remat: str | None) -> Any:
+    """All layers of a decoder, to be called in its `setup`.
+
+    Args:
+        config: of the decoder.
+        remat: name of a policy of `jax.checkpoint_policies`; None for none.
+
+    Returns:
+        A list of `Layer`; where they are scanned, one module with parameters on a leading axis.
+    """
+    if not config.scan_layers:
+        layer = _rematerialised(Layer, remat, config, 3)
+        return [layer(config, index) for index in range(config.num_layers)]
+    one = config.layers_per_block == 1
+    scan: Any = nn.scan(
+        _rematerialised(ScannedLayer if one else ScannedBlock, remat, config, 4),
+        variable_axes={"params": 0, LOSSES: 0, INTERMEDIATES: 0},
+        split_rngs={"params": True, "dropout": True, "routing": True},
+        in_axes=(0, nn.broadcast, nn.broadcast),  # type: ignore[arg-type]
+        length=config.num_layers // config.layers_per_block,
+    )
+    return scan(config, 0) if one else scan(config)
+
+
+def _rematerialised(module: Any, remat: str | None, config: BackboneConfig, static: int) -> Any:
+    """The module, rematerialised if asked for; `static` is its argument `deterministic`."""
+    if remat is None:
+        return module
+    policy = getattr(jax.checkpoint_policies, remat)
+    return nn.remat(
+        module, policy=policy, prevent_cse=not config.scan_layers, static_argnums=(static,)
+    )

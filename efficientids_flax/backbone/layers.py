@@ -15,6 +15,7 @@ from flax import linen as nn
 from efficientids_flax.backbone.kernels import make_kernel, parameter, product
 from efficientids_flax.backbone.lora import adaptation, lora_factors
 from efficientids_flax.config import BackboneConfig
+from efficientids_flax.moved import left_names
 from efficientids_flax.sharding import constrain
 
 INTERMEDIATES = "intermediates"  # collection of what modules sow on the way
@@ -269,41 +270,4 @@ def soft_cap(logits: jax.Array, cap: float | None) -> jax.Array:
     return logits if not cap else cap * jnp.tanh(logits / cap)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def softmax(logits: jax.Array, extra: float | None = None) -> jax.Array:
-    """`jax.nn.softmax` over the last axis, of which the backward pass stores the result alone.
-
-    That of JAX stores the exponentials too, which are as many.
-
-    Args:
-        logits: of any shape.
-        extra: one more logit, whose probability is left out (Praxis `attention_extra_logit`).
-    """
-    if extra is None:
-        return jax.nn.softmax(logits, axis=-1)
-    largest = jnp.maximum(jnp.max(logits, axis=-1, keepdims=True), extra)
-    powers = jnp.exp(logits - largest)
-    return powers / (jnp.sum(powers, axis=-1, keepdims=True) + jnp.exp(extra - largest))
-
-
-@softmax.defjvp
-def _softmax_jvp(
-    extra: float | None, primals: tuple[jax.Array], tangents: tuple[jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-    (logits,), (tangent,) = primals, tangents
-    probs = softmax(logits, extra)
-    weighted = probs * tangent
-    return probs, weighted - probs * jnp.sum(weighted, axis=-1, keepdims=True)
-
-
-def softmax_beside(logits: jax.Array, sinks: jax.Array) -> jax.Array:
-    """Softmax over the last axis and one more logit a head, whose probability is left out.
-
-    Args:
-        logits: float32 [B, N, T, S].
-        sinks: float32 [N].
-    """
-    beside = sinks[:, None, None]
-    largest = jax.lax.stop_gradient(jnp.maximum(jnp.max(logits, -1, keepdims=True), beside))
-    powers = jnp.exp(logits - largest)
-    return powers / (jnp.sum(powers, axis=-1, keepdims=True) + jnp.exp(beside - largest))
+__getattr__ = left_names(__name__)

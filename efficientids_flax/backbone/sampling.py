@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from efficientids_flax.config.parts import positive
-from efficientids_flax.config.record import Record
+from efficientids_flax.config.record import Record, positive
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ cluster are before the adapter bends them. Letters: I items, K clusters, E item 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -140,12 +141,8 @@ def _begun(slot: str, before: np.ndarray, means: np.ndarray) -> np.ndarray:
 
 def _keep_optimizer(root: Path, config: Any) -> None:
     """Puts into `config.json` what is known of the optimizer, which goes with its state."""
-    import json
-
     file = root / "config.json"
     now: Mapping[str, Any] = json.loads(file.read_text())
     before = document(config)
     origins = {**now["origins"], **{k: v for k, v in before["origins"].items() if k == "optimizer"}}
-    write_config(
-        epath.Path(root), {**now, "optimizer": before["optimizer"], "origins": origins}
-    )  # fmt: skip
+    write_config(epath.Path(root), {**now, "optimizer": before["optimizer"], "origins": origins})

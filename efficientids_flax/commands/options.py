@@ -22,7 +22,7 @@ class Size(click.ParamType):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes of a text."""
+        """The texts, without the spaces around them; an empty text has none."""
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?", str(value).lower())
         if found is None or found.group(2) not in _UNITS:
             self.fail(f"{value!r} is not a size such as 512MiB or 2GB", param, ctx)
@@ -38,7 +38,7 @@ class Real(click.FloatRange):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """The number of a text."""
+        """The texts, without the spaces around them; an empty text has none."""
         found = super().convert(value, param, ctx)
         if not math.isfinite(found):
             self.fail(f"{value!r} is no finite number", param, ctx)
@@ -60,7 +60,7 @@ class Ids(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> list[int]:
-        """The numbers of a text; an empty text has none."""
+        """The texts, without the spaces around them; an empty text has none."""
         if isinstance(value, list):
             return value
         try:
@@ -132,36 +132,45 @@ def set_option(help: str) -> Any:  # noqa: A002 (click's own word)
                         callback=_settings, help=f"{help} Repeatable.")  # fmt: skip
 
 
+def count(flag: str, told: str, default: int | None = None, *, least: int = 1) -> Any:
+    """An option that is a whole number; its help says a default."""
+    return click.option(flag, type=click.IntRange(min=least), help=told, **_shown(default))
+
+
+def choice(flag: str, words: Sequence[str], told: str, default: str | None = None) -> Any:
+    """An option that is one of these words; its help says a default."""
+    return click.option(flag, type=click.Choice(words), help=told, **_shown(default))
+
+
+def _shown(default: Any) -> dict[str, Any]:
+    return {} if default is None else {"default": default, "show_default": True}
+
+
 allow_change = click.option(
     "--allow-change", "allowed", multiple=True, metavar="NAME",
     help="Change to allow in a resumed run, e.g. batch_size. Repeatable.",
 )  # fmt: skip
-step = click.option("--step", type=click.IntRange(min=0), help="Step to use (default: the newest).")
+step = count("--step", "Step to use (default: the newest).", least=0)
 overwrite = click.option("--overwrite", is_flag=True, help="Replace OUT if it is there.")
-compute_dtype = click.option(
-    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Compute in this dtype (default: as configured).",
-)  # fmt: skip
-max_history = click.option(
-    "--max-history", type=click.IntRange(min=1),
-    help="Use only the last N ids (default: the trained length).",
-)  # fmt: skip
+compute_dtype = choice(
+    "--dtype", ("float32", "bfloat16", "float16"), "Compute in this dtype (default: as configured)."
+)
+max_history = count("--max-history", "Use only the last N ids (default: the trained length).")
 clustering = click.option(
     "--clustering", metavar="FILE", help="Clustering of a recommender (default: the one beside it)."
 )
-data_dir = click.option("--data-dir", metavar="DIR", help="Directory of prepared data.")
-num_items = click.option(
-    "--num-items", type=click.IntRange(min=1), help="Number of items, if nothing else says it."
+tokenizer = click.option(
+    "--tokenizer", metavar="NAME", help="A folder, or a model in the HuggingFace cache."
 )
+data_dir = click.option("--data-dir", metavar="DIR", help="Directory of prepared data.")
+num_items = count("--num-items", "Number of items, if nothing else says it.")
 distributed = combined(
     click.option("--distributed", is_flag=True,
                  help="Share the work of several processes."),
-    click.option("--coordinator", metavar="HOST:PORT",
-                 help="With --distributed: address of process 0."),
-    click.option("--processes", type=click.IntRange(min=1),
-                 help="With --distributed: number of processes."),
-    click.option("--process", type=click.IntRange(min=0),
-                 help="With --distributed: number of this process."),
+    click.option("--coordinator", metavar="HOST:PORT", help="With --distributed: address of "
+                                                            "process 0."),
+    count("--processes", "With --distributed: number of processes."),
+    count("--process", "With --distributed: number of this process.", least=0),
 )  # fmt: skip
 
 

@@ -5,7 +5,6 @@
 
 import difflib
 import sys
-from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -94,8 +93,8 @@ def main() -> None:
     """
 
 
-def run_module(name: str, module: str, arguments: Sequence[str] | None = None) -> Any:
+def run_module(name: str, module: str) -> Any:
     """`python -m MODULE` as the command of this name."""
     found = main.get_command(click.Context(main), name)
     assert found is not None
-    return found.main(list(sys.argv[1:] if arguments is None else arguments), f"python -m {module}")
+    return found.main(sys.argv[1:], f"python -m {module}")

@@ -1,7 +1,7 @@
 """What a model and its training are made of: frozen records that travel as JSON.
 
-Read `record`, what all of them can do, then `backbone` with its `parts`, `experts`, `checks`,
-`layers` and `lora`, `recommender`, `forecaster`, and `optimizer`.
+Read `record`, what all of them can do, then `backbone` with its `parts`, `positions`, `experts`,
+`checks`, `layers` and `lora`, `recommender`, `forecaster`, and `optimizer`.
 """
 
 from efficientids_flax.config.backbone import BackboneConfig
@@ -11,12 +11,14 @@ from efficientids_flax.config.lora import LoraConfig
 from efficientids_flax.config.optimizer import OptimizerConfig, ScheduleConfig
 from efficientids_flax.config.parts import (
     AdapterConfig,
-    AlibiConfig,
     LatentAttentionConfig,
     LayerSetting,
     NormConfig,
     NormPlace,
     NormPlacesConfig,
+)
+from efficientids_flax.config.positions import (
+    AlibiConfig,
     PositionScalingConfig,
     RelativeBiasConfig,
     RotaryConfig,

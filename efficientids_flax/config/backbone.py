@@ -9,12 +9,14 @@ Letters: D model width, N heads, H head width, F hidden width of the MLP, V word
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from efficientids_flax.config.checks import (
     kernel_problems,
     latent_problems,
     layer_problems,
+    number_problems,
+    option_problems,
     rotary_problems,
     setting_problems,
 )
@@ -22,28 +24,20 @@ from efficientids_flax.config.experts import MoEConfig
 from efficientids_flax.config.lora import LoraConfig
 from efficientids_flax.config.parts import (
     Activation,
-    AlibiConfig,
     DType,
     KernelAxes,
     LatentAttentionConfig,
     LayerSetting,
     NormPlace,
     NormPlacesConfig,
+)
+from efficientids_flax.config.positions import (
+    AlibiConfig,
     PositionScalingConfig,
     RelativeBiasConfig,
     RotaryConfig,
-    positive,
-    rates,
 )
 from efficientids_flax.config.record import Record
-
-NORM_PLACES: tuple[NormPlace, ...] = get_args(NormPlace)
-NORM_FIELDS = {
-    "kind": "norm",
-    "bias": "norm_bias",
-    "epsilon": "norm_epsilon",
-    "scale_plus_one": "norm_scale_plus_one",
-}
 
 
 @dataclass(frozen=True)
@@ -231,77 +225,10 @@ class BackboneConfig(Record):
 
     def problems(self) -> Collection[str]:
         """Sizes fit each other; options that need one another are there."""
-        found = positive(
-            self, "num_layers", "model_dims", "hidden_dims", "num_heads", "num_kv_heads",
-            "head_dim", "layers_per_block", "norm_epsilon", "max_positions",
-            "position_min_timescale",
-            "position_max_timescale", "attention_logit_cap", "final_logit_cap", "sliding_window",
-            "sliding_window_ahead", "logits_divisor", "logits_clip", "relative_key_dims",
-            "qkv_clip", "embedding_dims",
-        )  # fmt: skip
-        found += rates(
-            self, "input_dropout", "attention_dropout", "residual_dropout", "mlp_dropout",
-            "label_smoothing",
-        )  # fmt: skip
-        found += [
-            f"{name}: expected at least 0, found {getattr(self, name)}"
-            for name in ("vocab_size", "position_offset")
-            if getattr(self, name) < 0
-        ]
-        if found:
+        if found := number_problems(self):
             return found
-        if self.num_heads % self.num_kv_heads:
-            found.append(
-                f"num_kv_heads: expected a divisor of num_heads = {self.num_heads},"
-                f" found {self.num_kv_heads}"
-            )
-        if self.multi_query and self.num_kv_heads != 1:
-            found.append(f"multi_query: needs num_kv_heads = 1, found {self.num_kv_heads}")
-        if self.fused_qkv and self.num_kv_heads != self.num_heads:
-            found.append(
-                f"fused_qkv: needs num_kv_heads = num_heads = {self.num_heads},"
-                f" found {self.num_kv_heads}"
-            )
-        for place in NORM_PLACES:
-            values = {"norm": self.norm, "norm_bias": self.norm_bias} | _own_norm(self, place)
-            if values["norm"] == "rms_norm" and values["norm_bias"]:
-                name = "norm_bias" if place == "attention" else f"norms.{place}"
-                found.append(f"{name}: rms_norm has no bias")
-                break
-        if self.norm_scale_plus_one and not self.norm_scale:
-            found.append("norm_scale_plus_one: there is no scale, norm_scale is false")
-        if self.embedding_dims is not None and not self.vocab_size:
-            found.append("embedding_dims: there are no words, vocab_size is 0")
-        if self.embedding_dims == self.model_dims:
-            found.append(f"embedding_dims: {self.model_dims} is model_dims; give null")
-        if self.tied_embeddings and not self.lm_head:
-            found.append("tied_embeddings: there is no head (lm_head false), found true")
-        if self.position_embedding == "learned" and self.max_positions is None:
-            found.append("max_positions: learned positions need it, found null")
-        if "sliding" in self.layer_types and self.sliding_window is None:
-            found.append("sliding_window: layer_types has sliding layers, found null")
-        if self.attention_sinks and self.attention_extra_logit is not None:
-            found.append("attention_extra_logit: attention_sinks are such logits already")
-        if self.qkv_clip_after_norm and self.qk_norm_after_rotary:
-            found.append(
-                "qkv_clip_after_norm: clips before the rotation, qk_norm_after_rotary norms after"
-            )
-        if self.moe is not None and self.moe.gating == "top_k" and self.mlp_dropout:
-            found.append("mlp_dropout: experts of the gating 'top_k' have none")
-        if self.parallel_residual and self.norm_policy in ("pre_skip", "post_skip"):
-            found.append(
-                f"norm_policy: '{self.norm_policy}' has one sum normed, parallel_residual another"
-            )
-        if self.shared_norm and not (self.parallel_residual and self.norm_policy == "pre"):
-            found.append("shared_norm: needs parallel_residual and norm_policy 'pre'")
-        if self.mlp_adds_input and not self.parallel_residual:
-            found.append("mlp_adds_input: needs parallel_residual")
-        found += (
-            rotary_problems(self)
-            + latent_problems(self)
-            + kernel_problems(self)
-            + layer_problems(self)
-        )
+        found = option_problems(self) + rotary_problems(self) + latent_problems(self)
+        found += kernel_problems(self) + layer_problems(self)
         found += setting_problems(self) if self.layer_settings and not found else []
         return found + (self.lora.unfit(self.projections) if self.lora else [])
 
@@ -346,14 +273,8 @@ class BackboneConfig(Record):
 
 @lru_cache(maxsize=256)
 def _of_norm(config: BackboneConfig, place: NormPlace) -> BackboneConfig:
-    return replace(config, norms=None, **_own_norm(config, place))
-
-
-def _own_norm(config: BackboneConfig, place: NormPlace) -> dict[str, Any]:
-    """Field of the configuration -> what the norm of a place has otherwise."""
-    own = getattr(config.norms, place, None)
-    found = {name: getattr(own, field, None) for field, name in NORM_FIELDS.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    assert config.norms is not None
+    return replace(config, norms=None, **config.norms.at(place))
 
 
 @lru_cache(maxsize=256)

@@ -5,7 +5,8 @@ Letters: N heads, H head width, L layers.
 
 from typing import TYPE_CHECKING, Any
 
-from efficientids_flax.config.record import dotted_keys, unknown_key
+from efficientids_flax.config.parts import NORM_PLACES, NormPlace
+from efficientids_flax.config.record import dotted_keys, positive, rates, unknown_key
 
 if TYPE_CHECKING:
     from efficientids_flax.config.backbone import BackboneConfig
@@ -21,6 +22,69 @@ SHARED = frozenset({
     "final_logit_cap", "scale_before_logits", "logits_divisor", "logits_clip", "input_dropout",
     "label_smoothing", "label_smoothing_in_eval", "z_loss_weight", "loss_average",
 })  # fmt: skip
+
+
+def number_problems(config: "BackboneConfig") -> list[str]:
+    """Sizes, time scales and rates are such."""
+    found = positive(
+        config, "num_layers", "model_dims", "hidden_dims", "num_heads", "num_kv_heads", "head_dim",
+        "layers_per_block", "norm_epsilon", "max_positions", "position_min_timescale",
+        "position_max_timescale", "attention_logit_cap", "final_logit_cap", "sliding_window",
+        "sliding_window_ahead", "logits_divisor", "logits_clip", "relative_key_dims", "qkv_clip",
+        "embedding_dims",
+    )  # fmt: skip
+    found += rates(
+        config, "input_dropout", "attention_dropout", "residual_dropout", "mlp_dropout",
+        "label_smoothing",
+    )  # fmt: skip
+    return found + [
+        f"{name}: expected at least 0, found {getattr(config, name)}"
+        for name in ("vocab_size", "position_offset")
+        if getattr(config, name) < 0
+    ]
+
+
+def option_problems(config: "BackboneConfig") -> list[str]:
+    """Sizes fit each other; options that need one another are there."""
+    heads, kv = config.num_heads, config.num_kv_heads
+    parallel, policy = config.parallel_residual, config.norm_policy
+    biased = next((place for place in NORM_PLACES if _is_biased_rms(config, place)), None)
+    # fmt: off
+    return [sentence for wrong, sentence in (
+        (heads % kv,
+         f"num_kv_heads: expected a divisor of num_heads = {heads}, found {kv}"),
+        (config.multi_query and kv != 1,
+         f"multi_query: needs num_kv_heads = 1, found {kv}"),
+        (config.fused_qkv and kv != heads,
+         f"fused_qkv: needs num_kv_heads = num_heads = {heads}, found {kv}"),
+        (biased,
+         f"{'norm_bias' if biased == 'attention' else f'norms.{biased}'}: rms_norm has no bias"),
+        (config.norm_scale_plus_one and not config.norm_scale,
+         "norm_scale_plus_one: there is no scale, norm_scale is false"),
+        (config.embedding_dims is not None and not config.vocab_size,
+         "embedding_dims: there are no words, vocab_size is 0"),
+        (config.embedding_dims == config.model_dims,
+         f"embedding_dims: {config.model_dims} is model_dims; give null"),
+        (config.tied_embeddings and not config.lm_head,
+         "tied_embeddings: there is no head (lm_head false), found true"),
+        (config.position_embedding == "learned" and config.max_positions is None,
+         "max_positions: learned positions need it, found null"),
+        ("sliding" in config.layer_types and config.sliding_window is None,
+         "sliding_window: layer_types has sliding layers, found null"),
+        (config.attention_sinks and config.attention_extra_logit is not None,
+         "attention_extra_logit: attention_sinks are such logits already"),
+        (config.qkv_clip_after_norm and config.qk_norm_after_rotary,
+         "qkv_clip_after_norm: clips before the rotation, qk_norm_after_rotary norms after"),
+        (config.moe is not None and config.moe.gating == "top_k" and config.mlp_dropout,
+         "mlp_dropout: experts of the gating 'top_k' have none"),
+        (parallel and policy in ("pre_skip", "post_skip"),
+         f"norm_policy: '{policy}' has one sum normed, parallel_residual another"),
+        (config.shared_norm and not (parallel and policy == "pre"),
+         "shared_norm: needs parallel_residual and norm_policy 'pre'"),
+        (config.mlp_adds_input and not parallel,
+         "mlp_adds_input: needs parallel_residual"),
+    ) if wrong]
+    # fmt: on
 
 
 def rotary_problems(config: "BackboneConfig") -> list[str]:
@@ -160,3 +224,9 @@ def setting_problems(config: "BackboneConfig") -> list[str]:
 
 def _repeats(kinds: list[Any], period: int) -> bool:
     return all(kind == kinds[index % period] for index, kind in enumerate(kinds))
+
+
+def _is_biased_rms(config: "BackboneConfig", place: NormPlace) -> bool:
+    """Whether the norm of a place would be an RMSNorm with a bias."""
+    own = config.norms.at(place) if config.norms else {}
+    return own.get("norm", config.norm) == "rms_norm" and own.get("norm_bias", config.norm_bias)

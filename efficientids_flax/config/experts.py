@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from efficientids_flax.config.parts import Activation, positive
-from efficientids_flax.config.record import Record
+from efficientids_flax.config.parts import Activation
+from efficientids_flax.config.record import Record, positive
 
 
 @dataclass(frozen=True)

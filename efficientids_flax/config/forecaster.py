@@ -11,8 +11,8 @@ from typing import Literal
 
 from efficientids_flax.config.backbone import BackboneConfig
 from efficientids_flax.config.lora import LoraConfig
-from efficientids_flax.config.parts import DType, NormConfig, NormPlacesConfig, positive
-from efficientids_flax.config.record import Record
+from efficientids_flax.config.parts import DType, NormConfig, NormPlacesConfig
+from efficientids_flax.config.record import Record, positive
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """The quantiles of all public TimesFM models."""

@@ -4,8 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from efficientids_flax.config.parts import positive
-from efficientids_flax.config.record import Record
+from efficientids_flax.config.record import Record, positive
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from efficientids_flax.config.parts import positive
-from efficientids_flax.config.record import Record, unknown_key
+from efficientids_flax.config.record import Record, positive, unknown_key
 
 _LINE = {"power": 1, "start": (0, 1.0), "limit": (1, 1.0), "origin": "start"}
 _RAMP = {"warmup_steps": 0, "decay_start": 0, "decay_end": 0, "min_ratio": 0.01, "max": 0.0}

@@ -1,13 +1,13 @@
-"""The parts of a model's configuration: rotary positions, relative bias, norms, adapters.
+"""The parts of a model's configuration: latent attention, norms, layers that differ, adapters.
 
-Letters: D model width, N heads, H head width, F hidden width, E item width, L layers.
+Letters: N heads, H head width, C width of a latent, L layers.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from efficientids_flax.config.record import Record
+from efficientids_flax.config.record import Record, positive
 from efficientids_flax.moved import left_names
 
 Activation = Literal[
@@ -17,132 +17,6 @@ Activation = Literal[
 ]  # fmt: skip
 DType = Literal["float32", "bfloat16", "float16", "float64"]
 KernelAxes = Literal["in_out", "out_in"]
-
-
-@dataclass(frozen=True)
-class RotaryScalingConfig(Record):
-    """Stretching of the rotary frequencies for long contexts, with HuggingFace's names of methods.
-
-    `attention_factor` multiplies cos and sin; None means the method's own rule (yarn, longrope; the
-    others have none). The `*_freq_factor` belong to `llama3`; the betas, `mscale*` and `truncate`
-    to `yarn`; `*_factors` (one per pair) to `longrope`; `share` to `proportional`: so many of the
-    pairs turn, the fast ones, and the others do not. `original_max_positions` is the length that
-    was trained on; for `dynamic` it is HuggingFace's `max_position_embeddings`. `dynamic` and
-    `longrope` go by the longest position of the whole batch. `reread_when_long`: text that outgrows
-    that length while it is generated is read anew, with the long factors (Phi-3); otherwise keys
-    keep the turn that they were given (all other classes of HuggingFace).
-    """
-
-    kind: Literal["linear", "dynamic", "llama3", "yarn", "longrope", "proportional"]
-    factor: float = 1.0
-    original_max_positions: int | None = None
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    attention_factor: float | None = None
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    mscale: float | None = None
-    mscale_all_dim: float | None = None
-    truncate: bool = True
-    share: float = 1.0
-    short_factors: tuple[float, ...] = ()
-    long_factors: tuple[float, ...] = ()
-    reread_when_long: bool = False
-
-    def problems(self) -> Collection[str]:
-        """Factors are positive; what a method needs is there."""
-        found = positive(
-            self, "factor", "original_max_positions", "attention_factor", "low_freq_factor",
-            "high_freq_factor", "beta_fast", "beta_slow",
-        )  # fmt: skip
-        if not 0 <= self.share <= 1:
-            found.append(f"share: expected in [0, 1], found {self.share}")
-        unstretched = ("linear", "proportional")
-        if self.kind not in unstretched and self.original_max_positions is None:
-            found.append(f"original_max_positions: {self.kind} scaling needs it, found null")
-        if self.kind in (*unstretched, "dynamic", "llama3") and self.attention_factor is not None:
-            found.append(f"attention_factor: {self.kind} scaling has none")
-        if self.kind == "llama3" and self.low_freq_factor == self.high_freq_factor:
-            found.append("low_freq_factor, high_freq_factor: expected different numbers")
-        if self.kind == "longrope" and not (self.short_factors and self.long_factors):
-            found.append("short_factors, long_factors: longrope scaling needs both")
-        return found
-
-
-@dataclass(frozen=True)
-class RotaryConfig(Record):
-    """Rotary positions: pair i turns by position / (min (max / min)^(2i / width)).
-
-    Attributes:
-        pairing: 'half_split' turns (x[i], x[i + width/2]) (Praxis `RotaryPositionalEmbedding`,
-            HuggingFace); 'interleaved' turns (x[2i], x[2i + 1]) (`LLaMARotaryEmbedding`).
-        min_timescale, max_timescale: `max_timescale` is the base ("theta") when the least is 1.
-        fraction: share of the head width that turns; the rest passes through. By frequencies, an
-            odd width is one more (HuggingFace; not of all methods of scaling).
-        in_float32: cos and sin stay float32 until after the product (HuggingFace casts them first).
-        by_frequency: angles are positions times frequencies (HuggingFace; always with `scaling`),
-            not positions by time scales (Praxis): at position p they differ by p 1e-7.
-    """
-
-    pairing: Literal["half_split", "interleaved"] = "half_split"
-    min_timescale: float = 1.0
-    max_timescale: float = 10_000.0
-    fraction: float = 1.0
-    in_float32: bool = True
-    by_frequency: bool = False
-    scaling: RotaryScalingConfig | None = None
-
-    def problems(self) -> Collection[str]:
-        """Time scales are ordered and the fraction is one."""
-        found = positive(self, "min_timescale", "max_timescale", "fraction")
-        if self.fraction > 1:
-            found.append(f"fraction: expected at most 1, found {self.fraction}")
-        return found
-
-
-@dataclass(frozen=True)
-class PositionScalingConfig(Record):
-    """Queries at position p are multiplied by 1 + beta log(1 + floor(p / length)) (Llama 4).
-
-    Attributes:
-        beta: how fast they grow.
-        length: of the texts that were trained on, within which nothing is multiplied.
-    """
-
-    beta: float
-    length: int
-
-    def problems(self) -> Collection[str]:
-        """The length is positive."""
-        return positive(self, "length")
-
-
-@dataclass(frozen=True)
-class RelativeBiasConfig(Record):
-    """T5-like relative position bias [N, num_buckets] on the attention logits, before their cap.
-
-    `use_length_as_position`: in training, distances count places of the row, not of the segment.
-    """
-
-    num_buckets: int
-    max_distance: int = 128
-    bidirectional: bool = False
-    use_length_as_position: bool = True
-
-    def problems(self) -> Collection[str]:
-        """There is a near bucket in each direction, and the far ones begin after them."""
-        found = positive(self, "num_buckets", "max_distance")
-        directions = 2 if self.bidirectional else 1
-        near = self.num_buckets // directions // 2
-        if not found and not near:
-            found.append(
-                f"num_buckets: expected at least {2 * directions}, found {self.num_buckets}"
-            )
-        elif not found and self.max_distance <= near:
-            found.append(
-                f"max_distance: expected above the {near} near buckets, found {self.max_distance}"
-            )
-        return found
 
 
 @dataclass(frozen=True)
@@ -174,27 +48,15 @@ class LatentAttentionConfig(Record):
         )
 
 
-@dataclass(frozen=True)
-class AlibiConfig(Record):
-    """Linear biases on the attention logits (arXiv 2108.12409), see `backbone.positions.alibi`.
-
-    Attributes:
-        max_bias: of N heads the first has the slope 2^(-max_bias / N), the last 2^-max_bias.
-        scale: multiplies the biases (Falcon adds them to logits that are not scaled yet).
-        in_bfloat16: slopes, positions and their product are rounded to bfloat16 (Falcon).
-    """
-
-    max_bias: float = 8.0
-    scale: float = 1.0
-    in_bfloat16: bool = False
-
-    def problems(self) -> Collection[str]:
-        """The largest slope's power is positive."""
-        return positive(self, "max_bias")
-
-
 NormPlace = Literal["attention", "mlp", "moe", "final", "query_key"]
 """Where a norm stands, see `NormPlacesConfig`."""
+NORM_PLACES: tuple[NormPlace, ...] = get_args(NormPlace)
+NORM_FIELDS = {  # of `NormConfig` -> of `BackboneConfig`
+    "kind": "norm",
+    "bias": "norm_bias",
+    "epsilon": "norm_epsilon",
+    "scale_plus_one": "norm_scale_plus_one",
+}
 
 
 @dataclass(frozen=True)
@@ -229,6 +91,12 @@ class NormPlacesConfig(Record):
     moe: NormConfig | None = None
     final: NormConfig | None = None
     query_key: NormConfig | None = None
+
+    def at(self, place: NormPlace) -> dict[str, Any]:
+        """Field of `BackboneConfig` -> what the norm of a place has otherwise."""
+        own = getattr(self, place, None)
+        found = {name: getattr(own, field, None) for field, name in NORM_FIELDS.items()}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -282,27 +150,6 @@ class AdapterConfig(Record):
         if self.num_layers > 1 and self.hidden_dims is None:
             found.append(f"hidden_dims: {self.num_layers} layers need it, found null")
         return found
-
-
-def positive(record: Record, *names: str) -> list[str]:
-    """A problem for each of these fields that is neither None nor above 0."""
-    return _outside(record, names, "above 0", lambda value: value > 0)
-
-
-def rates(record: Record, *names: str) -> list[str]:
-    """A problem for each of these fields outside of [0, 1)."""
-    return _outside(record, names, "in [0, 1)", lambda value: 0 <= value < 1)
-
-
-def _outside(
-    record: Record, names: Sequence[str], wanted: str, good: Callable[[float], bool]
-) -> list[str]:
-    values = [(name, getattr(record, name)) for name in names]
-    return [
-        f"{name}: expected {wanted}, found {value}"
-        for name, value in values
-        if value is not None and not good(value)
-    ]
 
 
 __getattr__ = left_names(__name__)

@@ -8,8 +8,8 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
 
 from efficientids_flax.config.backbone import BackboneConfig
-from efficientids_flax.config.parts import AdapterConfig, positive, rates
-from efficientids_flax.config.record import Record
+from efficientids_flax.config.parts import AdapterConfig
+from efficientids_flax.config.record import Record, positive, rates
 
 Popularity = Literal["uniform", "log_uniform"]
 

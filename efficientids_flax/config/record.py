@@ -9,7 +9,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
@@ -99,6 +99,27 @@ def type_problems(record: Record) -> list[str]:
         f"{name}: expected {describe(hint)}, found {getattr(record, name)!r}"
         for name, hint in schema(type(record)).items()
         if not fits(hint, getattr(record, name))
+    ]
+
+
+def positive(record: Record, *names: str) -> list[str]:
+    """A problem for each of these fields that is neither None nor above 0."""
+    return _outside(record, names, "above 0", lambda value: value > 0)
+
+
+def rates(record: Record, *names: str) -> list[str]:
+    """A problem for each of these fields outside of [0, 1)."""
+    return _outside(record, names, "in [0, 1)", lambda value: 0 <= value < 1)
+
+
+def _outside(
+    record: Record, names: Sequence[str], wanted: str, good: Callable[[float], bool]
+) -> list[str]:
+    values = [(name, getattr(record, name)) for name in names]
+    return [
+        f"{name}: expected {wanted}, found {value}"
+        for name, value in values
+        if value is not None and not good(value)
     ]
 
 

@@ -105,7 +105,7 @@ class ItemModel(nn.Module):
         x, table = self.softmax.embed_items(given["ids"])
         if config.backbone.vocab_size:
             # As the original does, all ids are looked up in both tables, and one is used.
-            text = self._run(decoder, _embed, given["ids"])
+            text = self._run(decoder, Decoder.embed, given["ids"])
             self.sow(INTERMEDIATES, "word_inputs", text)
             x = jnp.where(given["input_item_weights"][..., None] > 0, x, text)
         self.sow(INTERMEDIATES, "interleaved", x)
@@ -255,10 +255,6 @@ class ItemModel(nn.Module):
         if self.freeze_lm:
             variables = _stopped(variables)
         return own.apply(variables, *args, method=function, rngs=rngs, **named)  # pyright: ignore[reportReturnType]
-
-
-def _embed(decoder: Decoder, ids: jax.Array) -> jax.Array:
-    return decoder.embed(ids)
 
 
 def _hidden(decoder: Decoder, x: jax.Array, **named: Any) -> jax.Array:

@@ -1,10 +1,11 @@
 """Sequences of items as batches: prepared files, texts interleaved with items, synthetic processes.
 
 Read `files`, what a directory of data may hold, then `prepared`, what the preparation wrote, and
-`original`, the formats of the original; `rows` are what
-`reading` makes of them, by `packing` several in one, and `loader` makes batches of them. `texts`
-and `interleave` are how titles and ids become the batches of a recommender; `markov` draws data
-whose best possible metrics are known, `repeats` tells whether a stream of batches ever ends.
+`original`, the formats of the original; `rows` are what `reading` makes of them, by `packing`
+several in one, `loader` makes batches of them, and `ahead` reads these before they are asked for.
+`texts`, `interleave` and `tokens` are how titles and ids become the batches of a recommender;
+`markov` draws data whose best possible metrics are known, `repeats` tells whether a stream of
+batches ever ends.
 """
 
 from typing import TYPE_CHECKING

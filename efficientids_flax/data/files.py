@@ -105,11 +105,11 @@ def next_items(sequences: np.ndarray) -> Arrays:
     }
 
 
-def _clustering_of(root: Path) -> tuple[Path, ClusteringInfo] | None:
+def _clustering_of(root: Path) -> tuple[Path | None, ClusteringInfo | None]:
     """(file, clustering) of a directory."""
     found = [root / name for name in CLUSTERINGS if (root / name).is_file()]
     if not found:
-        return None
+        return None, None
     load = ClusteringInfo.from_pickle if found[0].suffix == ".pkl" else ClusteringInfo.from_file
     return found[0], load(found[0])
 
@@ -121,10 +121,7 @@ def _read_arrays(root: Path, reading: Reading) -> DataDirectory:
         files = [root / f"{name}.npz" for name in names if (root / f"{name}.npz").is_file()]
         if files:
             splits[split] = _fields(files[0], _stored(files[0]))
-    found = _clustering_of(root)
-    return DataDirectory(
-        splits, None if found is None else found[1], read_item_names(root), path=root
-    )
+    return DataDirectory(splits, _clustering_of(root)[1], read_item_names(root), path=root)
 
 
 def _stored(path: Path) -> Arrays:
@@ -164,9 +161,8 @@ def _read_prepared(root: Path, reading: Reading) -> DataDirectory:
 
     prepared = open_prepared(root, verify=reading.verify)
     digest, num_items = prepared.manifest.catalogue, prepared.num_items
-    clustering = None
-    if (found := _clustering_of(root)) is not None:
-        file, clustering = found
+    file, clustering = _clustering_of(root)
+    if clustering is not None:
         theirs = clustering.catalogue
         check_catalogue(str(file), theirs, clustering.num_items, str(root), digest, num_items)
     embeddings = {}
@@ -209,11 +205,9 @@ def _read_examples(root: Path, reading: Reading) -> DataDirectory:
         notes += [f"{split}: {note}" for note in rows.notes]
     if "train" not in splits:
         raise FileNotFoundError(f"{root}: no examples to train on (train*.tfrecord*)")
-    found = _clustering_of(root)
     return DataDirectory(
-        splits, None if found is None else found[1], read_item_names(root), notes=tuple(notes),
-        path=root,
-    )  # fmt: skip
+        splits, _clustering_of(root)[1], read_item_names(root), notes=tuple(notes), path=root
+    )
 
 
 def _read_seed(root: Path, reading: Reading) -> DataDirectory:

@@ -18,30 +18,17 @@ B rows, T time, V words, I items.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from efficientids_flax.core.model_checks import raise_listed
-from efficientids_flax.data.packing import first_fit
 from efficientids_flax.data.texts import Example, Part
+from efficientids_flax.data.tokens import Tokens, packed, padded
 from efficientids_flax.inference.prompts import Prompts
 
 Overflow = Literal["error", "cut"]
 Rows = dict[str, np.ndarray]
-FIELDS = (
-    "ids", "labels", "weights", "input_item_weights", "label_item_weights", "inputs_indicator",
-    "segment_ids", "segment_pos",
-)  # fmt: skip
-
-
-class Tokens(NamedTuple):
-    """One row without padding, each [T]: the ids, their kinds, what they are as labels."""
-
-    ids: np.ndarray
-    is_item: np.ndarray
-    prefix: np.ndarray
-    targets: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -109,8 +96,8 @@ class PromptBuilder:
         if pack and (length is None or self.padding == "left"):
             problems.append("pack: needs a length, and padding on the right")
         raise_listed("examples", problems)
-        places = _packed(rows, length or 0) if pack else [[row] for row in rows]
-        return self._padded(places, length)
+        places = packed(rows, length or 0) if pack else [[row] for row in rows]
+        return padded(places, length, self.padding, self.answer_words)
 
     def prompts(
         self,
@@ -135,7 +122,7 @@ class PromptBuilder:
         rows = self._fitted(rows, length, overflow, problems)
         problems += [f"example {n}: is empty" for n, row in enumerate(rows) if not len(row.ids)]
         raise_listed("prompts", problems)
-        batch = self._padded([[row] for row in rows], length)
+        batch = padded([[row] for row in rows], length, self.padding, self.answer_words)
         kept = ("ids", "input_item_weights", "inputs_indicator", "segment_ids", "segment_pos")
         batch = {name: batch[name] for name in (*kept, "paddings")}
         time = batch["ids"].shape[1]
@@ -177,9 +164,11 @@ class PromptBuilder:
         `asked`: the answer is to be found; there is nothing behind the prompt, or the placeholder.
         """
         begin, end = self.around()
-        ending = [(word, 0) for word in end]
+        # (ids in the input, as labels, whether they are items, whether they are of the prompt)
+        ending = [(end, end, 0, 0)]
         if asked:
-            ending = [] if self.placeholder is None else [(self.placeholder, 1), *ending]
+            hidden = (self.placeholder,)
+            ending = [] if self.placeholder is None else [(hidden, hidden, 1, 0), *ending]
         words = self.words(
             part
             for example in examples
@@ -188,28 +177,17 @@ class PromptBuilder:
         )
         found = []
         for number, example in enumerate(examples):
-            ids, kinds, prefix = list(begin), [0] * len(begin), [1] * len(begin)
-            targets = list(begin)
+            pieces: list[tuple[Sequence[Any], Sequence[int], int, int]] = [(begin, begin, 0, 1)]
             for name, mark in (("prompt", 1), ("answer", 0)):
                 for place, part in enumerate(getattr(example, name)):
-                    where = f"example {number}, {name} part {place}"
-                    item = not isinstance(part, str)
                     if problem := self._problem(part):
-                        problems.append(f"{where}: {problem}")
+                        problems.append(f"example {number}, {name} part {place}: {problem}")
                         continue
+                    item = not isinstance(part, str)
                     own = [int(part)] if item else words[part]  # pyright: ignore[reportArgumentType]
-                    hidden = item and not mark and self.placeholder is not None
-                    ids += [self.placeholder] if hidden else own
-                    targets += own
-                    kinds += [int(item)] * len(own)
-                    prefix += [mark] * len(own)
-            ids += [word for word, _ in ending]
-            targets += [word for word, _ in ending]
-            kinds += [item for _, item in ending]
-            prefix += [0] * len(ending)
-            row = Tokens(
-                *(np.asarray(values, np.int32) for values in (ids, kinds, prefix, targets))
-            )
+                    hides = item and not mark and self.placeholder is not None
+                    pieces.append(([self.placeholder] if hides else own, own, int(item), mark))
+            row = Tokens.of([*pieces, *ending])
             problems += self._range_problems(number, row)
             found.append(row)
         return found
@@ -264,45 +242,6 @@ class PromptBuilder:
             kept = np.delete(np.arange(len(row.ids)), np.s_[first : first + surplus])
             fitted.append(Tokens(*(values[kept] for values in row)))
         return fitted
-
-    def _padded(self, places: Sequence[Sequence[Tokens]], length: int | None) -> Rows:
-        """The fields of a batch, each [B, T]."""
-        longest = max((sum(len(row.ids) for row in rows) for rows in places), default=0)
-        shape = (len(places), length or longest)
-        found: Rows = {name: np.zeros(shape, np.int32) for name in FIELDS}
-        found["weights"] = np.zeros(shape, np.float32)
-        found["paddings"] = np.ones(shape, np.int32)
-        for place, rows in enumerate(places):
-            start = shape[1] - len(rows[0].ids) if self.padding == "left" else 0
-            for segment, row in enumerate(rows, start=1):
-                part = np.s_[place, start : start + len(row.ids)]
-                found["ids"][part] = row.ids
-                found["input_item_weights"][part] = row.is_item
-                found["inputs_indicator"][part] = row.prefix
-                found["labels"][part] = _shifted(row.targets)
-                # As the original has it: an item of the prompt is no label, and is not ranked.
-                items = _shifted(row.is_item * (1 - row.prefix))
-                found["label_item_weights"][part] = items
-                found["weights"][part] = _shifted(1 - row.prefix) if self.answer_words else items
-                found["segment_ids"][part] = segment
-                found["segment_pos"][part] = np.arange(len(row.ids))
-                found["paddings"][part] = 0
-                start += len(row.ids)
-        return found
-
-
-def _shifted(values: np.ndarray) -> np.ndarray:
-    """What comes next; 0 at the end."""
-    return np.append(values[1:], 0)
-
-
-def _packed(rows: Sequence[Tokens], length: int) -> list[list[Tokens]]:
-    """Rows put together, each where it first fits."""
-    bins = first_fit([len(row.ids) for row in rows], length)
-    places: list[list[Tokens]] = [[] for _ in range(int(bins.max(initial=-1)) + 1)]
-    for row, place in zip(rows, bins.tolist(), strict=True):
-        places[place].append(row)
-    return places
 
 
 def _own(given: Sequence[int] | None, tokenizer: Any, name: str) -> tuple[int, ...]:

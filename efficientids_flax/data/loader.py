@@ -1,4 +1,4 @@
-"""Batches by Grain: in an order of the seed, read ahead, a share of each for every process.
+"""Batches in an order of the seed, read ahead by Grain, a share of each for every process.
 
     batches = Batches(rows, batch_size=256, seed=0)
     for batch in batches: ...
@@ -8,26 +8,22 @@ are, nor on the workers. An iterator's state is an epoch and the rows of it that
 a run goes on with another number of processes, of workers, or of rows a batch.
 
 The order is NumPy's permutation of each epoch; Grain shuffles too, but row by row, which took 6 ms
-for a batch of 256. Grain makes several batches at a time, as asking it takes 0.1 ms of a step.
+for a batch of 256.
 """
 
-import sys
 import threading
-import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
 import numpy as np
 
+from efficientids_flax.data.ahead import GrainIterator
 from efficientids_flax.data.rows.arrays import Arrays, Rows, as_rows
 from efficientids_flax.digests import digest
 
-ENDLESS = sys.maxsize // 4  # batches; Grain wants a number
-TOGETHER = 4  # batches that are made at a time
 KEPT = 2  # permutations: at the end of an epoch threads are at work in the next one
 SAMPLE = 64  # rows of an order by which another NumPy's is told
-MISSING = "batches of prepared data: {} is missing: pip install 'efficientids-flax[data]'"
 
 
 class Batches:
@@ -93,7 +89,7 @@ class Batches:
         """Batches of an epoch."""
         return self.left(0)
 
-    def __iter__(self) -> "GrainIterator":
+    def __iter__(self) -> GrainIterator:
         return GrainIterator(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,7 +100,7 @@ class Batches:
         vars(self).update(state)
         self._lock, self._orders = threading.Lock(), {}
 
-    def once(self, fills: bool = True) -> "GrainIterator":
+    def once(self, fills: bool = True) -> GrainIterator:
         """Every row once, in the order of the first epoch, to the last one.
 
         Whatever `epochs` and `drop_remainder` are: what an evaluation reads.
@@ -164,135 +160,6 @@ class Batches:
         found = {"rows": {"number": self.rows.num_rows, **self.rows.facts(), **order}}
         words = self.rows.words
         return found if words is None else {**found, "tokenizer": {"tokens of the texts": words}}
-
-
-class GrainIterator(Iterator[Arrays]):
-    """Reads `Batches`; what Grain reads ahead is not counted as read.
-
-    Attributes:
-        batches: that it reads.
-        epoch: that it is in.
-        row: rows of it that were read, of all processes.
-    """
-
-    def __init__(self, batches: Batches) -> None:
-        """At the start; nothing is made yet."""
-        self.batches, self.epoch, self.row = batches, 0, 0
-        self._reader: list[Any] = []  # at most one
-        self._ready: list[Arrays] = []  # of which the last is the next
-        self._end = weakref.finalize(self, _close, self._reader)  # at the program's end too
-
-    def __next__(self) -> Arrays:
-        """The next batch.
-
-        Raises:
-            ImportError: Grain is missing.
-        """
-        batches = self.batches
-        if not batches.left(self.row):
-            self.epoch, self.row = self.epoch + 1, 0
-        if batches.epochs is not None and self.epoch >= batches.epochs:
-            self.close()
-            raise StopIteration
-        if not self._reader:
-            self._reader.append(_reader(batches, self.epoch, self.row))
-        if not self._ready:
-            self._ready = list(reversed(next(self._reader[0])))
-        found = self._ready.pop()
-        self.row = min(self.row + batches.batch_size, batches.rows.num_rows)
-        return found
-
-    def close(self) -> None:
-        """End what reads ahead."""
-        _close(self._reader)
-        self._ready = []
-
-    def get_state(self) -> dict[str, Any]:
-        """Where it is, as JSON values."""
-        return {"epoch": self.epoch, "rows": self.row, "seed": self.batches.seed}
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go there; after the same rows if batches have another size than they had.
-
-        Raises:
-            ValueError: the state is of another seed, whose order is another.
-        """
-        if state["seed"] != self.batches.seed:
-            raise ValueError(
-                f"seed of the data: the checkpoint has {state['seed']}, this run"
-                f" {self.batches.seed}; the order of the batches would change. Give that seed, or"
-                " another directory, which begins anew"
-            )
-        self.close()
-        self.epoch, self.row = state["epoch"], min(state["rows"], self.batches.rows.num_rows)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """See `Batches.fingerprint`."""
-        return self.batches.fingerprint()
-
-
-class _Maker:
-    """Some batches at a time, counted from a place; what Grain's threads and workers call."""
-
-    def __init__(self, batches: Batches, epoch: int, row: int, together: int) -> None:
-        self.batches, self.epoch, self.row, self.together = batches, epoch, row, together
-
-    def times(self) -> int:
-        """How often there are some."""
-        batches = self.batches
-        if batches.epochs is None:
-            return ENDLESS
-        left = batches.left(self.row) + (batches.epochs - self.epoch - 1) * len(batches)
-        return -(-left // self.together)
-
-    def __call__(self, number: int) -> list[Arrays]:
-        first = number * self.together
-        return [
-            self.batches.batch(epoch, row)
-            for epoch, row in map(self._place, range(first, first + self.together))
-            if self.batches.epochs is None or epoch < self.batches.epochs
-        ]
-
-    def _place(self, number: int) -> tuple[int, int]:
-        """(epoch, first row) of a batch."""
-        left, size = self.batches.left(self.row), self.batches.batch_size
-        if number < left:
-            return self.epoch, self.row + number * size
-        epochs, number = divmod(number - left, len(self.batches))
-        return self.epoch + 1 + epochs, number * size
-
-
-def _reader(batches: Batches, epoch: int, row: int) -> Any:
-    """Grain's iterator over lists of batches, from a place on."""
-    try:
-        import grain
-    except ImportError as error:
-        raise ImportError(MISSING.format("grain")) from error
-    together = min(TOGETHER, max(batches.ahead, 1))
-    maker, buffer = _Maker(batches, epoch, row, together), -(-batches.ahead // together)
-    threads = 1 if buffer and not batches.workers else 0
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer if threads else 0)
-    made: Any = grain.MapDataset.range(maker.times()).map(maker).to_iter_dataset(options)
-    if batches.workers:
-        _settle_flags()
-        processes = grain.MultiprocessingOptions(
-            batches.workers, per_worker_buffer_size=max(buffer, 1)
-        )
-        made = made.mp_prefetch(processes)
-    return iter(made)
-
-
-def _close(readers: list[Any]) -> None:
-    while readers:
-        getattr(readers.pop(), "close", lambda: None)()
-
-
-def _settle_flags() -> None:
-    """Grain's workers ask for its command-line flags, which nobody has parsed here."""
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
 
 
 def _filled(rows: Arrays, count: int, missing: int) -> Arrays:

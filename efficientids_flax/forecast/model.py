@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from efficientids_flax.backbone import Decoder
-from efficientids_flax.backbone.attention import Surroundings
+from efficientids_flax.backbone.attention import Surroundings, make_surroundings
 from efficientids_flax.backbone.inputs import Tokens
 from efficientids_flax.backbone.layers import (
     ACTIVATIONS,
@@ -56,33 +56,6 @@ class ResidualBlock(nn.Module):
         return output + Dense(self.features, True, config, name="residual")(x)
 
 
-class PatchDecoder(Decoder):
-    """The decoder over patches: a padded patch is seen by none, and sees what others would."""
-
-    def over_patches(
-        self, x: jax.Array, paddings: jax.Array, deterministic: bool = True
-    ) -> jax.Array:
-        """[B, n, D] -> [B, n, D].
-
-        Args:
-            x: the patches.
-            paddings: float32 [B, n], 1 for a padded patch. A patch that sees none, since all before
-                it are padded, weighs all n alike (Praxis' masks are finite); no other sees it.
-            deterministic: no dropout.
-        """
-        return self._layers(x, self.around(paddings), deterministic, None, None)[0]
-
-    def around(self, paddings: jax.Array) -> Surroundings:
-        """What all layers share, of float32 [B, n]."""
-        places = jnp.arange(paddings.shape[1])
-        positions = jnp.broadcast_to(places, paddings.shape)
-        present = 1 - paddings.astype(jnp.int32)
-        tokens = Tokens(paddings, present, positions, None)
-        queries = Marks(places, jnp.ones(paddings.shape, jnp.int32))
-        start = jnp.zeros((), int)
-        return self._surroundings(tokens, queries, Marks(places, present), positions, start)
-
-
 class TimesFM(nn.Module):
     """The forecaster.
 
@@ -99,7 +72,7 @@ class TimesFM(nn.Module):
         self.input_block = ResidualBlock(config.model_dims, backbone)
         if config.num_frequencies:
             self.frequency_embedding = Embedding(config.num_frequencies, backbone)
-        self.decoder = PatchDecoder(backbone, self.remat)
+        self.decoder = Decoder(backbone, self.remat)
         self.horizon_block = ResidualBlock(config.horizon_length * config.num_outputs, backbone)
 
     def __call__(
@@ -131,7 +104,8 @@ class TimesFM(nn.Module):
         x, padded, statistics = self.begin(
             series, paddings, frequencies, train=train, statistics=statistics
         )
-        tokens = self.decoder.over_patches(x, padded, deterministic)
+        around = patch_surroundings(self.config.backbone, padded)
+        tokens, _ = self.decoder.run_layers(x, around, deterministic)
         return Forecast(
             self.end(tokens[:, -1:] if last else tokens, statistics), tokens, statistics
         )
@@ -191,3 +165,19 @@ class TimesFM(nn.Module):
             places = (places - first[:, None]) % x.shape[1]
         ends = config.position_min_timescale, config.position_max_timescale
         return x + sinusoids(places, config.model_dims, *ends).astype(x.dtype)
+
+
+def patch_surroundings(config: BackboneConfig, padded: jax.Array) -> Surroundings:
+    """What all layers share: a padded patch is seen by none, and sees what others would.
+
+    Args:
+        config: of the decoder.
+        padded: float32 [B, n], 1 for a padded patch. A patch that sees none, since all before it
+            are padded, weighs all n alike (Praxis' masks are finite); no other sees it.
+    """
+    places = jnp.arange(padded.shape[1])
+    positions = jnp.broadcast_to(places, padded.shape)
+    present = 1 - padded.astype(jnp.int32)
+    tokens = Tokens(padded, present, positions, None)
+    queries = Marks(places, jnp.ones(padded.shape, jnp.int32))
+    return make_surroundings(config, tokens, queries, Marks(places, present), positions)

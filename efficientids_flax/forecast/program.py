@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from efficientids_flax.backbone.layer import Layer
-from efficientids_flax.forecast.model import PatchDecoder, TimesFM
+from efficientids_flax.forecast.model import TimesFM, patch_surroundings
 from efficientids_flax.forecast.statistics import Statistics
 from efficientids_flax.parameters import DECODER
 
@@ -69,9 +69,8 @@ def _begin(
 @partial(jax.jit, static_argnames="model", donate_argnames="x")
 def _layer(model: TimesFM, params: Any, x: jax.Array, padded: jax.Array) -> jax.Array:
     backbone = model.config.backbone
-    around = PatchDecoder(backbone).apply({}, padded, method=PatchDecoder.around)
     apply: Any = Layer(backbone, 0).apply
-    return apply({"params": params}, x, around, True)
+    return apply({"params": params}, x, patch_surroundings(backbone, padded))
 
 
 @partial(jax.jit, static_argnames="model")

@@ -30,6 +30,11 @@ class Field:
     joint: str = ", "
 
 
+def plain(*roles: str) -> tuple[Field, ...]:
+    """What is taken from columns that are named as their roles."""
+    return tuple(Field(role, (role,), needed=True) for role in roles)
+
+
 @dataclass(frozen=True)
 class Delimited:
     """Lines of columns.

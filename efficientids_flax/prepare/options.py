@@ -93,13 +93,10 @@ class PrepareOptions:
         problems = []
         if self.choice.separator == "":
             problems.append("separator: found none, expected what stands between columns")
-        if self.choice.encoding is not None:
-            try:
-                codecs.lookup(self.choice.encoding)
-            except LookupError:
-                problems.append(
-                    f"encoding: found {self.choice.encoding!r}, which Python does not know"
-                )
+        try:
+            codecs.lookup(self.choice.encoding or "utf-8")
+        except LookupError:
+            problems.append(f"encoding: found {self.choice.encoding!r}, which Python does not know")
         return problems
 
     def _split_problems(self) -> list[str]:

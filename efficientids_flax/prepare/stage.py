@@ -219,12 +219,7 @@ def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
         "use_dictionary": [name for name in schema.names if name == "rating"] or False,
         "column_encoding": dict.fromkeys(near, "DELTA_BINARY_PACKED"),
     }
-    return pq.ParquetWriter(
-        path,
-        schema,
-        write_statistics=False,
-        **options,
-    )
+    return pq.ParquetWriter(path, schema, write_statistics=False, **options)
 
 
 def _write_first(writer: pq.ParquetWriter, numbers: pa.Array, items: pa.Array, part: Part) -> int:

@@ -36,11 +36,7 @@ def assumed_in(config: Config, parts: Collection[str]) -> dict[str, dict[str, An
 
 
 def tell_assumed(
-    path: str | os.PathLike[str],
-    found: Mapping[str, Mapping[str, Any]],
-    *,
-    strict: bool,
-    stacklevel: int = 3,
+    path: str | os.PathLike[str], found: Mapping[str, Mapping[str, Any]], *, strict: bool
 ) -> None:
     """Warn of what was assumed, once a path and list, or raise.
 
@@ -48,7 +44,6 @@ def tell_assumed(
         path: of the stored model.
         found: of `assumed_in`.
         strict: raise.
-        stacklevel: of the caller's caller.
 
     Raises:
         ValueError: something was assumed, and `strict` is set.
@@ -62,4 +57,4 @@ def tell_assumed(
     said = str(epath.Path(path).absolute()), message
     if said not in _TOLD:
         _TOLD.add(said)
-        warnings.warn(message, UserWarning, stacklevel=stacklevel)
+        warnings.warn(message, UserWarning, stacklevel=3)  # where the caller was called

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from efficientids_flax.data.ahead import refuse_seed
 from efficientids_flax.digests import digest, digest_of
 from efficientids_flax.tree import leaves_by_path
 
@@ -205,12 +206,7 @@ class BatchIterator(Iterator[dict[str, np.ndarray]]):
             ValueError: the state is of another seed, whose order is another; the rows that were
                 read do not divide among the processes.
         """
-        if state["seed"] != self.batches.seed:
-            raise ValueError(
-                f"seed of the data: the checkpoint has {state['seed']}, this run"
-                f" {self.batches.seed}; the order of the batches would change. Give that seed, or"
-                " another directory, which begins anew"
-            )
+        refuse_seed(state, self.batches.seed)
         count = self.batches.process[1]
         # Up to release 2 the state had batches alone.
         rows = state.get("rows", state["read"] * self.batches.batch_size * count)

@@ -29,18 +29,17 @@ def direction(metric: str) -> Mode | None:
     return "max" if name in _MORE else None
 
 
-def mode_problems(metric: str, mode: Mode | None, option: str = "keep_best") -> list[str]:
+def mode_problems(metric: str, mode: Mode | None) -> list[str]:
     """What is wrong with following a metric this way: a sentence, or nothing.
 
     Args:
         metric: that is followed.
         mode: as the user has it; None: as the metric's name says.
-        option: by which the metric was given.
     """
     known = direction(metric)
     if mode is None and known is None:
         return [
-            f"best_mode: missing; whether less or more of {option}='{metric}' is better does not"
+            f"best_mode: missing; whether less or more of keep_best='{metric}' is better does not"
             " follow from its name: give 'min' or 'max'"
         ]
     if mode is not None and known is not None and mode != known:

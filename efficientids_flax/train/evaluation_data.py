@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from efficientids_flax.data import Batches
-from efficientids_flax.data.loader import GrainIterator
+from efficientids_flax.data.ahead import GrainIterator
 from efficientids_flax.data.repeats import RepeatGuard
 from efficientids_flax.train.batches import (
     BatchIterator,

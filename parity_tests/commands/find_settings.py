@@ -7,46 +7,31 @@ from typing import Any
 import click
 
 from converters.errors import ConversionError
-from efficientids_flax.commands import command, echo
+from efficientids_flax.commands import combined, command, echo
 from efficientids_flax.commands.declare import MISTAKES
-from efficientids_flax.commands.options import Real
+from efficientids_flax.commands.options import Real, count, tokenizer
 from efficientids_flax.commands.options import clustering as clustering_option
+
+OPTIONS = combined(
+    click.option("--tokens", metavar="FILE",
+                 help="Sequences: .npz of ids, labels, weights [B, T]; .jsonl of token lists; or "
+                      "text with --tokenizer. Either these or --against."),
+    click.option("--against", metavar="RECORDING", help="Folder of recorded values."),
+    tokenizer,
+    clustering_option,
+    click.option("--try", "also", multiple=True, metavar="KEY",
+                 help="Also try a setting whose value is known. Repeatable."),
+    count("--length", "Tokens of a sequence from lists or text; longer ones are cut.", 128,
+          least=2),
+    count("--sequences", "Most sequences to read.", 256, least=8),
+    click.option("--minutes", type=Real(min=0, min_open=True), help="Limit of the search."),
+    click.option("--dry-run", is_flag=True, help="Write nothing."),
+)  # fmt: skip
 
 
 @command("find-settings", mistakes=(*MISTAKES, ConversionError))
 @click.argument("out")  # a missing one is bad input (exit 1), not bad usage
-@click.option(
-    "--tokens",
-    metavar="FILE",
-    help="Sequences: .npz of ids, labels, weights [B, T]; .jsonl of token lists; or text with"
-    " --tokenizer. Either these or --against.",
-)
-@click.option("--against", metavar="RECORDING", help="Folder of recorded values.")
-@click.option("--tokenizer", metavar="NAME", help="A folder, or a model in the HuggingFace cache.")
-@clustering_option
-@click.option(
-    "--try",
-    "also",
-    multiple=True,
-    metavar="KEY",
-    help="Also try a setting whose value is known. Repeatable.",
-)
-@click.option(
-    "--length",
-    type=click.IntRange(min=2),
-    default=128,
-    show_default=True,
-    help="Tokens of a sequence from lists or text; longer ones are cut.",
-)
-@click.option(
-    "--sequences",
-    type=click.IntRange(min=8),
-    default=256,
-    show_default=True,
-    help="Most sequences to read.",
-)
-@click.option("--minutes", type=Real(min=0, min_open=True), help="Limit of the search.")
-@click.option("--dry-run", is_flag=True, help="Write nothing.")  # fmt: skip
+@OPTIONS
 def find_settings(
     out: str, tokens: str | None, against: str | None, dry_run: bool, as_json: bool, **given: Any
 ) -> None:

@@ -68,15 +68,12 @@ def first_failure(differences: Sequence[Difference]) -> Difference | None:
     return next((difference for difference in differences if difference.fails), None)
 
 
-def distance(
-    ours: np.ndarray, recorded: np.ndarray, rows: np.ndarray | None = None, floor: float = 0.0
-) -> Distance:
+def distance(ours: np.ndarray, recorded: np.ndarray, rows: np.ndarray | None = None) -> Distance:
     """Largest difference of two arrays of one shape.
 
     Args:
         ours, recorded: any numbers.
         rows: bool, broadcasting to them: what to compare; None for everything.
-        floor: magnitude that differences are at least taken relative to.
 
     Returns:
         Values that are not finite or beyond 1e30 must be at the same places with the same sign (NaN
@@ -102,7 +99,7 @@ def distance(
     if not np.any(use):
         return Distance(0.0, 0.0, 0.0)
     off = np.where(use, np.abs(np.where(use, got, 0) - np.where(use, want, 0)), 0.0)
-    magnitude = max(float(np.max(np.abs(want), where=use, initial=0.0)), floor)
+    magnitude = float(np.max(np.abs(want), where=use, initial=0.0))
     place = np.unravel_index(np.argmax(off), off.shape)
     worst = float(off[place])
     if worst == 0:

@@ -28,9 +28,8 @@ class Context:
     layer: str = ""
 
 
-def _mask(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
+def _mask(ours: np.ndarray, recorded: np.ndarray, _: Context) -> Pair:
     """True where a key is seen, against 0 there and a huge negative number elsewhere."""
-    del context
     return np.where(ours, 0.0, MASKED).astype(np.float32), recorded
 
 
@@ -110,9 +109,8 @@ def _cap(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
     return ours, recorded
 
 
-def _members(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
+def _members(ours: np.ndarray, recorded: np.ndarray, _: Context) -> Pair:
     """Any negative member is padding."""
-    del context
     return np.maximum(ours, -1), np.maximum(recorded, -1)
 
 
@@ -124,21 +122,18 @@ def _scale(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
     return (ours * np.float32(root) if later else ours), recorded
 
 
-def _shared(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
+def _shared(ours: np.ndarray, recorded: np.ndarray, _: Context) -> Pair:
     """A bias that the origin makes once for the whole batch."""
-    del context
     one = recorded.shape[0] == 1 and recorded.shape[1:] == ours.shape[1:]
     return ours, np.broadcast_to(recorded, ours.shape) if one else recorded
 
 
-def _gate(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
+def _gate(ours: np.ndarray, recorded: np.ndarray, _: Context) -> Pair:
     """Weight of each place [G, X, P], of weights [G, U, X, P] that each have one token a place."""
-    del context
     return ours.sum(axis=1), recorded
 
 
-def _negative(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
-    del context
+def _negative(ours: np.ndarray, recorded: np.ndarray, _: Context) -> Pair:
     return -ours, recorded
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,12 +13,7 @@ from efficientids_flax.forecast import Statistics
 from efficientids_flax.stored import OptimizerState
 from parity_tests.compare import Difference, distance, judged, tolerance
 from parity_tests.forecasters.recorded import ForecasterRecording
-from parity_tests.forecasters.rows import (
-    LIMIT,
-    allowed_rows,
-    compared_rows,
-    missing,
-)
+from parity_tests.forecasters.rows import LIMIT, allowed_rows, compared_rows, missing
 from parity_tests.forecasters.run import Runner, layer_of, ours_of
 from parity_tests.forecasters.trained import check_step
 
@@ -162,9 +158,7 @@ def _of_statistics(run: Runner, section: str) -> list[Difference]:
 
 
 def _decode(run: Runner, name: str) -> list[Difference]:
-    arrays, told = run.recording.arrays, run.recording.told.get(name, "")
-    recorded = {part: arrays[f"{name}/{part}"] for part in ("mean", "full")
-                if f"{name}/{part}" in arrays}  # fmt: skip
+    recorded, told = _parts(run, name), run.recording.told.get(name, "")
     length, patch = run.inputs[0].shape[1], run.config.patch_length
     options: dict[str, Any] = {"max_length": length}
     options |= {key: int(n[1]) for pattern, key in NUMBERS if (n := pattern.search(told))}
@@ -186,8 +180,7 @@ def _decode(run: Runner, name: str) -> list[Difference]:
 
 def _forecast(run: Runner, name: str) -> list[Difference]:
     arrays, config = run.recording.arrays, run.config
-    recorded = {part: arrays[f"{name}/{part}"] for part in ("mean", "full")
-                if f"{name}/{part}" in arrays}  # fmt: skip
+    recorded = _parts(run, name)
     call = name.removeprefix("api/")
     options = _options(call, run)
     if options is None:
@@ -198,16 +191,20 @@ def _forecast(run: Runner, name: str) -> list[Difference]:
     before = config.context_length - config.patch_length if "on_context" in options else 0
     found, ratios = run.forecasts(options, first.shape[1] - before, freq)
     allowed = allowed_rows(ratios) * (2 if "window_size" in options else 1)  # of two forecasts
-    both = {"mean": (found.mean, recorded.get("mean")),
-            "full": (found.quantiles, recorded.get("full"))}  # fmt: skip
+    mine = {"mean": found.mean, "full": found.quantiles}
     result = []
-    for part, (mine, theirs) in both.items():
-        if theirs is None:
-            continue
+    for part, theirs in recorded.items():
         base = _base("api", f"{name}/{part}", theirs)
         own = theirs[..., 1:] if part == "full" else theirs
-        result.append(compared_rows(base, np.asarray(mine), own, allowed))
+        result.append(compared_rows(base, np.asarray(mine[part]), own, allowed))
     return result
+
+
+def _parts(run: Runner, name: str) -> dict[str, np.ndarray]:
+    """What is recorded of a run: its means, all of it, or both."""
+    arrays = run.recording.arrays
+    places = {part: f"{name}/{part}" for part in ("mean", "full")}
+    return {part: arrays[place] for part, place in places.items() if place in arrays}
 
 
 def _options(call: str, run: Runner) -> dict[str, Any] | None:
@@ -232,14 +229,9 @@ def _losses(run: Runner) -> list[Difference]:
             found.append(judged(base, gap, tolerance("loss", "float32")))
     if "loss/loss" in arrays:
         base = Difference("loss", "loss/loss", "", "loss", "ignored")
-        found.append(_ignored(base, "transformers' own loss, which is not that of the original"))
+        note = "transformers' own loss, which is not that of the original"
+        found.append(replace(base, note=note))
     return found
-
-
-def _ignored(base: Difference, note: str) -> Difference:
-    from dataclasses import replace
-
-    return replace(base, verdict="ignored", note=note)
 
 
 def _base(section: str, name: str, values: np.ndarray) -> Difference:

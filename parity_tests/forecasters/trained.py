@@ -9,15 +9,14 @@ import numpy as np
 from efficientids_flax.config import OptimizerConfig
 from efficientids_flax.forecast import TimesFM, forecast_loss
 from efficientids_flax.stored import OptimizerState
-from efficientids_flax.stored.optimizer_states import AS_STORED
 from efficientids_flax.train.optimizer import paxml_learner
 from efficientids_flax.tree import flatten, unflatten
 from parity_tests.compare import NOISE, Difference, distance, judged, tolerance
 from parity_tests.forecasters.recorded import ForecasterRecording
 from parity_tests.forecasters.run import Runner, layers_apart
 from parity_tests.run import renamed
-from parity_tests.run.stepping import GRADIENT_ROUNDING, largest_of
-from parity_tests.steps import noise_of, within_reach
+from parity_tests.run.stepping import GRADIENT_ROUNDING, largest_of, updated
+from parity_tests.steps import lacking, noise_of, within_reach
 
 
 def check_step(
@@ -28,15 +27,10 @@ def check_step(
 ) -> list[Difference]:
     """One entry a recorded parameter; 'not run' where the step cannot be taken, with the reason."""
     base = Difference("step", "expected_next_state", "", "parameters", "ok")
-    if optimizer is None:
-        reason = "the conversion knows no optimizer; --set optimizer.name=... and its values"
+    reason = lacking(optimizer, state)
+    if reason is not None:
         return [replace(base, verdict="not run", note=reason)]
-    if state is None or not state.optimizer:
-        reason = "the checkpoint was converted without its optimizer state"
-        return [replace(base, verdict="not run", note=reason)]
-    if AS_STORED in state.optimizer:
-        reason = "Adam's decay rates are not known; --set optimizer.beta1=... optimizer.beta2=..."
-        return [replace(base, verdict="not run", note=reason)]
+    assert optimizer is not None and state is not None
     try:
         learner = paxml_learner(optimizer, run.stored[0])
     except ValueError as error:
@@ -75,16 +69,10 @@ def _step(
     update = jax.jit(learner.update)
     with jax.default_matmul_precision("highest"):
         slopes = flatten(jax.device_get(jax.jit(jax.grad(loss))(start)))
-    before = flatten(start)
 
     def moved(way: float) -> dict[str, np.ndarray]:
         nudged = {path: slope + way * (slope != 0) for path, slope in slopes.items()}
-        updates, _ = update(unflatten(nudged), state.optimizer, start)
-        found = flatten(jax.device_get(updates))
-        return {
-            path: np.asarray(value + found[path] if path in found else value)
-            for path, value in before.items()
-        }
+        return updated(start, unflatten(nudged), update, state.optimizer)[0]
 
     size = GRADIENT_ROUNDING * largest_of(slopes)
     after, *others = (moved(way) for way in (0.0, size, -size))
@@ -92,7 +80,6 @@ def _step(
         path: np.max([np.abs(other[path] - after[path]) for other in others], axis=0)
         for path in after
     }
-    config = run.stored[0]
     first, second, third = (
         flatten(layers_apart(config, unflatten(tree))) for tree in (slopes, after, reach)
     )

@@ -45,9 +45,7 @@ CAUSES = {
 def _setting(key: str) -> Any:
     """Candidates with other values of a setting of the decoder."""
 
-    def candidates(subject: Subject, one: Pass, first: Difference) -> Iterator[Candidate]:
-        del first
-        prefix = "backbone." if isinstance(subject.config, EfficientIDSConfig) else ""
+    def candidates(subject: Subject, one: Pass, _: Difference) -> Iterator[Candidate]:
         now = getattr(subject.backbone, key)
         for value in VALUES[key]:
             if value == now:
@@ -56,16 +54,25 @@ def _setting(key: str) -> Any:
                 changed = subject.with_backbone(**{key: value})
             except ValueError:
                 continue
-            advice = f"--set {prefix}{key}={'null' if value is None else str(value).lower()}"
-            yield Candidate(f"{CAUSES[key]} ({key} is {now})", advice, changed, one)
+            yield _other(key, now, value, changed, one, _prefix(subject))
 
     return candidates
 
 
-def _pairing(subject: Subject, one: Pass, first: Difference) -> Iterator[Candidate]:
+def _prefix(subject: Subject) -> str:
+    return "backbone." if isinstance(subject.config, EfficientIDSConfig) else ""
+
+
+def _other(
+    key: str, now: Any, value: Any, changed: Subject, one: Pass, prefix: str = ""
+) -> Candidate:
+    advice = f"--set {prefix}{key}={'null' if value is None else str(value).lower()}"
+    return Candidate(f"{CAUSES[key]} ({key} is {now})", advice, changed, one)
+
+
+def _pairing(subject: Subject, one: Pass, _: Difference) -> Iterator[Candidate]:
     """Other pairs of halves, or another base."""
-    del first
-    prefix = "backbone." if isinstance(subject.config, EfficientIDSConfig) else ""
+    prefix = _prefix(subject)
     rotary = subject.backbone.rotary
     if rotary is None:
         return
@@ -88,24 +95,21 @@ def _pairing(subject: Subject, one: Pass, first: Difference) -> Iterator[Candida
 def _items(key: str) -> Any:
     """The same for a setting of the recommender."""
 
-    def candidates(subject: Subject, one: Pass, first: Difference) -> Iterator[Candidate]:
-        del first
+    def candidates(subject: Subject, one: Pass, _: Difference) -> Iterator[Candidate]:
         config = subject.config
         if not isinstance(config, EfficientIDSConfig):
             return
+        now = getattr(config, key)
         for value in ITEMS[key]:
-            if value != getattr(config, key):
+            if value != now:
                 changed = replace(subject, config=replace(config, **{key: value}))
-                advice = f"--set {key}={'null' if value is None else str(value).lower()}"
-                cause = f"{CAUSES[key]} ({key} is {getattr(config, key)})"
-                yield Candidate(cause, advice, changed, one)
+                yield _other(key, now, value, changed, one)
 
     return candidates
 
 
-def _padding(subject: Subject, one: Pass, first: Difference) -> Iterator[Candidate]:
+def _padding(subject: Subject, one: Pass, _: Difference) -> Iterator[Candidate]:
     """The batch as if all of it were tokens."""
-    del first
     paddings = one.inputs.get("paddings")
     if paddings is None or not np.any(paddings):
         return

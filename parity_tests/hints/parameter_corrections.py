@@ -71,11 +71,8 @@ def transposed(
         width_last = subject.backbone.kernel_axes == "out_in" and "/out/" not in name
         part = (lambda v: np.stack([turn(one) for one in v])) if "/qkv/" in name else turn
         changed = _changed(leaves[name], index, count, part)
-        yield (
-            f"the kernel {name} is transposed",
-            "transpose it in the conversion's rule",
-            {name: changed},
-        )
+        cause = f"the kernel {name} is transposed"
+        yield cause, "transpose it in the conversion's rule", {name: changed}
 
 
 def shifted_scale(
@@ -112,21 +109,17 @@ def fused_order(
 
 
 def swapped_gate(
-    leaves: Mapping[str, np.ndarray], subject: Subject, first: Difference
+    leaves: Mapping[str, np.ndarray], _subject: Subject, _first: Difference
 ) -> Iterator[Any]:
     """Gate and up projections of all layers exchanged."""
-    del subject, first
     swapped = {}
     for name in leaves:
         if "mlp/up/" in name and name.replace("mlp/up/", "mlp/gate/") in leaves:
             other = name.replace("mlp/up/", "mlp/gate/")
             swapped |= {name: leaves[other], other: leaves[name]}
     if swapped:
-        yield (
-            "gate and up projections are swapped",
-            "swap mlp/up and mlp/gate in the rules",
-            swapped,
-        )
+        cause = "gate and up projections are swapped"
+        yield cause, "swap mlp/up and mlp/gate in the rules", swapped
 
 
 def layer_order(

@@ -188,7 +188,7 @@ RANKING = ("recall", "mrr", "ndcg")
 METRICS = (
     "total_loss", "avg_xent", "log_pplx", "aux_loss", "num_predictions",
     "fraction_of_correct_next_step_preds", "fraction_of_correct_preds", "num_tokens", "num_seqs",
-    *(f"{name}_at_{count}" for name in RANKING for count in ("{n}",)),
+    *(f"{name}_at_{{n}}" for name in RANKING),
 )  # fmt: skip
 
 IGNORED = (

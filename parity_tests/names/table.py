@@ -104,7 +104,6 @@ class NameTable:
 CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
     "gated": lambda c: c.gated_mlp,
     "plain": lambda c: not c.gated_mlp,
-    "fused": lambda c: c.fused_qkv,
     "heads": lambda c: not c.multi_query,
     "mqa": lambda c: c.multi_query,
     "pre": lambda c: c.norm_policy in ("pre", "post_skip"),

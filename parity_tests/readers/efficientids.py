@@ -43,17 +43,16 @@ def read_efficientids(root: Path, arrays: Arrays) -> Recording:
         passes += _passes("", read_arrays(root / AT_CHECKPOINT), inputs, None)
     passes += _passes("initial_", arrays, inputs, first)
     losses = arrays.get("train_losses")
-    steps = []
-    for number in range(1, 1 + sum(f"train_in/{n}/ids" in arrays for n in range(100))):
-        steps.append(
-            Step(
-                number,
-                _batch(arrays, f"train_in/{number - 1}/"),
-                below(arrays, f"step{number}/grad/"),
-                below(arrays, f"step{number}/var/"),
-                None if losses is None else losses[number - 1],
-            )
+    steps = [
+        Step(
+            number,
+            _batch(arrays, f"train_in/{number - 1}/"),
+            below(arrays, f"step{number}/grad/"),
+            below(arrays, f"step{number}/var/"),
+            None if losses is None else losses[number - 1],
         )
+        for number in range(1, 1 + sum(f"train_in/{n}/ids" in arrays for n in range(100)))
+    ]
     return Recording(
         str(root),
         origin=f"EfficientIDs on paxml {manifest.get('versions', {}).get('paxml', '')}".strip(),

@@ -4,6 +4,7 @@
 (embeddings given, with a loss and its gradient), each with `logits`, `hidden_states` or both.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,7 @@ def read_transformers(root: Path, arrays: Arrays) -> Recording:
     passes = {name: _pass(name, arrays, packs) for name in names}
     for name in names:
         if name.endswith(HALF) and (exact := passes.get(name.removesuffix(HALF))):
-            passes[name] = Pass(
-                **{**vars(passes[name]), "dtype": "bfloat16", "exact": exact},
-            )
+            passes[name] = replace(passes[name], dtype="bfloat16", exact=exact)
     return Recording(
         str(root),
         origin=f"transformers {config.get('transformers_version', '')}".strip(),
@@ -58,16 +57,12 @@ def _pass(name: str, arrays: Arrays, packs: bool) -> Pass:
     # A long pass may have its logits alone.
     states = own.get("hidden_states", ())
     activations = {f"hidden_states/{place}": state for place, state in enumerate(states)}
-    outputs = {"logits": own["logits"]} if "logits" in own else {}
     if "last_hidden_state" in own:
         activations["last_hidden_state"] = own["last_hidden_state"]
+    outputs = {name: own[name] for name in ("logits", "loss", "generate") if name in own}
     gradients = {}
-    if "loss" in own:
-        outputs["loss"] = own["loss"]
     if "grad_inputs_embeds" in own:
         gradients["inputs_embeds"] = own["grad_inputs_embeds"]
-    if "generate" in own:
-        outputs["generate"] = own["generate"]
     return Pass(name, inputs, activations, outputs, gradients=gradients)
 
 

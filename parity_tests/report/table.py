@@ -100,9 +100,7 @@ def cells(difference: Difference) -> tuple[str, ...]:
         number(difference.allowed, ".0e"),
         number(difference.ulps, ".0f" if difference.ulps < 1e5 else ".0e"),
     )
-    verdict = difference.verdict
-    if verdict in ("ignored", "not run", "MISSING", "UNKNOWN", "SHAPE") or difference.note:
-        verdict += f": {difference.note}" if difference.note else ""
+    verdict = difference.verdict + (f": {difference.note}" if difference.note else "")
     shape = "x".join(map(str, difference.shape)) or "-"
     blank = ("",) * len(numbers)
     return (difference.section, difference.name, shape, *(numbers if measured else blank), verdict)

@@ -16,7 +16,7 @@ from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import language_model_loss, language_model_metrics
-from efficientids_flax.tree import flatten
+from efficientids_flax.tree import flatten, unflatten
 from parity_tests.recording import Arrays, Pass, is_masked, model_inputs
 from parity_tests.run.outputs import masked_metrics, recommender_metrics, recommender_outputs
 
@@ -63,14 +63,7 @@ class Subject:
 
     def with_parameters(self, values: Arrays) -> "Subject":
         """The same model with other parameters, by path."""
-        tree: dict[str, Any] = {}
-        for path, value in values.items():
-            *outer, name = path.split("/")
-            node = tree
-            for key in outer:
-                node = node.setdefault(key, {})
-            node[name] = value
-        return replace(self, params=tree)
+        return replace(self, params=unflatten(values))
 
 
 class Options(NamedTuple):

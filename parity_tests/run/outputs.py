@@ -66,15 +66,13 @@ def recommender_metrics(
         made: `LossOutput`.
         outputs: of `recommender_outputs`.
     """
-    logits = outputs["outputs/logits"]
-    correct = _correct(config, batch, logits)
+    logits, words = outputs["outputs/logits"], config.backbone.vocab_size
+    labels, is_item = batch["labels"], batch["label_item_weights"]
+    correct = correct_predictions(logits, labels, is_item, num_words=words)
     tokens = token_sums(
         made.per_example_xent, batch["weights"], aux_loss=made.aux_loss, correct=correct
     ).compute()
-    is_item = batch["label_item_weights"]
-    ranking = ranking_sums(
-        logits, batch["labels"], is_item, num_words=config.backbone.vocab_size
-    ).compute()
+    ranking = ranking_sums(logits, labels, is_item, num_words=words).compute()
     one, count = jnp.ones(()), made.total_weight
     weight = {"aux_loss": one, "num_predictions": one}
     found = {name: (value, weight.get(name, count)) for name, value in tokens.items()}
@@ -104,12 +102,3 @@ def masked_metrics(loss: LanguageModelLoss, batch: Batch) -> dict[str, tuple[jax
     if "segment_ids" in batch:
         found["num_seqs"] = (jnp.sum(jnp.max(batch["segment_ids"], axis=1) * 1.0), one)
     return found
-
-
-def _correct(config: EfficientIDSConfig, batch: Batch, logits: jax.Array) -> jax.Array:
-    return correct_predictions(
-        logits,
-        batch["labels"],
-        batch["label_item_weights"],
-        num_words=config.backbone.vocab_size,
-    )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from converters.arrays import Leaf, Reader, Source, held
+from converters.arrays import Source, held
 from converters.errors import MappingError
 from converters.rules import UNSAID, Said, table_for
 from efficientids_flax.config import EfficientIDSConfig
@@ -65,18 +65,11 @@ def renamed(
     found = {}
     for leaf in mapped:
         region = tuple(slice(0, size) for size in leaf.array.shape)
-        made = (
-            leaf.array.read(region, _reader) if leaf.array.shape else leaf.array.read((), _reader)
-        )
         origins = tuple(
             f"{PARAMS}{source.spec.path.removeprefix(PARAMS)}" for source in leaf.array.leaves()
         )
-        found[leaf.target] = (made, origins)
+        found[leaf.target] = leaf.array.read(region, lambda source: source.reader(0)), origins
     return found
-
-
-def _reader(leaf: Leaf) -> Reader:
-    return leaf.reader(0)
 
 
 def place(

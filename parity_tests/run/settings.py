@@ -155,13 +155,11 @@ def _with(
 
 def _told(recording: Recording, prefix: str) -> dict[str, Any]:
     """The recording's settings of one configuration."""
-    if prefix:
-        return {
-            key.removeprefix(prefix): value
-            for key, value in recording.settings.items()
-            if key.startswith(prefix)
-        }
-    return {k: v for k, v in recording.settings.items() if not k.startswith(OPTIMIZER)}
+    return {
+        key.removeprefix(prefix): value
+        for key, value in recording.settings.items()
+        if key.startswith(OPTIMIZER) == bool(prefix)
+    }
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

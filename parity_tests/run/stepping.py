@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from efficientids_flax.tree import flatten
+from efficientids_flax.tree import flatten, unflatten
 from parity_tests.recording import Pass, Recording, Step
 from parity_tests.run.activations import Subject, run
 from parity_tests.run.parameters import place, to_our_tree
@@ -44,23 +44,27 @@ def take_step(before: Subject, recording: Recording, step: Step, update: Any, st
     if step.gradients:
         given = to_our_tree(step.gradients, recording.names, before)
         gradients |= {path: value for path, (value, _) in given.items()}
-    after, state = _updated(before, gradients, update, state)
+    after, state = updated(before.params, _tree(before, gradients), update, state)
     return Made(ours.values["outputs/total_loss"], gradients, after, state)
 
 
-def _updated(
-    before: Subject, gradients: Mapping[str, np.ndarray], update: Any, state: Any
-) -> tuple[dict[str, np.ndarray], Any]:
-    """Parameters and optimizer state after a step with these gradients."""
+def _tree(before: Subject, gradients: Mapping[str, np.ndarray]) -> Any:
+    """The gradients of a model's parameters, nested and in their dtypes."""
     like = flatten(before.params)
-    tree = before.with_parameters(place({p: gradients[p] for p in like}, like)).params
+    return unflatten(place({path: gradients[path] for path in like}, like))
+
+
+def updated(
+    before: Mapping[str, Any], gradients: Any, update: Any, state: Any
+) -> tuple[dict[str, np.ndarray], Any]:
+    """Parameters by path, and the optimizer's state, after a step from nested parameters."""
     with jax.default_matmul_precision("highest"):
-        updates, state = update(tree, state, before.params)
+        updates, state = update(gradients, state, before)
     updates, state = jax.device_get((updates, state))
     moved = flatten(updates)
     after = {
         path: np.asarray(value + moved[path] if path in moved else value)
-        for path, value in like.items()
+        for path, value in flatten(before).items()
     }
     return after, state
 
@@ -82,7 +86,7 @@ def with_reach(
     grown = []
     for way, state in zip((size, -size), states, strict=True):
         nudged = {path: slope + way * (slope != 0) for path, slope in made.gradients.items()}
-        after, own = _updated(before, nudged, update, state)
+        after, own = updated(before.params, _tree(before, nudged), update, state)
         grown.append(own)
         for path, value in after.items():
             off = np.abs(np.asarray(value - made.parameters[path], np.float64))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from converters.arrays import Source
 from converters.errors import CheckpointError, MappingError
@@ -16,7 +16,7 @@ from converters.huggingface.export.config_json import choose_family, config_json
 from converters.huggingface.export.source import ConvertedModel, open_converted
 from converters.huggingface.export.tensors import tensors_of
 from converters.huggingface.forecasters import MODEL_TYPE, plan_forecaster_folder
-from converters.huggingface.planner import cast
+from converters.huggingface.planner import cast, check_dtype
 from converters.huggingface.tables import TABLES
 from converters.plan import Plan, PlannedLeaf
 from converters.stores import Store
@@ -24,7 +24,6 @@ from converters.write import Report, WorkOptions, carry_out
 from converters.write.formats import SHARD, SafetensorsSink
 from converters.zarr import dtype_named
 from efficientids_flax.config import TimesFMConfig
-from efficientids_flax.config.parts import DType
 
 ITEM = "model"  # files are model.safetensors, or model-00001-of-00002.safetensors ...
 FRAMEWORK = "pt"  # the word by which transformers takes the files for its own
@@ -112,9 +111,7 @@ def plan_export(model: ConvertedModel, options: ExportOptions) -> Plan:
     if options.family is not None and options.family not in TABLES:
         raise MappingError(f"family {options.family!r}; known are {', '.join(TABLES)}")
     if options.dtype is not None:
-        if options.dtype not in get_args(DType):
-            known = ", ".join(get_args(DType))
-            raise MappingError(f"dtype {options.dtype}: parameters can be cast to {known}")
+        check_dtype(options.dtype)
         config = replace(config, dtype=options.dtype)
     family = options.family or choose_family(config, model.known, values)
     content, notes = config_json(config, family, model.known, values)

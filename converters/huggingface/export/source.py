@@ -15,14 +15,10 @@ from converters.zarr import ZarrLeaf
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, TimesFMConfig
 from efficientids_flax.parameters import BACKBONE, refuse_quantized, shape_problems
 from efficientids_flax.settings import assumed, assumed_lines
+from efficientids_flax.stored.settings import MODELS
 
 ITEM = "params"
 DECODER = "backbone."  # what its settings begin with in a recommender's
-MODELS = {
-    "transformer_lm": BackboneConfig,
-    "efficientids": EfficientIDSConfig,
-    "timesfm": TimesFMConfig,
-}
 
 
 @dataclass(frozen=True)

@@ -16,19 +16,13 @@ def table_text() -> str:
     for row in EXPERIMENTS.values():
         size = row.size
         heads = {size["num_heads"]: None, size["num_kv_heads"]: None}
-        rows.append(
-            (
-                row.name,
-                str(size["num_layers"]),
-                str(size["model_dims"]),
-                str(size["hidden_dims"]),
-                f"{'/'.join(map(str, heads))}x{size['head_dim']}",
-                str(size["vocab_size"]),
-                row.learner.get("name", "none"),
-                row.recognised_by,
-                f"{row.source}, Praxis {row.praxis}",
-            )
-        )
+        cells = (
+            row.name, size["num_layers"], size["model_dims"], size["hidden_dims"],
+            f"{'/'.join(map(str, heads))}x{size['head_dim']}", size["vocab_size"],
+            row.learner.get("name", "none"), row.recognised_by,
+            f"{row.source}, Praxis {row.praxis}",
+        )  # fmt: skip
+        rows.append(tuple(map(str, cells)))
     return table(rows)
 
 

@@ -43,21 +43,17 @@ def listed_forecasters() -> list[dict[str, Any]]:
 
 def forecasters_text() -> str:
     """One line a forecaster."""
-    rows = [("forecaster", "layers", "width", "heads", "patch", "horizon", "positions", "context")]
+    rows: list[tuple[str, ...]] = [
+        ("forecaster", "layers", "width", "heads", "patch", "horizon", "positions", "context")
+    ]
     for name, (sizes, settings) in PUBLIC.items():
         own = dict(zip(SIZES, sizes, strict=True))
-        rows.append(
-            (
-                name,
-                str(own["num_layers"]),
-                str(own["model_dims"]),
-                f"{own['num_heads']}x{own['head_dim']}",
-                str(own["patch_length"]),
-                str(settings["horizon_length"]),
-                "yes" if settings["use_positional_embedding"] else "no",
-                str(settings["context_length"]),
-            )
-        )
+        cells = (
+            own["num_layers"], own["model_dims"], f"{own['num_heads']}x{own['head_dim']}",
+            own["patch_length"], settings["horizon_length"],
+            "yes" if settings["use_positional_embedding"] else "no", settings["context_length"],
+        )  # fmt: skip
+        rows.append((name, *map(str, cells)))
     return table(rows)
 
 

@@ -12,10 +12,11 @@ from converters.errors import MappingError, UnclearModelError
 from converters.paxml.forecasters.sizes import forecaster_facts
 from converters.paxml.infer import Published, read_flags
 from converters.paxml.infer.facts import Facts
+from converters.paxml.infer.model import provenance
 from efficientids_flax.config import LoraConfig, TimesFMConfig
 from efficientids_flax.config.forecaster import DECILES
-from efficientids_flax.settings import ASSUMED, GIVEN, TREE, origins_of_leaves
-from efficientids_flax.tree import flatten, unflatten
+from efficientids_flax.settings import ASSUMED, GIVEN, TREE
+from efficientids_flax.tree import unflatten
 
 CONTEXT = 512  # points, of the first release and of `TimesFmHparams`
 # Quantiles that a model may have, where nothing says how many and the public nine do not fit.
@@ -69,11 +70,8 @@ def infer_forecaster(
         kind = MappingError if flags else UnclearModelError
         raise kind(f"the inferred configuration is not valid: {error}") from error
     # What no flag and no public checkpoint says otherwise is the same in all models of the class.
-    document = config.to_dict()
     origins = {key: origin for key, (_, origin) in told.items()}
-    found = origins_of_leaves(document, origins, unsaid=TREE)
-    leaves = flatten(document, separator=".", keep_empty=True)
-    return config, {key: {"value": value, "from": found[key]} for key, value in leaves.items()}
+    return config, provenance(config, origins, TREE)
 
 
 def _chosen(tree: Facts, flags: Mapping[str, Any], published: Published | None) -> dict[str, Told]:
@@ -143,11 +141,9 @@ def _is_length(told: Told | None) -> bool:
 
 def _levels(count: int) -> tuple[float, ...]:
     """The levels of so many quantiles: the public ones, or evenly spread."""
-    return (
-        DECILES
-        if count == len(DECILES)
-        else tuple(round((number + 1) / (count + 1), 6) for number in range(count))
-    )
+    if count == len(DECILES):
+        return DECILES
+    return tuple(round((number + 1) / (count + 1), 6) for number in range(count))
 
 
 def _listed(problems: list[str]) -> str:

@@ -217,9 +217,8 @@ def _residuals(dump: Dump) -> None:
         dump.refuse("{ff}.ln_tpl.cls", dump.class_of("{ff}.ln_tpl", "LayerNorm"))
     if added and dump.get(weight, 1.0) != 1:
         dump.refuse(weight, f"{dump.get(weight, 1.0)} in a parallel layer")
-    dump.add(
-        "norm_policy", "{layer}.norm_policy", "pre"
-    )  # two norms in hybrid ones, one before each
+    # Hybrid layers have two norms, one before each.
+    dump.add("norm_policy", "{layer}.norm_policy", "pre")
     dump.add("mlp_adds_input", skip, bool(added))
 
 
@@ -256,8 +255,7 @@ def _embeddings(dump: Dump) -> None:
         return
     dump.add("position_embedding", path, POSITIONS[name] if name else "none")
     if name == "PositionalEmbedding":
-        for end in ("min_timescale", "max_timescale"):
-            default = {"min_timescale": 1, "max_timescale": 10_000}[end]
+        for end, default in (("min_timescale", 1), ("max_timescale", 10_000)):
             dump.add(f"position_{end}", f"{path}.{end}", dump.get(f"{path}.{end}", default))
     elif name:
         length = f"{path}.max_seq_length"

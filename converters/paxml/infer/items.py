@@ -92,9 +92,8 @@ def read_items(dump: Dump) -> None:
         path = f"{{softmax}}.{name}"
         value = dump.get(path, default)
         if key == "trainable_cluster_embeddings":
-            value = value and not dump.get(
-                "{softmax}.full_softmax", False
-            )  # then there is no table
+            full = dump.get("{softmax}.full_softmax", False)  # then there is no table
+            value = value and not full
         if value is not None:
             dump.add(key, path, value)
     ways = ["input"]

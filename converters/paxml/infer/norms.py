@@ -10,7 +10,7 @@ from typing import Any
 from converters.paxml.infer.dump import Dump
 from converters.paxml.infer.facts import Facts, Leaves
 from efficientids_flax.config import NormPlace
-from efficientids_flax.config.backbone import NORM_FIELDS, NORM_PLACES
+from efficientids_flax.config.parts import NORM_FIELDS, NORM_PLACES
 from efficientids_flax.settings import ASSUMED, GIVEN
 
 KINDS = {"LayerNorm": ("layer_norm", False), "RmsNorm": ("rms_norm", True)}  # default direct_scale

@@ -51,11 +51,8 @@ def read_softmax(dump: Dump, *, head: bool) -> None:
 def _gshard(dump: Dump) -> None:
     """Hidden states times D^-0.5, clipped logits, and a loss of another form."""
     dump.add("scale_before_logits", "{softmax}.cls", True)
-    dump.add(
-        "logits_clip",
-        "{softmax}.logits_abs_max",
-        dump.number("{softmax}.logits_abs_max", 0) or None,
-    )
+    path = "{softmax}.logits_abs_max"
+    dump.add("logits_clip", path, dump.number(path, 0) or None)
     # It gives the other classes p / V each and the label the rest; ours shares among V - 1.
     path, words = "{softmax}.label_smoothing_prob", dump.size("{lm}.vocab_size")
     share = (words - 1) / words if words else 1.0

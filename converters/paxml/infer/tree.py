@@ -224,11 +224,8 @@ def _norm_places(facts: Facts, layer: Leaves) -> None:
     for norm, place in norms:
         inner = "ff_layer/" if norm.startswith("ff_layer/") else ""
         if parallel:
-            facts.add(
-                "norm_policy",
-                "pre",
-                layer.where(f"{norm}/scale") if f"{norm}/scale" in layer else where,
-            )
+            there = f"{norm}/scale" in layer
+            facts.add("norm_policy", "pre", layer.where(f"{norm}/scale") if there else where)
         elif norm.endswith("pre_layer_norm"):
             facts.add("norm_policy", "primer_hybrid", layer.where(f"{norm}/scale"))
         elif layer.find(facts, f"{norm}/scale", 1):

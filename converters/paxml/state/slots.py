@@ -46,16 +46,8 @@ class Slot:
         found = _PATH.fullmatch(path)
         if found is None:
             return None
-        parts = found.groupdict()
-        group = parts["group"] or ""
-        return cls(
-            path,
-            int(parts["learner"]),
-            group,
-            parts["transform"],
-            parts["field"],
-            parts["variable"],
-        )
+        learner, group, transform, field, variable = found.groups()
+        return cls(path, int(learner), group or "", transform, field, variable)
 
 
 def optimizer_kinds(paths: Sequence[str]) -> list[str]:

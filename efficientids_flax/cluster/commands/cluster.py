@@ -10,6 +10,7 @@ import click
 from efficientids_flax.cluster.methods import METHODS
 from efficientids_flax.cluster.points import METRICS
 from efficientids_flax.commands import command, echo
+from efficientids_flax.commands.options import choice, count
 from efficientids_flax.commands.options import data_dir as data_dir_option
 from efficientids_flax.commands.options import num_items as num_items_option
 from efficientids_flax.commands.options import overwrite as overwrite_option
@@ -33,19 +34,16 @@ SOURCES = ("embeddings", "data_dir", "checkpoint", "num_items")
 @click.option("--into", metavar="NEW", help="With --checkpoint: write the model with new clusters.")
 @click.option("--pickle", "pickled", metavar="FILE", help="Also write the original's pickles.")
 @click.option("--plot", "picture", metavar="FILE", help="Plot the clusters, .png or .svg.")
-@click.option("--clusters", type=click.IntRange(min=1),
-              help="Number of clusters (default: square root of the items).")  # fmt: skip
-@click.option("--max-size", type=click.IntRange(min=1), help="Most items of a cluster.")
+@count("--clusters", "Number of clusters (default: square root of the items).")
+@count("--max-size", "Most items of a cluster.")
 @click.option("--shortlist", type=click.IntRange(min=0), default=0,
               help="The first N items get clusters of their own.")  # fmt: skip
-@click.option("--rank", type=click.Choice(["id", "count"]), default="id", show_default=True,
-              help="First are the lowest ids, or the most frequent items.")  # fmt: skip
-@click.option("--metric", type=click.Choice(list(METRICS)), default="l2", show_default=True,
-              help="Distance; cosine scales vectors to length one.")  # fmt: skip
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-              help="Random seed.")  # fmt: skip
-@click.option("--nonfinite", type=click.Choice(["error", "spread"]), default="error",
-              show_default=True, help="Vectors with NaN: refuse, or treat as missing.")  # fmt: skip
+@choice("--rank", ("id", "count"), "First are the lowest ids, or the most frequent items.", "id")
+@choice("--metric", tuple(METRICS), "Distance; cosine scales vectors to length one.", "l2")
+@count("--seed", "Random seed.", 0, least=0)
+@choice(
+    "--nonfinite", ("error", "spread"), "Vectors with NaN: refuse, or treat as missing.", "error"
+)
 @overwrite_option
 def cluster(as_json: bool, **given: Any) -> None:
     """Group the items of a catalogue in clusters.

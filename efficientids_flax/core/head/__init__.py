@@ -3,14 +3,14 @@
 Read `hierarchical`, the readable reference, then `softmax`, the module, and `computation`, what it
 computes of `passed`; `full_softmax` is one softmax over all items in chunks, `sampled` an estimate
 of it, `second` the second pass as it is trained, cluster by cluster; `search` is the exact top-k of
-an index, `retrieval` that of tables as they are, `measures` what an evaluation asks of labels,
-`embeddings` the item table and its adapters, `touched` which of its rows a batch has gradients by,
-`checks` what does not fit.
+an index, `retrieval` that of tables as they are, `top` that of scores, `measures` what an
+evaluation asks of labels, `embeddings` the item table and its adapters, `touched` which of its rows
+a batch has gradients by, `checks` what does not fit.
 """
 
 from efficientids_flax.core.head.embeddings import Source
 from efficientids_flax.core.head.passed import HeadInputs, LossOutput
-from efficientids_flax.core.head.retrieval import TopItems, retrieve, top_items
+from efficientids_flax.core.head.retrieval import retrieve
 from efficientids_flax.core.head.sampled import NEGATIVES
 from efficientids_flax.core.head.search import SearchIndex, build_index, item_vectors, search
 from efficientids_flax.core.head.softmax import (
@@ -19,6 +19,7 @@ from efficientids_flax.core.head.softmax import (
     HierarchicalSoftmax,
     settle_tables,
 )
+from efficientids_flax.core.head.top import TopItems, top_items
 from efficientids_flax.core.head.touched import (
     Blocks,
     Touched,

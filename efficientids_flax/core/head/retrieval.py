@@ -8,63 +8,21 @@ K clusters, C items of a chunk, X excluded items, V words.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
 
 from efficientids_flax.backbone.layers import soft_cap as capped
 from efficientids_flax.core.head.hierarchical import first_pass_logits
+from efficientids_flax.core.head.top import NONE, TopItems, best_of, check_filters, filtered, named
+from efficientids_flax.moved import left_names
 
 SCORES_AT_ONCE = 1 << 19  # B x C: 2 MiB of float32 stay in a core's cache (2x faster than 64 MiB)
 SMALLEST_CHUNK = 1024
-NONE = -1  # id in place of an item that is not there
 
 Kind = Literal["scores", "corrected", "log_probs"]
 Carry = TypeVar("Carry")
-
-
-class TopItems(NamedTuple):
-    """Items, best first.
-
-    Attributes:
-        ids: int32 [..., k]; -1 where fewer than k items were left.
-        scores: float32 [..., k]; -inf there.
-    """
-
-    ids: jax.Array
-    scores: jax.Array
-
-
-def top_items(
-    scores: jax.Array,
-    k: int,
-    *,
-    exclude: jax.Array | None = None,
-    allowed: jax.Array | None = None,
-) -> TopItems:
-    """The k best of all items' scores; an item that scores -inf or NaN is never among them.
-
-    Args:
-        scores: [..., I], higher is better.
-        k: how many.
-        exclude: int [..., X], ids that are left out; others than [0, I) have no effect.
-        allowed: bool [I] or [..., I], items that may be found.
-
-    Raises:
-        ValueError: k is not in [1, I]; shapes that do not fit.
-    """
-    count = scores.shape[-1]
-    check_filters(scores.shape[:-1], count, k, exclude, allowed)
-    flat = scores.reshape(-1, count).astype(jnp.float32)
-    rows = flat.shape[0]
-    if exclude is not None:
-        exclude = exclude.reshape(rows, exclude.shape[-1])
-    if allowed is not None and allowed.ndim > 1:
-        allowed = allowed.reshape(rows, count)
-    values, places = _top(_filtered(flat, jnp.int32(0), exclude, allowed), k)
-    found = _named(places, values)
-    return TopItems(*(part.reshape(*scores.shape[:-1], k) for part in found))
 
 
 def retrieve(
@@ -125,14 +83,14 @@ def retrieve(
             else:
                 place = jax.lax.dynamic_slice_in_dim(cluster_of, start, size)
                 scores = scores + offset[:, place]
-        scores = _filtered(capped(scores, outer), start, exclude, allowed)
+        scores = filtered(capped(scores, outer), start, exclude, allowed)
         # The last chunk may overlap the one before: an item counts once. Those found before stand
         # in front, so that a tie goes to them.
         scores = jnp.where(ids >= 0, scores, -jnp.inf)
-        values, places = _top(jnp.concatenate([best.scores, scores], axis=-1), k)
+        values, places = best_of(jnp.concatenate([best.scores, scores], axis=-1), k)
         before = jnp.take_along_axis(best.ids, jnp.minimum(places, k - 1), axis=-1)
         found = jnp.where(places < k, before, ids[jnp.maximum(places - k, 0)])
-        return _named(found, values)
+        return named(found, values)
 
     empty = TopItems(jnp.full((rows, k), NONE, jnp.int32), jnp.full((rows, k), -jnp.inf))
     return _over_chunks(merge, empty, count, size)
@@ -230,63 +188,8 @@ def _dot(query: jax.Array, table: jax.Array) -> jax.Array:
     )
 
 
-def _filtered(
-    scores: jax.Array,
-    start: jax.Array,
-    exclude: jax.Array | None,
-    allowed: jax.Array | None,
-) -> jax.Array:
-    """Scores [B, C] of the items from `start` on, -inf where an item is left out."""
-    rows, size = scores.shape
-    if exclude is not None:
-        place = exclude - start
-        place = jnp.where((place >= 0) & (place < size), place, size)  # `size` is dropped
-        scores = scores.at[jnp.arange(rows)[:, None], place].set(-jnp.inf, mode="drop")
-    if allowed is not None:
-        part = jax.lax.dynamic_slice_in_dim(allowed, start, size, axis=-1)
-        scores = jnp.where(part, scores, -jnp.inf)
-    return scores
-
-
-def _top(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """(values, columns) of the k best of [B, C], earlier columns first among equals."""
-    # top_k tells -0 from 0 and takes NaN for the largest.
-    scores = jnp.where(scores == 0.0, 0.0, jnp.where(jnp.isnan(scores), -jnp.inf, scores))
-    values, places = jax.lax.top_k(scores, k)
-    return values, places
-
-
-def _named(ids: jax.Array, values: jax.Array) -> TopItems:
-    """Items with their scores; none where there was nothing to find."""
-    return TopItems(jnp.where(jnp.isneginf(values), NONE, ids).astype(jnp.int32), values)
-
-
 def _chunk(rows: int, count: int, asked: int | None) -> int:
     return min(count, asked or max(SCORES_AT_ONCE // max(rows, 1), SMALLEST_CHUNK))
-
-
-def check_filters(
-    leading: tuple[int, ...],
-    count: int,
-    k: int,
-    exclude: jax.Array | None,
-    allowed: jax.Array | None,
-) -> None:
-    """Raise ValueError for a k or filters that do not fit.
-
-    Args:
-        leading: axes of the queries.
-        count: I.
-        k, exclude, allowed: see `top_items`.
-    """
-    if not 1 <= k <= count:
-        raise ValueError(f"k: expected in [1, {count}], the number of items, found {k}")
-    if exclude is not None and exclude.shape[:-1] != leading:
-        raise ValueError(f"exclude: found {list(exclude.shape)}, expected {[*leading, 'X']}")
-    if allowed is not None and allowed.shape not in ((count,), (*leading, count)):
-        raise ValueError(
-            f"allowed: found {list(allowed.shape)}, expected {[count]} or {[*leading, count]}"
-        )
 
 
 def _check_tables(
@@ -306,3 +209,6 @@ def _check_tables(
         raise ValueError(f"cluster_of: found {list(cluster_of.shape)}, expected {[len(items)]}")
     if chunk_size is not None and chunk_size < 1:
         raise ValueError(f"chunk_size: expected above 0, found {chunk_size}")
+
+
+__getattr__ = left_names(__name__)

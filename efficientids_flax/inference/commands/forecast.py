@@ -5,61 +5,41 @@ from typing import Any
 
 import click
 
-from efficientids_flax.commands import command, echo
-from efficientids_flax.commands.options import Real, compute_dtype
+from efficientids_flax.commands import combined, command, echo
+from efficientids_flax.commands.options import Real, choice, compute_dtype, count
+
+OPTIONS = combined(
+    click.option("--input", "source", required=True, metavar="FILE", help="A CSV file of series."),
+    click.option("--horizon", type=click.IntRange(min=1), required=True,
+                 help="How many points to forecast."),
+    click.option("--freq", metavar="WORD", help="Frequency: D, H, W, MS, QS, Y ..."),
+    click.option("--output", metavar="FILE", help="Write the table to this file (default: print "
+                                                  "it)."),
+    click.option("--plot", metavar="FILE", help="Plot the first series and their forecasts."),
+    click.option("--id-column", default="unique_id", show_default=True, help="Column of series "
+                                                                             "names."),
+    click.option("--time-column", default="ds", show_default=True, help="Column of dates, or "
+                                                                        "whole numbers."),
+    click.option("--value-column", default="y", show_default=True, help="Values."),
+    click.option("--quantile", "quantiles", type=Real(), multiple=True,
+                 help="A quantile to print (default: all). Repeatable."),
+    choice("--point", ("mean", "median"), "The point forecast.", "mean"),
+    click.option("--context-length", type=int, help="Use only the last N points."),
+    click.option("--normalize", is_flag=True, help="Normalise each series first."),
+    click.option("--truncate-negative", is_flag=True,
+                 help="No negative forecasts if no series has a negative point."),
+    click.option("--window-size", type=int, help="Forecast a moving average and the remainder "
+                                                 "separately."),
+    choice("--statistics", ("moments", "centred"),
+           "Formula to normalise a series (default: as configured)."),
+    count("--batch-size", "Series at a time.", 32),
+    compute_dtype,
+)  # fmt: skip
 
 
 @command("forecast")
 @click.argument("checkpoint")  # a missing one is bad input (exit 1), not bad usage
-@click.option("--input", "source", required=True, metavar="FILE", help="A CSV file of series.")
-@click.option(
-    "--horizon", type=click.IntRange(min=1), required=True, help="How many points to forecast."
-)
-@click.option("--freq", metavar="WORD", help="Frequency: D, H, W, MS, QS, Y ...")
-@click.option("--output", metavar="FILE", help="Write the table to this file (default: print it).")
-@click.option("--plot", metavar="FILE", help="Plot the first series and their forecasts.")
-@click.option("--id-column", default="unique_id", show_default=True, help="Column of series names.")
-@click.option(
-    "--time-column", default="ds", show_default=True, help="Column of dates, or whole numbers."
-)
-@click.option("--value-column", default="y", show_default=True, help="Values.")
-@click.option(
-    "--quantile",
-    "quantiles",
-    type=Real(),
-    multiple=True,
-    help="A quantile to print (default: all). Repeatable.",
-)
-@click.option(
-    "--point",
-    type=click.Choice(["mean", "median"]),
-    default="mean",
-    show_default=True,
-    help="The point forecast.",
-)
-@click.option("--context-length", type=int, help="Use only the last N points.")
-@click.option("--normalize", is_flag=True, help="Normalise each series first.")
-@click.option(
-    "--truncate-negative",
-    is_flag=True,
-    help="No negative forecasts if no series has a negative point.",
-)
-@click.option(
-    "--window-size", type=int, help="Forecast a moving average and the remainder separately."
-)
-@click.option(
-    "--statistics",
-    type=click.Choice(["moments", "centred"]),
-    help="Formula to normalise a series (default: as configured).",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    help="Series at a time.",
-)
-@compute_dtype  # fmt: skip
+@OPTIONS
 def forecast(
     checkpoint: str, source: str, horizon: int, freq: str | None, output: str | None,
     plot: str | None, dtype: str | None, as_json: bool, quantiles: tuple[float, ...],

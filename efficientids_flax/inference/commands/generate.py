@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 
-from efficientids_flax.commands import command, echo
-from efficientids_flax.commands.options import Ids, Real, compute_dtype, numbers
+from efficientids_flax.commands import combined, command, echo
+from efficientids_flax.commands.options import Ids, Real, compute_dtype, count, numbers
+from efficientids_flax.commands.options import tokenizer as tokenizer_option
 
 
 class Prompt(NamedTuple):
@@ -17,54 +18,30 @@ class Prompt(NamedTuple):
     ids: list[int]
 
 
+OPTIONS = combined(
+    click.option("--prompt", "prompts", multiple=True, metavar="TEXT",
+                 help="A text to continue; needs --tokenizer. Repeatable."),
+    click.option("--input-ids", type=Ids(), help='Tokens to continue: "1,2,3".'),
+    click.option("--input-file", metavar="FILE",
+                 help="Many prompts, one a line: texts with --tokenizer, else tokens. - is "
+                      "standard input."),
+    tokenizer_option,
+    count("--max-new-tokens", "Most tokens to generate.", 32),
+    click.option("--temperature", type=Real(min=0), default=0.0, show_default=True,
+                 help="0 decodes greedily."),
+    count("--top-k", "Sample from the k most probable tokens."),
+    click.option("--top-p", type=Real(0, 1, min_open=True),
+                 help="Sample from the most probable tokens with this total."),
+    count("--seed", "Random seed.", 0, least=0),
+    click.option("--eos-id", type=Ids(), help="Tokens that end a text (default: the tokenizer's)."),
+    count("--batch-size", "Prompts at a time.", 16),
+    compute_dtype,
+)  # fmt: skip
+
+
 @command("generate")
 @click.argument("checkpoint")  # a missing one is bad input (exit 1), not bad usage
-@click.option(
-    "--prompt",
-    "prompts",
-    multiple=True,
-    metavar="TEXT",
-    help="A text to continue; needs --tokenizer. Repeatable.",
-)
-@click.option("--input-ids", type=Ids(), help='Tokens to continue: "1,2,3".')
-@click.option(
-    "--input-file",
-    metavar="FILE",
-    help="Many prompts, one a line: texts with --tokenizer, else tokens. - is standard input.",
-)
-@click.option("--tokenizer", metavar="NAME", help="A folder, or a model in the HuggingFace cache.")
-@click.option(
-    "--max-new-tokens",
-    type=click.IntRange(min=1),
-    default=32,
-    show_default=True,
-    help="Most tokens to generate.",
-)
-@click.option(
-    "--temperature",
-    type=Real(min=0),
-    default=0.0,
-    show_default=True,
-    help="0 decodes greedily.",
-)
-@click.option("--top-k", type=click.IntRange(min=1), help="Sample from the k most probable tokens.")
-@click.option(
-    "--top-p",
-    type=Real(0, 1, min_open=True),
-    help="Sample from the most probable tokens with this total.",
-)
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed."
-)
-@click.option("--eos-id", type=Ids(), help="Tokens that end a text (default: the tokenizer's).")
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    default=16,
-    show_default=True,
-    help="Prompts at a time.",
-)
-@compute_dtype  # fmt: skip
+@OPTIONS
 def generate(
     checkpoint: str, prompts: Sequence[str], input_ids: list[int] | None, input_file: str | None,
     tokenizer: str | None, batch_size: int, dtype: str | None, as_json: bool, **given: Any,

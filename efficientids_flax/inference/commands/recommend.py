@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from efficientids_flax.commands import command, echo, is_quiet
-from efficientids_flax.commands.options import Ids, Texts, compute_dtype, max_history
+from efficientids_flax.commands import combined, command, echo, is_quiet
+from efficientids_flax.commands.options import Ids, Texts, compute_dtype, count, max_history
 from efficientids_flax.commands.options import clustering as clustering_option
 from efficientids_flax.inference.commands.raw_ids import RawIds
 from efficientids_flax.inference.commands.requests import (
@@ -34,46 +34,36 @@ class Scores(click.Choice[str]):
         return str(super().normalize_choice(choice, ctx)).replace("_", "-")
 
 
+OPTIONS = combined(
+    click.option("--checkpoint", required=True, metavar="OUT", help="A converted recommender."),
+    clustering_option,
+    click.option("--input-items", type=Ids(), help='Item ids, oldest first: "1,2,3".'),
+    click.option("--input-raw-ids", type=Texts(),
+                 help='Ids of the catalogue: "tt1,tt2".'),
+    click.option("--input-ids", type=Ids(), help="Words and items, with --item-mask."),
+    click.option("--item-mask", type=Ids(), help="1 where --input-ids has an item, 0 for a word."),
+    click.option("--input-file", metavar="FILE",
+                 help='Many histories, one a line: 1,2,3 or {"items": [1, 2], "exclude": [7]} or '
+                      '{"raw_ids": ["tt1"]} or {"ids": [5, 2], "item_mask": [0, 1]}. - is standard '
+                      'input.'),
+    count("--top-k", "How many items.", 10),
+    click.option("--exclude-seen", is_flag=True, help="Leave out the items of the history."),
+    click.option("--exclude", type=Ids(), default="", help="Items to leave out."),
+    click.option("--exclude-raw-ids", type=Texts(), default="", help="Items to leave out, by ids "
+                                                                     "of the catalogue."),
+    max_history,
+    click.option("--scores", type=Scores(SCORES), default="probability", show_default=True,
+                 help="What is printed; 'original' also ranks by the original's evaluation "
+                      "scores."),
+    count("--clusters",
+          "Approximate: search only the N best clusters of each history."),
+    compute_dtype,
+    count("--batch-size", "Histories at a time.", 64),
+)  # fmt: skip
+
+
 @command("recommend")
-@click.option("--checkpoint", required=True, metavar="OUT", help="A converted recommender.")
-@clustering_option
-@click.option("--input-items", type=Ids(), help='Item ids, oldest first: "1,2,3".')
-@click.option("--input-raw-ids", type=Texts(), help='Ids of the catalogue: "tt1,tt2".')
-@click.option("--input-ids", type=Ids(), help="Words and items, with --item-mask.")
-@click.option("--item-mask", type=Ids(), help="1 where --input-ids has an item, 0 for a word.")
-@click.option(
-    "--input-file",
-    metavar="FILE",
-    help='Many histories, one a line: 1,2,3 or {"items": [1, 2], "exclude": [7]} or '
-    '{"raw_ids": ["tt1"]} or {"ids": [5, 2], "item_mask": [0, 1]}. - is standard input.',
-)
-@click.option(
-    "--top-k", type=click.IntRange(min=1), default=10, show_default=True, help="How many items."
-)
-@click.option("--exclude-seen", is_flag=True, help="Leave out the items of the history.")
-@click.option("--exclude", type=Ids(), default="", help="Items to leave out.")
-@click.option(
-    "--exclude-raw-ids",
-    type=Texts(),
-    default="",
-    help="Items to leave out, by ids of the catalogue.",
-)
-@max_history
-@click.option(
-    "--scores",
-    type=Scores(SCORES),
-    default="probability",
-    show_default=True,
-    help="What is printed; 'original' also ranks by the original's evaluation scores.",
-)
-@click.option(
-    "--clusters",
-    type=click.IntRange(min=1),
-    help="Approximate: search only the N best clusters of each history.",
-)
-@compute_dtype
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True,
-              help="Histories at a time.")  # fmt: skip
+@OPTIONS
 def recommend(checkpoint: str, clustering: str | None, as_json: bool, **given: Any) -> None:
     """Recommend the next items of a history, best first.
 

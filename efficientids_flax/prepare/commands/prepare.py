@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from efficientids_flax.commands import command, echo
-from efficientids_flax.commands.options import Real, Size, overwrite
+from efficientids_flax.commands import combined, command, echo
+from efficientids_flax.commands.options import Real, Size, choice, count, overwrite
 
 COLUMNS = ("user", "item", "time", "rating", "title", "text")
 UNITS = ("s", "ms", "us", "ns")
@@ -23,105 +23,55 @@ def _tab(_context: click.Context, _parameter: click.Parameter, text: str | None)
     return None if text is None else text.replace("\\t", "\t")
 
 
+OPTIONS = combined(
+    click.option("--out", required=True, metavar="DIR", help="Directory to write."),
+    click.option("--layout", metavar="NAME",
+                 help="Layout of SOURCE (default: recognised); `table` is any other."),
+    click.option("--user", metavar="COLUMN", help="Column of users, for a table."),
+    click.option("--item", metavar="COLUMN", help="Column of items."),
+    click.option("--time", metavar="COLUMN", help="Column of times."),
+    click.option("--rating", metavar="COLUMN", help="Column of ratings."),
+    click.option("--title", metavar="COLUMN", help="Column of item titles."),
+    click.option("--text", metavar="COLUMN", help="Column of item texts."),
+    click.option("--items", metavar="FILE", help="File with descriptions of items, if not in "
+                                                 "SOURCE."),
+    click.option("--items-id", metavar="COLUMN", help="Id column of --items."),
+    click.option("--no-time", is_flag=True, help="Ignore times; use the order of SOURCE."),
+    click.option("--no-rating", is_flag=True, help="Ignore ratings."),
+    click.option("--separator", metavar="TEXT", callback=_tab,
+                 help="Separator of columns of a text table; \\t is a tab."),
+    click.option("--columns", callback=_names, metavar="A,B,...",
+                 help="Column names, for a table without a header."),
+    click.option("--no-quotes", is_flag=True, help="Treat quotes as ordinary characters."),
+    click.option("--encoding", metavar="NAME", help="Encoding of text files (default: UTF-8)."),
+    choice("--time-unit", UNITS, "Unit of times (default: recognised)."),
+    count("--max-bad", "Most malformed rows to leave out.", 0, least=0),
+    click.option("--min-rating", type=Real(), help="Drop rows with a lower rating."),
+    choice("--duplicates", ("keep-first", "keep-last", "all"),
+           "Which rows of the same user and item to keep.", "keep-first"),
+    count("--k-core", "Set --min-user and --min-item."),
+    count("--min-user", "Drop users with fewer interactions, repeatedly."),
+    count("--min-item", "Drop items with fewer (with --split time: in training)."),
+    choice("--split", ("leave-one-out", "time", "none"),
+           "Test on each user's last interaction, or on a later time.", "leave-one-out"),
+    click.option("--valid-from", metavar="TIME", help="With --split time: start of the validation"
+                                                      " part."),
+    click.option("--test-from", metavar="TIME", help="The same for the test part."),
+    click.option("--valid-fraction", type=Real(), help="Share of interactions, instead of "
+                                                       "--valid-from."),
+    click.option("--test-fraction", type=Real(), help="The same for the test part."),
+    choice("--engine", ("duckdb", "spark"), "Engine; the output is the same.", "duckdb"),
+    click.option("--memory", type=Size(), default="2GiB", show_default=True,
+                 help="Approximate limit of memory; more goes to disk."),
+    count("--threads", "Threads of the engine (default: all cores)."),
+    count("--shard-rows", "Rows of a file.", 1 << 22),
+    overwrite,
+)  # fmt: skip
+
+
 @command("prepare")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--out", required=True, metavar="DIR", help="Directory to write.")
-@click.option(
-    "--layout",
-    metavar="NAME",
-    help="Layout of SOURCE (default: recognised); `table` is any other.",
-)
-@click.option("--user", metavar="COLUMN", help="Column of users, for a table.")
-@click.option("--item", metavar="COLUMN", help="Column of items.")
-@click.option("--time", metavar="COLUMN", help="Column of times.")
-@click.option("--rating", metavar="COLUMN", help="Column of ratings.")
-@click.option("--title", metavar="COLUMN", help="Column of item titles.")
-@click.option("--text", metavar="COLUMN", help="Column of item texts.")
-@click.option("--items", metavar="FILE", help="File with descriptions of items, if not in SOURCE.")
-@click.option("--items-id", metavar="COLUMN", help="Id column of --items.")
-@click.option("--no-time", is_flag=True, help="Ignore times; use the order of SOURCE.")
-@click.option("--no-rating", is_flag=True, help="Ignore ratings.")
-@click.option(
-    "--separator",
-    metavar="TEXT",
-    callback=_tab,
-    help="Separator of columns of a text table; \\t is a tab.",
-)
-@click.option(
-    "--columns",
-    callback=_names,
-    metavar="A,B,...",
-    help="Column names, for a table without a header.",
-)
-@click.option("--no-quotes", is_flag=True, help="Treat quotes as ordinary characters.")
-@click.option("--encoding", metavar="NAME", help="Encoding of text files (default: UTF-8).")
-@click.option("--time-unit", type=click.Choice(UNITS), help="Unit of times (default: recognised).")
-@click.option(
-    "--max-bad",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Most malformed rows to leave out.",
-)
-@click.option("--min-rating", type=Real(), help="Drop rows with a lower rating.")
-@click.option(
-    "--duplicates",
-    type=click.Choice(("keep-first", "keep-last", "all")),
-    default="keep-first",
-    show_default=True,
-    help="Which rows of the same user and item to keep.",
-)
-@click.option("--k-core", type=click.IntRange(min=1), help="Set --min-user and --min-item.")
-@click.option(
-    "--min-user",
-    type=click.IntRange(min=1),
-    help="Drop users with fewer interactions, repeatedly.",
-)
-@click.option(
-    "--min-item",
-    type=click.IntRange(min=1),
-    help="Drop items with fewer (with --split time: in training).",
-)
-@click.option(
-    "--split",
-    type=click.Choice(("leave-one-out", "time", "none")),
-    default="leave-one-out",
-    show_default=True,
-    help="Test on each user's last interaction, or on a later time.",
-)
-@click.option(
-    "--valid-from", metavar="TIME", help="With --split time: start of the validation part."
-)
-@click.option("--test-from", metavar="TIME", help="The same for the test part.")
-@click.option(
-    "--valid-fraction", type=Real(), help="Share of interactions, instead of --valid-from."
-)
-@click.option("--test-fraction", type=Real(), help="The same for the test part.")
-@click.option(
-    "--engine",
-    type=click.Choice(("duckdb", "spark")),
-    default="duckdb",
-    show_default=True,
-    help="Engine; the output is the same.",
-)
-@click.option(
-    "--memory",
-    type=Size(),
-    default="2GiB",
-    show_default=True,
-    help="Approximate limit of memory; more goes to disk.",
-)
-@click.option(
-    "--threads", type=click.IntRange(min=1), help="Threads of the engine (default: all cores)."
-)
-@click.option(
-    "--shard-rows",
-    type=click.IntRange(min=1),
-    default=1 << 22,
-    show_default=True,
-    help="Rows of a file.",
-)
-@overwrite
+@OPTIONS
 def prepare(
     sources: tuple[str, ...], out: str, k_core: int | None, min_user: int | None,
     min_item: int | None, as_json: bool, **given: Any,

@@ -5,7 +5,7 @@ B or a digit, those of reviewers with A. The release of 2014 has the reviewer fi
 the product.
 """
 
-from efficientids_flax.prepare.forms import Delimited, Field, JsonLines, Layout, Table
+from efficientids_flax.prepare.forms import Delimited, Field, JsonLines, Layout, Table, plain
 
 REVIEWER, PRODUCT = r"A[0-9A-Z]{9,27}", r"[B0-9][0-9A-Z]{9}"
 RATING, TIME = r"\d(\.\d+)?", r"\d+"
@@ -20,11 +20,6 @@ REVIEWS_2023 = (
 )  # fmt: skip
 PARAGRAPHS = " "
 
-
-def _ratings(*columns: str) -> tuple[Field, ...]:
-    return tuple(Field(role, (role,), needed=True) for role in columns)
-
-
 # fmt: off
 LAYOUTS = (
     Layout(
@@ -32,7 +27,7 @@ LAYOUTS = (
         (Table(JSON, JsonLines(loose=True), REVIEWS, lacks=("verified",)),
          Table(("*.csv",), Delimited(",", ("user", "item", "rating", "time"),
                                      (REVIEWER, PRODUCT, RATING, TIME)),
-               _ratings("user", "item", "rating", "time"))),
+               plain("user", "item", "rating", "time"))),
         (Table(("meta*.json",), JsonLines(loose=True),
                (Field("item", ("asin",), True), Field("title", ("title",)),
                 Field("text", ("brand", "categories", "description"), joint=PARAGRAPHS)),
@@ -43,7 +38,7 @@ LAYOUTS = (
         (Table(JSON, JsonLines(), REVIEWS, also=("verified",)),
          Table(("*.csv",), Delimited(",", ("item", "user", "rating", "time"),
                                      (PRODUCT, REVIEWER, RATING, TIME)),
-               _ratings("item", "user", "rating", "time"))),
+               plain("item", "user", "rating", "time"))),
         (Table(("meta*.json",), JsonLines(loose=True),
                (Field("item", ("asin",), True), Field("title", ("title",)),
                 Field("text", ("brand", "category", "feature", "description"), joint=PARAGRAPHS)),

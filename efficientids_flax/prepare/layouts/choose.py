@@ -1,7 +1,7 @@
 """What the user says about a source: its layout and columns; and what is taken from each file."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from efficientids_flax.prepare.forms import (
@@ -173,14 +173,13 @@ def _about_items(seen: Look, table: Table, texts: Mapping[str, str]) -> tuple[Fi
             raise SourceError(f"{seen.path}: has no column {name!r} (`{role}`); its columns are"
                               f" {', '.join(seen.columns)}")  # fmt: skip
         kept[role] = Field(role, (name,))
-    found = tuple(one if one.flags else _only_there(one, seen) for one in kept.values())
+    found = tuple(
+        one if one.flags else
+        replace(one, columns=tuple(name for name in one.columns if name in seen.columns))
+        for one in kept.values()
+    )  # fmt: skip
     _check(seen, found)
     return found
-
-
-def _only_there(one: Field, seen: Look) -> Field:
-    there = tuple(name for name in one.columns if name in seen.columns)
-    return Field(one.role, there, one.needed, one.split, one.flags, one.absent, one.joint)
 
 
 def _typed_texts(seen: Look, form: Delimited) -> list[Field]:

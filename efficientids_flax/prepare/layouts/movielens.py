@@ -1,6 +1,6 @@
 """The ratings of MovieLens: 100K, 1M and 10M, and the CSV of 20M, 25M, 32M and latest."""
 
-from efficientids_flax.prepare.forms import Delimited, Field, Layout, Table
+from efficientids_flax.prepare.forms import Delimited, Field, Layout, Table, plain
 
 WHOLE, RATING = r"\d+", r"\d+(\.\d+)?"
 RATINGS = ("user", "item", "rating", "time")
@@ -12,28 +12,23 @@ GENRES = (
 NO_GENRES = ("(no genres listed)",)
 LATIN = ("utf-8", "latin-1")
 
-
-def _plain(*roles: str) -> tuple[Field, ...]:
-    return tuple(Field(role, (role,), needed=True) for role in roles)
-
-
 # fmt: off
 LAYOUTS = (
     Layout(
         "movielens-100k", "MovieLens 100K",
         (Table(("u.data",), Delimited("\t", RATINGS, (WHOLE, WHOLE, RATING, WHOLE)),
-               _plain(*RATINGS)),),
+               plain(*RATINGS)),),
         (Table(("u.item",), Delimited("|", ("item", "title", "released", "video", "imdb", *GENRES),
                                       encodings=LATIN),
-               (*_plain("item", "title"), Field("text", GENRES, flags=True))),),
+               (*plain("item", "title"), Field("text", GENRES, flags=True))),),
         ("u.user", "u.genre", "u.info", "u.occupation", "u?.base", "u?.test"),
     ),
     Layout(
         "movielens-dat", "MovieLens 1M or 10M",
         (Table(("ratings.dat",), Delimited("::", RATINGS, (WHOLE, WHOLE, RATING, WHOLE)),
-               _plain(*RATINGS)),),
+               plain(*RATINGS)),),
         (Table(("movies.dat",), Delimited("::", ("item", "title", "text"), encodings=LATIN),
-               (*_plain("item", "title"), Field("text", ("text",), True, "|", absent=NO_GENRES))),),
+               (*plain("item", "title"), Field("text", ("text",), True, "|", absent=NO_GENRES))),),
         ("users.dat", "tags.dat"),
     ),
     Layout(

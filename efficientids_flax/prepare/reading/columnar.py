@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from pyarrow import compute
 
 from efficientids_flax.prepare.forms import IDS, Field
-from efficientids_flax.prepare.reading.part import Part, Row, part_of
+from efficientids_flax.prepare.reading.part import Part, part_of
 from efficientids_flax.prepare.reading.streams import UnreadableError
 from efficientids_flax.prepare.reading.times import FIRST, LAST, Times
 from efficientids_flax.prepare.reading.usual import is_plain, usual
@@ -50,7 +50,9 @@ class ColumnarReader:
             raise UnreadableError(f"{self.path}: is no whole Parquet file: {error}") from error
 
     def _part(self, batch: pa.RecordBatch, first: int) -> Part:
-        return self._whole(batch) or part_of(self._rows(batch, first), self.fields, self.times)
+        if (whole := self._whole(batch)) is not None:
+            return whole
+        return part_of(enumerate(plain_rows(batch), first), self.fields, self.times)
 
     def _whole(self, batch: pa.RecordBatch) -> Part | None:
         if not is_plain(self.fields):
@@ -70,9 +72,6 @@ class ColumnarReader:
         if self.times.form == "date" and _beyond(columns.get("time")):
             return None
         return usual(columns, self.times)
-
-    def _rows(self, batch: pa.RecordBatch, first: int) -> Iterator[Row]:
-        yield from enumerate(plain_rows(batch), first)
 
 
 def plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from pyarrow import compute
 
 from efficientids_flax.prepare.forms import IDS, Delimited, Field
 from efficientids_flax.prepare.reading.blocks import Block
-from efficientids_flax.prepare.reading.malformed import BadValueError
+from efficientids_flax.prepare.reading.malformed import BadValueError, decoded
 from efficientids_flax.prepare.reading.part import Part, Row, part_of
 from efficientids_flax.prepare.reading.times import Times
 from efficientids_flax.prepare.reading.usual import is_plain, types_of, usual
@@ -160,7 +160,7 @@ class DelimitedReader:
 
     def _ends_well(self, lines: list[bytes]) -> bool:
         """Whether quotes close at the end of a column: else a stray one has joined several rows."""
-        row = [_decoded(line.removesuffix(b"\r")) + "\n" for line in lines]
+        row = [decoded(line.removesuffix(b"\r")) + "\n" for line in lines]
         try:
             next(csv.reader(row, delimiter=self.form.separator, quotechar=self.form.quote,
                             strict=True))  # fmt: skip
@@ -199,22 +199,14 @@ class _Lines:
         line = self.lines[self.at]
         self.at += 1
         self.length += len(line)
-        return _decoded(line) + "\n"
+        return decoded(line) + "\n"
 
 
 def _text(line: bytes, quote: str | None) -> str:
-    text = _decoded(line).removesuffix("\r")
+    text = decoded(line).removesuffix("\r")
     if "\r" in text and (quote is None or quote not in text):
         raise BadValueError("carriage return inside of a row", "")
     return text
-
-
-def _decoded(line: bytes) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        found = f"{line[error.start]:#04x} at byte {error.start + 1} of the line"
-        raise BadValueError("not UTF-8", f"{found}; `encoding` says how it is written") from error
 
 
 def _well_quoted(data: bytes, separator: str, quote: str) -> bool:

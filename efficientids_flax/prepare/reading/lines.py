@@ -11,7 +11,7 @@ import pyarrow.json as pa_json
 
 from efficientids_flax.prepare.forms import Field, JsonLines
 from efficientids_flax.prepare.reading.blocks import Block
-from efficientids_flax.prepare.reading.malformed import BadValueError
+from efficientids_flax.prepare.reading.malformed import BadValueError, decoded
 from efficientids_flax.prepare.reading.part import Part, Row, part_of
 from efficientids_flax.prepare.reading.times import Times
 from efficientids_flax.prepare.reading.usual import is_plain, types_of, usual
@@ -78,13 +78,7 @@ class LinesReader:
         Raises:
             BadValueError: it has none.
         """
-        try:
-            text = line.decode()
-        except UnicodeDecodeError as error:
-            found = f"{line[error.start]:#04x} at byte {error.start + 1} of the line"
-            raise BadValueError(
-                "not UTF-8", f"{found}; `encoding` says how it is written"
-            ) from error
+        text = decoded(line)
         outermost: list[tuple[str, Any]] = []
 
         def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

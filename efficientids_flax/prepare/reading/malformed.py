@@ -24,6 +24,19 @@ class BadValueError(ValueError):
         self.kind, self.told = kind, told
 
 
+def decoded(line: bytes) -> str:
+    """The text of a line.
+
+    Raises:
+        BadValueError: it is not UTF-8.
+    """
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        found = f"{line[error.start]:#04x} at byte {error.start + 1} of the line"
+        raise BadValueError("not UTF-8", f"{found}; `encoding` says how it is written") from error
+
+
 @dataclass(frozen=True)
 class BadRow:
     """One row that was not read: its line in the file (of Parquet: its row), from 1."""
@@ -33,9 +46,7 @@ class BadRow:
     told: str
 
     def __str__(self) -> str:
-        return (
-            f"{self.line}: {self.kind}: {self.told}" if self.told else f"{self.line}: {self.kind}"
-        )
+        return f"{self.line}: {self.kind}" + (f": {self.told}" if self.told else "")
 
 
 @dataclass

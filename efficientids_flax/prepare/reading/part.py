@@ -42,16 +42,13 @@ class Part:
 Row = tuple[int, Mapping[str, Any] | BadValueError]
 
 
-def part_of(
-    rows: Iterable[Row], fields: tuple[Field, ...], times: Times, rest: Block | None = None
-) -> Part:
+def part_of(rows: Iterable[Row], fields: tuple[Field, ...], times: Times) -> Part:
     """Rows one by one: slow, and exact about what is wrong.
 
     Args:
         rows: number of the line, and its values by column or what is wrong with it.
         fields: what is taken.
         times: how times are read.
-        rest: see `Part`.
     """
     found: dict[str, list[Any]] = {field.role: [] for field in fields}
     bad: list[BadRow] = []
@@ -66,7 +63,7 @@ def part_of(
             for role, value in row:
                 found[role].append(value)
     columns = {role: pa.array(all_, TYPES.get(role, pa.string())) for role, all_ in found.items()}
-    return Part(columns, tuple(bad), rest)
+    return Part(columns, tuple(bad))
 
 
 def _value(field: Field, values: Mapping[str, Any], times: Times) -> Any:

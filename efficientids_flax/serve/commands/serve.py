@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from efficientids_flax.commands import command, echo, is_quiet, verbosity
+from efficientids_flax.commands import combined, command, echo, is_quiet, verbosity
 from efficientids_flax.commands.options import Real, Size, compute_dtype, max_history
 from efficientids_flax.commands.options import clustering as clustering_option
 from efficientids_flax.serve.limits import Limits
@@ -31,66 +31,44 @@ def limit(flag: str, kind: Any, told: str) -> Any:
     return click.option(flag, type=kind, default=value, show_default=shown, help=told)
 
 
+OPTIONS = combined(
+    clustering_option,
+    click.option("--items", metavar="FILE",
+                 help="Ids and titles of items: items.parquet of a prepared directory, or an "
+                      "items.jsonl (default: OUT's own)."),
+    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at."),
+    click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
+                 help="Port to listen at; 0 for a free one."),
+    click.option("--set", "sets", multiple=True, metavar="NAME=FILE",
+                 help="A named set of items: a file with one id a line. Repeatable."),
+    click.option("--hide", "hidden", multiple=True, metavar="NAME",
+                 help="Never recommend items of this set. Repeatable."),
+    click.option("--token-file", metavar="FILE",
+                 help="Token for requests (default: EFFICIENTIDS_TOKEN)."),
+    click.option("--admin-token-file", metavar="FILE",
+                 help="Token for changes (default: EFFICIENTIDS_ADMIN_TOKEN)."),
+    click.option("--grace", type=SECONDS, default=20.0, show_default=True,
+                 help="Seconds to finish requests after SIGTERM."),
+    max_history,
+    compute_dtype,
+    limit("--max-batch", COUNT, "Histories computed at once."),
+    limit("--max-delay-ms", Real(min=0), "Milliseconds a history waits for others."),
+    limit("--max-queue", COUNT, "Most waiting histories; beyond, requests get 429."),
+    limit("--max-histories", COUNT, "Most histories of a request."),
+    limit("--max-length", COUNT, "Most ids of a history."),
+    limit("--max-exclude", COUNT, "Most excluded items of a history."),
+    limit("--max-k", COUNT, "Most recommended items of a history."),
+    limit("--max-candidates", COUNT, "Most scored items of a history."),
+    limit("--max-body", Size(), "Largest request."),
+    limit("--max-set-body", Size(), "Largest request that sets a set."),
+    limit("--max-connections", COUNT, "Most connections."),
+    limit("--timeout", SECONDS, "Seconds that a request may take."),
+)  # fmt: skip
+
+
 @command("serve")
 @click.argument("checkpoint", metavar="OUT")
-@clustering_option
-@click.option(
-    "--items",
-    metavar="FILE",
-    help="Ids and titles of items: items.parquet of a prepared directory, or an items.jsonl"
-    " (default: OUT's own).",
-)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    help="Port to listen at; 0 for a free one.",
-)
-@click.option(
-    "--set",
-    "sets",
-    multiple=True,
-    metavar="NAME=FILE",
-    help="A named set of items: a file with one id a line. Repeatable.",
-)
-@click.option(
-    "--hide",
-    "hidden",
-    multiple=True,
-    metavar="NAME",
-    help="Never recommend items of this set. Repeatable.",
-)
-@click.option(
-    "--token-file", metavar="FILE", help="Token for requests (default: EFFICIENTIDS_TOKEN)."
-)
-@click.option(
-    "--admin-token-file",
-    metavar="FILE",
-    help="Token for changes (default: EFFICIENTIDS_ADMIN_TOKEN).",
-)
-@click.option(
-    "--grace",
-    type=SECONDS,
-    default=20.0,
-    show_default=True,
-    help="Seconds to finish requests after SIGTERM.",
-)
-@max_history
-@compute_dtype
-@limit("--max-batch", COUNT, "Histories computed at once.")
-@limit("--max-delay-ms", Real(min=0), "Milliseconds a history waits for others.")
-@limit("--max-queue", COUNT, "Most waiting histories; beyond, requests get 429.")
-@limit("--max-histories", COUNT, "Most histories of a request.")
-@limit("--max-length", COUNT, "Most ids of a history.")
-@limit("--max-exclude", COUNT, "Most excluded items of a history.")
-@limit("--max-k", COUNT, "Most recommended items of a history.")
-@limit("--max-candidates", COUNT, "Most scored items of a history.")
-@limit("--max-body", Size(), "Largest request.")
-@limit("--max-set-body", Size(), "Largest request that sets a set.")
-@limit("--max-connections", COUNT, "Most connections.")
-@limit("--timeout", SECONDS, "Seconds that a request may take.")
+@OPTIONS
 def serve(checkpoint: str, as_json: bool, **given: Any) -> None:
     """Serve recommendations over HTTP.
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from efficientids_flax.commands import combined, command, echo
-from efficientids_flax.commands.options import Ids
+from efficientids_flax.commands.options import Ids, choice, count
 from efficientids_flax.commands.options import step as step_option
 from efficientids_flax.text import metrics_text
 from efficientids_flax.train.commands.flags import configuration, run_options, sections
@@ -19,16 +19,14 @@ IN_FULL = combined(
     click.option("--report", metavar="DIR",
                  help="Write report.json and report.html: all metrics, with intervals."),
     click.option("--cutoffs", type=Ids(least=1), help="k of the metrics (default: 1,5,10,20)."),
-    click.option("--keep-seen", is_flag=True,
-                 help="Keep items that the user has seen in the ranking."),
+    click.option("--keep-seen", is_flag=True, help="Keep items that the user has seen in the "
+                                                   "ranking."),
     click.option("--together", is_flag=True,
                  help="Ask once for all held-out items of a user."),
-    click.option("--scoring", type=click.Choice(["log_probs", "original"]),
-                 help="Rank by log-probabilities, or by the original's scores."),
-    click.option("--sampled", type=click.IntRange(min=1),
-                 help="Rank among N drawn items; metrics are named sampled_..."),
-    click.option("--resamples", type=click.IntRange(min=0),
-                 help="Resamples of the bootstrap (default: 1000)."),
+    choice("--scoring", ("log_probs", "original"),
+           "Rank by log-probabilities, or by the original's scores."),
+    count("--sampled", "Rank among N drawn items; metrics are named sampled_..."),
+    count("--resamples", "Resamples of the bootstrap (default: 1000).", least=0),
 )
 # fmt: on
 OF_RUNS = ("config", "output_dir", "step", "settings")
@@ -36,13 +34,7 @@ OF_RUNS = ("config", "output_dir", "step", "settings")
 
 @command("evaluate")
 @run_options
-@click.option(
-    "--split",
-    type=click.Choice(["eval", "test"]),
-    default="eval",
-    show_default=True,
-    help="Data to evaluate on.",
-)
+@choice("--split", ("eval", "test"), "Data to evaluate on.", "eval")
 @IN_FULL
 @step_option  # fmt: skip
 def evaluate(

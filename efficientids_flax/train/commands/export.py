@@ -5,14 +5,14 @@ from typing import Any
 import click
 
 from efficientids_flax.commands import command, echo
+from efficientids_flax.commands.options import count
 from efficientids_flax.train.commands.flags import run_options, sections
 
 
 @command("export")
 @click.argument("out")
 @run_options
-@click.option("--step", type=click.IntRange(min=0),
-              help="Step to use (default: the best, or the newest).")  # fmt: skip
+@count("--step", "Step to use (default: the best, or the newest).", least=0)
 def export(
     out: str, config: str | None, settings: dict[str, Any], step: int | None, as_json: bool,
     **flags: Any,

@@ -1,9 +1,8 @@
 """Runs described by a configuration, in Python or in a file.
 
 Read `config`, the sections and their checks, then `calls`; `exported` writes the model of a run,
-`reported` evaluates it in full,
-`file_config`, `model_section` and `data_section` build
-what a file only names, `schedule` is the rate of a run that goes on, `pipeline` counts in epochs.
+`reported` evaluates it in full, `file_config`, `model_section` and `data_section` build what a file
+only names, `optimizer` is that of a run, also of one that goes on, `pipeline` counts in epochs.
 """
 
 from efficientids_flax.moved import left_names

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import optax
 
-from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.data import Batches
 from efficientids_flax.moved import left_names
 from efficientids_flax.parameters import refuse_quantized
@@ -27,14 +25,9 @@ from efficientids_flax.train.converted import trainer_from_converted
 from efficientids_flax.train.directory import MODEL, no_best, opened
 from efficientids_flax.train.history import Rows
 from efficientids_flax.train.logs import tell
-from efficientids_flax.train.optimizer import frozen_parameters, needs_weights
-from efficientids_flax.train.run.config import (
-    WARM_UP,
-    OptimizerSection,
-    RunConfig,
-    run_config,
-)
-from efficientids_flax.train.run.schedule import kept_schedule
+from efficientids_flax.train.optimizer import needs_weights
+from efficientids_flax.train.run.config import RunConfig, run_config
+from efficientids_flax.train.run.optimizer import make_optimizer
 from efficientids_flax.train.state import Checkpoints, TrainState, refuse_words
 from efficientids_flax.train.trainer import Trainer
 from efficientids_flax.tree import flatten
@@ -261,55 +254,6 @@ def final_test(trainer: Trainer, state: TrainState, data: Mapping[str, Any]) -> 
     if batches is None:
         return {}
     return trainer.evaluate(state, batches, prefix="test_")
-
-
-def make_optimizer(config: RunConfig) -> tuple[optax.GradientTransformation, Any, Any]:
-    """(transformation, learning rate by step, patterns of frozen parameters)."""
-    section = config.optimizer
-    if not isinstance(section, OptimizerSection):
-        return section, None, None
-    from efficientids_flax.train.optimizer import create_learning_rate_schedule, create_optimizer
-
-    def made(total: int) -> Any:
-        warm_up = section.warmup_steps
-        return create_learning_rate_schedule(
-            section.learning_rate,
-            warmup_steps=min(WARM_UP, total // 10) if warm_up is None else warm_up,
-            total_steps=total,
-            schedule_type=section.schedule_type,
-            min_learning_rate_ratio=section.min_learning_rate_ratio,
-            **_given(section, "decay_steps", "decay_rate", "boundaries"),
-        )
-
-    if section.total_steps is None:
-        rate = kept_schedule(made, config.num_steps, config.directory, config.options)
-    else:
-        rate = made(section.total_steps)
-    frozen = section.frozen_params
-    if section.strategy is not None:
-        frozen = (*frozen, *frozen_parameters(section.strategy))
-    clip = None if section.clip_variable_norm else section.clip_norm
-    described = getattr(config.model["module"], "config", None)
-    known = isinstance(described, BackboneConfig | EfficientIDSConfig)
-    optimizer = create_optimizer(
-        rate,
-        optimizer_type=section.optimizer_type,
-        weight_decay=section.weight_decay,
-        clip_grad_norm=clip or None,
-        clip_variable_norm=section.clip_variable_norm,
-        frozen_params=list(frozen) or None,
-        ema_decay=section.ema_decay,
-        model=described if known else None,
-        **_given(section, "beta1", "beta2", "momentum"),
-        **section.options,
-    )
-    return optimizer, rate, frozen or None
-
-
-def _given(section: OptimizerSection, *names: str) -> dict[str, Any]:
-    """The fields that are not None."""
-    found = {name: getattr(section, name) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
 
 
 __getattr__ = left_names(__name__)

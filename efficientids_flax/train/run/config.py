@@ -1,13 +1,12 @@
 """The sections of a run's configuration, checked; and files of them for the command line."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from efficientids_flax.config.parts import positive
-from efficientids_flax.config.record import Record, listed, unknown_key
+from efficientids_flax.config.record import Record, listed, positive, unknown_key
 from efficientids_flax.train.direction import Mode
 from efficientids_flax.train.optimizer import STRATEGIES
 from efficientids_flax.train.options import TrainingOptions
@@ -132,30 +131,30 @@ class RunConfig:
     loss_fn: Callable[..., Any] | None
 
 
-def run_config(config: Any, sections: Mapping[str, Sequence[str]] = SECTIONS) -> RunConfig:
+def run_config(config: Any) -> RunConfig:
     """Check a configuration.
 
     Args:
         config: a mapping or `ConfigDict` with the sections of `SECTIONS`, and `loss_fn`.
-        sections: the keys that each may have.
 
     Raises:
         ValueError: listing unknown keys, each with the nearest that is known, missing ones, and
             wrong values.
     """
     given = plain(config)
-    problems = [unknown_key(k, (*sections, "loss_fn")) for k in given if k not in sections
+    problems = [unknown_key(k, (*SECTIONS, "loss_fn")) for k in given if k not in SECTIONS
                 and k != "loss_fn"]  # fmt: skip
     parts: dict[str, Mapping[str, Any]] = {}
-    for name, keys in sections.items():
+    for name, keys in SECTIONS.items():
         section = given.get(name) or {}
         if not isinstance(section, Mapping):
             problems.append(f"{name}: expected a section, found {section!r}")
             section = {}
         problems += [f"{name}.{unknown_key(key, keys)}" for key in section if key not in keys]
         parts[name] = {key: value for key, value in section.items() if key in keys}
-    problems += [f"model.{key}: missing" for key in sections["model"][:1] if not parts["model"]]
-    if "train_iter_fn" in sections["data"] and "train_iter_fn" not in parts["data"]:
+    if not parts["model"]:
+        problems.append("model.module: missing")
+    if "train_iter_fn" not in parts["data"]:
         problems.append("data.train_iter_fn: missing")
     if all(parts["optimizer"].get(key) for key in ("clip_norm", "clip_variable_norm")):
         problems.append("optimizer.clip_variable_norm: excludes clip_norm")

@@ -12,8 +12,7 @@ from typing import Any, Literal
 import jax
 
 from efficientids_flax.config import EfficientIDSConfig, PromptConfig
-from efficientids_flax.config.parts import positive
-from efficientids_flax.config.record import Record
+from efficientids_flax.config.record import Record, positive
 from efficientids_flax.data import Batches, DataDirectory, Prompting, Reading, Rows, load_tokenizer
 from efficientids_flax.data.prepared import check_catalogue, check_vectors
 from efficientids_flax.data.rows import ItemRows, PackedRows, PromptRows

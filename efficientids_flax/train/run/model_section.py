@@ -14,8 +14,7 @@ from typing import Any, ClassVar, Protocol
 from flax import linen as nn
 
 from efficientids_flax.config import EfficientIDSConfig, OptimizerConfig, SampledSoftmaxConfig
-from efficientids_flax.config.parts import positive
-from efficientids_flax.config.record import Record, unknown_key
+from efficientids_flax.config.record import Record, positive, unknown_key
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.core.simple_model import SimpleEfficientIDSModel

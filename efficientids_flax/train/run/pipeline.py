@@ -8,8 +8,7 @@ import numpy as np
 from flax import linen as nn
 from flax import nnx
 
-from efficientids_flax.config.parts import positive
-from efficientids_flax.config.record import Record
+from efficientids_flax.config.record import Record, positive
 from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.optimizer import CURVES, KINDS
 from efficientids_flax.train.options import TrainingOptions

@@ -19,7 +19,7 @@ from efficientids_flax.config import (
     RelativeBiasConfig,
     RotaryConfig,
 )
-from efficientids_flax.config.parts import PositionScalingConfig, RotaryScalingConfig
+from efficientids_flax.config.positions import PositionScalingConfig, RotaryScalingConfig
 
 LLAMA = BackboneConfig(
     vocab_size=31,

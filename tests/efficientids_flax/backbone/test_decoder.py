@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from efficientids_flax.backbone import Decoder, make_cache
 from efficientids_flax.backbone.masks import positions_from_paddings, segments_from_positions
 from efficientids_flax.config import LoraConfig, RotaryConfig
-from efficientids_flax.config.parts import RotaryScalingConfig
+from efficientids_flax.config.positions import RotaryScalingConfig
 from efficientids_flax.parameters import parameter_axes, parameter_shapes
 from efficientids_flax.tree import flatten
 from tests.efficientids_flax.backbone.small_decoders import (

@@ -10,13 +10,13 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 
-from efficientids_flax.core.head.retrieval import TopItems, check_filters
 from efficientids_flax.core.head.search.beam import beam
 from efficientids_flax.core.head.search.bounded import bounded, fits
 from efficientids_flax.core.head.search.filters import make_filter
 from efficientids_flax.core.head.search.index import SearchIndex
 from efficientids_flax.core.head.search.kinds import Kind, scored
 from efficientids_flax.core.head.search.scan import scan
+from efficientids_flax.core.head.top import TopItems, check_filters
 
 
 def search(

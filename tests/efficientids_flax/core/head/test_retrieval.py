@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.special import logsumexp
 
-from efficientids_flax.core.head.retrieval import Kind, cluster_normalisers, retrieve, top_items
+from efficientids_flax.core.head.retrieval import Kind, cluster_normalisers, retrieve
+from efficientids_flax.core.head.top import top_items
 
 # Jitted, so that examples of one shape compile once.
 RETRIEVE = jax.jit(retrieve, static_argnames=("k", "kind", "soft_cap", "chunk_size"))

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from efficientids_flax.backbone.attention import MASKED, Attention, Surroundings
+from efficientids_flax.backbone.attention import Attention, Surroundings
+from efficientids_flax.backbone.attention.dot_product import MASKED
 from efficientids_flax.backbone.masks import positions_from_paddings
-from efficientids_flax.config.parts import PositionScalingConfig
+from efficientids_flax.config.positions import PositionScalingConfig
 from tests.efficientids_flax.backbone.small_decoders import (
     GPT,
     LLAMA,

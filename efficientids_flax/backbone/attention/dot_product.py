@@ -5,31 +5,29 @@ width. See praxis/layers/attentions.py, `DotProductAttention`.
 """
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from efficientids_flax.backbone.attention.latents import expanded, latents
+from efficientids_flax.backbone.attention.softmax import softmax, softmax_beside
+from efficientids_flax.backbone.attention.surroundings import Surroundings
 from efficientids_flax.backbone.cache import LayerCache, put_keys
 from efficientids_flax.backbone.inputs import rows_at
 from efficientids_flax.backbone.kernels import parameter
-from efficientids_flax.backbone.latents import expanded, latents
 from efficientids_flax.backbone.layers import (
     INTERMEDIATES,
     Norm,
     compute_dtype,
     param_dtype,
     soft_cap,
-    softmax,
-    softmax_beside,
 )
 from efficientids_flax.backbone.masks import LayerKind
 from efficientids_flax.backbone.positions import (
     RelativeBias,
     RelativeKeys,
-    Turn,
     linear_biases,
     rotate,
 )
@@ -45,39 +43,6 @@ UNGROUPED = "btnh,bsnh->bnts", "bnts,bsnh->btnh"
 GROUPED = "btjgh,bsjh->bjgts", "bjgts,bsjh->btjgh"
 # How many of the axes [..., N, H] of queries and keys are normed together, and how many are scaled.
 QK_NORM_AXES = {"per_head": (1, 1), "each_head": (1, 2), "full": (2, 2)}
-
-
-class Surroundings(NamedTuple):
-    """What all layers share.
-
-    Attributes:
-        masks: bool [B, 1, T, S] of each kind of layer, True where the query sees the key.
-        turns: by how much queries and new keys are turned, of each kind of layer.
-        positions, key_positions: int [B, T], [B, S], place of each token in its segment.
-        paddings: float32 [B, T].
-        start: int [], where the new keys begin in a cache.
-    """
-
-    masks: dict[LayerKind, jax.Array]
-    turns: dict[LayerKind, Turn]
-    positions: jax.Array
-    key_positions: jax.Array
-    paddings: jax.Array
-    start: jax.Array
-
-    def at(self, places: jax.Array | None) -> "Surroundings":
-        """Those of the queries at `places` [B, M] of T; turns stay, they are the keys' as well."""
-        if places is None:
-            return self
-        masks = {
-            kind: jnp.take_along_axis(mask, places[:, None, :, None], axis=2)
-            for kind, mask in self.masks.items()
-        }
-        return self._replace(
-            masks=masks,
-            positions=rows_at(self.positions, places),
-            paddings=rows_at(self.paddings, places),
-        )
 
 
 class Attention(nn.Module):
@@ -128,47 +93,36 @@ class Attention(nn.Module):
         at: jax.Array | None = None,
     ) -> tuple[jax.Array, LayerCache | None]:
         """Both of the above."""
-        config = self.config
-        dtype = compute_dtype(config)
-        if config.latent_attention is not None:
-            return self._latent(x.astype(dtype), around, deterministic, cache, at)
-        query, key, value = self._project(x.astype(dtype))
-        if not config.qkv_clip_after_norm:
-            query, key, value = self._clip(query, key, value)
-        if config.qk_norm_after_rotary:
-            query, key = self._norm(*self._turn(query, key, around))
+        config, dtype = self.config, compute_dtype(self.config)
+        x, latent = x.astype(dtype), config.latent_attention is not None
+        if latent:  # the cache keeps these; keys and values are made of them below
+            query, key, value = latents(config, self.rotary, x, around.turns.get(self.kind))
         else:
-            query, key = self._norm(query, key)
-            if config.qkv_clip_after_norm:
-                query, key, value = self._clip(query, key, value)
-            query, key = self._turn(query, key, around)
+            query, key, value = self._of_input(x, around)
         query = constrain(self._scale(query, around.positions), "B T N H")
         self.sow(INTERMEDIATES, "scaled_query", query)
         if cache is not None:
             cache = put_keys(cache, key, value, around.start)
             key, value = cache.keys.astype(dtype), cache.values.astype(dtype)
+        if latent:
+            key, value = expanded(config, key, value)
         query, around = rows_at(query, at), around.at(at)
         return self._attend(query, key, value, around, deterministic), cache
 
-    def _latent(
-        self,
-        x: jax.Array,
-        around: Surroundings,
-        deterministic: bool,
-        cache: LayerCache | None,
-        at: jax.Array | None,
-    ) -> tuple[jax.Array, LayerCache | None]:
-        """`run` where keys and values come of latents, which the cache keeps."""
+    def _of_input(
+        self, x: jax.Array, around: Surroundings
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries [B, T, N, H], keys and values [B, T, J, H]: clipped, normed and turned."""
         config = self.config
-        query, latent, shared = latents(config, self.rotary, x, around.turns.get(self.kind))
-        query = constrain(self._scale(query, around.positions), "B T N H")
-        self.sow(INTERMEDIATES, "scaled_query", query)
-        if cache is not None:
-            cache = put_keys(cache, latent, shared, around.start)
-            latent, shared = cache.keys.astype(x.dtype), cache.values.astype(x.dtype)
-        key, value = expanded(config, latent, shared)
-        query, around = rows_at(query, at), around.at(at)
-        return self._attend(query, key, value, around, deterministic), cache
+        query, key, value = self._project(x)
+        if not config.qkv_clip_after_norm:
+            query, key, value = self._clip(query, key, value)
+        if config.qk_norm_after_rotary:
+            return (*self._norm(*self._turn(query, key, around)), value)
+        query, key = self._norm(query, key)
+        if config.qkv_clip_after_norm:
+            query, key, value = self._clip(query, key, value)
+        return (*self._turn(query, key, around), value)
 
     def _attend(
         self,

@@ -1,0 +1,32 @@
+"""Ways to do the same, in turns: what else the machine does then meets all of them."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+
+def turns(
+    ways: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    pause: float = 0.0,
+) -> dict[str, list[float]]:
+    """Seconds of each way, round by round; the first round is left out, which compiles.
+
+    Args:
+        ways: name -> what is done; what it gives is waited for.
+        rounds: that count.
+        clock: of which the seconds are.
+        pause: seconds before each way, in which the threads of the one before come to rest.
+    """
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, run in ways.items():
+            time.sleep(pause)
+            start = clock()
+            jax.block_until_ready(run())
+            times[name].append(clock() - start)
+    return {name: values[1:] for name, values in times.items()}

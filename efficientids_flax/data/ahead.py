@@ -1,0 +1,146 @@
+"""Batches read ahead by Grain, and where their reader stands.
+
+Grain makes several batches at a time, as asking it takes 0.1 ms of a step.
+"""
+
+import sys
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from efficientids_flax.data.rows.arrays import Arrays
+
+if TYPE_CHECKING:
+    from efficientids_flax.data.loader import Batches
+
+ENDLESS = sys.maxsize // 4  # batches; Grain wants a number
+TOGETHER = 4  # batches that are made at a time
+MISSING = "batches of prepared data: grain is missing: pip install 'efficientids-flax[data]'"
+
+
+class GrainIterator(Iterator[Arrays]):
+    """Reads `Batches`; what Grain reads ahead is not counted as read.
+
+    Attributes:
+        batches: that it reads.
+        epoch: that it is in.
+        row: rows of it that were read, of all processes.
+    """
+
+    def __init__(self, batches: "Batches") -> None:
+        """At the start; nothing is made yet."""
+        self.batches, self.epoch, self.row = batches, 0, 0
+        self._reader: list[Any] = []  # at most one
+        self._ready: list[Arrays] = []  # of which the last is the next
+        self._end = weakref.finalize(self, _close, self._reader)  # at the program's end too
+
+    def __next__(self) -> Arrays:
+        """The next batch.
+
+        Raises:
+            ImportError: Grain is missing.
+        """
+        batches = self.batches
+        if not batches.left(self.row):
+            self.epoch, self.row = self.epoch + 1, 0
+        if batches.epochs is not None and self.epoch >= batches.epochs:
+            self.close()
+            raise StopIteration
+        if not self._reader:
+            self._reader.append(_reader(batches, self.epoch, self.row))
+        if not self._ready:
+            self._ready = list(reversed(next(self._reader[0])))
+        found = self._ready.pop()
+        self.row = min(self.row + batches.batch_size, batches.rows.num_rows)
+        return found
+
+    def close(self) -> None:
+        """End what reads ahead."""
+        _close(self._reader)
+        self._ready = []
+
+    def get_state(self) -> dict[str, Any]:
+        """Where it is, as JSON values."""
+        return {"epoch": self.epoch, "rows": self.row, "seed": self.batches.seed}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go there; after the same rows if batches have another size than they had.
+
+        Raises:
+            ValueError: the state is of another seed, whose order is another.
+        """
+        refuse_seed(state, self.batches.seed)
+        self.close()
+        self.epoch, self.row = state["epoch"], min(state["rows"], self.batches.rows.num_rows)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """See `Batches.fingerprint`."""
+        return self.batches.fingerprint()
+
+
+class _Maker:
+    """Some batches at a time, counted from a place; what Grain's threads and workers call."""
+
+    def __init__(self, batches: "Batches", epoch: int, row: int, together: int) -> None:
+        self.batches, self.epoch, self.row, self.together = batches, epoch, row, together
+
+    def times(self) -> int:
+        """How often there are some."""
+        batches = self.batches
+        if batches.epochs is None:
+            return ENDLESS
+        left = batches.left(self.row) + (batches.epochs - self.epoch - 1) * len(batches)
+        return -(-left // self.together)
+
+    def __call__(self, number: int) -> list[Arrays]:
+        first = number * self.together
+        return [
+            self.batches.batch(epoch, row)
+            for epoch, row in map(self._place, range(first, first + self.together))
+            if self.batches.epochs is None or epoch < self.batches.epochs
+        ]
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """(epoch, first row) of a batch."""
+        left, size = self.batches.left(self.row), self.batches.batch_size
+        if number < left:
+            return self.epoch, self.row + number * size
+        epochs, number = divmod(number - left, len(self.batches))
+        return self.epoch + 1 + epochs, number * size
+
+
+def _reader(batches: "Batches", epoch: int, row: int) -> Any:
+    """Grain's iterator over lists of batches, from a place on."""
+    try:
+        import grain
+    except ImportError as error:
+        raise ImportError(MISSING) from error
+    together = min(TOGETHER, max(batches.ahead, 1))
+    maker, buffer = _Maker(batches, epoch, row, together), -(-batches.ahead // together)
+    threads = 1 if buffer and not batches.workers else 0
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=buffer if threads else 0)
+    made: Any = grain.MapDataset.range(maker.times()).map(maker).to_iter_dataset(options)
+    if batches.workers:
+        from absl import flags
+
+        if not flags.FLAGS.is_parsed():  # Grain's workers ask for its command-line flags
+            flags.FLAGS.mark_as_parsed()
+        processes = grain.MultiprocessingOptions(
+            batches.workers, per_worker_buffer_size=max(buffer, 1)
+        )
+        made = made.mp_prefetch(processes)
+    return iter(made)
+
+
+def _close(readers: list[Any]) -> None:
+    while readers:
+        getattr(readers.pop(), "close", lambda: None)()
+
+
+def refuse_seed(state: Mapping[str, Any], seed: int) -> None:
+    """Raise `ValueError` where a reader's state is of another seed than that of this run."""
+    if state["seed"] != seed:
+        raise ValueError(
+            f"seed of the data: the checkpoint has {state['seed']}, this run {seed}; the order of"
+            " the batches would change. Give that seed, or another directory, which begins anew"
+        )

@@ -1,0 +1,115 @@
+"""The optimizer of a run, and the learning rate of one that goes on for longer than planned."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.train.directory import opened
+from efficientids_flax.train.logs import tell
+from efficientids_flax.train.optimizer import (
+    create_learning_rate_schedule,
+    create_optimizer,
+    frozen_parameters,
+)
+from efficientids_flax.train.options import TrainingOptions
+from efficientids_flax.train.run.config import WARM_UP, OptimizerSection, RunConfig
+from efficientids_flax.train.state import is_primary
+
+CLOSE = 1e-6  # of the rate: no difference
+
+
+def make_optimizer(config: RunConfig) -> tuple[optax.GradientTransformation, Any, Any]:
+    """(transformation, learning rate by step, patterns of frozen parameters)."""
+    section = config.optimizer
+    if not isinstance(section, OptimizerSection):
+        return section, None, None
+
+    def made(total: int) -> Any:
+        warm_up = section.warmup_steps
+        return create_learning_rate_schedule(
+            section.learning_rate,
+            warmup_steps=min(WARM_UP, total // 10) if warm_up is None else warm_up,
+            total_steps=total,
+            schedule_type=section.schedule_type,
+            min_learning_rate_ratio=section.min_learning_rate_ratio,
+            **_given(section, "decay_steps", "decay_rate", "boundaries"),
+        )
+
+    if section.total_steps is None:
+        rate = kept_schedule(made, config.num_steps, config.directory, config.options)
+    else:
+        rate = made(section.total_steps)
+    frozen = section.frozen_params
+    if section.strategy is not None:
+        frozen = (*frozen, *frozen_parameters(section.strategy))
+    clip = None if section.clip_variable_norm else section.clip_norm
+    described = getattr(config.model["module"], "config", None)
+    known = isinstance(described, BackboneConfig | EfficientIDSConfig)
+    optimizer = create_optimizer(
+        rate,
+        optimizer_type=section.optimizer_type,
+        weight_decay=section.weight_decay,
+        clip_grad_norm=clip or None,
+        clip_variable_norm=section.clip_variable_norm,
+        frozen_params=list(frozen) or None,
+        ema_decay=section.ema_decay,
+        model=described if known else None,
+        **_given(section, "beta1", "beta2", "momentum"),
+        **section.options,
+    )
+    return optimizer, rate, frozen or None
+
+
+def _given(section: OptimizerSection, *names: str) -> dict[str, Any]:
+    """The fields that are not None."""
+    found = {name: getattr(section, name) for name in names}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def kept_schedule(
+    make: Callable[[int], Any], num_steps: int, directory: str | None, options: TrainingOptions
+) -> Any:
+    """The schedule of a run; of as many steps as it was begun with, where it goes on.
+
+    A cosine that was stretched to more steps would raise the rate in mid-air, after it had come
+    down. `allow_changes` with 'schedule' asks for that. A line says so where it matters.
+
+    Args:
+        make: number of steps -> schedule.
+        num_steps: that the run is to have now.
+        directory: of the run, whose checkpoints know what it was begun with.
+        options: of the run.
+    """
+    begun, step = _begun(directory, options)
+    if begun is None or begun == num_steps or not options.restore:
+        return make(num_steps)
+    if "schedule" in options.allow_changes:
+        return make(num_steps)
+    kept = make(begun)
+    if step < num_steps and is_primary():
+        asked = make(num_steps)
+        now, last = float(kept(step)), float(kept(num_steps - 1))
+        then = float(asked(step))
+        if abs(now - then) > CLOSE * max(now, then):
+            tell(
+                options.progress,
+                f"schedule: the learning_rate stays on the schedule of {begun} steps that this run"
+                f" was begun with: {now:.3g} after step {step}, {last:.3g} at the end;"
+                f" --allow-change schedule stretches it to {num_steps} steps ({then:.3g} after"
+                f" step {step})",
+            )
+    return kept
+
+
+def _begun(directory: str | None, options: TrainingOptions) -> tuple[int | None, int]:
+    """(steps of the schedule, newest step) of a run's newest checkpoint that can be read."""
+    with opened(directory, options, read_only=True) as checkpoints:
+        for step in reversed(checkpoints.steps() if checkpoints is not None else []):
+            assert checkpoints is not None
+            try:
+                return checkpoints.run_of(step).get("schedule_steps"), step
+            except ValueError:  # damaged; the trainer says so
+                continue
+    return None, 0
