@@ -93,6 +93,7 @@ class _Loop:
                 self._save_last()
             raise
         except UnwrittenCheckpoint:
+            run.reached = self._whole()
             raise
         except REFUSED as error:  # in all processes
             self._save_after(error)
