@@ -81,7 +81,7 @@ MODULES: Rows = {
     "train.placement": ("train.state.placement",),
     "train.preemption": ("train.loop.preemption",),
     "train.preview": ("train.logs.preview",),
-    "train.processes": ("train.state.processes",),
+    "train.processes": ("train.state.processes", "train.alarm"),
     "train.progress": ("train.logs.progress",),
     "train.rates": ("train.optimizer.schedules",),
     "train.recorder": ("train.logs.recorder",),
@@ -119,7 +119,8 @@ NAMES: Rows = {
     "train.optimizer": ("train.optimizer.create", "train.optimizer.updates"),
     "train.run": ("train.run.calls",),
     "train.run.calls": ("train.run.exported",),
-    "train.state": ("stored.optimizer_states",),
+    "train.state": ("stored.optimizer_states", "train.alarm"),
+    "train.state.processes": ("train.alarm",),
     "train.step": ("train.step.function",),
 }
 # Old module, colon, name -> the same of what does its work now.

@@ -2,8 +2,9 @@
 
 Read `trainer`, what a user sees, then `preparing` and the folders `loop`, `step`, `state`,
 `optimizer` and `logs`; `evaluating`, `directory`, `options`, `direction` (which way a metric is
-better), `batches`, `evaluation_data` and `history` are parts of it, `converted` goes on with a
-PAXml run, `run` takes all from a configuration, `commands` from the shell.
+better), `batches`, `evaluation_data` and `history` are parts of it, `alarm` ends several processes
+as one, `converted` goes on with a PAXml run, `run` takes all from a configuration, `commands` from
+the shell.
 """
 
 from typing import TYPE_CHECKING

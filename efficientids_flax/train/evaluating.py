@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from efficientids_flax.core.head.measures import Scoring
+from efficientids_flax.train.alarm import one_for_all
 from efficientids_flax.train.directory import RunDirectory
 from efficientids_flax.train.evaluation_data import EvaluationData, evaluations
 from efficientids_flax.train.preparing import on_mesh
@@ -73,7 +74,7 @@ class Evaluating(RunDirectory):
             scoring, exclude_seen: see `TrainingOptions`; None: as the run has them.
         """
         evaluator = self._evaluators.get(scoring=scoring, exclude_seen=exclude_seen)
-        with on_mesh(self.mesh):
+        with one_for_all(), on_mesh(self.mesh):
             return evaluator(self._evaluated(state), dataset, num_eval_batches, prefix)
 
     def _evaluated(self, state: TrainState) -> dict[str, Any]:

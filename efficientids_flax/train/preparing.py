@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.model_checks import check_pretrained
-from efficientids_flax.train.batches import checked_batch
+from efficientids_flax.train.batches import checked_batch, digest_of_batch
 from efficientids_flax.train.logs import tell
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.state import (
@@ -23,7 +23,7 @@ from efficientids_flax.train.state import (
     PeekedCursor,
     TrainState,
 )
-from efficientids_flax.train.state.processes import all_states, is_primary, together
+from efficientids_flax.train.state.processes import ProcessFault, all_states, is_primary, together
 from efficientids_flax.train.step import (
     CompiledStep,
     Spec,
@@ -35,6 +35,11 @@ from efficientids_flax.train.step import (
 )
 from efficientids_flax.train.step.initial_state import initial_state
 from efficientids_flax.train.step.objectives import Objective
+
+SAME_ROWS = (
+    "batch: process {} brings the same first rows as process 0, which count twice then; each is to"
+    " read a share of its own: ShuffledBatches(process=(index, count))"
+)
 
 
 class Preparing:
@@ -136,13 +141,16 @@ class Preparing:
             self._check_first(peeked.batch)
             found = batch_spec(peeked.batch)
         own = {path: list(shape) for path, (shape, _) in sorted(found.items())}
-        first, *others = (state["shapes"] for state in all_states({"shapes": own}))
-        for number, shapes in enumerate(others, 1):
-            if shapes != first:
-                raise ValueError(
-                    f"batch: process {number} has {shapes}, process 0 has {first}; each must bring"
-                    " as many rows of the same shape"
+        digest = digest_of_batch(peeked.batch) if jax.process_count() > 1 else None
+        first, *others = all_states({"shapes": own, "digest": digest})
+        for number, other in enumerate(others, 1):
+            if (shapes := other["shapes"]) != first["shapes"]:
+                raise ProcessFault(
+                    f"batch: process {number} has {shapes}, process 0 has {first['shapes']}; each"
+                    " must bring as many rows of the same shape"
                 )
+            if digest is not None and other["digest"] == first["digest"] and is_primary():
+                tell(self.options.progress, SAME_ROWS.format(number), warns=True)
         return peeked
 
     def _check_first(self, batch: Any) -> None:

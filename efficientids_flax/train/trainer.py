@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from efficientids_flax.parameters import FROZEN_LM
 from efficientids_flax.stored import ItemNames
+from efficientids_flax.train.alarm import one_for_all, watch
 from efficientids_flax.train.directory import averages
 from efficientids_flax.train.evaluating import Evaluating, Evaluators
 from efficientids_flax.train.history import Rows, read_history
@@ -45,12 +46,14 @@ from efficientids_flax.train.state import (
     default_mesh,
     is_primary,
     loss_facts,
+    refuse_others,
     refuse_used,
     resume,
     run_facts,
     save,
     with_optimizer,
 )
+from efficientids_flax.train.state.shared_batches import any_process
 from efficientids_flax.train.step import Evaluator, LossFn, explain, make_objective, told_values
 
 Schedule = Callable[[Any], Any]
@@ -112,6 +115,7 @@ class Trainer(Evaluating, Preparing):
             TypeError: `model` is a class, or `optimizer` an `nnx.Optimizer`.
             ImportError: `wandb_project` is given, and Weights & Biases is not installed.
         """
+        watch()
         self.options = settled(options, given, has_directory=checkpoint_dir is not None)
         if isinstance(optimizer, nnx.Optimizer):
             raise TypeError("optimizer: found an nnx.Optimizer; give the optax one that is in it")
@@ -187,9 +191,10 @@ class Trainer(Evaluating, Preparing):
         """
         check_steps(num_steps)
         refuse_used(state)
-        with stop_request() as stop:
+        with one_for_all(), stop_request() as stop:
             state = self._train(state, train_dataset, eval_dataset, num_steps, stop)
-        if stop.received:  # while the last checkpoint was written
+            told = any_process(stop.received)
+        if told:  # while the last checkpoint was written
             raise stop.ending(int(state.step), saved=self.directory is not None)
         return state
 
@@ -202,7 +207,6 @@ class Trainer(Evaluating, Preparing):
     ) -> TrainState:
         options = self.options
         monitor = Monitor.of(options)
-        evaluation = self._evaluations(state, evaluated, monitor)
         schedule_steps = getattr(self._learning_rate, "total_steps", None)
         facts = run_facts(self.given_model, self.optimizer, self._learning_rate, state, self.items)
         if self._objective.items is not None:
@@ -211,11 +215,16 @@ class Trainer(Evaluating, Preparing):
             facts["optimizer"]["item_updates"] = "lazy" if lazy else "exact"
         facts["loss"] = loss_facts(self._loss_fn)
         facts["settings"] = {name: getattr(options, name) for name in SETTINGS}
+        asked = {"num_steps": num_steps, "evaluates": evaluated is not None}
+        with on_mesh(self.mesh):
+            refuse_others(facts, options, state, asked)
+        evaluation = self._evaluations(state, evaluated, monitor)
         if evaluation is not None:
             how = {name: getattr(options, name) for name in MEASURED}
             averaged = averages(options, self.optimizer)
             facts["evaluation"] = {**how, "averages": averaged, **evaluation.facts()}
-        with self._checkpoints() as checkpoints, on_mesh(self.mesh):
+        # The checkpoints wait for what others write of them: these are told before.
+        with self._checkpoints() as checkpoints, one_for_all(), on_mesh(self.mesh):
             start = resume(
                 state, source, checkpoints, monitor, options, facts, num_steps,
                 with_optimizer(self.optimizer), self._cursor,

@@ -23,8 +23,8 @@ def train(
     import jax
 
     from efficientids_flax.host_memory import keep_freed_memory
+    from efficientids_flax.train.alarm import initialize, one_for_all
     from efficientids_flax.train.run import train as run
-    from efficientids_flax.train.state import initialize
 
     if given.pop("distributed"):
         initialize(*how.values())
@@ -34,10 +34,11 @@ def train(
         settings |= {"training.enable_profiling": True, "training.profile_steps": profile}
     if is_quiet():
         settings |= {"training.progress": "none"}
-    made = configuration(config, settings, given)
-    if made["checkpoint"]["dir"] == DEFAULT_DIR and not is_quiet():
-        click.echo(f"checkpoints and logs go to {DEFAULT_DIR} (--output-dir)", err=True)
-    result = run(made)
+    with one_for_all():
+        made = configuration(config, settings, given)
+        if made["checkpoint"]["dir"] == DEFAULT_DIR and not is_quiet():
+            click.echo(f"checkpoints and logs go to {DEFAULT_DIR} (--output-dir)", err=True)
+        result = run(made)
     last = result.history[-1] if result.history else {}
     found = {"steps": result.last_step, **last, **result.test}
     if (tested := int(result.state.step)) != result.last_step:

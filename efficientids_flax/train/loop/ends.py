@@ -11,6 +11,7 @@ from efficientids_flax.train.loop.running import Run
 from efficientids_flax.train.optimizer import RATE
 from efficientids_flax.train.state import ProcessFault
 from efficientids_flax.train.step import FAULT, NonFiniteError, WrongValues
+from efficientids_flax.tree import leaves_by_path
 
 REFUSED = (NonFiniteError, WrongValues, ProcessFault)
 
@@ -58,7 +59,15 @@ def end_of(
     )
 
 
-def is_finite(params: Mapping[str, Any]) -> bool:
-    """Whether all parameters are; an update may have made one infinite of a finite gradient."""
-    flags = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), params)
-    return all(bool(flag) for flag in jax.tree.leaves(flags))
+def not_finite(params: Mapping[str, Any]) -> str | None:
+    """The first parameter that is not; an update may have made it so of a finite gradient."""
+    flags = {path: jnp.all(jnp.isfinite(leaf)) for path, leaf in leaves_by_path(params).items()}
+    return next((path for path, flag in jax.device_get(flags).items() if not flag), None)
+
+
+def spoilt(step: int, path: str) -> NonFiniteError:
+    """The end of a run whose update has made a parameter infinite, or NaN."""
+    return NonFiniteError(
+        f"step {step}: parameter {path} is not finite after it: the loss and the gradient were, so"
+        " the update made it so, by a rate, a decay or the like that is no number"
+    )

@@ -14,6 +14,8 @@ from typing import Any
 
 import jax
 
+from efficientids_flax.train.state import InAll
+
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -21,7 +23,7 @@ PATIENCE = 3  # times of Ctrl-C that end the process even while it saves
 _ASKED = itertools.count(1)  # how often several processes have asked each other
 
 
-class Preempted(SystemExit):
+class Preempted(SystemExit, InAll):
     """The run was told to stop, and has saved: ends the process with code 0."""
 
     def __init__(self, step: int, saved: bool, by: str = "SIGTERM") -> None:
@@ -32,7 +34,7 @@ class Preempted(SystemExit):
         return _told(self.by, self.step, self.saved)
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(KeyboardInterrupt, InAll):
     """Ctrl-C, or a notebook's stop button; the run has saved."""
 
     def __init__(self, step: int, saved: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from efficientids_flax.train.loop.ends import REFUSED, end_of, first_end, is_finite
+from efficientids_flax.train.loop.ends import REFUSED, end_of, first_end, not_finite, spoilt
 from efficientids_flax.train.loop.preemption import Stopped
 from efficientids_flax.train.loop.running import Run
 from efficientids_flax.train.loop.supply import Supply
@@ -93,6 +93,7 @@ class _Loop:
                 self._save_last()
             raise
         except UnwrittenCheckpoint:
+            run.reached = self._whole()
             raise
         except REFUSED as error:  # in all processes
             self._save_after(error)
@@ -192,7 +193,11 @@ class _Loop:
         return metrics, best
 
     def _save(self, metrics: Mapping[str, float] | None) -> None:
-        if self.run.save is None or self.saved == self.step:
+        if self.saved == self.step:
+            return
+        if path := not_finite(self.state.trained):
+            raise spoilt(self.step, path)
+        if self.run.save is None:
             return
         start = clock()
         self.run.recorder.write()
@@ -224,8 +229,8 @@ class _Loop:
 
     def _save_after(self, error: Exception) -> None:
         """Leave what was reached before an error, which gets a note of it."""
-        if isinstance(error, NonFiniteError) and not is_finite(self.state.trained):
-            error.add_note("it is not saved: not all parameters are finite before that step")
+        if isinstance(error, NonFiniteError) and not_finite(self.state.trained):
+            error.add_note(f"step {self.step} is not saved: not all of its parameters are finite")
             return
         try:
             saved = self._save_last()

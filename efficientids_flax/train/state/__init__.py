@@ -2,9 +2,9 @@
 
 Read `carried`, then `disk` (checkpoints), `restored` and `resume`; `fingerprint` is what makes a
 run this run, of `description`s; `data_cursor` is the place in the data, `shared_batches` what
-several processes read of an evaluation; `placement` and `processes` where all of it lies,
-`item_table` takes out what has a row for each item, `kept` the best state of a run without a
-directory, `monitor` how the evaluations went so far.
+several processes read of an evaluation, `same` what all of them must have; `placement` and
+`processes` where all of it lies, `item_table` takes out what has a row for each item, `kept` the
+best state of a run without a directory, `monitor` how the evaluations went so far.
 """
 
 from efficientids_flax.moved import left_names
@@ -48,13 +48,14 @@ from efficientids_flax.train.state.placement import (
     state_shardings,
 )
 from efficientids_flax.train.state.processes import (
+    InAll,
     ProcessFault,
-    initialize,
     is_primary,
     problems_of_all,
     shared_fault,
 )
 from efficientids_flax.train.state.restored import Start, refuse_model, refuse_words, restored
 from efficientids_flax.train.state.resume import resume, save
+from efficientids_flax.train.state.same import refuse_others
 
 __getattr__ = left_names(__name__)

@@ -1,4 +1,4 @@
-"""Several processes of one run: how they find each other, and what each tells the others."""
+"""Several processes of one run: what each tells the others."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,21 +8,16 @@ from typing import Any
 import jax
 import numpy as np
 
+from efficientids_flax.moved import left_names
+from efficientids_flax.text import in_a_line
 
-class ProcessFault(ValueError):
-    """What one of several processes could not do; all of them end by it, at the same place."""
+
+class InAll:
+    """An error that all processes raise, at the same place."""
 
 
-def initialize(
-    coordinator: str | None = None, processes: int | None = None, process: int | None = None
-) -> None:
-    """Join the other processes; before anything else of jax.
-
-    Args:
-        coordinator: 'host:port' of process 0; None: as the cluster says, or its environment.
-        processes, process: how many there are, and which this is.
-    """
-    jax.distributed.initialize(coordinator, processes, process)
+class ProcessFault(ValueError, InAll):
+    """What one of several processes could not do; all of them end by it."""
 
 
 def is_primary() -> bool:
@@ -78,10 +73,16 @@ def problems_of_all(own: Exception | None) -> list[str | None]:
     Args:
         own: what this one could not.
     """
-    told = None
-    if own is not None:
-        told = str(own) if isinstance(own, ValueError) else f"{type(own).__name__}: {own}"
+    told = None if own is None else in_words(own)
     return [found["is"] for found in all_states({"is": told})]
+
+
+def in_words(error: BaseException) -> str:
+    """What an error says, in a line; of one that is not of ours, with what it is."""
+    if isinstance(error, ValueError) and str(error):
+        return str(error)
+    told, name = in_a_line(error), type(error).__name__
+    return told if told == name else f"{name}: {told}"
 
 
 def shared_fault(problems: Sequence[str | None], where: str = "") -> ProcessFault:
@@ -113,3 +114,6 @@ def together() -> Iterator[None]:
     problems = problems_of_all(problem)
     if any(one is not None for one in problems):
         raise shared_fault(problems) from problem
+
+
+__getattr__ = left_names(__name__)

@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from efficientids_flax.core.batch import check_values
-from efficientids_flax.train.state import TrainState
+from efficientids_flax.train.state import InAll, TrainState
 from efficientids_flax.train.step.function import LossFn, NamedBatch, global_norm
 from efficientids_flax.tree import leaves_by_path
 
@@ -19,11 +19,11 @@ SHAPE = "shape"  # a count beside those of fields
 INTERMEDIATES = "intermediates"
 
 
-class NonFiniteError(FloatingPointError):
+class NonFiniteError(FloatingPointError, InAll):
     """A step whose loss or gradient is not finite."""
 
 
-class WrongValues(ValueError):
+class WrongValues(ValueError, InAll):
     """A batch that lay on the devices held ids out of range, or the like; no step was taken."""
 
 

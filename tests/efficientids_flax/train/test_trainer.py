@@ -220,10 +220,28 @@ def test_parameters_that_an_update_made_infinite_are_not_saved(tmp_path):
     made = trainer(tmp_path, optimizer=optax.sgd(float("inf")), save_every=100, log_every=100)
     with pytest.raises(NonFiniteError, match=r"parameter .* is not finite before") as end:
         made.train(begin(made), batches(), num_steps=6)
+    step = int(str(end.value).partition(":")[0].removeprefix("step ")) - 1
     assert end.value.__notes__ == [
-        "it is not saved: not all parameters are finite before that step"
+        f"step {step} is not saved: not all of its parameters are finite"
     ]
     assert not [path for path in tmp_path.iterdir() if path.name.isdigit()]
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_last_update_that_is_no_number_is_neither_saved_nor_given_back(tmp_path, saves):
+    """Its loss and gradient were finite; the loss after it would tell."""
+
+    def rate(count):
+        return jnp.where(count == 3, jnp.nan, 1e-2)
+
+    made = trainer(
+        tmp_path if saves else None, save_every=2, on_nonfinite="skip",
+        optimizer=optax.inject_hyperparams(optax.sgd)(learning_rate=rate),
+    )  # fmt: skip
+    with pytest.raises(NonFiniteError, match=r"step 4: parameter .* is not finite after it"):
+        made.train(begin(made), batches(), num_steps=4)
+    found = [path.name for path in tmp_path.iterdir() if path.name.isdigit()]
+    assert found == (["2"] if saves else [])
 
 
 def test_sigterm_saves_and_ends_with_code_0(tmp_path):

@@ -8,8 +8,10 @@ state, those that are finite.
 
 import json
 import math
+import sys
+import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
+from orbax.checkpoint.options import AsyncOptions
 
 from efficientids_flax.digests import digest_of
 from efficientids_flax.stored.echoes import without_echoes
@@ -64,10 +67,12 @@ class Checkpoints(StoredSteps):
         self._lock = lock
         self.directory = epath.Path(directory).absolute()
         self._best = Best(keep_best, best_mode)
+        self._failed: list[BaseException] = []
         policies: list[Any] = [LatestN(n=keep_last), self._best]
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy(policies),
             enable_async_checkpointing=asynchronous,
+            async_options=AsyncOptions(barrier_sync_fn=_meeting(self._failed)),
             best_fn=lambda _: 0.0,  # without one no metrics are written; `Best` chooses
             cleanup_tmp_directories=not read_only,
             create=not read_only,
@@ -161,6 +166,8 @@ class Checkpoints(StoredSteps):
     def check(self) -> None:
         """Raises UnwrittenCheckpoint if a write in the background went wrong."""
         with self._writing():
+            if self._failed:
+                raise self._failed[0]
             self._manager.check_for_errors()
 
     def wait(self) -> None:
@@ -184,6 +191,26 @@ class Checkpoints(StoredSteps):
             return max(found, default=None)
 
         return writing(self.directory, newest)
+
+
+def _meeting(failed: list[BaseException]) -> Callable[..., None]:
+    """How all processes wait for each other; a thread whose write went wrong waits for none.
+
+    Orbax tells of it when it is done, and it would wait for others that wait for what it writes.
+
+    Args:
+        failed: gets what went wrong.
+    """
+    wait, owner = ocp.multihost.get_barrier_sync_fn(), threading.get_ident()
+
+    def meet(**given: Any) -> None:
+        error = sys.exc_info()[1]
+        if error is not None and threading.get_ident() != owner:
+            failed.append(error)
+            raise error
+        wait(**given)
+
+    return meet
 
 
 def _digest(run: Mapping[str, Any]) -> str:

@@ -19,12 +19,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 
 
 def item_run(mesh_sizes):
     """Losses of a few steps of the recommender, as a checkpoint would find it."""
-    import optax
-
     from efficientids_flax.core.clustering.tables import ClusteringInfo
     from efficientids_flax.core.simple_model import SimpleEfficientIDSModel
     from efficientids_flax.sharding import make_mesh
@@ -102,6 +101,13 @@ def process(directory: Path, steps: int, index: int, count: int, stop: int, eval
             other.evaluate(state, [*batches.once(), None] if index else batches)
         except ValueError as error:
             refused.append(str(error))
+        for seed, rate in ((index, 1e-2), (0, 1e-2 * (1 + index))):
+            unlike = trainer(network=made.model, mesh=made.mesh, optimizer=optax.adamw(rate))
+            begun = unlike.create_train_state(jax.random.key(seed), next(iter(batches)))
+            try:
+                unlike.train(begun, batches, num_steps=4)
+            except ValueError as error:
+                refused.append(str(error))
 
     if stop < 0:
         return stopped_evaluation(made, state, batches, index == count - 1, -stop)

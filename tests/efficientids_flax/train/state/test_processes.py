@@ -133,6 +133,11 @@ def test_two_processes_train_stop_and_save_together(runs):
         2,  # steps that were taken, and would be saved
         "evaluation: process 1: evaluation: expected a dict of arrays, found a NoneType; name the"
         " fields: {'inputs': ..., 'targets': ...}",
+        "process 1 is not set up as process 0: params/Dense_0/kernel has other numbers,"
+        " params/Dense_1/kernel has other numbers, rng has other numbers; start all with the same"
+        " configuration, seed and parameters",
+        "process 1 is not set up as process 0: optimizer/update_fns.2.tx.update.step_size is -0.02,"
+        " there -0.01; start all with the same configuration, seed and parameters",
     ]
     assert again["refused"][1:] == other["refused"][1:]
     assert again["evaluated"] == other["evaluated"]

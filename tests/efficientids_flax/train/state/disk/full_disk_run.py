@@ -1,4 +1,4 @@
-"""A run whose disk is full after its third step: `full_disk_run.py DIRECTORY`.
+"""A run whose disk is full after its fifth step: `full_disk_run.py DIRECTORY`.
 
 Files that may not grow stand for the disk; the write fails in the background. Prints how many
 batches were read then, and the error; and the error of an export, whose folder is then not there.
@@ -33,17 +33,17 @@ PARAMS = {
 
 
 def main(directory: Path) -> None:
-    made = trainer(directory, save_every=2, log_every=1, tensorboard=False)
+    made = trainer(directory, save_every=4, log_every=1, tensorboard=False)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     read = []
 
     def source():
         for number, batch in enumerate(batches()):
-            if number == 3:
-                while not (directory / "2").is_dir():  # it is written in the background
+            if number == 5:
+                while not (directory / "4").is_dir():  # it is written in the background
                     time.sleep(0.01)
-                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
-            if number > 3:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+            if number > 5:
                 time.sleep(0.05)
             read.append(number)
             yield batch
