@@ -122,7 +122,7 @@ class Trainer(Evaluating, Preparing):
         self.mesh = default_mesh() if mesh is None else mesh
         self.history = Rows()
         self.optimizer, self.items = optimizer, items
-        self.directory = None if checkpoint_dir is None else Path(checkpoint_dir)
+        self.directory = None if checkpoint_dir is None else Path(checkpoint_dir).absolute()
         make = partial(
             make_objective,
             model,

@@ -264,6 +264,22 @@ def test_sigterm_saves_and_ends_with_code_0(tmp_path):
     assert same(again.train(begin(again), batches(), num_steps=STEPS), want)
 
 
+def test_a_run_stays_in_its_directory_wherever_its_data_goes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+
+    def moving():
+        for index, batch in enumerate(batches()):
+            if index == 2:
+                os.chdir(tmp_path / "elsewhere")
+            yield batch
+
+    made = trainer("run")
+    made.train(begin(made), moving, num_steps=4)
+    assert len(read_history(tmp_path / "run")) == 4
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_partly_given_parameters_take_their_places():
     made = trainer()
     kernel = np.full((6, 8), 0.25, np.float32)
