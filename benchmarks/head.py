@@ -11,12 +11,13 @@ With --full, a softmax over all items in chunks, beside its four products in chu
 (logits, logits once more, and both gradients) and the pass over the table.
 
 With --tiny, the second softmax of tiny catalogues in both ways, cluster by cluster and from the
-products with all items: microseconds, median and least, which of them is chosen, and how many times
-as long the first takes as the second.
+products with all items: microseconds, median and least, which of them is chosen, how many times
+as long the first takes as the second, and the seconds in which each was traced and compiled.
 """
 
 import argparse
 import statistics
+import time
 from typing import Any
 
 import jax
@@ -46,7 +47,10 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     given = parser.parse_args()
     if given.tiny:
-        print("items width positions products by cluster (least) all items (least) chosen  ratio")
+        print(
+            "items width positions products by cluster (least) all items (least) chosen  ratio"
+            "  compiled"
+        )
         for items in given.items or TINY:
             for width in (64, 256):
                 for positions in FEW:
@@ -156,11 +160,12 @@ def tiny_row(items: int, width: int, positions: int, rounds: int) -> str:
     def loss(query: jax.Array, table: jax.Array) -> Any:
         return member_losses(Entropy(), tables, query, table, where, weights).total
 
-    known, ways = masked.FASTER, {}
+    known, ways, compiled = masked.FASTER, {}, []
     for name, faster in (("by cluster", ()), ("all items", ((width, items * positions),))):
         masked.FASTER = faster
-        run = jax.jit(jax.value_and_grad(loss, (0, 1)))
-        ways[name] = run.lower(query, table).compile()
+        start = time.perf_counter()
+        ways[name] = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(query, table).compile()
+        compiled.append(time.perf_counter() - start)
     masked.FASTER = known
     times = turns(
         {name: lambda run=run: run(query, table) for name, run in ways.items()},
@@ -172,7 +177,7 @@ def tiny_row(items: int, width: int, positions: int, rounds: int) -> str:
     return (
         f"{items:5d} {width:5d} {positions:9d} {positions * items:8d} {medians[0]:10.0f}"
         f" {least[0]:7.0f} {medians[1]:9.0f} {least[1]:7.0f} {'all' if chosen else 'by':>6s}"
-        f" {medians[0] / medians[1]:6.2f}"
+        f" {medians[0] / medians[1]:6.2f}  {compiled[0]:.1f} {compiled[1]:.1f}"
     )
 
 
