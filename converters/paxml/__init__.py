@@ -2,7 +2,7 @@
 
 Read `layout` first, which finds the checkpoint that a path refers to, then `checkpoint`, which
 opens it with one of the `sources`. `names` and `metadata` handle PAXml's own names and metadata,
-`consistency` checks the tree against them, and `foreign` recognizes checkpoints that are not
+`consistency` checks the tree against them, and `foreign` recognises checkpoints that are not
 PAXml's. `infer` finds the model's settings, `forecasters` those of TimesFM; `experiments` is a
 table of published experiments. `state` turns optimizer states into optax's.
 """

@@ -1,4 +1,4 @@
-"""The families of checkpoints, how each is recognized, and its rule table."""
+"""The families of checkpoints, how each is recognised, and its rule table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
