@@ -42,10 +42,9 @@ class Array(ABC):
         return self.read(region, readers)
 
     def straight(self) -> tuple[Leaf, int] | None:
-        """(leaf, position of the first value in it) if the values are contiguous there, in this
-        order.
+        """The leaf that holds the values contiguously, and the position of the first one in it.
 
-        None if the values are in another order, or in several leaves.
+        None if the values are in another order there, or in several leaves.
         """
         return None
 

@@ -37,7 +37,6 @@ def values_of(array: Array, region: Region | None = None) -> np.ndarray:
 
     Raises:
         CheckpointError: a file ends before the values do.
-        CheckpointError: a file ends before the values.
     """
     region = region or whole(array.shape)
     out = _empty(extent(region), array.dtype)

@@ -21,7 +21,6 @@ def interrupt_at_the_end(interrupted: Callable[[], None]) -> Iterator[None]:
 
     Raises:
         KeyboardInterrupt: at the end of the block, if Ctrl-C was pressed.
-        KeyboardInterrupt: at the end, if there was one.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

@@ -87,8 +87,7 @@ class ZarrArray:
         return math.prod(self.chunks) * self.spec.dtype.itemsize
 
     def stored_blocks(self, name: str, update: Callable[[bytes], object]) -> Iterator[bytes]:
-        """The bytes of a zstd chunk file, block by block, without decoding; `update` gets each
-        block.
+        """The bytes of a zstd chunk file, block by block and not decoded; `update` gets each block.
 
         Raises:
             CheckpointError: the file is missing, is not one complete zstd frame, or its values have

@@ -39,13 +39,14 @@ WANTED = (
 class Pretrained:
     """A pretrained model whose tensors are not read yet.
 
-    folder: the model's folder.
-    config: content of its `config.json`.
-    tensors: name -> leaf.
-    layout: how the tensors are stored, in words.
-    slips: name -> sentence on how the index contradicts the files; matters only if the tensor is
-        needed.
-    notes: what the user should know, one line each.
+    Attributes:
+        folder: the model's folder.
+        config: content of its `config.json`.
+        tensors: name -> leaf.
+        layout: how the tensors are stored, in words.
+        slips: name -> sentence on how the index contradicts the files; matters only if the tensor
+            is needed.
+        notes: what the user should know, one line each.
     """
 
     folder: Path
@@ -70,6 +71,9 @@ def open_pretrained(
         revision: branch, tag or commit, for a name.
         download: download what the cache lacks (needs `huggingface_hub`).
         token: access token, for models that are not public; None: what `hf auth login` stored.
+
+    Raises:
+        CheckpointError: there is no such model, it has no weights, or they are damaged.
     """
     notes: tuple[str, ...] = ()
     try:

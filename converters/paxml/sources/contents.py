@@ -19,14 +19,12 @@ class Contents:
 
     Attributes:
         leaves: canonical path -> leaf; shapes still include padding.
-        leaves: canonical path -> leaf; shapes still include padding.
         failed: paths of leaves that exist but could not be opened; `problems` says why.
         masked: paths of MaskedNode and None leaves, if the format records them.
         empty: paths of empty containers, if the format records them.
         problems: what is wrong, one line each.
         notes: what the user should know, one line each.
         naming: how leaves are named on disk: 'pax', 'dotted', 'positional' or 'treedef'.
-        naming: 'pax', 'dotted', 'positional' or 'treedef'.
     """
 
     leaves: dict[str, Leaf] = field(default_factory=dict)

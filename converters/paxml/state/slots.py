@@ -76,8 +76,7 @@ def kind_of(place: tuple[int, str], transforms: Transforms) -> tuple[str, dict[s
     An optax chain inside a transform is only recognised as the pair that `optax.sgd` and
     `optax.adam`
     make: the state, and the count for the schedule of the learning rate. LAMB has the same states
-        at
-    other places, and the `ema` of `optax.adafactor` averages updates, not weights.
+    at other places, and the `ema` of `optax.adafactor` averages updates, not weights.
     """
     learner, transform = place
     fields = frozenset(transforms[place])
