@@ -18,7 +18,7 @@ class UnsupportedModelError(MappingError):
 
 
 class UnclearModelError(MappingError):
-    """The tree, or the tree together with the job's dump, does not describe one model."""
+    """The tree, or the tree together with the dump, does not describe one model of the family."""
 
 
 class OptimizerError(ConversionError):

@@ -1,4 +1,4 @@
-"""A recommender on a pretrained language model that it leaves as it is, to the bit."""
+"""A recommender on a pretrained language model, which training leaves unchanged to the bit."""
 
 from functools import partial
 from pathlib import Path
@@ -119,7 +119,7 @@ def test_what_is_trained(freeze: bool) -> None:
 
 
 def test_without_words_the_hidden_states_are_the_same_and_clusters_share_no_softmax() -> None:
-    """Every item's score is as before, and the first softmax is over the clusters alone."""
+    """Every item's score is unchanged, and the first softmax only has the clusters."""
     (model, params), (without, fewer) = recommender(), recommender(words=False)
     sample = batch()
     sample["weights"] = (sample["label_item_weights"] > 0).astype(np.float32)

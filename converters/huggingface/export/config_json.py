@@ -70,7 +70,7 @@ def config_json(
     }
     try:
         theirs = config_of(values)
-        if not config.lm_head:  # `architectures` says so, which presets do not read
+        if not config.lm_head:  # `architectures` says so
             theirs = replace(theirs, lm_head=False, tied_embeddings=False, lm_head_bias=False)
         problems, notes = _differences(config, theirs)
     except UnsupportedConfigError as error:

@@ -26,7 +26,7 @@ from converters.zarr import dtype_named
 from efficientids_flax.config import TimesFMConfig
 
 ITEM = "model"  # files are model.safetensors, or model-00001-of-00002.safetensors ...
-FRAMEWORK = "pt"  # transformers only accepts files that name a framework it knows
+FRAMEWORK = "pt"  # by this word, transformers recognises the files
 # Files for the tokenizer and for generation, as far as they exist.
 TEXT = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model",

@@ -1,4 +1,4 @@
-"""`efficientids embed`: against transformers' own pooling, and what it says of mistakes."""
+"""`efficientids embed`: compared with transformers' own pooling; messages for mistakes."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def by_transformers(folder: Path, pooling: str, longest: int) -> np.ndarray:
-    """As users of transformers do it: one text at a time, without padding."""
+    """Embeddings as users of transformers compute them: one text at a time, without padding."""
     import torch
     import transformers
 

@@ -107,7 +107,7 @@ Random = settings(derandomize=True, deadline=None, database=None)
 
 
 def check(kind: str, data: st.DataObject, *names: str, **keys: Any) -> None:
-    """`keys`: of `config.json`, which all classes read."""
+    """Compare a random model with ours; `keys`: settings that every class has."""
     chosen = data.draw(live.settings_of(KINDS[kind]), "settings")
     seed, scan = data.draw(st.integers(0, 999), "seed"), data.draw(st.booleans(), "scan")
     model = live.make_model(kind, chosen, seed)
@@ -181,7 +181,7 @@ def test_a_share_of_the_pairs_turns(kind: str) -> None:
 
 
 def test_falcons_biases_are_those_of_pytorchs_kernel() -> None:
-    """The default of transformers; its eager attention adds them twice."""
+    """The default of transformers; its eager attention adds the biases twice."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     torch.manual_seed(0)
     made = transformers.FalconConfig(

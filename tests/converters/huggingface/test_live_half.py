@@ -57,7 +57,7 @@ def bits(value: Any) -> np.ndarray:
 
 
 def drawn(*shape: int) -> tuple[Any, Any]:
-    """The same random numbers for both."""
+    """The same random numbers for both libraries."""
     values = np.random.default_rng(0).normal(0, 3, shape).astype(np.float32)
     return torch.tensor(values).bfloat16(), jnp.asarray(values).astype(jnp.bfloat16)
 

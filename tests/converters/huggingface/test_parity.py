@@ -64,7 +64,7 @@ def computed(
 
 
 def word_embeddings(config: BackboneConfig, params: Any, ids: np.ndarray) -> jax.Array:
-    """What words are, as the decoder takes it in their place."""
+    """Word embeddings in the form in which the decoder accepts them as inputs."""
     as_injected = replace(config, embedding_scale="none")
     made = as_injected if config.scale_injected_embeddings else config
     return Decoder(made).apply({"params": params}, ids, method="embed")  # pyright: ignore
@@ -146,7 +146,7 @@ def test_greedy_generation_after_padding(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gemma", "granite"])
 def test_word_embeddings_of_the_decoder_are_what_is_injected(name: str) -> None:
-    """Where no item is, the injected rows are those of the table: Gemma's without its factor."""
+    """Without items, the injected rows are those of the table; for Gemma without its factor."""
     recorded = reference(name)
     config, params = load_pretrained_lm(FOLDERS / name, "float32")
     table = params["lm_head"]["kernel"] if config.tied_embeddings else params["embedder"]

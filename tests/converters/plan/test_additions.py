@@ -1,4 +1,4 @@
-"""Low-rank additions of a TimesFM tree: put into the weights, or kept for the model to add."""
+"""LoRA and DoRA weights of a TimesFM tree: merged into the weights, or kept separate."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ GIVEN = {
 
 
 def merged(params: Params) -> Params:
-    """What the adapters of the package compute: `LoraTheta`, `DoraTheta`, in float64."""
+    """What the adapters of the TimesFM package compute (`LoraTheta`, `DoraTheta`), in float64."""
     found = {}
     for name, stored_value in params.items():
         place, _, leaf = name.rpartition("/")

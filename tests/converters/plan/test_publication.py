@@ -1,4 +1,4 @@
-"""A checkpoint of a published experiment, alone: recognised or named, and right in its numbers."""
+"""A checkpoint of a published experiment without its job's files: recognised, and its numbers."""
 
 import json
 from collections.abc import Callable

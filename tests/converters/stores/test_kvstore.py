@@ -1,4 +1,4 @@
-"""The files of an object store behave as those of a local directory."""
+"""The files of an object store behave like those of a local directory."""
 
 import numpy as np
 import pytest

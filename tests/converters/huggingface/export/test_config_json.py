@@ -1,4 +1,4 @@
-"""The `config.json` that is written: the same model for readers of either style."""
+"""The exported `config.json`: readers of either style get the same model."""
 
 import json
 from dataclasses import replace
@@ -71,7 +71,7 @@ def test_rotary_scaling(kind: str) -> None:
 
 
 def test_longrope_as_phi3_has_it() -> None:
-    """Its class of style 4 takes these three keys alone, and the factor from the two lengths."""
+    """The class of style 4 accepts only three keys, and takes the factor from the two lengths."""
     values = styles_agree(config_of(recorded("phi3")), "phi3")
     assert values["rope_scaling"].keys() == {"type", "short_factor", "long_factor"}
     recorded_values = recorded("phi3")
@@ -127,7 +127,7 @@ def test_every_family_has_a_table() -> None:
 
 @pytest.mark.parametrize(("family", "written"), [("ministral", True), ("qwen2", False)])
 def test_the_width_of_a_head_is_written_where_the_class_has_it(family: str, written: bool) -> None:
-    """Ministral's class takes no width of none."""
+    """Ministral's class does not accept None as the width of a head."""
     sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
     config = config_of({"model_type": family, **sizes})
     values, _ = config_json(config, family, {}, {})

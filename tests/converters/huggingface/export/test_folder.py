@@ -1,4 +1,4 @@
-"""`convert-hf --reverse`: what went in comes out, and `transformers` computes the same with it."""
+"""`convert-hf --reverse`: the tensors come back, and `transformers` computes the same with them."""
 
 import json
 import shutil
@@ -332,7 +332,7 @@ def test_bad_usage_and_bad_input(tmp_path: Path) -> None:
 
 
 def test_the_recommenders_language_model(recording: Callable[[str], Path], tmp_path: Path) -> None:
-    """Its PAXml decoder has what no family has; the error is about the decoder alone."""
+    """Its PAXml decoder has something that no family has; the error is about the decoder only."""
     convert(recording("b_everywhere") / "checkpoint", tmp_path / "flax")
     with pytest.raises(MappingError, match="no family computes this model; the nearest: family"):
         export_pretrained(tmp_path / "flax", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""Which rows a tree can be of: by its leaves, and by what else makes it so."""
+"""Which rows a tree may come from, by its leaves and its other marks."""
 
 from dataclasses import replace
 from typing import Any
@@ -29,7 +29,7 @@ NOT_SHOWN = (
 
 
 def tree_of(name: str, **sizes: int) -> Facts:
-    """What the parameters of an experiment's model show, in these sizes."""
+    """Facts about the parameters of an experiment's model of these sizes."""
     row = EXPERIMENTS[name]
     facts = Facts()
     for key, value in {**row.model, **row.size, **sizes}.items():

@@ -16,7 +16,7 @@ FIELDS = {
 def chain(
     start: str, new: str, kinds: list[str], prefix: tuple[int, ...], mine: list[bool]
 ) -> tuple:
-    """Positional shapes of one chain, and the names that they should get."""
+    """Positional shapes of one chain, and the expected names."""
     shapes: Shapes = {}
     names: dict[str, str] = {}
     for index, kind in enumerate(kinds):

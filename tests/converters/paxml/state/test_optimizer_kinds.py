@@ -1,4 +1,4 @@
-"""The other optimizer states: each kind becomes its own, what is unknown stays as it is."""
+"""The other optimizer states: known kinds are converted, unknown ones are kept unchanged."""
 
 import numpy as np
 import pytest
