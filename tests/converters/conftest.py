@@ -29,7 +29,7 @@ def gs_server() -> Iterator[ObjectStore]:
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path_factory) -> pytest.MonkeyPatch:
     """An environment without variables for object stores or credentials."""
     for name in {*environment(), *SET_BY_THE_CODE} - {"HOME"}:
-        monkeypatch.setenv(name, "")  # so that it is put back whatever is set later
+        monkeypatch.setenv(name, "")  # so that monkeypatch restores it
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -80,7 +80,7 @@ def renamed(params: Mapping[str, np.ndarray], family: str, scan_layers: bool | N
         if repeat:
             assert pipeline is None and number == "0"
             stacked[place] = values
-        elif pipeline:  # [S, ...] a layer of the stage; layer s * K + k of the model
+        elif pipeline:  # [S, ...] for layer k of a stage: layer s * K + k of the model
             per_stage = 1 + max(
                 int(n) for n in re.findall(r"body/x_layers_(\d+)/", " ".join(params))
             )

@@ -20,7 +20,7 @@ STEP = 7
 
 def command(*arguments: str | Path, name: str = "convert") -> list[str]:
     """The command line of a command of the program, warnings as errors."""
-    # What a shell has put in the background is deaf to Ctrl-C, and so are its children.
+    # A process that a shell runs in the background ignores Ctrl-C, and so do its children.
     call = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from efficientids_flax.commands.program import main; main()"

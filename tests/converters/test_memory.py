@@ -14,7 +14,7 @@ from converters import ConvertOptions, PlanOptions, convert
 from tests.converters import stored, synthetic
 
 MEMORY = 16 << 20
-SPARE = 200 << 20  # the program itself may take this much beside
+SPARE = 200 << 20  # additional memory for the program itself
 LAYERS, ROWS, COLUMNS = 4, 4096, 4096
 BLOCK = 256  # rows that are made at a time
 

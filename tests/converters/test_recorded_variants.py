@@ -25,7 +25,7 @@ NAMES = sorted(path.name.removesuffix(".tar.xz") for path in VARIANTS.iterdir())
 BETAS = (0.9, 0.99)  # what all recorded jobs trained with
 RAW = "state/opt_states_raw/"
 
-# Cases that the oracle has rules for.
+# Cases for which the oracle has rules.
 PLAIN = (
     "AdafactorFrozenRepeat_flax", "AdafactorFrozenRepeat_gda", "AdafactorNoMomentum_gda",
     "AdafactorUnfactored_flax", "Bert_gda", "FusedBiasRotaryRepeat_flax",
@@ -43,7 +43,7 @@ LAYERS: dict[str, tuple[str, int, Callable[[int], tuple[str, tuple[int, ...]]]]]
     "NdRepeat_gda": ("repeat/sub/", 6, lambda i: ("x_layers_0", divmod(i, 2))),
 }
 
-# What becomes of the optimizer: parts below `state/optimizer/`, and states that are kept raw.
+# Expected optimizer: parts below `state/optimizer/`, and states that are kept raw.
 OPTIMIZERS: dict[str, tuple[set[str], set[str]]] = {
     "Accumulated_gda": (set(), {"0/2"}),
     "Adagrad_gda": (set(), {"0/2"}),

@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Llama and similar families, including Gemma: separate queries, keys and values (or cuts)."""
+"""Llama and similar families, including Gemma: a `Linear` each for queries, keys and values."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -265,7 +265,7 @@ def test_scaled_makes_no_array_of_float64():
     array.read(whole(array.shape), own_readers)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 2.2 * values.nbytes  # what is read, and the result
+    assert peak < 2.2 * values.nbytes  # the values read and the result
 
 
 @pytest.mark.parametrize("axes", [(0, 1), (), (1,)])

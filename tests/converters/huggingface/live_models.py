@@ -15,9 +15,9 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from parity_tests.record.huggingface import scatter
 
 BATCH, TIME = 2, 20
-PROMPT, NEW = 7, 7  # of generation: it goes past some of the lengths below
+PROMPT, NEW = 7, 7  # for generation, which exceeds some of the lengths below
 PADDED = 7  # positions of the second row
-LENGTHS = (8, 11, 15)  # of windows, and of contexts before they were stretched: below TIME
+LENGTHS = (8, 11, 15)  # of windows and of original contexts: less than TIME
 POSITIONLESS = ("bloom", "mpt")  # their models take no positions
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Settings = dict[str, Any]
@@ -27,7 +27,9 @@ ACTIVATIONS = one_of(["gelu", "silu", "gelu_pytorch_tanh", "relu", "relu2", "gel
 EPSILONS = one_of([1e-3, 1e-5, 1e-6])
 THETAS = one_of([300.0, 1e4, 5e5])
 FLAGS = one_of([True, False])
-HEADS = one_of([(4, 2), (6, 2), (4, 4), (3, 1), (2, 1), (6, 3), (1, 1)])  # of queries, of keys
+HEADS = one_of(
+    [(4, 2), (6, 2), (4, 4), (3, 1), (2, 1), (6, 3), (1, 1)]
+)  # numbers of query and key heads
 WIDTHS = one_of([8, 6, 4, 12])  # of a head
 WINDOWS = one_of([3, 5, 2, 16])  # of 1, the cache of transformers keeps all keys
 
@@ -155,7 +157,7 @@ def gemma3_text(draw: Draw) -> Settings:
     else:
         found["sliding_window_pattern"] = draw(one_of([2, 3, 6]))
     width = width_of(found)
-    found["attn_logit_softcapping"] = draw(one_of([2.0, None]))  # which its class ignores
+    found["attn_logit_softcapping"] = draw(one_of([2.0, None]))  # its class ignores it
     found["rope_parameters"] = {
         "full_attention": rope(draw, ROPES, width),
         "sliding_attention": rope(draw, ["default", "linear"], width),

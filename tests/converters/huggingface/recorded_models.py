@@ -13,7 +13,7 @@ from tests.paths import RECORDINGS
 
 FOLDERS = RECORDINGS / "huggingface"
 NAMES = sorted(path.name for path in FOLDERS.iterdir() if path.is_dir())
-CASES = ("full", "left", "left_pos", "offset", "packed")  # the last where tokens see no later ones
+CASES = ("full", "left", "left_pos", "offset", "packed")  # the last only with a causal mask
 
 
 def reference(name: str) -> dict[str, np.ndarray]:

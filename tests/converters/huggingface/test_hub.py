@@ -74,7 +74,7 @@ def test_errors_are_named(source: Path, tmp_path: Path) -> None:
         offline = convert(tmp_path, url, "--download", HF_HUB_OFFLINE="1")
         assert (offline.returncode, "Traceback" in offline.stderr) == (1, False)
         assert f"{NAME}: is not in the cache, and HF_HUB_OFFLINE forbids" in offline.stderr
-    gone = convert(tmp_path, url, "--download")  # the server is no more
+    gone = convert(tmp_path, url, "--download")  # the server has stopped
     assert gone.returncode == 1
     assert f"{NAME}: cannot be downloaded: " in gone.stderr
     assert not (tmp_path / "out").exists()

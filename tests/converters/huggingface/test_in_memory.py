@@ -35,7 +35,7 @@ def stored(folder: Path, seed: int, segments: int = 1) -> tuple[Array, np.ndarra
     return Source(FlatLeaf(spec, LocalStore(folder), name, places)), values
 
 
-# What the tables of the families do, and what they do not: name -> (array, values).
+# Operations that the families' tables use, and others: name -> (array, values).
 CASES = {
     "as it is": lambda a, v, b, w: (a, v),
     "split": lambda a, v, b, w: (Split(a, 1, (2, 3)), v.reshape(4, 2, 3, 5)),

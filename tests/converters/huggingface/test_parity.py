@@ -34,7 +34,7 @@ SCANNED = (
     "llama",
     "phi3",
     "smollm3",
-)  # one of each way that layers repeat
+)  # one for each pattern of layers
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_hidden_states_logits_and_gradients_are_those_of_transformers(name: str)
         assert distance(logits, recorded[f"{case}/logits"], seen) < TOLERANCE, case
 
     injected = jnp.asarray(recorded["inject/inputs_embeds"])
-    if injected.shape != words.shape:  # words of another width are narrow where they are given
+    if injected.shape != words.shape:  # embeddings of another width are given before the projection
         narrow = params["embedding_projection"]["kernel"]
         injected = injected @ narrow.T
     states, logits, loss, gradient = run(injected, context(recorded, "full", config))
@@ -161,5 +161,5 @@ def test_bfloat16_computes_in_bfloat16() -> None:
     recorded = reference("qwen3")
     states, logits = forward(config, params, ids=recorded["input_ids"].astype(np.int32))
     assert all(state.dtype == jnp.bfloat16 for state in states)
-    # 8 bits, some ten roundings a layer
+    # 8 bits, about ten roundings per layer
     assert 1e-4 < distance(logits, recorded["full/logits"]) < 0.1

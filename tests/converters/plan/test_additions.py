@@ -76,7 +76,7 @@ def test_additions_that_are_kept_compute_the_same(tmp_path: Path):
     assert config.lora is not None
     assert (config.lora.rank, len(config.lora.targets)) == (2, 6)
     first, second = forecast(tmp_path / "kept"), forecast(tmp_path / "merged")
-    # Two products in place of one, at values of some hundreds.
+    # Two products instead of one, with values of some hundreds.
     np.testing.assert_allclose(first, second, atol=1e-5 * np.abs(second).max())
 
 

@@ -27,7 +27,7 @@ def test_what_saxml_converted_computes_what_saxml_serves(
     origin = found.origins["model"]["rotary.pairing"]
     assert origin.startswith("experiment LLaMA7")
     assert found.model.rotary.pairing == "interleaved"  # type: ignore[union-attr]
-    # Of a shrunk vocabulary nothing tells whether it is Llama 2's or 3's.
+    # With a smaller vocabulary, nothing shows whether it is Llama 2 or 3.
     grouped = name == "SaxLlama70B"
     assert ("rotary.max_timescale=10000.0" in said) is grouped
     assert "norm_epsilon" not in said

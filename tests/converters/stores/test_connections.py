@@ -167,7 +167,7 @@ def test_credentials_of_a_profile(clean: pytest.MonkeyPatch, server: Server, tmp
         ("AWS_PROFILE", "work", "two"),
         ("AWS_PROFILE", "default", "one"),
         ("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "others"), "three"),
-        ("AWS_ACCESS_KEY_ID", "four", "three"),  # not without its secret
+        ("AWS_ACCESS_KEY_ID", "four", "three"),  # useless without its secret
         ("AWS_SECRET_ACCESS_KEY", "w", "four"),
     ):
         clean.setenv(variable, value)

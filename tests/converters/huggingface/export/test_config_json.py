@@ -14,7 +14,7 @@ from efficientids_flax.backbone.presets.read import config_of, model_type
 from efficientids_flax.config import BackboneConfig, RotaryConfig, RotaryScalingConfig
 from tests.converters.huggingface.recorded_models import FOLDERS, NAMES
 
-# Keys that only one of the two reads; `layer_types` came late in style 4.
+# Keys that only one of the styles reads; late versions of style 4 read `layer_types` too.
 STYLE_5 = {"rope_parameters", "dtype", "layer_types"}
 STYLE_4 = {"rope_theta", "rope_scaling", "torch_dtype", "rope_local_base_freq", "rotary_pct",
            "rotary_emb_base", "partial_rotary_factor", "sliding_window_pattern",
@@ -93,7 +93,7 @@ def test_windows_by_layer(slides: tuple[int, ...]) -> None:
     window, types = found.sliding_window, found.layer_types
     alike = types or (("full" if window is None else "sliding"),) * 4
     assert (alike, window) == (kinds, config.sliding_window)
-    if slides == tuple(range(4 - len(slides), 4)) and slides:  # what `max_window_layers` can say
+    if slides == tuple(range(4 - len(slides), 4)) and slides:  # `max_window_layers` can express it
         assert config_of(without(values, STYLE_5)) == config_of(without(values, STYLE_4))
 
 

@@ -62,7 +62,7 @@ def test_every_row_is_one_of_those_that_its_own_tree_is_recognised_as(name: str)
     assert told.origin.startswith("experiment ")
     assert len(notes) == 1
     assert notes[0].startswith("recognised as ")
-    # What all agree on is this row's, and nothing of the model is lost but where they differ.
+    # The common settings are those of this row; only differing settings of the model are lost.
     assert told.model.items() <= {**row.model, **row.if_sized}.items()
 
 

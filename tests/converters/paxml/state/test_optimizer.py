@@ -57,7 +57,7 @@ def test_adams_moments_are_those_that_optax_reaches(steps: int):
     )
     np.testing.assert_allclose(found["state/optimizer/adam/nu/w"], state.nu["w"], rtol=2e-5)
     assert found["state/optimizer/adam/count"] == state.count
-    # To the last bit: what was divided is multiplied, in float64, and rounded once.
+    # Exact to the last bit: the quotient is multiplied in float64 and rounded once.
     wanted = (m.astype(np.float64) * (1.0 - 0.9**steps)).astype(np.float32)
     assert found["state/optimizer/adam/mu/w"].tobytes() == wanted.tobytes()
 

@@ -158,7 +158,7 @@ def test_two_learners_have_a_place_each():
     }
 
 
-# What is kept as it is.
+# States that are kept unchanged.
 
 
 def test_a_state_of_an_unknown_kind_is_kept_as_it_is():
