@@ -166,8 +166,8 @@ def _fitted(
         axes = axes.replace("NH", "H")  # heads are merged, or keys and values have a single head
     if blocks is None and len(own) != len(axes):
         raise ValueError(f"expected axes {' '.join(axes)}")
-    # Attention contracts the same axes with and without blocks. A linear layer with blocks
-    # contracts, and packs along, the axis of the values in each block.
+    # Attention contracts axes with the same indices, whether or not blocks add an axis. A linear
+    # layer with blocks contracts, and packs along, the axis of the values in each block.
     shift = blocks is not None and kind.axes in ("DF", "FD", "DV")
     places = [axes.index(letter) + shift for letter in kind.contracted if letter in axes]
     packed = axes.index(kind.packed if kind.packed in axes else "H") + shift

@@ -281,10 +281,10 @@ def test_dequantized_weights_are_what_praxis_multiplies_by(
 def test_packed_weights_and_weights_in_blocks_become_numbers(
     name: str, recording: Recording, tmp_path: Path
 ):
-    """4-bit numbers of each int32 from the lowest bits on; a scale a column of a block.
+    """Each int32 has 4-bit numbers from the lowest bits up; each column of a block has a scale.
 
-    Praxis' attention sums over the axes of the same numbers in blocks [S, C, N, H] as without, so
-    that its scales are [C, N, H].
+    In blocks [S, C, N, H], Praxis' attention sums over the same axis indices as without blocks, so
+    its scales are [C, N, H].
     """
     config, _ = converted(recording(name), tmp_path / "out", dequantize=True)
     assert config["model"] is not None

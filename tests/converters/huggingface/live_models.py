@@ -27,9 +27,7 @@ ACTIVATIONS = one_of(["gelu", "silu", "gelu_pytorch_tanh", "relu", "relu2", "gel
 EPSILONS = one_of([1e-3, 1e-5, 1e-6])
 THETAS = one_of([300.0, 1e4, 5e5])
 FLAGS = one_of([True, False])
-HEADS = one_of(
-    [(4, 2), (6, 2), (4, 4), (3, 1), (2, 1), (6, 3), (1, 1)]
-)  # numbers of query and key heads
+HEADS = one_of([(4, 2), (6, 2), (4, 4), (3, 1), (2, 1), (6, 3), (1, 1)])  # query heads, key heads
 WIDTHS = one_of([8, 6, 4, 12])  # of a head
 WINDOWS = one_of([3, 5, 2, 16])  # of 1, the cache of transformers keeps all keys
 
