@@ -35,7 +35,7 @@ class Settings:
     """How jobs are done.
 
     Attributes:
-        limit: bytes of values that one tile may hold; a worker needs about six times as much.
+        limit: bytes of values that one tile may hold; a worker may need eight times as much.
         verify: 'full', 'sample' or 'none'.
         move_chunks: whether compressed chunks may be copied without decoding them.
     """
