@@ -5,11 +5,11 @@ from converters import convert_paxml_checkpoint, load_converted
 convert_paxml_checkpoint("job/checkpoints", "out")
 params, optimizer_state, config = load_converted("out")
 
-Read `conversion`, which has all steps on one page, then the folders in the order of the data:
-`stores` (access to files), `arrays` and `zarr` (lazy leaves), `paxml` (reads PAXml's layouts),
-`rules` (which leaf becomes which), `plan`, `write`. `huggingface` converts from and to HuggingFace
-folders, `recommender` builds a recommender on such a model, `commands` are the commands of the
-shell, `errors` the exceptions; `moved` lists modules that have moved.
+Read `conversion` first: it has all steps on one page. Then read the folders in the order in which
+the data passes them: `stores` (access to files), `arrays` and `zarr` (lazy leaves), `paxml` (reads
+PAXml's layouts), `rules` (which leaf becomes which), `plan`, `write`. `huggingface` converts from
+and to HuggingFace folders, `recommender` builds a recommender on a HuggingFace model, `commands`
+holds the shell commands, `errors` the exceptions. `moved` lists modules that have moved.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Converts a PAXml checkpoint: opened, planned by its family's table, carried out."""
+"""Converts a PAXml checkpoint: opens it, plans with its family's rules, carries the plan out."""
 
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
@@ -15,7 +15,7 @@ class ConvertOptions(WorkOptions):
 
     Attributes:
         plan: what the output holds.
-        step: step of a job directory; None: the newest.
+        step: step to take from a job directory; None: the newest.
     """
 
     plan: PlanOptions = field(default_factory=PlanOptions)
@@ -35,17 +35,17 @@ def convert(
     Args:
         source: job directory, its `checkpoints/`, a step directory, its `state/`, or a FLAX file;
             a local path, or a `gs://` or `s3://` URL.
-        output: new directory; a path or URL too.
+        output: new directory, also a path or URL.
         options: see `ConvertOptions`.
-        processes: processes that share the work; None: this one alone.
-        **plan: fields of `PlanOptions`, for short.
+        processes: the processes that share the work; None: this process works alone.
+        **plan: fields of `PlanOptions`, as a shortcut.
 
     Returns:
-        What was done.
+        A report of what was done.
 
     Raises:
-        ConversionError: the source, the table or the output is wrong; nothing is left under the
-            output's name.
+        ConversionError: the source, the rule table or the output is wrong; nothing is left under
+            the output's name.
     """
     options = options or ConvertOptions()
     if plan:
@@ -68,7 +68,7 @@ def convert_paxml_checkpoint(
 
 
 def _recorded(options: ConvertOptions, source: str | PathLike[str]) -> dict[str, Any]:
-    """The options that decide about the content, as the manifest has them."""
+    """The options that decide what the output contains, as recorded in the manifest."""
     content = {
         name: value
         for name, value in vars(options.plan).items()

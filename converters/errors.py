@@ -2,7 +2,7 @@
 
 
 class ConversionError(Exception):
-    """Base of all: something about the input or output that the user can act on (exit code 1)."""
+    """Base class: something about the input or output that the user can act on (exit code 1)."""
 
 
 class CheckpointError(ConversionError):
@@ -14,11 +14,11 @@ class MappingError(ConversionError):
 
 
 class UnsupportedModelError(MappingError):
-    """The weights convert, but the job's dump has settings that our models do not compute."""
+    """The job's dump has settings that our models do not compute; the weights can be converted."""
 
 
 class UnclearModelError(MappingError):
-    """The tree, or the tree and the job's dump, do not describe one model of this family."""
+    """The tree, or the tree together with the dump, does not describe one model of the family."""
 
 
 class OptimizerError(ConversionError):

@@ -1,17 +1,18 @@
-"""A recommender on a pretrained language model: the model, and the parameters to begin with.
+"""A recommender on a pretrained language model: the model and its initial parameters.
 
     model, params = load_recommender("Qwen/Qwen3-0.6B", clustering, item_embedding_dim=384)
     trainer = Trainer(model, create_optimizer(1e-3), checkpoint_dir="runs/first")
     state = trainer.create_train_state(jax.random.key(0), sample_batch, params=params)
 
-`train` takes them as `{"model": {"module": model, "params": params}}`, the command line as
+`train` takes both as `{"model": {"module": model, "params": params}}`. In a configuration file:
 
     model:
       kind: factory
       factory: converters.recommender:load_recommender
       options: {name_or_path: Qwen/Qwen3-0.6B, item_embedding_dim: 384}
 
-What is not in `params` (items, adapters, clusters, low-rank additions) begins at random.
+Parameters that are not in `params` (items, adapters, clusters, LoRA weights) are initialized at
+random.
 """
 
 import os
@@ -26,7 +27,7 @@ from efficientids_flax.core.head import Source
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.stored import Shardings
 
-HEAD = ("lm_head", "output_projection")  # what a language model without logits has not
+HEAD = ("lm_head", "output_projection")  # parameters that a language model without logits lacks
 
 
 def load_recommender(
@@ -49,33 +50,34 @@ def load_recommender(
     download: bool = False,
     token: str | None = None,
 ) -> tuple[EfficientIDSModel, dict[str, Any]]:
-    """An `EfficientIDSModel` on a pretrained HuggingFace model, which is frozen by default.
+    """Build an `EfficientIDSModel` on a pretrained HuggingFace model, which is frozen by default.
 
-    Items, adapters, clusters and low-rank additions are float32, whatever the dtype of the language
-    model, because training updates are smaller than bfloat16 resolves.
+    Items, adapters, clusters and LoRA weights are float32, whatever the dtype of the language
+    model, because bfloat16 would round small training updates away.
 
     Args:
         name_or_path: folder, or name of a model in the HuggingFace cache.
-        clustering: the cluster of each item. (None is an error; a factory gets it if the data has
-            no clustering.)
-        item_embedding_dim, num_items, item_embedding_init, use_correction, remat: of
-            `EfficientIDSModel`; `num_items` None: the clustering's.
+        clustering: the cluster of each item. None is an error; a factory receives None if the data
+            has no clustering.
+        item_embedding_dim, num_items, item_embedding_init, use_correction, remat: as in
+            `EfficientIDSModel`; `num_items` None: taken from the clustering.
         freeze_lm: whether the language model is frozen.
-        lora: low-rank additions to it that are trained all the same, see `backbone.lora`.
+        lora: LoRA weights added to the language model; they are trained even if it is frozen, see
+            `backbone.lora`.
         lm_dtype: dtype of the language model's parameters; None: as stored.
         dtype: dtype of the computation; None: `lm_dtype`. On CPUs float32 is faster.
         words: whether the first softmax includes words, as in the original. If every label is an
-            item, False saves the product with the words (a fifth of a step for a small language
-            model), and clusters need not learn to outscore them.
-        scan_layers, shardings, revision, download, token: see `load_pretrained_lm`; paths are those
-            of the decoder.
+            item, False saves the product with the word embeddings (a fifth of a step for a small
+            language model), and clusters need not learn to outscore words.
+        scan_layers, shardings, revision, download, token: see `load_pretrained_lm`; the paths in
+            `shardings` are those of the decoder.
 
     Returns:
         (model, {"pretrained_lm": its parameters}).
 
     Raises:
         ConversionError: see `load_pretrained_lm`.
-        ValueError: fields that do not fit each other; no clustering.
+        ValueError: the fields do not fit each other, or there is no clustering.
     """
     if clustering is None:
         raise ValueError(
@@ -112,10 +114,10 @@ def load_recommender(
 def _without_head(
     backbone: BackboneConfig, params: Mapping[str, Any]
 ) -> tuple[BackboneConfig, dict[str, Any]]:
-    """A language model that reads words and has no logits of them."""
+    """The language model without its output head; it still embeds words."""
     left = {name: part for name, part in params.items() if name not in HEAD}
     if backbone.tied_embeddings:
-        kernel = params["lm_head"]["kernel"]  # whose rows are the words where it is [V, D]
+        kernel = params["lm_head"]["kernel"]  # [V, D] with kernel_axes "out_in", otherwise [D, V]
         table = kernel if backbone.kernel_axes == "out_in" else kernel.T
         left["embedder"] = {"embedding": table}
     without = replace(backbone, lm_head=False, tied_embeddings=False, lm_head_bias=False)

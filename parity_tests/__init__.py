@@ -1,12 +1,12 @@
 """Compares our models with recordings of the originals: every value, in the order of computation.
 
-Read `converted`, which compares one checkpoint with one recording, then `recording`, the recorded
-values, and `check`. `readers` open recordings, `names` translates their names, `run` computes our
-values, `compare` compares, `steps` follows the optimizer, `hints` looks for causes, `report` writes
-reports. `finding` searches settings by a recording, `found` reports the result of a search.
-`forecasters` does all this for models of time series. `commands` are the commands of the shell.
-`cases` finds the bundled recordings, on which the suites here run; `record` makes them with the
-real PAXml. `moved` lists modules that have moved.
+Read `converted` first, which compares one checkpoint with one recording, then `recording`, the
+recorded values, and `check`. `readers` open recordings, `names` translates their names, `run`
+computes our values, `compare` compares them, `steps` follows the optimizer, `hints` looks for
+causes of differences, `report` writes reports. `finding` searches for settings that agree with a
+recording, `found` reports the result of a search. `forecasters` does all this for TimesFM.
+`commands` holds the shell commands. `cases` finds the bundled recordings, on which the test suites
+here run; `record` makes them with the real PAXml. `moved` lists modules that have moved.
 """
 
 from efficientids_flax.moved import add_moved

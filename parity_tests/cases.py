@@ -1,4 +1,4 @@
-"""The recorded cases: checkpoints and values that the real PAXml wrote."""
+"""The bundled recordings: checkpoints and values that the real PAXml wrote."""
 
 import json
 import tarfile
@@ -10,7 +10,7 @@ RECORDED = ("outputs", "activations")  # folders of recordings in the documented
 
 
 def unpack(name: str, directory: Path) -> Path:
-    """Directory of a recorded checkpoint, unpacked to `directory` where it is an archive.
+    """Directory of a recorded checkpoint; an archive is unpacked to `directory`.
 
     Raises:
         FileNotFoundError: there is no such case.
@@ -24,7 +24,7 @@ def unpack(name: str, directory: Path) -> Path:
 
 
 def recordings() -> dict[str, Path]:
-    """Name -> folder of every bundled recording of values."""
+    """Name -> folder of every bundled recording with values."""
     return {
         place.name: place
         for kind in RECORDED
@@ -34,7 +34,7 @@ def recordings() -> dict[str, Path]:
 
 
 def checkpoint_of(recording: Path, directory: Path) -> Path:
-    """The checkpoint that a recording names, unpacked to `directory` where it is an archive."""
+    """The checkpoint that a recording names; an archive is unpacked to `directory`."""
     named = json.loads((recording / "manifest.json").read_text())["checkpoint"]
     place = (recording / named).resolve()
     if place.is_dir():

@@ -1,4 +1,4 @@
-"""Compares a converted model with a recording: every value, in the order of the data flow."""
+"""Compares a converted model with a recording: every value, in the order of computation."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -54,19 +54,19 @@ def check(
 
     Args:
         subject: the converted model.
-        recording: what to compare with.
-        trained: for its optimizer steps; None leaves them out.
+        recording: the recording to compare with.
+        trained: optimizer and its state, for optimizer steps; None: these are left out.
         only: pattern of names (`*` for anything) to compare; None for all.
 
     Returns:
-        One entry a recorded value, none left out: what is not compared is there with the reason.
+        One entry per recorded value. A value that is not compared has an entry with the reason.
 
     Raises:
         RecordingError: the recording is of another kind of model, or its parameters do not fit.
     """
     check_kind(subject.config, recording)
     found: list[Difference] = []
-    # Passes with intermediate values go first: there a difference is found where it begins.
+    # Passes with intermediate values first, because they show where a difference begins.
     for one in sorted(recording.passes, key=lambda one: not one.activations):
         found += check_pass(belonging(subject, recording, one), recording, one)
     if trained is not None and recording.steps:
@@ -77,7 +77,7 @@ def check(
 
 
 def check_pass(subject: Subject, recording: Recording, one: Pass) -> list[Difference]:
-    """The same for one pass, in its dtype; parameters are the subject's."""
+    """Compare one pass, in its dtype; the parameters are those of `subject`."""
     dtype = one.dtype
     half = dtype in HALF_DTYPES
     gradients = bool(one.gradients)
@@ -91,7 +91,7 @@ def check_pass(subject: Subject, recording: Recording, one: Pass) -> list[Differ
 
 
 def _unread(one: Pass) -> list[Difference]:
-    """Fields of the batch that a model does not read: their effect, if any, is not there."""
+    """Entries for fields of the batch that our models do not read; they can have no effect here."""
     return [
         Difference(one.name, f"inputs/{name}", "", "inputs", "ignored", np.shape(value),
                    note="no model here reads such a field")
@@ -108,13 +108,13 @@ def compared(
     ours: Found,
     exact: Found | None = None,
 ) -> Difference:
-    """One recorded value against ours.
+    """Compare one recorded value with ours.
 
     Args:
-        item: with its line of the table.
-        subject, recording, one: what it belongs to.
-        ours: of the run.
-        exact: of the run in float32, for half precision.
+        item: the value, with its row of the name table.
+        subject, recording, one: the model, the recording and the pass that it belongs to.
+        ours: values of our run.
+        exact: values of our run in float32, if the pass is in half precision.
     """
     base = Difference(
         one.name, item.name, item.ours, item.row.kind if item.row else "activations", "ok",
@@ -144,7 +144,7 @@ def compared(
         if reference is not None:
             found, allowed = half_distance(mine, recorded, reference, rows)
             if item.row.kind == "loss" or item.row.axes == "B":
-                allowed = max(allowed, ROUNDING)  # its errors cancel by chance
+                allowed = max(allowed, ROUNDING)  # here errors may cancel by chance
             return judged(base, found, allowed)
     return judged(
         base, distance(mine, recorded, rows), tolerance(base.kind, one.dtype, recording.tolerances)
@@ -154,7 +154,7 @@ def compared(
 def meant_pair(
     item: Wanted, subject: Subject, values: Arrays
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """(ours, recorded) after the table's operation, of one shape; None if they cannot be."""
+    """(ours, recorded) after the row's operation, in one shape; None if the shapes do not fit."""
     assert item.row is not None
     layer, config = "", subject.backbone
     if item.layer is not None:
@@ -173,7 +173,7 @@ def _gradients(
     exact: Found | None,
     dtype: str,
 ) -> list[Difference]:
-    """Every recorded gradient, in the order of the parameters."""
+    """Compare every recorded gradient, in the order of the parameters."""
     if not one.gradients:
         return []
     own = {name: value for name, value in one.gradients.items() if name != EMBEDS}
@@ -218,10 +218,10 @@ def _largest(values: np.ndarray) -> float:
 
 
 def check_kind(config: AnyConfig, recording: Recording) -> ModelConfig:
-    """The configuration, of the recording's kind of model.
+    """Return the configuration if the recording is of the same kind of model.
 
     Raises:
-        RecordingError: a recording of another kind of model, or of an unknown origin.
+        RecordingError: the recording is of another kind of model, or its names are unknown.
     """
     if isinstance(config, TimesFMConfig):
         raise RecordingError(

@@ -1,4 +1,4 @@
-"""Fixtures of the parity suites, and the options that point them at a checkpoint of your own."""
+"""Fixtures of the parity suites, and options to run them on a checkpoint of your own."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from parity_tests.cases import checkpoint_of, recordings
 from parity_tests.readers import read
 
-# What a checkpoint does not tell without its job's dump, and what the dump's reader does not see.
+# Settings that a checkpoint does not show without its job's dump, and that the reader misses.
 SETTINGS: dict[str, dict[str, Any]] = {
     "k_adam": {"beta1": 0.9, "beta2": 0.95, "epsilon": 1e-6},
     "GptJ": {
@@ -31,20 +31,20 @@ OWN_TEST = "test_own_values_agree"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds `--out` and `--against`."""
+    """Add `--out` and `--against`."""
     group = parser.getgroup("parity", "a checkpoint of your own, in place of the bundled ones")
     group.addoption("--out", metavar="DIR", help="a converted checkpoint")
     group.addoption("--against", metavar="DIR", help="the recording to compare it with")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Both options or none."""
+    """Require both options or none."""
     if bool(config.getoption("--out")) != bool(config.getoption("--against")):
         raise pytest.UsageError("--out and --against belong together")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With a checkpoint of your own, nothing but its test; without one, all others."""
+    """With a checkpoint of your own, run only its test; without one, run all others."""
     own = bool(config.getoption("--out"))
     others = [item for item in items if item.name.startswith(OWN_TEST) != own]
     items[:] = [item for item in items if item.name.startswith(OWN_TEST) == own]
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """`converted(name)`: the checkpoint of a bundled recording, as our converter writes it."""
+    """`converted(name)`: the checkpoint of a bundled recording, converted by our converter."""
     from converters import convert_paxml_checkpoint
 
     done: dict[str, Path] = {}

@@ -1,4 +1,4 @@
-"""One converted checkpoint against one recording: load, complete the settings, compare, explain."""
+"""Compares a converted checkpoint with a recording: load, complete settings, compare, explain."""
 
 import fnmatch
 import json
@@ -49,15 +49,15 @@ def parity(
     Args:
         out: directory that a conversion wrote.
         against: a recording in the documented format, or a folder that `readers` knows.
-        clustering: file of a recommender; None takes the one in the recording's folder.
-        settings: dotted key of the configuration -> value, over the conversion's.
-        dtype: to compute in, see `in_dtype`; None: the one that was recorded.
+        clustering: clustering file of a recommender; None: the one in the recording's folder.
+        settings: dotted key of the configuration -> value; overrides the conversion's values.
+        dtype: dtype of the computation, see `in_dtype`; None: the recorded one.
         only: pattern of the names to compare.
-        explain: look for the cause of the first difference.
+        explain: whether to look for the cause of the first difference.
 
     Raises:
-        RecordingError, MappingError, ClusteringError, OSError, ValueError: something of that cannot
-            be used; the message says what.
+        RecordingError, MappingError, ClusteringError, OSError, ValueError: an input cannot be used;
+            the message says which and why.
     """
     if is_forecaster(against):
         return _forecaster(out, against, settings, dtype, only)
@@ -94,7 +94,7 @@ def _forecaster(
     dtype: str | None,
     only: str | None,
 ) -> Report:
-    """The same of a forecaster."""
+    """Compare a converted forecaster with a recording."""
     if dtype not in (None, "float32"):
         raise RecordingError(f"dtype: found {dtype}; recordings of forecasters are in float32")
     recording = read_forecaster(against)
@@ -114,7 +114,7 @@ def _forecaster(
 
 
 def _usable(state: OptimizerState, optimizer: OptimizerConfig | None) -> OptimizerState:
-    """The optimizer's state in our transformations' form, where its decay rates are known."""
+    """The optimizer's state in the form of our transformations, if its decay rates are known."""
     if optimizer is None or None in (optimizer.beta1, optimizer.beta2):
         return state
     return state._replace(optimizer=as_optax(state.optimizer, optimizer))
@@ -127,7 +127,7 @@ def _refuse_nothing(against: object, found: list[Difference], only: str | None) 
 
 
 def _nhd_post(out: Path) -> bool | None:
-    """Whether the conversion turned output projections; None where its manifest has none."""
+    """Whether the conversion transposed output projections; None if its manifest does not say."""
     manifest = out / "manifest.json"
     rules = json.loads(manifest.read_text()).get("rules", []) if manifest.is_file() else []
     turned = ["transpose" in rule for rule in rules if "self_attention/post/w" in rule]
@@ -137,10 +137,10 @@ def _nhd_post(out: Path) -> bool | None:
 def tables_of(
     model: ModelConfig, recording: Recording, given: str | os.PathLike[str] | None
 ) -> ClusteringInfo | None:
-    """The clustering of a recommender that needs one: the given one, or the recording's.
+    """The clustering, given or from the recording; None if the model needs none.
 
     Raises:
-        RecordingError: there is none.
+        RecordingError: a clustering is needed, and there is none.
         ClusteringError: it cannot be read, or its tables are wrong.
     """
     if not isinstance(model, EfficientIDSConfig) or model.full_softmax:
@@ -154,7 +154,7 @@ def tables_of(
 
 
 def read_clustering(path: Path) -> ClusteringInfo:
-    """A clustering in any of its files: the original's pickles, their plain copy, or ours.
+    """Read a clustering from any kind of file: the original's pickles, their plain copy, or ours.
 
     Raises:
         ClusteringError: it cannot be read, or its tables are wrong.

@@ -1,7 +1,7 @@
-"""Settings under which a converted model computes what was recorded.
+"""Searches for settings under which a converted model computes what was recorded.
 
-The same search as by data (`efficientids_flax.search`), with another measure: how many of the
-recorded values are not as ours, and how far they are off.
+The search is the same as by data (`efficientids_flax.search`) with another measure: how many of the
+recorded values differ from ours, and by how much.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,20 +22,20 @@ from parity_tests.names import TABLES
 from parity_tests.recording import Pass, Recording
 from parity_tests.run import Subject, run
 
-SHOWN = -8.0  # decades below which a relative difference is none
-MISFIT = 1.0  # of a value that is not as recorded, besides how far it is off
+SHOWN = -8.0  # log10 of the relative difference below which it counts as none
+MISFIT = 1.0  # penalty of a value that differs, before the size of the difference is added
 
 
 @dataclass(frozen=True)
 class Agreed:
-    """Settings found from a recording.
+    """Settings found with a recording.
 
     Attributes:
-        config: under which most agrees.
-        verdicts: of each setting that was tried.
-        differences: of every recorded value, under `config`.
+        config: the configuration that agrees best.
+        verdicts: one verdict per setting that was tried.
+        differences: one entry per recorded value, under `config`.
         runs: how many configurations were run.
-        finished: whether there was time for all that is to be tried.
+        finished: whether there was time to try everything.
     """
 
     config: ModelConfig
@@ -46,20 +46,20 @@ class Agreed:
 
     @property
     def agrees(self) -> bool:
-        """Whether every recorded value of the pass is as ours."""
+        """Whether every recorded value of the pass agrees with ours."""
         return not any(one.fails for one in self.differences)
 
     @property
     def origins(self) -> dict[str, str]:
-        """Dotted key -> origin, of the settings that the recording decides or changes."""
+        """Dotted key -> origin of the settings that the recording decides or changes."""
         return settled_origins(self.verdicts) if self.agrees else {}
 
 
 class Agreement:
-    """How well a model agrees with one pass of a recording, by configuration."""
+    """Measures how well a model agrees with one pass of a recording, for each configuration."""
 
     def __init__(self, subject: Subject, recording: Recording, one: Pass) -> None:
-        """Keeps what is compared."""
+        """Store what is compared."""
         self._subject, self._recording, self._one = subject, recording, one
         self._known: dict[ModelConfig, list[Difference]] = {}
 
@@ -69,10 +69,10 @@ class Agreement:
         return len(self._known)
 
     def differences(self, config: ModelConfig) -> list[Difference]:
-        """Each recorded value of the pass against ours."""
+        """Compare each recorded value of the pass with ours, under this configuration."""
         if config not in self._known:
             subject = replace(self._subject, config=config).in_dtype("float32")
-            # Operation by operation, since compiling each model whole takes a hundred times longer.
+            # Run operation by operation, since compiling each model takes a hundred times longer.
             with jax.disable_jit():
                 ours = run(subject, self._one, gradients=False)
             table = TABLES[self._recording.names]
@@ -83,7 +83,7 @@ class Agreement:
         return self._known[config]
 
     def __call__(self, config: ModelConfig) -> np.ndarray:
-        """For each recorded value 0, or 1 and more the further ours is from it."""
+        """One penalty per recorded value: 0 if it agrees, else 1 to 2, by how far it is off."""
         return np.array([_penalty(one) for one in self.differences(config)])
 
 
@@ -98,17 +98,17 @@ def find_agreement(
     progress: Progress | None = None,
     partly: bool = True,
 ) -> Agreed:
-    """Search the settings under which a pass of a recording agrees.
+    """Search for settings under which a pass of a recording agrees.
 
     Args:
         subject: the model, with the parameters that the pass belongs to.
-        recording, one: what it is compared with.
+        recording, one: the recording and the pass to compare with.
         origins: dotted key -> origin; settings that are 'assumed' are tried.
-        also: keys that are tried though their value was told.
-        seconds: after which the search has to do with what it has; None: no limit.
-        progress: told what is being done.
-        partly: whether each setting is weighed too where not every value agrees; False: then there
-            are no verdicts.
+        also: keys that are tried although their values are known.
+        seconds: time after which the search stops with what it has; None: no limit.
+        progress: called with what is being done.
+        partly: whether to judge each setting even if not every value agrees; False: there are no
+            verdicts then.
     """
     check_kind(subject.config, recording)
     start = subject.config
@@ -129,7 +129,7 @@ def find_agreement(
 
 
 def most_told(recording: Recording) -> Pass:
-    """The pass to search by: in float32 if there is one, with the most recorded values."""
+    """The pass to search with: in float32 if there is one, with the most recorded values."""
     return max(
         recording.passes,
         key=lambda one: (one.dtype == "float32", len(one.activations) + len(one.outputs)),
@@ -146,7 +146,7 @@ def _penalty(one: Difference) -> float:
 
 
 def _restored(best: ModelConfig, able: Sequence[Choice], agreement: Agreement) -> ModelConfig:
-    """With the assumed value of each setting that makes nothing worse."""
+    """Go back to the assumed value of each setting for which that makes nothing worse."""
     for choice in able:
         if matches(best, choice.key, choice.values[0]):
             continue
@@ -157,7 +157,7 @@ def _restored(best: ModelConfig, able: Sequence[Choice], agreement: Agreement) -
 
 
 def _verdict(chosen: ModelConfig, choice: Choice, agreement: Agreement) -> Verdict:
-    """What the recording says of the other values of a setting."""
+    """Judge the other values of a setting by the recording."""
     own = float(agreement(chosen).sum())
     tried = []
     for value in choice.values:

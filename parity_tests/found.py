@@ -1,4 +1,4 @@
-"""What a search for settings found, in words and as JSON; and the two ways to search."""
+"""The result of a search for settings, as text and as JSON; and the two ways to search."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -35,18 +35,18 @@ MORE = "Give sequences of the kind that the model was trained on"
 
 @dataclass(frozen=True)
 class Found:
-    """A finished search.
+    """The result of a search.
 
     Attributes:
         out: directory of the model.
-        before: dotted key -> origin, as it was.
-        config: its configuration with the chosen values.
-        verdicts: of each setting that was tried.
-        origins: dotted key -> origin, of what is decided or changed.
-        measure: what `Verdict.loss` is, in words.
-        summary: how well the model fits, a line each.
-        tells: whether anything can be told.
-        finished: whether there was time for everything.
+        before: dotted key -> origin before the search.
+        config: the configuration with the chosen values.
+        verdicts: one verdict per setting that was tried.
+        origins: dotted key -> origin of the settings that are decided or changed.
+        measure: what `Verdict.loss` measures, in words.
+        summary: how well the model fits, one line each.
+        tells: whether the data can tell anything.
+        finished: whether there was time to try everything.
     """
 
     out: str
@@ -61,15 +61,15 @@ class Found:
 
     @property
     def undecided(self) -> tuple[Verdict, ...]:
-        """Settings of which other values fit as well."""
+        """Settings for which other values fit as well."""
         return tuple(one for one in self.verdicts if not one.found and one.alike)
 
     def origin(self, one: Verdict) -> str:
-        """Of a setting: what was settled, or what it was."""
+        """Origin of a setting after the search."""
         return origin_of({**self.before, **self.origins}, one.keys[0])
 
     def text(self, written: bool) -> str:
-        """A table of the settings, then what it means."""
+        """A table of the settings, and conclusions from it."""
         lines = list(self.summary)
         if not self.tells:
             return "\n".join([*lines, "Nothing is written."])
@@ -93,7 +93,7 @@ class Found:
         return "\n".join(lines)
 
     def to_json(self, written: bool) -> dict[str, Any]:
-        """The same for programs."""
+        """The result for programs."""
         return {
             "out": self.out,
             "written": written,
@@ -142,7 +142,7 @@ def found_from_tokens(
     minutes: float | None = None,
     progress: Progress | None = None,
 ) -> Found:
-    """Search by the loss of sequences, see `efficientids_flax.search`.
+    """Search by the loss on sequences, see `efficientids_flax.search`.
 
     Raises:
         FileNotFoundError, ValueError: the model or the sequences cannot be used.
@@ -222,7 +222,7 @@ def _converted(out: str | os.PathLike[str]) -> tuple[Converted, ModelConfig]:
 
 
 def _told(found: Findings) -> tuple[str, ...]:
-    """How well the model fits the sequences."""
+    """Lines on how well the model fits the sequences."""
     lines = [
         f"loss per label {found.loss:.5f}, with what was assumed {found.loss_before:.5f};"
         f" {found.baseline:.5f} by how often each label comes ({found.runs} runs)"
@@ -241,7 +241,7 @@ def _told(found: Findings) -> tuple[str, ...]:
 
 
 def _compared(found: Agreed) -> tuple[str, ...]:
-    """How well the model fits the recording."""
+    """Lines on how well the model fits the recording."""
     failing = [one for one in found.differences if one.fails]
     if not failing:
         return (f"all {len(found.differences)} recorded values agree ({found.runs} runs)",)
@@ -253,7 +253,7 @@ def _compared(found: Agreed) -> tuple[str, ...]:
 
 
 def _text(value: Any) -> str:
-    """A value as `--set` takes it; of a record with one part, that part's."""
+    """A value as `--set` takes it; for a record with one part, the value of that part."""
     if isinstance(value, Mapping) and len(value) == 1:
         (value,) = value.values()
     if value is None or isinstance(value, bool):
@@ -262,7 +262,7 @@ def _text(value: Any) -> str:
 
 
 def _surely(other: Tried) -> str:
-    """How sure it is that the value is not that one."""
+    """How certain it is that the other value is wrong."""
     if other.distance is not None and other.out:
         return f"momentum {other.distance:.1f} sd"
     if not np.isfinite(other.worse):
@@ -285,5 +285,5 @@ def _tried(other: Tried, measure: str) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    """A number that JSON has."""
+    """The number, or None if JSON cannot express it."""
     return float(value) if np.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Modules that have another place now, see `efficientids_flax.moved`."""
+"""Old names of modules that have moved, see `efficientids_flax.moved`."""
 
 from collections.abc import Mapping
 

@@ -1,8 +1,8 @@
-"""A recording: what a model computed elsewhere.
+"""A recording in memory: what a model computed elsewhere.
 
-This is the form in memory. `parity_tests.readers.own` reads and writes the format, which is
-documented in docs/reference/recording-format.md; `parity_tests.readers` bring other folders into
-the same form.
+`parity_tests.readers.own` reads and writes the format on disk, which is documented in
+docs/reference/recording-format.md. The other `parity_tests.readers` convert other folders to the
+same form.
 """
 
 import json
@@ -15,9 +15,9 @@ import ml_dtypes  # noqa: F401 (NumPy then knows bfloat16)
 import numpy as np
 
 MANIFEST, ARRAYS = "manifest.json", "arrays.npz"
-SHARED = ("inputs", "parameters")  # of a pass; the rest is what came out
+SHARED = ("inputs", "parameters")  # kinds of arrays that passes share; the others are results
 FOUND = ("activations", "outputs", "metrics", "gradients")
-# Fields of a batch that the models read.
+# Fields of a batch that our models read.
 INPUTS = (
     "ids", "inputs_embeds", "paddings", "segment_ids", "segment_pos", "inputs_indicator",
     "labels", "weights", "input_item_weights", "label_item_weights", "masked_ids", "masked_pos",
@@ -31,18 +31,19 @@ class RecordingError(ValueError):
 
 @dataclass(frozen=True)
 class Pass:
-    """One run of the original over one batch.
+    """One run of the original on one batch.
 
     Attributes:
-        name: '' for the only one.
+        name: name of the pass; '' if it is the only one.
         inputs: field of the batch -> array.
-        activations, outputs, metrics: by the origin's names.
-        gradients: of the loss, by the origin's parameter paths (`inputs_embeds`: of that input).
-        parameters: that all of it belongs to, by the origin's paths; None for the checkpoint's.
+        activations, outputs, metrics: arrays by the origin's names.
+        gradients: gradients of the loss, by the origin's parameter paths; `inputs_embeds` for that
+            input.
+        parameters: the parameters that were used, by the origin's paths; None: the checkpoint's.
         train: whether the loss is the training loss.
-        dtype: in which the original computed.
-        exact: the same run of the original in float32, where `dtype` is another one; None where it
-            was not recorded, and ours stands in for it.
+        dtype: dtype in which the original computed.
+        exact: the same run of the original in float32, if `dtype` is another; None if it was not
+            recorded, so that our own float32 run is used instead.
     """
 
     name: str
@@ -58,10 +59,10 @@ class Pass:
 
 
 def model_inputs(one: Pass) -> Arrays:
-    """The batch as our models read it: of Praxis' `BertModel`, what was masked are the ids.
+    """The batch as our models read it. For Praxis' `BertModel`, the masked words become the ids.
 
-    Its words are `masked_ids`, or `augmented_labels` where the model drew the masks itself; those
-    places alone count for the loss.
+    They are `masked_ids`, or `augmented_labels` if the model drew the masks itself. Only masked
+    positions count for the loss.
     """
     drawn = one.outputs.get("augmented_labels"), one.outputs.get("augmented_pos")
     given = one.inputs.get("masked_ids"), one.inputs.get("masked_pos")
@@ -73,7 +74,7 @@ def model_inputs(one: Pass) -> Arrays:
 
 
 def is_masked(one: Pass) -> bool:
-    """Whether the pass is one of Praxis' `BertModel`."""
+    """Whether the pass was recorded from Praxis' `BertModel`."""
     return "masked_ids" in one.inputs or "augmented_labels" in one.outputs
 
 
@@ -82,11 +83,11 @@ class Step:
     """One optimizer step.
 
     Attributes:
-        number: of the step, from 1.
+        number: number of the step, from 1.
         inputs: its batch.
-        gradients: that the optimizer was given; empty to have ours computed.
-        parameters: after the step.
-        loss: before the step; None where it is not recorded.
+        gradients: the gradients that the optimizer received; empty: ours are computed.
+        parameters: the parameters after the step.
+        loss: the loss before the step; None if it is not recorded.
     """
 
     number: int
@@ -98,22 +99,23 @@ class Step:
 
 @dataclass(frozen=True)
 class Recording:
-    """Everything that was recorded of one model.
+    """Everything that was recorded from one model.
 
     Attributes:
-        path: where it was read.
+        path: the folder that was read.
         origin: program and version, for people.
         names: which table of `parity_tests.names` translates its names.
         model: 'language_model' or 'recommender'.
-        passes: in the order in which to compare them.
-        start: parameters before the first step, whose optimizer is then new; None where the steps
-            go on from the checkpoint and its optimizer state.
-        steps: optimizer steps in a row.
-        ends_at_checkpoint: whether parameters and optimizer state after them are the checkpoint's.
-        dtype: in which the original computed.
-        tolerances: `TOLERANCES` -> what is allowed in place of the table's.
-        settings: our configuration's keys that the origin's own description tells.
-        clustering: file of a recommender.
+        passes: the passes, in the order in which to compare them.
+        start: parameters before the first step, with a new optimizer; None if the steps continue
+            from the checkpoint and its optimizer state.
+        steps: consecutive optimizer steps.
+        ends_at_checkpoint: whether parameters and optimizer state after the steps are those of the
+            checkpoint.
+        dtype: dtype in which the original computed.
+        tolerances: key of `TOLERANCES` -> tolerance in place of the table's.
+        settings: keys of our configuration -> value, as the origin's own description gives them.
+        clustering: clustering file of a recommender.
         versions, seed, config, checkpoint, notes: for people.
     """
 
@@ -142,25 +144,25 @@ def is_recording(path: Path) -> bool:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an `.npz`, without running anything that is pickled in it.
+    """Read every array of an `.npz`, without unpickling anything in it.
 
     Raises:
-        RecordingError: it is not there, not an `.npz`, or holds objects.
+        RecordingError: the file does not exist, is not an `.npz`, or holds objects.
     """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise RecordingError(f"{path}: no such file") from None
-    except Exception as error:  # zipfile, zlib and NumPy have an error for each kind of damage
+    except Exception as error:  # zipfile, zlib and NumPy each raise errors of their own
         raise RecordingError(f"{path}: not a readable .npz: {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
-        RecordingError: it is not there, or not one.
+        RecordingError: the file does not exist, or does not hold a JSON object.
     """
     try:
         found = json.loads(path.read_text())
@@ -174,13 +176,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def find_clustering(root: Path) -> Path | None:
-    """The clustering file in a recording's folder."""
+    """The clustering file in a recording's folder; None if there is none."""
     found = (root / name for name in ("clustering.pkl", "clustering_plain.npz", "clustering.npz"))
     return next((path for path in found if path.is_file()), None)
 
 
 def listed(what: str, problems: list[str]) -> str:
-    """Problems of one thing, as one message."""
+    """One message that lists the problems of one thing."""
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     more = [f"and {len(problems) - 20} more"] if len(problems) > 20 else []
     return "\n  ".join([f"{what}: {count}:", *problems[:20], *more])

@@ -1,9 +1,9 @@
-"""Optimizer steps: ours from the recorded state, against the recorded next one.
+"""Compares optimizer steps: ours from the recorded state, with the recorded next state.
 
-Each step starts from the recorded parameters before it (ours where they are not recorded). Its
-gradients are the recorded ones where there are some, else ours. Moments are those of our own steps
-so far, from the checkpoint's state or from new ones; where the steps end at the checkpoint, they
-have to come out as the checkpoint's.
+Each step starts from the recorded parameters before it, or from ours if they are not recorded. It
+uses recorded gradients if there are any, else ours. The moments are those of our own steps so far,
+which begin with the checkpoint's state or with a new one. If the recorded steps end at the
+checkpoint, our moments must end as the checkpoint's.
 """
 
 from collections.abc import Mapping
@@ -49,12 +49,12 @@ def check_steps(subject: Subject, recording: Recording, trained: Trained) -> lis
 
     Args:
         subject: the model with the checkpoint's parameters.
-        recording: with `steps`.
+        recording: a recording with `steps`.
         trained: configuration and state of the optimizer.
 
     Returns:
-        Loss, parameters, and at the end the moments; one entry 'not run' where the steps cannot be
-        taken, with the reason.
+        Entries for loss, parameters, and at the end the moments. If the steps cannot be taken, one
+        entry 'not run' per step, with the reason.
     """
     reason = _cannot(recording, trained)
     if reason is None:
@@ -84,7 +84,7 @@ def _cannot(recording: Recording, trained: Trained) -> str | None:
 
 
 def lacking(optimizer: OptimizerConfig | None, state: OptimizerState | None) -> str | None:
-    """Why training cannot go on from a converted checkpoint; None where it can."""
+    """Why training cannot continue from a converted checkpoint; None if it can."""
     if optimizer is None:
         return "the conversion knows no optimizer; --set optimizer.name=... and its values"
     if state is None or not state.optimizer:
@@ -107,7 +107,7 @@ def _steps(
         state = trained.state.optimizer
     half = subject.backbone.dtype in HALF_DTYPES
     update = jax.jit(learner.update)
-    nudged = [state, state]  # as they would be with gradients a few roundings up, and down
+    nudged = [state, state]  # with gradients some roundings larger, and smaller
     for step in recording.steps:
         made = take_step(before, recording, step, update, state)
         if half:
@@ -174,10 +174,10 @@ def within_reach(
     use: np.ndarray,
     tolerances: Mapping[str, float] | None = None,
 ) -> tuple[Difference, np.ndarray]:
-    """What is left to be compared without values that only the rounding of gradients moved.
+    """Leave out values that differ only as far as the rounding of gradients can move them.
 
     Returns:
-        (the difference with a note of how many there are and how far off, what is left).
+        (the difference with a note on how many values and how far off, mask of what is left).
     """
     largest = float(np.max(np.abs(recorded), initial=0.0, where=use))
     allowed = tolerance(base.kind, EXACT_DTYPE, tolerances) * largest
@@ -195,9 +195,9 @@ def within_reach(
 
 
 def noise_of(slope: np.ndarray, noise: float) -> np.ndarray:
-    """Where a gradient is rounding noise: small but not zero, or zero in a row of such ones.
+    """Where a gradient is rounding noise: small but not zero, or zero in a row with such values.
 
-    Noise can cancel to zero; a row of nothing but zeros is that of a word that did not occur.
+    Noise can cancel to zero; but a row of nothing but zeros is that of a word that did not occur.
     """
     small = slope < noise
     if not slope.ndim:
@@ -224,7 +224,7 @@ def _judge(
 
 
 def _moments(number: int, ours: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[Difference]:
-    """Our optimizer state after the last step, against the checkpoint's."""
+    """Compare our optimizer state after the last step with the checkpoint's."""
     mine, want = _flat(ours), _flat(recorded)
     found = []
     for name in sorted(mine.keys() | want.keys()):

@@ -53,7 +53,7 @@ def test_agreement(converted):
 
 
 def test_a_difference_fails_and_is_reported_everywhere(converted, changed, tmp_path, monkeypatch):
-    # No setting explains it: the search for one would take all of its time, a minute.
+    # No setting explains it, so the search would use all of its time, a minute.
     monkeypatch.setattr("parity_tests.hints.signatures.SECONDS", 0)
     junit, html = tmp_path / "report" / "junit.xml", tmp_path / "report" / "page.html"
     place = changed(logits_moved)
@@ -182,7 +182,7 @@ def test_what_is_not_compared_is_said(converted, changed):
 
 
 def test_ids_that_the_model_lacks_are_a_difference(converted, changed):
-    """A word out of range is embedded as zeros: the layers that follow are far off."""
+    """A word out of range is embedded as zeros, so all later layers differ."""
 
     def shift(arrays: dict[str, np.ndarray]) -> None:
         arrays["inputs/ids"] = arrays["inputs/ids"] + 10**6

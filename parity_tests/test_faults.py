@@ -1,4 +1,4 @@
-"""Planted faults: the first difference is found where it is, and its usual cause is named."""
+"""Planted faults: the first difference is found at the right place, with its usual cause."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -27,14 +27,15 @@ Leaves = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: what it does to parameters (`leaves`) or to the decoder's settings, and its trace.
+    """One fault: a change of parameters (`leaves`) or of the decoder's settings, and its trace.
 
     Attributes:
-        name: of the case.
+        name: name of the fault.
+        case: name of the recording.
         place: our path of the first difference.
-        hint: text of one of its hints; None where it has no signature.
+        hint: text in one of the hints; None if the fault has no signature.
         leaves: changes the parameters in place.
-        settings: of the decoder.
+        settings: settings of the decoder.
     """
 
     name: str
@@ -150,7 +151,7 @@ def faults() -> list[Fault]:
 
 @pytest.fixture(scope="module")
 def subjects(converted: Callable[[str], Path]) -> Callable[[str], tuple[Subject, Any, Any]]:
-    @cache  # one clustering each, by which a recommender's compiled programs are found again
+    @cache  # one clustering each, because compiled programs are cached by it
     def find(case: str) -> tuple[Subject, Any, Any]:
         params, _, config = load_converted(converted(case), optimizer=False)
         recording = read(recordings()[case])
@@ -216,7 +217,7 @@ def test_without_a_fault_nothing_differs(subjects: Any) -> None:
 
 
 def test_a_kernel_stored_output_first(subjects: Any) -> None:
-    """The same model with kernels as PyTorch stores them, one of which is transposed."""
+    """The same model with kernels in PyTorch's layout, one of which is then transposed."""
     subject, recording, one = subjects(LLAMA)
     turned = replace(subject.backbone, kernel_axes="out_in")
     axes, wanted = parameter_axes(subject.backbone), parameter_axes(turned)

@@ -1,4 +1,4 @@
-"""Every recording against the checkpoint that it belongs to, converted: all values must agree.
+"""Every recording against its checkpoint after conversion: all values must agree.
 
 pytest parity_tests                                  the bundled recordings
 pytest parity_tests --out DIR --against RECORDING    a converted checkpoint of your own

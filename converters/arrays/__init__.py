@@ -1,8 +1,8 @@
-"""Arrays of a checkpoint before they are read: leaves, and expressions over them.
+"""Lazy arrays of a checkpoint: leaves that are not read yet, and expressions over them.
 
-A target leaf is computed tile by tile from its sources, so that no array is ever held whole. Read
-`leaf`, `lazy`, then the operations in `structure`, `values`, `packed` and `low_rank`; `flat` is a
-leaf inside a file, `held` one in memory.
+A target leaf is computed tile by tile from its sources, so that no array is ever in memory as a
+whole. Read `leaf` and `lazy` first, then the operations in `structure`, `values`, `packed` and
+`low_rank`. `flat` is a leaf inside a file, `held` a leaf in memory.
 """
 
 from converters.arrays.flat import FlatLeaf, FlatReader

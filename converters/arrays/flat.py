@@ -1,4 +1,4 @@
-"""Leaves that lie as plain bytes inside a larger file, as in PAXml's FLAX msgpack checkpoints."""
+"""Leaves stored as plain bytes inside a larger file, as in PAXml's FLAX msgpack checkpoints."""
 
 import math
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class FlatLeaf:
     """C-order little-endian values at known offsets of one file.
 
     Attributes:
-        spec: what it is.
-        store: where the file is.
-        key: the file.
-        segments: (offset, length) in bytes of the parts that make up the values, in order.
+        spec: description of the leaf.
+        store: the store that has the file.
+        key: key of the file.
+        segments: (offset, length) in bytes of each part of the values, in order.
     """
 
     spec: LeafSpec
@@ -54,7 +54,7 @@ class FlatLeaf:
 
 
 class FlatReader:
-    """Reads just the rows that a region needs; keeps nothing."""
+    """Reads only the rows that a region needs; keeps nothing."""
 
     def __init__(self, leaf: FlatLeaf) -> None:
         self.leaf = leaf
@@ -78,7 +78,7 @@ class FlatReader:
         return np.ascontiguousarray(rows[inner])
 
     def bytes_at(self, start: int, count: int) -> Buffer:
-        """`count` bytes of the values from `start`, which may lie in several segments."""
+        """`count` bytes of the values from byte `start`; they may span several segments."""
         leaf = self.leaf
         parts: list[bytes] = []
         position = 0

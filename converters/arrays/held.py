@@ -1,4 +1,4 @@
-"""A leaf whose values are in memory, or in a file that is mapped into it."""
+"""A leaf whose values are in memory, or in a memory-mapped file."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from converters.arrays.leaf import LeafSpec, Region, whole
 
 @dataclass(frozen=True, eq=False)
 class HeldLeaf:
-    """Values that are at hand.
+    """A leaf with values in memory.
 
     Attributes:
-        spec: what it is.
+        spec: description of the leaf.
         values: the array; regions of it may share its memory.
     """
 
@@ -46,11 +46,11 @@ class HeldReader:
 
 
 def held(path: str, values: np.ndarray, location: str = "memory") -> HeldLeaf:
-    """A leaf of an array.
+    """Make a leaf from an array.
 
     Args:
-        path: what it is called.
-        values: of any shape.
-        location: where it comes from, for messages and the manifest.
+        path: path of the leaf.
+        values: the array, of any shape.
+        location: where the values come from, for messages and the manifest.
     """
     return HeldLeaf(LeafSpec(path, values.shape, values.dtype, values.shape, location), values)

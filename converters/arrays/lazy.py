@@ -1,8 +1,8 @@
-"""Arrays that are not computed yet: a target leaf as an expression over source leaves.
+"""Lazy arrays: a target leaf as an expression over source leaves.
 
-Each node knows its shape, dtype and a grid of tiles along which it is cheap to compute, all from
-the sources' descriptions; values flow only when a region is asked for. So a whole conversion is
-checked before a byte is read, and any leaf is computed in pieces of bounded size.
+Each node derives its shape, dtype and a tile shape that is cheap to compute from the descriptions
+of the sources; values are read only when a region is asked for. So a whole conversion is checked
+before a byte is read, and any leaf is computed in pieces of bounded size.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 
 from converters.arrays.leaf import Leaf, Reader, Region
 
-Readers = Callable[[Leaf], Reader]  # gives the cursor of one worker over a leaf
+Readers = Callable[[Leaf], Reader]  # gives one worker's reader for a leaf
 BLOCK = 1 << 18  # values that an elementwise operation handles at a time, to stay in the cache
 
 
@@ -22,10 +22,10 @@ class Array(ABC):
     """An expression over leaves.
 
     Attributes:
-        shape: of the result.
-        dtype: of the result.
-        chunks: tile shape along which regions are best asked for.
-        inputs: the expressions that it is made of.
+        shape: shape of the result.
+        dtype: dtype of the result.
+        chunks: shape of the tiles in which regions are best read.
+        inputs: the expressions that it is computed from.
     """
 
     shape: tuple[int, ...]
@@ -38,23 +38,23 @@ class Array(ABC):
         """Values of `region`, C-contiguous, of `dtype`."""
 
     def view(self, region: Region, readers: Readers) -> np.ndarray:
-        """As `read`, in whatever order the values lie in memory: nothing is copied for its sake."""
+        """Like `read`, but in any memory order, so that nothing is copied only to reorder it."""
         return self.read(region, readers)
 
     def straight(self) -> tuple[Leaf, int] | None:
-        """The leaf in which the values lie one after another, in this order, and how many before.
+        """The leaf that holds the values contiguously, and the position of the first one in it.
 
-        None where they lie in another order, or in several leaves.
+        None if the values are in another order there, or in several leaves.
         """
         return None
 
     @abstractmethod
     def origin(self, region: Region) -> tuple[Leaf, Region]:
-        """Where the first source's part of `region` lies; orders the work over one source."""
+        """Where the first source's part of `region` is stored; used to read a source in order."""
 
     @abstractmethod
     def tiles(self, limit: int) -> tuple[int, ...]:
-        """Tile shape for computing the array in pieces of at most about `limit` bytes."""
+        """Tile shape for computing the array in pieces of about `limit` bytes at most."""
 
     @property
     def nbytes(self) -> int:
@@ -69,7 +69,7 @@ class Array(ABC):
 
 @dataclass(frozen=True)
 class Source(Array):
-    """A leaf as it is stored."""
+    """A leaf as stored."""
 
     leaf: Leaf
 
@@ -107,7 +107,7 @@ class Source(Array):
 
 
 class Node(Array):
-    """Common part of the operations: results are fixed when the node is made."""
+    """Base class of the operations; shape, dtype and tiles are fixed when the node is made."""
 
     def __init__(
         self, inputs: tuple[Array, ...], shape: tuple[int, ...], dtype: np.dtype | None = None
@@ -118,7 +118,7 @@ class Node(Array):
         self.chunks = self._fit(inputs[0].chunks)
 
     def _grid(self, inner: tuple[int, ...]) -> tuple[int, ...]:
-        """Tile shape of the result that tiles of shape `inner` of the first input give."""
+        """Tile shape of the result for tiles of shape `inner` of the first input."""
         return inner
 
     def _fit(self, inner: tuple[int, ...]) -> tuple[int, ...]:
@@ -126,19 +126,19 @@ class Node(Array):
         return tuple(max(min(tile, size), 1) for tile, size in pairs)
 
     def _back(self, region: Region) -> Region:
-        """The smallest region of the first input that holds what `region` is made of."""
+        """The smallest region of the first input that contains the sources of `region`."""
         return region
 
     def origin(self, region: Region) -> tuple[Leaf, Region]:
         return self.inputs[0].origin(self._back(region))
 
     def tiles(self, limit: int) -> tuple[int, ...]:
-        # Cut as the source is stored, so that a chunk too large to hold is read in one pass.
+        # Follow the grid of the source, so that a chunk too large to hold is read in one pass.
         return cut(self._fit(self.inputs[0].tiles(limit)), self.dtype, limit)
 
 
 def cut(tile: tuple[int, ...], dtype: np.dtype, limit: int) -> tuple[int, ...]:
-    """`tile`, divided evenly along its leading axes until it holds at most about `limit` bytes."""
+    """`tile`, divided evenly along its leading axes until it has about `limit` bytes at most."""
     shape = list(tile)
     for axis in range(len(shape)):
         size = math.prod(shape) * dtype.itemsize
@@ -150,7 +150,7 @@ def cut(tile: tuple[int, ...], dtype: np.dtype, limit: int) -> tuple[int, ...]:
 
 
 def even_part(size: int, wanted: int) -> int:
-    """The largest divisor of `size` at most `wanted`, unless it is far smaller."""
+    """The largest divisor of `size` up to `wanted`; `wanted` itself if that is far smaller."""
     for part in range(wanted, max(wanted // 2, 1) - 1, -1):
         if size % part == 0:
             return part

@@ -1,4 +1,4 @@
-"""What a leaf of a checkpoint is, and a cursor over its values."""
+"""The description of a leaf of a checkpoint, and the protocol for reading its values."""
 
 import math
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ Region = tuple[slice, ...]  # one slice with explicit start and stop per axis
 
 @dataclass(frozen=True)
 class LeafSpec:
-    """Description of one array of a checkpoint, known before any of its values is read.
+    """Description of one array of a checkpoint, known before any of its values are read.
 
     Attributes:
         path: canonical '/'-joined path in the `TrainState`.
-        shape: shape without the padding to PAXml's mesh.
+        shape: shape without PAXml's padding to its mesh.
         dtype: dtype of the stored values (`ml_dtypes` for bfloat16, int4 and float8).
         stored_shape: shape on disk; at least `shape` along every axis.
         location: file or directory that holds it, relative to the step, for messages and the
             manifest.
-        declared_dtype: the dtype that PAXml's metadata gives, where it gives one.
+        declared_dtype: the dtype in PAXml's metadata; None if it has none.
     """
 
     path: str
@@ -37,13 +37,13 @@ class LeafSpec:
 
 
 class Reader(Protocol):
-    """A cursor over one leaf for one worker; remembers the chunk that it is in."""
+    """Reads one leaf for one worker; remembers the chunk that it is in."""
 
     def read(self, region: Region) -> np.ndarray:
-        """Values of `region` (logical coordinates), C-contiguous.
+        """Values of `region` (coordinates without padding), C-contiguous.
 
-        Regions of one storage chunk are asked for in ascending order: a chunk that is too large to
-        hold is decoded as a stream, once.
+        Within one storage chunk, regions must be read in ascending order: a chunk that is too large
+        to hold is decoded once, as a stream.
         """
         ...
 
@@ -52,8 +52,8 @@ class Leaf(Protocol):
     """A leaf that can be read lazily, whole or in parts.
 
     Attributes:
-        spec: what it is.
-        chunks: shape of the storage grid's cells, in stored coordinates.
+        spec: description of the leaf.
+        chunks: shape of the storage chunks, in stored coordinates.
     """
 
     @property
@@ -63,7 +63,7 @@ class Leaf(Protocol):
     def chunks(self) -> tuple[int, ...]: ...
 
     def reader(self, limit: int) -> Reader:
-        """A cursor that holds at most about `limit` decoded bytes at a time."""
+        """A reader that holds about `limit` decoded bytes at most."""
         ...
 
     def read(self) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""A weight with its low-rank addition put into it (LoRA, DoRA).
+"""A weight with its low-rank addition merged into it (LoRA, DoRA).
 
-Letters: D rows, n columns (all other axes of the weight as one), U rank.
+Letters: D rows, n columns (all other axes of the weight merged into one), U rank.
 """
 
 import numpy as np
@@ -10,10 +10,10 @@ from converters.arrays.leaf import Region, whole
 
 
 class LowRank(Node):
-    """`w + A B^T` with A [D, U] and B [n, U], reshaped as `w`; computed in float64, then cast.
+    """`w + A B^T` with A [D, U] and B [n, U], reshaped to `w`; computed in float64, then cast.
 
     With `magnitude`, which broadcasts to `w`, the sum is divided by its L2 norm along axis 0 and
-    multiplied by it (DoRA, arXiv 2402.09353, as the adapters of `timesfm` do).
+    multiplied by `magnitude` (DoRA, arXiv 2402.09353, as in the adapters of `timesfm`).
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class LowRank(Node):
 
     def read(self, region: Region, readers: Readers) -> np.ndarray:
         weight, first, second, *magnitude = self.inputs
-        # The norm is one over all rows, so that all of them are needed for a part too.
+        # The norm is taken over all rows, so all of them are needed even for a part.
         rows = slice(0, self.shape[0]) if self._scaled else region[0]
         values = weight.read((rows, *region[1:]), readers).astype(np.float64)
         factor = first.read((rows, slice(0, first.shape[1])), readers).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Lazy arrays of numbers that lie several to an integer, or in blocks with a scale each."""
+"""Lazy arrays of numbers that are packed in integers, or scaled in blocks."""
 
 import numpy as np
 
@@ -9,10 +9,10 @@ BITS = 4
 
 
 class Unpacked(Node):
-    """Signed 4-bit numbers of packed integers along one axis: int8, [.., S, ..] -> [.., S * k, ..].
+    """Signed 4-bit numbers unpacked along one axis, as int8: [.., S, ..] -> [.., S * k, ..].
 
-    k numbers lie in each integer (8 in an int32, 2 in an int8): number i in bits 4 i to 4 i + 3, in
-    two's complement. See `pack_4bit` in praxis/layers/quantization/utils.py.
+    Each integer holds k numbers (8 in an int32, 2 in an int8): number i is in bits 4 i to 4 i + 3,
+    in two's complement. See `pack_4bit` in praxis/layers/quantization/utils.py.
     """
 
     def __init__(self, array: Array, axis: int) -> None:
@@ -36,7 +36,7 @@ class Unpacked(Node):
         bits = packed.dtype.itemsize * 8
         left = (bits - BITS * (1 + np.arange(self._count))).astype(packed.dtype)
         left = left.reshape(-1, *[1] * (packed.ndim - axis - 1))
-        # Up to the highest bits, then down: the sign comes along.
+        # Shift up to the highest bits, then down, which extends the sign.
         signed = packed.view(f"i{packed.dtype.itemsize}")
         numbers = np.expand_dims(signed, axis + 1) << left.view(signed.dtype) >> (bits - BITS)
         shape = (*packed.shape[:axis], -1, *packed.shape[axis + 1 :])
@@ -51,17 +51,17 @@ def per_integer(dtype: np.dtype) -> int:
     return dtype.itemsize * 8 // BITS
 
 
-# The 16 numbers of E2M1: a sign, two bits of exponent, one of mantissa.
+# The 16 values of E2M1: one bit of sign, two of exponent, one of mantissa.
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
 E2M1 = np.concatenate([E2M1, -E2M1])
-BLOCK_BYTES, SCALE_BIAS = 16, 127  # of a block of 32 numbers; of its exponent
+BLOCK_BYTES, SCALE_BIAS = 16, 127  # bytes of a block of 32 numbers; bias of its exponent
 
 
 class Mxfp4(Node):
-    """Numbers of 4 bits in blocks of 32 with a power of two each (OCP Microscaling, MXFP4).
+    """4-bit numbers in blocks of 32, each block with a power of two (OCP Microscaling, MXFP4).
 
-    [.., G, 16] bytes, the lower half of a byte first, and [.., G] exponents plus 127, both uint8,
-    give [.., 32 G] numbers.
+    The inputs are [.., G, 16] bytes, with the first number in the lower half of a byte, and [.., G]
+    exponents plus 127, both uint8. The result is [.., 32 G].
     """
 
     def __init__(self, blocks: Array, exponents: Array, dtype: np.dtype) -> None:
@@ -97,7 +97,7 @@ class Mxfp4(Node):
 
 
 class BlockScaled(Node):
-    """Numbers times the scale of their block: [R, C] and [ceil(R / r), ceil(C / c)], in float32."""
+    """Numbers times the scales of their blocks, in float32: [R, C] * [ceil(R / r), ceil(C / c)]."""
 
     def __init__(
         self, array: Array, scales: Array, block: tuple[int, int], dtype: np.dtype

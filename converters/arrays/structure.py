@@ -1,4 +1,4 @@
-"""Lazy arrays with other axes: transposed, merged, split, cut, joined."""
+"""Lazy arrays with other axes: transposed, merged, split, sliced, concatenated."""
 
 import math
 from abc import abstractmethod
@@ -8,12 +8,12 @@ import numpy as np
 from converters.arrays.lazy import Array, Node, Readers
 from converters.arrays.leaf import Leaf, Region, extent
 
-CRUMB = 1 << 16  # bytes below which a tile is not worth a file
-WORTH = 8  # a tile may be this many times smaller so as to lie in one source
+CRUMB = 1 << 16  # bytes below which a tile is too small for a file of its own
+WORTH = 8  # a tile may be this many times smaller if it then lies in one source
 
 
 class Arranged(Node):
-    """Common part: the same values in other places, so that a region is a view of its source's."""
+    """Base class for the same values in other places: a region is a view of its sources."""
 
     @abstractmethod
     def view(self, region: Region, readers: Readers) -> np.ndarray: ...
@@ -23,7 +23,7 @@ class Arranged(Node):
 
 
 class Transposed(Arranged):
-    """Axes in another order: `result.shape[i] = array.shape[axes[i]]`."""
+    """The axes in another order: `result.shape[i] = array.shape[axes[i]]`."""
 
     def __init__(self, array: Array, axes: tuple[int, ...]) -> None:
         if sorted(axes) != list(range(len(array.shape))):
@@ -43,7 +43,7 @@ class Transposed(Arranged):
 
 
 class Merged(Arranged):
-    """Axes `axis` and `axis + 1` as one: [.., N, H, ..] -> [.., N * H, ..]."""
+    """Axes `axis` and `axis + 1` merged into one: [.., N, H, ..] -> [.., N * H, ..]."""
 
     def __init__(self, array: Array, axis: int) -> None:
         if not 0 <= axis < len(array.shape) - 1:
@@ -57,7 +57,7 @@ class Merged(Arranged):
         rows, columns = inner[self._axis : self._axis + 2]
         piece = columns * math.prod(inner[self._axis + 2 :]) * self.dtype.itemsize
         even = columns < self._inner and self._inner % columns == 0
-        # A part of each row, unless that makes crumbs; else all parts of these rows.
+        # Tiles are a part of each row, unless that makes them too small; else they are whole rows.
         tile = columns if even and (rows == 1 or piece >= CRUMB) else rows * self._inner
         return (*inner[: self._axis], tile, *inner[self._axis + 2 :])
 
@@ -85,7 +85,7 @@ class Merged(Arranged):
 
 
 class Split(Arranged):
-    """Axis `axis` as two: [.., N * H, ..] -> [.., N, H, ..]."""
+    """Axis `axis` split into two: [.., N * H, ..] -> [.., N, H, ..]."""
 
     def __init__(self, array: Array, axis: int, sizes: tuple[int, int]) -> None:
         if not 0 <= axis < len(array.shape) or math.prod(sizes) != array.shape[axis]:
@@ -122,7 +122,7 @@ class Split(Arranged):
 
 
 class Part(Arranged):
-    """`start` to `stop` along one axis; `drop` removes the axis (one index of a stack)."""
+    """The slice `start:stop` along one axis; `drop` removes the axis (one index of a stack)."""
 
     def __init__(self, array: Array, axis: int, start: int, stop: int, drop: bool = False) -> None:
         if not 0 <= axis < len(array.shape) or not 0 <= start < stop <= array.shape[axis]:
@@ -132,7 +132,7 @@ class Part(Arranged):
         super().__init__((array,), (*array.shape[:axis], *middle, *array.shape[axis + 1 :]))
 
     def _grid(self, inner: tuple[int, ...]) -> tuple[int, ...]:
-        # Tiles keep to the grid below where the cut falls on it.
+        # Keep the grid of the input if the slice starts on it.
         chunk = inner[self._axis]
         chunk = chunk if self._start % chunk == 0 else self._stop - self._start
         tile = () if self._drop else (chunk,)
@@ -158,7 +158,7 @@ class Part(Arranged):
 
 
 class Joined(Arranged):
-    """Arrays one after another along an axis; with `new_axis`, along a new one (a stack)."""
+    """Arrays concatenated along an axis; with `new_axis`, stacked along a new one."""
 
     def __init__(self, arrays: tuple[Array, ...], axis: int, new_axis: bool = False) -> None:
         first = arrays[0]
@@ -181,12 +181,12 @@ class Joined(Arranged):
         if self._new:
             return (*inner[: self._axis], 1, *inner[self._axis :])
         chunk = inner[self._axis]
-        even = math.gcd(chunk, *self._starts)  # none straddles two arrays ...
-        chunk = even if WORTH * even >= chunk else chunk  # ... unless that makes crumbs
+        even = math.gcd(chunk, *self._starts)  # so that no tile spans two arrays ...
+        chunk = even if WORTH * even >= chunk else chunk  # ... unless the tiles would be too small
         return (*inner[: self._axis], chunk, *inner[self._axis + 1 :])
 
     def parts(self, region: Region) -> list[tuple[tuple[slice | int, ...], Array, Region]]:
-        """The inputs that `region` touches: where in its values each one goes, and which of it."""
+        """The inputs that `region` touches: (place in the result, input, region of the input)."""
         part, before = region[self._axis], region[: self._axis]
         found: list[tuple[tuple[slice | int, ...], Array, Region]] = []
         for array, start, stop in zip(self.inputs, self._starts, self._starts[1:], strict=False):

@@ -1,4 +1,4 @@
-"""Lazy arrays with other values: cast, scaled, raised, and the counters that scales come from."""
+"""Lazy arrays with other values: cast, scaled, raised; and the counters used for scaling."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from converters.errors import CheckpointError
 
 
 class Cast(Node):
-    """Another dtype, as NumPy casts: to nearest even, infinite where it is too large.
+    """A cast to another dtype with NumPy's rules: rounds to nearest even, overflows to infinity.
 
     float64 becomes bfloat16 by way of float32.
     """
@@ -17,15 +17,15 @@ class Cast(Node):
         super().__init__((array,), array.shape, dtype)
 
     def read(self, region: Region, readers: Readers) -> np.ndarray:
-        with np.errstate(over="ignore", invalid="ignore"):  # the digest counts what is not finite
+        with np.errstate(over="ignore", invalid="ignore"):  # non-finite values are counted later
             return self.inputs[0].read(region, readers).astype(self.dtype, copy=False)
 
 
 class Scaled(Node):
-    """Product with factors; computed in float64, then cast as `Cast` does.
+    """Values times factors, computed in float64 and then cast as by `Cast`.
 
-    `axes` gives the axes of the result along which the factors run ((): one number), and the
-    offset, which is subtracted in the result's dtype, as Praxis subtracts zero points.
+    `axes` are the axes of the array along which factors and offset run; () for a single number.
+    The offset is subtracted in the result's dtype, as Praxis subtracts zero points.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class Scaled(Node):
         factors, *offset = (other.read(part, readers).reshape(shape) for other in self.inputs[1:])
         factors = factors.astype(np.float64)
         out = np.empty(values.shape, self.dtype)
-        with np.errstate(over="ignore", invalid="ignore"):  # the digest counts what is not finite
-            # NumPy casts a few thousand values at a time: no array of float64 is made.
+        with np.errstate(over="ignore", invalid="ignore"):  # non-finite values are counted later
+            # NumPy casts a few thousand values at a time: no float64 copy of the array is made.
             np.multiply(values, factors, out=out, dtype=np.float64, casting="unsafe")
             for less in offset:
                 np.subtract(out, less.astype(self.dtype), out=out)
@@ -63,7 +63,7 @@ class Scaled(Node):
 
 
 class Raised(Node):
-    """Each value plus a number, both in float32 and added there: what a norm multiplies by."""
+    """Values plus a number, added in float32; for norms, whose scale may be stored minus 1."""
 
     def __init__(self, array: Array, number: float) -> None:
         self._number = np.float32(number)
@@ -74,7 +74,7 @@ class Raised(Node):
 
 
 class Debias(Node):
-    """`1 - beta ** count`, elementwise, in float64: what a bias-corrected moment was divided by."""
+    """`1 - beta ** count` in float64, by which a bias-corrected moment was divided."""
 
     def __init__(self, count: Array, beta: float) -> None:
         self._beta = beta
@@ -86,7 +86,7 @@ class Debias(Node):
 
 
 class Agreed(Node):
-    """One number that several counters hold alike; each group of an optimizer counts its own."""
+    """The one number that several counters hold; each group of an optimizer has its own counter."""
 
     def __init__(self, counters: tuple[Array, ...]) -> None:
         super().__init__(counters, (), counters[0].dtype)

@@ -4,10 +4,10 @@ from converters.huggingface import load_pretrained_lm
 
 config, params = load_pretrained_lm("Qwen/Qwen3-0.6B", dtype="bfloat16")
 
-Read `tables`, the families, then `names`, what a file has, `quantized`, what of it is no number
-yet, `mapping`, which applies a table to it, with `pieces` and `fused`, and `planner`; `convert`
-writes a checkpoint, `load` fills memory through `in_memory`, `files` reads folders, `export` writes
-them; `forecasters` is all of it for TimesFM.
+Read `tables` first, the tables of the families, then `names`, which finds the model among a file's
+tensors, `quantized`, which dequantizes weights, `mapping`, which applies a table (with `pieces` and
+`fused`), and `planner`. `convert` writes a checkpoint, `load` fills memory through `in_memory`,
+`files` reads folders, and `export` writes them. `forecasters` does all of this for TimesFM.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Writes a pretrained language model as a Flax checkpoint: same writer, same verification."""
+"""Writes a pretrained language model as a Flax checkpoint, verified like every conversion."""
 
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
@@ -16,7 +16,7 @@ class ConvertPretrainedOptions(WorkOptions):
     """How a pretrained model is converted.
 
     Attributes:
-        plan: what comes out.
+        plan: what the output contains.
         revision, download, token: see `open_pretrained`.
     """
 
@@ -38,13 +38,13 @@ def convert_pretrained(
         name_or_path: folder, or name of a model in the HuggingFace cache.
         output: directory to be made.
         options: see `ConvertPretrainedOptions`.
-        **plan: fields of `PretrainedOptions`, as a short way to give them.
+        **plan: fields of `PretrainedOptions`, as a shortcut.
 
     Returns:
-        What was done.
+        A report of what was done.
 
     Raises:
-        ConversionError: nothing is left under the output's name.
+        ConversionError: the model or the output is wrong; nothing is left under the output's name.
     """
     given = options or ConvertPretrainedOptions()
     wanted = replace(given, plan=PretrainedOptions(**plan)) if plan else given
@@ -58,14 +58,14 @@ def convert_pretrained(
 
 
 def _planned(model: Pretrained, options: PretrainedOptions) -> Plan:
-    """By the kind of model: a forecaster, or a language model."""
+    """Plan the conversion of a forecaster or of a language model, by the kind of model."""
     if model.config.get("model_type") == MODEL_TYPE:
         return plan_forecaster(model, options.dtype, options.scan_layers, options.ignore_keys)
     return plan_pretrained(model, options)[1]
 
 
 def _recorded(options: ConvertPretrainedOptions, source: str | PathLike[str]) -> dict[str, Any]:
-    """The options that decide about the content, as the manifest has them."""
+    """The options that decide what the output contains, as recorded in the manifest."""
     about = {"model": fspath(source), "revision": options.revision, "to": options.to}
     plan = {
         name: value for name, value in vars(options.plan).items() if value not in (None, (), False)

@@ -1,6 +1,6 @@
-"""Tensors that hold several parameters of all experts of a layer: both ways.
+"""Tensors that hold several parameters of all experts in a layer: taken apart, and fused again.
 
-Letters: P parts of a fused tensor.
+Letters: P number of parts in a fused tensor.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,19 +11,19 @@ from converters.huggingface.pieces import in_layer
 from converters.huggingface.tables import TensorTable
 from converters.rules import Rule, apply_rules
 
-Ops = Mapping[str, str]  # name of a fused tensor -> an operation, with numbers for letters
+Ops = Mapping[str, str]  # name of a fused tensor -> an operation, with numbers in place of letters
 
 
 def unfused(
     arrays: Mapping[str, Array], table: TensorTable, layers: str, ops: Ops
 ) -> dict[str, Array]:
-    """The arrays, with those of `TensorTable.fused` as their parts.
+    """Replace the tensors of `TensorTable.fused` by their parts.
 
     Args:
         arrays: name -> array.
-        table: of the family.
-        layers: what names of layers begin with.
-        ops: what makes [P, ...] of a fused tensor.
+        table: table of the family.
+        layers: prefix of a layer's names.
+        ops: name of a fused tensor -> operation that gives it the shape [P, ...].
 
     Raises:
         MappingError: shapes do not fit.
@@ -47,14 +47,14 @@ def unfused(
 def fused_again(
     arrays: Mapping[str, Array], table: TensorTable, layers: str, ops: Ops
 ) -> Iterator[tuple[str, Array, str, tuple[str, ...]]]:
-    """The way back, of those that files have so.
+    """Undo `unfused` for the tensors that the family's files store fused.
 
     Args:
         arrays, table, layers: see `unfused`.
-        ops: what makes a fused tensor of [P, ...].
+        ops: name of a fused tensor -> operation that makes it from [P, ...].
 
     Yields:
-        (name of a tensor, its array, what its first part was called, what is done).
+        (name of a tensor, its array, name of its first part, the operations).
 
     Raises:
         MappingError: a part is missing.

@@ -1,7 +1,7 @@
-"""Values of lazy arrays in memory of their own, each read straight into its place where it can be.
+"""Computes lazy arrays into new memory, reading files directly into place where possible.
 
-What lies in the file in the order that is asked for is read there by the system, with no copy
-between; what has to be turned or cast goes by tiles that stay in the processor's cache.
+Values that a file holds in the wanted order are read without a copy in between. Values that must be
+transposed or cast are read in tiles that stay in the processor's cache.
 """
 
 import math
@@ -28,15 +28,15 @@ from converters.arrays import (
 )
 from converters.errors import CheckpointError
 
-TILE = 2 << 20  # bytes that are read, turned and cast at a time: they stay in the cache
-BITS = {2: np.uint16, 4: np.uint32}  # itemsize -> a dtype that JAX takes as it is
+TILE = 2 << 20  # bytes that are read, transposed and cast at a time: they stay in the cache
+BITS = {2: np.uint16, 4: np.uint32}  # itemsize -> a dtype that JAX takes without conversion
 
 
 def values_of(array: Array, region: Region | None = None) -> np.ndarray:
-    """A region of an array, by default all of it, in pages that JAX need not copy.
+    """Compute a region of an array (by default all of it), in memory that JAX need not copy.
 
     Raises:
-        CheckpointError: a file ends before the values.
+        CheckpointError: a file ends before the values do.
     """
     region = region or whole(array.shape)
     out = _empty(extent(region), array.dtype)
@@ -45,7 +45,7 @@ def values_of(array: Array, region: Region | None = None) -> np.ndarray:
 
 
 def _fill(out: np.ndarray, array: Array, region: Region, readers: Readers) -> None:
-    """`out[...]` = the values of a region."""
+    """Set `out[...]` to the values of a region."""
     if isinstance(array, Joined):
         for place, part, inner in array.parts(region):
             _fill(out[place], part, inner, readers)
@@ -57,7 +57,7 @@ def _fill(out: np.ndarray, array: Array, region: Region, readers: Readers) -> No
 
 
 def _run(array: Array, region: Region) -> tuple[FlatLeaf, Path, int] | None:
-    """Leaf, file and first byte, where a region lies in one piece of one local file."""
+    """(leaf, file, first byte) if the region is contiguous in one local file; else None."""
     sizes = extent(region)
     leaf, position = array.straight() or (None, 0)
     path = _path(leaf) if isinstance(leaf, FlatLeaf) else None
@@ -71,7 +71,7 @@ def _run(array: Array, region: Region) -> tuple[FlatLeaf, Path, int] | None:
 
 
 def _path(leaf: Leaf) -> Path | None:
-    """The local file in which all values of a leaf lie one after another, if they do."""
+    """The local file that holds all values of a leaf contiguously; None if there is none."""
     if not isinstance(leaf, FlatLeaf) or len(leaf.segments) != 1:
         return None
     if leaf.spec.stored_shape != leaf.spec.shape:
@@ -80,7 +80,7 @@ def _path(leaf: Leaf) -> Path | None:
 
 
 def _read_into(out: memoryview, leaf: FlatLeaf, path: Path, start: int) -> None:
-    """Bytes of a leaf that lies in one piece, from `start`, as many as `out` holds."""
+    """Fill `out` with bytes of a leaf with a single segment, from byte `start` of its values."""
     ((offset, _),) = leaf.segments
     done = 0
     with path.open("rb", buffering=0) as file:
@@ -96,7 +96,7 @@ def _read_into(out: memoryview, leaf: FlatLeaf, path: Path, start: int) -> None:
 
 
 def _fill_by_tiles(out: np.ndarray, array: Array, region: Region, readers: Readers) -> None:
-    source = array.inputs[0] if isinstance(array, Cast) else array  # cast on the way to its place
+    source = array.inputs[0] if isinstance(array, Cast) else array  # `put` does the cast
     shape = extent(region)
     tile = tuple(map(min, array.tiles(TILE), (max(size, 1) for size in shape)))
     for _, inner in tile_regions(shape, tile):
@@ -108,10 +108,10 @@ def _fill_by_tiles(out: np.ndarray, array: Array, region: Region, readers: Reade
 
 
 def put(out: np.ndarray, values: np.ndarray) -> None:
-    """`out[:] = values`, fast where the values lie in another order in memory.
+    """Set `out[:] = values`, fast even if the values have another order in memory.
 
-    NumPy goes from number to number, some ten times slower than memory; XLA turns blocks of them in
-    registers. It is given plain bits, which it does not touch.
+    NumPy copies number by number, some ten times slower than memory allows; XLA transposes blocks
+    of them in registers. XLA gets plain bits, whose values it does not change.
     """
     bits = BITS.get(values.dtype.itemsize)
     if bits is not None and not values.flags.c_contiguous:
@@ -125,9 +125,9 @@ def put(out: np.ndarray, values: np.ndarray) -> None:
 
 
 class TileReader(FlatReader):
-    """Reads into one piece of memory again and again, which so stays in the processor's cache.
+    """Reads into the same memory again and again, so that it stays in the processor's cache.
 
-    What was read before is gone with the next read.
+    Each read overwrites the values of the previous one.
     """
 
     def __init__(self, leaf: FlatLeaf, path: Path) -> None:
@@ -136,7 +136,7 @@ class TileReader(FlatReader):
         self._memory = bytearray()
 
     def bytes_at(self, start: int, count: int) -> memoryview:
-        """See `FlatReader.bytes_at`; the values lie in one segment."""
+        """See `FlatReader.bytes_at`; the leaf has a single segment."""
         if len(self._memory) < count:
             self._memory = bytearray(count)
         data = memoryview(self._memory)[:count]
@@ -145,7 +145,7 @@ class TileReader(FlatReader):
 
 
 def _reader(leaf: Leaf) -> Reader:
-    """The fastest cursor over a leaf."""
+    """The fastest reader for a leaf."""
     path = _path(leaf)
     if path is None or not isinstance(leaf, FlatLeaf):
         return leaf.reader(TILE)
@@ -153,9 +153,10 @@ def _reader(leaf: Leaf) -> Reader:
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array without values that lies where JAX need not copy it.
+    """An uninitialized array in memory that JAX need not copy.
 
-    Pages of its own: between arrays of a few MB the heap is left with holes, a tenth of the model.
+    It has its own pages: among arrays of a few MB, the heap would keep holes of a tenth of the
+    model.
     """
     size = math.prod(shape) * dtype.itemsize
     pages = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

@@ -1,4 +1,4 @@
-"""Loads a pretrained language model into memory: tensor by tensor from its file to its place."""
+"""Loads a pretrained language model into memory, each tensor directly to its device."""
 
 import logging
 import os
@@ -34,34 +34,34 @@ def load_pretrained_lm(
 ) -> tuple[BackboneConfig, dict[str, Any]]:
     """Load a pretrained language model as a configuration and parameters of our decoder.
 
-    Needs host memory for the parameters once, and for little more than what is being read.
+    Needs host memory for the parameters once, plus a little for what is being read.
 
     Args:
         name_or_path: folder with `config.json` and safetensors, or the name of a model in the
             HuggingFace cache.
-        dtype: dtype of parameters and computation; None: parameters as they are stored, and the
-            computation's dtype from `config.json`.
-        shardings: shardings of the parameters, as in `load_converted`; a process reads only its
-            shards. None: all on the default device.
+        dtype: dtype of parameters and computation; None: parameters keep their stored dtype, and
+            the computation has the dtype in `config.json`.
+        shardings: shardings of the parameters, as in `load_converted`; each process reads only its
+            own shards. None: everything on the default device.
         scan_layers: stack layers on a leading axis, for a decoder that scans them.
         revision: branch, tag or commit, for a name.
-        download: download what is not in the cache (needs `huggingface_hub`).
+        download: download what the cache lacks (needs `huggingface_hub`).
         token: access token, for models that are not public.
-        ignore_keys: keys of `config.json` to treat as missing: keys that are refused, but that you
-            know to have no effect.
+        ignore_keys: keys of `config.json` to treat as missing: keys that would be refused, but that
+            you know to have no effect.
 
     Returns:
         (configuration, nested dict of arrays): `Decoder(config).apply({"params": params}, ids)`.
 
     Raises:
-        ConversionError: no such model, damaged files, an unsupported family or setting, tensors
-            that do not fit; all problems of a kind at once.
+        ConversionError: there is no such model, its files are damaged, its family or a setting is
+            not supported, or tensors do not fit; lists all problems of a kind.
     """
     model = open_pretrained(name_or_path, revision, download=download, token=token)
     config, plan = plan_pretrained(model, PretrainedOptions(dtype, scan_layers, ignore_keys))
     for note in plan.notes:
         logger.warning("%s: %s", model.folder, note)
-    # The largest first, so that no thread is left with one of them at the end.
+    # The largest leaves first, so that none of them is left for the end.
     leaves = sorted(plan.leaves, key=lambda leaf: -leaf.nbytes)
     with ThreadPoolExecutor(default_workers(), "load") as pool:
         placed = list(pool.map(lambda leaf: _placed(leaf, shardings), leaves))
@@ -70,7 +70,7 @@ def load_pretrained_lm(
 
 
 def _placed(leaf: PlannedLeaf, shardings: Shardings | None) -> jax.Array:
-    """The values of a leaf, once they are on their devices: few copies are under way at a time."""
+    """Put a leaf's values on their devices, and wait: few copies are to be in progress at once."""
     array = leaf.array
     if shardings is None:
         return jax.device_put(values_of(array), may_alias=True).block_until_ready()

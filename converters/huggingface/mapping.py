@@ -1,4 +1,4 @@
-"""From the tensors of a pretrained model to our decoder's parameters, by its family's table."""
+"""Maps the tensors of a pretrained model to our decoder's parameters, by its family's table."""
 
 import re
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from converters.zarr import dtype_named
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.parameters import shape_problems
 
-OUTPUT = "output_projection/kernel"  # of the hidden state before the head
+OUTPUT = "output_projection/kernel"  # applied to the hidden state before the head
 
 
 def map_tensors(
@@ -40,25 +40,25 @@ def map_tensors(
     quantization: Mapping[str, Any] | None = None,
     dtype: str | None = None,
 ) -> tuple[BackboneConfig, RuledTree]:
-    """The parameters as arrays that are not computed yet.
+    """Map tensors to parameters, as lazy arrays.
 
     Args:
         tensors: name -> leaf.
-        table: of the family.
-        config: of the model; whether layers are scanned is its `scan_layers`.
-        body: whether the model may do without a head.
-        notes: where it is said what is left out.
+        table: table of the family.
+        config: configuration of the model; its `scan_layers` says whether layers become stacked.
+        body: whether the model may lack a head.
+        notes: receives what is left out.
         quantization: `quantization_config` of the model, if there is one.
-        dtype: of what is made of quantised weights; None: that of the configuration.
+        dtype: dtype of dequantized weights; None: that of the configuration.
 
     Returns:
-        The configuration, whose `tied_embeddings` and `lm_head` are what the files say, and the
-        parameters.
+        The configuration, with `tied_embeddings` and `lm_head` as in the files, and the parameters.
 
     Raises:
-        MappingError: every tensor that no rule takes, every parameter that no tensor fills, every
-            shape that does not fit; in one line where the weights are in another form.
-        CheckpointError: the files end before the values that tell whether the head is tied.
+        MappingError: lists every tensor that no rule takes, every parameter that no tensor fills
+            and every shape that does not fit. If the weights are in another form, says this in one
+            line.
+        CheckpointError: the files end before the values that show whether the head is tied.
     """
     told: list[str] = []
     try:
@@ -90,7 +90,7 @@ def map_tensors(
     try:
         tree = apply_rules(arrays, rules, ignores)
     except MappingError as error:
-        if form := another_form(sources):  # those that are not made numbers
+        if form := another_form(sources):  # weights that were not dequantized
             raise MappingError(form) from error
         raise
     heads = [name for name, reason in tree.ignored if reason == OTHER_HEAD]
@@ -109,8 +109,8 @@ def _words(
     body: bool,
     notes: list[str],
 ) -> tuple[BackboneConfig, list[Rule], list[Ignore]]:
-    """Rules of the word embeddings and the head, which may be one tensor, or only one there."""
-    turned = TO_IN_OUT if config.kernel_axes == "in_out" else ""  # (V, D), whatever kernels are
+    """Rules for word embeddings and head; they may be one tensor, or one may be missing."""
+    turned = TO_IN_OUT if config.kernel_axes == "in_out" else ""  # files always have [V, D]
     embedding, head = names.embedding, names.head
     if embedding is None:
         assert head is not None
@@ -126,7 +126,7 @@ def _words(
             ignores.append(Ignore(head, f"equal to {embedding}, to which it is tied"))
         else:
             config = replace(config, tied_embeddings=False)
-    # A body of a family whose head has a bias has not all of its head, be it tied or not.
+    # If a family's head has a bias, a body without that bias has an incomplete head, tied or not.
     unbiased = config.lm_head_bias and beside(tensors, names.prefix, HEAD_BIASES) is None
     if config.tied_embeddings and not (body and unbiased):
         return config, [Rule("lm_head/kernel", embedding, turned)], ignores
@@ -146,7 +146,7 @@ def _words(
 def _first_layers(
     tensors: Mapping[str, Leaf], layers: str, count: int, notes: list[str]
 ) -> tuple[dict[str, Leaf], list[tuple[str, str]]]:
-    """The tensors without those of layers beyond the configured ones, and these with the reason."""
+    """The tensors without layers beyond the configured ones, and those names with the reason."""
     numbers = {name: layer_of(layers, name) for name in tensors}
     stored = 1 + max((number for number in numbers.values() if number is not None), default=-1)
     if stored < count:
@@ -164,7 +164,7 @@ def _first_layers(
 
 
 def sizes_of(config: BackboneConfig) -> dict[str, int]:
-    """Value of each letter of the tables."""
+    """Size of each letter in the tables."""
     heads, width = config.num_heads, config.head_dim
     return {
         "D": config.model_dims,
@@ -187,13 +187,13 @@ def _latent_sizes(config: BackboneConfig) -> dict[str, int]:
 
 
 def with_numbers(op: str, config: BackboneConfig) -> str:
-    """An operation of the tables, with numbers for letters."""
+    """An operation of the tables, with numbers in place of letters."""
     sizes = sizes_of(config)
     return re.sub(r"\b3?[A-Z]+\b", lambda letter: str(sizes[letter.group()]), op)
 
 
 def _layer_rule(rule: Rule, layers: str, config: BackboneConfig) -> Rule:
-    """A rule of one layer, with its place, and with numbers for letters."""
+    """A rule for a layer, with its full names, and with numbers in place of letters."""
     op = with_numbers(rule.op, config)
     if not config.scan_layers:
         return Rule(f"layers_{{i}}/{rule.target}", layers + rule.source, op)
@@ -205,7 +205,7 @@ def _layer_rule(rule: Rule, layers: str, config: BackboneConfig) -> Rule:
 
 
 def _by_block(arrays: Mapping[str, Array], layers: str, per_block: int) -> dict[str, Array]:
-    """The arrays with layer `i` named `block@place`, for the rules of scanned blocks."""
+    """The arrays with layer `i` renamed to `block@place`, for the rules of scanned blocks."""
     before, _, after = layers.partition("{i}")
     pattern = re.compile(rf"({re.escape(before)})(\d+)(?={re.escape(after)})")
 
@@ -220,7 +220,7 @@ def _by_block(arrays: Mapping[str, Array], layers: str, per_block: int) -> dict[
 
 
 def _check(tree: RuledTree, config: BackboneConfig) -> None:
-    """Raise `MappingError` unless the tensors are all parameters of the model, as floats."""
+    """Raise `MappingError` unless the parameters are exactly the model's, and are floats."""
     odd = [
         leaf
         for leaf in tree.leaves

@@ -1,4 +1,4 @@
-"""What the names of tensors say: where the model begins, its head, what is no part of it."""
+"""Finds a language model among the names of tensors: its prefix, its head, and other tensors."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from converters.errors import MappingError
 from converters.huggingface.tables import HEADS, OUTSIDE, TABLES, TensorTable
 from converters.rules import Ignore
 
-# Heads of classifiers, reward models and the like, beside the model or in its wrapper.
+# Heads of classifiers, reward models and the like, in the model or beside it.
 OTHER_HEAD = "the head of another task; the body is loaded"
 _OTHER_HEADS = (
     "score", "classifier", "classification_head", "qa_outputs", "v_head", "value_head",
@@ -19,7 +19,7 @@ OTHER_HEADS = tuple(
     for name in _OTHER_HEADS
     for place in ("", "model.")
 )
-# Ends of names that only weights of another form have, and what they are.
+# Patterns of names that occur only if weights are in another form, and what that form is.
 _FORMS = (
     (r"\.(lora_[AB]|lora_embedding_[AB]|lora_magnitude_vector)(\..*)?$"
      r"|\.(base_layer|modules_to_save|original_module)\.",
@@ -39,7 +39,7 @@ _FORMS = (
      " checkpoint"),
 )  # fmt: skip
 
-# What tables leave out, by the ends of names, and what lies outside of all language models.
+# Names that tables leave out, by their ends, and names outside of all language models.
 _LEFT_OUT = tuple(
     {
         **{
@@ -54,12 +54,12 @@ _LEFT_OUT = tuple(
 
 @dataclass(frozen=True)
 class Names:
-    """Where a language model lies in a file.
+    """The names of a language model in a file.
 
     Attributes:
-        prefix: what stands before all its names ('model.', 'transformer.' ...).
-        embedding: of the word embeddings; None where only a head is there.
-        head: None where there is none.
+        prefix: prefix of all its names ('model.', 'transformer.' ...).
+        embedding: name of the word embeddings; None if there is only a head.
+        head: name of the head; None if there is none.
     """
 
     prefix: str
@@ -68,15 +68,15 @@ class Names:
 
 
 def find_names(names: Iterable[str], table: TensorTable) -> Names:
-    """Where the model of a family lies.
+    """Find the names of the model of a family.
 
     Raises:
-        MappingError: nowhere, or in several places.
+        MappingError: there is no such model, or there are several.
     """
     present = set(names)
     word = table.embedding
     found = [n.removesuffix(word) for n in present if n == word or n.endswith(f".{word}")]
-    # Layers that guess further tokens (DeepSeek) hold the words once more.
+    # Layers that predict further tokens (DeepSeek) hold the word embeddings once more.
     inner = re.compile(".*" + re.escape(table.layers).replace(re.escape("{i}"), r"\d+"))
     found = [prefix for prefix in found if not inner.fullmatch(prefix)]
     if len(found) == 1:
@@ -96,18 +96,18 @@ def find_names(names: Iterable[str], table: TensorTable) -> Names:
 
 
 def _layers(names: Iterable[str], table: TensorTable) -> set[str]:
-    """What may stand before the names of layers."""
+    """The prefixes of names of layers."""
     pattern = re.compile(rf"(|.*\.){re.escape(table.layers).replace(re.escape('{i}'), '[0-9]+')}")
     return {found.group(1) for name in names if (found := pattern.match(name))}
 
 
 def _has_top(prefix: str, names: set[str], table: TensorTable) -> bool:
-    """Whether tensors beside the layers are there, as far as the family has any."""
+    """Whether the tensors outside of layers exist, if the family has any."""
     return not table.top or any(prefix + rule.source in names for rule in table.top)
 
 
 def beside(names: Iterable[str], prefix: str, known: Iterable[str]) -> str | None:
-    """The tensor of one of the known names beside the model, or beside a module around it.
+    """The tensor with one of the known names beside the model, or beside a module around it.
 
     Raises:
         MappingError: there are several.
@@ -122,21 +122,21 @@ def beside(names: Iterable[str], prefix: str, known: Iterable[str]) -> str | Non
 
 
 def layer_of(layers: str, name: str) -> int | None:
-    """Number of the layer that a tensor belongs to; `layers` begins its name, with '{i}'."""
+    """Number of the layer that a tensor belongs to; `layers` is the prefix, with '{i}'."""
     before, _, after = layers.partition("{i}")
     found = re.match(rf"{re.escape(before)}(\d+){re.escape(after)}", name)
     return int(found.group(1)) if found else None
 
 
 def may_be_missing(name: str) -> bool:
-    """Whether a tensor is none that all models of its family need: left out, or a head."""
+    """Whether a model of the family can do without a tensor: it is left out, or is a head."""
     return any(name.endswith(head) for head in HEADS) or any(
         re.fullmatch(pattern, name) for pattern in _LEFT_OUT
     )
 
 
 def another_form(names: Iterable[str]) -> str | None:
-    """One sentence on tensors that are no plain weights, such as quantised ones or a LoRA."""
+    """A sentence on tensors that are not plain weights, such as quantised ones or a LoRA."""
     present = list(names)
     for pattern, what in _FORMS:
         found = [name for name in present if re.search(pattern, name)]

@@ -1,7 +1,7 @@
-"""Tensors that are several in one, and parameters that are several tensors: both ways.
+"""Tensors that hold several parameters, and parameters that are made of several tensors.
 
-Before a table's rules, cuts make the one many and stacks the many one; after them, on the way back,
-the same is undone.
+Before a table's rules are applied, cuts split tensors and stacks combine them. On the way back,
+both are undone after the rules.
 """
 
 import math
@@ -13,22 +13,22 @@ from converters.errors import MappingError
 from converters.huggingface.tables import Cut, TensorTable
 
 Sizes = Mapping[str, int]
-HOLE = "{j}"  # number of the tensor within a stack
+HOLE = "{j}"  # number of a tensor within a stack
 
 
 def taken_apart(
     arrays: Mapping[str, Array], table: TensorTable, layers: str, sizes: Sizes
 ) -> dict[str, Array]:
-    """The tensors, with those of `TensorTable.cuts` as their parts, and its stacks as one.
+    """Split the tensors of `TensorTable.cuts` into their parts, and combine those of its stacks.
 
     Args:
         arrays: name -> tensor.
-        table: of the family.
-        layers: what names of layers begin with.
-        sizes: value of each letter.
+        table: table of the family.
+        layers: prefix of a layer's names.
+        sizes: size of each letter.
 
     Raises:
-        MappingError: a tensor whose rows are not those of its parts, or a stack with a gap.
+        MappingError: a tensor has other rows than its parts, or a stack has a gap.
     """
     found: dict[str, Array] = {}
     stacks: dict[str, dict[int, Array]] = {}
@@ -48,10 +48,10 @@ def taken_apart(
 def put_together(
     arrays: Mapping[str, Array], table: TensorTable, layers: str, sizes: Sizes
 ) -> Iterator[tuple[str, Array, str, str]]:
-    """The way back: (name of a tensor, its array, what its first part was called, what is done).
+    """Undo `taken_apart`; yields (name of a tensor, its array, name of its first part, operation).
 
     Raises:
-        MappingError: parts that do not fit together.
+        MappingError: the parts do not fit together.
     """
     cut_of = {part: whole for whole, cut in table.cuts.items() for part, _ in cut.parts}
     for name, array in arrays.items():
@@ -71,7 +71,7 @@ def put_together(
 
 
 def in_layer(name: str, layers: str) -> tuple[str, str]:
-    """A name's beginning, with the number of its layer, and its end; ('', '') outside of layers."""
+    """(prefix up to and including the layer, rest) of a name; ('', '') outside of layers."""
     start = re.match(re.escape(layers).replace(re.escape("{i}"), r"\d+"), name)
     return (start.group(), name[start.end() :]) if start else ("", "")
 
@@ -97,7 +97,7 @@ def _stacked(whole: str, members: Mapping[int, Array]) -> Array:
 
 
 def _cut(name: str, array: Array, cut: Cut, sizes: Sizes) -> list[Array]:
-    """The parts of a tensor, each with its rows of all blocks."""
+    """The parts of a tensor; each consists of its rows from all blocks."""
     rows, blocks = [product_of(part, sizes) for _, part in cut.parts], product_of(cut.blocks, sizes)
     if not array.shape or array.shape[0] != sum(rows) or any(count % blocks for count in rows):
         raise MappingError(
@@ -116,7 +116,7 @@ def _cut(name: str, array: Array, cut: Cut, sizes: Sizes) -> list[Array]:
 
 
 def _joined(name: str, parts: list[Array | None], cut: Cut, sizes: Sizes) -> Array:
-    """The whole of parts that lie in blocks."""
+    """Join parts to the tensor that has them in blocks."""
     blocks = product_of(cut.blocks, sizes)
     found = [part for part in parts if part is not None]
     if len(found) < len(parts):
@@ -131,5 +131,5 @@ def _joined(name: str, parts: list[Array | None], cut: Cut, sizes: Sizes) -> Arr
 
 
 def product_of(letters: str, sizes: Sizes) -> int:
-    """The product of letters and numbers, 'N H'."""
+    """The product of letters and numbers in a text such as 'N H'."""
     return math.prod(int(word) if word.isdigit() else sizes[word] for word in letters.split())

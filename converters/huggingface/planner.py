@@ -1,4 +1,4 @@
-"""From a pretrained model and the user's wishes to a plan: names, shapes, operations, no values."""
+"""Makes the plan for a pretrained model: names, shapes and operations; no values are read."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +25,8 @@ from efficientids_flax.config.parts import DType
 from efficientids_flax.stored import Config
 from efficientids_flax.stored.settings import document
 
-AUTO = "auto"  # a dtype: that of the parameters
-FAMILY = "transformer_lm"  # of our models; what the original was is in the manifest
+AUTO = "auto"  # in place of a dtype: that of the parameters
+FAMILY = "transformer_lm"  # our family; the manifest names the original one
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class PretrainedOptions:
     """Options for a pretrained model.
 
     Attributes:
-        dtype: dtype of the parameters and the computation; None: the stored dtype, and the
-            computation's from `config.json`.
+        dtype: dtype of the parameters and the computation; None: parameters keep their stored
+            dtype, and the computation has the dtype in `config.json`.
         scan_layers: stack layers on a leading axis, for a decoder that scans them.
         ignore_keys: keys of `config.json` to treat as missing.
     """
@@ -51,8 +51,8 @@ def plan_pretrained(
     """Plan the conversion of a pretrained model.
 
     Args:
-        model: open, no tensor read.
-        options: what the user decides.
+        model: the open model; none of its tensors are read.
+        options: the user's choices.
 
     Returns:
         The configuration of our decoder, and the plan, whose targets begin with 'params/'.
@@ -98,7 +98,7 @@ def _mapped(
     notes: list[str],
     dtype: str | None,
 ) -> tuple[BackboneConfig, RuledTree]:
-    """The parameters; the index must be right on each tensor that is needed."""
+    """Map the parameters; the index must be correct for every tensor that is needed."""
     body = says_no_head(model.config)
     quantization = model.config.get("quantization_config")
     how = {"body": body, "notes": notes, "quantization": quantization, "dtype": dtype}
@@ -128,7 +128,7 @@ def _widest(leaves: Sequence[PlannedLeaf]) -> np.dtype:
 
 
 def cast(leaves: Sequence[PlannedLeaf], dtype: np.dtype) -> list[PlannedLeaf]:
-    """The leaves, cast to `dtype` where they are of another."""
+    """The leaves, cast to `dtype` if they have another."""
     return [
         leaf
         if leaf.dtype == dtype
@@ -143,7 +143,7 @@ def _with_cast(leaf: PlannedLeaf, dtype: str) -> str:
 
 
 def _scanned(config: BackboneConfig) -> BackboneConfig:
-    """The configuration with its layers in blocks, as small as the kinds of layers repeat."""
+    """The configuration with its layers in blocks, as small as the pattern of layers allows."""
     turned = [layer in config.no_rotary_layers for layer in range(config.num_layers)]
     types = config.layer_types or ("",) * config.num_layers
     routed = [config.moe is not None and layer in config.moe.layers for layer in range(len(turned))]

@@ -1,6 +1,6 @@
-"""Weights that public files hold quantised, as numbers: MXFP4 of gpt-oss, FP8 with scales.
+"""Dequantizes weights that public files hold quantised: MXFP4 of gpt-oss, FP8 with scales.
 
-What `quantization_config` says decides; names tell the weights from their scales.
+`quantization_config` decides how; names tell the weights from their scales.
 """
 
 from collections.abc import Mapping
@@ -13,24 +13,24 @@ from converters.errors import MappingError
 from converters.huggingface.names import another_form
 from converters.paxml import is_float
 
-BLOCKS, EXPONENTS = "_blocks", "_scales"  # beside each other, for a weight without them
-SCALES = "_scale_inv"  # beside the weight
-OF_INPUTS = ".activation_scale"  # for products in float8, which numbers do without
+BLOCKS, EXPONENTS = "_blocks", "_scales"  # a pair of tensors in place of the weight
+SCALES = "_scale_inv"  # a tensor beside the weight
+OF_INPUTS = ".activation_scale"  # for products in float8; not needed after dequantization
 FP8 = ("float8_e4m3fn", "float8_e5m2")
 
 
 def numbers_of(
     tensors: Mapping[str, Leaf], about: Mapping[str, Any], dtype: np.dtype
 ) -> dict[str, Array]:
-    """The tensors, with those that are quantised as numbers, not computed yet.
+    """Dequantize the tensors, as lazy arrays.
 
     Args:
         tensors: name -> leaf.
-        about: `quantization_config` of the model; empty where nothing is quantised.
-        dtype: of the numbers; they are multiplied in float32.
+        about: `quantization_config` of the model; empty if nothing is quantised.
+        dtype: dtype of the result; the product with the scales is computed in float32.
 
     Raises:
-        MappingError: scales that do not fit, or without a weight; a method that is not known.
+        MappingError: scales that do not fit or have no weight, or an unknown method.
     """
     arrays: dict[str, Array] = {name: Source(leaf) for name, leaf in tensors.items()}
     if not about:
@@ -51,7 +51,7 @@ def numbers_of(
 def _mxfp4(
     arrays: Mapping[str, Array], about: Mapping[str, Any], dtype: np.dtype, problems: list[str]
 ) -> dict[str, Array]:
-    """Experts' weights [X, out, in / 32, 16] as the [X, in, out] that the class has of them."""
+    """Turn experts' weights [X, out, in / 32, 16] into [X, in, out], as the model's class has."""
     found = {
         name: array for name, array in arrays.items() if not name.endswith((BLOCKS, EXPONENTS))
     }
@@ -75,7 +75,7 @@ def _mxfp4(
 def _fp8(
     arrays: Mapping[str, Array], about: Mapping[str, Any], dtype: np.dtype, problems: list[str]
 ) -> dict[str, Array]:
-    """Weights in float8 times the scales of their blocks."""
+    """Multiply weights in float8 by the scales of their blocks."""
     found = {
         name: array for name, array in arrays.items() if not name.endswith((SCALES, OF_INPUTS))
     }
@@ -111,10 +111,10 @@ def _fp8(
 
 
 def _scaled(array: Array, scales: Array, size: list[int] | None, dtype: np.dtype) -> Array:
-    """A weight times its scales: of blocks of a size, or of as many even ones as there are scales.
+    """Multiply a weight by its scales: for blocks of `size`, or for evenly divided blocks.
 
     Raises:
-        ValueError: they do not fit.
+        ValueError: the scales do not fit.
     """
     if size is not None:
         return BlockScaled(array, scales, (size[0], size[1]), dtype)

@@ -1,10 +1,10 @@
-"""Reads what PAXml wrote: checkpoints of any layout, dumps of jobs, states of optimizers.
+"""Reads what PAXml wrote: checkpoints of any layout, dumps of jobs, optimizer states.
 
-Read `layout`, which finds the checkpoint that a path means, then `checkpoint`, which opens it by
-one of the `sources`; `names` and `metadata` are PAXml's own, `consistency` checks the tree by them,
-`foreign` says what is no checkpoint of PAXml's. `infer` finds out the settings, of forecasters
-`forecasters`; `experiments` is a table of published ones, `state` turns optimizer states into
-optax's.
+Read `layout` first, which finds the checkpoint that a path refers to, then `checkpoint`, which
+opens it with one of the `sources`. `names` and `metadata` handle PAXml's own names and metadata,
+`consistency` checks the tree against them, and `foreign` recognises checkpoints that are not
+PAXml's. `infer` finds the model's settings, `forecasters` those of TimesFM; `experiments` is a
+table of published experiments. `state` turns optimizer states into optax's.
 """
 
 from converters.paxml.checkpoint import Checkpoint, open_checkpoint

@@ -1,4 +1,4 @@
-"""Opens a PAXml checkpoint of any layout: leaves under canonical paths, nothing read but `step`."""
+"""Opens a PAXml checkpoint of any layout: leaves under canonical paths; only `step` is read."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -23,8 +23,8 @@ from converters.paxml.sources import (
 from converters.paxml.state import Shape, StateLeaf, factorings, take_apart, unpadded_shape
 from converters.stores import StorageError, Store
 
-JOB_DUMP = "model_params.txt"  # what PAXml's jobs write into their directory
-JOB_FOLDERS = ("", "job_files")  # where it is looked for beside the checkpoint
+JOB_DUMP = "model_params.txt"  # PAXml writes it into the job's directory
+JOB_FOLDERS = ("", "job_files")  # where it is looked for, in directories above the checkpoint
 LISTED = 100  # problems that one message lists
 
 
@@ -33,14 +33,15 @@ class Checkpoint:
     """One step of a PAXml job.
 
     Attributes:
-        url: what was opened (step directory or file).
-        layout: how it is laid out.
-        step: value of the step leaf.
+        url: what was opened: a step directory or a file.
+        layout: how the checkpoint is laid out.
+        step: value of the step leaf; None if it is not a single number.
         leaves: canonical path -> leaf, in the order of the `TrainState`.
-        masked: paths of MaskedNode and None leaves, where the layout records them.
-        empty: paths of empty containers (`opt_states`, `extra_state`), where it records them.
-        notes: what people should know, one line each.
-        job_files: the directory with the job's text dumps, if there is one beside the checkpoint.
+        masked: paths of MaskedNode and None leaves, if the layout records them.
+        empty: paths of empty containers (`opt_states`, `extra_state`), if the layout records them.
+        notes: what the user should know, one line each.
+        job_files: the directory with the job's text dumps; None if there is none above the
+            checkpoint.
     """
 
     url: str
@@ -58,10 +59,10 @@ def open_checkpoint(path: str | os.PathLike[str], step: int | None = None) -> Ch
 
     Args:
         path: a job directory, its `checkpoints/` folder, a step, its `state/` item or a FLAX file.
-        step: the step wanted; without it the newest finalized one.
+        step: the step to open; None: the newest finalized one.
 
     Raises:
-        CheckpointError: no PAXml checkpoint there, or one that is incomplete or contradicts itself;
+        CheckpointError: there is no PAXml checkpoint, or it is incomplete or contradicts itself;
             the message lists everything that is wrong.
     """
     place = locate(path, step)
@@ -105,7 +106,7 @@ def open_checkpoint(path: str | os.PathLike[str], step: int | None = None) -> Ch
 
 
 def _read(place: Place, metadata: Metadata) -> Contents:
-    """Contents of the state, by the reader of its kind."""
+    """Read the contents of the state with the reader for its layout."""
     if place.flat is not None:
         return read_flax(place.step.store, place.flat)
     variables = {to_dotted_name(path): path for path in metadata.variables or {}}
@@ -119,7 +120,7 @@ def _unpad(
     states: Iterable[StateLeaf],
     notes: list[str],
 ) -> dict[str, Leaf]:
-    """The leaves in order, with shapes without padding and declared dtypes."""
+    """The leaves in canonical order, with shapes without padding and with declared dtypes."""
     found = dict(leaves)
     for path, variable in variables.items():
         if path in found and variable.shape is not None:
@@ -152,7 +153,7 @@ def _unpad(
 
 
 def _masked(variables: Mapping[str, Variable]) -> list[str]:
-    """Variables for which the metadata says that the state holds a MaskedNode."""
+    """Variables in place of which the state has a MaskedNode, according to the metadata."""
     return [path for path, variable in variables.items() if variable.masked]
 
 
@@ -166,7 +167,7 @@ def _layout_notes(place: Place, metadata: Metadata) -> list[str]:
 
 
 def _dtype_notes(leaves: Iterable[Leaf]) -> list[str]:
-    """One note for each pair of a dtype on disk and another one in the metadata."""
+    """One note for each combination of a stored dtype and a different one in the metadata."""
     pairs: dict[tuple[str, str], int] = {}
     for leaf in leaves:
         declared = leaf.spec.declared_dtype
@@ -181,13 +182,13 @@ def _dtype_notes(leaves: Iterable[Leaf]) -> list[str]:
 
 
 def _step_value(leaf: Leaf) -> int | None:
-    """Value of the step leaf; None if it is no single number."""
+    """Value of the step leaf; None if it is not a single number."""
     values = np.unique(leaf.read())
     return int(values[0]) if values.size == 1 else None
 
 
 def _era(place: Place, metadata: Metadata, contents: Contents) -> str:
-    """The releases of PAXml that write such a checkpoint."""
+    """The releases of PAXml that write this kind of checkpoint."""
     sharding = "_sharding" in place.step.children(place.state) and not place.is_file
     if metadata.version == "0.0":
         if metadata.present or place.state:
@@ -211,13 +212,13 @@ def _job_files(url: str) -> Store | None:
             for folder in JOB_FOLDERS:
                 if above.exists(f"{folder}/{JOB_DUMP}".lstrip("/")):
                     return above.child(folder) if folder else above
-    except (StorageError, OSError):  # no right to look there: as good as nothing
+    except (StorageError, OSError):  # not permitted to look there: treated as if there were none
         return None
     return None
 
 
 def _message(url: str, problems: list[str]) -> str:
-    """All problems, each on its line."""
+    """A message with all problems, one per line."""
     if len(problems) == 1:
         return f"{url}: {problems[0]}"
     shown = problems[:LISTED]

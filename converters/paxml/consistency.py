@@ -1,7 +1,8 @@
-"""Checks of a state against itself and against PAXml's metadata, before any array is read.
+"""Checks a state against itself and against PAXml's metadata, before any array is read.
 
-An absent directory is simply not listed, and a dtype of the same size decodes: what the format
-does not detect shows only where two descriptions of the same thing differ.
+An array directory that is missing is simply not listed, and a wrong dtype of the same size decodes
+without error. The format does not detect such faults; they only show where two descriptions of the
+same thing differ.
 """
 
 from collections import defaultdict
@@ -14,20 +15,20 @@ from converters.paxml.metadata import Variable
 from converters.paxml.state import MAY_BE_UNUSED, StateLeaf, expected_shapes
 
 FLOAT_FIELDS = {"m", "v", "vr", "vc", "m_scale", "ema", "trace", "mu", "nu"}
-COUNTED = {"m", "ema", "mu"}  # fields of states that have a `count` beside them
-ADAFACTOR = {"m", "m_scale", "vr", "vc", "v"}  # a `ShardedAdafactorState` has all of them
+COUNTED = {"m", "ema", "mu"}  # fields of states that have a `count` too
+ADAFACTOR = {"m", "m_scale", "vr", "vc", "v"}  # a `ShardedAdafactorState` has all of these
 AGAIN = "Copy the checkpoint again."
 
 
 def check_variables(
     specs: Mapping[str, LeafSpec], present: set[str], variables: Mapping[str, Variable] | None
 ) -> list[str]:
-    """Problems of the variables, against what the metadata says of them.
+    """Compare the variables with the metadata; returns one line per problem.
 
     Args:
-        specs: canonical path -> description as on disk, of the leaves that could be opened.
-        present: paths of all leaves that are there.
-        variables: what the metadata lists; None if it lists nothing.
+        specs: canonical path -> description as on disk, for the leaves that could be opened.
+        present: paths of all leaves that exist.
+        variables: the variables in the metadata; None if it lists none.
     """
     problems: list[str] = []
     found = {path for path in present if path.startswith("mdl_vars/")}
@@ -57,11 +58,11 @@ def check_states(
     present: set[str],
     variables: Mapping[str, Variable] | None,
 ) -> list[str]:
-    """Problems of the optimizer's states, against each other and against their variables.
+    """Compare optimizer states with each other and with their variables; returns problem lines.
 
     Args:
         states: the leaves under `opt_states`, in order.
-        specs, present, variables: see `check_variables`, whose findings are not repeated.
+        specs, present, variables: as for `check_variables`, whose findings are not repeated.
     """
     problems: list[str] = []
     owners: dict[str, list[StateLeaf]] = defaultdict(list)
@@ -77,7 +78,7 @@ def check_states(
 
 
 def unmoved(states: Iterable[StateLeaf], present: set[str]) -> list[str]:
-    """Variables in `params` that no optimizer state belongs to, though others have some."""
+    """Variables in `params` without any optimizer state; empty if no variable has a state."""
     moved = {state.variable for state in states if state.variable is not None}
     if not moved:
         return []
@@ -103,8 +104,8 @@ def _check_variable(spec: LeafSpec, variable: Variable) -> list[str]:
 def _may_stand_for(stored: np.dtype, declared: np.dtype) -> bool:
     """Whether PAXml stores a variable of dtype `declared` as `stored`.
 
-    A bfloat16 model trains in float32, and that is what its jobs write: floating dtypes of another
-    size are legal. Another dtype of the same size is damage that nothing else shows.
+    A bfloat16 model trains in float32, and its jobs write float32: a floating dtype of another size
+    is legal. Another dtype of the same size is damage that nothing else shows.
     """
     if stored == declared:
         return True
@@ -112,7 +113,7 @@ def _may_stand_for(stored: np.dtype, declared: np.dtype) -> bool:
 
 
 def _check_state(state: StateLeaf, specs: Mapping[str, LeafSpec]) -> list[str]:
-    """Problems of one leaf: its shape against its variable's, its dtype against its field."""
+    """Problems of one leaf: its shape compared with its variable's, its dtype with its field's."""
     spec = specs[state.path]
     stored = spec.stored_shape
     if state.variable is None:
@@ -150,7 +151,7 @@ def _check_state(state: StateLeaf, specs: Mapping[str, LeafSpec]) -> list[str]:
 def _check_owner(
     variable: str, owned: list[StateLeaf], specs: Mapping[str, LeafSpec], present: set[str]
 ) -> list[str]:
-    """Problems of a variable that the metadata does not list, as its optimizer states show them."""
+    """Problems of a variable that the metadata does not list but that has optimizer states."""
     if variable not in present:
         return [
             f"{variable}: no array, though {owned[0].path} is an optimizer state of it"
@@ -166,7 +167,7 @@ def _check_owner(
 
 
 def _check_fields(states: Sequence[StateLeaf], present: set[str]) -> list[str]:
-    """Fields of one state that do not cover the same variables, and counts that are missing."""
+    """Problems of states whose fields cover different variables, or whose counts are missing."""
     covered: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for state in states:
         if state.variable is not None:
@@ -192,7 +193,7 @@ def _check_fields(states: Sequence[StateLeaf], present: set[str]) -> list[str]:
 
 
 def _check_groups(states: Sequence[StateLeaf]) -> list[str]:
-    """Counts that some groups of a learner have and others lack."""
+    """Counts that some groups of a learner have and other groups lack."""
     counts: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for state in states:
         learner = state.group.rpartition("/")[0]
@@ -212,10 +213,10 @@ def _check_groups(states: Sequence[StateLeaf]) -> list[str]:
 
 
 def _only_padded(stored: tuple[int, ...], variable: tuple[int, ...], field: str) -> bool:
-    """Whether a moment may have its variable's shape, but padded by another partition spec."""
+    """Whether a moment may have its variable's shape, padded with another partition spec."""
     return field not in MAY_BE_UNUSED and len(stored) == len(variable)
 
 
 def is_float(dtype: np.dtype) -> bool:
-    """Whether values are floating, `ml_dtypes` included (NumPy calls their kind 'V')."""
+    """Whether a dtype is floating, including those of `ml_dtypes` (whose kind in NumPy is 'V')."""
     return dtype.kind == "f" or (dtype.kind == "V" and "float" in dtype.name)

@@ -1,4 +1,4 @@
-"""Says what a directory or file is that is not a PAXml checkpoint, so that the error can help."""
+"""Describes directories and files that are not PAXml checkpoints, to make the error helpful."""
 
 import re
 
@@ -39,7 +39,7 @@ def describe(names: list[str]) -> str:
 
 
 def describe_file(name: str, start: bytes) -> str | None:
-    """What a file with this beginning is, None if it may be a FLAX msgpack file."""
+    """Describe a file by its first bytes; None if it may be a FLAX msgpack file."""
     if not start:
         return "an empty file"
     for sign, kind in _STARTS:

@@ -1,9 +1,9 @@
-"""Finds the checkpoint that a path stands for: job, `checkpoints/` folder, step, item or file.
+"""Finds the checkpoint that a path refers to: job, `checkpoints/` folder, step, item or file.
 
-`JOB/checkpoints/checkpoint_%08d/` holds zarr or OCDBT, `checkpoint_<n>` is FLAX (a file in version
-0.0, else a directory); a bare number is legal too (`paxml.checkpoint_paths`). Only finalized steps
-count: Orbax writes into `*.orbax-checkpoint-tmp-*` and renames; where nothing can be renamed
-(object stores) `commit_success.txt` is written last.
+`JOB/checkpoints/checkpoint_%08d/` holds zarr or OCDBT; `checkpoint_<n>` is FLAX (a file in version
+0.0, otherwise a directory). A bare number is legal too (`paxml.checkpoint_paths`). Only finalized
+steps count: Orbax writes into `*.orbax-checkpoint-tmp-*` and then renames it. On object stores,
+which cannot rename, it writes `commit_success.txt` last.
 """
 
 import os
@@ -30,8 +30,8 @@ class Layout:
 
     Attributes:
         kind: 'zarr', 'ocdbt' or 'msgpack'.
-        version: of PAXml's metadata: '0.0' (none), '1.0', '1.1' or '1.2'.
-        era: the releases that write this, for people.
+        version: version of PAXml's metadata: '0.0' (none), '1.0', '1.1' or '1.2'.
+        era: the releases that write this layout, in words.
     """
 
     kind: str
@@ -46,12 +46,12 @@ class Place:
     Attributes:
         url: the step directory or flat file.
         kind: see `Layout.kind`.
-        step: listing of the step directory (of the folder around a flat file).
-        state: directory of the state below `step`; '' if that is `step` itself.
-        flat: key of the msgpack file below `step`, for kind 'msgpack'.
-        is_file: whether the checkpoint is one file, not a directory.
-        number: the step that its name gives, if it does.
-        notes: what was passed over on the way.
+        step: listing of the step directory, or of the folder around a flat file.
+        state: directory of the state below `step`; '' if it is `step` itself.
+        flat: key of the msgpack file below `step`; None for other kinds.
+        is_file: whether the checkpoint is a single file instead of a directory.
+        number: the step number in its name, if it has one.
+        notes: unfinished steps that were passed over.
     """
 
     url: str
@@ -65,10 +65,11 @@ class Place:
 
 
 def locate(path: str | os.PathLike[str], step: int | None = None) -> Place:
-    """The checkpoint at `path`: its step `step`, or its newest finalized one.
+    """Find the checkpoint at `path`: step `step`, or the newest finalized one.
 
     Raises:
-        CheckpointError: nothing there, nothing finalized, or no PAXml checkpoint; says what it is.
+        CheckpointError: nothing exists there, nothing is finalized, or it is not a PAXml
+            checkpoint; the message says what it is.
     """
     url = os.fspath(path)
     url = url.rstrip("/") or url
@@ -87,7 +88,7 @@ def locate(path: str | os.PathLike[str], step: int | None = None) -> Place:
         step_listing = Listing(open_store(above[0]))
         outer = parent(above[0])
         if _TMP.fullmatch(outer[1] if outer else ""):
-            return locate(above[0], step)  # gives the error for unfinished steps
+            return locate(above[0], step)  # raises the error for unfinished steps
         return _check_number(_step(above[0], step_listing), step)
     if _kind(names) or f"{STATE}/" in names:
         return _check_number(_step(url, listing), step)
@@ -102,7 +103,7 @@ def locate(path: str | os.PathLike[str], step: int | None = None) -> Place:
 
 
 def _choose(url: str, folder: Listing, step: int | None) -> Place:
-    """Step `step` or the newest finalized one of the `checkpoints/` folder at `url`."""
+    """Choose step `step`, or the newest finalized one, in the `checkpoints/` folder at `url`."""
     names = folder.children()
     numbers: dict[int, list[str]] = {}
     for name in names:
@@ -168,7 +169,7 @@ def _flat(url: str, folder: Listing, name: str) -> Place:
 
 
 def _file(url: str) -> Place:
-    """The place of a path that has nothing below it: a file, an empty directory or nothing."""
+    """Find what a path without children refers to: a file, an empty directory or nothing."""
     above = parent(url)
     if above is None:
         raise CheckpointError(f"{url}: no checkpoint found: empty")
@@ -198,7 +199,7 @@ def _file(url: str) -> Place:
 
 
 def _kind(names: list[str]) -> str | None:
-    """Kind of the state item with these children, None if it is no such item."""
+    """The kind of state item with these children; None if it is not a state item."""
     if _OCDBT in names:
         return "ocdbt"
     if any(_ARRAY.fullmatch(name) for name in names):
@@ -211,7 +212,7 @@ def _kind(names: list[str]) -> str | None:
 
 
 def _partial(names: list[str]) -> str | None:
-    """Why a step directory with these children holds no whole state; None if it may."""
+    """Why a step directory with these children has no complete state; None if it may have one."""
     if not names:
         return "an empty directory"
     partial = [name for name in names if _TMP.fullmatch(name)]
@@ -235,7 +236,7 @@ def _unfinished(step: Listing) -> str | None:
 
 
 def _check_number(place: Place, step: int | None) -> Place:
-    """`place`, which the user pointed at, unless it contradicts the wanted step."""
+    """Return `place`, which the user named; raise if it is not the wanted step."""
     if step is not None and place.number is not None and place.number != step:
         raise CheckpointError(
             f"{place.url}: this is step {place.number}, not {step}; give its folder to choose a "

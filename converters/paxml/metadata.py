@@ -1,7 +1,7 @@
 """PAXml's own metadata: `metadata/metadata` beside the state (`paxml.checkpoint_metadata`).
 
-It gives the version of the layout and, since version 1.1, the shape without padding, the dtype and
-a masked flag of each variable in `mdl_vars` (of nothing else).
+It gives the version of the layout. Since version 1.1 it also gives the shape without padding, the
+dtype and a masked flag of each variable in `mdl_vars` (of nothing else).
 """
 
 import json
@@ -16,19 +16,19 @@ from converters.paxml.names import join
 from converters.paxml.sources import Listing
 from converters.zarr import dtype_named
 
-VERSIONS = ("0.0", "1.0", "1.1", "1.2")  # paxml.checkpoint_version; '0.0' is the absence of a file
+VERSIONS = ("0.0", "1.0", "1.1", "1.2")  # paxml.checkpoint_version; '0.0': there is no file
 FILE = "metadata/metadata"
 _TAG = "_array_metadata_tag"
 
 
 @dataclass(frozen=True)
 class Variable:
-    """What the metadata says of one variable.
+    """What the metadata says about one variable.
 
     Attributes:
-        shape: without padding; None for a masked one.
-        dtype: of the model, not necessarily of the file; None for a masked one.
-        masked: whether the state holds a MaskedNode in its place.
+        shape: shape without padding; None for a masked variable.
+        dtype: dtype in the model, not necessarily in the file; None for a masked variable.
+        masked: whether the state has a MaskedNode in place of the variable.
     """
 
     shape: tuple[int, ...] | None
@@ -38,12 +38,12 @@ class Variable:
 
 @dataclass(frozen=True)
 class Metadata:
-    """Contents of the file.
+    """Contents of the metadata file.
 
     Attributes:
         version: one of `VERSIONS`.
-        present: whether there is a file.
-        variables: canonical path -> variable; None where the file lists none.
+        present: whether the file exists.
+        variables: canonical path -> variable; None if the file lists no variables.
     """
 
     version: str
@@ -52,10 +52,10 @@ class Metadata:
 
 
 def read_metadata(step: Listing) -> Metadata:
-    """Metadata of the step directory `step`.
+    """Read the metadata of the step directory `step`.
 
     Raises:
-        CheckpointError: not JSON, of an unknown version, or malformed.
+        CheckpointError: the file is not JSON, is malformed, or has an unknown version.
     """
     if not step.has_file(FILE):
         return Metadata("0.0", False, None)

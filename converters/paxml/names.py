@@ -1,12 +1,13 @@
-"""Names of `TrainState` leaves: what PAXml writes on disk <-> the canonical path used here.
+"""Names of `TrainState` leaves: what PAXml writes on disk <-> the canonical paths used here.
 
-A canonical path joins its components with '/', list indices are decimal components:
-`opt_states/0/p#3#i-1/2/m/params/lm/final_ln/scale`. Three ways of writing it down exist:
+A canonical path joins its components with '/'; list indices are decimal components:
+`opt_states/0/p#3#i-1/2/m/params/lm/final_ln/scale`. On disk a path is written in one of three ways:
 
-* Pax names (zarr directories of paxml 0.1, 0.2 and since 0.4): keys joined by '.', an index
-  appended to the key before it by '_': `opt_states_0.p#3#i-1_2.m.params.lm.final_ln.scale`
+* Pax names (zarr directories of paxml 0.1, 0.2 and since 0.4): keys joined with '.'; an index is
+  appended to the key before it with '_': `opt_states_0.p#3#i-1_2.m.params.lm.final_ln.scale`
   (`paxml.checkpoints._extract_nested_prefix_names`).
-* Dotted names (Orbax: zarr directories of paxml 0.3, keys of OCDBT databases): all joined by '.'.
+* Dotted names (Orbax: zarr directories of paxml 0.3, keys of OCDBT databases): everything joined
+  with '.'.
 * Positions instead of names (OCDBT of paxml 1.1.0), see `converters.paxml.sources.positional`.
 
 Optimizer states of stacked layers are grouped by the prefix of their shape
@@ -24,7 +25,7 @@ NO_PREFIX = "no_prefix"  # group of the variables that are not stacked
 PARAMS = "params"  # `base_layer.PARAMS`, the collection that optimizers see
 
 _GROUP_HEAD = re.compile(r"p([^0-9A-Za-z.,])(\d+(?:\.\d+)*)\1")
-# One axis of a sharding: an integer, a mesh axis, a tuple of those, or None (nothing at all).
+# One axis of a sharding: an integer, a mesh axis, a tuple of mesh axes, or None (the empty text).
 _AXIS = r"(?:i-?\d+|s[^.,]+?|t[^.]*?|)"
 _INDICES = re.compile(r"(.*?)((?:_\d+)+)")
 
@@ -34,16 +35,17 @@ def from_name(
     collections: Collection[str] = (PARAMS,),
     variables: Mapping[str, str] | None = None,
 ) -> str:
-    """Canonical path of a Pax or dotted name.
+    """Canonical path of a Pax name or dotted name.
 
     Args:
         name: name of a zarr directory, or key of an array in an OCDBT database.
-        collections: first keys under `mdl_vars`. From one of them on, an optimizer's name repeats a
-            variable's name, in which '_0' is no index.
-        variables: canonical path of each dotted variable name, where known (keys may hold '.').
+        collections: first keys under `mdl_vars`. After one of them, an optimizer leaf's name
+            repeats a variable's name, in which '_0' is not an index.
+        variables: dotted name of each known variable -> its canonical path; needed since keys may
+            contain '.'.
 
     Raises:
-        CheckpointError: the name does not belong to a `TrainState`, or has unsafe parts.
+        CheckpointError: the name does not belong to a `TrainState`, or has unsafe components.
     """
     top, _, _ = name.partition(".")
     if name == "step":
@@ -77,7 +79,7 @@ def join(keys: Collection[str], where: str) -> str:
     """Canonical path of `keys`.
 
     Raises:
-        CheckpointError: a key could lead out of the output directory, or is empty.
+        CheckpointError: a key is empty or could lead out of the output directory.
     """
     for key in keys:
         if not key or "/" in key or "\\" in key or "\0" in key or ".." in key or key == ".":
@@ -88,7 +90,7 @@ def join(keys: Collection[str], where: str) -> str:
 
 
 def group_shape(key: str) -> tuple[int, ...] | None:
-    """Stacked axes of the variables in an optimizer group: () for `no_prefix`, None if no group."""
+    """Sizes of the stacked axes of an optimizer group; () for `no_prefix`, None if not a group."""
     if key == NO_PREFIX:
         return ()
     found = _match_group(key, 0)
@@ -98,7 +100,7 @@ def group_shape(key: str) -> tuple[int, ...] | None:
 
 
 def order(path: str) -> tuple[object, ...]:
-    """Sort key of a canonical path: `TrainState`'s order, keys by name, indices by number."""
+    """Sort key of a canonical path: order of `TrainState`, keys by name, indices by number."""
     top, *keys = path.split("/")
     first = TRAIN_STATE.index(top) if top in TRAIN_STATE else len(TRAIN_STATE)
     return (first, *((0, int(key), "") if key.isdigit() else (1, 0, key) for key in keys))
@@ -110,7 +112,7 @@ def _state_keys(
     """Components of a name under `opt_states` or `extra_state`."""
     index = r"(?:\.\d+(?![^.]))?" if dotted else r"(?:_\d+)*"
     head = re.match(rf"(opt_states|extra_state)({index})", name)
-    assert head is not None  # `from_name` has checked it
+    assert head is not None  # `from_name` has checked this
     keys = [head[1], *re.findall(r"\d+", head[2])]
     position = head.end()
     group = _match_group(name, position + 1, indexed=not dotted)
@@ -132,7 +134,7 @@ def _state_keys(
 
 
 def _match_group(name: str, position: int, indexed: bool = False) -> re.Match[str] | None:
-    """The `p#...` key of a group at `position` of a name, `_n` indices after it if `indexed`."""
+    """Match the `p#...` key of a group at `position`, and `_n` indices after it if `indexed`."""
     head = _GROUP_HEAD.match(name, position)
     if head is None:
         return None
@@ -141,7 +143,7 @@ def _match_group(name: str, position: int, indexed: bool = False) -> re.Match[st
 
 @cache
 def _group_pattern(separator: str, rank: int, indexed: bool) -> re.Pattern[str]:
-    """Grammar of a group with `rank` stacked axes: shape, sharding, perhaps the optimizer's."""
+    """Pattern of a group with `rank` stacked axes: shape, sharding, perhaps the optimizer's."""
     mark = re.escape(separator)
     axes = rf"{_AXIS}(?:\.{_AXIS}){{{rank - 1}}}"
     index = r"(?:_\d+)*" if indexed else ""

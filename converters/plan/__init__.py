@@ -1,10 +1,10 @@
-"""From an open checkpoint and the user's wishes to a plan, before any value is read.
+"""Turns an open checkpoint and the user's options into a plan, before any value is read.
 
-Read `leaves` for what a plan is, `options` for what may be asked for, then `make`; `job` reads the
-job's files, `merge` takes parameters from several checkpoints, `quantized` makes numbers of
-quantized weights, of which `uses` says how each lies, `publication` asks the table of published
-experiments, `model_config` settles the configuration and refuses what it had to assume; `additions`
-puts low-rank additions into weights.
+Read `leaves` first, for what a plan is, then `options`, for what the user can choose, then `make`.
+`job` reads the job's files, `merge` takes parameters from other checkpoints, `quantized` turns
+quantized weights into numbers with what `uses` knows about their axes, `publication` looks up the
+table of published experiments, `model_config` makes the configuration and with `--strict` refuses
+assumed settings, `additions` merges LoRA weights into the weights beside them.
 """
 
 from converters.plan.leaves import Plan, PlannedLeaf, planned

@@ -1,4 +1,4 @@
-"""Low-rank additions beside weights (LoRA, DoRA): put into them, or kept beside them."""
+"""LoRA and DoRA weights of a TimesFM tree: merged into the weights beside them, or kept."""
 
 from collections.abc import Mapping
 
@@ -14,18 +14,19 @@ A, B, MAGNITUDE = LORA_LEAVES
 def with_additions(
     params: Mapping[str, Array], keep: bool, notes: list[str]
 ) -> tuple[dict[str, Array], bool]:
-    """The parameters of a TimesFM tree, whose additions are put into the weights beside them.
+    """Merge the LoRA weights of a TimesFM tree into the weights beside them.
 
     Args:
         params: parameter path -> array.
-        keep: leave them as they are.
-        notes: where what the user should know is added.
+        keep: keep the LoRA weights as they are.
+        notes: receives what the user should know.
 
     Returns:
-        The parameters, and whether some were merged. Trees of other families are left alone.
+        The parameters, and whether any were merged. Trees of other families are unchanged.
 
     Raises:
-        MappingError: additions without a weight, or that do not fit it; all of them at once.
+        MappingError: LoRA weights without a weight to merge into, or of shapes that do not fit it;
+            lists all problems.
     """
     found = dict(params)
     places = {path.rpartition("/")[0] for path in found if path.rpartition("/")[2] in LORA_LEAVES}
@@ -57,14 +58,13 @@ def with_additions(
 
 
 def kept_additions(tree: RuledTree) -> tuple[LoraConfig | None, str | None]:
-    """What a model of kept additions is configured with, or why none computes them.
+    """The configuration for LoRA weights that are kept, or why no model of ours computes them.
 
     Args:
-        tree: of a TimesFM table, additions kept.
+        tree: a TimesFM tree after its rules, LoRA weights included.
 
     Returns:
-        The configuration, None where there are no additions; and the reason, None where there is
-        none.
+        (configuration or None without LoRA weights, reason or None if there is none).
     """
     places: dict[str, set[str]] = {}
     ranks: set[int] = set()

@@ -1,4 +1,4 @@
-"""What PAXml wrote of the job beside its checkpoint, and what of it a table of rules needs."""
+"""Reads what PAXml wrote about the job beside its checkpoint, and what rule tables need of it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ HEADS = ("num_heads", "backbone.num_heads")
 
 
 def said_heads(dump: Mapping[str, Any] | None, overrides: Mapping[str, Any]) -> Said:
-    """What the job's dump and the user say of kernels, for what their shapes cannot tell."""
+    """What the job's dump and the user say about attention heads, which shapes cannot tell."""
     given = next((str(overrides[key]) for key in HEADS if key in overrides), "")
     count, nhd = int(given) if given.isdecimal() else None, None
     if dump is not None:
@@ -23,6 +23,6 @@ def said_heads(dump: Mapping[str, Any] | None, overrides: Mapping[str, Any]) -> 
 
 
 def job_dump(checkpoint: Checkpoint, job_files: str | None) -> dict[str, Any] | None:
-    """PAXml's own description of the job, where there is one."""
+    """PAXml's own description of the job; None if there is none."""
     place: Store | None = checkpoint.job_files if job_files is None else open_store(job_files)
     return None if place is None else read_hparams(place)

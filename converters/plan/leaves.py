@@ -1,4 +1,4 @@
-"""What a conversion will do, leaf by leaf: printed by `--dry-run`, executed otherwise."""
+"""A plan: what a conversion will do, leaf by leaf. `--dry-run` prints it, else it is executed."""
 
 import hashlib
 import json
@@ -19,9 +19,9 @@ class PlannedLeaf:
     """One leaf of the output.
 
     Attributes:
-        target: path; the first component is the item (`params` or `state`).
-        array: its values, not computed yet.
-        operation: what is done to the sources, in words; 'rename' for nothing.
+        target: path in the output; its first component is the item (`params` or `state`).
+        array: the values, computed lazily.
+        operation: what is done to the sources, in words; 'rename' if nothing is.
     """
 
     target: str
@@ -30,7 +30,7 @@ class PlannedLeaf:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Paths of the leaves that it is computed from."""
+        """Paths of the source leaves that it is computed from."""
         return tuple(leaf.spec.path for leaf in self.array.leaves())
 
     @property
@@ -61,21 +61,21 @@ class PlannedLeaf:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a conversion will do.
+    """Everything that a conversion will do.
 
     Attributes:
-        source: what is converted, as the user would find it again.
-        step: the training step that it holds.
+        source: what is converted: a path or URL that the user can find again.
+        step: the training step of the checkpoint.
         layout: how the source is laid out, in words.
-        family: name of the table that was used.
-        leaves: the output, in order.
-        ignored: (source path, reason) of what is left out.
+        family: name of the rule table that was used.
+        leaves: the output leaves, in order.
+        ignored: (source path, reason) of the leaves that are left out.
         config: content of `config.json`.
-        provenance: where each value of the configuration comes from.
-        rules: the table, a line a rule, as far as it was used.
+        provenance: the origin of each value of the configuration.
+        rules: the rules that were used, one per line.
         notes: what the user should know.
-        assumed: 'forward', 'training' and 'optimizer' -> key -> value: what nothing told, and what
-            can change a number of this model, or the next step of its learner.
+        assumed: 'forward', 'training' and 'optimizer' -> key -> value of settings that no source
+            gives and that can change the model's numbers or the optimizer's next step.
     """
 
     source: str
@@ -91,11 +91,11 @@ class Plan:
     assumed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Raises `MappingError` if two leaves would lie in one place of the output."""
+        """Raise `MappingError` if two leaves would have the same place in the output."""
         places: dict[str, str] = {}
         problems: list[str] = []
         for leaf in self.leaves:
-            place = leaf.target.replace("/", ".")  # Orbax joins names by dots
+            place = leaf.target.replace("/", ".")  # Orbax joins names with dots
             if place in places:
                 problems.append(f"{leaf.target}: lies where {places[place]} does")
             places[place] = leaf.target
@@ -108,7 +108,7 @@ class Plan:
         return sum(leaf.nbytes for leaf in self.leaves)
 
     def fingerprint(self, limit: int) -> str:
-        """Digest of everything that decides what is written; guards `--resume`."""
+        """Digest of everything that affects what is written; `--resume` compares it."""
         rows = [
             [*leaf.row().values(), list(leaf.array.tiles(limit)), _stored(leaf)]
             for leaf in self.leaves
@@ -118,7 +118,7 @@ class Plan:
 
 
 def planned(mapped: Sequence[Mapped], prefix: str = "") -> list[PlannedLeaf]:
-    """Plan lines for what a table made, below `prefix`."""
+    """Plan lines for the leaves that a table made, with `prefix` before each target."""
     return [
         PlannedLeaf(prefix + leaf.target, leaf.array, leaf.rule.op or "rename") for leaf in mapped
     ]

@@ -1,4 +1,4 @@
-"""From an open checkpoint and the user's wishes to a plan: names, shapes, operations, no values."""
+"""Makes the plan of a conversion: names, shapes and operations; no values are read."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -56,15 +56,15 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
     """Plan the conversion of a checkpoint.
 
     Args:
-        checkpoint: open, no array read.
-        options: what the user decides.
+        checkpoint: the open checkpoint; none of its arrays are read.
+        options: the user's choices.
 
     Returns:
-        The plan; everything about it is checked that can be without reading values.
+        The plan. Everything is checked that can be checked without reading values.
 
     Raises:
-        ConversionError: a table does not fit, a configuration contradicts the tree, the optimizer
-            cannot be converted without a guess.
+        ConversionError: the rule table does not fit, a configuration contradicts the tree, or the
+            optimizer cannot be converted without a guess.
     """
     if options.optimizer not in OPTIMIZER_MODES:
         raise MappingError(f"optimizer mode '{options.optimizer}' is not of {OPTIMIZER_MODES}")
@@ -105,7 +105,7 @@ def make_plan(checkpoint: Checkpoint, options: PlanOptions) -> Plan:
             asked = (options.family, options.rules, options.scan_layers, options.experiment)
             if any(wish is not None for wish in asked):
                 raise
-            # Weights under PAXml's own names are right whatever the model is.
+                # Under PAXml's own names, the weights are right whatever the model is.
             table = generic_table(table.family, error, notes)
             tree = table.apply(params)
     if table.family not in CONFIGURED:
@@ -174,7 +174,7 @@ def _below(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
 def _merged(
     params: dict[str, Array], also: tuple[str, ...], notes: list[str]
 ) -> tuple[dict[str, Array], list[str]]:
-    """Parameters with those that `--also` takes from elsewhere."""
+    """The parameters with those replaced or added that `--also` names, and their paths."""
     taken: list[str] = []
     for text in also:
         place, rules = split_also(text)
@@ -189,7 +189,7 @@ def _merged(
 
 
 def _named(leaf: Leaf, url: str) -> Source:
-    """A leaf of another checkpoint, whose path says so in the manifest and in messages."""
+    """A leaf of another checkpoint; its path gets the URL, for the manifest and for messages."""
     assert isinstance(leaf, ZarrLeaf | FlatLeaf)
     return Source(replace(leaf, spec=replace(leaf.spec, path=f"{url}:{leaf.spec.path}")))
 
@@ -219,7 +219,7 @@ def _float_named(name: str) -> np.dtype:
 
 
 def _cast(leaf: PlannedLeaf, dtype: np.dtype) -> PlannedLeaf:
-    """Floating parameters in another dtype; quantized weights and their scales stay."""
+    """The leaf cast to `dtype`, if it is floating; quantized weights and their scales are not."""
     floating = is_float(leaf.dtype)
     quantized = leaf.target.endswith((*QUANTIZED, "_quantized_scale", "_quantized_zp"))
     if not floating or quantized or leaf.dtype == dtype:
@@ -260,7 +260,7 @@ def _optimizer(
 
 
 def _averages(found: ConvertedOptimizer) -> str | None:
-    """Where averages of the weights lie below `state/`, if there are any."""
+    """The path below `state/` of moving averages of the weights; None if there are none."""
     for leaf in found.leaves:
         before, there, _ = leaf.target.removeprefix("state/").partition("/ema/ema/")
         if there:
@@ -269,7 +269,7 @@ def _averages(found: ConvertedOptimizer) -> str | None:
 
 
 def _rest(arrays: Mapping[str, Array]) -> list[PlannedLeaf]:
-    """Step, other collections and extra state, under the names they have."""
+    """Step, other collections and extra state; their names are kept."""
     places = (
         ("step", "state/step"),
         (EXTRA, "state/extra_state/"),
@@ -286,5 +286,5 @@ def _rest(arrays: Mapping[str, Array]) -> list[PlannedLeaf]:
 
 
 def _spec_of(array: Array) -> LeafSpec:
-    """The first source's description, with the shape and dtype that it gets here."""
+    """The description of the array's first source, with the array's own shape and dtype."""
     return replace(array.leaves()[0].spec, shape=array.shape, dtype=array.dtype)

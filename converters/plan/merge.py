@@ -1,11 +1,11 @@
-"""Parameters from several checkpoints, as PAXml's init-from-checkpoint rules put them together.
+"""Merges parameters from several checkpoints by rules like PAXml's init-from-checkpoint rules.
 
 A specification `CKPT:RULES` names a checkpoint and what is taken from it. RULES is a list of
 regular expressions over PAXml's names (`params/lm/softmax/logits_ffn_item/.*`), separated by
 commas, or a TOML or YAML file with
 
     load = [["params/(.*)$", "params/{}"]]     # target pattern, source name with its groups
-    ignore = ["params/lm/softmax/item_.*"]     # targets that are not taken
+    ignore = ["params/lm/softmax/item_.*"]     # targets that keep their own values
 """
 
 import re
@@ -24,10 +24,10 @@ _ALSO = re.compile(r"(?P<place>.+)(?<!\(\?):(?!//)(?P<rules>(?:[^:]|(?<=\(\?):)+
 
 @dataclass(frozen=True)
 class LoadRules:
-    """PAXml's `CheckpointLoadingRules` (paxml/tasks_lib.py), as far as parameters go.
+    """PAXml's `CheckpointLoadingRules` (paxml/tasks_lib.py), restricted to parameters.
 
     Attributes:
-        load: (pattern of the target's name, format of the source's name), the first match counts.
+        load: (pattern of the target's name, format of the source's name); the first match applies.
         ignore: patterns of targets that are left as they are.
     """
 
@@ -35,7 +35,7 @@ class LoadRules:
     ignore: tuple[re.Pattern[str], ...] = ()
 
     def source(self, target: str) -> str | None:
-        """Name in the other checkpoint that fills `target`; None if it is not to be filled."""
+        """The name in the other checkpoint that fills `target`; None if nothing does."""
         if any(pattern.match(target) for pattern in self.ignore):
             return None
         for pattern, name in self.load:
@@ -46,10 +46,10 @@ class LoadRules:
 
 
 def split_also(text: str) -> tuple[str, str]:
-    """(checkpoint, rules) of `CKPT:RULES`.
+    """Split `CKPT:RULES` into (checkpoint, rules).
 
     Raises:
-        MappingError: there are no rules in it.
+        MappingError: the text contains no rules.
     """
     found = _ALSO.fullmatch(text)
     if found is None:
@@ -61,7 +61,7 @@ def split_also(text: str) -> tuple[str, str]:
 
 
 def load_rules(text: str) -> LoadRules:
-    """The rules of a file, or of patterns separated by commas.
+    """Parse the rules in a file, or patterns separated by commas.
 
     Raises:
         MappingError: a pattern or the file cannot be parsed.
@@ -83,18 +83,18 @@ def load_rules(text: str) -> LoadRules:
 def merge(
     base: Mapping[str, Array], other: Mapping[str, Array], rules: LoadRules, url: str
 ) -> tuple[dict[str, Array], list[str]]:
-    """Fill parameters of `base` from `other`, and add those that `base` lacks.
+    """Replace parameters of `base` by those of `other`, and add those that `base` lacks.
 
     Args:
         base, other: parameter path (without `params/`) -> array.
-        rules: what is taken.
-        url: of `other`, for messages.
+        rules: which parameters are taken.
+        url: the address of `other`, for messages.
 
     Returns:
-        The merged parameters, and the paths that were taken.
+        The merged parameters, and the paths of those taken from `other`.
 
     Raises:
-        MappingError: nothing is taken, a source is missing, or a shape differs; all at once.
+        MappingError: nothing is taken, sources are missing, or shapes differ; lists all problems.
     """
     merged, taken, problems = dict(base), [], []
     for path in {**base, **other}:

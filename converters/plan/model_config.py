@@ -1,4 +1,4 @@
-"""The configuration that goes with converted parameters, checked against their shapes."""
+"""Makes the configuration of converted parameters and checks it against their shapes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,7 +19,7 @@ FORECASTER = "timesfm"
 
 
 def named_overrides(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A bare name that only the optimizer has, such as beta1, gets the prefix `optimizer.`."""
+    """Put `optimizer.` before bare names that only the optimizer has, such as beta1."""
     own = OptimizerConfig.__dataclass_fields__
     return {
         f"optimizer.{key}" if key.partition(".")[0] in own and "." not in key else key: value
@@ -37,22 +37,22 @@ def model_config(
     notes: list[str],
     published: Published | None = None,
 ) -> tuple[ModelConfig | None, dict[str, Any]]:
-    """The model's configuration, and where each value comes from; the tree is checked against it.
+    """Infer the model's configuration and the origin of each value; check the tree against it.
 
-    Weights of a model that has settings which ours do not compute are converted without one.
+    If the model has settings that ours does not compute, only its weights are converted.
 
     Args:
         family: one of `CONFIGURED`.
         specs: leaf path -> description of every parameter.
-        dump: PAXml's own description of the job, where there is one.
+        dump: PAXml's own description of the job, if there is one.
         overrides: the user's values, by dotted name.
-        asked_for: whether the user named the family; then there has to be a configuration.
-        tree: what the family's table makes of the parameters.
-        notes: where what the user should know is added.
-        published: what published experiments say.
+        asked_for: whether the user named the family; if so, a missing configuration is an error.
+        tree: the parameters after the family's rules.
+        notes: receives what the user should know.
+        published: settings from published experiments.
 
     Raises:
-        MappingError: the overrides contradict the tree, or are none.
+        MappingError: the overrides contradict the tree or are invalid.
         UnclearModelError: tree and dump do not describe one model of the family.
     """
     if family == FORECASTER:
@@ -82,7 +82,7 @@ def model_config(
 
 
 def refuse_overrides(family: str, overrides: Mapping[str, Any]) -> None:
-    """Raise `MappingError` for values of a model that a family without one cannot take."""
+    """Raise `MappingError` if there are model overrides for a family that has no configuration."""
     extra = [key for key in overrides if not key.startswith("optimizer.")]
     if extra:
         raise MappingError(f"--set {', '.join(extra)}: family {family} has no configuration to set")
@@ -91,7 +91,7 @@ def refuse_overrides(family: str, overrides: Mapping[str, Any]) -> None:
 def origins_of(
     provenance: Mapping[str, Mapping[str, Mapping[str, Any]]],
 ) -> dict[str, dict[str, str]]:
-    """'model' and 'optimizer' -> dotted key -> origin, of those that have any."""
+    """'model' and 'optimizer' -> dotted key -> origin; parts without any key are left out."""
     return {
         part: {key: cause["from"] for key, cause in causes.items()}
         for part, causes in provenance.items()
@@ -100,7 +100,7 @@ def origins_of(
 
 
 def refuse_assumed(found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise `MappingError` for what was assumed of activations and logits (`--strict`)."""
+    """Raise `MappingError` if settings that change activations or logits are assumed."""
     if lines := assumed_lines({"forward": found.get("forward", {})}):
         raise MappingError("\n  ".join(["--strict: not all settings are known:", *lines]))
 
@@ -127,7 +127,7 @@ def _forecaster(
 
 
 def _as_laid_out(config: ModelConfig, tree: RuledTree) -> ModelConfig:
-    """The configuration with the layers as they are in the output: scanned or one by one."""
+    """The configuration with its layers stacked or separate, as they are in the output."""
     prefix = DECODER if isinstance(config, TimesFMConfig) else BACKBONE
     names = [leaf.target.removeprefix(prefix).split("/") for leaf in tree.leaves]
     scanned = any(name[0] == "layers" for name in names)
@@ -141,14 +141,14 @@ def _as_laid_out(config: ModelConfig, tree: RuledTree) -> ModelConfig:
 
 
 def with_backbone(config: ModelConfig, **values: Any) -> ModelConfig:
-    """The configuration with other values for its decoder."""
+    """The configuration with some fields of its decoder replaced."""
     if isinstance(config, EfficientIDSConfig):
         return replace(config, backbone=replace(config.backbone, **values))
     return replace(config, **values)
 
 
 def _check_parameters(config: ModelConfig, tree: RuledTree) -> None:
-    """Raise `MappingError` unless the model of this configuration has just these parameters."""
+    """Raise `UnclearModelError` unless the configured model has exactly these parameters."""
     found = {
         leaf.target: leaf.array.shape for leaf in tree.leaves if not leaf.target.endswith(QUANTIZED)
     }

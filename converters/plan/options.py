@@ -1,4 +1,4 @@
-"""What the user decides about the content of a conversion's output."""
+"""The options that decide what the output of a conversion contains."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,21 +10,22 @@ OPTIMIZER_MODES = ("convert", "raw", "none")
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Options of the output's content.
+    """Options for the content of the output.
 
     Attributes:
-        family: table of rules; None: detected.
-        rules: file with a table of your own.
-        scan_layers: layers stacked (True), one by one (False), or unchanged (None).
+        family: family of the rule table; None: detected.
+        rules: file with a rule table of your own.
+        scan_layers: stack the layers (True), keep them separate (False), or leave them as they are
+            (None).
         optimizer: 'convert' to optax, 'raw' for PAXml's own tree, or 'none'.
-        dtype: dtype to cast parameters to; None: unchanged.
-        dequantize: dequantize weights to float32.
-        keep_lora: keep LoRA weights of a forecaster separate; else they are merged.
-        job_files: directory of PAXml's text dumps; None: looked for beside the checkpoint.
-        overrides: configuration values that do not follow from the tree, by dotted name.
+        dtype: dtype to which parameters are cast; None: unchanged.
+        dequantize: convert quantized weights to float32.
+        keep_lora: keep a forecaster's LoRA weights separate; otherwise they are merged.
+        job_files: directory with PAXml's text dumps; None: looked for beside the checkpoint.
+        overrides: configuration values that the tree does not determine, by dotted name.
         also: `CKPT:RULES` specifications of further checkpoints.
         experiment: name of a published experiment whose settings are used.
-        strict: assumed settings that change activations or logits are an error.
+        strict: refuse assumed settings that change activations or logits.
     """
 
     family: str | None = None
@@ -41,7 +42,7 @@ class PlanOptions:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        """Paths become text, which the manifest can hold."""
+        """Convert paths to text, which the manifest can hold."""
         for name in ("rules", "job_files"):
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, fspath(path))

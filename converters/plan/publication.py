@@ -1,4 +1,4 @@
-"""Which published experiment a checkpoint is of: the one that was named, or that is recognised."""
+"""Finds the published experiment that a checkpoint comes from: named by the user or recognised."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from converters.paxml.infer import Published, backbone_facts, is_described
 
 LANGUAGE_MODEL, FORECASTER = "transformer_lm", "timesfm"
 PARAMS = "mdl_vars/params/"
-SCALES = ("_quantized_scale", "_quantized_zp")  # numbers beside quantized weights, in float32
+SCALES = ("_quantized_scale", "_quantized_zp")  # float32 arrays beside quantized weights
 
 
 def publication(
@@ -24,19 +24,19 @@ def publication(
     dump: Mapping[str, Any] | None,
     notes: list[str],
 ) -> Published | None:
-    """What published experiments say of this checkpoint.
+    """Look up the settings that published experiments give for this checkpoint.
 
     Args:
-        name: of the experiment that the user says it is of; None: none.
-        family: of the tree.
+        name: the experiment that the user named; None if none.
+        family: family of the tree.
         specs: leaf path -> description of every parameter.
-        checkpoint: whose parameters these are.
-        optimizer: name of the optimizer whose states there are.
-        dump: PAXml's own description of the job; with one nothing is recognised.
-        notes: where what the user should know is added.
+        checkpoint: the checkpoint that the parameters belong to.
+        optimizer: name of the optimizer whose states it holds.
+        dump: PAXml's own description of the job; with one, no experiment is needed.
+        notes: receives what the user should know.
 
     Raises:
-        MappingError: there is no such experiment, or the parameters are not those of its model.
+        MappingError: the experiment does not exist, or the parameters do not fit its model.
     """
     if family == FORECASTER:
         return published(name, forecaster_facts(specs), notes)

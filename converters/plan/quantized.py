@@ -1,7 +1,7 @@
-"""Weights that PAXml stores quantized, as numbers again: `w * w_quantized_scale - w_quantized_zp`.
+"""Turns quantized weights into numbers: `w * w_quantized_scale - w_quantized_zp`.
 
-See praxis/layers/quantization, whose layers multiply what a quantized product gives by the scales
-and subtract zero points times the sum of the inputs. `uses` knows how each layer uses its weight.
+See praxis/layers/quantization: its layers multiply the product with the quantized weight by the
+scales, and subtract the zero points times the sum of the inputs. `uses` knows the axes of each.
 """
 
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ NHD_POST = "{atten}.output_proj_use_nhd_shape"
 
 @dataclass(frozen=True)
 class Dequantized:
-    """Parameters as numbers.
+    """Parameters after dequantization.
 
     Attributes:
-        params: path -> array, without scales and zero points.
-        weights: path -> what it was stored as, in words.
+        params: path -> array; scales and zero points are gone.
+        weights: path -> how the weight was stored, in words.
         notes: what the user should know.
     """
 
@@ -38,18 +38,20 @@ class Dequantized:
 def numbers_of(
     params: dict[str, Array], dump: Mapping[str, Any] | None, asked_for: bool, notes: list[str]
 ) -> tuple[dict[str, Array], bool]:
-    """The parameters that quantized ones stand for; the same dictionary where none is quantized.
-
-    And whether output projections of attention are [N, H, D] in them.
+    """Dequantize the parameters, or return the same dictionary if none is quantized.
 
     Args:
         params: parameter path -> array.
-        dump: PAXml's own description of the job, where there is one.
-        asked_for: whether the output is to hold numbers; else these only tell what the model is.
-        notes: where what the user should know is added.
+        dump: PAXml's own description of the job, if there is one.
+        asked_for: whether the output is to hold dequantized weights; otherwise they only serve to
+            infer the model.
+        notes: receives what the user should know.
+
+    Returns:
+        The parameters, and whether their output projections of attention are [N, H, D].
 
     Raises:
-        MappingError: they are asked for, and cannot be made.
+        MappingError: dequantization was asked for and is not possible.
     """
     said = None if dump is None else open_dump(dump).get(NHD_POST, False) is True
     if not any(path.endswith((SCALE, ZERO_POINT)) for path in params):
@@ -76,19 +78,18 @@ def _nhd(params: Mapping[str, Array], said: bool | None) -> bool:
 
 
 def dequantize(arrays: Mapping[str, Array], nhd_post: bool | None = None) -> Dequantized:
-    """Unpack each quantized parameter, multiply it by its scales, subtract its zero points.
+    """Unpack each quantized parameter, multiply it by its scales and subtract its zero points.
 
     Args:
         arrays: parameter path -> array.
-        nhd_post: whether the output projection of attention is [N, H, D], where it is known; else
-            the shapes tell.
+        nhd_post: whether the output projection of attention is [N, H, D]; None: judged by shapes.
 
     Returns:
-        Numbers in float32, or in float64 where the scales are; arrays without scales as they are.
+        Numbers in float32, or in float64 if the scales are; arrays without scales are unchanged.
 
     Raises:
-        MappingError: scales without a weight, or that do not fit it; weights that are packed in
-            another way than Praxis packs.
+        MappingError: scales without a weight, scales that do not fit it, or weights that are not
+            packed the way Praxis packs.
     """
     result = dict(arrays)
     sizes = Sizes({path: array.shape for path, array in arrays.items()}, nhd_post)
@@ -129,23 +130,23 @@ def dequantize(arrays: Mapping[str, Array], nhd_post: bool | None = None) -> Deq
 
 
 def _numbers(dtype: np.dtype) -> tuple[int, ...]:
-    """How many numbers an integer of this dtype may hold in Praxis' packings."""
-    if "int4" in dtype.name:  # a dtype of its own
+    """The possible counts of numbers in one integer of this dtype, as Praxis packs them."""
+    if "int4" in dtype.name:  # a real 4-bit dtype, not packed
         return (1,)
     return (1, per_integer(dtype)) if dtype.itemsize == 1 else (per_integer(dtype),)
 
 
 def _number(weight: Array, scale: Array, zero: Array | None, use: Use) -> Array:
-    """What a weight stands for.
+    """The dequantized weight.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: the shapes do not fit.
     """
     if use.factor > 1:
         weight = Unpacked(weight, use.packed)
     if zero is not None and zero.shape != scale.shape:
         raise ValueError(f"its zero points have shape {list(zero.shape)}")
-    # An int8 times a bfloat16 has 15 digits, which float32 holds and bfloat16 does not.
+    # The product of int8 and bfloat16 needs 15 bits, which float32 holds and bfloat16 does not.
     dtype = scale.dtype if scale.dtype.itemsize >= 4 else np.dtype(np.float32)
     number: Array = Scaled(weight, scale, use.scaled, dtype, zero)
     return number if use.blocks is None else Merged(number, use.blocks)

@@ -1,8 +1,8 @@
-"""How Praxis uses a quantized weight: which axes are summed over, along which numbers are packed.
+"""How Praxis uses each quantized weight: which axes it contracts, and along which axis it packs.
 
-Nothing in a quantized leaf says this, and sizes that are equal by chance would hide it: the name
-decides, and other leaves of the tree say how wide the model is. Letters: D model width, N heads,
-H head width, F hidden width, V words, X experts, S blocks of C values ("sub-channels").
+A quantized leaf does not say this, and sizes can be equal by chance. So the leaf's name decides,
+and other leaves of the tree give the width of the model. Letters: D model width, N heads, H head
+width, F hidden width, V words, X experts, S blocks of C values ("sub-channels").
 """
 
 from collections.abc import Mapping
@@ -12,18 +12,20 @@ from itertools import combinations
 
 Shape = tuple[int, ...]
 
-_STACKS = ("/repeat/", "/pipeline/")  # layers below these have an axis more
+_STACKS = ("/repeat/", "/pipeline/")  # layers below these have one more axis
 _LAYER = "/x_layers_"
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of weight of praxis/layers/quantization.
+    """A kind of weight in praxis/layers/quantization.
 
     Attributes:
-        ends: how its path ends.
-        axes: letters of the weight before it is packed; merged heads, or one head only, lack one.
-        contracted: letters that are summed over; scales have the others, in order.
+        ends: suffixes of its path.
+        axes: letters of the weight's axes before packing. A weight with merged heads, or with one
+            head only, has one axis less.
+        contracted: letters of the axes that are summed over; the scales have the other axes, in
+            order.
         packed: letter of the axis along which 4-bit numbers are packed (`_PACK_4BIT_DIM`).
     """
 
@@ -46,7 +48,7 @@ KINDS = (
     Kind(("ff_layer/wi_0", "ff_layer/wi_gate_0"),         "XDF",   "D",     "D"),
     Kind(("ff_layer/wo_0",),                              "XFD",   "F",     "F"),
     Kind(("softmax/logits_ffn/linear/w",),                "DV",    "D",     "D"),
-    # a row a word (NClassMajorSharedEmbeddingSoftmax), and tables
+    # one row per word (NClassMajorSharedEmbeddingSoftmax), and embedding tables
     Kind(("softmax/w", "emb_var"),                        "VD",    "D",     "V"),
 )
 NHD_POST = Kind(("self_attention/post/w",),               "NHD",   "NH",    "N")
@@ -58,12 +60,12 @@ class Use:
     """How one weight is used.
 
     Attributes:
-        factor: 4-bit numbers in each integer; 1 where they are not packed.
-        packed: axis along which they are.
-        scaled: axes along which scales run.
-        blocks: axis that is to be merged with the next one after scaling; None where there are no
+        factor: 4-bit numbers packed in each integer; 1 if they are not packed.
+        packed: axis along which they are packed.
+        scaled: axes of the weight that the scales have too.
+        blocks: axis to merge with the next one after scaling; None if the scales are not for
             blocks.
-        guessed: nothing showed whether the weight is packed.
+        guessed: whether `factor` is a guess because nothing shows if the weight is packed.
     """
 
     factor: int
@@ -75,11 +77,11 @@ class Use:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the leaves of a tree say about the sizes of its weights.
+    """Sizes of weights, as the leaves of a tree show them.
 
     Attributes:
         shapes: parameter path -> shape.
-        nhd_post: whether output projections are [N, H, D]; None where only shapes can tell.
+        nhd_post: whether output projections are [N, H, D]; None if only shapes can tell.
     """
 
     shapes: Mapping[str, Shape]
@@ -87,7 +89,7 @@ class Sizes:
 
     @cached_property
     def width(self) -> int | None:
-        """D, of a norm or of a table."""
+        """D, from a norm or an embedding table; None if there is neither."""
         ends = ("final_ln/scale", "layer_norm/scale", "pre_layer_norm/scale", "emb_var")
         for end in ends:
             found = [s[-1] for path, s in self.shapes.items() if path.endswith(end) and s]
@@ -96,7 +98,7 @@ class Sizes:
         return None
 
     def leading(self, path: str) -> int:
-        """How many axes of stacked layers a leaf has."""
+        """How many axes for stacked layers a leaf has."""
         layer = _layer_of(path)
         for norm in ("layer_norm/scale", "pre_layer_norm/scale", "ff_layer/layer_norm/scale"):
             if layer is not None and (shape := self.shapes.get(layer + norm)):
@@ -104,7 +106,7 @@ class Sizes:
         return sum(f"/{path}".count(place) for place in _STACKS)
 
     def size(self, letter: str, path: str) -> int | None:
-        """Size of an axis of a weight, as other leaves of its layer have it."""
+        """Size of an axis of a weight, as other leaves of its layer show it; None if none does."""
         layer = _layer_of(path) or ""
         if letter == "D":
             return self.width
@@ -121,17 +123,17 @@ class Sizes:
 
 
 def use_of(path: str, weight: Shape, scale: Shape, sizes: Sizes, factors: tuple[int, ...]) -> Use:
-    """How the weight at a path is used.
+    """Find how the weight at a path is used.
 
     Args:
-        path: of the weight, below the parameters.
-        weight: its shape as it is stored.
+        path: path of the weight, below the parameters.
+        weight: its shape as stored.
         scale: shape of its scales.
-        sizes: what the rest of the tree says.
-        factors: how many numbers an integer of its dtype may hold.
+        sizes: what the rest of the tree shows.
+        factors: how many numbers an integer of its dtype may hold; several candidates.
 
     Raises:
-        ValueError: the shapes are not those of Praxis, with what was expected.
+        ValueError: the shapes are not those that Praxis writes; says what was expected.
     """
     kind = next((kind for kind in KINDS if path.endswith(kind.ends)), None)
     if kind is None:
@@ -161,11 +163,11 @@ def _fitted(
     own, axes = weight[lead:], kind.axes
     blocks = _split_axis(kind, own, path, sizes) if len(own) == len(axes) + 1 else None
     if blocks is None and len(own) == len(axes) - 1 and "NH" in axes:
-        axes = axes.replace("NH", "H")  # merged heads, or the one head of keys and values
+        axes = axes.replace("NH", "H")  # heads are merged, or keys and values have a single head
     if blocks is None and len(own) != len(axes):
         raise ValueError(f"expected axes {' '.join(axes)}")
-    # Attention sums over the axes of the same numbers whether there are blocks before or not; a
-    # linear layer over the values of each block, and packs along them.
+    # Attention contracts axes with the same indices, whether or not blocks add an axis. A linear
+    # layer with blocks contracts, and packs along, the axis of the values in each block.
     shift = blocks is not None and kind.axes in ("DF", "FD", "DV")
     places = [axes.index(letter) + shift for letter in kind.contracted if letter in axes]
     packed = axes.index(kind.packed if kind.packed in axes else "H") + shift
@@ -183,7 +185,7 @@ def _fitted(
 
 
 def _split_axis(kind: Kind, own: Shape, path: str, sizes: Sizes) -> int:
-    """The axis that lies in blocks: the largest of those that are summed over, here [S, C]."""
+    """The axis that is stored as blocks [S, C]: the largest one that is contracted."""
     if len(kind.contracted) == 1:
         return kind.axes.index(kind.contracted)
     heads, width = sizes.size("N", path), sizes.size("H", path)
@@ -204,7 +206,7 @@ def _factor(
     path: str,
     factors: tuple[int, ...],
 ) -> tuple[int, bool]:
-    """How many numbers lie in each integer, and whether that is a guess."""
+    """How many numbers each integer holds, and whether that is a guess."""
     stored = own[packed]
     wanted = sizes.size(letter, path)
     if letter == "N" and len(own) == 2 and wanted is not None:  # merged heads
@@ -225,18 +227,18 @@ def _factor(
 
 
 def _check(axes: str, full: Shape, path: str, sizes: Sizes) -> None:
-    """Raise `ValueError` where a size is not that of other leaves."""
+    """Raise `ValueError` if an axis has another size than in other leaves."""
     for letter, size in zip(axes, full, strict=True):
-        single = "NH" not in axes and letter == "H"  # N * H, or H
+        single = "NH" not in axes and letter == "H"  # size N * H (merged) or H (single head)
         wanted = None if single or letter not in "DNH" else sizes.size(letter, path)
         if letter in "NH" and path.endswith(("key/w", "value/w")):
-            wanted = None  # fewer heads than queries have
+            wanted = None  # there may be fewer key and value heads than queries
         if wanted is not None and wanted != size:
             raise ValueError(f"axis {letter} has {size}, other leaves have {wanted}")
 
 
 def _squeezed(weight: Shape, scaled: tuple[int, ...], scale: Shape) -> tuple[int, ...]:
-    """The axes along which the scales run; Praxis leaves out those of size 1.
+    """The axes that the scales have; Praxis drops those of size 1.
 
     Raises:
         ValueError: the scales have another shape.
@@ -248,7 +250,7 @@ def _squeezed(weight: Shape, scaled: tuple[int, ...], scale: Shape) -> tuple[int
 
 
 def _unknown(path: str, weight: Shape, scale: Shape, sizes: Sizes, factors: tuple[int, ...]) -> Use:
-    """Of a layer that is not in the table: the axis before the last that scales leave is summed."""
+    """The use of a weight that is not in `KINDS`: its scales take the last axes that fit them."""
     lead = sizes.leading(path)
     factor, packed = factors[0], lead
     full = tuple(size * (factor if axis == packed else 1) for axis, size in enumerate(weight))
@@ -263,7 +265,7 @@ def _unknown(path: str, weight: Shape, scale: Shape, sizes: Sizes, factors: tupl
 
 
 def _layer_of(path: str) -> str | None:
-    """The path of the layer that a leaf belongs to, with the last slash."""
+    """Path of the layer that a leaf belongs to, with a trailing slash; None outside layers."""
     head, found, rest = f"/{path}".rpartition(_LAYER)
     if not found:
         return None

@@ -1,7 +1,8 @@
-"""Which source leaf becomes which target leaf: tables, and what applies them.
+"""Tables of rules that say which source leaf becomes which target leaf, and their application.
 
-Read `language` for what a rule can say, then the tables `transformer_lm`, `efficientids`, `timesfm`
-and `heads`; `apply` applies them, `families` chooses one, `files` reads a user's own.
+Read `language` first for what a rule can say, then the tables `transformer_lm`, `efficientids`,
+`timesfm` and `heads`. `apply` applies a table, `families` chooses one, `files` reads a table that a
+user wrote.
 """
 
 from converters.rules.apply import Mapped, RuledTree, apply_rules

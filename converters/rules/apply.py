@@ -1,4 +1,4 @@
-"""Applies a rule table to a tree of leaves: shapes are checked, no value is read."""
+"""Applies a rule table to a tree of leaves; shapes are checked, no values are read."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,7 @@ from converters.zarr import dtype_named
 
 @dataclass(frozen=True)
 class Mapped:
-    """A target leaf and how it comes about."""
+    """A target leaf, the array that computes it, and the rule it comes from."""
 
     target: str
     array: Array
@@ -33,11 +33,11 @@ class Mapped:
 
 @dataclass(frozen=True)
 class RuledTree:
-    """What a table makes of a tree of leaves.
+    """The result of applying a table to a tree of leaves.
 
     Attributes:
-        leaves: targets in the order of their first source.
-        ignored: (source path, reason).
+        leaves: target leaves, in the order of their first source.
+        ignored: (source path, reason) of the leaves that are left out.
     """
 
     leaves: tuple[Mapped, ...]
@@ -47,19 +47,19 @@ class RuledTree:
 def apply_rules(
     sources: Mapping[str, Array], rules: Sequence[Rule], ignores: Sequence[Ignore] = ()
 ) -> RuledTree:
-    """Map a tree by a table; shapes are checked, no value is read.
+    """Map a tree with a rule table; shapes are checked, no values are read.
 
     Args:
         sources: path -> array.
         rules: the table.
-        ignores: what is left out.
+        ignores: source leaves that are left out.
 
     Returns:
-        Every target, and what was left out.
+        Every target leaf, and what was left out.
 
     Raises:
-        MappingError: one error that lists every source that no rule or more than one matches, every
-            target that is filled twice or in part, and every shape that does not fit.
+        MappingError: lists all problems at once: sources matched by no rule or by several, targets
+            filled twice or incompletely, and shapes that do not fit.
     """
     check_rules([*rules, *ignores])
     find = _finder(rules)
@@ -112,7 +112,7 @@ def _match(rule: Rule, path: str) -> Filling | None:
 
 
 def _finder(rules: Sequence[Rule]) -> Callable[[str], list[tuple[Rule, Filling]]]:
-    """A look-up of the rules that match a path, in a time that does not grow with the table."""
+    """Make a look-up of the rules that match a path; its time does not grow with the table."""
     numbers = re.compile(r"\d+")
     index: dict[str, list[Rule]] = {}
     wild: list[Rule] = []
@@ -132,7 +132,7 @@ def _finder(rules: Sequence[Rule]) -> Callable[[str], list[tuple[Rule, Filling]]
 
 
 def _variants(path: str) -> list[str]:
-    """The path with each choice of words, and 0 for each number."""
+    """The path with every choice of words, and with 0 in place of each number."""
     hole = HOLE.search(path)
     if hole is None:
         return [path]
@@ -144,14 +144,14 @@ def _variants(path: str) -> list[str]:
 
 
 def _partial(target: str, filling: Filling) -> str:
-    """The target with those holes filled that the source fills too."""
+    """The target with those holes filled that occur in the source too."""
     return HOLE.sub(lambda hole: filling.get(hole.group(1), hole.group(0)), target)
 
 
 def _apply(
     rule: Rule, target: str, members: list[tuple[Filling, str]], sources: Mapping[str, Array]
 ) -> list[tuple[str, Array]]:
-    """The arrays that one rule makes of the sources that belong together."""
+    """The arrays that one rule makes from the sources that it takes together."""
     gathers = any(name in MANY_TO_ONE for name, _ in rule.steps)
     if not gathers and len(members) > 1:
         raise ValueError(f"filled {len(members)} times")
@@ -210,7 +210,7 @@ def _scatter(
 
 
 def _in_order(members: list[tuple[Filling, str]], hole: str) -> list[str]:
-    """Paths in the order of what fills `hole`, all of which must be there."""
+    """Paths ordered by what fills `hole`; raises `ValueError` if a value is missing."""
     by_filling = {filling[hole]: path for filling, path in members}
     words = holes("{" + hole + "}")[hole]
     wanted = words or tuple(map(str, range(len(members))))
@@ -221,7 +221,7 @@ def _in_order(members: list[tuple[Filling, str]], hole: str) -> list[str]:
 
 
 def _unmatched(paths: Sequence[str], rules: Sequence[Rule]) -> list[str]:
-    """Problem lines for sources that no rule takes, with the nearest rules' sources."""
+    """Problem lines for sources that no rule takes; each names rules with similar sources."""
     known = [rule.source for rule in rules]
     lines: list[str] = []
     for number, path in enumerate(paths):
@@ -232,7 +232,7 @@ def _unmatched(paths: Sequence[str], rules: Sequence[Rule]) -> list[str]:
 
 
 def _clashes(targets: Mapping[str, Rule]) -> list[str]:
-    """Problem lines for targets that are a leaf and a folder at once."""
+    """Problem lines for targets that are both a leaf and a folder."""
     found: list[str] = []
     for path in targets:
         parts = path.split("/")

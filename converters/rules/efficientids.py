@@ -11,7 +11,7 @@ from converters.rules.language import Rule
 from converters.rules.transformer_lm import LayerForm
 
 BACKBONE = "pretrained_lm/"  # so that `frozen_params=['pretrained_lm']` freezes the language model
-MARK = "lm/softmax/logits_ffn_item/"  # what tells this family from a plain language model
+MARK = "lm/softmax/logits_ffn_item/"  # distinguishes this family from a plain language model
 
 # fmt: off
 ITEMS = (
@@ -32,6 +32,6 @@ def rules(
     nhd_post: bool = False,
     heads: Mapping[str, str] | None = None,
 ) -> list[Rule]:
-    """The table for a checkpoint whose layers lie in `form`; see `transformer_lm.rules`."""
+    """Make the table for layers that are stored in `form`; see `transformer_lm.rules`."""
     own = transformer_lm.rules(form, scan_layers, BACKBONE, nhd_post=nhd_post, heads=heads)
     return [*own, *ITEMS]

@@ -1,4 +1,4 @@
-"""Which table a checkpoint wants: the families, how each is known, and their rules."""
+"""The families of checkpoints, how each is recognised, and its rule table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from converters.rules.heads import ATTENTION, UNSAID, Said, Split, split_heads
 from converters.rules.language import Ignore, Rule
 
 FAMILIES = ("transformer_lm", "efficientids", "timesfm", "generic")
-GENERIC = (Rule("{path*}", "{path*}"),)  # any other tree: leaf for leaf, under the names it has
+GENERIC = (Rule("{path*}", "{path*}"),)  # for any other tree: every leaf keeps its name
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Table:
 
     Attributes:
         family: one of `FAMILIES`, or 'custom' for a user's table.
-        rules: for its parameters.
-        ignores: what is left out.
+        rules: the rules for its parameters.
+        ignores: the leaves that are left out.
     """
 
     family: str
@@ -29,11 +29,11 @@ class Table:
     ignores: tuple[Ignore, ...] = ()
 
     def apply(self, arrays: Mapping[str, Array]) -> RuledTree:
-        """Map a tree of parameters, or of one slot of the optimizer, one a parameter."""
+        """Map a tree of parameters, or a tree of one optimizer slot with one leaf per parameter."""
         return apply_rules(arrays, self.rules, self.ignores)
 
     def apply_part(self, arrays: Mapping[str, Array]) -> tuple[Mapped, ...]:
-        """The same for a slot of the optimizer: no frozen parameters, and its own dtype."""
+        """Map an optimizer slot: it keeps its dtype and may lack frozen parameters."""
         optional = tuple(Rule(r.target, r.source, _without_cast(r.op)) for r in self.rules)
         return apply_rules(arrays, optional, self.ignores).leaves
 
@@ -44,7 +44,7 @@ def _without_cast(op: str) -> str:
 
 
 def detect(paths: Mapping[str, object]) -> str:
-    """The family that parameter paths belong to by their names alone."""
+    """The family of a tree, judged by its parameter paths alone."""
     if timesfm.prefix_of(paths) is not None:
         return "timesfm"
     if not any(path.startswith("lm/transformer/") for path in paths):
@@ -61,20 +61,20 @@ def table_for(
     nhd_post: bool | None = None,
     said: Said = UNSAID,
 ) -> tuple[Table, list[str]]:
-    """The table of a checkpoint's family.
+    """Make the table for a checkpoint's family.
 
     Args:
         arrays: parameter path -> array.
-        family: as the user says; None to detect it.
-        scan_layers: whether layers become stacked (None: as they are).
-        nhd_post: whether output projections of attention are [N, H, D]; None: the shapes tell.
-        said: of merged heads.
+        family: the user's choice; None to detect the family.
+        scan_layers: whether the layers become stacked; None: as in the checkpoint.
+        nhd_post: whether output projections of attention are [N, H, D]; None: judged by shapes.
+        said: what is known about merged heads from elsewhere.
 
     Returns:
-        The table, and notes: a detected family whose table does not fit gives way to 'generic'.
+        The table, and notes. If a detected family's table does not fit, the table is 'generic'.
 
     Raises:
-        MappingError: an unknown family, or layers that cannot be told.
+        MappingError: the family is unknown, or the layers or heads cannot be determined.
     """
     if family is not None and family not in FAMILIES:
         raise MappingError(f"unknown family '{family}'; known are {', '.join(FAMILIES)}")
@@ -94,7 +94,7 @@ def table_for(
             form = replace(form, extra_axes=transformer_lm.extra_axes(form, shapes))
             apart = said.templates > 1 or transformer_lm.layers_differ(shapes)
             if scan_layers is None and form.name == "pipeline" and apart:
-                scan_layers = False  # one stack of all layers would have to hold unlike ones
+                scan_layers = False  # layers that differ cannot be in one stack
         if nhd_post is None:
             nhd_post = transformer_lm.has_nhd_post(shapes)
         split = split_heads(shapes, said)
@@ -122,7 +122,7 @@ def table_for(
 
 
 def _axes_guessed(split: Split, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """A note where the order of a kernel's axes is told by nothing."""
+    """A note if nothing determines the order of a kernel's axes."""
     if not split.guessed:
         return []
     order = "[N*H, D]" if "transpose" in split.steps[f"{ATTENTION}post/w"] else "[D, N*H]"
@@ -133,7 +133,7 @@ def _axes_guessed(split: Split, shapes: Mapping[str, tuple[int, ...]]) -> list[s
 
 
 def generic_table(family: str, error: MappingError, notes: list[str]) -> Table:
-    """The table that fits every tree, in place of a detected family's; a note says why."""
+    """The table that fits every tree, used instead of a detected family's; a note says why."""
     notes.append(
         f"this looks like family {family}, but it is not one that is known here: the leaves keep "
         f"their PAXml names (family generic), and --family {family} makes this an error. {error}"

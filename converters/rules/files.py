@@ -9,7 +9,8 @@
     source = "lm/ngrammer/{rest*}"
     reason = "not used any more"
 
-Paths are relative to the parameters (`mdl_vars/params/`). Every rule has to match.
+Paths are relative to the parameters (`mdl_vars/params/`). Every rule must match a leaf, unless it
+has `optional = true`.
 """
 
 import tomllib
@@ -26,10 +27,10 @@ _KEYS = {
 
 
 def read_table(path: str | Path) -> tuple[list[Rule], list[Ignore]]:
-    """The rules and ignored leaves of a file.
+    """Read the rules and the ignored leaves from a file.
 
     Raises:
-        MappingError: the file cannot be read, or holds something that is no rule; lists all faults.
+        MappingError: the file cannot be read, or is not a rule table; lists all faults.
     """
     found = read_document(path)
     problems = [f"'{key}' is neither 'rule' nor 'ignore'" for key in found if key not in _KEYS]
@@ -63,10 +64,10 @@ def read_table(path: str | Path) -> tuple[list[Rule], list[Ignore]]:
 
 
 def read_document(path: str | Path) -> dict[str, Any]:
-    """A TOML, YAML or JSON file (by its ending) as a mapping.
+    """Read a TOML, YAML or JSON file (told apart by its suffix) as a mapping.
 
     Raises:
-        MappingError: it cannot be read or parsed, or is no mapping.
+        MappingError: the file cannot be read or parsed, or is not a mapping.
     """
     path = Path(path)
     try:

@@ -1,7 +1,7 @@
-"""How the kernels of attention lie where PAXml merges heads, and what makes heads of them again.
+"""Splits the heads that PAXml merges into one axis in some kernels of attention.
 
 Praxis' `AttentionProjection` with `attention_combine_dims` (GLaM, Grok) stores [D, N*H], its
-`CombinedQKVProjectionLayer` [3, D, N*H], and with `use_nhd_shape` the output projection [N*H, D].
+`CombinedQKVProjectionLayer` [3, D, N*H]; with `use_nhd_shape` the output projection is [N*H, D].
 Letters: D model width, N heads, H head width, P width of relative keys.
 """
 
@@ -34,12 +34,12 @@ COUNTS = (  # leaves that say how many heads there are, and how wide they are
 
 @dataclass(frozen=True)
 class Said:
-    """What others than the shapes say; None where nothing does.
+    """What the job's dump or the user says about heads; None if they say nothing.
 
     Attributes:
         num_heads: N.
-        nhd_post: whether the output projection begins with the heads.
-        templates: how many templates the layers have.
+        nhd_post: whether the axes of the output projection begin with the heads.
+        templates: how many different templates the layers have.
     """
 
     num_heads: int | None = None
@@ -52,11 +52,11 @@ UNSAID = Said()
 
 @dataclass(frozen=True)
 class Split:
-    """What makes heads of one layer's kernels.
+    """How the heads of one layer's kernels are split.
 
     Attributes:
         steps: path below a layer -> operation on the leaf's own axes.
-        leading: axes of layers before them.
+        leading: number of axes for layers before them.
         guessed: a leaf whose axes could be in either order, or ''.
     """
 
@@ -66,14 +66,14 @@ class Split:
 
 
 def split_heads(shapes: Mapping[str, Shape], said: Said) -> Split:
-    """How merged heads come apart; no steps where none are merged.
+    """Find how merged heads are split; there are no steps if none are merged.
 
     Args:
         shapes: parameter path -> shape.
-        said: for what shapes cannot tell.
+        said: settings that shapes cannot tell.
 
     Raises:
-        MappingError: heads are merged and nothing says how many there are, or it does not fit.
+        MappingError: heads are merged, and nothing fitting says how many there are.
     """
     root = next((p.removesuffix("post/w") for p in shapes if p.endswith(f"{ATTENTION}post/w")), "")
     layer = root.removesuffix(ATTENTION)
@@ -89,7 +89,7 @@ def split_heads(shapes: Mapping[str, Shape], said: Said) -> Split:
     }
     merged = {name: axis for name, (axis, rank) in MERGED.items() if len(own.get(name, ())) == rank}
     if "post/w" not in merged and "combined_qkv/w" not in merged:
-        return Split({})  # the one head of multi-query attention has two axes too
+        return Split({})  # multi-query attention: its single head has two axes too
     place = "post/w" if "post/w" in merged else "combined_qkv/w"
     size = own[place][0] if own[place][-1] == width and place == "post/w" else own[place][-1]
     heads = _heads(own, size, said)
@@ -110,7 +110,7 @@ def split_heads(shapes: Mapping[str, Shape], said: Said) -> Split:
             if first and (told or not last):
                 step = f"split 0 {count} {wide}; transpose 2 0 1"
         elif own[name][axis] != size:
-            continue  # of one head
+            continue  # it has a single head
         else:
             step = f"split {axis} {count} {wide}"
         steps[ATTENTION + name] = step
@@ -118,7 +118,7 @@ def split_heads(shapes: Mapping[str, Shape], said: Said) -> Split:
 
 
 def with_heads(shapes: Mapping[str, Shape], said: Said) -> dict[str, Shape]:
-    """The shapes with an axis a head, as far as it is known how many there are."""
+    """The shapes after merged heads are split, as far as the number of heads is known."""
     try:
         split = split_heads(shapes, said)
     except MappingError:
@@ -135,7 +135,7 @@ def with_heads(shapes: Mapping[str, Shape], said: Said) -> dict[str, Shape]:
 
 
 def _heads(own: Mapping[str, Shape], size: int, said: Said) -> tuple[int, int] | None:
-    """(N, H) of a merged axis: as is said, or as other leaves of the layer have it."""
+    """(N, H) of a merged axis, from `said` or from other leaves of the layer."""
     counts = [said.num_heads] if said.num_heads else []
     for name, heads, rank, width in COUNTS:
         shape = own.get(name, ())
@@ -147,5 +147,5 @@ def _heads(own: Mapping[str, Shape], size: int, said: Said) -> tuple[int, int] |
 
 
 def _is_glam(shapes: Mapping[str, Shape]) -> bool:
-    """Whether the head is that of praxis/layers/glam.py, which stores [N*H, D] always."""
+    """Whether the head is that of praxis/layers/glam.py, which always stores [N*H, D]."""
     return any(path.endswith("softmax/embedding/w") for path in shapes)

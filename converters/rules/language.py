@@ -1,20 +1,21 @@
-"""What a rule says: which source leaf becomes which target leaf, by which operation.
+"""The language of rules: which source leaf becomes which target leaf, by which operation.
 
 A rule is one line: target path, source path, operation. Paths have holes: `{i}` stands for a
 number, `{query|key|value}` for one of these words, and a last component `{rest*}` for any path. A
-hole on both sides must be filled alike. A hole on one side only belongs to an operation that goes
-from many to one (`stack`, `join`) or from one to many (`unstack`, `part`).
+hole that occurs in both paths has the same value in both. A hole that occurs in only one path
+belongs to an operation: `stack` and `join` make one target from many sources, `unstack` and `part`
+make many targets from one source.
 
-Operations, joined by `;`, are applied to the source from left to right:
+The operations are joined by `;` and applied to the source from left to right:
 
-    transpose 1 0      axes in this order
-    merge 1            axes 1 and 2 as one
-    split 1 8 16       axis 1 as two, of 8 and 16
-    stack 0            one source a value of the hole, along a new axis 0
-    unstack 0          one target an index of axis 0, which goes; `unstack 0 1 4` numbers the
-                       targets from 1 in steps of 4
-    join 0, part 0     the same along an axis that stays
-    cast bfloat16      another dtype
+    transpose 1 0      reorder the axes
+    merge 1            merge axes 1 and 2 into one
+    split 1 8 16       split axis 1 into two, of sizes 8 and 16
+    stack 0            stack the sources, one per value of the hole, along a new axis 0
+    unstack 0          make one target per index of axis 0 and drop the axis; `unstack 0 1 4`
+                       numbers the targets from 1 in steps of 4
+    join 0, part 0     concatenate or divide along axis 0, which stays
+    cast bfloat16      change the dtype
 """
 
 import difflib
@@ -31,7 +32,7 @@ MANY_TO_ONE = ("stack", "join")
 ONE_TO_MANY = ("unstack", "part")
 SHOWN = 20  # problems that one error lists in full
 
-Filling = dict[str, str]  # what each hole of a path stands for
+Filling = dict[str, str]  # hole -> the text that it stands for
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Rule:
     Attributes:
         target: path of the result, with holes.
         source: path in the checkpoint, with holes.
-        op: operations, see the module's docstring; empty for a rename.
-        required: whether it is an error that no leaf matches.
+        op: operations, see the module's docstring; empty for a plain rename.
+        required: whether it is an error if no leaf matches.
     """
 
     target: str
@@ -55,12 +56,12 @@ class Rule:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Matches the paths of its sources; one group a hole."""
+        """Matches the source paths of the rule; it has one group per hole."""
         return _compile(self.source)
 
     @cached_property
     def steps(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """(name, arguments) of each operation."""
+        """(name, arguments) of each operation, in order."""
         words = (step.split() for step in self.op.split(";") if step.strip())
         return tuple((step[0], tuple(step[1:])) for step in words)
 
@@ -79,7 +80,7 @@ class Ignore:
 
 
 def check_rules(rules: Iterable[Rule | Ignore]) -> None:
-    """Raise `MappingError` with every fault of a table that shows without a checkpoint."""
+    """Raise `MappingError` with every fault of a table that can be found without a checkpoint."""
     problems: list[str] = []
     for rule in rules:
         try:
@@ -93,7 +94,7 @@ def check_rules(rules: Iterable[Rule | Ignore]) -> None:
 
 
 def holes(path: str) -> dict[str, tuple[str, ...] | None]:
-    """Holes of a path: name -> the words it may stand for (None: numbers, or any path for `*`)."""
+    """The holes of a path: name -> the words it may stand for; None for numbers and for `*`."""
     return {text: tuple(text.split("|")) if "|" in text else None for text in HOLE.findall(path)}
 
 
@@ -103,12 +104,12 @@ def fill(path: str, filling: Filling) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
-    """The three most similar of `names`, for messages."""
+    """Up to three of `names` that are most similar to `name`, for messages."""
     return difflib.get_close_matches(name, list(names), 3, 0.5)
 
 
 def raise_problems(problems: Sequence[str], opening: str) -> None:
-    """Raise `MappingError` that lists problems, if there are any."""
+    """Raise a `MappingError` that lists the problems, if there are any."""
     if not problems:
         return
     shown = list(problems[:SHOWN])
@@ -129,7 +130,7 @@ def _compile(path: str) -> re.Pattern[str]:
             parts.append(f"(?P=h{seen[text]})")
         else:
             seen[text] = len(seen)
-            inner = "0|[1-9][0-9]*"  # a number has one spelling
+            inner = "0|[1-9][0-9]*"  # without leading zeros, so that a number has one spelling
             if text.endswith("*"):
                 inner = ".+"
                 if "|" in text or hole.end() < len(path):
@@ -148,7 +149,7 @@ def _literal(text: str) -> str:
 
 
 def _check_rule(rule: Rule) -> None:
-    """Raise `ValueError` unless holes and operations belong together."""
+    """Raise `ValueError` unless the holes of a rule fit its operations."""
     extra_source = [hole for hole in holes(rule.source) if hole not in holes(rule.target)]
     extra_target = [hole for hole in holes(rule.target) if hole not in holes(rule.source)]
     many = [name for name, _ in rule.steps if name in MANY_TO_ONE]

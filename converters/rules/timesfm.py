@@ -1,7 +1,7 @@
 """The table of a TimesFM tree (`timesfm.patched_decoder`, releases 1.x): PAXml leaf -> Flax leaf.
 
-Letters: D model width, F hidden width, N heads, H head width, P points of a patch, O numbers of its
-forecast, G frequencies, U rank of low-rank additions.
+Letters: D model width, F hidden width, N heads, H head width, P points in a patch, O numbers in the
+forecast of one patch, G frequencies, U rank of the LoRA weights.
 """
 
 from collections.abc import Iterable, Mapping
@@ -30,7 +30,7 @@ TOP = (
     Rule("horizon_block/residual/kernel", "horizon_ff_layer/residual_layer/linear/w"),  # [D, O]
     Rule("horizon_block/residual/bias",   "horizon_ff_layer/residual_layer/bias/b"),    # [O]
 )
-# Low-rank additions that are kept: `W + A B^T`, of the output projection with the parts exchanged.
+# LoRA weights that are kept: `W + A B^T`. The output projection has A and B exchanged.
 LORA = (
     Rule("mlp/up/lora_a",                 "ff_layer/ffn_layer1/linear/lora_a"),         # [D, U]
     Rule("mlp/up/lora_b",                 "ff_layer/ffn_layer1/linear/lora_b", "transpose 1 0"),
@@ -47,14 +47,14 @@ LORA = (
     Rule("attention/out/dora_m",          "self_attention/post/dora_m"),                # [1, N, H]
 )
 # fmt: on
-# What of the decoder's table a layer has: all of Praxis' `Transformer` without gate and experts.
+# A layer has these parts of the decoder's table: Praxis' `Transformer` without gate and experts.
 PARTS = ("attention/", "attention_norm/", "mlp_norm/", "mlp/up/", "mlp/down/")
 
 
 def prefix_of(paths: Iterable[str]) -> str | None:
-    """What stands before the names of a TimesFM tree; None for other trees.
+    """The prefix of all names in a TimesFM tree; None for other trees.
 
-    That is '' or, where the package fine-tuned it, 'core_layer/'.
+    It is '', or 'core_layer/' if the TimesFM package fine-tuned the model.
     """
     places: dict[str, set[str]] = {mark: set() for mark in MARKS}
     for path in paths:
@@ -69,11 +69,11 @@ def prefix_of(paths: Iterable[str]) -> str | None:
 def rules(
     shapes: Mapping[str, tuple[int, ...]], scan_layers: bool | None = None
 ) -> tuple[Rule, ...]:
-    """The table for a tree.
+    """Make the table for a tree.
 
     Args:
-        shapes: parameter path -> shape; they give N and H.
-        scan_layers: whether layers become stacked.
+        shapes: parameter path -> shape; N and H are taken from them.
+        scan_layers: whether the layers become stacked.
     """
     prefix = prefix_of(shapes) or ""
     layer = [rule for rule in LAYER if rule.target.startswith(PARTS)]
@@ -90,7 +90,7 @@ def rules(
 
 
 def _numbered(op: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """The operation with numbers for N and H."""
+    """The operation with N and H replaced by numbers."""
     kernels = (shape for path, shape in shapes.items() if path.endswith("self_attention/query/w"))
     heads, width = next((s[-2:] for s in kernels if len(s) == 3), (1, 1))
     return op.replace("N H", f"{heads} {width}")

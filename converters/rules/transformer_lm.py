@@ -1,8 +1,9 @@
 # ruff: noqa: E501
-"""Praxis' `TransformerLm` (praxis/layers/transformer_models.py): every variant that its options give.
+"""The rules for Praxis' `TransformerLm` (praxis/layers/transformer_models.py) and its variants.
 
-Shapes and stored values stay as PAXml has them; only names change. Letters: V vocabulary, T positions,
-D model width, N heads, H head width, F hidden width of the FFN, P width of relative keys, X experts, L layers.
+Shapes and stored values stay as PAXml has them unless a rule names an operation. Letters: V
+vocabulary, T positions, D model width, N heads, H head width, F hidden width of the FFN, P width of
+relative keys, X experts, L layers.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -22,10 +23,11 @@ TOP = (
     Rule("lm_head/kernel",                "softmax/logits_ffn/linear/w"),     # [D, V]
     Rule("lm_head/bias",                  "softmax/logits_ffn/bias/b"),       # [V]
 )
-# GShardSharedEmbeddingSoftmax has one too, under another name.
+# GShardSharedEmbeddingSoftmax has a kernel too, under another name.
 GSHARD = Rule("lm_head/kernel",           "softmax/embedding/w", "transpose 1 0")   # [V, D]
 
-# The head of praxis/layers/embedding_softmax.py, NClassMajorSharedEmbeddingSoftmax: a row a word.
+# The head NClassMajorSharedEmbeddingSoftmax (praxis/layers/embedding_softmax.py) has one row per
+# word.
 BY_WORD = (
     Rule("lm_head/kernel",                "softmax/w", "transpose 1 0"),      # [V, D]
     Rule("lm_head/bias",                  "softmax/bias/b"),                  # [V]
@@ -76,15 +78,16 @@ LAYER = (
     Rule("moe/down/kernel",               "ff_layer/wo_0"),                      # [X, F, D]
 )
 
-# Attention and feed-forward side by side (saxml's `ParallelTransformer` with 'primer_hybrid', as of
-# GPT-NeoX): each reads the layer's input through a norm of its own, both of which the layer holds.
+# Attention and feed-forward in parallel (saxml's `ParallelTransformer` with 'primer_hybrid', as in
+# GPT-NeoX): each reads the layer's input through its own norm, and the layer holds both norms.
 PARALLEL_NORMS = (
     Rule("attention_norm/{scale|bias}",       "pre_layer_norm/{scale|bias}"),       # [D]
     Rule("mlp_norm/{scale|bias}",             "post_layer_norm/{scale|bias}"),      # [D]
 )
 
-# How layers lie in the checkpoint, and what each becomes. `{j}` counts the layers of one repeated block
-# (K of them) or pipeline stage; a pipeline's stages hold consecutive layers ("stage-major").
+# How the layers are stored in the checkpoint, and what they become. `{j}` counts the K layers of
+# one repeated block or pipeline stage; the stages of a pipeline hold consecutive layers
+# ("stage-major").
 FORMS = {
     # (form, scanned): (target prefix, source prefix, operation)
     ("separate", False):        ("layers_{i}/",       "transformer/x_layers_{i}/",                            ""),
@@ -102,22 +105,22 @@ FORMS = {
 }
 # fmt: on
 
-# Axes of layers that a source has in each form, before its own.
+# Number of axes for layers in each form, which come before a leaf's own axes.
 LEADING = {"separate": 0, "pipelined repeat": 2, "pipelined blocks": 2}  # else 1
 
-# Quantized weights stand beside what they are quantized from (praxis/layers/quantization).
+# Suffixes of the scales and zero points beside a quantized weight (praxis/layers/quantization).
 QUANTIZED = (("_quantized_scale", "_scale"), ("_quantized_zp", "_zero_point"))
 
 
 @dataclass(frozen=True)
 class LayerForm:
-    """How the layers lie in a checkpoint.
+    """How the layers are stored in a checkpoint.
 
     Attributes:
         name: a form of `FORMS`.
-        per_block: layers in one repeated block or pipeline stage (K); 1 where there are none.
-        extra_axes: axes of layers before those of the form, to be merged with its first: repeats
-            of a circular pipeline, or all but one axis of Praxis' `nd_prefix_shape`.
+        per_block: layers in one repeated block or pipeline stage (K); 1 without blocks and stages.
+        extra_axes: axes for layers before those of the form, to be merged with its first: the
+            repeats of a circular pipeline, or all but one axis of Praxis' `nd_prefix_shape`.
     """
 
     name: str
@@ -126,10 +129,10 @@ class LayerForm:
 
 
 def layer_form(paths: Iterable[str]) -> LayerForm | None:
-    """The form of the layers among parameter paths; None if there are none.
+    """Find the form in which the layers are stored; None if there are no layers.
 
     Raises:
-        MappingError: layers in more than one form.
+        MappingError: there are layers in more than one form.
     """
     counts: dict[str, set[str]] = {}
     for path in paths:
@@ -150,7 +153,7 @@ def layer_form(paths: Iterable[str]) -> LayerForm | None:
 
 
 def extra_axes(form: LayerForm | None, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    """Axes of layers that parameters have before those of their form; see `LayerForm`."""
+    """Number of axes for layers that parameters have in addition to those of the form."""
     if form is None or form.name == "separate":
         return 0
     ranks = [
@@ -162,7 +165,7 @@ def extra_axes(form: LayerForm | None, shapes: Mapping[str, tuple[int, ...]]) ->
 
 
 def layers_differ(shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether the layers of a block or stage have other leaves than each other, or other shapes."""
+    """Whether the layers of a block or stage differ in their leaves or shapes."""
     layers: dict[str, dict[str, tuple[int, ...]]] = {}
     for path, shape in shapes.items():
         _, found, rest = path.partition("/x_layers_")
@@ -174,11 +177,11 @@ def layers_differ(shapes: Mapping[str, tuple[int, ...]]) -> bool:
 
 
 def has_nhd_post(shapes: Mapping[str, tuple[int, ...]], said: bool | None = None) -> bool:
-    """Whether output projections of attention are [N, H, D], and not [D, N, H].
+    """Whether output projections of attention are [N, H, D] instead of [D, N, H].
 
     Args:
         shapes: parameter path -> shape, of weights that are not packed.
-        said: what the job's dump says, for shapes that fit both; None without one.
+        said: what the job's dump says; used if the shapes fit both orders. None without a dump.
     """
     for path, shape in shapes.items():
         if path.endswith("self_attention/post/w"):
@@ -192,7 +195,7 @@ def has_nhd_post(shapes: Mapping[str, tuple[int, ...]], said: bool | None = None
 
 
 def has_parallel_norms(paths: Collection[str]) -> bool:
-    """Whether layers have two norms of their own, and their feed-forward has none."""
+    """Whether each layer has two norms of its own while its feed-forward has none."""
     two = any(path.endswith("/post_layer_norm/scale") for path in paths)
     inner = any(path.partition("/ff_layer/")[2].endswith("layer_norm/scale") for path in paths)
     return two and not inner
@@ -207,16 +210,16 @@ def rules(
     heads: Mapping[str, str] | None = None,
     parallel: bool = False,
 ) -> list[Rule]:
-    """The table for a checkpoint whose layers lie in `form`.
+    """Make the table for a checkpoint whose layers are stored in `form`.
 
     Args:
-        form: of `layer_form`.
-        scan_layers: layers stacked along a new first axis (True) or one by one (False); None keeps
-            what the checkpoint has (pipelines become stacked).
+        form: see `layer_form`.
+        scan_layers: stack the layers along a new first axis (True) or keep them one by one (False);
+            None keeps what the checkpoint has (pipelines become stacked).
         prefix: put before every target.
-        by_word: whether the head has a row a word, see `BY_WORD`.
+        by_word: whether the head has one row per word, see `BY_WORD`.
         nhd_post: whether output projections are [N, H, D], see `has_nhd_post`.
-        heads: path below a layer -> what makes heads of merged ones, see `heads.split_heads`.
+        heads: path below a layer -> operation that splits merged heads, see `heads.split_heads`.
         parallel: whether layers have the norms of `PARALLEL_NORMS`, see `has_parallel_norms`.
     """
     top = [rule for rule in TOP if not (by_word and rule.target.startswith("lm_head/"))]
@@ -244,7 +247,7 @@ def rules(
 
 
 def _behind(op: str, lead: int) -> str:
-    """The same operations on the axes that follow `lead` others."""
+    """The same operations with all axes shifted by the `lead` axes that come first."""
     found = []
     for step in op.split("; "):
         name, *numbers = step.split()
@@ -257,7 +260,7 @@ def _behind(op: str, lead: int) -> str:
 
 
 def _quantized(rule: Rule, prefix: str = "", root: str = "") -> list[Rule]:
-    """Rules for what lies beside a weight that is quantized."""
+    """Rules for the scales and zero points beside a weight, in case it is quantized."""
     weight = rule.target.endswith(("/kernel", "/embedding"))
     if not weight or rule.source in (GSHARD.source, "softmax/w"):
         return []

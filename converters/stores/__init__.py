@@ -1,7 +1,7 @@
-"""Where files lie: a local directory, a bucket of an object store, the inside of an OCDBT database.
+"""Where files are: a local directory, a bucket of an object store, or inside an OCDBT database.
 
-Readers and writers see one protocol, `Store`, whatever the place. Read `protocol`, then `local`,
-then what is behind TensorStore's drivers (`buckets`, `connections`, `kvstore`); `open` chooses.
+Readers and writers use one protocol, `Store`, for all of them. Read `protocol` first, then `local`,
+then the stores behind TensorStore's drivers (`buckets`, `connections`, `kvstore`). `open` chooses.
 """
 
 from converters.stores.local import LocalStore

@@ -1,7 +1,7 @@
 """Buckets of object stores: how TensorStore's drivers reach them, and what their errors mean.
 
-The drivers know their own environment variables only. Those that users have set for their other
-tools (`AWS_ENDPOINT_URL`, `AWS_REGION`, `STORAGE_EMULATOR_HOST`) are handed on:
+The drivers only know their own environment variables. Variables that users have set for other tools
+(`AWS_ENDPOINT_URL`, `AWS_REGION`, `STORAGE_EMULATOR_HOST`) are passed on to them, see
 docs/reference/object-stores.md.
 """
 
@@ -15,31 +15,31 @@ from typing import Any
 
 DRIVERS = {"gs": "gcs", "s3": "s3"}  # URL scheme -> TensorStore's key-value driver
 
-# Until a bucket has answered once, it is asked for seconds: what is wrong in the endpoint, the
-# network or the credentials shows at once. Later failures are transient; they are waited out.
+# Until a bucket has answered once, requests are retried for seconds only, so that a wrong endpoint,
+# network or credential shows quickly. Later failures are transient, and are retried longer.
 FIRST_RETRIES = {"max_retries": 2, "initial_delay": "500ms", "max_delay": "2s"}
-LATER_RETRIES = {"max_retries": 8, "initial_delay": "1s", "max_delay": "32s"}  # some two minutes
+LATER_RETRIES = {"max_retries": 8, "initial_delay": "1s", "max_delay": "32s"}  # about two minutes
 
-# Seconds until a connection is given up that is not made (15 s with the first retries), or over
-# which nothing comes. TensorStore's own are 30 and 60.
+# Seconds after which a connection that cannot be made is given up (15 s with the first retries), or
+# one that transfers nothing. TensorStore's own values are 30 and 60.
 TIMEOUTS = {
     "TENSORSTORE_CURL_CONNECT_TIMEOUT_SECONDS": "5",
     "TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "30",
 }
 
-# What decides how a bucket is reached.
+# Environment variables that determine how a bucket is reached.
 VARIABLES = re.compile(r"(AWS|TENSORSTORE|GOOGLE|GCE|CLOUDSDK)_\w+|STORAGE_EMULATOR_HOST|HOME")
 
-# Places of credentials that only TensorStore's default kind knows.
+# Sources of credentials that only TensorStore's default kind knows.
 _CONTAINER = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_EC2_METADATA_SERVICE_ENDPOINT",
 )
-_BOARD = ("sys_vendor", "bios_vendor", "board_vendor", "bios_version")  # of Linux' DMI tables
+_BOARD = ("sys_vendor", "bios_vendor", "board_vendor", "bios_version")  # in Linux' DMI tables
 _DMI = Path("/sys/devices/virtual/dmi/id")
-_REJECTED = (  # codes of S3's answers
+_REJECTED = (  # error codes of S3
     "InvalidAccessKeyId",
     "SignatureDoesNotMatch",
     "ExpiredToken",
@@ -51,12 +51,12 @@ _REJECTED = (  # codes of S3's answers
 
 @dataclass(frozen=True)
 class Bucket:
-    """One bucket.
+    """One bucket, and how to reach it.
 
     Attributes:
         scheme: 'gs' or 's3'.
-        name: of the bucket.
-        variables: the part of the environment that decides how it is reached.
+        name: name of the bucket.
+        variables: the environment variables that determine how it is reached.
     """
 
     scheme: str
@@ -65,7 +65,7 @@ class Bucket:
 
     @property
     def url(self) -> str:
-        """The bucket, for messages."""
+        """URL of the bucket, for messages."""
         return f"{self.scheme}://{self.name}"
 
     @cached_property
@@ -76,15 +76,15 @@ class Bucket:
             found = get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL")
         else:
             found = get("STORAGE_EMULATOR_HOST") or get("TENSORSTORE_GCS_HTTP_URL")
-        if found and "://" not in found:  # Google's own clients take a bare host too
+        if found and "://" not in found:  # Google's own clients accept a bare host too
             found = f"http://{found}"
         return found.rstrip("/") if found else None
 
     @cached_property
     def credentials(self) -> str:
-        """Kind of the credentials for S3 (`aws_credentials` of TensorStore's driver).
+        """Kind of credentials for S3 (`aws_credentials` of TensorStore's driver).
 
-        Its default kind tries all others in turn, and prints ten lines of log where it finds none.
+        The driver's default kind tries all others in turn, and logs ten lines if it finds none.
         """
         get = self.variables.get
         if get("AWS_ACCESS_KEY_ID") and get("AWS_SECRET_ACCESS_KEY"):
@@ -110,27 +110,27 @@ class Bucket:
         if self.scheme == "s3":
             get = self.variables.get
             found["aws_credentials"] = {"type": self.credentials}
-            if self.credentials == "default":  # TensorStore would look for a profile without a name
+            if self.credentials == "default":  # else TensorStore looks for a profile ''
                 found["aws_credentials"]["profile"] = get("AWS_PROFILE") or "default"
-            if self.endpoint:  # Amazon's own are found by the bucket's region, which it tells
+            if self.endpoint:  # for Amazon's own, TensorStore asks for the bucket's region
                 found["endpoint"] = self.endpoint
                 found["aws_region"] = get("AWS_REGION") or get("AWS_DEFAULT_REGION") or "us-east-1"
         return found
 
     def prepare(self) -> None:
-        """Set what TensorStore takes from the environment alone; later changes have no effect."""
+        """Set what TensorStore reads from the environment only; later changes have no effect."""
         for name, value in TIMEOUTS.items():
             os.environ.setdefault(name, value)
         if self.scheme == "gs" and self.variables.get("STORAGE_EMULATOR_HOST"):
             os.environ["TENSORSTORE_GCS_HTTP_URL"] = self.endpoint or ""
-            # As Google's clients: no real credentials for an emulator, and no search for them.
+            # As in Google's clients: an emulator gets no real credentials, and none are looked for.
             os.environ.setdefault("GOOGLE_AUTH_TOKEN_FOR_TESTING", "emulator")
 
     def explain(self, message: str) -> str:
-        """What a message of TensorStore means, in one line.
+        """Explain an error message of TensorStore in one line.
 
         Args:
-            message: as raised: status, cause, then annotations such as [http_response_code='403'].
+            message: status, cause, then annotations such as [http_response_code='403'].
         """
         cause = cause_of(message)
         code = told[1] if (told := re.search(r"http_response_code='(\d+)'", message)) else ""
@@ -167,17 +167,17 @@ class Bucket:
 
 
 def environment() -> dict[str, str]:
-    """The variables that decide how buckets are reached."""
+    """The environment variables that determine how buckets are reached."""
     return {name: value for name, value in os.environ.items() if VARIABLES.fullmatch(name)}
 
 
 def cause_of(message: str) -> str:
-    """First line of a message of TensorStore, without its annotations and count of retries."""
+    """First line of a TensorStore message, without its annotations and number of retries."""
     return _RETRIED.sub("", _ANNOTATION.split(message, maxsplit=1)[0]).strip()
 
 
 def _on_amazon() -> bool:
-    """Whether this is a machine of Amazon's, which may have a role of its own."""
+    """Whether this machine is one of Amazon's, which may have a role with credentials."""
     for name in _BOARD:
         try:
             if "amazon" in (_DMI / name).read_text(encoding="utf-8", errors="replace").lower():

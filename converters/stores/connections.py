@@ -1,4 +1,4 @@
-"""Opened key-value stores of TensorStore: requests, and what their failures mean."""
+"""Opened key-value stores of TensorStore: their requests, and explanations of failures."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -7,27 +7,27 @@ from typing import Any
 from converters.stores.buckets import FIRST_RETRIES, LATER_RETRIES, Bucket, cause_of
 from converters.stores.protocol import MissingKeyError, StorageError
 
-CACHE = 32 << 20  # bytes of OCDBT tree nodes that are kept decoded
-COMMIT = "commit_success.txt"  # marks what is whole on an object store
+CACHE = 32 << 20  # bytes of decoded OCDBT tree nodes that are kept
+COMMIT = "commit_success.txt"  # marks complete output on an object store
 
 
 class Connection:
-    """An opened key-value store, shared by all `KvStore` that look into it.
+    """An opened key-value store, shared by all `KvStore` objects on it.
 
     Attributes:
-        bucket: the bucket, if it is one; else the inside of an OCDBT database.
+        bucket: the bucket; None for the inside of an OCDBT database.
     """
 
     def __init__(self, spec: Mapping[str, Any] | None, bucket: Bucket | None = None) -> None:
         self.bucket = bucket
-        self._spec = dict(spec or {})  # of a database
+        self._spec = dict(spec or {})  # of an OCDBT database
         self._answered = bucket is None  # whether the server is known to answer
-        self._found = bucket is None or bucket.scheme != "s3"  # whether the bucket surely exists
-        self._opened: dict[bool, Any] = {}  # by `_answered`: the retries differ
+        self._found = bucket is None or bucket.scheme != "s3"  # whether it is known to exist
+        self._opened: dict[bool, Any] = {}  # by `_answered`, which decides the retries
 
     @property
     def google(self) -> bool:
-        """Whether it is a bucket of Google's."""
+        """Whether it is a Google bucket."""
         return self.bucket is not None and self.bucket.scheme == "gs"
 
     def spec(self) -> dict[str, Any]:
@@ -35,15 +35,15 @@ class Connection:
         return self._spec if self.bucket is None else self.bucket.spec(LATER_RETRIES)
 
     def call(self, url: str, verb: str, request: Callable[[Any], Any]) -> Any:
-        """Result of one request.
+        """Make one request and return its result.
 
         Args:
             url: what the request is about, for messages.
-            verb: what it does with it.
-            request: makes it, given the opened store.
+            verb: what the request does with it, for messages.
+            request: makes the request, given the opened store.
 
         Raises:
-            StorageError: it failed; TensorStore's own error is the cause.
+            StorageError: the request failed; TensorStore's own error is the cause.
         """
         try:
             result = request(self._store()).result()
@@ -53,12 +53,12 @@ class Connection:
         return result
 
     def read(self, url: str, key: str, span: slice) -> bytes:
-        """Bytes of a value; `MissingKeyError` if there is none.
+        """Bytes of a value; raises `MissingKeyError` if there is none.
 
-        S3 answers in the same way if the key is missing or its bucket; the first time it is asked
-        which of them.
+        S3 gives the same answer whether the key or its bucket is missing; the first time, a request
+        to list finds out which it is.
         """
-        # A database is not written while it is read: what is known of it needs no new look.
+        # A database is not written while it is read, so what is cached of it stays valid.
         fresh = {} if self.bucket is not None else {"staleness_bound": float("-inf")}
         result = self.call(url, "read", lambda store: store.read(key, byte_range=span, **fresh))
         if result.state != "missing":
@@ -70,16 +70,15 @@ class Connection:
             except StorageError as error:
                 if "NoSuchBucket" in str(error.__cause__):
                     raise
-            self._found = True  # if only because keys may be read there, but not listed
+            self._found = True  # or the bucket may be read but not listed
         raise MissingKeyError(f"{url}: cannot read: no such file")
 
     def list(self, url: str, span: Any, verb: str = "list") -> list[bytes]:
         """Keys in a range, unordered.
 
-        TensorStore takes whatever error GCS answers to a request for a list for an empty list (if
-        its text is JSON, else it cannot parse it). So an empty one is checked by a request of
-        another kind, which is refused where the list was. That a bucket does not exist stays
-        unnoticed.
+        If GCS answers a list request with an error, TensorStore returns an empty list (if the text
+        is JSON; otherwise it cannot parse it). So an empty list is checked by a read request, which
+        is refused if the list request was. A bucket that does not exist is not noticed.
         """
         try:
             found = self.call(url, verb, lambda store: store.list(span))
@@ -100,7 +99,7 @@ class Connection:
         self.call(url, "list", lambda store: store.read(key, byte_range=slice(0, 0)))
 
     def _store(self) -> Any:
-        """The opened store, with the retries of now."""
+        """The store, opened with the retries that apply now."""
         import tensorstore
 
         answered = self._answered
@@ -121,9 +120,9 @@ class Connection:
 
 @functools.cache
 def _context() -> Any:
-    """One context for all stores: they share connections and a small cache.
+    """One context for all stores, so that they share connections and a small cache.
 
-    Without the cache each read in an OCDBT database decodes the nodes of its tree again.
+    Without the cache, each read in an OCDBT database would decode the nodes of its tree again.
     """
     import tensorstore
 
@@ -131,7 +130,7 @@ def _context() -> Any:
 
 
 def _exactly(key: str) -> Any:
-    """Range of one key."""
+    """The range that contains one key."""
     import tensorstore
 
     return tensorstore.KvStore.KeyRange(key, f"{key}\0")

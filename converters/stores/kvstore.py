@@ -1,4 +1,4 @@
-"""Places behind TensorStore's key-value drivers: object stores, the inside of OCDBT databases."""
+"""Stores behind TensorStore's key-value drivers: object stores and OCDBT databases."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -48,9 +48,9 @@ class KvStore:
     def size(self, key: str) -> int:
         """See `Store.size`.
 
-        TensorStore has no call for the length of a value. A range that goes past its end is refused
-        with a message that tells it; one that starts there, too, but not by Google's servers. There
-        the end is closed in on.
+        TensorStore has no call for the length of a value. But it refuses a range that ends past the
+        value, with the length in its message. A range that starts past the end works too, except on
+        Google's servers; for those, the end is narrowed down first.
         """
         if not self._connection.google:
             _, _, size = self._part(key, _PAST_ANY_END, _PAST_ANY_END + 1)
@@ -72,7 +72,7 @@ class KvStore:
     def exists(self, key: str) -> bool:
         """See `Store.exists`."""
         try:
-            if self.is_object_store:  # S3 says nothing of what is wrong where no byte is asked for
+            if self.is_object_store:  # for a request of no bytes, S3 does not say what is wrong
                 self._part(key, 0, 1)
             else:
                 self._read(key, slice(0, 0))
@@ -81,7 +81,7 @@ class KvStore:
         return True
 
     def children(self, prefix: str = "") -> list[str]:
-        """See `Store.children`. All that is below is listed: the drivers know no directories."""
+        """See `Store.children`. Lists all keys below, because the drivers have no directories."""
         start = len(prefix.strip("/")) + 1 if prefix.strip("/") else 0
         rests = (key[start:].partition("/") for key in self.keys(prefix))
         return sorted({name + slash for name, slash, _ in rests if name})
@@ -90,7 +90,7 @@ class KvStore:
         """See `Store.keys`."""
         place = self._full(prefix)
         found = self._connection.list(self._url(prefix), _below(place))
-        inside = f"{place}/".encode() if place else b""  # some servers take no notice of a range
+        inside = f"{place}/".encode() if place else b""  # some servers ignore the range
         start = len(self._prefix.encode())
         try:
             return sorted(key[start:].decode() for key in found if key.startswith(inside))
@@ -110,7 +110,7 @@ class KvStore:
     def delete(self, prefix: str) -> None:
         """See `Store.delete`."""
         keys = [*self.keys(prefix), *([prefix] if prefix.strip("/") else [])]
-        # What marks a tree as whole goes first: a part of it is not taken for the whole then.
+        # Delete the mark of a complete tree first, so that a part is never taken for the whole.
         for wanted in (True, False):
             some = [self._full(key) for key in keys if (key.rpartition("/")[2] == COMMIT) is wanted]
             for start in range(0, len(some), DELETED_AT_ONCE):
@@ -132,7 +132,7 @@ class KvStore:
         del key
 
     def _full(self, key: str) -> str:
-        """A key as the driver has it, without '/' at its ends."""
+        """The driver's key, without '/' at its ends."""
         return f"{self._prefix}{key.strip('/')}".rstrip("/")
 
     def _url(self, key: str) -> str:
@@ -154,10 +154,11 @@ class KvStore:
         return self._connection.read(self._url(key), self._full(key), span)
 
     def _part(self, key: str, start: int, stop: int | None) -> tuple[bool, bytes, int | None]:
-        """Bytes `start` to `stop` of a value, which may end before.
+        """Bytes `start` to `stop` of a value, which may end earlier.
 
         Returns:
-            Whether all of them are there, they, and the size of the value if the refusal told it.
+            (whether all bytes exist, the bytes, the value's size if the error message contained
+            it).
         """
         try:
             return True, self._read(key, slice(start, stop)), None
@@ -167,7 +168,7 @@ class KvStore:
             cause = str(error.__cause__)
             told = _SIZE.search(cause)
             if self._connection.bucket is None:
-                # Not the same error from a file of the database, which would be cut off then.
+                # The same error from a truncated file of the database has another range.
                 asked = f"[{start}, {'?' if stop is None else stop}) is not valid for value of size"
                 past_end = asked in cause
             else:
@@ -178,7 +179,7 @@ class KvStore:
 
 
 def _below(place: str) -> Any:
-    """Range of the keys below `place/`; '0' follows '/' in ASCII."""
+    """Range of the keys below `place/`; '0' comes after '/' in ASCII."""
     import tensorstore
 
     if not place:
@@ -186,8 +187,8 @@ def _below(place: str) -> Any:
     return tensorstore.KvStore.KeyRange(f"{place}/", f"{place}0")
 
 
-# TensorStore's own drivers; its remote ones for a part of the range; S3's XML; Content-Range.
+# Messages of TensorStore's local drivers, of its remote ones, of S3's XML, and Content-Range.
 _SIZE = re.compile(
     r"value of size (\d+)|and total size (\d+)|<ActualObjectSize>(\d+)<|\"bytes [^\"/]*/(\d+)\""
 )
-_PAST_ANY_END = 1 << 50  # object stores take files of up to some 2**43 bytes
+_PAST_ANY_END = 1 << 50  # object stores accept files of up to about 2**43 bytes

@@ -13,7 +13,7 @@ from typing import Any
 from converters.stores.protocol import MissingKeyError, StorageError
 
 BLOCK = 1 << 18  # bytes of a local file read at a time: they stay in the cache until they are used
-PIECE = 1 << 20  # bytes written at a time: larger writes make Linux look for larger free pages
+PIECE = 1 << 20  # bytes written at a time: for larger writes Linux looks for larger free pages
 
 
 class LocalStore:
@@ -36,7 +36,7 @@ class LocalStore:
                 left = min(stop, os.fstat(file.fileno()).st_size) - start
                 data = file.read(max(left, 0))
                 while len(data) < left and (more := file.read(left - len(data))):
-                    data += more  # one call gives 2 GiB at most
+                    data += more  # one call returns 2 GiB at most
                 return data
         except OSError as error:
             raise self._failure(key, "read", error) from error
@@ -74,7 +74,7 @@ class LocalStore:
         return sorted(name + "/" * is_dir for name, is_dir, _ in self._scan(prefix))
 
     def keys(self, prefix: str = "") -> list[str]:
-        """See `Store.keys`. Links are followed, unless they lead back to where they are."""
+        """See `Store.keys`. Follows links, unless they lead to a directory that contains them."""
         found: list[str] = []
         pending = [prefix.strip("/")]
         while pending:
@@ -91,7 +91,7 @@ class LocalStore:
         return sorted(found)
 
     def _scan(self, prefix: str) -> Iterator[tuple[str, bool, bool]]:
-        """(name, whether it is a directory, whether it is a link) of what is in a directory."""
+        """(name, whether a directory, whether a link) of each entry of a directory."""
         try:
             with os.scandir(self._path(prefix)) as entries:
                 yield from [(e.name, e.is_dir(), e.is_symlink()) for e in entries]
@@ -108,7 +108,7 @@ class LocalStore:
         """See `Store.write_blocks`."""
         path = self._path(key)
         try:
-            fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")  # no longer than names may be
+            fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")  # short: names are limited
             try:
                 with _created(fresh) as file:
                     for block in blocks:
@@ -163,7 +163,7 @@ class LocalStore:
 
 
 def _remove_tree(path: Path) -> None:
-    """Remove a directory that others may be removing, too."""
+    """Remove a directory that other processes may be removing too."""
     while path.exists():
         try:
             shutil.rmtree(path)
@@ -172,7 +172,7 @@ def _remove_tree(path: Path) -> None:
 
 
 def _created(path: Path) -> io.FileIO:
-    """A new file, and the directories that it lies in if they are not there."""
+    """Create a file, and the directories around it if they are missing."""
     try:
         return path.open("xb", buffering=0)
     except FileNotFoundError:
@@ -181,7 +181,7 @@ def _created(path: Path) -> io.FileIO:
 
 
 def write_all(file: Any, data: bytes | memoryview) -> None:
-    """Write all of `data` to an unbuffered file: one call may stop short."""
+    """Write all of `data` to an unbuffered file, since one call may write only a part."""
     rest = memoryview(data).cast("B")
     while rest:
         rest = rest[file.write(rest[:PIECE]) :]

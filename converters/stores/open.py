@@ -1,4 +1,4 @@
-"""The store behind a path or a URL."""
+"""Opens the store that a path or a URL refers to."""
 
 import functools
 import os
@@ -13,7 +13,7 @@ from converters.stores.protocol import StorageError, Store
 
 
 def open_store(url: str | os.PathLike[str]) -> Store:
-    """The store behind a local path or a `file://`, `gs://` or `s3://` URL; nothing is read yet."""
+    """Open a local path or a `file://`, `gs://` or `s3://` URL as a store; nothing is read yet."""
     text = os.fspath(url)
     scheme = urlsplit(text).scheme if "://" in text else ""
     if scheme in ("", "file"):
@@ -29,12 +29,12 @@ def open_store(url: str | os.PathLike[str]) -> Store:
 
 
 def open_ocdbt(store: Store, prefix: str = "") -> Store:
-    """The keys inside the OCDBT database at `prefix` of `store`, for reading."""
+    """Open the OCDBT database at `prefix` of `store`, for reading."""
     url = f"{store.url}/{prefix}".rstrip("/")
     return KvStore(Connection({"driver": "ocdbt", "base": store.kvstore(prefix)}), "", url)
 
 
 @functools.lru_cache(maxsize=16)
 def _connection(scheme: str, bucket: str, variables: tuple[tuple[str, str], ...]) -> Connection:
-    """One connection a bucket, as long as the environment does not change."""
+    """One connection per bucket, as long as the environment does not change."""
     return Connection(None, Bucket(scheme, bucket, dict(variables)))

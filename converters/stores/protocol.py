@@ -1,4 +1,4 @@
-"""What a place that holds files can do, and the errors of all such places."""
+"""The protocol that every store implements, and the errors of stores."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -8,19 +8,20 @@ from converters.errors import ConversionError
 
 
 class StorageError(ConversionError):
-    """A place cannot be reached, listed, read or written; the message says which and why."""
+    """A store cannot be reached, listed, read or written; the message says which and why."""
 
 
 class MissingKeyError(StorageError):
-    """A file that was asked for is not there."""
+    """A file that is to be read does not exist."""
 
 
 class Store(Protocol):
     """A tree of files under one root. Keys are '/'-separated and relative to the root.
 
     Attributes:
-        url: the root, for messages; no '/' at its end.
-        is_object_store: renaming is not possible there; a `commit_success.txt` marks what is whole.
+        url: path or URL of the root, for messages; without a '/' at its end.
+        is_object_store: whether files cannot be renamed; a `commit_success.txt` then marks what is
+            complete.
     """
 
     url: str
@@ -31,11 +32,11 @@ class Store(Protocol):
         ...
 
     def read_many(self, keys: Sequence[str]) -> Iterator[bytes]:
-        """Contents of small files, in order; several at once where each takes its time."""
+        """Contents of small files, in order; read concurrently if the store is slow to answer."""
         ...
 
     def blocks(self, key: str) -> Iterator[bytes]:
-        """All of a file, in pieces of the size that is cheapest to take from this place."""
+        """The whole file, in pieces of the size that is cheapest to read from this store."""
         ...
 
     def size(self, key: str) -> int:
@@ -55,25 +56,25 @@ class Store(Protocol):
         ...
 
     def write(self, key: str, data: bytes | memoryview) -> None:
-        """Create or replace a file; readers see the old or the new one, never a part."""
+        """Create or replace a file; readers see the old or the new file, never a part."""
         ...
 
     def write_blocks(self, key: str, blocks: Iterable[bytes]) -> None:
-        """As `write`, from pieces; an object store has to hold them all before it writes."""
+        """Like `write`, from pieces; an object store holds them all in memory first."""
         ...
 
     def delete(self, prefix: str) -> None:
-        """Remove a file or a whole tree; nothing happens where there is none."""
+        """Remove a file or a whole tree; do nothing if it does not exist."""
         ...
 
     def child(self, prefix: str) -> "Store":
-        """The same place seen from `prefix`."""
+        """The store whose root is `prefix`."""
         ...
 
     def kvstore(self, prefix: str = "") -> dict[str, Any]:
-        """TensorStore's JSON specification of this place (never a URL: names may hold '#')."""
+        """TensorStore's JSON specification of this store; not a URL, as names may contain '#'."""
         ...
 
     def local_path(self, key: str = "") -> Path | None:
-        """Path in the local file system, None for any other place."""
+        """Path in the local file system; None for any other store."""
         ...

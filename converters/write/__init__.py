@@ -1,8 +1,8 @@
-"""From a plan to files: compute each leaf in pieces, write, read back, publish.
+"""Carries out a plan: compute each leaf in tiles, write it, read it back, publish the output.
 
-Read `work`, the way that every conversion goes, then `execute`, `jobs`, `formats` and `output`;
-`verify` digests, `manifest` says what was done, and `estimate`, `processes`, `interrupts`,
-`journal` and `progress` are what surrounds the work.
+Read `work` first, the path that every conversion takes, then `execute`, `jobs`, `formats` and
+`output`. `verify` makes and compares digests, `manifest` records what was done. `estimate`,
+`processes`, `interrupts`, `journal` and `progress` support the work.
 """
 
 from converters.write.estimate import estimated_size

@@ -1,14 +1,14 @@
-"""How large an output will be, before it is written."""
+"""Estimates the size of an output before it is written."""
 
 from converters.plan import Plan
 from converters.stores import LocalStore, StorageError, open_store
 
 
 def estimated_size(plan: Plan, source: str) -> int:
-    """Bytes that the output will take, from how well the source is compressed.
+    """Estimate the bytes that the output will take from how well the source is compressed.
 
-    Floats compress by some 8 %, moments that are still zero by far more; the source has the same
-    values in (mostly) the same codec, so its own size is the best guess.
+    Floats compress by some 8 %, moments that are still zero by far more. The source holds the same
+    values in (mostly) the same codec, so its own compression is the best estimate.
     """
     values = sum(
         {s.spec.path: s.spec.nbytes for t in plan.leaves for s in t.array.leaves()}.values()
@@ -22,7 +22,7 @@ def estimated_size(plan: Plan, source: str) -> int:
 
 
 def _stored_size(url: str) -> int | None:
-    """Bytes of all files of a local checkpoint; None for one elsewhere."""
+    """Bytes of all files of a local checkpoint; None for a remote one."""
     store = open_store(url)
     root = store.local_path()
     if not isinstance(store, LocalStore) or root is None:

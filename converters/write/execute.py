@@ -1,4 +1,4 @@
-"""Carries a plan out: all leaves written, verified and described, then published under one name."""
+"""Executes a plan: writes and verifies all leaves, describes them, and publishes the output."""
 
 import errno
 import json
@@ -19,7 +19,7 @@ from converters.write.output import Output
 from converters.write.processes import OneProcess, Processes, together
 from converters.write.progress import Progress
 
-BUFFERS = 8  # of tile size that one worker needs at most: encoded, decoded, changed, read back ...
+BUFFERS = 8  # buffers of tile size that one worker needs at most: encoded, decoded, read back ...
 MAX_TILE = 64 << 20  # larger tiles gain nothing
 MIN_TILE = 64 << 10
 
@@ -32,7 +32,7 @@ def tile_limit(memory: int, workers: int) -> int:
 
 
 def default_workers() -> int:
-    """One worker a core that this process may use; two at least, so that I/O overlaps."""
+    """One worker per core that this process may use; at least two, so that I/O overlaps."""
     return max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 2)
 
 
@@ -52,21 +52,21 @@ def execute(
 
     Args:
         plan: what to write.
-        output: where; nothing of its name exists until all is written and verified.
+        output: where to write; its name does not exist until all leaves are written and verified.
         sink: the format.
         settings: tile size and verification.
-        workers: threads.
-        resume: go on from an unfinished output of the same plan.
+        workers: number of threads.
+        resume: continue an unfinished output of the same plan.
         options: recorded in the manifest.
-        progress: told what is done.
-        processes: those that share the work; each writes its part, the primary publishes.
+        progress: called with the bytes that are done.
+        processes: the processes that share the work; each writes its part, the primary publishes.
 
     Returns:
-        The manifest's record of each leaf, by target (on the primary).
+        The manifest's record of each leaf, by target; empty on processes other than the primary.
 
     Raises:
-        ConversionError: see the subclasses; the unfinished output is removed if it can be of no
-            use, and kept for `resume` if the cause lies outside (a full disk, a lost connection).
+        ConversionError: see the subclasses. The unfinished output is removed if it is of no use,
+            and kept for `resume` if the cause is external (a full disk, a lost connection).
     """
     processes = processes or OneProcess()
     fingerprint = plan.fingerprint(settings.limit)
@@ -77,7 +77,7 @@ def execute(
         if not primary:
             return
         if output.open(resume=resume and journal.begun()):
-            journal.done(fingerprint)  # an error if another plan began it
+            journal.done(fingerprint)  # raises if the output was begun with another plan
         else:
             journal.begin(fingerprint)
 
@@ -100,7 +100,8 @@ def execute(
 
     try:
         together(processes, "opened", _explaining(open_output, output))
-        # All look before one begins to write, so that all share out the same jobs.
+        # Every process reads the journal before any of them writes, so that all divide the same
+        # jobs.
         done = together(processes, "begun", lambda: journal.done(fingerprint))
         together(processes, "written", _explaining(write, output))
         return together(processes, "published", _explaining(publish, output))
@@ -120,8 +121,8 @@ def _run(
     journal: Journal,
     progress: Progress,
 ) -> None:
-    """Do all jobs; the first error, or Ctrl-C, stops them at their next tile."""
-    stopping = False  # not an Event: a signal must not wait for the lock that one has
+    """Do all jobs; after the first error or Ctrl-C, each job stops at its next tile."""
+    stopping = False  # not an Event: a signal handler must not wait for the Event's lock
 
     def stop() -> None:
         nonlocal stopping
@@ -147,13 +148,13 @@ def _run(
             stop()
             pool.shutdown(cancel_futures=True)
     errors = [future.exception() for future in futures if not future.cancelled()]
-    for error in errors:  # the cause, not those whom it stopped
+    for error in errors:  # raise the cause, not the exceptions of the jobs that it stopped
         if error is not None and not isinstance(error, _Stopped):
             raise error
 
 
 class _Stopped(Exception):
-    """Another job failed, or Ctrl-C came; this one need not go on."""
+    """Another job failed, or Ctrl-C was pressed; this job stops too."""
 
 
 def _finish(
@@ -169,7 +170,7 @@ def _finish(
 
 
 def _explaining(action: Callable[[], T], output: Output) -> Callable[[], T]:
-    """`action`, with the errors of the output's disk told as such."""
+    """`action`, with errors of the output's disk turned into `OutputError`."""
 
     def explained() -> T:
         try:

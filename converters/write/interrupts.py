@@ -1,4 +1,4 @@
-"""Ctrl-C as a flag: no exception breaks into code that holds a lock."""
+"""Turns Ctrl-C into a flag, so that no exception interrupts code that holds a lock."""
 
 import signal
 import threading
@@ -9,18 +9,18 @@ from types import FrameType
 
 @contextmanager
 def interrupt_at_the_end(interrupted: Callable[[], None]) -> Iterator[None]:
-    """Turn Ctrl-C within the block into a call, and raise KeyboardInterrupt when the block ends.
+    """Call `interrupted` on Ctrl-C, and raise KeyboardInterrupt when the block ends.
 
-    Python raises KeyboardInterrupt wherever the main thread is. Inside `concurrent.futures` that
-    can leave the lock of a future held, and then its worker, and whoever waits for it, never ends.
-    A second Ctrl-C raises at once. Other handlers than Python's own, and other threads than the
-    main one, are left as they are.
+    Python raises KeyboardInterrupt wherever the main thread happens to be. Inside
+    `concurrent.futures` this can leave the lock of a future held; its worker, and everyone who
+    waits for it, then hangs. A second Ctrl-C raises at once. Signal handlers other than Python's
+    own, and threads other than the main thread, are left alone.
 
     Args:
-        interrupted: called at once, in the main thread; tells the block to come to its end.
+        interrupted: called at once, in the main thread; makes the block finish early.
 
     Raises:
-        KeyboardInterrupt: at the end, if there was one.
+        KeyboardInterrupt: at the end of the block, if Ctrl-C was pressed.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

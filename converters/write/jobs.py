@@ -1,4 +1,4 @@
-"""Cuts a plan into jobs, and does one job: compute, write, read back, digest, tile by tile."""
+"""Divides a plan into jobs and does one job: compute, write, read back, digest, tile by tile."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,15 +12,15 @@ from converters.write.formats import Sink, Tile
 from converters.write.verify import Digest, compare, is_checked
 from converters.zarr import ZarrLeaf
 
-SHARED = 1 << 16  # bytes from which a source that several targets share is read in one pass
-BUNDLE = 64  # leaves of a job of small ones
+SHARED = 1 << 16  # sources from this size, in bytes, are read once for all targets that share them
+BUNDLE = 64  # small leaves that form one job
 
-Record = dict[str, Any]  # what the manifest says of one leaf
+Record = dict[str, Any]  # what the manifest says about one leaf
 
 
 @dataclass(frozen=True)
 class Job:
-    """Leaves that are written together, because they are cut from the same source."""
+    """Leaves that are written together because they are computed from the same source."""
 
     leaves: tuple[PlannedLeaf, ...]
 
@@ -35,9 +35,9 @@ class Settings:
     """How jobs are done.
 
     Attributes:
-        limit: bytes of values that one tile may hold; a worker needs about six times that.
+        limit: bytes of values that one tile may hold; a worker may need eight times as much.
         verify: 'full', 'sample' or 'none'.
-        move_chunks: whether compressed chunks may move without being decoded.
+        move_chunks: whether compressed chunks may be copied without decoding them.
     """
 
     limit: int
@@ -46,15 +46,15 @@ class Settings:
 
 
 class ReaderCache:
-    """The cursors of one worker, one a leaf: those used last, as many as hold two tiles' bytes."""
+    """The readers of one worker, one per leaf; keeps the last used, up to two tiles' bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._readers: dict[int, Reader] = {}  # two checkpoints may have leaves of one path
-        self._held: dict[int, int] = {}  # bytes that each of them may hold; the last used one last
+        self._readers: dict[int, Reader] = {}  # by id: leaves of two checkpoints may share a path
+        self._held: dict[int, int] = {}  # bytes that each reader may hold; last used comes last
 
     def __call__(self, leaf: Leaf) -> Reader:
-        """The cursor over `leaf`."""
+        """The reader for `leaf`."""
         key = id(leaf)
         reader = self._readers.get(key) or leaf.reader(self._limit)
         self._held.pop(key, None)
@@ -84,7 +84,7 @@ def make_jobs(leaves: Sequence[PlannedLeaf]) -> list[Job]:
 
 
 def _bundled(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs, small ones put together: each costs an entry in the journal."""
+    """The jobs with small ones combined, because each job costs an entry in the journal."""
     small = [leaf for job in jobs if job.nbytes < SHARED for leaf in job.leaves]
     bundles = [small[start : start + BUNDLE] for start in range(0, len(small), BUNDLE)]
     large = [job for job in jobs if job.nbytes >= SHARED]
@@ -92,7 +92,7 @@ def _bundled(jobs: Sequence[Job]) -> list[Job]:
 
 
 def share(jobs: Sequence[Job], process: int, processes: int) -> list[Job]:
-    """The jobs of one process of several: each takes the next job when it has the least to do."""
+    """The jobs of one process: each job goes to the process that has the fewest bytes so far."""
     load = [0] * processes
     mine: list[Job] = []
     for job in jobs:
@@ -109,16 +109,16 @@ def do_job(
     """Write the leaves of a job.
 
     Args:
-        job: what to write.
-        sink: where to.
-        settings: how.
-        progress: told the bytes of each tile that is done.
+        job: the leaves to write.
+        sink: where they are written.
+        settings: how they are written.
+        progress: called with the bytes of each finished tile.
 
     Returns:
-        One record a leaf, for the manifest.
+        One record per leaf, for the manifest.
 
     Raises:
-        ConversionError: a source is damaged, or what was written does not read back.
+        ConversionError: a source is damaged, or what was written cannot be read back.
     """
     records: list[Record] = []
     rest: list[PlannedLeaf] = []
@@ -133,7 +133,7 @@ def do_job(
 
 
 def tile_shape(array: Array, limit: int) -> tuple[int, ...]:
-    """Shape of the tiles of a leaf: a band of them across all columns stays within `limit`."""
+    """Shape of a leaf's tiles; a band of tiles across all columns stays within `limit` bytes."""
     shape = list(array.tiles(limit))
     first, columns = _columns(array.shape, tuple(shape))
     size = math.prod(shape) * array.dtype.itemsize * columns
@@ -148,7 +148,7 @@ def _compute(
     settings: Settings,
     progress: Callable[[int], None],
 ) -> list[Record]:
-    """Write leaves from values, in the order in which their sources are stored."""
+    """Compute and write leaves, in the order in which their sources are stored."""
     readers = ReaderCache(settings.limit)
     digests = [Digest(leaf.shape) for leaf in leaves]
     order: list[tuple[Any, int, Tile]] = []
@@ -178,7 +178,7 @@ def _compute(
 def _record(leaf: PlannedLeaf, sink: Sink, settings: Settings, digest: Digest) -> Record:
     checked = is_checked(leaf.target, settings.verify)
     found = digest.sha256
-    if found is None and checked:  # the tiles did not come in order: take them from the output
+    if found is None and checked:  # the tiles did not arrive in order: read the output again
         found = _digest_of(sink.stored(leaf), settings.limit).sha256
     return {
         **leaf.row(),
@@ -189,7 +189,7 @@ def _record(leaf: PlannedLeaf, sink: Sink, settings: Settings, digest: Digest) -
 
 
 def _move(leaf: PlannedLeaf, sink: Sink, settings: Settings) -> Record | None:
-    """Move the compressed chunks of a leaf that is not changed; None where that cannot be."""
+    """Copy the compressed chunks of an unchanged leaf; None if this is not possible."""
     array = leaf.array
     if not isinstance(array, Source) or not isinstance(array.leaf, ZarrLeaf):
         return None
@@ -206,7 +206,7 @@ def _move(leaf: PlannedLeaf, sink: Sink, settings: Settings) -> Record | None:
             digest = _digest_of(sink.stored(leaf), settings.limit)
         except CheckpointError:
             sink.compare_stored(leaf, stored)
-            _digest_of(source, settings.limit)  # the copy is true: the error names the source
+            _digest_of(source, settings.limit)  # the copy is exact: let the error name the source
             raise
         sink.compare_stored(leaf, stored)
     return {
@@ -220,10 +220,10 @@ def _move(leaf: PlannedLeaf, sink: Sink, settings: Settings) -> Record | None:
 
 
 def _digest_of(leaf: Leaf, limit: int) -> Digest:
-    """Digest of a stored leaf, read in C order."""
+    """Digest of a stored leaf, read in C order if possible."""
     array = Source(leaf)
     shape = list(tile_shape(array, limit))
-    # Bands across all columns, so that they follow one another in C order.
+    # Read bands across all columns, so that they follow one another in C order.
     first, _ = _columns(array.shape, tuple(shape))
     shape = [*shape[: first + 1], *array.shape[first + 1 :]]
     if math.prod(shape) * array.dtype.itemsize > 2 * limit:
@@ -236,7 +236,7 @@ def _digest_of(leaf: Leaf, limit: int) -> Digest:
 
 
 def _columns(shape: tuple[int, ...], tile: tuple[int, ...]) -> tuple[int, int]:
-    """The first long axis of a tile, and how many lie side by side across the axes after it."""
+    """The first axis where a tile is longer than 1, and the number of tiles across later axes."""
     first = next((axis for axis, part in enumerate(tile) if part != 1), len(tile) - 1)
     pairs = list(zip(shape, tile, strict=True))[first + 1 :]
     return first, math.prod(-(-size // part) for size, part in pairs)

@@ -1,4 +1,4 @@
-"""Remembers which leaves of an unfinished output are written and verified, for `--resume`."""
+"""Records which leaves of an unfinished output are written and verified, for `--resume`."""
 
 import hashlib
 import json
@@ -12,17 +12,17 @@ _PLAN = f"{PLACE}/plan.json"
 
 
 class Journal:
-    """Entries below `_journal/` of the unfinished output, one a finished job.
+    """Entries below `_journal/` of the unfinished output, one per finished job.
 
-    An entry is written after its leaves, each in one atomic step, so that what it says is true at
-    whatever moment the process is killed.
+    An entry is written in one atomic step, after its leaves. So it is true at whatever moment the
+    process is killed.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def begun(self) -> bool:
-        """Whether there is a journal to go on from."""
+        """Whether there is a journal to continue."""
         return self._store.exists(_PLAN)
 
     def begin(self, fingerprint: str) -> None:
@@ -30,7 +30,7 @@ class Journal:
         self._store.write(_PLAN, json.dumps({"fingerprint": fingerprint}).encode())
 
     def done(self, fingerprint: str) -> dict[str, Record]:
-        """Records of the leaves that are finished, by target.
+        """Read the records of the finished leaves, by target.
 
         Raises:
             OutputError: the unfinished output was made by another plan.
@@ -45,12 +45,12 @@ class Journal:
         return self.records()
 
     def add(self, records: list[Record]) -> None:
-        """Note finished leaves."""
+        """Record finished leaves."""
         name = hashlib.sha256(records[0]["target"].encode()).hexdigest()[:32]
         self._store.write(f"{PLACE}/job-{name}.json", json.dumps(records).encode())
 
     def records(self) -> dict[str, Record]:
-        """Records of all finished leaves, of all processes, by target."""
+        """The records of all leaves that any process has finished, by target."""
         names = [name for name in self._store.children(PLACE) if name.startswith("job-")]
         texts = self._store.read_many([f"{PLACE}/{name}" for name in names])
         return {record["target"]: record for text in texts for record in json.loads(text)}

@@ -1,4 +1,4 @@
-"""What was done, for `OUT/manifest.json`: enough to check every leaf again without this program."""
+"""Makes `OUT/manifest.json`: enough to check every leaf again without this program."""
 
 import datetime
 import importlib.metadata
@@ -13,10 +13,10 @@ PACKAGES = ("efficientids-flax", "numpy", "ml_dtypes", "tensorstore", "zstandard
 
 
 def manifest(plan: Plan, records: dict[str, Record], options: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of a finished conversion.
+    """Make the manifest of a finished conversion.
 
-    Digests are `sha256(array.tobytes())` of the little-endian values in C order; `stored_sha256` is
-    that of the compressed chunks of a leaf whose chunks moved undecoded, in C order of the chunks.
+    Digests are `sha256(array.tobytes())` of the little-endian values in C order. If chunks were
+    copied without decoding, `stored_sha256` is the digest of the compressed chunks, in C order.
     """
     return {
         "schema_version": SCHEMA_VERSION,

@@ -1,4 +1,4 @@
-"""The place of an output: unfinished beside its name until it is whole, then there at once."""
+"""The directory of an output: built under another name, renamed when it is complete."""
 
 import errno
 import os
@@ -11,21 +11,21 @@ from converters.errors import OutputError
 from converters.stores import LocalStore, Store, open_store
 from converters.write.journal import PLACE
 
-COMMIT = "commit_success.txt"  # marks a whole output on object stores, which cannot rename
-SPARE = 64 << 20  # bytes that a disk should have left after the conversion
-MARKS = ("manifest.json", "_lock", f"{PLACE}/")  # one is in all that a conversion made or began
+COMMIT = "commit_success.txt"  # marks a complete output on object stores, which cannot rename
+SPARE = 64 << 20  # bytes that should remain free on the disk after the conversion
+MARKS = ("manifest.json", "_lock", f"{PLACE}/")  # every output of a conversion has one of these
 
 
 class Output:
     """Where a conversion writes.
 
-    Locally everything is written to `NAME.partial` beside the output, which is renamed when it is
-    whole. On an object store the files go where they stay, and the output exists once its
-    `commit_success.txt`, written last, exists.
+    Locally, everything is written to `NAME.partial` beside the output, which is renamed when it is
+    complete. On an object store the files are written to their final place, and the output exists
+    once `commit_success.txt`, which is written last, exists.
 
     Attributes:
-        store: the place to write to.
-        url: the output's name.
+        store: the directory to write to.
+        url: path or URL of the output.
     """
 
     def __init__(self, url: str | os.PathLike[str], *, overwrite: bool) -> None:
@@ -44,8 +44,8 @@ class Output:
     def check(self) -> None:
         """Raise `OutputError` if the output exists and may not be replaced.
 
-        Whatever is there that no conversion made (the checkpoint itself, a home directory, a whole
-        bucket) is never replaced.
+        Anything that no conversion made (the checkpoint itself, a home directory, a whole bucket)
+        is never replaced.
         """
         if self.exists() and not self._overwrite:
             raise OutputError(f"{self.url} exists; give --overwrite to replace it, or another OUT.")
@@ -60,24 +60,24 @@ class Output:
                 )
 
     def exists(self) -> bool:
-        """Whether a finished output (or anything else, locally) has the name."""
+        """Whether a complete output exists under this name; locally, whether anything does."""
         if self._path is not None:
             return os.path.lexists(self._path)
         return self._final.exists(COMMIT)
 
     def open(self, *, resume: bool) -> bool:
-        """Make the unfinished place ready, and keep others out of it.
+        """Prepare the unfinished directory and lock it against other processes.
 
         Returns:
-            Whether an unfinished output is there to go on from.
+            Whether there is an unfinished output to continue.
 
         Raises:
-            OutputError: another process is writing it, or the place cannot be made.
+            OutputError: another process is writing it, or the directory cannot be made.
         """
         found = bool(self.store.children())
         if self._path is None:
             if found and (not resume or self.exists()):
-                self.store.delete(COMMIT)  # first: what is half deleted must not look whole
+                self.store.delete(COMMIT)  # first: a half-deleted output must not look whole
                 self.store.delete("")
                 found = False
             return found
@@ -94,7 +94,7 @@ class Output:
             keys = self.store.keys()
             for key in keys:
                 name = key.rpartition("/")[2]
-                if name.startswith(".") and name.endswith(".tmp"):  # of a writer that was killed
+                if name.startswith(".") and name.endswith(".tmp"):  # its writer was killed
                     self.store.delete(key)
         except OSError as error:
             raise OutputError(f"{place}: cannot be made: {error.strerror}") from error
@@ -103,7 +103,7 @@ class Output:
     def check_space(self, nbytes: int) -> None:
         """Raise `OutputError` if the disk has less room than the output will take.
 
-        What an unfinished output takes now counts as room: it is gone on from, or removed.
+        The bytes of an unfinished output count as free: it is either continued or removed.
         """
         if self._path is None:
             return
@@ -119,7 +119,7 @@ class Output:
             )
 
     def publish(self) -> None:
-        """Give the whole output its name."""
+        """Give the complete output its name."""
         if self._path is None:
             self._final.write(COMMIT, b"")
             return
@@ -148,7 +148,7 @@ class Output:
         self.close()
 
     def close(self) -> None:
-        """Let others write here again."""
+        """Release the lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

@@ -1,4 +1,4 @@
-"""One conversion by several processes: who takes part, and where they wait for each other."""
+"""A conversion that several processes share: who takes part, and how they wait for each other."""
 
 import itertools
 from collections.abc import Callable
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 class Processes(Protocol):
-    """The processes of one conversion.
+    """The processes that share one conversion.
 
     Attributes:
-        index: of this one; 0 is the primary, which finalizes.
-        count: of all.
+        index: number of this process; 0 is the primary, which publishes the output.
+        count: number of processes.
     """
 
     @property
@@ -25,22 +25,22 @@ class Processes(Protocol):
     def count(self) -> int: ...
 
     def meet(self, place: str, error: Exception | None) -> None:
-        """Wait for all; raise on all if one comes with an error.
+        """Wait for all processes; if any of them has an error, raise on all.
 
         Raises:
-            Exception: `error`, where this process has one.
+            Exception: `error`, if this process has one.
             ConversionError: another process failed.
         """
         ...
 
 
 def together(processes: Processes, place: str, action: Callable[[], T]) -> T:
-    """Do one stage on every process; what fails on one fails on all, so that none waits in vain.
+    """Do one stage on every process; an error on one raises on all, so that none waits forever.
 
     Args:
-        processes: those that take part.
+        processes: the processes that take part.
         place: name of the stage.
-        action: what this process does in it.
+        action: what this process does in the stage.
 
     Returns:
         What `action` returns.
@@ -60,7 +60,7 @@ def together(processes: Processes, place: str, action: Callable[[], T]) -> T:
 
 @dataclass(frozen=True)
 class OneProcess:
-    """No others to wait for."""
+    """A single process, which waits for no other."""
 
     index: int = 0
     count: int = 1
@@ -74,7 +74,7 @@ class OneProcess:
 
 @dataclass(frozen=True)
 class JaxProcesses:
-    """The processes of `jax.distributed`, as Orbax itself uses them."""
+    """The processes of `jax.distributed`, which Orbax uses too."""
 
     index: int
     count: int
@@ -83,10 +83,10 @@ class JaxProcesses:
     def start(
         cls, coordinator: str | None = None, count: int | None = None, index: int | None = None
     ) -> "JaxProcesses":
-        """Join the other processes; what is not given is taken from the launcher's environment.
+        """Join the other processes; missing arguments are taken from the launcher's environment.
 
         Raises:
-            ConversionError: JAX cannot find or reach the others.
+            ConversionError: JAX cannot find or reach the other processes.
         """
         import jax
 
@@ -124,8 +124,8 @@ class JaxProcesses:
 def _state() -> Any:
     """JAX's connection to the other processes, which Orbax uses as well.
 
-    Its barriers need no device and no collective operation, which would give up after half an hour:
-    the processes may finish their shares hours apart.
+    Its barriers need neither a device nor a collective operation, which would time out after half
+    an hour. The processes may finish their shares hours apart.
     """
     from jax._src import distributed
 
@@ -133,5 +133,5 @@ def _state() -> Any:
 
 
 _FINE = "fine"
-_PATIENCE = 30 * 24 * 3600 * 1000  # milliseconds; that a process is gone is noticed much sooner
-_meetings = itertools.count()  # a barrier is used once, also by several conversions of one process
+_PATIENCE = 30 * 24 * 3600 * 1000  # milliseconds; a process that died is noticed much sooner
+_meetings = itertools.count()  # each barrier has a new name, since a process may convert repeatedly

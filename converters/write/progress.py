@@ -1,4 +1,4 @@
-"""How far a conversion is: a bar on a terminal, a line in the log (`-v`) now and then elsewhere."""
+"""Shows the progress of a conversion: a bar on a terminal, else lines in the log (`-v`)."""
 
 import logging
 import sys
@@ -14,10 +14,10 @@ logger = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
-    """Told what is done, from any thread."""
+    """A callback for progress; may be called from any thread."""
 
     def __call__(self, nbytes: int) -> None:
-        """`nbytes` more bytes of values are written."""
+        """Report that `nbytes` more bytes of values are written."""
         ...
 
 

@@ -8,7 +8,7 @@ from converters.arrays import BLOCK, Region, extent
 from converters.errors import VerificationError
 
 MODES = ("full", "sample", "none")
-SAMPLE = 10  # `sample` reads back about one leaf in this many
+SAMPLE = 10  # mode `sample` reads back about one leaf in ten
 _EXPONENT = {  # dtype name -> (unsigned view, bits that are all set in Inf and NaN)
     "float64": (np.uint64, 0x7FF0000000000000),
     "float32": (np.uint32, 0x7F800000),
@@ -18,17 +18,17 @@ _EXPONENT = {  # dtype name -> (unsigned view, bits that are all set in Inf and 
 
 
 def is_checked(target: str, mode: str) -> bool:
-    """Whether a leaf is read back; `sample` chooses by its name, the same in every run."""
+    """Whether a leaf is read back; `sample` decides by the leaf's name, the same in every run."""
     if mode == "sample":
         return int.from_bytes(hashlib.sha256(target.encode()).digest()[:4], "big") % SAMPLE == 0
     return mode == "full"
 
 
 class Digest:
-    """sha256 and count of non-finite values of a leaf whose tiles come one by one.
+    """sha256 and number of non-finite values of a leaf whose tiles arrive one by one.
 
-    The digest is that of the values' bytes in C order, `sha256(array.tobytes())`, and exists only
-    if the tiles arrive in that order, each a contiguous part.
+    The digest is that of the values in C order, `sha256(array.tobytes())`. It exists only if each
+    tile is a contiguous part of the array and the tiles arrive in C order.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -39,7 +39,7 @@ class Digest:
         self.nonfinite = 0
 
     def update(self, region: Region, values: np.ndarray) -> None:
-        """Take one tile."""
+        """Add one tile."""
         self.nonfinite += count_nonfinite(values)
         start = contiguous_start(self._shape, region)
         if start != self._position or not self._ordered:
@@ -50,12 +50,12 @@ class Digest:
 
     @property
     def sha256(self) -> str | None:
-        """Hex digest; None if the tiles did not come in order."""
+        """Hex digest; None if the tiles did not arrive in order."""
         return self._hash.hexdigest() if self._ordered else None
 
 
 def contiguous_start(shape: tuple[int, ...], region: Region) -> int | None:
-    """Index of the first value of a region that is one run of the C-order array, else None."""
+    """Index of the first value of a region that is contiguous in C order; else None."""
     start, stride, partial = 0, 1, False
     for size, part in zip(reversed(shape), reversed(region), strict=True):
         length = part.stop - part.start
@@ -68,7 +68,7 @@ def contiguous_start(shape: tuple[int, ...], region: Region) -> int | None:
 
 
 def compare(target: str, region: Region, wrote: np.ndarray, found: np.ndarray) -> None:
-    """Raise `VerificationError` unless both hold the same bytes."""
+    """Raise `VerificationError` unless both arrays hold the same bytes."""
     if extent(region) == found.shape and np.array_equal(
         as_bytes(wrote), as_bytes(np.ascontiguousarray(found))
     ):
@@ -81,7 +81,7 @@ def compare(target: str, region: Region, wrote: np.ndarray, found: np.ndarray) -
 
 
 def count_nonfinite(values: np.ndarray) -> int:
-    """How many values are NaN or infinite, by their bits (fast for bfloat16 too)."""
+    """Count NaN and infinite values, by their bits (fast for bfloat16 too)."""
     kind = _EXPONENT.get(values.dtype.name)
     if kind is None:
         return 0
@@ -94,5 +94,5 @@ def count_nonfinite(values: np.ndarray) -> int:
 
 
 def as_bytes(values: np.ndarray) -> np.ndarray:
-    """The bytes of a contiguous array, without a copy."""
+    """The bytes of an array; no copy if it is contiguous."""
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8)

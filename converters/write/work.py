@@ -1,4 +1,4 @@
-"""What all conversions share: how they are done, and the way from a plan to a published output."""
+"""What all conversions share: their options, and the steps from a plan to a published output."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -27,17 +27,17 @@ FORMATS = tuple(SINKS)
 
 @dataclass(frozen=True, kw_only=True)
 class WorkOptions:
-    """How a conversion is done; what comes out is decided by the plan.
+    """How a conversion is done; the plan decides what it produces.
 
     Attributes:
         to: 'orbax' or 'safetensors'.
-        verify: 'full' reads all back, 'sample' a tenth of the leaves, 'none' nothing.
+        verify: 'full' reads back all leaves, 'sample' a tenth of them, 'none' nothing.
         memory: bytes of memory to work in.
-        workers: threads; None for one a core.
+        workers: number of threads; None: one per core.
         overwrite: replace an existing output.
-        resume: go on from an unfinished output.
-        dry_run: plan only.
-        quiet: show no progress.
+        resume: continue an unfinished output.
+        dry_run: only make the plan.
+        quiet: do not show progress.
     """
 
     to: str = "orbax"
@@ -56,7 +56,7 @@ class Report:
 
     Attributes:
         plan: what was planned.
-        output: where it went; None for a dry run.
+        output: path or URL of the output; None for a dry run.
         records: the manifest's record of each leaf, by target; empty for a dry run and on processes
             other than the primary.
         seconds: wall time.
@@ -69,7 +69,7 @@ class Report:
 
     @property
     def nonfinite(self) -> dict[str, int]:
-        """Leaves that hold NaN or infinite values, and how many."""
+        """Number of NaN and infinite values in each leaf that has any."""
         counts = {target: record["nonfinite"] for target, record in self.records.items()}
         return {target: n for target, n in counts.items() if isinstance(n, int) and n}
 
@@ -84,23 +84,23 @@ def carry_out(
     sink: Callable[[Store, Plan], Sink] | None = None,
     processes: Processes | None = None,
 ) -> Report:
-    """Plan a conversion, write, verify and publish it.
+    """Plan a conversion, write its output, verify and publish it.
 
     Args:
         make_plan: looks at the source and says what to write; reads no array.
         output: directory to be made; a local path or a `gs://` or `s3://` URL.
         work: how it is done.
-        recorded: the options that decide about the content, for the manifest.
-        size: bytes that the output of a plan will take.
-        sink: what writes the files; None for the one that `work.to` names.
-        processes: those that share the work; None for this one alone.
+        recorded: the options that affect the content, for the manifest.
+        size: estimates the bytes that the output of a plan will take.
+        sink: makes what writes the files; None: the format that `work.to` names.
+        processes: the processes that share the work; None: this process works alone.
 
     Returns:
-        What was done.
+        A report of what was done.
 
     Raises:
-        ConversionError: what is wrong with the source, the table or the output; nothing is left
-            under the output's name.
+        ConversionError: the source, the rule table or the output is wrong; nothing is left under
+            the output's name.
     """
     started = time.monotonic()
     if work.verify not in MODES or work.to not in FORMATS:

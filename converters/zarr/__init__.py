@@ -1,7 +1,7 @@
-"""Zarr arrays, version 2 and 3: how their chunks lie, and how values are decoded from them.
+"""Zarr arrays, version 2 and 3: where their chunks are, and how values are decoded from them.
 
-PAXml's zarr directories and OCDBT databases both hold such arrays. Read `metadata`, `codec`,
-`array`, then the cursors in `readers`; `leaf` opens one.
+PAXml's zarr directories and OCDBT databases both hold such arrays. Read `metadata`, `codec` and
+`array` first, then `readers`; `leaf` opens an array.
 """
 
 from converters.zarr.codec import ZSTD_LEVEL, Codec, CodecError

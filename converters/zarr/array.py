@@ -1,4 +1,4 @@
-"""A zarr array as its files lie: the grid of its chunks, their names, what is wrong with one."""
+"""A zarr array on disk: the grid and the names of its chunks, and errors for damaged ones."""
 
 import math
 from collections.abc import Callable, Collection, Iterator
@@ -12,25 +12,25 @@ from converters.errors import CheckpointError, ConversionError
 from converters.stores import MissingKeyError, StorageError, Store
 from converters.zarr.codec import Codec, CodecError, ZstdFrame
 
-# What TensorStore says of an OCDBT database whose data files are cut off, damaged or missing.
 SHOWN = 5  # names of missing files in a message
+# What TensorStore says about an OCDBT database whose data files are truncated, damaged or missing.
 _DAMAGED = ("OUT_OF_RANGE", "DATA_LOSS", "NOT_FOUND")
 
 
 @dataclass(frozen=True)
 class ZarrArray:
-    """Where a zarr v2 or v3 array lies, and how its chunks are stored.
+    """Where a zarr v2 or v3 array is, and how its chunks are stored.
 
     Attributes:
-        spec: what it is.
+        spec: description of the leaf.
         chunks: shape of a chunk.
         store: the directory of the array.
-        codec: compressor of its chunks; None where TensorStore reads it (zarr v3, other codecs).
-        separator: between the indices in the name of a chunk.
-        fills: whether a chunk may be absent, that is, `fill_value` is a number. What PAXml writes
-            has none (null), so that an absent chunk is damage.
-        little_endian: whether the bytes of the chunks are values as this machine has them.
-        fill: value of an absent chunk where `fills`.
+        codec: compressor of its chunks; None if TensorStore reads them (zarr v3, other codecs).
+        separator: separator of the indices in a chunk's name.
+        fills: whether chunks may be absent, because `fill_value` is a number. PAXml writes none
+            (null), so there an absent chunk is damage.
+        fill: value of an absent chunk, if `fills`.
+        stored_dtype: dtype of the stored bytes, in their byte order; None: that of `spec`.
     """
 
     spec: LeafSpec
@@ -43,11 +43,11 @@ class ZarrArray:
     stored_dtype: np.dtype | None = None
 
     def check_chunks(self, keys: Collection[str]) -> None:
-        """Raise `CheckpointError` unless there is a file for each chunk in `keys`."""
+        """Raise `CheckpointError` unless every chunk has a file in `keys`."""
         if self.fills:
             return
         wanted, keys = math.prod(self.grid), set(keys)
-        # Metadata may claim any number of chunks: no more are looked at than it takes to know.
+        # Metadata may claim any number of chunks: look at no more than needed to find missing ones.
         first = min(wanted, len(keys) + SHOWN)
         names = (self.chunk_name(_index(number, self.grid)) for number in range(first))
         missing = [name for name in names if name not in keys]
@@ -78,7 +78,7 @@ class ZarrArray:
 
     @property
     def swapped(self) -> bool:
-        """Whether the stored bytes are in another order than this machine's."""
+        """Whether the stored bytes have another byte order than this machine."""
         return self.stored_dtype is not None and self.stored_dtype != self.spec.dtype
 
     @property
@@ -87,11 +87,11 @@ class ZarrArray:
         return math.prod(self.chunks) * self.spec.dtype.itemsize
 
     def stored_blocks(self, name: str, update: Callable[[bytes], object]) -> Iterator[bytes]:
-        """The bytes of a zstd chunk file, block by block, as they are; `update` sees each.
+        """The bytes of a zstd chunk file, block by block and not decoded; `update` gets each block.
 
         Raises:
-            CheckpointError: the file is missing, not one whole zstd frame, or one of another
-                length.
+            CheckpointError: the file is missing, is not one complete zstd frame, or its values have
+                another length.
         """
         frame = ZstdFrame()
         try:
@@ -110,7 +110,7 @@ class ZarrArray:
             raise self.unreadable(name, error) from error
 
     def damage(self, chunk: tuple[int, ...] | str, cause: object) -> CheckpointError:
-        """The error for a chunk (its index or file) that does not decode."""
+        """Make the error for a chunk (given by its index or file name) that cannot be decoded."""
         name = chunk if isinstance(chunk, str) else self.chunk_name(chunk)
         return CheckpointError(
             f"{self.spec.path}: chunk {name} of {self.store.url} is damaged: {cause}. "
@@ -118,14 +118,14 @@ class ZarrArray:
         )
 
     def unreadable(self, chunk: tuple[int, ...] | str, cause: StorageError) -> ConversionError:
-        """The error for a chunk that the store does not give: damage, or a fault of the place."""
+        """Make the error for a chunk that cannot be read: it is damaged, or the store failed."""
         if isinstance(cause, MissingKeyError) or any(word in str(cause) for word in _DAMAGED):
             return self.damage(chunk, cause)
         return StorageError(f"{self.spec.path}: {cause}")
 
 
 def _index(number: int, grid: tuple[int, ...]) -> tuple[int, ...]:
-    """Index of a chunk by its number in C order, of grids of any size."""
+    """Index of a chunk from its number in C order, for grids of any size."""
     index = []
     for size in reversed(grid):
         number, rest = divmod(number, size)

@@ -1,8 +1,8 @@
 """Codecs of zarr v2 chunks: bytes on disk <-> the values of one chunk, whole or as a stream.
 
-Written here, rather than left to TensorStore, for three reasons: a chunk of any size can be decoded
-piece by piece in bounded memory, a chunk that is truncated or has bytes to spare is refused, and
-compressed chunks can be checked without decoding them.
+Three things are done here that TensorStore does not do: chunks of any size are decoded piece by
+piece in bounded memory, chunks that are truncated or have extra bytes are refused, and compressed
+chunks are checked without decoding them.
 """
 
 import struct
@@ -16,17 +16,17 @@ import zstandard
 
 from converters.stores import Store
 
-ZSTD_LEVEL = 1  # what Orbax asks of TensorStore
-DIRECT = ("zstd", "gzip", "zlib", None)  # compressor ids that are read here
+ZSTD_LEVEL = 1  # the level that Orbax uses
+DIRECT = ("zstd", "gzip", "zlib", None)  # compressor ids that are decoded here
 READ_BLOCK = 4 << 20  # bytes of a compressed chunk that are read at a time when streaming
 _ZSTD_MAGIC = 0xFD2FB528
 _ZSTD_HEADER = 18  # the longest frame header, in bytes
-_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # zlib finds out which of the two headers is there
-_local = threading.local()  # zstd contexts are costly to make and not to be shared between threads
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS  # lets zlib detect which of the two headers there is
+_local = threading.local()  # zstd contexts are costly to make and must not be shared by threads
 
 
 class CodecError(ValueError):
-    """The bytes of a chunk do not decode to the values of one chunk."""
+    """The bytes of a chunk cannot be decoded to the values of one chunk."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +34,16 @@ class Codec:
     """One compressor.
 
     Attributes:
-        name: zarr v2's id of the compressor; None where chunks are stored as they are.
+        name: zarr v2's id of the compressor; None if chunks are not compressed.
     """
 
     name: str | None
 
     def decode(self, data: bytes, nbytes: int) -> bytes:
-        """The `nbytes` bytes of values in `data`.
+        """Decode `data` to its `nbytes` bytes of values.
 
         Raises:
-            CodecError: `data` is damaged, or holds more or fewer bytes than that.
+            CodecError: `data` is damaged, or holds more or fewer bytes than `nbytes`.
         """
         spare = 0
         try:
@@ -51,9 +51,9 @@ class Codec:
                 values = data
             elif self.name == "zstd":
                 declared = check_zstd(data)
-                if declared not in (None, nbytes):  # before memory is taken for it
+                if declared not in (None, nbytes):  # checked before memory is allocated
                     raise CodecError(f"chunk holds {declared} bytes, {nbytes} expected")
-                # zstandard takes a limit of 0 for no limit.
+                # zstandard takes a limit of 0 to mean no limit.
                 values = _zstd_decompressor().decompress(data, max_output_size=max(nbytes, 1))
             else:
                 decoder = zlib.decompressobj(_GZIP_OR_ZLIB)
@@ -68,7 +68,7 @@ class Codec:
         return values
 
     def encode(self, values: Any) -> bytes | memoryview:
-        """Compress a contiguous buffer as TensorStore would."""
+        """Compress a contiguous buffer as TensorStore does."""
         view = memoryview(values).cast("B")
         if self.name is None:
             return view
@@ -77,12 +77,12 @@ class Codec:
         raise CodecError(f"chunks are written with zstd or as they are, not with {self.name}")
 
     def stream(self, store: Store, key: str) -> Iterator[bytes]:
-        """Decoded bytes of a stored chunk, `READ_BLOCK` at a time, read and decoded on the way.
+        """Read and decode a stored chunk as a stream, `READ_BLOCK` bytes at a time.
 
-        The caller counts them: a chunk that is stored as it is may be too short or too long.
+        The caller counts the bytes: an uncompressed chunk may be too short or too long.
 
         Raises:
-            CodecError: the data is damaged, stops early or goes on after its end.
+            CodecError: the data is damaged, is truncated or continues after its end.
         """
         source = _Source(store, key)
         try:
@@ -90,11 +90,11 @@ class Codec:
                 yield from iter(lambda: source.read(READ_BLOCK), b"")
             elif self.name == "zstd":
                 source.frame = ZstdFrame()
-                # A context of its own: other chunks are decoded while the stream is under way.
+                # A context of its own, since other chunks are decoded while this stream is in use.
                 decompressor = zstandard.ZstdDecompressor()
                 reader = decompressor.stream_reader(source, read_size=READ_BLOCK)  # type: ignore[arg-type]
                 yield from iter(lambda: reader.read(READ_BLOCK), b"")
-                while source.read(READ_BLOCK):  # the frame's end, or what goes on after it
+                while source.read(READ_BLOCK):  # the end of the frame, or data after it
                     pass
                 source.frame.finish()
             else:
@@ -113,11 +113,11 @@ class Codec:
 
 
 class _Source:
-    """A stored file as an object with `read`, for decoders that pull.
+    """A stored file as an object with `read`, for decoders that pull their input.
 
     Attributes:
-        position: bytes that were read.
-        frame: follows what is read, if it is set.
+        position: number of bytes read so far.
+        frame: gets everything that is read, if set.
     """
 
     def __init__(self, store: Store, key: str) -> None:
@@ -138,27 +138,27 @@ class _Source:
 
 
 class ZstdFrame:
-    """Follows a zstd frame through its block headers (RFC 8878, section 3.1.1) without decoding.
+    """Checks a zstd frame by its block headers (RFC 8878, section 3.1.1) without decoding it.
 
-    A truncated or padded file is found at a hundred-thousandth of the cost of decoding it.
+    This finds a truncated or padded file at a hundred-thousandth of the cost of decoding it.
 
     Attributes:
-        content_size: length of the values that the frame declares; None where it declares none.
+        content_size: length of the values as declared by the frame; None if it declares none.
     """
 
     def __init__(self) -> None:
         self.content_size: int | None = None
-        self._pending = b""  # bytes of a header that is not complete yet
-        self._skip = 0  # bytes of block content (or checksum) still to come
-        self._checksum: int | None = None  # its length, once the frame header is read
+        self._pending = b""  # bytes of a header that is still incomplete
+        self._skip = 0  # bytes of block content (or checksum) that remain
+        self._checksum: int | None = None  # its length; None until the frame header is read
         self._last = False
         self._seen = 0
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the file.
+        """Check the next bytes of the file.
 
         Raises:
-            CodecError: they are not zstd's, or go on after the frame.
+            CodecError: they are not zstd data, or continue after the frame.
         """
         self._seen += len(data)
         position = 0
@@ -217,7 +217,7 @@ class ZstdFrame:
 
 
 def check_zstd(data: bytes) -> int | None:
-    """Check that `data` is one whole zstd frame; the length of the values that it declares, if any.
+    """Check that `data` is one complete zstd frame; return the length of its values, if declared.
 
     Raises:
         CodecError: it is not.

@@ -1,4 +1,4 @@
-"""Leaves stored as zarr arrays: PAXml's zarr directories and the inside of its OCDBT databases."""
+"""Leaves stored as zarr arrays, in PAXml's zarr directories or inside its OCDBT databases."""
 
 import json
 import operator
@@ -15,7 +15,7 @@ from converters.zarr.readers import TensorStoreReader, ZarrReader
 
 
 class ZarrLeaf(ZarrArray):
-    """A zarr v2 or v3 array, readable in parts."""
+    """A zarr v2 or v3 array that can be read in parts."""
 
     @classmethod
     def open(
@@ -32,14 +32,14 @@ class ZarrLeaf(ZarrArray):
 
         Args:
             path: canonical path of the leaf.
-            store: where the checkpoint is.
+            store: the store of the checkpoint.
             prefix: directory of the array.
-            shape: its shape without padding, where known.
-            declared_dtype: what PAXml's metadata says of its dtype, where it does.
+            shape: its shape without padding, if known.
+            declared_dtype: its dtype in PAXml's metadata, if it has one.
             keys: names of the files below `prefix`, if they are listed already.
 
         Raises:
-            CheckpointError: no array there, metadata that cannot be read, chunks that are missing.
+            CheckpointError: there is no array, its metadata cannot be read, or chunks are missing.
         """
         place = store.child(prefix)
         try:

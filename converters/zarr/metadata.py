@@ -10,10 +10,10 @@ from converters.zarr.codec import DIRECT, Codec
 
 
 def dtype_named(name: str) -> np.dtype:
-    """NumPy's dtype of a name in zarr's or PAXml's metadata, `ml_dtypes` included.
+    """The NumPy dtype for a name in zarr's or PAXml's metadata, including those of `ml_dtypes`.
 
     Raises:
-        ValueError: no such dtype, or one that holds no numbers.
+        ValueError: there is no such dtype, or it does not hold numbers.
     """
     try:
         dtype = np.dtype(name if isinstance(name, str) else "")  # None would be float64

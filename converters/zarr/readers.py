@@ -1,4 +1,4 @@
-"""Cursors over zarr arrays: by chunk, as a stream through a large chunk, or by TensorStore."""
+"""Readers of zarr arrays: chunk by chunk, as a stream through a large chunk, or by TensorStore."""
 
 import math
 import operator
@@ -16,7 +16,7 @@ from converters.zarr.codec import CodecError
 
 
 class ZarrReader:
-    """A cursor over a zarr v2 array: keeps the chunk it is in, or a stream through a larger one."""
+    """Reads a zarr v2 array; keeps the current chunk, or a stream through a very large one."""
 
     def __init__(self, leaf: ZarrArray, limit: int) -> None:
         self._leaf = leaf
@@ -52,7 +52,7 @@ class ZarrReader:
         return out
 
     def _part(self, index: tuple[int, ...], region: Region) -> np.ndarray:
-        """`region`, which lies inside chunk `index`, as a view where possible."""
+        """Values of `region`, which is inside chunk `index`; a view if possible."""
         local = tuple(
             slice(part.start - i * chunk, part.stop - i * chunk)
             for part, i, chunk in zip(region, index, self._leaf.chunks, strict=True)
@@ -60,7 +60,7 @@ class ZarrReader:
         if self._streams:
             return self._streamed(index, local)
         if self._index != index or self._chunk is None:
-            self._chunk = None  # free the old one before the new one is made
+            self._chunk = None  # free the old chunk before the new one is made
             self._chunk = self._decode(index)
             self._index = index
         return self._chunk[local]
@@ -93,9 +93,9 @@ class ZarrReader:
 
 
 class _ChunkStream:
-    """One pass through a chunk that is too large to hold, row by row of its first long axis.
+    """One pass through a chunk that is too large to hold, row by row along its first long axis.
 
-    The last rows are kept: what lies side by side in them may be asked for one after another.
+    The last rows are kept, because regions beside each other in them may be read one after another.
     """
 
     def __init__(self, leaf: ZarrArray, index: tuple[int, ...]) -> None:
@@ -105,26 +105,26 @@ class _ChunkStream:
         self._strides = _strides(leaf.chunks, self._dtype.itemsize)
         self._pieces = leaf.codec.stream(leaf.store, leaf.chunk_name(index))
         self._position = 0  # bytes taken from the stream
-        self._rows = b""  # the last of them
-        self._held: list[memoryview] = []  # bytes after that which are decoded already
+        self._rows = b""  # the last of these bytes
+        self._held: list[memoryview] = []  # bytes after `_position` that are decoded already
 
     def passed(self, local: Region) -> bool:
-        """Whether the stream is already behind the start of `local`."""
+        """Whether the stream is already past the start of `local`."""
         return self._span(local)[0] < self._position - len(self._rows)
 
     def read(self, local: Region) -> np.ndarray:
-        """Values of `local`, which starts at or after where the last one started."""
+        """Values of `local`, which must not start before the previous region."""
         start, stop = self._span(local)
         first = self._position - len(self._rows)
         if stop > self._position:
             kept = self._rows[start - first :]
-            self._rows = b""  # free the old ones before the new ones are made
+            self._rows = b""  # free the old rows before the new ones are made
             self._take(start - self._position, keep=False)
             self._rows = kept + self._take(stop - self._position, keep=True)
             first = start
         if stop == math.prod(self._leaf.chunks) * self._dtype.itemsize:
             self._finish()
-        # The span covers whole rows of the axis along which it starts; cut the rest from it.
+        # The span covers whole rows along its first axis; cut out the wanted part.
         axis = self._axis(local)
         rows = local[axis].stop - local[axis].start
         count = (stop - start) // self._dtype.itemsize
@@ -134,7 +134,7 @@ class _ChunkStream:
         return values[rest].astype(self._leaf.spec.dtype, copy=False)
 
     def _axis(self, local: Region) -> int:
-        """First axis along which `local` holds more than one index (all before it hold one)."""
+        """First axis along which `local` has more than one index; all axes before it have one."""
         for axis, part in enumerate(local):
             if part.stop - part.start != 1:
                 return axis
@@ -151,7 +151,7 @@ class _ChunkStream:
         return start, start + rows * self._strides[axis]
 
     def _take(self, count: int, keep: bool) -> bytes:
-        """The next `count` bytes (joined if they are kept)."""
+        """Take the next `count` bytes; returns them if `keep`."""
         taken: list[memoryview] = []
         left = count
         while left > 0:
@@ -176,7 +176,7 @@ class _ChunkStream:
         return piece
 
     def _finish(self) -> None:
-        """All values are read: nothing may follow."""
+        """Check that nothing follows after the last value."""
         if self._held or self._pull():
             raise self._leaf.damage(
                 self._index, f"more than {self._leaf.chunk_nbytes} bytes of values"
@@ -195,7 +195,7 @@ class _ChunkStream:
 
 
 class TensorStoreReader:
-    """A cursor over an array in a form that only TensorStore reads (zarr v3, other codecs)."""
+    """Reads an array that only TensorStore can read (zarr v3, other codecs)."""
 
     def __init__(self, leaf: ZarrArray) -> None:
         import tensorstore
@@ -221,5 +221,5 @@ class TensorStoreReader:
 
 
 def _strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Bytes from one index to the next along each axis of a C-order array."""
+    """Bytes between consecutive indices along each axis of a C-order array."""
     return tuple(reduce(operator.mul, shape[axis + 1 :], itemsize) for axis in range(len(shape)))

@@ -1,7 +1,7 @@
-"""How far a value is off, and how far it may be.
+"""Measures how far values differ, and how far they may.
 
-Read `difference` and `tolerances`; `translate` says which values belong together,
-`alignment` and `operations` what is done to them before.
+Read `difference` and `tolerances` first. `translate` finds which values belong together,
+`alignment` and `operations` bring them to the same form.
 """
 
 from parity_tests.compare.alignment import aligned, rows_of

@@ -1,4 +1,4 @@
-"""Brings two arrays to one shape, and finds what in them is padding."""
+"""Brings two arrays to one shape, and finds padding in them."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from parity_tests.recording import Pass
 
 
 def rows_of(axes: str, shape: tuple[int, ...], one: Pass) -> np.ndarray | None:
-    """Bool that broadcasts to a recorded array: positions that are no padding; None for all.
+    """Positions of a recorded array that are not padding, as a bool that broadcasts; None for all.
 
     Args:
-        axes: letters, see `names.table`.
-        shape: of the array.
-        one: whose `paddings` are looked at.
+        axes: letters of its axes, see `names.table`.
+        shape: shape of the array.
+        one: the pass, which has the `paddings`.
     """
     paddings = one.inputs.get("paddings")
     if len(axes) + 1 == len(shape):
@@ -19,7 +19,7 @@ def rows_of(axes: str, shape: tuple[int, ...], one: Pass) -> np.ndarray | None:
     if paddings is None or len(axes) != len(shape) or not np.any(paddings):
         return None
     valid = np.asarray(paddings) == 0
-    if "G" in axes and "U" in axes:  # tokens in groups, in the order of the batch
+    if "G" in axes and "U" in axes:  # groups of tokens, in the order of the batch
         places = [axes.index("G"), axes.index("U")]
         if shape[places[0]] * shape[places[1]] != valid.size:
             return None
@@ -38,14 +38,14 @@ def rows_of(axes: str, shape: tuple[int, ...], one: Pass) -> np.ndarray | None:
 
 
 def aligned(ours: np.ndarray, recorded: np.ndarray) -> np.ndarray | None:
-    """Ours with the recorded shape: axes of 1 more or less, or the same for the whole batch."""
+    """Ours in the recorded shape, if only axes of size 1 or a repeated batch differ; else None."""
     if ours.shape == recorded.shape:
         return ours
     squeezed = tuple(size for size in ours.shape if size != 1)
     if squeezed == tuple(size for size in recorded.shape if size != 1):
         return ours.reshape(recorded.shape)
     split = recorded.ndim == ours.ndim + 1 and ours.shape[2:] == recorded.shape[3:]
-    if split and ours.size == recorded.size:  # heads [N] as groups of heads [J, N/J]
+    if split and ours.size == recorded.size:  # heads [N] recorded as groups of heads [J, N/J]
         return ours.reshape(recorded.shape)
     if ours.ndim == recorded.ndim and ours.shape[0] == 1 and ours.shape[1:] == recorded.shape[1:]:
         return np.broadcast_to(ours, recorded.shape)

@@ -1,4 +1,4 @@
-"""How far one array is from the recorded one, and whether that is allowed."""
+"""Measures how far an array is from the recorded one, and whether that is allowed."""
 
 import math
 from collections.abc import Sequence
@@ -12,26 +12,26 @@ from parity_tests.compare.tolerances import FURTHER, HALF, HUGE, MANY, ROUNDING
 Verdict = Literal["ok", "DIFFERS", "MISSING", "UNKNOWN", "SHAPE", "ignored", "not run"]
 FAILURES = ("DIFFERS", "MISSING", "UNKNOWN", "SHAPE")
 
-EXACT_DTYPE = "float32"  # what half precision is measured from
+EXACT_DTYPE = "float32"  # the dtype that half precision is compared with
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One recorded value.
+    """The comparison of one recorded value.
 
     Attributes:
-        section: pass it belongs to, or 'step n'.
-        name: recorded name; of stacked layers with the layer behind it.
+        section: the pass that it belongs to, or 'step n'.
+        name: recorded name; for stacked layers, followed by the layer.
         ours: path of our value.
         kind: 'activations', 'loss', 'metrics', 'gradients', 'parameters', 'optimizer'.
-        verdict: what became of it.
-        shape: of the recorded array.
+        verdict: result of the comparison.
+        shape: shape of the recorded array.
         layer: number of the layer; None outside of the layers.
         absolute: largest difference.
-        relative: the same, relative to the largest magnitude of the recorded array.
-        ulps: roundings between the two values where they differ most.
-        allowed: for `relative`.
-        note: what there is to say, in words.
+        relative: largest difference, relative to the largest magnitude of the recorded array.
+        ulps: largest difference, in roundings (units in the last place).
+        allowed: largest allowed `relative`.
+        note: a remark, in words.
     """
 
     section: str
@@ -55,7 +55,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Distance:
-    """Of two arrays; see `Difference`. `note` says what is wrong beside the numbers."""
+    """The distance of two arrays, see `Difference`; `note` says what else is wrong."""
 
     absolute: float
     relative: float
@@ -64,7 +64,7 @@ class Distance:
 
 
 def first_failure(differences: Sequence[Difference]) -> Difference | None:
-    """The first in the order of the data flow that is not as recorded."""
+    """The first entry, in the order of computation, that fails; None if none does."""
     return next((difference for difference in differences if difference.fails), None)
 
 
@@ -72,13 +72,13 @@ def distance(ours: np.ndarray, recorded: np.ndarray, rows: np.ndarray | None = N
     """Largest difference of two arrays of one shape.
 
     Args:
-        ours, recorded: any numbers.
-        rows: bool, broadcasting to them: what to compare; None for everything.
+        ours, recorded: arrays of any numbers.
+        rows: bool, broadcasts to the arrays: what to compare; None for everything.
 
     Returns:
-        Values that are not finite or beyond 1e30 must be at the same places with the same sign (NaN
-        as NaN, and finite ones of the same size but for a rounding); if they are not, the relative
-        difference is infinite. They count for no magnitude.
+        The distance. Values that are not finite or beyond 1e30 must be at the same places with the
+        same sign (NaN must match NaN, and finite values must match up to a rounding). Otherwise the
+        relative difference is infinite. Such values do not count for the magnitude.
     """
     if not (_inexact(ours) and _inexact(recorded)):
         return _unequal(ours, recorded, rows)
@@ -117,21 +117,21 @@ def half_distance(
     *,
     guard: bool = True,
 ) -> tuple[Distance, float]:
-    """The same for a computation in half precision, and what is allowed.
+    """Measure a computation in half precision, and what is allowed for it.
 
-    Errors are root mean squares, relative to the largest magnitude: the largest of many roundings
-    is a matter of chance.
+    Errors are root mean squares, relative to the largest magnitude, because the largest of many
+    roundings is random.
 
     Args:
-        ours, recorded: of the half-precision runs.
+        ours, recorded: results of the half-precision runs.
         exact: the value in float32.
         rows: see `distance`.
-        guard: whether a recording that is much further off than rounding takes ours is of another
-            computation, and a single value of ours may not stand out. (Adam turns the rounding of a
-            gradient into whole steps, so that this tells nothing of parameters.)
+        guard: whether to fail if the recording is much further off than our rounding (it is then
+            of another computation), or if a single value of ours stands out. Off for parameters:
+            Adam turns the rounding of a gradient into whole steps, so this shows nothing there.
 
     Returns:
-        (error of ours from float32, 1.5 times the recording's own).
+        (error of ours from float32, 1.5 times the recording's own error).
     """
     error, own = distance(ours, exact, rows), distance(recorded, exact, rows)
     if not _inexact(recorded) or np.inf in (error.relative, own.relative):
@@ -148,12 +148,12 @@ def half_distance(
 
 
 def _chance(count: int) -> float:
-    """Of few values a mean square is uncertain: two standard errors of it, 1 / sqrt(2 n) each."""
+    """Factor for few values: their mean square has a standard error of 1 / sqrt(2 n); allow two."""
     return 1.0 if count >= MANY else 1 + 2 / math.sqrt(2 * max(count, 1))
 
 
 def _mean_square(values: np.ndarray, exact: np.ndarray, rows: np.ndarray | None) -> float:
-    """Root of the mean square of the differences, relative to the largest magnitude."""
+    """Root mean square of the differences, relative to the largest magnitude."""
     got, want = np.asarray(values, np.float64), np.asarray(exact, np.float64)
     use = ~_blocked(want)
     use &= True if rows is None else np.broadcast_to(rows, want.shape)
@@ -164,7 +164,7 @@ def _mean_square(values: np.ndarray, exact: np.ndarray, rows: np.ndarray | None)
 
 
 def _unequal(ours: np.ndarray, recorded: np.ndarray, rows: np.ndarray | None) -> Distance:
-    """Whole numbers and truth values: the share that is not equal."""
+    """For integers and truth values: the share that is not equal."""
     off = np.asarray(ours) != np.asarray(recorded)
     here = np.ones(off.shape, bool) if rows is None else np.broadcast_to(rows, off.shape)
     count = int(np.sum(off & here))
@@ -175,12 +175,12 @@ def _unequal(ours: np.ndarray, recorded: np.ndarray, rows: np.ndarray | None) ->
 
 
 def _inexact(values: np.ndarray) -> bool:
-    """Whether these are floats, `ml_dtypes` included."""
+    """Whether the values are floats, including those of `ml_dtypes`."""
     return values.dtype.kind not in "iub"
 
 
 def _other_mask(got: np.ndarray, want: np.ndarray) -> np.ndarray:
-    """Where both are finite and beyond 1e30, and not the same."""
+    """Where both values are finite and beyond 1e30, but differ by more than a rounding."""
     both = _blocked(want) & np.isfinite(got) & np.isfinite(want)
     mine, recorded = np.where(both, got, 0), np.where(both, want, 0)
     return np.abs(mine - recorded) > ROUNDING * np.abs(recorded)
@@ -191,7 +191,7 @@ def _blocked(values: np.ndarray) -> np.ndarray:
 
 
 def judged(base: Difference, found: Distance, allowed: float) -> Difference:
-    """A difference with its numbers and its verdict."""
+    """The difference with its numbers and verdict filled in."""
     verdict = "ok" if found.relative <= allowed else "DIFFERS"
     return replace(
         base,

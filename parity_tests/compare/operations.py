@@ -1,4 +1,4 @@
-"""What is done to one of our values and the recorded one so that they mean the same."""
+"""Operations that bring one of our values and the recorded one to the same meaning."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ import numpy as np
 
 from efficientids_flax.config import BackboneConfig
 
-MASKED = float(np.float32(-0.7) * np.finfo(np.float32).max)  # Praxis' mask of what is not seen
+MASKED = float(np.float32(-0.7) * np.finfo(np.float32).max)  # Praxis' value for masked logits
 RELATIVE_BIAS = "attention/relative_bias"
-BESIDE = (RELATIVE_BIAS,)  # values of the same layer that operations look at
+BESIDE = (RELATIVE_BIAS,)  # other values of the same layer that operations use
 Pair = tuple[np.ndarray, np.ndarray]  # ours, recorded
 
 
 @dataclass(frozen=True)
 class Context:
-    """What an operation may look at.
+    """What an operation may use besides its two values.
 
     Attributes:
         values: all of our values.
-        config: of the decoder, or of the layer.
-        layer: which prefix our values of the same layer have.
+        config: configuration of the decoder, or of the layer.
+        layer: prefix of our values in the same layer.
     """
 
     values: Mapping[str, np.ndarray]
@@ -29,7 +29,7 @@ class Context:
 
 
 def _mask(ours: np.ndarray, recorded: np.ndarray, _: Context) -> Pair:
-    """True where a key is seen, against 0 there and a huge negative number elsewhere."""
+    """Ours is True where a key is seen; recorded is 0 there, and hugely negative elsewhere."""
     return np.where(ours, 0.0, MASKED).astype(np.float32), recorded
 
 
@@ -38,11 +38,11 @@ def _part(number: int) -> Callable[[np.ndarray, np.ndarray, Context], Pair]:
 
 
 def _probs(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
-    """[B, N, T, S] against other orders, or against blocks of a local window.
+    """Ours is [B, N, T, S]; recorded may have other orders of axes, or blocks of a local window.
 
-    Praxis' `MultiQueryDotProductAttention` with several heads of keys reshapes them to [B, T, N, S]
-    without a transposition; another recorder may have transposed them. Where the shapes do not
-    tell, the nearest is what is meant.
+    Praxis' `MultiQueryDotProductAttention` with several key heads reshapes to [B, T, N, S] without
+    transposing; another recorder may have transposed. If the shapes fit both, the nearer one is
+    taken.
     """
     if recorded.ndim == 5 and recorded.size != ours.size:
         return ours, by_key(
@@ -59,17 +59,17 @@ def _probs(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
 def by_key(
     blocks: np.ndarray, around: np.ndarray, window: int | None, *, masked: bool = False
 ) -> np.ndarray:
-    """What Praxis' `LocalSelfAttention` has by blocks, as one row of keys for each query.
+    """Rearrange the blocks of Praxis' `LocalSelfAttention` to one row of keys per query.
 
     Args:
-        blocks: [B, N, U, W, C] of U blocks of W queries, each of which sees C keys: those of its
-            window before the block, of the block, and after it.
-        around: [B, N, T, S], what there is outside of the blocks.
-        window: keys that a query sees, its own among them.
-        masked: whether `blocks` mean something where a query of a block does not see a key of it.
+        blocks: [B, N, U, W, C]: U blocks of W queries, each of which sees C keys: those of its
+            window before the block, those in the block, and those after it.
+        around: [B, N, T, S], the values outside of the blocks.
+        window: number of keys that a query sees, including its own.
+        masked: whether `blocks` also have valid values for keys that a query does not see.
 
     Returns:
-        [B, N, T, S]; `blocks` itself where it is no such array.
+        [B, N, T, S]; `blocks` itself if its shape does not fit.
     """
     _, _, count, width, seen = blocks.shape
     times = around.shape[2]
@@ -79,7 +79,7 @@ def by_key(
     found = around.copy()
     for query in range(times):
         block, place = divmod(query, width)
-        first = block * width - (window - 1)  # the key at place 0 of the block
+        first = block * width - (window - 1)  # the key at index 0 of the block
         start, end = first, first + seen
         if not masked:
             ahead = seen - width - (window - 1)
@@ -90,7 +90,7 @@ def by_key(
 
 
 def _far(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
-    """By distance, from later keys to earlier ones, against those of a window the other way."""
+    """Ours goes from later keys to earlier ones; recorded has a window, in the other order."""
     window = context.config.sliding_window
     if window is None or recorded.shape[1] == ours.shape[0]:
         return ours, recorded
@@ -99,7 +99,7 @@ def _far(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
 
 
 def _cap(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
-    """The plain logits with their bias and under their cap."""
+    """Add the relative bias to our plain logits, and apply their cap."""
     bias = context.values.get(f"{context.layer}{RELATIVE_BIAS}")
     ours = ours if bias is None else ours + bias
     cap = context.config.attention_logit_cap
@@ -110,12 +110,12 @@ def _cap(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
 
 
 def _members(ours: np.ndarray, recorded: np.ndarray, _: Context) -> Pair:
-    """Any negative member is padding."""
+    """Any negative member means padding."""
     return np.maximum(ours, -1), np.maximum(recorded, -1)
 
 
 def _scale(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
-    """Praxis' `scale_logits_by_head_dims` scales logits in place of queries."""
+    """Praxis' `scale_logits_by_head_dims` scales logits instead of queries."""
     root = context.config.head_dim**0.5
     sizes = [float(np.max(np.abs(values), initial=0)) for values in (ours, recorded)]
     later = root > 1 and abs(root * sizes[0] - sizes[1]) < abs(sizes[0] - sizes[1])
@@ -123,13 +123,13 @@ def _scale(ours: np.ndarray, recorded: np.ndarray, context: Context) -> Pair:
 
 
 def _shared(ours: np.ndarray, recorded: np.ndarray, _: Context) -> Pair:
-    """A bias that the origin makes once for the whole batch."""
+    """A bias that the origin computes once for the whole batch."""
     one = recorded.shape[0] == 1 and recorded.shape[1:] == ours.shape[1:]
     return ours, np.broadcast_to(recorded, ours.shape) if one else recorded
 
 
 def _gate(ours: np.ndarray, recorded: np.ndarray, _: Context) -> Pair:
-    """Weight of each place [G, X, P], of weights [G, U, X, P] that each have one token a place."""
+    """Sum our weights [G, U, X, P], of one token per place, to weights of places [G, X, P]."""
     return ours.sum(axis=1), recorded
 
 

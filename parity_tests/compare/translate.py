@@ -1,4 +1,4 @@
-"""Recorded names to ours: what to compare with what, in the order of the data flow."""
+"""Translates recorded names to ours: what to compare with what, in the order of computation."""
 
 import re
 from collections import defaultdict
@@ -17,17 +17,17 @@ NUMBER = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class Wanted:
-    """One recorded value, a layer's own where the origin stacks layers.
+    """One recorded value; if the origin stacks layers, the value of one layer.
 
     Attributes:
-        name: recorded name; `name[layer]` where it was taken out of a stack.
-        values: recorded.
-        row: line of the table; None where it has none.
+        name: recorded name; `name[layer]` if it was taken out of a stack.
+        values: the recorded array.
+        row: its row of the name table; None if there is none.
         ours: path of our value.
-        layer: its number; None outside of the layers.
-        rank: place in the data flow.
-        ignored: reason why it is not compared; None where it is.
-        exact: of the origin's run in float32; None where there is none.
+        layer: number of its layer; None outside of the layers.
+        rank: place in the order of computation.
+        ignored: reason why it is not compared; None if it is.
+        exact: value of the origin's run in float32; None if there is none.
     """
 
     name: str
@@ -41,19 +41,19 @@ class Wanted:
 
     @property
     def needs(self) -> frozenset[str]:
-        """Paths of our values that a comparison looks at."""
+        """Paths of our values that the comparison uses."""
         beside = () if self.layer is None else (f"layers_{self.layer}/{name}" for name in BESIDE)
         return frozenset((self.ours, *beside))
 
 
 def wanted(one: Pass, table: NameTable, backbone: BackboneConfig, ours: Arrays) -> list[Wanted]:
-    """Every recorded value of a pass but its gradients, in the order of the data flow.
+    """List every recorded value of a pass except gradients, in the order of computation.
 
     Args:
         one: the pass.
-        table: of the origin's names.
+        table: table of the origin's names.
         backbone: configuration of our decoder.
-        ours: our values: of lines that fit alike, the first whose value is there counts.
+        ours: our values; if several rows fit, the first one whose value exists is used.
     """
     values = _all(one)
     exact = _all(one.exact) if one.exact is not None else {}
@@ -72,14 +72,14 @@ def wanted(one: Pass, table: NameTable, backbone: BackboneConfig, ours: Arrays) 
 
 
 def _all(one: Pass) -> dict[str, np.ndarray]:
-    """Activations, outputs and metrics, under the names of the tables."""
+    """Activations, outputs and metrics, with the prefixes that the tables use."""
     values = dict(one.activations)
     values |= {f"outputs/{name}": value for name, value in one.outputs.items()}
     return values | {f"metrics/{name}": value for name, value in one.metrics.items()}
 
 
 def _places(values: Mapping[str, np.ndarray], forms: Sequence[LayerForm]) -> dict[str, int]:
-    """How many places (layers of a block or stage) each form has."""
+    """Number of places (layers of a block or stage) for each prefix."""
     seen: dict[str, set[int]] = defaultdict(set)
     for name in values:
         for form in forms:
@@ -96,7 +96,7 @@ def _layers(
     counts: Mapping[str, int],
     backbone: BackboneConfig,
 ) -> tuple[str | None, list[tuple[int | None, np.ndarray]]]:
-    """A layer's own name (None outside of the layers), and the values layer by layer."""
+    """The name within a layer (None outside of the layers), and the values layer by layer."""
     for form in forms:
         match = form.pattern.fullmatch(name)
         if match is None:
@@ -118,7 +118,7 @@ def _match(
     backbone: BackboneConfig,
     ours: Arrays,
 ) -> Wanted:
-    """The value with its line of the table, our path and its place in the data flow."""
+    """The value with its row of the table, our path and its place in the order of computation."""
     candidates = []
     own = backbone if item.layer is None else backbone.of_layer(item.layer)
     for section, rows, text in (
@@ -144,7 +144,7 @@ def _match(
 
 
 def _path(row: Name, text: str, last: int) -> str:
-    """Our path, with the numbers of the recorded name in it."""
+    """Our path, with numbers taken from the recorded name."""
     if row.ours == "*":
         return text
     path = row.ours.replace("{last}", str(last))

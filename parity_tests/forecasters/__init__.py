@@ -1,7 +1,8 @@
-"""A converted TimesFM model against recordings of the original, or of transformers' port of it.
+"""Compares a converted TimesFM model with recordings of the original, or of transformers' port.
 
-Read `recorded`, what a folder holds, then `run`, which computes the same with our model, `rows`,
-how far a row may be off, and `checked`, which puts them together; `trained` takes the next step.
+Read `recorded` first, for what a folder contains, then `run`, which computes the same with our
+model, `rows`, for how far a row may differ, and `checked`, which combines them. `trained` takes the
+next training step.
 """
 
 from parity_tests.forecasters.checked import check_forecaster

@@ -1,4 +1,4 @@
-"""A forecaster against all that was recorded of it, in the order of the data flow."""
+"""Compares a forecaster with everything that was recorded, in the order of computation."""
 
 import re
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ INNER = ("_rms_norm", "_query_scaled", "_attention_probs", "_attention", "_ff_la
          "_ff_layer", "")
 ORDER = ("normalised_patches", "input_ff_layer", "after_position", "freq_emb", "hidden_0",
          "transformer_input", "patched_padding")
-# Words of a decode's name, and of what is told of it -> options of `decode`.
+# Words in a decode's name or description -> options of `decode`.
 NUMBERS = (
     (re.compile(r"output_patch_len (\d+)"), "step_length"),
     (re.compile(r"max_len (\d+)"),          "max_length"),
 )
-# Ends of the names of forecasts -> options of `forecast`.
+# Patterns of the names of forecasts -> options of `forecast`.
 CALLS = (
     (re.compile(r"forecast|forward"),                  {}),
     (re.compile(r"(?:\w+_)?on_context"),               {"on_context": True}),
@@ -51,16 +51,16 @@ def check_forecaster(
 ) -> list[Difference]:
     """Compare everything that was recorded.
 
-    One pass is compared with the recorded statistics put in, so that the way through the model is
-    held to 1e-5 in every row; the statistics are compared by themselves.
+    The pass is run with the recorded statistics, so that all other computations are held to 1e-5 in
+    every row. The statistics are compared separately.
 
     Args:
         config, params: the model.
-        recording: of its original.
-        optimizer, state: of a fine-tuned model, for its next step.
+        recording: the recording of its original.
+        optimizer, state: optimizer of a fine-tuned model, for its next step.
 
     Returns:
-        One entry a recorded value; one whose name is not known says so.
+        One entry per recorded value; for an unknown name, the entry says so.
     """
     run = Runner(config, params, recording)
     arrays = recording.arrays
@@ -90,7 +90,7 @@ def _is_input(name: str) -> bool:
 
 
 def _statistics(run: Runner, section: str) -> Statistics | None:
-    """The recorded ones of the batch: of this pass, or of another."""
+    """The recorded statistics of the batch, from this pass or another; None if there are none."""
     arrays = run.recording.arrays
     for place in (section, "fwd", "eval_mode"):
         if f"{place}/mu" in arrays and f"{place}/sigma" in arrays:
@@ -110,7 +110,7 @@ def _pass(run: Runner, section: str, train: bool) -> list[Difference]:
     if f"{section}/mu" in arrays:
         found += _of_statistics(run, section)
     allowed: Any = LIMIT
-    if given is None:  # then ours are put in, and the original's may be others
+    if given is None:  # our statistics are used, which may differ from the original's
         allowed = allowed_rows(np.square(values["mu"] / values["sigma"]))
     for name in sorted(inside, key=_flow):
         short = name.removeprefix("mid/")
@@ -132,7 +132,7 @@ def _flow(name: str) -> tuple[int, int, str]:
     short = name.removeprefix("mid/")
     if short in ORDER:
         return 0, ORDER.index(short), ""
-    # What is in a layer comes before its output; layers in order, the horizon's block at last.
+    # A layer's inner values come before its output; layers in order, the horizon block last.
     layer = layer_of(short)
     if layer is None:
         return (
@@ -143,7 +143,7 @@ def _flow(name: str) -> tuple[int, int, str]:
 
 
 def _of_statistics(run: Runner, section: str) -> list[Difference]:
-    """Mean and deviation by our own rule."""
+    """Compare mean and deviation as our own rule computes them."""
     arrays = run.recording.arrays
     ours = run.inside(None)
     found = []
@@ -190,7 +190,7 @@ def _forecast(run: Runner, name: str) -> list[Difference]:
     first = next(iter(recorded.values()))
     before = config.context_length - config.patch_length if "on_context" in options else 0
     found, ratios = run.forecasts(options, first.shape[1] - before, freq)
-    allowed = allowed_rows(ratios) * (2 if "window_size" in options else 1)  # of two forecasts
+    allowed = allowed_rows(ratios) * (2 if "window_size" in options else 1)  # a sum of two
     mine = {"mean": found.mean, "full": found.quantiles}
     result = []
     for part, theirs in recorded.items():
@@ -201,14 +201,14 @@ def _forecast(run: Runner, name: str) -> list[Difference]:
 
 
 def _parts(run: Runner, name: str) -> dict[str, np.ndarray]:
-    """What is recorded of a run: its means, all of it, or both."""
+    """The recorded parts of a run: its means, everything, or both."""
     arrays = run.recording.arrays
     places = {part: f"{name}/{part}" for part in ("mean", "full")}
     return {part: arrays[place] for part, place in places.items() if place in arrays}
 
 
 def _options(call: str, run: Runner) -> dict[str, Any] | None:
-    """Options of `forecast` for a recorded call; None for a name that is not known."""
+    """Options of `forecast` for a recorded call; None if the name is unknown."""
     if found := _WINDOW.fullmatch(call):
         return {"window_size": int(found[1]), "freq": None}
     if found := _LENGTH.fullmatch(call):
@@ -219,7 +219,7 @@ def _options(call: str, run: Runner) -> dict[str, Any] | None:
 
 
 def _losses(run: Runner) -> list[Difference]:
-    """The loss of a fine-tuned model: of the next training step, and in evaluation."""
+    """Compare the losses of a fine-tuned model: of the next training step, and in evaluation."""
     found = []
     arrays = run.recording.arrays
     for name, train in (("loss", True), ("eval_mode/loss", False)):
@@ -235,5 +235,5 @@ def _losses(run: Runner) -> list[Difference]:
 
 
 def _base(section: str, name: str, values: np.ndarray) -> Difference:
-    # Not an activation: how far it may be off goes by the statistics of each row.
+    # Not an activation: the tolerance depends on the statistics of each row.
     return Difference(section, name, name.rpartition("/")[2], "metrics", "ok", values.shape)

@@ -1,6 +1,6 @@
-"""Folders of recorded TimesFM models: `reference.npz`, and what their description says.
+"""Reads folders of recorded TimesFM models: `reference.npz`, and the description of the model.
 
-Letters: B series, T points, P points of a patch.
+Letters: B series, T points, P points in a patch.
 """
 
 import os
@@ -30,7 +30,7 @@ SETTINGS = {
     "use_pos_emb":               "use_positional_embedding",
     "context_len":               "context_length",
 }
-# The same of transformers' config.json, whose statistics are centred.
+# The same for transformers' config.json; its statistics are centred.
 PORTED = {
     "patch_length":              "patch_length",
     "horizon_length":            "horizon_length",
@@ -40,7 +40,7 @@ PORTED = {
 }
 LEARNER = ("learning_rate", "epsilon", "clip_threshold", "ema_decay", "beta1", "beta2",
            "weight_decay", "clip_gradient_norm_to_value", "bprop_variable_exclusion")
-# What a description leaves out has Praxis' defaults (`optimizers.Adam`, 1.4.0).
+# Defaults of Praxis (`optimizers.Adam`, 1.4.0) for what a description leaves out.
 DEFAULTS = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-6, "clip_threshold": 1.0}
 # fmt: on
 _CONSTANT = re.compile(r"constant(?: (\S+))?", re.IGNORECASE)
@@ -49,17 +49,17 @@ _DECAY = re.compile(r"(cosine|linear) (\S+) to (\S+) in (\d+) steps", re.IGNOREC
 
 @dataclass(frozen=True)
 class ForecasterRecording:
-    """What was recorded of one forecaster.
+    """What was recorded from one forecaster.
 
     Attributes:
-        path: of the folder.
+        path: path of the folder.
         origin: program and version, for people.
-        arrays: all of `reference.npz`.
-        told: of each recorded run, how it was made, in the recording's words.
-        settings: keys of our configuration -> value, the learner's with `optimizer.` in front.
+        arrays: all arrays of `reference.npz`.
+        told: recorded run -> how it was made, in the recording's words.
+        settings: keys of our configuration -> value; those of the learner begin with `optimizer.`.
         after: PAXml's name of a parameter, below `params/` -> its value after the next step; empty
-            where no step is recorded.
-        frequency: of all series of a recording that has none for each.
+            if no step is recorded.
+        frequency: frequency of all series, for a recording that has none per series.
     """
 
     path: str
@@ -72,11 +72,11 @@ class ForecasterRecording:
 
     @property
     def described(self) -> Recording:
-        """The settings in the form of the other recordings."""
+        """The settings as a `Recording`, the form of other models."""
         return Recording(self.path, self.origin, "praxis", "forecaster", (), settings=self.settings)
 
     def groups(self, kind: str) -> list[str]:
-        """Names of the recorded runs that begin so: 'decode', or below 'api/'."""
+        """Names of the recorded runs that begin with `kind`: 'decode', or 'api/'."""
         heads = dict.fromkeys(name.rpartition("/")[0] for name in self.arrays)
         return [head for head in heads if head.startswith(kind) and not head.startswith("api/in")]
 
@@ -119,7 +119,7 @@ def read_forecaster(against: str | os.PathLike[str]) -> ForecasterRecording:
 
 
 def _ported(root: Path, arrays: Arrays) -> ForecasterRecording:
-    """A folder of transformers."""
+    """Read a folder of transformers' port."""
     config = read_json(root / CONFIG)
     settings = {ours: config[name] for name, ours in PORTED.items() if name in config}
     origin = f"transformers {config.get('transformers_version', '')}".strip()
@@ -127,7 +127,7 @@ def _ported(root: Path, arrays: Arrays) -> ForecasterRecording:
 
 
 def _learner(learner: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `OptimizerConfig`, as far as the description says or Praxis has a default."""
+    """Fields of `OptimizerConfig` that the description gives, or for which Praxis has a default."""
     found: dict[str, Any] = dict(DEFAULTS)
     found |= {name: learner[name] for name in LEARNER if name in learner}
     schedule = _schedule(str(learner.get("lr_schedule", "")))
@@ -135,7 +135,7 @@ def _learner(learner: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _schedule(text: str) -> dict[str, Any] | None:
-    """What the words of a description stand for; None for others."""
+    """Parse the description of a schedule; None if it is not understood."""
     if constant := _CONSTANT.fullmatch(text):
         return {"kind": "constant", "parameters": {"value": float(constant[1] or 1.0)}}
     decay = _DECAY.fullmatch(text)

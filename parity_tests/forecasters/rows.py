@@ -1,6 +1,7 @@
-"""How far a row of a forecast may be off, and whether it is.
+"""Decides how far a row of a forecast may differ, and whether it does.
 
-A series' forecast is compared relative to the largest magnitude of its row. Letters: B series.
+The forecast of a series is compared relative to the largest magnitude of its row. Letters: B
+series.
 """
 
 from dataclasses import replace
@@ -9,18 +10,18 @@ import numpy as np
 
 from parity_tests.compare import Difference, distance, judged, tolerance
 
-# E[x^2] - mean^2 in float32 is off by about 6e-8 (mean / deviation)^2 of the variance, and gives
-# other digits compiled, uncompiled and on other machines: a deviation by three roundings of that.
+# E[x^2] - mean^2 in float32 has an error of about 6e-8 (mean / deviation)^2 of the variance, which
+# depends on compilation and machine. So a deviation may differ by three such roundings.
 CANCELS = 2e-7
 LIMIT = tolerance("activations", "float32")
 
 
 def allowed_rows(ratios: np.ndarray) -> np.ndarray:
-    """float64 [B], relative.
+    """The relative tolerance of each row, float64 [B].
 
     Args:
-        ratios: (mean / deviation)^2 of what a row is normalised by: [B], or [K, B] of K steps,
-            whose errors go on into all that follow.
+        ratios: (mean / deviation)^2 of the statistics that a row is normalised with: [B], or [K, B]
+            for K steps, whose errors carry over to all later steps.
     """
     ratios = np.asarray(ratios, np.float64)
     return LIMIT + CANCELS * (ratios.sum(0) if ratios.ndim == 2 else ratios)
@@ -29,12 +30,12 @@ def allowed_rows(ratios: np.ndarray) -> np.ndarray:
 def compared_rows(
     base: Difference, ours: np.ndarray, recorded: np.ndarray, allowed: np.ndarray | float = LIMIT
 ) -> Difference:
-    """A recorded array against ours; the row that is nearest to what it may be off, or beyond it.
+    """Compare a recorded array with ours, by the row that is worst relative to its limit.
 
     Args:
-        base: what it is; `ok` so far.
+        base: the entry to fill in.
         ours, recorded: [B, ...].
-        allowed: [B] or one for all.
+        allowed: [B], or one number for all rows.
     """
     if ours.shape != recorded.shape:
         return replace(base, verdict="SHAPE", note=f"ours is {list(ours.shape)}")
@@ -53,5 +54,5 @@ def compared_rows(
 
 
 def missing(base: Difference, reason: str) -> Difference:
-    """A recorded value that ours does not have."""
+    """The entry for a recorded value that our model does not have."""
     return replace(base, verdict="UNKNOWN", note=reason)

@@ -1,6 +1,6 @@
-"""Our forecaster on what was recorded: one pass with all that is on the way, decodes, forecasts.
+"""Runs our forecaster on what was recorded: a pass with intermediate values, decodes, forecasts.
 
-Letters: B series, T points, P points of a patch, n patches, D model width.
+Letters: B series, T points, P points in a patch, n patches, D model width.
 """
 
 import re
@@ -32,7 +32,7 @@ from parity_tests.forecasters.recorded import ForecasterRecording
 INSIDE = "intermediates"
 # fmt: off
 TOP = {
-    # recorded, below mid/    what our modules note
+    # recorded, below mid/    what our modules record
     "normalised_patches":     "normalised_patches",
     "patched_padding":        "patched_padding",
     "input_ff_layer":         "input_block/__call__",
@@ -58,12 +58,12 @@ _HIDDEN = re.compile(r"hidden_(\d+)")
 
 
 class Runner:
-    """A model that answers a recording.
+    """A model that computes what a recording contains.
 
     Attributes:
-        stored: configuration and parameters as they were converted.
-        config, params, model: the same with layers one by one.
-        batch: what was recorded of the inputs; `inputs`: as the model takes it.
+        stored: configuration and parameters as converted.
+        config, params, model: the same with unstacked layers.
+        batch: the recorded inputs; `inputs`: the same as the model takes them.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Runner:
         self.inputs = model_inputs(self.config, batch)
 
     def inside(self, statistics: Statistics | None, train: bool = False) -> dict[str, np.ndarray]:
-        """`output_ts`, `output_tokens`, `mu`, `sigma`, and all that modules noted, by path."""
+        """`output_ts`, `output_tokens`, `mu`, `sigma`, and all intermediate values by path."""
         with jax.default_matmul_precision("highest"):
             found, kept = _all_inside(self.model, self.params, self.inputs, statistics, train)
         values = {name: np.asarray(one[0]) for name, one in kept.items()}
@@ -91,7 +91,7 @@ class Runner:
         return values | {name: np.asarray(value) for name, value in own.items()}
 
     def loss(self, train: bool) -> np.ndarray:
-        """Of the batch, whose future is recorded."""
+        """The loss of the batch, whose future is recorded."""
         with jax.default_matmul_precision("highest"):
             found, _ = _all_inside(self.model, self.params, self.inputs, None, train)
             return np.asarray(
@@ -99,7 +99,7 @@ class Runner:
             )
 
     def decoded(self, options: Mapping[str, Any], horizon: int) -> tuple[np.ndarray, np.ndarray]:
-        """A decode [B, h', 1 + Q], and (mean / deviation)^2 of each step [K, B]."""
+        """A decode [B, h', 1 + Q], and (mean / deviation)^2 for each step [K, B]."""
         values, holes, kinds = (np.asarray(one) for one in self.inputs)
         with jax.default_matmul_precision("highest"):
             found = decode(self.model, self.params, values, holes, kinds, horizon, **options)
@@ -111,13 +111,13 @@ class Runner:
     def forecasts(
         self, options: Mapping[str, Any], horizon: int, freq: Any
     ) -> tuple[Forecasts, np.ndarray]:
-        """A forecast of the recorded series, and (mean / deviation)^2 of each step [K, S]."""
+        """A forecast of the recorded series, and (mean / deviation)^2 for each step [K, S]."""
         arrays = self.recording.arrays
         count = sum(name.startswith("api/in/") for name in arrays)
         series = [arrays[f"api/in/{i}"] for i in range(count) if f"api/in/{i}" in arrays]
         read = read_series(series).values
         with jax.default_matmul_precision("highest"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the comparison allows for the rounding
+            warnings.simplefilter("ignore", UserWarning)  # the tolerance allows for the rounding
             found = forecast(self.model, self.params, series, horizon, freq=freq, **options)
         seen = options.get("context_length") or self.config.context_length
         window = self.config.context_length
@@ -127,7 +127,7 @@ class Runner:
             tail = one[-seen:]
             values[row, window - len(tail) :], holes[row, window - len(tail) :] = tail, 0
         mean = found.mean[:, found.mean.shape[1] - horizon :]
-        if options.get("normalize"):  # what the model is given, and gives
+        if options.get("normalize"):  # use the values that the model itself sees and returns
             scales = [scaled(one)[1:] for one in read]
             centre, width = (np.asarray(scale)[:, None] for scale in zip(*scales, strict=True))
             values, mean = (values - centre) / width, (mean - centre) / width
@@ -136,7 +136,7 @@ class Runner:
     def _ratios(
         self, values: np.ndarray, holes: np.ndarray, mean: np.ndarray, step: int, window: int
     ) -> np.ndarray:
-        """(mean / deviation)^2 of what each step is normalised by: [K, B]."""
+        """(mean / deviation)^2 of the statistics that each step is normalised with: [K, B]."""
         found = []
         for done in range(0, mean.shape[1], step):
             series = np.concatenate([values, mean[:, :done]], axis=1)[:, -window:]
@@ -165,7 +165,7 @@ def _all_inside(model: TimesFM, params: Any, inputs: Any, statistics: Any, train
 
 
 def ours_of(name: str) -> str | None:
-    """Which of our values is a recorded one below `mid/`; None for a name that is not known."""
+    """Our path for a recorded name below `mid/`; None if the name is unknown."""
     if name in TOP:
         return TOP[name]
     if (found := _HIDDEN.fullmatch(name)) and int(found[1]):
@@ -187,7 +187,7 @@ def _fields(arrays: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def layers_apart(config: TimesFMConfig, params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The parameters with layers one by one."""
+    """The parameters with unstacked layers."""
     if not config.scan_layers:
         return params
     stack = params["decoder"]["layers"]

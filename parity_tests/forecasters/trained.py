@@ -1,4 +1,4 @@
-"""The next training step of a fine-tuned forecaster, against the recorded parameters after it."""
+"""Takes the next training step of a fine-tuned forecaster, and compares the parameters after it."""
 
 from dataclasses import replace
 from typing import Any
@@ -25,7 +25,7 @@ def check_step(
     optimizer: OptimizerConfig | None,
     state: OptimizerState | None,
 ) -> list[Difference]:
-    """One entry a recorded parameter; 'not run' where the step cannot be taken, with the reason."""
+    """Entries for all recorded parameters; one entry 'not run' if the step cannot be taken."""
     base = Difference("step", "expected_next_state", "", "parameters", "ok")
     reason = lacking(optimizer, state)
     if reason is not None:
@@ -58,7 +58,7 @@ def check_step(
 def _step(
     run: Runner, learner: Any, state: OptimizerState
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Gradients, parameters after the step, and how far the rounding of gradients moves them."""
+    """Gradients, parameters after the step, and how far the rounding of gradients moves these."""
     config, start = run.stored
     model = TimesFM(config)
 

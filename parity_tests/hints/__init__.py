@@ -1,6 +1,7 @@
-"""What a difference looks like: the usual causes, each tried on the arrays.
+"""Looks for the cause of a difference by trying the usual causes on the arrays.
 
-Read `signatures`, then `corrections` and `parameter_corrections`; `candidates` says what is tried.
+Read `signatures` first, then `corrections` and `parameter_corrections`; `candidates` defines what a
+correction is.
 """
 
 from parity_tests.hints.signatures import Hint, find_hints

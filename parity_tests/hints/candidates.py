@@ -1,4 +1,4 @@
-"""What a hint is tested with: the model as it would be without a fault."""
+"""Defines what a hint is tested with: the model as it would be without a fault."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -11,12 +11,12 @@ from parity_tests.run import Subject
 
 @dataclass(frozen=True)
 class Candidate:
-    """One model as it would be without the fault.
+    """The model as it would be without the fault.
 
     Attributes:
         cause: what would be wrong, in words.
-        advice: what to do.
-        subject, one: to run instead.
+        advice: what to do about it.
+        subject, one: the model and the pass to run instead.
     """
 
     cause: str
@@ -27,10 +27,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Correction:
-    """A kind of fault.
+    """A correction of one kind of fault.
 
     Attributes:
-        at: matches our paths where it can show first.
+        at: regular expression of our paths where the fault can show first.
         candidates: (model, pass, first difference) -> what to try.
     """
 
@@ -38,5 +38,5 @@ class Correction:
     candidates: Callable[[Subject, Pass, Difference], Iterator[Candidate]]
 
     def fits(self, ours: str) -> bool:
-        """Whether a first difference there can come from it."""
+        """Whether the fault can cause a first difference at this path."""
         return re.search(self.at, ours) is not None

@@ -1,7 +1,8 @@
-"""The usual causes of a difference, as corrections to try: each gives the model as it would be.
+"""Corrections of the usual causes of a difference; each yields the model without the fault.
 
-A correction names where it can show (a regular expression of our path of the first difference) and
-yields candidates. `hints` runs them; the one under which the difference goes away was the cause.
+A correction names where its fault can show (a regular expression of our path of the first
+difference), and yields candidates. `hints` runs them. If the difference disappears with one of
+them, that was the cause.
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from parity_tests.hints.parameter_corrections import (
 from parity_tests.recording import Pass
 from parity_tests.run import Subject
 
-VALUES = {row.key: row.values for row in OPEN}  # those that a search for settings tries
+VALUES = {row.key: row.values for row in OPEN}  # values that a search for settings tries
 ITEMS = {row.key: row.values for row in OPEN_ITEMS}
 
 CAUSES = {
@@ -43,7 +44,7 @@ CAUSES = {
 
 
 def _setting(key: str) -> Any:
-    """Candidates with other values of a setting of the decoder."""
+    """Makes a correction that tries other values of a setting of the decoder."""
 
     def candidates(subject: Subject, one: Pass, _: Difference) -> Iterator[Candidate]:
         now = getattr(subject.backbone, key)
@@ -71,7 +72,7 @@ def _other(
 
 
 def _pairing(subject: Subject, one: Pass, _: Difference) -> Iterator[Candidate]:
-    """Other pairs of halves, or another base."""
+    """Try the other pairing of rotary dimensions, and other bases."""
     prefix = _prefix(subject)
     rotary = subject.backbone.rotary
     if rotary is None:
@@ -93,7 +94,7 @@ def _pairing(subject: Subject, one: Pass, _: Difference) -> Iterator[Candidate]:
 
 
 def _items(key: str) -> Any:
-    """The same for a setting of the recommender."""
+    """Makes a correction that tries other values of a setting of the recommender."""
 
     def candidates(subject: Subject, one: Pass, _: Difference) -> Iterator[Candidate]:
         config = subject.config
@@ -109,7 +110,7 @@ def _items(key: str) -> Any:
 
 
 def _padding(subject: Subject, one: Pass, _: Difference) -> Iterator[Candidate]:
-    """The batch as if all of it were tokens."""
+    """Try the batch without padding."""
     paddings = one.inputs.get("paddings")
     if paddings is None or not np.any(paddings):
         return
@@ -121,7 +122,7 @@ def _padding(subject: Subject, one: Pass, _: Difference) -> Iterator[Candidate]:
     )  # fmt: skip
 
 
-LAYER = r"^layers_\d+$|^hidden_states/\d+$"  # what a layer returns: all that some recordings have
+LAYER = r"^layers_\d+$|^hidden_states/\d+$"  # a layer's output; some recordings have nothing else
 EMBEDDED = (
     r"^(word_embeddings|layer_input|hidden_states/0|word_inputs|interleaved)$"
     r"|^layers_0/(pre_)?attention_norm$"

@@ -1,4 +1,4 @@
-"""Faults of parameters, taken out: transposed, shifted, swapped, in another order."""
+"""Corrections of faults in parameters: transposed, shifted, swapped, in another order."""
 
 import math
 import re
@@ -18,7 +18,7 @@ from parity_tests.run import BACKBONE, Subject
 def parameters(
     change: Callable[[Mapping[str, np.ndarray], Subject, Difference], Iterator[Any]],
 ) -> Any:
-    """Candidates with other parameters: `change` yields (cause, advice, changed leaves)."""
+    """Makes a correction from `change`, which yields (cause, advice, changed leaves)."""
 
     def candidates(subject: Subject, one: Pass, first: Difference) -> Iterator[Candidate]:
         leaves = {path: np.asarray(value) for path, value in flatten(subject.params).items()}
@@ -29,7 +29,7 @@ def parameters(
 
 
 def _module(first: Difference, leaves: Mapping[str, np.ndarray]) -> list[tuple[str, Any]]:
-    """Paths of the parameters that a difference's value is made with, and their layer's index."""
+    """(path, layer index) of the parameters that a difference's value is computed with."""
     path = first.ours.removesuffix("/product")
     found = []
     for prefix in ("", BACKBONE):
@@ -42,7 +42,7 @@ def _module(first: Difference, leaves: Mapping[str, np.ndarray]) -> list[tuple[s
 
 
 def _changed(value: np.ndarray, index: Any, count: int, function: Callable[..., Any]) -> np.ndarray:
-    """A leaf with a function applied to it, or to its layer."""
+    """A leaf with a function applied to it, or to one of its layers."""
     if index is ...:
         return function(value)
     copy = value.copy()
@@ -54,14 +54,14 @@ def _changed(value: np.ndarray, index: Any, count: int, function: Callable[..., 
 def transposed(
     leaves: Mapping[str, np.ndarray], subject: Subject, first: Difference
 ) -> Iterator[Any]:
-    """Each kernel of the module, read the other way round."""
+    """Try each kernel of the module transposed."""
 
     def turn(value: np.ndarray) -> np.ndarray:
-        """As a matrix [D, rest] or [rest, D] read the other way round."""
+        """Transpose the value as a matrix [D, rest] or [rest, D], and keep its shape."""
         rows = math.prod(value.shape[:-1]) if width_last else value.shape[0]
         columns = value.size // rows
         if rows != columns and value.ndim == 2:
-            return value  # it would not have fitted
+            return value  # a transposed kernel would have had another shape
         return np.ascontiguousarray(value.reshape(columns, rows).T).reshape(value.shape)
 
     count = subject.backbone.layers_per_block
@@ -78,7 +78,7 @@ def transposed(
 def shifted_scale(
     leaves: Mapping[str, np.ndarray], subject: Subject, first: Difference
 ) -> Iterator[Any]:
-    """The scale of the norm, with one more or less."""
+    """Try the scale of the norm plus or minus one."""
     count = subject.backbone.layers_per_block
     for name, index in _module(first, leaves):
         if name.endswith("scale"):
@@ -94,7 +94,7 @@ def shifted_scale(
 def fused_order(
     leaves: Mapping[str, np.ndarray], subject: Subject, first: Difference
 ) -> Iterator[Any]:
-    """Other orders of query, key and value."""
+    """Try other orders of query, key and value."""
     orders = [(0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
     count = subject.backbone.layers_per_block
     path = replace(first, ours=re.sub(r"attention/.*", "attention/qkv", first.ours))
@@ -111,7 +111,7 @@ def fused_order(
 def swapped_gate(
     leaves: Mapping[str, np.ndarray], _subject: Subject, _first: Difference
 ) -> Iterator[Any]:
-    """Gate and up projections of all layers exchanged."""
+    """Try gate and up projections of all layers swapped."""
     swapped = {}
     for name in leaves:
         if "mlp/up/" in name and name.replace("mlp/up/", "mlp/gate/") in leaves:
@@ -125,7 +125,7 @@ def swapped_gate(
 def layer_order(
     leaves: Mapping[str, np.ndarray], subject: Subject, first: Difference
 ) -> Iterator[Any]:
-    """The layers in reverse, and the layer exchanged with each other one."""
+    """Try the layers in reverse order, and this layer swapped with each other one."""
     count = subject.backbone.num_layers
     orders = {"in reverse order": list(range(count))[::-1]}
     here = first.layer or 0
@@ -143,7 +143,7 @@ def layer_order(
 def _permuted(
     leaves: Mapping[str, np.ndarray], order: list[int], block: int
 ) -> dict[str, np.ndarray]:
-    """Parameters with layer `order[i]` in place i; a stack is reordered along its axis."""
+    """The parameters with layer `order[i]` at place i; stacks are reordered along their axis."""
     changed = {}
     for name, value in leaves.items():
         if match := re.search(r"(?<![a-z])layers_(\d+)/(?!.*layers_)", name):

@@ -1,8 +1,8 @@
-"""Says what a difference looks like: signatures of usual causes, tested on the arrays.
+"""Finds the cause of a difference by tests for the signatures of usual causes.
 
-Two kinds of test: closed ones on the two arrays (a constant factor, a constant shift, a soft cap),
-and runs of the model with the fault taken out (`corrections`): where the value then agrees, that
-was it.
+There are two kinds of tests. Closed ones only look at the two arrays: a constant factor, a constant
+shift, a soft cap. Others run the model with a fault corrected (`corrections`): if the value then
+agrees, that fault was the cause.
 """
 
 import json
@@ -22,8 +22,8 @@ from parity_tests.recording import Pass, Recording
 from parity_tests.run import Found, Subject, run
 
 CLOSE = TOLERANCES["float32"]["activations"]
-MOST = 3  # hints that one difference gets
-SECONDS = 60.0  # for a search of several settings that are wrong at once
+MOST = 3  # hints for one difference
+SECONDS = 60.0  # time for a search, if several settings are wrong at once
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ def find_hints(
     first: Difference,
     origins: Mapping[str, str] | None = None,
 ) -> list[Hint]:
-    """Causes that explain the first difference, the most certain first; often just one.
+    """Find causes that explain the first difference, the most certain first; often just one.
 
     Args:
         subject: the model, with the parameters that the pass belongs to.
-        recording: that was compared with.
-        one: the pass in which it differs.
+        recording: the recording that was compared with.
+        one: the pass in which the difference is.
         first: the first difference.
-        origins: of the settings: where no single cause explains it, those that are 'assumed' are
-            searched for several that are wrong at once. None: no search.
+        origins: origins of the settings. If no single cause explains the difference, 'assumed'
+            settings are searched for several that are wrong at once. None: no search.
     """
     found: list[Hint] = []
     subject = subject.in_dtype("float32")
@@ -85,12 +85,12 @@ def find_hints(
 def _together(
     subject: Subject, recording: Recording, one: Pass, origins: Mapping[str, str]
 ) -> Iterator[Hint]:
-    """Several assumed settings that make all of it agree, where no single one does."""
+    """Search for several assumed settings that together make everything agree."""
     if not assumed(subject.config, origins):
         return
     try:
         agreed = find_agreement(subject, recording, one, origins, seconds=SECONDS, partly=False)
-    except ValueError:  # the batch does not fit the model: no setting explains that
+    except ValueError:  # the batch does not fit the model, which no setting can explain
         return
     changed = [verdict for verdict in agreed.verdicts if verdict.value != verdict.before]
     if agreed.agrees and changed:
@@ -103,7 +103,7 @@ def _together(
 def _item(
     subject: Subject, recording: Recording, one: Pass, first: Difference, ours: Found
 ) -> Wanted | None:
-    """The recorded value in which the difference is."""
+    """The recorded value that has the difference."""
     items = wanted(one, TABLES[recording.names], subject.backbone, ours.values)
     return next((i for i in items if i.name == first.name and i.row is not None), None)
 
@@ -111,7 +111,7 @@ def _item(
 def _closed(
     subject: Subject, ours: np.ndarray, recorded: np.ndarray, rows: np.ndarray | None
 ) -> Iterator[Hint]:
-    """What the two arrays tell by themselves."""
+    """Hints from the two arrays alone."""
     if ours.dtype.kind != "f" or recorded.dtype.kind != "f" or not ours.size:
         return
     use = np.isfinite(recorded) & np.isfinite(ours)
@@ -149,7 +149,7 @@ def _closed(
 
 
 def _named(subject: Subject, factor: float) -> str:
-    """Which of the model's numbers a factor is."""
+    """Name the model's number that equals a factor."""
     backbone = subject.backbone
     names = {
         "sqrt(D)": math.sqrt(backbone.model_dims),

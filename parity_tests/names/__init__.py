@@ -1,6 +1,6 @@
-"""Tables that translate the names of an origin, by the manifest's word `names`.
+"""Tables that translate the names of an origin; the manifest's field `names` says which.
 
-Read `table`, then `praxis`; `transformers` and `own` have few names.
+Read `table` first, then `praxis`; `transformers` and `own` have few names.
 """
 
 from collections.abc import Mapping

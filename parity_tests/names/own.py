@@ -1,4 +1,4 @@
-"""Our own names: for recordings of models elsewhere that were recorded under them."""
+"""Our own names, for recordings of other models that were recorded with these names."""
 
 from parity_tests.names.table import Name, NameTable
 

@@ -1,8 +1,8 @@
 """Names of Praxis (and of the original EfficientIDs system, which is written on it).
 
-Praxis 1.4.0: `TransformerLm`, `StackedTransformer`, `Transformer`, `TransformerFeedForward(Moe)`,
-`DotProductAttention` and its relatives. A layer's call is its path; of several results the n-th has
-`/n` behind it, the n-th further call of a layer `#n`.
+Covers `TransformerLm`, `StackedTransformer`, `Transformer`, `TransformerFeedForward(Moe)`,
+`DotProductAttention` and similar classes of Praxis 1.4.0. The result of a layer has the layer's
+path. If there are several results, the n-th ends in `/n`; the n-th repeated call ends in `#n`.
 """
 
 from parity_tests.names.table import (
@@ -19,7 +19,7 @@ FORMS = (
     LayerForm(r"lm/transformer/x_layers_(?P<place>\d+)", unstacked),
     LayerForm(r"lm/transformer/repeat/sub/x_layers_(?P<place>\d+)", repeated),
     LayerForm(r"lm/transformer/pipeline/body/x_layers_(?P<place>\d+)", pipelined),
-    # What a whole block or stage returns is the output of its last layer.
+    # The result of a whole block or stage is the output of its last layer.
     LayerForm(r"lm/transformer/repeat/sub", repeated),
     LayerForm(r"lm/transformer/pipeline/body", pipelined),
 )
@@ -93,7 +93,7 @@ LAYERS = (
     Name("residual_dropout",                       "post_attention_norm",     "BTD", when="hybrid"),
     Name("ff_layer/pre_layer_norm",                "pre_mlp_norm",            "BTD", when="hybrid"),
     Name("ff_layer/layer_norm",                    "mlp_norm",                "BTD", when="pre"),
-    # In place of norms that a feed-forward beside attention lacks: what these are given.
+    # A parallel feed-forward has no norm of its own; what is recorded there is its input.
     Name("ff_layer/layer_norm",                    "attention_norm",          "BTD", when="beside"),
     Name("ff_layer/pre_layer_norm",                "mlp_norm",                "BTD", when="beside"),
     Name("ff_layer/post_layer_norm",               "mlp",                     "BTD", when="beside"),
@@ -161,7 +161,7 @@ OUTPUTS = (
 )
 # fmt: on
 
-# What the head returns, by its name; Praxis repeats it at each level that passes it on.
+# Results of the head by name; Praxis repeats them at each level that passes them on.
 RESULTS = (
     # name, axes, kind
     ("logits", "BTV", "activations"),

@@ -1,10 +1,10 @@
-"""Name tables: which of our values a recorded one is, as data.
+"""Name tables: data that says which of our values a recorded one corresponds to.
 
-A recorded name is a pattern; where the origin stacks layers, a table's `LayerForm` says how to take
-them apart. Letters of axes: B batch, T time (queries), S keys, D model width, N heads, J heads of
-keys and values, H head width, C one of query, key and value, F hidden width, V words, I items, M
-slots, A ranks, W query width, E item width, X experts, G groups, U tokens of a group, P places of
-an expert, L distances.
+A recorded name is a pattern. If the origin stacks layers, a table's `LayerForm` says how to unstack
+them. Letters of axes: B batch, T time (queries), S keys, D model width, N heads, J key and value
+heads, H head width, C one of query, key and value, F hidden width, V words, I items, M slots, A
+ranks, W query width, E item width, X experts, G groups, U tokens of a group, P places of an expert,
+L distances.
 """
 
 import re
@@ -24,13 +24,14 @@ class Name:
     """One line of a table.
 
     Attributes:
-        recorded: pattern of the recorded name: `{n}` stands for a number, `*` for anything.
-        ours: path of our value: an intermediate (relative to the layer in `layers`; `{last}` is the
-            number of the last layer), `outputs/...` or `metrics/...`; '*' for the same name.
-        axes: letters of the recorded array's axes; `*` for unknown ones.
-        op: key of `operations.OPERATIONS`, what is done to ours first.
-        when: words of `CONDITIONS` under which the line holds.
-        kind: what decides the tolerance.
+        recorded: pattern of the recorded name; `{n}` stands for a number, `*` for anything.
+        ours: path of our value: an intermediate value (relative to the layer for rows in `layers`;
+            `{last}` is the number of the last layer), `outputs/...` or `metrics/...`; '*' for the
+            recorded name.
+        axes: letters of the recorded array's axes; `*` if unknown.
+        op: key of `operations.OPERATIONS`: the operation that is applied first.
+        when: words of `CONDITIONS`; the row only applies if all of them hold.
+        kind: kind of value, which determines the tolerance.
     """
 
     recorded: str
@@ -46,7 +47,7 @@ class Name:
         return _pattern(self.recorded)
 
     def holds(self, backbone: BackboneConfig) -> bool:
-        """Whether the line is one for this decoder, or for this layer of it."""
+        """Whether the row applies to this decoder, or to this layer of it."""
         return all(CONDITIONS[word](backbone) for word in self.when.split())
 
 
@@ -65,12 +66,13 @@ class Ignored:
 
 @dataclass(frozen=True)
 class LayerForm:
-    """How the origin lays out its layers.
+    """How the origin stores its layers.
 
     Attributes:
-        prefix: regular expression of what comes before a layer's own names, with a group `place`:
-            the layer's number, or its place in a block or stage; without one, it is the last.
-        split: (values, place, how many places) -> (layer, its values) for each layer.
+        prefix: regular expression of what precedes the names within a layer. Its group `place` is
+            the layer's number, or its place in a block or stage; without the group, it is the last
+            place.
+        split: (values, place, number of places) -> (layer, its values) for each layer.
     """
 
     prefix: str
@@ -84,14 +86,14 @@ class LayerForm:
 
 @dataclass(frozen=True)
 class NameTable:
-    """The names of one origin, in the order of the data flow.
+    """The names of one origin, in the order of computation.
 
     Attributes:
-        forms: layouts of layers.
-        inputs: lines before the layers.
-        layers: lines of a layer; their `recorded` is relative to it.
-        outputs: lines after the layers.
-        ignored: what is left out.
+        forms: how layers are stored.
+        inputs: rows before the layers.
+        layers: rows of a layer; `recorded` is relative to the layer.
+        outputs: rows after the layers.
+        ignored: values that are not compared.
     """
 
     forms: Sequence[LayerForm]
@@ -114,22 +116,22 @@ CONDITIONS: dict[str, Callable[[BackboneConfig], bool]] = {
 
 
 def unstacked(values: np.ndarray, place: int, count: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Layers one by one."""
+    """A layer that is stored separately."""
     del count
     yield place, values
 
 
 def repeated(values: np.ndarray, place: int, count: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Blocks of `count` layers, stacked on the first axis."""
+    """Layers of blocks with `count` layers each, stacked on the first axis."""
     for block, one in enumerate(values):
         yield block * count + place, one
 
 
 def pipelined(values: np.ndarray, place: int, count: int) -> Iterator[tuple[int, np.ndarray]]:
-    """[iterations, stages, ...] of stages of `count` layers, on strided microbatches.
+    """Layers of a pipeline: [iterations, stages, ...], with `count` layers per stage.
 
-    Stage s works on microbatch m in iteration m + s (praxis/layers/pipeline.py); rows m, m + M, ...
-    of the batch are microbatch m of M. The other iterations fill and drain the pipeline.
+    Stage s processes microbatch m in iteration m + s (praxis/layers/pipeline.py). Microbatch m of M
+    consists of rows m, m + M, ... of the batch. The other iterations fill and drain the pipeline.
     """
     iterations, stages = values.shape[:2]
     microbatches = iterations - stages + 1

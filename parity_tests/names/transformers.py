@@ -1,7 +1,7 @@
-"""Names of HuggingFace `transformers`: what a model returns with `output_hidden_states=True`.
+"""Names of HuggingFace `transformers`: the results of a model with `output_hidden_states=True`.
 
-`hidden_states/0` is the input of the first layer, `hidden_states/n` the output of layer n - 1; the
-last of them is after the final norm.
+`hidden_states/0` is the input of the first layer and `hidden_states/n` the output of layer n - 1,
+except that the last one is the output of the final norm.
 """
 
 from parity_tests.names.table import Name, NameTable
@@ -14,6 +14,6 @@ TRANSFORMERS = NameTable(
         Name("last_hidden_state", "final_norm", "BTD"),
         Name("outputs/logits", "outputs/logits", "BTV"),
         Name("outputs/loss", "outputs/avg_xent", "", kind="loss"),
-        Name("outputs/generate", "outputs/generate", ""),  # the prompts with what follows
+        Name("outputs/generate", "outputs/generate", ""),  # the prompts and the generated text
     ),
 )

@@ -1,7 +1,7 @@
-"""Readers: a folder of recorded values, of any known kind, to one `Recording`.
+"""Reads a folder of recorded values, of any known kind, as a `Recording`.
 
-Read `own`, the documented format, then `paxml`, `efficientids` and `transformers`; `settings` is
-what a PAXml folder says of its model.
+Read `own` first, the documented format, then `paxml`, `efficientids` and `transformers`; `settings`
+reads what a PAXml folder says about its model.
 """
 
 import os
@@ -24,7 +24,7 @@ __all__ = ["read"]
 
 REFERENCE = "reference.npz"
 KINDS = (
-    # a key that only this kind has, its reader
+    # a key that only this kind has, and its reader
     ("in/input_item_weights", read_efficientids),
     ("in/ids", read_paxml),
     ("in/masked_ids", read_paxml),
@@ -35,10 +35,10 @@ KINDS = (
 
 
 def read(path: str | os.PathLike[str]) -> Recording:
-    """Read a recording in the documented format, or one of the folders that tests started from.
+    """Read a recording in the documented format, or a folder of another known kind.
 
     Raises:
-        RecordingError: nothing of the kind is there, or it is damaged.
+        RecordingError: there is no recording, or it is damaged.
     """
     root = Path(path)
     if is_recording(root):

@@ -1,7 +1,7 @@
 """Folders of the original EfficientIDs system: `reference.npz`, `reference_at_checkpoint.npz`.
 
-The first belongs to the parameters before training (`var/`) and holds the training steps, the
-second to the checkpoint, on the same batch.
+The first belongs to the parameters before training (`var/`) and contains the training steps. The
+second belongs to the checkpoint, with the same batch.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from parity_tests.recording import (
 )
 
 AT_CHECKPOINT = "reference_at_checkpoint.npz"
-FIELDS = (  # of the batch that the model does not see
+FIELDS = (  # of the batch, but not seen by the model
     "eval_sample_weights", "prefix_lengths", "item_indices",
 )  # fmt: skip
 
@@ -33,7 +33,7 @@ def read_efficientids(root: Path, arrays: Arrays) -> Recording:
 
     Args:
         root: the folder.
-        arrays: of its `reference.npz`.
+        arrays: the arrays of its `reference.npz`.
     """
     manifest = read_json(root / MANIFEST)
     inputs = _batch(arrays, "in/")
@@ -69,7 +69,7 @@ def read_efficientids(root: Path, arrays: Arrays) -> Recording:
 
 
 def _passes(prefix: str, arrays: Arrays, inputs: Arrays, parameters: Arrays | None) -> list[Pass]:
-    """Training and evaluation of one set of parameters."""
+    """A training pass and an evaluation pass with one set of parameters."""
     found = []
     for mode in ("train", "eval"):
         own = below(arrays, f"{mode}/")
@@ -95,7 +95,7 @@ def _passes(prefix: str, arrays: Arrays, inputs: Arrays, parameters: Arrays | No
 
 
 def _activations(own: Arrays) -> dict[str, np.ndarray]:
-    """`act/<name>` for the original's own, Praxis' paths for its layers."""
+    """`act/<name>` for the original's own values, Praxis' paths for its layers."""
     named = {f"act/{name}": value for name, value in below(own, "act/").items()}
     return named | {call_name(name): value for name, value in below(own, "layer/").items()}
 

@@ -1,6 +1,6 @@
-"""The format of a recording on disk: a directory of `manifest.json` and `arrays.npz`.
+"""Reads and writes the format of a recording: a directory with `manifest.json` and `arrays.npz`.
 
-Documented in docs/reference/recording-format.md.
+It is documented in docs/reference/recording-format.md.
 """
 
 import json
@@ -32,10 +32,10 @@ SCHEMA = 1
 KINDS = (*SHARED, *FOUND)
 STEP_KINDS = ("inputs", "gradients", "parameters")
 MODELS = ("language_model", "recommender")
-FORMAT = ("schema_version", "mode", "passes", "same")  # fields that say how to read the arrays
+FORMAT = ("schema_version", "mode", "passes", "same")  # fields about the format of the arrays
 TOLERANCES = ("activations", "loss", "gradients", "parameters")
-EXACT = "float32"  # prefix of what a half-precision model gives in float32
-# What a manifest may say -> the type, and the value without it (`...`: it has to be there).
+EXACT = "float32"  # prefix of values that a half-precision model computes in float32
+# Field of a manifest -> (type, default); `...` if the field is required.
 FIELDS: Mapping[str, tuple[type | tuple[type, ...], Any]] = {
     "schema_version": (int, ...),
     "origin": (str, ...),
@@ -54,7 +54,7 @@ FIELDS: Mapping[str, tuple[type | tuple[type, ...], Any]] = {
     "ends_at_checkpoint": (bool, False),
     "notes": (str, ""),
 }
-# Names that others have for fields of a batch -> ours.
+# Names of batch fields in other libraries -> ours.
 FOREIGN = {
     "input_ids": "ids",
     "attention_mask": "paddings, which is 1 - attention_mask",
@@ -68,7 +68,7 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     """Read and check a recording in the documented format.
 
     Raises:
-        RecordingError: listing every missing or unknown field of the manifest and every key of the
+        RecordingError: lists every missing or unknown field of the manifest, and every key of the
             arrays that the format does not have.
     """
     root = Path(path)
@@ -94,7 +94,7 @@ def write_recording(path: str | os.PathLike[str], recording: Recording) -> None:
     """Write a recording in the documented format, for `read_recording`.
 
     Raises:
-        RecordingError: the directory has a recording already, or `read_recording` would refuse it.
+        RecordingError: the directory already has a recording, or `read_recording` would refuse it.
     """
     root = Path(path)
     if is_recording(root):
@@ -132,7 +132,7 @@ def write_recording(path: str | os.PathLike[str], recording: Recording) -> None:
 
 
 def _repeat(arrays: dict[str, np.ndarray], manifest: Mapping[str, Any], found: list[str]) -> None:
-    """Add the arrays that are the same as another one, which alone is stored."""
+    """Add arrays that are equal to another one, and therefore are not stored."""
     config = manifest["config"] if isinstance(manifest["config"], Mapping) else {}
     same = manifest["same"] or config.get("same") or {}
     found += [
@@ -142,7 +142,7 @@ def _repeat(arrays: dict[str, np.ndarray], manifest: Mapping[str, Any], found: l
 
 
 def _stored_once(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays without those that repeat another one, and which these are."""
+    """The arrays without those that repeat another one, and repeated name -> stored name."""
     kept: dict[str, np.ndarray] = {}
     same: dict[str, str] = {}
     first: dict[Any, str] = {}
@@ -188,7 +188,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _passes(manifest: Mapping[str, Any], arrays: Arrays, problems: list[str]) -> tuple[Pass, ...]:
-    """The pass of the bare keys, and one for each name below `passes/`."""
+    """The pass of the keys without a pass name, and one pass per name below `passes/`."""
     groups: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for key, value in arrays.items():
         if key.startswith("steps/"):
@@ -234,7 +234,7 @@ def _pass(name: str, group: Mapping[str, Arrays], options: Mapping[str, Any]) ->
 
 
 def _steps(arrays: Arrays, problems: list[str]) -> tuple[tuple[Step, ...], Arrays | None]:
-    """The steps by number, and the parameters before them where `steps/0` has some."""
+    """The steps by number, and the parameters before them if `steps/0` has them."""
     found: dict[int, dict[str, Any]] = {}
     for key, value in arrays.items():
         if not key.startswith("steps/"):

@@ -1,4 +1,4 @@
-"""Folders of plain Praxis language models: `reference.npz`, `expected_next_state.npz`."""
+"""Reads folders of plain Praxis language models: `reference.npz`, `expected_next_state.npz`."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ from parity_tests.recording import (
 )
 
 NEXT = "expected_next_state.npz"
-LOSS = "train_step/loss"  # of the step from the checkpoint's state to the next one
+LOSS = "train_step/loss"  # loss of the step from the checkpoint's state to the next one
 VARIABLES = "mdl_vars/"
 NAMES = "praxis"
 _KEY = re.compile(r"\['([^']*)'\]|\[(\d+)\]|\.(\w+)")
@@ -29,11 +29,11 @@ def read_paxml(root: Path, arrays: Arrays) -> Recording:
 
     Args:
         root: the folder.
-        arrays: of its `reference.npz`.
+        arrays: the arrays of its `reference.npz`.
     """
     manifest = read_json(root / MANIFEST)
     dtype = manifest.get("fprop_dtype") or "float32"
-    if dtype == "float64":  # what NumPy makes of a dtype that is None: Praxis' own, float32
+    if dtype == "float64":  # NumPy turns a dtype of None into float64; Praxis means float32
         dtype = "float32"
     inputs = below(arrays, "in/")
     one = Pass(
@@ -62,7 +62,7 @@ def read_paxml(root: Path, arrays: Arrays) -> Recording:
 
 
 def about(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What a folder's manifest says for people."""
+    """What the manifest says for people."""
     return {
         "versions": manifest.get("versions", {}),
         "seed": manifest.get("seed"),
@@ -72,12 +72,12 @@ def about(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def below(arrays: Arrays, prefix: str) -> dict[str, np.ndarray]:
-    """Those that begin with a prefix, without it."""
+    """The arrays whose keys begin with a prefix, without the prefix."""
     return {key[len(prefix) :]: v for key, v in arrays.items() if key.startswith(prefix)}
 
 
 def pairs(metrics: Arrays) -> dict[str, np.ndarray]:
-    """`name` -> [value, weight] as `name/value` and `name/weight`."""
+    """Turn `name` -> [value, weight] into `name/value` and `name/weight`."""
     return {
         f"{name}/{part}": both[place]
         for name, both in metrics.items()
@@ -86,13 +86,13 @@ def pairs(metrics: Arrays) -> dict[str, np.ndarray]:
 
 
 def path(key: str) -> str:
-    """`['lm']['x'][0]` and `.mdl_vars['params']` as `lm/x/0` and `mdl_vars/params`."""
+    """Turn `['lm']['x'][0]` and `.mdl_vars['params']` into `lm/x/0` and `mdl_vars/params`."""
     parts = ["".join(found) for found in _KEY.findall(key)]
     return "/".join(parts) if parts else key
 
 
 def call_name(name: str) -> str:
-    """`layer/__call__/0/1` (first call, second result) as `layer/1`; later calls as `layer#n`."""
+    """Turn `layer/__call__/0/1` (first call, second result) into `layer/1`, later calls: `#n`."""
     head, call, rest = f"/{name}".partition("/__call__/")
     if not call:
         return name

@@ -1,8 +1,8 @@
-"""What a PAXml folder's own manifest says about the model, as settings of our configuration.
+"""Reads what a PAXml folder's manifest says about the model, as settings of our configuration.
 
-`config` in it is the task's configuration as nested objects with `__class__`, `experiment` or
-`config` the class attributes of the experiment. Both say what the job's text dumps say, and are
-read by the converter's rules for these.
+The manifest's `config` is the task's configuration as nested objects with `__class__`; `experiment`
+(or `config`) holds the class variables of the experiment. Both say the same as the job's text
+dumps, and are read with the converter's rules for these.
 """
 
 import re
@@ -29,7 +29,7 @@ _CLASS = re.compile(r"<class '([\w.]+)\.(\w+)'>")
 
 
 def settings_of(manifest: Mapping[str, Any], *, recommender: bool) -> dict[str, Any]:
-    """Dotted keys of our configuration -> value, `optimizer.*` among them; only what is said."""
+    """Dotted key of our configuration -> value, for settings that are given; also `optimizer.*`."""
     values = dict(_dump(manifest))
     prefix = "backbone." if recommender else ""
     decoder = open_dump(values)
@@ -57,7 +57,7 @@ def _sure(dump: Dump) -> dict[str, Any]:
 
 
 def _activation(dump: Dump) -> None:
-    """The activation from the experiment's class variable, where nothing else gives it."""
+    """Add the activation from the experiment's class variable, if nothing else gives it."""
     said = dump.values.get(f"{EXPERIMENT}ACTIVATION_CLS")
     if isinstance(said, Symbol) and not any(path.startswith("model.") for path in dump.values):
         kinds = {"GELU": "gelu_tanh", "SiLU": "silu", "ReLU": "relu"}
@@ -66,7 +66,7 @@ def _activation(dump: Dump) -> None:
 
 
 def _dump(manifest: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Paths and values as `converters.paxml.infer.hparams` gives them for the text dumps."""
+    """Paths and values in the form that `converters.paxml.infer.hparams` reads from text dumps."""
     config, experiment = manifest.get("config"), manifest.get("experiment")
     if isinstance(config, Mapping) and "__class__" in config:
         yield from _walk(config, "")

@@ -1,7 +1,8 @@
-"""Folders of HuggingFace models: `config.json` and `reference.npz` with one pass a way of running.
+"""Reads folders of HuggingFace models: `config.json`, and `reference.npz` with several passes.
 
-`full`, `right` and `left` (padding), `left_pos` and `offset` (positions given), `packed`, `inject`
-(embeddings given, with a loss and its gradient), each with `logits`, `hidden_states` or both.
+The passes are `full`, `right` and `left` (padding), `left_pos` and `offset` (positions given),
+`packed`, and `inject` (embeddings given, with a loss and its gradient). Each has `logits`,
+`hidden_states` or both.
 """
 
 from dataclasses import replace
@@ -14,9 +15,9 @@ from parity_tests.readers.paxml import below
 from parity_tests.recording import Arrays, Pass, Recording, RecordingError, read_json
 
 NAMES = "transformers"
-HALF = "_bf16"  # at the end of a pass that ran in bfloat16; the one without it is its float32
-SAME_BATCH = {"left_pos": "left", "inject": "right"}  # whose ids and mask a pass has
-IGNORED_LABEL = -100  # torch's cross entropy leaves it out
+HALF = "_bf16"  # suffix of a pass in bfloat16; the pass without it is the same in float32
+SAME_BATCH = {"left_pos": "left", "inject": "right"}  # pass -> pass whose ids and mask it shares
+IGNORED_LABEL = -100  # torch's cross entropy ignores this label
 
 
 def read_transformers(root: Path, arrays: Arrays) -> Recording:
@@ -24,7 +25,7 @@ def read_transformers(root: Path, arrays: Arrays) -> Recording:
 
     Args:
         root: the folder.
-        arrays: of its `reference.npz`.
+        arrays: the arrays of its `reference.npz`.
     """
     config: dict[str, Any] = {}
     if (root / "config.json").is_file():
@@ -32,7 +33,7 @@ def read_transformers(root: Path, arrays: Arrays) -> Recording:
     ran = [key.rpartition("/") for key in arrays if key.endswith(("/logits", "/hidden_states"))]
     names = list(dict.fromkeys(name for name, _, _ in ran))
     text = {**config, **(config.get("text_config") or {})}
-    # Without causality transformers does not look at where packed rows begin.
+    # Without a causal mask, transformers ignores where packed rows begin.
     packs = bool(text.get("is_causal", True))
     passes = {name: _pass(name, arrays, packs) for name in names}
     for name in names:
@@ -54,7 +55,7 @@ def _pass(name: str, arrays: Arrays, packs: bool) -> Pass:
     if not {"input_ids", "inputs_embeds"} & batch.keys() and "input_ids" not in arrays:
         raise RecordingError(f"reference.npz: input_ids, {name}/input_ids: missing, one is needed")
     inputs = _inputs(batch, arrays.get("input_ids"), packs)
-    # A long pass may have its logits alone.
+    # A long pass may have logits only.
     states = own.get("hidden_states", ())
     activations = {f"hidden_states/{place}": state for place, state in enumerate(states)}
     if "last_hidden_state" in own:
@@ -67,7 +68,7 @@ def _pass(name: str, arrays: Arrays, packs: bool) -> Pass:
 
 
 def _inputs(own: Arrays, ids: np.ndarray | None, packs: bool) -> dict[str, np.ndarray]:
-    """The batch in our fields; without ids of its own, a pass has those that all share."""
+    """The batch with our field names; a pass without ids of its own uses the common ones."""
     found: dict[str, np.ndarray] = {}
     if "inputs_embeds" in own:
         found["inputs_embeds"] = own["inputs_embeds"]
@@ -82,7 +83,7 @@ def _inputs(own: Arrays, ids: np.ndarray | None, packs: bool) -> dict[str, np.nd
         if mask is None and packs:
             found["segment_ids"] = segments(positions)
     if "labels" in own:
-        labels = own["labels"]  # of each position, not shifted
+        labels = own["labels"]  # the label of each position, not shifted
         weights = (labels != IGNORED_LABEL) & (True if mask is None else mask > 0)
         found["labels"] = np.where(weights, labels, 0).astype(np.int32)
         found["weights"] = weights.astype(np.float32)
@@ -90,7 +91,7 @@ def _inputs(own: Arrays, ids: np.ndarray | None, packs: bool) -> dict[str, np.nd
 
 
 def segments(positions: np.ndarray) -> np.ndarray:
-    """Segment of each token, from 1: a new one where positions do not go on by one."""
+    """Number of each token's segment, from 1; a new one begins where positions do not follow."""
     breaks = np.diff(positions, axis=1) != 1
     first = np.ones((positions.shape[0], 1), bool)
     return np.cumsum(np.concatenate([first, breaks], axis=1), axis=1).astype(np.int32)

@@ -1,9 +1,9 @@
 """`python -m parity_tests.record activations OUT`: what a model computes, value by value.
 
 A recording is a directory with `manifest.json`, `arrays.npz` and the checkpoint whose parameters
-the values belong to (docs/how-to/record-your-model.md). The models are those of `models/decoders.py` and `models/layers.py`, or any experiment.
+the values were computed with (docs/how-to/record-your-model.md). The models are those in
+`models/decoders.py` and `models/layers.py`, or any experiment.
 """
-
 from __future__ import annotations
 
 import argparse
@@ -24,7 +24,7 @@ STEPS = 3
 
 
 def main(arguments: list[str]) -> None:
-    """Record the models of the table, those that are named, or one experiment."""
+    """Record all models of the table, those that are named, or one experiment."""
     parser = argparse.ArgumentParser(prog="record activations", description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("out", type=pathlib.Path, help="directory of the recordings")
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> None:
 
 
 def record_model(model: Any, out: pathlib.Path) -> None:
-    """Record a model of the table; its checkpoint is an archive in the recording."""
+    """Record a model of the table; its checkpoint becomes an archive in the recording."""
     import jax
     from praxis import base_hyperparams
 
@@ -101,10 +101,11 @@ def record_model(model: Any, out: pathlib.Path) -> None:
 
 
 def record_experiment(found: argparse.Namespace) -> None:
-    """Record any experiment: its own input, and a checkpoint of its or a new one.
+    """Record any experiment: with its own input, and with a given or a new checkpoint.
 
     Raises:
-        ValueError: optimizer steps in half precision on a CPU, see docs/how-to/record-your-model.md.
+        ValueError: optimizer steps in half precision on a CPU, see
+            docs/how-to/record-your-model.md.
     """
     import jax
     from praxis import base_hyperparams
@@ -156,7 +157,7 @@ def record_experiment(found: argparse.Namespace) -> None:
 
 
 def instance(experiment: Any, dtype: str | None) -> Any:
-    """The experiment's task, computing in another dtype if one is given."""
+    """The experiment's task; it computes in `dtype` if that is given."""
     import jax.numpy as jnp
     from praxis import base_hyperparams
 
@@ -167,7 +168,7 @@ def instance(experiment: Any, dtype: str | None) -> Any:
 
 
 def without_padding(state: Any, shapes: Any) -> Any:
-    """A restored state with the arrays' own shapes; PAXml pads what a mesh does not divide."""
+    """A restored state without padding; PAXml pads arrays that a mesh does not divide evenly."""
     import jax
     from praxis import py_utils
 
@@ -205,7 +206,7 @@ def write(
 
 
 def _values(run: Any, experiment: Any, dtype: str) -> dict[str, Any]:
-    """Inputs and values; for a computation in half precision also those in float32."""
+    """Inputs and values; for a computation in half precision, also the values in float32."""
     import dataclasses
 
     from parity_tests.record.capture import as_numpy
@@ -225,7 +226,7 @@ def _dtype(task: Any) -> str:
 
 
 def _settings(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings as JSON; what JSON has no word for as text."""
+    """The settings as JSON; values that JSON cannot express become text."""
     return json.loads(json.dumps(values, default=str))
 
 

@@ -1,4 +1,4 @@
-"""A recording as one `.tar.xz` whose bytes depend on its files alone."""
+"""Packs a recording as one `.tar.xz` whose bytes depend only on its files."""
 
 from __future__ import annotations
 

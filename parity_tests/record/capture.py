@@ -1,11 +1,11 @@
-"""Runs a PAXml task on a batch and takes down every intermediate value by its name.
+"""Runs a PAXml task on a batch and records every intermediate value with its name.
 
-Names are paths of Praxis layers, `lm/transformer/x_layers_0/self_attention/query`. A layer that
-returns several values has `/0`, `/1` or the key of each behind its name; the second call of a layer
-has `#1`. Methods beside `__call__` are those of `METHODS`, named `<layer>/<method>`. A routed layer
-also has what Praxis hands to and gets from its gating: `router_logits` and `routing/...`.
+Names are paths of Praxis layers, `lm/transformer/x_layers_0/self_attention/query`. If a layer
+returns several values, each name ends in `/0`, `/1` or the value's key. The second call of a layer
+ends in `#1`. Methods other than `__call__` are those in `METHODS`, named `<layer>/<method>`. Layers
+with experts also record the inputs and results of Praxis' gating: `router_logits` and
+`routing/...`.
 """
-
 from __future__ import annotations
 
 import contextlib
@@ -24,7 +24,7 @@ Arrays = dict[str, np.ndarray]
 
 PRECISION = "float32"  # what later versions of JAX call "highest"
 METHODS = ("__call__", "emb_lookup", "_prepare_input", "_scale_query", "_cap_logits")
-PASSING = (  # last parts of names of what hands on a value that has another name already
+PASSING = (  # last parts of the names of values that only pass on another recorded value
     "0", "self_atten", "transformer", "atten_dropout", "relu_dropout", "residual_dropout",
     "_scale_query", "_cap_logits",
 )  # fmt: skip
@@ -43,9 +43,9 @@ class Run:
     Attributes:
         task: instance of the task.
         state: TrainState.
-        inputs: the batch that values are recorded for.
-        evaluate: run as an evaluation (Praxis' `do_eval`) instead of as a training step.
-        seed: of the random numbers, for what draws some.
+        inputs: the batch for which values are recorded.
+        evaluate: run an evaluation (Praxis' `do_eval`) instead of a training step.
+        seed: seed of random numbers, for models that draw some.
     """
 
     task: Any
@@ -68,11 +68,11 @@ class Run:
         return {
             name: as_numpy(value)
             for name, value in found.items()
-            if not isinstance(value, jax.core.Tracer)  # of one head of keys, under `vmap`
+            if not isinstance(value, jax.core.Tracer)  # with one key head, values are under `vmap`
         }
 
     def _forward(self) -> tuple[Any, Any, Any]:
-        """Intermediate values, metrics and what the language model returns."""
+        """Intermediate values, metrics and the results of the language model."""
         kept: dict[str, Any] = {}
 
         def apply(model: Any, variables: Any, inputs: Any, mutable: Any, rngs: Any) -> Any:
@@ -83,12 +83,12 @@ class Run:
             kept.update(updated.pop("intermediates"))
             return result, updated
 
-        self._loss(apply)(self.state.mdl_vars)  # not jitted: what it keeps are plain arrays
+        self._loss(apply)(self.state.mdl_vars)  # not jitted: keeps plain arrays
         ((metrics, _),) = kept["__call__"]
         return kept, metrics, kept.get("lm", {}).get("__call__", ({},))[0]
 
     def _gradients(self) -> Any:
-        """Of the loss for every trainable variable, those that the learner leaves alone too."""
+        """Gradients of the loss for all variables, also for those that the learner excludes."""
         rest = {name: value for name, value in self.state.mdl_vars.items() if name != "params"}
         loss = self._loss(None)
         # Not jitted: XLA of jaxlib 0.4.26 gives wrong gradients of bfloat16 products on CPUs when
@@ -114,7 +114,7 @@ def train(run: Run, batches: list[Any]) -> tuple[Any, Arrays]:
 
     Returns:
         The last state, and `steps/<n>/...` from n = 1: `inputs/<field>`, `loss` (before the
-        update) and `parameters/<path>` (after it).
+        update) and `parameters/<path>` (after the update).
     """
     found: Arrays = {}
     state = run.state
@@ -136,13 +136,14 @@ def train(run: Run, batches: list[Any]) -> tuple[Any, Arrays]:
 
 
 def distinct(arrays: Arrays) -> tuple[Arrays, dict[str, str]]:
-    """Activations without those that are another one bit for bit.
+    """Remove activations that are bit for bit equal to another one.
 
-    A layer's value stays and goes for the inner one that makes it (`query/einsum` for `query`);
-    what a layer hands on (`PASSING`) goes for where it comes from.
+    Of a layer and the inner layer that makes the same value, the inner one stays (`query/einsum`,
+    not `query`). A value that a layer only passes on (`PASSING`) is removed in favour of its
+    source.
 
     Returns:
-        The arrays that stay, and name that went -> name that stayed.
+        The arrays that stay, and removed name -> name that stays.
     """
     stays: Arrays = {}
     same: dict[str, str] = {}
@@ -165,7 +166,7 @@ def distinct(arrays: Arrays) -> tuple[Arrays, dict[str, str]]:
 
 @contextlib.contextmanager
 def routing_recorded() -> Iterator[None]:
-    """Meanwhile routed layers keep what goes into and comes out of their gating."""
+    """Within the context, layers with experts record the inputs and results of their gating."""
     layers: list[Any] = []
     owner, name = transformers.TransformerFeedForwardMoe, "_dispatch_and_combine_expert_outputs"
     dispatch, gating = getattr(owner, name), gshard_utils.compute_gating
@@ -204,13 +205,13 @@ def flat(params: Any) -> dict[str, Any]:
 
 
 def as_numpy(value: Any) -> np.ndarray:
-    """An array that NumPy can save: bfloat16 becomes float32, which holds it exactly."""
+    """An array that NumPy can save; bfloat16 becomes float32, which holds it exactly."""
     array = jnp.asarray(value)
     return np.asarray(array.astype(jnp.float32) if array.dtype == jnp.bfloat16 else array)
 
 
 def nested(batch: Mapping[str, Any]) -> Any:
-    """A batch as PAXml takes it; fields that are no numbers are dropped."""
+    """A batch in the form that PAXml takes; fields that are not numbers are dropped."""
     arrays = {name: np.asarray(value) for name, value in batch.items()}
     return py_utils.NestedMap(
         {name: jnp.asarray(value) for name, value in arrays.items() if value.dtype.kind in "biuf"}
@@ -218,7 +219,7 @@ def nested(batch: Mapping[str, Any]) -> Any:
 
 
 def _named(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
-    """Walk Flax' tree of intermediates; each leaf is the tuple of what the calls returned."""
+    """Walk Flax' tree of intermediates; each leaf is a tuple with the result of each call."""
     for key, value in node.items():
         place = f"{path}/{key}".lstrip("/")
         if isinstance(value, Mapping):
@@ -233,7 +234,7 @@ def _named(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _leaves(result: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The arrays of a result that may be a tuple or a mapping, each with its name."""
+    """The arrays in a result, which may be a tuple or a mapping, each with its name."""
     if isinstance(result, Mapping):
         items: Any = result.items()
     elif isinstance(result, (tuple, list)):

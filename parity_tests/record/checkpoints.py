@@ -1,10 +1,10 @@
 """Trains each variant with the real trainer, saves and restores it with PAXml, and describes it.
 
-A recording is `OUT/<name>_<format>/`: `checkpoint/` as the job left it, `job_files/` its text
-dumps, `manifest.json` with what PAXml itself restores: `leaves` {'/'-joined keys of the TrainState:
-shape, dtype, sha256 of the values without padding}; `padded_leaves` as they are on disk.
+A recording is `OUT/<name>_<format>/`: `checkpoint/` as the job left it, `job_files/` with its text
+dumps, and `manifest.json` with what PAXml itself restores. `leaves` maps '/'-joined keys of the
+TrainState to shape, dtype and sha256 of the values without padding; `padded_leaves` describes
+padded leaves as they are on disk.
 """
-
 from __future__ import annotations
 
 import argparse
@@ -28,7 +28,7 @@ DEVICES = "--xla_force_host_platform_device_count="
 
 
 def main() -> None:
-    """Record all variants, or those that are named."""
+    """Record all variants, or those that are named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("names", nargs="*", help="variants; all without")
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def record(variant: Any, out: pathlib.Path) -> None:
-    """Train, restore, save in the other formats."""
+    """Train a variant, restore its state, and save it in the other formats."""
     from parity_tests.record import states
     from parity_tests.record.models.experiments import experiment_of
 
@@ -99,7 +99,7 @@ def record(variant: Any, out: pathlib.Path) -> None:
 
 
 def out_of(variant: Any, form: str, out: pathlib.Path) -> pathlib.Path:
-    """The empty directory of one recording."""
+    """Make the empty directory of one recording."""
     place = out / f"{variant.name}_{form}"
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
@@ -107,7 +107,7 @@ def out_of(variant: Any, form: str, out: pathlib.Path) -> pathlib.Path:
 
 
 def write_dumps(experiment: Any, job: pathlib.Path) -> None:
-    """PAXml's text dumps of the job."""
+    """Write PAXml's text dumps of the job."""
     from etils import epath
     from paxml import train
 
@@ -158,7 +158,7 @@ def finish(
 
 
 def restore(experiment: Any, step: pathlib.Path) -> tuple[Any, Any]:
-    """The state of a step as PAXml restores it (padded), and its shapes without padding."""
+    """A step's state as PAXml restores it (with padding), and its shapes without padding."""
     import jax
     from paxml import checkpoints as pax
     from paxml import partitioning, trainer_lib
@@ -206,7 +206,7 @@ def save(state: Any, unpadded: Any, directory: pathlib.Path, form: str) -> None:
 
 
 def describe(state: Any, unpadded: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Leaves without padding; and the padded ones as they are stored."""
+    """Descriptions of all leaves without padding, and of padded leaves as they are stored."""
     import jax
     import numpy as np
 
@@ -235,7 +235,7 @@ def _flat(tree: Any) -> list[tuple[str, Any]]:
 
 
 def _key(part: Any) -> Any:
-    """The key, index or field name that one step of a JAX path stands for."""
+    """The key, index or field name in one step of a JAX path."""
     return next(getattr(part, name) for name in ("key", "idx", "name") if hasattr(part, name))
 
 

@@ -1,23 +1,24 @@
 """Records tiny HuggingFace language models: python huggingface.py OUT [NAME ...].
 
-Needs `torch==2.13.0` and `transformers` 5 (eager attention, float32), and nothing of ours. One folder a
-family: `config.json`, safetensors, and `reference.npz` with `input_ids` [B, T] and, for the cases
+Needs `torch==2.13.0` and `transformers` 5 (eager attention, float32), and nothing of this project.
+Writes one folder per family: `config.json`, safetensors, and `reference.npz`. The latter has
+`input_ids` [B, T] and these cases:
 
-    full      nothing else given
-    left      `attention_mask` with padding on the left, positions from 0 over the row
+    full      no other inputs
+    left      `attention_mask` with padding on the left, positions from 0 over the whole row
     left_pos  the same with `position_ids` that count tokens
     offset    `position_ids` from 200 on
-    packed    `position_ids` that start anew twice; no mask (not of those whose masks see no positions)
-    inject    `inputs_embeds`: words where `item_mask` is False; `labels`, `loss`: mean cross entropy of
-              the label of each position (not shifted), `grad_inputs_embeds`
+    packed    `position_ids` that restart twice, without a mask; not for models whose masks
+              ignore positions
+    inject    `inputs_embeds`: words where `item_mask` is False; `labels`; `loss`: mean cross
+              entropy of each position's label (not shifted); `grad_inputs_embeds`
 
-`<case>/logits` [B, T, V], of `full` also `hidden_states` [L + 1, B, T, D] (the last one normed; not where it has
-another width; older recordings have them of every case), and
-`left/generate`: `left/input_ids` and greedy ids after them, none of which ends the text. Models without
-positions lack the cases that give some. Where tokens see later ones, there is neither `packed` (they see those
-of other texts too) nor `left/generate`.
+Each case has `<case>/logits` [B, T, V]. `full` also has `hidden_states` [L + 1, B, T, D], of which
+the last is normed, unless their widths differ; older recordings have them for every case.
+`left/generate` is `left/input_ids` followed by greedy ids, none of which ends the text. Models
+without positions lack the cases that set positions. Bidirectional models have neither `packed`
+(tokens would see those of other texts) nor `left/generate`.
 """
-
 import sys
 from pathlib import Path
 
@@ -49,7 +50,7 @@ OLMO3_ROPE = {
 }
 WINDOWS = ["sliding_attention", "full_attention"]
 MODELS = {
-    # name: (model type, settings); threshold of every scaling and window lies within TIME tokens
+    # name: (model type, settings); the thresholds of all scalings and windows are below TIME tokens
     "llama": ("llama", {"head_dim": 8, "rope_parameters": LLAMA3, "attention_bias": True, "mlp_bias": True}),
     "llama_tied": ("llama", {"rope_parameters": YARN, "tie_word_embeddings": True}),
     "mistral": ("mistral", {"head_dim": 8, "sliding_window": 5}),
@@ -119,7 +120,7 @@ MODELS = {
                         "apply_residual_connection_post_layernorm": True}),
     "mpt": ("mpt", {"num_attention_heads": 3, "hidden_size": 18,
                     "attn_config": {"clip_qkv": 1.0, "softmax_scale": 0.5, "alibi_bias_max": 16}}),
-    # Tokens see later ones; scores are divided by the layer's number.
+    # Bidirectional models; scores divided by the number of the layer.
     "qwen2_both_ways": ("qwen2", {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1,
                                   "is_causal": False}),
     "gemma3_text_both_ways": ("gemma3_text", {"head_dim": 8, "sliding_window": 6,
@@ -129,10 +130,10 @@ MODELS = {
 }
 GPT2_LIKE = ("gpt2", "gptj", "codegen", "gpt_bigcode")
 WITHOUT_PACKED = ("opt", "falcon", "gpt_oss")
-POSITIONLESS = ("bloom", "mpt")  # their models take no positions
+POSITIONLESS = ("bloom", "mpt")  # these models take no positions
 GPT2 = {"vocab_size": 41, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 256, "bos_token_id": 1,
         "eos_token_id": 2, "pad_token_id": 0}
-BF16_SHARDED = ("qwen3",)  # stored in bfloat16 in several files; computed in float32
+BF16_SHARDED = ("qwen3",)  # stored in bfloat16 in several files, but computed in float32
 
 
 def main(out, names):
@@ -148,7 +149,8 @@ def main(out, names):
         scatter(model, kind)
         if name in BF16_SHARDED:
             model.bfloat16().save_pretrained(out / name, max_shard_size="6KB")
-            # Read anew: `.bfloat16()` has rounded the rotary frequencies too, which no file does.
+            # Reload: `.bfloat16()` has rounded the rotary frequencies too, which are not in any
+            # file.
             model = AutoModelForCausalLM.from_pretrained(
                 out / name, dtype=torch.float32, attn_implementation="eager"
             ).eval()
@@ -159,7 +161,7 @@ def main(out, names):
 
 
 def scatter(model, kind):
-    """Weights so large that what is wrong shows."""
+    """Make weights so large that faults show."""
     with torch.no_grad():
         for name, value in model.named_parameters():
             noise = torch.randn_like(value)
@@ -208,7 +210,7 @@ def reference(model):
         else:
             run("packed", input_ids=ids, position_ids=packed)
         if not both_ways:
-            model.generation_config.eos_token_id = None  # so that all rows go on
+            model.generation_config.eos_token_id = None  # so that no row ends early
             found["left/generate"] = model.generate(
                 ids, attention_mask=mask, max_new_tokens=NEW, do_sample=False
             )

@@ -1,9 +1,8 @@
-"""The original recommender's softmax on Praxis, as the description of EfficientIDs has it; for timing.
+"""The original recommender's softmax on Praxis, after the description of EfficientIDs; for timing.
 
-Only what its published experiments use: the input network everywhere, fixed cluster vectors, two
-softmaxes, and the scores of the whole catalogue for the arg max that it reports at every step.
+It only has what the published experiments use: the input network everywhere, fixed cluster vectors,
+two softmaxes, and the scores of the whole catalogue for the arg max reported at every step.
 """
-
 from __future__ import annotations
 
 from typing import Any
@@ -16,7 +15,7 @@ from praxis.layers import activations, embedding_softmax, linears
 
 
 class ItemSoftmax(embedding_softmax.SharedEmbeddingSoftmax):
-    """Words and items: the ids and labels of items alone, as in the benchmark's batch.
+    """A softmax over words and items; all ids and labels are items, as in the benchmark's batch.
 
     Attributes:
         num_items, num_clusters, item_dims: sizes.
@@ -51,7 +50,7 @@ class ItemSoftmax(embedding_softmax.SharedEmbeddingSoftmax):
         )
 
     def emb_lookup(self, ids):
-        """The rows of the items through the input network; every id is an item's."""
+        """The rows of the items through the input network; every id is that of an item."""
         words = super().emb_lookup(ids)
         rows = jnp.transpose(self.logits_ffn_item.linear.theta.w)[ids]
         return jnp.where(ids[..., None] >= 0, self.item_input_dnn(rows), words)
@@ -89,13 +88,13 @@ class ItemSoftmax(embedding_softmax.SharedEmbeddingSoftmax):
 
 
 def _entropy(logits, classes):
-    """Minus the log-probability of one class."""
+    """Minus the log-probability of a class."""
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), classes[..., None], -1)
     return -jnp.squeeze(chosen, -1)
 
 
 def random_tables(items: int, clusters: int, width: int) -> dict[str, np.ndarray]:
-    """A random partition of the items into clusters of nearly one size."""
+    """Partition the items at random into clusters of nearly equal size."""
     rng = np.random.default_rng(0)
     cluster_of = (rng.permutation(items) % clusters).astype(np.int32)
     slots = -(-items // clusters)

@@ -1,15 +1,14 @@
 """Records steps of PAXml's learners: `python -m parity_tests.record.optimizer_steps OUT`.
 
-OUT gets `steps.npz` and `steps.json` (each optimizer on the variables of a small repeated model,
-with made-up gradients, one of which is not finite), `schedules.json` (every schedule's values) and
-`hundred.npz` and `hundred.json` (a small language model, trained for 100 steps by PAXml's own
-train step).
+OUT gets three sets of files. `steps.npz` and `steps.json`: each optimizer on the variables of a
+small model with repeated layers, with made-up gradients, one of which is not finite.
+`schedules.json`: the values of every schedule. `hundred.npz` and `hundred.json`: a small language
+model, trained for 100 steps with PAXml's own train step.
 
-An array holds the values of many variables one after another, for a file of many small arrays is
-mostly headers. `variables` in the JSON lists [name, shape] in their order, `state` of an optimizer
-the places in this list of those that have a state.
+An array holds the values of many variables one after another, because a file of many small arrays
+is mostly headers. `variables` in the JSON lists [name, shape] in their order; `state` of an
+optimizer lists the indices in `variables` of those that have a state.
 """
-
 from __future__ import annotations
 
 import functools
@@ -33,7 +32,7 @@ SMALL = {
     "COMBINE_QKV": True, "USE_REPEATED_LAYER": True,
 }  # fmt: skip
 TIME = 4
-STEPS, NOT_FINITE = 6, 3  # the gradient of this step has one infinity
+STEPS, NOT_FINITE = 6, 3  # the gradient of step 3 contains one infinity
 RATE = {"warmup_steps": 2, "decay_start": 3, "decay_end": 8, "min_ratio": 0.1, "max": 1.0}
 LAYERS = "params/lm/transformer/.*"
 FACTOR = {"decay_method": "adam", "decay_adam": 0.99, "beta1": 0.9}
@@ -133,7 +132,7 @@ HUNDRED_RATE = {**RATE, "warmup_steps": 20, "decay_start": 21, "decay_end": 100}
 
 
 def main() -> None:
-    """Writes the files."""
+    """Write the files."""
     jax.config.update("jax_default_matmul_precision", "highest")
     flags.FLAGS.mark_as_parsed()
     out = Path(sys.argv[1])
@@ -199,7 +198,7 @@ def _steps() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _step(learner: Any, described: Any, params: Any, state: Any, gradients: Any) -> Any:
-    """What `paxml.trainer_lib.train_step_single_learner` does with gradients."""
+    """Do what `paxml.trainer_lib.train_step_single_learner` does with gradients."""
     no_gradient = tasks_lib.get_excluded_var_mask_for_grad(described, learner)
     no_state = tasks_lib.get_excluded_var_mask_for_opt(described, learner)
     neither = jax.tree_util.tree_map(lambda a, b: a and b, no_state, no_gradient)
@@ -254,7 +253,7 @@ def _hundred() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _task(sizes: dict[str, Any], optimizer: Any) -> tuple[Any, Any]:
-    """A task of the small model, and a batch."""
+    """A task with the small model, and a batch."""
     shape = (2, TIME)
     batch = py_utils.NestedMap(
         ids=np.ones(shape, np.int32), labels=np.ones(shape, np.int32),
@@ -271,7 +270,7 @@ def _task(sizes: dict[str, Any], optimizer: Any) -> tuple[Any, Any]:
 
 
 def _state(state: Any) -> tuple[dict[str, dict[str, np.ndarray]], int]:
-    """(field -> variable -> values, of all groups; the count, in which all agree)."""
+    """(field -> variable -> values over all groups, the count on which all groups agree)."""
     groups = state if isinstance(state, dict) else {"": state}
     found: dict[str, dict[str, np.ndarray]] = {}
     counts = set()

@@ -1,9 +1,8 @@
-"""The dumps of the experiments that PAXml ships: `python -m parity_tests.record published OUT`.
+"""Writes dumps of the experiments that PAXml ships: `python -m parity_tests.record published OUT`.
 
-Writes OUT/NAME.txt, what a job of each class would write as its `model_params.txt`, and
-OUT.tar.xz. No job runs: the class makes its task, and Praxis writes it out.
+For each class it writes OUT/NAME.txt, which is what a job would write as `model_params.txt`, and
+then OUT.tar.xz. No job is run: the class makes its task, and Praxis writes it as text.
 """
-
 from __future__ import annotations
 
 import importlib
@@ -22,14 +21,14 @@ NO_LANGUAGE_MODELS = {"LargeMlp", "SmallMlp"}
 
 
 def main(arguments: list[str]) -> None:
-    """Write the dumps of all classes that can be made."""
+    """Write the dumps of all classes that can make a task."""
     place = pathlib.Path(arguments[0])
     place.mkdir(parents=True, exist_ok=True)
     for name, cls in classes():
         try:
             task = cls().task()
         except (AssertionError, NotImplementedError, TypeError) as error:
-            # A base class: sizes, stages or data are left to those that inherit from it.
+            # A base class: subclasses define its sizes, stages or data.
             print(f"{name}: no experiment of its own: {error}", file=sys.stderr)
             continue
         (place / f"{name}.txt").write_text(base_hyperparams.nested_struct_to_text(task))
@@ -37,7 +36,7 @@ def main(arguments: list[str]) -> None:
 
 
 def classes() -> list[tuple[str, type[base_experiment.BaseExperiment]]]:
-    """The experiments that the modules define themselves, by name."""
+    """The experiments that are defined in the modules themselves, with their names."""
     found = []
     for module in (importlib.import_module(f"{PLACE}.{name}") for name in MODULES):
         for name, cls in inspect.getmembers(module, inspect.isclass):

@@ -1,10 +1,9 @@
-"""States that no training job leaves behind: quantized weights, and values of every dtype.
+"""Makes states that no training job writes: quantized weights, and values of every dtype.
 
-Quantized models come from PAXml's own `quantize_weight`, which serving jobs call; `dequantized` in
-their manifests is what the INFERENCE layers multiply by, found by sending the identity through
-`praxis.layers.quantization.operations.einsum`.
+Quantized models are made with PAXml's own `quantize_weight`, which serving jobs call. `dequantized`
+in their manifests is the weight that the INFERENCE layers effectively multiply by. It is found by
+passing the identity through `praxis.layers.quantization.operations.einsum`.
 """
-
 from __future__ import annotations
 
 from typing import Any
@@ -18,7 +17,7 @@ from praxis.layers.quantization import operations, quantize
 
 MODES = quantize.QuantizationMode
 
-# How a weight is used, by part of its name.
+# The product in which a weight is used, by a part of its name.
 EQUATIONS = (
     ("combined_qkv/w", "AD,KDNH->KANH"),
     ("post/w", "ANH,DNH->AD"),
@@ -28,11 +27,11 @@ EQUATIONS = (
 
 
 def quantized_state(experiment: Any, **settings: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """A TrainState of quantized weights, the task that serves it, and the weights they stand for.
+    """Make a TrainState with quantized weights, the task that serves it, and the actual weights.
 
     Args:
-        experiment: of the model that is quantized.
-        settings: of `set_transformer_quantization`.
+        experiment: the experiment whose model is quantized.
+        settings: arguments of `set_transformer_quantization`.
     """
     task = experiment.task()
     quantize.set_transformer_quantization(
@@ -64,7 +63,7 @@ def _nested(batch: Any) -> Any:
 
 
 def _dequantized(params: Any, settings: dict[str, Any]) -> dict[str, np.ndarray]:
-    """path -> the values that a quantized weight stands for; none for packed ones."""
+    """path -> the dequantized values of a weight; packed and blocked weights are left out."""
     flat = {
         "/".join(str(part.key) for part in path): leaf
         for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]
@@ -76,7 +75,7 @@ def _dequantized(params: Any, settings: dict[str, Any]) -> dict[str, np.ndarray]
         name = path.removesuffix("_quantized_scale")
         weight, zero = flat[name], flat.get(name + "_quantized_zp")
         blocks = settings.get("block_size", 0)
-        if weight.dtype == jnp.int32 or blocks:  # packed, or cut into blocks: in another shape
+        if weight.dtype == jnp.int32 or blocks:  # packed or blocked weights have another shape
             continue
         if "/repeat/" in name:
             layers = range(weight.shape[0])
@@ -102,7 +101,7 @@ def _values(name: str, weight: Any, scale: Any, zero: Any) -> np.ndarray:
 
 
 def state_of_all_dtypes() -> Any:
-    """A TrainState with a leaf of each dtype that PAXml can hold, in all its parts."""
+    """A TrainState with a leaf of each dtype that PAXml can store, in all its parts."""
     values = np.arange(6).reshape(2, 3)
     kinds = ("float32", "bfloat16", "float16", "int8", "uint8", "int32", "uint32")
     odd = {name: jnp.asarray(values, getattr(jnp, name)) for name in kinds}

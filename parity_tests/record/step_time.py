@@ -1,9 +1,8 @@
 """Times the gradient step of a model of the real Praxis; run by benchmarks/against_paxml.py.
 
-Runs in the Python 3.10 of the recordings and imports nothing of ours. Says "ready" when compiled;
-then answers each line on its input with the seconds that one step took.
+It runs in the Python 3.10 of the recordings and imports nothing of this project. It prints "ready"
+after compiling, then answers each line of input with the seconds that one step took.
 """
-
 import json
 import sys
 import time
@@ -16,9 +15,9 @@ from praxis.layers import activations, models, transformer_models, transformers
 
 
 def language_model(size, scan):
-    """A Praxis `LanguageModel` of this size: LayerNorm, GELU, sinusoids, tied embedding.
+    """A Praxis `LanguageModel` of this size: LayerNorm, GELU, sinusoids, tied embeddings.
 
-    With `num_items` its softmax is extended with items, as the original recommender's.
+    With `num_items`, its softmax is extended with items as in the original recommender.
     """
     lm = pax_fiddle.Config(
         transformer_models.TransformerLm,
@@ -53,7 +52,7 @@ def language_model(size, scan):
 
 
 def main():
-    """Compile, then time a step a line."""
+    """Compile, then time one step per line of input."""
     size = json.loads(sys.argv[1])
     model = language_model(size, scan=True)
     rng = np.random.default_rng(0)

@@ -1,6 +1,6 @@
-"""The outcome of a comparison, for people and for programs.
+"""Reports the result of a comparison, for people and for programs.
 
-Read `table`, the terminal and JUnit XML, then `html`, one file with everything.
+Read `table` first, for the terminal and JUnit XML, then `html`, which writes one HTML file.
 """
 
 from parity_tests.report.html import write_html

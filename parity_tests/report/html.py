@@ -1,4 +1,4 @@
-"""The outcome of a comparison as one HTML file: table, and a plot of the error by depth."""
+"""Writes the result of a comparison as one HTML file: a table, and a plot of the error by depth."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from parity_tests.compare import Difference
 from parity_tests.report.table import COLUMNS, Report, cells
 
 WIDTH, HEIGHT, LEFT, BOTTOM = 1040, 320, 56, 34  # of the plot, in pixels
-LEAST, MOST = -9, 1  # decades that the plot shows: below and above lie on its edges
+LEAST, MOST = -9, 1  # decades that the plot shows; values beyond are drawn at its edges
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #6b7280; --line: #d5d9e0; --bad: #c62828;
   --good: #2e7d32; --band: #00000008; --paper: #fff; }
@@ -32,7 +32,7 @@ svg { max-width: 100%; height: auto; } svg text { font-size: 11px; fill: var(--s
 
 
 def write_html(report: Report, path: Path) -> None:
-    """Write the report; the file needs no other."""
+    """Write the report to a file that needs no other files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(report), encoding="utf-8")
 
@@ -67,7 +67,7 @@ def page(report: Report) -> str:
 
 
 def _settings(report: Report) -> str:
-    """Every setting that the comparison ran with, and its origin; assumed ones stand out."""
+    """A table of every setting with its origin; assumed ones are highlighted."""
     rows = []
     for key, (value, origin) in report.settings.items():
         kind = ' class="fails"' if origin == ASSUMED else ""
@@ -81,7 +81,7 @@ def _settings(report: Report) -> str:
 
 
 def plot(drawn: Sequence[Difference], first: Difference | None) -> str:
-    """Relative error of each value in the order of the data flow, on a log scale, as SVG."""
+    """Plot the relative error of each value on a log scale, in the order of computation, as SVG."""
     wide, high = WIDTH - LEFT - 8, HEIGHT - BOTTOM - 8
 
     def across(place: float) -> float:
@@ -125,7 +125,7 @@ def plot(drawn: Sequence[Difference], first: Difference | None) -> str:
 
 
 def _svg(element: str, inner: str = "", **attributes: object) -> str:
-    """An element; numbers are shortened, `_` in names stands for `-`."""
+    """An SVG element; floats are shortened, and `_` in attribute names becomes `-`."""
     texts = {
         name.replace("_", "-"): f"{value:.1f}" if isinstance(value, float) else str(value)
         for name, value in attributes.items()
@@ -135,7 +135,7 @@ def _svg(element: str, inner: str = "", **attributes: object) -> str:
 
 
 def _bands(drawn: Sequence[Difference]) -> dict[int, tuple[int, int]]:
-    """First and last place of each layer."""
+    """Layer -> its first and last index in the plot."""
     found: dict[int, tuple[int, int]] = {}
     for place, difference in enumerate(drawn):
         if difference.layer is not None:

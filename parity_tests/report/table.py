@@ -1,4 +1,4 @@
-"""The outcome of a comparison, on the terminal and as JUnit XML."""
+"""Prints the result of a comparison on the terminal, and writes it as JUnit XML."""
 
 import math
 from collections import Counter
@@ -16,20 +16,20 @@ from parity_tests.compare import Difference, first_failure
 from parity_tests.hints import Hint
 
 COLUMNS = ("pass", "name", "shape", "max abs", "max rel", "allowed", "ULPs", "verdict")
-WIDTH = 400  # where there is no terminal: lines are not broken
+WIDTH = 400  # columns if there is no terminal, so that lines are not wrapped
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found.
+    """The result of a comparison.
 
     Attributes:
-        out, against: what was compared.
-        origin: of the recording.
-        differences: in the order of the data flow.
+        out, against: the checkpoint and the recording that were compared.
+        origin: origin of the recording.
+        differences: one entry per value, in the order of computation.
         hints: causes that explain the first failure.
         notes: sentences about the settings.
-        settings: dotted key -> (value, origin), of model and learner.
+        settings: dotted key -> (value, origin), for model and learner.
     """
 
     out: str
@@ -51,12 +51,12 @@ class Report:
         return self.first is None and any(d.verdict == "ok" for d in self.differences)
 
     def origins(self) -> str:
-        """How many settings came from where; '' where nothing is known of that."""
+        """How many settings have each origin; '' if no origins are known."""
         count = Counter(origin for _, origin in self.settings.values() if origin)
         return ", ".join(f"{number} {origin}" for origin, number in count.most_common())
 
     def summary(self) -> str:
-        """The outcome in a sentence or two."""
+        """The result in one or two sentences."""
         count = Counter(difference.verdict for difference in self.differences)
         ok = count.pop("ok", 0)
         rest = ", ".join(f"{number} {verdict}" for verdict, number in sorted(count.items()))
@@ -70,7 +70,7 @@ class Report:
         return text
 
     def where(self) -> str:
-        """The first failure in words."""
+        """Describe the first failure."""
         first = self.first
         assert first is not None
         place = f" in pass {first.section}" if first.section else ""
@@ -107,7 +107,7 @@ def cells(difference: Difference) -> tuple[str, ...]:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Table, hints, summary; the first failure stands out."""
+    """Print the table, hints and the summary; the first failure is highlighted."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in COLUMNS:
         right = column in ("max abs", "max rel", "allowed", "ULPs")
@@ -135,7 +135,7 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def report_json(report: Report) -> dict[str, Any]:
-    """The outcome for programs; numbers are those of the table."""
+    """The result for programs; numbers are formatted as in the table."""
     return {
         "out": report.out,
         "against": report.against,
@@ -156,7 +156,7 @@ def report_json(report: Report) -> dict[str, Any]:
 
 
 def write_junit(report: Report, path: Path) -> None:
-    """One test case a recorded value; hints are in the first failure."""
+    """Write one test case per recorded value; the first failure contains the hints."""
     differences = report.differences
     suite = ElementTree.Element(
         "testsuite",

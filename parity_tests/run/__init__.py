@@ -1,7 +1,7 @@
-"""Runs our model on what was recorded: settings, parameters, every intermediate value.
+"""Runs our model on what was recorded, and keeps every intermediate value.
 
-Read `settings`, `parameters`, `activations`; `outputs` has what the original reports beside its
-losses, `trained` the model with recorded parameters and its optimizer, `stepping` a step of it.
+Read `settings`, `parameters` and `activations` first. `outputs` computes what the original reports
+besides its losses, `trained` gives the model recorded parameters, `stepping` takes optimizer steps.
 """
 
 from parity_tests.run.activations import BACKBONE, EMBEDS, TEXT, Found, Subject, run, sees_all

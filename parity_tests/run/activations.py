@@ -1,4 +1,4 @@
-"""Runs our model on a recorded batch: every intermediate value, outputs, metrics and gradients."""
+"""Runs our model on a recorded batch: intermediate values, outputs, metrics and gradients."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from parity_tests.run.outputs import masked_metrics, recommender_metrics, recomm
 INTERMEDIATES = "intermediates"
 BACKBONE = "pretrained_lm/"
 EMBEDS = "inputs_embeds"
-TEXT = "generate"  # output of a pass: its prompts and what the model says after them
+TEXT = "generate"  # output of a pass: its prompts and the text generated after them
 DROPOUTS = ("input_dropout", "attention_dropout", "residual_dropout", "mlp_dropout")
 Batch = Mapping[str, jax.Array]
 
@@ -33,11 +33,11 @@ class Subject:
     """A converted model.
 
     Attributes:
-        config: of the model.
+        config: configuration of the model.
         params: nested dicts.
-        clustering: of a recommender.
-        nhd_post: whether PAXml's output projections begin with the heads; None where only their
-            shapes can tell.
+        clustering: clustering of a recommender.
+        nhd_post: whether PAXml's output projections begin with the heads; None if only their shapes
+            can tell.
     """
 
     config: BackboneConfig | EfficientIDSConfig
@@ -51,26 +51,26 @@ class Subject:
         return self.config.backbone if isinstance(self.config, EfficientIDSConfig) else self.config
 
     def in_dtype(self, dtype: str) -> "Subject":
-        """The same model computing in another dtype; parameters stay as they are stored."""
+        """The model computing in another dtype; parameters keep their stored dtype."""
         return self.with_backbone(dtype=dtype)
 
     def with_backbone(self, **values: Any) -> "Subject":
-        """The same parameters under other settings of the decoder."""
+        """The same parameters with other settings of the decoder."""
         changed = replace(self.backbone, **values)
         if isinstance(self.config, EfficientIDSConfig):
             return replace(self, config=replace(self.config, backbone=changed))
         return replace(self, config=changed)
 
     def with_parameters(self, values: Arrays) -> "Subject":
-        """The same model with other parameters, by path."""
+        """The model with other parameters, given by path."""
         return replace(self, params=unflatten(values))
 
 
 class Options(NamedTuple):
-    """Of one program: the model, whether it is trained, whether intermediate values are kept.
+    """Options of one program: the model, whether it trains, whether intermediate values are kept.
 
-    `masked`: whether it is one of Praxis' `BertModel`, which reports other metrics. `only`: names
-    of the values that are wanted; None: all.
+    `masked`: whether the model is Praxis' `BertModel`, which reports other metrics. `only`: names
+    of the wanted values; None: all.
     """
 
     config: BackboneConfig | EfficientIDSConfig
@@ -82,7 +82,7 @@ class Options(NamedTuple):
 
     @property
     def mutable(self) -> list[str]:
-        """Collections that the modules may fill."""
+        """Flax collections that the modules may write."""
         return [LOSSES, *([INTERMEDIATES] if self.inside else [])]
 
 
@@ -91,8 +91,8 @@ class Found:
     """What our model computed.
 
     Attributes:
-        values: intermediates by path, `outputs/<name>`, `metrics/<name>/{value,weight}`.
-        gradients: of the loss, by parameter path; `inputs_embeds` of that input.
+        values: intermediate values by path, `outputs/<name>`, `metrics/<name>/{value,weight}`.
+        gradients: gradients of the loss by parameter path; `inputs_embeds` for that input.
     """
 
     values: Arrays
@@ -109,16 +109,16 @@ def run(
 ) -> Found:
     """Run a model on the batch of a pass, in the dtype of its configuration.
 
-    Jitted, with products in full precision on any device, and without dropout, whose random bits
-    are the origin's own. Gradients are those of all parameters, of frozen ones too.
+    The run is jitted, with matrix products in full precision on any device. It has no dropout,
+    because the random bits of the origin cannot be repeated. Gradients include frozen parameters.
 
     Args:
         subject: the model.
-        one: inputs, and whether the training loss is wanted.
-        gradients: whether to compute them.
+        one: the pass: its inputs, and whether the loss is the training loss.
+        gradients: whether to compute gradients.
         inside: whether to keep intermediate values.
-        only: names of the values that are wanted; None: all. A program that gives few of them is
-            compiled in a fraction of the time.
+        only: names of the wanted values; None: all. A program with few results compiles in a
+            fraction of the time.
     """
     batch = {name: jnp.asarray(value) for name, value in model_inputs(one).items()}
     embeds = batch.pop(EMBEDS, None)
@@ -144,12 +144,12 @@ def run(
 
 
 def sees_all(subject: Subject) -> bool:
-    """Whether tokens see later ones, so that no text can be made word by word."""
+    """Whether tokens see later ones, so that text cannot be generated token by token."""
     return subject.backbone.attention_mask == "bidirectional"
 
 
 def continued(subject: Subject, one: Pass) -> np.ndarray:
-    """Greedy text after the prompts of a pass, as long as the recorded one: int [B, T + G]."""
+    """Greedy text after the prompts of a pass, as long as the recorded text: int [B, T + G]."""
     ids = one.inputs["ids"]
     paddings = one.inputs.get("paddings")
     with jax.default_matmul_precision("highest"):
@@ -165,9 +165,9 @@ def continued(subject: Subject, one: Pass) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _program(options: "Options", gradients: bool) -> Callable[[Any, Any, Batch], Any]:
-    """Jitted (params, embeddings or None, batch) -> (values, gradients of the first two).
+    """A jitted function (params, embeddings or None, batch) -> (values, gradients of the first 2).
 
-    Compiled once for all passes and steps of a kind.
+    It is compiled once for all passes and steps with the same options.
     """
     recommends = isinstance(options.config, EfficientIDSConfig)
     function = _recommender if recommends else _language_model
@@ -191,10 +191,10 @@ def _program(options: "Options", gradients: bool) -> Callable[[Any, Any, Batch],
 
 
 def canonical(intermediates: Mapping[str, Any], config: BackboneConfig) -> dict[str, Any]:
-    """Path -> value: each layer by its number, whether layers are scanned or not.
+    """Path -> value, with each layer under its number, whether layers are scanned or not.
 
-    The decoder's own are without `pretrained_lm`; a module's output is at its path, the first call
-    counts. `hidden_states/n` are what HuggingFace calls so.
+    The decoder's paths have no `pretrained_lm`. A module's output is at the module's path; only its
+    first call counts. `hidden_states/n` have the meaning they have in HuggingFace.
     """
     found: dict[str, Any] = {}
     for name, calls in flatten(intermediates).items():
@@ -219,7 +219,7 @@ def canonical(intermediates: Mapping[str, Any], config: BackboneConfig) -> dict[
 
 
 def _unstacked(path: str, value: Any, config: BackboneConfig) -> dict[str, Any]:
-    """A value of stacked layers, layer by layer."""
+    """A value of stacked layers, as one value per layer."""
     rest = path.removeprefix("layers").lstrip("/")
     count, place = config.layers_per_block, config.layers_per_block - 1
     if count > 1 and rest.startswith("block_"):

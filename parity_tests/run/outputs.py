@@ -1,4 +1,4 @@
-"""What the original reports beside its losses, from what our recommender returns.
+"""Computes what the original reports besides its losses from the results of our recommender.
 
 Letters: B batch, T time, V words, I items.
 """
@@ -13,8 +13,8 @@ from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.core.metrics import correct_predictions, ranking_sums, token_sums
 from efficientids_flax.losses import LanguageModelLoss
 
-SHORTLIST = 10  # ranks that are recorded
-FULL = "full_logits"  # intermediate of the full softmax in training
+SHORTLIST = 10  # number of top ranks that are recorded
+FULL = "full_logits"  # an intermediate value: the logits of the full softmax in training
 Batch = Mapping[str, jax.Array]
 
 
@@ -26,15 +26,15 @@ def recommender_outputs(
     intermediates: Mapping[str, Any],
     train: bool,
 ) -> dict[str, jax.Array]:
-    """`outputs/<name>` under the original's names.
+    """Outputs of the recommender, as `outputs/<name>` with the original's names.
 
     Args:
-        config: of the model.
+        config: configuration of the model.
         batch: its inputs.
         made: `LossOutput`.
-        scores: [B, T, V + I], of `evaluation_logits`.
-        intermediates: of the same run; a full softmax reports its training logits.
-        train: whether the run is one of training.
+        scores: [B, T, V + I], from `evaluation_logits`.
+        intermediates: values of the same run; they include the training logits of a full softmax.
+        train: whether it is a training run.
     """
     logits = intermediates[FULL][0] if train and config.full_softmax else scores
     is_item = batch["label_item_weights"] > 0
@@ -45,7 +45,8 @@ def recommender_outputs(
         "logits": logits,
         "log_probs": jax.nn.log_softmax(logits),
         "per_example_argmax": best,
-        # The original compares classes with labels that are not shifted by V: this one is of words.
+        # The original compares classes with labels not shifted by V, so only words can be correct
+        # here.
         "accuracy": jnp.sum((best == labels) * weights) / jnp.maximum(jnp.sum(weights), 1e-6),
         "aux_loss_weight": jnp.asarray(float(config.z_loss_weight > 0)),
         "labels": labels + jnp.where(is_item, config.backbone.vocab_size, 0),
@@ -58,13 +59,13 @@ def recommender_outputs(
 def recommender_metrics(
     config: EfficientIDSConfig, batch: Batch, made: Any, outputs: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
-    """`metrics/<name>/{value,weight}`: value and weight as the original reports them.
+    """Metrics of the recommender, as `metrics/<name>/{value,weight}` like the original's.
 
     Args:
-        config: of the model.
+        config: configuration of the model.
         batch: its inputs.
         made: `LossOutput`.
-        outputs: of `recommender_outputs`.
+        outputs: result of `recommender_outputs`.
     """
     logits, words = outputs["outputs/logits"], config.backbone.vocab_size
     labels, is_item = batch["labels"], batch["label_item_weights"]
@@ -86,7 +87,7 @@ def recommender_metrics(
 
 
 def masked_metrics(loss: LanguageModelLoss, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """(value, weight) of each metric that Praxis' `BertModel` reports, by its name."""
+    """Name -> (value, weight) of each metric that Praxis' `BertModel` reports."""
     weights, count, one = batch["weights"], loss.total_weight, jnp.ones(())
     hits = jnp.sum((loss.per_example_argmax == batch["labels"]) * weights)
     found = {

@@ -1,7 +1,7 @@
-"""Parameters and gradients under the names of their origin, brought to our tree.
+"""Brings parameters and gradients with the names of their origin to our tree.
 
-The converter's own rule tables do it, on arrays in memory: so a recording may have repeated,
-separate or pipelined layers whatever the converted checkpoint has.
+This applies the converter's own rule tables to arrays in memory. So a recording may have repeated,
+separate or pipelined layers, whatever the converted checkpoint has.
 """
 
 from collections.abc import Mapping
@@ -22,15 +22,15 @@ OWN = "efficientids_flax"
 def to_our_tree(
     values: Arrays, names: str, subject: Subject
 ) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
-    """Our parameter path -> values and the names that they came from.
+    """Map arrays to our tree: our parameter path -> (values, names that they came from).
 
     Args:
-        values: by the origin's paths, `params/lm/...`; a part of the tree will do.
-        names: table of the origin; with our own names nothing is to be done.
-        subject: the converted model: whether its layers are stacked, and how heads were read.
+        values: arrays by the origin's paths, `params/lm/...`; may be a part of the tree.
+        names: name table of the origin; our own names need no translation.
+        subject: the converted model; tells whether layers are stacked, and how heads were read.
 
     Raises:
-        RecordingError: names or shapes that the table of the model's family does not take.
+        RecordingError: the table of the model's family does not accept the names or shapes.
     """
     values = {name.removeprefix(PARAMS): value for name, value in values.items()}
     if names == OWN:
@@ -52,10 +52,10 @@ def renamed(
     nhd_post: bool | None = None,
     said: Said = UNSAID,
 ) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
-    """The same by the table of a family.
+    """Map arrays with the rule table of a family; see `to_our_tree`.
 
     Raises:
-        MappingError: names or shapes that the table does not take.
+        MappingError: the table does not accept the names or shapes.
     """
     sources = {
         name: Source(held(PARAMS + name, np.asarray(value))) for name, value in values.items()
@@ -95,7 +95,7 @@ def place(
 
 
 def flow_order(path: str) -> tuple[int, int, str]:
-    """Sorts parameter paths by the data flow: input, layers, output."""
+    """Sort key of parameter paths in the order of computation: input, layers, output."""
     layer = layer_of(path)
     if layer is not None:
         return 1, layer, path
@@ -106,7 +106,7 @@ def flow_order(path: str) -> tuple[int, int, str]:
 
 
 def layer_of(path: str) -> int | None:
-    """The layer in a path, `layers_3/...`; None outside of the layers and for stacked ones."""
+    """The layer in a path such as `layers_3/...`; None for other paths and for stacked layers."""
     head = path.removeprefix("pretrained_lm/").partition("/")[0]
     number = head.removeprefix("layers_")
     return int(number) if head.startswith("layers_") and number.isdigit() else None

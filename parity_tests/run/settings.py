@@ -1,4 +1,4 @@
-"""Which settings a comparison runs with: the conversion's, the recording's and the user's."""
+"""Combines the settings for a comparison: the conversion's, the recording's and the user's."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from parity_tests.compare import HALF_DTYPES
 from parity_tests.recording import Recording, RecordingError
 
 OPTIMIZER = "optimizer."
-RECORDED = "recording"  # the origin of what the recording's own description says
+RECORDED = "recording"  # origin of settings from the recording's own description
 NO_YARDSTICK = (
     "what half precision may be off by is told by the recording's own distance from float32, which"
     " one in {found} does not have. Give a recording in {dtype}, best with its values in float32"
@@ -28,14 +28,14 @@ ROUNDED = (
 
 
 def in_dtype(recording: Recording, dtype: str | None) -> Recording:
-    """The recording, to be compared with ours in another dtype than the recorded one.
+    """Change the dtype in which a recording is compared.
 
     Args:
         recording: as it was read.
-        dtype: to compute in; None: as recorded.
+        dtype: dtype of our computation; None: as recorded.
 
     Raises:
-        RecordingError: in that dtype there is nothing to compare with.
+        RecordingError: the recording has nothing to compare with in that dtype.
     """
     if dtype is None:
         return recording
@@ -54,21 +54,21 @@ def in_dtype(recording: Recording, dtype: str | None) -> Recording:
 def settled(
     config: Config, recording: Recording, given: Mapping[str, Any] | None = None
 ) -> tuple[ModelConfig, OptimizerConfig | None, list[str]]:
-    """The configurations to run with.
+    """Make the configurations to run with.
 
-    What the conversion assumed is taken from the recording's own description; the user's values go
-    before everything.
+    Settings that the conversion assumed are taken from the recording's own description. The user's
+    values take precedence over everything.
 
     Args:
-        config: of the conversion.
-        recording: with its `settings`.
-        given: dotted key -> value or its JSON text, as `--set` gives them.
+        config: configurations from the conversion.
+        recording: the recording, with its `settings`.
+        given: dotted key -> value or its JSON text, as with `--set`.
 
     Returns:
-        (model, optimizer, sentences about values that are not the conversion's).
+        (model, optimizer, sentences on values that differ from the conversion's).
 
     Raises:
-        MappingError: unknown keys, or values that are not valid.
+        MappingError: unknown keys, or invalid values.
     """
     assert config.model is not None
     origins = config.origins
@@ -88,16 +88,16 @@ def settings_with_origins(
     optimizer: OptimizerConfig | None,
     given: Mapping[str, Any] | None = None,
 ) -> dict[str, tuple[Any, str]]:
-    """Each setting of a comparison, and where it came from.
+    """Each setting of a comparison, with its origin.
 
     Args:
-        config: of the conversion.
-        model, optimizer: that the comparison runs with, of `settled`.
+        config: configurations from the conversion.
+        model, optimizer: the configurations that the comparison runs with, from `settled`.
         given: dotted keys that the user gave.
 
     Returns:
-        Dotted key -> (value, origin): the conversion's, 'given' or 'recording'. Those of the
-        learner begin with `optimizer.`; the origin is '' where the conversion names none.
+        Dotted key -> (value, origin). The origin is the conversion's, 'given' or 'recording', or ''
+        if the conversion names none. Keys of the learner begin with `optimizer.`.
     """
     found: dict[str, tuple[Any, str]] = {}
     for part, prefix, now in (("model", "", model), ("optimizer", OPTIMIZER, optimizer)):
@@ -154,7 +154,7 @@ def _with(
 
 
 def _told(recording: Recording, prefix: str) -> dict[str, Any]:
-    """The recording's settings of one configuration."""
+    """The recording's settings for the model (no prefix) or for the optimizer."""
     return {
         key.removeprefix(prefix): value
         for key, value in recording.settings.items()
@@ -163,7 +163,7 @@ def _told(recording: Recording, prefix: str) -> dict[str, Any]:
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
-    """A stronger value: whole records replace their parts, and parts a record that is none."""
+    """Set a stronger value; a whole record replaces its parts, and a part a record that is None."""
     for other in [k for k in values if k.startswith(f"{key}.") or key.startswith(f"{k}.")]:
         del values[other]
     values[key] = value

@@ -1,4 +1,4 @@
-"""One optimizer step of ours, and how far the rounding of its gradients reaches."""
+"""Takes one of our optimizer steps, and measures how far the rounding of gradients reaches."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,16 +11,16 @@ from parity_tests.recording import Pass, Recording, Step
 from parity_tests.run.activations import Subject, run
 from parity_tests.run.parameters import place, to_our_tree
 
-# Two exact implementations give gradients that differ by some roundings (2^-24) of what they are
-# sums of, which is of the size of the model's largest. Adam divides by a gradient's own size: as
-# far as that moves a parameter, two steps cannot be told apart.
+# The gradients of two exact implementations differ by some roundings (2^-24) of their summands,
+# which are as large as the model's largest gradient. Adam divides a gradient by its own size, so a
+# parameter may move that far without any fault: within this reach, two steps cannot be told apart.
 GRADIENT_ROUNDING = 2.0**-22
 
 
 class Made(NamedTuple):
-    """A step of ours: loss, gradients, parameters and optimizer state after it.
+    """A step of ours: loss and gradients, and the parameters and optimizer state after it.
 
-    `reach` is how far the rounding of gradients, in this step and those before, moves parameters.
+    `reach` is how far the rounding of gradients, in this and earlier steps, moves parameters.
     """
 
     loss: np.ndarray
@@ -31,13 +31,13 @@ class Made(NamedTuple):
 
 
 def take_step(before: Subject, recording: Recording, step: Step, update: Any, state: Any) -> Made:
-    """A step from a model and its optimizer's state.
+    """Take a step from a model and its optimizer state.
 
     Args:
         before: the model.
-        recording, step: whose batch and, where they are recorded, whose gradients are taken.
-        update: jitted, of the optimizer.
-        state: of the optimizer.
+        recording, step: the recorded step; its batch is used, and its gradients if it has any.
+        update: jitted update function of the optimizer.
+        state: state of the optimizer.
     """
     ours = run(before, Pass("", step.inputs), inside=False)
     gradients = dict(ours.gradients)
@@ -49,7 +49,7 @@ def take_step(before: Subject, recording: Recording, step: Step, update: Any, st
 
 
 def _tree(before: Subject, gradients: Mapping[str, np.ndarray]) -> Any:
-    """The gradients of a model's parameters, nested and in their dtypes."""
+    """The gradients of a model's parameters, nested and in the parameters' dtypes."""
     like = flatten(before.params)
     return unflatten(place({path: gradients[path] for path in like}, like))
 
@@ -57,7 +57,7 @@ def _tree(before: Subject, gradients: Mapping[str, np.ndarray]) -> Any:
 def updated(
     before: Mapping[str, Any], gradients: Any, update: Any, state: Any
 ) -> tuple[dict[str, np.ndarray], Any]:
-    """Parameters by path, and the optimizer's state, after a step from nested parameters."""
+    """Parameters by path and optimizer state, after a step from nested parameters."""
     with jax.default_matmul_precision("highest"):
         updates, state = update(gradients, state, before)
     updates, state = jax.device_get((updates, state))
@@ -72,14 +72,14 @@ def updated(
 def with_reach(
     made: Made, before: Subject, step: Step, update: Any, states: list[Any]
 ) -> tuple[Made, list[Any]]:
-    """The step with its reach, and the states of the two whose gradients were nudged.
+    """Add the reach to a step; also return the two states whose gradients were nudged.
 
-    Recorded gradients have no rounding; a gradient that is exactly zero has none either.
+    Recorded gradients have no rounding, and neither has a gradient that is exactly zero.
 
     Args:
         made: the step.
-        before, step, update: what it was made of.
-        states: of the two before it.
+        before, step, update: what the step was made from.
+        states: the two nudged states before the step.
     """
     size = 0.0 if step.gradients else GRADIENT_ROUNDING * largest_of(made.gradients)
     reach: dict[str, np.ndarray] = {}
@@ -95,5 +95,5 @@ def with_reach(
 
 
 def largest_of(gradients: Mapping[str, np.ndarray]) -> float:
-    """The largest magnitude among gradients."""
+    """The largest magnitude of any gradient."""
     return max(float(np.max(np.abs(slope), initial=0)) for slope in gradients.values())

@@ -1,4 +1,4 @@
-"""The model as a recording has it: with recorded parameters, and with its optimizer."""
+"""Gives the model recorded parameters, and holds its optimizer."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from parity_tests.run.parameters import place, to_our_tree
 
 @dataclass(frozen=True)
 class Trained:
-    """What is needed to go on training.
+    """What is needed to continue training.
 
     Attributes:
-        optimizer: its configuration; None where it is not known.
-        state: of the converted checkpoint; None where it was not converted.
+        optimizer: configuration of the optimizer; None if unknown.
+        state: optimizer state of the converted checkpoint; None if it was not converted.
     """
 
     optimizer: OptimizerConfig | None
@@ -24,10 +24,10 @@ class Trained:
 
 
 def belonging(subject: Subject, recording: Recording, one: Pass) -> Subject:
-    """The model with the parameters that a pass belongs to.
+    """The model with the parameters that a pass was run with.
 
     Raises:
-        RecordingError: they are not those of this model.
+        RecordingError: the parameters are not those of this model.
     """
     if one.parameters is None:
         return subject
@@ -35,10 +35,10 @@ def belonging(subject: Subject, recording: Recording, one: Pass) -> Subject:
 
 
 def with_parameters(subject: Subject, recording: Recording, parameters: Arrays) -> Subject:
-    """The model with recorded parameters; those that are not recorded stay its own.
+    """The model with recorded parameters; parameters that are not recorded stay the same.
 
     Raises:
-        RecordingError: they are not those of this model.
+        RecordingError: the parameters are not those of this model.
     """
     given = to_our_tree(parameters, recording.names, subject)
     own = flatten(subject.params)

@@ -1,4 +1,4 @@
-"""Fixtures with object stores on this machine; each server is started once."""
+"""Fixtures with local object stores; each server is started once."""
 
 from collections.abc import Iterator
 
@@ -27,9 +27,9 @@ def gs_server() -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path_factory) -> pytest.MonkeyPatch:
-    """An environment that names no object store and no credentials."""
+    """An environment without variables for object stores or credentials."""
     for name in {*environment(), *SET_BY_THE_CODE} - {"HOME"}:
-        monkeypatch.setenv(name, "")  # so that it is put back whatever is set later
+        monkeypatch.setenv(name, "")  # so that monkeypatch restores it
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -48,7 +48,7 @@ def gs(gs_server: ObjectStore, clean: pytest.MonkeyPatch) -> ObjectStore:
 
 @pytest.fixture(params=["s3", "gs"])
 def remote(request: pytest.FixtureRequest) -> ObjectStore:
-    """Each object store in turn, reachable by the environment."""
+    """Each object store in turn, with the environment set to reach it."""
     return request.getfixturevalue(request.param)
 
 

@@ -1,7 +1,7 @@
-"""What a conversion has to give, computed the plain way: all in memory, no tables, no tiles.
+"""Computes the expected result of a conversion the plain way: in memory, without tables or tiles.
 
-Written from the table of names in the docs, not from `converters.mappings`, so that a slip in one
-of the two shows. Letters: L layers, S pipeline stages, K layers in one block or stage.
+It follows the table of names in the docs, not `converters.rules`, so that a mistake in one of the
+two shows. Letters: L layers, S pipeline stages, K layers in one block or stage.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 
 Tree = dict[str, np.ndarray]  # '/'-joined path -> values
 
-# Parts of PAXml's names and what they are called here; the first that fits counts.
+# Parts of PAXml's names -> our names; the first that fits applies.
 NAMES = (
     (r"^embedding_lookup/emb_var$", "embedder/embedding"),
     (r"^position_emb/emb_var$", "position_embedding/embedding"),
@@ -40,7 +40,7 @@ ENDS = {"w": "kernel", "b": "bias"}
 
 
 def named(path: str) -> str:
-    """A parameter's name below `lm/` (or below its layer) in the output."""
+    """The name in the output of a parameter, given its name below `lm/` or below its layer."""
     for pattern, name in NAMES:
         path, count = re.subn(pattern, name, path)
         if count:
@@ -50,7 +50,7 @@ def named(path: str) -> str:
 
 
 def family_of(params: Iterable[str]) -> str:
-    """What a model is, by the names of its parameters."""
+    """The family of a model, by the names of its parameters."""
     names = list(params)
     if not any(name.startswith("lm/transformer/") for name in names):
         return "generic"
@@ -59,7 +59,7 @@ def family_of(params: Iterable[str]) -> str:
 
 
 def renamed(params: Mapping[str, np.ndarray], family: str, scan_layers: bool | None = None) -> Tree:
-    """A tree of parameters, or of moments, one a parameter, under the output's names."""
+    """A tree of parameters, or of moments with one per parameter, with the output's names."""
     if family == "generic":
         return dict(params)
     recommender = family == "efficientids"
@@ -80,7 +80,7 @@ def renamed(params: Mapping[str, np.ndarray], family: str, scan_layers: bool | N
         if repeat:
             assert pipeline is None and number == "0"
             stacked[place] = values
-        elif pipeline:  # [S, ...] a layer of the stage; layer s * K + k of the model
+        elif pipeline:  # [S, ...] for layer k of a stage: layer s * K + k of the model
             per_stage = 1 + max(
                 int(n) for n in re.findall(r"body/x_layers_(\d+)/", " ".join(params))
             )
@@ -155,7 +155,7 @@ def optimizer(
 
 
 def debiased(moment: np.ndarray, count: np.ndarray, beta: float) -> np.ndarray:
-    """optax's raw moment of Praxis' corrected one; `count` runs over the stacked layers, if any."""
+    """optax's moment from Praxis' corrected one; `count` has the stacked layers' axes, if any."""
     count = np.asarray(count, np.float64)
     factor = (1.0 - np.power(beta, count)).reshape(count.shape + (1,) * (moment.ndim - count.ndim))
     return (moment.astype(np.float64) * factor).astype(moment.dtype)
@@ -182,7 +182,7 @@ def converted(
 
 
 def difference(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> list[str]:
-    """What two trees differ in, bit for bit, a line each."""
+    """The differences of two trees, bit for bit, one per line."""
     lines = [f"{path}: missing" for path in wanted if path not in found]
     lines += [f"{path}: unexpected" for path in found if path not in wanted]
     for path in found.keys() & wanted.keys():

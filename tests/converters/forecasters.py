@@ -1,4 +1,4 @@
-"""TimesFM trees of any size with random values, as PAXml names them, and checkpoints of them."""
+"""Makes TimesFM trees of any size with random values and PAXml's names, and their checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
 
 
 def random_forecaster(sizes: Sizes = Sizes(), seed: int = 0) -> Params:
-    """Leaf -> values."""
+    """Leaf -> random values."""
     random = np.random.default_rng(seed)
     return {
         name: (0.3 * random.standard_normal(shape)).astype(np.float32)
@@ -68,7 +68,7 @@ def random_forecaster(sizes: Sizes = Sizes(), seed: int = 0) -> Params:
 
 
 def with_adapters(params: Mapping[str, np.ndarray], rank: int, dora: bool = False) -> Params:
-    """The same with `lora_a`, `lora_b` and, of DoRA, `dora_m` beside each weight of the layers."""
+    """The tree with `lora_a`, `lora_b` and (for DoRA) `dora_m` beside each weight of the layers."""
     random = np.random.default_rng(5)
     found = dict(params)
     for name, weight in params.items():
@@ -86,7 +86,7 @@ def with_adapters(params: Mapping[str, np.ndarray], rank: int, dora: bool = Fals
 def write_forecaster(
     root: Path, params: Mapping[str, np.ndarray], prefix: str = "", step: int = 7
 ) -> Path:
-    """A zarr checkpoint of the parameters alone."""
+    """Write a zarr checkpoint with only the parameters."""
     leaves = {f"mdl_vars/params/{prefix}{name}": value for name, value in params.items()}
     place = root / "checkpoints" / f"checkpoint_{step:08d}"
     write_step(place, {"step": np.asarray(step, np.uint32), **leaves})

@@ -1,7 +1,7 @@
-"""Damages one file of a real checkpoint, in ways that copies, disks and people do.
+"""Damages one file of a real checkpoint, as copies, disks and people do.
 
-`python -m tests.converters.fuzz 3600` tries for an hour with ever new seeds and prints what ends in
-anything but an output or one clear message.
+`python -m tests.converters.fuzz 3600` runs for an hour with new seeds, and prints every case that
+ends neither in an output nor in one clear message.
 """
 
 import json
@@ -59,7 +59,7 @@ def _kind(path: Path) -> str:
 
 
 def _json(path: Path, generator: random.Random) -> str:
-    """Another value, or none, at one place of a JSON file."""
+    """Change or remove one value in a JSON file."""
     tree = json.loads(path.read_bytes())
     if not isinstance(tree, dict | list) or not tree:
         return _bytes(path, generator)
@@ -83,7 +83,7 @@ def _json(path: Path, generator: random.Random) -> str:
 
 
 def _text(path: Path, generator: random.Random) -> str:
-    """Another value in one line of a dump."""
+    """Change a value in one line of a dump."""
     lines = path.read_text().splitlines()
     numbers = [i for i, line in enumerate(lines) if " : " in line] or list(range(len(lines)))
     number = generator.choice(numbers)
@@ -94,7 +94,7 @@ def _text(path: Path, generator: random.Random) -> str:
 
 
 def _bytes(path: Path, generator: random.Random) -> str:
-    """Cut off, emptied, or with some bytes changed."""
+    """Truncate or empty the file, or change some of its bytes."""
     content = bytearray(path.read_bytes())
     way = generator.choice(["cut", "flip", "flip", "empty", "grow"])
     if way == "cut":
@@ -113,7 +113,7 @@ def _bytes(path: Path, generator: random.Random) -> str:
 
 @contextmanager
 def patience() -> Iterator[None]:
-    """Raises `TimeoutError` in what takes too long."""
+    """Raise `TimeoutError` if the block takes too long."""
 
     def hang(*_: Any) -> None:
         raise TimeoutError("hangs")
@@ -128,7 +128,7 @@ def patience() -> Iterator[None]:
 
 
 def fault(checkpoint: Path, out: Path) -> str | None:
-    """What is wrong with how the commands take a checkpoint; None if nothing is."""
+    """What the commands do wrong with a checkpoint; None if nothing."""
     for arguments in (["inspect", checkpoint], ["convert", checkpoint, out, "--memory", "64MiB"]):
         with patience():
             result = CliRunner().invoke(main, list(map(str, arguments)))
@@ -151,7 +151,7 @@ def sources(place: Path) -> dict[str, Path]:
 
 
 def attempt(source: Path, seed: int) -> str | None:
-    """Damage a checkpoint by a seed and look; what is wrong, if anything."""
+    """Damage a checkpoint with a seed, and return what goes wrong, if anything."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "case"
         how = damaged(source, copy, seed)

@@ -1,4 +1,4 @@
-"""Reads what is on disk without the code under test: PAXml's leaves, and a conversion's output."""
+"""Reads files without the code under test: PAXml's leaves, and the output of a conversion."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ Tree = dict[str, np.ndarray]
 
 
 def leaf_digest(values: np.ndarray) -> str:
-    """What manifests call `sha256`."""
+    """The digest that manifests call `sha256`."""
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
@@ -90,12 +90,12 @@ def read_paxml(step: Path, described: Mapping[str, Mapping[str, Any]]) -> Tree:
 
 
 def cast_like(values: np.ndarray, dtype: str) -> np.ndarray:
-    """`values` in the dtype that PAXml restores them in."""
+    """`values` in the dtype in which PAXml restores them."""
     return values.astype(ml_dtypes.bfloat16) if dtype == "bfloat16" else values
 
 
 def _zarr_names(path: str) -> list[str]:
-    """Directories that a leaf may lie in: Pax' names since 1.1, Orbax' of 0.3."""
+    """Possible directories of a leaf: Pax names since 1.1, Orbax names of 0.3."""
     pax = "".join(f"_{key}" if key.isdigit() else f".{key}" for key in path.split("/"))
     return [pax.removeprefix("."), path.replace("/", ".")]
 

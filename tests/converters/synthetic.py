@@ -1,4 +1,4 @@
-"""Checkpoints of a chosen size in PAXml's zarr layout (1.1), and the commands run on them."""
+"""Makes checkpoints of a chosen size in PAXml's zarr layout (1.1), and runs commands on them."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ STEP = 7
 
 def command(*arguments: str | Path, name: str = "convert") -> list[str]:
     """The command line of a command of the program, warnings as errors."""
-    # What a shell has put in the background is deaf to Ctrl-C, and so are its children.
+    # A process that a shell runs in the background ignores Ctrl-C, and so do its children.
     call = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from efficientids_flax.commands.program import main; main()"
@@ -90,7 +90,7 @@ def write_step(
     chunks: Mapping[str, Sequence[int]] | None = None,
     compressor: Mapping[str, Any] | None = ZSTD,
 ) -> Path:
-    """Write leaves as PAXml 1.1 does, in zarr v2; one chunk a leaf unless `chunks` says."""
+    """Write leaves as PAXml 1.1 does, in zarr v2; one chunk per leaf unless `chunks` is given."""
     for path, values in leaves.items():
         name = "".join(f"_{key}" if key.isdigit() else f".{key}" for key in path.split("/"))[1:]
         spec: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What bad input gets from the command: exit 1, one clear message, nothing under OUT."""
+"""Bad input to the command: exit code 1, one clear message, nothing under OUT."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def halve(file: Path) -> None:
 
 
 def flip(file: Path, at: int = 12) -> None:
-    """One bit, inside the header of zstd's first block."""
+    """Flip one bit inside the header of zstd's first block."""
     data = bytearray(file.read_bytes())
     data[at] ^= 0x10
     file.write_bytes(data)
@@ -66,7 +66,7 @@ def lead_out(checkpoint: Path) -> None:
 
 
 def name_another(checkpoint: Path) -> None:
-    """A placeholder that points at an array other than its own."""
+    """Let a placeholder name another array than its own."""
     file = state(checkpoint) / "checkpoint"
     found = msgpack.unpackb(file.read_bytes())
     params = found["mdl_vars"]["params"]["lm"]
@@ -78,7 +78,7 @@ def name_another(checkpoint: Path) -> None:
 
 
 def in_place_of_a_file(file: Path) -> None:
-    """A directory where a file belongs: nobody can read that, root included."""
+    """Put a directory in place of a file: nobody can read it, root included."""
     file.unlink()
     (file / "inside").mkdir(parents=True)
 
@@ -143,7 +143,7 @@ DAMAGE = {
 
 
 def refused(source: Path, tmp_path: Path, *options: str) -> str:
-    """The message of a conversion that fails as it should, having left nothing."""
+    """The message of a conversion that must fail, and must leave nothing behind."""
     place = tmp_path / "place"
     place.mkdir()
     result = CliRunner().invoke(convert, [str(source), str(place / "out"), *options])
@@ -204,7 +204,7 @@ def test_odd_checkpoint_converts_and_says_what_is_odd(
 
 
 class Evil:
-    """A pickle of it makes a directory when it is loaded."""
+    """An object whose pickle makes a directory when it is loaded."""
 
     def __init__(self, place: Path) -> None:
         self.place = place

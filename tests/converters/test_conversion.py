@@ -1,4 +1,4 @@
-"""Every recorded checkpoint converts, bit for bit, with its optimizer; oracle: `expected`."""
+"""Every recorded checkpoint converts, bit for bit, with its optimizer; compared with `expected`."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ def cases(family: str) -> list[str]:
 
 
 def places(case: Path) -> list[Path]:
-    """The folders of a case that hold one checkpoint each."""
+    """The folders of a case, each of which holds one checkpoint."""
     found = [p for p in sorted(case.iterdir()) if p.is_dir()]
     return [p for p in found if p.name.startswith("checkpoint")]
 
@@ -75,7 +75,7 @@ def test_converts_every_recording_bit_for_bit(
 def test_manifest_accounts_for_each_recorded_leaf(
     name: str, recording: Callable[[str], Path], conversions: Conversions
 ):
-    """Each is used or listed as ignored; those that are not changed keep their recorded digest."""
+    """Each leaf is used or listed as ignored; unchanged leaves keep their recorded digest."""
     recorded = stored.read_manifest(recording(name))["leaves"]
     for report in conversions(name).values():
         assert report.output is not None

@@ -35,12 +35,12 @@ class Conversion:
         return self.config["model"]
 
     def same(self, target: str, source: str) -> bool:
-        """Whether a parameter has the very bits of its source."""
+        """Whether a parameter has exactly the bits of its source."""
         mine, theirs = self.output[f"params/{target}"], self.source[f"mdl_vars/params/lm/{source}"]
         return mine.shape == theirs.shape and mine.tobytes() == theirs.tobytes()
 
     def cause(self, name: str) -> str:
-        """Where a value of the configuration comes from."""
+        """The origin of a value in the configuration."""
         return self.manifest["config"]["model"][name]["from"]
 
 
@@ -57,7 +57,7 @@ Make = Callable[..., Conversion]
 
 @pytest.mark.parametrize("steps", [1, 7, 1000])
 def test_fact_1_adam_moments_are_stored_bias_corrected(steps: int, tmp_path: Path):
-    """What optax keeps after some steps, divided as Praxis does, comes back from a conversion."""
+    """optax's state after some steps, divided as Praxis does, comes back from a conversion."""
     beta1, beta2 = 0.9, 0.99
     shape = (5, 3)
     transform = optax.scale_by_adam(beta1, beta2)

@@ -62,7 +62,7 @@ def test_dumps_with_numbers_that_are_none(key: str, value: str, copied: Path, tm
 def test_the_fuzzer_finds_what_it_looks_for(
     known: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """A fault of the reader, a hang, a long message: none of them goes by unseen."""
+    """It must detect a fault of the reader, a hang, and a long message."""
 
     def found_with(opened: Callable[..., Any]) -> str:
         monkeypatch.setattr("converters.commands.inspect.open_checkpoint", opened)

@@ -1,4 +1,4 @@
-"""A conversion stays within its memory, however large the largest leaf; what it writes is right."""
+"""A conversion stays within its memory limit, however large a leaf is, and writes it correctly."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from converters import ConvertOptions, PlanOptions, convert
 from tests.converters import stored, synthetic
 
 MEMORY = 16 << 20
-SPARE = 200 << 20  # the program itself may take this much beside
+SPARE = 200 << 20  # additional memory for the program itself
 LAYERS, ROWS, COLUMNS = 4, 4096, 4096
 BLOCK = 256  # rows that are made at a time
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 def blocks() -> list[np.ndarray]:
-    """One layer's rows, block after block; each layer is this times its number."""
+    """The rows of one layer, block after block; layer n has these values times n."""
     generator = np.random.default_rng(0)
     noise = generator.standard_normal((BLOCK, COLUMNS), np.float32)
     return [noise + np.float32(start) for start in range(0, ROWS, BLOCK)]
@@ -30,7 +30,7 @@ def blocks() -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def step(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose one weight, [L, R, C] float32 of 268 MB, lies in a single zstd chunk."""
+    """A checkpoint with one weight, [L, R, C] float32 of 268 MB, in a single zstd chunk."""
     leaves = {
         "step": np.array(7, np.uint32),
         "mdl_vars/params/layers/w": np.zeros((LAYERS, 1, 1), np.float32),
@@ -102,7 +102,7 @@ def test_peak_memory(
 def test_streamed_chunks_give_the_same_values(
     compressor: dict[str, object] | None, op: str, tmp_path: Path
 ):
-    """A chunk that is read as a stream while other chunks are decoded and written in between."""
+    """A chunk is read as a stream while other chunks are decoded and written."""
     values = np.random.default_rng(0).standard_normal((2000, 150), np.float32)
     leaves = {"step": np.array(7, np.uint32), "mdl_vars/params/w": values}
     step = synthetic.write_step(tmp_path / "checkpoint_00000007", leaves, compressor=compressor)

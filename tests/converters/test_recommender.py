@@ -1,4 +1,4 @@
-"""A recommender on a pretrained language model that it leaves as it is, to the bit."""
+"""A recommender on a pretrained language model, which training leaves unchanged to the bit."""
 
 from functools import partial
 from pathlib import Path
@@ -64,13 +64,13 @@ def test_the_language_model_stays_the_same_to_the_bit(tmp_path: Path) -> None:
     first = flatten(jax.tree.map(np.asarray, state.trained))
     assert {leaf.dtype for leaf in jax.tree.leaves(state.frozen)} == {jnp.dtype("bfloat16")}
     given = flatten(params)
-    for path, leaf in flatten(state.frozen).items():  # there once, not twice
+    for path, leaf in flatten(state.frozen).items():  # in memory once, not twice
         assert leaf.unsafe_buffer_pointer() == given[path].unsafe_buffer_pointer()
     assert {leaf.dtype for leaf in first.values()} == {np.dtype("float32")}
     assert {path.split("/")[0] for path in first} == {"item_embedding", "item_input_adapter"}
     size = sum(leaf.size for leaf in first.values())
     moments = sum(leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim)
-    assert moments == 2 * size  # Adam's two, and nothing of the language model
+    assert moments == 2 * size  # Adam's two, none for the language model
 
     state = trainer.train(state, [batch()], num_steps=STEPS)
     assert bits(state.params) == before
@@ -119,7 +119,7 @@ def test_what_is_trained(freeze: bool) -> None:
 
 
 def test_without_words_the_hidden_states_are_the_same_and_clusters_share_no_softmax() -> None:
-    """Every item's score is as before, and the first softmax is over the clusters alone."""
+    """Every item's score is unchanged, and the first softmax only has the clusters."""
     (model, params), (without, fewer) = recommender(), recommender(words=False)
     sample = batch()
     sample["weights"] = (sample["label_item_weights"] > 0).astype(np.float32)
@@ -135,5 +135,5 @@ def test_without_words_the_hidden_states_are_the_same_and_clusters_share_no_soft
     found, wanted = log_probs(without, fewer), log_probs(model, params)[..., words:]
     assert found.shape == wanted.shape
     np.testing.assert_allclose(np.exp(found).sum(-1), 1.0, atol=1e-5)
-    # What is left of each position's probability is shared among the items in the same way.
+    # The remaining probability of each position is divided among the items in the same way.
     np.testing.assert_allclose(found, jax.nn.log_softmax(wanted), rtol=1e-5, atol=1e-5)  # float32

@@ -25,7 +25,7 @@ NAMES = sorted(path.name.removesuffix(".tar.xz") for path in VARIANTS.iterdir())
 BETAS = (0.9, 0.99)  # what all recorded jobs trained with
 RAW = "state/opt_states_raw/"
 
-# Cases that the oracle has rules for.
+# Cases for which the oracle has rules.
 PLAIN = (
     "AdafactorFrozenRepeat_flax", "AdafactorFrozenRepeat_gda", "AdafactorNoMomentum_gda",
     "AdafactorUnfactored_flax", "Bert_gda", "FusedBiasRotaryRepeat_flax",
@@ -43,7 +43,7 @@ LAYERS: dict[str, tuple[str, int, Callable[[int], tuple[str, tuple[int, ...]]]]]
     "NdRepeat_gda": ("repeat/sub/", 6, lambda i: ("x_layers_0", divmod(i, 2))),
 }
 
-# What becomes of the optimizer: parts below `state/optimizer/`, and states that are kept raw.
+# Expected optimizer: parts below `state/optimizer/`, and states that are kept raw.
 OPTIMIZERS: dict[str, tuple[set[str], set[str]]] = {
     "Accumulated_gda": (set(), {"0/2"}),
     "Adagrad_gda": (set(), {"0/2"}),
@@ -281,10 +281,10 @@ def test_dequantized_weights_are_what_praxis_multiplies_by(
 def test_packed_weights_and_weights_in_blocks_become_numbers(
     name: str, recording: Recording, tmp_path: Path
 ):
-    """4-bit numbers of each int32 from the lowest bits on; a scale a column of a block.
+    """Each int32 has 4-bit numbers from the lowest bits up; each column of a block has a scale.
 
-    Praxis' attention sums over the axes of the same numbers in blocks [S, C, N, H] as without, so
-    that its scales are [C, N, H].
+    In blocks [S, C, N, H], Praxis' attention sums over the same axis indices as without blocks, so
+    its scales are [C, N, H].
     """
     config, _ = converted(recording(name), tmp_path / "out", dequantize=True)
     assert config["model"] is not None

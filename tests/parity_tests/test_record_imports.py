@@ -1,4 +1,4 @@
-"""What records the original must not compute with what is compared with it."""
+"""The recorder must not import the code that its recordings are compared with."""
 
 import ast
 from pathlib import Path
@@ -13,7 +13,7 @@ PROGRAMS = sorted(Path(record.__path__[0]).rglob("*.py"))
 
 
 def imported(text):
-    """Absolute names of the modules that a program of the package asks for."""
+    """Absolute names of the modules that a program of the package imports."""
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

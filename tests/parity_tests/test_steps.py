@@ -1,4 +1,4 @@
-"""Which gradients of a recorded step say nothing."""
+"""Which gradients of a recorded step are not meaningful."""
 
 import numpy as np
 

@@ -1,7 +1,7 @@
-"""A decoder's configuration as the `config.json` of a HuggingFace family, by the presets' tables.
+"""Writes a decoder's configuration as the `config.json` of a HuggingFace family.
 
-What is written is read again by the presets: only what comes back as the same computation is a
-`config.json` of the family, all else is named.
+It uses the tables of the presets, and the presets read the result again. The family is accepted
+only if the same computation comes back; every difference is listed.
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ from efficientids_flax.backbone.presets import (
 )
 from efficientids_flax.config import BackboneConfig, RotaryConfig
 
-# What a file says of itself and of the program that made it, which is another one now.
+# Keys about the file itself, and about the program that wrote it, which is now another.
 STALE = {"_name_or_path", "name_or_path", "auto_map", "torch_dtype", "dtype", "architectures",
          "model_type", "transformers_version", "_commit_hash"}  # fmt: skip
-# Fields that say nothing about hidden states and logits without dropout.
+# Fields that do not affect hidden states or logits, except by dropout.
 TRAINING = {
     "input_dropout", "attention_dropout", "residual_dropout", "mlp_dropout", "label_smoothing",
     "label_smoothing_in_eval", "z_loss_weight",
 }  # fmt: skip
-# Fields that say how it is stored or run: the values are carried from the one to the other.
+# Fields for how the model is stored or run; the values are rearranged to the family's form.
 ARRANGEMENT = {
     "scan_layers", "layers_per_block", "param_dtype", "kernel_axes", "multi_query", "fused_qkv",
     "attention_implementation",
@@ -45,19 +45,19 @@ NUMBERS = {"inverse_sqrt_head_dim": lambda c: float(c.head_dim) ** -0.5,
 def config_json(
     config: BackboneConfig, family: str, known: Mapping[str, Any], given: Mapping[str, Any]
 ) -> tuple[Json, list[str]]:
-    """The `config.json` of a family that computes what the configuration says.
+    """Make the `config.json` of a family that computes the same as the configuration.
 
     Args:
-        config: of the decoder.
+        config: configuration of the decoder.
         family: a key of `TABLES`.
-        known: the `config.json` that the model came with; tokens and the like are kept.
-        given: keys and values of the user's, which come first.
+        known: the `config.json` that the model came with; its tokens and the like are kept.
+        given: the user's keys and values, which take precedence.
 
     Returns:
-        Its content, with the keys of both styles, and notes.
+        The content, with the keys of both styles, and notes.
 
     Raises:
-        MappingError: all that the family cannot express.
+        MappingError: lists everything that the family cannot express.
     """
     values = _values(config, FAMILIES[family], known)
     values = {
@@ -70,7 +70,7 @@ def config_json(
     }
     try:
         theirs = config_of(values)
-        if not config.lm_head:  # which `architectures` says
+        if not config.lm_head:  # `architectures` says so
             theirs = replace(theirs, lm_head=False, tied_embeddings=False, lm_head_bias=False)
         problems, notes = _differences(config, theirs)
     except UnsupportedConfigError as error:
@@ -83,7 +83,7 @@ def config_json(
 
 
 def _architecture(config: BackboneConfig, family: str) -> str:
-    """The class that the file is for: that of the body where there is no head."""
+    """The class that the file is for; the class of the body if there is no head."""
     name = TABLES[family].architecture
     return name if config.lm_head else re.sub("(ForCausalLM|LMHeadModel)$", "Model", name)
 
@@ -91,10 +91,10 @@ def _architecture(config: BackboneConfig, family: str) -> str:
 def choose_family(
     config: BackboneConfig, known: Mapping[str, Any], given: Mapping[str, Any]
 ) -> str:
-    """The family that a model came from if that computes it, else the first that does.
+    """Choose the family that the model came from if it fits, else the first that fits.
 
     Raises:
-        MappingError: none does; the message says what stands against the nearest.
+        MappingError: none fits; the message says what the nearest cannot express.
     """
     first = known.get("model_type")
     names = sorted(TABLES, key=lambda name: name != first)
@@ -111,8 +111,8 @@ def choose_family(
 
 
 def _values(config: BackboneConfig, family: Family, known: Mapping[str, Any]) -> Json:
-    """All keys but those that name the family."""
-    # A class's own token for padding may lie outside of the words; then it does not load.
+    """All keys except those that name the family."""
+    # The class's own padding token may be outside the vocabulary; then the model does not load.
     values: Json = {"pad_token_id": None}
     values |= {key: known[key] for key in sorted(IRRELEVANT - STALE) if key in known}
     own_name = family.generic.get(LONGEST, LONGEST)
@@ -123,7 +123,7 @@ def _values(config: BackboneConfig, family: Family, known: Mapping[str, Any]) ->
         values[key] = _value(config, name, key, family)
     derived = config.head_dim * config.num_heads == config.model_dims
     if derived and "head_dim" in family.extra:
-        values.pop("head_dim", None)  # not all classes have it, and others take none for a width
+        values.pop("head_dim", None)  # not all classes have it, and some do not accept None
     values |= _layer_keys(config, family)
     values |= family.express(config) if family.express else {}
     both = config.attention_mask == "bidirectional"
@@ -141,7 +141,7 @@ def _values(config: BackboneConfig, family: Family, known: Mapping[str, Any]) ->
 
 
 def _value(config: BackboneConfig, name: str, key: str, family: Family) -> Any:
-    """The value of a key that one field gives."""
+    """The value of a key that corresponds to one field."""
     value = getattr(config, name)
     if name == "activation":
         names = (family.defaults[key], *ACTIVATIONS)
@@ -158,26 +158,26 @@ def _value(config: BackboneConfig, name: str, key: str, family: Family) -> Any:
 
 
 def _number(config: BackboneConfig, value: Any) -> float | None:
-    """A scale as a number; None for one that is no number."""
+    """A scale as a number; None if it is not a number."""
     if isinstance(value, str):
         return NUMBERS[value](config) if value in NUMBERS else None
     return float(value)
 
 
 def _kinds(config: BackboneConfig) -> list[str]:
-    """'full' or 'sliding', one a layer."""
+    """'full' or 'sliding' for each layer."""
     kind = "full" if config.sliding_window is None else "sliding"
     return list(config.layer_types) or [kind] * config.num_layers
 
 
 def _turns(config: BackboneConfig) -> dict[str, RotaryConfig | None]:
-    """How layers of each kind that there is turn."""
+    """The rotary settings for each kind of layer that occurs."""
     kinds = {"full": config.rotary, "sliding": config.sliding_rotary or config.rotary}
     return {kind: turn for kind, turn in kinds.items() if kind in _kinds(config)}
 
 
 def _layer_keys(config: BackboneConfig, family: Family) -> Json:
-    """Keys that say which layers slide and which do not turn, of both styles."""
+    """Keys for the layers with a window and those without rotary positions, in both styles."""
     found: Json = {}
     kinds, window = _kinds(config), config.sliding_window
     slides = [kind == "sliding" for kind in kinds]
@@ -204,7 +204,7 @@ def _layer_keys(config: BackboneConfig, family: Family) -> Json:
 
 
 def _both_ways(config: BackboneConfig, values: Json) -> Json:
-    """That tokens see later ones, and windows as `transformers` counts them there."""
+    """Keys for bidirectional attention, with windows as `transformers` counts them there."""
     found: Json = {"is_causal": False}
     if values.get("sliding_window") is not None and config.sliding_window is not None:
         found["sliding_window"] = config.sliding_window - 1
@@ -212,7 +212,7 @@ def _both_ways(config: BackboneConfig, values: Json) -> Json:
 
 
 def _differences(ours: BackboneConfig, theirs: BackboneConfig) -> tuple[list[str], list[str]]:
-    """What the family computes in another way; and what of that may be left as it is."""
+    """Differences in what the family computes: problems, and those that may be ignored as notes."""
     problems, notes = [], []
     half = ours.dtype in ("bfloat16", "float16")
     wanted, found = _computation(ours), _computation(theirs)
@@ -234,7 +234,7 @@ def _differences(ours: BackboneConfig, theirs: BackboneConfig) -> tuple[list[str
 
 
 def _computation(config: BackboneConfig) -> Json:
-    """What a configuration computes, said in one way: name -> value."""
+    """What a configuration computes, in a normal form: name -> value."""
     kinds = _kinds(config)
     found = {
         field.name: getattr(config, field.name)
@@ -250,7 +250,7 @@ def _computation(config: BackboneConfig) -> Json:
     if config.moe is not None and len(config.moe.layers) == config.num_layers:
         found["hidden_dims"] = None
     if config.norm == "layer_norm":
-        found["norm_scale_in_float32"] = True  # always
+        found["norm_scale_in_float32"] = True  # LayerNorm always is
     if config.position_embedding != "sinusoidal":
         del found["position_min_timescale"], found["position_max_timescale"]
     if "sliding" not in kinds:
@@ -263,7 +263,7 @@ def _computation(config: BackboneConfig) -> Json:
             parts["scaling"] = replace(scaling, original_max_positions=None).to_dict()
         if turn is not None:
             if turn.fraction == 1:
-                del parts["pairing"]  # heads are put in the other order
-            parts.pop("by_frequency", None)  # the last bit of the angles
+                del parts["pairing"]  # the export reorders pairs
+            parts.pop("by_frequency", None)  # only affects their last bit
         found |= {f"rotary.{name}@{kind}": value for name, value in parts.items()}
     return found

@@ -1,4 +1,4 @@
-"""Writes a converted checkpoint as a folder that `transformers` opens: the way back.
+"""Writes a converted checkpoint as a folder that `transformers` opens.
 
 export_pretrained("out", "folder")
 AutoModelForCausalLM.from_pretrained("folder")
@@ -26,8 +26,8 @@ from converters.zarr import dtype_named
 from efficientids_flax.config import TimesFMConfig
 
 ITEM = "model"  # files are model.safetensors, or model-00001-of-00002.safetensors ...
-FRAMEWORK = "pt"  # the word by which transformers takes the files for its own
-# Files that say how text becomes ids and how to generate, as far as there are any.
+FRAMEWORK = "pt"  # by this word, transformers recognises the files
+# Files for the tokenizer and for generation, as far as they exist.
 TEXT = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model",
     "chat_template*", "generation_config.json",
@@ -68,7 +68,7 @@ def export_pretrained(
         options: see `ExportOptions`.
 
     Returns:
-        What was done.
+        A report of what was done.
 
     Raises:
         ConversionError: the checkpoint cannot be read, or no family can express it (the error
@@ -93,10 +93,10 @@ def export_pretrained(
 
 
 def plan_export(model: ConvertedModel, options: ExportOptions) -> Plan:
-    """Plan the output: names, shapes, operations, no values.
+    """Plan the output: names, shapes and operations; no values are read.
 
     Raises:
-        MappingError: the family, or each, cannot express the model.
+        MappingError: the chosen family, or every family, cannot express the model.
     """
     config, values = model.config, options.values
     if isinstance(config, TimesFMConfig):
@@ -139,14 +139,14 @@ def plan_export(model: ConvertedModel, options: ExportOptions) -> Plan:
 
 
 def text_files(chosen: str | None, origin: str | None) -> list[Path]:
-    """Files of the tokenizer and of generation that are copied.
+    """Find the files of the tokenizer and for generation that will be copied.
 
     Args:
         chosen: the user's folder.
-        origin: the folder that the model came from, which may be gone.
+        origin: the folder that the model came from, which may no longer exist.
 
     Raises:
-        CheckpointError: the user's folder has none.
+        CheckpointError: the user's folder has no such files.
     """
     folder = Path(chosen or origin or "")
     found: list[Path] = []
@@ -159,7 +159,7 @@ def text_files(chosen: str | None, origin: str | None) -> list[Path]:
 
 
 def _gone(chosen: str | None, origin: str | None) -> list[str]:
-    """A note where files are not copied because the folder that held them is gone."""
+    """A note if files cannot be copied because their folder no longer exists."""
     if chosen or origin is None or Path(origin).is_dir():
         return []
     return [
@@ -169,7 +169,7 @@ def _gone(chosen: str | None, origin: str | None) -> list[str]:
 
 
 class FolderSink(SafetensorsSink):
-    """safetensors with the files of the tokenizer beside them."""
+    """safetensors files, with the tokenizer's files beside them."""
 
     def __init__(self, store: Store, plan: Plan, shard: int, text: list[Path]) -> None:
         super().__init__(store, plan.leaves, shard, FRAMEWORK)
@@ -184,7 +184,7 @@ class FolderSink(SafetensorsSink):
 
 
 def _recorded(options: ExportOptions, source: str | PathLike[str]) -> dict[str, Any]:
-    """The options that decide about the content, as the manifest has them."""
+    """The options that decide what the output contains, as recorded in the manifest."""
     given = {
         name: getattr(options, name)
         for name in ("family", "dtype", "tokenizer")

@@ -1,7 +1,7 @@
-"""Rotary positions as keys of a `config.json`, of styles 4 and 5 at once.
+"""Writes rotary positions as keys of a `config.json`, in styles 4 and 5 at once.
 
-A file with the keys of one style alone is read by the other without an error, as another model: see
-`efficientids_flax.backbone.presets.rotary`, which reads what is written here.
+The other version of `transformers` reads a file with the keys of one style without an error, but as
+another model. See `efficientids_flax.backbone.presets.rotary`, which reads what is written here.
 """
 
 from typing import Any
@@ -16,13 +16,13 @@ ORIGINAL, LONGEST = "original_max_position_embeddings", "max_position_embeddings
 def rotary_keys(
     full: RotaryConfig | None, sliding: RotaryConfig | None, family: Family, longest: int | None
 ) -> Json:
-    """The keys that say how layers turn.
+    """The keys for rotary positions.
 
     Args:
-        full: of layers that see all; None where there are none.
-        sliding: of layers with a window; None where there are none.
-        family: how its settings lie.
-        longest: `max_position_embeddings` as far as it is known.
+        full: settings of the layers with full attention; None if there are none.
+        sliding: settings of the layers with a window; None if there are none.
+        family: how the family stores its settings.
+        longest: `max_position_embeddings`, if known.
     """
     if family.rotary == "none":
         return {}
@@ -50,7 +50,7 @@ def rotary_keys(
         found[family.fraction_key] = one.fraction
         found["rope_parameters"]["partial_rotary_factor"] = one.fraction
     if family.rotary_kinds == ("longrope",) and one.scaling is not None:
-        # Phi-3 of style 4 takes three keys and no other, and the factor from the two lengths.
+        # Style 4 of Phi-3 accepts exactly three keys, and takes the factor from the two lengths.
         settings = found["rope_scaling"]
         settings = {name: settings[name] for name in settings if name not in (ORIGINAL, "factor")}
         found["rope_scaling"] = {"type": settings.pop("rope_type"), **settings}
@@ -58,7 +58,7 @@ def rotary_keys(
 
 
 def _scaling(rotary: RotaryConfig) -> Json | None:
-    """The settings of the scaling, without the base; null for none."""
+    """The settings of the scaling, without the base; None without scaling."""
     scaling = rotary.scaling
     if scaling is None:
         return None
@@ -78,7 +78,7 @@ def _parameters(rotary: RotaryConfig) -> Json:
 
 
 def _lengths(rotary: RotaryConfig, family: Family, longest: int | None) -> Json:
-    """The lengths that the scaling goes by, where they are keys of the whole configuration."""
+    """The lengths for the scaling, if they are keys of the whole configuration."""
     scaling = rotary.scaling
     if scaling is None or scaling.original_max_positions is None:
         return {}

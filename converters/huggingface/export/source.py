@@ -1,4 +1,4 @@
-"""A converted checkpoint, opened to be written in another format: leaves, configuration, origin."""
+"""Opens a converted checkpoint for export: its leaves, configuration and origin."""
 
 import ast
 import json
@@ -18,21 +18,21 @@ from efficientids_flax.settings import assumed, assumed_lines
 from efficientids_flax.stored.settings import MODELS
 
 ITEM = "params"
-DECODER = "backbone."  # what its settings begin with in a recommender's
+DECODER = "backbone."  # prefix of the decoder's settings in those of a recommender
 
 
 @dataclass(frozen=True)
 class ConvertedModel:
-    """The language model of a converted checkpoint; no array is read yet.
+    """The language model of a converted checkpoint; no arrays are read yet.
 
     Attributes:
-        url: where it lies.
-        config: of the decoder, or of a forecaster.
-        params: path -> leaf, of the decoder's parameters.
-        ignored: (path, reason) of what is no part of the decoder.
-        known: the `config.json` of the HuggingFace model that it came from; empty for others.
-        folder: where that lay.
-        doubts: what was assumed of the decoder's settings, in words.
+        url: path or URL of the checkpoint.
+        config: configuration of the decoder, or of a forecaster.
+        params: path -> leaf of the decoder's parameters.
+        ignored: (path, reason) of the leaves that are not part of the decoder.
+        known: the `config.json` of the HuggingFace model that it came from; else empty.
+        folder: the folder of that model.
+        doubts: the decoder's settings that were assumed, in words.
     """
 
     url: str
@@ -45,13 +45,13 @@ class ConvertedModel:
 
 
 def open_converted(path: str | PathLike[str]) -> ConvertedModel:
-    """Open what `convert-hf`, `convert-paxml` or `save_model` wrote.
+    """Open the output of `convert-hf`, `convert-paxml` or `save_model`.
 
     Args:
         path: its directory; a local path or a `gs://` or `s3://` URL.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or it has no model.
+        CheckpointError: there is no checkpoint, it is damaged, or it has no model.
     """
     store = open_store(path)
     about = _json(store, "config.json", "give the OUT of convert-hf or convert-paxml")
@@ -97,7 +97,7 @@ def open_converted(path: str | PathLike[str]) -> ConvertedModel:
 
 
 def _leaves(store: Store) -> dict[str, Leaf]:
-    """Path -> leaf of all parameters, in either format."""
+    """Path -> leaf of all parameters, from either format."""
     if store.exists(f"{ITEM}.safetensors"):
         return dict(read_safetensors(store, f"{ITEM}.safetensors"))
     if store.exists(f"{ITEM}.safetensors.index.json"):
@@ -110,13 +110,13 @@ def _leaves(store: Store) -> dict[str, Leaf]:
         names = ["/".join(ast.literal_eval(keys)) for keys in tree["tree_metadata"]]
     except (KeyError, TypeError, ValueError, SyntaxError) as error:
         raise CheckpointError(f"{store.url}/{ITEM}/_METADATA: no tree of names: {error}") from error
-    # A conversion writes a directory a leaf, `save_model` one OCDBT database.
+    # A conversion writes one directory per leaf, `save_model` one OCDBT database.
     place = open_ocdbt(store, ITEM) if tree.get("use_ocdbt") else store.child(ITEM)
     return {name: ZarrLeaf.open(name, place, name.replace("/", ".")) for name in names}
 
 
 def _origin(store: Store) -> tuple[dict[str, Any], str | None]:
-    """`config.json` and folder of the HuggingFace model that the manifest names."""
+    """`config.json` and folder of the HuggingFace model in the manifest; ({}, None) without one."""
     if not store.exists("manifest.json"):
         return {}, None
     manifest = _json(store, "manifest.json", "")

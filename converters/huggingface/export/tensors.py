@@ -1,4 +1,4 @@
-"""From our parameters back to the tensors of a family: its table, read backwards."""
+"""Maps our parameters back to the tensors of a family, with its table reversed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ FUSED, SEPARATE = LAYER + "qkv/{kernel|bias}", LAYER + "{query|key|value}/{kerne
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor that is not computed yet, and what is done to make it."""
+    """A lazy tensor, and the operations that make it."""
 
     array: Array
     steps: tuple[str, ...] = ()
@@ -33,15 +33,15 @@ class Tensor:
 def tensors_of(
     params: Mapping[str, Array], family: str, config: BackboneConfig
 ) -> dict[str, Tensor]:
-    """The tensors of a family, by its names.
+    """Make the tensors of a family, with its names.
 
     Args:
-        params: path -> array, all that the configuration has.
-        family: one that computes what the configuration says, see `config_json`.
-        config: of the decoder that the parameters belong to.
+        params: path -> array, all parameters of the configuration.
+        family: a family that computes the same as the configuration, see `config_json`.
+        config: configuration of the decoder that the parameters belong to.
 
     Raises:
-        MappingError: parameters that the family has no tensor for, or that do not fit together.
+        MappingError: the family has no tensor for some parameters, or they do not fit together.
     """
     table, axes, pairing = TABLES[family], FAMILIES[family].kernel_axes, FAMILIES[family].pairing
     found = {path: Tensor(array) for path, array in params.items()}
@@ -76,7 +76,7 @@ def tensors_of(
 
 
 def reversed_op(op: str) -> str:
-    """What undoes an operation of the tables, in which there are splits and transposes alone."""
+    """The operation that undoes one of the tables, which only contain splits and transposes."""
     steps = [step.split() for step in op.split(";") if step.strip()]
     return "; ".join(_UNDO[name](arguments) for name, *arguments in reversed(steps))
 
@@ -100,9 +100,9 @@ def _backwards(rule: Rule, ours: str, theirs: str, config: BackboneConfig) -> Ru
 def _arrangements(
     config: BackboneConfig, table: TensorTable, axes: KernelAxes, pairing: Pairing
 ) -> list[list[Rule]]:
-    """Rules that arrange the parameters as the table has them, one list after another."""
+    """Lists of rules, to be applied in turn, that arrange the parameters as the table has them."""
     rotary = config.rotary or config.sliding_rotary
-    # Latent attention's class turns in either way.
+    # The class of latent attention handles both pairings.
     swapped = rotary is not None and rotary.pairing != pairing and not config.latent_attention
     fused = any(rule.target.startswith("attention/qkv/") for rule in table.layer)
     turns: list[list[Rule]] = []
@@ -129,7 +129,7 @@ def _arrangements(
 
 
 def _layers_apart(per_block: int) -> list[Rule]:
-    """Scanned layers one by one."""
+    """Rules that unstack scanned layers."""
     rest = "{rest*}"
     if per_block == 1:
         return [Rule(f"layers_{{i}}/{rest}", f"layers/{rest}", "unstack 0")]
@@ -144,7 +144,7 @@ def _layers_apart(per_block: int) -> list[Rule]:
 
 
 def _kernels_turned(config: BackboneConfig, axes: KernelAxes) -> list[Rule]:
-    """Kernels of layers that lie apart with their axes in another order."""
+    """Rules that transpose the kernels of unstacked layers to another order of axes."""
     apart = replace(config, scan_layers=False, layers_per_block=1)
     ours, theirs = parameter_axes(apart), parameter_axes(replace(apart, kernel_axes=axes))
     return [
@@ -155,9 +155,9 @@ def _kernels_turned(config: BackboneConfig, axes: KernelAxes) -> list[Rule]:
 
 
 def _pairs_moved(config: BackboneConfig, kernel_axes: KernelAxes, pairing: Pairing) -> list[Rule]:
-    """Pairs (2i, 2i + 1) of a head as (i, i + H/2) or back, for queries and keys alike.
+    """Rules that move a head's pairs (2i, 2i + 1) to (i, i + H/2) or back, in queries and keys.
 
-    All products of queries and keys stay the same numbers, summed in another order.
+    All products of queries and keys stay the same, but are summed in another order.
     """
     half = config.head_dim // 2
     sizes = f"{half} 2" if pairing == "half_split" else f"2 {half}"
@@ -166,7 +166,7 @@ def _pairs_moved(config: BackboneConfig, kernel_axes: KernelAxes, pairing: Pairi
         order = [*range(axis), axis + 1, axis, *range(axis + 2, axis + 2 + behind)]
         return f"split {axis} {sizes}; transpose {' '.join(map(str, order))}; merge {axis}"
 
-    # Axis of the head width, and how many are behind it.
+    # Axis of the head width, and the number of axes after it.
     kernel = (2, 0) if kernel_axes == "in_out" else (1, 1)
     places = {"{query|key}/kernel": kernel, "{query|key}/bias": (1, 0)}
     if config.qk_norm != "none":
@@ -180,7 +180,7 @@ def _matches(path: str, rules: Sequence[Rule]) -> bool:
 
 
 def _apply(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Tensor]:
-    """Those tensors that rules take as the rules make them, and the others."""
+    """The tensors with those that rules match replaced by the rules' results."""
     taken = {name: tensor for name, tensor in tensors.items() if _matches(name, rules)}
     steps = {id(tensor.array): tensor.steps for tensor in taken.values()}
     made = apply_rules({name: tensor.array for name, tensor in taken.items()}, rules).leaves
@@ -192,7 +192,7 @@ def _apply(tensors: Mapping[str, Tensor], rules: Sequence[Rule]) -> dict[str, Te
 
 
 def _steps(array: Array, known: Mapping[int, tuple[str, ...]]) -> tuple[str, ...]:
-    """The steps of the first array of `known` that this one is made of."""
+    """The steps of the first array in `known` that this array is computed from."""
     while id(array) not in known:
         array = array.inputs[0]
     return known[id(array)]
@@ -201,7 +201,7 @@ def _steps(array: Array, known: Mapping[int, tuple[str, ...]]) -> tuple[str, ...
 def _joined(
     tensors: Mapping[str, Tensor], table: TensorTable, layers: str, config: BackboneConfig
 ) -> dict[str, Tensor]:
-    """The tensors, with those of `TensorTable.cuts` as one, and of its stacks as many."""
+    """The tensors with `TensorTable.cuts` joined and `TensorTable.stacks` separated again."""
     arrays = {name: tensor.array for name, tensor in tensors.items()}
     made = put_together(arrays, table, layers, sizes_of(config))
     return {
@@ -213,7 +213,7 @@ def _joined(
 def _experts(
     tensors: Mapping[str, Tensor], table: TensorTable, layers: str, config: BackboneConfig
 ) -> dict[str, Tensor]:
-    """The tensors, with those of experts in one, as some families' files have them."""
+    """The tensors with those of experts fused again, for families whose files have them so."""
     ops = {name: reversed_op(with_numbers(fused.op, config)) for name, fused in table.fused.items()}
     arrays = {name: tensor.array for name, tensor in tensors.items()}
     return {

@@ -1,7 +1,7 @@
-"""The files of a pretrained model: its folder, safetensors, PyTorch's own.
+"""The files of a pretrained model: its folder, safetensors, and PyTorch's own format.
 
-Read `folder`, then `index`, of files that are several, and the formats, `safetensors` and `torch`;
-`pointer` tells what was never fetched, `values` compares tensors.
+Read `folder` first, then `index`, for models in several files, and the formats `safetensors` and
+`torch`. `pointer` detects files that were never fetched, `values` compares tensors.
 """
 
 from converters.huggingface.files.folder import Pretrained, open_pretrained

@@ -1,4 +1,4 @@
-"""The files of a pretrained model: its configuration, and its tensors in one or several files."""
+"""Opens a pretrained model: its configuration, and its tensors in one or several files."""
 
 import contextlib
 import importlib
@@ -24,12 +24,12 @@ SINGLE = "model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER = re.compile(r"adapter_model\.(safetensors|bin)")
 SHARD = re.compile(r"(?P<stem>.+)-\d+-of-(?P<count>\d+)(?P<kind>\.(safetensors|bin))")
-# Words for it, name of the single file, what reads one; the first that is there is taken.
+# (name of the format, name of a single file, its reader); the first format that exists is taken.
 KINDS: tuple[Kind, ...] = (
     ("safetensors", SINGLE, read_safetensors),
     ("PyTorch", "pytorch_model.bin", read_torch),
 )
-# What has to be downloaded; weights in other formats and for other programs are left alone.
+# Files to download; weights in other formats and for other programs are not.
 WANTED = (
     "*.json", "model*.safetensors", "tokenizer*", "*.model", "vocab*", "merges.txt", "*.jinja",
 )  # fmt: skip
@@ -40,13 +40,13 @@ class Pretrained:
     """A pretrained model whose tensors are not read yet.
 
     Attributes:
-        folder: where it lies.
+        folder: the model's folder.
         config: content of its `config.json`.
         tensors: name -> leaf.
-        layout: how the tensors lie, in words.
-        slips: what the index says otherwise than the files: name -> sentence; wrong only if that
-            tensor is needed.
-        notes: what people should know, one line each.
+        layout: how the tensors are stored, in words.
+        slips: name -> sentence on how the index contradicts the files; matters only if the tensor
+            is needed.
+        notes: what the user should know, one line each.
     """
 
     folder: Path
@@ -64,16 +64,16 @@ def open_pretrained(
     download: bool = False,
     token: str | None = None,
 ) -> Pretrained:
-    """Open a pretrained model; nothing but headers is read.
+    """Open a pretrained model; only headers are read.
 
     Args:
         name_or_path: folder, or name of a model in the HuggingFace cache.
         revision: branch, tag or commit, for a name.
-        download: fetch what the cache lacks from the hub (needs `huggingface_hub`).
-        token: for models that are not public; None takes what `hf auth login` stored.
+        download: download what the cache lacks (needs `huggingface_hub`).
+        token: access token, for models that are not public; None: what `hf auth login` stored.
 
     Raises:
-        CheckpointError: no such model, no weights, or damaged ones.
+        CheckpointError: there is no such model, it has no weights, or they are damaged.
     """
     notes: tuple[str, ...] = ()
     try:
@@ -106,7 +106,7 @@ def open_pretrained(
 
 
 def _weights(store: Store) -> tuple[Kind, bool] | None:
-    """Which weights there are to read, and whether in several files."""
+    """The format of the weights, and whether they are in several files; None if there are none."""
     for kind in KINDS:
         if store.exists(kind[1]):
             return kind, False
@@ -116,7 +116,7 @@ def _weights(store: Store) -> tuple[Kind, bool] | None:
 
 
 def _others(folder: Path, store: Store) -> str:
-    """Why there is no model: what weights there are instead, for the message."""
+    """Describe what the folder has in place of weights that can be read, for the error."""
     names = store.children()
     shards = [found for name in names if (found := SHARD.fullmatch(name))]
     if shards:
@@ -141,7 +141,7 @@ def _others(folder: Path, store: Store) -> str:
 
 
 def _adapter(folder: Path, store: Store) -> str | None:
-    """A sentence on an adapter of peft in the folder."""
+    """A sentence on an adapter of peft in the folder; None if there is none."""
     names = [name for name in store.children() if ADAPTER.fullmatch(name)]
     if not names:
         return None

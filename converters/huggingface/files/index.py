@@ -1,4 +1,4 @@
-"""Tensors that lie in several files, by the index that says in which."""
+"""Reads tensors that are in several files, with the index that says which file has which."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -17,21 +17,21 @@ INDEX = ".index.json"
 def indexed_tensors(
     store: Store, index: str, read: Read = read_safetensors
 ) -> tuple[dict[str, Leaf], int, dict[str, str]]:
-    """Tensors of all files that an index names.
+    """Read the tensors of all files that an index names.
 
-    A tensor that lies in two files with the same values is that of the file that the index says.
+    If two files hold a tensor with the same values, it is taken from the file that the index names.
 
     Args:
-        store: where they are.
+        store: the store that has the files.
         index: name of the index.
-        read: how one file is read.
+        read: reads one file.
 
     Returns:
-        Name -> tensor; how many files there are; and name -> what the index says otherwise than the
-        files: nobody has to mind where that tensor is not needed.
+        Name -> tensor; the number of files; and name -> how the index contradicts the files, which
+        only matters if that tensor is needed.
 
     Raises:
-        CheckpointError: it is no index, or a file that it names is missing.
+        CheckpointError: it is not an index, or a file that it names is missing.
     """
     where = f"{store.url}/{index}"
     places, files = _places(store, index, where)
@@ -61,7 +61,7 @@ def indexed_tensors(
 
 
 def _places(store: Store, index: str, where: str) -> tuple[dict[str, str], list[str]]:
-    """Name -> file, and the files."""
+    """Name -> file, and a list of the files."""
     try:
         places = dict(json.loads(store.read(index))["weight_map"])
         files = list(dict.fromkeys(places.values()))

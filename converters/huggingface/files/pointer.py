@@ -1,4 +1,4 @@
-"""What lies in a file's place where it was never fetched: a pointer of Git LFS."""
+"""Detects the pointers that Git LFS leaves in place of files that were not fetched."""
 
 from converters.errors import CheckpointError
 from converters.stores import Store
@@ -7,7 +7,7 @@ BEGINNING = b"version https://git-lfs.github.com/"
 
 
 def refuse_pointer(store: Store, key: str) -> None:
-    """Raise `CheckpointError` where a file is but the pointer that Git LFS keeps of it."""
+    """Raise `CheckpointError` if the file is only a pointer of Git LFS."""
     if store.read(key, 0, len(BEGINNING)) == BEGINNING:
         raise CheckpointError(
             f"{store.url}/{key}: is a pointer of Git LFS, the weights themselves were not fetched; "

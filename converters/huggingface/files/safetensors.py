@@ -1,4 +1,4 @@
-"""Reads safetensors files: the header, checked in full, and leaves that are read where they lie.
+"""Reads safetensors files: checks the whole header, and makes leaves that read lazily.
 
 A file is the length of its header (8 bytes, little-endian), the header as JSON, then the values of
 all tensors without a gap. See https://github.com/huggingface/safetensors#format.
@@ -23,16 +23,16 @@ _FIELDS = {"dtype", "shape", "data_offsets"}
 
 
 def read_safetensors(store: Store, key: str) -> dict[str, FlatLeaf]:
-    """Tensors of a file: name -> leaf.
+    """Read the header of a file: name -> leaf.
 
     Args:
-        store: where the file is.
-        key: the file.
+        store: the store that has the file.
+        key: key of the file.
 
     Raises:
-        CheckpointError: it is cut off or goes on after its values, its header is no header, or
-            tensors overlap, leave holes or do not have the size that their shape takes. Every such
-            fault of the header is listed.
+        CheckpointError: the file is truncated or continues after its values, its header is invalid,
+            or tensors overlap, leave gaps or do not have the size of their shape. Lists all such
+            faults.
     """
     refuse_pointer(store, key)
     where, size = f"{store.url}/{key}", store.size(key)
@@ -64,7 +64,7 @@ def read_safetensors(store: Store, key: str) -> dict[str, FlatLeaf]:
     return leaves
 
 
-_Place = tuple[np.dtype, tuple[int, ...], tuple[int, int]]  # dtype, shape, first and last byte
+_Place = tuple[np.dtype, tuple[int, ...], tuple[int, int]]  # dtype, shape, (start, stop) in bytes
 
 
 def _header(data: bytes, where: str) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _header(data: bytes, where: str) -> dict[str, Any]:
 
 
 def _place(name: str, about: Any, problems: list[str]) -> _Place | None:
-    """What the header says of one tensor; None, and a problem, where that is nonsense."""
+    """Parse the header's entry for one tensor; None, and a problem, if it is invalid."""
     if not isinstance(about, dict) or about.keys() != _FIELDS:
         problems.append(f"{name}: expected dtype, shape and data_offsets, found {about!r:.80}")
         return None
@@ -110,7 +110,7 @@ def _sizes(value: Any) -> bool:
 
 
 def _gaps(places: dict[str, _Place], size: int) -> list[str]:
-    """Problem lines unless the tensors lie one after another and take up all of `size` bytes."""
+    """Problem lines unless the tensors are contiguous and fill exactly `size` bytes."""
     problems, position, before = [], 0, "the header"
     for name, (_, _, (start, stop)) in sorted(places.items(), key=lambda item: item[1][2]):
         if start != position:

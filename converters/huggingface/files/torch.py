@@ -1,4 +1,4 @@
-"""Reads PyTorch's own files (`pytorch_model.bin`) with PyTorch, and runs none of their code."""
+"""Reads PyTorch's own files (`pytorch_model.bin`) with PyTorch, without running code in them."""
 
 import importlib
 import pickle
@@ -12,13 +12,13 @@ from converters.errors import CheckpointError, MappingError
 from converters.huggingface.files.pointer import refuse_pointer
 from converters.stores import Store
 
-OTHER_DTYPES = {"torch.bfloat16": ("int16", ml_dtypes.bfloat16)}  # NumPy has no such tensors
+OTHER_DTYPES = {"torch.bfloat16": ("int16", ml_dtypes.bfloat16)}  # tensors that NumPy cannot view
 
 
 def read_torch(store: Store, key: str) -> dict[str, HeldLeaf]:
-    """Tensors of a file that `torch.save` wrote: name -> leaf.
+    """Read the tensors of a file that `torch.save` wrote: name -> leaf.
 
-    Files of PyTorch before 1.6 cannot be mapped, and are read whole.
+    Files from PyTorch before 1.6 cannot be memory-mapped, and are read as a whole.
 
     Raises:
         MappingError: PyTorch is not installed.
@@ -40,7 +40,7 @@ def read_torch(store: Store, key: str) -> dict[str, HeldLeaf]:
             if "mmap can only be used" not in str(error):
                 raise
             found = torch.load(path, "cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its own words advise to run what is in the file
+    except pickle.UnpicklingError as error:  # PyTorch's own message advises to run the file's code
         raise CheckpointError(
             f"{store.url}/{key}: holds more than tensors, or is damaged; it is not unpickled. Take "
             "the model's safetensors."
@@ -75,6 +75,6 @@ def _what(value: Any) -> str:
 
 
 def _array(torch: Any, tensor: Any) -> np.ndarray:
-    """The tensor's memory as an array."""
+    """The tensor as an array that shares its memory."""
     bits, dtype = OTHER_DTYPES.get(str(tensor.dtype), ("", None))
     return tensor.view(getattr(torch, bits)).numpy().view(dtype) if bits else tensor.numpy()

@@ -1,4 +1,4 @@
-"""Whether two tensors are the same, read a few rows at a time."""
+"""Compares two tensors, a few rows at a time."""
 
 import numpy as np
 

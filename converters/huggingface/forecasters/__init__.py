@@ -1,7 +1,7 @@
-"""TimesFM as HuggingFace has it (`TimesFmModelForPrediction`), in and out.
+"""Reads and writes TimesFM in HuggingFace's form (`TimesFmModelForPrediction`).
 
-Read `table`, which tensor is which parameter, and `settings`, the same of `config.json`; then
-`plans`, from a folder to a checkpoint and back.
+Read `table` first, which maps tensors to parameters, then `settings`, which does the same for
+`config.json`, then `plans`, which plans both directions.
 """
 
 from converters.huggingface.forecasters.plans import plan_forecaster, plan_forecaster_folder

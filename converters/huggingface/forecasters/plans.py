@@ -1,4 +1,4 @@
-"""From a folder of `transformers` to a plan of our checkpoint, and from that to a folder."""
+"""Plans the conversion of a folder of `transformers` to our checkpoint, and the way back."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -23,13 +23,13 @@ FAMILY, ITEM = "timesfm", "model"
 def plan_forecaster(
     model: Pretrained, dtype: str | None, scan_layers: bool, ignore_keys: Collection[str]
 ) -> Plan:
-    """Plan our checkpoint of a folder of transformers.
+    """Plan the conversion of a folder of transformers to our checkpoint.
 
     Args:
-        model: open, no tensor read.
-        dtype: that parameters are cast to and computed in; None keeps them.
-        scan_layers: layers on a leading axis.
-        ignore_keys: keys of `config.json` that are taken as missing.
+        model: the open model; none of its tensors are read.
+        dtype: dtype of parameters and computation; None: the stored dtype.
+        scan_layers: whether layers are stacked on a leading axis.
+        ignore_keys: keys of `config.json` to treat as missing.
 
     Raises:
         ConversionError: a setting is not supported, or tensors do not fit.
@@ -46,7 +46,7 @@ def plan_forecaster(
             f"{model.folder}: tensors and config.json do not fit")  # fmt: skip
     checked([f"{leaf.target}: holds {leaf.array.dtype}, expected floats" for leaf in mapped
              if not is_float(leaf.array.dtype)], str(model.folder))  # fmt: skip
-    # The scale of a LayerNorm was computed in float32; it is stored as the rest is.
+    # The scale of a LayerNorm was computed in float32; it is stored in the dtype of the rest.
     stored = dtype_named(dtype) if dtype else next(iter(model.tensors.values())).spec.dtype
     leaves = _cast(planned(mapped, "params/"), stored.name)
     config = replace(config, param_dtype=stored.name)
@@ -74,16 +74,16 @@ def plan_forecaster_folder(
     dtype: str | None,
     doubts: Collection[str] = (),
 ) -> Plan:
-    """Plan a folder of transformers of our checkpoint.
+    """Plan the conversion of our checkpoint to a folder of transformers.
 
     Args:
-        url: of the checkpoint.
-        config: of it.
+        url: path or URL of the checkpoint.
+        config: its configuration.
         params: path -> leaf.
-        known: the `config.json` that it came from, if it came from one.
-        values: keys of `config.json` that the user gives.
-        dtype: that tensors are cast to; None keeps them.
-        doubts: what was assumed of the model, in words.
+        known: the `config.json` that it came from; empty if there is none.
+        values: the user's keys of `config.json`.
+        dtype: dtype to which tensors are cast; None: unchanged.
+        doubts: settings of the model that were assumed, in words.
 
     Raises:
         MappingError: transformers cannot express the model.

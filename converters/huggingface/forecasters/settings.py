@@ -1,4 +1,4 @@
-"""`config.json` of `TimesFmModelForPrediction` and our configuration, both ways."""
+"""Translates between `config.json` of `TimesFmModelForPrediction` and our configuration."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from efficientids_flax.config.forecaster import DECILES
 MODEL_TYPE = "timesfm"
 # fmt: off
 KEYS = {
-    # theirs                   ours                        what transformers takes without it
+    # theirs                   ours                        default in transformers
     "num_hidden_layers":        ("num_layers",               50),
     "hidden_size":              ("model_dims",               1280),
     "intermediate_size":        ("hidden_dims",              1280),
@@ -30,7 +30,7 @@ KEYS = {
 }
 # fmt: on
 PORTED_TOLERANCE, NORM_EPSILON = 1e-6, 1e-6
-# Keys of every `config.json` that say nothing of what is computed.
+# Keys of every `config.json` that do not affect what is computed.
 ABOUT = (
     "architectures", "model_type", "transformers_version", "dtype", "torch_dtype", "id2label",
     "label2id", "_name_or_path", "output_hidden_states", "output_attentions", "return_dict",
@@ -42,15 +42,15 @@ ABOUT = (
 def read_settings(
     values: Mapping[str, Any], ignore_keys: Collection[str], notes: list[str]
 ) -> TimesFMConfig:
-    """Our configuration of a `config.json`, with transformers' rule for statistics.
+    """Make our configuration from a `config.json`, with transformers' rule for statistics.
 
     Args:
         values: content of the file.
-        ignore_keys: keys that are taken as missing.
-        notes: where it is said which keys are passed over.
+        ignore_keys: keys to treat as missing.
+        notes: receives which keys are ignored.
 
     Raises:
-        MappingError: values that are not possible, or that our model does not compute.
+        MappingError: values that are invalid, or that our model does not compute.
     """
     given = {key: value for key, value in values.items() if key not in ignore_keys}
     others = [key for key in given if key not in KEYS and key not in ABOUT]
@@ -77,13 +77,13 @@ def read_settings(
 def write_settings(
     config: TimesFMConfig, known: Mapping[str, Any], given: Mapping[str, Any], notes: list[str]
 ) -> dict[str, Any]:
-    """The `config.json` of our configuration.
+    """Make the `config.json` for our configuration.
 
     Args:
-        config: of the model.
-        known: the `config.json` that it came from, if it came from one.
-        given: the user's values, which go before all others.
-        notes: where it is said what transformers computes otherwise.
+        config: configuration of the model.
+        known: the `config.json` that it came from; empty if there is none.
+        given: the user's values, which take precedence.
+        notes: receives what transformers computes differently.
 
     Raises:
         MappingError: transformers cannot express the model.

@@ -1,7 +1,7 @@
-"""Which tensor of `TimesFmModelForPrediction` is which of our parameters: one table, both ways.
+"""Maps the tensors of `TimesFmModelForPrediction` to our parameters, and back, with one table.
 
-Letters: D model width, F hidden width, N heads, H head width, P points of a patch, O numbers of a
-patch's forecast, G frequencies.
+Letters: D model width, F hidden width, N heads, H head width, P points in a patch, O numbers in the
+forecast of one patch, G frequencies.
 """
 
 import math
@@ -58,17 +58,17 @@ ROWS = (
     *((OURS + part, LAYERS + name, how) for part, name, how in LAYER),
 )
 # fmt: on
-TIMESCALES = "decoder.position_emb.inv_timescales"  # [D/2], computed and stored all the same
-PLUS_ONE = "/mlp_norm/scale", ".mlp.layer_norm.weight"  # ours is stored minus one
+TIMESCALES = "decoder.position_emb.inv_timescales"  # [D/2], stored although it can be computed
+PLUS_ONE = "/mlp_norm/scale", ".mlp.layer_norm.weight"  # ours is stored minus 1
 
 
 def parameters_of(
     tensors: Mapping[str, Array], config: TimesFMConfig
 ) -> tuple[tuple[Mapped, ...], tuple[tuple[str, str], ...]]:
-    """Our parameters of their tensors, and (name, reason) of what is left out.
+    """Make our parameters from their tensors; also (name, reason) of the tensors left out.
 
     Raises:
-        MappingError: tensors that are not known, or of other shapes.
+        MappingError: tensors are unknown, or have other shapes.
     """
     rules = [Rule(ours, theirs, _sized(how[0], config)) for ours, theirs, how in ROWS]
     ignores = (Ignore(TIMESCALES, "computed from the time scales"),)
@@ -84,10 +84,10 @@ def parameters_of(
 
 
 def tensors_of(params: Mapping[str, Array], config: TimesFMConfig) -> tuple[Mapped, ...]:
-    """Their tensors of our parameters, the time scales of positions among them.
+    """Make their tensors from our parameters, including the time scales of positions.
 
     Raises:
-        MappingError: parameters that they have no tensor for.
+        MappingError: there is no tensor for some parameters.
     """
     if config.scan_layers:
         params = _apart(params)
@@ -108,7 +108,7 @@ def tensors_of(params: Mapping[str, Array], config: TimesFMConfig) -> tuple[Mapp
 
 
 def time_scales(config: TimesFMConfig) -> np.ndarray:
-    """float32 [D/2], what positions are multiplied by."""
+    """The factors of positions, float32 [D/2]."""
     count = config.model_dims // 2
     low, high = config.position_min_timescale, config.position_max_timescale
     step = math.log(high / low) / max(count - 1, 1)
@@ -120,7 +120,7 @@ def _sized(op: str, config: TimesFMConfig) -> str:
 
 
 def _apart(params: Mapping[str, Array]) -> dict[str, Array]:
-    """Scanned layers one by one."""
+    """Unstack scanned layers."""
     apart = Rule("decoder/layers_{i}/{rest*}", "decoder/layers/{rest*}", "unstack 0")
     stacked = {path: array for path, array in params.items() if path.startswith("decoder/layers/")}
     single = {leaf.target: leaf.array for leaf in apply_rules(stacked, (apart,)).leaves}
@@ -128,7 +128,7 @@ def _apart(params: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _stacked(leaves: tuple[Mapped, ...]) -> tuple[Mapped, ...]:
-    """Layers on a leading axis."""
+    """Stack the layers on a leading axis."""
     parts = {leaf.target: leaf for leaf in leaves if leaf.target.startswith("decoder/layers_")}
     names = {path.split("/", 2)[2] for path in parts}
     rules = [
@@ -139,7 +139,7 @@ def _stacked(leaves: tuple[Mapped, ...]) -> tuple[Mapped, ...]:
 
 
 def checked(problems: list[str], where: str) -> None:
-    """Raise `MappingError` for what does not fit, if anything."""
+    """Raise a `MappingError` that lists the problems, if there are any."""
     if problems:
         head = f"{where}: {len(problems)} problem(s):"
         raise MappingError("\n  ".join([head, *problems[:20]]))

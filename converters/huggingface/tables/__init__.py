@@ -1,13 +1,13 @@
-"""The tensors of each HuggingFace family, one table a family: our parameter, their name, operation.
+"""The tensors of each HuggingFace family, in one table per family: parameter, tensor, operation.
 
-Letters in operations stand for sizes: D model width, N heads, J heads of keys and values, H head
-width, F hidden width, X experts, FX hidden width of an expert; of latent attention Z width of the
-part of a key that is not turned, O width of a value. Kernels stay as they lie: a `Linear` holds
-(out, in), GPT-2's `Conv1D` (in, out), and `Family.kernel_axes` says which. Norm scales stay as they
-are stored.
+Letters in operations stand for sizes: D model width, N heads, J key and value heads, H head width,
+F hidden width, X experts, FX hidden width of an expert; for latent attention, Z width of the part
+of a key without rotary positions, O width of a value. Kernels keep their layout: a `Linear` holds
+[out, in], GPT-2's `Conv1D` [in, out], and `Family.kernel_axes` says which. Norm scales stay as
+stored.
 
-Read `tensors`, what a table has, then the tables `llama_like`, `layer_norm`, `parallel`, `gpt`,
-`mixtures`, `alibi` and `large`; `parts` is what they share.
+Read `tensors` first, for what a table contains, then the tables `llama_like`, `layer_norm`,
+`parallel`, `gpt`, `mixtures`, `alibi` and `large`; `parts` has the rules that they share.
 """
 
 from collections.abc import Mapping

@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Bloom and MPT: queries, keys and values in one kernel, and no positions."""
+"""Bloom and MPT: queries, keys and values in one kernel, and no position embeddings."""
 
 from collections.abc import Mapping
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""gpt-oss and DeepSeek-V3: experts beside attention of their own kinds."""
+"""gpt-oss and DeepSeek-V3: mixtures of experts with special kinds of attention."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ _GPT_OSS = (
     Rule("moe/down/kernel",         "mlp.experts.down_proj",      "transpose 0 2 1"),    # [X, FX, D] -> [X, D, FX]
     Rule("moe/down/bias",           "mlp.experts.down_proj_bias"),
 )
-# Columns go gate, up, gate, up ...
+# Columns alternate: gate, up, gate, up ...
 _GPT_OSS_FUSED = {
     "mlp.experts.gate_up_proj":      Fused(("mlp.experts.gate_proj", "mlp.experts.up_proj"), "split 2 FX 2; transpose 3 0 2 1", written=True),
     "mlp.experts.gate_up_proj_bias": Fused(("mlp.experts.gate_proj_bias", "mlp.experts.up_proj_bias"), "split 1 FX 2; transpose 2 0 1", written=True),
@@ -52,7 +52,7 @@ _DEEPSEEK_FUSED = {
     "mlp.experts.gate_up_proj": Fused(("mlp.experts.gate_proj.weight", "mlp.experts.up_proj.weight"), "split 1 2 FX; transpose 1 0 2 3"),
     "mlp.experts.down_proj":    Fused(("mlp.experts.down_proj.weight",)),
 }
-# Head by head: its key, its value.
+# For each head: its key, then its value.
 _DEEPSEEK_CUTS = {"self_attn.kv_b_proj.weight": Cut((("self_attn.k_b_proj.weight", "N Z"), ("self_attn.v_b_proj.weight", "N O")), "N")}
 
 

@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""LayerNorm in place of RMSNorm; attention and MLP one after the other."""
+"""Families with LayerNorm instead of RMSNorm, and with attention and MLP in sequence."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Llama and its kin, Gemma among them: a `Linear` for each of queries, keys and values."""
+"""Llama and similar families, including Gemma: a `Linear` each for queries, keys and values."""
 
 from collections.abc import Mapping
 from dataclasses import replace

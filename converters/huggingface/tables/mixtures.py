@@ -1,7 +1,8 @@
 # ruff: noqa: E501
-"""Mixtures of experts: a tensor for each expert, or one for all of them.
+"""Mixtures of experts: one tensor per expert, or one for all experts.
 
-Where public files have a tensor an expert, `transformers` 5 itself has stacked ones, which are read too.
+If public files have one tensor per expert, stacked tensors as saved by `transformers` 5 are read
+too.
 """
 
 from collections.abc import Mapping

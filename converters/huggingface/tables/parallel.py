@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Attention and MLP side by side, which read through one norm, or each through its own."""
+"""Attention and MLP in parallel, with one shared norm or one norm each."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -63,7 +63,7 @@ _GPTJ = (
     Rule("mlp/down/kernel",              "mlp.fc_out.weight"),
     Rule("mlp/down/bias",                "mlp.fc_out.bias"),
 )
-# Four blocks, one for each of the processors that it was trained on; values before keys.
+# Four blocks, for the four processors that the model was trained on; values come before keys.
 _CODEGEN_CUTS = {
     "attn.qkv_proj.weight": Cut((
         ("attn.q_proj.weight", "N H"), ("attn.v_proj.weight", "J H"), ("attn.k_proj.weight", "J H"),
@@ -84,7 +84,8 @@ _FALCON = (
     Rule("mlp/down/kernel",              "mlp.dense_4h_to_h.weight"),
     Rule("mlp/down/bias",                "mlp.dense_4h_to_h.bias"),
 )
-# Queries of a head of keys, that head, its values; so in the old form too, where there is one of them, or all.
+# For each key head: its queries, its key, its value. The old forms, with one key head or as many as
+# queries, fit too.
 _FALCON_CUTS = {
     f"self_attention.query_key_value.{kind}": Cut((
         (f"self_attention.query.{kind}", "N H"), (f"self_attention.key.{kind}", "J H"),

@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Rules that the tables of several families have in common."""
+"""Rules that the tables of several families share."""
 
 from converters.huggingface.tables.tensors import RECOMPUTED
 from converters.rules import Ignore, Rule
@@ -57,11 +57,11 @@ ROTARY = (
 
 
 def neox_layer(attention: str) -> tuple[Rule, ...]:
-    """A layer of GPT-NeoX and Bloom, whose attention has this name."""
+    """A layer of GPT-NeoX or Bloom; `attention` is the name of its attention."""
     return (
         Rule("attention_norm/scale",   "input_layernorm.weight"),
         Rule("attention_norm/bias",    "input_layernorm.bias"),
-        # Rows go head by head: its query, its key, its value.
+        # For each head: its query, its key, its value.
         Rule("attention/qkv/kernel",   f"{attention}.query_key_value.weight", "split 0 N 3H; split 1 3 H; transpose 1 0 2 3"),  # [N 3 H, D] -> [3, N, H, D]
         Rule("attention/qkv/bias",     f"{attention}.query_key_value.bias",   "split 0 N 3H; split 1 3 H; transpose 1 0 2"),
         Rule("attention/out/kernel",   f"{attention}.dense.weight",           "split 1 N H"),

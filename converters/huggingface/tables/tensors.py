@@ -1,5 +1,4 @@
-# ruff: noqa: E501
-"""What a table says of the tensors of one family, and what holds for all."""
+"""What the table of a family contains, and names that are the same for all families."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,12 +11,12 @@ TO_IN_OUT = "transpose 1 0"
 
 @dataclass(frozen=True)
 class Cut:
-    """A tensor that is several in one.
+    """A tensor that holds several parameters.
 
     Attributes:
-        parts: (name in a layer, rows) of each, one after another.
-        blocks: how many blocks the rows lie in, each with its share of every part: 'J' where a head of keys lies
-            between its queries and its values.
+        parts: (name in a layer, rows) of each part, in order.
+        blocks: number of blocks of rows, each of which has a share of every part; 'J' if the rows
+            of each key head follow those of its queries.
     """
 
     parts: tuple[tuple[str, str], ...]
@@ -29,9 +28,11 @@ class Fused:
     """A tensor of a layer that holds several parameters of all its experts.
 
     Attributes:
-        parts: names in the layer of what it holds.
-        op: operations that make [parts, experts, ...] of it, or [experts, ...] of a single part.
-        written: whether files of the family have it so; otherwise they are read only, and a tensor an expert written.
+        parts: names in the layer of the parameters.
+        op: operations that turn it into [parts, experts, ...], or into [experts, ...] for a single
+            part.
+        written: whether files of the family have this tensor; if not, it is read, but one tensor
+            per expert is written.
     """
 
     parts: tuple[str, ...]
@@ -44,18 +45,19 @@ class TensorTable:
     """The tensors of one family.
 
     Attributes:
-        embedding: name of the word embeddings [V, D]; what stands before it is the prefix of all names.
+        embedding: name of the word embeddings [V, D]; the text before it is the prefix of all
+            names.
         top: rules for names after that prefix.
         layer: rules for names after `layers`.
-        layers: what a layer's names begin with.
-        cuts: name in a layer of tensors that are several in one -> their parts.
-        stacks: name in a layer -> the tensors, numbered {j}, that are put on each other for it.
-        layer_of: rules in addition to `layer`, by the configuration.
-        fused: name in a layer of tensors that hold several parameters of all experts -> what they are.
-        ignores: names after the prefix, and why they are left out.
-        architecture: class of `transformers`, which `config.json` names.
-        prefix: what stands before the names where a model is written.
-        head: name of the head there.
+        layers: prefix of a layer's names.
+        cuts: name in a layer of a tensor that holds several parameters -> its parts.
+        stacks: name in a layer -> name of the tensors, numbered {j}, that are stacked to make it.
+        layer_of: rules in addition to `layer`, which depend on the configuration.
+        fused: name in a layer of a tensor with several parameters of all experts -> its parts.
+        ignores: names after the prefix that are left out, and why.
+        architecture: class of `transformers` that `config.json` names.
+        prefix: prefix of the names when a model is written.
+        head: name of the head when a model is written.
     """
 
     embedding: str
@@ -75,7 +77,7 @@ class TensorTable:
 RECOMPUTED = "frequencies that the configuration gives"
 CAUSAL = "a constant mask"
 IMAGES = "for images; the language model is loaded"
-# Tensors outside of the language model, by full name.
+# Tensors that are not part of the language model, by full name.
 _PARTS = ("vision_tower", "vision_model", "visual", "multi_modal_projector", "connector")
 OUTSIDE = tuple(
     Ignore(f"{place}{part}", IMAGES)

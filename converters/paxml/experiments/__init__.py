@@ -1,8 +1,8 @@
-"""Published experiments as a table: their settings, and how a checkpoint of one is recognised.
+"""A table of published experiments: their settings, and how their checkpoints are recognised.
 
-Read `row`, what is said of an experiment, then the tables: `models` and `learners` have the
+Read `row` first, for what the table says about an experiment. `models` and `learners` hold the
 settings, `shipped` the classes that PAXml ships, `layouts` what public converters write. `match`
-says which rows fit a tree, `listing` shows the table.
+finds the rows that fit a tree, `listing` prints the table.
 """
 
 from converters.paxml.experiments.listing import listed, table_text

@@ -1,8 +1,8 @@
-"""What public converters write for saxml's serving classes, and the classes that saxml serves.
+"""Rows for the classes that saxml serves, and for what public converters write for them.
 
-`saxml/tools/convert_llama_ckpt.py` writes Meta's order of queries and keys, whose rotary pairs lie
-side by side; `convert_huggingface_ckpt` and `convert_vicuna_ckpt` write HuggingFace's, whose pairs
-are halves, in the same layout.
+`saxml/tools/convert_llama_ckpt.py` writes queries and keys in Meta's order, with interleaved rotary
+pairs. `convert_huggingface_ckpt` and `convert_vicuna_ckpt` write HuggingFace's order, whose pairs
+come from the two halves of a head, in the same layout.
 """
 
 from converters.paxml.experiments import models as m
@@ -27,7 +27,7 @@ LAYOUTS = (
                (80, 8192, 22016, 64, 64, 128, 32000), written_as="float16"),
     Experiment("LLaMA70BFP16TPUv5e", LM_CLOUD, PRAXIS, m.LLAMA_GROUPED,
                (80, 8192, 28672, 64, 8, 128, 32000), written_as="float16"),
-    # Weights of Llama 3.1 have this layout too; they also need rotary.scaling.
+    # Weights of Llama 3.1 have this layout too, but they also need rotary.scaling.
     Experiment("LLaMA3_8BFP16x4", LM_CLOUD, PRAXIS, m.LLAMA3,
                (32, 4096, 14336, 32, 8, 128, 128256), written_as="float16"),
     Experiment("LLaMA3_70BFP16x16", LM_CLOUD, PRAXIS, m.LLAMA3,

@@ -1,7 +1,7 @@
-"""Settings of published learners: optimizer and schedule, as their dumps say them.
+"""Settings of published learners: optimizer and schedule, as in their dumps.
 
-Keys are fields of `OptimizerConfig`; fields that Praxis has by default are left out where ours has
-the same default.
+Keys are fields of `OptimizerConfig`. A field is left out if it has Praxis' default and ours is the
+same.
 """
 
 from collections.abc import Mapping
@@ -34,8 +34,8 @@ GPT3_ADAM: Settings = {
     **_GPT3, "learning_rate": 6e-5, "schedule": _ramp("cosine", 265, 108_600),
 }  # fmt: skip
 GPT3_SMALL_ADAM: Settings = {**GPT3_ADAM, "learning_rate": 2e-4}
-# Rate and schedule of the MLPerf classes follow from the global batch, and so from the number of
-# devices that a job had: they stay unknown.
+# The rate and schedule of the MLPerf classes depend on the global batch, and so on the number of
+# devices of the job: they are unknown.
 MLPERF_ADAM: Settings = _GPT3
 NVIDIA_ADAM: Settings = {
     **C4_ADAM, "learning_rate": 6e-4, "schedule": _ramp("cosine", 0, 500_000), "beta2": 0.95,

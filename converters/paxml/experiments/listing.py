@@ -1,4 +1,4 @@
-"""The table of experiments as it is shown: for people, and for programs."""
+"""Prints the table of experiments, for people and for programs."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ COLUMNS: tuple[str, ...] = (
 
 
 def table_text() -> str:
-    """One line an experiment."""
+    """The table as text, one line per experiment."""
     rows = [COLUMNS]
     for row in EXPERIMENTS.values():
         size = row.size
@@ -27,7 +27,7 @@ def table_text() -> str:
 
 
 def listed() -> list[dict[str, Any]]:
-    """All that the table says."""
+    """The rows of the table, for programs."""
     return [
         {
             "name": row.name,

@@ -1,4 +1,4 @@
-"""Which published experiments a tree can be of, and what all of these agree on."""
+"""Finds the published experiments that a tree may come from, and the settings they agree on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,18 +14,18 @@ from efficientids_flax.settings import EXPERIMENT, setting_text
 
 EXPERIMENTS: Mapping[str, Experiment] = {row.name: row for row in (*SHIPPED, *LAYOUTS)}
 """Name -> row, in the order of the table."""
-SHOWN = 3  # names that a sentence has before it counts the rest
+SHOWN = 3  # names that a sentence lists before it counts the rest
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a checkpoint shows beside the names and shapes of its parameters.
+    """What a checkpoint shows besides the names and shapes of its parameters.
 
     Attributes:
-        step: that it holds.
-        step_shape: of the leaf `step`; None where there is none.
-        dtypes: of the parameters that are numbers.
-        optimizer: name of the optimizer whose states there are; None without any.
+        step: its step.
+        step_shape: shape of the leaf `step`; None if there is none.
+        dtypes: dtypes of the floating parameters.
+        optimizer: name of the optimizer whose states it holds; None without any.
     """
 
     step: int | None
@@ -35,10 +35,10 @@ class Evidence:
 
 
 def named(name: str) -> Experiment:
-    """The row of a name.
+    """Look up an experiment.
 
     Raises:
-        MappingError: there is none.
+        MappingError: there is none of this name.
     """
     if name not in EXPERIMENTS:
         what = unknown_key(name, EXPERIMENTS).replace("unknown key", "no such experiment")
@@ -47,12 +47,12 @@ def named(name: str) -> Experiment:
 
 
 def chosen(row: Experiment, tree: Facts, notes: list[str]) -> Published:
-    """What an experiment says of a tree that the user says is one of it.
+    """Settings of the experiment that the user named for a tree.
 
     Args:
-        row: of the experiment.
-        tree: facts of the parameters.
-        notes: where it is said that sizes are others.
+        row: the experiment.
+        tree: facts about the parameters.
+        notes: receives a note if the sizes differ.
 
     Raises:
         MappingError: the parameters are not those of such a model, whatever its sizes.
@@ -69,19 +69,19 @@ def chosen(row: Experiment, tree: Facts, notes: list[str]) -> Published:
 
 
 def recognised(tree: Facts, evidence: Evidence, notes: list[str]) -> Published | None:
-    """What all the experiments say that a tree can be of.
+    """Settings that all experiments agree on that the tree may come from.
 
     Args:
-        tree: facts of the parameters.
+        tree: facts about the parameters.
         evidence: what else the checkpoint shows.
-        notes: where it is said which they are, on what they differ, and which are near.
+        notes: receives which experiments fit, on what they differ, or which are similar.
 
     Returns:
-        What they agree on; None where there is none whose leaves and marks are all there.
+        The common settings; None if no experiment fits in its leaves and in all other marks.
     """
     near = [row for row in EXPERIMENTS.values() if not _unlike(row, tree)]
     found = [row for row in near if _marks(row, tree, evidence)]
-    # Of a layout that fits whatever its sizes the sizes can tell which row it is.
+    # If rows of one layout fit whatever their sizes, the sizes may show which of them it is.
     for keys in (lambda row: row.size, lambda row: {"vocab_size": row.size["vocab_size"]}):
         found = [row for row in found if not contradicted(tree, keys(row))] or found
     if not found:
@@ -105,7 +105,7 @@ def recognised(tree: Facts, evidence: Evidence, notes: list[str]) -> Published |
 
 
 def contradicted(tree: Facts, claims: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
-    """Key -> (what a tree has, what is claimed), where the tree leaves no doubt."""
+    """Key -> (what the tree has, what is claimed), for claims that the tree disproves."""
     found: dict[str, tuple[str, Any]] = {}
     for key, value in claims.items():
         fact, outer = tree.known.get(key), tree.known.get(key.rpartition(".")[0])
@@ -123,7 +123,7 @@ def contradicted(tree: Facts, claims: Mapping[str, Any]) -> dict[str, tuple[str,
 
 
 def _unlike(row: Experiment, tree: Facts) -> dict[str, tuple[str, Any]]:
-    """What contradicts a row whatever the sizes; keys have as many heads as queries, or fewer."""
+    """Contradictions to a row that do not depend on sizes; includes whether heads share keys."""
     found = contradicted(tree, row.structure)
     heads, shared = (tree.known.get(key) for key in ("num_heads", "num_kv_heads"))
     fewer = row.size["num_kv_heads"] < row.size["num_heads"]
@@ -134,7 +134,7 @@ def _unlike(row: Experiment, tree: Facts) -> dict[str, tuple[str, Any]]:
 
 
 def _marks(row: Experiment, tree: Facts, evidence: Evidence) -> bool:
-    """Whether a tree that has a row's leaves is one of it: what else makes it so is there."""
+    """Whether a tree with a row's leaves also has the row's other marks, such as sizes or dtype."""
     trained = evidence.optimizer is not None
     if row.written_as is None:
         fits = not trained or evidence.optimizer == row.learner.get("name")
@@ -153,7 +153,7 @@ def _model(row: Experiment, *, sized: bool) -> dict[str, Any]:
 
 
 def _agreed(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all have, with the same value."""
+    """The settings that all have, with the same value."""
     first, *rest = settings
     return {
         key: value
@@ -163,7 +163,7 @@ def _agreed(settings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _differing(models: Sequence[Mapping[str, Any]]) -> str:
-    """What they differ on, as the end of a sentence."""
+    """The settings on which models differ, as the end of a sentence."""
     keys = dict.fromkeys(key for model in models for key in model)
     told = []
     for key in keys:
@@ -176,7 +176,7 @@ def _differing(models: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _names(rows: Sequence[Experiment]) -> str:
-    """The first names, and how many more."""
+    """The first names, and the number of further ones."""
     names = [row.name for row in rows]
     if len(names) > SHOWN + 1:
         names = [*names[:SHOWN], f"{len(names) - SHOWN} more"]

@@ -1,7 +1,7 @@
-"""Settings of published models, by kind: what their dumps say, without sizes.
+"""Settings of published models, by kind of model: as in their dumps, without sizes.
 
-Every key that a dump tells stands here, so that a table's kind is a whole model. Keys are those of
-`BackboneConfig`; values that Praxis spells otherwise are in our words.
+Every setting in a dump is listed, so that each kind describes a whole model. Keys are those of
+`BackboneConfig`; values that Praxis spells differently are translated to ours.
 """
 
 from collections.abc import Mapping
@@ -30,12 +30,12 @@ SINUSOIDS: Settings = {
 
 
 def without(settings: Settings, *keys: str) -> Settings:
-    """The same settings but for some keys."""
+    """The settings without some keys."""
     return {key: value for key, value in settings.items() if key not in keys}
 
 
 def learned(positions: int) -> Settings:
-    """A trained vector for each position, in place of sinusoids."""
+    """Settings for a learned vector per position, in place of sinusoids."""
     return {"position_embedding": "learned", "max_positions": positions}
 
 
@@ -109,7 +109,7 @@ GLAM: Settings = {  # praxis.layers.glam.GlamUniTransformerLmHParams, by GLaM64B
     "moe.num_groups": 128, "moe.load_balance_loss_weight": 0.01,
 }  # fmt: skip
 
-# Of saxml. Its serving classes compute in bfloat16; what is computed in is the user's choice.
+# saxml. Its serving classes compute in bfloat16; here the user chooses the dtype of computation.
 _SERVED: Settings = {**PLAIN, "attention_logit_cap": None, "final_logit_cap": None}
 LLAMA: Settings = {  # lm_cloud.BaseLLaMA
     **_SERVED, **RMS_NORM, **ROTARY, "norm_epsilon": 1e-5, "rotary.pairing": "interleaved",
@@ -120,9 +120,9 @@ LLAMA: Settings = {  # lm_cloud.BaseLLaMA
 }  # fmt: skip
 LLAMA_GROUPED: Settings = {**LLAMA, "fused_qkv": False, "multi_query": False}
 LLAMA3: Settings = {**LLAMA_GROUPED, "rotary.max_timescale": 500_000}
-# Weights in HuggingFace's order, whose pairs are halves; no file says with which epsilon.
+# Weights in HuggingFace's order, with rotary pairs of halves; no file gives the epsilon.
 LLAMA_HUGGINGFACE: Settings = {**without(LLAMA, "norm_epsilon"), "rotary.pairing": "half_split"}
-GPTJ: Settings = {  # gptj.GPTJ; GPTJRotaryEmbedding turns the first `rotary_dim` of each head
+GPTJ: Settings = {  # gptj.GPTJ; GPTJRotaryEmbedding rotates the first `rotary_dim` of each head
     **_SERVED, **LAYER_NORM, **without(ROTARY, "rotary.fraction"), "norm_epsilon": 1e-5,
     "norm_scale_plus_one": False, "rotary.pairing": "interleaved", "rotary.by_frequency": True,
     "parallel_residual": True, "shared_norm": True, "mlp_adds_input": False, "fused_qkv": True,

@@ -1,4 +1,4 @@
-"""What the table says of one experiment."""
+"""One row of the table of experiments."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,22 +20,22 @@ MORE_SIZES = (
 
 @dataclass(frozen=True)
 class Experiment:
-    """A class of an experiment, or what a converter writes for one.
+    """The class of an experiment, or what a converter writes for one.
 
     Attributes:
-        name: of the class.
+        name: name of the class.
         source: repository and file of the class.
-        praxis: version of Praxis whose defaults the settings are.
-        model: keys of `BackboneConfig` -> value: what the job's dump would say, without `SIZES`.
+        praxis: version of Praxis whose defaults are in the settings.
+        model: keys of `BackboneConfig` -> value, as in the job's dump; without `SIZES`.
         sizes: values of `SIZES`.
-        learner: fields of `OptimizerConfig` -> value, `name` among them; empty: it does not train.
-            Those that are left out have the defaults of `OptimizerConfig`; None in what has no
-            default there is not known.
-        written_as: dtype of the parameters that a converter writes, at step 0 and without an
-            optimizer's state. By these a tree is recognised whatever its sizes. None: the class
-            trains, and its sizes have to be the tree's.
-        step_shape: of the leaf `step`, where only one converter writes it so; None: any.
-        if_sized: further settings of the model, which hold for these sizes alone.
+        learner: fields of `OptimizerConfig` -> value, including `name`; empty if the class does not
+            train. Fields that are left out have the defaults of `OptimizerConfig`; a field that is
+            None and has no default there is unknown.
+        written_as: dtype of the parameters that a converter writes, at step 0 and without optimizer
+            states. These marks identify a tree whatever its sizes. None: the class trains, and the
+            sizes must be the tree's.
+        step_shape: shape of the leaf `step`, if only one converter writes this shape; None: any.
+        if_sized: further settings of the model that only apply to these sizes.
     """
 
     name: str
@@ -50,18 +50,18 @@ class Experiment:
 
     @property
     def size(self) -> dict[str, Any]:
-        """Key -> value, of all sizes."""
+        """Key -> value of all sizes."""
         more = {key: value for key, value in self.model.items() if key in MORE_SIZES}
         return dict(zip(SIZES, self.sizes, strict=True)) | more
 
     @property
     def structure(self) -> dict[str, Any]:
-        """The settings that are no size."""
+        """The settings that are not sizes."""
         return {key: value for key, value in self.model.items() if key not in MORE_SIZES}
 
     @property
     def whole_learner(self) -> dict[str, Any]:
-        """All fields of the learner that are known."""
+        """All known fields of the learner."""
         if not self.learner:
             return {}
         values = OptimizerConfig.from_dict(self.learner).to_dict()
@@ -70,7 +70,7 @@ class Experiment:
 
     @property
     def recognised_by(self) -> str:
-        """In words, what makes a tree this experiment's beside its leaves."""
+        """What identifies a tree of this experiment, in words."""
         if self.written_as is None:
             return "leaves, all sizes, optimizer"
         shape = "" if self.step_shape is None else f" of shape {list(self.step_shape)}"

@@ -17,9 +17,9 @@ Sizes = tuple[int, ...]
 def _of(
     source: str, model: m.Settings, learner: t.Settings, classes: Mapping[str, Sizes]
 ) -> list[Experiment]:
-    """Rows of classes: layers L, width D, hidden width F, heads N, head width H, words V.
+    """Make rows for classes: layers L, width D, hidden width F, heads N, head width H, words V.
 
-    A seventh number is that of the heads of keys and values, where it is another than N.
+    A seventh number is the number of key and value heads, if it differs from N.
     """
     return [
         Experiment(name, source, PRAXIS, model, (*s[:4], s[6] if s[6:] else s[3], *s[4:6]), learner)

@@ -1,7 +1,7 @@
-"""The settings of a TimesFM checkpoint, which holds none: from sizes, public checkpoints and flags.
+"""Infers the settings of a TimesFM checkpoint from its sizes, public checkpoints and flags.
 
-Read `published`, the table of public checkpoints, `sizes`, what names and shapes tell, then
-`settings`, which weighs both and the user's values.
+Read `published` first, the table of public checkpoints, then `sizes`, which reads names and shapes,
+then `settings`, which combines both with the user's values.
 """
 
 from converters.paxml.forecasters.published import (

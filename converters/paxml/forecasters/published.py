@@ -1,4 +1,4 @@
-"""Public TimesFM checkpoints: their sizes, and the settings that no tree tells.
+"""Public TimesFM checkpoints: their sizes, and the settings that no tree shows.
 
 Sources: the model cards and `TimesFmHparams` of google-research/timesfm, releases 1.0 to 1.3.
 """
@@ -34,7 +34,7 @@ PUBLIC: Mapping[str, tuple[tuple[int, ...], Mapping[str, Any]]] = {
 
 
 def listed_forecasters() -> list[dict[str, Any]]:
-    """All that the table says."""
+    """The rows of the table, for programs."""
     return [
         {"name": name, "sizes": dict(zip(SIZES, sizes, strict=True)), "model": dict(settings)}
         for name, (sizes, settings) in PUBLIC.items()
@@ -42,7 +42,7 @@ def listed_forecasters() -> list[dict[str, Any]]:
 
 
 def forecasters_text() -> str:
-    """One line a forecaster."""
+    """The table as text, one line per forecaster."""
     rows: list[tuple[str, ...]] = [
         ("forecaster", "layers", "width", "heads", "patch", "horizon", "positions", "context")
     ]
@@ -58,10 +58,10 @@ def forecasters_text() -> str:
 
 
 def public(name: str) -> tuple[tuple[int, ...], Mapping[str, Any]]:
-    """The row of a name.
+    """Look up a public checkpoint.
 
     Raises:
-        MappingError: there is none.
+        MappingError: there is none of this name.
     """
     if name not in PUBLIC:
         what = unknown_key(name, PUBLIC).replace("unknown key", "no such forecaster")
@@ -70,15 +70,15 @@ def public(name: str) -> tuple[tuple[int, ...], Mapping[str, Any]]:
 
 
 def published(name: str | None, tree: Facts, notes: list[str]) -> Published | None:
-    """What a public checkpoint says of this one: the one that was named, or whose sizes these are.
+    """Settings of the public checkpoint that the user named, or else that has the tree's sizes.
 
     Args:
-        name: that the user gave; None: none.
-        tree: facts of the parameters, of `forecaster_facts`.
-        notes: where it is said what was recognised.
+        name: the checkpoint that the user named; None if none.
+        tree: facts about the parameters, from `forecaster_facts`.
+        notes: receives which checkpoint was recognised, or in which sizes it differs.
 
     Raises:
-        MappingError: there is no such name.
+        MappingError: there is no checkpoint of this name.
     """
     found = {key: fact.value for key, fact in tree.known.items()}
     if name is not None:

@@ -1,7 +1,7 @@
-"""Tree, public checkpoints and flags -> a forecaster's configuration, each value with its origin.
+"""Infers a forecaster's configuration from tree, public checkpoints and flags, with origins.
 
-From the weakest to the strongest: what is usual ('assumed'), a public checkpoint of these sizes, a
-flag, the tree's shapes. Shapes cannot be overruled.
+The sources, from the weakest to the strongest: what is usual ('assumed'), a public checkpoint of
+these sizes, a flag, the tree's shapes. Shapes cannot be overruled.
 """
 
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from efficientids_flax.config.forecaster import DECILES
 from efficientids_flax.settings import ASSUMED, GIVEN, TREE
 from efficientids_flax.tree import unflatten
 
-CONTEXT = 512  # points, of the first release and of `TimesFmHparams`
-# Quantiles that a model may have, where nothing says how many and the public nine do not fit.
+CONTEXT = 512  # points; the default of the first release and of `TimesFmHparams`
+# Numbers of quantiles to try if no source gives one; the public models have nine.
 COUNTS = (9, 19, 7, 5, 3, 4, 6, 8, 2, 1, 0)
 Told = tuple[Any, str]  # a value and its origin
 
@@ -30,19 +30,19 @@ def infer_forecaster(
     published: Published | None = None,
     lora: LoraConfig | None = None,
 ) -> tuple[TimesFMConfig, dict[str, dict[str, Any]]]:
-    """The configuration of the forecaster whose parameters these are.
+    """Infer the configuration of the forecaster that the parameters belong to.
 
     Args:
-        specs: canonical leaf path -> description; the leaves below `mdl_vars/params/` matter.
+        specs: canonical leaf path -> description; only leaves below `mdl_vars/params/` are used.
         overrides: key of `TimesFMConfig` -> value, or its JSON text.
-        published: what a public checkpoint says, of `published`.
-        lora: low-rank additions that are kept beside the weights.
+        published: settings of a public checkpoint, from `published`.
+        lora: configuration of LoRA weights that are kept beside the weights.
 
     Returns:
         The configuration, and dotted key -> {"value", "from"}.
 
     Raises:
-        MappingError: unknown flags, or flags that contradict the tree or are not valid.
+        MappingError: unknown or invalid flags, or flags that contradict the tree.
         UnclearModelError: the tree is not that of one model.
     """
     tree = forecaster_facts(specs)
@@ -69,7 +69,7 @@ def infer_forecaster(
     except ValueError as error:
         kind = MappingError if flags else UnclearModelError
         raise kind(f"the inferred configuration is not valid: {error}") from error
-    # What no flag and no public checkpoint says otherwise is the same in all models of the class.
+    # All models of the class agree on what neither a flag nor a public checkpoint changes.
     origins = {key: origin for key, (_, origin) in told.items()}
     return config, provenance(config, origins, TREE)
 
@@ -89,10 +89,10 @@ def _chosen(tree: Facts, flags: Mapping[str, Any], published: Published | None) 
 
 
 def _ends(outputs: int, patch: int, said: Mapping[str, Told]) -> dict[str, Told]:
-    """Horizon and quantiles, of whose sizes the tree tells H (1 + Q) alone."""
+    """Horizon H and number of quantiles Q; the tree only shows the product H (1 + Q)."""
     horizon, levels = said.get("horizon_length"), said.get("quantiles")
     if not _are_levels(levels) or not _is_length(horizon):
-        # Flags of the wrong type, which the configuration refuses.
+        # A flag has the wrong type; the configuration will refuse it.
         return {} if horizon is not None else {"horizon_length": (1, ASSUMED)}
     given = [told for told in (horizon, levels) if told is not None and told[1] == GIVEN]
     if horizon and levels and horizon[0] * (1 + len(levels[0])) == outputs:
@@ -103,7 +103,7 @@ def _ends(outputs: int, patch: int, said: Mapping[str, Told]) -> dict[str, Told]
         count = outputs // horizon[0] - 1
         return {"horizon_length": horizon, "quantiles": (_levels(count), ASSUMED)}
     counts = [count for count in COUNTS if outputs % (1 + count) == 0]
-    if outputs % (1 + len(DECILES)):  # the likelier one has a horizon of whole patches
+    if outputs % (1 + len(DECILES)):  # prefer a horizon of whole patches
         counts.sort(key=lambda count: outputs // (1 + count) % patch != 0)
     count = counts[0]
     return {
@@ -113,7 +113,7 @@ def _ends(outputs: int, patch: int, said: Mapping[str, Told]) -> dict[str, Told]
 
 
 def _ends_wrong(outputs: int, flags: Mapping[str, Any]) -> list[str]:
-    """A sentence where the user's horizon or quantiles are not those of the tree."""
+    """A sentence if the user's horizon or quantiles do not fit the tree."""
     horizon, levels = flags.get("horizon_length"), flags.get("quantiles")
     if isinstance(levels, list | tuple):
         count = 1 + len(levels)
@@ -140,7 +140,7 @@ def _is_length(told: Told | None) -> bool:
 
 
 def _levels(count: int) -> tuple[float, ...]:
-    """The levels of so many quantiles: the public ones, or evenly spread."""
+    """Levels for `count` quantiles: the public ones if they are as many, else evenly spread."""
     if count == len(DECILES):
         return DECILES
     return tuple(round((number + 1) / (count + 1), 6) for number in range(count))

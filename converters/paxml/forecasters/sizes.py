@@ -1,4 +1,4 @@
-"""What the names and shapes of a TimesFM tree say, before any value is read."""
+"""Infers facts about a TimesFM model from the names and shapes of its tree; no values are read."""
 
 import re
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ SIZED_LAYER = (
 
 
 def forecaster_facts(specs: Mapping[str, LeafSpec]) -> Facts:
-    """Facts keyed as in `TimesFMConfig`, and `outputs`: H (1 + Q), all that is told of both.
+    """Facts with the keys of `TimesFMConfig`, and `outputs`, the product H (1 + Q) of its sizes.
 
     Args:
         specs: canonical leaf path -> description of every parameter.

@@ -1,8 +1,8 @@
-"""The settings of a model and its training, from tree, dump and flags, each with its source.
+"""Infers the settings of a model and its training from tree, dump and flags, with their origins.
 
-Read `facts`, then `model`, which weighs the sources, `flags` among them; `tree` says what names and
-shapes tell, `hparams`, `post_init` and `dump` read the job's files, `backbone`, `attention`,
-`softmax`, `items` and `optimizer` say what their keys mean, and `norms` what both say of norms.
+Read `facts` first, then `model`, which combines the sources. `tree` reads names and shapes, `flags`
+the user's values; `hparams`, `post_init` and `dump` read the job's files, whose keys `backbone`,
+`attention`, `softmax`, `items` and `optimizer` translate. `norms` handles norms from tree and dump.
 """
 
 from converters.paxml.infer.backbone import read_backbone

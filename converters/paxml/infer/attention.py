@@ -1,4 +1,4 @@
-"""What the dump of a PAXml job says about attention: heads, scaling, rotary positions.
+"""Translates what a job's dump says about attention: heads, scaling, rotary positions.
 
 Praxis 1.4.0: `DotProductAttention`, `MultiQueryDotProductAttention`, `GroupedQueryAttention`.
 """
@@ -8,17 +8,17 @@ from converters.paxml.infer.dump import Dump
 ROTARY = {
     "RotaryPositionalEmbedding": "half_split",
     "LLaMARotaryEmbedding": "interleaved",
-    "GPTJRotaryEmbedding": "interleaved",  # its time scales are fixed
+    "GPTJRotaryEmbedding": "interleaved",  # with fixed timescales
 }
 
 
 def read_attention(dump: Dump) -> None:
-    """Adds the facts about attention, by its class."""
+    """Add the facts about attention, which depend on its class."""
     kind = dump.class_of("{atten}", "DotProductAttention") or ""
     heads = dump.size("{stack}.num_heads")
     width = dump.size("{lm}.model_dims") or dump.size("{stack}.model_dims")
-    per_head = dump.size("{stack}.dim_per_head")  # 0: D / N
-    even = width // heads if heads else 0  # what Praxis scales by unless told otherwise
+    per_head = dump.size("{stack}.dim_per_head")  # 0 means D / N
+    even = width // heads if heads else 0  # Praxis scales by this unless configured otherwise
     if per_head or even:
         path = "{stack}.dim_per_head" if per_head else "{stack}.num_heads"
         dump.add("head_dim", path, per_head or even)
@@ -101,15 +101,15 @@ def read_attention(dump: Dump) -> None:
 
 
 def _window(dump: Dump) -> None:
-    """A window of `LocalSelfAttention`, in blocks or not; its left context counts the query."""
+    """Facts about the window of `LocalSelfAttention`; its left context includes the query."""
     dump.add("sliding_window", "{atten}.left_context", dump.get("{atten}.left_context", None))
     mask = dump.facts.known.get("attention_mask")
-    if mask is not None and mask.value != "causal":  # a right context hides keys that others show
+    if mask is not None and mask.value != "causal":  # the right context would hide visible keys
         dump.refuse("{atten}.right_context", f"a window of a {mask.value} model")
 
 
 def _rotary(dump: Dump, path: str, pairing: str | None, ends: tuple[float, ...]) -> None:
-    """Rotary positions with these time scales; none without a pairing."""
+    """Add rotary positions with these timescales; without a pairing, add that there are none."""
     if pairing is None:
         dump.add("rotary", path, None)
         return

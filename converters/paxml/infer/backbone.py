@@ -1,8 +1,8 @@
-"""What the dump of a PAXml job says about the decoder: Praxis' hyper-parameters in our words.
+"""Translates what a job's dump says about the decoder: Praxis' hyper-parameters to our settings.
 
-Praxis 1.4.0: `TransformerLm`, `StackedTransformer`, `Transformer`, `TransformerFeedForward(Moe)`,
-the norms; attention and the softmax layers have files of their own. A path that a
-dump lacks has Praxis' default.
+Covers `TransformerLm`, `StackedTransformer`, `Transformer`, `TransformerFeedForward(Moe)` and the
+norms of Praxis 1.4.0; attention and the softmax layers have their own files. A path that a dump
+lacks has Praxis' default.
 """
 
 from typing import Any
@@ -14,15 +14,15 @@ from converters.paxml.infer.hparams import Symbol
 from converters.paxml.infer.norms import FAKE_NORM, read_norms
 from converters.paxml.infer.softmax import SOFTMAXES, read_softmax
 
-MOST_LAYERS = 10_000  # of a block; what is above is no model's
+MOST_LAYERS = 10_000  # per block; more cannot be a real model
 POSITIONS = {"PositionalEmbedding": "sinusoidal", "TrainablePositionalEmbedding": "learned"}
 
-# saxml, and paxml/contrib/gpu/scripts_gpu/saxml_layers.py: attention and feed-forward side by side
+# saxml, and paxml/contrib/gpu/scripts_gpu/saxml_layers.py: attention and feed-forward in parallel
 PARALLEL = ("ParallelTransformer", "ParallelTransformerOnlyNormAttentionInputs")
 
 # fmt: off
 CLASSES = (
-    # path                what it may be
+    # path                allowed classes
     ("{lm}",              ("TransformerLm", "InterleavedTransformerLm")),
     ("{lm}.softmax_tpl",  SOFTMAXES),
     ("{stack}",           ("StackedTransformer",)),
@@ -35,7 +35,7 @@ CLASSES = (
                            "TransformerMLP")),  # saxml: without a norm
 )
 UNSUPPORTED = (
-    # path                                     the value without it
+    # path                                     the value that means "off"
     ("{lm}.ngrammer_tpl",                      None),
     ("{lm}.post_attention_ngrammer_tpls",      None),
     ("{stack}.ngrammer_tpls",                  None),
@@ -84,11 +84,11 @@ TRAINING_ONLY = (
 
 
 def read_backbone(dump: Dump, *, head: bool) -> None:
-    """Adds the facts about the decoder, keyed as in `BackboneConfig`.
+    """Add the facts about the decoder, with the keys of `BackboneConfig`.
 
     Args:
-        dump: what to read, and where the facts go.
-        head: whether the head's cap, smoothing and z-loss are the decoder's own.
+        dump: the dump to read; it receives the facts.
+        head: whether the cap, smoothing and z-loss of the head belong to the decoder.
     """
     if not any(path.startswith("model.") for path in dump.values):
         return
@@ -107,7 +107,7 @@ def read_backbone(dump: Dump, *, head: bool) -> None:
 
 
 def _read(dump: Dump, head: bool) -> None:
-    """The same by one template of the layers."""
+    """Add the facts for one template of the layers."""
     for path, allowed in CLASSES:
         name = dump.class_of(path, allowed[0])
         if name not in allowed:
@@ -123,7 +123,7 @@ def _read(dump: Dump, head: bool) -> None:
     for key, path, default in PLAIN:
         dump.add(key, path, dump.get(path, default))
     read_softmax(dump, head=head)
-    # `LanguageModel` sets its `lm_tpl`'s type to its own.
+    # `LanguageModel` sets the `model_type` of its `lm_tpl` to its own.
     path = "model.model_type" if dump.has("model.model_type") else "{lm}.model_type"
     dump.add("attention_mask", path, dump.get(path, "causal"))
     _quantization(dump)
@@ -143,12 +143,12 @@ def _read(dump: Dump, head: bool) -> None:
         own = dump.get(path, None)
         rate = own or dump.get(every, 0.0)
         if key == "attention_dropout" and dump.class_of("{atten}", "") == "GroupedQueryAttention":
-            rate = max(rate, 0.0)  # used above 0 alone
+            rate = max(rate, 0.0)  # it only uses rates above 0
         dump.add(key, path if own else every, rate)
 
 
 def _quantization(dump: Dump) -> None:
-    """What the original rounds while it computes (praxis/layers/quantization)."""
+    """Refuse rounding in training, and note rounding in serving (praxis/layers/quantization)."""
     found = {path: str(value) for path, value in dump.values.items() if ".quantization." in path}
     training = (path for path, mode in found.items() if mode == "training")
     kinds = (path.removesuffix("mode") + "quantization_type" for path in training)
@@ -179,8 +179,8 @@ def _layers(dump: Dump) -> None:
     if not isinstance(own, list | tuple) or not own:
         dump.add("moe", "{stack}.moe_layers", own or None)
         return
-    # Where the dump has names of types, the tree has the layers. Numbers beyond the block have no
-    # effect.
+    # If the dump has names of types instead of numbers, the tree shows which layers have experts.
+    # Numbers beyond the block have no effect.
     if not dump.unwritten("{stack}.moe_layers"):
         layers = (block * per_block + layer for block in range(blocks) for layer in own
                   if layer < (per_block or layer + 1))  # fmt: skip
@@ -194,7 +194,7 @@ def _layers(dump: Dump) -> None:
 
 
 def _residuals(dump: Dump) -> None:
-    """What is added to what in a layer, and normed where."""
+    """Facts about residual connections, and where norms are applied in a layer."""
     skip, weight = "{ff}.add_skip_connection", "{ff}.residual_weight"
     policy, fake = dump.get("{layer}.norm_policy", "pre"), _has_no_norm(dump)
     parallel = dump.class_of("{layer}", "Transformer") in PARALLEL
@@ -217,19 +217,19 @@ def _residuals(dump: Dump) -> None:
         dump.refuse("{ff}.ln_tpl.cls", dump.class_of("{ff}.ln_tpl", "LayerNorm"))
     if added and dump.get(weight, 1.0) != 1:
         dump.refuse(weight, f"{dump.get(weight, 1.0)} in a parallel layer")
-    # Hybrid layers have two norms, one before each.
+    # Hybrid parallel layers have two norms, one before attention and one before the feed-forward.
     dump.add("norm_policy", "{layer}.norm_policy", "pre")
     dump.add("mlp_adds_input", skip, bool(added))
 
 
 def _has_no_norm(dump: Dump) -> bool:
-    """Whether the feed-forward's norm is one that does nothing."""
+    """Whether the feed-forward's norm does nothing."""
     mlp = dump.class_of("{ff}", "TransformerFeedForward") == "TransformerMLP"
     return dump.class_of("{ff}.ln_tpl", FAKE_NORM if mlp else "LayerNorm") == FAKE_NORM
 
 
 def _dtypes(dump: Dump) -> None:
-    """A layer's dtypes are its parent's unless it has its own (`BaseLayer.copy_base_hparams`)."""
+    """Add the dtype; layers inherit it unless they set one (`BaseLayer.copy_base_hparams`)."""
     for path in ("{lm}.fprop_dtype", "model.fprop_dtype", "{lm}.dtype", "model.dtype"):
         name = _dtype(dump.values.get(dump.path(path)))
         if name and not (path == "{lm}.dtype" and name == "float32"):
@@ -238,12 +238,12 @@ def _dtypes(dump: Dump) -> None:
 
 
 def _dtype(value: Any) -> str | None:
-    """`type/jax.numpy/bfloat16`, or `BFloat16DType` of the built layers."""
+    """The name in `type/jax.numpy/bfloat16`, or in `BFloat16DType` in the dump of built layers."""
     return value.name.removesuffix("DType").lower() if isinstance(value, Symbol) else None
 
 
 def _embeddings(dump: Dump) -> None:
-    """Word and position embeddings."""
+    """Facts about word and position embeddings."""
     apart = dump.class_of("{lm}.separate_embedding_tpl", "") or None
     dump.add("tied_embeddings", "{lm}.separate_embedding_tpl", apart is None)
     path = ("{softmax}" if apart is None else "{lm}.separate_embedding_tpl") + ".scale_sqrt_depth"

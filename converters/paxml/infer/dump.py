@@ -1,4 +1,4 @@
-"""One dump, seen through the templates that matter, and the facts drawn from it."""
+"""A dump with the places of its relevant templates, and the facts drawn from it."""
 
 import math
 import re
@@ -17,42 +17,42 @@ ACTIVATIONS = {
     "Identity": "identity",
 }  # fmt: skip
 GENERIC = "convert it leaf for leaf with --family generic"
-UNSET = {  # 0 stands for "not set here" in Praxis
+UNSET = {  # in Praxis, 0 means "not set here" for these
     "model_dims", "vocab_size", "hidden_dims", "num_heads", "moe.hidden_dims", "moe.num_experts",
 }  # fmt: skip
-# Settings that Praxis uses above 0 alone, and what stands for them elsewhere, None among it: `if
-# self.atten_logit_cap and ... > 0`, `if self.label_smoothing_prob > 0`.
+# Praxis uses these settings only if they are above 0: `if self.atten_logit_cap and ... > 0`, `if
+# self.label_smoothing_prob > 0`. Any other value, also None, becomes the value given here.
 OFF: Mapping[str, float | None] = {
     "attention_logit_cap": None, "moe.gating_logit_cap": 0.0, "moe.min_group_size": None,
     "moe.expert_capacity": 0, "moe.capacity_factor": 0.0, "label_smoothing": 0.0,
     "second_label_smoothing": 0.0, "z_loss_weight": 0.0,
 }  # fmt: skip
-# The softmax layers cap by any number but 0, and c * tanh(x / c) does not know the sign of c.
+# The softmax layers apply any cap but 0; the sign of c does not matter in c * tanh(x / c).
 CAPS_OF_ANY_SIGN = ("final_logit_cap", "soft_cap_logits")
-# Dumps write the name of the type in place of a NumPy or JAX number or array.
+# Dumps write the name of the type instead of a NumPy or JAX number or array.
 _UNWRITTEN = re.compile(r"u?int\d+|b?float\d+|complex\d+|bool_?|ndarray|ArrayImpl|\w*Array")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
 @dataclass(frozen=True)
 class Dump:
-    """A dump, the facts drawn from it, and the places of the layers' templates in it."""
+    """A dump, the facts drawn from it, and the paths of the layers' templates."""
 
     values: Mapping[str, Any]
     facts: Facts
     places: Mapping[str, str]
 
     def path(self, path: str) -> str:
-        """A path with its `{place}` filled in; of a list of templates the first speaks."""
+        """Fill in the `{place}` of a path; for a list of templates, that of the chosen one."""
         return path.format(**self.places)
 
     def has(self, path: str) -> bool:
-        """Whether the dump gives this path a value, or a layer below it."""
+        """Whether the dump has a value at this path, or a layer."""
         found = self.path(path) in self.values and not self.unwritten(path)
         return found or f"{self.path(path)}.cls" in self.values
 
     def unwritten(self, path: str) -> bool:
-        """Whether the dump has the name of a type in place of the value, or of a part of it."""
+        """Whether the dump has the name of a type in place of the value or a part of it."""
         return _names_a_type(self.values.get(self.path(path)))
 
     def get(self, path: str, default: Any) -> Any:
@@ -62,7 +62,7 @@ class Dump:
         return _unquoted(self.values.get(self.path(path), default), default)
 
     def number(self, path: str, default: float) -> float:
-        """The number at a path; the default where there is none, or no number."""
+        """The number at a path; the default if there is no finite number."""
         value = self.get(path, default)
         if isinstance(value, float) and not math.isfinite(value):
             self.facts.problems.append(f"{self.path(path)} is {value}, expected a finite number")
@@ -70,18 +70,18 @@ class Dump:
         return value if isinstance(value, int | float) else default
 
     def size(self, path: str, default: int = 0) -> int:
-        """The whole number at a path; the default where there is none, or no number."""
+        """The number at a path, truncated; the default if there is no finite number."""
         return int(self.number(path, default))
 
     def class_of(self, path: str, default: str) -> str | None:
-        """Name of the class of a template; None where there is none."""
+        """Name of a template's class; None if there is no template."""
         if self.path(path) in self.values and not self.has(f"{path}.cls"):
             return None
         found = self.get(f"{path}.cls", default)
         return found.name if isinstance(found, Symbol) else str(found)
 
     def add(self, key: str, path: str, value: Any) -> None:
-        """A fact from this path: sure if the dump has it, else Praxis' default."""
+        """Add a fact from this path: sure if the dump has the path, else Praxis' default."""
         value = _or_off(key, value)
         if self.unwritten(path) or isinstance(value, Symbol):
             self.facts.unread[key] = (
@@ -92,7 +92,7 @@ class Dump:
             self.facts.add(key, value, self.path(path), sure=self.has(path))
 
     def activation(self, key: str, path: str) -> None:
-        """An activation from its template."""
+        """Add the activation function of a template."""
         name = self.class_of(path, "ReLU")
         kind = ACTIVATIONS.get(name or "")
         if name == "GELU":
@@ -103,14 +103,14 @@ class Dump:
             self.add(key, f"{path}.cls", kind)
 
     def refuse(self, path: str, value: Any) -> None:
-        """Something of Praxis that our decoder does not compute."""
+        """Record a setting of Praxis that our decoder does not compute."""
         self.facts.problems.append(
             f"{self.path(path)} is {value}, which the decoder does not compute; {GENERIC}"
         )
 
 
 def _or_off(key: str, value: Any) -> Any:
-    """A number as the decoder has it: where Praxis does not use it, what stands for that."""
+    """A number as the decoder takes it; if Praxis ignores it, our value for "off"."""
     if isinstance(value, bool) or not isinstance(value, int | float | None):
         return value
     if key in CAPS_OF_ANY_SIGN:
@@ -119,7 +119,7 @@ def _or_off(key: str, value: Any) -> Any:
 
 
 def _names_a_type(value: Any) -> bool:
-    """Whether a value, or a part of a list, is the name of a type of numbers."""
+    """Whether a value, or a part of a list, is the name of a numeric type."""
     if isinstance(value, list | tuple):
         return any(isinstance(part, str) and _UNWRITTEN.fullmatch(part) for part in value)
     own = isinstance(value, Symbol) and not value.module
@@ -127,7 +127,7 @@ def _names_a_type(value: Any) -> bool:
 
 
 def _unquoted(value: Any, default: Any) -> Any:
-    """A number, truth value or None that the job was given as a text."""
+    """Turn a number, truth value or None that the job was given as text into that value."""
     if not isinstance(value, str) or isinstance(default, str):
         return value
     if value in ("None", "NoneType"):
@@ -140,11 +140,11 @@ def _unquoted(value: Any, default: Any) -> Any:
 
 
 def open_dump(values: Mapping[str, Any], template: int = 0) -> Dump:
-    """Finds the templates of the layers: directly, repeated, in pipeline stages, or in a list.
+    """Find the templates of the layers: directly, repeated, in pipeline stages, or in a list.
 
     Args:
-        values: of the dump.
-        template: which of a list of templates speaks.
+        values: path -> value of the dump.
+        template: which template to use if there is a list.
     """
     stack = f"{LM}.stacked_transformer_tpl"
     for inner in ("pipeline_stage", "block"):
@@ -170,7 +170,7 @@ def open_dump(values: Mapping[str, Any], template: int = 0) -> Dump:
 
 
 def read_experiment(dump: Dump, rows: tuple[tuple[str, str], ...]) -> None:
-    """Facts from the experiment's class variables, for keys that nothing else in the dump gives."""
+    """Add facts from the experiment's class variables, for keys that the rest of the dump lacks."""
     for key, name in rows:
         path = EXPERIMENT + name
         known = dump.facts.of_model().known.get(key)
@@ -179,7 +179,7 @@ def read_experiment(dump: Dump, rows: tuple[tuple[str, str], ...]) -> None:
 
 
 def templates(values: Mapping[str, Any]) -> int:
-    """How many templates the layers have: 1, or as many as their list."""
+    """How many templates the layers have: 1, or the length of their list."""
     layer = open_dump(values).path("{layer}").removesuffix("[0]")
     found = {f"{layer}[{number}].cls" for number in range(len(values))} & values.keys()
     return max(len(found), 1)

@@ -1,4 +1,4 @@
-"""What a source says about a model, with what says so, and the sources' contradictions."""
+"""Facts: what one source says about a model, where it says so, and its contradictions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,12 +9,13 @@ from efficientids_flax.config.checks import SHARED
 
 @dataclass(frozen=True)
 class Fact:
-    """One value of the configuration and what says so.
+    """One value of the configuration, and where it comes from.
 
     Attributes:
         value: the value, as the configuration's `from_dict` takes it.
         where: the leaf and its shape, or the path in the dump.
-        sure: it follows; otherwise it is the usual case (tree) or Praxis' default (dump).
+        sure: whether the source proves it; otherwise it is the usual case (tree) or Praxis' default
+            (dump).
     """
 
     value: Any
@@ -24,15 +25,16 @@ class Fact:
 
 @dataclass
 class Facts:
-    """What one source says: dotted key of the configuration -> fact, and what contradicts itself.
+    """What one source says: facts by dotted key of the configuration, and contradictions.
 
     Attributes:
         known: key -> fact.
-        excluded: key -> a value that it cannot have, with the reason as `where`.
-        problems: sentences for people; any of them is an error.
-        unread: key -> sentence; an error if no other source gives the key.
-        notes: sentences for people that are no error.
-        layers: what single layers (of a block) say where they differ, which goes before `known`.
+        excluded: key -> a value that it cannot have; `where` gives the reason.
+        problems: sentences; any of them is an error.
+        unread: key -> sentence; an error unless another source gives the key.
+        notes: sentences that are not errors.
+        layers: number of a layer (in a block) -> its own facts if layers differ; they take
+            precedence over `known`.
     """
 
     known: dict[str, Fact] = field(default_factory=dict)
@@ -43,7 +45,7 @@ class Facts:
     layers: dict[int, "Facts"] = field(default_factory=dict)
 
     def add(self, key: str, value: Any, where: str, *, sure: bool = True) -> None:
-        """Adds a fact; a second, different one of the same key is a problem naming both."""
+        """Add a fact; if a sure one of the same key differs, add a problem that names both."""
         before = self.known.get(key)
         if before is not None and before.value != value and before.sure and sure:
             self.problems.append(
@@ -53,7 +55,7 @@ class Facts:
             self.known[key] = Fact(value, where, sure)
 
     def put(self, prefix: str, other: "Facts") -> None:
-        """Takes over what another source says, under keys that begin with `prefix`."""
+        """Take over the facts of another source, with `prefix` before their keys."""
         self.known.update({prefix + key: fact for key, fact in other.known.items()})
         self.excluded.update({prefix + key: fact for key, fact in other.excluded.items()})
         self.unread.update({prefix + key: text for key, text in other.unread.items()})
@@ -63,7 +65,7 @@ class Facts:
             self.layers.setdefault(layer, Facts()).put(prefix, own)
 
     def of_layer(self, layer: int) -> "Facts":
-        """The facts as one layer has them."""
+        """The facts that apply to one layer."""
         own = self.layers.get(layer)
         if own is None:
             return self
@@ -76,7 +78,7 @@ class Facts:
         return Facts(known, excluded | own.excluded)
 
     def of_model(self) -> "Facts":
-        """The facts of the model: where layers differ, those of the first that says something."""
+        """The facts for the whole model; if layers differ, the first layer with the key counts."""
         known = dict(self.known)
         first = self.layers[min(self.layers)].excluded if self.layers else {}
         for _, own in sorted(self.layers.items()):
@@ -90,11 +92,11 @@ class Facts:
 
 
 def gather(facts: Facts, layers: Mapping[int, Facts]) -> None:
-    """Add what single layers say: once where they agree, else to each layer's own facts.
+    """Add the facts of single layers: to the model if all layers agree, else to each layer.
 
     Args:
-        facts: of the whole model.
-        layers: by place in the block; a layer that does not say a key is not asked.
+        facts: facts of the whole model; receives the result.
+        layers: number in the block -> facts; a layer without a key does not count as disagreeing.
     """
     for own in layers.values():
         facts.problems += [text for text in own.problems if text not in facts.problems]
@@ -127,18 +129,18 @@ def gather(facts: Facts, layers: Mapping[int, Facts]) -> None:
 
 
 def related(key: str, other: str) -> bool:
-    """Whether two dotted keys are one, or one is a part of the other's record."""
+    """Whether two dotted keys are equal, or one is part of the record at the other."""
     return key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.")
 
 
 @dataclass(frozen=True)
 class Published:
-    """What published experiments say of a model and its learner.
+    """What published experiments say about a model and its learner.
 
     Attributes:
-        origin: of these settings, `experiment NAME`.
+        origin: the origin of these settings, `experiment NAME`.
         model: keys of `BackboneConfig` -> value.
-        learner: fields of `OptimizerConfig` -> value; `name` is among them, if there are any.
+        learner: fields of `OptimizerConfig` -> value, including `name`; empty if unknown.
     """
 
     origin: str
@@ -148,7 +150,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Leaves:
-    """The parameters below one place: relative path -> shape, without leading layer axes."""
+    """The parameters below one path: relative path -> shape without leading axes for layers."""
 
     root: str
     shapes: Mapping[str, tuple[int, ...]]
@@ -161,7 +163,7 @@ class Leaves:
         return leaf in self.shapes
 
     def find(self, facts: Facts, leaf: str, rank: int) -> tuple[int, ...] | None:
-        """Shape of a leaf of this rank; a leaf that is missing or of another rank is a problem."""
+        """Shape of a leaf of this rank; if it is missing or has another rank, adds a problem."""
         shape = self.shapes.get(leaf)
         if shape is None:
             facts.problems.append(f"{self.root}{leaf}: missing")

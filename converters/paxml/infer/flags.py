@@ -1,4 +1,4 @@
-"""What the user says with `--set`: dotted keys of a configuration, checked, as values."""
+"""Reads the user's `--set` values: dotted keys of a configuration, checked and parsed."""
 
 import json
 from collections.abc import Mapping
@@ -6,19 +6,19 @@ from typing import Any
 
 from efficientids_flax.config.record import Record, dotted_keys, fits, schema, unknown_key
 
-OPTIMIZER = "optimizer."  # flags of `infer_optimizer`; both are given the same flags
+OPTIMIZER = "optimizer."  # prefix of the flags that `infer_optimizer` reads
 
 
 def read_flags(
     config: type[Record], overrides: Mapping[str, Any], problems: list[str], prefix: str = ""
 ) -> dict[str, Any]:
-    """The flags of a configuration, checked; values may be JSON texts (`true`, `1e-6`, `[1, 3]`).
+    """Check and parse the flags for a configuration; values may be JSON (`true`, `1e-6`, `[1, 3]`).
 
     Args:
         config: class of the configuration.
         overrides: key -> value.
-        problems: where unknown keys and wrong values go.
-        prefix: what the keys begin with; without one, the optimizer's are skipped.
+        problems: receives unknown keys.
+        prefix: prefix of the keys to read; without one, the optimizer's keys are skipped.
     """
     known = dotted_keys(config)
     flags = {}
@@ -35,7 +35,7 @@ def read_flags(
 
 
 def _parse(hint: Any, value: Any) -> Any:
-    """The value a flag's text stands for, where the text itself does not fit."""
+    """The value that a flag's text stands for, unless the text itself fits the type."""
     if not isinstance(value, str) or fits(hint, value):
         return value
     try:

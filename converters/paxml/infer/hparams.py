@@ -1,9 +1,9 @@
-"""PAXml's own text dumps of a job's configuration -> path -> Python value.
+"""Reads PAXml's text dumps of a job's configuration: path -> Python value.
 
-`model_params.txt` holds sorted lines `path : value` (Praxis `nested_struct_to_text`) in sections
-between blank lines: one for each input, the last one for the task (`model.…`, `train.learner.…`).
-Values are quoted strings, numbers, True, lists, `NoneType` for None, and names of types. Nothing in
-a dump is evaluated but literals.
+`model_params.txt` has sorted lines `path : value` (Praxis `nested_struct_to_text`) in sections that
+blank lines separate: one section per input, the last one for the task (`model.…`,
+`train.learner.…`). Values are quoted strings, numbers, True, lists, `NoneType` for None, and names
+of types. Only literals in a dump are evaluated.
 """
 
 import ast
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from converters.stores import Store
 
 MODEL_PARAMS = "model_params.txt"
-POST_INIT_PARAMS = "post_init_model_params.txt"  # the built layers; only read without the former
-EXPERIMENT_VARS = "experiment_cls_vars.txt"  # class attributes of the experiment
+POST_INIT_PARAMS = "post_init_model_params.txt"  # the built layers; only used without the former
+EXPERIMENT_VARS = "experiment_cls_vars.txt"  # class variables of the experiment
 EXPERIMENT = "experiment."  # prefix of their paths in the result
 
 _TYPE = re.compile(r"(?:type|callable)/(?P<module>[\w.]+)/(?P<name>[\w.<>]+)")
@@ -31,7 +31,7 @@ _STRING = re.compile(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", re.DOTALL)
 
 @dataclass(frozen=True)
 class Symbol:
-    """A type, function or opaque object named in a dump; `name` is its last component."""
+    """A type, function or opaque object that a dump names; `name` is the last component."""
 
     module: str
     name: str
@@ -42,18 +42,18 @@ class Symbol:
 
 
 def read_hparams(source: "Store | str | os.PathLike[str]") -> dict[str, Any]:
-    """Reads the dumps of a job.
+    """Read the dumps of a job.
 
     Args:
         source: the directory that holds them (the job's, or its `job_files`), or one of the files.
 
     Returns:
         path -> value of the task's section (`model.lm_tpl.model_dims` …), and the class variables
-        of the experiment as `experiment.NAME`. Where `model_params.txt` is missing, what the built
-        layers say in `post_init_model_params.txt`, under the same paths.
+        of the experiment as `experiment.NAME`. Without `model_params.txt`, the values of the built
+        layers in `post_init_model_params.txt`, under the same paths.
 
     Raises:
-        CheckpointError: no dump there, or a malformed line (with file and line number).
+        CheckpointError: there is no dump, or a line is malformed (with file and line number).
     """
     store, names = _locate(source)
     texts = {name: _decode(store, name) for name in names if store.exists(name)}
@@ -77,16 +77,16 @@ def read_hparams(source: "Store | str | os.PathLike[str]") -> dict[str, Any]:
 
 
 def is_described(values: Mapping[str, Any] | None) -> bool:
-    """Whether a job's dumps describe its model, and not only the experiment's class variables."""
+    """Whether a job's dumps describe its model, beyond the experiment's class variables."""
     return any(path.startswith("model.") for path in values or {})
 
 
 def parse_sections(text: str, where: str) -> list[dict[str, Any]]:
-    """The sections of a dump, each a mapping path -> value.
+    """Parse the sections of a dump, each a mapping path -> value.
 
     Raises:
-        CheckpointError: on a line that is not `path : value`, a string or list that does not end,
-            or a path given twice.
+        CheckpointError: a line is not `path : value`, a string or list does not end, or a path is
+            given twice.
     """
     sections: list[dict[str, Any]] = []
     fresh = True
@@ -111,7 +111,7 @@ def parse_sections(text: str, where: str) -> list[dict[str, Any]]:
 
 
 def parse_value(text: str) -> Any:
-    """One value of a dump; what is no literal and no type becomes a `Symbol` of the text."""
+    """Parse one value; text that is neither a literal nor a type becomes a `Symbol`."""
     text = text.strip()
     if text == "NoneType":
         return None
@@ -132,7 +132,7 @@ def parse_value(text: str) -> Any:
 
 
 def parse_experiment(text: str) -> dict[str, Any]:
-    """`experiment_cls_vars.txt`: indented `NAME: value` lines under class names; later ones win."""
+    """Parse `experiment_cls_vars.txt`: `NAME: value` lines under class names; the last one wins."""
     found = {}
     for line in text.splitlines():
         name, separator, value = line.strip().partition(": ")
@@ -142,13 +142,13 @@ def parse_experiment(text: str) -> dict[str, Any]:
 
 
 def _bare(text: str) -> Any:
-    """A value that was written without quotes: a string is what nothing else fits."""
+    """A value written without quotes; text that is nothing else is a string."""
     value = parse_value(text)
     return text if isinstance(value, Symbol) and not value.module else value
 
 
 def _locate(source: "Store | str | os.PathLike[str]") -> "tuple[Store, list[str]]":
-    """The store to read from and the names to look for in it, the preferred one first."""
+    """The store to read from, and the names to look for in it; the later overrides the earlier."""
     from converters.stores import open_store
 
     if not isinstance(source, str | os.PathLike):
@@ -171,7 +171,7 @@ def _decode(store: "Store", name: str) -> str:
 
 
 def _task_section(sections: list[dict[str, Any]], where: str) -> Mapping[str, Any]:
-    """The section of the task: the only one with a model."""
+    """The section of the task, which is the one with a model."""
     tasks = [part for part in sections if any(path.startswith("model.") for path in part)]
     if not tasks:
         raise CheckpointError(
@@ -182,7 +182,7 @@ def _task_section(sections: list[dict[str, Any]], where: str) -> Mapping[str, An
 
 
 def _logical_lines(text: str, where: str) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers; strings and arrays that go on for several lines are joined."""
+    """Lines with their numbers; strings and arrays that span several lines are joined."""
     pending, start = "", 0
     for number, line in enumerate(text.split("\n"), 1):
         pending = f"{pending}\n{line}" if pending else line
@@ -199,7 +199,7 @@ def _logical_lines(text: str, where: str) -> Iterator[tuple[int, str]]:
 
 
 def _is_open(value: str) -> bool:
-    """Whether a string or a bracket that starts the value is not closed yet."""
+    """Whether the value starts with a string or bracket that is not closed yet."""
     if value[:1] in ("'", '"'):
         return _STRING.fullmatch(value) is None
     if value[:1] not in ("[", "(", "{"):
@@ -209,7 +209,7 @@ def _is_open(value: str) -> bool:
 
 
 def _without_none_type(value: Any) -> Any:
-    """Dumps write None within lists as the string 'NoneType'."""
+    """The value with None in place of the string 'NoneType', which dumps write within lists."""
     if isinstance(value, list | tuple):
         return type(value)(_without_none_type(item) for item in value)
     if isinstance(value, dict):

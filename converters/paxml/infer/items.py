@@ -1,4 +1,4 @@
-"""What a PAXml tree and a dump say about the item side of an EfficientIDs model.
+"""Reads the settings of the item side of an EfficientIDs model from a PAXml tree and a dump.
 
 Dimensions: D model width, E item width, I items, K clusters.
 """
@@ -32,7 +32,7 @@ SOFTMAX = (
 
 
 def recommender_facts(specs: Mapping[str, LeafSpec]) -> Facts:
-    """Facts about the item side, keyed as in `EfficientIDSConfig`, and those of its backbone."""
+    """Facts about the item side and its backbone, with the keys of `EfficientIDSConfig`."""
     facts = Facts()
     facts.put("backbone.", backbone_facts(specs))
     root = f"{LM}softmax/"
@@ -58,7 +58,7 @@ def recommender_facts(specs: Mapping[str, LeafSpec]) -> Facts:
 
 
 def _adapter_facts(facts: Facts, side: Leaves, way: str) -> None:
-    """Layers and widths of `item_{way}_dnn`, which maps E to D or back."""
+    """Facts about layers and widths of `item_{way}_dnn`, which maps E to D or back."""
     pattern = re.compile(rf"item_{way}_dnn/mlp_layers_(\d+)/linear/w")
     layers = {int(m[1]): leaf for leaf in side.shapes if (m := pattern.fullmatch(leaf))}
     key = f"{way}_adapter"
@@ -82,7 +82,7 @@ def _adapter_facts(facts: Facts, side: Leaves, way: str) -> None:
 
 
 def read_items(dump: Dump) -> None:
-    """Adds the facts about the item side, keyed as in `EfficientIDSConfig`.
+    """Add the facts about the item side, with the keys of `EfficientIDSConfig`.
 
     The classes are the original's own (`interleaved_transformer_lm.SharedEmbeddingSoftmax`).
     """
@@ -92,7 +92,7 @@ def read_items(dump: Dump) -> None:
         path = f"{{softmax}}.{name}"
         value = dump.get(path, default)
         if key == "trainable_cluster_embeddings":
-            full = dump.get("{softmax}.full_softmax", False)  # then there is no table
+            full = dump.get("{softmax}.full_softmax", False)  # then there are no cluster embeddings
             value = value and not full
         if value is not None:
             dump.add(key, path, value)

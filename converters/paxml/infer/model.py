@@ -1,8 +1,8 @@
-"""Tree + dump + flags -> the model's configuration, and for each value its origin.
+"""Infers the model's configuration from tree, dump and flags, and the origin of each value.
 
-From the weakest to the strongest: the family's default, Praxis' default (where there is a dump),
-the usual case of the tree, a published experiment, the dump, a flag, the tree's shapes. Shapes
-cannot be overruled: a dump or flag that says otherwise is an error.
+The sources, from the weakest to the strongest: the family's default, Praxis' default (if there is a
+dump), the usual case for such a tree, a published experiment, the dump, a flag, the tree's shapes.
+Shapes cannot be overruled: a dump or a flag that contradicts them is an error.
 """
 
 from collections.abc import Collection, Mapping
@@ -29,8 +29,8 @@ Model = BackboneConfig | EfficientIDSConfig
 OPEN_KEYS = {row.key for row in OPEN}
 SHOWN = 20  # problems that one error lists in full
 
-# What nothing tells when there is no dump, by family and by kind of norm. (Praxis' RmsNorm casts
-# before it scales, but XLA fuses both into float32: that is what its recordings show.)
+# Defaults without a dump, by family and kind of norm. (Praxis' RmsNorm casts before it scales, but
+# XLA fuses both in float32; recordings of its results show this.)
 GPT = {"activation": "relu", "norm_scale_plus_one": True, "position_embedding": "sinusoidal"}
 LLAMA = {"activation": "silu", "norm_scale_plus_one": False, "norm_scale_in_float32": True}
 DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -39,7 +39,7 @@ DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "layer_norm": {**GPT, "attention_logit_cap": 50.0, "final_logit_cap": 30.0},
         "rms_norm": {**LLAMA, "rotary.pairing": "half_split"},
     },
-    # the published EfficientIDs experiments (C4 models; LLaMA by `saxml_layers`)
+    # the published EfficientIDs experiments (C4 models; LLaMA from `saxml_layers`)
     "efficientids": {
         "layer_norm": {**GPT, "attention_logit_cap": 50.0},
         "rms_norm": {**LLAMA, "norm_epsilon": 1e-5, "rotary.pairing": "interleaved"},
@@ -67,12 +67,13 @@ EXPERIMENT_ITEMS = (
 
 @dataclass(frozen=True)
 class Inferred:
-    """A model's configuration.
+    """The result of inferring a model's configuration.
 
     Attributes:
         config: `BackboneConfig` (transformer_lm) or `EfficientIDSConfig` (efficientids).
-        provenance: dotted key -> {"value", "from"}, an origin of `efficientids_flax.settings`.
-        notes: sentences for people: what the dump has and the configuration does not take along.
+        provenance: dotted key -> {"value", "from"}; "from" is an origin of
+            `efficientids_flax.settings`.
+        notes: sentences on settings of the dump that the configuration does not contain.
     """
 
     config: Model
@@ -87,22 +88,22 @@ def infer_model(
     overrides: Mapping[str, Any] | None = None,
     published: Published | None = None,
 ) -> Inferred:
-    """The configuration of the model whose parameters these are.
+    """Infer the configuration of the model that the parameters belong to.
 
     Args:
-        specs: canonical leaf path -> description; the leaves below `mdl_vars/params/` matter.
+        specs: canonical leaf path -> description; only leaves below `mdl_vars/params/` are used.
         family: 'transformer_lm' or 'efficientids'.
-        dump: what `read_hparams` gives; None without.
+        dump: result of `read_hparams`; None without a dump.
         overrides: dotted key of the configuration -> value, or its JSON text. Keys that begin with
             `optimizer.` are left to `infer_optimizer`.
-        published: what experiments say that it is one of; weaker than the dump.
+        published: settings of published experiments; weaker than the dump.
 
     Raises:
-        MappingError: listing every unknown flag, and flags that contradict the tree.
-        UnclearModelError: listing every missing or contradicting leaf and setting, and invalid
+        MappingError: lists every unknown flag and every flag that contradicts the tree.
+        UnclearModelError: lists all missing or contradictory leaves and settings, and invalid
             values.
-        UnsupportedModelError: only settings of Praxis that the decoder does not compute stand in
-            the way.
+        UnsupportedModelError: the only obstacle is that Praxis has settings that the decoder does
+            not compute.
     """
     config: type[Model]
     if family == "transformer_lm":
@@ -139,7 +140,7 @@ def infer_model(
     if unsupported:
         raise UnsupportedModelError(_listed("the model is not one of ours", unsupported))
 
-    # The dump of a job is its whole description: a path that it lacks has Praxis' default.
+    # A job's dump is a complete description: a path that it lacks has Praxis' default.
     unsaid = DUMP if is_described(dump) else ASSUMED
 
     def choose(said: Facts, tree: Facts) -> dict[str, tuple[Any, str]]:
@@ -187,7 +188,7 @@ def _decoder(config: Model) -> BackboneConfig:
 def provenance(
     made: Record, origins: Mapping[str, str], unsaid: str = ASSUMED
 ) -> dict[str, dict[str, Any]]:
-    """Dotted key -> value and origin, for each leaf of a configuration; `unsaid` for the rest."""
+    """Dotted key -> value and origin of every leaf; the origin is `unsaid` if not in `origins`."""
     values = made.to_dict()
     leaves = flatten(values, separator=".", keep_empty=True)
     found = origins_of_leaves(values, origins, unsaid=unsaid)
@@ -195,7 +196,7 @@ def provenance(
 
 
 def _dump_facts(dump: Mapping[str, Any], prefix: str) -> Facts:
-    """Facts from the dump, keyed as in the family's configuration."""
+    """Facts from the dump, with the keys of the family's configuration."""
     facts = Facts()
     backbone = open_dump(dump)
     read_backbone(backbone, head=not prefix)
@@ -210,7 +211,7 @@ def _dump_facts(dump: Mapping[str, Any], prefix: str) -> Facts:
 
 
 def _origin_of_usual(key: str, prefix: str, fact: Fact, said: Facts) -> str:
-    """Of the usual case of a tree: of an open setting other values fit the same tree."""
+    """Origin of a tree's usual value: assumed if the tree fits other values of this key as well."""
     told = said.known.get(key)
     if told is not None and _same(told.value, fact.value):
         return DUMP
@@ -218,7 +219,7 @@ def _origin_of_usual(key: str, prefix: str, fact: Fact, said: Facts) -> str:
 
 
 def _family_defaults(family: str, prefix: str, tree: Facts, said: Facts) -> dict[str, Any]:
-    """What to take where nothing tells; the tree's norm says which kind of model it is."""
+    """Defaults for what no source gives; the tree's norm shows which kind of model it is."""
     norm = said.known.get(f"{prefix}norm") or tree.known.get(f"{prefix}norm")
     kind = norm.value if norm else "layer_norm"
     found = dict(DEFAULTS[family][kind])
@@ -228,15 +229,15 @@ def _family_defaults(family: str, prefix: str, tree: Facts, said: Facts) -> dict
     words = tree.known.get("vocab_size")
     if kind == "rms_norm" and tied is not None and tied.value and words is not None:
         # PAXml's language models that share the table inherit their cap of 30 (SOFTMAX_CAP_LOGITS
-        # of TransformerLmSpmdAdafactor); saxml's Gemma has a head of another class, and none.
+        # of TransformerLmSpmdAdafactor). saxml's Gemma has another head class, and no cap.
         found["final_logit_cap"] = 30.0 if "logits_ffn" in words.where else None
-    if f"{prefix}position_embedding" in tree.known:  # learned: then positions are not turned too
+    if f"{prefix}position_embedding" in tree.known:  # learned positions, so no rotary ones
         found.pop("rotary.pairing", None)
     return {prefix + key: value for key, value in found.items()}
 
 
 def _contradictions(tree: Facts, origin: str, claims: Mapping[str, Fact]) -> list[str]:
-    """What another origin says against what the shapes leave no doubt about."""
+    """Claims of another source that contradict what the shapes prove."""
     found = []
     for key, claim in claims.items():
         fact, never = _known(tree, key, claim), tree.excluded.get(key)
@@ -254,7 +255,7 @@ def _contradictions(tree: Facts, origin: str, claims: Mapping[str, Fact]) -> lis
 
 
 def _known(tree: Facts, key: str, claim: Fact) -> Fact | None:
-    """What the tree says of a key: of itself, that its record is none, or of a part of it."""
+    """What the tree says about a key, about its record (if that is None), or about a part of it."""
     outer = tree.known.get(key.rpartition(".")[0])
     if outer is not None and outer.value is None:
         return outer
@@ -271,7 +272,7 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def _apply(chosen: dict[str, tuple[Any, str]], values: Mapping[str, Any], source: str) -> None:
-    """Puts stronger values over weaker ones; a whole record replaces its parts and the reverse."""
+    """Replace weaker values; a whole record replaces its parts, and a part replaces the record."""
     for key, value in values.items():
         for other in [k for k in chosen if k.startswith(f"{key}.") or key.startswith(f"{k}.")]:
             del chosen[other]

@@ -1,7 +1,7 @@
-"""Norms, of which Praxis has a template for each place: what tree and dump say of each.
+"""Combines what tree and dump say about norms; Praxis has a template for the norm of each place.
 
-The norm before attention gives `norm` and `norm_*`, all others what they have of their own, below
-`norms`; where that is the same, nothing of their own is left in the end.
+The norm before attention sets `norm` and `norm_*`. The other norms set keys below `norms`, of which
+only those remain in the end that differ from the norm before attention.
 """
 
 from collections.abc import Mapping
@@ -22,13 +22,13 @@ TEMPLATES: Mapping[NormPlace, str] = {
     "query_key": "{atten}.ln_tpl",
 }
 
-FAKE_NORM = "FakeLayerNorm"  # saxml: returns what it is given
+FAKE_NORM = "FakeLayerNorm"  # saxml: returns its input
 
-Chosen = dict[str, tuple[Any, str]]  # key -> value, and what says so
+Chosen = dict[str, tuple[Any, str]]  # key -> (value, origin)
 
 
 def norm_facts(facts: Facts, leaves: Leaves, norm: str, place: NormPlace) -> None:
-    """What the tree says: a bias belongs to a LayerNorm, without one it is usually an RmsNorm."""
+    """Facts from the tree: a norm with a bias is a LayerNorm, one without is usually an RmsNorm."""
     biased, where = f"{norm}/bias" in leaves, f"{leaves.root}{norm}/bias"
     facts.add(_key(place, "bias"), biased, where)
     kind = "layer_norm" if biased else "rms_norm"
@@ -36,12 +36,12 @@ def norm_facts(facts: Facts, leaves: Leaves, norm: str, place: NormPlace) -> Non
 
 
 def read_norms(dump: Dump) -> None:
-    """What the dump says: kind, epsilon and scale."""
+    """Facts from the dump: kind, epsilon, scale and bias of each norm."""
     for place, template in TEMPLATES.items():
         if _absent(dump, place, template):
             continue
         none = dump.class_of(template, "LayerNorm") == FAKE_NORM
-        path = TEMPLATES["attention"] if none else template  # the layer's second norm, or its one
+        path = TEMPLATES["attention"] if none else template  # the layer's second or only norm
         name = dump.class_of(path, "LayerNorm")
         if name not in KINDS or dump.get(f"{path}.use_scale", True) is False:
             dump.refuse(f"{path}.cls", f"{name} without scale" if name in KINDS else name)
@@ -56,14 +56,14 @@ def read_norms(dump: Dump) -> None:
 
 
 def settle_norms(chosen: Chosen, prefix: str) -> None:
-    """Leave to each place only what differs from the norm before attention.
+    """Keep for each place only the settings that differ from the norm before attention.
 
-    A flag for all norms speaks for each of them. A place of another kind whose scale nothing tells
-    has the default of its class in Praxis.
+    A flag for all norms applies to each of them. If a place has another kind of norm and no source
+    gives its scale, the scale is the default of its class in Praxis.
 
     Args:
-        chosen: the settings, of which those below `norms` are changed.
-        prefix: of the decoder's keys.
+        chosen: the settings; those below `norms` are changed.
+        prefix: prefix of the decoder's keys.
     """
     for place in NORM_PLACES[1:]:
         own = {
@@ -74,7 +74,7 @@ def settle_norms(chosen: Chosen, prefix: str) -> None:
         biased = "bias" in own and own["bias"][0]
         for name, (value, source) in own.items():
             common = chosen.get(prefix + NORM_FIELDS[name])
-            shown = biased and name in ("kind", "bias")  # by the tree
+            shown = biased and name in ("kind", "bias")  # the tree proves it
             if common and common[1] == GIVEN and source != GIVEN and not shown:
                 continue
             if common is None or common[0] != value:
@@ -90,7 +90,7 @@ def _key(place: NormPlace, name: str) -> str:
 
 
 def _absent(dump: Dump, place: NormPlace, path: str) -> bool:
-    """Whether the model has no norm in a place."""
+    """Whether the model has no norm at a place."""
     if place == "moe":
         return not dump.values.get(dump.path("{stack}.moe_layers"))
     if place == "query_key":

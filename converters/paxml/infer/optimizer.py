@@ -1,6 +1,7 @@
-"""Dump + flags -> how the model was trained: Praxis' learner, optimizer and schedule.
+"""Infers how the model was trained from dump and flags: learner, optimizer and schedule of Praxis.
 
-paxml 1.4.0 `learners.Learner`, `MultiOptimizerLearner`; praxis 1.4.0 `optimizers`, `schedules`.
+See `learners.Learner` and `MultiOptimizerLearner` of paxml 1.4.0, `optimizers` and `schedules` of
+praxis 1.4.0.
 """
 
 import re
@@ -25,7 +26,7 @@ CLASSES = {
     "ShardedSgd": "sgd",
 }
 
-SEVERAL = ("MultiOptimizerLearner",)  # learners of several optimizers: no configuration of ours
+SEVERAL = ("MultiOptimizerLearner",)  # learners with several optimizers; we cannot configure these
 
 COMMON = {  # praxis.optimizers.BaseOptimizer: field -> its default
     "learning_rate": 0.0,
@@ -68,8 +69,8 @@ OWN = {
     },
     "sgd": {"momentum": None, "nesterov": False},
 }
-# Numbers that Praxis uses above a limit alone: `if update_capping > 0`, and Adafactor's
-# max(1, RMS / clip_threshold), which is 1 for any threshold below 0.
+# Praxis uses these numbers only above a limit: `if update_capping > 0`, and in Adafactor max(1, RMS
+# / clip_threshold), which is 1 for any threshold below 0.
 OFF: Mapping[str, Mapping[str, float]] = {
     "adam": {"clip_threshold": 0.0, "weight_decay": 0.0, "ema_decay": 0.0},
     "sharded_adafactor": {"clip_threshold": -1e-38, "ema_decay": 0.0},
@@ -112,25 +113,28 @@ def infer_optimizer(
     published: Published | None = None,
     states: Collection[str] = (),
 ) -> tuple[OptimizerConfig | None, dict[str, dict[str, Any]]]:
-    """The configuration of one learner, and for each value where it came from.
+    """Infer the configuration of one learner, and the origin of each value.
 
-    What neither dump nor flag says stays None (beta1, beta2, epsilon, learning_rate, schedule …):
-    who needs it must raise. Without a dump other fields have Praxis' defaults.
+    A value that neither dump nor flag gives stays None (beta1, beta2, epsilon, learning_rate,
+    schedule …); code that needs it must raise. Without a dump, other fields have Praxis' defaults.
 
     Args:
-        dump: what `read_hparams` gives; None without.
-        overrides: all the flags; those that begin with `optimizer.` matter here.
+        dump: result of `read_hparams`; None without a dump.
+        overrides: all flags; only those that begin with `optimizer.` are used here.
         name: the optimizer that the tree's states show, if known.
-        learner: which learner.
-        published: what experiments say that it is of; weaker than the dump and the tree.
-        states: kinds of the states that the tree has, see `optimizer_kinds`.
+        learner: number of the learner.
+        published: settings of published experiments; weaker than the dump and the tree.
+        states: kinds of the states in the tree, see `optimizer_kinds`.
 
     Returns:
-        (None, provenance of "name" alone) where the optimizer is not known, or not one of ours.
+        (configuration, provenance). (None, provenance of "name" alone) if the optimizer is unknown
+        or is not one of ours.
 
     Raises:
-        MappingError: unknown or invalid flags; a dump or flag of another optimizer than the tree's.
-        UnclearModelError: the same without flags, or a dump with values that no learner takes.
+        MappingError: unknown or invalid flags, or the dump or a flag names another optimizer than
+            the tree.
+        UnclearModelError: the same without any optimizer flags, or the dump has values that no
+            learner accepts.
     """
     values = dump or {}
     problems: list[str] = []
@@ -176,7 +180,7 @@ def infer_optimizer(
         for key, limit in OFF[kind].items():
             if isinstance(value := chosen.get(key, (None,))[0], int | float) and value <= limit:
                 del chosen[key]
-        if values.get(f"{root}.optimizer.sharded_adam") is False:  # optax.adam knows neither
+        if values.get(f"{root}.optimizer.sharded_adam") is False:  # optax.adam has neither setting
             chosen["weight_decay"] = (0.0, DUMP)
             chosen.pop("clip_threshold", None)
         patterns = _patterns(values, f"{root}.optimizer.weight_decay.")
@@ -206,14 +210,14 @@ def infer_optimizer(
         fault = MappingError if flags else UnclearModelError
         raise fault(f"the optimizer's configuration is not valid: {error}") from error
     origins = {key: origin for key, (_, origin) in chosen.items()}
-    if made.schedule is None:  # every learner has one, so this one is not known
+    if made.schedule is None:  # every learner has a schedule, so this one is unknown
         origins["schedule"] = ASSUMED
-    # A dump of the learner is whole: what it lacks has Praxis' default.
+    # A dump of the learner is complete: a path that it lacks has Praxis' default.
     return made, provenance(made, origins, ASSUMED if said is None else DUMP)
 
 
 def _schedule(values: Mapping[str, Any], root: str) -> dict[str, Any] | None:
-    """Kind and parameters of the schedule; None for one that is built of others, or unknown."""
+    """Kind and parameters of the schedule; None if it is composed of others, or unknown."""
     cls = values.get(f"{root}.cls")
     if not isinstance(cls, Symbol):
         return None
@@ -227,5 +231,5 @@ def _schedule(values: Mapping[str, Any], root: str) -> dict[str, Any] | None:
 
 
 def _patterns(values: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    """Regex -> weight decay, where the dump has a dictionary in place of a number."""
+    """(regex, weight decay) pairs, if the dump has a dictionary instead of a number."""
     return [(p.removeprefix(prefix), v) for p, v in values.items() if p.startswith(prefix)]

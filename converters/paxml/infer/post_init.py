@@ -1,8 +1,9 @@
-"""The dump of the built layers, `post_init_model_params.txt`, under `model_params.txt`'s paths.
+"""Translates the dump of the built layers, `post_init_model_params.txt`, to `model_params.txt`.
 
-Its paths follow the variables (`lm.transformer.x_layers_0.ff_layer._hparams.has_bias`), the other's
-follow the templates (`model.lm_tpl.stacked_transformer_tpl.transformer_layer_params_tpl.…`).
-Templates are all `NoneType` here: whether there was one shows by the layer built from it.
+Its paths follow the variables (`lm.transformer.x_layers_0.ff_layer._hparams.has_bias`). The paths
+of `model_params.txt` follow the templates
+(`model.lm_tpl.stacked_transformer_tpl.transformer_layer_params_tpl.…`). Templates are all
+`NoneType` here; a layer that was built from one shows that it existed.
 """
 
 import re
@@ -44,18 +45,18 @@ _LAYERS = (
 _MOE = "TransformerFeedForwardMoe"
 _NUMBER = re.compile(r"\.x_layers_(\d+)(?:\.|$)")
 TEMPLATE = "transformer_layer_params_tpl"
-# What each layer has of its own in any model: its name, and the rate of layers that are dropped.
+# Each layer has its own value of these in any model: its name, and its rate of dropped paths.
 APART = (".name", ".residual_droppath_prob")
 
 
 def as_model_params(built: Mapping[str, Any]) -> dict[str, Any]:
-    """Dump of the built layers -> the paths and values that `model_params.txt` would have.
+    """Translate a dump of the built layers to the paths and values of `model_params.txt`.
 
-    Of the layers of a stack the first of each kind (MLP, experts) speaks for all; where others
-    differ, each has a template, as of a list.
+    The first layer of each kind (MLP, experts) in a stack represents all of them. If layers differ,
+    each gets a template of its own, as in a list of templates.
 
     Args:
-        built: path -> value, the first section of the file.
+        built: path -> value, from the first section of the file.
     """
     found: dict[str, Any] = {}
     layers: dict[str, dict[str, Any]] = {}  # number -> template -> value
@@ -70,7 +71,7 @@ def as_model_params(built: Mapping[str, Any]) -> dict[str, Any]:
         if not separator or (value is None and name.endswith(("_tpl", "block", "pipeline_stage"))):
             continue
         if template := _template(layer):
-            # The activation of a gated MLP is the gate's: the identity beside it says nothing.
+            # A gated MLP has its activation on the gate; skip the identity beside it.
             if template.endswith("activation_tpl") and getattr(value, "name", "") == "Identity":
                 continue
             if any(layer == place or layer.startswith(f"{place}.") for place in experts):
@@ -93,7 +94,7 @@ def as_model_params(built: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _differ(layers: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether layers have other values where both have some, but for names and the like."""
+    """Whether layers differ in a value that both have, other than those in `APART`."""
     first: dict[str, Any] = {}
     return any(
         first.setdefault(place, value) != value
@@ -104,7 +105,7 @@ def _differ(layers: Mapping[str, Mapping[str, Any]]) -> bool:
 
 
 def _template(layer: str) -> str | None:
-    """The template's path of a built layer; None for layers that do not matter."""
+    """Path of the template that a layer was built from; None for layers that are not needed."""
     for pattern, template in reversed(_LAYERS):
         if match := re.fullmatch(pattern, layer):
             outer = {name: _template(value) for name, value in match.groupdict().items()}

@@ -1,7 +1,8 @@
-"""What the dump of a PAXml job says about the head: Praxis' softmax layers in our words.
+"""Translates what a job's dump says about the head: Praxis' softmax layers to our settings.
 
-Praxis 1.4.0: `FullSoftmax`, `SharedEmbeddingSoftmax`, `NClassMajorSharedEmbeddingSoftmax`, and
-`GShardSharedEmbeddingSoftmax`, which has settings of its own and averages over all positions.
+Covers `FullSoftmax`, `SharedEmbeddingSoftmax`, `NClassMajorSharedEmbeddingSoftmax` and
+`GShardSharedEmbeddingSoftmax` of Praxis 1.4.0. The last has its own settings and averages the loss
+over all positions.
 """
 
 from converters.paxml.infer.dump import Dump
@@ -24,11 +25,11 @@ FULL = (
 
 
 def read_softmax(dump: Dump, *, head: bool) -> None:
-    """Adds the facts about the head.
+    """Add the facts about the head.
 
     Args:
-        dump: what to read, and where the facts go.
-        head: whether the head's cap, smoothing and z-loss are the decoder's own.
+        dump: the dump to read; it receives the facts.
+        head: whether the cap, smoothing and z-loss of the head belong to the decoder.
     """
     kind = dump.class_of("{lm}.softmax_tpl", "")
     bias = "{softmax}.use_bias" if kind == BY_WORD else "{softmax}.feed_forward_tpl.has_bias"
@@ -40,7 +41,7 @@ def read_softmax(dump: Dump, *, head: bool) -> None:
         return
     for key, path, default in LOSS + (() if kind == GSHARD else FULL):
         dump.add(key, path, dump.get(path, default))
-    own = "model.label_smoothing_prob"  # `BertModel` gives it to its head
+    own = "model.label_smoothing_prob"  # `BertModel` passes it to its head
     if kind != GSHARD and dump.get(own, None) is not None:
         dump.facts.known.pop("label_smoothing", None)
         dump.add("label_smoothing", own, dump.number(own, 0.0))
@@ -49,11 +50,11 @@ def read_softmax(dump: Dump, *, head: bool) -> None:
 
 
 def _gshard(dump: Dump) -> None:
-    """Hidden states times D^-0.5, clipped logits, and a loss of another form."""
+    """Facts about the GShard head: hidden states times D^-0.5, clipped logits, and another loss."""
     dump.add("scale_before_logits", "{softmax}.cls", True)
     path = "{softmax}.logits_abs_max"
     dump.add("logits_clip", path, dump.number(path, 0) or None)
-    # It gives the other classes p / V each and the label the rest; ours shares among V - 1.
+    # It gives the other classes p / V each and the label the rest; ours divides p among V - 1.
     path, words = "{softmax}.label_smoothing_prob", dump.size("{lm}.vocab_size")
     share = (words - 1) / words if words else 1.0
     dump.add("label_smoothing", path, dump.number(path, 0.0) * share)

@@ -1,4 +1,4 @@
-"""What the names and shapes of a PAXml tree say about the decoder, before any value is read.
+"""Infers facts about the decoder from the names and shapes of a PAXml tree; no values are read.
 
 Dimensions: D model width, N heads, K heads of keys and values, H head width, F hidden width,
 V words, T positions, X experts, S pipeline stages, L layers.
@@ -19,7 +19,7 @@ _LAYER = re.compile(r"transformer/(?P<stack>(?:[^/]+/)*?)x_layers_(?P<index>\d+)
 
 
 def backbone_facts(specs: Mapping[str, LeafSpec]) -> Facts:
-    """Facts about the decoder, keyed as in `BackboneConfig`."""
+    """Infer facts about the decoder, with the keys of `BackboneConfig`."""
     facts = Facts()
     model = Leaves(LM, {p.removeprefix(LM): s.shape for p, s in specs.items() if p.startswith(LM)})
     _embedding_facts(facts, model)
@@ -73,7 +73,7 @@ def backbone_facts(specs: Mapping[str, LeafSpec]) -> Facts:
 def _embedding_facts(facts: Facts, model: Leaves) -> None:
     """Facts from the embeddings, the final norm and the head."""
     head = "softmax/logits_ffn/linear/w"
-    # NClassMajorSharedEmbeddingSoftmax and GShardSharedEmbeddingSoftmax have a row a word.
+    # NClassMajorSharedEmbeddingSoftmax and GShardSharedEmbeddingSoftmax have one row per word.
     gshard = "softmax/embedding/w"
     table = next((leaf for leaf in ("softmax/w", gshard) if leaf in model), head)
     if shape := model.find(facts, table, 2):
@@ -106,7 +106,7 @@ def _embedding_facts(facts: Facts, model: Leaves) -> None:
 def _leading_axes(
     facts: Facts, root: str, layers: Mapping[int, Mapping[str, tuple[int, ...]]]
 ) -> tuple[int, ...] | None:
-    """The axes before a layer's own: none, repeats [L], or pipeline stages [S] (stage-major)."""
+    """Axes before a layer's own: none, repeats [L], or pipeline stages [S] (stage-major)."""
     found = set()
     for index, leaves in layers.items():
         scales = [leaf for leaf in leaves if leaf.endswith("layer_norm/scale")]
@@ -196,16 +196,16 @@ def _attention_facts(facts: Facts, layer: Leaves) -> None:
         facts.add("relative_key_dims", shape[0], layer.where(relative))
     norm = f"{at}layer_norm_q/scale"
     facts.add("qk_norm", "per_head" if norm in layer else "none", layer.root + norm)
-    if norm in layer:  # Praxis norms what it has turned
+    if norm in layer:  # Praxis applies rotary positions before the norm
         facts.add("qk_norm_after_rotary", True, layer.root + norm)
         norm_facts(facts, layer, norm.removesuffix("/scale"), "query_key")
 
 
 def _norm_places(facts: Facts, layer: Leaves) -> None:
-    """Where the norms of one layer are.
+    """Facts about the places of the norms in one layer.
 
-    A feed-forward without one stands beside attention (saxml's `ParallelTransformer`), and reads
-    what the layer's one norm, or its second one, gives.
+    A feed-forward without its own norm runs in parallel with attention (saxml's
+    `ParallelTransformer`). It reads the result of the layer's only norm, or of its second one.
     """
     hybrid = "pre_layer_norm/scale" in layer
     own = [name for name in ("pre_layer_norm", "layer_norm") if f"ff_layer/{name}/scale" in layer]

@@ -1,7 +1,7 @@
 """Readers of the forms in which PAXml stores a state: zarr directories, OCDBT, FLAX msgpack.
 
-Read `contents`, what each of them gives, then `zarr`, `ocdbt` or `flax`; the rest finds the leaves
-and gives them their names: `listing`, `tree`, `positional`, `treedef`, `msgpack`.
+Read `contents` first, the result of each reader, then the readers `zarr`, `ocdbt` and `flax`. The
+other modules find the leaves and name them: `listing`, `tree`, `positional`, `treedef`, `msgpack`.
 """
 
 from converters.paxml.sources.contents import Contents, with_spec

@@ -1,4 +1,4 @@
-"""What a source finds in a state before anything is checked, and how its leaves are opened."""
+"""What a reader finds in a state, before any check, and how its leaves are opened."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ import numpy as np
 from converters.arrays import Leaf, LeafSpec, Region
 from converters.errors import ConversionError
 
-REQUESTS = 32  # requests in flight where each goes over the network
+REQUESTS = 32  # requests in flight if each goes over the network
 
 
 @dataclass
@@ -19,12 +19,12 @@ class Contents:
 
     Attributes:
         leaves: canonical path -> leaf; shapes still include padding.
-        failed: paths of leaves that are there but could not be opened (`problems` says why).
-        masked: paths of MaskedNode and None leaves, where the source records them.
-        empty: paths of empty containers, where the source records them.
+        failed: paths of leaves that exist but could not be opened; `problems` says why.
+        masked: paths of MaskedNode and None leaves, if the format records them.
+        empty: paths of empty containers, if the format records them.
         problems: what is wrong, one line each.
-        notes: what people should know, one line each.
-        naming: 'pax', 'dotted', 'positional' or 'treedef'.
+        notes: what the user should know, one line each.
+        naming: how leaves are named on disk: 'pax', 'dotted', 'positional' or 'treedef'.
     """
 
     leaves: dict[str, Leaf] = field(default_factory=dict)

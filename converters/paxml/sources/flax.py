@@ -1,7 +1,7 @@
 """FLAX checkpoints: one msgpack file with `flattened_state` and the text of its treedef.
 
-Written by `paxml.checkpoints.FlaxCheckpointHandler` for pmap models. The leaves are a list, or in
-files of version 0.0 a dict keyed '0', '1', ..., '10'; their names exist only in `str_pytree_state`.
+`paxml.checkpoints.FlaxCheckpointHandler` writes them for pmap models. The leaves are a list, or in
+files of version 0.0 a dict with the keys '0', '1', ..., '10'. Only `str_pytree_state` names them.
 """
 
 from typing import Any
@@ -20,11 +20,11 @@ FLATTENED, TREEDEF = "flattened_state", "str_pytree_state"
 
 
 def read_flax(store: Store, key: str) -> Contents:
-    """Contents of the msgpack file `key` of `store`.
+    """Read the msgpack file `key` of `store`.
 
     Raises:
-        CheckpointError: truncated or corrupt, no FLAX checkpoint of PAXml, or leaves and names that
-            do not fit together.
+        CheckpointError: the file is truncated or corrupt, or is not a FLAX checkpoint of PAXml, or
+            its leaves and names do not fit together.
     """
     where = f"{store.url}/{key}"
     root = read_index(store, key)
@@ -65,7 +65,7 @@ def read_flax(store: Store, key: str) -> Contents:
 
 
 def leaf_of(path: str, value: Any, store: Store, key: str) -> Leaf | None:
-    """The leaf for one value of a msgpack index; None if it is neither array nor number."""
+    """The leaf for one value of a msgpack index; None if it is neither an array nor a number."""
     if isinstance(value, ArrayPlace):
         spec = LeafSpec(path, value.shape, value.dtype, value.shape, key)
         return FlatLeaf(spec, store, key, value.segments)
@@ -76,7 +76,7 @@ def leaf_of(path: str, value: Any, store: Store, key: str) -> Leaf | None:
 
 
 def _describe(root: Any) -> str:
-    """What a msgpack file is that lacks the keys of a FLAX checkpoint."""
+    """Describe a msgpack file that lacks the keys of a FLAX checkpoint."""
     if not isinstance(root, dict):
         return (
             f"msgpack, but no checkpoint: its root is a {type(root).__name__}; {foreign.EXPECTED}"

@@ -1,7 +1,7 @@
-"""What is in a directory of a checkpoint, asked for in the cheapest way that each place allows.
+"""Lists the files of a checkpoint directory, with as few requests as each kind of store allows.
 
-Local directories are scanned one at a time when they are asked for. An object store, and the inside
-of an OCDBT database, can only list all keys below a prefix, so they are listed once.
+Local directories are scanned one by one, on demand. An object store or an OCDBT database can only
+list all keys below a prefix, so its keys are listed once and kept.
 """
 
 from functools import cached_property
@@ -14,7 +14,7 @@ class Listing:
     """Names below the root of a store.
 
     Attributes:
-        store: the place.
+        store: the store that is listed.
     """
 
     def __init__(self, store: Store) -> None:
@@ -58,7 +58,7 @@ class Listing:
         return name in self._tree.get(folder, ())
 
     def child(self, prefix: str) -> "Listing":
-        """The same seen from `prefix`."""
+        """The listing of the directory `prefix`; keys that are already listed are reused."""
         below = Listing(self.store.child(prefix))
         if self.store.local_path() is None and "_tree" in self.__dict__:
             start = prefix.strip("/")
@@ -71,7 +71,7 @@ class Listing:
 
     @cached_property
     def _tree(self) -> dict[str, set[str]]:
-        """Names in each directory of a place that can only be listed whole."""
+        """Directory -> names in it, for a store that can only list all of its keys."""
         tree: dict[str, set[str]] = {"": set()}
         keys = self.store.keys()
         for key in keys:
@@ -88,7 +88,7 @@ class Listing:
 
 
 def parent(url: str) -> tuple[str, str] | None:
-    """URL or path of the directory that holds `url`, and the name in it; None at the top."""
+    """(path or URL of the directory that holds `url`, name of `url` in it); None at the top."""
     if "://" in url and not url.startswith("file://"):
         scheme, _, rest = url.partition("://")
         folder, slash, name = rest.rstrip("/").rpartition("/")

@@ -1,8 +1,8 @@
 """Index of a flax msgpack file: its structure, with the places of arrays instead of their values.
 
-Walks the headers through a window of the file and steps over the payloads, so that memory does not
-depend on the size of the file. Extension types as in `flax.serialization`: 1 ndarray (shape, dtype
-name, bytes), 2 complex, 3 NumPy scalar; arrays over 1 GiB are dicts with
+The reader walks from header to header through a window of the file and skips the payloads, so that
+memory does not depend on the file size. Extension types are those of `flax.serialization`: 1
+ndarray (shape, dtype name, bytes), 2 complex, 3 NumPy scalar. Arrays over 1 GiB are dicts with
 `__msgpack_chunked_array__`.
 """
 
@@ -19,8 +19,8 @@ from converters.stores import Store
 from converters.zarr import dtype_named
 
 WINDOW = 1 << 20  # bytes read at a time while looking for headers
-MAX_TEXT = 1 << 28  # a longer string is damage: the tree's text of 20,000 leaves has 3 MB
-MAX_DEPTH = 128  # real files are 5 (FLAX) to 25 (trees of placeholders) deep
+MAX_TEXT = 1 << 28  # a longer text is damaged: the tree of 20,000 leaves takes 3 MB
+MAX_DEPTH = 128  # real files are 5 (FLAX) to 25 (trees of placeholders) levels deep
 CHUNKED = "__msgpack_chunked_array__"
 _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3
 _NUMBERS = {0xCA + place: f">{kind}" for place, kind in enumerate("fdBHIQbhiq")}
@@ -29,12 +29,12 @@ _LENGTHS = {1: ">B", 2: ">H", 4: ">I"}
 
 @dataclass(frozen=True)
 class ArrayPlace:
-    """Where the values of one array are.
+    """Where the values of one array lie in the file.
 
     Attributes:
         shape: its shape.
         dtype: its dtype, little endian.
-        segments: (offset, length) in bytes of its parts, in C order.
+        segments: (offset, length) in bytes of each part of the values, in C order.
     """
 
     shape: tuple[int, ...]
@@ -43,10 +43,10 @@ class ArrayPlace:
 
 
 def read_index(store: Store, key: str) -> Any:
-    """Structure of the file `key`: dicts, lists, text, numbers, None and `ArrayPlace`.
+    """Read the structure of the file `key`: dicts, lists, text, numbers, None and `ArrayPlace`.
 
     Raises:
-        CheckpointError: truncated or corrupt; says at which byte.
+        CheckpointError: the file is truncated or corrupt; the message says at which byte.
     """
     reader = _Reader(store, key)
     try:
@@ -69,7 +69,7 @@ class _Reader:
         self._start = 0  # offset of `_held` in the file
 
     def fail(self, cause: str) -> NoReturn:
-        """Raise the error for the current position."""
+        """Raise `CheckpointError` for the current position."""
         raise CheckpointError(
             f"{self._store.url}/{self._key}: not a whole flax msgpack file: at byte "
             f"{self.position} of {self.size}: {cause}. Copy the checkpoint again."
@@ -94,11 +94,11 @@ class _Reader:
         self.position += count
 
     def number(self, layout: str) -> Any:
-        """One number in `struct` notation."""
+        """One number in the `struct` format `layout`."""
         return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
 
     def value(self, depth: int) -> Any:
-        """The value that starts here."""
+        """The value that starts at the current position."""
         if depth > MAX_DEPTH:
             self.fail(f"nested deeper than {MAX_DEPTH} levels")
         first = self.take(1)[0]
@@ -112,7 +112,7 @@ class _Reader:
         return kind(count, depth)
 
     def _container(self, first: int) -> tuple[Callable[[int, int], Any], int]:
-        """What reads the value with this first byte, and its length."""
+        """The function that reads the value with this first byte, and the value's length."""
         if 0x80 <= first <= 0x8F:
             return self._map, first & 0x0F
         if 0x90 <= first <= 0x9F:
@@ -154,7 +154,7 @@ class _Reader:
         return ArrayPlace((count,), np.dtype(np.uint8), ((start, count),))
 
     def _array(self, count: int, depth: int) -> list[Any]:
-        self._require(count)  # each item takes at least a byte
+        self._require(count)  # each item takes at least one byte
         return [self.value(depth + 1) for _ in range(count)]
 
     def _map(self, count: int, depth: int) -> Any:
@@ -187,7 +187,7 @@ class _Reader:
         return found
 
     def _ndarray(self, depth: int) -> ArrayPlace:
-        """(shape, dtype name, bytes), as `flax.serialization._ndarray_to_bytes` packs it."""
+        """Read (shape, dtype name, bytes), as `flax.serialization._ndarray_to_bytes` packs it."""
         if self.take(1) != b"\x93":
             self.fail("an array that is not (shape, dtype, bytes)")
         shape, name, data = (self.value(depth + 1) for _ in range(3))
@@ -205,7 +205,7 @@ class _Reader:
         return ArrayPlace(tuple(shape), dtype, data.segments)
 
     def _join_chunks(self, found: dict[str, Any]) -> ArrayPlace:
-        """One array from the parts in which flax writes those over 1 GiB (`_chunk`)."""
+        """Join the chunks into which flax splits an array over 1 GiB (`_chunk`)."""
         shape, chunks = items(found.get("shape")), items(found.get("chunks"))
         if shape is None or not all(isinstance(n, int) and n >= 0 for n in shape):
             self.fail(f"a chunked array of shape {found.get('shape')!r}")
@@ -220,7 +220,7 @@ class _Reader:
 
 
 def items(found: Any) -> list[Any] | None:
-    """A list, or the values of a dict keyed '0', ..., '10' in numeric order; None if neither."""
+    """A list, or the values of a dict keyed '0', ..., '10' in numeric order; else None."""
     if isinstance(found, list):
         return found
     if not isinstance(found, dict):

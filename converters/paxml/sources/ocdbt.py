@@ -1,7 +1,7 @@
 """States in one OCDBT database: paxml with `tensorstore_use_ocdbt` (metadata version 1.2).
 
-The database at the root refers to the data of the processes (`ocdbt.process_N/`), where there are
-any.
+If several processes wrote the checkpoint, the database at the root refers to their data in
+`ocdbt.process_N/`.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,11 +20,11 @@ from converters.zarr import ZarrLeaf
 
 
 def read_ocdbt(step: Listing, state: str, variables: dict[str, str]) -> Contents:
-    """Contents of the database in `state` of the step.
+    """Read the database in the `state` directory of a step.
 
     Args:
         step: the step directory.
-        state: directory of the database; '' if that is the step itself.
+        state: directory of the database; '' if it is the step directory itself.
         variables: canonical path of each dotted variable name that the metadata lists.
 
     Raises:
@@ -46,14 +46,14 @@ def read_ocdbt(step: Listing, state: str, variables: dict[str, str]) -> Contents
     }
     open_all(contents, openers, step.remote)
     add_trees(contents, trees, paths, step, state)
-    # (An empty state at the end of an optax chain is listed by its number, in any layout.)
+    # Only arrays count: every layout numbers an empty state at the end of an optax chain.
     if is_positional(paths.values(), _collections(set(files))):
         _rename(contents, _collections(set(files)))
     return contents
 
 
 def _arrays(database: Store) -> dict[str, set[str]]:
-    """Names of the files of each array (array names hold no '/')."""
+    """Array name -> names of its files; array names contain no '/'."""
     files: dict[str, set[str]] = {}
     keys = database.keys()
     for key in keys:
@@ -65,7 +65,7 @@ def _arrays(database: Store) -> dict[str, set[str]]:
 def _paths(
     names: set[str], trees: list[Tree], variables: dict[str, str], contents: Contents
 ) -> dict[str, str]:
-    """Path of each array by its key in the database."""
+    """Key of each array in the database -> its path."""
     told: Mapping[str, str] = trees[0].arrays if trees else {}
     collections = _collections(names)
     paths: dict[str, str] = {}
@@ -88,7 +88,7 @@ def _collections(names: set[str]) -> set[str]:
 
 
 def _rename(contents: Contents, collections: set[str]) -> None:
-    """Give names to the positions of paxml 1.1.0."""
+    """Replace the positions of paxml 1.1.0 by names."""
     shapes: dict[str, tuple[int, ...] | None] = {
         path: leaf.spec.stored_shape
         for path, leaf in contents.leaves.items()

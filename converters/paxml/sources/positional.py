@@ -1,9 +1,9 @@
 """Names for OCDBT states of paxml 1.1.0, whose keys are positions instead of names.
 
 Orbax 0.3.5 flattened Praxis' NestedMap by position: `opt_states.0.1.2.1.params...` is learner 0,
-group 1, transform 2, field 1. The groups' names are stored nowhere; they sort as `no_prefix` before
-`p#L#i-1`, and the counts of a group have the shape of its prefix. Fields are told by how many there
-are.
+group 1, transform 2, field 1. The names of the groups are not stored, but they can be derived:
+`no_prefix` sorts before `p#L#i-1`, and the counts of a group have the shape of its prefix. The
+number of fields tells which state it is, and so what its fields are called.
 """
 
 from collections.abc import Collection, Mapping
@@ -19,14 +19,14 @@ class _Node:
     """A place in the positional tree; a leaf has no children."""
 
     children: dict[str, "_Node"] = field(default_factory=dict)
-    shape: tuple[int, ...] | None = None  # of a leaf; None if it is masked
+    shape: tuple[int, ...] | None = None  # of a leaf; None if the leaf is masked
 
     def variables(self, collections: Collection[str]) -> bool:
-        """Whether this is a tree with a variable's names, or a masked one of those."""
+        """Whether this node holds variables by name (they may be masked)."""
         return any(key in collections for key in self.children)
 
     def counts(self, collections: Collection[str]) -> set[tuple[int, ...]]:
-        """Shapes of the leaves that belong to no variable."""
+        """Shapes of the leaves below this node that belong to no variable."""
         if not self.children:
             return set() if self.shape is None else {self.shape}
         if self.variables(collections):
@@ -35,7 +35,7 @@ class _Node:
 
 
 def is_positional(paths: Collection[str], collections: Collection[str] = (PARAMS,)) -> bool:
-    """Whether some optimizer state has a position where its field's name should be."""
+    """Whether some optimizer state has a number in place of its field's name."""
     for path in paths:
         keys = path.split("/")
         if keys[0] != "opt_states" or len(keys) < 2:
@@ -49,14 +49,14 @@ def is_positional(paths: Collection[str], collections: Collection[str] = (PARAMS
 def name_positions(
     shapes: Mapping[str, tuple[int, ...] | None], collections: Collection[str] = (PARAMS,)
 ) -> tuple[dict[str, str], list[str]]:
-    """Canonical path of each positional path under `opt_states`.
+    """Map each positional path under `opt_states` to its canonical path.
 
     Args:
         shapes: positional path -> stored shape, None for masked leaves.
         collections: first keys under `mdl_vars`.
 
     Returns:
-        The paths by name, and notes on what had to stay numbered.
+        (positional path -> canonical path, notes on fields that stay numbered).
     """
     root = _Node()
     for path, shape in shapes.items():
@@ -77,7 +77,7 @@ def name_positions(
 
 
 def _groups(node: _Node, collections: Collection[str]) -> dict[str, str] | None:
-    """Name of each group of one learner by its position; None if the learner has no groups."""
+    """Position -> name of each group of one learner; None if the learner has no groups."""
     if not _numbered(node):
         return None
     positions = sorted(node.children, key=int)
@@ -92,7 +92,7 @@ def _groups(node: _Node, collections: Collection[str]) -> dict[str, str] | None:
         (shape,) = shapes
         sizes, axes = ".".join(map(str, shape)), ".".join(["i-1"] * len(shape))
         key = f"p#{sizes}#{axes}"
-        if key in named.values():  # the same shape with another sharding
+        if key in named.values():  # a group of the same shape with another sharding
             key = f"p#{sizes}#{axes.replace('i-1', f'sgroup{position}')}"
         named[position] = key
     return named
@@ -107,7 +107,7 @@ class _Namer:
     notes: list[str] = field(default_factory=list)
 
     def name(self, node: _Node, old: str, new: str, last: bool) -> None:
-        """Rename everything below `node`; `last` if it ends the chain of its group."""
+        """Rename all leaves below `node`; `last`: the node ends its group's chain of transforms."""
         if not node.children:
             self.renamed[old] = new
             return
@@ -139,7 +139,7 @@ def _fields(node: _Node, collections: Collection[str], last: bool) -> tuple[str,
         return ("trace",)
     if kinds[0] != "leaf" or "leaf" in kinds[1:]:
         return None
-    if len(kinds) == 2:  # EMA is the last transform of its group; Lion is not
+    if len(kinds) == 2:  # EMA is the last transform of its group, Lion is not
         return ("count", "ema") if last else ("count", "m")
     if len(kinds) == 3:
         return ("count", "m", "v")

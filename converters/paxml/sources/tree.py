@@ -1,7 +1,7 @@
-"""The structure that Orbax writes beside its arrays: `_METADATA` (JSON) and `checkpoint` (msgpack).
+"""The tree that Orbax writes beside its arrays, in `_METADATA` (JSON) and `checkpoint` (msgpack).
 
-Both hold the keys of every leaf apart, so nothing has to be guessed from joined names. In
-`checkpoint` each array is `PLACEHOLDER://<its dotted name>`.
+Both list the keys of every leaf separately, so that joined names need not be split by guessing. In
+`checkpoint` each array is represented by `PLACEHOLDER://<its dotted name>`.
 """
 
 import json
@@ -21,16 +21,16 @@ _EMPTY = ("None", "List", "Dict", "Tuple", "NamedTuple", "Dict[str, Any]", "List
 
 @dataclass
 class Tree:
-    """Leaves of a state by their Orbax keys joined with '/'.
+    """Leaves of a state, named by their Orbax keys joined with '/'.
 
     Attributes:
-        file: where the structure was read.
+        file: the file from which the structure was read.
         arrays: dotted name of each array -> its path.
-        values: path -> array or number that stands in `checkpoint` itself.
+        values: path -> array or number that is stored in `checkpoint` itself.
         masked: paths of None leaves below the top level.
         empty: paths of empty containers and of top-level fields without arrays.
-        optional: of `arrays`, the names that may lack an array (an empty container looks like one).
-        problems: what is wrong in the file.
+        optional: names in `arrays` that may have no array: an empty container looks the same.
+        problems: what is wrong in the file, one line each.
     """
 
     file: str
@@ -42,16 +42,16 @@ class Tree:
     problems: list[str] = field(default_factory=list)
 
     def add_nothing(self, path: str, container: bool) -> None:
-        """Record a place without an array."""
+        """Record a path that has no array."""
         top_level = "/" not in path
         (self.empty if container or top_level else self.masked).append(path)
 
 
 def read_trees(listing: Listing, state: str) -> list[Tree]:
-    """Structures found in the `state` directory: of `_METADATA`, `checkpoint`, both or none.
+    """Read `_METADATA` and `checkpoint` in the `state` directory, as far as they exist.
 
     Raises:
-        CheckpointError: a file that cannot be read, or is the structure of something else.
+        CheckpointError: a file cannot be read, or describes something other than a `TrainState`.
     """
     names = listing.children(state)
     folder = listing.store.child(state)
@@ -105,7 +105,7 @@ def _read_aggregate(folder: Store) -> Tree:
 
 
 def _walk(value: Any, keys: tuple[str, ...], tree: Tree) -> None:
-    """Add what is at `keys` to `tree`."""
+    """Add the value at `keys`, and all values below it, to `tree`."""
     if isinstance(value, list):
         value = {str(index): child for index, child in enumerate(value)}
     if isinstance(value, dict) and (value or not keys):
@@ -138,7 +138,7 @@ def _walk(value: Any, keys: tuple[str, ...], tree: Tree) -> None:
 
 
 def _check_top(found: set[str], where: str) -> None:
-    """Raise unless the top-level keys are those of a `TrainState`."""
+    """Raise `CheckpointError` unless the top-level keys are those of a `TrainState`."""
     if not {"step", "mdl_vars"} & found:
         some = ", ".join(sorted(found)[:8])
         raise CheckpointError(

@@ -1,7 +1,7 @@
-"""Parser of the text of a JAX PyTreeDef, the only place where FLAX checkpoints name their leaves.
+"""Parser for the text of a JAX PyTreeDef, the only place where FLAX checkpoints name their leaves.
 
 `PyTreeDef(CustomNode(TrainState[()], [*, {'params': ...}, [(CustomNode(NestedMap[('count',)], ...`
-(jaxlib `pytree.cc`, `PyTreeDef::ToString`). A hand-written recursive descent in linear time; the
+(jaxlib `pytree.cc`, `PyTreeDef::ToString`). The parser is a recursive descent in linear time; the
 text is never evaluated.
 """
 
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from converters.errors import CheckpointError
 from converters.paxml.names import TRAIN_STATE, join
 
-MAX_DEPTH = 128  # real states are 25 deep; more is damage
+MAX_DEPTH = 128  # real states are 25 levels deep; a deeper text is damaged
 MASKED = {
     "MaskedNode",
     "BpropMaskedNode",
-}  # optax, praxis.py_utils: stand for a leaf that is left out
-# Fields of the NamedTuple states that Praxis and Optax put into `opt_states`: the text lacks them.
+}  # of optax and praxis.py_utils: they stand for a leaf that is left out
+# Fields of the NamedTuple states that Praxis and Optax put into `opt_states`; the text omits them.
 FIELDS = {
     "TrainState": TRAIN_STATE,
     "ShardedAdafactorState": ("count", "m", "m_scale", "vr", "vc", "v"),
@@ -64,8 +64,8 @@ class TreeDef:
 
     Attributes:
         leaves: canonical path of each leaf, in the order of the flattened state.
-        masked: paths of MaskedNode and None below the top level.
-        empty: paths of containers that hold nothing.
+        masked: paths of MaskedNode and None nodes below the top level.
+        empty: paths of empty containers.
         unnamed: paths of custom nodes of unknown type, whose children are numbered.
     """
 
@@ -76,14 +76,14 @@ class TreeDef:
 
 
 def parse_treedef(text: str, where: str = "treedef") -> TreeDef:
-    """Structure that `text` describes.
+    """Parse the text of a PyTreeDef.
 
     Args:
         text: `str(PyTreeDef)` of a `TrainState`.
-        where: file it comes from, for messages.
+        where: the file that `text` comes from, for messages.
 
     Raises:
-        CheckpointError: not the text of a PyTreeDef; says at which character.
+        CheckpointError: `text` is not that of a PyTreeDef; the message says at which character.
     """
     parser = _Parser(text, where)
     parser.expect("PyTreeDef(")
@@ -107,7 +107,7 @@ class _Parser:
     unnamed: list[str] = field(default_factory=list)
 
     def node(self, keys: tuple[str, ...], depth: int) -> None:
-        """One node and all below it."""
+        """Read one node and all nodes below it."""
         if depth > MAX_DEPTH:
             self.fail(f"nested deeper than {MAX_DEPTH} levels")
         if self.accept("*"):
@@ -126,7 +126,7 @@ class _Parser:
             self.fail("expected a leaf '*', None, a container or CustomNode")
 
     def accept(self, token: str) -> bool:
-        """Step over `token` if it comes next."""
+        """Step over `token` if it comes next, and say whether it did."""
         start = self._skip()
         if not self.text.startswith(token, start):
             return False
@@ -139,7 +139,7 @@ class _Parser:
             self.fail(f"expected {token!r}")
 
     def fail(self, cause: str) -> None:
-        """Raise the error for the current position."""
+        """Raise `CheckpointError` for the current position."""
         found = self.text[self.position : self.position + 40]
         raise CheckpointError(
             f"{self.where}: the tree's text (str_pytree_state) cannot be read at character "
@@ -162,7 +162,7 @@ class _Parser:
             self.expect(",")
 
     def _items(self, keys: tuple[str, ...], depth: int, close: str, names: tuple[str, ...]) -> None:
-        """Children up to `close`; named by `names` as far as these reach, else by number."""
+        """Read children up to `close`; they get `names` as far as those suffice, then numbers."""
         index = 0
         while not self.accept(close):
             if index:
@@ -176,7 +176,7 @@ class _Parser:
             self.empty.append(self._path(keys))
 
     def _custom(self, keys: tuple[str, ...], depth: int) -> None:
-        """`Type[data], [children])`, the opening `CustomNode(` is read already."""
+        """Read `Type[data], [children])`; the opening `CustomNode(` has been read already."""
         found = _TYPE.match(self.text, self.position)
         if found is None:
             self.fail("expected the type of a custom node")
@@ -204,7 +204,7 @@ class _Parser:
         self.expect(")")
 
     def _data(self) -> str:
-        """Text up to the ']' that closes a node's data."""
+        """The text up to the ']' that closes a node's data."""
         start, depth = self.position, 1
         for token in _BALANCE.finditer(self.text, start):
             if token[0] in "[({":
@@ -226,7 +226,7 @@ class _Parser:
 
 
 def _unquote(text: str) -> str:
-    """Value of a Python string literal, or a bare word as it is."""
+    """The value of a Python string literal; a bare word is returned unchanged."""
     if text[0] not in "'\"":
         return text
     return _ESCAPED.sub(_unescape, text[1:-1])

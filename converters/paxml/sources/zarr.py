@@ -1,4 +1,4 @@
-"""States in zarr directories, one per leaf: all versions of PAXml without OCDBT."""
+"""States with one zarr directory per leaf: all versions of PAXml without OCDBT."""
 
 import re
 from collections.abc import Callable
@@ -13,16 +13,16 @@ from converters.paxml.sources.listing import Listing
 from converters.paxml.sources.tree import AGGREGATE, Tree, read_trees
 from converters.zarr import ZarrLeaf
 
-# What else lies beside the arrays: other items of a step in version 0.0, directories of Orbax.
+# Other directories beside the arrays: items of a step in version 0.0, and directories of Orbax.
 _OTHERS = re.compile(r"(metadata|train_input|d|ocdbt\.process_\d+)/")
 
 
 def read_zarr(step: Listing, state: str, variables: dict[str, str]) -> Contents:
-    """Contents of the zarr directories in `state` of the step.
+    """Read the zarr directories in the `state` directory of a step.
 
     Args:
         step: the step directory.
-        state: directory of the state; '' if that is the step itself.
+        state: directory of the state; '' if it is the step directory itself.
         variables: canonical path of each dotted variable name that the metadata lists.
 
     Raises:
@@ -47,7 +47,7 @@ def _open(step: Listing, path: str, place: str) -> Leaf:
 
 
 def _paths(names: list[str], variables: dict[str, str], contents: Contents) -> dict[str, str]:
-    """Directory of each leaf by its path; what cannot be named becomes a problem or a note."""
+    """Path of each leaf -> its directory; names that cannot be read become problems or notes."""
     collections = {PARAMS, *(n.split(".")[1] for n in names if n.startswith("mdl_vars."))}
     paths: dict[str, str] = {}
     for name in names:
@@ -70,13 +70,13 @@ def _paths(names: list[str], variables: dict[str, str], contents: Contents) -> d
 def add_trees(
     contents: Contents, trees: list[Tree], arrays: dict[str, str], step: Listing, state: str
 ) -> None:
-    """Compare the arrays with each structure that Orbax wrote, and take over its rest.
+    """Compare the arrays with each structure that Orbax wrote, and add what only that has.
 
     Args:
-        contents: of the arrays; receives problems, masked, empty and the values in `checkpoint`
-            itself.
+        contents: what was read from the arrays; receives problems, masked and empty paths, and
+            values stored in `checkpoint` itself.
         trees: structures of the state.
-        arrays: canonical path of each array by its name on disk.
+        arrays: name of each array on disk -> its canonical path.
         step: the step directory.
         state: directory of the state.
     """

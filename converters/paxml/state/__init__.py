@@ -1,7 +1,8 @@
-"""PAXml's optimizer states, and the way to optax's.
+"""PAXml's optimizer states and their conversion to optax's.
 
-Read `slots`, what a state consists of, then `moments`, which variable each belongs to; `optimizer`
-makes the states of an `optax.named_chain`, where Adam's moments lose their bias correction.
+Read `slots` first, for the parts of a state, then `moments`, which finds the variable of each, then
+`optimizer`, which makes the states of an `optax.named_chain` and removes the bias correction from
+Adam's moments.
 """
 
 from converters.paxml.state.moments import (

@@ -1,9 +1,10 @@
-"""Which variable an optimizer state belongs to, and the shape it has without padding.
+"""Finds the variable that an optimizer state belongs to, and the state's shape without padding.
 
-PAXml pads every leaf to its mesh by its own partition spec (`py_utils.maybe_pad_uneven_sharding`),
-but records shapes of variables only. Moments have their variable's shape; Adafactor's factored
-slots lack an axis of it (`praxis.optimizers._ShardedAdafactorHelper.init`). Inside a group of
-stacked layers all of this holds below the stacked axes.
+PAXml pads every leaf to its mesh with the leaf's own partition spec
+(`py_utils.maybe_pad_uneven_sharding`), but only records the unpadded shapes of variables. Moments
+have their variable's shape; Adafactor's factored slots lack one of its axes
+(`praxis.optimizers._ShardedAdafactorHelper.init`). In a group of stacked layers, this applies to
+the axes after the stacked ones.
 """
 
 from collections.abc import Collection, Iterable
@@ -11,28 +12,27 @@ from dataclasses import dataclass
 
 from converters.paxml.names import group_shape
 
-# Fields whose arrays have their variable's shape (Praxis Adam, Lion, EMA, accumulation; Optax).
+# Fields with the shape of their variable (Praxis Adam, Lion, EMA, accumulation; Optax).
 LIKE_VARIABLE = {"m", "v", "ema", "trace", "mu", "nu", "accumulated_update", "pretrain_vars"}
-# Fields of ShardedAdafactorState, for which a slot that is not in use has shape [1].
+# Fields of ShardedAdafactorState; a slot that is not in use has shape [1].
 MAY_BE_UNUSED = {"m", "m_scale", "vr", "vc", "v"}
 
-FACTORINGS = ("last", "largest")  # axes by which ShardedAdafactor may factor
+FACTORINGS = ("last", "largest")  # ways in which ShardedAdafactor may choose the axes to factor
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class StateLeaf:
-    """A leaf of an optimizer state, taken apart.
+    """A leaf of an optimizer state, with the parts of its path.
 
     Attributes:
         path: canonical path.
         node: path of the state that it is a field of, `opt_states/0/no_prefix/2`.
         field: `m`, `v`, `count`, ...
-        variable: path of its variable (`mdl_vars/...`), None for counts and the like.
-        prefix: stacked axes of its group; () if there are none.
-        group: path of its group, `opt_states/0/no_prefix`, or of its learner if there are no
-            groups.
+        variable: path of its variable (`mdl_vars/...`); None for counts and the like.
+        prefix: sizes of its group's stacked axes; () if there are none.
+        group: path of its group, `opt_states/0/no_prefix`, or of its learner without groups.
     """
 
     path: str
@@ -44,11 +44,12 @@ class StateLeaf:
 
 
 def take_apart(path: str, collections: Collection[str]) -> StateLeaf:
-    """`path`, which lies under `opt_states`, in its parts.
+    """Split `path`, which is under `opt_states`, into its parts.
 
     Args:
         path: canonical path.
-        collections: first keys under `mdl_vars`; the first of them in the path starts the variable.
+        collections: first keys under `mdl_vars`; the variable starts after the first of them in
+            `path`.
     """
     keys = path.split("/")
     end = next((i for i, key in enumerate(keys) if key in collections), len(keys))
@@ -64,7 +65,7 @@ def take_apart(path: str, collections: Collection[str]) -> StateLeaf:
 
 
 def expected_shapes(field: str, variable: Shape, rank: int) -> dict[Shape, tuple[int | None, ...]]:
-    """Stored shapes that a field may have for a variable, each with the axes that are left of it.
+    """Stored shapes that a field may have for a variable, each with the variable's axes it keeps.
 
     Args:
         field: name of the field.
@@ -72,8 +73,8 @@ def expected_shapes(field: str, variable: Shape, rank: int) -> dict[Shape, tuple
         rank: number of its stacked axes.
 
     Returns:
-        Shape -> for each axis the variable's axis that it is, None for an axis of an unused slot.
-        Empty if nothing is known of the field. `vr` and `vc` may have more than one entry.
+        Shape -> for each of its axes, the corresponding axis of the variable; None for the axis of
+        an unused slot. Empty if the field is unknown. `vr` and `vc` may have several entries.
     """
     every = tuple(range(len(variable)))
     found: dict[Shape, tuple[int | None, ...]] = {}
@@ -81,7 +82,7 @@ def expected_shapes(field: str, variable: Shape, rank: int) -> dict[Shape, tuple
         found[(*variable[:rank], 1)] = (*every[:rank], None)
     if field in LIKE_VARIABLE:
         found[variable] = every
-    if field == "m_scale" and len(variable) > rank:  # one scale for each column of axis 0
+    if field == "m_scale" and len(variable) > rank:  # one scale per column of axis 0
         found[_without(variable, rank)] = _without(every, rank)
     if field in ("vr", "vc"):
         for axis in every[rank:]:
@@ -90,13 +91,13 @@ def expected_shapes(field: str, variable: Shape, rank: int) -> dict[Shape, tuple
 
 
 def factorings(states: Iterable[tuple[str, Shape, Shape, Shape, int]]) -> frozenset[str]:
-    """Which axes an optimizer may factor by, as far as all of its `vr` and `vc` allow it.
+    """The ways of choosing axes that fit all `vr` and `vc` of an optimizer.
 
-    Praxis takes the last two axes, or with `sort_factored_second_moment_dims` the two largest (of
-    the shape without padding), if they are large enough; nothing on disk says which.
+    Praxis factors the last two axes, or with `sort_factored_second_moment_dims` the two largest (of
+    the shape without padding), if they are large enough. Nothing on disk says which.
 
     Args:
-        states: arguments of `unpadded_shape` for each of its states.
+        states: arguments of `unpadded_shape` for each state.
     """
     possible = set(FACTORINGS)
     for field, stored, variable, unpadded, rank in states:
@@ -117,7 +118,7 @@ def unpadded_shape(
     rank: int,
     possible: Collection[str] = FACTORINGS,
 ) -> Shape | None:
-    """Shape without padding of a field of an optimizer state; None if it cannot be told.
+    """Shape of an optimizer state's field without padding; None if it cannot be determined.
 
     Args:
         field: name of the field.
@@ -125,7 +126,7 @@ def unpadded_shape(
         variable: shape of its variable on disk.
         unpadded: shape of its variable without padding.
         rank: number of stacked axes.
-        possible: of `factorings`.
+        possible: result of `factorings`.
     """
     if variable == unpadded:
         return stored
@@ -135,9 +136,9 @@ def unpadded_shape(
     if axes is not None:
         return tuple(1 if axis is None else unpadded[axis] for axis in axes)
     larger = len(stored) == len(unpadded) and all(map(int.__ge__, stored, unpadded))
-    if field in LIKE_VARIABLE and larger:  # padded by another partition spec than its variable
+    if field in LIKE_VARIABLE and larger:  # padded with another partition spec than its variable
         return unpadded
-    # A scalar for each variable, or a field of an unknown state that no padded axis can be in.
+    # One scalar per variable, or a field of an unknown state whose axes cannot be padded.
     return stored if len(stored) <= rank or variable[:rank] + stored == variable[:rank] else None
 
 
@@ -149,9 +150,9 @@ def _unpadded_factor(
     rank: int,
     possible: Collection[str],
 ) -> Shape | None:
-    """Shape of `vr` or `vc`, which lacks the row or the column axis.
+    """Unpadded shape of `vr` or `vc`, which lack the row or the column axis.
 
-    Where both of the possible choices of axes fit and differ, None.
+    None if several choices of axes fit and give different shapes.
     """
     if stored == (*variable[:rank], 1) and len(variable) != rank + 2:
         return (*unpadded[:rank], 1)
@@ -166,7 +167,7 @@ def _unpadded_factor(
 
 
 def _factored_axis(factoring: str, field: str, unpadded: Shape, rank: int) -> int:
-    """The axis that `vr` or `vc` lacks."""
+    """The axis that `vr` or `vc` lacks, for one way of choosing the axes."""
     place = 0 if field == "vr" else 1
     if factoring == "last":
         return len(unpadded) - 1 - place

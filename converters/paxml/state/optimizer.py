@@ -1,8 +1,9 @@
-"""PAXml's `opt_states` -> the states of an `optax.named_chain`.
+"""Converts PAXml's `opt_states` to the states of an `optax.named_chain`.
 
-Praxis keeps one state a learner, split in groups by the prefix over which variables are stacked
-(`no_prefix`, `p#24#i-1`: praxis/optimizer_prefix_vectorization.py), each a tuple of one state a
-transform. Here the groups become one tree again, and each transform is known by its fields.
+Praxis keeps one state per learner. It is split into groups by the prefix over which variables are
+stacked (`no_prefix`, `p#24#i-1`: praxis/optimizer_prefix_vectorization.py); each group is a tuple
+of one state per transform. Here the groups are joined to one tree again, and the kind of each
+transform is recognised by its fields.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,21 +17,21 @@ from converters.rules import Mapped, Rule
 
 RAW = "state/opt_states_raw/"
 
-DRIVES_SCHEDULE = ("adam", "sharded_adafactor")  # whose count the learning rate is looked up by
+DRIVES_SCHEDULE = ("adam", "sharded_adafactor")  # the schedule uses the count of these
 BIAS_CORRECTED = {("adam", "m"): "beta1", ("adam", "v"): "beta2"}
-AS_STORED = "adam_bias_corrected"  # Adam's state whose moments are still divided by 1 - beta^count
-SLOWEST = 0.9999  # no decay rate above is in use
+AS_STORED = "adam_bias_corrected"  # Adam's state with moments still divided by 1 - beta^count
+SLOWEST = 0.9999  # no larger decay rate is in use
 
-MapTree = Callable[[Mapping[str, Array]], Sequence[Mapped]]  # the parameters' rules
+MapTree = Callable[[Mapping[str, Array]], Sequence[Mapped]]  # applies the parameters' rules
 
 
 @dataclass
 class ConvertedOptimizer:
-    """What becomes of `opt_states`.
+    """The result of converting `opt_states`.
 
     Attributes:
-        leaves: targets below `state/`.
-        ignored: (source path, reason).
+        leaves: target leaves, below `state/`.
+        ignored: (source path, reason) of the leaves that are left out.
         kinds: names of the states that were recognised, for the report.
         notes: what the user should know.
     """
@@ -44,18 +45,19 @@ class ConvertedOptimizer:
 def convert_optimizer(
     arrays: Mapping[str, Array], map_tree: MapTree, betas: Mapping[str, float]
 ) -> ConvertedOptimizer:
-    """Map an optimizer's state like the parameters that it belongs to.
+    """Map an optimizer's state with the rules of the parameters that it belongs to.
 
     Args:
         arrays: leaf path below `opt_states` -> array.
-        map_tree: maps a tree of parameters (or one slot each) by the rules of the parameters.
+        map_tree: maps a tree of parameters, or of one slot per parameter, with the parameters'
+            rules.
         betas: `beta1` and `beta2`, as far as they are known.
 
     Returns:
-        Targets, among them the moments as optax has them: `mu = m (1 - beta1^count)`. Where a beta
-        is not known and matters, Adam's state is kept as it is stored, under the name `AS_STORED`.
+        Target leaves, among them the moments in optax's form: `mu = m (1 - beta1^count)`. If a beta
+        is unknown and matters, Adam's state is kept as stored, under the name `AS_STORED`.
 
-    A state that is factored or quantized stays raw where a rule changes the axes of a variable.
+    A factored or quantized state stays raw if a rule changes the axes of its variable.
     """
     result = ConvertedOptimizer()
     slots = {path: Slot.parse(path) for path in arrays}
@@ -71,7 +73,7 @@ def convert_optimizer(
 
 
 def raw_optimizer(arrays: Mapping[str, Array]) -> ConvertedOptimizer:
-    """Every leaf under the name that it has, below `state/opt_states_raw/`."""
+    """Keep every leaf under its own name, below `state/opt_states_raw/`."""
     result = ConvertedOptimizer()
     for path, array in arrays.items():
         _keep_raw(result, path, array, "")
@@ -89,9 +91,9 @@ def _convert_learner(
     transforms = transforms_of(slots)
     kinds = {place: kind_of(place, transforms) for place in transforms}
     names = [name for name, _ in kinds.values() if name]
-    # States of one name, or two that would look the learning rate up, are none that optax has.
+    # optax has no chain with two states of one name, or with two counts for the schedule.
     doubled = len(set(names)) != len(names) or len({*names} & {*DRIVES_SCHEDULE}) > 1
-    # Pairs such as SGD's (trace, count) stay together: raw if one of the two is not known.
+    # Pairs such as SGD's (trace, count) stay together: both stay raw if one of them is unknown.
     split = {
         place[1].partition("/")[0]
         for place, fields in transforms.items()
@@ -106,7 +108,7 @@ def _convert_learner(
                 for slot in members:
                     _keep_raw(result, slot.path, arrays[slot.path], "")
                 continue
-            # The count beside SGD's trace looks the learning rate up.
+            # The count beside SGD's trace is the one that the schedule uses.
             _add_count(result, f"{place}schedule", [arrays[slot.path] for slot in members])
             continue
         if set(fields) == {"count"}:
@@ -159,9 +161,9 @@ def _convert_learner(
 
 
 def _correction_is_one(counts: Iterable[Array]) -> bool:
-    """Whether float32 cannot tell `1 - beta^count` from 1, whatever beta is in use.
+    """Whether `1 - beta^count` is 1 in float32 for every beta in use.
 
-    Before the first step there is no correction either: the moments are as they began.
+    Before the first step, too, there is no correction: the moments have their initial value.
     """
     found = [
         int(value)
@@ -183,7 +185,7 @@ def _not_undone(betas: Mapping[str, float]) -> str:
 
 
 def _add_count(result: ConvertedOptimizer, place: str, counts: list[Array]) -> None:
-    """One counter for those of all groups."""
+    """Add one counter in place of the counters of all groups, which must agree."""
     rule = Rule(f"{place}/count", "count of each group", "agree")
     result.leaves.append(Mapped(rule.target, Agreed(tuple(counts)), rule))
 
@@ -196,7 +198,7 @@ def _slot_values(
     counts: Mapping[str, Array],
     betas: Mapping[str, float] | None,
 ) -> dict[str, Array]:
-    """variable -> values of one field; bias correction undone where there is one, and rates."""
+    """variable -> values of one field; the bias correction is undone if there is one and betas."""
     values = {slot.variable or "": arrays[slot.path] for slot in slots}
     beta_name = BIAS_CORRECTED.get((name, source))
     if beta_name is None or betas is None:
@@ -216,12 +218,12 @@ def _slot_values(
 
 
 def _check_axes(name: str, leaves: Iterable[Mapped], slots: list[Slot]) -> None:
-    """Factored and quantized state belongs to a variable's own axes: these may not change."""
+    """Raise `MappingError` if a rule changes axes by which a state is factored or quantized."""
     for leaf in leaves:
         if name != "sharded_adafactor" or not leaf.rule.op:
             continue
         sources = {source.spec.path for source in leaf.array.leaves()}
-        # Axes of stacked layers, in front of the variable's own.
+        # Axes for stacked layers, which come before the variable's own.
         leading = {len(group_shape(slot.group) or ()) for slot in slots if slot.path in sources}
         if len(leading) != 1 or not _only_leading(leaf.rule, leading.pop()):
             raise MappingError(
@@ -231,7 +233,7 @@ def _check_axes(name: str, leaves: Iterable[Mapped], slots: list[Slot]) -> None:
 
 
 def _only_leading(rule: Rule, leading: int) -> bool:
-    """Whether a rule leaves all but the first `leading` axes alone."""
+    """Whether a rule changes only the first `leading` axes."""
     for name, arguments in rule.steps:
         axis = int(arguments[0])
         if name == "stack" and axis <= leading:

@@ -1,6 +1,6 @@
-"""What the parts of `opt_states` are: which leaf is which slot, and the kind of each state.
+"""Finds out what the parts of `opt_states` are: the slot of each leaf, and the kind of each state.
 
-A state is known by its fields and by its place, for most layouts keep nothing else of its type.
+A state is recognised by its fields and its place, because most layouts store no type.
 """
 
 import re
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 OPTAX_ADAM, OPTAX_SGD = frozenset({"count", "mu", "nu"}), frozenset({"trace"})
 
-# Fields of a transform's state -> (name of the optax state, its fields). `count` alone is the state
-# of transforms that do nothing but count: Praxis' weight decay and l1/l2 regularizers.
+# Fields of a transform's state -> (name of the optax state, its fields). A state with `count` alone
+# belongs to transforms that only count: Praxis' weight decay and l1/l2 regularizers.
 KINDS: dict[frozenset[str], tuple[str, dict[str, str]]] = {
     frozenset({"count", "m", "v"}): ("adam", {"m": "mu", "v": "nu"}),
     OPTAX_ADAM: ("adam", {"mu": "mu", "nu": "nu"}),
@@ -31,7 +31,7 @@ Transforms = Mapping[tuple[int, str], Mapping[str, list["Slot"]]]  # see `transf
 
 @dataclass(frozen=True)
 class Slot:
-    """One leaf of an optimizer's state, by its place in it."""
+    """One leaf of an optimizer's state, with the parts of its path."""
 
     path: str
     learner: int
@@ -61,7 +61,7 @@ def optimizer_kinds(paths: Sequence[str]) -> list[str]:
 
 
 def transforms_of(slots: Sequence[Slot | None]) -> dict[tuple[int, str], dict[str, list[Slot]]]:
-    """(learner, transform) -> field -> slots, over all groups, in order."""
+    """(learner, transform) -> field -> slots of all groups, in order."""
     found: dict[tuple[int, str], dict[str, list[Slot]]] = {}
     for slot in slots:
         if slot is not None:
@@ -71,11 +71,12 @@ def transforms_of(slots: Sequence[Slot | None]) -> dict[tuple[int, str], dict[st
 
 
 def kind_of(place: tuple[int, str], transforms: Transforms) -> tuple[str, dict[str, str]]:
-    """Name of a transform's state in optax and of its fields; '' if it has none.
+    """Name of a transform's state in optax, and the names of its fields; '' if it has none.
 
-    A chain of optax inside a transform is known only where it is the pair that `optax.sgd` and
-    `optax.adam` make, the state and the count of the learning rate's schedule: LAMB has the same
-    states at other places, and the `ema` of `optax.adafactor` averages updates, not weights.
+    An optax chain inside a transform is only recognised as the pair that `optax.sgd` and
+    `optax.adam`
+    make: the state, and the count for the schedule of the learning rate. LAMB has the same states
+    at other places, and the `ema` of `optax.adafactor` averages updates, not weights.
     """
     learner, transform = place
     fields = frozenset(transforms[place])

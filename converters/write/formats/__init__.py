@@ -1,4 +1,4 @@
-"""The formats of an output: one small protocol, `Sink`, and what implements it.
+"""The formats in which an output can be written, behind one small protocol, `Sink`.
 
 Read `sink`, then `orbax` and `safetensors`.
 """

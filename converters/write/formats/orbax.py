@@ -1,8 +1,8 @@
-"""Writes Orbax PyTree items: the plain zarr v2 layout that any Orbax opens without arguments.
+"""Writes Orbax PyTree items in the plain zarr v2 layout, which any Orbax opens without arguments.
 
-Leaves are described as NumPy arrays and no `_sharding` file is written: an item saved from eight
-devices would not restore on one. One directory a leaf makes each leaf independent of all others, so
-that threads, processes and interrupted runs need no coordination.
+Leaves are described as NumPy arrays, and no `_sharding` file is written, because an item that was
+saved from eight devices would not restore on one. Each leaf has its own directory, so that threads,
+processes and interrupted runs need no coordination.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ class OrbaxSink:
         self._store.write(f"{directory(leaf.target)}/.zarray", text.encode())
 
     def write(self, leaf: PlannedLeaf, tile: Tile, values: np.ndarray) -> None:
-        """Compress and store one chunk; one that is cut off at the edge is filled up with zeros."""
+        """Compress and store one chunk; a smaller one at the edge is padded with zeros."""
         if values.shape != tile.shape:
             chunk = np.zeros(tile.shape, leaf.dtype)
             chunk[tuple(slice(0, size) for size in values.shape)] = values
@@ -76,7 +76,7 @@ class OrbaxSink:
         return ZarrLeaf.open(leaf.target, self._store, directory(leaf.target))
 
     def take_chunks(self, leaf: PlannedLeaf, source: ZarrLeaf, limit: int) -> str | None:
-        """See `Sink.take_chunks`. That the frames are whole is checked, at next to no cost."""
+        """See `Sink.take_chunks`. Also checks, at next to no cost, that the frames are complete."""
         if source.separator != "." or source.fills or source.codec != _CODEC:
             return None
         names = list(source.chunk_names())
@@ -103,7 +103,7 @@ class OrbaxSink:
             )
 
     def finish(self, leaves: list[PlannedLeaf]) -> None:
-        """Write the metadata by which Orbax knows the trees."""
+        """Write the metadata from which Orbax restores the trees."""
         for item in dict.fromkeys(leaf.target.partition("/")[0] for leaf in leaves):
             own = [leaf for leaf in leaves if leaf.target.startswith(f"{item}/")]
             self._store.write(f"{item}/_METADATA", json.dumps(tree_metadata(own)).encode())
@@ -120,18 +120,18 @@ class OrbaxSink:
 
 
 def directory(target: str) -> str:
-    """Directory of a leaf: the item, then the names joined by dots as Orbax does."""
+    """Directory of a leaf: the item, then the names joined with dots, as Orbax does."""
     item, _, rest = target.partition("/")
     return f"{item}/{rest.replace('/', '.')}"
 
 
 def chunk_key(target: str, index: tuple[int, ...]) -> str:
-    """File of one chunk."""
+    """Key of the file that holds one chunk."""
     return f"{directory(target)}/{'.'.join(map(str, index)) if index else '0'}"
 
 
 def zarr_dtype(dtype: np.dtype) -> str:
-    """zarr v2's name of a dtype, with TensorStore's extension for `ml_dtypes`."""
+    """The zarr v2 name of a dtype; dtypes of `ml_dtypes` have TensorStore's names."""
     extension = dtype.isbuiltin == 2  # from `ml_dtypes`
     return dtype.name if extension else dtype.newbyteorder("<").str
 

@@ -1,7 +1,7 @@
-"""Writes the tree as safetensors files, at most 5 GB each, with an index where there are several.
+"""Writes safetensors files of at most 5 GB each, with an index if there are several.
 
-Names are the target paths without the item (`embedder/embedding`). Since all sizes are known from
-the plan, the header comes first and tiles are put in place in any order.
+A leaf is named by its target path without the item (`embedder/embedding`). The plan gives all
+sizes, so the header is written first, and tiles can be written to their places in any order.
 """
 
 import json
@@ -33,14 +33,14 @@ DTYPES = {  # NumPy's name -> safetensors'
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a leaf lies: a file, and the first byte of its values in it."""
+    """The place of a leaf: a file, and the offset in it of the leaf's first byte."""
 
     file: str
     offset: int
 
 
 class SafetensorsSink:
-    """Files beside one another in one directory; see `Sink` for the methods."""
+    """Files in one directory; see `Sink` for the methods."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class SafetensorsSink:
                 "use --to orbax, or --dtype"
             )
         self._root: Path = root
-        self._framework = framework  # whose arrays they are, as the header says
+        self._framework = framework  # for the header: whose arrays these are
         self._store = store
         self._places: dict[str, _Place] = {}
         self._headers: dict[str, tuple[bytes, int]] = {}  # file -> header, size of the values
@@ -71,7 +71,7 @@ class SafetensorsSink:
             self._lay_out(item, [x for x in leaves if x.target.startswith(f"{item}/")], shard)
 
     def create(self, leaf: PlannedLeaf, tile: tuple[int, ...]) -> None:
-        """Make the leaf's file at its full size; the first leaf of each does."""
+        """Create the leaf's file at its full size, unless an earlier leaf has done so."""
         del tile
         file = self._places[leaf.target].file
         header, size = self._headers[file]
@@ -89,7 +89,7 @@ class SafetensorsSink:
             raise StorageError(f"{path}: cannot write: {error.strerror}") from error
 
     def write(self, leaf: PlannedLeaf, tile: Tile, values: np.ndarray) -> None:
-        """Put a tile in its place, run by run."""
+        """Write a tile to its place, one contiguous run at a time."""
         place = self._places[leaf.target]
         try:
             handle = os.open(self._root / place.file, os.O_WRONLY)
@@ -117,15 +117,15 @@ class SafetensorsSink:
         return FlatLeaf(spec, self._store, place.file, ((place.offset, leaf.nbytes),))
 
     def take_chunks(self, leaf: PlannedLeaf, source: ZarrLeaf, limit: int) -> None:
-        """The values lie uncompressed: there are no chunks to take."""
+        """Return None: values are stored uncompressed, so there are no chunks to take."""
         del leaf, source, limit
 
     def compare_stored(self, leaf: PlannedLeaf, digest: str) -> None:
-        """Never called: no chunks are taken."""
+        """Never called, because no chunks are taken."""
         raise AssertionError(f"{leaf.target}: {digest}")
 
     def finish(self, leaves: list[PlannedLeaf]) -> None:
-        """Write the indexes of items that lie in several files."""
+        """Write the indexes of items that are split into several files."""
         del leaves
         for name, index in self._indexes.items():
             self._store.write(name, json.dumps(index, indent=1).encode())
@@ -133,7 +133,7 @@ class SafetensorsSink:
     def _runs(
         self, leaf: PlannedLeaf, tile: Tile, values: np.ndarray
     ) -> list[tuple[int, np.ndarray]]:
-        """(first byte in the leaf, values) of each contiguous part of a tile."""
+        """(offset in bytes within the leaf, values) of each contiguous run of a tile."""
         start = contiguous_start(leaf.shape, tile.region)
         if start is not None:
             return [(start * leaf.dtype.itemsize, values)]
@@ -143,7 +143,7 @@ class SafetensorsSink:
             first = tile.region[0].start + number
             region = (slice(first, first + 1), *tile.region[1:])
             row = Tile(tile.shape, tile.index, region)
-            if rest[0] == 1:  # go on with the next axis
+            if rest[0] == 1:  # split along the next axis instead
                 return self._deeper(leaf, tile, values)
             found += self._runs(leaf, row, values[number : number + 1])
         return found
@@ -151,7 +151,7 @@ class SafetensorsSink:
     def _deeper(
         self, leaf: PlannedLeaf, tile: Tile, values: np.ndarray
     ) -> list[tuple[int, np.ndarray]]:
-        """Runs of a tile whose first axis has one index: those of what lies below it."""
+        """The runs of a tile of size 1 along its first axis: split along the first longer axis."""
         axis = next(i for i, size in enumerate(extent(tile.region)) if size != 1)
         found: list[tuple[int, np.ndarray]] = []
         for number in range(extent(tile.region)[axis]):
@@ -187,7 +187,7 @@ class SafetensorsSink:
     def _lay_out_file(self, name: str, leaves: Sequence[PlannedLeaf]) -> None:
         header: dict[str, Any] = {"__metadata__": {"format": self._framework}}
         position = 0
-        # Larger items first keeps every leaf aligned to its own item size.
+        # With larger dtypes first, every leaf is aligned to its own item size.
         for leaf in sorted(leaves, key=lambda leaf: -leaf.dtype.itemsize):
             header[_name(leaf)] = {
                 "dtype": DTYPES[leaf.dtype.name],

@@ -1,4 +1,4 @@
-"""Where the tiles of the output go; one small protocol for the formats that can be written."""
+"""The protocol that output formats implement: where the tiles of the output go."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,12 +12,12 @@ from converters.zarr import ZarrLeaf
 
 @dataclass(frozen=True)
 class Tile:
-    """One piece of a leaf.
+    """One tile of a leaf.
 
     Attributes:
-        shape: of a whole tile; the last one along an axis may be cut off.
+        shape: shape of a whole tile; the last tile along an axis may be smaller.
         index: position in the grid of tiles.
-        region: what it covers.
+        region: the part of the leaf that the tile covers.
     """
 
     shape: tuple[int, ...]
@@ -29,7 +29,7 @@ class Sink(Protocol):
     """An output format. Leaves and tiles arrive in any order and from several threads."""
 
     def create(self, leaf: PlannedLeaf, tile: tuple[int, ...]) -> None:
-        """Make room for a leaf that will come in tiles of shape `tile`."""
+        """Prepare for a leaf that will arrive in tiles of shape `tile`."""
         ...
 
     def write(self, leaf: PlannedLeaf, tile: Tile, values: np.ndarray) -> None:
@@ -37,26 +37,26 @@ class Sink(Protocol):
         ...
 
     def read(self, leaf: PlannedLeaf, tile: Tile) -> np.ndarray:
-        """One tile as it is stored now."""
+        """Read one tile back from where it was stored."""
         ...
 
     def stored(self, leaf: PlannedLeaf) -> Leaf:
-        """A leaf of the output, to read it back in other pieces than it was written in."""
+        """The written leaf, to be read back in other pieces than it was written in."""
         ...
 
     def take_chunks(self, leaf: PlannedLeaf, source: ZarrLeaf, limit: int) -> str | None:
-        """Copy the compressed chunks of `source` as they are.
+        """Copy the compressed chunks of `source` without decoding them.
 
         Returns:
-            sha256 of the stored bytes, chunk after chunk; None where the format cannot take them,
-            or not without holding more than `limit` bytes.
+            sha256 of the stored bytes, chunk after chunk. None if the format cannot take the
+            chunks, or not without holding more than `limit` bytes.
         """
         ...
 
     def compare_stored(self, leaf: PlannedLeaf, digest: str) -> None:
-        """Raise `VerificationError` unless the chunks taken have this sha256 where they are now."""
+        """Raise `VerificationError` unless the copied chunks still have this sha256."""
         ...
 
     def finish(self, leaves: list[PlannedLeaf]) -> None:
-        """Write what describes the whole, after all leaves of all processes are there."""
+        """Write the files that describe the whole output, after all leaves are written."""
         ...

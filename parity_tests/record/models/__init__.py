@@ -1,6 +1,6 @@
-"""What is recorded: models and optimizers of PAXml, a line of a table each.
+"""Tables of what is recorded: models and optimizers of PAXml, one per row.
 
-Read `experiments`, which trains one, and `edits`, of which variants are made; then the tables:
-`variants` (with `others`, which need more than edits), `decoders`, and `layers`, whose layers
-differ.
+Read `experiments` first, which makes an experiment of a row, and `edits`, which change one. Then
+read the tables: `variants` (with `others`, for which edits are not enough), `decoders`, and
+`layers`, for models whose layers differ.
 """

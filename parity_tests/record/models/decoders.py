@@ -1,8 +1,8 @@
-"""The table of models whose values are recorded: each shows what the others do not.
+"""The table of models whose values are recorded; each covers what the others do not.
 
-Sizes are small, since every clone carries the recordings, and pairwise different where the model
-allows: B 2 rows, N 3 heads, H 4 head width, X 5 experts, T 8 positions, D 12 width, F 14 hidden
-width (10 of an expert), V 17 words. Activation functions go round: the table has all of Praxis'.
+Sizes are small, because every clone contains the recordings, and different from each other where
+the model allows: B 2 rows, N 3 heads, H 4 head width, X 5 experts, T 8 positions, D 12 width, F 14
+hidden width (10 for an expert), V 17 words. Together, the models use all of Praxis' activations.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from parity_tests.record.models.edits import grouped_heads, layers_per_block, rm
 from parity_tests.record.models.experiments import Edit, Variant, adam, put
 
 BATCH, TIME, WORDS = 2, 8, 17
-SPREAD = 0.3  # of the noise on all parameters: biases and scales are zeros and ones otherwise
+SPREAD = 0.3  # of the noise on all parameters, because biases and scales start as zeros and ones
 SIZES = {
     "NUM_LAYERS": 2, "VOCAB_SIZE": WORDS, "DIMS_PER_HEAD": 4, "NUM_HEADS": 3, "MODEL_DIMS": 12,
     "HIDDEN_DIMS": 14, "TRAINABLE_PE_MAX_SEQ_LEN": 11, "ATTEN_LOGIT_CAP": 0.0,
@@ -33,7 +33,7 @@ SIZES = {
 
 
 def packed(seed: int) -> dict[str, np.ndarray]:
-    """Two segments a row, the second row padded; what a prefix is in `inputs_indicator`."""
+    """Two segments per row, the second row padded; `inputs_indicator` marks prefixes."""
     made = _words(seed)
     made["segment_ids"] = np.array([[1] * 5 + [2] * 3, [1] * 4 + [2] * 2 + [0] * 2], np.int32)
     made["segment_pos"] = np.array([[*range(5), *range(3)], [*range(4), 0, 1, 0, 0]], np.int32)
@@ -42,7 +42,7 @@ def packed(seed: int) -> dict[str, np.ndarray]:
 
 
 def unpacked(seed: int, left: bool = False) -> dict[str, np.ndarray]:
-    """One sequence a row, the second row padded by 3."""
+    """One sequence per row, the second row padded by 3."""
     made = _words(seed)
     made["inputs_indicator"] = np.array([[0] * 3 + [1] * 3 + [0] * 2, [1] * 4 + [0] * 4], np.int32)
     place = np.arange(TIME)
@@ -66,13 +66,13 @@ def _padded(made: dict[str, np.ndarray], where: np.ndarray) -> dict[str, np.ndar
 
 @dataclasses.dataclass(frozen=True)
 class Model(Variant):
-    """One line of the table.
+    """One row of the table.
 
     Attributes:
-        batch: makes the batch of a seed.
-        before: optimizer steps before the checkpoint; where there are steps after it.
-        steps: recorded optimizer steps after the checkpoint; without them it has weights alone.
-        evaluate: values are those of an evaluation.
+        batch: makes the batch for a seed.
+        before: optimizer steps before the checkpoint; only used with `steps`.
+        steps: recorded optimizer steps after the checkpoint; 0: the checkpoint has weights only.
+        evaluate: record the values of an evaluation.
     """
 
     formats: tuple[str, ...] = ("flax",)
@@ -109,7 +109,7 @@ SOFTMAX = f"{LM}.softmax_tpl"
 
 
 def attention(cls: Any, **values: Any) -> Edit:
-    """The edit that puts another class of attention in place, with what the old one was told."""
+    """Make an edit that uses another class of attention, with the settings of the old one."""
 
     def edit(task: Any) -> None:
         layer = task.model.lm_tpl.stacked_transformer_tpl.transformer_layer_params_tpl
@@ -120,7 +120,7 @@ def attention(cls: Any, **values: Any) -> Edit:
 
 
 def relative_bias(place: str = ATTENTION, **values: Any) -> Edit:
-    """The edit that adds a relative bias with few buckets, all of them in use."""
+    """Make an edit that adds a relative bias with few buckets, all of which are used."""
     values = {"relative_attention_num_buckets": 6, "relative_attention_max_distance": 6, **values}
     return put(
         f"{place}.relative_bias_tpl",
@@ -136,7 +136,7 @@ def routed(
     least: int | None = None,
     **values: Any,
 ) -> Edit:
-    """The edit that makes layers mixtures of 5 experts of width 10."""
+    """Make an edit that turns layers into mixtures of 5 experts of width 10."""
 
     def edit(task: Any) -> None:
         stack = task.model.lm_tpl.stacked_transformer_tpl

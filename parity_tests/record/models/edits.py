@@ -1,4 +1,4 @@
-"""Edits of a task's configuration that variants are made of."""
+"""Edits that make variants by changing a task's configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from parity_tests.record.models.experiments import Edit
 
 
 def optimizer(cls: Any, **values: Any) -> Edit:
-    """The edit that gives the learner this optimizer, with the default schedule."""
+    """Make an edit that gives the learner this optimizer, with the default schedule."""
 
     def edit(task: Any) -> None:
         schedule = task.train.learner.optimizer.lr_schedule
@@ -25,7 +25,7 @@ def optimizer(cls: Any, **values: Any) -> Edit:
 
 
 def optax_optimizer(task: Any) -> None:
-    """The edit that wraps `optax.adamw`."""
+    """An edit that uses `optax.adamw`, wrapped as an optimizer of Praxis."""
     task.train.learner.optimizer = pax_fiddle.Config(
         optimizers.OptaxOptimizer,
         grad_tx=pax_fiddle.Config(optax.adamw, 1e-2, b1=0.9, b2=0.99),
@@ -36,7 +36,7 @@ def optax_optimizer(task: Any) -> None:
 
 
 def adafactor(**values: Any) -> Edit:
-    """The edit that changes fields of the default ShardedAdafactor."""
+    """Make an edit that changes fields of the default ShardedAdafactor."""
 
     def edit(task: Any) -> None:
         for name, value in values.items():
@@ -46,7 +46,7 @@ def adafactor(**values: Any) -> Edit:
 
 
 def experts(every: int, count: int = 3, gated: bool = False, inside: str = "") -> Edit:
-    """The edit that makes each `every`-th layer a mixture of experts."""
+    """Make an edit that turns every `every`-th layer into a mixture of experts."""
 
     def edit(task: Any) -> None:
         stack = task.model.lm_tpl.stacked_transformer_tpl
@@ -62,7 +62,7 @@ def experts(every: int, count: int = 3, gated: bool = False, inside: str = "") -
 
 
 def layers_per_block(count: int, times: int) -> Edit:
-    """The edit that repeats a block of several layers."""
+    """Make an edit that repeats a block of several layers."""
 
     def edit(task: Any) -> None:
         stack = task.model.lm_tpl.stacked_transformer_tpl
@@ -72,7 +72,7 @@ def layers_per_block(count: int, times: int) -> Edit:
 
 
 def two_optimizers(task: Any) -> None:
-    """Adam for the embeddings, ShardedAdafactor for the rest."""
+    """An edit that uses Adam for the embeddings, and ShardedAdafactor for the rest."""
     own = task.train.learner
     first = own.optimizer
     second = pax_fiddle.Config(
@@ -90,7 +90,7 @@ def two_optimizers(task: Any) -> None:
 
 
 def grouped_heads(place: str, kv_heads: int) -> Edit:
-    """The edit that makes attention grouped (or multi-query, with one head of keys)."""
+    """Make an edit that uses grouped attention (or multi-query attention, with one key head)."""
 
     def edit(task: Any) -> None:
         layer = task.model.lm_tpl.stacked_transformer_tpl
@@ -104,7 +104,7 @@ def grouped_heads(place: str, kv_heads: int) -> Edit:
 
 
 def rms_norms(place: str) -> Edit:
-    """The edit that replaces every LayerNorm by an RmsNorm."""
+    """Make an edit that replaces every LayerNorm by an RmsNorm."""
 
     def edit(task: Any) -> None:
         model = task.model.lm_tpl

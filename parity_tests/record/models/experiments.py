@@ -1,9 +1,8 @@
-"""A tiny PAXml experiment for each variant: what is trained, on which made-up batches.
+"""Makes a tiny PAXml experiment for each variant: the model, and the made-up batches it trains on.
 
-Sizes are pairwise different, so that no wrong transpose fits by chance: D 16 width, N 2 heads, H 8
-head width, F 24 hidden width, V 40 words, T 12 positions.
+All sizes are different, so that no wrong transpose fits by chance: D 16 width, N 2 heads, H 8 head
+width, F 24 hidden width, V 40 words, T 12 positions.
 """
-
 from __future__ import annotations
 
 import dataclasses
@@ -31,19 +30,19 @@ BATCH, TIME = 4, 12
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """One line of the table of what is recorded.
+    """One row of the table of what is recorded.
 
     Attributes:
-        name: of the recording, without its format.
-        doc: what it shows that others do not.
-        formats: 'gda' (zarr), 'ocdbt', 'flax'; the job writes the first it can (gda), the others
-            are that state saved again by `paxml.checkpoints.save_checkpoint`.
-        base: experiment of PAXml, or a function that makes a task's configuration.
+        name: name of the recording, without its format.
+        doc: what it covers that others do not.
+        formats: 'gda' (zarr), 'ocdbt', 'flax'. The job writes the first it can (gda); the others
+            are the same state, saved again by `paxml.checkpoints.save_checkpoint`.
+        base: an experiment of PAXml, or a function that makes a task's configuration.
         settings: class variables of the experiment that differ from `SIZES`.
-        edits: what changes the task's configuration afterwards.
-        devices: how many (forced host) devices the job needs.
+        edits: changes of the task's configuration, made afterwards.
+        devices: number of (forced host) devices that the job needs.
         inputs: makes the batch.
-        quantize: settings under which the weights are quantized instead of trained.
+        quantize: settings with which the weights are quantized instead of trained.
     """
 
     name: str
@@ -83,7 +82,7 @@ class TinyInput(base_input.BaseInput):
 
 
 def experiment_of(variant: Variant) -> type[base_experiment.BaseExperiment]:
-    """The experiment class of a variant, named like it."""
+    """Make the experiment class of a variant, with the variant's name."""
     settings = {**SIZES, **variant.settings}
 
     def datasets(self: Any) -> list[Any]:
@@ -121,7 +120,7 @@ def experiment_of(variant: Variant) -> type[base_experiment.BaseExperiment]:
 
 
 def put(path: str, value: Any) -> Edit:
-    """The edit that sets one value, such as `train.learner.repeat_prefix_sep`.
+    """Make an edit that sets one value, such as `train.learner.repeat_prefix_sep`.
 
     A callable value is called for each task, so that configurations are not shared.
     """
@@ -137,7 +136,7 @@ def put(path: str, value: Any) -> Edit:
 
 
 def adam(task: Any) -> None:
-    """Adam, as PAXml's experiments set it."""
+    """An edit that uses Adam as PAXml's experiments configure it."""
     model_params.set_default_adam(task, 1e-2, 1e-3, warmup_steps=2, decay_start=3, decay_end=100)
 
 

@@ -1,4 +1,4 @@
-"""More lines of the table of models: layers that differ, other attention, other heads and batches."""
+"""More rows of the table of models: layers that differ, other attention, heads and batches."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from parity_tests.record.models.decoders import (
 
 
 def templates(*edits: Any, inside: str = "") -> Edit:
-    """The edit that gives layers a template each: clones of the only one, each changed."""
+    """Make an edit that gives each layer a template: changed clones of the only one."""
 
     def edit(task: Any) -> None:
         stack = task.model.lm_tpl.stacked_transformer_tpl
@@ -53,7 +53,7 @@ def templates(*edits: Any, inside: str = "") -> Edit:
 
 
 def parallel(policy: str, skip: bool, inside: str = "") -> Edit:
-    """The edit that puts attention and feed-forward side by side, as saxml's GPT-J has them."""
+    """Make an edit that runs attention and feed-forward in parallel, as saxml's GPT-J does."""
 
     def edit(task: Any) -> None:
         stack = task.model.lm_tpl.stacked_transformer_tpl
@@ -89,7 +89,7 @@ def _window(template: Any) -> None:
 
 
 def _shared_keys(template: Any) -> None:
-    """One head of keys, all of which are seen; gated SiLU without biases."""
+    """A single key head, attention to all keys; gated SiLU without biases."""
     template.tr_atten_tpl = pax_fiddle.Config(
         multi_query_attention.MultiQueryDotProductAttention, use_bias=True
     )
@@ -99,7 +99,7 @@ def _shared_keys(template: Any) -> None:
 
 
 def _wide(template: Any) -> None:
-    """Rotary with long time scales, an extra logit, another order of norms."""
+    """Rotary positions with long timescales, an extra logit, another order of norms."""
     atten = template.tr_atten_tpl
     atten.use_rotary_position_emb, atten.attention_extra_logit = True, 0.5
     atten.rotary_position_emb_tpl.max_timescale = 300
@@ -107,7 +107,7 @@ def _wide(template: Any) -> None:
 
 
 def _blocks(template: Any) -> None:
-    """A window of four keys in blocks of three, a relative bias in neither; fused."""
+    """A window of four keys, computed in blocks of three; no relative bias; fused projections."""
     template.tr_atten_tpl = pax_fiddle.Config(
         attentions.LocalSelfAttention, left_context=4, right_context=0, block_size=3,
         combine_qkv=True, use_bias=True,
@@ -116,7 +116,7 @@ def _blocks(template: Any) -> None:
 
 
 def _routed(inside: str = "", **values: Any) -> Edit:
-    """The edit that makes every second layer a mixture of 5 experts of width 10."""
+    """Make an edit that turns every second layer into a mixture of 5 experts of width 10."""
 
     def edit(task: Any) -> None:
         stack = task.model.lm_tpl.stacked_transformer_tpl
@@ -132,7 +132,7 @@ def _routed(inside: str = "", **values: Any) -> Edit:
 
 
 def glam_model(**values: Any) -> Any:
-    """GLaM, as praxis/layers/glam.py makes it, of the usual sizes."""
+    """GLaM as praxis/layers/glam.py makes it, in the usual sizes."""
     model = pax_fiddle.Config(models.LanguageModel, name="glam")
     settings = {
         "vocab_size": WORDS, "model_dim": 12, "ff_dim": 14, "attention_num_heads": 3,
@@ -145,7 +145,7 @@ def glam_model(**values: Any) -> Any:
 
 
 def bert_model() -> Any:
-    """`BertModel` with label smoothing of its own."""
+    """`BertModel` with its own label smoothing."""
     model = pax_fiddle.Config(models.BertModel, name="bert", label_smoothing_prob=0.1)
     lm = model.lm_tpl
     lm.model_type, lm.packed_input = LanguageModelType.BIDIRECTIONAL, True

@@ -1,4 +1,4 @@
-"""Models that are no decoder of ours: their trees stay as they are (family generic)."""
+"""Models that are not decoders of ours; their trees are converted unchanged (family generic)."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def vision() -> Any:
 
 
 class Speech(base_model.BaseModel):
-    """Two conformer blocks and a sum of squares for a loss."""
+    """Two conformer blocks, with a sum of squares as the loss."""
 
     conformer_tpl: pax_fiddle.Config = base_layer.template_field(conformers.Conformer)
 
@@ -93,7 +93,7 @@ class Speech(base_model.BaseModel):
         return hidden
 
     def compute_loss(self, predictions: Any, input_batch: Any) -> Any:
-        """Distance of the features from one."""
+        """Squared distance of the features from one."""
         loss = jnp.mean(jnp.square(predictions - 1.0))
         return py_utils.NestedMap(total_loss=(loss, jnp.ones(()))), py_utils.NestedMap()
 
@@ -127,7 +127,7 @@ def bert() -> Any:
 
 
 def with_ngrammer(task: Any) -> None:
-    """The edit that adds an Ngrammer to the embeddings."""
+    """An edit that adds an Ngrammer to the embeddings."""
     task.model.lm_tpl.ngrammer_tpl = pax_fiddle.Config(
         ngrammer.VQNgrammer, ngram_vocab_size=64, ngram_emb_dim=4, num_heads=HEADS,
         dim_per_head=8, concat_ngrams=True, num_clusters=6,

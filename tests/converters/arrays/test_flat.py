@@ -1,4 +1,4 @@
-"""Leaves inside a larger file: every region equals NumPy's, whatever segments the values lie in."""
+"""Leaves inside a larger file: every region equals NumPy's, however the values are segmented."""
 
 import tempfile
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.leaves import DTYPES, FEW, regions, shapes, values_of
 
 
 def flat_leaf(folder: Path, values: np.ndarray, cuts: list[int]) -> FlatLeaf:
-    """`values` in a file, cut at these bytes, with others before, between and after."""
+    """A leaf of `values`, cut into segments at these bytes, with other bytes around them."""
     data = values.tobytes()
     segments: list[tuple[int, int]] = []
     file = b"before"

@@ -20,7 +20,7 @@ from tests.leaves import FEW, MemoryLeaf, memory_leaves, own_readers, regions, v
 
 @dataclass(frozen=True)
 class Case:
-    """An expression, and the values that it has to give."""
+    """An expression and its expected values."""
 
     array: Array
     values: np.ndarray
@@ -105,7 +105,7 @@ OPERATIONS: list[Callable[[st.DrawFn, Case], Case]] = [
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """A leaf with up to four operations on it."""
+    """Cases of a leaf with up to four operations on it."""
     leaf = draw(memory_leaves())
     case = Case(Source(leaf), leaf.values)
     for operation in draw(st.lists(st.sampled_from(OPERATIONS), max_size=4)):
@@ -193,7 +193,7 @@ def test_chunks_are_tiles_that_need_no_cut(case: Case):
 
 
 def rows_read(leaf: MemoryLeaf) -> int:
-    """The most bytes that lie between the first and the last value of one read, inclusive."""
+    """The largest span, in bytes, between the first and the last value of one read."""
     strides = [math.prod(leaf.values.shape[i + 1 :]) for i in range(leaf.values.ndim)]
     spans = [
         sum((p.stop - 1 - p.start) * s for p, s in zip(region, strides, strict=True)) + 1
@@ -217,7 +217,7 @@ def rows_read(leaf: MemoryLeaf) -> int:
     ],
 )
 def test_a_large_chunk_is_read_in_bands_of_whole_rows(make: Callable[[Array], Array]):
-    """Whatever is done to it: a stream that must hold half of the chunk would break the limit."""
+    """With any operation: a stream that had to keep half of the chunk would exceed the limit."""
     leaf = MemoryLeaf(values_of((2048, 512)), (2048, 512))
     array, limit = make(Source(leaf)), 1 << 19
     for _, region in tile_regions(array.shape, array.tiles(limit)):
@@ -265,7 +265,7 @@ def test_scaled_makes_no_array_of_float64():
     array.read(whole(array.shape), own_readers)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 2.2 * values.nbytes  # what is read, and the result
+    assert peak < 2.2 * values.nbytes  # the values read and the result
 
 
 @pytest.mark.parametrize("axes", [(0, 1), (), (1,)])

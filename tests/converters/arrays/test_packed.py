@@ -10,7 +10,7 @@ from tests.leaves import FEW, MemoryLeaf, own_readers, regions
 
 
 def packed(numbers: np.ndarray, axis: int, dtype: str) -> np.ndarray:
-    """Numbers of -8 to 7, number i of each integer times 16 ** i, modulo the integer's size."""
+    """Pack numbers from -8 to 7: number i counts 16 ** i, modulo the size of the integer."""
     count = per_integer(np.dtype(dtype))
     shape = list(numbers.shape)
     shape[axis : axis + 1] = [shape[axis] // count, count]

@@ -1,4 +1,4 @@
-"""The command `convert`: wrong usage, exit codes, what it prints."""
+"""The command `convert`: wrong usage, exit codes, output."""
 
 import json
 import re

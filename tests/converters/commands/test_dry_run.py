@@ -17,7 +17,7 @@ def test_reads_no_array(editable: Callable[[str], Path], tmp_path: Path):
     checkpoint = editable(REPEATED)
     whole = invoke(convert, checkpoint, tmp_path / "out", "--dry-run", *BETAS)
     for chunk in checkpoint.glob("*/state/*/0*"):
-        if chunk.parent.name != "step":  # the one value that is wanted
+        if chunk.parent.name != "step":  # the only value that is read
             chunk.write_bytes(b"")
     result = converted(checkpoint, tmp_path / "out", "--dry-run", *BETAS)
     assert result.stdout == whole.stdout

@@ -1,4 +1,4 @@
-"""`efficientids embed`: against transformers' own pooling, and what it says of mistakes."""
+"""`efficientids embed`: compared with transformers' own pooling; messages for mistakes."""
 
 import json
 from pathlib import Path
@@ -63,7 +63,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def by_transformers(folder: Path, pooling: str, longest: int) -> np.ndarray:
-    """As users of transformers do it: one text at a time, without padding."""
+    """Embeddings as users of transformers compute them: one text at a time, without padding."""
     import torch
     import transformers
 
@@ -135,7 +135,7 @@ def test_interactions_of_training_alone_become_vectors(prepared: Path, tmp_path:
     assert done.exit_code == 0, done.output
     rows = np.load(out)
     assert rows.shape == (6, 3)
-    # Item 4 is chosen in the test split alone, 1 and 5 by nobody.
+    # Item 4 only occurs in the test split, items 1 and 5 nowhere.
     assert [bool(row.any()) for row in rows] == [True, False, True, True, False, False]
     assert json.loads(done.stdout)["notes"] == [
         "3 items that nobody chose in training have zeros (1, 4, 5)"
@@ -184,7 +184,7 @@ def test_vectors_of_what_stands_near_what(prepared: Path, tmp_path: Path):
     done = embed("--from", "cooccurrence", "--data-dir", prepared, "--width", 3, "--out", out)
     assert done.exit_code == 0, done.output
     vectors, about = np.load(out), json.loads(out.with_suffix(".json").read_text())
-    # Of the training split 0 stands before 2, and 2 before 3; 4 is held out, 1 and 5 are nowhere.
+    # In the training split, 0 comes before 2, and 2 before 3; 4 is held out, 1 and 5 are absent.
     assert np.flatnonzero(vectors.any(axis=1)).tolist() == [0, 2, 3]
     assert about["method"] == "cooccurrence" and about["alone"]["items"] == [1, 4, 5]
     assert about["window"] == 5 and about["catalogue"]

@@ -1,4 +1,4 @@
-"""What may be given as CKPT, and which step is taken."""
+"""Which paths are accepted as CKPT, and which step is taken."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ Recording = Callable[[str], Path]
 
 @pytest.fixture(scope="module")
 def small_job(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A job with steps 0, 20 and 100, the values of each its own."""
+    """A job with steps 0, 20 and 100, each with values of its own."""
     job = tmp_path_factory.mktemp("steps") / "job"
     for step in (0, 20, 100):
         leaves = {
@@ -60,7 +60,7 @@ def test_a_flax_file(inside: str, recording: Recording, tmp_path: Path):
 
 
 def test_a_path_from_a_folder_beside_it(recording, tmp_path: Path, monkeypatch) -> None:
-    """`../job`: TensorStore's OCDBT driver takes no such path as it is."""
+    """`../job` works, although TensorStore's OCDBT driver does not accept such a path."""
     case = recording("b_everywhere")
     (tmp_path / "here").mkdir()
     (tmp_path / "job").symlink_to(case / "checkpoint")

@@ -1,4 +1,4 @@
-"""Random settings of the families that came later, as `live_models` has them of the first ones."""
+"""Random settings of the later families; `live_models` has those of the first ones."""
 
 from collections.abc import Callable, Mapping
 
@@ -19,7 +19,7 @@ from tests.converters.huggingface.live_models import (
 
 
 def fraction(draw: Draw, width: int) -> float:
-    """A share of a head of which an even number of numbers turns."""
+    """A rotary fraction of a head, with an even number of rotated dimensions."""
     share = draw(one_of([0.5, 1.0, 0.25]))
     turned = int(width * share)
     return 1.0 if turned % 2 or not turned else share

@@ -15,9 +15,9 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from parity_tests.record.huggingface import scatter
 
 BATCH, TIME = 2, 20
-PROMPT, NEW = 7, 7  # of generation: it goes past some of the lengths below
+PROMPT, NEW = 7, 7  # for generation, which exceeds some of the lengths below
 PADDED = 7  # positions of the second row
-LENGTHS = (8, 11, 15)  # of windows, and of contexts before they were stretched: below TIME
+LENGTHS = (8, 11, 15)  # of windows and of original contexts: less than TIME
 POSITIONLESS = ("bloom", "mpt")  # their models take no positions
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 Settings = dict[str, Any]
@@ -27,13 +27,13 @@ ACTIVATIONS = one_of(["gelu", "silu", "gelu_pytorch_tanh", "relu", "relu2", "gel
 EPSILONS = one_of([1e-3, 1e-5, 1e-6])
 THETAS = one_of([300.0, 1e4, 5e5])
 FLAGS = one_of([True, False])
-HEADS = one_of([(4, 2), (6, 2), (4, 4), (3, 1), (2, 1), (6, 3), (1, 1)])  # of queries, of keys
+HEADS = one_of([(4, 2), (6, 2), (4, 4), (3, 1), (2, 1), (6, 3), (1, 1)])  # query heads, key heads
 WIDTHS = one_of([8, 6, 4, 12])  # of a head
 WINDOWS = one_of([3, 5, 2, 16])  # of 1, the cache of transformers keeps all keys
 
 
 def rope(draw: Draw, kinds: list[str], width: int, fraction: float = 1.0) -> Settings:
-    """`rope_parameters` of one kind of layer whose head is so wide."""
+    """`rope_parameters` for one kind of layer with heads of this width."""
     pairs = int(width * fraction) // 2
     kinds = [kind for kind in kinds if kind != "dynamic" or pairs > 1]  # it divides by pairs - 1
     kind = draw(one_of(kinds))
@@ -70,7 +70,7 @@ ROPES = ["yarn", "llama3", "longrope", "dynamic", "linear", "default"]
 
 
 def common(draw: Draw, own_width: bool) -> Settings:
-    """Sizes and what nearly all families have; `own_width`: heads times width need not be D."""
+    """Sizes and settings of nearly all families; `own_width`: heads times width may not be D."""
     heads, kv = draw(HEADS)
     width = draw(WIDTHS)
     found: Settings = {
@@ -98,7 +98,7 @@ def layer_types(draw: Draw, count: int) -> list[str]:
 
 
 def width_of(found: Mapping[str, Any]) -> int:
-    """Of a head."""
+    """Width of a head."""
     return found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
 
 
@@ -155,7 +155,7 @@ def gemma3_text(draw: Draw) -> Settings:
     else:
         found["sliding_window_pattern"] = draw(one_of([2, 3, 6]))
     width = width_of(found)
-    found["attn_logit_softcapping"] = draw(one_of([2.0, None]))  # which its class ignores
+    found["attn_logit_softcapping"] = draw(one_of([2.0, None]))  # its class ignores it
     found["rope_parameters"] = {
         "full_attention": rope(draw, ROPES, width),
         "sliding_attention": rope(draw, ["default", "linear"], width),
@@ -260,7 +260,7 @@ def settings_of(draw: Draw, family: Callable[[Draw], Settings]) -> Settings:
 
 
 def make_model(kind: str, settings: Settings, seed: int) -> Any:
-    """A model with random weights, so large that what is wrong shows."""
+    """A model with random weights, large enough for faults to show."""
     torch.manual_seed(seed)
     config = CONFIG_MAPPING[kind](**settings)
     eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
@@ -270,7 +270,7 @@ def make_model(kind: str, settings: Settings, seed: int) -> Any:
 
 
 def cases(model: Any, seed: int) -> dict[str, dict[str, np.ndarray]]:
-    """Inputs of transformers' `forward` by the name of a case."""
+    """Name of a case -> inputs of transformers' `forward`."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(3, model.config.vocab_size, (BATCH, TIME))
     left, right = np.ones((2, BATCH, TIME), np.int64)
@@ -294,7 +294,7 @@ def cases(model: Any, seed: int) -> dict[str, dict[str, np.ndarray]]:
 
 
 def computed(model: Any, **inputs: Any) -> list[np.ndarray]:
-    """Hidden states of the real model, then its logits."""
+    """Hidden states of the real model, and its logits at the end."""
     forget(model)
     with torch.no_grad():
         given = {name: torch.tensor(value) for name, value in inputs.items()}
@@ -305,7 +305,7 @@ def computed(model: Any, **inputs: Any) -> list[np.ndarray]:
 def generated(
     model: Any, ids: np.ndarray, mask: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(greedy tokens [B, count], how far each one's logit is above the next best [B, count])."""
+    """Greedy tokens [B, count], and how far each one's logit is above the next best [B, count]."""
     forget(model)
     with torch.no_grad():
         found = model.generate(
@@ -319,7 +319,7 @@ def generated(
 
 
 def forget(model: Any) -> None:
-    """'dynamic' rotation remembers the longest call of all before; each of ours stands alone."""
+    """Reset 'dynamic' rotary positions, which depend on the longest call so far; ours do not."""
     for module in model.modules():
         for name in [name for name in vars(module) if name.endswith("max_seq_len_cached")]:
             setattr(module, name, module.original_max_seq_len)

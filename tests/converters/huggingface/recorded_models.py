@@ -1,4 +1,4 @@
-"""The recorded HuggingFace models: what their decoder computes, and what the real one computed."""
+"""The recorded HuggingFace models: results of our decoder and of the real model."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from tests.paths import RECORDINGS
 
 FOLDERS = RECORDINGS / "huggingface"
 NAMES = sorted(path.name for path in FOLDERS.iterdir() if path.is_dir())
-CASES = ("full", "left", "left_pos", "offset", "packed")  # the last where tokens see no later ones
+CASES = ("full", "left", "left_pos", "offset", "packed")  # the last only with a causal mask
 
 
 def reference(name: str) -> dict[str, np.ndarray]:
@@ -22,14 +22,14 @@ def reference(name: str) -> dict[str, np.ndarray]:
 
 
 def cases(recorded: dict[str, np.ndarray]) -> list[str]:
-    """Those of `CASES` that were recorded."""
+    """The cases of `CASES` that were recorded."""
     return [case for case in CASES if f"{case}/logits" in recorded]
 
 
 def context(
     recorded: dict[str, np.ndarray], case: str, config: BackboneConfig
 ) -> dict[str, np.ndarray]:
-    """Paddings, segments and positions of a case, all given, so that one compilation serves all."""
+    """Paddings, segments and positions of a case; all are given, so that one compilation fits."""
     shape = recorded["input_ids"].shape
     mask = np.ones(shape, np.int32)
     if case.startswith("left"):
@@ -49,7 +49,7 @@ def context(
 def forward(
     config: BackboneConfig, params: Any, **inputs: Any
 ) -> tuple[list[jax.Array], jax.Array]:
-    """Hidden states as transformers numbers them (into each layer, then normed), and logits."""
+    """Hidden states with transformers' numbering (input of each layer, then normed), and logits."""
 
     def run(decoder: Decoder, **given: Any) -> tuple[jax.Array, jax.Array]:
         hidden = decoder(**given)

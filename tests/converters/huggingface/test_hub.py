@@ -1,4 +1,4 @@
-"""Downloads by the real client, from a server of our own: what is fetched, tokens, errors."""
+"""Downloads with the real client from a local server: what is fetched, tokens, errors."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ NAME = "owner/tiny"
 
 
 def convert(home: Path, url: str, *options: str, **variables: str) -> subprocess.CompletedProcess:
-    """`convert-hf owner/tiny OUT` in a process of its own: the client reads its variables once."""
+    """Run `convert-hf owner/tiny OUT` in a new process, as the client reads its variables once."""
     code = "from converters.commands.convert_hf import convert_hf; convert_hf()"
     kept = {key: os.environ[key] for key in ("PATH", "PYTHONPATH") if key in os.environ}
     places = {"HF_HOME": str(home), "HF_ENDPOINT": url, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -28,7 +28,7 @@ def convert(home: Path, url: str, *options: str, **variables: str) -> subprocess
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A model in three files, with others that are not for us."""
+    """A model in three files, with other files that must not be downloaded."""
     folder = shutil.copytree(FOLDERS / "qwen3", tmp_path / "source")
     (folder / "reference.npz").unlink()
     (folder / "tokenizer.json").write_text("{}")
@@ -74,7 +74,7 @@ def test_errors_are_named(source: Path, tmp_path: Path) -> None:
         offline = convert(tmp_path, url, "--download", HF_HUB_OFFLINE="1")
         assert (offline.returncode, "Traceback" in offline.stderr) == (1, False)
         assert f"{NAME}: is not in the cache, and HF_HUB_OFFLINE forbids" in offline.stderr
-    gone = convert(tmp_path, url, "--download")  # the server is no more
+    gone = convert(tmp_path, url, "--download")  # the server has stopped
     assert gone.returncode == 1
     assert f"{NAME}: cannot be downloaded: " in gone.stderr
     assert not (tmp_path / "out").exists()

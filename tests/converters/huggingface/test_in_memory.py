@@ -1,4 +1,4 @@
-"""Values in memory: those of the files, whichever way they get there."""
+"""Values in memory equal those in the files, whichever way they are read."""
 
 import tempfile
 from pathlib import Path
@@ -25,7 +25,7 @@ SHAPE = (4, 6, 5)
 
 
 def stored(folder: Path, seed: int, segments: int = 1) -> tuple[Array, np.ndarray]:
-    """A leaf behind some other bytes of a file."""
+    """A leaf with other bytes before it in the file."""
     values = values_of(SHAPE, "bfloat16", seed)
     data, name = values.tobytes(), f"file{seed}"
     (folder / name).write_bytes(b"before" + data + b"after")
@@ -35,7 +35,7 @@ def stored(folder: Path, seed: int, segments: int = 1) -> tuple[Array, np.ndarra
     return Source(FlatLeaf(spec, LocalStore(folder), name, places)), values
 
 
-# What the tables of the families do, and what they do not: name -> (array, values).
+# Operations that the families' tables use, and others: name -> (array, values).
 CASES = {
     "as it is": lambda a, v, b, w: (a, v),
     "split": lambda a, v, b, w: (Split(a, 1, (2, 3)), v.reshape(4, 2, 3, 5)),
@@ -75,7 +75,7 @@ def test_any_region_of_what_the_tables_make(case: str, segments: int, data: st.D
 def test_what_lies_as_it_is_wanted_is_copied_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """By the system, into its place; nothing goes by tiles."""
+    """The system reads it directly into place; no tiles are used."""
     monkeypatch.setattr(in_memory, "_fill_by_tiles", None)
     array, values = stored(tmp_path, 0)
     other, others = stored(tmp_path, 1)

@@ -63,7 +63,7 @@ def check_forward(config: Any, params: Any, model: Any, seed: int) -> None:
         if config.positions_pass_padding:
             positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
         positions = inputs.get("position_ids", positions)
-        # Positions that begin anew are other texts, if there is no mask and attention is causal.
+        # Positions that restart begin another text, if there is no mask and attention is causal.
         other = "attention_mask" not in inputs and model.config.model_type not in UNPACKED
         other &= getattr(model.config, "is_causal", True)
         segments = segments_from_positions(positions) if other else mask
@@ -74,7 +74,7 @@ def check_forward(config: Any, params: Any, model: Any, seed: int) -> None:
         for number, (found, wanted, known) in enumerate(pairs):
             what = f"hidden state {number}" if number < len(states) else "logits"
             if found.shape != wanted.shape and number == len(states) - 1:
-                continue  # theirs has the width of words already
+                continue  # theirs already has the width of the word embeddings
             error, limit = distance(found, wanted, mask > 0), allowed(wanted, known, mask > 0)
             assert error < limit, f"{case}: {what} off by {error:.1e}, {limit:.1e} allowed"
 
@@ -96,7 +96,7 @@ def check_generation(config: Any, params: Any, model: Any, seed: int) -> None:
     wanted, lead = live.generated(model, ids, mask, live.NEW)
     found = generate(Decoder(config), params, ids, 1.0 - mask, max_new_tokens=live.NEW)
     for row, tokens in enumerate(np.asarray(found.tokens)):
-        # What follows two logits that are equal but for roundings may be anything.
+        # After two logits that are equal except for rounding, the texts may differ.
         tied = np.flatnonzero(lead[row] < TOLERANCE)
         sure = tied[0] if len(tied) else live.NEW
         np.testing.assert_array_equal(tokens[:sure], wanted[row, :sure])
@@ -107,7 +107,7 @@ Random = settings(derandomize=True, deadline=None, database=None)
 
 
 def check(kind: str, data: st.DataObject, *names: str, **keys: Any) -> None:
-    """`keys`: of `config.json`, which all classes read."""
+    """Compare a random model with ours; `keys`: settings that every class has."""
     chosen = data.draw(live.settings_of(KINDS[kind]), "settings")
     seed, scan = data.draw(st.integers(0, 999), "seed"), data.draw(st.booleans(), "scan")
     model = live.make_model(kind, chosen, seed)
@@ -134,7 +134,7 @@ def test_hidden_states_and_logits_with_everything_on(kind: str, data: st.DataObj
     check(kind, data, "forward", "injection")
 
 
-# Windows of all layers, of some, of layers that are not turned; none, and biases by distance.
+# Windows in all layers, in some, in layers without rotary positions; none; ALiBi.
 @pytest.mark.parametrize("kind", BOTH_WAYS)
 @settings(Random, max_examples=1)
 @given(data=st.data())
@@ -181,7 +181,7 @@ def test_a_share_of_the_pairs_turns(kind: str) -> None:
 
 
 def test_falcons_biases_are_those_of_pytorchs_kernel() -> None:
-    """The default of transformers; its eager attention adds them twice."""
+    """The default of transformers; its eager attention adds the biases twice."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     torch.manual_seed(0)
     made = transformers.FalconConfig(

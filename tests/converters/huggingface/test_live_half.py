@@ -57,14 +57,14 @@ def bits(value: Any) -> np.ndarray:
 
 
 def drawn(*shape: int) -> tuple[Any, Any]:
-    """The same random numbers for both."""
+    """The same random numbers for both libraries."""
     values = np.random.default_rng(0).normal(0, 3, shape).astype(np.float32)
     return torch.tensor(values).bfloat16(), jnp.asarray(values).astype(jnp.bfloat16)
 
 
 @pytest.mark.parametrize("kind", NORMED)
 def test_norms(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As on GPUs: on CPUs a layer computes in float32, and rounds its end.
+    # As on GPUs: on CPUs, a layer computes in float32 and rounds its result.
     monkeypatch.setattr(layers, "compute_dtype", lambda config: jnp.dtype(config.dtype))
     model, config = pair(kind)
     theirs, ours = drawn(50, 48)
@@ -72,7 +72,7 @@ def test_norms(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scale = jnp.asarray(norm.weight.detach().float().numpy()).astype(jnp.bfloat16)
     found = Norm(config).apply({"params": {"scale": scale}}, ours)
     same = bits(found) == bits(norm(theirs))
-    # The mean of 48 squares is summed in another order: seldom, the last bit.
+    # The mean of 48 squares is summed in another order, which rarely changes the last bit.
     assert same.mean() > 0.999
 
 
@@ -102,5 +102,5 @@ def test_rotation(kind: str) -> None:
     assert config.rotary is not None
     found = rotate(ours, turn(config.rotary, 16, jnp.asarray(positions)), config.rotary)
     same = bits(found) == bits(wanted.transpose(1, 2).contiguous())
-    # Sines of the two libraries differ in the last bit of float32, which seldom moves one here.
+    # The libraries' sines differ in the last bit of float32, which rarely changes a value here.
     assert same.mean() > 0.99

@@ -1,4 +1,4 @@
-"""Loading into memory: the numbers of the files, where they are asked for, at little expense."""
+"""Loading into memory: the values in the files, on the wanted devices, with little memory."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Files as people have them: what is left out, stored once, beside, or in another form."""
+"""Files as they occur: tensors left out, stored once, misplaced, or in another form."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ def written(folder: Path, tensors: Tensors, config: Mapping[str, Any]) -> Path:
 
 
 def sharded(folder: Path, files: list[Tensors], places: dict[str, int], config: Any) -> Path:
-    """Files, and an index that says the number of the file of each tensor."""
+    """Several files, and an index that says which file has each tensor."""
     folder.mkdir(exist_ok=True)
     names = [f"model-{i + 1:05}-of-{len(files):05}.safetensors" for i in range(len(files))]
     for name, tensors in zip(names, files, strict=True):
@@ -99,7 +99,7 @@ def test_bodies_load_without_a_head(made: str, prefix: bool, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["phi", "gptj", "opt_narrow"])
 def test_bodies_of_families_whose_head_has_more_parts(name: str, tmp_path: Path) -> None:
-    """A bias, or a projection before it: a tied table alone is no head then."""
+    """The head has a bias, or a projection before it, so a tied table alone is not a head."""
     tensors, config = tensors_of(name), values_of(name)
     tensors = {key: value for key, value in tensors.items() if not key.startswith("lm_head.")}
     tied = name != "opt_narrow"

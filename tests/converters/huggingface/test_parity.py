@@ -34,7 +34,7 @@ SCANNED = (
     "llama",
     "phi3",
     "smollm3",
-)  # one of each way that layers repeat
+)  # one for each pattern of layers
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def computed(
 
 
 def word_embeddings(config: BackboneConfig, params: Any, ids: np.ndarray) -> jax.Array:
-    """What words are, as the decoder takes it in their place."""
+    """Word embeddings in the form in which the decoder accepts them as inputs."""
     as_injected = replace(config, embedding_scale="none")
     made = as_injected if config.scale_injected_embeddings else config
     return Decoder(made).apply({"params": params}, ids, method="embed")  # pyright: ignore
@@ -87,7 +87,7 @@ def test_hidden_states_logits_and_gradients_are_those_of_transformers(name: str)
         assert distance(logits, recorded[f"{case}/logits"], seen) < TOLERANCE, case
 
     injected = jnp.asarray(recorded["inject/inputs_embeds"])
-    if injected.shape != words.shape:  # words of another width are narrow where they are given
+    if injected.shape != words.shape:  # embeddings of another width are given before the projection
         narrow = params["embedding_projection"]["kernel"]
         injected = injected @ narrow.T
     states, logits, loss, gradient = run(injected, context(recorded, "full", config))
@@ -146,7 +146,7 @@ def test_greedy_generation_after_padding(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["gemma", "granite"])
 def test_word_embeddings_of_the_decoder_are_what_is_injected(name: str) -> None:
-    """Where no item is, the injected rows are those of the table: Gemma's without its factor."""
+    """Without items, the injected rows are those of the table; for Gemma without its factor."""
     recorded = reference(name)
     config, params = load_pretrained_lm(FOLDERS / name, "float32")
     table = params["lm_head"]["kernel"] if config.tied_embeddings else params["embedder"]
@@ -161,5 +161,5 @@ def test_bfloat16_computes_in_bfloat16() -> None:
     recorded = reference("qwen3")
     states, logits = forward(config, params, ids=recorded["input_ids"].astype(np.int32))
     assert all(state.dtype == jnp.bfloat16 for state in states)
-    # 8 bits, some ten roundings a layer
+    # 8 bits, about ten roundings per layer
     assert 1e-4 < distance(logits, recorded["full/logits"]) < 0.1

@@ -1,4 +1,4 @@
-"""Tensors that are several in one, and several that are one: apart, and together again."""
+"""Tensors that hold several parameters, and parameters of several tensors: both ways."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Weights that files hold quantised: as the formats define them, and in whole models."""
+"""Quantised weights in files: dequantized as the formats define, and in whole models."""
 
 import json
 import shutil
@@ -69,7 +69,7 @@ def test_numbers_in_blocks_that_do_not_divide_them(tmp_path: Path) -> None:
 
 
 def changed(name: str, folder: Path, tensors: dict[str, np.ndarray], about: dict) -> Path:
-    """A recorded model with other tensors, which are quantised."""
+    """A recorded model with some of its tensors replaced by quantised ones."""
     config = json.loads((FOLDERS / name / "config.json").read_text())
     config["quantization_config"] = about
     folder.mkdir()

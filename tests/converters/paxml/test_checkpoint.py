@@ -48,7 +48,7 @@ RECORDED = {
 
 
 def differences(checkpoint: Path, manifest: Path, cast_to: str | None = None) -> list[str]:
-    """Where the leaves of a checkpoint are not those of its recording's manifest."""
+    """Differences between the leaves of a checkpoint and its recording's manifest."""
     wanted = json.loads(manifest.read_text())["leaves"]
     found = open_checkpoint(checkpoint).leaves
     wrong = sorted(set(wanted) ^ set(found))

@@ -19,7 +19,7 @@ TMP = "checkpoint_00000006.orbax-checkpoint-tmp-1795313399999999"
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    """A job with steps 0, 2, 4 and 10, names of mixed width, and what PAXml leaves beside them."""
+    """A job with steps 0, 2, 4 and 10, in names of mixed width, and with PAXml's leftovers."""
     job = tmp_path / "job"
     for name in (
         "checkpoint_00000000",
@@ -224,7 +224,7 @@ class RemoteDirectory(LocalStore):
 
 @pytest.fixture
 def remote(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], str]:
-    """Makes `s3:/PATH` stand for the directory PATH."""
+    """Let `s3:/PATH` stand for the directory PATH."""
 
     def open_remote(url: str) -> Store:
         return RemoteDirectory(Path(url.removeprefix("s3:/")))

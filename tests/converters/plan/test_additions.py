@@ -1,4 +1,4 @@
-"""Low-rank additions of a TimesFM tree: put into the weights, or kept for the model to add."""
+"""LoRA and DoRA weights of a TimesFM tree: merged into the weights, or kept separate."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ GIVEN = {
 
 
 def merged(params: Params) -> Params:
-    """What the adapters of the package compute: `LoraTheta`, `DoraTheta`, in float64."""
+    """What the adapters of the TimesFM package compute (`LoraTheta`, `DoraTheta`), in float64."""
     found = {}
     for name, stored_value in params.items():
         place, _, leaf = name.rpartition("/")
@@ -76,7 +76,7 @@ def test_additions_that_are_kept_compute_the_same(tmp_path: Path):
     assert config.lora is not None
     assert (config.lora.rank, len(config.lora.targets)) == (2, 6)
     first, second = forecast(tmp_path / "kept"), forecast(tmp_path / "merged")
-    # Two products in place of one, at values of some hundreds.
+    # Two products instead of one, with values of some hundreds.
     np.testing.assert_allclose(first, second, atol=1e-5 * np.abs(second).max())
 
 

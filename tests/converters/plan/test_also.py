@@ -1,4 +1,4 @@
-"""`--also`: what PAXml's init-from-checkpoint rules put together."""
+"""`--also`: merges checkpoints as PAXml's init-from-checkpoint rules do."""
 
 import shutil
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def test_rules_from_a_file(recording: Recording, tmp_path: Path):
 
 
 def test_a_lm_without_tables_becomes_a_recommender(recording: Recording, tmp_path: Path):
-    """A plain LM of the same shapes, made by leaving the item side out."""
+    """The plain LM has the same shapes; it is made by removing the items."""
     case = recording("n_init_rules")
     lm = Path(shutil.copytree(case / "lm", tmp_path / "lm"))
     for array in [

@@ -64,7 +64,7 @@ def test_strict_refuses_and_leaves_nothing(
 def test_strict_is_content_with_what_is_told(recording: Recording, tmp_path: Path):
     said = converted(recording(WITH_DUMP) / "checkpoint", tmp_path / "out", "--strict").output
     assert "assumed" not in said
-    # What is printed as assumed can be said as it is printed.
+    # The printed settings can be passed to --set unchanged.
     plan = converted(recording(ALONE) / "checkpoint", tmp_path / "none", "--dry-run").output
     (line,) = [line for line in plan.splitlines() if "activations and logits" in line]
     told = [part for text in line.split(": ", 1)[1].split(", ") for part in ("--set", text)]

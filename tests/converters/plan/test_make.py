@@ -1,4 +1,4 @@
-"""Options that decide what is in the output, and in which format."""
+"""Options for the content and the format of the output."""
 
 import shutil
 from collections.abc import Callable
@@ -228,7 +228,7 @@ def test_formats_and_verification(to: str, verify: str, recording: Recording, tm
 
 
 def test_what_is_no_model_of_its_family_keeps_its_names(tmp_path: Path):
-    """A norm before attention, which has no weights: no decoder of ours, but all it has."""
+    """Its norm before attention has no weights: no decoder of ours, but everything is kept."""
     shapes = {
         "lm/softmax/logits_ffn/linear/w": (8, 16), "lm/final_ln/scale": (8,),
         "lm/transformer/x_layers_0/layer_norm/scale": (8,),
@@ -247,7 +247,7 @@ def test_what_is_no_model_of_its_family_keeps_its_names(tmp_path: Path):
 
 
 def test_a_learner_s_dump_that_does_not_fit_is_a_note(recording: Recording, tmp_path: Path):
-    """The weights are right whatever the dump says of how they were trained."""
+    """The weights are right, whatever the dump says about training."""
     case = recording(REPEATED)
     shutil.copytree(case / "job_files", tmp_path / "job_files")
     dump = tmp_path / "job_files" / "model_params.txt"

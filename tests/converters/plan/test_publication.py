@@ -1,4 +1,4 @@
-"""A checkpoint of a published experiment, alone: recognised or named, and right in its numbers."""
+"""A checkpoint of a published experiment without its job's files: recognised, and its numbers."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def test_what_saxml_converted_computes_what_saxml_serves(
     origin = found.origins["model"]["rotary.pairing"]
     assert origin.startswith("experiment LLaMA7")
     assert found.model.rotary.pairing == "interleaved"  # type: ignore[union-attr]
-    # Of a shrunk vocabulary nothing tells whether it is Llama 2's or 3's.
+    # With a smaller vocabulary, nothing shows whether it is Llama 2 or 3.
     grouped = name == "SaxLlama70B"
     assert ("rotary.max_timescale=10000.0" in said) is grouped
     assert "norm_epsilon" not in said

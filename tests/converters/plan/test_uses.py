@@ -88,7 +88,7 @@ def test_stacked_layers(leaf: str, weight: Shape, scale: Shape, factors: Shape, 
         (f"{LAYER}ff_layer/ffn_layer1/linear/w", (2, 8, 24), (2, 24), INT8, Use(1, 1, (0, 2), 0)),
         (f"{LAYER}ff_layer/ffn_layer1/linear/w", (2, 4, 24), (2, 24), INT8, Use(2, 1, (0, 2), 0)),
         ("lm/softmax/logits_ffn/linear/w", (2, 1, 48), (2, 48), INT32, Use(8, 1, (0, 2), 0)),
-        # Attention sums over the axes that it would sum over without blocks.
+        # Attention sums over the same axis indices as without blocks.
         (f"{LAYER}self_attention/query/w", (4, 4, 2, 8), (4, 2, 8), INT8, Use(1, 0, (1, 2, 3), 0)),
         (f"{LAYER}self_attention/post/w", (16, 2, 2, 4), (16, 4), INT8, Use(1, 0, (0, 3), 2)),
     ],

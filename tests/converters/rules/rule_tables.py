@@ -17,7 +17,7 @@ Values = dict[str, np.ndarray]
 
 
 def tree(**shapes: Sequence[int]) -> Values:
-    """Random values for paths, in which `__` stands for '/'."""
+    """Random values for paths; `__` in a keyword stands for '/'."""
     return {
         path.replace("__", "/"): values_of(shape, seed=number)
         for number, (path, shape) in enumerate(shapes.items())
@@ -34,7 +34,7 @@ def apply(values: Mapping[str, np.ndarray], *rules: Rule | Ignore) -> RuledTree:
 
 
 def results(found: RuledTree) -> Values:
-    """Every target's values."""
+    """The values of every target."""
     return {m.target: m.array.read(whole(m.array.shape), own_readers) for m in found.leaves}
 
 

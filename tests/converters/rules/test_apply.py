@@ -1,4 +1,4 @@
-"""Rule tables: what they do, and what they refuse."""
+"""Rule tables: what they do and what they refuse."""
 
 import re
 from itertools import product
@@ -290,7 +290,7 @@ def test_very_many_problems_are_counted():
 
 @pytest.fixture
 def matched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every path that is compared with a pattern."""
+    """Every path that is matched against a pattern."""
     compared: list[str] = []
     match = converters.rules.apply._match
 

@@ -1,4 +1,4 @@
-"""Any rule table that passes the check converts, to what NumPy says."""
+"""Any rule table that passes the check converts to the same values as NumPy."""
 
 import tempfile
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from tests.leaves import FEW, values_of
 
 
 def stepped(name: str, arguments: Sequence[str], values: np.ndarray) -> np.ndarray:
-    """An operation, by NumPy."""
+    """An operation, computed by NumPy."""
     if name == "cast":
         return values.astype(arguments[0])
     numbers = [int(argument) for argument in arguments]
@@ -36,7 +36,7 @@ def stepped(name: str, arguments: Sequence[str], values: np.ndarray) -> np.ndarr
 
 @st.composite
 def steps(draw: st.DrawFn, values: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Up to three operations that fit, and a value that has their result's shape."""
+    """Up to three operations that fit each other, and values with the shape of their result."""
     found: list[str] = []
     for _ in range(draw(st.integers(0, 3))):
         kind = draw(st.sampled_from(["transpose", "merge", "split"]))
@@ -59,7 +59,7 @@ def steps(draw: st.DrawFn, values: np.ndarray) -> tuple[list[str], np.ndarray]:
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[Values, list[Rule], Values]:
-    """A random tree, a table that fits it, and what it has to give by NumPy."""
+    """A random tree, a table that fits it, and the expected result from NumPy."""
     tree: Values = {}
     rules: list[Rule] = []
     wanted: Values = {}
@@ -113,7 +113,7 @@ def evaluated(operations: Sequence[str], values: np.ndarray) -> np.ndarray:
 
 
 def written(found: RuledTree, limit: int) -> Values:
-    """All targets through a real sink, as TensorStore reads them."""
+    """Write all targets with a real sink, and read them with TensorStore."""
     with tempfile.TemporaryDirectory() as folder:
         sink = OrbaxSink(LocalStore(Path(folder)))
         for job in make_jobs(planned(found.leaves, "params/")):

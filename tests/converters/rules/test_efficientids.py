@@ -1,4 +1,4 @@
-"""The recommender's table: every recorded leaf has its place, the language model its own folder."""
+"""The recommender's table: it has a place for every recorded leaf, and a folder for the LM."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Merged heads come apart by what other leaves say; nothing is guessed without a word."""
+"""Merged heads are split by what other leaves show; every guess is noted."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""TimesFM checkpoints: known by their tree, every leaf bit for bit, in every layout."""
+"""TimesFM checkpoints: recognised by their tree, every leaf bit for bit, in every layout."""
 
 import shutil
 from collections.abc import Callable
@@ -23,7 +23,7 @@ NAMES = (
 
 
 def wanted(path: str) -> str:
-    """The target of a leaf, by the names that other families have for the parts of a layer."""
+    """The target of a leaf, from the names that other families use for the parts of a layer."""
     _, found, leaf = path.partition("stacked_transformer_layer/x_layers_")
     if found:
         number, _, rest = leaf.partition("/")
@@ -80,7 +80,7 @@ def test_a_zarr_checkpoint_of_other_sizes(tmp_path: Path, prefix: str, scan: boo
 
 
 def test_the_folder_as_it_is_published(recording: Callable[[str], Path], tmp_path: Path):
-    """`checkpoints/checkpoint_1100000` with an extra `descriptor`, a page of text beside it."""
+    """`checkpoints/checkpoint_1100000`, with an additional text file `descriptor`."""
     place = tmp_path / "timesfm" / "checkpoints"
     shutil.copytree(recording("TimesFM_shared") / "checkpoint", place)
     (place / "checkpoint_1100000" / "descriptor").mkdir()

@@ -1,4 +1,4 @@
-"""The decoder's table: complete, without doubles, and right about where each layer lies."""
+"""The decoder's table: complete, without duplicates, and correct about each layer's place."""
 
 import json
 from collections.abc import Callable
@@ -48,17 +48,17 @@ SHAPES = {
 
 
 def layer(number: int, name: str) -> np.ndarray:
-    """Values of a parameter of one layer, unlike those of all others."""
+    """Values of a parameter in one layer, different from those of all other layers."""
     return values_of(SHAPES[name], seed=number)
 
 
 def stacked(numbers: list, name: str) -> np.ndarray:
-    """Layers by their numbers, which may be nested as axes are."""
+    """Stack layers by their numbers, which are nested as the axes are."""
     return np.stack([stacked(n, name) if isinstance(n, list) else layer(n, name) for n in numbers])
 
 
 def stored(form: str) -> tuple[dict[str, np.ndarray], int]:
-    """A tree as Praxis stores it in a form, and the number of its layers."""
+    """A tree as Praxis stores it in one form, and the number of its layers."""
     top = "lm/transformer/"
     tree: dict[str, np.ndarray] = {}
     for name in NAMES:
@@ -296,7 +296,7 @@ def test_quantized_weights_keep_their_scales_beside_them():
 
 
 def recorded(case: Path) -> dict[str, Array]:
-    """Parameters with the names and shapes of a recording, all zero."""
+    """Parameters with the names and shapes of a recording; all values are zero."""
     arrays: dict[str, Array] = {}
     for path, leaf in json.loads((case / "manifest.json").read_text())["leaves"].items():
         if path.startswith(PARAMS):
@@ -322,7 +322,7 @@ def test_every_recorded_language_model_has_a_place_for_each_leaf(
 
 
 def test_a_head_with_a_row_a_word_is_turned():
-    """NClassMajorSharedEmbeddingSoftmax: `softmax/w` [V, D], its scales one a word."""
+    """NClassMajorSharedEmbeddingSoftmax: `softmax/w` is [V, D], with one scale per word."""
 
     def leaf(shape: tuple[int, ...]) -> Array:
         return Source(MemoryLeaf(values_of(shape), shape))

@@ -1,4 +1,4 @@
-"""Object stores on this machine: moto's S3 server and gcp-storage-emulator, in threads."""
+"""Local object stores: moto's S3 server and gcp-storage-emulator, in threads."""
 
 import itertools
 import urllib.request

@@ -1,4 +1,4 @@
-"""How buckets are reached by the environment that users have; what TensorStore's errors mean."""
+"""How the environment determines access to buckets, and what TensorStore's errors mean."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Object stores that refuse, fail or do not answer: one clear line, and soon."""
+"""Object stores that refuse, fail or do not answer: one clear line, soon."""
 
 import json
 import re
@@ -68,7 +68,7 @@ class Server:
         self._thread.start()
 
     def refuse(self, url: str, status: int, code: str) -> None:
-        """Refuse all as the real server of this URL does."""
+        """Refuse all requests as the real server of this URL does."""
         self.status = status
         if url.startswith("s3:"):
             self.body = f"<Error><Code>{code}</Code><Message>Told</Message></Error>".encode()
@@ -129,7 +129,7 @@ def test_refused(bucket: str, server: Server, status: int, code: str, cause: str
 
 
 def test_refused_list_is_no_empty_one(bucket: str, server: Server):
-    """As TensorStore takes it to be for `gs://`."""
+    """TensorStore takes it for an empty list for `gs://`."""
     server.refuse(bucket, 403, "AccessDenied")
     with pytest.raises(StorageError, match="cannot list: access denied"):
         open_store(bucket).keys()
@@ -167,7 +167,7 @@ def test_credentials_of_a_profile(clean: pytest.MonkeyPatch, server: Server, tmp
         ("AWS_PROFILE", "work", "two"),
         ("AWS_PROFILE", "default", "one"),
         ("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "others"), "three"),
-        ("AWS_ACCESS_KEY_ID", "four", "three"),  # not without its secret
+        ("AWS_ACCESS_KEY_ID", "four", "three"),  # useless without its secret
         ("AWS_SECRET_ACCESS_KEY", "w", "four"),
     ):
         clean.setenv(variable, value)

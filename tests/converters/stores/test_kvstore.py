@@ -1,4 +1,4 @@
-"""The files of an object store behave as those of a local directory."""
+"""The files of an object store behave like those of a local directory."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_size_where_the_server_does_not_tell_it(s3: ObjectStore, size: int, monk
 
     url = s3.bucket()
     s3.put(f"{url}/file", bytes(size))
-    # Google's servers refuse a range past the end without a word on the size.
+    # Google's servers refuse a range past the end without giving the size.
     pattern = re.compile(r"value of size (\d+)|and total size (\d+)")
     monkeypatch.setattr(converters.stores.kvstore, "_SIZE", pattern)
     store = open_store(url)

@@ -1,4 +1,4 @@
-"""Local directories: whatever a file system may do, the error is one line that names the file."""
+"""Local directories: whatever a file system does, the error is one line that names the file."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 def refuse(patch: pytest.MonkeyPatch, owner: Any, name: str, number: int) -> None:
-    """Let an operation on files fail as it may: root, who may run the tests, is refused none."""
+    """Let an operation on files fail; root, who may run the tests, would be allowed everything."""
 
     def fail(*arguments: Any, **options: Any):
         raise OSError(number, os.strerror(number))

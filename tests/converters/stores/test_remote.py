@@ -1,4 +1,4 @@
-"""Conversions from and to object stores give what they give on a local disk."""
+"""Conversions from and to object stores give the same as on a local disk."""
 
 import itertools
 import json
@@ -32,7 +32,7 @@ def checkpoint(request: pytest.FixtureRequest, recording: Callable[[str], Path])
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small job; its 24 large leaves are large enough to be finished one by one."""
+    """A small job with 24 leaves that are large enough to be finished one by one."""
     params = synthetic.random_params(count=8, rows=130, columns=130)
     return synthetic.write_job(tmp_path_factory.mktemp("remote") / "job", params)
 
@@ -55,7 +55,7 @@ def files(directory: Path) -> dict[str, bytes]:
 
 
 def content(found: dict[str, bytes]) -> dict[str, object]:
-    """Files of an output, without what differs from run to run."""
+    """Files of an output, without what differs between runs."""
     leaves = json.loads(found["manifest.json"])["leaves"]
     rest = {name: TIMES.sub(b"", data) for name, data in found.items()}
     return rest | {"manifest.json": leaves, COMMIT: None}
@@ -85,7 +85,7 @@ def test_between_any_two_places(checkpoint: Path, remote: ObjectStore, tmp_path:
 
 
 def test_what_is_written_loads(job: Path, remote: ObjectStore, tmp_path: Path):
-    """By a copy: Orbax takes `s3://` for a local path, and needs gcsfs for `gs://`."""
+    """From a copy: Orbax takes `s3://` for a local path, and needs gcsfs for `gs://`."""
     from efficientids_flax.stored.load import load_converted
 
     url = f"{remote.bucket()}/out"
@@ -102,7 +102,7 @@ def test_what_is_written_loads(job: Path, remote: ObjectStore, tmp_path: Path):
 
 
 def test_zarr3_is_read(remote: ObjectStore, tmp_path: Path):
-    """Its arrays are read by TensorStore itself, which has to reach the bucket, too."""
+    """TensorStore itself reads these arrays, so it has to reach the bucket too."""
     import numpy as np
     import tensorstore as ts
 

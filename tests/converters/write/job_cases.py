@@ -1,4 +1,4 @@
-"""Planned leaves for tests of jobs, and what a job makes of them."""
+"""Planned leaves for tests of jobs, and the results of a job."""
 
 import hashlib
 from typing import Any
@@ -37,7 +37,7 @@ def unstacked(array: Array, axis: int, count: int, name: str = "t") -> list[Plan
 def done(
     sink: Sink, leaves: list[PlannedLeaf], limit: int, verify: str = "full", **options: Any
 ) -> dict[str, Record]:
-    """The records of one job."""
+    """Do one job, and return its records."""
     told: list[int] = []
     job = Job(tuple(leaves))
     records = do_job(job, sink, Settings(limit, verify, **options), told.append)

@@ -1,4 +1,4 @@
-"""One conversion by two real processes that find each other on loopback."""
+"""A conversion shared by two real processes on the loopback interface."""
 
 import shutil
 import socket
@@ -26,7 +26,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one process makes of it."""
+    """The output of a single process."""
     out = tmp_path_factory.mktemp("alone") / "out"
     assert synthetic.run(job, out, *synthetic.ADAM).returncode == 0
     return out
@@ -39,7 +39,7 @@ def free_port() -> int:
 
 
 def together(commands: list[list[str | Path]]) -> list[subprocess.CompletedProcess[str]]:
-    """Run one command a process, all at once."""
+    """Run one command per process, all at once."""
     launcher = ["--distributed", "--coordinator", f"127.0.0.1:{free_port()}"]
     launcher += ["--processes", str(len(commands)), "--process"]
     return running.together(
@@ -111,7 +111,7 @@ def test_processes_with_other_options_do_not_mix(job: Path, tmp_path: Path):
 
 
 def test_each_process_goes_on_with_its_share(job: Path, alone: Path, tmp_path: Path):
-    """What is finished is not written again, whoever wrote it; the rest comes from both."""
+    """Finished leaves are not written again, whoever wrote them; both processes do the rest."""
     out, partial = tmp_path / "out", Path(shutil.copytree(alone, tmp_path / "out.partial"))
     workers, memory = 2, 1 << 30
     journal = Journal(LocalStore(partial))

@@ -1,4 +1,4 @@
-"""Carrying out a plan: crashes at each step of it, failures, and what is left behind."""
+"""Executing a plan: crashes at each step, failures, and what is left behind."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ PLAN = PlanOptions(overrides={"beta1": 0.9, "beta2": 0.99})
 
 
 class CrashError(BaseException):
-    """The process is gone: nothing may be cleaned up after it."""
+    """Stands for the death of the process: nothing may be cleaned up after it."""
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def crash_at(step: int) -> Iterator[Callable[[], int]]:
-    """Raise before the `step`-th change of the file system; gives the number of changes."""
+    """Raise before the `step`-th change of the file system; returns the number of changes."""
     count = 0
     lock = threading.Lock()
 
@@ -145,7 +145,7 @@ def test_full_disk_while_writing_safetensors(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with room for one megabyte."""
+    """A file system of its own, of one megabyte."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
@@ -176,7 +176,7 @@ def test_really_full_disk(small_disk: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_limit_on_the_size_of_files(tmp_path: Path):
-    """Another refusal of the system: the command says which, and leaves no output."""
+    """Another error of the system: the command names it, and leaves no output."""
     params = synthetic.random_params(count=2, rows=200, columns=200)
     job = synthetic.write_job(tmp_path / "job", params)
     script = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
@@ -205,7 +205,7 @@ def test_damage_found_while_converting_leaves_nothing(job: Path, tmp_path: Path)
 def test_what_the_disk_changes_is_found_by_reading_back(
     job: Path, tmp_path: Path, moved: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    """A chunk that comes back otherwise than it was written is an error, for moved ones too."""
+    """A chunk that reads back differently is an error, also if it was copied without decoding."""
     name = "params/layer0.w/0.0" if moved else "state/optimizer.adam.mu.layer0.w/0.0"
     original = LocalStore.write_blocks
 

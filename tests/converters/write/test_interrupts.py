@@ -1,4 +1,4 @@
-"""Ctrl-C waits for the end of the block, a second one does not."""
+"""Ctrl-C waits for the end of the block; a second one does not."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""The order in which jobs read their sources: once, and with little held at a time."""
+"""The order in which jobs read their sources: each once, with little in memory at a time."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Jobs: what is written together, and what is recorded of it."""
+"""Jobs: which leaves are written together, and what is recorded about them."""
 
 import tempfile
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_processes_share_the_jobs(sizes: list[int], processes: int):
 
 @st.composite
 def planned_leaves(draw: st.DrawFn) -> tuple[list[PlannedLeaf], list[np.ndarray]]:
-    """Leaves cut from one another's sources, and their values."""
+    """Leaves computed from shared sources, and their values."""
     shape = draw(st.lists(st.integers(1, 7), min_size=1, max_size=3))
     leaf = draw(memory_leaves(shape, draw(st.sampled_from(DTYPES))))
     array, values = Source(leaf), leaf.values
@@ -187,7 +187,7 @@ def test_a_record_describes_the_leaf(tmp_path: Path):
 
 
 class Faulty(OrbaxSink):
-    """A sink on a disk that turns one bit."""
+    """A sink on a disk that flips one bit."""
 
     def write(self, leaf: PlannedLeaf, tile: Tile, values: np.ndarray) -> None:
         wrong = values.copy()

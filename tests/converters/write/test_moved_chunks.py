@@ -1,4 +1,4 @@
-"""Compressed chunks of unchanged leaves move as they are."""
+"""Compressed chunks of unchanged leaves are copied without decoding."""
 
 import hashlib
 from pathlib import Path
@@ -25,7 +25,7 @@ from tests.leaves import (
 
 
 class Noting(OrbaxSink):
-    """A sink that notes the tiles that are computed."""
+    """A sink that records which tiles are computed."""
 
     def __init__(self, store: LocalStore) -> None:
         super().__init__(store)

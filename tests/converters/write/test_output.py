@@ -1,4 +1,4 @@
-"""Outputs appear under their name whole or not at all."""
+"""Outputs appear under their name complete or not at all."""
 
 import errno
 import os
@@ -171,7 +171,7 @@ def test_what_an_unfinished_output_takes_is_room(out: Path, monkeypatch: pytest.
 
 
 class Bucket(LocalStore):
-    """A store that says it is an object store."""
+    """A store that claims to be an object store."""
 
     is_object_store = True
 

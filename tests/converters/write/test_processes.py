@@ -1,4 +1,4 @@
-"""Processes: alone, and as JAX joins them (real ones are started in the tests of conversions)."""
+"""Processes: a single one, and joined by JAX (other tests start real processes)."""
 
 import threading
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def test_one_process_waits_for_nobody():
 
 
 class Client:
-    """What JAX gives its processes to tell each other things, for threads that play processes."""
+    """JAX's means of communication between processes, for threads that stand for processes."""
 
     def __init__(self, count: int) -> None:
         self.told: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Killed at any moment, an output is absent or whole, and `--resume` goes on where it stopped."""
+"""Killed at any moment, an output is absent or complete, and `--resume` continues it."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ def command(job: Path, out: Path, *options: str) -> list[str]:
 
 
 def journal(out: Path) -> dict[str, int]:
-    """File of the journal -> when it was written, of an unfinished output."""
+    """File of an unfinished output's journal -> when it was written."""
     place = out.with_name(f"{out.name}.partial") / "_journal"
     found: dict[str, int] = {}
     for file in place.glob("job-*.json"):

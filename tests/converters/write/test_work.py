@@ -1,4 +1,4 @@
-"""The place of an output: what may be replaced, where there is room, how errors of it read."""
+"""The directory of an output: what may be replaced, free space, and messages of its errors."""
 
 import os
 import shutil
@@ -55,7 +55,7 @@ def test_a_failed_overwrite_keeps_the_old_output(job: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("inside", ["", "checkpoints", "checkpoints/checkpoint_00000007"])
 def test_the_checkpoint_itself_is_never_overwritten(job: Path, inside: str):
-    """`--overwrite` with OUT at or above CKPT would remove what is being read."""
+    """`--overwrite` with OUT at or above CKPT would remove the checkpoint that is being read."""
     before = sorted(job.rglob("*"))
     with pytest.raises(OutputError, match=r"no manifest\.json: no conversion made it"):
         convert(job, job / inside, ConvertOptions(PLAN, overwrite=True))
@@ -112,7 +112,7 @@ def test_no_room(job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_what_an_unfinished_output_takes_counts_as_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Else a conversion that was stopped for want of room could not be resumed with just enough."""
+    """Otherwise a conversion that ran out of space could not be resumed with just enough of it."""
     usage = shutil.disk_usage(tmp_path)._replace(free=SPARE + 600)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
     output = Output(tmp_path / "out", overwrite=False)

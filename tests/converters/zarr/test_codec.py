@@ -1,4 +1,4 @@
-"""Chunk codecs against zstandard, zlib and what TensorStore writes."""
+"""Chunk codecs compared with zstandard, zlib and what TensorStore writes."""
 
 import contextlib
 import gzip
@@ -42,7 +42,7 @@ def codec_named(how: str) -> Codec:
 
 
 def streamed(codec: Codec, place: Path, data: bytes) -> bytes:
-    """What a stream gives; as much as was expected, or an error."""
+    """The result of a stream: as many bytes as expected, or an error."""
     (place / "chunk").write_bytes(data)
     return b"".join(codec.stream(LocalStore(place), "chunk"))
 

@@ -1,4 +1,4 @@
-"""Zarr leaves against TensorStore, which writes them here and reads them for comparison."""
+"""Zarr leaves compared with TensorStore, which writes and reads them here."""
 
 import tempfile
 from collections.abc import Sequence

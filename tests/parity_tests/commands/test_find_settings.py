@@ -20,8 +20,8 @@ from tests.efficientids_flax.backbone.small_decoders import made
 from tests.efficientids_flax.search.small import CONFIG, sequences
 
 TRAINED = RECORDINGS / "trained" / "LlaHybrid"
-# Of the right model. What is left is found by loss (activation), by momentum (the cap, which the
-# loss does not show), or stays (epsilon); with all of them open the search takes a minute.
+# Settings of the right model. The others are found by loss (activation), by momentum (the cap,
+# which the loss does not show), or not at all (epsilon). With all open, a search takes a minute.
 KNOWN = {
     "norm": "rms_norm", "norm_scale_plus_one": False, "norm_policy": "primer_hybrid",
     "parallel_residual": False, "position_embedding": "none", "rotary.pairing": "half_split",

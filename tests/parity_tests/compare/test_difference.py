@@ -1,4 +1,4 @@
-"""Distances of arrays: what counts, and what does not."""
+"""Distances of arrays: what counts and what does not."""
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ class TestHalfPrecision:
         assert "off float32, the recording" in error.note
 
     def test_a_mistake_is_none_of_rounding(self):
-        """The float32 result has the mistake too: only the recording is far from both."""
+        """Our float32 result has the mistake too, so only the recording is far from both."""
         error, _ = half_distance(self.exact + F(0.001), self.exact + F(0.1), self.exact)
         assert error.relative == np.inf
         assert "off float32" in error.note

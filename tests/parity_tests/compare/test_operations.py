@@ -1,4 +1,4 @@
-"""What is done to a value before it is compared: axes in another order, windows in blocks."""
+"""Operations before a comparison: axes in another order, windows in blocks."""
 
 import numpy as np
 import pytest

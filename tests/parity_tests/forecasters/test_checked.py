@@ -1,4 +1,4 @@
-"""Recordings of forecasters: agreement, and that each kind of fault is seen where it begins."""
+"""Recordings of forecasters: agreement, and each kind of fault is found where it begins."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ def test_scanned_layers_and_an_optimizer_of_them_agree(
 
 
 def spoiled(out: Path, place: Path, leaf: str) -> Path:
-    """The same model with one parameter a little larger."""
+    """The model with one parameter made a little larger."""
     params, _, config = load_converted(out)
     leaves = flatten(params)
     leaves[leaf] = leaves[leaf] * 1.001
@@ -133,7 +133,7 @@ def test_models_of_other_kinds_are_refused(
 
 
 def test_the_description_gives_what_no_tree_tells(recording: Callable[[str], Path], tmp_path: Path):
-    """Other quantiles and another horizon than the nine that are assumed."""
+    """Quantiles and horizon differ from those that are assumed."""
     from parity_tests.forecasters import read_forecaster
 
     manifest = json.loads((recording("TimesFM_2") / "manifest.json").read_text())

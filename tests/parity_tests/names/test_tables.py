@@ -1,4 +1,4 @@
-"""Name tables: layers taken apart, names brought to ours, what is unknown stays visible."""
+"""Name tables: layers are unstacked, names are translated, and unknown names stay visible."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Folders of HuggingFace models: passes without hidden states, and what has to be there."""
+"""Folders of HuggingFace models: passes without hidden states, and required arrays."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""How far the rounding of gradients reaches in a step, and what is left to compare."""
+"""How far the rounding of gradients reaches in a step, and what remains to compare."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +16,7 @@ SUBJECT = Subject(LLAMA, {"w": np.zeros(4, np.float32)})
 
 
 def by_sign(gradients, count, params):
-    """Adam's first step: each gradient by its own size."""
+    """Adam's first step: each gradient divided by its own size."""
     slope = gradients["w"]
     return {"w": -RATE * jnp.sign(slope)}, count + 1
 

@@ -1,4 +1,4 @@
-"""The `config.json` that is written: the same model for readers of either style."""
+"""The exported `config.json`: readers of either style get the same model."""
 
 import json
 from dataclasses import replace
@@ -14,7 +14,7 @@ from efficientids_flax.backbone.presets.read import config_of, model_type
 from efficientids_flax.config import BackboneConfig, RotaryConfig, RotaryScalingConfig
 from tests.converters.huggingface.recorded_models import FOLDERS, NAMES
 
-# Keys that only one of the two reads; `layer_types` came late in style 4.
+# Keys that only one of the styles reads; late versions of style 4 read `layer_types` too.
 STYLE_5 = {"rope_parameters", "dtype", "layer_types"}
 STYLE_4 = {"rope_theta", "rope_scaling", "torch_dtype", "rope_local_base_freq", "rotary_pct",
            "rotary_emb_base", "partial_rotary_factor", "sliding_window_pattern",
@@ -71,7 +71,7 @@ def test_rotary_scaling(kind: str) -> None:
 
 
 def test_longrope_as_phi3_has_it() -> None:
-    """Its class of style 4 takes these three keys alone, and the factor from the two lengths."""
+    """The class of style 4 accepts only three keys, and takes the factor from the two lengths."""
     values = styles_agree(config_of(recorded("phi3")), "phi3")
     assert values["rope_scaling"].keys() == {"type", "short_factor", "long_factor"}
     recorded_values = recorded("phi3")
@@ -93,7 +93,7 @@ def test_windows_by_layer(slides: tuple[int, ...]) -> None:
     window, types = found.sliding_window, found.layer_types
     alike = types or (("full" if window is None else "sliding"),) * 4
     assert (alike, window) == (kinds, config.sliding_window)
-    if slides == tuple(range(4 - len(slides), 4)) and slides:  # what `max_window_layers` can say
+    if slides == tuple(range(4 - len(slides), 4)) and slides:  # `max_window_layers` can express it
         assert config_of(without(values, STYLE_5)) == config_of(without(values, STYLE_4))
 
 
@@ -127,7 +127,7 @@ def test_every_family_has_a_table() -> None:
 
 @pytest.mark.parametrize(("family", "written"), [("ministral", True), ("qwen2", False)])
 def test_the_width_of_a_head_is_written_where_the_class_has_it(family: str, written: bool) -> None:
-    """Ministral's class takes no width of none."""
+    """Ministral's class does not accept None as the width of a head."""
     sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}
     config = config_of({"model_type": family, **sizes})
     values, _ = config_json(config, family, {}, {})

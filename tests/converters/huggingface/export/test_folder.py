@@ -1,4 +1,4 @@
-"""`convert-hf --reverse`: what went in comes out, and `transformers` computes the same with it."""
+"""`convert-hf --reverse`: the tensors come back, and `transformers` computes the same with them."""
 
 import json
 import shutil
@@ -34,8 +34,8 @@ from tests.converters.huggingface.recorded_models import (
     reference,
 )
 
-SCANNED = ("gemma2", "gpt2", "llama", "phi3", "smollm3")  # one of each way that layers repeat
-TOLERANCE = 1e-5  # of the largest logit: float32, summed in another order; see test_hf_parity.py
+SCANNED = ("gemma2", "gpt2", "llama", "phi3", "smollm3")  # one for each pattern of layers
+TOLERANCE = 1e-5  # of the largest logit: float32, summed in another order
 
 
 def tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -113,13 +113,13 @@ def test_a_body_is_written_for_the_class_of_bodies(tmp_path: Path) -> None:
     assert distance(found.numpy(), recorded["full/hidden_states"][-1]) < TOLERANCE
 
 
-# Plain, grouped heads, stacked layers.
+# Plain, with grouped heads, with stacked layers.
 @pytest.mark.parametrize("name", ["Llama_v11orbaxnames", "LlamaGqa_ocdbt", "LlamaRepeat_gda"])
 def test_a_paxml_llama_in_transformers(name: str, tmp_path: Path) -> None:
     checkpoint = checkpoint_of(OUTPUTS / name, tmp_path / "paxml")
     convert(checkpoint, tmp_path / "flax", ConvertOptions(PlanOptions(optimizer="none")))
     report = export_pretrained(tmp_path / "flax", tmp_path / "out")
-    doubts = ("assumed, ", "Say what you know")  # of those without their job's files
+    doubts = ("assumed, ", "Say what you know")  # for models without their job's files
     assert report.plan.family == "llama"
     assert [note for note in report.plan.notes if not note.startswith(doubts)] == []
     with np.load(OUTPUTS / name / "arrays.npz") as recorded:
@@ -146,7 +146,7 @@ def test_a_paxml_gemma_in_transformers(tmp_path: Path) -> None:
     report = export_pretrained(tmp_path / "flax", tmp_path / "out")
     assert (report.plan.family, report.plan.notes) == ("gemma", ())
     with np.load(recorded / "arrays.npz") as values:
-        logits = torch_logits(tmp_path / "out", values["inputs/ids"])  # padding is behind
+        logits = torch_logits(tmp_path / "out", values["inputs/ids"])  # padding is at the end
         seen = values["inputs/paddings"] == 0
         assert distance(logits, values["outputs/logits"], seen) < TOLERANCE
 
@@ -198,7 +198,7 @@ def test_a_model_that_was_trained_here(tmp_path: Path) -> None:
     }
 
 
-# Ways that PAXml stores and HuggingFace does not: pairs side by side, one head of keys, one kernel.
+# PAXml's layouts that HuggingFace lacks: interleaved pairs, a single key head, a fused kernel.
 ARRANGED = {
     "interleaved": {"rotary": RotaryConfig(pairing="interleaved", max_timescale=500.0)},
     "interleaved, fused": {
@@ -332,7 +332,7 @@ def test_bad_usage_and_bad_input(tmp_path: Path) -> None:
 
 
 def test_the_recommenders_language_model(recording: Callable[[str], Path], tmp_path: Path) -> None:
-    """Its PAXml decoder has what no family has; the error is about the decoder alone."""
+    """Its PAXml decoder has something that no family has; the error is about the decoder only."""
     convert(recording("b_everywhere") / "checkpoint", tmp_path / "flax")
     with pytest.raises(MappingError, match="no family computes this model; the nearest: family"):
         export_pretrained(tmp_path / "flax", tmp_path / "out")

@@ -1,4 +1,4 @@
-"""PyTorch's own files: read through PyTorch where it is installed, refused by name where not."""
+"""PyTorch's own files: read with PyTorch if it is installed, else refused with an explanation."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ safetensors: Any = pytest.importorskip("safetensors.torch")
 
 
 def as_torch(name: str, folder: Path) -> Path:
-    """A copy of a recorded model with a `.bin` file for each safetensors file."""
+    """A copy of a recorded model with a `.bin` file instead of each safetensors file."""
     shutil.copytree(FOLDERS / name, folder)
     for file in folder.glob("*.safetensors"):
         new = file.name.replace("model", "pytorch_model").replace(".safetensors", ".bin")
@@ -63,7 +63,7 @@ def test_files_that_cannot_be_mapped_and_views(tmp_path: Path) -> None:
 
 
 class Code:
-    """Something that only unpickling with code of its own would bring back."""
+    """An object that can only be unpickled by running code from the file."""
 
 
 def test_other_content_is_refused(tmp_path: Path) -> None:

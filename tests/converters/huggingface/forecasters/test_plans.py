@@ -42,7 +42,7 @@ def test_there_and_back(tmp_path: Path, positions: bool, scan: bool | None):
     before, after = leaves(out), leaves(tmp_path / "back")
     assert before.keys() == after.keys()
     for path, values in before.items():
-        # One is added to a LayerNorm's scale and taken away again.
+        # 1 is added to a LayerNorm's scale, and subtracted again.
         near = 1e-7 if path.endswith("mlp_norm/scale") else 0.0
         np.testing.assert_allclose(after[path], values, rtol=0, atol=near, err_msg=path)
     config = load_config(tmp_path / "back").model

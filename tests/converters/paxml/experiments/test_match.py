@@ -1,4 +1,4 @@
-"""Which rows a tree can be of: by its leaves, and by what else makes it so."""
+"""Which rows a tree may come from, by its leaves and its other marks."""
 
 from dataclasses import replace
 from typing import Any
@@ -29,7 +29,7 @@ NOT_SHOWN = (
 
 
 def tree_of(name: str, **sizes: int) -> Facts:
-    """What the parameters of an experiment's model show, in these sizes."""
+    """Facts about the parameters of an experiment's model of these sizes."""
     row = EXPERIMENTS[name]
     facts = Facts()
     for key, value in {**row.model, **row.size, **sizes}.items():
@@ -62,7 +62,7 @@ def test_every_row_is_one_of_those_that_its_own_tree_is_recognised_as(name: str)
     assert told.origin.startswith("experiment ")
     assert len(notes) == 1
     assert notes[0].startswith("recognised as ")
-    # What all agree on is this row's, and nothing of the model is lost but where they differ.
+    # The common settings are those of this row; only differing settings of the model are lost.
     assert told.model.items() <= {**row.model, **row.if_sized}.items()
 
 

@@ -21,7 +21,7 @@ with tarfile.open(RECORDINGS / "experiments.tar.xz") as archive:
         for member in archive.getmembers()
     }
 NOT_SAID = {"final_norm", "parallel_residual", "norm_bias", "rotary.fraction"}  # of class or tree
-OF_THE_DEVICES = ("learning_rate", "schedule")  # MLPerf's classes ask how many there are
+OF_THE_DEVICES = ("learning_rate", "schedule")  # MLPerf's classes depend on them
 
 
 def values_of(name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is found out of a TimesFM tree, and what is said: sizes, public checkpoints, flags."""
+"""Settings of a TimesFM model from its tree, from public checkpoints, and from flags."""
 
 import numpy as np
 import pytest

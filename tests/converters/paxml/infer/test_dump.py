@@ -1,4 +1,4 @@
-"""What values of a dump mean: numbers that are off, names of types, texts; in the real dumps."""
+"""The meaning of values in dumps: numbers that mean "off", names of types, texts; real dumps."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ def test_a_droppath_that_is_off_is_not_worth_a_note(droppath: float | None):
 
 @pytest.mark.parametrize("text", ["int64", "float32", "bool_", "ArrayImpl", "bfloat16"])
 def test_names_of_types_stand_for_no_value(text: str):
-    """`nested_struct_to_text` writes them in place of NumPy's and JAX' numbers."""
+    """`nested_struct_to_text` writes them in place of numbers of NumPy and JAX."""
     value = parse_value(text)
     opened = open_dump({"model.x": value, "model.y": ["int64", 3], "model.z": [1, 3]})
     assert opened.unwritten("model.x")

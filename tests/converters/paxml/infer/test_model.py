@@ -1,4 +1,4 @@
-"""What the recorded jobs' dumps and trees say of their models."""
+"""What dumps and trees of the recorded jobs say about their models."""
 
 import re
 
@@ -31,7 +31,7 @@ def last(class_text: str) -> str:
 
 
 def expected_of_constants(constants: dict) -> dict:
-    """What `paxml.tasks.lm.model_params` makes of an experiment's constants."""
+    """The settings that `paxml.tasks.lm.model_params` derives from an experiment's constants."""
     pmap = "PERCORE_BATCH_SIZE" in constants
     rotary = constants.get("USE_ROTARY_POSITION_EMB", False)
     return {
@@ -196,7 +196,7 @@ def test_recommenders_without_a_dump_take_the_published_defaults(name):
 
 
 def test_query_scale_of_the_model_width():
-    """Praxis scales by (D / N)^-0.5 unless told otherwise, also where the head width is another."""
+    """Unless configured otherwise, Praxis scales by (D / N)^-0.5, also for heads of other width."""
     layer = "model.lm_tpl.stacked_transformer_tpl.transformer_layer_params_tpl.tr_atten_tpl"
     stack = "model.lm_tpl.stacked_transformer_tpl"
     wide = {
@@ -233,7 +233,7 @@ def test_local_attention_is_a_sliding_window():
 
 
 def test_built_layers_that_differ_have_a_template_each():
-    """What only their names or rates tell apart is one template; an activation is not."""
+    """Differences only in names or rates share one template; different activations do not."""
     layer = "lm.transformer.x_layers_{}._hparams.{}"
     built = {
         layer.format(number, name): value

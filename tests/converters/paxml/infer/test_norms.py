@@ -1,4 +1,4 @@
-"""Norms by their place: what is left where they differ, and what a flag for all of them does."""
+"""Norms by place: which settings remain if they differ, and the effect of a flag for all."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ BASE: Chosen = {"norm": ("rms_norm", "dump"), "norm_bias": (False, "dump"),
 
 
 def settled(base: Chosen, own: Chosen, prefix: str = "") -> dict[str, Any]:
-    """What is left below `norms`."""
+    """The settings that remain below `norms`."""
     chosen = {prefix + key: found for key, found in (base | own).items()}
     settle_norms(chosen, prefix)
     assert {key.removeprefix(prefix) for key in chosen} >= base.keys()

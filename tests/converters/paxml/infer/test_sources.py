@@ -1,4 +1,4 @@
-"""Tree, dump, flags and defaults: which is believed, and what happens where they disagree."""
+"""Tree, dump, flags and defaults: which takes precedence, and what happens if they disagree."""
 
 import re
 from dataclasses import replace
@@ -199,7 +199,7 @@ def test_experiment_variables_fill_in():
     [(0.0, 0.0, (None, None)), (-1.0, None, (None, None)), (50.0, -30.0, (50.0, 30.0))],
 )
 def test_caps_that_are_none(attention, head, found):
-    """Attention is capped above 0 alone; c * tanh(x / c) does not know the sign of c."""
+    """Attention is only capped above 0; in c * tanh(x / c), the sign of c does not matter."""
     stack = "model.lm_tpl.stacked_transformer_tpl.transformer_layer_params_tpl"
     values = dump("Llama_gda") | {
         f"{stack}.tr_atten_tpl.atten_logit_cap": attention,
@@ -211,7 +211,7 @@ def test_caps_that_are_none(attention, head, found):
 
 @pytest.mark.parametrize("entries", [["int64", "int64"], [1, 7]])
 def test_layers_with_experts_as_dumps_of_numpy_numbers_have_them(entries):
-    """The names of types in place of the numbers, or numbers beyond the layers: the tree knows."""
+    """With names of types instead of numbers, or numbers beyond the layers, the tree decides."""
     path = "model.lm_tpl.stacked_transformer_tpl.moe_layers"
     plain = infer_model(specs("MoeGpt_gda"), "transformer_lm", dump("MoeGpt_gda")).config
     assert plain.moe.layers == (1,)

@@ -1,4 +1,4 @@
-"""Trees: those that contradict themselves, and layers in blocks."""
+"""Trees that contradict themselves, and layers in blocks."""
 
 import math
 from dataclasses import replace
@@ -68,7 +68,7 @@ def test_layers_of_a_tree_may_differ():
     [("repeat/sub/", (3,)), ("pipeline/body/", (3,)), ("pipeline/body/repeat/sub/", (3, 2))],
 )
 def test_blocks_of_several_layers(inner, lead):
-    """Two layers a block, the second one with experts: they repeat with the block."""
+    """Two layers per block, the second one with experts, which repeat with the block."""
     tree = {}
     for path, spec in specs("MoeGpt_gda").items():
         place = path.replace("transformer/", f"transformer/{inner}")

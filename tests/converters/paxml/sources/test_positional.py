@@ -16,7 +16,7 @@ FIELDS = {
 def chain(
     start: str, new: str, kinds: list[str], prefix: tuple[int, ...], mine: list[bool]
 ) -> tuple:
-    """Positional shapes of one chain, and the names that they should get."""
+    """Positional shapes of one chain, and the expected names."""
     shapes: Shapes = {}
     names: dict[str, str] = {}
     for index, kind in enumerate(kinds):
@@ -78,12 +78,12 @@ def test_groups_of_the_same_shape_are_kept_apart() -> None:
 @pytest.mark.parametrize(
     ("shapes", "wanted"),
     [
-        # Lion is no EMA: something follows it.
+        # Lion is not taken for an EMA, because another transform follows it.
         (
             {"opt_states/0/0/0": (), "opt_states/0/0/1/params/w": (4,), "opt_states/0/1/0": ()},
             "0/0/m",
         ),
-        # A field that is missing moves no other field.
+        # A missing field does not shift the others.
         (
             {"opt_states/0/0/0": (), "opt_states/0/0/2/params/w": (4,), "opt_states/0/1/0": ()},
             "0/0/v",

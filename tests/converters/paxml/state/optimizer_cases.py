@@ -1,4 +1,4 @@
-"""Optimizer states as Praxis keeps them, for tests, and their conversion."""
+"""Makes optimizer states as Praxis stores them, and converts them."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ Values = Mapping[str, np.ndarray]
 def convert(
     states: Values, *rules: Rule, betas: Mapping[str, float] | None = None
 ) -> ConvertedOptimizer:
-    """`states` by leaf path below `opt_states/0/`."""
+    """Convert `states`, given by leaf path below `opt_states/0/`."""
     arrays: dict[str, Array] = {}
     for name, values in states.items():
         path = f"opt_states/{name}" if name.startswith("1/") else f"opt_states/0/{name}"

@@ -102,7 +102,7 @@ def adafactor(shape: Shape, rank: int, factored: bool, largest: bool) -> dict[st
 def test_adafactor_slots_are_right_or_left_alone(
     sizes: list[int], padding: list[int], rank: int, factored: bool, largest: bool
 ) -> None:
-    """The slots of the padded variable, unpadded, are those of the unpadded one, or None."""
+    """Unpadding the slots of a padded variable gives those of the unpadded one, or None."""
     unpadded = tuple(sizes)
     rank = min(rank, len(unpadded) - 1)
     variable = tuple(

@@ -57,7 +57,7 @@ def test_adams_moments_are_those_that_optax_reaches(steps: int):
     )
     np.testing.assert_allclose(found["state/optimizer/adam/nu/w"], state.nu["w"], rtol=2e-5)
     assert found["state/optimizer/adam/count"] == state.count
-    # To the last bit: what was divided is multiplied, in float64, and rounded once.
+    # Exact to the last bit: the quotient is multiplied in float64 and rounded once.
     wanted = (m.astype(np.float64) * (1.0 - 0.9**steps)).astype(np.float32)
     assert found["state/optimizer/adam/mu/w"].tobytes() == wanted.tobytes()
 
@@ -139,7 +139,7 @@ def test_the_operations_of_a_moment_are_told():
 
 @pytest.mark.parametrize(("betas", "missing"), [({}, "beta1 and beta2"), ({"beta1": 0.9}, "beta2")])
 def test_a_beta_that_is_not_known_is_not_guessed(betas: dict[str, float], missing: str):
-    """The moments stay as they are stored, under a name that says so."""
+    """The moments stay as stored, with a name that says so."""
     states = adam(3, w=values_of((2,)))
     converted = convert(states, betas=betas)
     found = read(converted)
@@ -156,7 +156,7 @@ def test_a_beta_that_is_not_known_is_not_guessed(betas: dict[str, float], missin
 
 @pytest.mark.parametrize("steps", [0, 200_000])
 def test_where_the_correction_is_one_no_rate_is_needed(steps: int):
-    """0.9999^200000 is 2e-9: float32 knows no number between 1 - 6e-8 and 1."""
+    """0.9999^200000 is 2e-9, and float32 has no number between 1 - 6e-8 and 1."""
     states = adam(steps, w=values_of((2,)))
     converted = convert(states, betas={})
     found, stored = read(converted), states["no_prefix/2/m/params/w"]

@@ -1,4 +1,4 @@
-"""The other optimizer states: each kind becomes its own, what is unknown stays as it is."""
+"""The other optimizer states: known kinds are converted, unknown ones are kept unchanged."""
 
 import numpy as np
 import pytest
@@ -158,7 +158,7 @@ def test_two_learners_have_a_place_each():
     }
 
 
-# What is kept as it is.
+# States that are kept unchanged.
 
 
 def test_a_state_of_an_unknown_kind_is_kept_as_it_is():

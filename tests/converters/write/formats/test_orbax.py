@@ -1,4 +1,4 @@
-"""Orbax items: Orbax opens them with no argument and no warning, leaf for leaf."""
+"""Orbax items: Orbax opens them without arguments and warnings, leaf for leaf."""
 
 import json
 from pathlib import Path

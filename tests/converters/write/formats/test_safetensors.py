@@ -45,7 +45,7 @@ def write(place: Path, leaves: list[PlannedLeaf], limit: int = 64, **options: in
 
 
 def assert_holds(place: Path, files: dict[str, str]) -> None:
-    """The library reads `TREE` from the files; `files` gives that of each target."""
+    """Check that the library reads `TREE` from the files; `files` maps targets to files."""
     assert {f"{item}/{name}" for item, name in map(split, TREE)} == set(files)
     for target, values in TREE.items():
         found = load_file(place / files[target])[split(target)[1]]
