@@ -1,6 +1,6 @@
 """From data to batches: prepared files, texts interleaved with items, synthetic data.
 
-Read `files`, the kinds of data directories, then `prepared`, the output of `prepare`, and
+Read `files`, the kinds of data directories, then `prepared`, the output of the preparation, and
 `original`, the original's formats. `reading` turns sequences into `rows`, with `packing` of several
 into one; `loader` makes batches of rows, and `ahead` prefetches them. `texts`, `interleave` and
 `tokens` turn titles and item ids into batches of a recommender. `markov` draws synthetic data whose
