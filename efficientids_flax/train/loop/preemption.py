@@ -65,7 +65,7 @@ class StopRequest:
         self._at_once = False
 
     def __call__(self) -> bool:
-        """Whether to stop here; the same in all processes, which must all call this equally often."""
+        """Whether to stop here; the same in all processes, which must call this equally often."""
         if not self._together:
             return self.received
         from jax.experimental import multihost_utils
