@@ -1,4 +1,4 @@
-"""Losses of a language model: cross entropy with smoothing, z-loss, and all that Praxis reports.
+"""Losses of a language model: smoothed cross entropy, z-loss, and the metrics that Praxis reports.
 
 Computes what Praxis' `FullSoftmax`, `TransformerLm.compute_loss` and `LanguageModel.compute_loss`
 compute. Letters: B batch, T time, C classes, V words.
@@ -18,22 +18,22 @@ TINY_WEIGHT = 1e-6  # Praxis adds it to the total weight that an average is divi
 
 
 class LanguageModelLoss(NamedTuple):
-    """What Praxis' `TransformerLm` returns when it is given labels; float32 unless said otherwise.
+    """What Praxis' `TransformerLm` returns if it is given labels; float32 unless noted.
 
     Attributes:
         total_loss: [], what is minimised: `avg_xent + aux_loss`.
         avg_xent, avg_xent_weight: [], `total_xent / (total_weight + 1e-6)` and the weight, or what
             the configuration averages over.
-        aux_loss, aux_loss_weight: [], the sum of the auxiliary losses and how many there are.
-        total_xent, total_weight: [], sums over all positions, the first one weighted.
-        per_example_xent: [B, T], not weighted.
+        aux_loss, aux_loss_weight: [], sum and number of the auxiliary losses.
+        total_xent, total_weight: [], weighted sum of the entropies, and sum of the weights.
+        per_example_xent: [B, T], unweighted.
         per_token_xent: [B, T], weighted.
         per_sequence_xent: [B], sum of `per_token_xent`.
         per_example_argmax: int32 [B, T].
-        accuracy: [], weighted share of labels that are the argmax; 0 without any weight, where
-            Praxis divides by zero.
-        z_loss: [], weighted as configured; contained in `aux_loss`.
-        logits, log_probs: [B, T, V], of the dtype of the logits.
+        accuracy: [], weighted share of labels that are the argmax; 0 if all weights are 0 (where
+            Praxis divides by zero).
+        z_loss: [], weighted as configured; included in `aux_loss`.
+        logits, log_probs: [B, T, V], in the dtype of the logits.
     """
 
     total_loss: jax.Array
@@ -63,15 +63,15 @@ def language_model_loss(
     """Loss of a language model from its logits.
 
     Args:
-        config: V, label smoothing and weight of the z-loss.
-        logits: [B, T, V], scaled and capped; of any float dtype, the softmax is float32.
+        config: gives V, label smoothing and the weight of the z-loss.
+        logits: [B, T, V], scaled and capped, any float dtype; the softmax is float32.
         batch: `labels` int [B, T], in [0, V) where they have a weight, and `weights` [B, T].
-        aux_losses: any tree of losses, such as the collection `aux_losses` that the decoder's
-            experts fill; all of its numbers are added, each with weight one.
-        train: whether labels are smoothed (else only with `label_smoothing_in_eval`).
+        aux_losses: any pytree of losses, such as the collection `aux_losses` of the decoder's
+            experts; all leaves are added, each with weight one.
+        train: whether labels are smoothed (otherwise only with `label_smoothing_in_eval`).
 
     Raises:
-        ValueError: naming everything that is wrong (ranges only outside of jit).
+        ValueError: naming everything that is wrong (values are checked only outside of jit).
     """
     _check(config, logits, batch)
     labels = jnp.asarray(batch["labels"])
@@ -119,15 +119,15 @@ def summed(
     average: jax.Array | None = None,
     count: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
-    """The loss and its parts, by the names that Praxis gives them.
+    """The loss and its parts, under Praxis' names.
 
     Args:
-        entropy: float32 [..., T], of each label.
-        weights: float32 [..., T]; without a weight an entropy does not count, infinite or not.
-        aux_losses: any tree of further losses; all of its numbers are added.
-        z_loss: [], weighted; None where there is none.
-        average: [], the weighted mean of the entropies; None where it is still to be made.
-        count: [], what the sum is divided by for it; None for the weights.
+        entropy: float32 [..., T], cross entropy of each label.
+        weights: float32 [..., T]; entropies with weight 0 are ignored, even if infinite.
+        aux_losses: any pytree of further losses; all leaves are added.
+        z_loss: [], weighted; None: no z-loss.
+        average: [], weighted mean of the entropies, if known; None: it is computed.
+        count: [], divisor for that mean; None: the sum of the weights.
     """
     per_token = weighted(entropy, weights)
     total, total_weight = jnp.sum(per_token), jnp.sum(weights)
@@ -150,7 +150,7 @@ def summed(
 
 
 def weighted(entropy: jax.Array, weights: jax.Array) -> jax.Array:
-    """`entropy * weights`, any shape; 0 without a weight, where an entropy may be infinite."""
+    """`entropy * weights`, any shape; 0 where the weight is 0, even if the entropy is infinite."""
     return jnp.where(weights > 0, entropy, 0.0) * weights
 
 
@@ -160,7 +160,7 @@ def language_model_metrics(
     """(value, weight) of each metric that Praxis' `LanguageModel` reports, by its name.
 
     Args:
-        loss: of `language_model_loss`.
+        loss: from `language_model_loss`.
         batch: the same batch.
     """
     weights = batch["weights"].astype(jnp.float32)
@@ -180,17 +180,17 @@ def language_model_metrics(
 def smoothed_cross_entropy(
     log_probs: jax.Array, labels: jax.Array, smoothing: float, valid: jax.Array | None = None
 ) -> jax.Array:
-    """Cross entropy against a target of `1 - smoothing`, the rest shared by the other classes.
+    """Cross entropy against a target of `1 - smoothing`; the other classes share the rest equally.
 
     Args:
         log_probs: float32 [B, T, C].
-        labels: int [B, T]; outside of [0, C) gives 0.
-        smoothing: probability that the other classes share.
-        valid: bool [B, T, C], classes that exist; None for all.
+        labels: int [B, T]; outside [0, C) the result is 0.
+        smoothing: probability mass that the other classes share.
+        valid: bool [B, T, C], classes that exist; None: all.
 
     Returns:
-        float32 [B, T]. A class without others is not smoothed, where the original divides by zero
-        and gives NaN.
+        float32 [B, T]. If there is only one class, nothing is smoothed; the original divides by
+        zero there and gives NaN.
     """
     count = log_probs.shape[-1]
     inside = (labels >= 0) & (labels < count)
@@ -206,15 +206,15 @@ def smoothed_cross_entropy(
 
 
 def z_loss(logits: jax.Array, weights: jax.Array, count: jax.Array | None = None) -> jax.Array:
-    """Weighted mean of the squared log-normaliser, which keeps logits from drifting.
+    """Weighted mean of the squared logsumexp, which keeps logits from drifting.
 
     Args:
         logits: [B, T, C].
         weights: [B, T].
-        count: [], what the sum is divided by; None for the weights.
+        count: [], divisor of the sum; None: the sum of the weights.
 
     Returns:
-        float32 []; 0 without any weight, where Praxis divides by zero.
+        float32 []; 0 if all weights are 0 (where Praxis divides by zero).
     """
     return squared_normalisers(
         jax.nn.logsumexp(logits.astype(jnp.float32), axis=-1), weights, count
@@ -224,13 +224,13 @@ def z_loss(logits: jax.Array, weights: jax.Array, count: jax.Array | None = None
 def squared_normalisers(
     normalisers: jax.Array, weights: jax.Array, count: jax.Array | None = None
 ) -> jax.Array:
-    """`z_loss` of log-normalisers [B, T] that are made already."""
+    """`z_loss` from given logsumexps [B, T]."""
     weights = weights.astype(jnp.float32)
     squares = jnp.square(normalisers)
     return _ratio(jnp.sum(squares * weights), jnp.sum(weights) if count is None else count)
 
 
 def _ratio(above: jax.Array, below: jax.Array) -> jax.Array:
-    """A quotient; 0 where the denominator is, with a gradient that is finite."""
+    """A quotient; 0 if the denominator is 0, also with a finite gradient."""
     some = below > 0
     return jnp.where(some, above / jnp.where(some, below, 1.0), 0.0)

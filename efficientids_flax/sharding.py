@@ -1,14 +1,14 @@
-"""Where every parameter and every activation lies on a mesh: one table by the letter of an axis.
+"""Sharding of every parameter and activation on a mesh, by one table of axis letters.
 
     mesh = make_mesh(fsdp=4, tensor=2)                      # what is left over is `data`
     params = load_converted(out, parameter_shardings(config, mesh)).params
     with jax.set_mesh(mesh):
         loss = jax.jit(step)(params, jax.device_put(batch, batch_sharding(mesh)))
 
-The mesh has three axes: `data` (each device its own rows of the batch), `fsdp` (rows of the batch
-too, and the parameters split among them), `tensor` (heads, hidden widths, vocabulary, catalogue);
-and where it is asked for, `expert` (the experts of a mixture, and rows of the batch outside of
-them). An axis whose size a mesh axis does not divide is not split along it.
+The mesh has three axes: `data` shards the rows of the batch; `fsdp` shards rows of the batch too,
+and the parameters; `tensor` shards heads, hidden widths, vocabulary and catalogue. An optional
+fourth one, `expert`, shards the experts of a mixture, and outside of them rows of the batch. An
+axis whose size is not divisible by that of a mesh axis is not sharded along it.
 
 Letters: those of `efficientids_flax.parameters`; of activations also B batch, T and S time, W width
 of queries and tables, M slots of a cluster, K experts of a token.
@@ -63,11 +63,11 @@ def make_mesh(
     *,
     expert: int = 1,
 ) -> Mesh:
-    """A mesh over these devices, all of them by default.
+    """A mesh over the given devices, by default all.
 
     Args:
-        data, fsdp, tensor: sizes; one of them may be -1, for what is left over.
-        devices: of all processes; neighbours are put together on the last axis.
+        data, fsdp, tensor: sizes; one of them may be -1: all devices that are left over.
+        devices: devices of all processes; neighbours are adjacent on the last axis.
         expert: size of a fourth axis, before `tensor`; 1 leaves it out.
 
     Raises:
@@ -101,16 +101,16 @@ def make_mesh(
 def partition(
     axes: Iterable[Axis], rules: Mapping[str, tuple[str, ...]], sizes: Mapping[str, int]
 ) -> PartitionSpec:
-    """How an array is split.
+    """The partition spec of an array.
 
     Args:
         axes: (letter, size) of each of its axes.
-        rules: letter -> mesh axes, such as `PARAMETERS`; others are not split.
-        sizes: of the axes of the mesh.
+        rules: letter -> mesh axes, such as `PARAMETERS`; other letters are not sharded.
+        sizes: sizes of the mesh axes.
 
     Returns:
-        A specification in which every mesh axis stands at most once; later axes of the array go
-        without.
+        A spec in which every mesh axis occurs at most once; the first axis of the array that can
+        use it gets it.
     """
     used: set[str] = set()
     spec = []
@@ -131,17 +131,17 @@ def parameter_shardings(
     mesh: Mesh,
     rules: Mapping[str, tuple[str, ...]] = PARAMETERS,
 ) -> Callable[[str, Any], NamedSharding]:
-    """Where each leaf of a model and of its training state goes.
+    """The sharding of each leaf of a model and of its training state.
 
     Args:
-        config: of the model.
-        mesh: of `make_mesh`, or any with axes of these names.
-        rules: letter of an axis -> axes of the mesh.
+        config: the model's.
+        mesh: from `make_mesh`, or any mesh with these axis names.
+        rules: axis letter -> mesh axes.
 
     Returns:
         `sharding(path, leaf)` as `load_converted` and `load_model` take it. A leaf of the optimizer
-        state that has the path and the shape of a parameter lies as the parameter does; other
-        leaves (counts, factors) are on every device.
+        state with the path and shape of a parameter is sharded like the parameter; other leaves
+        (counts, factors) are replicated.
     """
     known = parameter_axes(config)
     sizes = dict(mesh.shape)

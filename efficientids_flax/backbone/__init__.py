@@ -1,11 +1,11 @@
 """The decoder: one configurable Linen module for Praxis' and HuggingFace's language models.
 
-Names are imported when they are first used: `backbone.presets` needs no JAX. `generate` has the
-name of its module and is taken from there.
+Names are imported when they are first used, since `backbone.presets` needs no JAX. The function
+`generate` has the name of its module; import it from there.
 
 Read `decoder`, `layer`, `attention`, `projection`, `layers`, `kernels`, then `positions`,
-`experts`, `masks`, `inputs` and `lora`; `cache`, `sampling` and `generate` make text,
-`presets` reads HuggingFace's configurations.
+`experts`, `masks`, `inputs` and `lora`; `cache`, `sampling` and `generate` are for text
+generation, `presets` reads HuggingFace's configurations.
 """
 
 from typing import TYPE_CHECKING

@@ -1,7 +1,8 @@
-"""Keys and values of tokens that were read before: what a decoder keeps while it generates.
+"""The KV cache: keys and values of earlier tokens, kept while a decoder generates.
 
 A cache has room for a fixed number of tokens, so that one compiled step serves all. Letters: B
-batch, S places (of all tokens, padding too), J heads of keys and values, H head width, L layers.
+batch, S places (for all tokens, including padding), J heads of keys and values, H head width, L
+layers.
 """
 
 from typing import Any
@@ -15,13 +16,14 @@ from efficientids_flax.backbone.inputs import Tokens
 from efficientids_flax.backbone.masks import Marks
 from efficientids_flax.config import BackboneConfig
 
-EMPTY = -1  # segment of a place that holds no token yet; no token has it
+EMPTY = -1  # segment of an unused place; no token has this segment
 
 
 class LayerCache(struct.PyTreeNode):
-    """Keys (turned) and values of one layer, [B, S, J, H]; of scanned layers [L, B, S, J, H].
+    """Keys (rotated) and values of one layer, [B, S, J, H]; of scanned layers [L, B, S, J, H].
 
-    Of latent attention, in their place: the latents [B, S, 1, C], and what all heads share of keys.
+    Latent attention stores instead the latents [B, S, 1, C], and the part of the keys that all
+    heads share.
     """
 
     keys: jax.Array
@@ -34,7 +36,7 @@ class KVCache(struct.PyTreeNode):
     Attributes:
         layers: one entry for each layer; for scanned layers one for each place in the block, with
             an axis L / places.
-        segments, positions: int32 [B, S], those of the batches.
+        segments, positions: int32 [B, S], those of the tokens read.
         prefix: bool [B, S], with `attention_mask='prefix'`; else None.
         used: int32 [], number of used places, the same in all rows.
     """
@@ -51,7 +53,7 @@ class KVCache(struct.PyTreeNode):
         return self.segments.shape[1]
 
     def marks(self) -> Marks:
-        """Of the keys, for their mask."""
+        """What attention masks need to know of the keys."""
         return Marks(jnp.arange(self.size), self.segments, self.prefix)
 
 
@@ -91,15 +93,15 @@ def make_cache(config: BackboneConfig, batch: int, size: int, dtype: Any = None)
 
 
 def count_tokens(cache: KVCache) -> jax.Array:
-    """Tokens of each row so far, without padding: int [B]."""
+    """Number of tokens of each row so far, without padding: int [B]."""
     return jnp.sum(cache.segments > 0, axis=1, dtype=jnp.int32)
 
 
 def note_tokens(cache: KVCache, tokens: Tokens) -> KVCache:
-    """The cache with what is to know of these tokens; their keys and values follow by layer.
+    """The cache with segments and positions of new tokens; each layer adds keys and values later.
 
     Raises:
-        ValueError: more tokens than places; inside jit only where none of the places is taken.
+        ValueError: more tokens than places. Inside jit the used places count as 0.
     """
     time = tokens.segments.shape[1]
     used = int(cache.used) if has_values(cache.used) else 0
@@ -122,7 +124,7 @@ def note_tokens(cache: KVCache, tokens: Tokens) -> KVCache:
 
 
 def put_keys(cache: LayerCache, keys: jax.Array, values: jax.Array, start: jax.Array) -> LayerCache:
-    """The layer's cache with keys and values [B, T, J, H] from place `start` on."""
+    """Write keys and values [B, T, J, H] into a layer's cache, from place `start` on."""
 
     def put(row: jax.Array, new: jax.Array) -> jax.Array:
         return jax.lax.dynamic_update_slice(row, new.astype(row.dtype), (0, start, 0, 0))

@@ -30,7 +30,7 @@ from efficientids_flax.backbone.masks import Marks
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.sharding import constrain
 
-# Of `jax.checkpoint_policies`, those that need no arguments.
+# The `jax.checkpoint_policies` that take no arguments.
 REMAT_POLICIES = (
     "nothing_saveable",
     "dots_saveable",
@@ -51,7 +51,7 @@ class Decoder(nn.Module):
             activations is recomputed.
 
     Raises:
-        ValueError: another policy than `REMAT_POLICIES`.
+        ValueError: `remat` is not in `REMAT_POLICIES`.
     """
 
     config: BackboneConfig
@@ -86,7 +86,7 @@ class Decoder(nn.Module):
         self.layers = make_layers(config, self.remat)
 
     def embed(self, ids: jax.Array) -> jax.Array:
-        """Word embeddings with the configuration's scale: int [B, T] -> [B, T, D]."""
+        """Word embeddings, scaled as configured: int [B, T] -> [B, T, D]."""
         rows = self.lm_head.embed(ids) if self.config.tied_embeddings else self.embedder(ids)
         self.sow(INTERMEDIATES, "word_rows", rows)
         words = self._widened(self._scaled(rows))
@@ -109,25 +109,26 @@ class Decoder(nn.Module):
 
         Args:
             ids: int [B, T]; or
-            inputs_embeds: [B, T, D] in place of word embeddings, positions not added yet; with
-                `embedding_dims` also [B, T, E], which are projected as words are.
-            paddings: [B, T], 1 where there is padding, on either side; None for none.
-            segment_ids: int [B, T] of packed sequences; None makes one of all that is not padding
-                (`masks.segments_from_positions` makes them of positions).
-            positions: int [B, T] in the segment; None counts from 0 over the row, padding too,
-                (`masks.positions_from_paddings` passes over it) or as `positions_pass_padding`
-                says.
+            inputs_embeds: [B, T, D] instead of word embeddings, without positions added; with
+                `embedding_dims` also [B, T, E], which are projected like word embeddings.
+            paddings: [B, T], 1 on padding, on either side; None: no padding.
+            segment_ids: int [B, T], for packed sequences; None: all tokens but padding are one
+                segment. (`masks.segments_from_positions` derives them from positions.)
+            positions: int [B, T], positions in the segment. None: count from 0 over the row,
+                including padding, unless `positions_pass_padding` is set.
+                (`masks.positions_from_paddings` skips padding.)
             inputs_indicator: [B, T], 1 on the prefix, for `attention_mask='prefix'`.
             deterministic: no dropout.
-            at: int [B, M], places in the row whose hidden states are wanted (-1 is the last one);
-                None for all. The last layer, unless it is scanned, computes no others.
+            at: int [B, M], places in the row whose hidden states are needed (-1: the last one);
+                None: all. The last layer, unless it is scanned, is computed only for these.
 
         Returns:
-            [B, T, D] or [B, M, D], of the compute dtype.
+            [B, T, D] or [B, M, D], in the configured dtype.
 
         Raises:
-            ValueError: listing every argument of the wrong shape, dtype or, outside of jit, range
-                (inside, words and learned positions without a row in their table give zeros).
+            ValueError: listing every argument with a wrong shape or dtype or, outside of jit, with
+                values out of range (inside jit, words and learned positions out of range embed to
+                zeros).
         """
         given = Inputs(
             ids, inputs_embeds, paddings, segment_ids, positions, inputs_indicator, at=at
@@ -151,22 +152,22 @@ class Decoder(nn.Module):
         inputs_indicator: jax.Array | None = None,
         at: jax.Array | None = None,
     ) -> tuple[jax.Array, KVCache]:
-        """Hidden states of new tokens after those of a cache, as `__call__` on all tokens.
+        """Hidden states of new tokens that follow those in a cache, as if `__call__` read them all.
 
-        Two things depend on the call, not on single tokens: experts have a capacity by the tokens
-        of one call, and 'dynamic' and 'longrope' rotation depends on the longest position so far,
-        while keys that are in the cache keep their rotation (as in HuggingFace).
+        Two results can differ from a single call: the capacity of experts depends on the number of
+        tokens in one call, and 'dynamic' and 'longrope' rotation depends on the longest position so
+        far, while cached keys keep their rotation (as in HuggingFace).
 
         Args:
-            ids: int [B, T]; or `inputs_embeds`. All arguments are those of `__call__`, for the new
-                tokens; `positions` continue from the row's length in the cache.
+            ids: int [B, T]; or `inputs_embeds`. All arguments are as in `__call__`, for the new
+                tokens; by default `positions` continue from the row's length in the cache.
             cache: from `make_cache`, with room for T more tokens.
 
         Returns:
             ([B, T, D] or [B, M, D], the cache with the tokens in it).
 
         Raises:
-            ValueError: no cache, no room in it, or arguments that `__call__` would not take.
+            ValueError: the cache is missing or has no room; or as in `__call__`.
         """
         if cache is None:
             raise ValueError("cache: missing; make one with make_cache")
@@ -198,10 +199,10 @@ class Decoder(nn.Module):
         return logits
 
     def head(self, hidden: jax.Array) -> jax.Array:
-        """[B, T, D] -> float32 [B, T, V], the head's product alone.
+        """[B, T, D] -> float32 [B, T, V], only the head's product, without scale and cap.
 
         Raises:
-            ValueError: there is no head.
+            ValueError: the model has no head.
         """
         if not self.config.gives_words:
             raise ValueError(
@@ -219,9 +220,9 @@ class Decoder(nn.Module):
         caches: tuple[LayerCache, ...] | None = None,
         at: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[LayerCache, ...] | None]:
-        """All layers and the final norm: [B, T, D] -> [B, T, D] or, of the tokens `at`, [B, M, D].
+        """All layers and the final norm: [B, T, D] -> [B, T, D], or [B, M, D] at the places `at`.
 
-        And the caches with the new keys, if there are any.
+        Also returns the caches with the new keys; None without caches.
         """
         last = self.config.num_layers - 1
         early = at is not None and deterministic and keeps_apart(self.config, last)
@@ -270,7 +271,7 @@ class Decoder(nn.Module):
         return x
 
     def _scaled(self, x: jax.Array) -> jax.Array:
-        """Times the scale, which is rounded to the dtype of the embeddings (as Gemma's is)."""
+        """Multiply by the scale, rounded to the dtype of the embeddings (as in Gemma)."""
         scale = self.config.embedding_scale
         if scale == "none":
             return x
@@ -278,7 +279,7 @@ class Decoder(nn.Module):
         return x * jnp.asarray(factor, x.dtype)
 
     def _widened(self, x: jax.Array) -> jax.Array:
-        """[B, T, E] -> [B, T, D], of embeddings that have a width of their own."""
+        """Project embeddings of another width to the model's: [B, T, E] -> [B, T, D]."""
         if x.shape[-1] == self.config.model_dims:
             return x
         return self.embedding_projection(x).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""Text from a decoder: the prompt in one pass, then token by token, all in one compiled program.
+"""Generate text: prefill of the prompt, then token by token, all in one compiled program.
 
 Letters: B batch, T time of the prompts, D model width, V words, G tokens to generate.
 """
@@ -23,11 +23,11 @@ GREEDY = SamplingConfig()
 
 
 class Generated(NamedTuple):
-    """What was generated.
+    """The generated tokens.
 
     Attributes:
-        tokens: int32 [B, G] without the prompts; the padding id after the end.
-        lengths: int32 [B], tokens until the end, which counts.
+        tokens: int32 [B, G], without the prompts; `pad_id` after the end.
+        lengths: int32 [B], number of tokens up to and including the end token.
     """
 
     tokens: jax.Array
@@ -35,7 +35,8 @@ class Generated(NamedTuple):
 
 
 class _State(NamedTuple):
-    """Between two steps: `token` [B] is chosen and not read yet, `position` [B] is its place."""
+    """State between two steps: `token` [B] is chosen but not read yet, `position` [B] is its
+    position."""
 
     step: jax.Array
     token: jax.Array
@@ -63,7 +64,7 @@ def generate(
 ) -> Generated:
     """Continue prompts.
 
-    Positions count the tokens of a prompt without its padding, on either side (as in HuggingFace's
+    Positions skip padding, which may be on either side of a prompt (as in HuggingFace's
     `generate`).
 
     Args:
@@ -71,18 +72,17 @@ def generate(
         params: its parameters.
         ids: int [B, T]; or
         inputs_embeds: [B, T, D].
-        paddings: [B, T], 1 where there is padding; None for none.
+        paddings: [B, T], 1 on padding; None: no padding.
         max_new_tokens: G; generation stops earlier if all rows have ended.
-        inputs_indicator: [B, T], for prefix models.
-        sampling: None: greedy.
-        rng: key, for sampling.
-        eos_id: tokens that end a text.
-        pad_id: the word that fills rows after their end.
+        inputs_indicator: [B, T], 1 on the prefix, for prefix models.
+        sampling: how tokens are drawn; default: greedy.
+        rng: random key, for sampling.
+        eos_id: token or tokens that end a text.
+        pad_id: token that fills rows after their end.
 
     Raises:
-        ValueError: listing all inputs of a wrong shape, dtype or range (words and learned
-            positions without a row in their table; not checked inside jit), too many tokens, or a
-            missing key.
+        ValueError: listing all inputs with a wrong shape, dtype or values out of range (not checked
+            inside jit), too many tokens, or a missing key.
     """
     config = decoder.config
     given = Inputs(ids, inputs_embeds, paddings, inputs_indicator=inputs_indicator)
@@ -119,7 +119,7 @@ def _problems(
     ends: tuple[Any, ...],
     pad_id: Any,
 ) -> list[str]:
-    """Ranges of what is no array; `time` is None where the arrays are wrong."""
+    """Problems with arguments other than arrays; `time` is None if the arrays are wrong."""
     problems = [] if time != 0 else ["ids, inputs_embeds: found prompts without a single token"]
     words, longest = config.vocab_size, config.max_positions
     if not words:
@@ -154,8 +154,8 @@ def _generate(
 ) -> Generated:
     """Prefill and decode."""
     batch, time = paddings.shape
-    # Padding goes to the left, so that all rows go on in the same place of the cache, and windows
-    # that slide count tokens.
+    # Move padding to the left, so that all rows continue at the same place of the cache, and
+    # sliding windows count only tokens.
     order = jnp.argsort(paddings <= 0, axis=1, stable=True)
     paddings = jnp.take_along_axis(paddings, order, axis=1)
     if ids is not None:
@@ -201,7 +201,7 @@ def _generate(
     )
 
     def note(state: _State) -> _State:
-        """Writes the token down where a row has not ended."""
+        """Record the token in rows that have not ended."""
         token = jnp.where(state.done, pad_id, state.token)
         ended = jnp.isin(token, jnp.asarray(ends, jnp.int32)) if ends else False
         return state._replace(
@@ -216,7 +216,7 @@ def _generate(
         return (state.step < count) & ~jnp.all(state.done)
 
     def reread(state: _State) -> _State:
-        """The next token after all `limit` there are, read without what was kept of them."""
+        """The next token, after reading all `limit` tokens again with an empty cache."""
         assert limit is not None
         grown = state.tokens[:, : limit - time]
         filled = jnp.pad(paddings, ((0, 0), (0, limit - time)))
@@ -258,7 +258,7 @@ def _generate(
 
 
 def _reread_length(config: BackboneConfig) -> int | None:
-    """Tokens of a row at which all of them are read anew, see `RotaryScalingConfig`."""
+    """The length at which all tokens are read again, see `RotaryScalingConfig`; None: never."""
     scaling = config.rotary.scaling if config.rotary else None
     if scaling is None or not scaling.reread_when_long:
         return None

@@ -1,7 +1,7 @@
-"""What a batch says about its tokens: checked, and completed where it says nothing.
+"""The decoder's inputs: checks, and defaults for what is missing.
 
-Shapes and dtypes are always looked at, values only outside of jit, where there are some: inside,
-an id without a row in its table gives zeros. Letters: B batch, T time, D model width.
+Shapes and dtypes are always checked, values only outside of jit; inside jit an id out of range
+embeds to zeros. Letters: B batch, T time, D model width.
 """
 
 from typing import Any, NamedTuple
@@ -24,13 +24,13 @@ INTEGERS = ("segment_ids", "positions")
 
 
 class Tokens(NamedTuple):
-    """What the decoder needs to know of a batch besides its embeddings.
+    """What the decoder needs to know of the tokens besides their embeddings.
 
     Attributes:
-        paddings: float32 [B, T], 1 where there is padding.
+        paddings: float32 [B, T], 1 on padding.
         segments: int [B, T]; padding is a segment of its own, 0.
         positions: int [B, T], for embeddings, rotation and relative bias.
-        prefix: bool [B, T], keys that all queries of their segment see; None where none do.
+        prefix: bool [B, T], keys that all queries of their segment see; None: no prefix.
     """
 
     paddings: jax.Array
@@ -42,9 +42,9 @@ class Tokens(NamedTuple):
 class Inputs(NamedTuple):
     """Arguments of `Decoder.__call__`.
 
-    `start` is the place of the first token in its row, where there are earlier ones in a cache;
-    `tokens` int [B] are how many of those are no padding, for positions that pass over it; `at`
-    int [B, M] are the tokens whose states are wanted.
+    `start` is the place of the first token in its row, after those in a cache. `tokens` int [B] is
+    the number of cached tokens without padding, for positions that skip padding. `at` int [B, M]
+    are the places whose hidden states are needed.
     """
 
     ids: Any = None
@@ -59,11 +59,11 @@ class Inputs(NamedTuple):
 
 
 def complete(config: BackboneConfig, given: Inputs) -> Tokens:
-    """Arguments of `Decoder.__call__`, checked, with its defaults filled in.
+    """Check the arguments of `Decoder.__call__` and fill in its defaults.
 
     Raises:
-        ValueError: listing every argument of the wrong shape, dtype or, outside of jit, range: what
-            came, what is needed.
+        ValueError: listing every argument with a wrong shape or dtype or, outside of jit, values
+            out of range: what was found and what was expected.
     """
     if problems := input_problems(config, given):
         raise ValueError(listed("the decoder's inputs", problems))
@@ -71,7 +71,7 @@ def complete(config: BackboneConfig, given: Inputs) -> Tokens:
 
 
 def filled(config: BackboneConfig, given: Inputs) -> Tokens:
-    """What `complete` returns for arguments without problems."""
+    """`complete` without the checks."""
     shape = jnp.shape(given.inputs_embeds if given.ids is None else given.ids)[:2]
     paddings, segment_ids, positions = given.paddings, given.segment_ids, given.positions
     if paddings is None:
@@ -97,7 +97,7 @@ def filled(config: BackboneConfig, given: Inputs) -> Tokens:
 
 
 def rows_at(x: jax.Array, places: jax.Array | None) -> jax.Array:
-    """[B, T, ...], int [B, M] or None for all -> [B, M, ...]."""
+    """Gather along the second axis: [B, T, ...], int [B, M] (None: all) -> [B, M, ...]."""
     if places is None:
         return x
     return jnp.take_along_axis(x, places.reshape(*places.shape, *[1] * (x.ndim - 2)), axis=1)
@@ -143,14 +143,14 @@ def input_problems(config: BackboneConfig, given: Inputs) -> list[str]:
 
 
 def _longest(config: BackboneConfig) -> int | None:
-    """Positions that have a row of their own in a table; None where there is no table."""
+    """Number of learned positions; None if positions are not learned."""
     return config.max_positions if config.position_embedding == "learned" else None
 
 
 def _value_problems(config: BackboneConfig, given: Inputs) -> list[str]:
-    """Values out of range, of arguments whose values are known; those of padding do not count.
+    """Problems with values out of range, if values are known; padding is not checked.
 
-    Whole numbers are looked at as they came: JAX's own have 32 bits, and 2**32 + 5 would be 5.
+    Integers are checked before conversion to JAX's 32 bits, where 2**32 + 5 would become 5.
     """
     values = {
         name: np.asarray(value)
@@ -167,7 +167,7 @@ def _value_problems(config: BackboneConfig, given: Inputs) -> list[str]:
         present = values["paddings"] != 1 if "paddings" in values else False
     words, longest = config.vocab_size, _longest(config)
     whole = np.iinfo(jax.dtypes.canonicalize_dtype(np.int64))
-    ranges = {  # of the table, or of JAX's whole numbers
+    ranges = {  # limits of the table, or of JAX's integers
         "ids": (0, words, f"in [0, {words}), a word"),
         "segment_ids": (0, whole.max + 1, f"in [0, {whole.max}]"),
         "positions": (whole.min, whole.max + 1, f"in [{whole.min}, {whole.max}]"),
@@ -188,7 +188,7 @@ def _value_problems(config: BackboneConfig, given: Inputs) -> list[str]:
 
 
 def _wrong(name: str, value: Any, wanted: tuple[int | None, ...], kind: str) -> list[str]:
-    """A sentence if the value's shape or dtype is not the wanted one; None is any size."""
+    """A sentence if shape or dtype is not as wanted; a size of None means any."""
     shape, dtype = jnp.shape(value), jnp.result_type(value)
     fits = len(shape) == len(wanted) and all(
         size in (None, found) for size, found in zip(wanted, shape, strict=True)

@@ -1,6 +1,6 @@
-"""Parameters of a module, kernels among them, and the product of activations with a kernel.
+"""Making parameters, kernels in particular, and multiplying activations with a kernel.
 
-Letters: D what is summed over, T rows, N results of a row.
+Letters: D contracted axis, T rows, N results of a row.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.parts import KernelAxes
 
 FEW_ROWS = 256
-FEW_RESULTS = 1 << 22  # T N; turning more costs what is won
+FEW_RESULTS = 1 << 22  # T N; for more, transposing costs as much as it gains
 
 
 def parameter(
@@ -27,10 +27,10 @@ def parameter(
     shape: tuple[int, ...],
     *dtype: Any,
 ) -> jax.Array:
-    """`module.param(name, initial, shape, *dtype)`, in less time where the parameter is there.
+    """`module.param(name, initial, shape, *dtype)`, faster if the parameter exists.
 
-    To compare shapes, `param` traces the initialiser at each call: a sixth of the time that it
-    takes to trace a decoder. Here the shape is known.
+    To compare shapes, `param` traces the initialiser at each call, which takes a sixth of the time
+    of tracing a decoder. Here shapes are compared directly.
 
     Raises:
         flax.errors.ScopeParamShapeError: the parameter has another shape.
@@ -46,13 +46,15 @@ def parameter(
 def make_kernel(
     module: nn.Module, config: BackboneConfig, shape: tuple[int, ...], axis: int | None = 0
 ) -> jax.Array:
-    """The parameter `kernel` of a module, as `kernel_axes` says; random values are the same ones.
+    """The parameter `kernel` of a module, stored as `kernel_axes` says.
+
+    Both ways of storing start from the same random values.
 
     Args:
-        module: what it belongs to.
+        module: the module.
         config: how kernels are stored.
-        shape: with the axis of the input first, 'in_out'.
-        axis: that of the input, which is the last where kernels are 'out_in'; None leaves it there.
+        shape: shape under 'in_out'.
+        axis: the input axis, which 'out_in' moves to the end; None: do not move it.
     """
     initial = nn.initializers.xavier_uniform()
     if axis is None or config.kernel_axes == "in_out":
@@ -69,16 +71,16 @@ def make_kernel(
 def product(
     x: jax.Array, kernel: jax.Array, dtype: Any = None, axes: KernelAxes = "in_out"
 ) -> jax.Array:
-    """The last axis of `x` against that of the input of `kernel`: [..., D] -> [..., *outs].
+    """Contract the last axis of `x` with the input axis of `kernel`: [..., D] -> [..., *outs].
 
-    As one product of two matrices: where there are more axes, XLA's CPU backend copies the operands
+    Computed as one product of two matrices: with more axes, XLA's CPU backend copies the operands
     of the backward pass (an eighth of the time of a gradient step).
 
     Args:
-        x: any leading axes.
-        kernel: [D, *outs] or, where `axes` is 'out_in', [*outs, D].
-        dtype: of the result; None for that of the operands.
-        axes: of the kernel.
+        x: [..., D].
+        kernel: [D, *outs] or, if `axes` is 'out_in', [*outs, D].
+        dtype: dtype of the result; None: that of the operands.
+        axes: how the kernel is stored.
     """
     rows = x.reshape(-1, x.shape[-1])
     if axes == "in_out":
@@ -94,19 +96,19 @@ def product(
 
 
 def _rows_first(rows: jax.Array, matrix: jax.Array, own: int, dtype: Any) -> jax.Array:
-    """[T, D] and a kernel, whose axis `own` is D -> [T, N]."""
+    """Multiply [T, D] with a kernel whose axis `own` is D: [T, N]."""
     dimensions = (((1,), (own,)), ((), ()))
     return jax.lax.dot_general(rows, matrix, dimensions, preferred_element_type=dtype)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _kernel_first(rows: jax.Array, matrix: jax.Array, dtype: Any) -> jax.Array:
-    """[T, D], [N, D] -> [T, N], where XLA's CPU backend would else lay out the kernel anew.
+    """[T, D], [N, D] -> [T, N], with the kernel as first operand, for few rows on CPUs.
 
-    It lays out the second operand for each product: with the kernel first a product of 8 rows takes
-    a half to a third of the time, one of 128 rows 5 % less. The barriers keep the compiler from
-    exchanging the operands again. Of a differentiated product the backward pass would take longer,
-    so that is made as any other.
+    XLA's CPU backend copies the second operand into another layout for each product. With the
+    kernel first, a product of 8 rows takes a half to a third of the time, one of 128 rows 5 % less.
+    The barriers keep the compiler from swapping the operands back. The backward pass would take
+    longer this way, so a differentiated product uses the usual order.
     """
     columns = jax.lax.optimization_barrier(rows.T)
     dimensions = (((1,), (0,)), ((), ()))

@@ -1,4 +1,4 @@
-"""One layer of the decoder, on its own or as a step of a scan.
+"""One layer of the decoder, as a module of its own or as a step of a scan.
 
 Letters: B batch, T time, D model width.
 """
@@ -20,11 +20,11 @@ from efficientids_flax.sharding import constrain
 
 
 class LayerBody(nn.Module):
-    """Attention and MLP, each with its norms around it.
+    """Attention and MLP, each with its norms and residual.
 
     Attributes:
-        config: of the decoder.
-        index: number of the layer; of a scanned layer, its place in the block.
+        config: the decoder's.
+        index: number of the layer; for a scanned layer, its place in the block.
     """
 
     config: BackboneConfig
@@ -39,9 +39,9 @@ class LayerBody(nn.Module):
         cache: LayerCache | None = None,
         at: jax.Array | None = None,
     ) -> tuple[jax.Array, LayerCache | None]:
-        """[B, T, D] -> ([B, T, D], the cache with the new keys, if there is one).
+        """[B, T, D] -> ([B, T, D], the cache with the new keys; None without a cache).
 
-        With `at` int [B, M] what comes out is [B, M, D] of these tokens: see `keeps_apart`.
+        With `at` int [B, M] the output is [B, M, D], only at these places: see `keeps_apart`.
         """
         config = self.config.of_layer(self.index)
         kind = layer_kind(self.config, self.index)
@@ -63,7 +63,7 @@ class LayerBody(nn.Module):
             return mlp(inner, paddings, deterministic)
 
         given, weight, dtype = x, config.attention_residual_weight, x.dtype
-        # Where half precision is computed in float32, the layer's sum is rounded once, at its end.
+        # If half precision is computed in float32, the residual is rounded once, at the end.
         x, normed = self._add("attention", x, given, attend, weight, deterministic, at=at)
         given, paddings = rows_at(given, at), rows_at(around.paddings, at)
         self.sow(INTERMEDIATES, "attention_residual", x.astype(dtype))
@@ -88,10 +88,10 @@ class LayerBody(nn.Module):
         normed: jax.Array | None = None,
         at: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
-        """`x` plus what a sublayer makes of `given`, normed as the policy says.
+        """Residual step: (`x` plus the sublayer's output for `given`, the sublayer's input).
 
-        And what the sublayer read; `normed` is that, where another has normed it already. `at` are
-        the tokens that the sublayer gives, of all that it reads.
+        Norms are applied as the policy says; `normed` is the sublayer's input if it was normed
+        already. With `at` the sublayer reads all tokens, and returns only these places.
         """
         config = self.config.of_layer(self.index)
         policy, double = config.norm_policy, config.norm_policy == "primer_hybrid"
@@ -115,7 +115,7 @@ class LayerBody(nn.Module):
 
 
 class Layer(LayerBody):
-    """A layer of its own."""
+    """A layer that is not scanned."""
 
     def __call__(
         self,
@@ -124,7 +124,7 @@ class Layer(LayerBody):
         deterministic: bool = True,
         at: jax.Array | None = None,
     ) -> jax.Array:
-        """[B, T, D] -> [B, T, D], or [B, M, D] of the tokens `at`."""
+        """[B, T, D] -> [B, T, D], or [B, M, D] at the places `at`."""
         return self.run(x, around, deterministic, at=at)[0]
 
     def extend(
@@ -134,14 +134,14 @@ class Layer(LayerBody):
         cache: LayerCache,
         at: jax.Array | None = None,
     ) -> tuple[jax.Array, LayerCache]:
-        """The same for tokens that follow those of a cache."""
+        """The same for tokens that follow those in a cache."""
         x, grown = self.run(x, around, True, cache, at)
         assert grown is not None
         return x, grown
 
 
 class ScannedLayer(LayerBody):
-    """A layer as one step of a scan: the carry [B, T, D], and what there is of the cache."""
+    """A layer as one step of a scan, with carry [B, T, D] and this layer's cache, if any."""
 
     def __call__(
         self,
@@ -150,13 +150,13 @@ class ScannedLayer(LayerBody):
         around: Surroundings,
         deterministic: bool = True,
     ) -> tuple[jax.Array, tuple[LayerCache, ...] | None]:
-        """(The carry, the cache); see `LayerBody.run`."""
+        """(carry, cache); see `LayerBody.run`."""
         x, grown = self.run(x, around, deterministic, caches[0] if caches else None)
         return x, None if grown is None else (grown,)
 
 
 class ScannedBlock(nn.Module):
-    """Several layers in a row as one step of a scan."""
+    """Several consecutive layers as one step of a scan."""
 
     config: BackboneConfig
 
@@ -168,7 +168,7 @@ class ScannedBlock(nn.Module):
         around: Surroundings,
         deterministic: bool = True,
     ) -> tuple[jax.Array, tuple[LayerCache, ...] | None]:
-        """(The carry [B, T, D], the caches of the layers)."""
+        """(carry [B, T, D], caches of the layers; None without caches)."""
         grown = []
         for place in range(self.config.layers_per_block):
             layer = Layer(self.config, place, name=f"block_{place}")
@@ -188,10 +188,10 @@ def _experts(config: BackboneConfig) -> Experts | TopKExperts:
 
 
 def keeps_apart(config: BackboneConfig, index: int) -> bool:
-    """Whether a layer can give some tokens alone, at the cost of these and of all keys and values.
+    """Whether a layer can be computed for some tokens only (besides all keys and values).
 
-    Not where experts have room for some tokens, which compete for it, nor where keys stand by their
-    distance to queries that are all there.
+    Not if experts have a limited capacity, for which all tokens compete; nor if keys depend on
+    relative distances, which are computed for all queries.
     """
     own = config.of_layer(index)
     routed = own.moe is not None and index in own.moe.layers
@@ -201,14 +201,15 @@ def keeps_apart(config: BackboneConfig, index: int) -> bool:
 
 
 def make_layers(config: BackboneConfig, remat: str | None) -> Any:
-    """All layers of a decoder, to be called in its `setup`.
+    """Make all layers of a decoder; call it in `setup`.
 
     Args:
-        config: of the decoder.
-        remat: name of a policy of `jax.checkpoint_policies`; None for none.
+        config: the decoder's.
+        remat: name of a policy of `jax.checkpoint_policies`; None: no rematerialisation.
 
     Returns:
-        A list of `Layer`; where they are scanned, one module with parameters on a leading axis.
+        A list of `Layer`; if layers are scanned, one module with parameters stacked on a leading
+        axis.
     """
     if not config.scan_layers:
         layer = _rematerialised(Layer, remat, config, 3)

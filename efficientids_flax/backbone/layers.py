@@ -1,4 +1,4 @@
-"""Norms, dense projections, gated MLP, positions: what a decoder layer is made of.
+"""Building blocks of a decoder layer: norms, dense projections, MLP, embeddings, positions.
 
 Parameters have the shapes of `efficientids_flax.parameters`. Letters: B batch,
 T time, D model width, F hidden width of the MLP, V words.
@@ -18,7 +18,7 @@ from efficientids_flax.config import BackboneConfig
 from efficientids_flax.moved import left_names
 from efficientids_flax.sharding import constrain
 
-INTERMEDIATES = "intermediates"  # collection of what modules sow on the way
+INTERMEDIATES = "intermediates"  # collection that modules sow activations into
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "identity": lambda x: x,
@@ -52,16 +52,16 @@ def param_dtype(config: BackboneConfig) -> jnp.dtype:
 
 
 def stream_dtype(config: BackboneConfig) -> jnp.dtype:
-    """Dtype of what goes from layer to layer: embeddings, sums of layers, hidden states."""
+    """Dtype between layers: embeddings, residual stream, hidden states."""
     return jnp.dtype(config.dtype)
 
 
 def compute_dtype(config: BackboneConfig) -> jnp.dtype:
-    """Dtype of products and of what is between them, within a layer.
+    """Dtype of computation within a layer.
 
-    That of the stream, but float32 for half precision on CPUs: they multiply it in float32 anyway,
-    and rounding in between would only cost digits and time. PAXml's own results there are without
-    it: jaxlib 0.4.26 took out each rounding that was widened again.
+    The stream's dtype; but float32 for half precision on CPUs, which multiply in float32 anyway, so
+    rounding in between would only cost digits and time. PAXml's results on CPUs are without such
+    rounding too: jaxlib 0.4.26 removed conversions to half precision and back.
     """
     dtype = stream_dtype(config)
     return (
@@ -69,9 +69,8 @@ def compute_dtype(config: BackboneConfig) -> jnp.dtype:
     )
 
 
-# For functions of a few numbers each: what is between their input and their result is made again in
-# the backward pass, where storing it would take several times the memory, and longer. Outside of a
-# scan the compiler chooses.
+# Rematerialisation for cheap elementwise functions: storing their intermediates for the backward
+# pass takes several times the memory, and more time. Outside of a scan the compiler may choose.
 made_again = partial(jax.checkpoint, prevent_cse=False)
 
 
@@ -80,8 +79,8 @@ class Norm(nn.Module):
 
     Attributes:
         config: kind, epsilon, and whether the scale is stored minus one.
-        axes: how many of the last axes are normed together.
-        scaled_axes: how many of the last axes are scaled one by one; None: those.
+        axes: number of trailing axes that are normed together.
+        scaled_axes: number of trailing axes that the scale has; None: as `axes`.
     """
 
     config: BackboneConfig
@@ -90,7 +89,7 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[..., D] -> [..., D], of `compute_dtype`; `x` may be float32."""
+        """[..., D] -> [..., D], in `compute_dtype`; `x` may be float32."""
         config, shape = self.config, x.shape[x.ndim - (self.scaled_axes or self.axes) :]
         dtype = compute_dtype(config)
         axes = tuple(range(-self.axes, 0))
@@ -109,7 +108,7 @@ class Norm(nn.Module):
                 values = values - jnp.mean(values, axis=axes, keepdims=True)
             variance = jnp.mean(jnp.square(values), axis=axes, keepdims=True)
             values = values * jax.lax.rsqrt(variance + config.norm_epsilon)
-            # Which comes first, the cast or the scale, differs between families in half precision.
+            # In half precision, families differ in whether the cast or the scale comes first.
             if not config.norm_scale_in_float32 and config.norm != "layer_norm":
                 values = values.astype(dtype)
             if scale is not None:
@@ -156,16 +155,16 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, paddings: jax.Array, deterministic: bool = True) -> jax.Array:
-        """[B, T, D] -> [B, T, D]; positions with `paddings` [B, T] of 1 give zeros.
+        """[B, T, D] -> [B, T, D]; padding (`paddings` [B, T] of 1) gives zeros.
 
-        Under `mlp_padding_first` they do not: then they came as zeros.
+        With `mlp_padding_first` padding is not masked here: its input was set to zero before.
         """
         config = self.config
         valid = (1.0 - paddings)[..., None]
         if config.mlp_padding_first:
             valid = jnp.ones_like(valid)
         activation = ACTIVATIONS[config.activation]
-        # Between two products all is float32: in half precision each step of a SiLU would round.
+        # Between the two products compute in float32: in half precision each step would round.
         up = Dense(config.hidden_dims, config.mlp_bias, config, name="up")(x)
         gate = None
         if config.gated_mlp:
@@ -187,11 +186,11 @@ class Mlp(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A table [rows, D]; an id outside of it gives zeros, as Praxis' one-hot product does.
+    """A table [rows, D]; ids out of range give zeros, as Praxis' one-hot product does.
 
     Attributes:
-        rows: how many.
-        config: of the decoder.
+        rows: number of rows.
+        config: the decoder's.
         dims: width of a row; None: D.
     """
 
@@ -210,7 +209,7 @@ class Embedding(nn.Module):
 
 
 class LmHead(nn.Module):
-    """The head's kernel [D, V] or [V, D], the tied embedding too (Praxis `FullSoftmax`)."""
+    """The head's kernel [D, V] or [V, D], also used as tied embedding (Praxis `FullSoftmax`)."""
 
     config: BackboneConfig
 
@@ -224,7 +223,7 @@ class LmHead(nn.Module):
             )
 
     def embed(self, ids: jax.Array) -> jax.Array:
-        """int [B, T] -> [B, T, D], not scaled; an id outside of [0, V) gives zeros."""
+        """int [B, T] -> [B, T, D], not scaled; ids outside [0, V) give zeros."""
         table = self.kernel if self.config.kernel_axes == "out_in" else self.kernel.T
         return take_rows(table, ids).astype(stream_dtype(self.config))
 
@@ -241,7 +240,7 @@ class LmHead(nn.Module):
 
 
 def take_rows(table: jax.Array, ids: jax.Array) -> jax.Array:
-    """Rows of a table [rows, D]; zeros for ids outside of [0, rows)."""
+    """Rows of a table [rows, D]; zeros for ids outside [0, rows)."""
     inside = (ids >= 0) & (ids < table.shape[0])
     rows = jnp.take(table, jnp.where(inside, ids, 0), axis=0)
     return jnp.where(inside[..., None], rows, jnp.zeros((), table.dtype))
@@ -253,9 +252,9 @@ def sinusoids(
     """Sinusoidal positions (Praxis `PositionalEmbedding`): [...] -> [..., D], sines first.
 
     Args:
-        positions: whole numbers, below 0 too.
+        positions: integers, may be negative.
         width: D.
-        low, high: the time scales.
+        low, high: smallest and largest time scale.
     """
     count = width // 2
     step = math.log(high / low) / max(count - 1, 1)
@@ -266,7 +265,7 @@ def sinusoids(
 
 
 def soft_cap(logits: jax.Array, cap: float | None) -> jax.Array:
-    """`cap * tanh(logits / cap)`; nothing without a cap."""
+    """`cap * tanh(logits / cap)`; the logits unchanged if the cap is None or 0."""
     return logits if not cap else cap * jnp.tanh(logits / cap)
 
 

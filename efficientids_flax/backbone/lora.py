@@ -1,14 +1,14 @@
-"""Low-rank additions beside the kernels of a decoder that is frozen (LoRA, arXiv 2106.09685).
+"""Low-rank adapters for the kernels of a frozen decoder (LoRA, arXiv 2106.09685).
 
     config = replace(config, lora=LoraConfig(rank=8, alpha=16.0))
-    model = EfficientIDSModel(backbone=config, freeze_lm=True, ...)      # trains the additions too
+    model = EfficientIDSModel(backbone=config, freeze_lm=True, ...)      # trains the adapters too
     params, config = merge_lora(params, config)                          # a plain model
 
-`x W + scale * (x A) B`, with `lora_a` and `lora_b` beside `kernel` in the tree. The other way,
-adding `scale * A B` to W before the product, writes a second W for every layer and step, and makes
-its gradient, as large as W, to bring it down to A and B; the products here are 2 rank / D of the
-work of the first. A is random and B zero, so that the first step computes what the decoder does
-without them. Both are float32 whatever the kernels are. Letters: those of
+Computes `x W + scale * (x A) B`, with `lora_a` and `lora_b` beside `kernel` in the tree. Adding
+`scale * A B` to W before the product would write a second W in every layer and step, and compute a
+gradient as large as W only to project it to A and B. The two extra products here are 2 rank / D of
+the work of the main one. A is random and B zero, so that the first step computes the unadapted
+decoder. Both are float32, whatever the dtype of the kernels. Letters: those of
 `efficientids_flax.parameters`.
 """
 
@@ -27,7 +27,7 @@ from efficientids_flax.tree import flatten, unflatten
 
 
 def adaptation(config: BackboneConfig, module: nn.Module) -> LoraConfig | None:
-    """The configuration of the additions, if this projection gets one."""
+    """The LoRA configuration if this projection is adapted, else None."""
     if config.lora is None:
         return None
     return config.lora if config.lora.adapts("/".join(module.path[-2:])) else None
@@ -36,15 +36,15 @@ def adaptation(config: BackboneConfig, module: nn.Module) -> LoraConfig | None:
 def lora_factors(
     module: nn.Module, lora: LoraConfig, kernel: tuple[int, ...], form: str, dtype: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """(A, scale * B) of a projection, made on its first call.
+    """(A, scale * B) of a projection; created at initialisation.
 
     Args:
-        module: the projection; A and B are parameters of it.
+        module: the projection; A and B are its parameters.
         lora: rank and scale.
         kernel: shape of its kernel.
-        form: how that is used: 'in' [D, *outs] -> A [D, U], B [U, *outs]; 'fused' [3, D, *outs] ->
-            A [3, D, U], B [3, U, *outs]; 'out' [D, *ins] -> A [*ins, U], B [U, D].
-        dtype: of the result.
+        form: how the kernel is used: 'in' [D, *outs] -> A [D, U], B [U, *outs]; 'fused'
+            [3, D, *outs] -> A [3, D, U], B [3, U, *outs]; 'out' [D, *ins] -> A [*ins, U], B [U, D].
+        dtype: dtype of the result.
     """
     rank = lora.rank
     if form == "fused":
@@ -55,7 +55,7 @@ def lora_factors(
         shapes = (kernel[0], rank), (rank, *kernel[1:])
     batch = (0,) if form == "fused" else ()
     ins = tuple(range(len(batch), len(shapes[0]) - 1))
-    # Uniform within fan-in^-0.5, as the kernels of torch, on which the method was tuned.
+    # Uniform within fan-in^-0.5, PyTorch's default, with which LoRA was tuned.
     init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform", ins, -1, batch)
     first = parameter(module, LORA_A, init, shapes[0], jnp.float32)
     second = parameter(module, LORA_B, nn.initializers.zeros, shapes[1], jnp.float32)
@@ -65,17 +65,18 @@ def lora_factors(
 def merge_lora(
     params: Mapping[str, Any], config: BackboneConfig | EfficientIDSConfig
 ) -> tuple[dict[str, Any], Any]:
-    """A model that computes the same without additions: they are added to the kernels.
+    """Merge LoRA adapters into the kernels: the model computes the same without adapters.
 
     Args:
-        params: of the decoder or the recommender, layers scanned or not.
-        config: of it.
+        params: parameters of the decoder or the recommender, layers scanned or not.
+        config: its configuration.
 
     Returns:
-        (parameters, configuration) without additions. Kernels keep their dtype; sums are float32.
+        (parameters, configuration) without adapters. Kernels keep their dtype; sums are computed
+        in float32.
 
     Raises:
-        ValueError: the configuration has no additions, or the parameters lack some of them.
+        ValueError: the configuration has no LoRA, or some of its parameters are missing.
     """
     backbone = config.backbone if isinstance(config, EfficientIDSConfig) else config
     if backbone.lora is None:
@@ -91,7 +92,7 @@ def merge_lora(
         names = [f"{place}/{leaf}" for leaf in (LORA_A, LORA_B, "kernel")]
         first, second, kernel = ("".join(letter for letter, _ in axes[name]) for name in names)
         one, other, base = (jnp.asarray(leaves[name]) for name in names)
-        # The letter 3 is no letter to einsum.
+        # einsum accepts no digits as axis names.
         form = f"{first},{second}->{kernel}".replace("3", "C")
         added = jnp.einsum(form, one.astype(jnp.float32), other.astype(jnp.float32))
         merged = base.astype(jnp.float32) + backbone.lora.scale * added

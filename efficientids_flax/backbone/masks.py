@@ -1,4 +1,4 @@
-"""Who sees whom: masks of attention, positions and segments where a batch does not give them.
+"""Attention masks; positions and segments derived from paddings and positions.
 
 Letters: B batch, T queries, S keys.
 """
@@ -10,16 +10,16 @@ import jax.numpy as jnp
 
 from efficientids_flax.config import BackboneConfig
 
-LayerKind = str  # 'full' or 'sliding'; with the first such layer's number where layers differ more
-# What layers of one kind have in common.
+LayerKind = str  # 'full' or 'sliding', plus a layer number if layers differ in SIGHT fields
+# Configuration fields that layers of one kind share.
 SIGHT = ("sliding_window", "sliding_window_ahead", "rotary", "sliding_rotary")
 
 
 class Marks(NamedTuple):
-    """What a mask needs to know of a row of tokens.
+    """What an attention mask needs to know of tokens.
 
     Attributes:
-        places: int [S], where a token stands in its row, from 0.
+        places: int [S], index of a token in its row, from 0.
         segments: int [B, S]; padding is a segment of its own, 0.
         prefix: bool [B, S], whether all queries of the segment see the token; None: they do not.
     """
@@ -30,7 +30,7 @@ class Marks(NamedTuple):
 
 
 def layer_kind(config: BackboneConfig, index: int) -> LayerKind:
-    """What one layer has in common with others: its mask, and how positions turn."""
+    """The kind of a layer; layers of one kind share mask and rotation."""
     own = config.of_layer(index)
     kind = "sliding" if slides(own, index) else "full"
     sight = [getattr(own, name) for name in SIGHT]
@@ -49,19 +49,19 @@ def slides(config: BackboneConfig, index: int) -> bool:
 
 
 def attention_mask(config: BackboneConfig, sliding: bool, queries: Marks, keys: Marks) -> jax.Array:
-    """Keys of the same segment, and not later ones unless they are a prefix.
+    """The attention mask: a query sees keys of its segment, later ones only if they are a prefix.
 
     Args:
-        config: of the layer.
-        sliding: whether it has a window.
-        queries: of T tokens; their prefix does not matter.
-        keys: of S tokens.
+        config: the layer's.
+        sliding: whether the layer has a window.
+        queries: marks of T tokens; their prefix is not used.
+        keys: marks of S tokens.
 
     Returns:
         bool [B, 1, T, S], True where the query sees the key.
 
     Raises:
-        ValueError: a prefix is wanted and not given.
+        ValueError: `attention_mask` is 'prefix', and the keys have no prefix.
     """
     same = queries.segments[:, :, None] == keys.segments[:, None, :]
     ahead = keys.places[None, :] > queries.places[:, None]  # the key lies after the query
@@ -82,10 +82,10 @@ def attention_mask(config: BackboneConfig, sliding: bool, queries: Marks, keys: 
 
 
 def positions_from_paddings(paddings: jax.Array) -> jax.Array:
-    """Positions that count tokens and pass over padding, on either side.
+    """Positions that count tokens and skip padding, on either side.
 
     Args:
-        paddings: [B, T], 1 where there is padding.
+        paddings: [B, T], 1 on padding.
 
     Returns:
         int32 [B, T]; padding before the first token has 0.
@@ -94,11 +94,11 @@ def positions_from_paddings(paddings: jax.Array) -> jax.Array:
 
 
 def segments_from_positions(positions: jax.Array, paddings: jax.Array | None = None) -> jax.Array:
-    """Segments of packed rows: a new one begins where positions do not go on by one.
+    """Segments of packed rows: a new one begins where positions do not increase by one.
 
     Args:
         positions: int [B, T], place of each token in its segment.
-        paddings: [B, T], 1 where there is padding; None for none.
+        paddings: [B, T], 1 on padding; None: no padding.
 
     Returns:
         int32 [B, T], from 1; 0 for padding.

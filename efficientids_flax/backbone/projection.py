@@ -1,6 +1,6 @@
-"""Products between the model's width and heads, with their low-rank additions and biases.
+"""Projections between model width and heads, with LoRA adapters and biases.
 
-Letters: B batch, T time, D model width, N heads, H head width, U rank of the additions.
+Letters: B batch, T time, D model width, N heads, H head width, U LoRA rank.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from efficientids_flax.config.parts import KernelAxes
 
 Form = Literal["in", "fused", "out"]
 Product = Callable[[jax.Array, jax.Array, KernelAxes], jax.Array]
-INPUT_AXIS: dict[Form, int | None] = {"in": 0, "fused": 1, "out": None}  # what 'out_in' puts last
+INPUT_AXIS: dict[Form, int | None] = {"in": 0, "fused": 1, "out": None}  # moved last by 'out_in'
 PRODUCTS: dict[Form, Product] = {
     # btd, dnh -> btnh or btd, dh -> bth
     "in": lambda x, kernel, axes: product(x, kernel, axes=axes),
@@ -51,13 +51,13 @@ LORA_PRODUCTS: dict[Form, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Projection(nn.Module):
-    """A product with a kernel and, where asked for, a bias that is added to the result.
+    """A product with a kernel, and an optional bias.
 
     Attributes:
-        shape: of the kernel where `kernel_axes` is 'in_out'.
-        form: which axes of input and kernel are summed over, see `PRODUCTS`.
-        bias_shape: of the bias.
-        bias_axes: where it gets axes of 1 to fit the product.
+        shape: shape of the kernel under `kernel_axes` 'in_out'.
+        form: which axes of input and kernel are contracted, see `PRODUCTS`.
+        bias_shape: shape of the bias.
+        bias_axes: where axes of size 1 are inserted, so that the bias broadcasts.
     """
 
     shape: tuple[int, ...]
@@ -69,7 +69,7 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """The product, of the configuration's compute dtype."""
+        """The product (plus bias), in `compute_dtype`."""
         config, dtype = self.config, compute_dtype(self.config)
         kernel = make_kernel(self, config, self.shape, INPUT_AXIS[self.form])
         given = x.astype(dtype)

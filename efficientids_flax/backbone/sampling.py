@@ -1,4 +1,4 @@
-"""How the next token is drawn from its logits; the filters are those of HuggingFace's `generate`.
+"""Sampling of the next token from logits, with the filters of HuggingFace's `generate`.
 
 Letters: B batch, V words.
 """
@@ -43,12 +43,12 @@ class SamplingConfig(Record):
 
 
 def sample(logits: jax.Array, config: SamplingConfig, rng: jax.Array) -> jax.Array:
-    """One token a row.
+    """Draw one token for each row.
 
     Args:
         logits: [B, V].
-        config: how.
-        rng: key; not used by greedy decoding.
+        config: how to sample.
+        rng: random key; not used by greedy decoding.
 
     Returns:
         int32 [B].
@@ -59,7 +59,7 @@ def sample(logits: jax.Array, config: SamplingConfig, rng: jax.Array) -> jax.Arr
 
 
 def filtered(logits: jax.Array, config: SamplingConfig) -> jax.Array:
-    """Logits of the distribution that is sampled: float32 [B, V], -inf for what is left out."""
+    """Logits after temperature and filters: float32 [B, V], -inf for tokens filtered out."""
     values = logits.astype(jnp.float32) / config.temperature
     if config.top_k is not None and config.top_k < values.shape[-1]:
         values = keep_top_k(values, config.top_k)
@@ -75,7 +75,7 @@ def keep_top_k(logits: jax.Array, count: int) -> jax.Array:
 
 
 def keep_top_p(logits: jax.Array, share: float) -> jax.Array:
-    """[B, V] with -inf for the tail that has a probability of at most `1 - share` in all.
+    """[B, V] with -inf for the least likely tokens, with total probability at most `1 - share`.
 
     The likeliest token always stays. Of equally likely tokens at the border the later ones stay.
     """

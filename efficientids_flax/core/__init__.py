@@ -1,8 +1,9 @@
-"""The recommender: what it does with a batch, from words and items to scores, losses, metrics.
+"""The recommender: from a batch of words and items to scores, losses and metrics.
 
-Read `models`, its public faces, then `item_model`, what they share, `simple_model`, and the folders
-`head` and `clustering`; `batch` and `model_checks` say what does not fit, `touching` which rows of
-the item table it has gradients by, `labelled` what an evaluation asks of a batch, `measuring` what
-it adds up, `metrics` the sums, `vectors` reads files of item embeddings, `gathering` copies rows of
-a table. `hierarchical` and `embeddings` are where users were promised parts of `head`.
+Read `models`, the public class, then `item_model`, what all recommenders share, `simple_model`, and
+the folders `head` and `clustering`. `batch` and `model_checks` validate arguments. `touching` finds
+the rows of the item table that get gradients, and `gathering` copies table rows fast. Evaluation:
+`labelled` picks the labelled positions of batches, `measuring` computes their sums, `metrics` has
+the sums and their means. `vectors` reads files of item embeddings. `hierarchical` and `embeddings`
+re-export parts of `head` under the paths of the public API.
 """

@@ -1,7 +1,7 @@
-"""Whether a batch fits a model: shapes, dtypes and ranges, every problem at once.
+"""Checks that a batch fits a model: shapes, dtypes and ranges, all problems in one error.
 
-Shapes and dtypes are always looked at, values only outside of jit, where there are some. Letters: B
-batch, T time, V words, I items.
+Shapes and dtypes are always checked, values only outside of jit. Letters: B batch, T time, V words,
+I items.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,14 +35,14 @@ ModelConfig = EfficientIDSConfig | BackboneConfig
 FIELDS = {
     "ids":                INTEGERS,  # word, or item where `input_item_weights` is 1
     "input_item_weights": MASK,
-    "paddings":           MASK,      # 1 is padding; its other fields are not looked at
+    "paddings":           MASK,      # 1 is padding, where ids and positions are not checked
     "segment_ids":        INTEGERS,
     "segment_pos":        INTEGERS,
     "inputs_indicator":   MASK,
-    **LABELS,                        # of them a word, or an item where `label_item_weights` is 1
+    **LABELS,                        # a label is a word, or an item where `label_item_weights` is 1
 }
 # fmt: on
-EXCLUDE = "exclude"  # items that an evaluation leaves out of the ranking, int [B, X]
+EXCLUDE = "exclude"  # items that an evaluation excludes from the ranking, int [B, X]
 
 
 def check_batch(
@@ -51,21 +51,21 @@ def check_batch(
     labels: bool = False,
     names: Mapping[str, str] | None = None,
 ) -> None:
-    """Raise if a batch is not what the model takes.
+    """Raise if the model cannot take a batch.
 
-    Masks may be bool, int or float. Items of the input lie in [0, I) or are the configured
-    placeholder of target positions; labels count only where they have a weight.
+    Masks may be bool, int or float. Items of the input must be in [0, I) or the configured
+    placeholder of target positions. Labels are checked only if they have a weight.
 
     Args:
-        config: of the model; for a language model all ids and labels are words.
-        batch: the original's fields, each [B, T], and `exclude`, see `EXCLUDE`; others are not
-            looked at.
-        labels: whether the loss is asked for.
-        names: field -> the name under which the caller knows it; 'items' and 'words' are the two
-            kinds of `ids`, where they have names of their own.
+        config: the model's; for a language model all ids and labels are words.
+        batch: the original's fields, each [B, T], and `exclude`, see `EXCLUDE`; other fields are
+            ignored.
+        labels: whether the fields that the loss needs are required.
+        names: field -> the caller's name for it, for messages; 'items' and 'words' name the two
+            kinds of `ids`, if the caller has them apart.
 
     Raises:
-        ValueError: naming every field that is wrong, what came and what is needed.
+        ValueError: naming every wrong field, what was found and what was expected.
     """
     called = _called(names)
     fields = _fields(config, batch)
@@ -89,13 +89,13 @@ def check_batch(
 
 
 def check_values(config: ModelConfig, batch: Mapping[str, Any]) -> None:
-    """The part of `check_batch` that another batch of the same shapes and dtypes needs.
+    """Check only the values, for a further batch of the same shapes and dtypes.
 
-    Values that are on a device already are not fetched for it: `wrong_counts` looks at them there.
+    Values that are on a device are not fetched; `wrong_counts` checks them there.
 
     Args:
-        config: of the model.
-        batch: see `check_batch`; of fields with other shapes the model itself complains.
+        config: the model's.
+        batch: see `check_batch`; if shapes differ nothing is checked, the model will raise.
 
     Raises:
         ValueError: naming every field with wrong values.
@@ -109,11 +109,11 @@ def check_values(config: ModelConfig, batch: Mapping[str, Any]) -> None:
 
 
 def wrong_counts(config: ModelConfig, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Field -> int32 [], how many of its values `check_values` would not take; inside of jit.
+    """Field -> int32 [], how many of its values `check_values` would refuse; for use in jit.
 
     Args:
-        config: of the model.
-        batch: see `check_batch`; of fields with other shapes the model itself complains.
+        config: the model's.
+        batch: see `check_batch`; if shapes differ nothing is counted, the model will raise.
     """
     fields = {name: jnp.asarray(value) for name, value in _fields(config, batch).items()}
     found: dict[str, jax.Array] = {}
@@ -126,14 +126,14 @@ def wrong_counts(config: ModelConfig, batch: Mapping[str, Any]) -> dict[str, jax
 
 
 def as_arrays(given: Mapping[str, Any], names: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Arrays of JAX, without a wrong value that only the conversion makes a right one.
+    """Convert fields to JAX arrays; refuse integers that would wrap around to valid-looking ones.
 
     Args:
         given: field -> an array, a list, or None, which is left out.
         names: see `check_batch`.
 
     Raises:
-        ValueError: naming fields with whole numbers beyond JAX's own, which would wrap around.
+        ValueError: naming fields with integers beyond the range of JAX's.
     """
     called, found, problems = dict(names or {}), {}, []
     for name, value in given.items():
@@ -148,7 +148,7 @@ def as_arrays(given: Mapping[str, Any], names: Mapping[str, str] | None = None) 
 
 
 def check_shapes(shape: tuple[int, ...], **fields: jax.Array) -> None:
-    """Raise if arrays that are merged have not this one shape.
+    """Raise if arrays that will be merged do not all have this shape.
 
     Raises:
         ValueError: naming every field with another shape.
@@ -164,18 +164,19 @@ def check_shapes(shape: tuple[int, ...], **fields: jax.Array) -> None:
 
 
 def next_labels(config: ModelConfig, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Labels of a batch that has none: what stands at the next position of the row.
+    """Labels for a batch that has none: the id at the next position of the row.
 
     Args:
-        config: of the model.
+        config: the model's.
         batch: `ids` and other fields of the input, each [B, T].
 
     Returns:
-        `labels`, `weights` float32, and `label_item_weights` where the input has its like. The
-        weight is 0 at a row's end, before padding, before the prefix's own tokens, before another
-        segment, before a word where words have no logits, and before a placeholder that is no item:
-        the original has the target's own id as label there, which the input does not tell. (A
-        placeholder below I cannot be told from the item of that id, and is the label.)
+        `labels`, `weights` float32, and `label_item_weights` if the input has item weights. The
+        weight is 0 if the next position is beyond the row's end, padding, part of the prefix, in
+        another segment, a word in a model without word logits, or a placeholder id that is no item:
+        there the original's label is the target's own id, which the input does not contain. (A
+        placeholder below I cannot be distinguished from the item with that id, and becomes the
+        label.)
     """
 
     def following(value: jax.Array) -> jax.Array:
@@ -205,7 +206,7 @@ def _backbone(config: ModelConfig) -> BackboneConfig:
 
 
 def _has_both(config: ModelConfig) -> bool:
-    """Whether ids are words or items, and a mask says which."""
+    """Whether ids can be words or items, so that a mask is needed."""
     return isinstance(config, EfficientIDSConfig) and config.backbone.vocab_size > 0
 
 
@@ -218,7 +219,7 @@ def _fields(config: ModelConfig, batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _left_out(config: ModelConfig, batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The items that an evaluation leaves out, where there are any."""
+    """The `exclude` field alone, or nothing if the batch has none."""
     given = batch.get(EXCLUDE) if isinstance(config, EfficientIDSConfig) else None
     if given is None:
         return {}
@@ -255,7 +256,7 @@ def _value_problems(
 def _wrong(
     config: ModelConfig, values: Mapping[str, Any], called: Mapping[str, str]
 ) -> Iterator[Wrong]:
-    """All that can be wrong with values, of the host or of a device."""
+    """All checks of values, as NumPy or JAX arrays."""
     for name, value in values.items():
         if FIELDS.get(name) == MASK:
             yield wrong_masks(called[name], value)
@@ -280,7 +281,7 @@ def _wrong(
         is_item = values["label_item_weights"] > 0 if "label_item_weights" in values else everywhere
         words = backbone.vocab_size if backbone.gives_words else 0
         yield from wrong_labels(called["labels"], values["labels"], counts, is_item, items, words)
-    if EXCLUDE in values:  # an id beyond the catalogue leaves out nothing, and was to do so
+    if EXCLUDE in values:  # an id beyond the catalogue would exclude nothing: surely a mistake
         left_out, wanted = values[EXCLUDE], f"below {items}, an item, or -1 for none"
         yield Wrong(EXCLUDE, left_out, left_out >= items, wanted)
     for name in ("segment_ids", "segment_pos"):

@@ -1,4 +1,4 @@
-"""Where users were promised the item table and its adapters; they live in `core.head`."""
+"""Public path of the item table and its adapters, which are defined in `core.head`."""
 
 from efficientids_flax.core.head.embeddings import (
     ItemEmbedding,

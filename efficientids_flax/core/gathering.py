@@ -1,9 +1,10 @@
-"""Rows of a table by their numbers, at the pace of the memory on CPUs too.
+"""Gather rows of a table at memory bandwidth, on CPUs too.
 
 XLA's CPU compiler writes the copy of a row as a loop over its numbers. LLVM unrolls a short loop
-wholly, number by number, and a row of 64 floats then takes 150 instructions: so many that the
-processor waits for each row in turn instead of asking memory for several at once. That is 3 to 9
-times as slow as the same loop in vectors, into which LLVM makes what it does not unroll.
+completely, number by number: a row of 64 floats takes 150 instructions. That is so many that the
+processor waits for each row instead of loading several at once, and it is 3 to 9 times slower than
+the vectorised loop that LLVM makes if it does not unroll. So here the loop is made longer, by
+instructions without effect.
 
 Letters: E width of the table, I its rows.
 """
@@ -11,8 +12,8 @@ Letters: E width of the table, I its rows.
 import jax
 import jax.numpy as jnp
 
-# A loop of fewer instructions is unrolled. What a copy has of them for each number, and the widths
-# from which on its unrolled loop is slow and up to which it is unrolled at all.
+# LLVM unrolls loops below UNROLLED instructions; a copy has COPIED for each number. Rows narrower
+# than NARROWEST are fast although unrolled; rows wider than WIDEST are not unrolled.
 UNROLLED, COPIED = 304, 4
 NARROWEST, WIDEST = 38, 79
 
@@ -23,7 +24,7 @@ def take_rows(table: jax.Array, at: jax.Array, fill: float | None = None) -> jax
     Args:
         table: [I, E].
         at: int [...], numbers of rows.
-        fill: what a number out of range gives; None: it is clipped into the range.
+        fill: value of rows whose number is out of range; None: such numbers are clipped.
 
     Returns:
         [..., E].
@@ -35,14 +36,14 @@ def take_rows(table: jax.Array, at: jax.Array, fill: float | None = None) -> jax
 
 @jax.custom_jvp
 def in_vectors(rows: jax.Array) -> jax.Array:
-    """The same rows [..., E], bit for bit, which a CPU copies in vectors."""
+    """The same rows [..., E], bit for bit, computed such that a CPU copies them in vectors."""
     width = rows.shape[-1]
     slow = rows.dtype == jnp.float32 and NARROWEST <= width <= WIDEST
     if not slow or jax.default_backend() != "cpu":
         return rows
     nothing = jax.lax.optimization_barrier(jnp.int32(0))
     bits = jax.lax.bitcast_convert_type(rows, jnp.int32)
-    for number in range(-(-UNROLLED // width) - COPIED):  # as many instructions as are missing
+    for number in range(-(-UNROLLED // width) - COPIED):  # enough instructions to not be unrolled
         bits = bits ^ nothing if number % 2 == 0 else bits + nothing
     return jax.lax.bitcast_convert_type(bits, jnp.float32)
 

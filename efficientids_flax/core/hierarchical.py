@@ -1,4 +1,4 @@
-"""Where users were promised `HierarchicalSoftmax`; it lives in `core.head`."""
+"""Public path of `HierarchicalSoftmax`, which is defined in `core.head`."""
 
 from efficientids_flax.core.head.softmax import HierarchicalSoftmax
 from efficientids_flax.moved import left_names

@@ -1,4 +1,4 @@
-"""What the recommenders do with a batch: embed words and items, run the decoder, score.
+"""Base class of the recommenders: embed words and items, run the decoder, score.
 
 Letters: B batch, T time, V words, I items.
 """
@@ -43,14 +43,14 @@ CALLED = {
 
 
 class ItemModel(nn.Module):
-    """What both recommenders do with a batch in the original's fields.
+    """Base class of both recommenders; takes batches with the original's field names.
 
     Its parameters are `pretrained_lm/`, `item_embedding/`, `cluster_embedding/` and the adapters;
-    `efficientids_flax.parameters` lists them. Load-balance losses of experts are part of the loss
-    where the collection `aux_losses` is mutable.
+    `efficientids_flax.parameters` lists them. The experts' load-balance losses are part of the loss
+    if the collection `aux_losses` is mutable.
     """
 
-    # Fields of the classes that inherit from it; annotated here they would come first in theirs.
+    # Fields of the subclasses. Annotated at run time they would come before the subclasses' own.
     if TYPE_CHECKING:
         config: EfficientIDSConfig
         clustering_info: ClusteringInfo | None
@@ -84,16 +84,16 @@ class ItemModel(nn.Module):
         at: jax.Array | None = None,
         pretrained_lm_module: Decoder | None = None,
     ) -> HeadInputs:
-        """Embed, run the decoder, bring the tables to the query's width.
+        """Embed, run the decoder, and bring the tables to the query's width.
 
         Args:
-            batch: `ids` int [B, T] (an item id where `input_item_weights` is 1), and where needed
+            batch: `ids` int [B, T] (an item id where `input_item_weights` is 1), and if needed
                 `paddings`, `segment_ids`, `segment_pos`, `inputs_indicator`, all [B, T].
             deterministic: no dropout.
-            words: whether the logits of words are made.
-            at: int [B, P], times whose hidden states are wanted; the last layer is computed for no
-                others. None: all.
-            pretrained_lm_module: a bound decoder in place of the model's own.
+            words: whether to compute the logits of words.
+            at: int [B, P], times whose hidden states are needed; the last layer is computed only
+                for these. None: all.
+            pretrained_lm_module: a bound decoder, used instead of the model's own.
 
         Raises:
             ValueError: see `check_batch`.
@@ -104,7 +104,7 @@ class ItemModel(nn.Module):
         decoder = pretrained_lm_module
         x, table = self.softmax.embed_items(given["ids"])
         if config.backbone.vocab_size:
-            # As the original does, all ids are looked up in both tables, and one is used.
+            # As in the original, all ids are looked up in both tables, and one result is used.
             text = self._run(decoder, Decoder.embed, given["ids"])
             self.sow(INTERMEDIATES, "word_inputs", text)
             x = jnp.where(given["input_item_weights"][..., None] > 0, x, text)
@@ -126,7 +126,7 @@ class ItemModel(nn.Module):
         return self.softmax.inputs(hidden, logits, table)
 
     def word_logits(self, hidden: jax.Array, decoder: Decoder | None = None) -> jax.Array:
-        """Words of the first softmax, for losses and serving: [B, T, D] -> float32 [B, T, V]."""
+        """Logits of words in the first softmax: [B, T, D] -> float32 [B, T, V], before the cap."""
         return self._run(decoder, _word_logits, self.softmax.scaled(hidden))
 
     def loss(
@@ -139,13 +139,13 @@ class ItemModel(nn.Module):
     ) -> LossOutput:
         """The loss of a batch with `labels`, `weights` and `label_item_weights`, all [B, T].
 
-        Scores of the whole catalogue are made only for the z-loss or under full softmax.
+        Scores of the whole catalogue are computed only for the z-loss or under full softmax.
 
         Args:
             batch: see `head_inputs`.
-            train: whether labels are smoothed (else only with `label_smoothing_in_eval`).
+            train: whether labels are smoothed (otherwise only with `label_smoothing_in_eval`).
             deterministic: no dropout.
-            pretrained_lm_module: a bound decoder in place of the model's own.
+            pretrained_lm_module: a bound decoder, used instead of the model's own.
 
         Raises:
             ValueError: see `check_batch`.
@@ -168,7 +168,7 @@ class ItemModel(nn.Module):
     def evaluation_logits(
         self, batch: Batch, *, pretrained_lm_module: Decoder | None = None
     ) -> jax.Array:
-        """The original's evaluation scores, float32 [B, T, V + I]: words have -inf, or -cap."""
+        """The original's evaluation scores, float32 [B, T, V + I]: words score -inf, or -cap."""
         inputs = self.head_inputs(batch, pretrained_lm_module=pretrained_lm_module)
         return self.softmax.head.evaluation_logits(inputs)
 
@@ -185,10 +185,10 @@ class ItemModel(nn.Module):
         decoder: Decoder | None,
         names: Mapping[str, str],
     ) -> Outputs:
-        """Loss and metrics where there are labels, scores or the best items outside of training.
+        """Loss and metrics if there are labels; scores or the best items outside of training.
 
-        `given` are fields of a batch, None where the caller says nothing of them; `names` are those
-        of the caller.
+        `given` holds fields of a batch, None for those that the caller left out; `names` maps them
+        to the caller's argument names, for messages.
         """
         batch = as_arrays(given, names)
         wanted = "labels" in batch
@@ -233,9 +233,9 @@ class ItemModel(nn.Module):
     def _run(
         self, decoder: Decoder | None, function: Callable[..., jax.Array], *args: Any, **named: Any
     ) -> jax.Array:
-        """`function(decoder, ...)` with the given decoder or the model's own, frozen or not.
+        """Call `function(decoder, ...)` with the given decoder or the model's own, frozen or not.
 
-        A frozen one passes gradients on to its input and takes none itself.
+        A frozen decoder passes gradients on to its input, but its parameters get none.
         """
         if decoder is None:
             if self.freeze_lm:
@@ -262,12 +262,12 @@ def _hidden(decoder: Decoder, x: jax.Array, **named: Any) -> jax.Array:
 
 
 def _word_logits(decoder: Decoder, hidden: jax.Array) -> jax.Array:
-    """[B, T, V], without the decoder's own scale and cap: the head has its own."""
+    """[B, T, V], without the decoder's own scale and cap: the head applies its own."""
     return decoder.head(hidden) / decoder.config.logits_divisor
 
 
 def _unbound(decoder: Any, wanted: BackboneConfig) -> tuple[Decoder, Any]:
-    """The module and the variables of a decoder that was given for the model's own."""
+    """Module and variables of a decoder that was given instead of the model's own."""
     if not isinstance(decoder, Decoder) or decoder.scope is None:
         found = "one without parameters" if isinstance(decoder, Decoder) else type(decoder).__name__
         raise ValueError(
@@ -286,7 +286,7 @@ def _unbound(decoder: Any, wanted: BackboneConfig) -> tuple[Decoder, Any]:
 
 
 def _stopped(tree: Any) -> Any:
-    """Without gradients, but to low-rank additions."""
+    """Stop the gradients of all leaves except LoRA parameters."""
 
     def stop(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         return leaf if path[-1].key in (LORA_A, LORA_B) else jax.lax.stop_gradient(leaf)
@@ -295,5 +295,5 @@ def _stopped(tree: Any) -> Any:
 
 
 def _as_it_is(config: BackboneConfig) -> BackboneConfig:
-    """The decoder takes embeddings as they come: words are scaled already, items never are."""
+    """Configure the decoder not to scale its inputs: words are scaled already, items never are."""
     return replace(config, scale_injected_embeddings=False)

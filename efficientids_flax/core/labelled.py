@@ -1,7 +1,7 @@
-"""Labelled positions of batches: all that an evaluation asks of them, and little to keep.
+"""Labelled positions of batches: the little that an evaluation has to keep of each batch.
 
-Letters: B batch, T time, S devices that have rows of the batch, P positions of a row, p those of
-one device that are looked at, N batches, X excluded items, D width of the hidden states.
+Letters: B batch, T time, S devices that have rows of the batch, P positions of a row, p positions
+of one device that are selected, N batches, X excluded items, D width of the hidden states.
 """
 
 from collections.abc import Mapping
@@ -22,17 +22,17 @@ Batch = Mapping[str, Any]
 
 
 class LabelPositions(NamedTuple):
-    """Labelled positions of several batches, which are measured at once.
+    """Labelled positions of several batches, to be measured at once.
 
-    A pass over a large catalogue costs least a position when it is made for many. What a batch
-    leaves here is small; P positions of a row, in turn those of N batches.
+    A pass over a large catalogue is cheapest for each position if it is made for many, so batches
+    wait here. The P positions of a row are those of N batches, one batch after another.
 
     Attributes:
-        hidden: [B, P, D], of the backbone.
+        hidden: [B, P, D], output of the backbone.
         labels, weights, is_item: [B, P], as in a batch; 0 where there is no label.
-        exclude: int [B, P, X], items that do not stand before a label; None for none.
-        auxiliary: float32 [N], loss of experts.
-        batches: float32 [N], 1 where there is a batch.
+        exclude: int [B, P, X], items that do not count as ranking before a label; None: none.
+        auxiliary: float32 [N], the experts' loss in each batch.
+        batches: float32 [N], 1 for each batch that is present.
     """
 
     hidden: jax.Array
@@ -51,9 +51,9 @@ def label_positions(
 
     Args:
         model, params, batch, exclude_seen: see `evaluation_sums`.
-        times: int [B, P], of `label_times`.
+        times: int [B, P], from `label_times`.
     """
-    whole = model.config.backbone.moe is not None  # whose losses are of all tokens
+    whole = model.config.backbone.moe is not None  # the experts' losses need all tokens
     (inputs, _), collections = applied(model, params, batch, None if whole else times)
     rows, length = jnp.shape(batch["labels"])
     parts = parts_of(rows)
@@ -79,16 +79,16 @@ def label_positions(
 
 
 def label_times(config: EfficientIDSConfig, batch: Batch) -> np.ndarray | None:
-    """Where labels count: int32 [B, P], times of each row, those of its labels first.
+    """The positions of labels that count: int32 [B, P], times of each row, labelled ones first.
 
-    P is as many as any row has, rounded up to a power of two, so that there are few shapes.
+    P is the largest number in any row, rounded up to a power of two so that few shapes occur.
 
     Args:
-        config: of the model.
-        batch: with `weights`, and `label_item_weights` where there are words; readable here.
+        config: the model's.
+        batch: with `weights`, and `label_item_weights` if the model has words; on the host.
 
     Returns:
-        None where a field is missing or has another shape, which `check_batch` tells.
+        None if a field is missing or has another shape, which `check_batch` will report.
     """
     fields = ["weights"]
     if config.backbone.vocab_size and "label_item_weights" in batch:
@@ -103,12 +103,12 @@ def label_times(config: EfficientIDSConfig, batch: Batch) -> np.ndarray | None:
 
 
 def applied(model: ItemModel, params: Any, batch: Batch, at: jax.Array | None = None) -> Any:
-    """((what goes into the head, the head), collections); `at`: see `ItemModel.head_inputs`."""
+    """((head inputs, head), mutable collections); `at`: see `ItemModel.head_inputs`."""
     return model.apply({"params": params}, batch, at, method=_inputs, mutable=[LOSSES])
 
 
 def auxiliary_of(collections: Any) -> jax.Array:
-    """Float32 [], losses of experts that a batch had."""
+    """Float32 [], sum of the experts' losses of a batch."""
     return sum(map(jnp.sum, jax.tree.leaves(collections.get(LOSSES, ()))), jnp.float32(0.0))
 
 
@@ -117,7 +117,7 @@ def _inputs(model: ItemModel, batch: Batch, at: jax.Array | None) -> tuple[HeadI
 
 
 def parts_of(rows: int) -> int:
-    """S: among how many devices the rows of a batch are split."""
+    """S, the number of devices that the rows of a batch are sharded over."""
     mesh = jax.sharding.get_abstract_mesh()
     count = 1
     for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True):
@@ -127,14 +127,14 @@ def parts_of(rows: int) -> int:
 
 
 def split(x: jax.Array) -> jax.Array:
-    """[S, ...], one part a device."""
+    """Shard [S, ...] along its first axis, one part for each device."""
     return constrain(x, " ".join(["B", *"abcdef"[: x.ndim - 1]]))
 
 
 def excluded_at(
     model: ItemModel, batch: Batch, places: jax.Array, parts: int, seen: bool
 ) -> jax.Array | None:
-    """Ids that are left out at places [S, p]: int [S, p, X], -1 where there are fewer."""
+    """Ids that are excluded at places [S, p]: int [S, p, X], padded with -1."""
     lists = []
     rows, length = jnp.shape(batch["ids"])
     row, time = places // length, places % length

@@ -1,7 +1,7 @@
-"""A batch's sums of an evaluation: scores are made of labelled positions alone, some at a time.
+"""An evaluation's sums over a batch: only labelled positions are scored, some at a time.
 
-Letters: B batch, T time, S devices that have rows of the batch, P positions of one of them, p those
-that are scored at a time, W width of queries, V words, I items, X excluded items.
+Letters: B batch, T time, S devices that have rows of the batch, P positions of one device, p
+positions scored at a time, W width of queries, V words, I items, X excluded items.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,10 @@ from efficientids_flax.core.labelled import (
 )
 from efficientids_flax.core.metrics import NEVER, ranking_sums_of_ranks, token_sums
 
-AT_ONCE = 1 << 20  # scores of a tile, p x its slots: 4 MiB in float32 stay in the cache
-POSITIONS = 1 << 9  # p at most where tiles are small
-EVEN = 64  # of which p is a multiple where it can be: vector units are even
-WORDS_AT_ONCE = 1 << 24  # logits of words, p x V
+AT_ONCE = 1 << 20  # most scores of a tile, p x its slots: 4 MiB in float32 fit the cache
+POSITIONS = 1 << 9  # largest p, for small tiles
+EVEN = 64  # p is a multiple of this if possible, to fill vector units
+WORDS_AT_ONCE = 1 << 24  # most logits of words, p x V
 
 
 def evaluation_sums(
@@ -40,15 +40,15 @@ def evaluation_sums(
     scoring: Scoring = "log_probs",
     exclude_seen: bool = False,
 ) -> dict[str, Any]:
-    """What adds up over an evaluation.
+    """Sums over a batch that add up over an evaluation.
 
     Args:
         model: in the precision in which it is evaluated.
-        params: of it.
-        batch: see `ItemModel.loss`; and `exclude` int [B, X], items that do not stand before a
-            label, -1 where there are fewer.
+        params: its parameters.
+        batch: see `ItemModel.loss`; and `exclude` int [B, X], items that do not count as ranking
+            before a label, padded with -1.
         scoring: see `measure`.
-        exclude_seen: leave out the items of the input up to the label's position too.
+        exclude_seen: also exclude the items of the input up to the label's position.
 
     Returns:
         'loss', `TokenSums`, and 'ranking', `RankingSums`.
@@ -76,7 +76,7 @@ def evaluation_sums(
 def sums_of_positions(
     model: ItemModel, params: Any, asked: LabelPositions, *, scoring: Scoring = "log_probs"
 ) -> dict[str, Any]:
-    """What `evaluation_sums` returns, of several batches."""
+    """The same as `evaluation_sums`, for labelled positions of several batches."""
     found: Any = model.apply({"params": params}, asked.hidden, method=_tables)
     inputs, head = found
 
@@ -98,14 +98,14 @@ def _sums(
     scoring: Scoring,
     excluded: Callable[[jax.Array], jax.Array | None],
 ) -> dict[str, Any]:
-    """Measures of all labels, and their sums; `excluded` gives the items left out at places."""
+    """Measure all labels and sum up; `excluded` gives the ids that are excluded at given places."""
     vocab = model.config.backbone.vocab_size
     labels, weights, is_item = asked.labels, asked.weights, asked.is_item
-    # As the original has it: with words every label that is an item is ranked.
+    # As in the original: if the model has words, every item label is ranked, whatever its weight.
     ranked = is_item.astype(jnp.float32) * (1.0 if vocab else weights)
     parts = parts_of(labels.shape[0])
     tiles = tiles_of(head.clustering, model.config.num_items)
-    # The positions that count come first, by the places of their labels.
+    # Sort positions: those that count first, in the order of their labels' places in the tiles.
     counts = ((weights > 0) | (ranked > 0)).reshape(parts, -1)
     places = jnp.asarray(tiles.places)[jnp.clip(labels, 0, model.config.num_items - 1)]
     places = jnp.where(counts, places.reshape(parts, -1), tiles.ids.size)
@@ -157,7 +157,7 @@ def _sums(
     )  # fmt: skip
     with_labels = (most + size - 1) // size
     found = jax.lax.fori_loop(0, with_labels, block, jax.tree.map(split, nothing))
-    inside = jnp.arange(blocks * size) < positions  # the last block is filled up
+    inside = jnp.arange(blocks * size) < positions  # the last block is padded
     weight, rank_weight = (jnp.where(inside, of(x, order), 0.0) for x in (weights, ranked))
     count = len(asked.batches)
     of_batches = jnp.sum(weights.reshape(len(weights), count, -1), axis=(0, 2))  # [N]

@@ -4,8 +4,8 @@
     total = total + sums                                                              # on device
     total.compute()                                # {'recall_at_1': ..., 'ndcg_at_10': ...}
 
-What PAXml's experiments report, under their names. Letters: B batch, T time, C classes (words and
-items, or items alone), V words, I items, A cutoffs.
+The metrics and names are those of PAXml's experiments. Letters: B batch, T time, C classes (words
+and items, or items alone), V words, I items, A cutoffs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from flax import struct
 
 CUTOFFS = (1, 5, 10)
-EPSILON = 1e-6  # that PAXml adds to the sum of the weights
-NEVER = (1 << 31) - 1  # rank of what is not found: below any cutoff, however small the catalogue
+EPSILON = 1e-6  # PAXml adds this to the sum of the weights
+NEVER = (1 << 31) - 1  # rank of a label that is never found: beyond any cutoff
 
 
 @struct.dataclass
@@ -26,9 +26,9 @@ class RankingSums:
     """Weighted sums of recall, MRR and nDCG at each cutoff; `a + b` joins batches.
 
     Attributes:
-        recall, mrr, ndcg: float32 [A], sums over positions, weighted.
+        recall, mrr, ndcg: float32 [A], weighted sums over positions.
         weight: float32 [], sum of the weights.
-        cutoffs: how far down the ranking each entry looks.
+        cutoffs: the k of recall@k and so on, one for each entry.
     """
 
     recall: jax.Array
@@ -39,7 +39,7 @@ class RankingSums:
 
     @classmethod
     def zero(cls, cutoffs: tuple[int, ...] = CUTOFFS) -> RankingSums:
-        """Of no positions: where a loop over batches begins."""
+        """Sums over no positions, to start a loop over batches."""
         none = jnp.zeros(len(cutoffs), jnp.float32)
         return cls(none, none, none, jnp.zeros((), jnp.float32), cutoffs)
 
@@ -65,10 +65,11 @@ class TokenSums:
     Attributes:
         xent: float32 [], weighted cross entropy.
         weight: float32 [], sum of the weights.
-        aux, weighted_aux: float32 [], auxiliary loss of each batch, and times its weight.
-        batches: float32 [], how many.
-        correct: float32 [], weight of the correct predictions; None where they were not asked for
-            (they cost a score for every class).
+        aux, weighted_aux: float32 [], sum of the batches' auxiliary losses, and of these times the
+            batch's weight.
+        batches: float32 [], number of batches.
+        correct: float32 [], weight of the correct predictions; None if not asked for (it needs the
+            scores of all classes).
     """
 
     xent: jax.Array
@@ -86,8 +87,8 @@ class TokenSums:
     def compute(self) -> dict[str, jax.Array]:
         """Name -> value, float32 [], under PAXml's names.
 
-        `avg_xent` and `log_pplx` are `xent / (weight + 1e-6)`, `total_loss` adds the auxiliary
-        loss; `fraction_of_correct_next_step_preds` is there if correct predictions were counted.
+        `avg_xent` and `log_pplx` are `xent / (weight + 1e-6)`, and `total_loss` adds the auxiliary
+        loss. `fraction_of_correct_next_step_preds` exists if correct predictions were counted.
         """
         mean = self.xent / (self.weight + EPSILON)
         found = {
@@ -112,20 +113,21 @@ def ranking_sums(
     cutoffs: tuple[int, ...] = CUTOFFS,
     exclude: jax.Array | None = None,
 ) -> RankingSums:
-    """Ranks each label among all classes, in float32.
+    """Rank each label among all classes, in float32, and sum up the metrics.
 
     Args:
-        scores: [B, T, I], or [B, T, V + I] where words come first (the original ranks among both;
-            a soft cap gives its words a finite score).
-        labels: int [B, T], item ids; one outside of [0, I) is never found, and counts.
+        scores: [B, T, I], or [B, T, V + I] with words first (the original ranks among both; with a
+            soft cap its words have a finite score).
+        labels: int [B, T], item ids; a label outside [0, I) counts as never found.
         weights: [B, T], `label_item_weights`: 1 where the label is an item.
         num_words: V.
-        cutoffs: of the metrics.
-        exclude: int [B, X] or [B, T, X], items that do not stand before the label, such as those
-            seen; others than [0, I) have no effect, and the label itself is never left out.
+        cutoffs: the k of recall@k and so on.
+        exclude: int [B, X] or [B, T, X], items that do not count as ranking before the label, such
+            as those already seen. Ids outside [0, I) have no effect, and the label itself is never
+            excluded.
 
     Raises:
-        ValueError: shapes that do not fit each other; cutoffs that are not above 0.
+        ValueError: shapes do not fit each other; cutoffs are not above 0.
     """
     _check_shapes(scores, labels, weights, num_words, cutoffs)
     num_items = scores.shape[-1] - num_words
@@ -167,7 +169,7 @@ def token_sums(
     weight = jnp.sum(weights)
     aux = jnp.asarray(aux_loss, jnp.float32)
     return TokenSums(
-        # What has no weight does not count, infinite or not.
+        # Positions without weight are ignored even if their entropy is infinite.
         xent=jnp.sum(jnp.where(weights == 0, 0.0, xent.astype(jnp.float32) * weights)),
         weight=weight,
         aux=aux,
@@ -180,7 +182,7 @@ def token_sums(
 def correct_predictions(
     scores: jax.Array, labels: jax.Array, is_item: jax.Array, *, num_words: int
 ) -> jax.Array:
-    """Where the best class is the label's: a word's id, or V + an item's.
+    """Whether the best class is the label's class: the id of a word, or V + the id of an item.
 
     Args:
         scores: [B, T, V + I].
@@ -192,19 +194,19 @@ def correct_predictions(
         bool [B, T].
     """
     classes = jnp.where(is_item > 0, labels + num_words, labels)
-    known = ~jnp.any(jnp.isnan(scores), axis=-1)  # of which argmax takes the first for the largest
+    known = ~jnp.any(jnp.isnan(scores), axis=-1)  # argmax takes a NaN for the largest
     return known & (jnp.argmax(scores, axis=-1) == classes)
 
 
 def ranks(scores: jax.Array, classes: jax.Array, exclude: jax.Array | None = None) -> jax.Array:
-    """How many classes stand before this one: those with a higher score, or equal and a lower id.
+    """How many classes rank before the given one: higher score, or equal score and lower id.
 
     Counts in one pass over the scores instead of sorting them.
 
     Args:
         scores: [..., C].
-        classes: int [...]; outside of [0, C) ranks `NEVER`, and so does one that scores NaN.
-        exclude: int [..., X], classes that do not count; below 0 there is none.
+        classes: int [...]; outside [0, C), or with score NaN, the rank is `NEVER`.
+        exclude: int [..., X], classes that do not count; negative ids are padding.
 
     Returns:
         int32 [...], 0 is best.
@@ -226,7 +228,7 @@ def ranks(scores: jax.Array, classes: jax.Array, exclude: jax.Array | None = Non
 def gain(
     name: Literal["recall", "mrr", "ndcg"], rank: jax.Array, cutoffs: tuple[int, ...]
 ) -> jax.Array:
-    """What a label at this rank earns: 1, 1 / (rank + 1) or 1 / log2(rank + 2) above the cutoff.
+    """Gain of a label at a rank: 1, 1 / (rank + 1) or 1 / log2(rank + 2); 0 beyond the cutoff.
 
     Returns:
         float32 [..., A].
@@ -243,7 +245,7 @@ def gain(
 def ranking_sums_of_ranks(
     rank: jax.Array, weights: jax.Array, cutoffs: tuple[int, ...] = CUTOFFS
 ) -> RankingSums:
-    """The same from ranks of the labels: int32 and float [...]; 0 is best, `NEVER` not found."""
+    """`RankingSums` from ranks int32 [...] (0 is best, `NEVER`: not found) and weights [...]."""
     weights = weights.astype(jnp.float32)
     positions = tuple(range(weights.ndim))
     recall, mrr, ndcg = (

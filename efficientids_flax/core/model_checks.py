@@ -1,4 +1,4 @@
-"""Whether the fields of a model fit each other, told when it is built.
+"""Checks that the fields of a model fit each other, made when it is built.
 
 Letters: I items, K clusters, E item width.
 """
@@ -12,10 +12,10 @@ from efficientids_flax.core.clustering import ClusteringInfo
 
 
 def check_fields(module: Any, config: HeadConfig, names: tuple[str, ...]) -> None:
-    """Fields that repeat the configuration say the same or nothing.
+    """Check that fields which repeat the configuration are None or agree with it.
 
     Raises:
-        ValueError: naming each field that differs, what it holds and what the configuration says.
+        ValueError: naming each field that differs, with both values.
     """
     problems = [
         f"{name}: found {getattr(module, name)!r}, the configuration says {wanted!r}"
@@ -28,24 +28,24 @@ def check_fields(module: Any, config: HeadConfig, names: tuple[str, ...]) -> Non
 
 
 def check_given(module: Any, names: tuple[str, ...]) -> None:
-    """Fields without which there is no configuration.
+    """Check that the fields needed to make a configuration are given.
 
     Raises:
-        ValueError: naming those that are missing.
+        ValueError: naming the missing ones.
     """
     problems = [f"{name}: missing" for name in names if getattr(module, name) is None]
     raise_listed(type(module).__name__, problems)
 
 
 def check_pretrained(module: Any, params: Mapping[str, Any] | None) -> None:
-    """A language model that has a name and is frozen has parameters: random ones would stay so.
+    """Check that a frozen language model with a name gets parameters, or it would stay random.
 
     Args:
-        module: any; looked at are `model_name` and `freeze_lm`.
-        params: that are given to begin with.
+        module: any module; only `model_name` and `freeze_lm` are read.
+        params: initial parameters that the user gave.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the parameters of the language model are missing.
     """
     name = getattr(module, "model_name", None)
     if name and getattr(module, "freeze_lm", False) and "pretrained_lm" not in (params or {}):
@@ -57,7 +57,7 @@ def check_pretrained(module: Any, params: Mapping[str, Any] | None) -> None:
 
 
 def check_clustering(config: HeadConfig, clustering: ClusteringInfo | None) -> None:
-    """The clustering has the items, the clusters and the vectors that the head needs.
+    """Check that the clustering has the items, clusters and vectors that the head needs.
 
     Raises:
         ValueError: naming everything that does not fit.
@@ -89,6 +89,6 @@ def check_clustering(config: HeadConfig, clustering: ClusteringInfo | None) -> N
 
 
 def raise_listed(name: str, problems: list[str]) -> None:
-    """ValueError with all problems, if there are any."""
+    """Raise ValueError with all problems, if there are any."""
     if problems:
         raise ValueError(listed(name, problems))

@@ -26,19 +26,19 @@ class EfficientIDSModel(ItemModel):
     """A language model that also reads and predicts items.
 
     Give either `config` or the seed API's fields. The fields make a configuration with one input
-    adapter layer that is used everywhere, and the clustering's means as cluster vectors (if it has
-    no means, trained vectors).
+    adapter layer, used for all tables, and with the clustering's means as cluster vectors (or
+    trained vectors, if it has no means).
 
     Attributes:
         config: configuration of the model.
-        clustering_info: the cluster of each item; its means are the cluster vectors, if these are
-            not trained. Not needed under full softmax.
+        clustering_info: the cluster of each item. Its means are the cluster vectors unless these
+            are trained. Not needed under full softmax.
         model_name: folder of a HuggingFace model, or its name in the local cache. Only its
             configuration is read; weights are loaded elsewhere, and nothing is downloaded.
         num_items, num_clusters, item_embedding_dim: I, K (None: the clustering's), E.
         freeze_lm: the decoder's parameters get no gradients; gradients still pass through it.
         item_embedding_init: see `embedding_initializer`.
-        use_correction: scores subtract the normaliser of each cluster.
+        use_correction: whether scores subtract each cluster's normaliser.
         backbone: configuration of the decoder, instead of `model_name`.
         remat: rematerialisation of the decoder's layers, see `Decoder`.
 
@@ -106,27 +106,27 @@ class EfficientIDSModel(ItemModel):
             input_ids: int [B, T], words.
             item_ids: int [B, T], items, used where `item_mask` is 1.
             item_mask: [B, T], 0 or 1; with `item_ids`, or neither for text alone.
-            labels: int [B, T], words, or items where `label_item_mask` is 1. None in training: the
-                next position of the row, where that is in the same segment, neither padding nor
-                prefix, and no placeholder beyond the items.
-            weights: [B, T], of the labels in the loss, given with them; None: 1 but on padding.
-            label_item_mask: [B, T], 0 or 1, given with labels.
-            paddings: [B, T], 1 where there is padding; None: nowhere.
-            segment_ids, positions: int [B, T], of packed sequences.
+            labels: int [B, T], words, or items where `label_item_mask` is 1. None in training: what
+                is at the next position of the row, if that is in the same segment, neither padding
+                nor prefix, and no placeholder id beyond the items.
+            weights: [B, T], weights of the labels in the loss; None: 1 except on padding.
+            label_item_mask: [B, T], 0 or 1; give it with labels.
+            paddings: [B, T], 1 on padding; None: no padding.
+            segment_ids, positions: int [B, T], for packed sequences.
             inputs_indicator: [B, T], 1 on the prefix.
-            pretrained_lm_module: a decoder bound to its parameters, used in place of the model's
-                own, whose parameters are then not asked for: `Decoder(backbone).bind({"params":
+            pretrained_lm_module: a decoder bound to its parameters, used instead of the model's
+                own, whose parameters are then not needed: `Decoder(backbone).bind({"params":
                 params})`.
-            training: dropout and label smoothing; no scores are returned.
-            top_k: return that many of the best items instead of all scores; not in training.
+            training: apply dropout and label smoothing, and return no scores.
+            top_k: return the k best items instead of all scores; not in training.
 
         Returns:
-            With labels or in training `loss` and the metrics of `LossOutput.metrics`, float32 [].
-            Outside of training also `scores` float32 [B, T, I]; with `top_k` [B, T, k] and `items`,
-            int32 of the same shape.
+            With labels or in training: `loss` and the metrics of `LossOutput.metrics`, float32 [].
+            Outside of training also `scores` float32 [B, T, I]; with `top_k` instead `scores`
+            float32 and `items` int32, both [B, T, k].
 
         Raises:
-            ValueError: naming every argument that is wrong (ranges only outside of jit).
+            ValueError: naming every wrong argument (values are checked only outside of jit).
         """
         if (item_ids is None) != (item_mask is None):
             name = "item_ids" if item_ids is None else "item_mask"

@@ -34,10 +34,10 @@ class SimpleEfficientIDSModel(ItemModel):
             full softmax), E.
         model_dims: D.
         clustering_info: the cluster of each item; cluster vectors are trained.
-        use_correction: scores subtract the normaliser of each cluster.
+        use_correction: whether scores subtract each cluster's normaliser.
         item_embedding_init: see `embedding_initializer`.
         full_softmax: one softmax over all items; needs no clustering.
-        sampled_softmax: how to estimate it in training; None: it is computed.
+        sampled_softmax: how to estimate the full softmax in training; None: it is computed exactly.
         num_layers, num_heads, hidden_dims: sizes of the decoder; `hidden_dims` is the hidden width
             of the MLP, None: 4 D.
         dropout: rate after the embeddings, after each sublayer and in the MLP.
@@ -74,12 +74,12 @@ class SimpleEfficientIDSModel(ItemModel):
 
     @property
     def freeze_lm(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """There is nothing to freeze."""
+        """Always False: nothing is pretrained."""
         return False
 
     @property
     def config(self) -> EfficientIDSConfig:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """What it computes."""
+        """The full configuration that these fields stand for."""
         clusters = self.num_clusters
         if clusters is None and self.clustering_info is not None:
             clusters = self.clustering_info.num_clusters
@@ -112,14 +112,14 @@ class SimpleEfficientIDSModel(ItemModel):
 
         Args:
             item_ids: int [B, T].
-            labels: int [B, T], the items to predict; None in training: the next of the row.
+            labels: int [B, T], the items to predict; None in training: the next item of the row.
             weights, paddings, segment_ids, positions, training, top_k: see `EfficientIDSModel`.
 
         Returns:
             See `EfficientIDSModel`.
 
         Raises:
-            ValueError: naming every argument that is wrong (ranges only outside of jit).
+            ValueError: naming every wrong argument (values are checked only outside of jit).
         """
         batch = {
             "ids": item_ids,
@@ -145,7 +145,7 @@ def _simple_config(
     dropout: float,
     sampled_softmax: SampledSoftmaxConfig | None,
 ) -> EfficientIDSConfig:
-    """Without clusters: of a full softmax."""
+    """The configuration; without `num_clusters` it has a full softmax."""
     if num_heads < 1 or model_dims % num_heads or (model_dims // num_heads) % 2:
         raise ValueError(
             f"SimpleEfficientIDSModel: num_heads: found {num_heads}, expected a divisor of "

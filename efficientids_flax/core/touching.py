@@ -1,4 +1,4 @@
-"""Which rows of the item table the loss of a batch has gradients by.
+"""Which rows of the item table get gradients from the loss of a batch.
 
 Letters: B batch, T time, I items.
 """
@@ -17,11 +17,11 @@ Batch = Mapping[str, Any]
 
 
 def touched_rows(config: EfficientIDSConfig, clustering: ClusteringInfo, batch: Batch) -> Touched:
-    """The members of the clusters of labels with a weight, and the items of the input.
+    """The rows that get gradients: members of the clusters of weighted labels, and input items.
 
     Args:
-        config: of the model; not of a full softmax, which has gradients by all items.
-        clustering: where each item belongs.
+        config: the model's; not for a full softmax, which gives gradients to all items.
+        clustering: the cluster of each item.
         batch: see `ItemModel.loss`, all [B, T].
     """
     given = {name: jnp.asarray(value) for name, value in batch.items()}
@@ -36,7 +36,7 @@ def touched_rows(config: EfficientIDSConfig, clustering: ClusteringInfo, batch: 
 
 
 def most_touched(clustering: ClusteringInfo, batch: Batch) -> int:
-    """As many rows as a batch of these shapes may touch."""
+    """The most rows that a batch of these shapes can touch."""
     return places_for(clustering, batch["labels"].size, batch["ids"].size)
 
 

@@ -1,8 +1,8 @@
-"""Files of item embeddings: `.npy`, or the original's text, a line of numbers an item.
+"""Read item embeddings from files: `.npy`, or the original's text format, one line per item.
 
-A text has an item on each line, in the order of their ids, and nothing but numbers with white space
-between them; the original reads its files so, and fills a table that has more rows with zeros,
-which is refused here. Letters: I items, E width.
+A text file has one item on each line, in order of ids, as numbers separated by white space. The
+original reads the same files; it fills missing rows of the table with zeros, which is an error
+here. Letters: I items, E width.
 """
 
 import os
@@ -18,14 +18,14 @@ def read_vectors(path: str | os.PathLike[str], num_items: int | None = None) -> 
 
     Args:
         path: a `.npy` file, or the original's text (`.txt`, `.csv` or `.tsv`).
-        num_items: I, that it must have; None: any.
+        num_items: I, the number of items that the file must have; None: any.
 
     Returns:
-        float32 [I, E]; a `.npy` file is mapped, not read, if it is of float32.
+        float32 [I, E]; a `.npy` file of float32 is memory-mapped.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: naming the line that is wrong; another number of items.
+        ValueError: the content is wrong (naming the line of a text); another number of items.
     """
     file = Path(path)
     if not file.is_file():
@@ -61,7 +61,7 @@ def _read_text(file: Path) -> np.ndarray:
         for number, line in enumerate(lines, start=1):
             words = line.split()
             try:
-                with np.errstate(over="ignore"):  # to infinity, which is told
+                with np.errstate(over="ignore"):  # infinity is reported below
                     row = np.asarray(words, np.float64).astype(np.float32)
             except ValueError as error:
                 raise ValueError(

@@ -1,11 +1,10 @@
-"""Sequences of items as batches: prepared files, texts interleaved with items, synthetic processes.
+"""From data to batches: prepared files, texts interleaved with items, synthetic data.
 
-Read `files`, what a directory of data may hold, then `prepared`, what the preparation wrote, and
-`original`, the formats of the original; `rows` are what `reading` makes of them, by `packing`
-several in one, `loader` makes batches of them, and `ahead` reads these before they are asked for.
-`texts`, `interleave` and `tokens` are how titles and ids become the batches of a recommender;
-`markov` draws data whose best possible metrics are known, `repeats` tells whether a stream of
-batches ever ends.
+Read `files`, the kinds of data directories, then `prepared`, the output of the preparation, and
+`original`, the original's formats. `reading` turns sequences into `rows`, with `packing` of several
+into one; `loader` makes batches of rows, and `ahead` prefetches them. `texts`, `interleave` and
+`tokens` turn titles and item ids into batches of a recommender. `markov` draws synthetic data whose
+best possible metrics are known, and `repeats` detects a stream of batches that never ends.
 """
 
 from typing import TYPE_CHECKING

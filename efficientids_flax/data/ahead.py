@@ -1,6 +1,6 @@
-"""Batches read ahead by Grain, and where their reader stands.
+"""Prefetching of batches with Grain, and the resumable position of the reader.
 
-Grain makes several batches at a time, as asking it takes 0.1 ms of a step.
+Grain returns several batches at a time, since each request takes 0.1 ms.
 """
 
 import sys
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from efficientids_flax.data.loader import Batches
 
 ENDLESS = sys.maxsize // 4  # batches; Grain wants a number
-TOGETHER = 4  # batches that are made at a time
+TOGETHER = 4  # batches in one request
 MISSING = "batches of prepared data: grain is missing: pip install 'efficientids-flax[data]'"
 
 
 class GrainIterator(Iterator[Arrays]):
-    """Reads `Batches`; what Grain reads ahead is not counted as read.
+    """Iterator over `Batches`; prefetched batches do not count as read.
 
     Attributes:
-        batches: that it reads.
-        epoch: that it is in.
-        row: rows of it that were read, of all processes.
+        batches: what it reads.
+        epoch: the current epoch.
+        row: rows of this epoch that were read, over all processes.
     """
 
     def __init__(self, batches: "Batches") -> None:
-        """At the start; nothing is made yet."""
+        """Start at the beginning; nothing is read yet."""
         self.batches, self.epoch, self.row = batches, 0, 0
         self._reader: list[Any] = []  # at most one
-        self._ready: list[Arrays] = []  # of which the last is the next
-        self._end = weakref.finalize(self, _close, self._reader)  # at the program's end too
+        self._ready: list[Arrays] = []  # received batches, the next one last
+        self._end = weakref.finalize(self, _close, self._reader)  # also at exit of the program
 
     def __next__(self) -> Arrays:
         """The next batch.
@@ -55,19 +55,19 @@ class GrainIterator(Iterator[Arrays]):
         return found
 
     def close(self) -> None:
-        """End what reads ahead."""
+        """Stop prefetching."""
         _close(self._reader)
         self._ready = []
 
     def get_state(self) -> dict[str, Any]:
-        """Where it is, as JSON values."""
+        """The position, as JSON values."""
         return {"epoch": self.epoch, "rows": self.row, "seed": self.batches.seed}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go there; after the same rows if batches have another size than they had.
+        """Go to a stored position; with another batch size, continue after the same rows.
 
         Raises:
-            ValueError: the state is of another seed, whose order is another.
+            ValueError: the state has another seed, so another order.
         """
         refuse_seed(state, self.batches.seed)
         self.close()
@@ -79,13 +79,13 @@ class GrainIterator(Iterator[Arrays]):
 
 
 class _Maker:
-    """Some batches at a time, counted from a place; what Grain's threads and workers call."""
+    """Makes lists of consecutive batches from a position on; runs in Grain's threads or workers."""
 
     def __init__(self, batches: "Batches", epoch: int, row: int, together: int) -> None:
         self.batches, self.epoch, self.row, self.together = batches, epoch, row, together
 
     def times(self) -> int:
-        """How often there are some."""
+        """Number of lists until the end."""
         batches = self.batches
         if batches.epochs is None:
             return ENDLESS
@@ -110,7 +110,7 @@ class _Maker:
 
 
 def _reader(batches: "Batches", epoch: int, row: int) -> Any:
-    """Grain's iterator over lists of batches, from a place on."""
+    """Grain's iterator over lists of batches, from a position on."""
     try:
         import grain
     except ImportError as error:
@@ -123,7 +123,7 @@ def _reader(batches: "Batches", epoch: int, row: int) -> Any:
     if batches.workers:
         from absl import flags
 
-        if not flags.FLAGS.is_parsed():  # Grain's workers ask for its command-line flags
+        if not flags.FLAGS.is_parsed():  # Grain's workers read absl flags
             flags.FLAGS.mark_as_parsed()
         processes = grain.MultiprocessingOptions(
             batches.workers, per_worker_buffer_size=max(buffer, 1)
@@ -138,7 +138,7 @@ def _close(readers: list[Any]) -> None:
 
 
 def refuse_seed(state: Mapping[str, Any], seed: int) -> None:
-    """Raise `ValueError` where a reader's state is of another seed than that of this run."""
+    """Raise `ValueError` if a reader's state has another seed than this run."""
     if state["seed"] != seed:
         raise ValueError(
             f"seed of the data: the checkpoint has {state['seed']}, this run {seed}; the order of"

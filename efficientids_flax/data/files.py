@@ -1,11 +1,10 @@
-"""A directory of data: the rows of each split, the clustering, what the items are called.
+"""A directory of data: the rows of each split, the clustering, and the names of the items.
 
-What it may be is told by what lies in it, see `KINDS`: what `prepare` wrote, the original's
-examples, the folder of the seed port, or arrays of one's own: `train.npz`, `eval.npz` (or
-`valid.npz`) and `test.npz` with the fields of a batch, each [N, T]; or `sequences` int [N, T + 1],
-filled up with -1 at the end, whose every item predicts the next. The clustering is
-`clustering.npz`, `.safetensors` or `.pkl`; `items.jsonl`, if there, says what the items are called,
-see `stored.item_names`.
+Its kind is recognised by its files, see `KINDS`: the output of `prepare`, the original's examples,
+the folder of the seed port, or arrays: `train.npz`, `eval.npz` (or `valid.npz`) and `test.npz` with
+the fields of a batch, each [N, T]; or with `sequences` int [N, T + 1], padded with -1 at the end,
+in which each item predicts the next. The clustering is `clustering.npz`, `.safetensors` or `.pkl`;
+an optional `items.jsonl` names the items, see `stored.item_names`.
 """
 
 import os
@@ -39,7 +38,7 @@ class DataDirectory:
         catalogue: digest of their ids, see `digests.catalogue_digest`; None: unknown.
         num_items: I; None: unknown.
         embeddings: name -> file of item embeddings, float [I, E]; 'data' is that of the directory.
-        notes: what was left out, and how often.
+        notes: messages about data that was left out, with counts.
         path: the directory.
     """
 
@@ -57,13 +56,13 @@ def read_data(path: str | os.PathLike[str], reading: Reading | None = None) -> D
     """Read a directory, or the `processed/` in it.
 
     Args:
-        path: of the directory.
-        reading: what is made of sequences and examples; arrays are taken as they are.
+        path: the directory.
+        reading: how sequences and examples become rows; arrays are used as they are.
 
     Raises:
         FileNotFoundError: it has no training data.
-        ValueError: what lies there is damaged, or does not fit together.
-        ImportError: a package that reads it is missing.
+        ValueError: files are damaged, or do not fit together.
+        ImportError: a package for reading them is missing.
     """
     root = Path(path)
     root = root / "processed" if (root / "processed").is_dir() else root
@@ -77,16 +76,16 @@ def read_data(path: str | os.PathLike[str], reading: Reading | None = None) -> D
 
 
 def next_items(sequences: np.ndarray) -> Arrays:
-    """A batch's fields, in which each item of a sequence predicts the next.
+    """The fields of a batch in which each item of a sequence predicts the next.
 
     Args:
-        sequences: int [N, T + 1]; -1 after the end of one that is shorter.
+        sequences: int [N, T + 1], padded with -1 at the end.
 
     Returns:
         `ids`, `labels` int32, `weights`, `paddings` float32, each [N, T].
 
     Raises:
-        ValueError: of another shape, or -1 before an item.
+        ValueError: the shape is wrong, or -1 stands before an item.
     """
     if sequences.ndim != 2 or sequences.shape[1] < 2 or sequences.dtype.kind not in "iu":
         raise ValueError(
@@ -128,7 +127,7 @@ def _stored(path: Path) -> Arrays:
     """The arrays of a file.
 
     Raises:
-        ValueError: it is none of arrays, or not whole.
+        ValueError: it is no .npz of arrays, or damaged.
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -242,7 +241,7 @@ def _has_examples(root: Path) -> bool:
 Kind = tuple[Callable[[Path], bool], Callable[[Path, Reading], DataDirectory]]
 # fmt: off
 KINDS: Mapping[str, Kind] = {
-    # what lies there                      whether it does, and how it is read
+    # the file by which it is recognised   (test for it, reader)
     "train.npz":                            (_has_file("train.npz"), _read_arrays),
     "manifest.json of prepare":             (_has_shards, _read_prepared),
     "train_sequences.pkl of the seed port": (_has_file("train_sequences.pkl"), _read_seed),

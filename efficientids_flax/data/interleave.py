@@ -10,10 +10,10 @@
       paddings               0        0       0       0        0      0        1
                              \\------------ prompt ---------/  \\- answer -/
 
-Labels are the ids shifted left; the prompt's own tokens are not learned: `weights` is 1 where the
-next token belongs to the answer (with `answer_words` false: where that is an item),
-`label_item_weights` where that is an item, which are the labels that an evaluation ranks. Letters:
-B rows, T time, V words, I items.
+Labels are the ids shifted left. The prompt is not learned: `weights` is 1 where the next token
+belongs to the answer (if `answer_words` is False: where it is an item of the answer).
+`label_item_weights` is 1 where the next token is an item of the answer; these labels are ranked in
+an evaluation. Letters: B rows, T time, V words, I items.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,7 +39,7 @@ class PromptBuilder:
         tokenizer: from `load_tokenizer`, or any with the interface of transformers.
         num_items: I.
         vocab_size: V of the model; None: words are not checked.
-        begin, end: words around each example; None: the tokenizer's own, if it has any.
+        begin, end: word ids around each example; None: the tokenizer's BOS and EOS, if any.
         placeholder: item id that replaces each item of an answer in the input, as in the original
             (its 102); None: the item itself, so that an answer may have several.
         padding: the side on which rows are padded.
@@ -71,15 +71,17 @@ class PromptBuilder:
         """A batch to train on.
 
         Args:
-            examples: with answers.
-            length: T; None: that of the longest.
-            pack: several examples in a row, as segments that do not see each other; needs `length`.
-            overflow: of an example that is longer than T, 'cut' drops the oldest of the prompt.
+            examples: examples with answers.
+            length: T; None: that of the longest example.
+            pack: put several examples into a row, as segments that do not see each other; needs
+                `length`.
+            overflow: for an example longer than T: 'error', or 'cut', which drops the oldest tokens
+                of the prompt.
 
         Returns:
             `ids`, `labels`, `input_item_weights`, `label_item_weights`, `inputs_indicator`,
             `segment_ids`, `segment_pos`, `paddings` int32 and `weights` float32, each [B, T]; B is
-            the number of examples, or of packed rows. Padding has 0 but `paddings` 1.
+            the number of examples, or of packed rows. Padding is 0 in all fields but `paddings`.
 
         Raises:
             ValueError: listing every part that is neither text nor item, every id that is out of
@@ -106,7 +108,7 @@ class PromptBuilder:
         *,
         overflow: Overflow = "error",
     ) -> Prompts:
-        """Prompts whose next item is asked for: `Ranker.rank` takes them.
+        """Prompts whose next item is to be predicted, for `Ranker.rank`.
 
         Args:
             prompts: texts and item ids.
@@ -117,7 +119,7 @@ class PromptBuilder:
         """
         problems: list[str] = []
         rows = self._rows([Example(prompt) for prompt in prompts], problems, asked=True)
-        # What is cut off was seen too.
+        # Before cutting: items that are cut off were seen too.
         items = [row.ids[(row.is_item > 0) & (row.prefix > 0)] for row in rows]
         rows = self._fitted(rows, length, overflow, problems)
         problems += [f"example {n}: is empty" for n, row in enumerate(rows) if not len(row.ids)]
@@ -133,10 +135,10 @@ class PromptBuilder:
         return Prompts(batch, last.astype(np.int32), seen)
 
     def sizes(self, examples: Sequence[Example]) -> list[int]:
-        """The tokens of each example, what stands around it included.
+        """The number of tokens of each example, including begin and end.
 
         Raises:
-            ValueError: as in `batch`, of parts and ids.
+            ValueError: as in `batch`, for wrong parts and ids.
         """
         problems: list[str] = []
         rows = self._rows(examples, problems)
@@ -144,12 +146,12 @@ class PromptBuilder:
         return [len(row.ids) for row in rows]
 
     def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The words at an example's beginning, and at its end."""
+        """The word ids at an example's beginning, and at its end."""
         begin = _own(self.begin, self.tokenizer, "bos_token_id")
         return begin, _own(self.end, self.tokenizer, "eos_token_id")
 
     def words(self, texts: Iterable[str]) -> dict[str, list[int]]:
-        """Text -> its words, each tokenised on its own."""
+        """Text -> word ids; each text is tokenised on its own."""
         texts = list(dict.fromkeys(texts))
         if not texts:
             return {}
@@ -159,12 +161,12 @@ class PromptBuilder:
     def _rows(
         self, examples: Sequence[Example], problems: list[str], asked: bool = False
     ) -> list[Tokens]:
-        """The tokens of each example; what is wrong is added to the problems.
+        """The tokens of each example; appends to the problems.
 
-        `asked`: the answer is to be found; there is nothing behind the prompt, or the placeholder.
+        `asked`: the answer is to be predicted, so the row ends with the prompt, or the placeholder.
         """
         begin, end = self.around()
-        # (ids in the input, as labels, whether they are items, whether they are of the prompt)
+        # (ids in the input, ids as labels, whether items, whether part of the prompt)
         ending = [(end, end, 0, 0)]
         if asked:
             hidden = (self.placeholder,)
@@ -215,7 +217,7 @@ class PromptBuilder:
     def _fitted(
         self, rows: list[Tokens], length: int | None, overflow: str, problems: list[str]
     ) -> list[Tokens]:
-        """The rows, with the oldest of the prompt dropped where they are too long."""
+        """The rows, with the oldest tokens of the prompt dropped if they are too long."""
         if overflow not in ("error", "cut"):
             problems.append(f"overflow: expected 'error' or 'cut', found {overflow!r}")
         if length is None:
@@ -227,7 +229,7 @@ class PromptBuilder:
         for number, row in enumerate(rows):
             surplus = max(len(row.ids) - length, 0)
             spare = int(np.sum(row.prefix)) - first
-            if not self.answer_words and row.is_item.any():  # each item is an answer of its own
+            if not self.answer_words and row.is_item.any():  # all before the last item may go
                 spare = int(np.flatnonzero(row.is_item)[-1]) - first
             if surplus and overflow == "error":
                 problems.append(
@@ -245,7 +247,7 @@ class PromptBuilder:
 
 
 def _own(given: Sequence[int] | None, tokenizer: Any, name: str) -> tuple[int, ...]:
-    """The words that were given, else the tokenizer's."""
+    """The given word ids, else the tokenizer's."""
     if given is not None:
         return tuple(given)
     word = getattr(tokenizer, name, None)

@@ -1,14 +1,14 @@
-"""Batches in an order of the seed, read ahead by Grain, a share of each for every process.
+"""Batches in an order determined by the seed, prefetched by Grain and shared among processes.
 
     batches = Batches(rows, batch_size=256, seed=0)
     for batch in batches: ...
 
-Which rows make batch number n depends on the seed and on n alone: not on how many processes there
-are, nor on the workers. An iterator's state is an epoch and the rows of it that were read, so that
-a run goes on with another number of processes, of workers, or of rows a batch.
+The rows of batch number n depend only on the seed and n, not on the number of processes or workers.
+An iterator's state is the epoch and the number of its rows that were read, so a run can resume with
+another number of processes or workers, or another batch size.
 
-The order is NumPy's permutation of each epoch; Grain shuffles too, but row by row, which took 6 ms
-for a batch of 256.
+The order is a NumPy permutation for each epoch. Grain can shuffle too, but row by row, which took 6
+ms for a batch of 256.
 """
 
 import threading
@@ -22,17 +22,17 @@ from efficientids_flax.data.ahead import GrainIterator
 from efficientids_flax.data.rows.arrays import Arrays, Rows, as_rows
 from efficientids_flax.digests import digest
 
-KEPT = 2  # permutations: at the end of an epoch threads are at work in the next one
-SAMPLE = 64  # rows of an order by which another NumPy's is told
+KEPT = 2  # permutations: at the end of an epoch, threads already read the next one
+SAMPLE = 64  # rows of a sample order, to notice a NumPy that permutes differently
 
 
 class Batches:
     """An iterable of dict batches, each pass from the start.
 
     Attributes:
-        rows: that they are made of.
-        batch_size: of all processes together.
-        fills: whether a last batch is filled up.
+        rows: the rows.
+        batch_size: rows of a batch, over all processes together.
+        fills: whether an incomplete last batch is padded.
     """
 
     def __init__(
@@ -48,24 +48,24 @@ class Batches:
         workers: int = 0,
         ahead: int = 16,
     ) -> None:
-        """Nothing is read yet.
+        """Reads nothing yet.
 
         Args:
-            rows: rows, or arrays of as many rows each.
-            batch_size: of all processes together, each of which has an equal share.
-            seed: of the order.
-            shuffle: reorder the rows in each epoch, all of them.
-            drop_remainder: leave out an epoch's last rows if they do not fill a batch (in another
-                epoch they are others); else the last batch is filled up with rows whose `weights`
-                are 0, or is smaller where there are none.
+            rows: rows, or arrays with the same number of rows.
+            batch_size: rows of a batch, over all processes; each process gets an equal share.
+            seed: seed of the order.
+            shuffle: permute all rows in each epoch.
+            drop_remainder: drop an epoch's last rows if they do not fill a batch (with shuffling,
+                other rows in each epoch). Otherwise the last batch is padded with rows whose
+                `weights` are 0; without a field `weights` it is smaller.
             epochs: how often the rows are read; None: without end.
             process: (index, count): which share of each batch is this process's.
-            workers: processes that make batches; 0: a thread of this one. They are started by
-                `spawn`, so that a script needs its `if __name__ == "__main__":`.
-            ahead: batches that are made before they are asked for, of each worker, about; 0: none.
+            workers: number of worker processes that make batches; 0: a thread of this process.
+                Workers are spawned, so a script needs `if __name__ == "__main__":`.
+            ahead: about how many batches each worker prefetches; 0: none.
 
         Raises:
-            ValueError: fewer rows than a batch, or sizes that do not divide.
+            ValueError: there are fewer rows than a batch has, or sizes do not divide.
         """
         self.rows = as_rows(rows)
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
@@ -93,7 +93,7 @@ class Batches:
         return GrainIterator(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a worker process needs."""
+        """The state that a worker process needs."""
         return {name: value for name, value in vars(self).items() if name[0] != "_"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -101,12 +101,12 @@ class Batches:
         self._lock, self._orders = threading.Lock(), {}
 
     def once(self, fills: bool = True) -> GrainIterator:
-        """Every row once, in the order of the first epoch, to the last one.
+        """Every row exactly once, in the order of the first epoch, for evaluation.
 
-        Whatever `epochs` and `drop_remainder` are: what an evaluation reads.
+        Ignores `epochs` and `drop_remainder`.
 
         Args:
-            fills: see `drop_remainder`; otherwise the last batch is smaller.
+            fills: whether an incomplete last batch is padded; otherwise it is smaller.
         """
         made = copy(self)
         made.__setstate__({**self.__getstate__(), "fills": fills})
@@ -114,11 +114,11 @@ class Batches:
         return iter(made)
 
     def first(self) -> Arrays:
-        """The first batch, made here and now."""
+        """The first batch, made at once in this process."""
         return self.batch(0, 0)
 
     def left(self, row: int) -> int:
-        """Batches of an epoch of which some rows were read."""
+        """Batches left in an epoch after the first `row` rows."""
         rows = self.rows.num_rows - row
         return rows // self.batch_size if self.drop_remainder else -(-rows // self.batch_size)
 
@@ -129,7 +129,7 @@ class Batches:
         places = self.order(epoch)[row : row + self.batch_size][index * share :][:share]
         found = self.rows.take(places if len(places) else np.zeros(1, np.int64))
         missing = share - len(places)
-        # Without weights nothing says that a row does not count.
+        # Without `weights`, padding rows could not be marked as not counting.
         if missing and not (self.fills and "weights" in found):
             return {name: value[: len(places)] for name, value in found.items()}
         return _filled(found, len(places), missing) if missing else found
@@ -145,14 +145,14 @@ class Batches:
                 made = np.arange(total)
                 if self.shuffle:
                     made = np.random.default_rng((self.seed, epoch)).permutation(total)
-            # Those asked for last are kept: another pass begins again at the first epoch.
+            # Keep those used last, since another pass starts again at the first epoch.
             self._orders[epoch] = made
             for old in list(self._orders)[:-KEPT]:
                 del self._orders[old]
             return made
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the rows and their order are: a run that goes on compares it."""
+        """Facts that identify rows and order; a resumed run compares them."""
         order = {"shuffle": self.shuffle, "drop_remainder": self.drop_remainder}
         if self.shuffle:
             sample = np.random.default_rng((self.seed, 0)).permutation(SAMPLE)
@@ -163,12 +163,12 @@ class Batches:
 
 
 def _filled(rows: Arrays, count: int, missing: int) -> Arrays:
-    """Rows filled up with copies of the first, whose labels have no weight.
+    """Pad a batch with copies of its first row, whose labels have weight 0.
 
     Args:
         rows: field -> [B, ...]; at least one row.
-        count: of them that count.
-        missing: how many are added.
+        count: number of rows that count.
+        missing: number of rows to add.
     """
     chosen = np.concatenate([np.arange(count), np.zeros(missing, np.int64)])
     found = {name: value[chosen] for name, value in rows.items()}

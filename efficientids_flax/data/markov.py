@@ -56,7 +56,7 @@ class MarkovItems:
         return ClusteringInfo.from_assignments(self.cluster_of)
 
     def sequences(self, count: int, length: int, seed: int) -> np.ndarray:
-        """Sequences of the process, which begin anywhere: int32 [N, T]."""
+        """Sequences of the process, with uniformly random first items: int32 [N, T]."""
         rng = np.random.default_rng(seed)
         totals = np.cumsum(self.probabilities, axis=1)
         found = np.empty((count, length), np.int32)
@@ -70,11 +70,11 @@ class MarkovItems:
     def best_metrics(
         self, sequences: np.ndarray, cutoffs: tuple[int, ...] = (1, 5, 10)
     ) -> dict[str, float]:
-        """What the process itself reaches on sequences: the optimum, up to the luck of the draw.
+        """Metrics of the true process on sequences: the optimum, up to chance.
 
         Args:
             sequences: int [N, T].
-            cutoffs: of the metrics.
+            cutoffs: the k of recall@k and nDCG@k.
 
         Returns:
             `recall_at_k`, `ndcg_at_k`, and `loss`, the mean of -log p(next | present).

@@ -1,4 +1,4 @@
-"""Which sizes share a bin: first-fit."""
+"""First-fit bin packing."""
 
 from collections.abc import Sequence
 
@@ -6,14 +6,14 @@ import numpy as np
 
 
 def first_fit(sizes: Sequence[int], length: int) -> np.ndarray:
-    """int32 [N], the bin of each size: the first that has room for it, in their order.
+    """int32 [N], the bin of each size, in order: the first bin that has room for it.
 
     Args:
         sizes: each at most `length`.
-        length: room of a bin.
+        length: capacity of a bin.
     """
-    # A tree over bins: the root of a subtree knows the most room of any of them. There are at most
-    # as many bins as sizes.
+    # A binary tree over the bins; each node knows the most room in any bin below it. There are at
+    # most as many bins as sizes.
     leaves = 1 << max(len(sizes) - 1, 0).bit_length()
     room = [length] * (2 * leaves)
     found = np.empty(len(sizes), np.int32)

@@ -1,4 +1,4 @@
-"""How rows are made of people's sequences: those of training, of validation, of the test."""
+"""How users' sequences become the rows of training, validation and test."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ def rows_of(
     """
     length = reading.length or LENGTH
     prompting = reading.prompting
-    # A prompt takes its window's items, however many tokens they become.
+    # A prompt contains its window's items, whatever number of tokens that makes.
     of_window = length if prompting is None or prompting.items is None else prompting.items
     given: Mapping[Split, Sequences]
     given = dict.fromkeys(SPLITS, sequences) if isinstance(sequences, Sequences) else sequences

@@ -1,25 +1,25 @@
-"""Whether a stream of batches brings the same rows over and over."""
+"""Detection of a stream of batches that repeats the same rows over and over."""
 
 from typing import Any
 
 import jax
 import numpy as np
 
-TIMES = 64  # how often each row has come when a stream counts as one that repeats
-LEAST = 512  # rows
-MOST = 1 << 18  # different rows that are remembered: a longer stream is not looked at
-EVEN = 0.25  # variance of how often rows came, by that of chance
+TIMES = 64  # mean number of times that each row came, from which a stream may count as repeating
+LEAST = 512  # rows before the first test
+MOST = 1 << 18  # distinct rows to remember; with more the guard gives up
+EVEN = 0.25  # variance of the rows' counts, relative to that of random draws
 
 
 class RepeatGuard:
-    """Looks at batches as they are read.
+    """Watches batches as they are read.
 
-    A stream repeats if there are no new rows for long, and all rows came about equally often, as
-    they do in epochs: rows that are equal by chance come unequally often.
+    A stream repeats if no new rows come for long, and all rows came about equally often, as they do
+    in epochs. (Rows that are equal by chance come with unequal frequency.)
 
     Attributes:
-        rows: that were read.
-        distinct: different ones among them.
+        rows: number of rows read.
+        distinct: number of different rows among them.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class RepeatGuard:
         self._looks = True
 
     def repeats(self, batch: Any) -> bool:
-        """Take a batch; whether the stream repeats."""
+        """Add a batch; returns whether the stream repeats."""
         found = [leaf for leaf in jax.tree.leaves(batch) if np.ndim(leaf)]
         readable = all(getattr(leaf, "is_fully_addressable", True) for leaf in found)
         if not (self._looks and found and readable):

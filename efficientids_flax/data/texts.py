@@ -1,4 +1,4 @@
-"""Texts and items before they are tokens: examples, and prompts that name items by their titles."""
+"""Examples of texts and items before tokenisation, and prompts that name items by title."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ Part = str | int  # a text, or an item id
 
 @dataclass(frozen=True)
 class Example:
-    """What is given and what is to be learned.
+    """A prompt and the answer to learn.
 
     Attributes:
         prompt: texts and item ids.
-        answer: the same; in training not empty.
+        answer: texts and item ids; must not be empty in training.
     """
 
     prompt: Sequence[Part]
@@ -28,12 +28,12 @@ def titled(
     """Parts of a prompt that name items and show them.
 
     Args:
-        items: ids.
-        titles: of each item.
-        form: what to write of each, with `{title}` and `{item}`; the latter is the item itself.
+        items: item ids.
+        titles: title of each item.
+        form: format for each item, with `{title}` and `{item}`; the latter is the item itself.
 
     Raises:
-        ValueError: another name in braces; an item without a title.
+        ValueError: `form` has another name in braces; an item has no title.
     """
     pieces = [(text, name) for text, name, *_ in Formatter().parse(form)]
     if unknown := [name for _, name in pieces if name not in (None, "title", "item")]:

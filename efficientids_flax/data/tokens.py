@@ -1,4 +1,4 @@
-"""Rows of tokens, words and items, and how they become the fields of a batch.
+"""Rows of tokens (words and items), and the fields of a batch made of them.
 
 Letters: B rows, T time.
 """
@@ -17,7 +17,7 @@ FIELDS = (
 
 
 class Tokens(NamedTuple):
-    """One row without padding, each [T]: the ids, their kinds, what they are as labels."""
+    """One row without padding, each [T]: ids, whether items, whether prompt, ids as labels."""
 
     ids: np.ndarray
     is_item: np.ndarray
@@ -26,7 +26,7 @@ class Tokens(NamedTuple):
 
     @classmethod
     def of(cls, pieces: Sequence[tuple[Sequence[int], Sequence[int], int, int]]) -> "Tokens":
-        """Of pieces one after another: (ids, targets, whether items, whether of the prompt)."""
+        """Concatenate pieces: (ids, ids as labels, whether items, whether part of the prompt)."""
         marks = [(item, mark) for ids, _, item, mark in pieces for _ in ids]
         columns = (
             [one for ids, *_ in pieces for one in ids],
@@ -38,7 +38,7 @@ class Tokens(NamedTuple):
 
 
 def packed(rows: Sequence[Tokens], length: int) -> list[list[Tokens]]:
-    """Rows put together, each where it first fits."""
+    """Pack rows by first fit: for each packed row, the rows in it."""
     bins = first_fit([len(row.ids) for row in rows], length)
     places: list[list[Tokens]] = [[] for _ in range(int(bins.max(initial=-1)) + 1)]
     for row, place in zip(rows, bins.tolist(), strict=True):
@@ -52,7 +52,7 @@ def padded(
     """The fields of a batch, each [B, T].
 
     Args:
-        places: the rows that stand in each row of the batch, as segments.
+        places: for each row of the batch, the rows that become its segments.
         length: T; None: that of the longest.
         padding: 'right' or 'left'.
         answer_words: whether the words of an answer are learned too.
@@ -70,7 +70,7 @@ def padded(
             found["input_item_weights"][part] = row.is_item
             found["inputs_indicator"][part] = row.prefix
             found["labels"][part] = _shifted(row.targets)
-            # As the original has it: an item of the prompt is no label, and is not ranked.
+            # As in the original: items of the prompt are no labels, so they are not ranked.
             items = _shifted(row.is_item * (1 - row.prefix))
             found["label_item_weights"][part] = items
             found["weights"][part] = _shifted(1 - row.prefix) if answer_words else items
@@ -82,5 +82,5 @@ def padded(
 
 
 def _shifted(values: np.ndarray) -> np.ndarray:
-    """What comes next; 0 at the end."""
+    """The values shifted left, with 0 at the end."""
     return np.append(values[1:], 0)

@@ -1,9 +1,10 @@
-"""How good recommendations are: metrics of held-out items, with intervals, as JSON and as a page.
+"""Evaluation of recommendations: metrics of held-out items with intervals, as JSON and HTML.
 
-Read `metrics`, what is measured, `questions`, what is asked of whom, `asking`, how it is asked and
-what is kept of the answers, `segments`, the parts that are reported apart, then `whole`, the
-evaluation, with its `options`, and `report`, its files. `popularity` counts what was trained on,
-`sampled` draws the candidates of sampled metrics, `stored` evaluates an exported model.
+Read `metrics`, then `questions`, histories with their held-out items, `asking`, which gets the
+recommendations and keeps what metrics need, `segments`, metrics of groups of users or items, then
+`whole`, the evaluation, with its `options`, and `report`, its files. `popularity` counts how often
+items occur in training, `sampled` draws candidates for sampled metrics, `stored` evaluates an
+exported model.
 """
 
 from efficientids_flax.evaluation.asking import Recommender

@@ -1,6 +1,6 @@
-"""Asks a recommender, and keeps of each answer what the metrics need.
+"""Gets recommendations for questions, and keeps of each list what the metrics need.
 
-Letters: B questions, Q all of them, k items of a list, I items, A cutoffs, M metrics.
+Letters: B questions at a time, Q all questions, k items of a list, I items, A cutoffs, M metrics.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,31 +18,31 @@ from efficientids_flax.inference.ranker import Ranker
 
 
 class Recommender(Protocol):
-    """What can be asked by histories, such as a baseline."""
+    """Anything that recommends for histories, such as a baseline."""
 
     def recommend(self, histories: Any, k: int, *, exclude: Any) -> Any:
         """The k best items of each history, as (ids int [B, k], scores) or an object with `ids`.
 
         Args:
             histories: B lists of item ids, oldest first.
-            k: how many; -1 in place of an item where fewer are left.
-            exclude: B lists of ids that are not to be found. With `EvaluationOptions.sampled` there
-                is `allowed` too, bool [B, I], items that may be.
+            k: number of items; lists with fewer items are padded with -1.
+            exclude: B lists of ids that must not be recommended. With `EvaluationOptions.sampled`
+                there is also `allowed`, bool [B, I], items that may be recommended.
         """
         ...
 
 
 class Answers(NamedTuple):
-    """What is kept of Q questions.
+    """What is kept of the answers to Q questions.
 
     Attributes:
-        users, lengths, held_out: int [Q]: of whom, events of the history, items asked for.
-        values: 'all', and 'cold' and 'warm' where it is known what was trained on -> float32
-            [Q, M A], metrics by these held-out items alone; NaN where there is none of them.
-        of_kind: 'all', ... -> int [Q], how many there are.
-        shown: int [A, I], in how many lists each item is.
-        places: int [k], how many lists have their first hit at each place.
-        empty: lists without any item.
+        users, lengths, held_out: int [Q]: user, events of the history, number of held-out items.
+        values: 'all', and if training counts are known 'cold' and 'warm' -> float32 [Q, M A],
+            metrics by held-out items of this kind only; NaN if there are none.
+        of_kind: 'all', ... -> int [Q], number of held-out items of this kind.
+        shown: int [A, I], number of lists that contain each item.
+        places: int [k], number of lists with their first hit at each place.
+        empty: number of lists without any item.
     """
 
     users: np.ndarray
@@ -59,7 +59,7 @@ Ask = Callable[[Questions, int, np.ndarray | None], np.ndarray]
 
 
 def asks(recommender: Ranker | Recommender, options: EvaluationOptions) -> Ask:
-    """How a recommender is asked: (questions, k, allowed bool [B, I]) -> ids int [B, k]."""
+    """A function that asks a recommender: (questions, k, allowed bool [B, I]) -> ids int [B, k]."""
 
     def ranker(questions: Questions, k: int, allowed: np.ndarray | None) -> np.ndarray:
         assert isinstance(recommender, Ranker) and questions.prompts is not None
@@ -101,11 +101,11 @@ def answers(
     """Ask all questions.
 
     Args:
-        questions: some at a time.
-        ask: gives the lists.
+        questions: questions, some at a time.
+        ask: returns the lists.
         num_items: I.
-        options: of the evaluation; cutoffs in [1, I].
-        counts: [I], how often each item was trained on; None: nobody knows.
+        options: options of the evaluation, with cutoffs in [1, I].
+        counts: [I], how often each item occurs in training; None: unknown.
 
     Raises:
         ValueError: there is no question.
@@ -160,12 +160,12 @@ def _kinds(held_out: np.ndarray, counts: np.ndarray | None) -> dict[str, np.ndar
 
 
 def _number(held_out: np.ndarray) -> np.ndarray:
-    """int [B], how many items, each once."""
+    """int [B], number of distinct items."""
     ids = np.sort(held_out, axis=1)
     new = np.concatenate([np.ones((len(ids), 1), bool), ids[:, 1:] != ids[:, :-1]], axis=1)
     return np.sum(new & (ids >= 0), axis=1)
 
 
 def _rows(values: np.ndarray) -> np.ndarray:
-    """As many rows as every other time, so that one shape is compiled; -1 in those that are new."""
+    """Pad to the usual number of rows, with -1, so that one shape is compiled."""
     return np.pad(values, ((0, -len(values) % AT_ONCE), (0, 0)), constant_values=-1)

@@ -1,4 +1,4 @@
-"""What there is to say of an evaluation."""
+"""The options of an evaluation."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class EvaluationOptions(Record):
     long: int | None = None
 
     def problems(self) -> Collection[str]:
-        """Numbers are in their ranges."""
+        """One sentence for each number out of range."""
         found = []
         if not self.cutoffs or min(self.cutoffs) < 1 or len(set(self.cutoffs)) < len(self.cutoffs):
             found.append(

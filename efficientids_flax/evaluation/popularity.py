@@ -1,4 +1,4 @@
-"""How often each item was trained on."""
+"""How often each item occurs in training."""
 
 import os
 from pathlib import Path
@@ -15,17 +15,17 @@ AT_ONCE = 1 << 14  # rows
 def training_counts(
     data: DataDirectory | str | os.PathLike[str], num_items: int
 ) -> np.ndarray | None:
-    """int64 [I], of a directory of data.
+    """int64 [I], how often each item occurs in the training data of a directory.
 
-    Of prepared data the events of the training split; of others the labels of the training rows,
-    each as often as it is one, and the first item of each row.
+    For prepared data the events of the training split are counted; for other data the labels of the
+    training rows, and the first item of each row.
 
     Args:
-        data: a directory, or what was read of it.
+        data: a directory, or its content.
         num_items: I.
 
     Returns:
-        None where the rows hold words too, of which nobody can tell without a model.
+        The counts; None if rows may contain words, which cannot be told from items without a model.
 
     Raises:
         ValueError: there are more items than the model has.

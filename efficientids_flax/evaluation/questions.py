@@ -1,6 +1,6 @@
-"""What is asked of whom: histories, and what was held out of them.
+"""Questions of an evaluation: users' histories, and the items held out of them.
 
-Letters: B questions, T time, X items that were seen, Y held-out items, V words.
+Letters: B questions, T time, X items seen, Y held-out items, V words.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,11 +23,11 @@ class Questions(NamedTuple):
     """Some questions.
 
     Attributes:
-        users: int [B], the number of the user of each.
-        seen: int [B, X], items of the whole history, each event; -1 where there are fewer.
-        held_out: int [B, Y], items that are asked for; -1 where there are fewer.
-        prompts: for a model; None for what is asked by `histories`.
-        histories: B lists of items, oldest first; None where there are prompts alone.
+        users: int [B], number of each question's user.
+        seen: int [B, X], items of the whole history, one per event, padded with -1.
+        held_out: int [B, Y], items to be recommended, padded with -1.
+        prompts: prompts for a model; None if the recommender takes `histories`.
+        histories: B lists of items, oldest first; None if there are only prompts.
     """
 
     users: np.ndarray
@@ -43,7 +43,7 @@ class Questions(NamedTuple):
 
     @property
     def left_out(self) -> np.ndarray:
-        """int [B, X], what was seen and is not asked for; -1 elsewhere."""
+        """int [B, X], items seen that are not held out; -1 elsewhere."""
         again = np.any(self.seen[:, :, None] == self.held_out[:, None, :], axis=-1)
         return np.where(again, -1, self.seen)
 
@@ -56,18 +56,18 @@ def of_histories(
     users: Sequence[int] | None = None,
     words: ItemWords | None = None,
 ) -> Iterator[Questions]:
-    """Questions of people's histories, some at a time.
+    """Questions from users' histories, some at a time.
 
     Args:
-        histories: of each user, item ids, oldest first.
-        held_out: of each user, items that are asked for at once; users without one are passed by.
-        config: of the model that prompts are made for; None: they are not.
+        histories: item ids of each user, oldest first.
+        held_out: held-out items of each user, asked for together; users without any are skipped.
+        config: configuration of the model to make prompts for; None: make no prompts.
         max_history: see `make_prompts`.
-        users: the number of the user of each; None: each is another.
+        users: number of each history's user; None: each is a different user.
         words: see `make_prompts`.
 
     Raises:
-        ValueError: not as many held-out lists as histories; ids that are no numbers, or negative.
+        ValueError: numbers of held-out lists and histories differ; ids are no numbers, or negative.
     """
     if len(histories) != len(held_out):
         raise ValueError(f"held_out: found {len(held_out)} lists for {len(histories)} histories")
@@ -93,7 +93,7 @@ def of_histories(
 
 
 class Asked(NamedTuple):
-    """Histories and what is asked after them; see `of_histories`."""
+    """Histories and their held-out items; see `of_histories`."""
 
     histories: list[np.ndarray]
     held_out: list[np.ndarray]
@@ -101,10 +101,10 @@ class Asked(NamedTuple):
 
 
 def of_sequences(rows: HeldOut, together: bool) -> Asked:
-    """The same of the sequences that rows of an evaluation are cut out of, however long they are.
+    """Histories and held-out items from whole sequences, not cut to the length of rows.
 
     Args:
-        rows: of a split.
+        rows: evaluation rows of a split.
         together: see `EvaluationOptions`.
     """
     items = rows.sequences.items
@@ -123,7 +123,7 @@ def of_sequences(rows: HeldOut, together: bool) -> Asked:
 
 
 def of_rows(fields: Mapping[str, np.ndarray], together: bool) -> Asked:
-    """The same of rows of items alone, each a user; see `of_batches`."""
+    """Histories and held-out items from rows of items, each row a user; see `of_batches`."""
     places, times, held_out = _asked(fields, together)
     there = np.ones(fields["ids"].shape, bool)
     if "paddings" in fields:
@@ -138,12 +138,12 @@ def of_rows(fields: Mapping[str, np.ndarray], together: bool) -> Asked:
 def of_batches(
     batches: Iterable[Mapping[str, Any]], config: EfficientIDSConfig, together: bool
 ) -> Iterator[Questions]:
-    """Questions of an evaluation's batches, whose every row is a user.
+    """Questions from evaluation batches in which every row is a user.
 
     Args:
-        batches: fields of the model, `labels` and `weights`, [N, T] each, and perhaps `exclude`
-            int [N, X], further items that were seen.
-        config: of the model.
+        batches: fields of the model, `labels` and `weights`, [N, T] each, and optionally `exclude`
+            int [N, X], further items that the user has seen.
+        config: the model's.
         together: see `EvaluationOptions`.
     """
     users = 0
@@ -162,7 +162,7 @@ def _of_batch(
         part = slice(start, start + AT_ONCE)
         chosen, last = rows[part], times[part].astype(np.int32)
         seen = _seen(given, config, chosen, last)
-        # Filled up with the first, so that few shapes are compiled.
+        # Padded with the first row, so that few shapes are compiled.
         places = np.pad(np.arange(len(chosen)), (0, _bucket(len(chosen)) - len(chosen)))
         fields = {name: given[name][chosen[places]] for name in FIELDS if name in given}
         prompts = Prompts(fields, last[places], seen[places])

@@ -1,7 +1,7 @@
-"""Candidates of sampled metrics: what was held out, among items that are drawn.
+"""Candidates for sampled metrics: the held-out items among randomly drawn ones.
 
-Such metrics are not those of the catalogue, and order models otherwise (Krichene and Rendle 2020);
-hence their own name. Letters: B questions, I items.
+Such metrics differ from those over the whole catalogue, and may rank models differently (Krichene
+and Rendle 2020); so they have another name. Letters: B questions, I items.
 """
 
 import numpy as np
@@ -12,15 +12,15 @@ from efficientids_flax.evaluation.questions import Questions
 def candidates(
     questions: Questions, items: int, count: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """bool [B, I]: the held-out items of each, and `count` others that were not seen.
+    """bool [B, I]: the held-out items of each question, and `count` others that were not seen.
 
-    Fewer where there are not as many. Drawn without replacement, each item equally likely.
+    Drawn uniformly without replacement; fewer if there are not enough.
 
     Args:
-        questions: whose.
+        questions: the questions.
         items: I.
-        count: drawn for each.
-        rng: draws them.
+        count: number of items to draw for each question.
+        rng: random number generator.
     """
     found = np.zeros((len(questions.users), items), bool)
     for row, (held_out, seen) in enumerate(zip(questions.held_out, questions.seen, strict=True)):

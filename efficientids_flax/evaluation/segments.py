@@ -1,4 +1,4 @@
-"""Metrics of parts of the questions: cold and warm items, users with short and with long histories.
+"""Metrics of segments: cold and warm items, users with short and with long histories.
 
 Letters: Q questions, M metrics, U users.
 """
@@ -14,12 +14,12 @@ from efficientids_flax.evaluation.options import EvaluationOptions
 
 
 class Segment(NamedTuple):
-    """Metrics of a part.
+    """Metrics of a segment.
 
     Attributes:
-        name: what it is.
-        by: 'all', 'items' or 'history', what it is a part by.
-        users, questions, held_out: how many there are; held-out items of this part alone.
+        name: name of the segment.
+        by: 'all', 'items' or 'history': the property that defines it.
+        users, questions, held_out: their numbers; held-out items of this segment only.
         metrics: name -> mean and its interval.
     """
 
@@ -41,15 +41,15 @@ def segment(
     kind: str = "all",
     chosen: np.ndarray | None = None,
 ) -> Segment:
-    """Metrics of some questions.
+    """Metrics of one segment.
 
     Args:
-        name, by: of the segment.
-        answers: of all.
-        options: of the evaluation.
-        names: M, of the metrics.
-        kind: of the held-out items that count, see `Answers.values`.
-        chosen: bool [Q], questions that belong to it; None: all.
+        name, by: see `Segment`.
+        answers: answers to all questions.
+        options: options of the evaluation.
+        names: M names of metrics.
+        kind: kind of held-out items that count, see `Answers.values`.
+        chosen: bool [Q], questions in the segment; None: all.
     """
     values, number = answers.values[kind], answers.of_kind[kind]
     there = number > 0
@@ -69,7 +69,7 @@ def segment(
 def segments(
     answers: Answers, options: EvaluationOptions, names: tuple[str, ...]
 ) -> tuple[Segment, ...]:
-    """All parts that are there: of items where it is known what was trained on, of histories."""
+    """All segments: by items (if training counts are known), and by the length of histories."""
     found = []
     for kind, told in (("warm", "warm items"), ("cold", "cold items")):
         if kind in answers.values:
@@ -88,7 +88,7 @@ def segments(
 
 
 def _bounds(lengths: np.ndarray, options: EvaluationOptions) -> tuple[int, int]:
-    """The longest short history, and the shortest long one."""
+    """(length of the longest short history, length of the shortest long one)."""
     third, two_thirds = np.quantile(lengths, [1 / 3, 2 / 3], method="inverted_cdf")
     short = int(third) if options.short is None else options.short
     long = int(two_thirds) + 1 if options.long is None else options.long

@@ -1,4 +1,4 @@
-"""An evaluation as a whole: who is asked, the metrics with their intervals, the segments.
+"""The whole evaluation: metrics with intervals, for all users and by segments.
 
 found = evaluate(Ranker(model, params), histories, held_out)
 found.metrics["ndcg_at_10"]                          # Interval(value=0.09, low=..., high=...)
@@ -26,19 +26,19 @@ CURVE = 101  # points of a Lorenz curve
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was found out.
+    """The result of an evaluation.
 
     Attributes:
-        options: how.
-        num_items: I, of the catalogue.
-        whole: metrics of everybody, and how many there are.
-        catalogue: 'coverage_at_10', ... -> of all lists together; popularity where it is known.
-        segments: the same metrics of parts.
-        places: how many lists have their first hit at each place, from the first on.
-        curve: share of all places that the least shown items take, at shares of the catalogue from
-            0 to 1 in steps of 0.01; of the largest cutoff.
-        empty: lists without any item, such as of scores that are NaN.
-        notes: what is to be said.
+        options: options of the evaluation.
+        num_items: I, size of the catalogue.
+        whole: metrics over all users, with counts.
+        catalogue: 'coverage_at_10', ... -> metrics of all lists together; popularity if known.
+        segments: the same metrics for each segment.
+        places: number of lists with their first hit at each place, from the first on.
+        curve: Lorenz curve of the largest cutoff: share of all places that the least shown items
+            take, at shares of the catalogue from 0 to 1 in steps of 0.01.
+        empty: number of lists without any item, for example if scores are NaN.
+        notes: messages for the reader.
     """
 
     options: EvaluationOptions
@@ -53,11 +53,11 @@ class Evaluation:
 
     @property
     def metrics(self) -> Mapping[str, Interval]:
-        """Of everybody."""
+        """The metrics over all users."""
         return self.whole.metrics
 
     def values(self) -> dict[str, float]:
-        """Name -> value, of users and of the catalogue."""
+        """Name -> value, for the metrics over users and those of the catalogue."""
         found = {name: interval.value for name, interval in self.metrics.items()}
         return found | dict(self.catalogue)
 
@@ -175,7 +175,7 @@ def evaluated(
     counts: np.ndarray | None = None,
     notes: Sequence[str] = (),
 ) -> Evaluation:
-    """Ask, and measure; see `evaluate`."""
+    """Ask all questions and compute the metrics; see `evaluate`."""
     if counts is not None and np.shape(counts) != (num_items,):
         raise ValueError(f"counts: found {list(np.shape(counts))}, expected [{num_items}]")
     if options.sampled >= num_items:
@@ -209,10 +209,10 @@ def evaluated(
 
 
 def _without(options: EvaluationOptions, most: int, what: str) -> EvaluationOptions:
-    """Sorted cutoffs, without those that are beyond what there is.
+    """The options with sorted cutoffs, without those above `most`.
 
     Raises:
-        ValueError: none is left.
+        ValueError: no cutoff is left.
     """
     left = tuple(sorted(k for k in options.cutoffs if k <= most))
     if not left:
@@ -234,7 +234,7 @@ def _catalogue(
 
 
 def _curve(shown: np.ndarray) -> tuple[float, ...]:
-    """The Lorenz curve of int [I], how often each item is shown."""
+    """The Lorenz curve of the items' exposure, int [I]."""
     total = np.concatenate([[0.0], np.cumsum(np.sort(shown.astype(np.float64)))])
     at = np.linspace(0.0, len(shown), CURVE)
     return tuple((np.interp(at, np.arange(len(total)), total) / max(total[-1], 1.0)).tolist())

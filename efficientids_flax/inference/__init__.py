@@ -1,8 +1,8 @@
 """Recommendations from a model: `recommend(model, params, histories, k)`.
 
-Read `prompts`, the sequence that asks, and `around`, what stands around a history in it, then
-`programs`, what is compiled, and `ranker`, which runs it; `shaped` has all that it needs compiled
-before the first question, `opening` loads what has items, `commands` has what the shell calls.
+Read `prompts`, the model's input for a history, and `around`, the tokens around a history in it,
+then `programs`, the functions to compile, and `ranker`, which runs them. `shaped` compiles
+everything before the first question, `opening` loads a recommender, `commands` is for the shell.
 """
 
 from efficientids_flax.inference.around import most_history, trained_history

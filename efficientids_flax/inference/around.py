@@ -1,8 +1,8 @@
-"""What stands around a history in a prompt, and around its items; how long both may be.
+"""The tokens around a history in a prompt, and around its items; and the lengths of prompts.
 
-The original has `<sos>` before a history and the placeholder and `<eos>` behind it. Of a model that
-was trained here on other rows `config.prompt` says what it was trained with, and `ItemWords` has
-the words of its items. Letters: B histories, T time.
+The original puts `<sos>` before a history, and the placeholder and `<eos>` after it. For a model
+trained here on other prompts, `config.prompt` says what is around a history, and `ItemWords` has
+the words around its items. Letters: B histories, T time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ History = Sequence[int] | np.ndarray
 
 
 class Around(NamedTuple):
-    """What stands around a history.
+    """The tokens around a history.
 
     Attributes:
-        before, after: words that are part of the prompt.
-        placeholder: the item in the place of the one that is asked for, or nothing.
-        end: words behind it.
+        before, after: words that belong to the prompt.
+        placeholder: the item id in place of the item to predict, or empty.
+        end: words after it.
     """
 
     before: Sequence[int]
@@ -37,7 +37,7 @@ class Around(NamedTuple):
 
 
 def around(config: EfficientIDSConfig) -> Around:
-    """As it was trained, or as the original has it."""
+    """The tokens that the model was trained with; by default the original's."""
     prompt = config.prompt
     if prompt is None:
         words = bool(config.backbone.vocab_size)
@@ -51,7 +51,7 @@ def around(config: EfficientIDSConfig) -> Around:
 
 
 def asks_without_items(config: EfficientIDSConfig) -> bool:
-    """Whether there is a word at whose place the next item can be asked for."""
+    """Whether an empty history can be asked about: the prompt has words even without items."""
     found = around(config)
     own = config.prompt is not None and config.prompt.item_words
     return own or bool(found.before or found.after)
@@ -60,15 +60,15 @@ def asks_without_items(config: EfficientIDSConfig) -> bool:
 def with_words(
     config: EfficientIDSConfig, row: tuple[np.ndarray, np.ndarray], words: ItemWords | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, 1 where they are items) of a history of items, with what stands around each.
+    """(ids, 1 where they are items) of a history, with the words around each item.
 
     Args:
-        config: of the model.
-        row: of the history, of items alone.
-        words: of the items; None: there are none.
+        config: the model's.
+        row: ids and masks of the history, items only.
+        words: words around the items; None: no words.
 
     Raises:
-        ValueError: the model was trained with such words, and there are none.
+        ValueError: the model was trained with such words, and they are missing.
     """
     if words is None:
         if config.prompt is not None and config.prompt.item_words:
@@ -85,7 +85,7 @@ def with_words(
 
 
 def positions(config: EfficientIDSConfig, ids: int) -> int:
-    """T of a prompt with so many ids of a history: with what is added, the next power of two."""
+    """T of a prompt: the ids of the history and the tokens around it, up to a power of two."""
     length = bucket(ids + sum(map(len, around(config))))
     if config.backbone.position_embedding == "learned":
         return min(length, config.backbone.max_positions or length)
@@ -120,13 +120,13 @@ def trained_histories(
     item_masks: Sequence[History | None] | None,
     words: ItemWords | None,
 ) -> list[int | None]:
-    """The same of each history: of one with words of its own how many ids."""
+    """`trained_history` for each history; for one with words of its own, in ids."""
     masks = item_masks or [None] * len(histories)
     return [trained_history(config, words if mask is None else None) for mask in masks]
 
 
 def most_history(config: EfficientIDSConfig) -> int | None:
-    """How many ids of a history fit a model that has learned its positions; None: any number."""
+    """The most ids of a history that fit the model's learned positions; None: no limit."""
     limit = config.backbone.max_positions
     if config.backbone.position_embedding != "learned" or limit is None:
         return None
@@ -134,11 +134,11 @@ def most_history(config: EfficientIDSConfig) -> int | None:
 
 
 def longer_than(lengths: Sequence[int | None], histories: Sequence[History]) -> str | None:
-    """That histories are cut to the length that the model was trained on; None if none is.
+    """A warning that histories are cut to the length of training; None if none is cut.
 
     Args:
-        lengths: of each, see `trained_histories`.
-        histories: as many.
+        lengths: length for each history, see `trained_histories`.
+        histories: the histories.
     """
     each = zip(lengths, histories, strict=True)
     longer = [most for most, history in each if most is not None and len(history) > most]

@@ -1,4 +1,4 @@
-"""Loads a converted checkpoint that has items to recommend."""
+"""Loads a recommender."""
 
 import os
 from typing import Any
@@ -17,7 +17,7 @@ def open_recommender(
         path, clustering, dtype: see `stored.load_model`.
 
     Raises:
-        ValueError: it is another kind of model.
+        ValueError: the model is of another kind.
         FileNotFoundError, MemoryError: see `stored.load_model`.
     """
     from efficientids_flax import stored

@@ -1,6 +1,6 @@
-"""What is compiled of a ranker: the index of a model's items, the queries, the best items.
+"""The compiled functions of a ranker: the index of a model's items, queries, the best items.
 
-Each is one program for each padded shape of the histories. Letters as in `ranker`.
+Each is compiled once for each padded shape of the histories. Letters as in `ranker`.
 """
 
 from functools import partial
@@ -18,7 +18,7 @@ Model = EfficientIDSModel | SimpleEfficientIDSModel
 
 @partial(jax.jit, static_argnames="model")
 def index_of(model: Model, params: Any) -> SearchIndex:
-    """Of the model's items; the decoder, run on nothing, is not compiled."""
+    """The index of the model's items; XLA removes the decoder, whose output is not used."""
     nothing = jnp.zeros((1, 1), jnp.int32)
     batch = {"ids": nothing, "paddings": nothing, "inputs_indicator": nothing}
     if model.config.backbone.vocab_size:

@@ -1,4 +1,4 @@
-"""The sequence that asks for the next item, as the original's sequence builder makes it.
+"""The model's input to predict the next item, as the original's sequence builder makes it.
 
     ids               <sos>  history ...  placeholder  <eos>  padding
     input_item_weights  0     0 or 1          1          0       0
@@ -6,11 +6,11 @@
     paddings            0       0             0          0       1
                                 ^ here the target is predicted: labels are the ids shifted left
 
-The placeholder (id 102 in the original) stands where the target would; its row of the item table
-passes through the input adapter. A causal model does not see it where the target is predicted, but
-the model was trained and evaluated with it in place, so it is there. A model without words has the
-history alone; what else may stand around a history, `around` says. Letters: B histories, T time, X
-items of the longest history.
+The placeholder (id 102 in the original) is in the place of the target; its row of the item table
+passes through the input adapter. A causal model does not see it at the position that predicts the
+target, but it was trained and evaluated with it, so it is included. The input of a model without
+words is the history alone. For other tokens around a history see `around`. Letters: B histories, T
+time, X items of the longest history.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Prompts(NamedTuple):
 
     Attributes:
         batch: the model's fields, each int32 [B, T]; rows beyond the histories are padding.
-        last: int32 [B], the position whose prediction is asked for.
-        seen: int32 [B, X], items of each whole history, of which the batch may have the last ones
-            alone; -1 to the row's end.
+        last: int32 [B], the position that predicts the next item.
+        seen: int32 [B, X], items of each whole history, padded with -1; the batch may contain only
+            the last ones.
     """
 
     batch: dict[str, np.ndarray]
@@ -67,11 +67,11 @@ def make_prompts(
     Args:
         config: configuration of the model.
         histories: item ids, oldest first; or, with `item_masks`, words and items interleaved.
-        item_masks: 1 where the history has an item, 0 where it has a word; None: items alone. What
-            stands around a history (`<sos>`, the placeholder and `<eos>`, or `config.prompt`) is
-            added here; do not include it.
-        max_history: use only the last so many ids, for all or for each history; None: as many as
-            the model was trained on, with a warning, or all if that is unknown.
+        item_masks: 1 where the history has an item, 0 where it has a word; None: only items. The
+            tokens around a history (`<sos>`, the placeholder and `<eos>`, or `config.prompt`) are
+            added here; do not include them.
+        max_history: use only this many of the last ids, for all or for each history; None: as many
+            as the model was trained on, with a warning, or all if that is unknown.
         words: words around the items, for histories of items alone, if `config.prompt` has some.
 
     Returns:
@@ -91,7 +91,7 @@ def make_prompts(
         row if mask is not None else with_words(config, row, words)
         for row, mask in zip(rows, item_masks or [None] * len(rows), strict=True)
     ]
-    # Checked above: the ids, and the masks, one an id.
+    # Ids and masks were checked above; there is one mask for each id.
     masks = [None] * len(histories) if item_masks is None else item_masks
     every = [
         np.asarray(ids)[np.ones(len(ids), bool) if mask is None else np.asarray(mask) > 0]
@@ -108,13 +108,13 @@ def lay_out(
     shape: tuple[int, int],
     width: int | None = None,
 ) -> Prompts:
-    """Prompts of a shape that is known, of histories that are checked and cut already.
+    """Prompts of a given shape, from histories that are already checked and cut.
 
     Args:
-        config: of the model.
+        config: the model's.
         rows: for each history its ids, and 1 where they are items.
-        seen: for each history the items of the whole of it.
-        shape: [B, T] with room for `rows` and for what is added to each.
+        seen: the items of each whole history.
+        shape: [B, T], with room for `rows` and the tokens around them.
         width: X; None: a power of two with room for the longest of `seen`.
     """
     frame = around(config)
@@ -152,12 +152,12 @@ def history_problems(
     exclude: Sequence[History] = (),
     max_history: int | Sequence[int | None] | None = None,
 ) -> list[str]:
-    """A sentence for each thing wrong with histories, and with ids that are left out for them.
+    """A sentence for each problem with histories, and with the ids to exclude for them.
 
     Args:
         config, histories, item_masks: see `make_prompts`.
         max_history: see `make_prompts`.
-        exclude: for each history ids of items that are not to be found.
+        exclude: for each history, ids of items that must not be recommended.
     """
     if max_history is None:
         max_history = trained_history(config)
@@ -166,7 +166,7 @@ def history_problems(
 
 
 def exclude_problems(lists: Sequence[History], items: int) -> list[str]:
-    """A sentence for each id that is left out and is no item: lists of ids, one a history."""
+    """A sentence for each id to exclude that is no item; one list of ids for each history."""
     return [
         f"history {row}: exclude: {number} is outside of [0, {items})"
         for row, ids in enumerate(lists)
@@ -176,11 +176,11 @@ def exclude_problems(lists: Sequence[History], items: int) -> list[str]:
 
 
 def padded_ids(lists: Sequence[History], rows: int | None = None) -> np.ndarray:
-    """Lists of ids as int32 [rows, X]: X a power of two, 0 if all are empty; -1 where none is.
+    """Lists of ids as int32 [rows, X], padded with -1; X is a power of two, or 0 if all are empty.
 
     Args:
-        lists: at most as many as rows.
-        rows: None: one a list.
+        lists: at most `rows` lists.
+        rows: number of rows; None: one for each list.
     """
     longest = max(map(len, lists), default=0)
     width = bucket(longest, 1) if longest else 0
@@ -203,10 +203,10 @@ def _rows(
     item_masks: Sequence[History | None] | None,
     max_history: int | Sequence[int | None] | None,
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[str]]:
-    """(ids, 1 where they are items) of each history, as long as wanted; and what is wrong.
+    """(ids, 1 where they are items) of each history, cut to `max_history`; and the problems.
 
     Raises:
-        ValueError: arguments that are not about one history.
+        ValueError: numbers of histories and other arguments differ.
     """
     if item_masks is not None and len(item_masks) != len(histories):
         raise ValueError(f"item_masks: found {len(item_masks)} for {len(histories)} histories")
@@ -230,7 +230,7 @@ def _rows(
 def _checked(
     config: EfficientIDSConfig, where: str, history: Any, mask: Any, problems: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, 1 where they are items) of one history; what is wrong is added to the problems."""
+    """(ids, 1 where they are items) of one history; appends to the problems."""
     nothing = np.zeros(0, np.int32), np.zeros(0, np.int32)
     ids = np.asarray(history)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):

@@ -24,15 +24,15 @@ from efficientids_flax.inference.prompts import (
 )
 from efficientids_flax.stored import ItemWords
 
-POSITIONS_AT_ONCE = 1 << 12  # B x T of histories that are asked for together
+POSITIONS_AT_ONCE = 1 << 12  # most B x T in one call of the model
 
 
 class Recommendations(NamedTuple):
     """Items, best first.
 
     Attributes:
-        ids: int32 [B, k]; -1 where fewer than k items were left.
-        scores: float32 [B, k]; -inf there.
+        ids: int32 [B, k]; -1 if fewer than k items were left.
+        scores: float32 [B, k]; -inf where the id is -1.
     """
 
     ids: np.ndarray
@@ -40,17 +40,17 @@ class Recommendations(NamedTuple):
 
 
 class Filters(TypedDict, total=False):
-    """Which items may be found, and how they are scored.
+    """Which items may be recommended, and how they are scored.
 
     Attributes:
-        exclude_seen: leave out the items of the history, those before `max_history` too.
-        exclude: for each history further ids to leave out.
-        allowed: bool [I] or [B, I], items that may be found; None for all.
-        scoring: 'log_probs': log-probability of the item coming next, words in the denominator, as
-            the loss has it; 'original': the scores of the original's evaluation as configured
-            (`use_correction`), which need not be probabilities.
-        clusters: an approximate search, for the best items of so many clusters, those that promise
-            most; None looks for the best of all.
+        exclude_seen: exclude the items of the history, including those cut off by `max_history`.
+        exclude: for each history, further ids to exclude.
+        allowed: bool [I] or [B, I], items that may be recommended; None: all.
+        scoring: 'log_probs': log-probability that the item comes next, with words in the
+            denominator, as in the loss; 'original': the scores of the original's evaluation as
+            configured (`use_correction`), which need not be probabilities.
+        clusters: approximate search: only in this many clusters, the most promising ones; None:
+            exact search.
     """
 
     exclude_seen: bool
@@ -61,12 +61,12 @@ class Filters(TypedDict, total=False):
 
 
 class Options(Filters, total=False):
-    """What else there is to say of histories.
+    """Further options for histories.
 
     Attributes:
-        item_masks: for each history 1 where it has an item, 0 where it has a word.
-        max_history: only so many of the last ids are used; None: as many as the model was trained
-            on, with a warning where there are more, or all where that is not known.
+        item_masks: for each history, 1 where it has an item, 0 where it has a word.
+        max_history: use only this many of the last ids; None: as many as the model was trained on,
+            with a warning if there are more, or all if that is unknown.
     """
 
     item_masks: Sequence[History | None] | None
@@ -115,7 +115,7 @@ class Ranker:
         item_masks: Sequence[History | None] | None = None,
         max_history: int | Sequence[int | None] | None = None,
     ) -> Prompts:
-        """What asks for the next item of each history, see `make_prompts`."""
+        """The model's input for each history, see `make_prompts`."""
         config = self.model.config
         return make_prompts(
             config, histories, item_masks, max_history=max_history, words=self.words
@@ -128,7 +128,7 @@ class Ranker:
         item_masks: Sequence[History | None] | None = None,
         max_history: int | Sequence[int | None] | None = None,
     ) -> np.ndarray:
-        """float32 [B, W], what the items are scored against at the end of each history.
+        """Query vectors at the end of each history, float32 [B, W], to score items with.
 
         Args:
             histories, item_masks, max_history: see the function `recommend`.
@@ -159,13 +159,13 @@ class Ranker:
         scoring: Scoring = "log_probs",
         clusters: int | None = None,
     ) -> Recommendations:
-        """The k best next items of prompts that are made already.
+        """The k best next items for given prompts.
 
         Args:
-            prompts: of `make_prompts`, or of `data.interleave.PromptBuilder.prompts`.
-            count: B, rows that are asked for; None: all.
-            k: how many items; of each row, where there are several numbers: rows of the answer are
-                as long as the largest, and end in id -1 and score -inf beyond their own.
+            prompts: from `make_prompts`, or from `data.interleave.PromptBuilder.prompts`.
+            count: B, the first rows of the prompts, to be answered; None: all.
+            k: number of items, or one number for each row. Rows of the answer are as long as the
+                largest, and padded with id -1 and score -inf.
             exclude_seen, exclude, allowed, scoring, clusters: see `Filters`.
 
         Raises:
@@ -210,7 +210,7 @@ class Ranker:
                 scoring=scoring,
                 clusters=clusters,
             )
-            # Read before the next ones are asked for, which would be at work beside them.
+            # Wait for the results before the next call, which would otherwise run beside this one.
             found.append([np.asarray(values) for values in best])
         ids, scores = (np.concatenate(values)[:asked] for values in zip(*found, strict=True))
         if each.size > 1:
@@ -250,16 +250,16 @@ def recommend(
 
 
 def _rows_at_once(prompts: Prompts) -> int:
-    """Rows that are asked for together, so that memory does not grow with their number."""
+    """Rows in one call of the model, limited so that memory does not grow with their number."""
     length = prompts.batch["ids"].shape[1]
     return 1 << max(POSITIONS_AT_ONCE // length, 1).bit_length() - 1
 
 
 def _padded(lists: Sequence[History], wanted: int, rows: int, items: int) -> np.ndarray:
-    """Lists of ids as int32 [rows, X], -1 to each row's end.
+    """Lists of ids as int32 [rows, X], padded with -1.
 
     Raises:
-        ValueError: not as many lists as histories; ids that are no items.
+        ValueError: numbers of lists and histories differ; ids are no items.
     """
     if len(lists) != wanted:
         raise ValueError(f"exclude: found {len(lists)} lists for {wanted} histories")

@@ -1,4 +1,4 @@
-"""A ranker of few shapes, all of them compiled before the first question: nothing compiles later.
+"""A ranker with few shapes, all compiled before the first question, so that nothing compiles later.
 
 Letters: B histories, T positions, X excluded items, C candidates, I items, k items found.
 """
@@ -35,7 +35,7 @@ class Sizes(NamedTuple):
     Attributes:
         k: items found.
         excluded: X, items left out of one history.
-        own: whether each history has sets of its own, and not the first's.
+        own: whether each history has its own sets, instead of all sharing the first one's.
     """
 
     k: int
@@ -43,20 +43,20 @@ class Sizes(NamedTuple):
     own: bool
 
     def hold(self, other: Sizes) -> bool:
-        """Whether this is enough."""
+        """Whether these sizes are large enough for others."""
         return self.k >= other.k and self.excluded >= other.excluded and self.own >= other.own
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """What is compiled.
+    """The shapes to compile.
 
     Attributes:
-        rows: B, ascending.
-        rare: those of `rows` that are compiled for what is asked rarely: the last of `searches`,
-            and scores.
-        lengths: ids of a history that are used, ascending.
-        searches: the cheapest first; the last one holds all that is asked.
+        rows: values of B, ascending.
+        rare: those of `rows` that are also compiled for rare requests: the last of `searches`, and
+            scores.
+        lengths: numbers of ids of a history, ascending.
+        searches: sizes of searches, the cheapest first; the last one is enough for all requests.
         candidates: C.
     """
 
@@ -71,8 +71,8 @@ def shapes_for(
     config: EfficientIDSConfig, *, rows: int, history: int, searches: Sequence[Sizes],
     candidates: int,
 ) -> Shapes:  # fmt: skip
-    """Shapes for so many histories at once, of so many ids that are used."""
-    # A few histories are waited for: each number of them has a shape that is nearly full.
+    """Shapes for up to `rows` histories at once, of up to `history` ids."""
+    # For few histories, many sizes: each number of them then has a nearly full shape.
     sizes = sorted({size for size in FEW if size < rows} | {rows})
     while sizes[-2:-1] and sizes[-1] > STEP * sizes[-2]:
         sizes.insert(-1, STEP * sizes[-2])
@@ -85,12 +85,12 @@ class Question(NamedTuple):
     """One history, of items that the model has.
 
     Attributes:
-        ids: that are used, the last ones of the history.
+        ids: the last ids of the history, as many as are used.
         items: 1 where they are items, 0 where they are words; None: all are items.
-        k: how many items are asked for.
-        excluded: items that may not be found, the history's among them where they are unwanted.
-        needed, unwanted: bits of sets: an item has to be in all of the first, in none of the last.
-        candidates: items to be scored; None where the best are asked for.
+        k: number of items to return.
+        excluded: items that must not be returned, including the history's if these are unwanted.
+        needed, unwanted: bits of sets: items must be in all of the first, and in none of the last.
+        candidates: items to score; None: find the best items.
     """
 
     ids: Sequence[int]
@@ -103,7 +103,7 @@ class Question(NamedTuple):
 
 
 class ShapedRanker:
-    """Answers questions by functions that are compiled for `Shapes`; others are an error.
+    """Answers questions with functions compiled for `Shapes`; larger questions are an error.
 
     Args:
         ranker: the model, its parameters and its index.
@@ -112,8 +112,8 @@ class ShapedRanker:
         tell: called with the number of compiled functions, and of all.
 
     Attributes:
-        compiled: how many functions were compiled here, none of them `like`'s.
-        seconds: B -> what the usual search of so many long histories takes.
+        compiled: number of functions compiled here, not taken from `like`.
+        seconds: B -> time of the usual search for this many long histories.
     """
 
     def __init__(
@@ -134,14 +134,14 @@ class ShapedRanker:
         self.seconds = self._measured()
 
     def find(self, questions: Sequence[Question], sets: jax.Array) -> Recommendations:
-        """The best items; of a question with a smaller k than another's, its first ones are asked.
+        """The best items. Rows are as long as the largest k; use the first k of each question.
 
         Args:
             questions: at most as many as the largest of `Shapes.rows`.
-            sets: of `memberships`.
+            sets: from `memberships`.
 
         Raises:
-            KeyError: more is asked than what is compiled.
+            KeyError: a question exceeds the compiled sizes.
         """
         first = questions[0]
         wanted = Sizes(
@@ -166,7 +166,7 @@ class ShapedRanker:
         return Recommendations(ids, scores)
 
     def score(self, questions: Sequence[Question]) -> np.ndarray:
-        """float32 [B, C], log-probabilities of the candidates; -inf behind the last of each."""
+        """Log-probabilities of the candidates, float32 [B, C], padded with -inf."""
         query, words, rows = self._queries(questions, self.shapes.rare)
         ids = np.full((rows, self.shapes.candidates), -1, np.int32)
         for row, one in enumerate(questions):
@@ -176,23 +176,23 @@ class ShapedRanker:
         return np.asarray(found)[: len(questions)]
 
     def together(self, waiting: int) -> int:
-        """How many of those that wait are best asked at once.
+        """How many of the waiting questions to answer in one call.
 
-        Where a larger shape takes as much longer as it has more rows, as on CPUs, one that is half
-        empty would be slower than a smaller one that is full.
+        If time is proportional to the rows of a shape, as on CPUs, a half-empty larger shape would
+        be slower than a full smaller one.
         """
         rows = max(self.seconds, key=lambda size: (min(size, waiting) / self.seconds[size], size))
         return min(rows, waiting)
 
     def memberships(self, sets: Mapping[int, np.ndarray]) -> jax.Array:
-        """Which items are in which sets: bit -> items, as uint32 [I] on the device."""
+        """Encode sets of items (bit -> items) as bit masks, uint32 [I] on the device."""
         bits = np.zeros(self.config.num_items, np.uint32)
         for bit, items in sets.items():
             bits[items] |= np.uint32(1 << bit)
         return jax.device_put(bits)
 
     def _measured(self) -> dict[int, float]:
-        """The shortest of a few times, so that what else the machine does counts little."""
+        """Time of each shape, the minimum of a few runs to ignore other load on the machine."""
         nothing, found = self.memberships({}), {}
         for rows in self.shapes.rows:
             questions = [Question([0] * self.shapes.lengths[-1])] * rows

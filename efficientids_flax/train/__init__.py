@@ -1,10 +1,10 @@
-"""Training, step by step as PAXml's. Public names are imported when they are first used.
+"""Training whose steps equal PAXml's. Public names are imported when they are first used.
 
-Read `trainer`, what a user sees, then `preparing` and the folders `loop`, `step`, `state`,
-`optimizer` and `logs`; `evaluating`, `directory`, `options`, `direction` (which way a metric is
-better), `batches`, `evaluation_data` and `history` are parts of it, `alarm` ends several processes
-as one, `converted` goes on with a PAXml run, `run` takes all from a configuration, `commands` from
-the shell.
+Read `trainer`, the public class, then `preparing` and the folders `loop`, `step`, `state`,
+`optimizer` and `logs`. Parts of the trainer are `evaluating`, `directory`, `options`, `direction`
+(whether a higher metric is better), `batches`, `evaluation_data` and `history`. `alarm` ends all
+processes of a run if one fails, `converted` continues a PAXml run, `run` trains from a
+configuration file, and `commands` from the shell.
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,8 @@
-"""What ends one of several processes ends all of them.
+"""If one of several processes fails, all of them end.
 
-The others may wait for it amid a sum, where nothing interrupts them. So each has a thread that
-asks the coordinator of `jax.distributed` whether another has told of a fault, which needs no
-device and waits for nobody, and ends its process where that does not end by itself.
+The others may be waiting for it in a collective, which cannot be interrupted. So each process has a
+thread that asks the coordinator of `jax.distributed` whether another one has reported a fault; that
+needs no device and does not block. If so, the thread ends its process, unless that ends by itself.
 """
 
 import atexit
@@ -21,39 +21,39 @@ import jax
 from efficientids_flax.train.state.processes import InAll, ProcessFault, in_words
 
 PLACE = "efficientids/alarm"
-PERIOD = 1.0  # seconds between two looks
-GRACE = 5.0  # in which a process may end by itself, with an error of its own
-HEARTBEAT = 60  # in which one that was killed, or hangs, is missed; JAX then ends the others
-LAST = 300.0  # for the others' ends, at the end of a run that went well, as JAX waits
-# What an error says of JAX in a process that has lost another one.
+PERIOD = 1.0  # seconds between two queries
+GRACE = 5.0  # seconds in which a process may end by itself, with its own error
+HEARTBEAT = 60  # seconds until a killed or hanging process is noticed; JAX then ends the others
+LAST = 300.0  # seconds to wait for the others at the end of a successful run, as JAX does
+# Parts of error messages of JAX in a process that has lost another one.
 LOST = ("Gloo", "NCCL", "CoordinationService")
 
 
 class Alarm:
-    """Tells the other processes what ends this one, and listens to them.
+    """Reports faults of this process to the others, and listens to theirs.
 
     Attributes:
-        broken: this process has told of a fault, and nothing has begun since.
+        broken: whether this process has reported a fault, and no block has begun since.
     """
 
     def __init__(self, client: Any, index: int, count: int) -> None:
-        """Nobody listens yet, see `begin`.
+        """Does not listen yet, see `begin`.
 
         Args:
-            client: of the coordinator.
-            index, count: of this process, and how many there are.
+            client: client of the coordinator.
+            index, count: number of this process, and number of processes.
         """
         self._client, self._index, self._count = client, index, count
-        self._inside = 0  # blocks of `one_for_all`
-        self._past = 0  # faults that this process has come out of
+        self._inside = 0  # depth of nested `one_for_all` blocks
+        self._past = 0  # number of faults that this process has survived
         self._over, self._ending = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._listen, name="alarm", daemon=True)
         self.broken, self._code = False, 1
 
     def begin(self) -> None:
-        """Listen, until the process ends; of an error that nobody catches all are told."""
+        """Listen until the process ends; also report uncaught errors."""
         self._thread.start()
-        atexit.register(self._at_exit)  # after that of `jax.distributed`, so it comes before it
+        atexit.register(self._at_exit)  # registered after `jax.distributed`'s, so it runs before
         before = sys.excepthook
 
         def hook(kind: Any, error: BaseException, trace: TracebackType | None) -> None:
@@ -64,41 +64,41 @@ class Alarm:
         sys.excepthook = hook
 
     def enter(self) -> None:
-        """A block of `one_for_all` begins."""
+        """Enter a block of `one_for_all`."""
         self._inside += 1
         self.broken = self.broken and self._inside > 1
 
     def leave(self) -> None:
-        """It has ended."""
+        """Leave a block of `one_for_all`."""
         self._inside -= 1
         if self.broken and not self._inside:
             self._past += 1
 
     def tell(self, error: BaseException) -> tuple[int, str]:
-        """Tell the others; (process, what it found) of the first that has told of this fault."""
+        """Report an error; returns (process, message) of the first report of this fault."""
         found = in_words(error)
         if any(word in found for word in LOST):
             found = f"another process is gone, it seems: {found}"
-            self._wait(lambda: self._fault(self._past), 3 * PERIOD)  # it may be about to tell
+            self._wait(lambda: self._fault(self._past), 3 * PERIOD)  # the lost one may report soon
         self.broken = True
         if isinstance(error, SystemExit) and isinstance(error.code, int):
             self._code = error.code
         mine = self._index, found
         try:
             self._client.key_value_set(f"{PLACE}/fault/{self._past}/is", json.dumps(mine))
-        except RuntimeError:  # somebody has told already, or the coordinator is gone
+        except RuntimeError:  # already reported by another process, or the coordinator is gone
             mine = self._fault(self._past) or mine
         if not self._inside:
             self._past += 1
         return mine
 
     def _fault(self, number: int) -> tuple[int, str] | None:
-        """(Process, what it found) of a fault, None where there is none."""
+        """(process, message) of fault `number`; None if there is none."""
         found = self._at(f"{PLACE}/fault/{number}")
         return tuple(json.loads(found[0])) if found else None
 
     def _at(self, name: str) -> list[str]:
-        """The values under a name; none where the coordinator is gone."""
+        """The values stored under a name; none if the coordinator is gone."""
         try:
             return [value for _, value in self._client.key_value_dir_get(name)]
         except RuntimeError:
@@ -116,7 +116,7 @@ class Alarm:
                 self._end(self._code)  # other threads of it would wait for the others
 
     def _end(self, code: int) -> None:
-        """End this process at once; the coordinator's is the last."""
+        """End this process at once; the coordinator's process ends last."""
         self._ending.acquire()
         name = f"{PLACE}/left"
         try:
@@ -131,7 +131,7 @@ class Alarm:
         os._exit(code)
 
     def _at_exit(self) -> None:
-        """Wait for the others to end as well; after a fault for none, which JAX would do."""
+        """Wait for the others to end too; but not after a fault, when JAX would wait in vain."""
         if self.broken:
             self._end(self._code)
         name = f"{PLACE}/well"
@@ -145,7 +145,7 @@ class Alarm:
 
     @staticmethod
     def _wait(until: Any, seconds: float) -> bool:
-        """Whether something has come true in that time."""
+        """Poll until a condition is true; returns whether it was within the time."""
         deadline = time.monotonic() + seconds
         while not until():
             if time.monotonic() > deadline:
@@ -160,11 +160,11 @@ _alarms: list[Alarm] = []  # one, of this process
 def initialize(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
-    """Join the other processes; before anything else of jax. What ends one then ends all.
+    """Join the other processes; call it before any other use of jax. If one fails, all end.
 
     Args:
-        coordinator: 'host:port' of process 0; None: as the cluster says, or its environment.
-        processes, process: how many there are, and which this is.
+        coordinator: 'host:port' of process 0; None: detected from the cluster's environment.
+        processes, process: number of processes, and number of this one.
     """
     jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT)
     jax.devices()  # all are here now; one that waits for devices hears of nothing
@@ -172,7 +172,7 @@ def initialize(
 
 
 def watch() -> Alarm | None:
-    """From here on what ends one process ends all; None where this one is alone."""
+    """Start the alarm: from here on all processes end if one fails. None with one process."""
     from jax._src import distributed
 
     joined = distributed.global_state
@@ -186,10 +186,10 @@ def watch() -> Alarm | None:
 
 @contextmanager
 def one_for_all() -> Iterator[None]:
-    """What ends this block in one process ends all; no other is told of what all find (`InAll`).
+    """An error in this block ends all processes; errors that all raise (`InAll`) are not reported.
 
     Raises:
-        ProcessFault: what another process has told before, of which this error is the consequence.
+        ProcessFault: another process has reported a fault before, which caused this error.
     """
     alarm = watch()
     if alarm is None:

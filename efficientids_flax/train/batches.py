@@ -1,7 +1,4 @@
-"""Batches: how many rows one has; those of arrays in memory, shuffled by a seed.
-
-Their position can be stored.
-"""
+"""Helpers for batches; and batches from arrays in memory, shuffled by a seed and resumable."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,30 +12,30 @@ from efficientids_flax.tree import leaves_by_path
 
 
 def rows_of(batch: Any) -> int | None:
-    """Rows of a batch as it lies here, the most of any of its arrays; None: none of them has any.
+    """Number of rows of a batch, the largest first axis of its arrays; None if all are scalars.
 
     Args:
-        batch: a dict of arrays, those of `jax` as they are in jit too.
+        batch: a dict of arrays; tracers work too.
     """
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(batch)]
     return max((shape[0] for shape in shapes if shape), default=None)
 
 
 def is_placed(batch: Any) -> bool:
-    """Whether the batch is that of all processes already, on their devices."""
+    """Whether the batch is already a global array, placed on the devices of all processes."""
     leaves = jax.tree.leaves(batch)
     return any(isinstance(leaf, jax.Array) and not leaf.is_fully_addressable for leaf in leaves)
 
 
 def checked_batch(batch: Any, name: str) -> Mapping[str, Any]:
-    """A batch as JAX takes it: arrays of other libraries, such as PyTorch's, are NumPy's.
+    """The batch with arrays of other libraries, such as PyTorch's, converted to NumPy's.
 
     Args:
-        batch: that was read.
-        name: of the data, for messages.
+        batch: a batch as it was read.
+        name: name of the data, for messages.
 
     Raises:
-        ValueError: no dict of arrays.
+        ValueError: the batch is not a dict.
     """
     if not isinstance(batch, Mapping):
         raise ValueError(
@@ -52,13 +49,13 @@ def checked_batch(batch: Any, name: str) -> Mapping[str, Any]:
 
 
 def _as_array(leaf: Any) -> Any:
-    """Another library's array as NumPy's, without a copy where it lies on the host."""
+    """Another library's array as NumPy's; without a copy if it is in host memory."""
     own = isinstance(leaf, np.ndarray | np.generic | jax.Array)
     return np.asarray(leaf) if not own and hasattr(leaf, "__array__") else leaf
 
 
 def digest_of_batch(batch: Any) -> str | None:
-    """Of its names and values; None where they cannot be read here."""
+    """Digest of a batch's names and values; None if other processes hold some of them."""
     leaves = leaves_by_path(batch)
     if not all(getattr(leaf, "is_fully_addressable", True) for leaf in leaves.values()):
         return None
@@ -66,10 +63,10 @@ def digest_of_batch(batch: Any) -> str | None:
 
 
 class ShuffledBatches:
-    """An iterable of dict batches; each pass is one epoch, or goes on for ever.
+    """An iterable of dict batches from arrays; each pass has `epochs` epochs, or never ends.
 
-    The order of epoch n depends on the seed and n alone, so that a run that goes on reads what it
-    would have read.
+    The order of epoch n depends only on the seed and n, so that a resumed run reads the same
+    batches as an uninterrupted one.
     """
 
     def __init__(
@@ -83,12 +80,12 @@ class ShuffledBatches:
         epochs: int | None = None,
         process: tuple[int, int] = (0, 1),
     ) -> None:
-        """Batches of these arrays.
+        """Make batches from these arrays.
 
         Args:
-            arrays: name -> [N, ...], one row an example.
-            batch_size: rows of a batch of this process.
-            seed: of the order.
+            arrays: name -> [N, ...], one row per example.
+            batch_size: rows of a batch, in this process.
+            seed: seed of the order.
             shuffle: whether rows are reordered.
             drop_remainder: leave out an epoch's last rows if they do not fill a batch.
             epochs: how often the rows are read; None: without end.
@@ -122,10 +119,10 @@ class ShuffledBatches:
         return BatchIterator(self)
 
     def once(self) -> Iterator[dict[str, np.ndarray]]:
-        """Every row of this process once, in the order of the first epoch, to the last one.
+        """Batches with every row of this process exactly once, for evaluation.
 
-        Whatever `epochs` and `drop_remainder` are: what an evaluation reads. The rows that do not
-        divide among the processes are of the first ones.
+        In the order of the first epoch, whatever `epochs` and `drop_remainder` are. If the rows do
+        not divide among the processes, the first processes get one more.
         """
         index, count = self.process
         own = self._permutation(0)[index::count]
@@ -134,33 +131,33 @@ class ShuffledBatches:
             yield {name: value[chosen] for name, value in self.arrays.items()}
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the rows and their order are, see `state.fingerprint`."""
+        """Facts that identify the rows and their order, see `state.fingerprint`."""
         found = {name: digest(value) for name, value in sorted(self.arrays.items())}
         order = {"shuffle": self.shuffle, "drop_remainder": self.drop_remainder}
         return {"rows": {"number": self._all_rows, **found, **order}}
 
     def order(self, epoch: int) -> np.ndarray:
-        """Rows of this process in an epoch, int64 [rows]."""
+        """Row numbers of this process in the order of an epoch, int64 [rows]."""
         index, count = self.process
         return self._permutation(epoch)[: self.rows * count][index::count]
 
     def _permutation(self, epoch: int) -> np.ndarray:
-        """All rows of all processes in the order of an epoch, int64."""
+        """Row numbers of all processes in the order of an epoch, int64."""
         if not self.shuffle:
             return np.arange(self._all_rows)
         return np.random.default_rng((self.seed, epoch)).permutation(self._all_rows)
 
 
 class BatchIterator(Iterator[dict[str, np.ndarray]]):
-    """Reads `ShuffledBatches`; its state is an epoch and the rows of it that were read.
+    """Iterator over `ShuffledBatches`; its state is the epoch and the number of rows read of it.
 
-    Rows are counted over all processes, so that a run goes on after them with batches of another
-    size, or with another number of processes.
+    The stored state counts rows over all processes, so that a run can resume with another batch
+    size, or another number of processes.
 
     Attributes:
-        batches: that it reads.
-        epoch: that it is in.
-        row: rows of this process that were read of it.
+        batches: what it reads.
+        epoch: the current epoch.
+        row: rows of this epoch that this process has read.
     """
 
     def __init__(self, batches: ShuffledBatches) -> None:
@@ -171,7 +168,7 @@ class BatchIterator(Iterator[dict[str, np.ndarray]]):
 
     @property
     def read(self) -> int:
-        """Batches of this epoch that were read."""
+        """Number of batches of this epoch that were read."""
         return -(-self.row // self.batches.batch_size)
 
     def __next__(self) -> dict[str, np.ndarray]:
@@ -191,7 +188,7 @@ class BatchIterator(Iterator[dict[str, np.ndarray]]):
         return found
 
     def get_state(self) -> dict[str, Any]:
-        """Where it is, as JSON values."""
+        """The position, as JSON values."""
         return {
             "epoch": self.epoch,
             "read": self.read,
@@ -200,15 +197,15 @@ class BatchIterator(Iterator[dict[str, np.ndarray]]):
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go there; after the same rows if batches have another size than they had.
+        """Go to a stored position; with another batch size, continue after the same rows.
 
         Raises:
-            ValueError: the state is of another seed, whose order is another; the rows that were
-                read do not divide among the processes.
+            ValueError: the state has another seed, so another order; the rows that were read do not
+                divide among the processes.
         """
         refuse_seed(state, self.batches.seed)
         count = self.batches.process[1]
-        # Up to release 2 the state had batches alone.
+        # Up to release 2 the state counted only batches.
         rows = state.get("rows", state["read"] * self.batches.batch_size * count)
         if rows % count:
             raise ValueError(
@@ -218,5 +215,5 @@ class BatchIterator(Iterator[dict[str, np.ndarray]]):
         self.epoch, self.row = state["epoch"], rows // count
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the rows and their order are, see `state.fingerprint`."""
+        """Facts that identify the rows and their order, see `state.fingerprint`."""
         return self.batches.fingerprint()

@@ -1,4 +1,4 @@
-"""Going on with a PAXml run: a converted checkpoint as a trainer and its state."""
+"""Continue a PAXml run: make a trainer and its state from a converted checkpoint."""
 
 import os
 from collections.abc import Mapping
@@ -49,18 +49,18 @@ def trainer_from_converted(
     """Continue a PAXml job: a trainer that takes the steps PAXml would have taken, and its state.
 
     As in PAXml, the update of a step whose loss or gradient is not finite is skipped: the
-    optimizer's counts stay, while the number of steps increases. A `UserWarning` lists, once,
+    optimizer's counts stay, while the number of steps increases. One `UserWarning` lists the
     settings of model and learner that the conversion assumed.
 
     Args:
         path: output of `efficientids convert`.
         sample_batch: see `Trainer.create_train_state`.
-        clustering: of a recommender with a hierarchical softmax; None: that in the directory.
-        optimizer_config: instead of the converted one, if that is incomplete. A mapping replaces
-            only the values that it has, as `OptimizerConfig.from_dict` takes them.
+        clustering: for a recommender with a hierarchical softmax; None: the one in the directory.
+        optimizer_config: used instead of the converted one, if that is incomplete. A mapping
+            replaces only the values that it has, as in `OptimizerConfig.from_dict`.
         beta1, beta2: decay rates of Adam, if the conversion did not know them.
-        rng: key of dropout; by default key 0. PAXml's own random numbers are not reproduced.
-        strict: assumed settings are an error.
+        rng: random key for dropout; default: key 0. PAXml's random numbers are not reproduced.
+        strict: raise if settings were assumed.
         **options: options of `Trainer`, and `mesh`.
 
     Returns:
@@ -68,9 +68,9 @@ def trainer_from_converted(
         converted optimizer state, the optimizer starts anew.
 
     Raises:
-        ValueError: the checkpoint has no known model, or no optimizer; Adam's moments are
-            as PAXml stored them, and a decay rate is unknown; settings were assumed, and `strict`
-            is set.
+        ValueError: the checkpoint has no known model or optimizer; Adam's moments are still in
+            PAXml's form and cannot be converted since a decay rate is unknown; settings were
+            assumed, and `strict` is set.
     """
     mesh = options.pop("mesh", None) or default_mesh()
     converted = load_converted(path)
@@ -119,7 +119,7 @@ def module_of(config: ModelConfig, clustering: ClusteringInfo | None = None) -> 
 def _learner(
     config: Config, own: OptimizerConfig | Mapping[str, Any] | None, given: Mapping[str, Any]
 ) -> tuple[OptimizerConfig | None, dict[str, dict[str, Any]]]:
-    """The learner's configuration, and what of model and learner was assumed and is not given."""
+    """The learner's configuration; and settings that were assumed and that the caller left so."""
     found = assumed_in(config, MATTERS)
     unsaid = found.pop("optimizer", {})
     optimizer = config.optimizer
@@ -135,7 +135,7 @@ def _learner(
 
 
 def _frozen(optimizer: OptimizerConfig, model: ModelConfig) -> Any:
-    """The parameters that PAXml does not train, where they have no optimizer state either."""
+    """Predicate of the parameters that PAXml freezes; () if these keep an optimizer state."""
     if optimizer.keep_optimizer_state_for_excluded_vars:
         return ()
     return excluded_by(optimizer, variables_of(model, optimizer.vectorize_on_repeat_prefix))

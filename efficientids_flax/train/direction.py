@@ -1,4 +1,4 @@
-"""Whether less or more of a metric is better."""
+"""Whether a lower or a higher value of a metric is better."""
 
 import re
 from typing import Literal
@@ -17,10 +17,10 @@ _MORE = (
 
 
 def direction(metric: str) -> Mode | None:
-    """'min' or 'max'; None of a metric whose name says nothing.
+    """'min' or 'max'; None if it does not follow from the metric's name.
 
     Args:
-        metric: 'eval_loss', 'ndcg_at_10'.
+        metric: for example 'eval_loss' or 'ndcg_at_10'.
     """
     name = re.sub(r"^(eval|test|train)_", "", metric.lower())
     name = re.sub(r"(_at_|@|_)\d+$", "", name)
@@ -30,11 +30,11 @@ def direction(metric: str) -> Mode | None:
 
 
 def mode_problems(metric: str, mode: Mode | None) -> list[str]:
-    """What is wrong with following a metric this way: a sentence, or nothing.
+    """What is wrong with optimising a metric in this direction: one sentence, or none.
 
     Args:
-        metric: that is followed.
-        mode: as the user has it; None: as the metric's name says.
+        metric: the metric that decides which checkpoint is best.
+        mode: given by the user; None: derived from the metric's name.
     """
     known = direction(metric)
     if mode is None and known is None:
@@ -51,10 +51,10 @@ def mode_problems(metric: str, mode: Mode | None) -> list[str]:
 
 
 def settled_mode(metric: str, mode: Mode | None) -> Mode:
-    """The direction that a metric is followed in.
+    """`mode`, or the direction that follows from the metric's name.
 
     Raises:
-        ValueError: it does not follow from the name, or the name says the opposite.
+        ValueError: the name does not determine the direction, or contradicts `mode`.
     """
     if problems := mode_problems(metric, mode):
         raise ValueError("; ".join(problems))

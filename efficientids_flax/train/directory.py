@@ -1,4 +1,4 @@
-"""What a trainer has in its directory: checkpoints to restore, a model to export, curves."""
+"""The part of `Trainer` that works with files: restore checkpoints, export the model, curves."""
 
 import math
 import os
@@ -60,15 +60,15 @@ class RunDirectory:
     """The part of `Trainer` that deals with files.
 
     Attributes:
-        directory: None: there is none.
-        options: of the run.
-        optimizer: whether it keeps averages of the parameters.
-        given_model: as the caller gave it.
-        model: as it is trained.
-        history: of the run.
-        items: what the items are called; None where nobody says.
+        directory: directory of the run; None: the run has none.
+        options: options of the run.
+        optimizer: the run's optimizer, which may keep averages of the parameters.
+        given_model: the model as the caller gave it.
+        model: the model as it is trained.
+        history: history of the run.
+        items: names of the items; None if unknown.
         origins: where the model's settings came from, see `stored.Config`.
-        prompt: how histories became the rows of training; None: as the model's settings say.
+        prompt: how histories became training rows; None: as the model's settings say.
     """
 
     directory: Path | None
@@ -86,16 +86,16 @@ class RunDirectory:
     _said: Set[str] = frozenset()
 
     def restore(self, state: TrainState, step: int | None = None) -> TrainState:
-        """A checkpoint of the directory, in the places of this state.
+        """Restore a checkpoint of the directory, with the shardings of this state.
 
         Args:
-            state: of `create_train_state`.
-            step: which one; None: the newest.
+            state: from `create_train_state`.
+            step: step of the checkpoint; None: the newest.
 
         Raises:
-            FileNotFoundError: there is none.
-            RunMismatch, CheckpointMismatch: it is of another model, or clustering.
-            DamagedCheckpoint: it cannot be read; of the newest: none can.
+            FileNotFoundError: there is no checkpoint.
+            RunMismatch, CheckpointMismatch: the checkpoint is of another model or clustering.
+            DamagedCheckpoint: the checkpoint cannot be read; without `step`: none can.
         """
         with opened(self.directory, self.options, read_only=True) as checkpoints:
             if checkpoints is None:
@@ -118,13 +118,13 @@ class RunDirectory:
             return None if checkpoints is None else checkpoints.best_step()
 
     def best(self, state: TrainState) -> TrainState:
-        """The state that `keep_best` kept, or this one where none was asked for.
+        """The best state by `keep_best`; `state` itself if `keep_best` is not set.
 
         Args:
-            state: of the run, in whose places it is put.
+            state: state of the run; the result gets its shardings.
 
         Returns:
-            With a warning this one too if no evaluation was finite.
+            The best state; if no evaluation was finite, `state`, with a warning.
         """
         refuse_used(state)
         if not self.options.keep_best:
@@ -143,23 +143,24 @@ class RunDirectory:
     def export(self, state: TrainState, path: str | os.PathLike[str]) -> None:
         """Write the model that `evaluate` measures, for `load_model`; see `save_model`.
 
-        With the length of the sequences that it was trained on, its step, the metrics of that step.
+        The step, its metrics, and the sequence length of training are stored with it.
         """
         step = int(state.step)
         length, metrics = self._longest or None, measured(self.history, step)
         training = {"step": step, LENGTH: length, "metrics": metrics}
-        model: Any = self.given_model  # another kind is refused there
+        model: Any = self.given_model  # save_model refuses kinds it cannot save
         save_model(
             path, model, self.evaluated_params(state), training=known(training), items=self.items,
             origins=self.origins, prompt=self.prompt,
         )  # fmt: skip
 
     def _describe(self, facts: Facts, goes_on: bool = True) -> None:
-        """Leave in the directory what an export needs but the parameters.
+        """Write the model's description to the directory: all that an export needs but parameters.
 
         Args:
-            facts: of the run.
-            goes_on: whether what is there is of this run: its sequences may have been longer.
+            facts: facts of the run.
+            goes_on: whether the run resumes. Then the description that is there may tell of longer
+                sequences, and the longest length is kept.
         """
         if self.directory is None or not isinstance(self.given_model, Decoder | ItemModel):
             return
@@ -187,10 +188,10 @@ class RunDirectory:
         """The model that `evaluate` measures, to be called: `trainer.module(state)(x)`.
 
         Returns:
-            A new `nnx.Module` like the one that was given, in the same modes: call its `eval()`
-            before predictions. A Linen module is bound to its variables; one whose fields say that
-            it trains, does not.
-            The arrays are the state's, which are of no use any more after it is trained on.
+            For NNX a new `nnx.Module` in the modes of the given one: call its `eval()` before
+            predictions. A Linen module is bound to its variables; fields that put it into training
+            mode are switched to evaluation.
+            The arrays are those of `state`, and become invalid when that state is trained on.
         """
         variables = {**state.variables, "params": self.evaluated_params(state)}
         if isinstance(self.model, NNXBridge):
@@ -201,7 +202,7 @@ class RunDirectory:
         return (given.clone(**switched) if switched else given).bind(variables)  # pyright: ignore[reportArgumentType]
 
     def evaluated_params(self, state: TrainState) -> dict[str, Any]:
-        """The averages of the parameters where `evaluate_average` says so, else these."""
+        """The averages of the parameters if `evaluate_average` says so, else the parameters."""
         refuse_used(state)
         if not averages(self.options, self.optimizer):
             return state.params
@@ -211,12 +212,12 @@ class RunDirectory:
         return opened(self.directory, self.options)
 
     def _tell(self, start: Start) -> None:
-        """Say from where a run goes on."""
+        """Print where a run starts or resumes, and warnings about it."""
         if not is_primary():
             return
         lines = dict.fromkeys(start.warned, True) | dict.fromkeys(start.said, False)
         for line, warns in lines.items():
-            if line not in self._said:  # as the best checkpoint is restored when a run has ended
+            if line not in self._said:  # the best checkpoint is restored at the end: do not repeat
                 tell(self.options.progress, line, warns=warns)
         self._said = self._said | lines.keys()
         if start.cursor is None:
@@ -236,19 +237,19 @@ class RunDirectory:
 
 
 def averages(options: TrainingOptions, optimizer: Any) -> bool:
-    """Whether the averages of the parameters are evaluated and exported, and not these."""
+    """Whether to evaluate and export the averages of the parameters."""
     if options.evaluate_average is None:
         return bool(getattr(optimizer, "ema_decay", None))
     return options.evaluate_average
 
 
 def known(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What is not None, nor empty."""
+    """The entries that are neither None nor an empty dict."""
     return {name: value for name, value in values.items() if value is not None and value != {}}
 
 
 def measured(history: Rows, step: int) -> dict[str, float]:
-    """The metrics of evaluations of a step, those that are finite."""
+    """The finite evaluation metrics of a step."""
     row = next((row for row in reversed(history) if row["step"] <= step), {"step": None})
     if row["step"] != step:
         return {}
@@ -260,7 +261,7 @@ def measured(history: Rows, step: int) -> dict[str, float]:
 
 
 def no_best(options: TrainingOptions) -> str:
-    """That no checkpoint is the best."""
+    """Warning text: no evaluation was finite, so no state is the best."""
     return (
         f"keep_best: no evaluation has a finite {options.keep_best}, so there is no best state; the"
         " last one is taken"
@@ -271,16 +272,16 @@ def no_best(options: TrainingOptions) -> str:
 def opened(
     directory: str | Path | None, options: TrainingOptions, read_only: bool = False
 ) -> Iterator[Checkpoints | None]:
-    """The checkpoints of a run's directory, None without one; written when the block ends.
+    """The checkpoints of a run's directory, None without one; pending writes finish on exit.
 
     Args:
-        directory: of the run; one that is to be read and is not there counts as none.
-        options: which checkpoints stay.
-        read_only: as another process may write them.
+        directory: directory of the run; with `read_only`, a missing one counts as None.
+        options: decide which checkpoints are kept.
+        read_only: do not lock or write; another process may be writing.
 
     Raises:
-        DirectoryInUse: another process writes them, and this is to write too.
-        UnwrittenCheckpoint: the last one could not be written.
+        DirectoryInUse: another process writes to the directory, and this one wants to.
+        UnwrittenCheckpoint: the last checkpoint could not be written.
     """
     if directory is None or (read_only and not Path(directory).is_dir()):
         yield None

@@ -1,4 +1,4 @@
-"""How a trainer evaluates its states, and which of them it keeps as the best."""
+"""The part of `Trainer` that evaluates states, and keeps the best one."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,20 +18,20 @@ from efficientids_flax.train.step import Evaluator
 
 
 class Evaluators:
-    """Evaluators of one model, by how they rank; each compiles its own."""
+    """Evaluators of one model, cached by ranking options; each compiles its own program."""
 
     def __init__(self, make: Callable[..., Evaluator], ranks: Mapping[str, Any]) -> None:
-        """Nothing is made yet.
+        """Makes no evaluator yet.
 
         Args:
             make: (scoring, exclude_seen) -> evaluator.
-            ranks: both, of the run.
+            ranks: the run's values of both.
         """
         self._make, self._ranks = make, dict(ranks)
         self._made: dict[tuple[Any, ...], Evaluator] = {}
 
     def get(self, **given: Any) -> Evaluator:
-        """That of the run, or another one where something is given that is not None."""
+        """The run's evaluator, or one with other options where these are not None."""
         how = self._ranks | {name: value for name, value in given.items() if value is not None}
         key = tuple(how.values())
         if key not in self._made:
@@ -40,10 +40,10 @@ class Evaluators:
 
 
 class Evaluating(RunDirectory):
-    """The part of `Trainer` that deals with evaluations.
+    """The part of `Trainer` that evaluates.
 
     Attributes:
-        mesh: that the run is spread over; None on one device.
+        mesh: mesh of the run; None on one device.
     """
 
     mesh: Mesh | None
@@ -63,32 +63,32 @@ class Evaluating(RunDirectory):
         """Metrics over a dataset, without dropout: see `Evaluator`.
 
         Uses the averages of the parameters if `evaluate_average` says so, and the precision of the
-        model as it was given, which is exported and served.
+        model as it was given, since that is what is exported and served.
 
         Args:
-            state: of the run.
-            dataset: dict batches, or a function that returns them. Every row of `ShuffledBatches`
-                and `Batches` counts once, the last ones too.
-            num_eval_batches: how many batches; None: all.
-            prefix: prefix of the names.
-            scoring, exclude_seen: see `TrainingOptions`; None: as the run has them.
+            state: the state to evaluate.
+            dataset: dict batches, or a function that returns them. Of `ShuffledBatches` and
+                `Batches` every row counts once, including an incomplete last batch.
+            num_eval_batches: number of batches; None: all.
+            prefix: prefix of the metrics' names.
+            scoring, exclude_seen: see `TrainingOptions`; None: as configured for the run.
         """
         evaluator = self._evaluators.get(scoring=scoring, exclude_seen=exclude_seen)
         with one_for_all(), on_mesh(self.mesh):
             return evaluator(self._evaluated(state), dataset, num_eval_batches, prefix)
 
     def _evaluated(self, state: TrainState) -> dict[str, Any]:
-        """The variables that are evaluated."""
+        """The variables to evaluate."""
         return {**state.variables, "params": self.evaluated_params(state)}
 
     def _evaluations(
         self, state: TrainState, dataset: Any, monitor: Monitor
     ) -> EvaluationData | None:
-        """The evaluation data of a run, looked at before its first step.
+        """The evaluation data of a run, checked before its first step.
 
         Raises:
-            TypeError, ValueError: see `evaluations` and `EvaluationData.first`; the evaluation
-                lacks a field, or the metric that the run goes by.
+            TypeError, ValueError: see `evaluations` and `EvaluationData.first`; or a batch lacks a
+                field, or the evaluation does not report the monitored metric.
         """
         data = evaluations(dataset, self.options, fills=self._reads is not None)
         if data is not None:
@@ -97,7 +97,7 @@ class Evaluating(RunDirectory):
             with on_mesh(self.mesh):
                 if not any_process(first is not None):
                     raise ValueError(data.nothing)
-                if first is None:  # another process has some
+                if first is None:  # only other processes have evaluation data
                     return data
                 names = self._evaluators.get().names(state.variables, first)
             if self.options.monitors:
@@ -107,11 +107,11 @@ class Evaluating(RunDirectory):
     def _measured(
         self, state: TrainState, data: EvaluationData, between: Callable[[], None]
     ) -> dict[str, float]:
-        """An evaluation while training; the best state is kept where there is no directory.
+        """Evaluate during training; without a directory, keep the best state in memory.
 
         Args:
             state, data: see `evaluate`.
-            between: called after each batch; raises if the run is to stop.
+            between: called after each batch; raises if the run should stop.
         """
         with on_mesh(self.mesh):
             found = self._evaluators.get()(self._evaluated(state), data, between=between)

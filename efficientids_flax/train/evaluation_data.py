@@ -1,4 +1,4 @@
-"""Batches of an evaluation: each row once, to an end, as often as evaluations are made."""
+"""Evaluation data: batches that end, have each row once, and can be read again each time."""
 
 import itertools
 import sys
@@ -26,8 +26,8 @@ ENDLESS = (
     "the batches have no end: give num_eval_batches, or batches that end (of ShuffledBatches and"
     " Batches every row is read once, whatever their epochs)"
 )
-SIZED = (list, tuple, itertools.repeat)  # an endless `repeat` is refused
-ORDER = ("shuffle", "drop_remainder", "order")  # of a fingerprint, which says nothing of the rows
+SIZED = (list, tuple, itertools.repeat)  # these end: an endless `repeat` is refused before
+ORDER = ("shuffle", "drop_remainder", "order")  # facts about the order, not about the rows
 OWN, READERS = (ShuffledBatches, Batches), (BatchIterator, GrainIterator)
 ONCE = (GeneratorType, map, filter, zip, enumerate, itertools.chain, itertools.islice)
 
@@ -35,10 +35,11 @@ ONCE = (GeneratorType, map, filter, zip, enumerate, itertools.chain, itertools.i
 class EvaluationData:
     """Batches that are read from the start each time.
 
-    Of `ShuffledBatches` and `Batches`, endless or not, every row is read once, the last ones too.
+    Of `ShuffledBatches` and `Batches`, endless or not, every row is read once, including an
+    incomplete last batch.
 
     Attributes:
-        name: of the data, for messages.
+        name: name of the data, for messages.
     """
 
     def __init__(
@@ -49,18 +50,18 @@ class EvaluationData:
         *,
         fills: bool = True,
     ) -> None:
-        """Nothing is read yet.
+        """Reads nothing yet.
 
         Args:
             source: an iterable of batches, or a function that returns one.
-            num_batches: how many are read; None: all.
-            name: of the data, for messages.
-            fills: whether the last batch may be filled up with rows whose `weights` are 0, which a
-                loss function of the caller's may count.
+            num_batches: number of batches to read; None: all.
+            name: name of the data, for messages.
+            fills: whether the last batch may be padded with rows whose `weights` are 0. (Not for a
+                caller's own loss function, which may ignore weights.)
 
         Raises:
-            TypeError: something else, such as one batch.
-            ValueError: batches that have no end, as far as that can be told; fewer than one.
+            TypeError: the source is something else, such as a single batch.
+            ValueError: the source is detectably endless; `num_batches` is below 1.
         """
         if isinstance(source, Mapping):
             raise TypeError(f"{name}: found one batch, expected several: give a list, [batch]")
@@ -75,19 +76,19 @@ class EvaluationData:
             )
         self.name = name
         self._source, self._num_batches, self._fills = source, num_batches, fills
-        self._told: Any = None  # what was opened, where it says what its rows are
-        self._waiting: Any = None  # opened already, for the next reading
-        # An iterator whose position can be set is read from where it stands now.
+        self._told: Any = None  # the opened source, if it can describe its rows
+        self._waiting: Any = None  # already opened, for the next reading
+        # An iterator whose position can be set is always read from its present position.
         self._start: Any = _state_of(source) if not callable(source) else None
         self._check_ends(source)
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches; those without a row are left out."""
+        """The batches, skipping those without rows."""
         waiting, self._waiting = self._waiting, None
         return self._read(self._open() if waiting is None else waiting)
 
     def _open(self) -> Any:
-        """What is iterated over, at its start."""
+        """Open the source for a reading from its start."""
         source: Any = self._source
         if callable(source):
             source = source()
@@ -117,20 +118,21 @@ class EvaluationData:
 
     @property
     def nothing(self) -> str:
-        """That there is no batch."""
+        """Message: there is no batch."""
         return f"{self.name}: has no batch with a row; there is nothing to evaluate on"
 
     def facts(self) -> dict[str, Any]:
-        """What the rows are, once `first` has looked, as far as that can be told; reads all."""
+        """Facts that identify the rows, if known; call `first` before. Reads all rows."""
         return _facts_of(self._told)
 
     def first(self, required: bool = True) -> Any:
-        """The first batch; None without one, if none is required.
+        """The first batch; None if there is none and none is required.
 
-        A function is called once; a second time, if it returns an iterator, for the next reading.
+        If the source is a function that returns an iterator, it is called twice: the second result
+        is kept for the next reading.
 
         Raises:
-            ValueError: there is none; or the data can be read only once.
+            ValueError: there is no batch; or the data can be read only once.
         """
         opened = self._open()
         self._check_again(opened)
@@ -142,16 +144,16 @@ class EvaluationData:
         return None
 
     def _check_again(self, opened: Any) -> None:
-        """Raises ValueError if the batches are gone once they are read."""
+        """Raises ValueError if the batches can be read only once."""
         if isinstance(opened, (*OWN, *READERS)) or self._start is not None:
             return
         iterator, other = iter(opened), opened
         if callable(self._source) and iterator is opened:
             self._waiting = other = self._open()
         if iterator is not iter(other):
-            return  # a new one each time
+            return  # a new iterator each time
         self._waiting = None
-        if not isinstance(iterator, ONCE):  # perhaps one that `iter` sets back
+        if not isinstance(iterator, ONCE):  # perhaps `iter` resets it
             first, again = next(iterator, None), next(iter(other), None)
             if first is not None and again is not None and _equal(first, again):
                 return
@@ -169,16 +171,16 @@ class EvaluationData:
 def evaluations(
     source: Source | None, options: TrainingOptions, *, fills: bool = True
 ) -> EvaluationData | None:
-    """The data of a run's evaluations; None where there are none to make.
+    """The data of a run's evaluations; None if the run makes none.
 
     Args:
-        source: of the caller; None: the run has none.
-        options: of the run.
+        source: given by the caller; None: no evaluation data.
+        options: options of the run.
         fills: see `EvaluationData`.
 
     Raises:
-        TypeError, ValueError: see `EvaluationData`; or the run goes by evaluations that are not
-            made.
+        TypeError, ValueError: see `EvaluationData`; or early stopping or `keep_best` needs
+            evaluations, and there are none.
     """
     wanted = [
         name for name in ("early_stopping_patience", "keep_best") if getattr(options, name)
@@ -196,7 +198,7 @@ def evaluations(
 
 
 def _facts_of(source: Any) -> dict[str, Any]:
-    """Of rows in any order; nothing of several processes' shares."""
+    """Facts about the rows, whatever their order; nothing if processes share the data."""
     if jax.process_count() > 1:
         return {}
     if isinstance(source, list | tuple):
@@ -208,7 +210,7 @@ def _facts_of(source: Any) -> dict[str, Any]:
 
 
 def _is_endless(source: Any) -> bool:
-    """Whether batches say of themselves that they never end."""
+    """Whether the source is known never to end."""
     if isinstance(source, itertools.cycle | itertools.count):
         return True
     if isinstance(source, itertools.repeat):
@@ -236,7 +238,7 @@ def _length(source: Any) -> int:
 
 
 def _state_of(source: Any) -> Any:
-    """The position of an iterator that can go back to it, else None."""
+    """The position of an iterator that can return to it, else None."""
     is_iterator = hasattr(source, "__next__") and not isinstance(source, READERS)
     if is_iterator and hasattr(source, "get_state") and hasattr(source, "set_state"):
         return source.get_state()

@@ -1,4 +1,4 @@
-"""How a run goes: what is logged, measured, saved, and when it ends."""
+"""Options of a run: logging, evaluation, checkpoints, precision, early stopping."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from typing import Any, Literal
 from efficientids_flax.config.record import Record, unknown_key
 from efficientids_flax.train.direction import Mode, mode_problems, settled_mode
 
-# What makes a run this run, and what happens if it is another and `allow_changes` names it.
+# What must be unchanged when a run resumes -> what happens to a change that `allow_changes` names.
 CHANGES: Mapping[str, str] = {
     "clustering": "the parameters stay as they are, and stand for other items",
     "catalogue": "the parameters stay where they have the same shapes",
@@ -32,21 +32,22 @@ class TrainingOptions(Record):
     """Options of `Trainer`; counts are steps.
 
     Attributes:
-        log_every, eval_every, save_every: steps between two; 0 of `eval_every` and `save_every`
-            means never (the last step is always saved). None: `eval_every` as `save_every`.
+        log_every, eval_every, save_every: log, evaluate, save every so many steps. 0 for
+            `eval_every` or `save_every`: never (but the last step is always saved). `eval_every`
+            None: as `save_every`.
         num_eval_batches: batches of an evaluation during training; None: all. The final test and
             the command `evaluate` always use all.
         scoring: what a recommender's evaluation ranks by. 'log_probs': log-probabilities of items,
-            with words in the denominator, as `recommend`; 'original': as PAXml's evaluation.
-        exclude_seen: leave the items of the input up to a label out of its ranking. (Those of a
-            field `exclude` of the batch, int [B, X], are always left out.)
-        evaluate_average: evaluate, test and export the averages of the parameters;
+            with words in the denominator, as in `recommend`; 'original': as PAXml's evaluation.
+        exclude_seen: exclude the items of the input up to a label from its ranking. (Items in the
+            batch's field `exclude`, int [B, X], are always excluded.)
+        evaluate_average: evaluate, test and export the moving averages of the parameters;
             None: if `create_optimizer` was given an `ema_decay`.
-        max_checkpoints: how many of the newest are kept; None: all.
+        max_checkpoints: how many of the newest checkpoints to keep; None: all.
         keep_best: an evaluation metric such as 'eval_loss'; its best checkpoint is kept too, and is
             saved as soon as it is found. Without a directory it is kept in memory.
-        best_mode: 'min' or 'max'; None: by the name of the metric, for losses, accuracies and
-            ranking metrics.
+        best_mode: 'min' or 'max'; None: derived from the metric's name, which works for losses,
+            accuracies and ranking metrics.
         restore: resume from the newest checkpoint of the directory.
         allow_changes: what may differ from the run that wrote the checkpoint, see `CHANGES`.
         early_stopping_patience: end the run after this many evaluations without a better
@@ -58,16 +59,17 @@ class TrainingOptions(Record):
         use_remat: recompute activations in the backward pass.
         gradient_accumulation_steps: parts of each batch, computed one after another.
         item_updates: which rows of the item table a step updates. A batch touches the items of its
-            input, and the members of its labels' clusters. 'exact': the touched rows, if they are
-            few of many and the optimizer would leave all others unchanged (as 'sgd' without
-            momentum and decay); else all. 'lazy': the touched rows, under any optimizer that works
-            row by row; other rows neither move nor do their moments decay until a batch touches
-            them. 'dense': all.
+            input, and the members of its labels' clusters. 'exact': only the touched rows, if these
+            are few and the optimizer leaves all others unchanged anyway ('sgd' without momentum and
+            decay); else all rows. 'lazy': only the touched rows, with any optimizer that works row
+            by row; other rows do not move and their moments do not decay until a batch touches
+            them. 'dense': all rows.
         frozen_dtype: dtype of frozen parameters; None: unchanged.
         on_nonfinite: for a step whose loss or gradient is not finite: 'stop' ends the run and
             names what became non-finite first; 'skip' skips the step, as PAXml does.
-        enable_profiling, profile_steps: write a trace of that many steps.
-        peak_flops: FLOP/s of all devices, for the utilisation; None: by the kind of device.
+        enable_profiling, profile_steps: write a profiler trace of `profile_steps` steps.
+        peak_flops: peak FLOP/s of all devices, for the utilisation; None: known from the kind of
+            device.
         progress: display on standard error.
         tensorboard: write event files beside the checkpoints.
         wandb_project: Weights & Biases project to log to.
@@ -104,7 +106,7 @@ class TrainingOptions(Record):
     plot: bool = True
 
     def problems(self) -> Collection[str]:
-        """Counts are counts."""
+        """One sentence for each option out of range."""
         found = [
             f"allow_changes: {unknown_key(name, CHANGES)} (there are {', '.join(CHANGES)})"
             for name in self.allow_changes
@@ -129,22 +131,22 @@ class TrainingOptions(Record):
 
     @property
     def monitors(self) -> bool:
-        """Whether something goes by the evaluations."""
+        """Whether early stopping or the best checkpoint depends on evaluations."""
         return bool(self.keep_best or self.early_stopping_patience)
 
     @property
     def mode(self) -> Mode:
-        """`best_mode`, settled."""
+        """`best_mode`, derived from the metric's name if it is None."""
         return settled_mode(self.monitored, self.best_mode)
 
     @property
     def evaluates_every(self) -> int:
-        """`eval_every`, settled."""
+        """`eval_every`, or `save_every` if it is None."""
         return self.save_every if self.eval_every is None else self.eval_every
 
     @property
     def monitored(self) -> str:
-        """The metric that early stopping and the best checkpoint go by."""
+        """The metric for early stopping and the best checkpoint."""
         return self.keep_best or "eval_loss"
 
 
@@ -154,12 +156,12 @@ def settled(
     """The options of a run.
 
     Args:
-        options: None: the defaults.
-        given: single ones in place of those.
-        has_directory: whether the run has one.
+        options: base options; None: the defaults.
+        given: single options that override them.
+        has_directory: whether the run has a directory.
 
     Raises:
-        ValueError: unknown or wrong options; a trace without a place for it.
+        ValueError: unknown or wrong options; profiling without a directory for the trace.
         ImportError: Weights & Biases was asked for and is not installed.
     """
     known = TrainingOptions.__dataclass_fields__

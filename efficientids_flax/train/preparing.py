@@ -1,4 +1,4 @@
-"""How a trainer begins: its first state, and the step that it compiles for the first batch."""
+"""The part of `Trainer` that prepares a run: the first state, and the compiled step."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -43,13 +43,13 @@ SAME_ROWS = (
 
 
 class Preparing:
-    """The part of `Trainer` that makes what the loop begins with.
+    """The part of `Trainer` that makes the first state and the compiled step.
 
     Attributes:
-        mesh: that the run is spread over; None on one device.
-        options: of the run.
-        optimizer: of the trained parameters.
-        given_model: as the caller gave it.
+        mesh: mesh of the run; None on one device.
+        options: options of the run.
+        optimizer: optimizer of the trained parameters.
+        given_model: the model as the caller gave it.
     """
 
     mesh: Mesh | None
@@ -76,7 +76,7 @@ class Preparing:
         opt_state: Any = None,
         step: int = 0,
     ) -> TrainState:
-        """The initial state; each leaf is made in its place on the mesh.
+        """The initial state; each leaf is created with its sharding.
 
         Args:
             rng: key of the initial parameters and of dropout.
@@ -128,10 +128,10 @@ class Preparing:
         return self._step
 
     def _peeked(self, cursor: DataCursor) -> PeekedCursor:
-        """The training data, whose first batch is one that the step takes.
+        """The training data, after checking that the step can take its first batch.
 
-        Of several processes all raise what is wrong with the batch of one of them. All must bring
-        the same shape: each compiles its own program, which would divide by its own rows.
+        If the batch of one process is wrong, all processes raise. All must bring batches of the
+        same shape, since each compiles its own program, which divides means by its own rows.
 
         Raises:
             ValueError: batches unlike the sample, or each other; values out of range; no batch.
@@ -154,7 +154,7 @@ class Preparing:
         return peeked
 
     def _check_first(self, batch: Any) -> None:
-        """Tells of labels that teach nothing.
+        """Check the first batch, and warn of labels that repeat the input.
 
         Raises:
             ValueError: the first batch is unlike the sample, or has values out of range.
@@ -179,5 +179,5 @@ class Preparing:
 
 
 def on_mesh(mesh: Mesh | None) -> AbstractContextManager[Any]:
-    """Where everything of a run is computed."""
+    """The context in which a run computes: the mesh, if there is one."""
     return nullcontext() if mesh is None else jax.set_mesh(mesh)

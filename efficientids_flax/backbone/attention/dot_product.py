@@ -1,4 +1,4 @@
-"""Self-attention with every option of the configuration, in exact arithmetic or by a kernel.
+"""Self-attention with every option of the configuration, in exact arithmetic or by a fused kernel.
 
 Letters: B batch, T queries, S keys, D model width, N heads, J heads of keys and values, H head
 width. See praxis/layers/attentions.py, `DotProductAttention`.
@@ -35,13 +35,13 @@ from efficientids_flax.backbone.projection import Projection
 from efficientids_flax.config import BackboneConfig, RotaryConfig
 from efficientids_flax.sharding import constrain
 
-MASKED = -0.7 * float(np.finfo(np.float32).max)  # Praxis' logit of what may not be seen
+MASKED = -0.7 * float(np.finfo(np.float32).max)  # Praxis' logit of masked keys
 SOFTPLUS_OF_ZERO = 1.442695041  # 1 / softplus(0): a per-dim scale of zero leaves 1/sqrt(H)
-# Queries by keys, and their probabilities by values. Heads with keys of their own have no axis for
-# those that share them: XLA's CPU backend takes three times as long over arrays of five axes.
+# einsum of queries with keys, and of probabilities with values. If heads do not share keys, the
+# axis of groups is left out: XLA's CPU backend takes three times as long for arrays of five axes.
 UNGROUPED = "btnh,bsnh->bnts", "bnts,bsnh->btnh"
 GROUPED = "btjgh,bsjh->bjgts", "bjgts,bsjh->btjgh"
-# How many of the axes [..., N, H] of queries and keys are normed together, and how many are scaled.
+# Number of trailing axes of [..., N, H] that are normed together, and that the scale has.
 QK_NORM_AXES = {"per_head": (1, 1), "each_head": (1, 2), "full": (2, 2)}
 
 
@@ -49,9 +49,9 @@ class Attention(nn.Module):
     """Multi-head, grouped or multi-query attention over one sequence.
 
     Attributes:
-        config: of the layer.
-        kind: of the layer, see `layer_kind`.
-        rotary: how queries and keys are turned in this layer; None for not at all.
+        config: the layer's.
+        kind: kind of the layer, see `layer_kind`.
+        rotary: rotation of queries and keys in this layer; None: no rotation.
     """
 
     config: BackboneConfig
@@ -65,9 +65,9 @@ class Attention(nn.Module):
         deterministic: bool = True,
         at: jax.Array | None = None,
     ) -> jax.Array:
-        """[B, T, D] -> [B, T, D], or [B, M, D] of the queries `at` int [B, M] alone.
+        """[B, T, D] -> [B, T, D], or [B, M, D] only for the queries at int [B, M] places `at`.
 
-        `deterministic` is without dropout.
+        `deterministic`: no dropout.
         """
         return self.run(x, around, deterministic, at=at)[0]
 
@@ -78,7 +78,7 @@ class Attention(nn.Module):
         cache: LayerCache,
         at: jax.Array | None = None,
     ) -> tuple[jax.Array, LayerCache]:
-        """The same over the tokens of a cache and these, which are put into it."""
+        """The same over the tokens in a cache and new ones, which are added to the cache."""
         out, grown = self.run(x, around, True, cache, at)
         assert grown is not None
         return out, grown
@@ -95,7 +95,7 @@ class Attention(nn.Module):
         """Both of the above."""
         config, dtype = self.config, compute_dtype(self.config)
         x, latent = x.astype(dtype), config.latent_attention is not None
-        if latent:  # the cache keeps these; keys and values are made of them below
+        if latent:  # the cache stores latents; keys and values are computed from them here
             query, key, value = latents(config, self.rotary, x, around.turns.get(self.kind))
         else:
             query, key, value = self._of_input(x, around)
@@ -112,7 +112,7 @@ class Attention(nn.Module):
     def _of_input(
         self, x: jax.Array, around: Surroundings
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Queries [B, T, N, H], keys and values [B, T, J, H]: clipped, normed and turned."""
+        """Queries [B, T, N, H], keys and values [B, T, J, H]: clipped, normed and rotated."""
         config = self.config
         query, key, value = self._project(x)
         if not config.qkv_clip_after_norm:
@@ -169,9 +169,9 @@ class Attention(nn.Module):
         deterministic: bool,
         distances: jax.Array | None,
     ) -> jax.Array:
-        """Values, weighted by what the queries find: [B, T, N, H].
+        """Values weighted by attention probabilities: [B, T, N, H].
 
-        `bias` [B, N, T, S] is added after the logits are noted, `distances` before.
+        `bias` [B, N, T, S] is added after the logits are sown as intermediates, `distances` before.
         """
         config = self.config
         scores, mixes = GROUPED if config.num_heads > config.num_kv_heads else UNGROUPED
@@ -248,7 +248,7 @@ class Attention(nn.Module):
         return arrays if clip is None else tuple(jnp.clip(x, -clip, clip) for x in arrays)
 
     def _scale(self, query: jax.Array, positions: jax.Array) -> jax.Array:
-        """Times what the configuration says, and what the position says."""
+        """Scale queries as configured, and by their positions."""
         config = self.config
         if (growth := config.query_position_scaling) is not None:
             lengths = jnp.floor(positions.astype(jnp.float32) / growth.length)
@@ -279,14 +279,14 @@ def mix_by_kernel(
     """`jax.nn.dot_product_attention`: [B, T, N, H], [B, S, J, H] twice -> [B, T, N, H].
 
     Args:
-        config: says which implementation, and has been checked for what it cannot do.
-        query: scaled already.
-        key, value: of all keys.
-        bias: [B, N, T, S] on the logits.
+        config: names the implementation; it was checked to support all other options.
+        query: scaled queries.
+        key, value: keys and values of all tokens.
+        bias: [B, N, T, S], added to the logits.
         mask: bool [B, 1, T, S].
 
     Raises:
-        RuntimeError: 'cudnn' where there is no GPU.
+        RuntimeError: 'cudnn' without a GPU.
     """
     how = config.attention_implementation
     if how == "cudnn" and jax.default_backend() != "gpu":

@@ -1,7 +1,7 @@
-"""Queries, keys and values out of narrow latents (DeepSeek's multi-head latent attention).
+"""Queries, keys and values from narrow latents (DeepSeek's multi-head latent attention).
 
 `DeepseekV3Attention`; arXiv 2405.04434, section 2.1. Letters: B batch, T queries, S keys, D model
-width, N heads, H head width, R its turned part, C width of the latent, O width of a value.
+width, N heads, H head width, R its rotated part, C width of the latent, O width of a value.
 """
 
 from dataclasses import replace
@@ -18,16 +18,16 @@ from efficientids_flax.config import BackboneConfig, RotaryConfig
 def latents(
     config: BackboneConfig, rotary: RotaryConfig | None, x: jax.Array, turned: Turn | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Queries, and what keys and values are made of; to be called within the attention's module.
+    """Queries, and the latents of keys and values; call it within the attention module.
 
     Args:
-        config: of the layer.
-        rotary: how the last numbers of heads are turned; None for not at all.
-        x: [B, T, D], of the compute dtype.
-        turned: by how much.
+        config: the layer's.
+        rotary: how the last R numbers of heads are rotated; None: not at all.
+        x: [B, T, D], in the compute dtype.
+        turned: the rotation of each position.
 
     Returns:
-        Queries [B, T, N, H], latents [B, T, 1, C], the keys' turned part [B, T, 1, R].
+        Queries [B, T, N, H], latents [B, T, 1, C], the rotated part of keys [B, T, 1, R].
     """
     own = config.latent_attention
     assert own is not None
@@ -50,7 +50,7 @@ def latents(
 def expanded(
     config: BackboneConfig, latent: jax.Array, shared: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Keys [B, S, N, H] and values [B, S, N, O] of `latents`."""
+    """Keys [B, S, N, H] and values [B, S, N, O] from what `latents` returned."""
     own, heads = config.latent_attention, config.num_heads
     assert own is not None
     latent = latent[:, :, 0]

@@ -1,4 +1,4 @@
-"""Softmax over keys, and over one more logit that belongs to none of them.
+"""Softmax over keys, optionally with one extra logit that belongs to no key.
 
 Letters: B batch, T queries, S keys, N heads.
 """
@@ -11,13 +11,13 @@ import jax.numpy as jnp
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def softmax(logits: jax.Array, extra: float | None = None) -> jax.Array:
-    """`jax.nn.softmax` over the last axis, of which the backward pass stores the result alone.
+    """`jax.nn.softmax` over the last axis that stores only its result for the backward pass.
 
-    That of JAX stores the exponentials too, which are as many.
+    JAX's own stores the exponentials too, which doubles the memory.
 
     Args:
-        logits: of any shape.
-        extra: one more logit, whose probability is left out (Praxis `attention_extra_logit`).
+        logits: any shape.
+        extra: one extra logit, whose probability is dropped (Praxis `attention_extra_logit`).
     """
     if extra is None:
         return jax.nn.softmax(logits, axis=-1)
@@ -37,7 +37,7 @@ def _softmax_jvp(
 
 
 def softmax_beside(logits: jax.Array, sinks: jax.Array) -> jax.Array:
-    """Softmax over the last axis and one more logit a head, whose probability is left out.
+    """Softmax over the last axis and one extra logit per head, whose probability is dropped.
 
     Args:
         logits: float32 [B, N, T, S].

@@ -1,4 +1,4 @@
-"""What all layers share: masks, and by how much positions turn, made once.
+"""What all layers share, computed once: masks and rotations.
 
 Letters: B batch, T queries, S keys.
 """
@@ -18,11 +18,11 @@ class Surroundings(NamedTuple):
     """What all layers share.
 
     Attributes:
-        masks: bool [B, 1, T, S] of each kind of layer, True where the query sees the key.
-        turns: by how much queries and new keys are turned, of each kind of layer.
-        positions, key_positions: int [B, T], [B, S], place of each token in its segment.
-        paddings: float32 [B, T].
-        start: int [], where the new keys begin in a cache.
+        masks: kind of layer -> bool [B, 1, T, S], True where the query sees the key.
+        turns: kind of layer -> rotation of queries and new keys.
+        positions, key_positions: int [B, T], [B, S], position of each token in its segment.
+        paddings: float32 [B, T], 1 on padding.
+        start: int [], where the new keys begin in the cache.
     """
 
     masks: dict[LayerKind, jax.Array]
@@ -33,7 +33,7 @@ class Surroundings(NamedTuple):
     start: jax.Array
 
     def at(self, places: jax.Array | None) -> "Surroundings":
-        """Those of the queries at `places` [B, M] of T; turns stay, they are the keys' as well."""
+        """Restrict to the queries at `places` [B, M] of T; not the turns, which keys need too."""
         if places is None:
             return self
         masks = {
@@ -55,14 +55,14 @@ def make_surroundings(
     key_positions: jax.Array,
     start: jax.Array | None = None,
 ) -> Surroundings:
-    """Masks and turns of all layers.
+    """Masks and rotations of all layers.
 
     Args:
-        config: of the decoder.
-        tokens: those that are read now.
-        queries, keys: what their masks need to know.
-        key_positions: int [B, S], place of each key in its segment.
-        start: see `Surroundings`; None where there is no cache.
+        config: the decoder's.
+        tokens: the tokens to read now.
+        queries, keys: their marks, for masks.
+        key_positions: int [B, S], position of each key in its segment.
+        start: see `Surroundings`; None without a cache.
     """
     longest = jnp.maximum(jnp.max(tokens.positions), jnp.max(key_positions))
     masks: dict[LayerKind, jax.Array] = {}
@@ -75,7 +75,7 @@ def make_surroundings(
         rotary = rotary_of(own, index)
         if rotary is not None:
             turned = turn(rotary, own.rotary_width, tokens.positions, longest)
-            # In one array behind a barrier: else XLA makes them in every layer, for each head.
+            # One array behind a barrier; otherwise XLA recomputes them in every layer and head.
             turns[kind] = Turn(*jax.lax.optimization_barrier(jnp.stack(turned)))
     if start is None:
         start = jnp.zeros((), int)
@@ -83,6 +83,6 @@ def make_surroundings(
 
 
 def rotary_of(config: BackboneConfig, index: int) -> RotaryConfig | None:
-    """How a layer turns its queries and keys, by its own configuration."""
+    """The rotation of a layer's queries and keys, from the layer's own configuration."""
     sliding = slides(config, index) and config.sliding_rotary is not None
     return config.sliding_rotary if sliding else config.rotary

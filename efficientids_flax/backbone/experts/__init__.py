@@ -1,8 +1,8 @@
 """A mixture of experts in place of an MLP.
 
-Read `mixture`, Praxis' layer, then `routing`, how its tokens find experts; `top_k`, the layer that
-drops none, then `choice`, which experts are a token's, `grouped`, the experts' products, and
-`blocks`, the walk over their rows.
+Read `mixture`, Praxis' layer, then `routing`, how it assigns tokens to experts; `top_k`, the layer
+that drops no tokens, then `choice`, how it selects a token's experts, `grouped`, the experts'
+products, and `blocks`, the loop over their rows.
 """
 
 from efficientids_flax.backbone.experts.mixture import LOSSES, RANDOM, Experts

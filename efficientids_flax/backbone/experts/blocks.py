@@ -1,4 +1,4 @@
-"""A walk over sorted rows: the experts that have some, and their rows a block at a time.
+"""Loops over rows that are sorted by expert: over experts with rows, and over blocks of their rows.
 
 Letters: M places of sorted rows, X experts.
 """
@@ -8,18 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-LEAST, MOST = 4, 256  # rows of a block: products of fewer are slow, of more are padding
-PARTS = 4  # small blocks in one, for what is left of an expert's rows
+LEAST, MOST = 4, 256  # rows of a block: fewer make slow products, more would be padding
+PARTS = 4  # a block has this many small ones, which are used for the rest of an expert's rows
 
 
 def rows_of_block(places: int, experts: int) -> int:
-    """Rows of a block: about what an expert has on average."""
+    """Rows of a block: about the mean number of rows of an expert."""
     share = max(places // experts, 1)
     return min(max(1 << (share.bit_length() - 1), LEAST), MOST)
 
 
 def over_experts(sizes: jax.Array, one: Any, state: Any, starts: jax.Array | None = None) -> Any:
-    """`state = one(expert, its first place, its size, state)` of all that have rows, in order."""
+    """Fold `state = one(expert, first place, size, state)` over all experts with rows, in order."""
     starts = jnp.cumsum(sizes) - sizes if starts is None else starts
     order = jnp.argsort(sizes == 0, stable=True)
 
@@ -31,9 +31,9 @@ def over_experts(sizes: jax.Array, one: Any, state: Any, starts: jax.Array | Non
 
 
 def over_blocks(start: jax.Array, size: jax.Array, block: int, run: Any, state: Any) -> Any:
-    """`state = run(rows, first place, rows that are left, state)` over an expert's places.
+    """Fold `state = run(rows, first place, rows left, state)` over blocks of an expert's places.
 
-    In whole blocks, and for a rest of up to half a block in small ones.
+    Uses whole blocks, and small ones for a rest of up to half a block.
     """
     small = block // PARTS
     whole = (size + block // 2 - 1) // block

@@ -1,4 +1,4 @@
-"""Which experts a token goes to, and with which weights, where none is dropped (gating 'top_k').
+"""Selection of each token's experts and their weights, without dropping tokens (gating 'top_k').
 
 HuggingFace's routers, such as `MixtralTopKRouter` and `DeepseekV3TopkRouter`. Letters: B batch, T
 time, X experts, K experts of a token, G groups of experts.
@@ -11,15 +11,15 @@ import jax.numpy as jnp
 
 from efficientids_flax.config import MoEConfig
 
-BEST = 2  # experts whose scores make the score of their group
+BEST = 2  # the score of a group is the sum of its best experts' scores
 
 
 class Choice(NamedTuple):
-    """Where tokens go.
+    """The experts of each token.
 
     Attributes:
         experts: int [B, T, K], the best first.
-        weights: float32 [B, T, K], of what comes back.
+        weights: float32 [B, T, K], weights of the experts' outputs.
     """
 
     experts: jax.Array
@@ -30,9 +30,9 @@ def choose(logits: jax.Array, config: MoEConfig, bias: jax.Array | None = None) 
     """The experts of each token.
 
     Args:
-        logits: float32 [B, T, X], of the router.
-        config: how they are scored and weighted.
-        bias: float32 [X], added to scores for the choice alone.
+        logits: float32 [B, T, X], from the router.
+        config: how experts are scored and weighted.
+        bias: float32 [X], added to the scores for the selection only, not for the weights.
     """
     scores = logits
     if config.scores == "softmax":
@@ -52,7 +52,7 @@ def choose(logits: jax.Array, config: MoEConfig, bias: jax.Array | None = None) 
 
 
 def _in_chosen_groups(wanted: jax.Array, config: MoEConfig) -> jax.Array:
-    """Whether an expert lies in one of the best groups of the token: bool [B, T, X]."""
+    """Whether an expert is in one of the token's best groups: bool [B, T, X]."""
     groups = wanted.reshape(*wanted.shape[:-1], config.choice_groups, -1)
     score = jnp.sum(jax.lax.top_k(groups, BEST)[0], axis=-1)  # [B, T, G]
     best = jax.lax.top_k(score, config.groups_per_token)[1]
@@ -61,7 +61,7 @@ def _in_chosen_groups(wanted: jax.Array, config: MoEConfig) -> jax.Array:
 
 
 def balance_loss(logits: jax.Array, experts: jax.Array, valid: jax.Array) -> jax.Array:
-    """How unevenly the tokens of a layer go to its experts: K where they go evenly.
+    """Load-balance loss of a layer: K if its tokens are distributed evenly, more if not.
 
     Equations 4 to 6 of Switch Transformer (arXiv 2101.03961), for one layer. (transformers' own
     `load_balancing_loss_func` multiplies the means over all layers.)

@@ -1,14 +1,14 @@
-"""What experts make of the rows that are theirs, at the cost of these rows alone.
+"""The experts' MLPs, each on its own rows only.
 
-Rows lie sorted by expert; experts may have none, and rows behind those of the last belong to none.
-On accelerators each product is XLA's `ragged_dot`. On CPUs that multiplies all rows by all kernels.
-There the first rows of all experts are multiplied together, as many of each as an expert seldom has
-more of where they are drawn evenly, and a loop goes over those who have more, a block of rows at a
-time; where experts have few rows each, over all. For the backward pass the results of the first
-products are kept, as those of a dense MLP are; those of the loop are made again.
+Rows are sorted by expert; an expert may have none, and rows after the last expert's belong to none.
+On accelerators each product is XLA's `ragged_dot`. On CPUs that would multiply all rows by all
+kernels. So there the first C rows of all experts are multiplied in one batched product, where C is
+a number that an expert seldom exceeds if tokens are distributed evenly. A loop handles further
+rows, a block at a time; if experts have few rows each, it handles all rows. For the backward pass
+the results of the batched products are stored, as in a dense MLP; those of the loop are recomputed.
 
-Letters: R rows of tokens, M places of sorted rows, X experts, C rows of each that are multiplied
-together, D width of a row, F hidden width of an expert.
+Letters: R rows of tokens, M places of sorted rows, X experts, C rows of each in the batched
+product, D width of a row, F hidden width of an expert.
 """
 
 import math
@@ -27,10 +27,10 @@ from efficientids_flax.backbone.experts.blocks import (
 )
 from efficientids_flax.config.parts import KernelAxes
 
-Weights = dict[str, jax.Array]  # of experts, each with a leading axis X; of one expert, without
+Weights = dict[str, jax.Array]  # parameters with a leading axis X; of a single expert, without it
 DOWN = "down"  # name of the last kernel
-FEW, MANY = 8, 320  # rows of an expert, below and above which all go through the loop
-# Products of rows with kernels, of all experts: forward, of a gradient, of a kernel's gradient.
+FEW, MANY = 8, 320  # with fewer or more rows per expert, all rows go through the loop
+# einsum of all experts' products: forward, gradient by rows, gradient by kernels.
 PRODUCTS: dict[KernelAxes, tuple[str, str, str]] = {
     "in_out": ("...ci,...io->...co", "...co,...io->...ci", "...ci,...co->...io"),
     "out_in": ("...ci,...oi->...co", "...co,...oi->...ci", "...ci,...co->...oi"),
@@ -38,11 +38,11 @@ PRODUCTS: dict[KernelAxes, tuple[str, str, str]] = {
 
 
 class Expert(NamedTuple):
-    """`down(hidden(first(rows), ...))`; where weights have a `*_bias`, it is added to a product.
+    """`down(hidden(first(rows), ...))`; a `*_bias` among the weights is added to its product.
 
     Attributes:
-        first: names of the kernels that the rows are multiplied by.
-        hidden: what is made of their products, row by row.
+        first: names of the kernels that the rows are multiplied with.
+        hidden: maps their products to the hidden activations, row by row.
     """
 
     first: tuple[str, ...]
@@ -50,7 +50,7 @@ class Expert(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the backward pass is made of; `first` are the products of rows, [X, C, F] each."""
+    """Residuals for the backward pass; `first` are the batched products, [X, C, F] each."""
 
     x: jax.Array
     rows: jax.Array  # the index
@@ -68,19 +68,19 @@ def feed(
     axes: KernelAxes,
     mean: float | None = None,
 ) -> jax.Array:
-    """`expert` of each sorted row with its own weights: [M, D].
+    """Apply to each sorted row the MLP of its expert: [M, D].
 
     Args:
-        expert: what it computes of its rows.
-        x: [R, D], of the dtype of the computation.
-        index: int [M], which row of `x` lies at each place.
-        sizes: int [X], how many places each expert has; M in all, or less.
+        expert: the function that an expert computes.
+        x: [R, D], in the dtype of the computation.
+        index: int [M], the row of `x` at each place.
+        sizes: int [X], number of places of each expert; M in total, or less.
         weights: name -> [X, ...], kernels and biases; cast to the dtype of `x`.
-        axes: of the kernels.
-        mean: places that an expert has where they are drawn evenly; None: M / X.
+        axes: how kernels are stored.
+        mean: mean number of places of an expert if distributed evenly; None: M / X.
 
     Returns:
-        [M, D], of the dtype of `x`; zeros behind the last expert's rows.
+        [M, D], in the dtype of `x`; zeros after the last expert's rows.
     """
     if jax.default_backend() == "cpu":
         mean = index.shape[0] / sizes.shape[0] if mean is None else mean
@@ -118,9 +118,9 @@ def _by_parts(
     sizes: jax.Array,
     weights: Weights,
 ) -> jax.Array:
-    """`feed`, the first `together` rows of each expert in one product, the others in blocks.
+    """`feed` with the first `together` rows of each expert in one product, the others in blocks.
 
-    Without gradients many rows go in blocks as well, which stay in the processor's cache.
+    Without gradients, many rows are computed in blocks too, since these fit the processor's cache.
     """
     together = together if together <= MANY else 0
     return _forward(expert, axes, together, x, index, sizes, weights)[0]
@@ -168,7 +168,7 @@ def _backward(
     def back(
         rows: jax.Array, first: tuple[jax.Array, ...], wanted: jax.Array, mine: Weights
     ) -> tuple[jax.Array, Weights]:
-        """Gradients of rows and of weights by those of the results."""
+        """Gradients by rows and weights, given those by the results."""
         hidden, to_products = jax.vjp(expert.hidden, *first)
         to_first = to_products(_back_times(wanted, mine, DOWN, axes))
         parts = list(zip(to_first, expert.first, strict=True))
@@ -220,14 +220,14 @@ def _starts(sizes: jax.Array) -> jax.Array:
 
 
 def _first_rows(values: jax.Array, sizes: jax.Array, count: int, index: jax.Array) -> jax.Array:
-    """The first rows of each expert, zeros where it has fewer: [R, I], int [M] -> [X, C, I]."""
+    """The first C rows of each expert, padded with zeros: [R, I], int [M] -> [X, C, I]."""
     inside = (jnp.arange(count) < sizes[:, None])[..., None]
     at = jnp.minimum(_starts(sizes)[:, None] + jnp.arange(count), index.shape[0] - 1)
     return jnp.where(inside, values[index[at]], 0)
 
 
 def _at_places(values: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
-    """The rows of each expert at their places, zeros at others: [X, C, I] -> [count, I]."""
+    """Scatter each expert's rows to their places, zeros elsewhere: [X, C, I] -> [count, I]."""
     experts, together = values.shape[:2]
     owner = jnp.repeat(jnp.arange(experts), sizes, total_repeat_length=count)
     number = jnp.arange(count) - _starts(sizes)[owner]
@@ -237,24 +237,24 @@ def _at_places(values: jax.Array, sizes: jax.Array, count: int) -> jax.Array:
 
 
 def _times(rows: jax.Array, own: Weights, name: str, axes: KernelAxes) -> jax.Array:
-    """Rows times a kernel, and its bias; of one expert, or of all."""
+    """Rows times a kernel, plus its bias; for one expert, or for all."""
     found = jnp.einsum(PRODUCTS[axes][0], rows, own[name])
     bias = own.get(f"{name}_bias")
     return found if bias is None else found + bias[..., None, :]
 
 
 def _back_times(rows: jax.Array, own: Weights, name: str, axes: KernelAxes) -> jax.Array:
-    """What a gradient of the product is one of its rows."""
+    """The gradient by the rows, given that by their product with a kernel."""
     return jnp.einsum(PRODUCTS[axes][1], rows, own[name])
 
 
 def _outer(rows: jax.Array, values: jax.Array, axes: KernelAxes) -> jax.Array:
-    """What a gradient of the product is one of its kernel."""
+    """The gradient by the kernel, given that by its product with rows."""
     return jnp.einsum(PRODUCTS[axes][2], rows, values)
 
 
 def _put(whole: jax.Array, some: jax.Array, at: jax.Array, left: jax.Array) -> jax.Array:
-    """`whole` with the first `left` rows of `some` from `at` on."""
+    """Write the first `left` rows of `some` into `whole`, from `at` on."""
     before = jax.lax.dynamic_slice(whole, (at, 0), some.shape)
     some = jnp.where((jnp.arange(some.shape[0]) < left)[:, None], some, before)
     return jax.lax.dynamic_update_slice(whole, some, (at, 0))

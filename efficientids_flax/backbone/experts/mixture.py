@@ -20,30 +20,30 @@ from efficientids_flax.config import BackboneConfig
 from efficientids_flax.sharding import constrain
 
 LOSSES = "aux_losses"  # collection of the load-balance losses
-RANDOM = "routing"  # stream of random numbers, for `second_expert_policy='sampling'`
+RANDOM = "routing"  # name of the rng stream, for `second_expert_policy='sampling'`
 
 
 class Experts(nn.Module):
-    """Sends each token to some of the experts and adds up what they make of it.
+    """Sends each token to some experts and adds up their outputs.
 
-    How many tokens an expert takes goes by the size of the group: a token's result depends on the
-    others of its batch, and decoding step by step is not the same as reading a row at once.
+    An expert's capacity depends on the size of the group. So a token's result depends on the other
+    tokens of the batch, and decoding step by step differs from reading a row at once.
 
-    Sows the load-balance loss, weighted, into the collection `aux_losses`, and as intermediates
+    Sows the weighted load-balance loss into the collection `aux_losses`, and as intermediates
     `router_logits` [G, S, X]; `dispatch` and `combine` [G, S, X, C] and `load_balance` [] of the
-    routing; `activated`, and `hidden`, which the last projection reads: [X, G, C, F]. The gating
-    'dense_top2' has rows for groups, times for places, and no routing.
+    routing; `activated` and `hidden` (the input of the last projection), [X, G, C, F]. With gating
+    'dense_top2' groups are rows, places are times, and there is no routing.
     """
 
     config: BackboneConfig
 
     @nn.compact
     def __call__(self, x: jax.Array, paddings: jax.Array, deterministic: bool = True) -> jax.Array:
-        """[B, T, D] -> [B, T, D]; tokens that find no room give zeros, as does padding [B, T].
+        """[B, T, D] -> [B, T, D]; dropped tokens and padding [B, T] give zeros.
 
         Raises:
-            ValueError: the groups do not divide the tokens; or the second expert is sampled and
-                there are no random numbers called 'routing'.
+            ValueError: the groups do not divide the tokens; or the second expert is sampled, and
+                the rng stream 'routing' is missing.
         """
         moe, dtype = self.config.moe, compute_dtype(self.config)
         assert moe is not None
@@ -77,7 +77,7 @@ class Experts(nn.Module):
         return mixed * (1.0 - paddings)[..., None].astype(dtype)
 
     def _experts(self, inputs: jax.Array, deterministic: bool) -> jax.Array:
-        """Each expert's MLP on the tokens that it was given: [X, G, C, D] -> [X, G, C, D]."""
+        """Each expert's MLP on its tokens: [X, G, C, D] -> [X, G, C, D]."""
         config, moe = self.config, self.config.moe
         assert moe is not None
         wide = (moe.num_experts, config.model_dims, moe.hidden_dims)
@@ -99,23 +99,23 @@ class Experts(nn.Module):
 
 
 class Kernel(nn.Module):
-    """A bare kernel, so that it lies at `<name>/kernel`."""
+    """A bare kernel as a module, so that its path is `<name>/kernel`."""
 
     shape: tuple[int, ...]
     config: BackboneConfig
 
     @nn.compact
     def __call__(self) -> jax.Array:
-        """The kernel, of the parameters' dtype."""
+        """The kernel, in the parameters' dtype."""
         init = nn.initializers.xavier_uniform()
         return parameter(self, "kernel", init, self.shape, param_dtype(self.config))
 
 
 def sentence_means(x: jax.Array, paddings: jax.Array) -> jax.Array:
-    """Every token replaced by the mean of its row's tokens, padding [B, T] by zeros.
+    """Replace every token by the mean of its row's tokens, and padding [B, T] by zeros.
 
-    Praxis' routing by sentences (`_get_sentence_embeddings`): its stack of layers does not hand the
-    segments on, so that a sentence is all of a row that is no padding, packed or not.
+    Praxis' routing by sentences (`_get_sentence_embeddings`). Its stack of layers does not pass on
+    segments, so a sentence is the whole row without padding, packed or not.
 
     [B, T, D] -> [B, T, D].
     """

@@ -1,7 +1,7 @@
-"""How tokens find experts: the gating functions of Praxis (praxis/gshard_utils.py).
+"""Assignment of tokens to experts: the gating functions of Praxis (praxis/gshard_utils.py).
 
-Every expert of a group has C places. A gating function says which token sits where, and with which
-weight what the expert makes of it is taken back.
+Every expert has C places in each group. A gating function decides which token gets which place, and
+the weight of the expert's output for it.
 
 Letters: G groups, S tokens of a group, X experts, C places of an expert.
 """
@@ -15,17 +15,17 @@ import numpy as np
 from efficientids_flax.backbone.layers import soft_cap
 from efficientids_flax.config import MoEConfig
 
-TAKEN = -0.7 * float(np.finfo(np.float32).max)  # logit of an expert that is not to be drawn again
-NEGLIGIBLE = 1e-9  # a second expert of less weight is not asked (policy 'random')
+TAKEN = -0.7 * float(np.finfo(np.float32).max)  # logit of an expert that must not be drawn again
+NEGLIGIBLE = 1e-9  # a second expert with less weight is not used (policy 'random')
 
 
 class Routing(NamedTuple):
-    """Who goes where.
+    """The assignment of tokens to places.
 
     Attributes:
-        dispatch: [G, S, X, C], 1 where the token sits at that place, else 0.
-        combine: [G, S, X, C], weight of what comes back from there; 0 elsewhere.
-        loss: float32 [], load-balance loss before its weight; 0 where experts choose.
+        dispatch: [G, S, X, C], 1 where the token has the place, else 0.
+        combine: [G, S, X, C], weight of the expert's output for the token; 0 elsewhere.
+        loss: float32 [], load-balance loss, unweighted; 0 if experts choose.
     """
 
     dispatch: jax.Array
@@ -40,17 +40,17 @@ def route(
     dtype: jnp.dtype = jnp.dtype(jnp.float32),  # noqa: B008 (a constant)
     key: jax.Array | None = None,
 ) -> Routing:
-    """Find each token's places by the configured gating, 'top2' or experts' choice.
+    """Assign tokens to places by the configured gating, 'top2' or experts' choice.
 
     Args:
-        logits: float32 [G, S, X], of the router.
-        paddings: [G, S], 1 where a token does not count.
+        logits: float32 [G, S, X], from the router.
+        paddings: [G, S], 1 for tokens that do not count.
         config: gating and capacity.
-        dtype: of the weights; with 'expert_choice' tokens are compared in it.
-        key: of random numbers, for the policy 'sampling'.
+        dtype: dtype of the weights; 'expert_choice' also compares tokens in it.
+        key: random key, for the policy 'sampling'.
 
     Raises:
-        ValueError: no key with 'sampling'; or a gating without places, 'dense_top2'.
+        ValueError: 'sampling' without a key; or a gating without places, 'dense_top2'.
     """
     if config.gating == "expert_choice":
         return _choose(logits, config, dtype)
@@ -62,14 +62,14 @@ def route(
 
 
 def dense_weights(logits: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """Weights [G, S, X] of the two best experts, or of more where they tie; they sum to one.
+    """Weights [G, S, X] of the two best experts (more if there are ties); they sum to one.
 
     Gating 'dense_top2': every expert sees every token, so there are no places, no loss and no cap
     (`TransformerFeedForwardMoe._combine_top2_expert_outputs`).
 
     Args:
         logits: [G, S, X].
-        dtype: of the weights, in which they are compared.
+        dtype: dtype of the weights, and of the comparison.
     """
     gates = jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(dtype)
     best = jnp.max(gates, axis=-1, keepdims=True)
@@ -79,8 +79,8 @@ def dense_weights(logits: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 
 def capacity(tokens: int, config: MoEConfig) -> int:
-    """C for 'top2' and 'expert_choice_v2': what is configured, or if that is more, the group's
-    share rounded up to a multiple of four.
+    """C for 'top2' and 'expert_choice_v2': the configured one or, if larger, the group's share
+    rounded up to a multiple of four.
     """
     share = int(tokens * (config.capacity_factor or 0) / config.num_experts)
     if config.expert_capacity >= share:
@@ -89,7 +89,7 @@ def capacity(tokens: int, config: MoEConfig) -> int:
 
 
 def num_groups(tokens: int, config: MoEConfig) -> int:
-    """G: as configured, or as many as leave each `min_group_size` tokens.
+    """G: as configured, or as many as possible with `min_group_size` tokens each.
 
     Raises:
         ValueError: the groups do not divide the tokens.
@@ -114,8 +114,8 @@ def _top2(
 ) -> Routing:
     """`top2_gating_on_logits` with `legacy_mtf_behavior`, as Praxis always calls it.
 
-    Places are given in the order of the tokens, all first choices before all second ones; who comes
-    too late is dropped, and the weight of the other choice does not grow for it.
+    Places are given in the order of the tokens, all first choices before all second ones. Tokens
+    that find no place left are dropped, without renormalising the weight of their other expert.
     """
     experts, places = logits.shape[-1], capacity(logits.shape[1], config)
     logits = soft_cap(logits, config.gating_logit_cap)
@@ -130,11 +130,11 @@ def _top2(
     weight_1, weight_2 = jnp.sum(gates * first, axis=-1), jnp.sum(rest * second, axis=-1)
     total = weight_1 + weight_2 + 1e-9
     weight_1, weight_2 = weight_1 / total, weight_2 / total
-    # The share of tokens has no gradient; the mean gate has, for padding neither counts.
+    # The share of tokens has no gradient, the mean gate has one. Padding is in neither.
     loss = jnp.mean(jnp.mean(gates * valid, axis=1) * jnp.mean(first, axis=1)) * experts**2
     if config.second_expert_policy == "random":
-        # Praxis takes it with probability weight / threshold; its layer leaves the threshold at 0,
-        # which it reads as 1e-9. Below that it draws; here such an expert is left out.
+        # Praxis keeps it with probability weight / threshold; its layer leaves the threshold at 0,
+        # which is read as 1e-9. Below that Praxis draws; here such an expert is never used.
         second = second * (weight_2 >= NEGLIGIBLE)[..., None]
 
     place_1 = jnp.cumsum(first, axis=1) - first
@@ -151,9 +151,9 @@ def _top2(
 
 
 def _choose(logits: jax.Array, config: MoEConfig, dtype: jnp.dtype) -> Routing:
-    """`expert_choice_gating_on_logits`: each expert takes its best tokens, padding among them.
+    """`expert_choice_gating_on_logits`: each expert takes its best tokens, padding included.
 
-    With fewer tokens than experts, Praxis' count of places is 0 and it takes all tokens.
+    With fewer tokens than experts, Praxis computes 0 places, and then takes all tokens.
     """
     assert config.capacity_factor is not None
     tokens = logits.shape[1]
@@ -167,7 +167,7 @@ def _choose(logits: jax.Array, config: MoEConfig, dtype: jnp.dtype) -> Routing:
 def _choose_unpadded(
     logits: jax.Array, paddings: jax.Array, config: MoEConfig, dtype: jnp.dtype
 ) -> Routing:
-    """`expert_choice_gating_on_logits_v2`: padding comes last and has no place; without a cap."""
+    """`expert_choice_gating_on_logits_v2`: padding sorts last and gets no place; without a cap."""
     tokens, places = logits.shape[1], capacity(logits.shape[1], config)
     valid = (1.0 - paddings.astype(jnp.float32))[..., None]
     gates = jax.nn.softmax(logits, axis=-1)
@@ -179,16 +179,16 @@ def _choose_unpadded(
 
 
 def _best(scores: jax.Array, count: int) -> jax.Array:
-    """Numbers of the best tokens of each expert, best last; of equal ones the later is better.
+    """Indices of each expert's best tokens, the best last; later tokens win ties.
 
-    [G, S, X] -> int [G, X, count]; all S where `count` is 0 or above S, as Praxis' slice gives.
+    [G, S, X] -> int [G, X, count]; all S if `count` is 0 or above S, as with Praxis' slice.
     """
     order = jnp.argsort(jnp.moveaxis(scores, 1, 2), axis=-1, stable=True)
     return order[..., -count:]
 
 
 def _gumbel(key: jax.Array | None, shape: tuple[int, ...]) -> jax.Array:
-    """Noise that makes the argmax of logits a draw from their softmax, from the key as Praxis does.
+    """Gumbel noise: the argmax of logits plus noise is a draw from their softmax.
 
     The same key gives Praxis' numbers under `jax.threefry_partitionable(False)`, JAX 0.4's default.
     """

@@ -1,4 +1,4 @@
-"""A mixture of experts that drops no token (gating 'top_k'), as HuggingFace's families have it.
+"""A mixture of experts that drops no tokens (gating 'top_k'), as in HuggingFace's families.
 
 Letters: B batch, T time, R = B T tokens, K experts of a token, X experts, D model width, F hidden
 width of an expert.
@@ -28,18 +28,18 @@ from efficientids_flax.config import BackboneConfig, MoEConfig
 from efficientids_flax.config.parts import KernelAxes
 from efficientids_flax.sharding import Share, each_device
 
-# Parameter of the experts -> its axes where kernels are 'in_out' and where they are 'out_in'.
+# Parameter of the experts -> its axes under 'in_out' and under 'out_in'.
 KERNELS = {"up": ("X D F", "X F D"), "gate": ("X D F", "X F D"), "down": ("X F D", "X D F")}
 BIASES = {"up": "X F", "gate": "X F", "down": "X D"}
 
 
 class TopKExperts(nn.Module):
-    """Sends each token to its best experts, and adds up what they make of it.
+    """Sends each token to its best experts, and adds up their outputs.
 
-    A token's result does not depend on the others. Padding goes to no expert. Where a mesh is set,
-    each device runs its share of the experts, on its own rows of the batch.
+    A token's result does not depend on other tokens. Padding goes to no expert. On a mesh each
+    device runs its share of the experts, on its own rows of the batch.
 
-    Sows the load-balance loss, weighted, into the collection `aux_losses`, and as intermediates
+    Sows the weighted load-balance loss into the collection `aux_losses`, and as intermediates
     `router_logits` [B, T, X] and `chosen` [B, T, K].
     """
 
@@ -75,7 +75,7 @@ class TopKExperts(nn.Module):
         return mixed * valid[..., None].astype(dtype)
 
     def _weights(self, moe: MoEConfig) -> tuple[Weights, dict[str, str]]:
-        """Parameters of the experts, and the letters of their axes."""
+        """Parameters of the experts, and the axis letters of each."""
         names = ("up", "gate", "down") if moe.gated else ("up", "down")
         found: Weights = {}
         letters: dict[str, str] = {}
@@ -88,7 +88,7 @@ class TopKExperts(nn.Module):
 
 
 class Router(nn.Module):
-    """A logit for each expert, in float32, and what is added to scores for the choice."""
+    """A logit for each expert, in float32, and an optional bias for the selection."""
 
     config: BackboneConfig
 
@@ -115,10 +115,10 @@ class Router(nn.Module):
 
 
 class ExpertProjection(nn.Module):
-    """The kernels of all experts for one of their products, and its biases.
+    """Kernels and biases of all experts for one of their products.
 
     Attributes:
-        config: of the layer.
+        config: the layer's.
         place: 'up', 'gate' or 'down'.
     """
 
@@ -127,7 +127,7 @@ class ExpertProjection(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[jax.Array, jax.Array | None]:
-        """The parameters as they are stored."""
+        """(kernels, biases or None) as stored."""
         moe, stored = self.config.moe, param_dtype(self.config)
         assert moe is not None
         sizes = {"X": moe.num_experts, "D": self.config.model_dims, "F": moe.hidden_dims}
@@ -144,7 +144,7 @@ class ExpertProjection(nn.Module):
 
 @lru_cache(maxsize=64)
 def expert_of(moe: MoEConfig) -> Expert:
-    """What one expert computes of its rows; between two products all is float32."""
+    """The function that one expert computes; between the two products it uses float32."""
     activation, clipped = ACTIVATIONS[moe.activation], moe.clipped_gate
 
     @made_again
@@ -172,14 +172,14 @@ def _mixed(
     weights: jax.Array,
     own: Weights,
 ) -> jax.Array:
-    """What the experts of a device make of its rows: [B, T, D].
+    """Output of one device's experts for its rows: [B, T, D].
 
     Args:
-        moe: of the configuration.
-        axes: of kernels.
-        shares: which share of the experts the device has, and of their hidden width.
+        moe: configuration of the experts.
+        axes: how kernels are stored.
+        shares: the device's share of the experts, and of their hidden width.
         x: [B, T, D].
-        experts, weights: [B, T, K], of all experts; numbers that there are not are no expert.
+        experts, weights: [B, T, K], over all experts; ids out of range mean no expert.
         own: parameters of the device's experts.
     """
     tokens, chosen = x.reshape(-1, x.shape[-1]), experts.shape[-1]
@@ -187,7 +187,7 @@ def _mixed(
     places = experts.reshape(-1) - shares["X"][0] * count
     here = (places >= 0) & (places < count)
     places = jnp.where(here, places, count)
-    if "down_bias" in own and shares["F"][1] > 1:  # added once, not by each part of the width
+    if "down_bias" in own and shares["F"][1] > 1:  # only one shard of the width adds the bias
         own = {**own, "down_bias": own["down_bias"] * (shares["F"][0] == 0)}
     order = jnp.argsort(places, stable=True)
     sizes = jnp.bincount(places, length=count)

@@ -1,7 +1,7 @@
-"""Positions in attention: rotary embeddings, linear and T5's biases, Transformer-XL's keys.
+"""Positions in attention: rotary embeddings, ALiBi, T5's bias, Transformer-XL's relative keys.
 
-Read `rotary`, then `frequencies`, how contexts are stretched, `alibi`, `relative_bias` and
-`relative_keys`.
+Read `rotary`, then `frequencies`, which also scales them for long contexts, `alibi`,
+`relative_bias` and `relative_keys`.
 """
 
 from efficientids_flax.backbone.positions.alibi import linear_biases

@@ -1,8 +1,8 @@
 """Attention with linear biases by distance (ALiBi, arXiv 2108.12409).
 
-A head's logits fall by its slope with each position between query and key. As softmax takes away
-what all keys of a query have in common, the key's own position does: bloom, MPT and Falcon add
-`slope * position of the key`. Letters: B batch, S keys, N heads.
+A head's logits decrease by its slope with each position between query and key. Softmax is invariant
+to a constant for all keys of a query, so it suffices to add `slope * position of the key`, as
+bloom, MPT and Falcon do. Letters: B batch, S keys, N heads.
 """
 
 import jax
@@ -14,7 +14,7 @@ from efficientids_flax.config import AlibiConfig
 
 
 def linear_biases(config: AlibiConfig, heads: int, positions: jax.Array) -> jax.Array:
-    """What is added to logits, already scaled: int [B, S] -> float32 [B, N, 1, S]."""
+    """The bias to add to scaled logits: int [B, S] -> float32 [B, N, 1, S]."""
     slopes, places = head_slopes(heads, config.max_bias), positions[:, None, None, :]
     if config.in_bfloat16:
         rounded = jnp.asarray(slopes.astype(ml_dtypes.bfloat16))[:, None, None]
@@ -25,10 +25,10 @@ def linear_biases(config: AlibiConfig, heads: int, positions: jax.Array) -> jax.
 
 
 def head_slopes(heads: int, max_bias: float) -> np.ndarray:
-    """float32 [N]: 2^(-max_bias / N), its square, ... where N is a power of two.
+    """Slopes float32 [N]: 2^(-max_bias / N), its square, its cube, ... if N is a power of two.
 
-    Other numbers of heads take the slopes of the power below, and then every other one of the power
-    above, as ALiBi's authors do.
+    Other numbers of heads take the slopes for the next lower power of two, then every other one for
+    the next higher power, as ALiBi's authors do.
     """
     below = 1 << (heads.bit_length() - 1)
     steps = max_bias / below * np.arange(1, below + 1)

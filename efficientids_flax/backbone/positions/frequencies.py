@@ -1,7 +1,7 @@
-"""Frequencies of rotary positions as HuggingFace has them, and how long contexts stretch them.
+"""Frequencies of rotary positions as in HuggingFace, and their scaling for long contexts.
 
-Those of `modeling_rope_utils.py`, operation by operation in float32: a frequency that is off by its
-last bit is off by p 6e-8 radians at position p. Letters: P pairs of the turned width (half of it).
+Follows `modeling_rope_utils.py` operation by operation in float32, since an error in the last bit
+of a frequency becomes p * 6e-8 radians at position p. Letters: P pairs (half of the rotated width).
 """
 
 import math
@@ -17,10 +17,10 @@ from efficientids_flax.config import RotaryConfig, RotaryScalingConfig
 def frequencies(
     config: RotaryConfig, width: int, longest: jax.Array
 ) -> tuple[np.ndarray | jax.Array, float]:
-    """Radians that each pair turns in one position, and what cosine and sine are multiplied by.
+    """Radians per position of each pair, and the factor of cosine and sine.
 
     Args:
-        config: of one kind of layer.
+        config: configuration of one kind of layer.
         width: 2 P.
         longest: int [], the highest position of the batch.
 
@@ -53,7 +53,7 @@ def frequencies(
 
 
 def attention_factor(scaling: RotaryScalingConfig) -> float:
-    """What cosine and sine are multiplied by (and so the logits by its square)."""
+    """The factor of cosine and sine (logits are multiplied by its square)."""
     if scaling.attention_factor is not None:
         return scaling.attention_factor
     if scaling.kind == "yarn":
@@ -67,10 +67,10 @@ def attention_factor(scaling: RotaryScalingConfig) -> float:
 
 
 def _scale(config: RotaryConfig, width: int, grown: jax.Array | None = None) -> Any:
-    """Positions that each pair takes for one radian, float32 [P]; the base times `grown`.
+    """Positions per radian of each pair, float32 [P]; the base is multiplied by `grown`.
 
-    The power is rounded once: so it is that of torch but for one number in a hundred, while XLA's
-    own is another one in three.
+    The power is rounded only once. So it equals PyTorch's in all but one of a hundred numbers,
+    while XLA's own power differs in one of three.
     """
     exponent = np.arange(0, width, 2).astype(np.float32) / np.float32(width)
     low, base = config.min_timescale, config.max_timescale / config.min_timescale
@@ -80,7 +80,7 @@ def _scale(config: RotaryConfig, width: int, grown: jax.Array | None = None) -> 
 
 
 def _llama3(plain: np.ndarray, scaling: RotaryScalingConfig) -> np.ndarray:
-    """Long waves are stretched, short ones are not, those between by a share of both."""
+    """Scale long waves, keep short ones, and interpolate between."""
     low, high, original = scaling.low_freq_factor, scaling.high_freq_factor, _original(scaling)
     wave = np.float32(2 * math.pi) / plain
     stretched = plain / np.float32(scaling.factor)
@@ -91,7 +91,7 @@ def _llama3(plain: np.ndarray, scaling: RotaryScalingConfig) -> np.ndarray:
 
 
 def _yarn(scale: np.ndarray, scaling: RotaryScalingConfig, base: float, width: int) -> np.ndarray:
-    """Fast pairs stay, slow ones are stretched, with a ramp between (arXiv 2309.00071)."""
+    """Keep fast pairs, scale slow ones, with a linear ramp between (arXiv 2309.00071)."""
     ends = [
         width * math.log(_original(scaling) / (turns * 2 * math.pi)) / (2 * math.log(base))
         for turns in (scaling.beta_fast, scaling.beta_slow)
@@ -100,7 +100,7 @@ def _yarn(scale: np.ndarray, scaling: RotaryScalingConfig, base: float, width: i
         ends = [math.floor(ends[0]), math.ceil(ends[1])]
     first, last = max(ends[0], 0), min(ends[1], width - 1)
     if first == last:
-        last += 0.001  # as HuggingFace: a step, and no division by zero
+        last += 0.001  # as HuggingFace does, to avoid a division by zero
     places = np.arange(width // 2, dtype=np.float32)
     ramp = np.clip((places - np.float32(first)) / np.float32(last - first), 0, 1)
     kept = 1 - ramp

@@ -15,7 +15,7 @@ from efficientids_flax.config import BackboneConfig, RelativeBiasConfig
 
 
 class RelativeBias(nn.Module):
-    """A number for each head and bucket of distances, [N, R]."""
+    """A learned bias for each head and distance bucket, [N, R]."""
 
     config: BackboneConfig
 
@@ -49,6 +49,6 @@ def distance_bucket(distance: jax.Array, config: RelativeBiasConfig) -> jax.Arra
         behind = jnp.maximum(behind, 0)
     exact = count // 2
     ratio = jnp.log(behind.astype(jnp.float32) / exact) / math.log(config.max_distance / exact)
-    # Where `behind` is zero the logarithm is -inf; that branch is not taken.
+    # The logarithm is -inf if `behind` is zero, where its branch is not selected.
     far = exact + jnp.where(behind > 0, ratio * (count - exact), 0).astype(jnp.int32)
     return offset + jnp.where(behind < exact, behind, jnp.minimum(far, count - 1))

@@ -1,7 +1,7 @@
-"""Transformer-XL's attention by distance (arXiv 1901.02860, section 3.3).
+"""Transformer-XL's relative attention (arXiv 1901.02860, section 3.3).
 
 Praxis' `DotProductAttentionXL` and `LocalSelfAttentionXL`. A logit is (q + u) k + (q + v) W r, with
-the sinusoids r of the distance from key to query. Letters: B batch, T queries, S keys, N heads, H
+sinusoids r of the distance from key to query. Letters: B batch, T queries, S keys, N heads, H
 head width, P width of the sinusoids, L = T + S - 1 distances.
 """
 
@@ -20,7 +20,7 @@ from efficientids_flax.config import BackboneConfig
 
 
 class RelativeKeys(nn.Module):
-    """A key of heads for each distance, and with `qkv_bias` the two biases of the queries."""
+    """Keys for each distance, and with `qkv_bias` the two query biases u and v."""
 
     config: BackboneConfig
 
@@ -28,11 +28,11 @@ class RelativeKeys(nn.Module):
     def __call__(
         self, query: jax.Array, start: jax.Array, keys: int
     ) -> tuple[jax.Array, jax.Array]:
-        """Queries as they meet keys, and the logits of the distances.
+        """Queries with bias u, to be multiplied with keys, and the logits of the distances.
 
         Args:
             query: [B, T, N, H], scaled.
-            start: int [], place of the first query among the keys.
+            start: int [], index of the first query among the keys.
             keys: S.
 
         Returns:
@@ -62,10 +62,10 @@ class RelativeKeys(nn.Module):
 
 
 def by_key(logits: jax.Array, keys: int) -> jax.Array:
-    """Logits by distance as logits by key: [B, N, T, L] -> [B, N, T, S].
+    """Convert logits by distance to logits by key: [B, N, T, L] -> [B, N, T, S].
 
-    Distance l of query t is that of key t - l + S - 1. Rows that are one longer than they are lay
-    what belongs to one key below each other.
+    Index l of query t belongs to key t - l + S - 1. Padding each row by one element and reshaping
+    shifts each row by one more than the row before, which aligns the keys (the relative shift).
     """
     batch, heads, times, count = logits.shape
     flat = jnp.pad(logits.reshape(batch, heads, -1), ((0, 0), (0, 0), (0, times)))

@@ -1,7 +1,7 @@
 """Rotary positions (arXiv 2104.09864): Praxis' `RotaryPositionalEmbedding`, `LLaMARotaryEmbedding`,
 and HuggingFace's.
 
-Letters: B batch, T time, N heads, H head width, P pairs of the turned width (half of it).
+Letters: B batch, T time, N heads, H head width, P pairs (half of the rotated width).
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from efficientids_flax.config import RotaryConfig
 
 
 class Turn(NamedTuple):
-    """By how much each position turns: cosine and sine, float32 [B, T, 1, P]."""
+    """The rotation of each position: cosine and sine, float32 [B, T, 1, P]."""
 
     cosine: jax.Array
     sine: jax.Array
@@ -23,13 +23,14 @@ class Turn(NamedTuple):
 def turn(
     config: RotaryConfig, head_dim: int, positions: jax.Array, longest: jax.Array | None = None
 ) -> Turn:
-    """The turn of each position.
+    """The rotation of each position.
 
     Args:
-        config: time scales, share of the head that turns, scaling.
+        config: time scales, rotated share of the head, scaling.
         head_dim: H.
         positions: int [B, T].
-        longest: int [], what 'dynamic' and 'longrope' scaling go by; None: that of `positions`.
+        longest: int [], longest position, for 'dynamic' and 'longrope' scaling; None: that of
+            `positions`.
     """
     width = int(head_dim * config.fraction)
     longest = jnp.max(positions) if longest is None else longest
@@ -43,15 +44,15 @@ def turn(
 
 
 def rotate(x: jax.Array, turned: Turn, config: RotaryConfig) -> jax.Array:
-    """Turn pairs of a head's numbers.
+    """Rotate pairs of a head's numbers.
 
     Args:
         x: [B, T, N, H].
-        turned: of `turn`.
+        turned: from `turn`.
         config: how numbers are paired, and the dtype of the product.
 
     Returns:
-        [B, T, N, H]; the first `fraction` of H is turned.
+        [B, T, N, H]; the first `fraction` of H is rotated.
     """
     cosine, sine = turned
     if not config.in_float32:
@@ -70,10 +71,10 @@ def rotate(x: jax.Array, turned: Turn, config: RotaryConfig) -> jax.Array:
 
 
 def timescales(config: RotaryConfig, width: int) -> jax.Array:
-    """Positions that each pair takes for one radian, float32 [P], as Praxis has them.
+    """Positions per radian of each pair, float32 [P], as in Praxis.
 
     Args:
-        config: of one kind of layer.
+        config: configuration of one kind of layer.
         width: 2 P.
     """
     exponent = jnp.arange(width // 2, dtype=jnp.float32) * (2.0 / width)

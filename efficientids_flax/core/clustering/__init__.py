@@ -1,7 +1,7 @@
 """Which cluster each item is in: the tables of the hierarchical softmax, and their files.
 
-Read `tables`, then `checks`; `files` has the formats that cannot run code, `pickles` and
-`pickle_drafts` read the original's without running it.
+Read `tables`, then `checks`; `files` has the formats that cannot contain code, `pickles` and
+`pickle_drafts` read the original's pickle files without executing them.
 """
 
 from efficientids_flax.core.clustering.files import suffix_problem

@@ -1,4 +1,4 @@
-"""Says what is wrong with clustering tables, item by item.
+"""Finds what is wrong with clustering tables, item by item.
 
 Dimensions: I items, K clusters, M slots per cluster, E item-embedding width.
 """
@@ -13,7 +13,7 @@ SHOWN = 5  # wrong items named per problem; the rest is counted.
 
 
 class ClusteringError(ValueError):
-    """Clustering tables that contradict each other, or a file without; lists every problem."""
+    """Clustering tables contradict each other, or a file has none; lists every problem."""
 
 
 def find_problems(
@@ -22,7 +22,7 @@ def find_problems(
     slot_of: np.ndarray,
     means: np.ndarray | None,
 ) -> list[str]:
-    """What keeps the tables from being one clustering; an empty list if nothing does.
+    """Problems that keep the tables from being a valid clustering; empty if there are none.
 
     Args:
         cluster_of: [I] integer, the cluster of each item.
@@ -31,7 +31,7 @@ def find_problems(
         means: [K, E] floating, or None.
 
     Returns:
-        One line per kind of problem. Contents are looked at only if dtypes, ranks and shapes are
+        One line per kind of problem. Contents are checked only if dtypes, ranks and shapes are
         right.
     """
     problems = _shape_problems(cluster_of, members, slot_of, means)
@@ -163,7 +163,7 @@ def _placement_problems(
 
 
 def is_float(dtype: np.dtype) -> bool:
-    """Whether means may have it: float16 to float64, and bfloat16 (to NumPy not a float)."""
+    """Whether means may have this dtype: float16 to float64, or bfloat16 (no float for NumPy)."""
     return (dtype.kind == "f" and dtype.itemsize <= 8) or dtype.name == "bfloat16"
 
 

@@ -1,9 +1,9 @@
-"""Clustering tables in .npz and .safetensors files: formats that cannot run code.
+"""Clustering tables in .npz and .safetensors files: formats that cannot contain code.
 
-Both hold the tables under the field names of `ClusteringInfo` (`means` left out when there are
-none), a schema version and, where it is known, whose items they are (`catalogue`): scalar arrays in
-.npz, entries of the metadata in .safetensors. For those who go back to the original there is its
-own form as well, four pickles of NumPy arrays.
+Both hold the tables under the field names of `ClusteringInfo` (without `means` if there are none),
+a schema version and, if known, the digest of the items' `catalogue`: as scalar arrays in .npz, as
+metadata in .safetensors. The original's own format, four pickles of NumPy arrays, can be written
+too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OPTIONAL = ("means",)
 VERSION_KEY = "schema_version"
 VERSION = 1
 CATALOGUE_KEY = "catalogue"
-PICKLE_PROTOCOL = 3  # the last that names modules without their length, see `_pickled`
+PICKLE_PROTOCOL = 3  # the last one with module names on a line of their own, see `_pickled`
 
 # What zipfile and NumPy's header parser raise on damaged files.
 _NPZ_ERRORS = (
@@ -58,8 +58,8 @@ def read_tables(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], st
         (field of `ClusteringInfo` -> table, digest of the catalogue that they belong to or None).
 
     Raises:
-        ClusteringError: missing, damaged, of another kind, with other names, or of a later schema
-            version.
+        ClusteringError: the file is missing, damaged, of another kind, has other arrays, or
+            another schema version.
         ImportError: a .safetensors file without the safetensors package.
     """
     path = Path(path)
@@ -102,12 +102,12 @@ def write_tables(
     catalogue: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Writes the tables; the file appears under its name when it is complete.
+    """Writes the tables atomically: the file appears under its name when it is complete.
 
     Args:
         path: with one of `SUFFIXES`.
         tables: field of `ClusteringInfo` -> table.
-        catalogue: digest of the catalogue whose items these are; None: not known.
+        catalogue: digest of the catalogue of these items; None: unknown.
         overwrite: whether to replace a file.
 
     Raises:
@@ -127,7 +127,7 @@ def write_tables(
 def write_pickles(
     path: str | os.PathLike[str], tables: Sequence[np.ndarray | None], *, overwrite: bool = False
 ) -> None:
-    """Writes arrays as the original does, a pickle each; the file appears when it is complete.
+    """Writes arrays as the original does, one pickle each, atomically.
 
     Raises:
         FileExistsError, OSError: see `write_tables`.
@@ -137,9 +137,9 @@ def write_pickles(
 
 
 def _pickled(table: np.ndarray | None) -> bytes:
-    """Under the name that NumPy 1 knows its module by; NumPy 2 keeps it for old pickles."""
+    """Pickle with NumPy 1's module name, which NumPy 2 can read too."""
     content = pickle.dumps(table, PICKLE_PROTOCOL)
-    # The first thing named in an array's pickle; the same bytes among the values stay.
+    # Only the first occurrence: the module name comes first, values may contain the same bytes.
     return content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n", 1)
 
 
@@ -187,7 +187,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
             warnings.simplefilter("error")  # NumPy warns of odd headers; ours are not odd
             for name in archive.namelist():
-                content = io.BytesIO(archive.read(name))  # read whole: its checksum is checked then
+                content = io.BytesIO(archive.read(name))  # reading it whole verifies the checksum
                 array = np.lib.format.read_array(content, allow_pickle=False)
                 arrays[name.removesuffix(".npy")] = array
     except _NPZ_ERRORS as error:

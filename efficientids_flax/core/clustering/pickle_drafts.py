@@ -1,7 +1,7 @@
-"""What the names in array pickles stand for here: drafts, which record, check and run nothing.
+"""Stand-ins for the functions and classes that array pickles name; they run no foreign code.
 
-A draft holds shape, dtype and bytes as the pickle gives them, and becomes one NumPy array at the
-end, once the shape has been checked against the bytes that are there.
+A draft records shape, dtype and bytes as the pickle gives them. At the end it becomes one NumPy
+array, once the shape has been checked against the bytes that are there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class _Marker:
 
 @dataclasses.dataclass(frozen=True)
 class _Latin1:
-    """Bytes that protocols 0 to 2 write as text; encoded only once they are the array's."""
+    """Bytes that protocols 0 to 2 write as text; encoded only when an array is made of them."""
 
     text: str
 
@@ -78,7 +78,7 @@ class DtypeDraft:
 
 @dataclasses.dataclass(eq=False)
 class ArrayDraft:
-    """An array to be; `set_state` fills what the call left open."""
+    """An array under construction; `set_state` fills in what the call left open."""
 
     shape: Any = None
     dtype: Any = None
@@ -92,7 +92,7 @@ class ArrayDraft:
         self.order = "F" if by_column is True else "C"
 
     def finish(self) -> np.ndarray:
-        """The array, read-only where its bytes are, if they fill its shape."""
+        """The array, once its bytes are checked to fill its shape; read-only if they are."""
         if not isinstance(self.dtype, DtypeDraft):
             raise ArrayPickleError("holds an array without a dtype or content.")
         dtype = self.dtype.finish()
@@ -119,8 +119,8 @@ def finish(result: object) -> np.ndarray | None:
     """The array (or None) that a pickle leaves.
 
     Raises:
-        ArrayPickleError: it leaves something else, or an array of something else than numbers.
-        ValueError, TypeError: what it says of the array makes no sense.
+        ArrayPickleError: the result is not an array, or not one of numbers.
+        ValueError, TypeError: shape, dtype or axes of the array make no sense.
     """
     if result is None:
         return None

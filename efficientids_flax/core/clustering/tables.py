@@ -101,7 +101,7 @@ class ClusteringInfo:
         return self.members.shape[1]
 
     def digest(self) -> str:
-        """Letters that are the same for the same tables; another clustering has others."""
+        """A digest of the tables' content."""
         return digest_of({name: digest(table) for name, table in self._tables().items()})
 
     def summary(self) -> str:
@@ -119,7 +119,7 @@ class ClusteringInfo:
     def from_pickle(cls, path: str | os.PathLike[str]) -> ClusteringInfo:
         """Reads the original's file: four pickles of NumPy or JAX arrays; the last may be None.
 
-        No code in the file is run, see `array_pickles`.
+        No code in the file is run, see `clustering.pickles`.
 
         Raises:
             ClusteringError: the file is missing, damaged, holds anything but the four arrays, or
@@ -216,8 +216,8 @@ class ClusteringInfo:
     def save_pickle(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the original's file: four pickles of plain NumPy arrays, the last may be None.
 
-        `from_pickle` reads it, and so does `pickle.load` of the original, four times over. The
-        digest of the catalogue has no place in it.
+        `from_pickle` reads it, and so does the original, by calling `pickle.load` four times. The
+        digest of the catalogue is not stored.
 
         Raises:
             FileExistsError: the file exists and `overwrite` is false.

@@ -1,11 +1,12 @@
 """The head: item and cluster tables, the two-level softmax, its losses, the best items.
 
-Read `hierarchical`, the readable reference, then `softmax`, the module, and `computation`, what it
-computes of `passed`; `full_softmax` is one softmax over all items in chunks, `sampled` an estimate
-of it, `second` the second pass as it is trained, cluster by cluster; `search` is the exact top-k of
-an index, `retrieval` that of tables as they are, `top` that of scores, `measures` what an
-evaluation asks of labels, `embeddings` the item table and its adapters, `touched` which of its rows
-a batch has gradients by, `checks` what does not fit.
+Read `hierarchical`, the readable reference, then `softmax`, the Flax module, and `computation`, its
+losses and scores; `passed` has their inputs and outputs. `full_softmax` computes one softmax over
+all items in chunks, `sampled` estimates it, and `second` computes the second pass in training,
+cluster by cluster. Exact top-k: `search` from an index, `retrieval` from plain tables, `top` from
+scores. `measures` computes entropy and rank of labels in evaluation, `embeddings` has the item
+table and its adapters, `touched` finds the rows of the table that get gradients from a batch, and
+`checks` validates arguments.
 """
 
 from efficientids_flax.core.head.embeddings import Source

@@ -1,6 +1,6 @@
-"""Whether hidden states and targets fit a head that is used alone, on any backbone.
+"""Checks of hidden states and targets for a head that is used alone, on any backbone.
 
-Shapes and dtypes are always looked at, values only outside of jit. Letters: D width of the hidden
+Shapes and dtypes are always checked, values only outside of jit. Letters: D width of the hidden
 states, V words, I items; `...` any leading axes.
 """
 
@@ -28,13 +28,13 @@ def check_arguments(
 
     Args:
         hidden: [..., D].
-        dims: D of the parameters; None where they are yet to be made.
+        dims: D of the parameters; None if they do not exist yet.
         items: I.
         targets, weights, target_is_item: [...] or None.
         word_logits: [..., V] or None.
 
     Raises:
-        ValueError: naming every argument that is wrong, what came and what is needed.
+        ValueError: naming every wrong argument, what was found and what was expected.
     """
     problems = width_problems(hidden, dims) or form_problems("hidden", hidden, FLOATS, None, "")
     shape, words = np.shape(hidden)[:-1], 0
@@ -59,7 +59,7 @@ def check_arguments(
 
 
 def width_problems(hidden: Any, dims: int | None) -> list[str]:
-    """Hidden states of another width than that of the parameters."""
+    """Problems if the hidden states have another width than the parameters."""
     shape = np.shape(hidden)
     if shape and dims in (None, shape[-1]):
         return []

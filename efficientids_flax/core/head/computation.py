@@ -38,20 +38,21 @@ from efficientids_flax.losses import (
 )
 from efficientids_flax.sharding import constrain
 
-WHOLE_LOGITS = 1 << 24  # of a full softmax; more are made in chunks, in 1.3 times the time
-NO_CLUSTER = np.iinfo(np.int32).min  # what the original's look-up gives for a label that is no item
+# A full softmax with more logits than this is computed in chunks, in 1.3 times the time.
+WHOLE_LOGITS = 1 << 24
+NO_CLUSTER = np.iinfo(np.int32).min  # the original's look-up gives this for labels that are no item
 
 
 @dataclass(frozen=True)
 class Head:
-    """The head's functions of `HeadInputs`; it holds no parameters.
+    """Losses and scores as functions of `HeadInputs`; holds no parameters.
 
     Attributes:
         config: all options.
         clustering: where each item belongs; None under full softmax.
-        note: takes the name and the value of intermediates; None where nobody wants them.
-        adapter: makes `items` of `rows`; the second pass applies it to the members that it needs.
-        key: of the negatives of a sampled softmax; None where nothing is drawn.
+        note: called with the name and value of each intermediate; None: not recorded.
+        adapter: maps `rows` to `items`; the second pass applies it only to the members it needs.
+        key: random key for the negatives of a sampled softmax; None if none are drawn.
     """
 
     config: HeadConfig
@@ -70,12 +71,12 @@ class Head:
         """Cross entropy of each label, a word or an item.
 
         Args:
-            inputs: of `inputs`.
-            labels: int [...]; one that is out of range gives 0.
-            is_item: [...], 1 where the label is an item; None: everywhere.
-            training: whether labels are smoothed (else only with `label_smoothing_in_eval`). Under
-                full softmax the original takes the words out of its evaluation: there a word's
-                entropy is infinite, or large with a soft cap.
+            inputs: from `HierarchicalSoftmax.inputs`.
+            labels: int [...]; labels out of range give 0.
+            is_item: [...], 1 where the label is an item; None: all are.
+            training: whether labels are smoothed (otherwise only with `label_smoothing_in_eval`).
+                Under full softmax the original's evaluation gives words no probability: the entropy
+                of a word is then infinite, or large with a soft cap.
 
         Returns:
             float32 [...].
@@ -90,7 +91,10 @@ class Head:
         training: bool,
         shares: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
-        """`cross_entropy`, and its sum times `shares` where that has a gradient of its own."""
+        """Each `cross_entropy`, and their sum weighted by `shares`.
+
+        The sum is None unless the second pass computes it with a gradient of its own.
+        """
         config = self.config
         smooth = training or config.label_smoothing_in_eval
         first = config.label_smoothing if smooth else 0.0
@@ -99,7 +103,7 @@ class Head:
         known = item & (labels >= 0) & (labels < config.num_items)
         index = jnp.where(known, labels, 0)
         if inputs.clusters is None and training and config.sampled_softmax is not None:
-            # What has no weight, such as padding, is no negative of the others either.
+            # Positions without weight, such as padding, are not used as negatives either.
             counts = jnp.ones(labels.shape, bool) if shares is None else shares > 0
             of = SampledLabels(jnp.where(item, index, labels), known & counts, ~item & counts)
             return sampled_losses(config, config.sampled_softmax, inputs, of, self.key), None
@@ -142,22 +146,22 @@ class Head:
         training: bool = True,
         aux_losses: Any = (),
     ) -> LossOutput:
-        """The loss and what it is made of.
+        """The loss and its parts.
 
         Args:
-            inputs: of `inputs`.
+            inputs: from `HierarchicalSoftmax.inputs`.
             labels, is_item, training: see `cross_entropy`.
-            weights: [...], of the labels.
-            aux_losses: any tree of further losses, such as the experts' load balance; all of its
-                numbers are added.
+            weights: [...], weights of the labels.
+            aux_losses: any pytree of further losses, such as the experts' load balance; all
+                leaves are added up.
 
         Returns:
-            Finite as long as the entropies with a weight are: the original divides its z-loss by
-            the sum of the weights, zero or not.
+            Finite if all entropies with a nonzero weight are. (The original divides its z-loss by
+            the sum of the weights even if that is zero.)
         """
         weights = weights.astype(jnp.float32)
         total_weight = jnp.sum(weights) + TINY_WEIGHT
-        # An infinite sum of the weights gives NaN, as dividing by it in the end does, not 0.
+        # An infinite sum of weights gives NaN, as dividing the summed losses by it would, not 0.
         shares = jnp.where(jnp.isfinite(total_weight), weights / total_weight, jnp.nan)
         entropy, average = self._entropy(inputs, labels, is_item, training, shares)
         own = None
@@ -169,10 +173,9 @@ class Head:
         """Scores of all items, higher is better.
 
         Args:
-            inputs: of `inputs`.
-            correction: subtract each cluster's normaliser, which makes the scores log-probabilities
-                up to a constant a position (but for the soft cap, which comes last); None: as
-                configured.
+            inputs: from `HierarchicalSoftmax.inputs`.
+            correction: subtract each cluster's normaliser. Without a soft cap the scores are then
+                log-probabilities up to one constant for each position. None: as configured.
 
         Returns:
             float32 [..., I].
@@ -190,7 +193,7 @@ class Head:
     def evaluation_logits(self, inputs: HeadInputs) -> jax.Array:
         """The original's evaluation scores, float32 [..., V + I].
 
-        Words have -inf, which a soft cap turns into -cap.
+        Words score -inf, or -cap with a soft cap.
         """
         scores = self.scores(inputs)
         if inputs.word_logits is None:
@@ -200,9 +203,10 @@ class Head:
         return jnp.concatenate([words, scores], axis=-1)
 
     def log_probs(self, inputs: HeadInputs) -> jax.Array:
-        """Log-probabilities of words and items, float32 [..., V + I]: what the loss is made of.
+        """Log-probabilities of words and items under the training loss, float32 [..., V + I].
 
-        Rows sum to one. Without smoothing the entry of a label is minus its `cross_entropy`.
+        The probabilities of a row sum to one. Without smoothing, a label's entry is minus its
+        `cross_entropy`.
         """
         if inputs.clusters is None:
             return jax.nn.log_softmax(self._full_logits(inputs))
@@ -225,7 +229,7 @@ class Head:
         return jax.nn.log_softmax(logits)
 
     def _full_logits(self, inputs: HeadInputs) -> jax.Array:
-        """float32 [..., V + I], with the words as they are in training."""
+        """float32 [..., V + I], including the word logits, as in training."""
         cap = self.config.soft_cap_logits
         logits = first_pass_logits(inputs.word_logits, inputs.query, inputs.items, cap)
         logits = constrain_batch(logits, "B T V")
@@ -233,7 +237,7 @@ class Head:
         return logits
 
     def _in_chunks(self, inputs: HeadInputs) -> bool:
-        """Whether the logits of a full softmax are too many to be there as a whole."""
+        """Whether a full softmax has too many logits to hold at once."""
         words = 0 if inputs.word_logits is None else inputs.word_logits.shape[-1]
         count = inputs.query.size // inputs.query.shape[-1] * (words + self.config.num_items)
         return self.note is None and count > WHOLE_LOGITS
@@ -241,7 +245,7 @@ class Head:
     def _chunked(
         self, inputs: HeadInputs, classes: jax.Array, smoothing: float
     ) -> tuple[jax.Array, jax.Array]:
-        """(Cross entropy of classes [...], log-normalisers [...]) of a full softmax."""
+        """(cross entropy of the classes [...], logsumexp of all logits [...]) of a full softmax."""
         words = inputs.word_logits
         given = Classes(
             inputs.query.reshape(-1, inputs.query.shape[-1]),
@@ -263,7 +267,7 @@ class Head:
         return z_loss(self._full_logits(inputs), weights)
 
     def _note_members(self, inputs: HeadInputs, labels: jax.Array) -> None:
-        """The second pass of every label as the original has it, words taken for items too."""
+        """Note the second pass of every label as the original computes it: words as if items."""
         if self.note is None:
             return
         assert self.clustering is not None
@@ -289,5 +293,5 @@ class Head:
 
 
 def constrain_batch(x: jax.Array, axes: str) -> jax.Array:
-    """`constrain` of what a batch makes, where its leading axes are B and T."""
+    """`constrain` an activation if its leading axes are B and T, else return it unchanged."""
     return constrain(x, axes) if x.ndim == len(axes.split()) else x

@@ -1,4 +1,4 @@
-"""The item table, how it starts, and the adapters between item and model width.
+"""The item table, its initializers, and the adapters between item and model width.
 
 Letters: E item width, D model width, I items.
 """
@@ -30,11 +30,11 @@ class ItemEmbedding(nn.Module):
     """A table of vectors, stored [E, I] as PAXml does.
 
     Attributes:
-        num_items: I (of a cluster table: its clusters).
+        num_items: I (for a cluster table, the number of clusters).
         embedding_dim: E.
-        initializer: of the kernel [E, I], such as `create_embedding_initializer` makes; None is
-            Xavier's uniform distribution.
-        param_dtype: of the kernel; None leaves it to the initializer.
+        initializer: initializer of the kernel [E, I], for example from
+            `create_embedding_initializer`; None: Xavier uniform.
+        param_dtype: dtype of the kernel; None: the initializer's.
     """
 
     num_items: int
@@ -50,14 +50,14 @@ class ItemEmbedding(nn.Module):
     def __call__(self, ids: jax.Array) -> jax.Array:
         """Look items up: int [...] -> [..., E].
 
-        Ids outside of [0, I) are clipped, and such a look-up has no gradient, as in the original:
-        its placeholder of a target position becomes the last item of a small table.
+        Ids outside [0, I) are clipped, and their look-up has no gradient. So it is in the original,
+        whose placeholder id for target positions reads the last item of a small table.
         """
         return self.with_table(ids)[0]
 
     def with_table(self, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """(What `__call__` gives, what `table` gives): the gradients of both are one array."""
-        # On a mesh rows come whole, as the batch is split: E would be split as B partly is.
+        """The results of `__call__` and `table`; both gradients accumulate into one array."""
+        # On a mesh, gather whole rows: E would be sharded along an axis that B already uses.
         return look_up(constrain(self.table(), "I E"), ids)
 
     def table(self) -> jax.Array:
@@ -67,7 +67,10 @@ class ItemEmbedding(nn.Module):
 
 @jax.custom_vjp
 def look_up(table: jax.Array, ids: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Rows of a table [I, E], and the table: their gradient is added to its, not to zeros."""
+    """Rows of a table [I, E], and the table.
+
+    The backward pass scatter-adds the gradient of the rows into that of the table, not into zeros.
+    """
     return table[jnp.clip(ids, 0, table.shape[0] - 1)], table
 
 
@@ -79,7 +82,7 @@ def _look_up_backward(
     ids: jax.Array, gradients: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, None]:
     of_rows, of_table = gradients
-    at = jnp.where(ids >= 0, ids, of_table.shape[0])  # counted from the end otherwise
+    at = jnp.where(ids >= 0, ids, of_table.shape[0])  # negative indices would count from the end
     return of_table.at[at].add(of_rows, mode="drop"), None
 
 
@@ -87,7 +90,7 @@ look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 class _Adapter(nn.Module):
-    """MLP of `num_layers` layers in all; every layer is activated, the last one too."""
+    """MLP of `num_layers` layers; every layer has the activation, also the last one."""
 
     item_embedding_dim: int | None
     model_dims: int | None
@@ -124,11 +127,11 @@ class ItemInputAdapter(_Adapter):
     """Items to model width (the original's `item_input_dnn`).
 
     Attributes:
-        item_embedding_dim, model_dims: E, D; of the input's width None leaves it to the input.
-        hidden_dims: width between the layers; None where there is one layer.
-        num_layers: layers in all, each `activation(x W + b)`.
-        activation: a name of `efficientids_flax.config`.
-        dtype, param_dtype: of the computation and of the parameters.
+        item_embedding_dim, model_dims: E, D; None for the input width: taken from the input.
+        hidden_dims: width between the layers; None if there is one layer.
+        num_layers: total number of layers, each `activation(x W + b)`.
+        activation: a name from `efficientids_flax.config`.
+        dtype, param_dtype: dtype of the computation and of the parameters.
 
     Raises:
         ValueError: sizes that do not fit, see `AdapterConfig`.
@@ -164,11 +167,12 @@ def create_embedding_initializer(array: np.ndarray | jax.Array) -> Initializer:
     """Initializer that fills an `ItemEmbedding` with given vectors.
 
     Args:
-        array: [I, E] floats, finite, an item a row.
+        array: [I, E] finite floats, one row per item.
 
     Returns:
-        `initializer(key, shape, dtype=None)` for the kernel's shape (E, I): the array, transposed;
-        of its own dtype unless another one is asked for. Raises ValueError for another shape.
+        `initializer(key, shape, dtype=None)` for the kernel's shape (E, I): returns the transposed
+        array, in its own dtype if None. It raises ValueError for another shape, or for numbers that
+        are not finite.
 
     Raises:
         ValueError: not [I, E] floats.
@@ -177,7 +181,7 @@ def create_embedding_initializer(array: np.ndarray | jax.Array) -> Initializer:
         raise ValueError(
             f"item embeddings: found {list(array.shape)} of {array.dtype}, expected [I, E] floats"
         )
-    values = np.asarray(array)  # NumPy's: under jit jax's own operations have no values yet
+    values = np.asarray(array)  # NumPy, since jax operations under jit are traced, without values
 
     def initializer(key: Any, shape: tuple[int, ...], dtype: Any = None) -> jax.Array:
         del key  # nothing is drawn
@@ -197,15 +201,15 @@ def embedding_initializer(
     directory: str | os.PathLike[str] = "data",
     shape: tuple[int, int] | None = None,
 ) -> Initializer:
-    """What a model's `item_embedding_init` stands for.
+    """The initializer that a model's `item_embedding_init` stands for.
 
     Args:
-        source: None or 'random'; an array [I, E]; the path of a `.npy` file of one, read when the
-            parameters are made, or of the original's text, see `core.vectors`; 'metadata' or
-            'wals', which are `<directory>/item_embeddings_metadata.npy` and so on, where the data
-            processing puts them; or an initializer, which is returned.
-        directory: where named tables lie.
-        shape: (I, E) that an array or a file must have; None leaves it to the initializer.
+        source: None or 'random'; an array [I, E]; the path of a `.npy` file with such an array,
+            read when the parameters are made, or of the original's text format, see `core.vectors`;
+            'metadata' or 'wals', short for `<directory>/item_embeddings_metadata.npy` and so on,
+            which the data processing writes; or an initializer, which is returned as is.
+        directory: folder of the named tables.
+        shape: (I, E) that the array or file must have; None: checked later, by the initializer.
 
     Raises:
         FileNotFoundError: the file is not there.

@@ -1,8 +1,8 @@
-"""Full softmax over a large catalogue, whose logits are never there as a whole.
+"""Full softmax over a large catalogue, without ever holding all logits in memory.
 
-A pass over chunks of the items keeps sums of their exponentials; the backward pass makes each
-chunk's logits once more (arXiv 1805.02867, and the cut cross entropy of arXiv 2411.09009). On a
-mesh each device goes through its own items for its own positions.
+The forward pass goes through the items in chunks and keeps running sums of exponentials; the
+backward pass recomputes each chunk's logits (online softmax, arXiv 1805.02867; cut cross entropy,
+arXiv 2411.09009). On a mesh each device handles its own shard of items and positions.
 
 Letters: P positions, W width of query and table, V words, I items, M items of a chunk.
 """
@@ -31,13 +31,13 @@ SHORTEST_CHUNK = 64
 
 
 class Classes(NamedTuple):
-    """What the softmax runs over, and which class each position's label is.
+    """The classes of the softmax, and each position's label among them.
 
     Attributes:
         query: [P, W].
         items: [I, W].
-        words: [P, V], logits without a cap; None where there are no words.
-        labels: int [P], words from 0, then items from V; outside of [0, V + I) is no label.
+        words: [P, V], logits before the soft cap; None if the model has no words.
+        labels: int [P], words from 0, items from V; outside [0, V + I) there is no label.
     """
 
     query: jax.Array
@@ -51,11 +51,11 @@ def chunked_cross_entropy(entropy: Entropy, given: Classes) -> tuple[jax.Array, 
     """Cross entropy over `[words ++ items]`.
 
     Args:
-        entropy: which one.
+        entropy: soft cap and smoothing.
         given: all arrays.
 
     Returns:
-        float32 [P] twice: the losses, 0 where there is no label, and the logsumexp of all logits.
+        (losses, logsumexp of all logits), float32 [P] each; the loss is 0 where there is no label.
     """
     return _forward(entropy, given)[0]
 
@@ -109,7 +109,10 @@ def _classes(given: Classes) -> int:
 
 
 def _everywhere(own: Any, given: Classes, more: tuple[Any, ...], lie: Any) -> Any:
-    """`own(given, first item of the part, split, *more)` on each device; `more` go by position."""
+    """Run `own(given, first item of the shard, split, *more)` on each device.
+
+    `more` are arrays sharded by position; `lie(split)` gives the partition specs of the results.
+    """
     split = split_of(given.query.shape[0], given.items.shape[0])
     if not split.axes:
         return own(given, jnp.int32(0), split, *more)
@@ -131,7 +134,7 @@ def _everywhere(own: Any, given: Classes, more: tuple[Any, ...], lie: Any) -> An
 
 
 class _Chunks:
-    """The items of a device, some at a time: logits are [1, M, P], as `Entropy` takes them."""
+    """One device's items in chunks; logits are [1, M, P], the layout that `Entropy` takes."""
 
     def __init__(self, entropy: Entropy, given: Classes, first: jax.Array) -> None:
         self._entropy, self._given = entropy, given
@@ -142,7 +145,7 @@ class _Chunks:
         self._chunks = -(-self._count // self._size)
 
     def sums(self) -> Sums:
-        """float32 [P], of all items."""
+        """Sums over all items of the device, float32 [P]."""
 
         def add(number: Any, sums: Sums) -> Sums:
             _, _, logits, tile = self._chunk(number)
@@ -156,11 +159,11 @@ class _Chunks:
     def gradients(
         self, sums: Sums, weights: tuple[jax.Array, jax.Array], classes: int
     ) -> tuple[jax.Array, jax.Array]:
-        """By the query and by the items.
+        """Gradients by the query [P, W] and by the items.
 
         Args:
-            sums: float32 [P], of all classes.
-            weights: float32 [P], of the losses and of the normaliser.
+            sums: float32 [P], over all classes.
+            weights: float32 [P] each, cotangents of the losses and of the logsumexp.
             classes: V + I.
         """
         query = self._given.query
@@ -182,7 +185,10 @@ class _Chunks:
         return jax.lax.fori_loop(0, self._chunks, back, zero)
 
     def _chunk(self, number: Any) -> tuple[Any, jax.Array, jax.Array, Tile]:
-        """(Start, rows [M, W], logits, tile); the last one leaves out what others had."""
+        """(start, rows [M, W], logits, tile) of one chunk.
+
+        The last chunk overlaps the one before; the rows already seen are masked.
+        """
         start = jnp.minimum(number * self._size, self._count - self._size)
         rows = jax.lax.dynamic_slice_in_dim(self._given.items, start, self._size)
         products = jnp.einsum("mw,pw->mp", rows, self._given.query)[None]
@@ -194,7 +200,7 @@ class _Chunks:
 
 
 def _word_sums(entropy: Entropy, given: Classes) -> Sums:
-    """float32 [P], of the words."""
+    """Sums over the words, float32 [P]."""
     logits, _ = _word_logits(entropy, given)
     labels = given.labels[:, None]
     highest = jnp.max(logits, axis=1)
@@ -206,7 +212,7 @@ def _word_sums(entropy: Entropy, given: Classes) -> Sums:
 def _word_gradients(
     entropy: Entropy, given: Classes, sums: Sums, weights: Any, classes: int
 ) -> jax.Array:
-    """[P, V], by the words' logits."""
+    """Gradient by the word logits, [P, V]."""
     logits, back = _word_logits(entropy, given)
     of_losses, of_normaliser = (x[:, None] for x in weights)
     chances = jnp.exp(logits - sums.highest[:, None]) / sums.exponentials[:, None]

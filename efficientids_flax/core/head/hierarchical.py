@@ -2,9 +2,9 @@
 
 The first softmax runs over the words and the clusters together, the second over the members of one
 cluster. Section 2 of arXiv 2509.03746. The functions here take arrays; `HierarchicalSoftmax` holds
-the tables. `within_cluster` is the second pass as one writes it down; what is trained with is
-`second.member_losses`, which gives the same and moves far less memory. Letters: P positions, W
-width of query and tables (model or item width), V words, I items, K clusters, M slots of the
+the tables. `within_cluster` is the textbook form of the second pass. Training uses
+`second.member_losses`, which gives the same losses and moves far less memory. Letters: P positions,
+W width of query and tables (model or item width), V words, I items, K clusters, M slots of the
 largest cluster; `...` any leading axes.
 """
 
@@ -23,10 +23,10 @@ def first_pass_logits(
     """Logits of `[words ++ clusters]`.
 
     Args:
-        word_logits: [..., V] without a cap; None where there are no words.
+        word_logits: [..., V] before the soft cap; None if the model has no words.
         query: [..., W].
         clusters: [K, W].
-        cap: soft cap on the logits; None and 0 are none.
+        cap: soft cap on the logits; None or 0: no cap.
 
     Returns:
         float32 [..., V + K].
@@ -46,13 +46,13 @@ def member_log_probs(logits: jax.Array, valid: jax.Array, cap: float | None) -> 
     """log p(item | cluster) of the members of a cluster.
 
     Args:
-        logits: [..., M], without a cap.
-        valid: bool [..., M], whether there is a member.
+        logits: [..., M], before the soft cap.
+        valid: bool [..., M], False for padding slots.
         cap: soft cap on the logits.
 
     Returns:
-        float32 [..., M]. What is no member has no probability: it is left out after the cap, which
-        alone would give it one.
+        float32 [..., M]. Padding slots have probability zero: they are masked after the cap, which
+        would otherwise lift them to -cap.
     """
     logits = soft_cap(logits.astype(jnp.float32), cap)
     return jax.nn.log_softmax(jnp.where(valid, logits, PAD_LOGIT))
@@ -66,16 +66,16 @@ def within_cluster(
     cap: float | None,
     smoothing: float,
 ) -> jax.Array:
-    """Cross entropy of the second pass: that of one member among those of its cluster.
+    """Cross entropy of the second pass: each label among the members of its cluster.
 
     Args:
         query: [P, W].
         items: [I, W].
-        members: int [P, M], the cluster of each position's label; below zero is no member.
-        slots: int [P], where the label stands in it.
+        members: int [P, M], the members of the label's cluster; negative ids are padding.
+        slots: int [P], the label's index in its row of `members`.
         cap: soft cap on the logits.
-        smoothing: probability that the other members share. A cluster of one member is not
-            smoothed, where the original divides by zero and gives NaN.
+        smoothing: probability mass that the other members share. Clusters with one member are not
+            smoothed; the original divides by zero there and gives NaN.
 
     Returns:
         float32 [P].
@@ -106,13 +106,13 @@ def item_scores(
 def normalisers(logits: jax.Array, cluster_of: jax.Array, num_clusters: int) -> jax.Array:
     """Log-sum-exp of each cluster's item logits, stable at any magnitude.
 
-    Subtracted from `item_scores` it makes them log-probabilities up to one constant a position.
-    (The original's exp overflows where logits pass 88.)
+    `item_scores` minus these are log-probabilities up to one constant for each position. (The
+    original's exp overflows for logits above 88.)
 
     Args:
-        logits: float32 [..., I], of `item_logits`.
+        logits: float32 [..., I], from `item_logits`.
         cluster_of: int [I].
-        num_clusters: K; none is empty.
+        num_clusters: K; no cluster may be empty.
 
     Returns:
         float32 [..., K].
@@ -142,15 +142,16 @@ def item_log_probs(
     """
     logits = item_logits(query, items, cap)
     highest, rest = _normaliser_parts(logits, cluster_of, first_log_probs.shape[-1])
-    # As in log_softmax the highest logit goes first: large ones leave no digits to the rest.
+    # As in log_softmax, subtract the highest logit first: added to a large logit, the small terms
+    # would be rounded away.
     return (logits - highest[..., cluster_of]) + (first_log_probs - rest)[..., cluster_of]
 
 
 def _normaliser_parts(
     logits: jax.Array, cluster_of: jax.Array, num_clusters: int
 ) -> tuple[jax.Array, jax.Array]:
-    """([..., K] highest logit of each cluster, [..., K] what is added to it to normalise)."""
-    values = jnp.moveaxis(logits, -1, 0)  # segments are sums of rows
+    """Each cluster's highest logit and logsumexp minus it, both [..., K]."""
+    values = jnp.moveaxis(logits, -1, 0)  # segment_sum works along the first axis
     highest = jax.lax.stop_gradient(jax.ops.segment_max(values, cluster_of, num_clusters))
     total = jax.ops.segment_sum(jnp.exp(values - highest[cluster_of]), cluster_of, num_clusters)
     return jnp.moveaxis(highest, 0, -1), jnp.moveaxis(jnp.log(total), 0, -1)

@@ -1,4 +1,4 @@
-"""What goes into the head's functions, and what its loss gives.
+"""Inputs of the head's functions, and the output of its loss.
 
 Letters: D width of the hidden states, W of query and tables (D or E), E item width, V words, I
 items, K clusters; `...` any leading axes, mostly B batch and T time.
@@ -12,11 +12,11 @@ from efficientids_flax.core.head.second import Places
 
 
 class TouchedTable(NamedTuple):
-    """The item table, whose gradient goes elsewhere.
+    """The item table, if its gradient is stored in `places` instead of an array of its shape.
 
     Attributes:
-        rows: [I + spare, E], in the order of `places`.
-        places: of the gradient.
+        rows: [I + spare, E], in cluster order.
+        places: where the gradient is stored.
     """
 
     rows: jax.Array
@@ -27,17 +27,17 @@ Table = jax.Array | TouchedTable  # [I, E]
 
 
 class HeadInputs(NamedTuple):
-    """What the head works on.
+    """Inputs of the head's functions.
 
     Attributes:
-        hidden: [..., D], of the backbone.
-        query: [..., W], scores items and clusters.
+        hidden: [..., D], output of the backbone.
+        query: [..., W], what items and clusters are multiplied with.
         items: [I, W].
         clusters: [K, W]; None under full softmax.
-        word_logits: [..., V] without a cap; None where there are no words.
-        rows: [I, E], the items before the adapter that `Head` holds; None where it holds none.
-            With `places` those of a `TouchedTable`.
-        places: where the second pass leaves its gradient by the rows; None: where autodiff does.
+        word_logits: [..., V] before the soft cap; None if the model has no words.
+        rows: [I, E], the items before the adapter of `Head`; None if it has none. With `places`,
+            the rows of a `TouchedTable`.
+        places: where the second pass stores the gradient by the rows; None: normal autodiff.
     """
 
     hidden: jax.Array
@@ -50,18 +50,18 @@ class HeadInputs(NamedTuple):
 
 
 class LossOutput(NamedTuple):
-    """What the original returns for labels; float32.
+    """The losses that the original returns for labels; float32.
 
     Attributes:
         total_loss: [], what is minimised: `avg_xent + aux_loss`.
         avg_xent: [], `total_xent / (total_weight + 1e-6)`.
-        aux_loss, aux_loss_weight: [], the weighted z-loss and the losses of experts, summed, and
-            how many there are.
-        total_xent, total_weight: [], sums over all positions, the first one weighted.
-        per_example_xent: [...], not weighted.
+        aux_loss, aux_loss_weight: [], sum of the weighted z-loss and the experts' losses, and the
+            number of these losses.
+        total_xent, total_weight: [], weighted sum of the entropies, and sum of the weights.
+        per_example_xent: [...], unweighted.
         per_token_xent: [...], weighted.
-        per_sequence_xent: [...] less its last axis, sum of `per_token_xent`.
-        z_loss: [], weighted as configured; contained in `aux_loss`.
+        per_sequence_xent: `per_token_xent` summed over its last axis.
+        z_loss: [], weighted as configured; included in `aux_loss`.
     """
 
     total_loss: jax.Array

@@ -1,7 +1,7 @@
-"""The best items of a query, exactly, without a score for the whole catalogue at once.
+"""Exact top-k items of a query, without holding the scores of the whole catalogue.
 
 A scan over chunks of the item table keeps the k best so far. Ties go to the lower id, as in the
-original's top-k, whatever the chunks are. Letters: B queries, W width of query and tables, I items,
+original's top-k, for any chunk size. Letters: B queries, W width of query and tables, I items,
 K clusters, C items of a chunk, X excluded items, V words.
 """
 
@@ -46,22 +46,22 @@ def retrieve(
     Args:
         query: [B, W].
         items: [I, W], at the query's width.
-        k: how many.
+        k: number of items to return.
         clusters, cluster_of: [K, W] and int [I]; None under full softmax.
-        kind: 'scores': the original's, `q . (item + its cluster)`; 'corrected': less the
-            logsumexp of the cluster's items, which is the log-probability up to one constant a
-            query (without a cap); 'log_probs': the log-probability that the loss uses.
-        soft_cap: cap * tanh(x / cap), of the sum for the first two kinds (as the original's
-            evaluation has it), of each softmax's logits for the third (as its loss has it).
-        word_logits: [B, V] without a cap: 'log_probs' has words in the first softmax's
-            denominator. None for a model without words.
-        exclude: int [B, X], ids that are left out, such as items seen; others than [0, I) have no
-            effect.
-        allowed: bool [I] or [B, I], items that may be found.
-        chunk_size: C; None takes as many as make `SCORES_AT_ONCE`.
+        kind: 'scores': the original's, `q . (item + its cluster)`; 'corrected': these minus the
+            logsumexp of the cluster's items, which without a cap is the log-probability up to one
+            constant for each query; 'log_probs': the log-probability that the loss uses.
+        soft_cap: cap * tanh(x / cap). The first two kinds cap the final score (as the original's
+            evaluation does), the third caps the logits of each softmax (as its loss does).
+        word_logits: [B, V] before the soft cap; 'log_probs' includes them in the denominator of
+            the first softmax. None for a model without words.
+        exclude: int [B, X], ids to leave out, such as items already seen; ids outside [0, I) have
+            no effect.
+        allowed: bool [I] or [B, I], items that may be returned.
+        chunk_size: C; None: so that B x C is about `SCORES_AT_ONCE`.
 
     Raises:
-        ValueError: k is not in [1, I]; no such kind; shapes that do not fit each other.
+        ValueError: k is not in [1, I]; the kind is unknown; shapes do not fit each other.
     """
     if kind not in get_args(Kind):
         raise ValueError(f"kind: expected one of {', '.join(get_args(Kind))}, found {kind!r}")
@@ -84,8 +84,8 @@ def retrieve(
                 place = jax.lax.dynamic_slice_in_dim(cluster_of, start, size)
                 scores = scores + offset[:, place]
         scores = filtered(capped(scores, outer), start, exclude, allowed)
-        # The last chunk may overlap the one before: an item counts once. Those found before stand
-        # in front, so that a tie goes to them.
+        # The last chunk may overlap the one before; masking makes each item count once. Items
+        # found earlier come first in the concatenation, so that they win ties.
         scores = jnp.where(ids >= 0, scores, -jnp.inf)
         values, places = best_of(jnp.concatenate([best.scores, scores], axis=-1), k)
         before = jnp.take_along_axis(best.ids, jnp.minimum(places, k - 1), axis=-1)
@@ -109,14 +109,14 @@ def cluster_normalisers(
 
     Args:
         query, items: [B, W], [I, W].
-        cluster_of: int [I]; None for one cluster of all.
+        cluster_of: int [I]; None: all items are one cluster.
         num_clusters: K.
-        soft_cap: of the logits.
+        soft_cap: soft cap on the logits.
         chunk_size: C; see `retrieve`.
 
     Returns:
-        float32 [B, K] twice: the highest logit, and what is added to it to normalise. Apart, since
-        large logits leave no digits to the rest.
+        (highest logit, logsumexp minus highest), float32 [B, K] each. They are kept apart because
+        their sum would round the second away if logits are large.
     """
     count, rows = items.shape[0], query.shape[0]
     size = _chunk(rows, count, chunk_size)
@@ -147,7 +147,7 @@ def _offsets(
     word_logits: jax.Array | None,
     size: int,
 ) -> tuple[jax.Array, ...]:
-    """What is added to the items' logits in turn: [B, K] by cluster, [B, 1] under full softmax."""
+    """Terms to add to the item logits, in order: [B, K] by cluster, [B, 1] under full softmax."""
     if clusters is None and kind != "log_probs":
         return ()
     count = 1 if clusters is None else clusters.shape[0]
@@ -172,7 +172,7 @@ def _offsets(
 def _over_chunks(
     step: Callable[[Carry, jax.Array, jax.Array], Carry], carry: Carry, count: int, size: int
 ) -> Carry:
-    """`step(carry, start, ids)` over all chunks; `ids` [C] is -1 where a chunk before had it."""
+    """Scan `step(carry, start, ids)` over all chunks; `ids` [C] is -1 for items already seen."""
 
     def body(carry: Carry, number: jax.Array) -> tuple[Carry, None]:
         start = jnp.minimum(number * size, count - size)

@@ -1,14 +1,15 @@
-"""Sampled softmax: a full softmax in training whose sum over the items is estimated from some.
+"""Sampled softmax: in training, estimate the denominator of a full softmax from a few negatives.
 
-With `c_j` draws of item j among the negatives, and `E[c_j]` expected, the sum over all items
+Let `E[c_j]` be the expected number of times that item j is among the negatives. The estimate of the
+sum of exp(logit) over all items is
 
     exp(own) + sum over negatives j other than the label of exp(logit_j) / E[c_j]
 
-is right on average for any draws, and so is its gradient: the label is there for sure, each other
-item `E[c_j]` times. (The estimate of importance sampling, Bengio and Senecal 2008; log E[c_j] is
-the log-Q of Yi et al. 2019, which they subtract from the label's logit too.) The loss is its
-logarithm less the label's logit, so that more negatives bring it to that of the full softmax; with
-each item once it is that.
+It is unbiased for any sampling distribution, and so is its gradient: the label is always included,
+and any other item `E[c_j]` times on average. (Importance sampling, Bengio and Senecal 2008;
+log E[c_j] is the log-Q correction of Yi et al. 2019, who subtract it from the label's logit too.)
+The loss is the logarithm of the estimate minus the label's logit. With more negatives it approaches
+the loss of the full softmax; with every item once it equals it.
 
 Letters: P positions, S negatives, W width of query and table, V words, I items.
 """
@@ -22,16 +23,16 @@ from efficientids_flax.backbone.layers import soft_cap
 from efficientids_flax.config.recommender import HeadConfig, Popularity, SampledSoftmaxConfig
 from efficientids_flax.core.head.passed import HeadInputs
 
-NONE = -1e30  # the logit of what is not there; finite, so that differences of two are numbers
-NEGATIVES = "negatives"  # stream of random numbers
+NONE = -1e30  # logit of absent classes; finite, so that the difference of two is not NaN
+NEGATIVES = "negatives"  # name of the rng stream
 
 
 class Labels(NamedTuple):
-    """What the label of each position is.
+    """The label of each position.
 
     Attributes:
-        ids: int [P], in [0, I), or of words in [0, V).
-        is_item, is_word: bool [P]; neither: there is no label, and no loss.
+        ids: int [P], item ids in [0, I), or word ids in [0, V).
+        is_item, is_word: bool [P]; if both are False, the position has no label and no loss.
     """
 
     ids: jax.Array
@@ -40,11 +41,11 @@ class Labels(NamedTuple):
 
 
 class Negatives(NamedTuple):
-    """Items that stand for all.
+    """The sampled items.
 
     Attributes:
         ids: int [S].
-        log_expected: float32 [1, S] or [P, S], log E[c_j]; infinite where there is no negative.
+        log_expected: float32 [1, S] or [P, S], log E[c_j]; infinite where an entry is unused.
     """
 
     ids: jax.Array
@@ -62,8 +63,8 @@ def sampled_losses(
 
     Args:
         head: all options.
-        config: which negatives.
-        inputs: of the head; leading axes [...].
+        config: how negatives are chosen.
+        inputs: the head's inputs, with leading axes [...].
         labels: [...] each.
         key: see `negatives_of`.
     """
@@ -89,13 +90,13 @@ def negatives_of(
     """Negatives for all positions of a batch.
 
     Args:
-        config: which ones.
-        items: I; of more negatives under 'uniform', each is there once.
-        labels: of the batch, which 'in_batch' takes.
-        key: of the draw; None where nothing is drawn.
+        config: how negatives are chosen.
+        items: I. If 'uniform' asks for at least I negatives, every item is taken once.
+        labels: labels of the batch; 'in_batch' uses these as negatives.
+        key: random key; None if nothing is drawn.
 
     Raises:
-        ValueError: no key where one is needed.
+        ValueError: a key is needed and missing.
     """
     if config.negatives == "in_batch":
         others = jnp.sum(labels.is_item) - labels.is_item[:, None]
@@ -113,7 +114,7 @@ def negatives_of(
         )
     if config.negatives == "uniform":
         ids = jax.random.randint(key, (config.count,), 0, items)
-    else:  # by the inverse of the sum of `log_chances`
+    else:  # inverse of the cumulative distribution of `log_chances`
         drawn = jax.random.uniform(key, (config.count,)) * jnp.log(items + 1.0)
         ids = jnp.clip(jnp.floor(jnp.exp(drawn)).astype(jnp.int32) - 1, 0, items - 1)
     expected = jnp.log(jnp.float32(config.count)) + log_chances(config.negatives, ids, items)
@@ -121,7 +122,7 @@ def negatives_of(
 
 
 def log_chances(popularity: Popularity, ids: jax.Array, items: int) -> jax.Array:
-    """Log-probability of each of these items, float32 like `ids`.
+    """Sampling log-probability of each item, float32 with the shape of `ids`.
 
     Args:
         popularity: 'uniform', or 'log_uniform': log((i + 2) / (i + 1)) / log(I + 1), which is close
@@ -143,15 +144,15 @@ def sampled_cross_entropy(
     cap: float | None = None,
     words: jax.Array | None = None,
 ) -> jax.Array:
-    """Cross entropy of each label, the sum over the items estimated: float32 [P].
+    """Cross entropy of each label with the estimated sum over the items: float32 [P].
 
     Args:
         query: [P, W].
         items: [I, W].
-        labels: of the positions.
-        negatives: those that are the label of a position are left out there.
-        cap: soft cap on the logits; None and 0 are none.
-        words: [P, V], logits without a cap, all of which are in the sum; None: there are none.
+        labels: label of each position.
+        negatives: a negative that equals a position's label is left out at that position.
+        cap: soft cap on the logits; None or 0: no cap.
+        words: [P, V], logits before the soft cap; all of them are in the sum. None: no words.
     """
     index = jnp.where(labels.is_item, labels.ids, 0)
     own = soft_cap(jnp.sum(query * items[index], axis=-1).astype(jnp.float32), cap)

@@ -1,4 +1,4 @@
-"""The head with its tables: item and cluster vectors, and the adapters to the query's width.
+"""The Flax module of the head: item and cluster tables, and the adapters to the query's width.
 
     softmax = HierarchicalSoftmax(num_items, num_clusters, width, clustering_info=clustering)
     variables = softmax.init(key, hidden)
@@ -41,8 +41,9 @@ from efficientids_flax.core.model_checks import (
 from efficientids_flax.sharding import constrain
 
 INTERMEDIATES = "intermediates"
-# A collection of `touched`, a `Touched`, `rows`, the item table as `Places` wants it, and zeros for
-# its `values`. With it the item table has no gradient: the values have that by the touched rows.
+# A variable collection: `touched` (a `Touched`), `rows` (the item table in the order that `Places`
+# requires) and `values` (zeros). If given, gradients by the touched rows arrive at `values`, and
+# the item table gets none.
 ROW_GRADIENTS = "row_gradients"
 OUTPUT_ADAPTER = "item_output_adapter"
 SHARED_FIELDS = ("num_items", "num_clusters", "item_embedding_dim", "use_correction")
@@ -57,9 +58,9 @@ class HierarchicalSoftmax(nn.Module):
 
     Attributes:
         num_items, num_clusters, item_embedding_dim: I, K (None: the clustering's), E.
-        clustering_info: the cluster of each item; its means are the cluster vectors, if these are
-            not trained. Not needed under full softmax.
-        use_correction: `scores` subtract the normaliser of each cluster; None: as in `config`.
+        clustering_info: the cluster of each item. Its means are the cluster vectors unless these
+            are trained. Not needed under full softmax.
+        use_correction: whether `scores` subtracts each cluster's normaliser; None: as in `config`.
         item_embedding_init: see `embedding_initializer`.
         config: all options.
         model_dims: D; needed if an adapter maps items to this width.
@@ -89,7 +90,7 @@ class HierarchicalSoftmax(nn.Module):
 
     @property
     def options(self) -> HeadConfig:
-        """The configuration, given or made of the fields."""
+        """The configuration: `config`, or one made from the fields."""
         if self.config is not None:
             return self.config
         assert self.clustering_info is not None
@@ -138,20 +139,20 @@ class HierarchicalSoftmax(nn.Module):
 
         Args:
             hidden: [..., D].
-            targets: int [...], items, or words where `target_is_item` is 0. Targets with a weight
-                have to be in range.
-            weights: [...], of the targets in the loss; None: 1.
-            word_logits: [..., V], added to the first softmax.
+            targets: int [...], item ids, or word ids where `target_is_item` is 0. Targets with a
+                nonzero weight must be in range.
+            weights: [...], weights of the targets in the loss; None: 1.
+            word_logits: [..., V], concatenated to the first softmax.
             target_is_item: [...], 0 or 1; None: all targets are items.
             training: whether targets are smoothed.
 
         Returns:
-            Without targets float32 [..., I], log p(item); without words, the probabilities of a
-            row sum to one. With targets `loss` and metrics, see `LossOutput.metrics`, without
-            computing scores of the whole catalogue.
+            Without targets: float32 [..., I], log p(item). In a model without words the
+            probabilities of a row sum to one. With targets: `loss` and metrics, see
+            `LossOutput.metrics`; scores of the whole catalogue are not computed.
 
         Raises:
-            ValueError: naming every wrong argument (ranges only outside of jit).
+            ValueError: naming every wrong argument (values are checked only outside of jit).
         """
         dims, items = self._hidden_dims(), self.options.num_items
         check_arguments(hidden, dims, items, targets, weights, target_is_item, word_logits)
@@ -167,9 +168,9 @@ class HierarchicalSoftmax(nn.Module):
         return self.head.loss(inputs, targets, weights, target_is_item, training).metrics()
 
     def embed_items(self, ids: jax.Array) -> tuple[jax.Array, Table]:
-        """Items of the input at model width, and the item table for `inputs`.
+        """Embed input items at model width; also return the item table to pass to `inputs`.
 
-        int [...] -> ([..., D], [I, E]); see `ItemEmbedding` for ids.
+        int [...] -> ([..., D], [I, E]); see `ItemEmbedding` for ids out of range.
         """
         if self.has_variable(ROW_GRADIENTS, "values"):
             assert self.clustering_info is not None
@@ -197,8 +198,8 @@ class HierarchicalSoftmax(nn.Module):
 
         Args:
             hidden: [..., D].
-            word_logits: [..., V], of `scaled(hidden)`, without a cap.
-            table: of `embed_items`; None where the items were not embedded.
+            word_logits: [..., V], computed from `scaled(hidden)`, before the soft cap.
+            table: from `embed_items`; None if it was not called.
 
         Raises:
             ValueError: hidden states of another width than that of the parameters.
@@ -209,7 +210,7 @@ class HierarchicalSoftmax(nn.Module):
         if isinstance(table, TouchedTable):
             rows, (values, starts) = table
             rows, places = rows.astype(self.dtype), Places(values.astype(self.dtype), starts)
-            table = None  # one in the order of the items, made where something wants it
+            table = None  # the table in item order is made below; unused, XLA drops it
         items = (self.item_embedding.table() if table is None else table).astype(self.dtype)
         if rows is None and config.input_adapter_everywhere:
             rows = constrain(items, "I E")
@@ -237,25 +238,26 @@ class HierarchicalSoftmax(nn.Module):
 
     @property
     def head(self) -> Head:
-        """The functions of what `inputs` returns."""
+        """The losses and scores, as functions of what `inputs` returns."""
         wanted = self.is_mutable_collection(INTERMEDIATES)
         note = (lambda name, value: self.sow(INTERMEDIATES, name, value)) if wanted else None
         adapter = None
         if self.options.input_adapter_everywhere:
-            # As a function: jax's loops and `checkpoint` cannot be given a module that is bound.
+            # Unbound: a bound module cannot be called in jax's loops or `checkpoint`.
             module, variables = self.item_input_adapter.unbind()
             adapter = Adapter(module.apply, variables)
         key = None
         if self.options.sampled_softmax is not None and self.has_rng(NEGATIVES):
             key = self.make_rng(NEGATIVES)
         elif self.is_initializing():
-            key = jax.random.key(0)  # only shapes count
+            key = jax.random.key(0)  # only shapes matter here
         return Head(self.options, self.clustering_info, note, adapter, key)  # pyright: ignore[reportArgumentType]
 
     def _adapts(self, dims: int) -> bool:
         """Whether hidden states of this width go through the output adapter.
 
-        With `config` they do. Else what was made decides, not the width of what comes next.
+        With `config` they always do. Otherwise the existing parameters decide, not the width of
+        the present call.
         """
         if self.config is not None:
             return True
@@ -264,7 +266,7 @@ class HierarchicalSoftmax(nn.Module):
         return (self.model_dims or dims) != self.options.item_embedding_dim
 
     def _hidden_dims(self) -> int | None:
-        """D that the parameters are made for; None where they are yet to be made."""
+        """D of the existing parameters; None if they do not exist yet."""
         if self.model_dims is not None:
             return self.model_dims
         if self.is_initializing():
@@ -282,10 +284,10 @@ class HierarchicalSoftmax(nn.Module):
 
 
 def settle_tables(module: Any, config: HeadConfig) -> None:
-    """Check what a module says of its tables, when it is built.
+    """Check a module's fields about its tables, when the module is built.
 
-    `item_embedding_init` becomes an initializer: unlike an array it can be hashed, as the fields of
-    a module must be.
+    Replaces `item_embedding_init` by an initializer: unlike an array it is hashable, which Flax
+    requires of module fields.
 
     Raises:
         ValueError: fields that contradict `config`, a clustering or an initial table that does not

@@ -1,4 +1,4 @@
-"""The best of scores that are there: the k highest, without items that are left out.
+"""Top-k of given scores, with filters on the items.
 
 Ties go to the lower id, as in the original's top-k. Letters: B queries, I items, C items of a
 chunk, X excluded items.
@@ -16,8 +16,8 @@ class TopItems(NamedTuple):
     """Items, best first.
 
     Attributes:
-        ids: int32 [..., k]; -1 where fewer than k items were left.
-        scores: float32 [..., k]; -inf there.
+        ids: int32 [..., k]; -1 if fewer than k items were left.
+        scores: float32 [..., k]; -inf where the id is -1.
     """
 
     ids: jax.Array
@@ -31,16 +31,16 @@ def top_items(
     exclude: jax.Array | None = None,
     allowed: jax.Array | None = None,
 ) -> TopItems:
-    """The k best of all items' scores; an item that scores -inf or NaN is never among them.
+    """The k items with the highest scores; items that score -inf or NaN are never returned.
 
     Args:
         scores: [..., I], higher is better.
-        k: how many.
-        exclude: int [..., X], ids that are left out; others than [0, I) have no effect.
-        allowed: bool [I] or [..., I], items that may be found.
+        k: number of items to return.
+        exclude: int [..., X], ids to leave out; ids outside [0, I) have no effect.
+        allowed: bool [I] or [..., I], items that may be returned.
 
     Raises:
-        ValueError: k is not in [1, I]; shapes that do not fit.
+        ValueError: k is not in [1, I]; shapes do not fit.
     """
     count = scores.shape[-1]
     check_filters(scores.shape[:-1], count, k, exclude, allowed)
@@ -62,10 +62,10 @@ def check_filters(
     exclude: jax.Array | None,
     allowed: jax.Array | None,
 ) -> None:
-    """Raise ValueError for a k or filters that do not fit.
+    """Raise ValueError if k or the filters do not fit.
 
     Args:
-        leading: axes of the queries.
+        leading: leading axes of the queries.
         count: I.
         k, exclude, allowed: see `top_items`.
     """
@@ -85,7 +85,7 @@ def filtered(
     exclude: jax.Array | None,
     allowed: jax.Array | None,
 ) -> jax.Array:
-    """Scores [B, C] of the items from `start` on, -inf where an item is left out."""
+    """Set scores [B, C] of a chunk that begins at item `start` to -inf where filtered out."""
     rows, size = scores.shape
     if exclude is not None:
         place = exclude - start
@@ -98,13 +98,13 @@ def filtered(
 
 
 def best_of(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """(values, columns) of the k best of [B, C], earlier columns first among equals."""
-    # top_k tells -0 from 0 and takes NaN for the largest.
+    """(values, columns) of the k highest of [B, C]; among equals the earlier column comes first."""
+    # top_k sorts -0 below 0, and NaN as the largest.
     scores = jnp.where(scores == 0.0, 0.0, jnp.where(jnp.isnan(scores), -jnp.inf, scores))
     values, places = jax.lax.top_k(scores, k)
     return values, places
 
 
 def named(ids: jax.Array, values: jax.Array) -> TopItems:
-    """Items with their scores; none where there was nothing to find."""
+    """`TopItems` of ids and scores, with id `NONE` where the score is -inf."""
     return TopItems(jnp.where(jnp.isneginf(values), NONE, ids).astype(jnp.int32), values)

@@ -1,11 +1,12 @@
-"""Which rows of the item table a batch touches, each with a place where its gradient goes.
+"""Which rows of the item table a batch touches, and where the gradient of each is stored.
 
-Touched are the members of the clusters of its labels, one cluster after the other, and behind them
-the items of its input that are in none of these. No row has two places, so that an optimizer may
-take what lies there for the row's whole gradient.
+A batch touches all members of its labels' clusters, and the items of its input. Each touched row
+gets one place in a compact gradient array: first the members, cluster by cluster, then the input
+items that are in none of these clusters. No row has two places, so the gradient there is the row's
+whole gradient, and an optimizer may use it as such.
 
-While such a run goes on, the table lies cluster by cluster, too: what a batch touches is then a few
-pieces of it, which are read and written as such. (Rows here and there cost several times as much.)
+The trainer then keeps the table in cluster order as well. A batch touches a few contiguous slices
+of it, which are read and written whole. (Scattered rows cost several times as much.)
 
 Letters: E width of the table, P labels, Q inputs, I items, K clusters, R places.
 """
@@ -19,17 +20,17 @@ import numpy as np
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head.second import spare_rows, tables_of
 
-NOWHERE = 1 << 30  # the place of a row that is not touched; no table is so long
-BLOCK_BYTES = 1 << 16  # of rows that are changed at a time: with moments they stay in the cache
+NOWHERE = 1 << 30  # the place of a row that is not touched; no table is that long
+BLOCK_BYTES = 1 << 16  # rows updated at a time: together with their moments they fit the cache
 LEAST_BLOCK = 8
 
 
 class Block(NamedTuple):
-    """Rows that lie one after the other, in the table as among the places.
+    """Rows that are contiguous both in the table and among the places.
 
     Attributes:
-        row, place: int [...], of the first.
-        length: int [...], how many they are; at most `Blocks.rows`.
+        row, place: int [...], row and place of the first one.
+        length: int [...], number of rows, at most `Blocks.rows`.
     """
 
     row: jax.Array
@@ -38,13 +39,13 @@ class Block(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """The rows of all touched clusters, in blocks.
+    """The rows of all touched clusters, cut into blocks.
 
     Attributes:
-        rows: of a block, but for the last one of a cluster, which may have fewer.
-        starts, sizes: int32 [K], of clusters, in the table.
-        places: int32 [K], of the first member of each; any where there are no blocks.
-        upto: int32 [K], blocks up to the end of the cluster.
+        rows: rows of a block; the last block of a cluster may have fewer.
+        starts, sizes: int32 [K], first row and number of rows of each cluster in the table.
+        places: int32 [K], the place of each cluster's first member; arbitrary if untouched.
+        upto: int32 [K], cumulative number of blocks, up to and including the cluster.
     """
 
     rows: int
@@ -55,15 +56,15 @@ class Blocks(NamedTuple):
 
     @property
     def total(self) -> jax.Array:
-        """Int32 [], of blocks."""
+        """Int32 [], the number of blocks."""
         return self.upto[-1]
 
     def most(self, places: int) -> int:
-        """At most so many, of so many places: each cluster may end in the midst of one."""
+        """Upper bound on the blocks for this many places: each cluster may end in a partial one."""
         return places // self.rows + self.upto.shape[0]
 
     def block(self, number: jax.Array) -> Block:
-        """Those of numbers int32 [...]; any where there is none."""
+        """The blocks with these numbers, int32 [...]; arbitrary for numbers out of range."""
         found = jnp.searchsorted(self.upto, number, side="right")
         cluster = jnp.minimum(found, self.upto.shape[0] - 1)
         before = jnp.where(cluster > 0, self.upto[cluster - 1], 0)
@@ -73,14 +74,13 @@ class Blocks(NamedTuple):
 
 
 class Touched(NamedTuple):
-    """The places of the rows that a batch touches: the first `taken` of all.
+    """The places of the rows that a batch touches; they are numbered 0 to `taken` - 1.
 
     Attributes:
-        upto: int32 [K], the place behind the last member of each cluster: a cluster that is not
-            touched has none.
-        inputs: int32 [Q + 1], in order, the items of the input beside the clusters' members; I
-            where there are no more.
-        taken: int32 [].
+        upto: int32 [K], the place after each cluster's last member. An untouched cluster takes no
+            places: its value is that of the cluster before.
+        inputs: int32 [Q + 1], sorted, the input items outside the touched clusters, padded with I.
+        taken: int32 [], number of places in use.
     """
 
     upto: jax.Array
@@ -93,7 +93,7 @@ class Touched(NamedTuple):
         return jnp.where(self.upto > before, before, NOWHERE)
 
     def places_of(self, clustering: ClusteringInfo, items: jax.Array) -> jax.Array:
-        """Where the rows of items int [...] have their gradients, int32 [...], or `NOWHERE`."""
+        """The place of each item's gradient, int [...] -> int32 [...]; `NOWHERE` if untouched."""
         count = clustering.num_items
         known = (items >= 0) & (items < count)
         index = jnp.where(known, items, 0)
@@ -105,10 +105,10 @@ class Touched(NamedTuple):
         return jnp.where(known, found, NOWHERE).astype(jnp.int32)
 
     def blocks(self, clustering: ClusteringInfo, width: int) -> Blocks:
-        """The members of the touched clusters.
+        """The members of the touched clusters, in blocks.
 
         Args:
-            clustering: where each item belongs.
+            clustering: the cluster of each item.
             width: E.
         """
         tables = tables_of(clustering)
@@ -122,28 +122,28 @@ class Touched(NamedTuple):
 
 
 def row_of(clustering: ClusteringInfo, items: jax.Array) -> jax.Array:
-    """Int32 [...], where items int [...] in [0, I) lie in a table that lies cluster by cluster."""
+    """The rows of items int [...] in [0, I) in a table in cluster order, int32 [...]."""
     tables = tables_of(clustering)
     found = tables.starts[jnp.asarray(clustering.cluster_of)[items]] + tables.slots[items]
     return found.astype(jnp.int32)
 
 
 def in_row_order(clustering: ClusteringInfo, table: jax.Array) -> jax.Array:
-    """[E, I], item by item, to [I + spare, E], cluster by cluster; see `spare_rows`."""
+    """Convert a table from item order [E, I] to cluster order [I + spare, E]; see `spare_rows`."""
     spare = spare_rows(clustering, table.shape[0])
     return jnp.pad(table[:, tables_of(clustering).order].T, ((0, spare), (0, 0)))
 
 
 def in_item_order(clustering: ClusteringInfo, table: jax.Array) -> jax.Array:
-    """[I + spare, E], cluster by cluster, to [E, I], item by item."""
+    """Convert a table from cluster order [I + spare, E] to item order [E, I]."""
     return table[row_of(clustering, jnp.arange(clustering.num_items))].T
 
 
 def places_for(clustering: ClusteringInfo, labels: int, inputs: int) -> int:
-    """R: places that no batch of so many labels and items of the input exceeds.
+    """R, the most places that a batch of this many labels and input items can take.
 
     Args:
-        clustering: the labels may lie in the largest clusters.
+        clustering: the worst case is that the labels are in the largest clusters.
         labels, inputs: P, Q.
     """
     sizes = np.sort(np.bincount(clustering.cluster_of, minlength=clustering.num_clusters))
@@ -152,11 +152,11 @@ def places_for(clustering: ClusteringInfo, labels: int, inputs: int) -> int:
 
 
 def touched_by(clustering: ClusteringInfo, labels: jax.Array, inputs: jax.Array) -> Touched:
-    """The rows that labels and items of the input touch.
+    """The rows that the labels and input items of a batch touch.
 
     Args:
-        clustering: where each item belongs.
-        labels: int [P], items; outside of [0, I) is none.
+        clustering: the cluster of each item.
+        labels: int [P], item ids; ids outside [0, I) are ignored.
         inputs: int [Q], the same.
     """
     items, clusters = clustering.num_items, clustering.num_clusters
@@ -174,7 +174,7 @@ def touched_by(clustering: ClusteringInfo, labels: jax.Array, inputs: jax.Array)
     before = jnp.concatenate([jnp.full(1, -1), beside[:-1]])
     first = (beside != before[: beside.shape[0]]) & (beside < items)
     rank = jnp.where(first, jnp.cumsum(first) - 1, beside.shape[0] + 1)
-    single = jnp.full(beside.shape[0] + 1, items, jnp.int32)  # the last one is for no inputs at all
+    single = jnp.full(beside.shape[0] + 1, items, jnp.int32)  # + 1: never empty, even if Q is 0
     single = single.at[rank].set(beside.astype(jnp.int32), mode="drop")
     count = upto[-1] + jnp.sum(first, dtype=jnp.int32)
     return Touched(upto, single, count)

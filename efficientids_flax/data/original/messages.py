@@ -1,7 +1,7 @@
-"""What is in a record: a `tf.train.Example`, features by their names, each a list of one kind.
+"""The content of a record: a `tf.train.Example`, with named features, each a list of one kind.
 
-The message is described here, field by field as TensorFlow's `example.proto` and `feature.proto`
-number them, so that protobuf can read it without TensorFlow.
+The message is defined here with the field numbers of TensorFlow's `example.proto` and
+`feature.proto`, so that protobuf can read it without TensorFlow.
 """
 
 from functools import cache
@@ -31,10 +31,10 @@ class Features(dict[str, np.ndarray | list[bytes]]):
 
 
 def read_features(data: bytes) -> Features:
-    """The features of an example; of one that is named twice the last counts.
+    """The features of an example; if a name occurs twice, the last one counts.
 
     Raises:
-        ValueError: it is no example.
+        ValueError: the data is no example.
         ImportError: protobuf is missing.
     """
     example, error_type = _example()

@@ -21,7 +21,7 @@ class ObjectError(ValueError):
 
 
 class _Dtype:
-    """Stands for `numpy.dtype` of a number, which a pickle calls and sets the state of."""
+    """Stand-in for `numpy.dtype` of a number; pickles call it and set its state."""
 
     __slots__ = ("code", "order")
 
@@ -52,7 +52,7 @@ def _scalar(dtype: object, content: object = b"") -> int | float | bool:
 
 
 def _encode(text: object, codec: object = "") -> bytes:
-    """How bytes are written up to protocol 2."""
+    """Stand-in for `_codecs.encode`, by which protocols up to 2 write bytes."""
     if not isinstance(text, str) or codec != "latin1":
         raise ObjectError(f"encodes a {type(text).__name__} as {str(codec)[:20]!r}")
     return text.encode("latin-1")
@@ -60,10 +60,10 @@ def _encode(text: object, codec: object = "") -> bytes:
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in of a name.
+        """The stand-in for a name.
 
         Raises:
-            ObjectError: there is none.
+            ObjectError: there is none for this name.
         """
         if module in NUMPY and name == "scalar":
             return _scalar
@@ -82,11 +82,11 @@ class _Reader(pickle.Unpickler):
 
 
 def read_object(path: str | os.PathLike[str]) -> Any:
-    """The value of a pickle: lists, dictionaries, texts and numbers, NumPy's as Python's.
+    """The value of a pickle: lists, dictionaries, texts and numbers (NumPy's become Python's).
 
     Raises:
         FileNotFoundError: there is no such file.
-        ObjectError: naming it: it is damaged, or asks for anything else.
+        ObjectError: the file is damaged, or contains anything else; names the file.
     """
     file = Path(path)
     with file.open("rb") as stream:
@@ -94,7 +94,7 @@ def read_object(path: str | os.PathLike[str]) -> Any:
             return _Reader(stream).load()
         except ObjectError as error:
             raise ObjectError(f"{file}: {error}") from error
-        except Exception as error:  # a damaged pickle raises whatever it comes upon
+        except Exception as error:  # a damaged pickle may raise anything
             raise ObjectError(
                 f"{file}: is no readable pickle of {LIST_OF} ({type(error).__name__}:"
                 f" {str(error)[:200]}); one that joblib compressed has to be written again without"

@@ -1,8 +1,8 @@
 """The directory that `prepare` writes: its manifest, its tables, the sequences of its users.
 
-Read `manifest`, what the directory says of itself, then `tables`, how the Parquet files are read,
-and `folder`, the whole, of which nothing but the manifest is read before it is asked for; `vectors`
-says whose a file of embeddings is.
+Read `manifest`, the description of the directory, then `tables`, which reads the Parquet files, and
+`folder`, the whole directory, which reads all but the manifest on demand. `vectors` checks which
+catalogue a file of embeddings belongs to.
 """
 
 from efficientids_flax.data.prepared.folder import Prepared, open_prepared

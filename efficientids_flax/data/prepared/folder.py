@@ -24,13 +24,13 @@ from efficientids_flax.stored import ItemNames, read_item_names
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is there.
+    """An opened prepared directory.
 
     Attributes:
-        path: of the directory.
-        manifest: what it says of itself.
-        shards: files of the interactions; a user's are all in one.
-        num_items: I, the items of the catalogue.
+        path: path of the directory.
+        manifest: its manifest.
+        shards: files of the interactions; each user's are all in one file.
+        num_items: I, number of items of the catalogue.
     """
 
     path: Path
@@ -40,10 +40,10 @@ class Prepared:
 
     @cached_property
     def items(self) -> dict[str, Any]:
-        """The columns of `items.parquet`: `id`s, how often each is in the training split, `cold`.
+        """The columns of `items.parquet`: `id`, count in the training split, `cold`.
 
         Raises:
-            ValueError: it is not what was prepared.
+            ValueError: the file is not the one that was prepared.
         """
         file = self.path / ITEMS
         found = read_table(file, "items")
@@ -58,17 +58,17 @@ class Prepared:
 
     @cached_property
     def users(self) -> dict[str, Any]:
-        """The columns of `users.parquet`: `id`s and how many events each has."""
+        """The columns of `users.parquet`: `id` and number of events of each user."""
         file = self.path / USERS
         found = read_table(file, "users")
         check_numbers(file, "user", found["user"])
         return found
 
     def names(self) -> ItemNames:
-        """What the items are called: of `items.jsonl`, else the ids of `items.parquet`.
+        """The names of the items: from `items.jsonl`, else the ids of `items.parquet`.
 
         Raises:
-            ValueError: there are not as many as items.
+            ValueError: their number differs from that of the items.
         """
         names = read_item_names(self.path)
         if names is None:
@@ -83,11 +83,12 @@ class Prepared:
         """The users' sequences.
 
         Args:
-            shards: which files are read; None: all. A process of several may read its own alone.
+            shards: numbers of the files to read; None: all. One of several processes may read only
+                its own.
 
         Raises:
-            ValueError: naming the file that is damaged or not what was prepared; an item is not in
-                the catalogue.
+            ValueError: a file is damaged or not the one that was prepared (names it); an item is
+                not in the catalogue.
         """
         numbers = range(len(self.shards)) if shards is None else shards
         read = [read_table(self.shards[number], "interactions") for number in numbers]
@@ -118,7 +119,7 @@ class Prepared:
             raise ValueError(f"{self.path}: interactions: {error}") from None
 
     def _told(self, numbers: Sequence[int]) -> str | None:
-        """Letters of the files, by their digests."""
+        """A digest of the files' digests; None if some are unknown."""
         told = [self.manifest.digests.get(self.shards[number].name) for number in numbers]
         return None if None in told else digest_of(told)
 
@@ -127,12 +128,12 @@ def open_prepared(path: str | os.PathLike[str], *, verify: bool = False) -> Prep
     """Open a directory that `prepare` wrote.
 
     Args:
-        path: of the directory.
+        path: path of the directory.
         verify: compare every file with its digest.
 
     Raises:
-        FileNotFoundError: it is none, or it is not complete.
-        ValueError: its manifest is of another format; files are not those that were written.
+        FileNotFoundError: there is no such directory, or it is incomplete.
+        ValueError: its manifest has another format; files are not those that were written.
         ImportError: pyarrow is missing.
     """
     directory = Path(path)

@@ -1,4 +1,4 @@
-"""What a prepared directory says of itself: `manifest.json`, which is written last.
+"""The description of a prepared directory: `manifest.json`, which is written last.
 
 {"format": "efficientids-data", "version": 1, "command": {...}, "schema": {...}, "counts": {...},
  "split": ..., "ties": ..., "digests": {"users.parquet": SHA-256, ..., "catalogue": SHA-256}}
@@ -16,13 +16,13 @@ from efficientids_flax.prepared_format import CATALOGUE, FORMAT, MANIFEST, VERSI
 
 @dataclass(frozen=True)
 class Manifest:
-    """Of a directory.
+    """The manifest of a directory.
 
     Attributes:
-        path: of the directory.
-        values: everything that it says.
-        digests: name of a file -> SHA-256 of it, in hexadecimal digits.
-        catalogue: of the raw ids of the items in their order, see `digests.catalogue_digest`.
+        path: path of the directory.
+        values: the whole content.
+        digests: name of a file -> its SHA-256, in hexadecimal digits.
+        catalogue: digest of the items' raw ids in order, see `digests.catalogue_digest`.
     """
 
     path: Path
@@ -32,11 +32,11 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> "Manifest":
-        """That of a directory.
+        """Read the manifest of a directory.
 
         Raises:
-            FileNotFoundError: there is none: nothing was prepared, or not to the end.
-            ValueError: it is of another format, of a later version, or damaged.
+            FileNotFoundError: there is none: nothing was prepared, or it was not finished.
+            ValueError: it has another format or a later version, or is damaged.
         """
         file = directory / MANIFEST
         if not file.is_file():
@@ -70,7 +70,7 @@ class Manifest:
         """Compare every file with its digest.
 
         Raises:
-            ValueError: naming each file that is another than the one that was written, or missing.
+            ValueError: files were changed or are missing; names each.
         """
         problems = []
         for name, expected in sorted(self.digests.items()):
@@ -88,18 +88,18 @@ class Manifest:
 def check_catalogue(
     what: str, theirs: str | None, items: int, where: str, ours: str | None, num_items: int
 ) -> None:
-    """Raise if something was made of another catalogue than that of the data.
+    """Raise if a file was made for another catalogue than that of the data.
 
     Args:
-        what: its file.
-        theirs: digest that it carries; None: it carries none, and its size alone is compared.
-        items: how many it has.
-        where: the data.
-        ours: digest of the data's catalogue; None: not known.
-        num_items: how many the data has.
+        what: path of the file.
+        theirs: catalogue digest in the file; None: it has none, and only sizes are compared.
+        items: number of items of the file.
+        where: path of the data.
+        ours: digest of the data's catalogue; None: unknown.
+        num_items: number of items of the data.
 
     Raises:
-        ValueError: naming both, and both digests.
+        ValueError: the catalogues differ; names both, with their digests.
     """
     if theirs is not None and ours is not None and theirs != ours:
         raise ValueError(

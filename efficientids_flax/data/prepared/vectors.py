@@ -1,4 +1,4 @@
-"""Whose items a file of embeddings has."""
+"""Check which catalogue a file of embeddings belongs to."""
 
 import json
 import os
@@ -12,16 +12,16 @@ from efficientids_flax.prepared_format import CATALOGUE
 def check_vectors(
     path: str | os.PathLike[str], where: str, catalogue: str | None, num_items: int
 ) -> None:
-    """Raise if a file is of another catalogue than the data.
+    """Raise if embeddings belong to another catalogue than the data's.
 
     Args:
-        path: of embeddings; the `.json` beside it may say of which catalogue they are.
-        where: the data.
-        catalogue: its digest; None: not known.
+        path: file of embeddings; a `.json` beside it may contain the digest of their catalogue.
+        where: path of the data.
+        catalogue: digest of the data's catalogue; None: unknown.
         num_items: I of the data.
 
     Raises:
-        ValueError: naming both.
+        ValueError: the catalogues differ; names both.
     """
     file = Path(path)
     about = file.with_suffix(".json")

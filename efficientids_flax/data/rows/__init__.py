@@ -1,8 +1,8 @@
-"""Rows of batches that are made when they are asked for: of sequences, of prompts, several in one.
+"""Rows of batches, made on demand: from sequences, as prompts, or packed.
 
-Read `arrays`, what rows are, then `sequences`, the people's items in order, and `windows` and
-`held_out`, the rows of training and of evaluation that are cut out of them; `prompts` puts texts
-between the items, `masked` says that there are none, `packed` puts several rows into one.
+Read `arrays`, the interface of rows, then `sequences`, the users' items in order, and `windows` and
+`held_out`, the rows for training and for evaluation that are cut out of them. `prompts` puts texts
+between the items, `masked` marks every id as an item, `packed` puts several rows into one.
 """
 
 from efficientids_flax.data.rows.arrays import ArrayRows, Arrays, Rows, as_rows

@@ -1,4 +1,4 @@
-"""Rows: a number of them, and the fields of those that are asked for."""
+"""The interface of rows, and rows of arrays in memory."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -33,11 +33,11 @@ class Rows(ABC):
 
     @abstractmethod
     def facts(self) -> dict[str, Any]:
-        """What tells these rows from others, as JSON values: a run that goes on compares it."""
+        """Facts that identify these rows, as JSON values; a resumed run compares them."""
 
     @property
     def words(self) -> str | None:
-        """Letters that tell the tokens of all texts in the rows from others; None: no texts."""
+        """Digest of the tokens of all texts in the rows; None: there are no texts."""
         return None
 
     @property
@@ -47,30 +47,30 @@ class Rows(ABC):
 
     @property
     def sizes(self) -> np.ndarray | None:
-        """int32 [N], positions of each row that are of use, from its beginning; None: all."""
+        """int32 [N], number of used positions of each row, from its beginning; None: all are."""
         return None
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be said of how they were made: what was left out, and how often."""
+        """Messages for the user about how rows were made: what was left out, with counts."""
         return ()
 
     def arrays(self) -> Arrays:
-        """All of them at once: field -> [N, ...]."""
+        """All rows at once: field -> [N, ...]."""
         return self.take(np.arange(self.num_rows))
 
 
 class ArrayRows(Rows):
-    """Rows of arrays that lie in memory."""
+    """Rows of arrays in memory."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Of these.
+        """Make rows from arrays.
 
         Args:
             arrays: field -> [N, ...].
 
         Raises:
-            ValueError: arrays of different length, or without a row.
+            ValueError: the arrays have different lengths, or no rows.
         """
         self._arrays = {name: np.asarray(value) for name, value in arrays.items()}
         lengths = {name: len(value) for name, value in self._arrays.items()}
@@ -88,5 +88,5 @@ class ArrayRows(Rows):
 
 
 def as_rows(given: Rows | Mapping[str, np.ndarray]) -> Rows:
-    """Rows, of arrays too."""
+    """`given` as `Rows`; arrays become `ArrayRows`."""
     return given if isinstance(given, Rows) else ArrayRows(given)

@@ -1,9 +1,9 @@
-"""Rows to evaluate on: each person once, with the events before the ones that are held out.
+"""Rows for evaluation: each user once, with the events before the held-out ones.
 
       a b c d | e        leave one out: the label e counts, after a b c d
       a b c | d e f      a split by time: d, e and f count, each after all that is before it
 
-Letters: B rows, T time, U people, X excluded items.
+Letters: B rows, T time, U users, X excluded items.
 """
 
 from dataclasses import asdict, dataclass
@@ -21,14 +21,14 @@ Targets = Literal["all", "first"]
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of each person.
+    """What to predict for each user.
 
     Attributes:
         split: 'valid' or 'test'.
         length: T.
-        targets: 'all' events of the split, the last T of them if there are more; or the 'first'.
-        exclude_seen: give the items before the row as `exclude`, so that all that a person has
-            seen is left out where the evaluation leaves out those of the row.
+        targets: 'all' events of the split (the last T if there are more), or only the 'first'.
+        exclude_seen: give the items before the row as `exclude`. An evaluation that excludes the
+            items of the row then excludes all that the user has seen.
     """
 
     split: Split
@@ -38,24 +38,25 @@ class Asked:
 
 
 class HeldOut(Rows):
-    """Rows to evaluate on.
+    """Rows for evaluation.
 
     Attributes:
-        sequences: that they are cut out of.
-        asked: how.
-        users: int [B], the number of the person of each row.
-        starts, counts: int64 [B], the first event of each row, and how many there are.
-        begins: int64 [B], the first event of the person.
-        targets: int64 [B], the first event that is asked for.
-        without_history: people with held-out events, but none before them: there is nothing to ask.
-        left_out: held-out events that do not fit a row.
+        sequences: the users' sequences.
+        asked: what to predict.
+        users: int [B], number of each row's user.
+        starts, counts: int64 [B], the first event of each row, and its number of events.
+        begins: int64 [B], the first event of the user.
+        targets: int64 [B], the first event to predict.
+        without_history: number of users with held-out events but none before them; they have no
+            row.
+        left_out: number of held-out events that do not fit a row.
     """
 
     def __init__(self, sequences: Sequences, asked: Asked) -> None:
-        """Nothing but the places is computed.
+        """Compute only the places; rows are made on demand.
 
         Raises:
-            ValueError: nobody has a held-out event with another before it.
+            ValueError: no user has a held-out event with another event before it.
         """
         self.sequences, self.asked = sequences, asked
         begin = sequences.offsets[:, 0]
@@ -82,7 +83,7 @@ class HeldOut(Rows):
         self._width = 1 << (before - 1).bit_length() if before and asked.exclude_seen else 0
 
     def take(self, places: np.ndarray) -> Arrays:
-        """See `Rows`: those of `WindowRows`, and perhaps `exclude` int32 [B, X]."""
+        """See `Rows`: the fields of `WindowRows`; with `exclude_seen` `exclude` int32 [B, X]."""
         starts = self.starts[places]
         rows = next_items_of(
             self.sequences.items, starts, self.counts[places], self.asked.length,
@@ -93,7 +94,7 @@ class HeldOut(Rows):
         return rows
 
     def seen(self, begins: np.ndarray, ends: np.ndarray, width: int) -> np.ndarray:
-        """int32 [B, X], the items of some events of each row, -1 where there are fewer."""
+        """int32 [B, X], the items of a range of events for each row, padded with -1."""
         places = begins[:, None] + np.arange(width)
         there = places < ends[:, None]
         found = self.sequences.items[np.where(there, places, 0)]
@@ -105,7 +106,7 @@ class HeldOut(Rows):
 
     @property
     def people_notes(self) -> tuple[str, ...]:
-        """What is to be said of the people, however long the rows are."""
+        """Messages about users, which do not depend on the length of rows."""
         if not self.without_history:
             return ()
         return (

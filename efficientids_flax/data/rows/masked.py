@@ -1,4 +1,4 @@
-"""Rows that say of each id that it is an item, for models that know words too."""
+"""Rows with masks that mark every id as an item, for models that have words too."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ class ItemRows(Rows):
     """Rows of items alone, with the masks `input_item_weights` and `label_item_weights`.
 
     Attributes:
-        rows: without them.
+        rows: the rows without masks.
     """
 
     def __init__(self, rows: Rows) -> None:
-        """Of these rows."""
+        """Add the masks to these rows."""
         self.rows, self.num_rows = rows, rows.num_rows
 
     def take(self, places: np.ndarray) -> Arrays:
-        """See `Rows`: a label that does not count is none, so that it is not ranked."""
+        """See `Rows`. A label without weight is not marked as an item, so that it is not ranked."""
         found = self.rows.take(places)
         found["input_item_weights"] = (found["paddings"] == 0).astype(np.int32)
         found["label_item_weights"] = (found["weights"] > 0).astype(np.int32)

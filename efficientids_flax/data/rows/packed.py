@@ -1,4 +1,4 @@
-"""Several rows in one, as segments that do not see each other: no position is left to padding.
+"""Several rows packed into one, as segments that do not see each other, to avoid padding.
 
 Letters: N rows, P packed rows, B of a batch, T time.
 """
@@ -12,23 +12,23 @@ from efficientids_flax.data.rows.arrays import Arrays, Rows
 
 
 class PackedRows(Rows):
-    """Rows put together, each where it first fits, in their order.
+    """Rows packed in order, each into the first packed row where it fits.
 
     Attributes:
-        rows: what is packed; right padded, each field [B, T].
-        efficiency: share of the positions that are of use.
-        before: the same without packing.
+        rows: the rows to pack; right padded, each field [B, T].
+        efficiency: share of positions that are used.
+        before: the same share without packing.
     """
 
     def __init__(self, rows: Rows, length: int) -> None:
         """Find a place for each row.
 
         Args:
-            rows: with `sizes`.
+            rows: rows that have `sizes`.
             length: T of the packed rows.
 
         Raises:
-            ValueError: rows of unknown size, or longer than the packed ones.
+            ValueError: the rows have no sizes, or are longer than the packed ones.
         """
         sizes = rows.sizes
         if sizes is None:

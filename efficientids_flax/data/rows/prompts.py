@@ -1,9 +1,9 @@
-"""Rows of texts and items: what a person has dealt with as a prompt, the next item as the answer.
+"""Rows of texts and items: a user's history as a prompt, the next item as the answer.
 
 learn="last"     <begin> before TITLE item, TITLE item, after | next item <end>
 learn="every"    <begin> before item | TITLE, item TITLE, next item <end>
 
-After the bar items are learned: the last one, or each behind all that is before it, in one row.
+Items after the bar are learned: only the last one, or each one given all before it, in one row.
 
 Letters: B rows, T time, I items, X excluded items.
 """
@@ -25,8 +25,8 @@ from efficientids_flax.digests import digest_of
 from efficientids_flax.stored import ItemWords, Prompted
 
 Learn = Literal["last", "every"]
-NEW: Mapping[str, Any] = {"learn": "last", "items": None}  # settings, as they were before
-AT_ONCE = 1024  # prompts whose sizes are counted together, texts that are tokenised together
+NEW: Mapping[str, Any] = {"learn": "last", "items": None}  # later settings -> former behaviour
+AT_ONCE = 1024  # prompts that are measured, and texts that are tokenised, in one call
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Prompting:
         items: most items of a history; None: as many as the row has positions.
 
     Raises:
-        ValueError: 'every' with a form in which the title stands before its item, or with settings
-            by which the last item would be predicted from another place than the others.
+        ValueError: 'every' with a form in which the title precedes its item, or with settings that
+            would predict the last item from another context than the others.
     """
 
     tokenizer: Any = field(repr=False)
@@ -89,22 +89,22 @@ class Prompting:
 
 
 class Remembered:
-    """A tokenizer that is asked once for each text.
+    """A caching tokenizer, which tokenises each text once.
 
     Attributes:
-        tokenizer: that is asked.
-        bos_token_id, eos_token_id: its own.
+        tokenizer: the wrapped tokenizer.
+        bos_token_id, eos_token_id: those of the tokenizer.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        """Of this one, as `PromptBuilder` takes it."""
+        """Wrap a tokenizer such as `PromptBuilder` takes."""
         self.tokenizer = tokenizer
         self.bos_token_id = getattr(tokenizer, "bos_token_id", None)
         self.eos_token_id = getattr(tokenizer, "eos_token_id", None)
         self._known: dict[str, list[int]] = {}
 
     def __call__(self, texts: Sequence[str], **given: Any) -> dict[str, list[list[int]]]:
-        """`input_ids` of texts, by the tokenizer with the same arguments each time."""
+        """`input_ids` of texts; the other arguments must be the same in every call."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
             words = self.tokenizer(new, **given)["input_ids"]
@@ -113,10 +113,10 @@ class Remembered:
 
 
 class PromptRows(Rows):
-    """Prompts of windows, or of held-out events of which the first is asked for.
+    """Prompts made of windows, or of held-out rows with a single target.
 
     Attributes:
-        of: the windows or held-out rows; the last event of each is asked for.
+        of: the windows or held-out rows; the last event of each is to be predicted.
         prompting: how they become prompts.
         length: T.
     """
@@ -128,14 +128,14 @@ class PromptRows(Rows):
         length: int,
         titles: Sequence[str | None] | None = None,
     ) -> None:
-        """Nothing but the places is computed.
+        """Make no prompts yet.
 
         Args:
             of, prompting, length: see the class.
-            titles: of each item; None where nobody says.
+            titles: title of each item; None if unknown.
 
         Raises:
-            ValueError: held-out rows ask for several items each; titles are missing.
+            ValueError: held-out rows have several targets each; titles are missing.
         """
         if isinstance(of, HeldOut) and np.any(of.starts + of.counts - of.targets != 1):
             raise ValueError(
@@ -170,9 +170,9 @@ class PromptRows(Rows):
             self._width = 1 << int(np.max(of.targets - of.begins) - 1).bit_length()
 
     def take(self, places: np.ndarray) -> Arrays:
-        """See `Rows`: those of `PromptBuilder.batch`, and perhaps `exclude` int32 [B, X].
+        """See `Rows`: the fields of `PromptBuilder.batch`, and perhaps `exclude` int32 [B, X].
 
-        The latter has what a person has seen and the row has not, as that of `HeldOut`.
+        As in `HeldOut`, `exclude` has the items that the user has seen and the row does not show.
         """
         overflow = self.prompting.overflow
         rows = self.builder.batch(self._examples(places), self.length, overflow=overflow)
@@ -184,19 +184,19 @@ class PromptRows(Rows):
         return rows
 
     def _kept(self, rows: Arrays) -> np.ndarray:
-        """int [B], events of each history that its row holds: the last ones, each counted once."""
+        """int [B], number of events of each history that fit its row; these are the last ones."""
         times = max(self.prompting.form.count("{item}"), 1)
         items = np.sum((rows["input_item_weights"] > 0) & (rows["inputs_indicator"] > 0), axis=1)
         return -(-items // times)
 
     @property
     def sizes(self) -> np.ndarray:
-        """See `Rows`: tokens; each prompt is made for it."""
+        """See `Rows`: numbers of tokens; makes every prompt to count them."""
         return np.minimum(self._whole, self.length)
 
     @cached_property
     def _whole(self) -> np.ndarray:
-        """int32 [N], tokens of each prompt before it is cut."""
+        """int32 [N], number of tokens of each prompt before it is cut."""
         found = np.empty(self.num_rows, np.int32)
         for start in range(0, self.num_rows, AT_ONCE):
             places = np.arange(start, min(start + AT_ONCE, self.num_rows))
@@ -206,13 +206,13 @@ class PromptRows(Rows):
     def facts(self) -> dict[str, Any]:
         """See `Rows`."""
         told = asdict(replace(self.prompting, tokenizer=None))
-        # A run that was begun before there were these goes on.
+        # Leave out defaults of later settings, so that runs from before can resume.
         told = {name: value for name, value in told.items() if value != NEW.get(name, ...)}
         return {**self.of.facts(), "prompt_length": self.length, **told}
 
     @property
     def words(self) -> str:
-        """See `Rows`: of what is around the items, of each item."""
+        """See `Rows`: digest of the texts around the items, and of each item's text."""
         return self._words
 
     @cached_property
@@ -221,7 +221,7 @@ class PromptRows(Rows):
         items = self._titles if "{title}" in told.form else (0,)
         parts = [told.before, told.after, *titled(items, self._titles, told.form)]
         texts = [part for part in parts if isinstance(part, str)]
-        digests = [  # in parts, as a large catalogue has many tokens
+        digests = [  # in parts, since a large catalogue has many tokens
             digest_of(list(self.builder.words(texts[start : start + AT_ONCE]).values()))
             for start in range(0, len(texts), AT_ONCE)
         ]
@@ -229,7 +229,7 @@ class PromptRows(Rows):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """See `Rows`: of rows whose every item is learned, how many lack their oldest ones."""
+        """See `Rows`: with `learn='every'`, how many rows had to drop their oldest items."""
         if self.prompting.learn == "last" or self.prompting.overflow == "error":
             return self.of.notes
         long = int(np.sum(self._whole > self.length))
@@ -244,10 +244,10 @@ class PromptRows(Rows):
         )
 
     def prompted(self) -> Prompted:
-        """How the model is asked afterwards as it was trained, without the tokenizer.
+        """How to prompt the model at inference as in training, without the tokenizer.
 
-        Without words of the items, so that it cannot be, where what stands between two items is of
-        both (their titles on both sides), or where a form has not one `{item}`.
+        The items' words are left out (so inference cannot prompt) if the text between two items
+        depends on both (titles on both sides), or if the form does not have exactly one `{item}`.
         """
         told = self.prompting
         begin, end = self.builder.around()
@@ -264,7 +264,7 @@ class PromptRows(Rows):
         behind = [tails[0].replace("{title}", title) for title in titles]
         between = [one + other for one, other in zip(behind, leads, strict=True)]
         of_next = "{title}" in lead
-        # The one that is asked for has what every item has before it; it is no item's title.
+        # The item to predict follows the text that every item follows, which has no title in it.
         last = between if told.learn == "every" else behind
         (before,), (after,) = words([told.before]), words([told.after])
         around = len(begin) + len(after) + 1 + len(end)
@@ -278,7 +278,7 @@ class PromptRows(Rows):
         return Prompted(PromptConfig(begin, tuple(after), told.placeholder, end, True), made)
 
     def _examples(self, places: np.ndarray) -> list[Example]:
-        """The last event of each row, asked for after the others; or each after those before it."""
+        """Examples that predict the last event of each row, or with 'every' all but the first."""
         of, told, found = self.of, self.prompting, []
         for start, count in zip(of.starts[places], of.counts[places], strict=True):
             items = of.sequences.items[start : start + count].tolist()
@@ -291,7 +291,7 @@ class PromptRows(Rows):
         return found
 
     def _every(self, items: list[int]) -> Example:
-        """Items of which each but the first is learned; of an evaluation the last one."""
+        """An example in which each item but the first is learned; in evaluation only the last."""
         parts = titled(items, self._titles, self.prompting.form)
         places = [place for place, part in enumerate(parts) if not isinstance(part, str)]
         first = places[-1] if isinstance(self.of, HeldOut) else places[0] + 1

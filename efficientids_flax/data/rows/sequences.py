@@ -1,6 +1,6 @@
-"""What people have dealt with, in order: one flat array of items, and where each person begins.
+"""Users' item sequences: one flat array of items, with offsets for each user.
 
-Letters: N events of all people, U people, I items.
+Letters: N events of all users, U users, I items.
 """
 
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from efficientids_flax.prepared_format import SPLITS, Split
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
-    """Items of people, oldest first; the first of each are to train on, the next to validate, ...
+    """Items of each user, oldest first: those of training, then of validation, then of the test.
 
     Attributes:
-        items: int32 [N], item ids in [0, I), person after person.
-        offsets: int64 [U, 4]: where a person's events of each split begin, and where they end.
-        users: int [U], the number of each person.
+        items: int32 [N], item ids in [0, I), user by user.
+        offsets: int64 [U, 4]: where each split's events of a user begin, and where the last end.
+        users: int [U], the number of each user.
         num_items: I.
-        told: letters that are the same for the same sequences; None: they are made of the arrays.
+        told: known digest of the sequences; None: it is computed from the arrays.
 
     Raises:
-        ValueError: shapes that do not fit, or items outside of [0, I).
+        ValueError: shapes do not fit, or items are outside [0, I).
     """
 
     items: np.ndarray
@@ -46,16 +46,16 @@ class Sequences:
 
     @property
     def digest(self) -> str:
-        """Letters that are the same for the same sequences."""
+        """A digest of the sequences."""
         return self.told or f"{digest(self.items)}{digest(self.offsets)}"
 
     def bounds(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """int64 [U] twice: where each person's events of a split begin and end."""
+        """(begin, end) of each user's events of a split, int64 [U] each."""
         place = SPLITS.index(split)
         return self.offsets[:, place], self.offsets[:, place + 1]
 
     def count(self, split: Split) -> int:
-        """Events of a split."""
+        """Number of events of a split."""
         begin, end = self.bounds(split)
         return int(np.sum(end - begin))
 
@@ -68,16 +68,16 @@ class Sequences:
         num_items: int,
         told: str | None = None,
     ) -> "Sequences":
-        """Sequences of events that stand in order.
+        """Make sequences from ordered events.
 
         Args:
             users: int [N], sorted.
-            items: int [N], of each user oldest first.
-            splits: int [N], 0 train, 1 valid, 2 test; of each user they never go back.
+            items: int [N], each user's oldest first.
+            splits: int [N], 0 train, 1 valid, 2 test; never decreasing for a user.
             num_items, told: see `Sequences`.
 
         Raises:
-            ValueError: naming the event that is out of order.
+            ValueError: an event is out of order; names it.
         """
         if not len(users) == len(items) == len(splits):
             raise ValueError(

@@ -1,10 +1,10 @@
-"""Rows to train on: windows of people's sequences, in which each item predicts the next.
+"""Rows for training: windows of users' sequences, in which each item predicts the next.
 
       windows="all", length=3          windows="prefixes"           windows="last"
       a b c d e f  ->  c d e|f         a|b, a b|c, a b c|d, ...     c d e|f
                        a b|c           (the last label counts)
 
-Letters: B rows, T time, N events, U people, W windows.
+Letters: B rows, T time, N events, U users, W windows.
 """
 
 from dataclasses import asdict, dataclass
@@ -31,7 +31,7 @@ class Windows:
             but a sequence's first is a label once.
 
     Raises:
-        ValueError: naming what is wrong.
+        ValueError: an option is wrong; names it.
     """
 
     length: int
@@ -53,18 +53,18 @@ class Windows:
 
 
 class WindowRows(Rows):
-    """Rows to train on.
+    """Rows for training.
 
     Attributes:
-        sequences: that they are cut out of.
-        windows: how.
-        starts: int64 [W], the first event of each.
-        counts: int32 [W], its events, at most T + 1.
-        short: people with fewer than two events to train on, who have no row.
+        sequences: the users' sequences.
+        windows: how windows are cut.
+        starts: int64 [W], the first event of each window.
+        counts: int32 [W], its number of events, at most T + 1.
+        short: number of users with fewer than two training events, who have no row.
     """
 
     def __init__(self, sequences: Sequences, windows: Windows) -> None:
-        """Nothing but the places is computed.
+        """Compute only the places; rows are made on demand.
 
         Raises:
             ValueError: there is no window.
@@ -97,7 +97,7 @@ class WindowRows(Rows):
 
     @property
     def sizes(self) -> np.ndarray:
-        """See `Rows`: positions with a label."""
+        """See `Rows`: number of positions with a label."""
         return self.counts - 1
 
     @property
@@ -143,12 +143,12 @@ def next_items_of(
 
 
 def _cut(begin: np.ndarray, sizes: np.ndarray, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
-    """(first event, number of events) of each window, person after person.
+    """(first event, number of events) of each window, user by user.
 
     Args:
-        begin: int64 [U], each person's first event.
-        sizes: int64 [U], at least 2.
-        windows: how.
+        begin: int64 [U], each user's first event.
+        sizes: int64 [U], number of events, at least 2.
+        windows: how windows are cut.
     """
     most = windows.length + 1
     if windows.kind == "last":

@@ -1,4 +1,4 @@
-"""Metrics by their definitions: of each list, of all lists together, and how far means may be off.
+"""Metrics by their definitions: of each list, of all lists together, and intervals of means.
 
 Read `lists`, then `catalogue`, and `intervals`, the bootstrap over users.
 """

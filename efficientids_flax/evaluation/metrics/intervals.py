@@ -1,7 +1,7 @@
 """Bootstrap intervals of means over users (Efron 1979): percentiles of resampled means.
 
-Users are drawn with replacement, each with all that was asked about her, so that several answers of
-one user do not count as independent. Letters: U users, M metrics, R resamples.
+Users are drawn with replacement, each with all of her questions, so that several questions of one
+user do not count as independent. Letters: U users, M metrics, R resamples.
 """
 
 from typing import NamedTuple
@@ -12,11 +12,11 @@ AT_ONCE = 1 << 24  # numbers of a block of resamples
 
 
 class Interval(NamedTuple):
-    """Of a mean.
+    """A mean and its interval.
 
     Attributes:
-        value: the mean itself, over what was asked.
-        low, high: of the interval; NaN where there are no two users.
+        value: the mean over all questions.
+        low, high: bounds of the interval; NaN with fewer than two users.
     """
 
     value: float
@@ -27,17 +27,17 @@ class Interval(NamedTuple):
 def bootstrap(
     sums: np.ndarray, weights: np.ndarray, *, resamples: int, level: float, seed: int
 ) -> list[Interval]:
-    """Means over users, and how far they may be off.
+    """Means with bootstrap intervals over users.
 
     Args:
-        sums: float [U, M], of each user, over what was asked about her.
-        weights: float [U], how much that was.
+        sums: float [U, M], sums over each user's questions.
+        weights: float [U], weight of these questions.
         resamples: R; 0: no intervals.
-        level: of the intervals, such as 0.95: the percentiles are equally far from both ends.
-        seed: of the draws.
+        level: level of the intervals, such as 0.95; the percentiles are symmetric.
+        seed: seed of the draws.
 
     Returns:
-        Of each metric: sum of the sums / sum of the weights. NaN where nothing was asked.
+        For each metric: sum of the sums / sum of the weights; NaN if there are no questions.
     """
     sums, weights = np.asarray(sums, np.float64), np.asarray(weights, np.float64)
     there = weights > 0

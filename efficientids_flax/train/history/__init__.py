@@ -1,6 +1,6 @@
-"""What was measured at each step of a run: `read_history(directory)`.
+"""The history of a run, the metrics of each step: `read_history(directory)`.
 
-Read `rows`, how it is kept in memory, then `files`, how it is written and read.
+Read `rows`, how the history is kept in memory, then `files`, how it is written and read.
 """
 
 from efficientids_flax.train.history.files import NAME as HISTORY

@@ -1,4 +1,4 @@
-"""What was measured at each step: in memory, and as lines of `history.jsonl`."""
+"""The metrics of each step, in memory and as lines of `history.jsonl`."""
 
 import json
 import math
@@ -15,16 +15,16 @@ class History:
     """Rows of metrics by step, written as they come.
 
     Attributes:
-        rows: one a step, in order; of a very long run not all of them, see `Rows`.
+        rows: one row per step, in order; a very long run does not keep all, see `Rows`.
     """
 
     def __init__(self, directory: Path | None = None, start: int = 0) -> None:
-        """Begin, or go on after a step.
+        """Start a history, or continue one after a restored step.
 
         Args:
-            directory: where the file lies; None: in memory alone.
-            start: step that was restored; later lines of the file are dropped, since they are
-                measured again.
+            directory: directory of the file; None: keep it in memory only.
+            start: the step that was restored; later lines of the file are dropped, since these
+                steps are computed again.
         """
         self.rows = Rows()
         self._file: TextIO | None = None
@@ -42,17 +42,17 @@ class History:
         self._file = path.open("a")
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add to what there is of a step."""
+        """Add metrics to the row of a step."""
         self.rows.add(row)
         if self._file is not None:
             self._file.write(_line(row))
 
     def add_steps(self, first: int, names: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
-        """Add steps in a row.
+        """Add consecutive steps.
 
         Args:
-            first: the number of the first one.
-            names: of the metrics.
+            first: number of the first step.
+            names: names of the metrics.
             rows: their values, float [steps, metrics].
         """
         self.rows.add_steps(first, names, rows)
@@ -61,7 +61,7 @@ class History:
         form = "".join(f', "{name}": %r' for name in map(_escaped, names))
         lines = []
         for step, values in enumerate(rows, first):
-            # A third of json's time: this is done at every log point.
+            # Takes a third of json's time, which matters since it runs at every log point.
             if all(map(math.isfinite, values)):
                 lines.append(f'{{"step": {step}{form % tuple(values)}}}\n')
             else:
@@ -69,12 +69,12 @@ class History:
         self._file.write("".join(lines))
 
     def flush(self) -> None:
-        """Let readers see what was added."""
+        """Flush, so that readers see what was added."""
         if self._file is not None:
             self._file.flush()
 
     def write_again(self) -> bool:
-        """Write all rows anew where somebody has removed the file; whether it was so."""
+        """If the file was removed, write all rows again; returns whether it was."""
         if self._file is None or self._path.exists():
             return False
         self._file.close()
@@ -84,14 +84,14 @@ class History:
         return True
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
 def read_history(directory: Path) -> Rows:
-    """The rows of a run's `history.jsonl`, one a step; of a very long one see `Rows`."""
+    """The rows of a run's `history.jsonl`, one per step; a very long one is thinned, see `Rows`."""
     rows = Rows()
     for _, row in _read(directory / NAME):
         rows.add(row)
@@ -99,10 +99,10 @@ def read_history(directory: Path) -> Rows:
 
 
 def _read(path: Path) -> Iterator[tuple[str, Row]]:
-    """Lines of the file, as they stand and read.
+    """(line, parsed row) of each valid line of the file.
 
-    What is no row is left out: a line that a killed process or a full disk left torn, or bytes that
-    a machine left when it went off.
+    Invalid lines are skipped: a killed process, a full disk or a power failure may leave a partial
+    line or garbage.
     """
     if not path.exists():
         return
@@ -117,12 +117,12 @@ def _read(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def _escaped(name: str) -> str:
-    """A name inside of JSON's quotes and of a form for `%`."""
+    """A name escaped for JSON and for a `%` format string."""
     return json.dumps(name)[1:-1].replace("%", "%%")
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    """A row as JSON, which has no NaN and no infinity."""
+    """A row as a line of JSON; NaN and infinity, which JSON lacks, become null."""
     finite = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in row.items()

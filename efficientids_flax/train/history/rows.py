@@ -1,7 +1,7 @@
-"""What was measured at each step, in columns of numbers: a row is made when it is asked for.
+"""The metrics of each step, stored in columns; rows are made when they are read.
 
-A row takes eight bytes a number. There are never more than `MOST` of them: then every second of the
-older half is left out, but those with an evaluation. `history.jsonl` has all of them.
+A row takes eight bytes per number. If there are more than `MOST` rows, every second one of the
+older half is dropped, except those with an evaluation. `history.jsonl` has all of them.
 """
 
 from array import array
@@ -17,7 +17,7 @@ MOST = 1 << 20  # rows
 
 
 class _Block:
-    """Rows one after another that have the same names."""
+    """Consecutive rows with the same names."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names, self.steps, self.values = names, array("q"), array("d")
@@ -28,22 +28,22 @@ class _Block:
         return {"step": self.steps[place], **dict(zip(self.names, values, strict=True))}
 
     def keep(self, chosen: np.ndarray) -> None:
-        """Leave out the rows where it is False."""
+        """Keep only the rows where `chosen` is True."""
         values = np.frombuffer(self.values, np.float64).reshape(len(chosen), -1)[chosen]
         steps = np.frombuffer(self.steps, np.int64)[chosen]
         self.values, self.steps = array("d", values.tobytes()), array("q", steps.tobytes())
 
 
 class Rows(Sequence[Row]):
-    """One row a step, in order; each has `step`, and metrics by name.
+    """One row per step, in order; each has `step`, and metrics by name.
 
     Attributes:
-        left_out: steps whose rows are no longer in memory.
+        left_out: number of rows that were dropped from memory.
     """
 
     def __init__(self) -> None:
         self._blocks: list[_Block] = []
-        self._more: dict[int, Row] = {}  # step -> what is no number, or came later
+        self._more: dict[int, Row] = {}  # step -> values that are None, or were added later
         self._length, self.left_out = 0, 0
 
     def __len__(self) -> int:
@@ -80,7 +80,7 @@ class Rows(Sequence[Row]):
         return f"<{self._length} rows{last}>"
 
     def add_steps(self, first: int, names: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
-        """Add steps in a row, after those there are; see `History.add_steps`."""
+        """Append consecutive steps; see `History.add_steps`."""
         block = self._block(tuple(names))
         block.steps.extend(range(first, first + len(rows)))
         block.values.extend(chain.from_iterable(rows))
@@ -89,7 +89,7 @@ class Rows(Sequence[Row]):
             self._thin()
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Add to what there is of a step; of a new one, which comes after the others."""
+        """Add metrics to the row of a step, or append a new step after the others."""
         step = row["step"]
         values = {name: value for name, value in row.items() if name != "step"}
         if self._has(step):
@@ -101,7 +101,7 @@ class Rows(Sequence[Row]):
         self.add_steps(step, tuple(values), [numbers])
 
     def names(self) -> list[str]:
-        """Of the metrics, each once."""
+        """The distinct names of the metrics."""
         found = dict.fromkeys(name for block in self._blocks for name in block.names)
         return [*found, *{name for more in self._more.values() for name in more} - found.keys()]
 
@@ -137,7 +137,7 @@ class Rows(Sequence[Row]):
         return False
 
     def _thin(self) -> None:
-        """Leave out every second of the older half, but evaluations."""
+        """Drop every second row of the older half, except those with evaluations."""
         evaluated = np.fromiter(self._more, np.int64, len(self._more))
         before = self._length // 2
         for block in self._blocks:
@@ -145,7 +145,7 @@ class Rows(Sequence[Row]):
             place = np.arange(len(steps))
             chosen = (place >= before) | (place % 2 == 0) | np.isin(steps, evaluated)
             before -= len(steps)
-            del steps  # an array that is looked at cannot be exchanged
+            del steps  # release the buffer, or the array could not be replaced
             self._length -= int((~chosen).sum())
             self.left_out += int((~chosen).sum())
             block.keep(chosen)

@@ -1,8 +1,8 @@
-"""Where the numbers of a run go: its history, event files, display, curves, traces.
+"""Outputs of a run's metrics: history, event files, display, curves, traces.
 
-Read `recorder`, which hands them out, then where they go besides `train.history`: `event_files`,
-`progress`, `notes`, `curves` (drawn by `training_metrics` and `preview`); `costs` and `trace`
-measure. Nothing here knows of optimizers.
+Read `recorder`, which distributes the metrics, then its outputs besides `train.history`:
+`event_files`, `progress`, `notes`, and `curves` (also drawn by `training_metrics` and `preview`).
+`costs` counts FLOPs, `trace` profiles. Nothing here depends on optimizers.
 """
 
 from efficientids_flax.moved import left_names

@@ -1,8 +1,8 @@
-"""Floating-point operations: those of a step, and what devices can do; the share is the MFU.
+"""Floating-point operations of a step, and peak rates of devices; their ratio is the MFU.
 
-Those of a step are counted in its jaxpr, multiplications and additions of matrix products and
-convolutions alone, as is usual: XLA's own count takes the body of a loop, such as that over scanned
-layers, once. What is computed again by rematerialisation is counted again.
+The operations of a step are counted in its jaxpr. As usual only multiplications and additions of
+matrix products and convolutions count. (XLA's own count takes the body of a loop, such as that over
+scanned layers, only once.) What rematerialisation recomputes is counted again.
 """
 
 import math
@@ -13,7 +13,7 @@ import jax
 
 # fmt: off
 PEAK_FLOPS: Mapping[str, float] = {
-    # kind of device, as jax names it (prefix)    bfloat16, dense, a second; vendors' data sheets
+    # kind of device, as jax names it (prefix)    dense bfloat16 FLOP/s, from vendors' data sheets
     "NVIDIA H100":                                989e12,
     "NVIDIA H200":                                989e12,
     "NVIDIA A100":                                312e12,
@@ -30,7 +30,7 @@ PEAK_FLOPS: Mapping[str, float] = {
 
 
 def peak_flops() -> float | None:
-    """Of all devices, bfloat16; None for a kind that is not in the table."""
+    """Peak bfloat16 FLOP/s of all devices together; None for a kind that is not in the table."""
     kind = jax.devices()[0].device_kind
     rates = [rate for name, rate in PEAK_FLOPS.items() if kind.startswith(name)]
     return rates[0] * jax.device_count() if rates else None
@@ -40,8 +40,8 @@ def operations(jaxpr: Any) -> float:
     """Floating-point operations of a jaxpr's matrix products, all devices together.
 
     Args:
-        jaxpr: such as `jax.make_jaxpr` or `jax.jit(...).trace(...).jaxpr` gives. A loop whose
-            number of rounds is not known counts once, a condition by its longest branch.
+        jaxpr: from `jax.make_jaxpr` or `jax.jit(...).trace(...).jaxpr`. A loop with an unknown
+            number of iterations counts once, a condition by its most expensive branch.
     """
     total = 0.0
     for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:

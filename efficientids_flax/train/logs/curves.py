@@ -1,4 +1,4 @@
-"""Training curves: losses and other metrics by step, as a picture or on the screen."""
+"""Training curves: losses and other metrics by step, as an image file or on the screen."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from efficientids_flax.train.history import Rows
 
-POINTS = 2000  # of a curve
+POINTS = 2000  # most points of a curve
 GROUPS = ("loss", "accuracy", "recall_at_10", "ndcg_at_10")
 SPLITS = ("", "train_", "val_", "eval_")
 MISSING = "matplotlib is not installed: pip install 'efficientids-flax[plots]'"
@@ -17,13 +17,14 @@ Points = tuple[list[float], list[float]]  # steps, values
 
 
 def save_curves(rows: Rows, path: Path) -> bool:
-    """Draw what a history holds; whether there was something to draw with.
+    """Draw the curves of a history; returns False without matplotlib, or if there are none.
 
-    A curve has at most `POINTS` points: those of a longer one are means, and it says of how many.
+    A curve has at most `POINTS` points: a longer one is averaged, and its label says over how many
+    steps.
 
     Args:
-        rows: of a history.
-        path: of the picture, by whose suffix its format goes.
+        rows: rows of a history.
+        path: image file; its suffix determines the format.
     """
     names = set(rows.names())
     groups = [[f"{split}{group}" for split in SPLITS] for group in GROUPS]
@@ -46,7 +47,7 @@ def _curve(name: str, steps: np.ndarray, values: np.ndarray) -> tuple[str, Point
 
 
 def draw(panels: Sequence[Mapping[str, Points]], path: Path, unit: str = "step") -> bool:
-    """One panel beside the other, each with its curves."""
+    """Draw panels side by side to a file; returns False without matplotlib or panels."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -63,10 +64,10 @@ def draw(panels: Sequence[Mapping[str, Points]], path: Path, unit: str = "step")
 
 
 def show(panels: Sequence[Mapping[str, Points]], unit: str = "step") -> Any:
-    """The same panels in a window, or below the cell of a notebook.
+    """Show panels in a window, or below the cell of a notebook.
 
     Returns:
-        None; without a display, as over ssh, the figure, for the caller to save.
+        None; without a display (for example over ssh) the figure, for the caller to save.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -1,6 +1,6 @@
 """TensorBoard's event files, scalars only, without TensorBoard.
 
-A file is a row of records (length, checksum, bytes, checksum) of protocol buffer messages; the
+A file is a sequence of records (length, checksum, bytes, checksum) of protocol buffer messages; the
 messages are `Event` and `Summary` of tensorboard/compat/proto.
 """
 
@@ -30,9 +30,9 @@ class EventFile:
         """Add values by their names, as one event.
 
         Args:
-            step: they belong to.
-            values: by name.
-            at: when they were measured, seconds since 1970; None: now.
+            step: step of the values.
+            values: name -> value.
+            at: time of measurement, seconds since 1970; None: now.
         """
         summary = b"".join(
             [_tag(name) + struct.pack("<f", value) for name, value in values.items()]
@@ -40,11 +40,11 @@ class EventFile:
         self._write(b"\x10" + _varint(step) + _field(5, summary), at)
 
     def flush(self) -> None:
-        """Let readers see what was added."""
+        """Flush, so that readers see what was added."""
         self._file.flush()
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         self._file.close()
 
     def _write(self, event: bytes, at: float | None = None) -> None:
@@ -60,7 +60,7 @@ def _field(number: int, value: bytes) -> bytes:
 
 @cache
 def _tag(name: str) -> bytes:
-    """A value of a summary up to its four bytes: the name, then the number's tag."""
+    """A summary value up to its four bytes of data: the name, then the number's tag."""
     content = _field(1, name.encode()) + b"\x15"
     return b"\x0a" + _varint(len(content) + 4) + content
 
@@ -90,7 +90,7 @@ _CRC = _table()
 
 @cache
 def _crc32c() -> Callable[[bytes], int]:
-    """That of google-crc32c where it is installed: a hundredth of the time."""
+    """The implementation of google-crc32c if it is installed: it takes a hundredth of the time."""
     try:
         import google_crc32c
     except ImportError:
@@ -106,6 +106,6 @@ def _by_bytes(content: bytes) -> int:
 
 
 def _checksum(content: bytes) -> bytes:
-    """Masked CRC-32C, as TFRecords have it."""
+    """Masked CRC-32C, as in TFRecords."""
     crc = _crc32c()(content)
     return struct.pack("<I", (crc >> 15 | crc << 17) + 0xA282EAD8 & 0xFFFFFFFF)

@@ -1,4 +1,4 @@
-"""Lines for the reader of a run that has no display yet, or none any more."""
+"""Messages to the user before a run's display opens, or after it has closed."""
 
 import logging
 import sys
@@ -8,11 +8,11 @@ from efficientids_flax.train.logs.progress import Kind
 
 
 def tell(kind: Kind, text: str, *, warns: bool = False) -> None:
-    """A line on standard error; without a display only of what a reader must see, as a warning."""
+    """Print a line to standard error; with display 'none' only warnings, through `logging`."""
     if kind == "none":
         if warns:
             logging.getLogger("efficientids_flax").warning(text)
     elif sys.stderr is not None:
-        with suppress(OSError, ValueError):  # nobody reads it any more
+        with suppress(OSError, ValueError):  # the terminal or pipe is closed
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()

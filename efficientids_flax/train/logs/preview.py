@@ -1,4 +1,4 @@
-"""A picture of a learning-rate schedule, before a run is begun with it."""
+"""Plot a learning-rate schedule before starting a run with it."""
 
 import os
 from collections.abc import Callable
@@ -11,21 +11,21 @@ import numpy as np
 
 from efficientids_flax.train.logs.curves import MISSING, draw
 
-POINTS = 2001  # at most; more than a picture has columns
+POINTS = 2001  # at most; more than an image has columns
 
 
 def schedule_points(schedule: Callable[[Any], Any] | float, total_steps: int) -> tuple[Any, Any]:
     """Values of a schedule over a run.
 
     Args:
-        schedule: a function of the number of steps taken that `jax.vmap` takes, or a number.
-        total_steps: the last step, which is in it; so is step 0.
+        schedule: a number, or a function of the number of steps that works under `jax.vmap`.
+        total_steps: the last step; steps 0 and `total_steps` are both included.
 
     Returns:
-        (steps int32 [P], rates float32 [P]), P at most `POINTS`, evenly spread.
+        (steps int32 [P], rates float32 [P]), P at most `POINTS`, evenly spaced.
 
     Raises:
-        ValueError: there is no step.
+        ValueError: `total_steps` is below 1.
     """
     if total_steps < 1:
         raise ValueError(f"total_steps: expected at least 1, found {total_steps}")
@@ -43,14 +43,14 @@ def plot_schedule(
 
     Args:
         schedule, total_steps: see `schedule_points`.
-        save_path: of the picture, by whose suffix its format goes (.png, .svg, .pdf).
+        save_path: image file; its suffix determines the format (.png, .svg, .pdf).
 
     Returns:
         The path.
 
     Raises:
-        ImportError: matplotlib is not there.
-        ValueError: there is no step.
+        ImportError: matplotlib is not installed.
+        ValueError: `total_steps` is below 1.
     """
     steps, rates = schedule_points(schedule, total_steps)
     path = Path(save_path)

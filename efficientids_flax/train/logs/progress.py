@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, a plain line now and then elsewhere; on standard error."""
+"""Progress display on standard error: a bar on a terminal, otherwise plain lines."""
 
 import sys
 import time
@@ -15,15 +15,15 @@ class Progress(Protocol):
     """A display of a run."""
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
-        """The metrics after a step; `steps_per_second` and `tokens_per_second` among them."""
+        """Show the metrics after a step, including `steps_per_second` and `tokens_per_second`."""
         ...
 
     def note(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         ...
 
     def close(self) -> None:
-        """The run has ended."""
+        """Close the display; the run has ended."""
         ...
 
 
@@ -32,8 +32,8 @@ def make_progress(kind: Kind, first: int, last: int, stream: TextIO | None = Non
 
     Args:
         kind: 'auto' is a bar on a terminal and lines elsewhere.
-        first, last: steps.
-        stream: standard error by default.
+        first, last: see above.
+        stream: where to write; default: standard error.
     """
     stream = sys.stderr if stream is None else stream
     if stream is None:  # a program without a console
@@ -57,7 +57,7 @@ class _Nothing:
 
 
 class _Shown:
-    """A display until nobody can see it any more: behind a closed terminal the run goes on."""
+    """A display that goes silent if its stream closes: the run continues without a terminal."""
 
     def __init__(self, display: Progress) -> None:
         self._display: Progress = display
@@ -78,12 +78,12 @@ class _Shown:
     def _until_closed(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, SystemExit):  # of a closed file; Rich ends on a broken pipe
+        except (OSError, ValueError, SystemExit):  # closed file; Rich exits on a broken pipe
             self._display = _Nothing()
 
 
 class _Lines:
-    """One line at most a second, and the first and the last."""
+    """At most one line per second, and always the first and the last."""
 
     def __init__(self, first: int, last: int, stream: TextIO) -> None:
         self._last, self._stream, self._next = last, stream, 0.0
@@ -104,7 +104,7 @@ class _Lines:
 
 
 class _Bar:
-    """A bar that is drawn when it is told something: no thread of its own beside the steps."""
+    """A bar that is redrawn only on updates, without a thread that would compete with the steps."""
 
     def __init__(self, first: int, last: int, stream: TextIO) -> None:
         from rich.console import Console
@@ -137,7 +137,7 @@ class _Bar:
 
 
 def _described(values: Mapping[str, float], left: int) -> str:
-    """Loss and speed in a few words."""
+    """A short text with loss, speed and time left."""
     parts = [f"{name} {values[name]:.4g}" for name in SHOWN if name in values]
     for name, unit in (("tokens_per_second", "tokens/s"), ("steps_per_second", "steps/s")):
         if values.get(name):

@@ -1,8 +1,8 @@
-"""Where the numbers of a run go: history, event files, Weights & Biases, the display.
+"""Distributes a run's metrics: history, event files, Weights & Biases, the display.
 
-A log point takes them, and they are handed on twice a second: between steps of a few milliseconds
-the processor's caches are the device's, and each handing on costs several times what it does in a
-row.
+Each log point only queues the metrics; they are written twice a second. Between steps of a few
+milliseconds the CPU's caches hold the step's data, so each single write would cost several times as
+much as writes in a batch.
 """
 
 import time
@@ -20,10 +20,10 @@ WRITE_EVERY = 0.5  # seconds
 
 
 class Recorder:
-    """Takes the numbers and hands them on.
+    """Takes metrics and distributes them.
 
     Attributes:
-        history: all of them.
+        history: the history with all metrics.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class Recorder:
         last: int,
         primary: bool = True,
     ) -> None:
-        """Open everything that was asked for.
+        """Open all requested outputs.
 
         Args:
-            options: of the run.
-            directory: where files go; None: nowhere.
-            first, last: step before the first one, and the last.
-            primary: whether this process writes and shows; all of them remember.
+            options: options of the run.
+            directory: directory for files; None: no files.
+            first, last: the step before the first one, and the last one.
+            primary: whether this process writes and displays; every process keeps the history.
         """
         if not primary:
             directory = None
@@ -52,15 +52,15 @@ class Recorder:
         self._steps: list[tuple[int, Sequence[str], Sequence[Sequence[float]]]] = []
         self._logs: list[tuple[int, float, Mapping[str, float]]] = []
         self._next_write = 0.0
-        self._told = False  # that rows are left out
+        self._told = False  # whether the note about thinned rows was printed
         self._wandb = _wandb(project, directory, options) if project else None
 
     def steps(self, first: int, names: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
-        """What was measured at each of some steps; see `History.add_steps`."""
+        """Add the metrics of each of some steps; see `History.add_steps`."""
         self._steps.append((first, names, rows))
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """What the steps since the last log amount to."""
+        """Log means and speeds over the steps since the last log."""
         self._logs.append((step, time.time(), values))
         self._progress.update(step, values)
         now = time.monotonic()
@@ -69,7 +69,7 @@ class Recorder:
             self._next_write = now + WRITE_EVERY
 
     def evaluation(self, step: int, values: Mapping[str, float]) -> None:
-        """An evaluation, or the final test."""
+        """Add the metrics of an evaluation, or of the final test."""
         self.write()
         self.history.add({"step": step, **values})
         self._send("", step, time.time(), values)
@@ -78,10 +78,10 @@ class Recorder:
         self.note(f"step {step}  {shown}")
 
     def write(self) -> None:
-        """Hand on what was taken since the last time, so that readers of the files see it.
+        """Write everything queued, and flush, so that readers of the files see it.
 
         Raises:
-            OSError: naming the directory, where the files cannot be written.
+            OSError: the files cannot be written; names the directory.
         """
         with self._naming():
             self._write()
@@ -102,10 +102,10 @@ class Recorder:
             self._events.flush()
 
     def begin_again(self) -> bool:
-        """Write what is known once more where the directory was removed; whether it was.
+        """If the directory was removed, write the history again; returns whether it was removed.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: the directory cannot be made.
         """
         if self._directory is None:
             return False
@@ -128,11 +128,11 @@ class Recorder:
         return True
 
     def note(self, text: str) -> None:
-        """A line for the reader."""
+        """Print a line for the user."""
         self._progress.note(text)
 
     def close(self) -> None:
-        """End all files and the display."""
+        """Close all files and the display."""
         self._progress.close()
         self.write()
         with self._naming():
@@ -144,7 +144,7 @@ class Recorder:
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
-        """Errors of files that are open do not say which they are."""
+        """Add the directory to errors of open files, which name no file."""
         try:
             yield
         except OSError as error:
@@ -180,7 +180,7 @@ def _wandb(project: str, directory: Path | None, options: TrainingOptions) -> An
 
 
 def _run_id(directory: Path) -> str:
-    """Same directory, same run: a run that goes on logs to where it was."""
+    """An id derived from the directory, so that a resumed run logs to the same W&B run."""
     import hashlib
 
     return hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""A trace of the profiler over some steps, for TensorBoard or Perfetto."""
+"""A profiler trace over some steps, for TensorBoard or Perfetto."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,33 +6,33 @@ from typing import Any
 
 import jax
 
-LEFT_OUT = 2  # steps before it: the first ones are not like the others
+LEFT_OUT = 2  # steps before the trace: the first ones are not typical
 
 
 class Trace:
-    """Begins and ends a trace at its steps.
+    """Starts and stops the profiler at given steps.
 
     Attributes:
-        edges: steps after which it begins and ends.
+        edges: the steps after which the trace begins and ends.
     """
 
     def __init__(
         self, directory: Path, first: int, last: int, steps: int, note: Callable[[str], None]
     ) -> None:
-        """Nothing is traced yet.
+        """Choose the steps; tracing starts later, in `at`.
 
         Args:
-            directory: where it goes.
-            first, last: step before the first one, and the last.
-            steps: how many are traced.
-            note: told when it is written.
+            directory: where the trace is written.
+            first, last: the step before the first one, and the last one.
+            steps: number of steps to trace.
+            note: called with a message when the trace is written.
         """
         begin = max(min(first + LEFT_OUT, last - 1), first + 1)
         self.edges = (begin, min(begin + steps, last))
         self._directory, self._note, self._on = directory, note, False
 
     def at(self, step: int, awaited: Any) -> None:
-        """After a step; `awaited` is one of its results."""
+        """Call after each step; `awaited` is one of its results, to wait for."""
         if step == self.edges[0] and self.edges[0] < self.edges[1]:
             jax.block_until_ready(awaited)
             jax.profiler.start_trace(str(self._directory))
@@ -41,7 +41,7 @@ class Trace:
             self.end(awaited)
 
     def end(self, awaited: Any) -> None:
-        """End a trace that has begun."""
+        """End the trace, if it has begun."""
         if self._on:
             jax.block_until_ready(awaited)
             jax.profiler.stop_trace()

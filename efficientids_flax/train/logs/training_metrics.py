@@ -1,4 +1,4 @@
-"""Metrics by epoch, for a loop of one's own: collect, then draw."""
+"""Metrics by epoch for a custom training loop: collect, then plot."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,20 +22,20 @@ class TrainingMetrics:
         }
 
     def update(self, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Add one value, a number or an array of one, to each of these metrics."""
+        """Append a value (a number, or an array with one element) to each of these metrics."""
         for name, value in metrics.items():
             self.history.setdefault(name, []).append(float(value))
 
     def plot(self, save_path: str | Path | None = None) -> Any:
-        """Draw the curves, one panel for each metric with those of all splits.
+        """Plot the curves, one panel for each metric, with all its splits.
 
         Args:
-            save_path: file of the picture, in the format of its suffix; None: show it in a window,
-                or below the cell of a notebook.
+            save_path: image file; its suffix determines the format. None: show a window, or an
+                image below the cell of a notebook.
 
         Returns:
-            None; without a path and without a display, as over ssh, the figure (and the log says
-            so), for its `savefig`.
+            None; without a path and a display (for example over ssh) the figure, to be saved with
+            its `savefig`; a log message says so.
 
         Raises:
             ValueError: there is nothing to draw.

@@ -1,7 +1,7 @@
 """The training loop, and what makes it end.
 
-Read `steps`, which takes them, `running`, what it works with, `supply`, where its batches come
-from, `ends`, why a step was the last, and `preemption`, by which a signal stops it.
+Read `steps`, the loop, `running`, its parts and schedule, `supply`, its source of batches, `ends`,
+errors that end a run, and `preemption`, stopping by a signal.
 """
 
 from efficientids_flax.train.loop.preemption import (

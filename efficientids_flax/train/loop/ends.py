@@ -1,4 +1,4 @@
-"""Why a step was the last: it was not taken, in any process, and the state is the one before it."""
+"""Errors that end a run: the step was not taken in any process; the state is the one before it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -31,15 +31,15 @@ def end_of(
     fault: Callable[[int], Exception],
     explain: Callable[[Any], str],
 ) -> Exception:
-    """What ends the run at a step.
+    """The error that ends the run at a step.
 
     Args:
         run: see `Run`.
-        step: its number.
-        found: its metrics, and the numbers of wrong values.
-        batch: of it.
-        fault: step -> what is wrong where a process had no batch.
-        explain: batch -> what went bad first in the step.
+        step: number of the step.
+        found: metrics of the step, and its counts of wrong values.
+        batch: batch of the step.
+        fault: step -> error if a process had no batch.
+        explain: batch -> what became non-finite first in the step.
     """
     names, fields = run.step.names, run.step.fields
     counts = dict(zip(fields, found[len(names) :].astype(int).tolist(), strict=False))
@@ -60,13 +60,13 @@ def end_of(
 
 
 def not_finite(params: Mapping[str, Any]) -> str | None:
-    """The first parameter that is not; an update may have made it so of a finite gradient."""
+    """The first parameter that is not finite; an update can do that with a finite gradient."""
     flags = {path: jnp.all(jnp.isfinite(leaf)) for path, leaf in leaves_by_path(params).items()}
     return next((path for path, flag in jax.device_get(flags).items() if not flag), None)
 
 
 def spoilt(step: int, path: str) -> NonFiniteError:
-    """The end of a run whose update has made a parameter infinite, or NaN."""
+    """The error for an update that has made a parameter infinite or NaN."""
     return NonFiniteError(
         f"step {step}: parameter {path} is not finite after it: the loss and the gradient were, so"
         " the update made it so, by a rate, a decay or the like that is no number"

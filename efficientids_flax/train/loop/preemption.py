@@ -1,6 +1,6 @@
-"""Told to stop, by a signal, in one process or in several that must stop at the same step.
+"""Stopping by a signal, in one process or in several that must stop at the same step.
 
-SIGTERM, Ctrl-C (SIGINT), or the end of the terminal (SIGHUP).
+The signals are SIGTERM, Ctrl-C (SIGINT), and the end of the terminal (SIGHUP).
 """
 
 import itertools
@@ -19,8 +19,8 @@ from efficientids_flax.train.state import InAll
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
-PATIENCE = 3  # times of Ctrl-C that end the process even while it saves
-_ASKED = itertools.count(1)  # how often several processes have asked each other
+PATIENCE = 3  # this many Ctrl-C end the process even while it saves
+_ASKED = itertools.count(1)  # numbers the queries between processes
 
 
 class Preempted(SystemExit, InAll):
@@ -46,16 +46,16 @@ class Interrupted(KeyboardInterrupt, InAll):
 
 
 class Stopped(BaseException):
-    """The run is told to stop where it need not go on until the end of a step."""
+    """The run is told to stop at a place that may be interrupted at once, not in a step."""
 
 
 class StopRequest:
     """Whether the run was told to stop.
 
     Attributes:
-        received: a signal has come to this process.
-        interrupts: how often Ctrl-C was pressed.
-        saving: the run is ending; only the last Ctrl-C interrupts it.
+        received: whether this process has received a signal.
+        interrupts: number of Ctrl-C.
+        saving: whether the run is ending; then only the last Ctrl-C of `PATIENCE` interrupts it.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class StopRequest:
         self._at_once = False
 
     def __call__(self) -> bool:
-        """Whether to stop here; the same in all processes, which all ask as often."""
+        """Whether to stop here; the same in all processes, which must call this equally often."""
         if not self._together:
             return self.received
         from jax.experimental import multihost_utils
@@ -73,19 +73,19 @@ class StopRequest:
         return multihost_utils.reached_preemption_sync_point(next(_ASKED))
 
     def between(self) -> None:
-        """After a batch of an evaluation in several processes, which all have read as many.
+        """Call after each batch of an evaluation; all processes must call it equally often.
 
         Raises:
-            Stopped: one of them is told to stop.
+            Stopped: one of several processes is told to stop.
         """
         if self._together and self():
             raise Stopped
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """What the block does may be left in the middle, where one process is alone.
+        """With a single process, the block may be interrupted in the middle.
 
-        Of several processes none may leave the others; they ask `between` batches.
+        With several processes none may leave the others alone; they call `between` instead.
 
         Raises:
             Stopped: the run is told to stop.
@@ -103,7 +103,7 @@ class StopRequest:
         del frame
         first, self.received = not self.received, True
         if self._together and first:
-            os.kill(os.getpid(), signal.SIGTERM)  # from which all processes hear of it
+            os.kill(os.getpid(), signal.SIGTERM)  # jax.distributed passes it to all processes
         if number != signal.SIGINT:
             self._by = signal.Signals(number).name
         else:
@@ -115,7 +115,7 @@ class StopRequest:
             raise Stopped
 
     def ending(self, step: int, saved: bool) -> BaseException:
-        """What ends the run."""
+        """The exception that ends the run."""
         return Interrupted(step, saved) if self.interrupts else Preempted(step, saved, self._by)
 
 
@@ -123,8 +123,8 @@ class StopRequest:
 def stop_request() -> Iterator[StopRequest]:
     """Listens for SIGTERM, Ctrl-C and SIGHUP while the block runs.
 
-    For several processes `jax.distributed` listens for SIGTERM itself. What the caller ignores, as
-    a program that runs in the background does Ctrl-C, stays ignored.
+    With several processes `jax.distributed` itself listens for SIGTERM. Signals that the program
+    ignores, as background programs ignore Ctrl-C, stay ignored.
     """
     request = StopRequest()
     before: dict[int, Any] = {}

@@ -1,4 +1,4 @@
-"""What the loop works with, put together by the Trainer."""
+"""The parts that the loop works with, put together by the Trainer."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,24 +17,24 @@ from efficientids_flax.train.step import LONGEST, CompiledStep
 
 @dataclass
 class Run:
-    """What the loop works with.
+    """The parts that the loop works with.
 
     Attributes:
         step: see `CompiledStep`.
         place: puts a batch on the devices.
         cursor: the training data.
-        recorder: takes the numbers.
-        options: how often what is done.
-        monitor: of the evaluations.
+        recorder: takes metrics.
+        options: how often to log, evaluate and save.
+        monitor: follows the evaluations.
         stop: whether to stop.
-        explain: (state, batch) -> what went bad first.
-        look: (field -> number of wrong values, batch) -> what is wrong with them.
+        explain: (state, batch) -> what became non-finite first.
+        look: (field -> number of wrong values, batch) -> message about them.
         evaluate: state -> metrics; None: no evaluations.
         save: (state, metrics of this state or None); None: no checkpoints.
-        check, settle: raise if what was saved could not be written; the latter waits for it.
-        peak: floating-point operations of all devices a second.
-        trace: of the profiler.
-        reached: the last state, of a run that was told to stop as well.
+        check, settle: raise if a checkpoint could not be written; the latter waits for it.
+        peak: peak FLOP/s of all devices.
+        trace: the profiler's trace.
+        reached: the last state, also of a run that was stopped.
     """
 
     step: CompiledStep
@@ -58,9 +58,9 @@ class Run:
         """The next step after which there is something to do.
 
         Args:
-            step: that was taken.
-            waiting: steps whose results have not been looked at.
-            last: step of the run.
+            step: the step just taken.
+            waiting: number of steps whose results have not been read.
+            last: last step of the run.
         """
         options, found = self.options, [last, step + LONGEST - waiting]
         found.append(_following(step, options.log_every))

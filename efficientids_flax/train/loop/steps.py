@@ -1,8 +1,8 @@
-"""The one training loop: steps, and now and then a log, an evaluation, a checkpoint.
+"""The training loop: steps, with logs, evaluations and checkpoints in between.
 
-The host hands batches to the device, and waits for no result of the step that it has just begun:
-every few steps, and at log points, it reads what the steps before have found, while the device is
-busy with the next one. Batches are kept until then, so that a bad one can be explained.
+The host starts steps without waiting for their results. Every few steps, and at log points, it
+reads the metrics of earlier steps, while the device is busy with the next one. Batches are kept
+until then, so that a bad one can be diagnosed.
 """
 
 from collections.abc import Mapping
@@ -38,8 +38,8 @@ def run_loop(run: Run, state: TrainState, num_steps: int) -> TrainState:
 
     Args:
         run: see `Run`.
-        state: to begin with; its trained part is donated.
-        num_steps: that the state has at the end.
+        state: the first state; its trained part is donated.
+        num_steps: total number of steps at the end.
 
     Returns:
         The last state.
@@ -47,8 +47,8 @@ def run_loop(run: Run, state: TrainState, num_steps: int) -> TrainState:
     Raises:
         NonFiniteError: a step was not finite, and `on_nonfinite` is 'stop'; those before it are
             saved.
-        WrongValues: a batch that was on the devices had ids out of range, say; the same.
-        ProcessFault: one of several processes could not read a batch; the same, in all of them.
+        WrongValues: a batch on the devices had values out of range; steps before it are saved.
+        ProcessFault: one of several processes could not read a batch; raised in all, likewise.
         Preempted, KeyboardInterrupt: the process was told to stop; everything is saved.
         UnwrittenCheckpoint: a checkpoint could not be written.
     """
@@ -63,12 +63,12 @@ class _Loop:
         self.state = run.step.entered(self.state)
         self.metrics = run.step.none()
         self.window = Window()
-        self.due: Window | None = None  # ended, not reported
+        self.due: Window | None = None  # the window that ended and is not reported yet
         self.totals = Totals(run.step.names)
         self.saved = self.evaluated = -1
         self.several = jax.process_count() > 1
         self.supply = Supply(run)
-        self.told = False  # that there is nothing to learn
+        self.told = False  # whether the warning about a run without labels was given
         self.measured: Mapping[str, float] | None = None  # at `evaluated`
 
     def go(self) -> TrainState:
@@ -88,18 +88,18 @@ class _Loop:
                 self._save_after(error)
                 raise
             raise stop.ending(self.step, saved) from None
-        except KeyboardInterrupt:  # of the data, or Ctrl-C again
+        except KeyboardInterrupt:  # raised by the data, or Ctrl-C again
             if not self.several:
                 self._save_last()
             raise
         except UnwrittenCheckpoint:
             run.reached = self._whole()
             raise
-        except REFUSED as error:  # in all processes
+        except REFUSED as error:  # raised in all processes
             self._save_after(error)
             raise
-        except Exception as error:  # of the data, say: the steps before it are whole
-            if not self.several:  # or the others may be amid a step with this one
+        except Exception as error:  # for example from the data: the steps before it are complete
+            if not self.several:  # otherwise the others may be in a step with this process
                 self._save_after(error)
             raise
         finally:
@@ -140,13 +140,13 @@ class _Loop:
                 raise Stopped
 
     def _begin(self, batch: Any) -> None:
-        """After the first step: what it took to get going is not part of the speed."""
+        """After the first step, start timing: compilation does not count in the speed."""
         jax.block_until_ready(self.metrics)
         self.window.waited = 0.0
         self.totals.begin(tokens_of(batch), self.window.flops)
 
     def _at_event(self) -> bool:
-        """Log, evaluate, save; whether the run ends here."""
+        """Log, evaluate and save as due; returns whether the run ends here."""
         run, step = self.run, self.step
         if run.trace is not None:
             run.trace.at(step, self.state.step)
@@ -177,7 +177,7 @@ class _Loop:
             with self.run.stop.at_once():
                 metrics = self.run.evaluate(self._whole())
         except Exception as error:
-            # Of several the others may be amid a sum with this one.
+            # With several processes, the others may be in a collective with this one.
             if not self.several or isinstance(error, ProcessFault):
                 self._save(None)
             raise
@@ -210,12 +210,12 @@ class _Loop:
         self.window.saving += taken
 
     def _save_last(self) -> bool:
-        """Leave what was reached; whether it is on disk."""
+        """Save the state reached; returns whether it is on disk."""
         run, before = self.run, self.step
         run.stop.saving = True
-        if self.state.step.is_deleted():  # a step was broken off that had begun
+        if self.state.step.is_deleted():  # interrupted in a step, which had donated the state
             return False
-        # Ctrl-C may have come between the step and its count; bad steps are told by the report.
+        # Ctrl-C may have come between the step and its count; the report finds bad steps.
         self.step = max(int(self.state.step), before)
         self.window.steps += self.step - before
         run.cursor.used(self.step - self.first)
@@ -228,7 +228,7 @@ class _Loop:
         return run.save is not None
 
     def _save_after(self, error: Exception) -> None:
-        """Leave what was reached before an error, which gets a note of it."""
+        """Save the state reached before an error, and add a note to the error."""
         if isinstance(error, NonFiniteError) and not_finite(self.state.trained):
             error.add_note(f"step {self.step} is not saved: not all of its parameters are finite")
             return
@@ -241,11 +241,11 @@ class _Loop:
             error.add_note(f"step {self.step}, before it, is saved; the same command goes on")
 
     def _report_due(self) -> None:
-        """Read the results of the window that ended, record them, log where a log point is.
+        """Read the metrics of the window that ended, record them, and log at log points.
 
         Raises:
-            NonFiniteError: one of them was not finite, and that ends the run.
-            WrongValues: a batch had values that no step is taken with.
+            NonFiniteError: a step was not finite, and that ends the run.
+            WrongValues: a batch had values out of range.
         """
         window, self.due = self.due, None
         assert window is not None
@@ -253,7 +253,7 @@ class _Loop:
         found = np.asarray(window.metrics)[window.steps - 1 :: -1]
         first = window.last - len(found) + 1
         ends = first_end(found)
-        if ends is not None:  # the steps before it are as good as any
+        if ends is not None:  # the steps before it are valid
             self.step, self.window = first + ends - 1, Window()
             run.recorder.steps(first, names, found[:ends, : len(names)].tolist())
             raise end_of(
@@ -262,7 +262,7 @@ class _Loop:
             )  # fmt: skip
         rows = found[:, : len(names)].tolist()
         run.recorder.steps(first, names, rows)
-        # On a mesh a batch is that of all processes.
+        # On a mesh a batch has the rows of all processes.
         self.totals.add(window, rows, sum(map(tokens_of, window.batches)))
         if run.logs(window.last) or window.last == self.last:
             values = self.totals.take(run.peak)
@@ -282,7 +282,7 @@ class _Loop:
             self._report_due()
 
     def _finish(self) -> None:
-        """Report, evaluate and save what is left."""
+        """Final report, evaluation and checkpoint."""
         self._report_all()
         if self.step == self.first:
             return

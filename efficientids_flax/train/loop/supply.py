@@ -1,4 +1,4 @@
-"""The batches of the loop; of several processes all learn, at the same step, that one has none."""
+"""The batches of the loop; all processes learn at the same step if one of them has none."""
 
 from typing import Any
 
@@ -14,17 +14,17 @@ from efficientids_flax.train.state import (
 
 
 class Supply:
-    """Batches, placed.
+    """Batches on the devices.
 
-    In each step of several processes all wait for each other. One that has no batch brings the last
-    one again, with a sign by which no step is taken, until all of them have seen it.
+    Several processes wait for each other in each step. A process without a batch passes the last
+    one again with a flag that prevents the step, until all processes have seen the flag.
 
     Attributes:
-        fault: why this process has no batch any more.
+        fault: why this process has no more batches; None: it has.
     """
 
     def __init__(self, run: Run) -> None:
-        """Of this run; nothing is read yet."""
+        """Reads nothing yet."""
         self._run, self._several = run, jax.process_count() > 1
         self._last: Any = None
         self.fault: Exception | None = None
@@ -33,11 +33,11 @@ class Supply:
         """The next batch.
 
         Args:
-            state, frozen, metrics: of the step that takes it.
+            state, frozen, metrics: arguments of the step that will take it.
 
         Raises:
-            DataExhausted: there is none, and this process is alone.
-            Exception: it cannot be read or placed; the same.
+            DataExhausted: there are no more batches, and there is only one process.
+            Exception: the batch cannot be read or placed, and there is only one process.
         """
         if self.fault is not None:
             return self._last
@@ -55,13 +55,13 @@ class Supply:
         return batch
 
     def ended(self, step: int) -> Exception:
-        """What ends the run in all processes, which all call this.
+        """The error that ends the run in all processes; all must call this.
 
         Args:
-            step: at which some had no batch.
+            step: the step at which some process had no batch.
 
         Returns:
-            `DataExhausted` where all of them have read theirs to its end, else `ProcessFault`.
+            `DataExhausted` if all processes have read their data to the end, else `ProcessFault`.
         """
         problems = problems_of_all(self.fault)
         if isinstance(self.fault, DataExhausted) and len(set(problems)) == 1:

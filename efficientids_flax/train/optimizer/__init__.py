@@ -1,9 +1,9 @@
-"""Optimizers, schedules, freezing: Praxis' own and those of new runs, as optax transformations.
+"""Optimizers, schedules and freezing as optax transformations, for new runs and as in Praxis.
 
 Read `create` and `kinds` for new runs, `learner` for a converted one; `adam`, `adafactor`,
-`clipping` and `updates` are their parts, `variables` what Praxis knows of each parameter,
-`schedules` and `praxis_schedules` the rates, `applied` which rate an update had, `freeze` and
-`strategies` what is trained.
+`clipping` and `updates` are their parts. `variables` maps parameters to Praxis' names and layers,
+`schedules` and `praxis_schedules` are the learning rates, `applied` finds the rate that an update
+used, `freeze` and `strategies` select what is trained.
 """
 
 from efficientids_flax.moved import left_names

@@ -1,9 +1,10 @@
 """ShardedAdafactor: praxis/optimizers.py 1.4.0, `_ShardedAdafactorHelper`; arXiv 1804.04235.
 
-Unlike Adafactor elsewhere its momentum includes the learning rate, and is kept in int8 by default:
-one scale a column (all but the first axis). The update itself uses the momentum before rounding.
+Unlike in other implementations of Adafactor, the momentum includes the learning rate, and is stored
+in int8 by default, with one scale for each column (all axes but the first). The update itself uses
+the momentum before rounding.
 
-Letters: R rows, C columns: the two axes whose second moments are kept apart.
+Letters: R rows, C columns: the two axes whose second moments are factored.
 """
 
 import re
@@ -21,13 +22,13 @@ from efficientids_flax.train.optimizer.variables import Variable, Variables, col
 
 # Largest stored magnitude: -128 and -32768 are not used.
 BUCKETS = {"int8": 127.0, "int16": 32767.0}
-# Praxis adds this much of the mean squared gradient to the decay and to the rate, to order its
-# computations; where the rate is 0 it is all that layerwise adaptation divides by.
+# Praxis adds this fraction of the mean squared gradient to the decay and to the rate, to force an
+# order of computation. If the rate is 0, layerwise adaptation divides by this alone.
 ORDERING = 1e-30
 
 
 class Slots(NamedTuple):
-    """State of one variable; what it does not use has shape [1]. See `ShardedAdafactorState`."""
+    """State of one variable; unused slots have shape [1]. See `ShardedAdafactorState`."""
 
     m: jax.Array
     m_scale: jax.Array
@@ -39,19 +40,19 @@ class Slots(NamedTuple):
 def sharded_adafactor(
     config: OptimizerConfig, rate: Schedule, variables: Variables
 ) -> optax.GradientTransformationExtraArgs:
-    """Gradients -> updates, the learning rate and `weight_decay` included.
+    """Gradients -> updates, including the learning rate and `weight_decay`.
 
     Args:
         config: the options of ShardedAdafactor.
-        rate: learning rate by count.
-        variables: names for the patterns; which parameters hold layers.
+        rate: learning rate as a function of the count.
+        variables: gives names for the patterns, and tells which parameters stack layers.
 
     Returns:
         A transformation with `ShardedAdafactorState`.
 
     Raises:
-        ValueError: the decay of the second moment is not given, or the combination of weight decay
-            with `respect_skip_lp_regularization`, which Praxis has not either.
+        ValueError: the decay of the second moment is not given; weight decay is combined with
+            `respect_skip_lp_regularization`, which Praxis does not support either.
     """
     _check(config)
 
@@ -88,10 +89,10 @@ def decay_rate(config: OptimizerConfig, count: jax.Array) -> jax.Array:
 
 
 def factored_axes(shape: tuple[int, ...], config: OptimizerConfig) -> tuple[int, int] | None:
-    """Axes (C, R) whose second moments are kept apart, None if the moment is kept whole.
+    """Axes (C, R) whose second moments are factored; None if the moment is not factored.
 
-    The last two, of whatever size; with `sort_factored_second_moment_dims` the two largest, if the
-    smaller of them has at least `min_dim_size_to_factor`.
+    The last two axes, whatever their size. With `sort_factored_second_moment_dims` the two largest,
+    if the smaller of them has at least size `min_dim_size_to_factor`.
     """
     if not config.factored or len(shape) < 2:
         return None
@@ -102,14 +103,14 @@ def factored_axes(shape: tuple[int, ...], config: OptimizerConfig) -> tuple[int,
 
 
 def quantize(values: jax.Array, dtype: str) -> tuple[jax.Array, jax.Array]:
-    """Rounds to integers, a scale for each column.
+    """Quantise to integers, with a scale for each column.
 
     Args:
         values: float32 [R, ...].
         dtype: 'int8' or 'int16'.
 
     Returns:
-        (integers [R, ...], scale [...]): `integers * scale` are the values again.
+        (integers [R, ...], scale [...]); `integers * scale` approximates the values.
     """
     scale = jnp.max(jnp.abs(values), axis=0) / BUCKETS[dtype]
     return jnp.round(values / jnp.where(scale > 0, scale, 1)).astype(dtype), scale
@@ -178,7 +179,7 @@ def _step(
 def _precondition(
     config: OptimizerConfig, gradient: jax.Array, square: jax.Array, slots: Slots, decay: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
-    """(gradient / root of its second moment, (vr, vc, v))."""
+    """(gradient / square root of its second moment, (vr, vc, v))."""
     unused = jnp.zeros(1)
     axes = factored_axes(gradient.shape, config)
     if axes is None:
@@ -198,7 +199,7 @@ def _precondition(
 def _momentum(
     config: OptimizerConfig, change: jax.Array, slots: Slots
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(change averaged over steps, m, m_scale)."""
+    """(moving average of the change, m, m_scale)."""
     unused = jnp.zeros(1)
     if not config.beta1:
         return change, unused, unused
@@ -213,7 +214,7 @@ def _momentum(
 
 
 def _weight_decay(config: OptimizerConfig, name: str) -> float | None:
-    """That of the last pattern that matches the beginning of the name."""
+    """The weight decay of the last pattern that matches a prefix of the name."""
     if not config.weight_decay_by_pattern:
         return config.weight_decay or None
     found = [decay for pattern, decay in config.weight_decay_by_pattern if re.match(pattern, name)]

@@ -1,9 +1,9 @@
-"""Adam as Praxis has it: praxis/optimizers.py 1.4.0, `sharded_adam`.
+"""Adam as in Praxis: praxis/optimizers.py 1.4.0, `sharded_adam`.
 
-Praxis corrects the bias through the decay rates (arXiv 1804.04235, 7.1) and keeps corrected moments
-m and v; a converted checkpoint holds optax' `mu = m (1 - beta1^count)` and `nu`. Here they are
-taken back to m and v for the step, whose float32 arithmetic, with the rounding of the decay rates
-that is far above that of the moments, is Praxis' own.
+Praxis corrects the bias through the decay rates (arXiv 1804.04235, 7.1) and stores corrected
+moments m and v; a converted checkpoint stores optax' `mu = m (1 - beta1^count)` and `nu`. Here they
+are converted back to m and v for the step. Its float32 arithmetic is Praxis' own, including the
+rounding of the decay rates, which matters far more than that of the moments.
 """
 
 import math
@@ -27,10 +27,10 @@ def scale_by_adam(
     Args:
         config: `beta1`, `beta2`, `epsilon` must be given. `clip_threshold` clips the RMS of each
             variable's direction; None is Praxis' `sharded_adam=False`, optax' own arithmetic.
-        variables: which parameters hold layers.
+        variables: tells which parameters stack layers.
 
     Returns:
-        A transformation with `optax.ScaleByAdamState`, moments in the dtype that they come in.
+        A transformation with `optax.ScaleByAdamState`; moments keep their dtype.
     """
     threshold = config.clip_threshold
     if threshold is None:
@@ -48,7 +48,7 @@ def scale_by_adam(
 
         def moment(value: jax.Array, stored: jax.Array, beta: float) -> tuple[jax.Array, jax.Array]:
             """(corrected moment after this step, the same as it is stored)."""
-            # Nothing has been summed at count 0, and the correction is 0.
+            # At count 0 there is no moment yet: avoid 1 / 0.
             inverse = jnp.where(count > 0, 1 / jnp.where(count > 0, weight(beta, count), 1), 0)
             decay = corrected_decay(beta, count)
             new = (1.0 - decay) * value + decay * (stored.astype(jnp.float32) * inverse)
@@ -93,5 +93,5 @@ def corrected_decay(beta: float, count: jax.Array) -> jax.Array:
 
 
 def weight(beta: float, count: jax.Array) -> jax.Array:
-    """`1 - beta^count`, float32 [], without the loss of digits: the sum of a moment's weights."""
+    """`1 - beta^count`, float32 [], without cancellation: the sum of a moment's weights."""
     return -jnp.expm1(count * math.log(beta)) if beta else (count > 0).astype(jnp.float32)

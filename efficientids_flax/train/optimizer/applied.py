@@ -1,7 +1,7 @@
-"""The learning rate that an update was made with: by the optimizer's own count, not by the step.
+"""The learning rate of an update, by the optimizer's own count instead of the step.
 
-The two differ where steps were left out, where a run began at a later step, and where an optimizer
-collects gradients over several steps. Where a run takes another optimizer, the count goes on.
+The two differ if steps were skipped, if a run began at a later step, and if an optimizer collects
+gradients over several steps. If a resumed run changes its optimizer, the count continues.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -15,21 +15,21 @@ from efficientids_flax.train.optimizer.adafactor import ShardedAdafactorState
 from efficientids_flax.tree import leaves_by_path
 
 RATE = "learning_rate"
-RATED = (optax.ScaleByScheduleState, ShardedAdafactorState)  # whose count the rate goes by
+RATED = (optax.ScaleByScheduleState, ShardedAdafactorState)  # their count determines the rate
 
 
 def applied_rate(
     learning_rate: Callable[[Any], Any] | float | None, before: Any, after: Any, step: jax.Array
 ) -> jax.Array | None:
-    """The rate of an update, float32 []; None: it is not known.
+    """The learning rate of an update, float32 []; None if unknown.
 
     Args:
-        learning_rate: a number, or a function of the number of updates; None: not known, but to
-            `optax.inject_hyperparams`.
-        before, after: state of the optimizer around the update. The count is that of
-            `ScaleByScheduleState`, or the first one there is, inside of whatever wraps it; what
-            `inject_hyperparams` holds goes before all.
-        step: number of steps before the update, which counts where the optimizer has no count.
+        learning_rate: a number, or a function of the number of updates; None: unknown, unless
+            `optax.inject_hyperparams` holds it.
+        before, after: state of the optimizer before and after the update. A rate held by
+            `inject_hyperparams` has precedence. Otherwise the count is that of a
+            `ScaleByScheduleState`, or else the first one found, however deeply wrapped.
+        step: number of steps before the update, used if the optimizer has no count.
     """
     for state in _states(after):
         hyperparams = getattr(state, "hyperparams", None)
@@ -51,19 +51,20 @@ def renewed(
     missing: Collection[str],
     step: jax.Array,
 ) -> Any:
-    """The state of an optimizer that takes over at some step, with parts of one before it.
+    """The state of an optimizer that replaces another one at some step, reusing common parts.
 
     Args:
-        optimizer: that takes over.
+        optimizer: the new optimizer.
         params: trained parameters at that step.
-        state: of the optimizer, in the shapes and places that it is to have.
-        missing: paths of its leaves that the one before did not have.
+        state: state of the new optimizer, with its shapes and shardings, and the old values where
+            there are any.
+        missing: paths of leaves that the old optimizer did not have.
         step: number of steps so far.
 
     Returns:
-        The state with the missing leaves as `optimizer.init(params)` makes them, so that an average
-        of the parameters begins with these. Counts that a learning rate goes by do not begin anew:
-        they go on from the count of the optimizer before, or from the step.
+        The state with missing leaves from `optimizer.init(params)`, so that an average of the
+        parameters starts at these. Counts that determine a learning rate do not restart: they
+        continue from the old optimizer's count, or from the step.
     """
     leaves, form = jax.tree.flatten(state)
     paths = list(leaves_by_path(state))
@@ -78,13 +79,13 @@ def renewed(
     ]
     for at in rated:
         if paths[at] in missing:
-            # A copy: a step that is given both counts may not be given one array twice.
+            # A copy, since donating the same array twice fails.
             made[at] = jax.device_put(jnp.array(count, made[at].dtype, copy=True), places[at])
     return form.unflatten(made)
 
 
 def _states(tree: Any) -> Iterator[Any]:
-    """The named tuples of a tree of states, from the outside in."""
+    """The named tuples in a tree of states, outer ones first."""
     if hasattr(tree, "_fields"):
         yield tree
     inner = jax.tree.leaves(tree, is_leaf=lambda x: x is not tree and hasattr(x, "_fields"))
@@ -94,7 +95,7 @@ def _states(tree: Any) -> Iterator[Any]:
 
 
 def _rated_counts(state: Any) -> Iterator[Any]:
-    """The counts of one state that a rate goes by."""
+    """The counts in one state that determine a learning rate."""
     injected = hasattr(state, "hyperparams")
     if injected or isinstance(state, RATED):
         yield state.count

@@ -1,4 +1,4 @@
-"""Clips of gradients and updates, and the steps that are skipped.
+"""Clipping of gradients and updates, and the test for steps to skip.
 
 `paxml.learners.Learner.scale_gradients` 1.4.0 for gradients, praxis/optimizers.py for updates.
 """
@@ -11,20 +11,21 @@ import jax.numpy as jnp
 from efficientids_flax.config import OptimizerConfig
 from efficientids_flax.train.optimizer.variables import Variables
 
-# Above so many elements Praxis sums rows first: one running float32 sum loses the small terms.
+# Praxis sums larger arrays by rows first: one running float32 sum would lose small terms.
 LARGE = 1e8
 
 
 def clip_gradients(
     gradients: Mapping[str, jax.Array], config: OptimizerConfig, variables: Variables
 ) -> tuple[dict[str, jax.Array], jax.Array]:
-    """Clips gradients by their norms, and says whether the step may be taken.
+    """Clip gradients by their norms, and decide whether the step may be taken.
 
     Args:
-        gradients: path -> gradient, of the trained parameters alone: frozen ones count for nothing.
-        config: which clip, and the norm above which a step is skipped.
-        variables: parameters of one name share the norm of `clip_gradient_single_norm_to_value`,
-            which PAXml takes over all the layers of a repeated variable.
+        gradients: path -> gradient, of trained parameters only; frozen ones must not count.
+        config: the kind of clip, and the norm from which a step is skipped.
+        variables: parameters with the same name share one norm under
+            `clip_gradient_single_norm_to_value`, as PAXml takes it over all layers of a repeated
+            variable.
 
     Returns:
         (clipped gradients, bool []): False if the global norm before the clip is not finite, or not
@@ -51,8 +52,8 @@ def clip_by_rms(update: jax.Array, threshold: float, *, sticky: bool) -> jax.Arr
     """`update / max(1, RMS / threshold)`: Adafactor's clip of updates (arXiv 1804.04235, 6).
 
     Args:
-        update: of one variable, any shape.
-        threshold: largest root mean square that passes.
+        update: update of one variable, any shape.
+        threshold: largest root mean square that is not clipped.
         sticky: an infinite RMS makes the result NaN, not 0.
     """
     return update / inf_to_nan(jnp.maximum(1.0, rms(update) / threshold), sticky)
@@ -64,7 +65,7 @@ def rms(values: jax.Array) -> jax.Array:
 
 
 def mean(values: jax.Array) -> jax.Array:
-    """Mean over all elements, a scalar; of large arrays by rows first."""
+    """Mean over all elements, a scalar; large arrays are summed by rows first."""
     if values.size > LARGE:
         return jnp.sum(jnp.sum(values, axis=-1)) / values.size
     return jnp.mean(values)

@@ -1,11 +1,11 @@
-"""Optimizers of new runs: one function for all of them, with clips, weight decay and freezing.
+"""Optimizers for new runs: one function for all types, with clipping, weight decay and freezing.
 
     rate = create_learning_rate_schedule(1e-3, warmup_steps=100, total_steps=10_000)
     optimizer = create_optimizer(rate, "adamw", clip_grad_norm=1.0, frozen_params=["pretrained_lm"])
 
-The order of a step: the clip of the trained parameters' gradients; the optimizer; the learning
-rate and the weight decay; the average of the parameters. (`learner.paxml_learner` goes on with the
-optimizer of a PAXml job.)
+The order within a step: clip the trained parameters' gradients; the optimizer; learning rate and
+weight decay; moving average of the parameters. (`learner.paxml_learner` continues the optimizer of
+a PAXml job.)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,19 +39,18 @@ __all__ = [
 
 Patterns = Sequence[str] | Predicate
 
-# Last part of the path of parameters that are not decayed, whatever axes of layers they have.
+# Parameters with these names (last part of the path) are not decayed, even if stacked over layers.
 UNDECAYED = ("bias", "scale", "per_dim_scale")
-WEIGHT_DECAY = 1e-4  # of 'adamw', unless given
+WEIGHT_DECAY = 1e-4  # default for 'adamw'
 
 
 class ByRow(NamedTuple):
-    """An optimizer in the parts of which all but the clip can be applied to some rows of a table.
+    """An optimizer split into its clip and the rest, which can be applied to some rows of a table.
 
     Attributes:
-        clip: (norm of all gradients, gradient of a parameter) -> its clipped gradient, given the
-            norm of its own.
-        update: what follows; its state is that of the optimizer.
-        leaves: of a parameter's path and value, whether rows without a gradient stay as they are.
+        clip: (norm of all gradients, norm of this one, gradient or some rows of it) -> clipped.
+        update: the optimizer after the clip; it has the whole optimizer's state.
+        leaves: (path, value) of a parameter -> whether rows with zero gradient stay unchanged.
     """
 
     clip: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -60,14 +59,15 @@ class ByRow(NamedTuple):
 
 
 class Optimizer(optax.GradientTransformationExtraArgs):
-    """An optax transformation that says what it was made of; `Trainer` reads it.
+    """An optax transformation that carries its settings; `Trainer` reads them.
 
     Attributes:
         learning_rate: a number, or a function of the number of steps.
         frozen_params: patterns or a predicate of paths; None: not given.
-        ema_decay: of the average of the parameters; None: there is none.
-        made_of: its type and settings but for the rate and what is frozen; None: not known.
-        by_row: its parts; None: what becomes of a row depends on others, or on its average.
+        ema_decay: decay of the parameters' moving average; None: there is no average.
+        made_of: type and settings, except the rate and what is frozen; None: unknown.
+        by_row: its parts for sparse updates; None if the update of a row depends on other rows, or
+            there is a moving average.
     """
 
     learning_rate: Schedule | float | None = None
@@ -104,12 +104,12 @@ def create_optimizer(
             `-rate * weight_decay * parameter`. None: 1e-4 for 'adamw', 0 for the others.
         clip_grad_norm: largest global norm of the trained gradients.
         clip_variable_norm: largest norm of each parameter's gradient; excludes `clip_grad_norm`.
-        frozen_params: patterns of `freeze.matcher`, or a predicate of a parameter's path.
+        frozen_params: patterns as in `freeze.matcher`, or a predicate on a parameter's path.
         undecayed_params: the same, for parameters without weight decay. None: those with fewer than
             two axes, and every `bias`, `scale` and `per_dim_scale`; (): all are decayed.
         ema_decay: keeps a moving average of the parameters, see `averaged_params`.
-        model: configuration, for Praxis' optimizers: each scanned layer is clipped, factored
-            and quantised by itself.
+        model: the model's configuration, for Praxis' optimizers, which clip, factor and quantise
+            each scanned layer by itself.
         **options: options of the type, see `KINDS`: `beta1`, `momentum`, ...
 
     Returns:
@@ -164,13 +164,13 @@ def create_optimizer(
 
 
 def averaged_params(opt_state: Any, params: Any) -> Any:
-    """The parameters with the averages of `ema_decay`, in their dtypes, where there is one.
+    """The parameters, replaced by their moving averages (cast to their dtypes) where these exist.
 
-    The average is Praxis' `apply_ema_weights`, of the parameters before each update.
+    The average is Praxis' `apply_ema_weights`, over the parameters before each update.
 
     Args:
-        opt_state: of `create_optimizer` or of a converted checkpoint.
-        params: all of them, or the trained ones.
+        opt_state: state of an optimizer from `create_optimizer`, or of a converted checkpoint.
+        params: all parameters, or the trained ones.
 
     Raises:
         ValueError: the state has no averages.
@@ -187,7 +187,7 @@ def clip_by_variable_norm(limit: float) -> optax.GradientTransformation:
     """Each gradient times `min(1, limit / its norm)`.
 
     Args:
-        limit: norm over all elements, scanned layers together.
+        limit: largest norm, over all elements of a parameter, scanned layers included.
     """
 
     def clip(gradient: jax.Array) -> jax.Array:
@@ -198,7 +198,7 @@ def clip_by_variable_norm(limit: float) -> optax.GradientTransformation:
 
 
 def _clip(of_all: float | None, of_each: float | None) -> Callable[..., jax.Array]:
-    """What the clips do to a gradient, or to some of its rows, by the norms."""
+    """The clip as a function of the norms, for a gradient or some of its rows; see `ByRow`."""
 
     def clip(norm: jax.Array, own: jax.Array, gradient: jax.Array) -> jax.Array:
         if of_all is not None:  # in the order of optax' arithmetic
@@ -252,7 +252,7 @@ def _by_count(learning_rate: float | Schedule) -> Schedule:
 
 
 def _decays(undecayed: Patterns | None) -> Decays:
-    """Whether weight decay acts on a parameter."""
+    """The predicate of the parameters that weight decay acts on."""
     if undecayed is None:
         return lambda path, value: value.ndim > 1 and path.split("/")[-1] not in UNDECAYED
     if not callable(undecayed):
@@ -263,7 +263,7 @@ def _decays(undecayed: Patterns | None) -> Decays:
 def _frozen(
     transform: optax.GradientTransformationExtraArgs, frozen: Patterns | None
 ) -> optax.GradientTransformationExtraArgs:
-    """The transformation for the parameters that are not frozen."""
+    """The transformation, restricted to the parameters that are not frozen."""
     if not frozen:
         return transform
     fits = frozen if callable(frozen) else matcher(frozen)

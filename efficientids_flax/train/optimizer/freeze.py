@@ -36,7 +36,7 @@ def matcher(patterns: Sequence[str]) -> Predicate:
         A predicate on '/'-joined paths.
 
     Raises:
-        ValueError: a regex that is none.
+        ValueError: a regex is invalid.
     """
     tests = [_test(pattern) for pattern in patterns]
     return lambda path: any(test(path) for test in tests)
@@ -50,7 +50,7 @@ def frozen_mask(params: Any, patterns: Sequence[str]) -> Any:
         patterns: see `matcher`.
 
     Raises:
-        ValueError: a pattern that fits no parameter, with the nearest that would.
+        ValueError: a pattern fits no parameter; suggests the nearest name.
     """
     paths = leaves_by_path(params)
     for pattern in patterns:
@@ -64,11 +64,11 @@ def frozen_mask(params: Any, patterns: Sequence[str]) -> Any:
 
 
 def partition(params: Any, patterns: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Splits parameters.
+    """Split parameters into trained and frozen ones.
 
     Args:
         params: nested dicts.
-        patterns: of the frozen ones, see `matcher`.
+        patterns: patterns of the frozen ones, see `matcher`.
 
     Returns:
         (trained, frozen) nested dicts, each without the other's leaves.
@@ -82,24 +82,23 @@ def partition(params: Any, patterns: Sequence[str]) -> tuple[dict[str, Any], dic
 
 
 def merge(trained: dict[str, Any], frozen: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that `partition` split."""
+    """Undo `partition`."""
     return unflatten(flatten(trained) | flatten(frozen))
 
 
 def train_only(
     transform: optax.GradientTransformation, trained: Predicate
 ) -> optax.GradientTransformationExtraArgs:
-    """Lets a transformation see the trained parameters alone.
+    """Restrict a transformation to the trained parameters.
 
     Args:
-        transform: gets gradients and parameters as nested dicts without the frozen ones; so its
-            clip by a global norm does not count them.
-        trained: of a parameter's path.
+        transform: gets gradients and parameters as nested dicts without the frozen ones; so a clip
+            by the global norm does not count these.
+        trained: predicate on a parameter's path.
 
     Returns:
-        A transformation whose gradients may, but need not, hold frozen parameters, whatever their
-        values. Those get the update -0.0, which changes no bit of a parameter (0.0 would turn -0.0
-        into 0.0).
+        A transformation whose gradients may include those of frozen parameters, with any values.
+        Their update is -0.0, which changes no bit of a parameter (0.0 would turn -0.0 into 0.0).
     """
     inner = optax.with_extra_args_support(transform)
 
@@ -120,7 +119,7 @@ def train_only(
 
 
 def unchanged(like: jax.Array) -> jax.Array:
-    """The update of this shape and dtype that leaves every bit of a parameter."""
+    """An update of this shape and dtype that changes no bit of a parameter."""
     return jnp.full_like(like, -0.0)
 
 

@@ -18,11 +18,11 @@ class Kind(NamedTuple):
     """One type of optimizer.
 
     Attributes:
-        name: of its state.
-        build: (options, rate, variables) -> gradients to directions.
-        options: what it takes, with defaults.
-        scaled: its directions are updates, with the learning rate in them.
-        by_row: (options) -> whether what becomes of a row depends on that row alone.
+        name: name of its state in the optax chain.
+        build: (options, rate, variables) -> transformation from gradients to directions.
+        options: its options, with defaults.
+        scaled: whether its directions already include the (negative) learning rate.
+        by_row: (options) -> whether the update of a row depends on that row alone.
     """
 
     name: str
@@ -70,7 +70,7 @@ def _praxis_adam(options: Mapping[str, Any], rate: Schedule, variables: Variable
 
 
 def _defaults(*names: str, **given: Any) -> dict[str, Any]:
-    """Fields of `OptimizerConfig` with its defaults, and others."""
+    """Defaults of some fields of `OptimizerConfig`, with others given."""
     known = {field.name: field.default for field in fields(OptimizerConfig)}
     return {name: known[name] for name in names} | given
 
@@ -103,7 +103,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 def kind_of(name: str, options: Mapping[str, Any]) -> tuple[Kind, dict[str, Any]]:
-    """The type, and its options with the defaults of those that were not given.
+    """The type, and its options completed with defaults.
 
     Raises:
         ValueError: there is no such type, or it has no such option.

@@ -1,12 +1,12 @@
-"""A learner of PAXml as one optax transformation: `paxml.learners.Learner` 1.4.0.
+"""A PAXml learner as one optax transformation: `paxml.learners.Learner` 1.4.0.
 
     params, state, config = load_converted(out)
     learner = paxml_learner(config.optimizer, config.model)
     updates, chain = learner.update(gradients, state.optimizer, params)
     params = optax.apply_updates(params, updates)
 
-The order of a step: the gradients of the trained parameters, clipped together; l1 and l2; the
-optimizer; the learning rate; decoupled weight decay; the average of the parameters.
+The order within a step: clip the trained parameters' gradients; l1 and l2; the optimizer; the
+learning rate; decoupled weight decay; moving average of the parameters.
 """
 
 import re
@@ -32,20 +32,21 @@ from efficientids_flax.tree import flatten, unflatten
 def paxml_learner(
     config: OptimizerConfig, model: Model, names: Mapping[str, str] | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The steps of a converted optimizer, exactly as PAXml takes them.
+    """The optimizer of a converted run, whose steps equal PAXml's exactly.
 
-    A step whose global gradient norm is not finite (or too large, by the configuration) changes
-    neither parameters nor state, counts included; unless `skip_step_on_gradient_anomalies` is off.
-    `update(..., loss=loss)` skips a step whose loss is not finite too.
+    A step whose global gradient norm is not finite (or above the configured limit) changes neither
+    parameters nor state, including counts, unless `skip_step_on_gradient_anomalies` is off.
+    `update(..., loss=loss)` also skips a step whose loss is not finite.
 
     Args:
-        config: of the optimizer.
-        model: of the model, for PAXml's names of its parameters; None for a tree that has them.
+        config: the optimizer's configuration.
+        model: the model's configuration, which gives PAXml's names of its parameters; None for a
+            tree that already has these names.
         names: see `variables_of`.
 
     Returns:
-        A transformation whose state is that of `load_converted(out).optimizer_state.optimizer`.
-        Gradients may be those of all parameters or of the trained ones, params too.
+        A transformation with the state in `load_converted(out).optimizer_state.optimizer`.
+        Gradients and params may hold all parameters, or only the trained ones.
 
     Raises:
         ValueError: a value is missing in the configuration, or there is no such optimizer. `update`
@@ -91,7 +92,7 @@ def paxml_learner(
 
 
 def excluded_by(config: OptimizerConfig, variables: Variables) -> Predicate:
-    """Whether a parameter is frozen: by PAXml's regexes, each matched against the whole name."""
+    """The predicate of frozen parameters, from PAXml's regexes, which match the whole name."""
     if config.bprop_variable_inclusion:
         included = [re.compile(pattern) for pattern in config.bprop_variable_inclusion]
         return lambda path: not any(p.fullmatch(variables(path).name) for p in included)
@@ -100,7 +101,7 @@ def excluded_by(config: OptimizerConfig, variables: Variables) -> Predicate:
 
 
 def learning_rate(config: OptimizerConfig) -> Schedule:
-    """The rate by count: the schedule times the base rate."""
+    """The learning rate as a function of the count: the schedule times the base rate."""
     if config.schedule is None or config.learning_rate is None:
         raise ValueError("learning_rate and schedule: not known; found None")
     value, base = schedule(config.schedule), config.learning_rate
@@ -110,7 +111,7 @@ def learning_rate(config: OptimizerConfig) -> Schedule:
 def _transforms(
     config: OptimizerConfig, variables: Variables
 ) -> list[tuple[str, optax.GradientTransformationExtraArgs]]:
-    """By the names of `train.state.STATES`, in their order."""
+    """The transformations of the chain, named and ordered as in a converted state."""
     rate = learning_rate(config)
     found: list[tuple[str, Any]] = []
     if config.name == "adam":
@@ -139,7 +140,7 @@ def _regularizes(config: OptimizerConfig) -> bool:
 def _regularized(
     config: OptimizerConfig, variable: Variable, gradient: jax.Array, parameter: jax.Array
 ) -> jax.Array:
-    """The gradient with those of l1 and l2 added."""
+    """The gradient plus those of the l1 and l2 terms."""
     if config.skip_lp_1d_vectors and parameter.ndim - variable.stacked <= 1:
         return gradient
     if variable.regularized and (weight := config.l1_regularizer_weight):
@@ -150,7 +151,7 @@ def _regularized(
 
 
 def _check(state: Any, wanted: Any, gradients: set[str], params: set[str]) -> None:
-    """The state is that of this optimizer and of these parameters."""
+    """Check that the state belongs to this optimizer and these parameters."""
     if set(state) != set(wanted):
         raise ValueError(
             f"the state has {', '.join(state)}; this optimizer has {', '.join(wanted)}"

@@ -1,7 +1,7 @@
 """Learning-rate schedules: the kinds of `config.optimizer.SCHEDULES`, as praxis/schedules.py 1.4.0.
 
-The arithmetic is Praxis' own, in float32 and in its order, quirks included: a job that goes on gets
-the rates that PAXml would have given it.
+The arithmetic is Praxis' own, in float32 and in the same order, quirks included: a continued job
+gets the rates that PAXml would have used.
 """
 
 import math
@@ -25,10 +25,10 @@ def schedule(config: ScheduleConfig) -> Schedule:
         config: kind and parameters.
 
     Returns:
-        A function of the number of steps taken (an int or an integer array []), float32 [].
+        A function from the number of steps taken (an int or an integer array []) to float32 [].
 
     Raises:
-        ValueError: parameters that Praxis refuses too.
+        ValueError: Praxis refuses the parameters too.
     """
     try:
         value = _BUILDERS[config.kind](config.parameters)
@@ -73,10 +73,10 @@ def _cosine(given: Mapping[str, Any]) -> Schedule:
 
 
 def _ramp(decay: Callable[[Point, Point, Mapping[str, Any]], Schedule]) -> Callable[..., Schedule]:
-    """Praxis `LinearRampup...Decay`: up to `max`, flat until `decay_start`, then `decay`.
+    """Praxis `LinearRampup...Decay`: rise to `max`, flat until `decay_start`, then `decay`.
 
-    The decay counts its own steps from `decay_start`, so that with `decay_start = warmup_steps + 1`
-    step `warmup_steps` and the next have the same, highest rate.
+    The decay counts from `decay_start`. So with `decay_start = warmup_steps + 1`, step
+    `warmup_steps` and the next one both have the highest rate.
     """
 
     def build(given: Mapping[str, Any]) -> Schedule:
@@ -114,7 +114,7 @@ def _ramp_sqrt(given: Mapping[str, Any]) -> Schedule:
 
 
 def _ramp_pieces(given: Mapping[str, Any]) -> Schedule:
-    """Praxis `LinearRampupPiecewiseConstant`: up to the first value at the first boundary."""
+    """Praxis `LinearRampupPiecewiseConstant`: rises to the first value at the first boundary."""
     boundaries, values = given["boundaries"], given["values"]
     if not boundaries or len(boundaries) != len(values):
         raise ValueError(
@@ -133,7 +133,7 @@ def _pieces(given: Mapping[str, Any]) -> Schedule:
 
 
 def _transformer(given: Mapping[str, Any]) -> Schedule:
-    """Praxis `Transformer`: inverse square root after a linear rise, by the model's width."""
+    """Praxis `Transformer`: linear rise, then inverse square root, scaled by model width^-0.5."""
     warmup, end = given["warmup_steps"] * given["worker_replicas"], given["decay_end"]
 
     def value(count: jax.Array) -> jax.Array:
@@ -209,7 +209,7 @@ def _steps(boundaries: Sequence[float], values: Sequence[float]) -> Schedule:
         step = count.astype(jnp.float32)
         if not boundaries:
             return jnp.float32(values[0])
-        # A value of 0 counts as not found yet, so that the next one holds: as Praxis has it.
+        # As in Praxis, a value of 0 counts as not found, and the next value is used instead.
         found = jnp.float32(0)
         for boundary, here in zip(boundaries, values, strict=False):
             inside = jnp.maximum(0.0, jnp.sign(jnp.float32(boundary) - step))

@@ -1,4 +1,4 @@
-"""Learning-rate schedules of new runs: a linear warm-up, then one of six curves.
+"""Learning-rate schedules for new runs: a linear warm-up, then one of six curves.
 
 Built on optax. The schedules of PAXml jobs, with Praxis' arithmetic, are in `praxis_schedules`.
 """
@@ -15,16 +15,16 @@ from efficientids_flax.train.optimizer.praxis_schedules import Schedule
 
 
 class ScheduleError(ValueError):
-    """A schedule that cannot be as it was asked for."""
+    """The arguments do not make a valid schedule."""
 
 
 class Asked(NamedTuple):
-    """What a curve is made of; its own steps count from the end of the warm-up.
+    """Arguments of a curve; its steps count from the end of the warm-up.
 
     Attributes:
-        base, least: rates at its beginning and, where it has one, at its end.
-        warmup, total: steps.
-        decay_steps, decay_rate, boundaries: of the kinds that have them.
+        base, least: highest rate, and the rate at the end (if the curve has one).
+        warmup, total: steps of the warm-up, and of the whole run.
+        decay_steps, decay_rate, boundaries: for the kinds that take them.
     """
 
     base: float
@@ -45,9 +45,9 @@ class Curve(NamedTuple):
     """One kind of schedule after its warm-up.
 
     Attributes:
-        build: the curve, by the number of steps after the warm-up.
-        takes: options beside base, warm-up and total.
-        needs: those of them, or `total_steps`, that must be given.
+        build: makes the curve, a function of the number of steps after the warm-up.
+        takes: options that it takes beside base, warm-up and total.
+        needs: options that must be given, `total_steps` included.
     """
 
     build: Callable[[Asked], Any]
@@ -88,7 +88,7 @@ def create_learning_rate_schedule(
         boundaries: for 'step', instead of `decay_steps`: steps, counted from the start of the run.
 
     Returns:
-        A function of a count (an int, or integers of any shape), float32 of its shape.
+        A function from a count (an int, or integers of any shape) to float32 of the same shape.
 
     Raises:
         ScheduleError: listing everything that is wrong, such as a warm-up that does not end before
@@ -119,7 +119,7 @@ def create_learning_rate_schedule(
 
 
 def create_warmup_cosine_schedule(base_lr: float, warmup_steps: int, total_steps: int) -> Schedule:
-    """Up to `base_lr`, then along a cosine to 0; see `create_learning_rate_schedule`."""
+    """Warm up to `base_lr`, then decay to 0 by a cosine; see `create_learning_rate_schedule`."""
     return create_learning_rate_schedule(base_lr, warmup_steps, total_steps, "cosine")
 
 
@@ -157,7 +157,7 @@ def _inverse_sqrt(asked: Asked) -> Any:
     span = float(asked.decay_steps or asked.warmup)
 
     def value(count: Any) -> Any:
-        passed = jnp.maximum(count.astype(jnp.float32), 0.0)  # of the warm-up's counts: not used
+        passed = jnp.maximum(count.astype(jnp.float32), 0.0)  # negative in the warm-up, then unused
         return jnp.maximum(asked.base * jnp.sqrt(span / (span + passed)), asked.least)
 
     return value

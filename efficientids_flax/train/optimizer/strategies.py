@@ -1,4 +1,4 @@
-"""The three named ways to train on a language model."""
+"""The three named strategies of training with a language model."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ STRATEGIES: Mapping[str, tuple[str, ...]] = {
 
 
 def frozen_parameters(strategy: str) -> tuple[str, ...]:
-    """Patterns of the parameters that a strategy does not train.
+    """Patterns of the parameters that a strategy freezes.
 
     Raises:
         ValueError: there is no such strategy.
@@ -26,6 +26,6 @@ def frozen_parameters(strategy: str) -> tuple[str, ...]:
 
 
 def needs_weights(strategy: str) -> bool:
-    """Whether it begins with pretrained weights."""
+    """Whether a strategy starts from pretrained weights."""
     frozen_parameters(strategy)
     return strategy.endswith("_pretrained")

@@ -16,13 +16,13 @@ Decays = Callable[[str, jax.Array], bool]  # of a parameter's path and value
 def scheduled(
     rate: Schedule, scaled: bool, weight_decay: float, decays: Decays
 ) -> optax.GradientTransformationExtraArgs:
-    """Directions times -rate, less the decoupled weight decay `rate * weight_decay * parameter`.
+    """Directions times -rate, minus the decoupled weight decay `rate * weight_decay * parameter`.
 
     Args:
-        rate: by the number of steps taken.
-        scaled: the directions have -rate already, as Adafactor's.
-        weight_decay: 0 is none.
-        decays: whether it acts on a parameter.
+        rate: learning rate as a function of the number of steps taken.
+        scaled: whether the directions already include -rate, as Adafactor's do.
+        weight_decay: 0: no weight decay.
+        decays: whether weight decay acts on a parameter.
 
     Returns:
         A transformation with `optax.ScaleByScheduleState`. Its `update` raises `ValueError` if
@@ -56,13 +56,13 @@ def scheduled(
 
 
 def average_params(decay: float) -> optax.GradientTransformationExtraArgs:
-    """Average of the parameters, Praxis' `apply_ema_weights`; the updates pass unchanged.
+    """Moving average of the parameters, Praxis' `apply_ema_weights`; updates pass unchanged.
 
     `average += (1 - d) (parameter - average)` with the parameters before the update and
     `d = min(decay, (1 + count) / (10 + count))`. (`optax.ema` averages the updates.)
 
     Args:
-        decay: of the average, in (0, 1).
+        decay: decay of the average, in (0, 1).
 
     Returns:
         A transformation with `optax.EmaState`.

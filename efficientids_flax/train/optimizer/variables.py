@@ -1,7 +1,7 @@
-"""What the original's optimizer knows of each parameter: its name, its layers, its regularisation.
+"""Each parameter as the original's optimizer sees it: name, stacked layers, regularisation.
 
-Regexes of PAXml's learner are matched against the names that its variables have; clips, factors and
-quantisation act on one layer at a time.
+Regexes of PAXml's learner are matched against PAXml's names of the variables. Clipping, factoring
+and quantisation act on one layer at a time.
 """
 
 import re
@@ -85,9 +85,9 @@ class Variable(NamedTuple):
 
     Attributes:
         name: path of the variable, 'params/lm/...'.
-        stacked: leading axes over layers; each layer is a variable of its own.
-        regularized: whether l1, l2 and `decoupled_weight_decay` act on it (Praxis leaves the scale
-            and bias of LayerNorm out); None: not known.
+        stacked: number of leading axes over layers; each layer counts as a variable of its own.
+        regularized: whether l1, l2 and `decoupled_weight_decay` act on it (Praxis excludes scale
+            and bias of LayerNorm); None: unknown.
     """
 
     name: str
@@ -103,8 +103,8 @@ def variables_of(
     Args:
         model: the model's configuration; None for a tree with PAXml's own paths.
         vectorized: `vectorize_on_repeat_prefix` of the learner.
-        names: path -> PAXml's name, 'params/...', where the original's layers lay in another way
-            than here: unscanned, pipelined. By default scanned layers are repeated ones.
+        names: path -> PAXml's name, 'params/...', if the original stored its layers in another form
+            than here (unscanned, pipelined). By default scanned layers map to repeated ones.
 
     Returns:
         A function from a parameter's path to its `Variable`.
@@ -128,7 +128,7 @@ def variables_of(
 
 
 def _is_layer_norm(config: BackboneConfig, path: str) -> bool:
-    """Whether a parameter of the decoder is one of a LayerNorm."""
+    """Whether a parameter of the decoder belongs to a LayerNorm."""
     found = _NORM.fullmatch(path)
     if found is None:
         return False
@@ -140,7 +140,7 @@ def _is_layer_norm(config: BackboneConfig, path: str) -> bool:
 
 
 def _name(model: Model, path: str) -> str:
-    """Path -> variable below `params/`; a path that PAXml has no name for keeps its own."""
+    """Path -> PAXml's name below `params/`; a path without such a name stays as it is."""
     if model is None:
         return path
     if isinstance(model, Forecaster):
@@ -162,7 +162,7 @@ def _name(model: Model, path: str) -> str:
 
 
 def _forecaster_name(path: str) -> str:
-    """The name in a model that the package of TimesFM fine-tunes."""
+    """The name in the model that the `timesfm` package fine-tunes."""
     if found := _BLOCK.fullmatch(path):
         end, part, leaf = found.groups()
         return f"core_layer/{end}_ff_layer/{part}_layer/{BLOCK_NAMES[leaf]}"
@@ -175,7 +175,7 @@ def _forecaster_name(path: str) -> str:
 
 
 def _renamed(table: Mapping[str, str], path: str) -> str | None:
-    """By the whole path or, of norms, by all but the leaf."""
+    """Look a path up in a table, whole or (for norms) without its last part."""
     if path in table:
         return table[path]
     head, _, leaf = path.rpartition("/")
@@ -185,12 +185,12 @@ def _renamed(table: Mapping[str, str], path: str) -> str | None:
 def map_variables(
     function: Callable[..., tuple[jax.Array, ...]], variables: Variables, *trees: Any
 ) -> dict[str, tuple[jax.Array, ...]]:
-    """Applies a function to every variable; to each layer of stacked ones by itself.
+    """Apply a function to every variable; to each layer of stacked ones separately.
 
     Args:
         function: (variable, *values) -> results; values and results have no axis of layers.
-        variables: says which axes those are.
-        trees: nested dicts with the paths of the first.
+        variables: tells which parameters have such axes.
+        trees: nested dicts; all have the paths of the first.
 
     Returns:
         Path -> results.
@@ -203,7 +203,7 @@ def map_variables(
 
 
 def column(results: Mapping[str, tuple[jax.Array, ...]], index: int) -> dict[str, Any]:
-    """The tree of one of the results of `map_variables`."""
+    """The tree of one of the results that `map_variables` returned."""
     return unflatten({path: found[index] for path, found in results.items()})
 
 

@@ -1,8 +1,9 @@
 """Runs described by a configuration, in Python or in a file.
 
-Read `config`, the sections and their checks, then `calls`; `exported` writes the model of a run,
-`reported` evaluates it in full, `file_config`, `model_section` and `data_section` build what a file
-only names, `optimizer` is that of a run, also of one that goes on, `pipeline` counts in epochs.
+Read `config`, the sections and their checks, then `calls`, training in one call. `exported` writes
+the model of a run, `reported` evaluates it in full. `file_config`, `model_section` and
+`data_section` build modules and batches from the names in a file. `optimizer` makes the optimizer,
+also for a resumed run, and `pipeline` trains by epochs.
 """
 
 from efficientids_flax.moved import left_names

@@ -1,4 +1,4 @@
-"""The optimizer of a run, and the learning rate of one that goes on for longer than planned."""
+"""The optimizer of a run, and the learning rate of a run that is continued beyond its plan."""
 
 from collections.abc import Callable
 from typing import Any
@@ -71,16 +71,16 @@ def _given(section: OptimizerSection, *names: str) -> dict[str, Any]:
 def kept_schedule(
     make: Callable[[int], Any], num_steps: int, directory: str | None, options: TrainingOptions
 ) -> Any:
-    """The schedule of a run; of as many steps as it was begun with, where it goes on.
+    """The schedule of a run; a resumed run keeps the number of steps that it was started with.
 
-    A cosine that was stretched to more steps would raise the rate in mid-air, after it had come
-    down. `allow_changes` with 'schedule' asks for that. A line says so where it matters.
+    Stretching a cosine to more steps would raise the rate again in the middle of the run. To get
+    that, `allow_changes` must name 'schedule'. A message tells the user if it matters.
 
     Args:
         make: number of steps -> schedule.
-        num_steps: that the run is to have now.
-        directory: of the run, whose checkpoints know what it was begun with.
-        options: of the run.
+        num_steps: total number of steps asked for now.
+        directory: directory of the run, whose checkpoints know the original number.
+        options: options of the run.
     """
     begun, step = _begun(directory, options)
     if begun is None or begun == num_steps or not options.restore:

@@ -1,10 +1,11 @@
-"""What a run carries and keeps: its state, its checkpoints, its place in the data.
+"""The state of a run, its checkpoints, and its position in the data.
 
-Read `carried`, then `disk` (checkpoints), `restored` and `resume`; `fingerprint` is what makes a
-run this run, of `description`s; `data_cursor` is the place in the data, `shared_batches` what
-several processes read of an evaluation, `same` what all of them must have; `placement` and
-`processes` where all of it lies, `item_table` takes out what has a row for each item, `kept` the
-best state of a run without a directory, `monitor` how the evaluations went so far.
+Read `carried`, the training state, then `disk` (checkpoints), `restored` and `resume`.
+`fingerprint` identifies a run, by `description`s of its objects; `data_cursor` is the position in
+the data. For several processes, `shared_batches` reads evaluation data, `same` compares their
+settings, and `processes` exchanges messages. `placement` shards state and batches, `item_table`
+splits off the item table and its moments, `kept` holds the best state of a run without a directory,
+and `monitor` follows the evaluations.
 """
 
 from efficientids_flax.moved import left_names

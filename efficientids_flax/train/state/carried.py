@@ -41,7 +41,7 @@ class TrainState:
 
     @property
     def precise(self) -> dict[str, Any]:
-        """The trained parameters as they are updated: in float32 where there is a master copy."""
+        """The trained parameters as the optimizer updates them: master copies where there are."""
         return merge(self.trained, self.master) if self.master else self.trained
 
     @property
@@ -67,20 +67,21 @@ class TrainState:
         opt_state: Any = None,
         master_weights: bool = True,
     ) -> "TrainState":
-        """A state at `step`, with a fresh optimizer state where none is given.
+        """A state at `step`, with a fresh optimizer state unless one is given.
 
         Args:
             params: nested dicts of all parameters.
-            optimizer: makes the optimizer state of the trained ones.
+            optimizer: initialises the optimizer state of the trained parameters.
             rng: key of the run, typed or not.
             frozen: which parameters are not trained.
             model_state: further collections.
-            step: steps that were taken before.
-            opt_state: of those steps; floats of it are cast to float32 where a fresh one has that.
+            step: number of steps taken before.
+            opt_state: optimizer state at that step; floats are cast to float32 where a fresh state
+                has float32.
             master_weights: keep float32 copies of trained parameters in half precision.
 
         Raises:
-            ValueError: a pattern that fits no parameter; nothing is left to train.
+            ValueError: a pattern fits no parameter; nothing is left to train.
         """
         trained, kept = split_parameters(params, frozen)
         if not trained:
@@ -116,10 +117,10 @@ def refuse_used(state: TrainState) -> None:
 def with_optimizer(
     optimizer: optax.GradientTransformation,
 ) -> Callable[[TrainState, Collection[str]], TrainState]:
-    """A function that gives a state the leaves that this optimizer has and another had not.
+    """A function that fills in the leaves of this optimizer's state that a checkpoint lacks.
 
     Returns:
-        (state, paths of those leaves as checkpoints have them) -> state, see `renewed`.
+        (state, paths of the missing leaves in the checkpoint) -> state, see `renewed`.
     """
 
     def whole(state: TrainState, missing: Collection[str]) -> TrainState:
@@ -133,7 +134,7 @@ def with_optimizer(
 
 
 def half_precision(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that are floats of less than 32 bits, whose small updates round to nothing."""
+    """The parameters with fewer than 32 bits, whose small updates would be rounded away."""
 
     def is_half(leaf: Any) -> bool:
         return jnp.issubdtype(leaf.dtype, jnp.floating) and jnp.finfo(leaf.dtype).bits < 32
@@ -142,7 +143,7 @@ def half_precision(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _widened(leaf: Any, like: Any) -> Any:
-    """A number of an optimizer state in float32, where one of float32 parameters is."""
+    """A leaf of an optimizer state, cast to float32 if `like` is float32."""
     floats = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
     return jnp.asarray(leaf, like.dtype) if floats and like.dtype == jnp.float32 else leaf
 
@@ -153,7 +154,7 @@ def split_parameters(
     """(trained, frozen) parameters, each nested dicts without the other's leaves.
 
     Raises:
-        ValueError: a pattern that fits no parameter.
+        ValueError: a pattern fits no parameter.
     """
     if not callable(frozen):
         return partition(params, frozen) if frozen else (unflatten(flatten(params)), {})
@@ -163,11 +164,11 @@ def split_parameters(
 
 
 def key_data(rng: jax.Array) -> jax.Array:
-    """The numbers of a key, typed or not; uint32, as checkpoints hold them."""
+    """The uint32 data of a key, typed or not, as stored in checkpoints."""
     typed = jnp.issubdtype(rng.dtype, jax.dtypes.prng_key)
     return jax.random.key_data(rng) if typed else jnp.asarray(rng, jnp.uint32)
 
 
 def without_frozen(state: TrainState) -> tuple[TrainState, dict[str, Any]]:
-    """(the state with no frozen parameters, these): the former may be donated."""
+    """(the state without frozen parameters, the frozen parameters); the former may be donated."""
     return state.replace(frozen={}), state.frozen  # pyright: ignore[reportAttributeAccessIssue]

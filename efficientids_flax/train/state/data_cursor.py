@@ -1,7 +1,7 @@
 """A position in the training data that a checkpoint can hold.
 
-Where the iterator has `get_state` and `set_state` (Grain's, `ShuffledBatches`), its state is kept;
-otherwise the number of batches, and going on reads that many from the start and drops them.
+If the iterator has `get_state` and `set_state` (Grain's, `ShuffledBatches`), its state is stored.
+Otherwise the number of batches is stored; resuming reads that many from the start and drops them.
 """
 
 import base64
@@ -24,7 +24,7 @@ class DataExhausted(ValueError):
 
 
 class DataCursor:
-    """Reads batches, over and over where the source can be opened again.
+    """Reads batches; starts again after the last one, if the source can be opened again.
 
     Attributes:
         source: an iterable of batches, an iterator, or a function that returns one of them.
@@ -45,13 +45,13 @@ class DataCursor:
         self._first: dict[str, Any] | None = None  # facts of the first batch
         self._facts: Facts | None = None
         self._reading, self._unused = False, 0
-        self._ahead: list[Batch] = []  # counted as read, not handed out
+        self._ahead: list[Batch] = []  # counted as read, not returned yet
 
     def __next__(self) -> Batch:
-        """The next batch; begins anew after the last one.
+        """The next batch; starts again after the last one.
 
         Raises:
-            DataExhausted: there is none, and the source is an iterator that was read to its end.
+            DataExhausted: there is none, and the source is an iterator, which cannot start again.
         """
         if self._ahead:
             return self._ahead.pop(0)
@@ -74,9 +74,9 @@ class DataCursor:
         return batch
 
     def renewed(self) -> "DataCursor":
-        """This cursor, or one at its place that reads from the start, if reading was broken off.
+        """This cursor; if reading was interrupted, a new one that goes to the same position.
 
-        A generator that was interrupted has ended, and looks like the end of an epoch.
+        (An interrupted generator has ended, which looks like the end of an epoch.)
         """
         if self._once() or not (self._reading or self._unused or self._ahead):
             return self
@@ -85,14 +85,14 @@ class DataCursor:
         return found
 
     def put_back(self, batches: int) -> None:
-        """The last batches were read and not used: the position is that before them."""
+        """Set the position back before the last batches, which were read but not used."""
         self._unused = batches
 
     def state(self) -> dict[str, Any]:
-        """The position, as JSON values; and what the data is, see `facts`.
+        """The position, as JSON values, and facts about the data, see `facts`.
 
-        An iterator that was interrupted while it was reading may be a batch ahead, and so is one
-        whose batch was not used: its own state is left out, and going on reads from the start.
+        An iterator that was interrupted while reading, or whose last batch was not used, may be one
+        batch ahead. Then its own state is left out, and resuming reads from the start.
         """
         unused = self._unused + len(self._ahead)
         used = self.consumed - unused
@@ -102,7 +102,7 @@ class DataCursor:
         return {**found, "facts": self.facts()}
 
     def facts(self) -> Facts:
-        """What the data is: its rows, their number in a batch, the tokenizer, as far as known."""
+        """Facts that identify the data, if known: its rows, the batch size, the tokenizer."""
         if self._facts is None:
             found = _told(self._iterator)
             words = words_of(self.source, found)
@@ -113,10 +113,10 @@ class DataCursor:
         return self._facts
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go to a position of `state()`; this cursor has read nothing yet.
+        """Go to a position from `state()`; this cursor must not have read anything yet.
 
-        Where batches have another number of rows than they had, and are read again from the start,
-        it stands before the batch that has the first row that was not read.
+        If the batch size has changed, and batches are read again from the start, it stops before
+        the batch that contains the first unread row.
 
         Raises:
             DataExhausted: the data is shorter than it was.
@@ -135,14 +135,14 @@ class DataCursor:
                 wanted = max(wanted * then // now, 1)
 
     def look_ahead(self, then: Facts) -> None:
-        """After `restore`: learn from the next batch what the first ones did not tell.
+        """After `restore`: take missing facts from the next batch.
 
-        An iterator that went to its place by itself does not read the first batch again, so that
-        its values count as they were. A batch that is smaller than they were may be the last of an
-        epoch: the one after it tells.
+        An iterator that restores its own state does not read the first batch again, so facts about
+        that batch's values are taken from the checkpoint. If the next batch is smaller than before,
+        it may be the last of an epoch, so the one after it decides the batch size.
 
         Args:
-            then: facts of the checkpoint.
+            then: facts stored in the checkpoint.
         """
         if self._first is not None or "batch_size" not in then:
             return
@@ -159,22 +159,22 @@ class DataCursor:
 
     @property
     def before(self) -> int:
-        """Batches that were handed out."""
+        """Number of batches that were returned."""
         return self.consumed - len(self._ahead)
 
     def _open(self) -> Iterator[Any]:
         return iter(self.source() if callable(self.source) else self.source)
 
     def _once(self) -> bool:
-        """Whether what was read is gone: the source is its own iterator."""
+        """Whether the source is its own iterator, so that it can be read only once."""
         return self._iterator is self.source
 
 
 class PeekedCursor(DataCursor):
-    """A cursor whose next batch has been looked at.
+    """A cursor whose next batch can be inspected.
 
     Attributes:
-        batch: the next batch; None when it has been handed out.
+        batch: the next batch; None once it was returned.
     """
 
     def __init__(self, cursor: DataCursor) -> None:
@@ -197,29 +197,29 @@ class PeekedCursor(DataCursor):
         return next(self._cursor)
 
     def used(self, batches: int) -> None:
-        """The run goes on after that many batches since this cursor was made, not after others."""
+        """Set the position to that many batches after the creation of this cursor."""
         self._cursor.put_back(self._cursor.before - self._before - batches)
 
 
 def words_of(source: Source, told: Facts | None = None) -> dict[str, Any]:
-    """What is known of the tokenizer of some data, as a fact of it; nothing of data without one.
+    """The fact about the data's tokenizer, if known; empty for data without one.
 
     Args:
         source: the data.
-        told: what it tells of itself, where that is known.
+        told: the data's own facts, if known already.
     """
     told = _told(source) if told is None else told
     return {**vocabularies(source), **told.get("tokenizer", {})}
 
 
 def _told(data: Any) -> Facts:
-    """What data tells of itself."""
+    """The facts that the data gives about itself, by `fingerprint`."""
     told = getattr(data, "fingerprint", None)
     return cast(Facts, told()) if callable(told) else {}
 
 
 def _facts_of(batch: Any) -> Facts:
-    """Of the first batch: its values, and its rows of all processes together."""
+    """Facts of the first batch: digest of its values, and its rows over all processes."""
     rows = rows_of_all(batch)
     found: Facts = {} if rows is None else {"batch_size": {"rows": rows}}
     if told := digest_of_batch(batch):

@@ -1,7 +1,7 @@
-"""What an object was made of, as JSON values that are the same in every process.
+"""Describes objects as JSON values that are the same in every process, to compare runs.
 
-Modules and records by their fields; functions by their names and what they closed over, so that an
-optax transformation shows its numbers; arrays by their digests. Clusterings are asked for apart.
+Modules and records are described by their fields; functions by their names and closures, so that an
+optax transformation shows its settings; arrays by digests. Clusterings are described separately.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from flax import nnx
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.digests import digest, digest_of
 
-DEEP = 12  # objects inside of each other; what lies deeper is left out
-MOST = 1000  # functions, and parts of a list
+DEEP = 12  # levels of nesting; what is deeper is left out
+MOST = 1000  # most functions, and most elements of a list
 UNTOLD = {  # fields that say how a module is called, or that Flax adds
     "parent", "name", "scope", "training", "deterministic", "use_running_average", "rngs",
 }  # fmt: skip
@@ -73,10 +73,10 @@ def vocabularies(value: Any) -> dict[str, str]:
 
 
 def code_of(value: Any) -> Found:
-    """`code`, a digest of what a function or the class of a module computes; nothing of a package.
+    """`code`, a digest of the code of a function or of a module's class; empty for packages' code.
 
-    With the functions, classes and plain values of the same module that it names. Comments and
-    texts for readers do not count.
+    Includes functions, classes and plain values of the same Python module that the code names.
+    Comments and docstrings do not count.
     """
     told: list[Any] = []
     seen: set[int] = set()
@@ -154,7 +154,7 @@ def _walk(
 
 
 def _told(value: Any) -> Any:
-    """The plain value of an object without what is in it; None: it has none."""
+    """The plain value of an object, without its parts; None: it has none."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -211,7 +211,7 @@ def _told_fields(value: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
 
 
 def _closed_over(value: Any) -> list[tuple[str, Any]]:
-    """What a function, a bound method or an object of one's own holds."""
+    """What a function, a bound method or a user's object holds."""
     if hasattr(value, "__wrapped__"):
         return [("of", value.__wrapped__)]
     if hasattr(value, "__self__") and hasattr(value, "__func__"):

@@ -1,8 +1,8 @@
-"""What makes a run this run: kept in its checkpoints, compared when it goes on or is looked at.
+"""The identity of a run: stored in its checkpoints, and compared when these are used.
 
-A fingerprint is name -> (path -> plain value), by the names of `CHANGES`. What concerns the model
-(`OF_MODEL`) is compared wherever a checkpoint is read, the rest where training goes on. The facts
-of the data are kept apart, by the cursor of each process.
+A fingerprint is name -> (path -> plain value), with the names of `CHANGES`. Facts about the model
+(`OF_MODEL`) are compared whenever a checkpoint is read, the others when training resumes. Facts
+about the data are stored separately, by the cursor of each process.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -24,19 +24,19 @@ from efficientids_flax.tree import flatten
 Facts = dict[str, dict[str, Any]]
 OF_MODEL = ("clustering", "catalogue", "model")
 OF_DATA = ("rows", "batch_size", "tokenizer")
-SAID = ("settings", "code")  # told where they differ, and taken: no name of `CHANGES`
+SAID = ("settings", "code")  # differences are reported but accepted; not in `CHANGES`
 # Steps at which two schedules are compared.
 SAMPLED = (0, *(number * 10**power for power in range(7) for number in (1, 2, 5)))
-CLOSE = 1e-5  # of the highest rate: devices round differently
-SHOWN = 3  # differences that a message names
+CLOSE = 1e-5  # tolerance relative to the highest rate, since devices round differently
+SHOWN = 3  # most differences that a message lists
 
 
 class RunMismatch(ValueError):
-    """The checkpoint is of another run than it is to be used for."""
+    """The checkpoint belongs to another run."""
 
 
 def model_facts(model: Any) -> Facts:
-    """Of a model alone: its settings, clustering, number of items."""
+    """Facts about a model: its settings, clustering, number of items."""
     told = described(model)
     items = [
         value for path, value in told.items() if path.rsplit(".", 1)[-1] == "num_items" and value
@@ -55,7 +55,7 @@ def run_facts(
     model: Any, optimizer: Any, learning_rate: Callable[[Any], Any] | float | None,
     state: TrainState, items: ItemNames | None = None,
 ) -> Facts:  # fmt: skip
-    """Of everything but the data; of its items, what they are called."""
+    """Facts about everything but the data; of this only the names of the items."""
     made_of = getattr(optimizer, "made_of", None)
     found = model_facts(model)
     if items is not None and None not in items.ids:
@@ -75,7 +75,7 @@ def run_facts(
 
 
 def loss_facts(loss_fn: Callable[..., Any] | None) -> dict[str, Any]:
-    """Of a loss function; None: the model's own."""
+    """Facts about a loss function; None: the model's own."""
     if loss_fn is None:
         return {"function": "the model's own"}
     told = described(loss_fn)
@@ -83,10 +83,10 @@ def loss_facts(loss_fn: Callable[..., Any] | None) -> dict[str, Any]:
 
 
 def differences(then: Facts, now: Facts, names: Collection[str]) -> dict[str, str]:
-    """Name -> what differs, in words; what one side does not know is not compared.
+    """Name -> the difference, in words; what one side does not know is not compared.
 
-    A schedule that differs by a factor alone is another 'learning_rate', which is not in `CHANGES`:
-    nobody refuses it.
+    If schedules differ only by a factor, the name is 'learning_rate', which is not in `CHANGES` and
+    so never refused.
     """
     found = {}
     for name in names:
@@ -103,10 +103,10 @@ def differences(then: Facts, now: Facts, names: Collection[str]) -> dict[str, st
 
 
 def refuse(where: str, found: Mapping[str, str], allowed: Collection[str]) -> list[str]:
-    """A line for each difference that is allowed.
+    """One line for each allowed difference.
 
     Raises:
-        RunMismatch: others are there; names each, and what allows it.
+        RunMismatch: there are differences that are not allowed; names each and how to allow it.
     """
     refused = [name for name in found if name in CHANGES and name not in allowed]
     if not refused:
@@ -137,7 +137,7 @@ def _apart(path: str) -> bool:
 
 
 def _rates(learning_rate: Callable[[Any], Any] | float | None) -> list[float] | None:
-    """The rate at `SAMPLED`; None: not known."""
+    """The rates at the steps of `SAMPLED`; None: unknown."""
     if learning_rate is None:
         return None
     if not callable(learning_rate):
@@ -235,7 +235,7 @@ def _short(value: Any) -> str:
 
 
 def more(found: Collection[Any]) -> str:
-    """That so many are not among the first `SHOWN`; nothing where none is left."""
+    """' and N more' for those beyond the first `SHOWN`; empty if there are none."""
     return f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
 
 

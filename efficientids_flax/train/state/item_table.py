@@ -1,4 +1,4 @@
-"""The item table of a state and its moments, taken out and put back, and laid out anew.
+"""Split the item table and its moments off a state, join them again, or change their layout.
 
 Letters: E width of the table, I items.
 """
@@ -16,11 +16,11 @@ TABLE = "item_embedding/kernel"
 
 
 class Tables(NamedTuple):
-    """What has a row for each item.
+    """The arrays that have a row for each item.
 
     Attributes:
-        table: [E, I], as checkpoints hold it, or in another layout.
-        moments: of the same shape, of the optimizer, in the order of its state.
+        table: [E, I], as in checkpoints, or in another layout.
+        moments: the optimizer's moments, of the same shape, in the order of its state.
     """
 
     table: jax.Array
@@ -93,12 +93,12 @@ def _without(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def laid_out(state: TrainState, how: Callable[[Any], jax.Array], *, gone: bool) -> TrainState:
-    """The state with table and moments in another layout.
+    """Convert table and moments of a state to another layout.
 
     Args:
-        state: with table and moments.
-        how: one of them in the other layout; jitted.
-        gone: whether its own table and moments are deleted, each as soon as it is laid out.
+        state: state with table and moments.
+        how: jitted conversion of one array.
+        gone: whether to delete each old array as soon as it is converted.
     """
     small, split = split_table(state)
 

@@ -1,4 +1,4 @@
-"""The best value of a metric so far, and how long ago it was: best checkpoint, early stopping."""
+"""Tracks the best value of a metric, for the best checkpoint and early stopping."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -13,7 +13,7 @@ class Monitor:
     Attributes:
         metric: its name.
         best: its best value; None before the first that is finite.
-        waited: evaluations since one was better by `min_delta` than those before.
+        waited: evaluations since the last improvement by at least `min_delta`.
     """
 
     def __init__(
@@ -21,7 +21,7 @@ class Monitor:
     ) -> None:
         self.metric, self.waited = metric, 0
         self.best: float | None = None
-        self._beaten: float | None = None  # the value that ends the waiting if it is undercut
+        self._beaten: float | None = None  # the value to improve on, for early stopping
         self._sign = 1.0 if mode == "min" else -1.0
         self._patience, self._min_delta = patience, min_delta
 
@@ -36,12 +36,12 @@ class Monitor:
         )
 
     def update(self, metrics: Mapping[str, float]) -> bool:
-        """Look at an evaluation; whether it is the best.
+        """Take an evaluation into account; returns whether it is the best so far.
 
-        One that is not finite never is, and counts as one that is no better.
+        A value that is not finite is never the best, and counts as no improvement.
 
         Raises:
-            ValueError: it lacks the metric.
+            ValueError: the evaluation lacks the metric.
         """
         self.check(metrics)
         value = metrics[self.metric]
@@ -64,7 +64,7 @@ class Monitor:
 
     @property
     def exhausted(self) -> bool:
-        """Whether patience is at its end."""
+        """Whether patience is exhausted."""
         return self._patience is not None and self.waited >= self._patience
 
     @property
@@ -82,7 +82,7 @@ class Monitor:
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state()`; of another metric there is nothing to go on from."""
+        """Restore from `state()`; ignored if that is of another metric."""
         if state.get("metric") == self.metric:
             self.best, self.waited = state["best"], state["waited"]
             self._beaten = state.get("beaten", self.best)

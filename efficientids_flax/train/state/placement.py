@@ -1,4 +1,4 @@
-"""Where state and batches lie: on one device, on a mesh, on the meshes of several processes."""
+"""Placement of state and batches: on one device, on a mesh, or over several processes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,18 +13,18 @@ from efficientids_flax.tree import path_of
 
 
 def default_mesh() -> Mesh | None:
-    """All devices for the rows of the batch; None where there is one alone."""
+    """A mesh that shards the rows of the batch over all devices; None if there is only one."""
     return make_mesh() if jax.device_count() > 1 else None
 
 
 def state_shardings(state: Any, mesh: Mesh, config: ModelConfig | None) -> Any:
-    """Where each leaf of a training state goes.
+    """The sharding of each leaf of a training state.
 
     Args:
         state: arrays or their shapes.
-        mesh: of `make_mesh`.
-        config: of the model, for the table of its parameters. None: the largest axis of each leaf
-            that `fsdp` divides is split along it.
+        mesh: from `make_mesh`.
+        config: the model's, for the table of its parameters. None: shard the largest axis of each
+            leaf that `fsdp` divides.
 
     Returns:
         The same tree of shardings.
@@ -53,10 +53,10 @@ class BatchPlacer:
     """Puts batches where the step wants them.
 
     Attributes:
-        mesh: None: where jit puts them.
-        config: of the package's own models, for a look at the ids of each batch that is on the
-            host: jit would clip them; None: they are not looked at.
-        processes: that feed a share of the rows each.
+        mesh: mesh of the run; None: default placement.
+        config: configuration of the package's own models, to check values of batches on the host
+            (jit would clip ids out of range); None: no check.
+        processes: number of processes, each of which provides a share of the rows.
     """
 
     def __init__(self, mesh: Mesh | None, config: ModelConfig | None = None) -> None:
@@ -82,7 +82,7 @@ class BatchPlacer:
         return jax.tree.map(self._place, dict(batch))
 
     def check(self, batch: Mapping[str, Any]) -> None:
-        """Raises ValueError of ids out of range and the like, see `check_values`."""
+        """Raises ValueError if values are out of range, see `check_values`."""
         if self.config is not None:
             check_values(self.config, batch)
 

@@ -1,4 +1,4 @@
-"""Several processes of one run: what each tells the others."""
+"""Communication between the processes of a run."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,11 +17,11 @@ class InAll:
 
 
 class ProcessFault(ValueError, InAll):
-    """What one of several processes could not do; all of them end by it."""
+    """One of several processes failed; raised in all of them."""
 
 
 def is_primary() -> bool:
-    """Whether this process writes and speaks for all."""
+    """Whether this process writes files and messages for all."""
     return jax.process_index() == 0
 
 
@@ -42,12 +42,12 @@ def all_states(state: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def own_state(states: list[dict[str, Any]]) -> dict[str, Any]:
-    """This process' own of `all_states`; of another number of processes, what all of them had.
+    """This process's entry of `all_states`; if the number of processes changed, the common one.
 
-    Processes that read the same batches together are at the same place, each of its own share.
+    Processes that read shares of the same batches are all at the same position.
 
     Raises:
-        ValueError: they were at different places, and there is another number of them now.
+        ValueError: the processes were at different positions, and their number has changed.
     """
     if len(states) == jax.process_count():
         return states[jax.process_index()]
@@ -61,24 +61,24 @@ def own_state(states: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def agreed(problem: str | None) -> str | None:
-    """The problem of any process, in all of them: so that none waits for one that has ended."""
+    """Return one process's problem in all processes, so that none waits for one that failed."""
     if jax.process_count() == 1:
         return problem
     return next((found["is"] for found in all_states({"is": problem}) if found["is"]), None)
 
 
 def problems_of_all(own: Exception | None) -> list[str | None]:
-    """What each process could not do, in order; all must call it.
+    """The problem of each process (None: no problem), in order; all processes must call it.
 
     Args:
-        own: what this one could not.
+        own: the error of this process.
     """
     told = None if own is None else in_words(own)
     return [found["is"] for found in all_states({"is": told})]
 
 
 def in_words(error: BaseException) -> str:
-    """What an error says, in a line; of one that is not of ours, with what it is."""
+    """An error's message in one line; for foreign kinds of errors with the type."""
     if isinstance(error, ValueError) and str(error):
         return str(error)
     told, name = in_a_line(error), type(error).__name__
@@ -98,11 +98,11 @@ def shared_fault(problems: Sequence[str | None], where: str = "") -> ProcessFaul
 
 @contextmanager
 def together() -> Iterator[None]:
-    """What goes wrong in the block in one process goes wrong in all; all must enter it.
+    """If the block fails in one process it fails in all; all processes must enter it.
 
     Raises:
-        Exception: of this process, where it is alone.
-        ProcessFault: of several.
+        Exception: with a single process, its error.
+        ProcessFault: with several processes, in all of them.
     """
     problem: Exception | None = None
     try:

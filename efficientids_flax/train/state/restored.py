@@ -1,4 +1,4 @@
-"""A checkpoint as it is taken: of this run, and the newest that can be read."""
+"""Restore a checkpoint, once it is checked to belong to the run; by default the newest readable."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from efficientids_flax.train.state.fingerprint import (
 from efficientids_flax.train.state.processes import agreed
 from efficientids_flax.tree import flatten
 
-# Differences with which the optimizer's state may have other leaves.
+# Allowed changes after which the optimizer's state may have other leaves.
 ANEW = {"frozen", "optimizer"}
 
 
@@ -36,10 +36,10 @@ class Start:
 
     Attributes:
         state: the caller's, or that of a checkpoint.
-        cursor: the place in the data; None: there is nothing to do any more.
-        said: lines for the reader.
-        warned: lines that a reader must see.
-        changed: what is another than in the checkpoint, and allowed.
+        cursor: the position in the data; None: there is nothing left to do.
+        said: messages for the user.
+        warned: warnings for the user.
+        changed: allowed differences from the checkpoint.
     """
 
     state: TrainState
@@ -60,25 +60,25 @@ def restored(
     anew: Anew,
     loads: bool = True,
 ) -> tuple[TrainState, dict[str, Any], Start]:
-    """A checkpoint of this run; the newest that can be read, where no step is named.
+    """Restore a checkpoint of this run; without `step`, the newest one that can be read.
 
     Args:
-        checkpoints: of the run.
-        like: state of a new run.
-        facts: what this run is.
-        allowed: what may differ.
-        step: which one.
-        names: of the facts that are compared.
-        anew: makes what another optimizer lacks in the checkpoint.
-        loads: whether to read the state; otherwise `like` is that state.
+        checkpoints: checkpoints of the run.
+        like: state of a new run, with the wanted shapes and shardings.
+        facts: facts of this run.
+        allowed: names of facts that may differ.
+        step: step of the checkpoint.
+        names: names of the facts to compare.
+        anew: fills in what the checkpoint lacks for another optimizer.
+        loads: whether to read the state; otherwise `like` already is that state.
 
     Returns:
-        (state, what was saved with it, where the lines are that are to be said).
+        (state, what was saved with it, `Start` with messages for the user).
 
     Raises:
-        FileNotFoundError: there is none.
-        RunMismatch, CheckpointMismatch: it is of another run.
-        DamagedCheckpoint: it cannot be read; of the newest: none can.
+        FileNotFoundError: there is no checkpoint.
+        RunMismatch, CheckpointMismatch: the checkpoint is of another run.
+        DamagedCheckpoint: the checkpoint cannot be read; without `step`: none can.
     """
     start = Start(like, None)
     steps = [step] if step is not None else checkpoints.steps()[::-1] or [None]
@@ -131,7 +131,7 @@ def _refused(
 def _replaced(
     given: Mapping[str, Any], stored: Mapping[str, Any], before: Collection[str]
 ) -> str | None:
-    """What to say of frozen parameters that are others in the checkpoint; all must call it.
+    """A message if frozen parameters differ from the checkpoint; all processes must call it.
 
     Args:
         given, stored: the frozen parameters.

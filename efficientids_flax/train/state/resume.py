@@ -1,7 +1,7 @@
-"""Where a run begins: at a checkpoint and its place in the data, or where the caller stands.
+"""Where a run starts: at a checkpoint with its position in the data, or at the caller's state.
 
-A checkpoint that is of another run is refused, see `fingerprint`; what is to be said is returned
-in lines, and said by the caller.
+A checkpoint of another run is refused, see `fingerprint`. Messages for the user are returned, and
+printed by the caller.
 """
 
 from collections.abc import Mapping
@@ -41,18 +41,18 @@ def resume(
     anew: Anew,
     known: DataCursor | None = None,
 ) -> Start:
-    """The state and the place in the data to go on from.
+    """The state and the position in the data to continue from.
 
     Args:
-        state: of the caller.
+        state: the caller's state.
         source: the training data, at its start.
-        checkpoints: of the run; one that is further than `state` is restored.
-        monitor: gets what the checkpoint knows of it.
+        checkpoints: checkpoints of the run; restored if the newest has more steps than `state`.
+        monitor: restored from the checkpoint too.
         options: whether to restore, and what may have changed.
-        facts: what this run is, see `run_facts`.
-        num_steps: that the run is to have.
-        anew: makes what another optimizer lacks in the checkpoint.
-        known: cursor of an earlier call; goes on if it reads the same source.
+        facts: facts of this run, see `run_facts`.
+        num_steps: total number of steps of the run.
+        anew: fills in what the checkpoint lacks for another optimizer.
+        known: cursor of an earlier call; it continues if it reads the same source.
 
     Raises:
         ValueError: there are checkpoints of another run, and `restore` is off.
@@ -90,7 +90,7 @@ def _from_checkpoint(
     num_steps: int,
     anew: Anew,
 ) -> Start:
-    """`resume` where there is a checkpoint to go on from."""
+    """`resume` from a checkpoint."""
     before = checkpoints.steps()
     names = _compared(checkpoints, num_steps, options.monitors)
     found, run, start = restored(
@@ -142,9 +142,9 @@ def _from_checkpoint(
 
 
 def _compared(checkpoints: Checkpoints, num_steps: int, monitors: bool) -> tuple[str, ...]:
-    """What matters for a run: where nothing is trained any more, the model alone.
+    """Names of the facts to compare: only those of the model if no step is left to train.
 
-    How it is evaluated, where something goes by that.
+    The evaluation is included if early stopping or `keep_best` depends on it.
     """
     latest = checkpoints.latest_step()
     if latest is None or latest >= num_steps:
@@ -156,11 +156,11 @@ def _compared(checkpoints: Checkpoints, num_steps: int, monitors: bool) -> tuple
 def _at_its_place(
     source: Source, run: Mapping[str, Any], options: TrainingOptions, where: str, said: list[str]
 ) -> DataCursor:
-    """The data where the run left it.
+    """The data at the position where the run stopped.
 
     Raises:
-        RunMismatch: it is other data.
-        DataExhausted: it is shorter than it was.
+        RunMismatch: the data is different.
+        DataExhausted: the data is shorter than it was.
     """
     states = run["data"]
     place = own_state(states)

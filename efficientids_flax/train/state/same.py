@@ -1,7 +1,7 @@
-"""What must be the same in all processes of a run, compared before its first step.
+"""Settings that must be equal in all processes of a run, compared before its first step.
 
-Each compiles its own program: where one has another learning rate, parameters that should be copies
-part without a word, and where one has another number of steps, the others wait for it.
+Each process compiles its own program. If one had another learning rate, replicated parameters would
+silently diverge; if one had another number of steps, the others would wait for it.
 """
 
 from collections.abc import Mapping
@@ -31,16 +31,16 @@ VERSION = "python"  # of another one the same code looks different
 def refuse_others(
     facts: Facts, options: TrainingOptions, state: TrainState, asked: Mapping[str, Any]
 ) -> None:
-    """All must call it.
+    """Raise if the processes' settings differ; all processes must call it.
 
     Args:
-        facts: what the run is.
-        options: of the run.
-        state: that it begins with.
-        asked: what else was asked for, as plain values.
+        facts: facts of the run.
+        options: options of the run.
+        state: the first state.
+        asked: further arguments, as plain values.
 
     Raises:
-        ProcessFault: in all processes; which one differs from the first, and in what.
+        ProcessFault: in all processes; names which one differs from the first, and in what.
     """
     if jax.process_count() == 1:
         return

@@ -1,7 +1,7 @@
-"""Batches that several processes read shares of, of any number of rows each, to the last one's end.
+"""Evaluation batches of several processes, whose shares may have different numbers of rows.
 
-In training all processes bring as many rows to a step. An evaluation counts every row: the shares
-of its last batches differ, and some processes have none left.
+In training all processes bring the same number of rows to a step. An evaluation counts every row:
+shares of the last batches differ in size, and some processes run out of batches before others.
 """
 
 import pickle
@@ -15,23 +15,23 @@ from efficientids_flax.train.batches import is_placed, rows_of
 from efficientids_flax.train.state.placement import BatchPlacer
 from efficientids_flax.train.state.processes import problems_of_all, shared_fault
 
-# In place of a number of rows: no batch, one that the caller has placed, one that cannot be read.
+# Codes instead of a number of rows: no batch; already placed by the caller; cannot be read.
 NONE, PLACED, FAULT = 0, -1, -2
 
 
 def shared_batches(batches: Iterable[Any], place: BatchPlacer) -> Iterator[Any]:
-    """Global batches of all processes' rows, until none has any.
+    """Yield global batches of all processes' rows, until no process has any.
 
-    Where the rows do not divide among the devices, or the shares differ, every device gets all of
-    them: they count once, as there is one sum.
+    If the rows do not divide among the devices, or shares differ in size, every device gets all
+    rows; they still count once, since one global sum is computed.
 
     Args:
-        batches: of this process; all processes must call this.
+        batches: batches of this process; all processes must call this.
         place: puts a batch on the devices.
 
     Raises:
-        ProcessFault: in all processes, where one of them cannot read a batch, or it has ids out of
-            range or the like.
+        ProcessFault: in all processes, if one of them cannot read a batch, or values are out of
+            range.
     """
     if jax.process_count() == 1:
         yield from map(place, batches)

@@ -1,10 +1,10 @@
 """One step of training or evaluation: from a batch to a new state or to metrics.
 
-Read `objectives`, what is minimised, then `function`, the step, `rows`, where it changes few rows
-of the item table, and `compiled`; `initial_state` is what the first one starts from, `nnx_bridge`
-lets NNX modules be called as Linen's are, `evaluation` measures, with the sums of `mean` and
-modules in their `evaluation_mode`, several batches at once by `gathering`, `window` adds up;
-`batch_checks` and `nonfinite` say what is wrong.
+Read `objectives`, what is minimised, then `function`, the step, `rows`, sparse updates of the item
+table, and `compiled`. `initial_state` makes the first state. `nnx_bridge` lets NNX modules be
+called like Linen's. `evaluation` computes metrics, with the weighted sums of `mean`, modules
+switched to `evaluation_mode`, and several batches at once by `gathering`. `window` sums metrics
+and times between two logs; `batch_checks` and `nonfinite` find what is wrong.
 """
 
 from efficientids_flax.moved import left_names

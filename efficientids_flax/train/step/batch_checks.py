@@ -1,4 +1,4 @@
-"""Whether a batch is like the one that a run was set up with, told before anything is compiled."""
+"""Checks that a batch is like the sample batch of the run, made before anything is compiled."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,7 +20,7 @@ def batch_spec(batch: Any, parts: int = 1) -> Spec:
 
     Args:
         batch: a dict of arrays, or of such dicts.
-        parts: that the rows are split into, by accumulation.
+        parts: number of parts that gradient accumulation splits the rows into.
 
     Raises:
         ValueError: naming every field that no step can take.
@@ -51,13 +51,13 @@ def batch_spec(batch: Any, parts: int = 1) -> Spec:
 
 
 def check_like(batch: Any, wanted: Spec, parts: int = 1, *, first: bool = True) -> None:
-    """Raise if a batch has other fields, shapes (but rows) or dtypes than the sample batch.
+    """Raise if a batch has other fields, shapes (except rows) or dtypes than the sample batch.
 
     Args:
-        batch: of the training data.
-        wanted: of the sample batch.
+        batch: a batch of the training data.
+        wanted: spec of the sample batch.
         parts: see `batch_spec`.
-        first: whether it is the first; later ones may be of another length, or narrower numbers of
+        first: whether it is the first batch; later ones may have other lengths, and other dtypes of
             the same kind.
 
     Raises:
@@ -80,14 +80,14 @@ def check_like(batch: Any, wanted: Spec, parts: int = 1, *, first: bool = True) 
 
 
 def _kind(dtype: np.dtype) -> Any:
-    """Truth values, whole numbers, or others."""
+    """The kind of a dtype: bool, integer, or None for others."""
     return next((kind for kind in (jnp.bool_, jnp.integer) if jnp.issubdtype(dtype, kind)), None)
 
 
 def repeating(batch: Mapping[str, Any]) -> str | None:
-    """What is told of labels that are the ids of their own places, see `repeats_ids`.
+    """A warning if labels repeat the ids at their own positions, see `repeats_ids`.
 
-    Nothing is told of batches that have no such fields, or cannot be read here.
+    None if all is well, if the batch has no such fields, or if it cannot be read in this process.
     """
     fields = [batch.get(name) for name in ("ids", "labels", "weights")]
     if not all(value is not None and has_values(value) for value in fields):
@@ -98,7 +98,7 @@ def repeating(batch: Mapping[str, Any]) -> str | None:
 
 
 def tokens_of(batch: Mapping[str, Any]) -> int:
-    """Positions of a batch of sequences; 0 of one that has none."""
+    """Number of positions of a batch of sequences; 0 if it has none."""
     for name in ("ids", "input_ids", "item_ids", "tokens", "labels"):
         shape = np.shape(batch[name]) if name in batch else ()
         if len(shape) == 2:
@@ -107,7 +107,7 @@ def tokens_of(batch: Mapping[str, Any]) -> int:
 
 
 def length_of(spec: Spec) -> int | None:
-    """T of the sequences of ids of a batch; None where it has none."""
+    """T, the length of a batch's id sequences; None if it has none."""
     shape = spec.get("ids", ((), None))[0]
     return shape[1] if len(shape) == 2 else None
 

@@ -25,23 +25,24 @@ from efficientids_flax.train.step.nonfinite import SHAPE, missing_rows
 from efficientids_flax.train.step.objectives import Objective
 from efficientids_flax.train.step.rows import RowUpdates, row_updates
 
-FAULT = "process"  # a count beside those of fields: processes that could bring no batch
-LONGEST = 10  # steps whose metrics are left on the device, and whose batches may be asked for
+FAULT = "process"  # name of one more count: processes that have no batch
+LONGEST = 10  # steps whose metrics stay on the device, and whose batches are kept for diagnosis
 
 
 class CompiledStep:
     """`step(state, frozen, batch, metrics)` -> (state, metrics).
 
-    `state` is donated. `metrics` float32 [LONGEST, M + F + 1] are those of the last steps, the
-    newest first: however many steps are read at a time, it is one transfer. The last column says
-    whether the next one may be taken.
+    `state` is donated. `metrics`, float32 [LONGEST, M + F + 1], has one row for each of the last
+    steps, the newest first, so that reading several steps takes one transfer. The last column says
+    whether the next step may be taken.
 
-    Of several processes one that has no batch calls it with any, and `fault`: no step is taken.
+    In a run of several processes, a process without a batch calls it with any batch and `fault`;
+    then no process takes the step.
 
     Attributes:
         names: M names of the metrics, in order.
-        fields: F names of fields, whose wrong values are counted behind the metrics.
-        flops: of the last call, see `costs.operations`; 0.0: it has no matrix products.
+        fields: F names of fields, whose wrong values are counted in the columns after the metrics.
+        flops: FLOPs of the last call, see `costs.operations`; 0.0 without matrix products.
     """
 
     def __init__(
@@ -59,15 +60,14 @@ class CompiledStep:
         """Compile for these arguments.
 
         Args:
-            step: of `make_step`.
-            state: where it lies, and what it holds.
-            batch: placed.
-            learning_rate: one more metric, see `applied_rate`.
-            mesh: that the state lies on.
-            shardings: of the state without frozen parameters, on a mesh.
+            step: from `make_step`.
+            state: gives shapes, dtypes and shardings.
+            batch: a batch on the devices.
+            learning_rate: reported as one more metric, see `applied_rate`.
+            mesh: mesh of the state.
+            shardings: shardings of the state without frozen parameters, on a mesh.
             rows: how the item table is updated, if not as a whole.
-            look: called with each further batch that another program is compiled for; may refuse
-                it.
+            look: called with each batch of new shapes before compiling for it; may raise.
         """
         self._rows, self._look = rows, look
         if rows is not None:
@@ -78,7 +78,7 @@ class CompiledStep:
             state: TrainState, frozen: Any, batch: Any, alive: jax.Array, *faults: jax.Array
         ) -> Any:
             count = sum(map(jnp.sum, faults), jnp.int32(0))
-            # A schedule of NaN would be seen in the loss after the next step, and saved before it.
+            # A NaN rate would show in the loss only one step later, after the state was saved.
             rate = applied_rate(learning_rate, state.opt_state, state.opt_state, state.step)
             fine = (count == 0) & jnp.isfinite(0.0 if rate is None else rate)
             new, alive, metrics = step(state, frozen, batch, alive & fine)
@@ -117,20 +117,20 @@ class CompiledStep:
         self._current = self._for(arguments)
 
     def entered(self, state: TrainState) -> TrainState:
-        """The state as steps take it; the given one is gone where it differs."""
+        """The state in the layout that steps take; parts of the given one may be deleted."""
         return state if self._rows is None else self._rows.entered(state)
 
     def left(self, state: TrainState) -> TrainState:
-        """A state of steps as everything else takes it; the given one stays."""
+        """A state of the steps in the layout that all else takes; the given one stays valid."""
         return state if self._rows is None else self._rows.left(state)
 
     def none(self) -> jax.Array:
-        """The metrics before the first step: all was well."""
+        """The `metrics` argument of the first step: the step may be taken."""
         shape = LONGEST, len(self.names) + len(self.fields) + 1
         return jax.device_put(np.ones(shape, np.float32), self._whole)
 
     def ready(self, *arguments: Any) -> None:
-        """Compile for these arguments where they are of new shapes; raises what a call would."""
+        """Compile for these arguments if their shapes are new; raises what a call would raise."""
         arguments = (*arguments, *self._faults[False])
         if self._key(arguments) not in self._compiled:
             self._look(arguments[2])
@@ -160,7 +160,7 @@ class CompiledStep:
 
     @staticmethod
     def _key(arguments: tuple[Any, ...]) -> Any:
-        """What differs between batches: names, shapes, dtypes, places."""
+        """The key of a program: names, shapes, dtypes and shardings of the batch."""
         return jax.tree.structure(arguments[2]), *(
             (jnp.shape(leaf), str(jnp.result_type(leaf)), str(getattr(leaf, "sharding", None)))
             for leaf in jax.tree.leaves(arguments[2])
@@ -168,7 +168,7 @@ class CompiledStep:
 
 
 def _of_each(mesh: Mesh | None, fault: bool) -> tuple[jax.Array, ...]:
-    """Int32 [devices], a number that each process says by itself."""
+    """Int32 [devices], filled by each process with its own `fault`."""
     assert mesh is not None
     own = np.full(mesh.local_mesh.size, fault, np.int32)
     places = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
@@ -187,14 +187,14 @@ def compile_step(
     reads: ModelConfig | None = None,
     look: Callable[[Any], None] = lambda batch: None,
 ) -> CompiledStep:
-    """The step of a run.
+    """Make and compile the step of a run.
 
     Args:
         objective: the module and its loss.
-        optimizer: of the trained parameters.
-        options: of the run.
+        optimizer: optimizer of the trained parameters.
+        options: options of the run.
         state, batch, learning_rate, mesh: see `CompiledStep`.
-        reads: configuration that says what the fields of a batch may be; None: nobody knows.
+        reads: model configuration that batches are checked against; None: no checks of values.
         look: see `CompiledStep`.
     """
     how = StepOptions(

@@ -1,4 +1,4 @@
-"""Evaluation of a model over batches: sums on the device, read once at the end."""
+"""Evaluation of a model over batches: sums stay on the device and are read once, at the end."""
 
 import math
 import warnings
@@ -21,17 +21,17 @@ NAMES = {
     "fraction_of_correct_next_step_preds":  "accuracy",
 }
 # fmt: on
-COUNTS = ("num_predictions",)  # 0 is what they are without a label
+COUNTS = ("num_predictions",)  # without labels these are 0, not NaN
 
 
 class Evaluator:
-    """Evaluates the parameters of one objective; compiled once a shape."""
+    """Evaluates the parameters of one objective; compiled once for each shape."""
 
     def __init__(self, objective: Objective, place: BatchPlacer) -> None:
-        """Of this objective.
+        """Prepare the functions; nothing is compiled yet.
 
         Args:
-            objective: says what is summed.
+            objective: defines the sums.
             place: puts a batch on the devices.
         """
         self._place = place
@@ -39,7 +39,7 @@ class Evaluator:
         def counts(batch: Any) -> dict[str, jax.Array]:
             if place.config is None:
                 return {}
-            check_batch(place.config, batch, labels=True)  # its fields, no values
+            check_batch(place.config, batch, labels=True)  # fields only: in jit there are no values
             return wrong_counts(place.config, batch)
 
         @jax.jit
@@ -55,7 +55,7 @@ class Evaluator:
             )
         )
         self._gatherer = None
-        # Where several processes read, a batch's weights are not all here.
+        # Gathering needs a batch's weights on the host, so only with a single process.
         if objective.gathering is not None and jax.process_count() == 1:
             self._gatherer = Gatherer(objective.gathering, counts)
         self._compute = jax.jit(
@@ -67,12 +67,12 @@ class Evaluator:
         )
 
     def names(self, variables: dict[str, Any], batch: Any, prefix: str = "eval_") -> set[str]:
-        """The metrics that an evaluation has; nothing is computed.
+        """The names of the metrics that an evaluation reports, by abstract evaluation.
 
         Args:
             variables: parameters and other collections.
             batch: a dict of arrays.
-            prefix: of the names.
+            prefix: prefix of the names.
         """
         rest = dict(variables)
         shapes, _, _ = jax.eval_shape(
@@ -94,18 +94,18 @@ class Evaluator:
             variables: parameters and other collections.
             batches: dicts of arrays, or a function that returns them; read from the start, see
                 `EvaluationData`.
-            num_batches: how many; None: all. Of `EvaluationData` those that it says.
-            prefix: of the names.
+            num_batches: number of batches; None: all. Ignored if `batches` is `EvaluationData`.
+            prefix: prefix of the names.
             between: called after each batch.
 
         Returns:
-            Name -> mean: `eval_loss`, `eval_accuracy` (of the package's models: share of labels
-            that are the best class), ranking metrics, or what the loss function returned. NaN,
-            and a warning, where nothing has a weight.
+            Name -> mean: `eval_loss`, `eval_accuracy` (for the package's models: share of labels
+            that are the best class), ranking metrics, or what the loss function returned. NaN, with
+            a warning, if nothing has a weight.
 
         Raises:
-            ValueError: there is no batch, or no end of them; batches that lie on the devices have
-                ids out of range, or the like.
+            ValueError: there is no batch, or they are endless; values of a batch on the devices are
+                out of range.
         """
         rest = dict(variables)
         params = rest.pop("params")
@@ -143,7 +143,7 @@ class Evaluator:
     def _found(
         self, params: Any, rest: Any, data: EvaluationData, between: Callable[[], None]
     ) -> Iterator[Any]:
-        """(sums, counts) of all batches; those of large catalogues wait for each other."""
+        """(sums, wrong counts) of all batches; with a large catalogue, of several at once."""
         waiting = None if self._gatherer is None else Waiting(self._gatherer, params)
         for batch in shared_batches(data, self._place):
             times = None if waiting is None else waiting.times(batch)

@@ -1,4 +1,4 @@
-"""Modules in their mode of evaluation, however a loss function calls them."""
+"""Switch modules to evaluation mode, however a loss function calls them."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -11,9 +11,8 @@ class Switch(NamedTuple):
     """An argument that says whether a call trains.
 
     Attributes:
-        evaluating: what it is in an evaluation.
-        whole: whether it speaks for the whole module; others are of a single layer, or of one of
-            the things that training is.
+        evaluating: its value in an evaluation.
+        whole: whether it switches the whole module, not only a layer or one aspect of training.
     """
 
     evaluating: bool
@@ -33,12 +32,12 @@ SWITCHES: Mapping[str, Switch] = {
 def evaluating(
     call: Callable[..., Any], args: tuple[Any, ...], named: Mapping[str, Any], method: bool = True
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call with its switches as in an evaluation.
+    """The arguments of a call with all its switches set for evaluation.
 
-    By name or by position, and where the call leaves them to their defaults.
+    Handles switches passed by name, by position, or left at their defaults.
 
     Args:
-        call: what is called.
+        call: the function to be called.
         args, named: its arguments, without `self`.
         method: whether `call` takes `self` first.
     """
@@ -63,17 +62,17 @@ def evaluating(
 def intercept(
     call: Callable[..., Any], args: Any, named: Any, context: nn.module.InterceptorContext
 ) -> Any:
-    """Puts each Linen module into its mode of evaluation, for `nn.intercept_methods`.
+    """Interceptor for `nn.intercept_methods` that runs each Linen module in evaluation mode.
 
-    Dropout is left out, and fields that say that a module trains say that it does not, even where
-    it was built to train always.
+    Dropout becomes the identity. Fields that put a module into training mode are switched too, even
+    if it was built to train always.
     """
     module, method = context.module, getattr(type(context.module), context.method_name, None)
     if isinstance(module, nn.Dropout) and context.method_name == "__call__":
         return args[0] if args else named["inputs"]
     before = {name: getattr(module, name) for name in built_to_train(module)}
     for name in before:
-        object.__setattr__(module, name, SWITCHES[name].evaluating)  # which Linen forbids otherwise
+        object.__setattr__(module, name, SWITCHES[name].evaluating)  # Linen modules are frozen
     try:
         return _called(call, method, args, named, module)
     finally:
@@ -82,7 +81,7 @@ def intercept(
 
 
 def built_to_train(module: nn.Module) -> dict[str, bool]:
-    """The fields by which a module trains whatever its calls say -> what they are otherwise."""
+    """Fields that put a module into training mode -> their values for evaluation."""
     return {
         name: switch.evaluating
         for name, switch in SWITCHES.items()
@@ -93,12 +92,12 @@ def built_to_train(module: nn.Module) -> dict[str, bool]:
 
 
 def _called(call: Callable[..., Any], method: Any, args: Any, named: Any, module: nn.Module) -> Any:
-    """The call of a module's method, told that it does not train."""
+    """Call a module's method with its switches set for evaluation."""
     if method is None:
         return call(*args, **named)
     before = named
     args, named = evaluating(method, args, named)
-    # What a module was built with is not given to its call again.
+    # Linen refuses a switch that is given both as field and as argument: keep the field's.
     named = {
         name: value
         for name, value in named.items()

@@ -18,24 +18,24 @@ Metrics = dict[str, jax.Array]
 LossFn = Callable[..., tuple[jax.Array, Mapping[str, Any], Mapping[str, Any]]]
 OnNonFinite = Literal["stop", "skip"]
 
-WEIGHT = "total_weight"  # metric by which the parts of an accumulated batch are weighted, if there
+WEIGHT = "total_weight"  # metric that weights the parts of an accumulated batch, if it is there
 FINITE = "finite"
-OWN = {FINITE, "grad_norm", "learning_rate", "step"}  # beside 'loss', which is always the loss
-WRONG = "wrong/"  # before the name of a field: how many of its values are out of range
-SMALL = 1 << 16  # numbers of a gradient that is measured together with others, in one operation
+OWN = {FINITE, "grad_norm", "learning_rate", "step"}  # reserved names, beside 'loss'
+WRONG = "wrong/"  # prefix of metrics that count a field's values out of range
+SMALL = 1 << 16  # gradients up to this size are concatenated to compute the norm
 
 
 class StepOptions(NamedTuple):
     """How a step is computed.
 
     Attributes:
-        accumulation: parts that a batch is split into, one after another; sums the gradients.
+        accumulation: number of parts that a batch is split into and computed one after another.
         mixed_precision: parameters and floats of the batch are cast to bfloat16 for the model;
-            parameters, gradients and optimizer stay float32.
-        remat: recompute activations in the backward pass, all but products of matrices.
-        on_nonfinite: of a step whose loss or gradient is not finite, which changes nothing. 'skip'
-            counts it and goes on (as PAXml does); 'stop' does not count it and refuses all later
-            ones, as any run does of a batch with wrong values.
+            stored parameters, gradients and optimizer stay float32.
+        remat: recompute activations in the backward pass, all except matrix products.
+        on_nonfinite: a step whose loss or gradient is not finite never changes parameters. 'skip'
+            counts it as a step and goes on (as PAXml does). 'stop' does not count it and refuses
+            all later steps; a batch with wrong values always does that.
     """
 
     accumulation: int = 1
@@ -55,20 +55,20 @@ def make_step(
     """The step, not jitted.
 
     Args:
-        loss_fn: of the whole tree of parameters; `metrics` are scalars.
-        apply_fn: handed to it.
-        optimizer: over the trained parameters; is given `loss` and `value` too.
+        loss_fn: takes the whole tree of parameters; its `metrics` are scalars.
+        apply_fn: passed to `loss_fn`.
+        optimizer: for the trained parameters; also gets `loss` and `value`.
         options: see `StepOptions`.
-        count_wrong: batch -> (field -> int32 []), values that no step may be taken with, such as
-            ids out of range, which a model would clip; `WRONG` + field is a metric.
-        rows: updates the rows of the item table that a batch touches, and no others; the state is
-            then as `RowUpdates.entered` makes it.
+        count_wrong: batch -> (field -> int32 []), counts of values that forbid a step, such as ids
+            out of range, which a model would clip. Each is a metric, named `WRONG` + field.
+        rows: updates only the rows of the item table that a batch touches; the state is then laid
+            out by `RowUpdates.entered`. None: all rows.
 
     Returns:
-        `step(state, frozen, batch, alive)` -> (state, alive, metrics); `frozen` are the parameters
-        that `state` lacks, `alive` bool [] is whether no step so far has ended the run. Metrics are
-        float32 [] and hold `loss`, `grad_norm` and `finite` (the step was taken) beside the loss
-        function's own.
+        `step(state, frozen, batch, alive)` -> (state, alive, metrics). `frozen` holds the
+        parameters that `state` lacks. `alive`, bool [], is False once a step has ended the run.
+        Metrics are float32 []: `loss`, `grad_norm`, `finite` (whether the step was taken), and the
+        loss function's own.
     """
     optimizer = optax.with_extra_args_support(optimizer if rows is None else rows.by_row.update)
 
@@ -105,7 +105,7 @@ def make_step(
                 trained, frozen, part, model_state, jax.random.fold_in(rng, index)
             )
             weight = metrics.get(WEIGHT, jnp.float32(1.0))
-            # A part without any weight may be 0 / 0.
+            # A part without any weight may have a NaN loss (0 / 0).
             return new, (
                 weight,
                 jax.tree.map(
@@ -174,7 +174,7 @@ def make_step(
 
 
 def _rounded(precise: Mapping[str, Any], like: TrainState) -> dict[str, Any]:
-    """`trained`, in the dtypes of this state's, and `master` of parameters as they are updated."""
+    """State fields `trained` (cast to the state's dtypes) and `master` from updated parameters."""
     if not like.master:
         return {"trained": precise}
     leaves, kept = flatten(precise), flatten(like.master)
@@ -183,23 +183,23 @@ def _rounded(precise: Mapping[str, Any], like: TrainState) -> dict[str, Any]:
 
 
 def _as_precise(gradients: Any, precise: Any) -> Any:
-    """Gradients in the dtypes of what they change."""
+    """Gradients cast to the dtypes of the parameters they update."""
     return jax.tree.map(lambda x, like: x.astype(like.dtype), gradients, precise)
 
 
 class NamedBatch(dict[str, Any]):
-    """A batch that says which fields it has when another one is asked for."""
+    """A batch whose KeyError lists the fields that it has."""
 
     def __missing__(self, name: str) -> Any:
-        """Raises KeyError with the names there are."""
+        """Raises KeyError with the names of the fields."""
         raise KeyError(f"batch: has no field '{name}'; it has {', '.join(sorted(self))}")
 
 
 def returned(found: Any) -> tuple[jax.Array, Metrics, Mapping[str, Any]]:
-    """What a loss function has returned: (loss, metrics as arrays, model state).
+    """Check a loss function's result: (loss, metrics as arrays, model state).
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the loss function returned something else.
     """
     if not isinstance(found, tuple | list) or len(found) != 3:
         told = f"{len(found)} values" if isinstance(found, tuple | list) else type(found).__name__
@@ -218,7 +218,7 @@ def scalars(metrics: Mapping[str, Any]) -> Metrics:
     """The metrics as arrays.
 
     Raises:
-        ValueError: naming each one that is no scalar, or has a name of the trainer's own.
+        ValueError: naming each metric that is no scalar, or has a reserved name.
     """
     if own := sorted(metrics.keys() & OWN):
         raise ValueError(f"metrics: {', '.join(own)}: names of the trainer's own; choose others")
@@ -231,9 +231,9 @@ def scalars(metrics: Mapping[str, Any]) -> Metrics:
 def _if(taken: jax.Array, update: Callable[[], Any], old: Any) -> Any:
     """`update()` where `taken`, else the old values.
 
-    A branch on the CPU: where each number is chosen, XLA computes moments twice and copies them,
-    since the update of the parameters reads the old ones, which is a tenth of a small step.
-    Elsewhere a branch would make the device wait for the host, and a choice costs nothing.
+    On CPUs a branch: with `jnp.where` XLA computes moments twice and copies them, since the update
+    of the parameters reads the old ones, and that costs a tenth of a small step. On other devices a
+    branch would wait for the host, and `jnp.where` costs nothing.
     """
     if jax.default_backend() == "cpu":
         return jax.lax.cond(taken, update, lambda: old)
@@ -244,7 +244,7 @@ def global_norm(tree: Any) -> jax.Array:
     """Norm over all leaves together, float32 []."""
     leaves = [leaf.astype(jnp.float32) for leaf in jax.tree.leaves(tree)]
     small: list[jax.Array] = []
-    # On a mesh they would have to come together, on the CPU a copy costs more than an operation.
+    # Not on a mesh, where this would gather them; nor on CPUs, where copies cost more than ops.
     if jax.default_backend() != "cpu" and jax.sharding.get_abstract_mesh().size <= 1:
         small = [leaf.ravel() for leaf in leaves if leaf.size <= SMALL]
         leaves = [leaf for leaf in leaves if leaf.size > SMALL]
@@ -255,7 +255,7 @@ def global_norm(tree: Any) -> jax.Array:
 
 
 def _collections(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
-    """The new collections, of the old ones' dtypes."""
+    """The new collections, cast to the dtypes of the old ones."""
     if jax.tree.structure(dict(new)) != jax.tree.structure(dict(old)):
         raise ValueError(
             f"loss function: the model state that it returns has {sorted(new)}, the one that it was"
@@ -276,7 +276,7 @@ def to_half(tree: Any) -> Any:
 def _parts(x: Any, count: int) -> Any:
     """[B, ...] -> [count, B / count, ...]: part i has rows i, i + count, ...
 
-    So each device of a mesh keeps its own rows, whatever the part.
+    With this order each device of a mesh keeps its own rows in every part.
     """
     rows = x.shape[0] // count
     return x.reshape(rows, count, *x.shape[1:]).swapaxes(0, 1)

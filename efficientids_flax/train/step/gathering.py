@@ -1,4 +1,4 @@
-"""Labels of several batches, measured at once: a pass over a large catalogue is made for many."""
+"""Gather labels of several batches and measure them at once, in one pass over a large catalogue."""
 
 import operator
 from collections.abc import Callable, Iterator
@@ -12,19 +12,19 @@ import numpy as np
 from efficientids_flax.core.labelled import LabelPositions
 from efficientids_flax.train.step.objectives import Gathering
 
-POSITIONS = 1 << 14  # that wait at most
-NUMBERS = 1 << 24  # of any array that waits
+POSITIONS = 1 << 14  # most positions that wait
+NUMBERS = 1 << 24  # largest size of an array that waits
 
 
 class Gatherer:
-    """Functions of one objective, compiled once a shape."""
+    """The jitted functions of one objective."""
 
     def __init__(self, gathering: Gathering, counts: Callable[[Any], dict[str, jax.Array]]) -> None:
-        """Of this objective.
+        """Prepare the functions; nothing is compiled yet.
 
         Args:
-            gathering: of the objective.
-            counts: batch -> values that are out of range, by field.
+            gathering: that of the objective.
+            counts: batch -> number of values out of range, by field.
         """
         self.times = gathering.times
         self.sums = jax.jit(gathering.sums)
@@ -53,24 +53,24 @@ class Waiting:
     """Batches of one evaluation whose labels wait to be measured."""
 
     def __init__(self, gatherer: Gatherer, params: Any) -> None:
-        """Nothing waits.
+        """Start with nothing waiting.
 
         Args:
-            gatherer: compiled functions.
-            params: that are evaluated.
+            gatherer: the jitted functions.
+            params: the parameters to evaluate.
         """
         self._gatherer, self._params = gatherer, params
         self._kept: Any = None
         self._count = self._room = 0
-        self._like: Any = None  # what the first of them left here
+        self._like: Any = None  # shapes of the first batch's arrays
 
     def times(self, batch: Any) -> np.ndarray | None:
-        """Where the labels of a batch are; None of one that has so many that it need not wait."""
+        """The times of a batch's labels; None if it has so many that waiting gains nothing."""
         found = self._gatherer.times(batch)
         return found if found is not None and 4 * found.size <= POSITIONS else None
 
     def add(self, batch: Any, times: np.ndarray) -> Iterator[Any]:
-        """Let the labels of a batch wait; gives (sums, counts) once there are enough."""
+        """Add the labels of a batch; yields (sums, wrong counts) once there are enough."""
         found = self._gatherer.positions(self._params, batch, times)
         if self._kept is None or not _fit(found, self._like):
             yield from self.rest()
@@ -83,7 +83,7 @@ class Waiting:
             yield from self.rest()
 
     def rest(self) -> Iterator[Any]:
-        """(sums, counts) of all that waits, if anything does."""
+        """Yield (sums, wrong counts) of all that waits, if anything does."""
         if self._kept is not None:
             asked, counts = self._kept
             self._kept, self._count = None, 0
@@ -95,7 +95,7 @@ def _shapes(tree: Any) -> list[Any]:
 
 
 def _fit(found: Any, like: Any) -> bool:
-    """Whether arrays of a batch, as the last one that has fewer rows, are no larger than these."""
+    """Whether a batch's arrays fit into the room of `like`; a last batch may have fewer rows."""
     if jax.tree.structure(found) != jax.tree.structure(like):
         return False
     pairs = zip(_shapes(found), _shapes(like), strict=True)
@@ -106,7 +106,7 @@ def _fit(found: Any, like: Any) -> bool:
 
 
 def _empty(like: LabelPositions, room: int) -> LabelPositions:
-    """Place for `room` such batches, which has no label, and excludes no item."""
+    """Arrays with room for `room` such batches, without labels and excluding no item."""
 
     def joined(x: jax.Array) -> jax.Array:
         axis = _axis(x)
@@ -117,5 +117,5 @@ def _empty(like: LabelPositions, room: int) -> LabelPositions:
 
 
 def _axis(found: jax.Array) -> int:
-    """On which the arrays of several batches are joined: that of positions, or the only one."""
+    """The axis along which batches are joined: that of positions, or the only one."""
     return min(1, found.ndim - 1)

@@ -1,4 +1,4 @@
-"""The state that a run begins with, each leaf made where it belongs."""
+"""The first state of a run, each leaf created with its sharding."""
 
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -29,21 +29,21 @@ def initial_state(
     opt_state: Any = None,
     step: int = 0,
 ) -> TrainState:
-    """The state, by one jitted function: on a mesh no device holds more than its part.
+    """The first state, made by one jitted function: on a mesh no device holds more than its shard.
 
     Args:
-        objective: makes the first variables.
-        optimizer: makes the first optimizer state.
-        rng: of the first parameters, and of dropout.
+        objective: initialises the variables.
+        optimizer: initialises the optimizer state.
+        rng: key for the initial parameters, and for dropout.
         sample_batch: see `Trainer.create_train_state`.
-        frozen, frozen_dtype: parameters that are not trained, and the dtype they are kept in.
+        frozen, frozen_dtype: parameters that are not trained, and the dtype to keep them in.
         master_weights: see `TrainState.create`.
-        mesh: that the state is spread over.
-        params: parameters that are there already, all or some; before those of the objective.
-        opt_state, step: of a run that goes on.
+        mesh: mesh to shard the state over.
+        params: given parameters, all or some; they take precedence over the objective's.
+        opt_state, step: those of a run to continue.
 
     Raises:
-        ValueError: parameters that are not the model's.
+        ValueError: parameters do not fit the model.
     """
     first, run = jax.random.split(jax.random.wrap_key_data(key_data(rng)))
     given = flatten(dict(objective.params or {})) | flatten(dict(params or {}))
@@ -69,8 +69,8 @@ def initial_state(
         kept = jax.tree.map(lambda x: x.astype(frozen_dtype), state.frozen)
         return state.replace(frozen=kept)  # pyright: ignore[reportAttributeAccessIssue]
 
-    # A frozen language model that is there already need not be there twice: jit would copy it. (Of
-    # several processes jit alone knows how to make one array of each one's own.)
+    # Given frozen parameters do not go through jit, which would copy a whole language model. (With
+    # several processes they do: only jit makes one global array of each process's copy.)
     there = set(given) if jax.process_count() == 1 else set()
 
     def made(*arguments: Any) -> TrainState:
@@ -93,13 +93,13 @@ def initial_state(
 
 
 def _without(state: TrainState, paths: Collection[str]) -> TrainState:
-    """The state, or the tree of its shardings, without these frozen parameters."""
+    """The state (or its tree of shardings) without these frozen parameters."""
     kept = {path: leaf for path, leaf in flatten(state.frozen).items() if path not in paths}
     return state.replace(frozen=unflatten(kept))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _check(given: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """The given parameters are the model's, in path and shape."""
+    """Check that the given parameters have the model's paths and shapes."""
     problems = [unknown_key(path, wanted) for path in given if path not in wanted]
     problems += [
         f"{path}: found {list(given[path].shape)}, the model has {list(wanted[path].shape)}"

@@ -23,7 +23,7 @@ class Means:
 
     @classmethod
     def of(cls, values: Mapping[str, jax.Array], weight: jax.Array) -> Means:
-        """Those of one batch; what it says without any weight does not count."""
+        """Sums of one batch; with weight 0 its values are ignored, even NaN."""
         weight = jnp.asarray(weight, jnp.float32)
         return cls(
             {

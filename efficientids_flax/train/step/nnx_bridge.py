@@ -1,9 +1,9 @@
-"""NNX modules under Linen's calls, so that one step trains both kinds.
+"""Call NNX modules like Linen modules, so that one training step works for both.
 
-An `nnx.Module` holds its values. Here they are handed in and handed back, as Linen has it: `params`
-are its `nnx.Param`, and each other type of variable is a collection by Linen's name, `batch_stats`
-among them. Random streams are no collection: a call draws from the key that it is given, so that a
-run that goes on draws what it would have drawn.
+An `nnx.Module` holds its values. Here they are passed in and returned, as in Linen: `params` are
+its `nnx.Param`, and each other type of variable is a collection with Linen's name, for example
+`batch_stats`. Random streams are no collection: a call draws from the key that it is given, so that
+a resumed run draws the same numbers as an uninterrupted one.
 """
 
 import inspect
@@ -27,19 +27,19 @@ DROPOUT = "dropout"
 
 
 class NNXBridge:
-    """An `nnx.Module` to be called as `nn.Module.apply` is; the module itself stays as it is.
+    """Wraps an `nnx.Module` to be called like `nn.Module.apply`; the module is not changed.
 
     Attributes:
-        variables: collection -> nested dicts of arrays, as the module had them; list indices are
-            keys like any other ('net/layers/0/kernel').
-        training: whether its calls are in the mode of `module.train()` unless they say otherwise,
-            else in that of `module.eval()`.
+        variables: collection -> nested dicts of arrays, the module's values; list indices are keys
+            like any other ('net/layers/0/kernel').
+        training: whether calls run in the mode of `module.train()`, unless their arguments say
+            otherwise; if False, in that of `module.eval()`.
     """
 
     def __init__(self, module: nnx.Module) -> None:
         """Take the values that the module has now."""
         self._graph, state = nnx.split(module)
-        # Variables of its own: the caller's may be given other values.
+        # Copies of the variables: the caller may assign new values to the originals.
         self._leaves = [(path, _with(leaf, _value(leaf))) for path, leaf in _flat(state)]
         self.variables = {
             name: unflatten(leaves) for name, leaves in _collections(self._leaves).items()
@@ -47,17 +47,16 @@ class NNXBridge:
         self.training = True
 
     def evaluating(self) -> "NNXBridge":
-        """The same in the mode of evaluation."""
+        """A copy of this bridge in evaluation mode."""
         made = copy(self)
         made.training = False
         return made
 
     def module(self, variables: Mapping[str, Any]) -> nnx.Module:
-        """A new module like the one that was given, in the same modes, with these values.
+        """A new module like the given one, in the same modes, with these values.
 
         Args:
-            variables: of the collections of `variables`; the arrays themselves are taken, not
-                copies.
+            variables: values for all collections of `variables`; the arrays are not copied.
 
         Raises:
             ValueError: some are missing.
@@ -78,20 +77,20 @@ class NNXBridge:
 
         Args:
             variables: as in `module`.
-            *args: of the call.
-            rngs: name -> key of the random streams; a stream whose name is not there draws from the
-                first. None: each goes on from the module's own.
-            mutable: collections that are handed back after the call.
-            method: in place of `__call__`.
-            capture_intermediates: hand back the output as one of the intermediates too.
-            **named: of the call; those `SWITCHES` that speak for the whole module also set its
-                mode, but in that of evaluation, where all are set by it, however they are given.
+            *args: arguments of the call.
+            rngs: name -> key of the random streams; a stream with another name uses the first key.
+                None: each stream continues from the module's own state.
+            mutable: collections to return after the call.
+            method: method to call instead of `__call__`.
+            capture_intermediates: return the output also among the intermediates.
+            **named: arguments of the call. Those of `SWITCHES` that concern the whole module also
+                set its mode. In evaluation mode all switches are overridden.
 
         Returns:
-            The output; with `mutable` (output, collections).
+            The output; with `mutable`: (output, collections).
 
         Raises:
-            ValueError: variables are missing; the call changes some that are not handed back.
+            ValueError: variables are missing; the call changes some that are not `mutable`.
         """
         given = _paths(variables)
         module = self._merged(given, _streams(rngs))
@@ -107,7 +106,7 @@ class NNXBridge:
         taken = inspect.signature(call).parameters.values()
         if all(parameter.kind != parameter.VAR_KEYWORD for parameter in taken):
             known = {parameter.name for parameter in taken}
-            # Such a module is told by `train()` and `eval()` alone.
+            # The call takes no such argument: `train()` and `eval()` have set the mode.
             whole = {name for name, switch in SWITCHES.items() if switch.whole}
             named = {k: value for k, value in named.items() if k in known or k not in whole}
         if not self.training:
@@ -134,7 +133,7 @@ class NNXBridge:
         return output, handed
 
     def drawing(self, loss_fn: LossFn) -> LossFn:
-        """The loss function, whose calls draw from its `rng` where they give no `rngs`."""
+        """The loss function; its calls of `apply_fn` without `rngs` draw from its `rng`."""
 
         def loss(
             params: Any,
@@ -174,14 +173,14 @@ class NNXBridge:
 
 
 def _streams(rngs: Any) -> Mapping[str, jax.Array]:
-    """Name -> key; a key alone is one of any name."""
+    """Name -> key; a single key serves all names."""
     if rngs is None or isinstance(rngs, Mapping):
         return rngs or {}
     return {DROPOUT: rngs}
 
 
 def _seeded(leaf: Any, value: Any, rngs: Mapping[str, jax.Array], number: int) -> Any:
-    """The value of a random stream that begins anew; of another variable as it is."""
+    """The value of a random stream reset to a new key; other variables keep their value."""
     kind = getattr(leaf, "type", None)
     if kind is nnx.RngCount:
         return jnp.zeros_like(value)
@@ -193,7 +192,7 @@ def _seeded(leaf: Any, value: Any, rngs: Mapping[str, jax.Array], number: int) -
 
 
 def _collections(leaves: Iterable[tuple[Any, Any]]) -> dict[str, dict[str, Any]]:
-    """Collection -> path -> array; what is no array is part of the graph here."""
+    """Collection -> path -> array; values that are no arrays are ignored."""
     found: dict[str, dict[str, Any]] = {"params": {}}
     for path, leaf in leaves:
         kind, value = getattr(leaf, "type", None), _value(leaf)
@@ -208,7 +207,7 @@ def _collections(leaves: Iterable[tuple[Any, Any]]) -> dict[str, dict[str, Any]]
 
 
 def _paths(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Path -> array, of all collections: a path of a module is in one of them."""
+    """Path -> array over all collections; each path of a module is in exactly one."""
     return {path: value for tree in variables.values() for path, value in flatten(tree).items()}
 
 
@@ -221,7 +220,7 @@ def _path(path: Iterable[Any]) -> str:
 
 
 def _value(leaf: Any) -> Any:
-    """Of a variable, or of an array that is none."""
+    """The value of a variable; a plain array is its own value."""
     return leaf.get_value() if hasattr(leaf, "get_value") else getattr(leaf, "value", leaf)
 
 

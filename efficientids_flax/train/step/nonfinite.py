@@ -1,4 +1,4 @@
-"""What ends a run: where the first NaN or infinity comes from, and values that are out of range."""
+"""Diagnosis of what ends a run: the origin of the first NaN or infinity, values out of range."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from efficientids_flax.train.step.function import LossFn, NamedBatch, global_nor
 from efficientids_flax.tree import leaves_by_path
 
 CALL = "__call__"
-SHAPE = "shape"  # a count beside those of fields
+SHAPE = "shape"  # name of one more count, see `missing_rows`
 INTERMEDIATES = "intermediates"
 
 
@@ -24,16 +24,16 @@ class NonFiniteError(FloatingPointError, InAll):
 
 
 class WrongValues(ValueError, InAll):
-    """A batch that lay on the devices held ids out of range, or the like; no step was taken."""
+    """A batch had values out of range, such as ids; no step was taken."""
 
 
 def told_values(reads: Any, counts: Mapping[str, int], batch: Mapping[str, Any]) -> str:
-    """What is wrong with the values of a batch that the step has counted.
+    """The message about wrong values that the step has counted.
 
     Args:
         reads: configuration of the model.
-        counts: field -> how many wrong values.
-        batch: where it can be read, of one process that is, the values are named.
+        counts: field -> number of wrong values.
+        batch: if this process can read all of it, the message names the values.
     """
     if SHAPE in counts:
         return (
@@ -51,18 +51,18 @@ def told_values(reads: Any, counts: Mapping[str, int], batch: Mapping[str, Any])
 
 
 def missing_rows(batch: Mapping[str, Any]) -> jax.Array:
-    """Int32 [], by how many numbers a field of all processes is not as large as this one takes it.
+    """Int32 [], 0 if all processes bring batches of the same shape, else the difference in size.
 
-    Each process compiles its own program, by the shape of its own rows. Where others bring other
-    shapes, sums are of all rows, and means would be divided by other numbers in each of them. So
-    this counts what is there, of which the compiler knows nothing, and compares.
+    Each process compiles its own program, for the shape of its own rows. If shapes differ, sums run
+    over all rows, but each process would divide means by another number. So this counts the values
+    at run time, in a way that the compiler cannot fold, and compares with the compiled shape.
     """
     leaves = [leaf for leaf in jax.tree.leaves(dict(batch)) if jnp.ndim(leaf) and leaf.size]
     if not leaves:
         return jnp.int32(0)
     leaf = max(leaves, key=lambda leaf: math.prod(leaf.shape[:2]))
     leaf = leaf.reshape(*leaf.shape[:2], -1)[..., 0]  # its rows, and its length where it has one
-    # Of any value one is counted, which the compiler does not know.
+    # Counts 1 for any value; the compiler does not see that.
     above = leaf >= jnp.ones((), leaf.dtype)
     there = jnp.sum(above, dtype=jnp.int32) + jnp.sum(~above, dtype=jnp.int32)
     return jnp.abs(there - leaf.size)
@@ -71,14 +71,14 @@ def missing_rows(batch: Mapping[str, Any]) -> jax.Array:
 def explain(
     state: TrainState, batch: Mapping[str, Any], loss_fn: LossFn, apply_fn: Callable[..., Any]
 ) -> str:
-    """What went bad first: a field of the batch, a parameter, an activation, a gradient.
+    """What became non-finite first: a field of the batch, a parameter, an activation, a gradient.
 
-    Runs the step's forward and backward pass once more, with every module's output looked at.
+    Runs forward and backward pass of the step again, and checks the output of every module.
 
     Args:
-        state: before the step.
-        batch: of the step.
-        loss_fn, apply_fn: of the step.
+        state: the state before the step.
+        batch: the batch of the step.
+        loss_fn, apply_fn: those of the step.
     """
     if name := _first(_flags(batch)):
         return f"the batch holds NaN or infinity in '{name}'"
@@ -120,7 +120,7 @@ def explain(
 
 
 def _watched(apply_fn: Callable[..., Any], seen: list[Any], order: list[str]) -> Callable[..., Any]:
-    """`apply_fn` that puts the outputs of all modules into `seen`, their order into `order`."""
+    """Wrap `apply_fn` to append the modules' outputs to `seen`, and their paths to `order`."""
 
     def note(
         call: Callable[..., Any], args: Any, named: Any, context: nn.module.InterceptorContext
@@ -146,7 +146,7 @@ def _watched(apply_fn: Callable[..., Any], seen: list[Any], order: list[str]) ->
 
 
 def _flags(tree: Any) -> dict[str, bool]:
-    """Path -> whether the leaf holds anything that is not finite."""
+    """Path -> whether the leaf has a value that is not finite."""
     return {path: bool(_bad(leaf)) for path, leaf in leaves_by_path(tree).items()}
 
 

@@ -1,10 +1,10 @@
-"""Updates of those rows of the item table alone that a batch touches.
+"""Sparse updates: only the rows of the item table that a batch touches.
 
-A step of a large table costs several passes over it, its gradient and its moments, though a batch
-has gradients by few rows. Here the gradients by the touched rows lie one after another, and the
-optimizer, which does to a row what it does to a table, is given these rows: the donated table is
-changed in place. While a run goes on, table and moments lie cluster by cluster, as they are read
-and written; `entered` and `left` lay them out.
+A dense step costs several passes over the whole table, its gradient and its moments, though a batch
+gives gradients to few rows. Here the gradients of the touched rows are stored in a compact array,
+and the optimizer, if it works row by row, is applied to these rows alone; the donated table is
+updated in place. During a run, table and moments are kept in cluster order, so that touched rows
+are contiguous; `entered` and `left` convert the layout.
 
 Letters: E width of the table, I items, R places of gradients.
 """
@@ -34,8 +34,8 @@ from efficientids_flax.train.state import TABLE, Split, Tables, TrainState, laid
 from efficientids_flax.tree import flatten, unflatten
 
 VALUES, TOUCHED, ROWS = (f"{ROW_GRADIENTS}/{name}" for name in ("values", "touched", "rows"))
-AT_ONCE = 1024  # rows of an update of items here and there
-LARGE = 1 << 22  # numbers of a table, 16 MiB: a pass over fewer costs little
+AT_ONCE = 1024  # scattered rows that are updated at a time
+LARGE = 1 << 22  # smaller tables (16 MiB) are updated as a whole: that is fast enough
 
 
 # (Gradients, rows before) -> rows after the update.
@@ -43,12 +43,12 @@ Stepped = Callable[[jax.Array, Tables], Tables]
 
 
 class ItemTable(NamedTuple):
-    """What is known of a model's item table.
+    """How batches touch a model's item table.
 
     Attributes:
-        clustering: where each item belongs.
-        touched: batch -> the rows that it has gradients by.
-        places: batch -> as many places as they may have, by its shapes.
+        clustering: the cluster of each item.
+        touched: batch -> the rows that get gradients.
+        places: batch -> the most places that a batch of these shapes can need.
     """
 
     clustering: ClusteringInfo
@@ -57,40 +57,40 @@ class ItemTable(NamedTuple):
 
 
 class RowUpdates(NamedTuple):
-    """How the item table of a run is updated.
+    """Sparse updates of a run's item table.
 
     Attributes:
-        by_row: the optimizer.
-        of: the table.
+        by_row: the optimizer, as parts that can be applied to some rows.
+        of: the item table.
     """
 
     by_row: ByRow
     of: ItemTable
 
     def entered(self, state: TrainState) -> TrainState:
-        """The state as the step takes it; the table and its moments are gone from the given one."""
+        """The state with table and moments in cluster order; those of the given one are deleted."""
         return laid_out(state, jax.jit(partial(in_row_order, self.of.clustering)), gone=True)
 
     def left(self, state: TrainState) -> TrainState:
-        """The state as everything else takes it; the given one stays."""
+        """The state with table and moments in item order; the given one stays valid."""
         return laid_out(state, jax.jit(partial(in_item_order, self.of.clustering)), gone=False)
 
     def opened(
         self, state: TrainState, frozen: Mapping[str, Any], batch: Mapping[str, Any]
     ) -> "Opened":
-        """What a step differentiates and updates.
+        """Prepare a step: split off the table, and add the array for its row gradients.
 
         Args:
-            state: of `entered`.
+            state: from `entered`.
             frozen: parameters without gradients.
-            batch: of the step.
+            batch: the batch of the step.
         """
         small, split = split_table(state)
         table, touched = split.tables.table, self.of.touched(batch)
         spare = table.shape[0] - self.of.clustering.num_items
         values = jnp.zeros((self.of.places(batch) + spare, table.shape[1]), table.dtype)
         trained = unflatten({**flatten(small.trained), VALUES: values})
-        # What asks for the table in the order of the items gets it, and nothing is made otherwise.
+        # The table in item order is only computed if something uses it; else XLA drops it.
         rest = {TABLE: in_item_order(self.of.clustering, table), ROWS: table, TOUCHED: touched}
         return Opened(self, split, small, touched, trained, unflatten({**flatten(frozen), **rest}))
 
@@ -103,18 +103,18 @@ def row_updates(
     batch: Mapping[str, Any],
     mesh: Mesh | None,
 ) -> RowUpdates | None:
-    """How the item table is updated; None: with all of its rows, as all parameters are.
+    """Sparse updates for a run, if possible and worthwhile; None: update all rows.
 
     Args:
         how: see `TrainingOptions.item_updates`.
-        of: the table; None: there is none, or its gradient may have any rows.
-        optimizer: of the run.
-        state: to begin with.
-        batch: of a step.
-        mesh: of the run.
+        of: the item table; None: there is none, or any of its rows may get gradients.
+        optimizer: the run's.
+        state: the first state.
+        batch: a batch of the run.
+        mesh: the run's.
 
     Raises:
-        ValueError: 'lazy' cannot be, with all the reasons.
+        ValueError: 'lazy' is impossible; lists all reasons.
     """
     if how == "dense":
         return None
@@ -146,20 +146,21 @@ def row_updates(
 
 
 def _pays(table: jax.Array, places: int) -> bool:
-    """Whether few of many rows are touched."""
+    """Whether the table is large, and at most half of its rows can be touched."""
     return table.size >= LARGE and 2 * places <= table.shape[-1]
 
 
 class Opened(NamedTuple):
-    """A step that is about to be taken.
+    """A step with sparse updates, prepared by `RowUpdates.opened`.
 
     Attributes:
-        rows: how.
+        rows: how the table is updated.
         split: table and moments.
-        state: without them.
-        touched: by the batch.
-        trained: what has gradients: the parameters without the table, and the values.
-        frozen: what else the loss needs.
+        state: the state without these.
+        touched: the rows that the batch touches.
+        trained: what is differentiated: the parameters without the table, and the array `VALUES`
+            that receives the gradients of the touched rows.
+        frozen: all else that the loss needs.
     """
 
     rows: RowUpdates
@@ -172,12 +173,12 @@ class Opened(NamedTuple):
     def updated(
         self, gradients: Mapping[str, Any], norm: jax.Array, taken: jax.Array
     ) -> tuple[dict[str, Any], Tables]:
-        """(Clipped gradients of the parameters without the table, table and moments after it).
+        """(clipped gradients of the other parameters, updated table and moments).
 
         Args:
-            gradients: by `trained`.
-            norm: float32 [], of them all.
-            taken: bool [], whether there is a step.
+            gradients: gradients by `trained`.
+            norm: float32 [], norm of all gradients together.
+            taken: bool [], whether the step is taken.
         """
         by_row = self.rows.by_row
         found = flatten(gradients)
@@ -199,10 +200,10 @@ class Opened(NamedTuple):
         return unflatten(found), self._others(values, taken, stepped, tables)
 
     def _members(self, values: jax.Array, taken: jax.Array, stepped: Stepped) -> Tables:
-        """Table and moments after the update of the members of touched clusters, block by block.
+        """Update the members of touched clusters, block by block.
 
-        A turn writes what the one before it made: XLA would copy a table that it reads in the
-        operation which writes it.
+        Each turn of the loop writes the block that the turn before computed: XLA would copy the
+        table if it were read and written in the same operation.
         """
         clustering = self.rows.of.clustering
         blocks = self.touched.blocks(clustering, values.shape[1])
@@ -234,7 +235,7 @@ class Opened(NamedTuple):
     def _others(
         self, values: jax.Array, taken: jax.Array, stepped: Stepped, tables: Tables
     ) -> Tables:
-        """The tables after the update of items of the input beside those members."""
+        """Update the input items that are in none of the touched clusters."""
         clustering, first = self.rows.of.clustering, self.touched.upto[-1]
         inputs = self.touched.inputs
         inputs = jnp.pad(inputs, (0, -len(inputs) % AT_ONCE), constant_values=clustering.num_items)
@@ -252,18 +253,18 @@ class Opened(NamedTuple):
         return jax.lax.fori_loop(0, count, turn, tables)
 
     def closed(self, state: TrainState, tables: Tables) -> TrainState:
-        """The whole state after the step."""
+        """The whole state after the step, with the updated table and moments."""
         return self.split.joined(state, tables)
 
 
 def with_row_gradients(
     params: Mapping[str, Any], apply_fn: Callable[..., Any]
 ) -> tuple[dict[str, Any], Callable[..., Any]]:
-    """(The model's parameters, a function that gives it the values beside them).
+    """(the model's parameters, an `apply_fn` that also passes the collection `ROW_GRADIENTS`).
 
     Args:
-        params: those of `Opened`, `trained` and `frozen` together.
-        apply_fn: of the model.
+        params: `trained` and `frozen` of `Opened`, merged.
+        apply_fn: the model's.
     """
     params = dict(params)
     values = params.pop(ROW_GRADIENTS)

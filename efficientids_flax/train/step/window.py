@@ -1,4 +1,4 @@
-"""Some steps of the loop: their metrics on the device, and where their time went."""
+"""Metrics and times of the steps between two reports."""
 
 import time
 from dataclasses import dataclass, field
@@ -12,17 +12,17 @@ clock = time.perf_counter
 
 @dataclass
 class Window:
-    """Steps since a report; times in seconds.
+    """Steps since the last report; times in seconds.
 
     Attributes:
-        steps: how many.
-        metrics: of `CompiledStep`, after the last of them; on the device.
-        batches: of each step, which may be asked for again.
-        last: step that ended it.
-        flops: of its steps, see `CompiledStep`.
-        waited: for data.
-        aside: in evaluations and checkpoints.
-        saving: in checkpoints alone.
+        steps: number of steps.
+        metrics: metrics of `CompiledStep` after the last step; on the device.
+        batches: the batch of each step, kept for diagnosis.
+        last: number of the last step.
+        flops: FLOPs of the steps, see `CompiledStep`.
+        waited: time spent waiting for data.
+        aside: time spent in evaluations and checkpoints.
+        saving: time spent in checkpoints alone.
     """
 
     steps: int = 0
@@ -36,7 +36,7 @@ class Window:
 
 
 class Totals:
-    """Sums over the windows since the last log, and what they amount to; no batch is kept."""
+    """Sums over the windows since the last log; keeps no batch."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = names
@@ -44,21 +44,21 @@ class Totals:
         self._begin()
 
     def begin(self, tokens: int, flops: float) -> None:
-        """The first step is done: compiling and the like are not part of the speed.
+        """Start the clock after the first step, so that compilation does not count in the speed.
 
         Args:
-            tokens, flops: of that step.
+            tokens, flops: those of the first step.
         """
         self._since, self._untimed = clock(), 1
         self._work = [-tokens, -flops]
 
     def add(self, window: Window, rows: list[list[float]], tokens: int) -> None:
-        """One more window and its metrics [steps][M], which have just been read.
+        """Add a window.
 
         Args:
-            window: that ended.
-            rows: its metrics.
-            tokens: of its batches, 0 if they have none.
+            window: the window that ended.
+            rows: its metrics [steps][M], read from the device.
+            tokens: tokens of its batches; 0 if they have none.
         """
         place = self._names.index(FINITE)
         for row in rows:
@@ -69,10 +69,10 @@ class Totals:
         self._work = [*map(add, self._work, (tokens, window.flops))]
 
     def take(self, peak: float | None) -> dict[str, float]:
-        """Means over the steps that were finite, and speeds; begins anew.
+        """Means over the steps that were finite, and speeds; then start from zero.
 
         Args:
-            peak: floating-point operations of the devices a second.
+            peak: peak FLOP/s of the devices; None: unknown.
         """
         now = clock()
         taken, skipped = self._counts
@@ -93,14 +93,14 @@ class Totals:
         return values
 
     def _begin(self) -> None:
-        self._counts = [0, 0]  # of finite steps, and of others
+        self._counts = [0, 0]  # finite steps, other steps
         self._sums = [[0.0] * len(self._names) for _ in self._counts]
         self._times = [0.0, 0.0, 0.0]
         self._work = [0.0, 0.0]  # tokens, operations
 
 
 def _speeds(steps: float, tokens: float, flops: float, peak: float | None) -> dict[str, float]:
-    """By name, of what was done a second."""
+    """Speed metrics by name, from rates per second."""
     values = {"steps_per_second": steps, "step_ms": 1e3 / steps}
     if tokens > 0:
         values["tokens_per_second"] = tokens

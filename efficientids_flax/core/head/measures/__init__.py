@@ -1,8 +1,8 @@
-"""What an evaluation asks of labels: entropy and rank, with the scores of one tile at a time.
+"""Measures of labels in an evaluation: entropy and rank, holding the scores of one tile at a time.
 
-Read `tiles`, where items stand, `columns`, sums over those of a tile, `scores`, what they are made
-of, `counts`, how many stand before a label, `sweep`, the pass over all tiles, and `labels`, what is
-asked.
+Read `tiles`, the place of each item; `columns`, sums over the slots of a tile; `scores`, how scores
+are computed; `counts`, how many items rank before a label; `sweep`, the pass over all tiles; and
+`labels`, the public function.
 """
 
 from efficientids_flax.core.head.measures.labels import SCORINGS, Measures, Scoring, measure

@@ -1,4 +1,4 @@
-"""How many items of a tile stand before a label: those that score more, or as much with a lower id.
+"""How many items of a tile rank before a label: higher score, or equal score and lower id.
 
 Letters: Q positions, I items, N columns of R slots, X excluded items.
 """
@@ -12,26 +12,26 @@ import jax.numpy as jnp
 from efficientids_flax.core.head.measures.columns import over_slots
 from efficientids_flax.core.head.measures.scores import Scores
 
-AT_ONCE = 32  # excluded items of a position
-HIGH = 1 << 16  # above the slots of most tiles
+AT_ONCE = 32  # excluded items of a position that are looked up at a time
+HIGH = 1 << 16  # more than most tiles have slots
 
 
 def before(
     scores: Scores, own: jax.Array, label: jax.Array, ids: jax.Array, known: jax.Array,
     here: jax.Array, when: Any,
 ) -> jax.Array:  # fmt: skip
-    """Int32 [Q], of a tile.
+    """How many items of a tile rank before each label, int32 [Q].
 
-    Equal scores are rare, and where there are none nothing is asked of ids.
+    Ids are compared only if scores tie, which is rare.
 
     Args:
-        scores: of the tile.
-        own: float32 [Q], of the label.
+        scores: scores of the tile.
+        own: float32 [Q], score of the label.
         label: int [Q].
-        ids: int [N, R, 1], of the tile's slots.
+        ids: int [N, R, 1], ids of the tile's slots.
         known: bool [Q], whether the label counts.
-        here: bool [Q], whether it is of this tile.
-        when: bool [], whether it is asked for; 0 where not.
+        here: bool [Q], whether the label is in this tile.
+        when: bool [], whether to count; otherwise 0.
     """
 
     def counted(term: Callable[[jax.Array], jax.Array], when: Any) -> jax.Array:
@@ -40,7 +40,7 @@ def before(
     def either(theirs: jax.Array) -> jax.Array:
         return jnp.where(theirs > own, HIGH, jnp.where(theirs == own, 1, 0)).astype(jnp.uint32)
 
-    if ids.size < HIGH:  # both in one number, and so in one pass over the scores
+    if ids.size < HIGH:  # pack both counts into one number: one pass over the scores
         both = counted(either, when)
         more, as_much = (both // HIGH).astype(jnp.int32), (both % HIGH).astype(jnp.int32)
     else:
@@ -58,13 +58,13 @@ def before(
 def excluded_places(
     exclude: jax.Array, label: jax.Array, places: jax.Array, none: int
 ) -> jax.Array:
-    """Int [X, Q], slots of the excluded items, each once, in order; `none` is none.
+    """Slots of the excluded items, sorted, without repeats and padded with `none`: int [X, Q].
 
     Args:
-        exclude: int [Q, X], items; others than [0, I) are none.
-        label: int [Q], which is never left out.
-        places: int [I], of each item among all tiles.
-        none: a slot beyond all tiles.
+        exclude: int [Q, X], items; ids outside [0, I) are ignored.
+        label: int [Q]; the label itself is never excluded.
+        places: int [I], slot of each item among all tiles.
+        none: a number beyond all slots.
     """
     ids = exclude.T
     counts = (ids >= 0) & (ids < len(places)) & (ids != label)
@@ -76,11 +76,11 @@ def excluded_places(
 def excluded_before(
     scores: Scores, own: jax.Array, label: jax.Array, ids: jax.Array, exclude: jax.Array, start: Any
 ) -> jax.Array:
-    """Int32 [Q], how many excluded items of a tile are among those that `before` counts.
+    """How many of the items that `before` counts in a tile are excluded, int32 [Q].
 
     Args:
         scores, own, label, ids: see `before`.
-        exclude: of `excluded_places`.
+        exclude: from `excluded_places`.
         start: the tile's first slot.
     """
     end = start + ids.size

@@ -1,6 +1,6 @@
-"""What an evaluation asks of some positions: entropy and rank of each label, in float32.
+"""Entropy and rank of each label in an evaluation, in float32.
 
-All is made of one pass of the queries over the item table. Scores are those that `search` and
+One pass of the queries over the item table gives both. Scores equal those that `search` and
 `retrieve` rank by, up to rounding.
 
 Letters: Q positions, W width of query and tables, V words, I items, K clusters, X excluded items.
@@ -25,15 +25,15 @@ SCORINGS = get_args(Scoring)
 
 
 class Measures(NamedTuple):
-    """Of labels.
+    """Measures of labels.
 
     Attributes:
-        entropy: float32 [Q], cross entropy without training's smoothing; 0 of a label that is out
-            of range.
-        rank: int32 [Q], how many items stand before the label, an item; `NEVER` of a word, of an
-            item that is out of range, or whose score is NaN or -inf.
+        entropy: float32 [Q], cross entropy, smoothed only with `label_smoothing_in_eval`; 0 for
+            labels out of range.
+        rank: int32 [Q], how many items rank before the label; `NEVER` if the label is a word, out
+            of range, or scores NaN or -inf.
         best: bool [Q], whether the label is the best of words and items.
-        squares: float32 [Q], of the log-normaliser, for the z-loss; 0 where there is none.
+        squares: float32 [Q], squared logsumexp for the z-loss; 0 without a z-loss.
     """
 
     entropy: jax.Array
@@ -53,19 +53,19 @@ def measure(
     scoring: Scoring = "log_probs",
     exclude: jax.Array | None = None,
 ) -> Measures:
-    """Measures of labels; there are scores of one tile at a time.
+    """Measure labels, holding the scores of one tile at a time.
 
     Args:
-        head: of the model.
-        inputs: of these positions: query [Q, W], word logits [Q, V].
-        tiles: of `tiles_of`. With labels in the order of their places few are looked at twice.
+        head: the model's head.
+        inputs: the head's inputs at these positions: query [Q, W], word logits [Q, V].
+        tiles: from `tiles_of`. If labels are sorted by their places, few tiles are visited twice.
         labels: int [Q].
         is_item: [Q], 1 where the label is an item.
-        table: of `table_of`.
-        scoring: see `inference.Filters`: 'log_probs' as served, words in the denominator;
-            'original' as configured, words without a chance.
-        exclude: int [Q, X], items that do not stand before the label; others than [0, I) have no
-            effect, the label itself is never left out.
+        table: from `table_of`.
+        scoring: see `inference.Filters`. 'log_probs': as served, with words in the denominator;
+            'original': as configured, with words scored -inf (or -cap).
+        exclude: int [Q, X], items that do not count as ranking before the label. Ids outside [0, I)
+            have no effect, and the label itself is never excluded.
     """
     config, cap = head.config, head.config.soft_cap_logits
     inputs = _float32(inputs)
@@ -85,7 +85,7 @@ def measure(
         word = jnp.max(scores, axis=-1)
         is_best = (jnp.argmax(scores, axis=-1) == labels) & (word >= found.most)
         best = jnp.where(item, best & (own > word), is_best)
-    if words is not None and full:  # until here they are logits
+    if words is not None and full:  # normalise: under full softmax they are logits until here
         words = words - found.total.value(how.sweep.others)[:, None]
     rank = jnp.where(known & ~jnp.isnan(scored) & (scored > -jnp.inf), found.before, NEVER)
     entropy = _entropy(head, inputs, how, found, words, labels, item)
@@ -97,8 +97,8 @@ class _How(NamedTuple):
 
     Attributes:
         sweep: how items are scored.
-        words: float32 [Q, V], log-probabilities of the first softmax; logits under full softmax,
-            as far as they have a chance. None without words.
+        words: float32 [Q, V], log-probabilities of the first softmax; under full softmax their
+            logits (-inf or -cap with 'original' scoring). None without words.
     """
 
     sweep: How
@@ -111,7 +111,7 @@ def _how(head: Head, inputs: HeadInputs, tiles: Tiles, scoring: Scoring) -> _How
     has_words, regular = words is not None, bool(config.z_loss_weight)
     if clusters is None:
         others = None
-        if words is not None:  # which the original leaves no chance in an evaluation
+        if words is not None:  # the original's evaluation scores words -inf or -cap
             words = _no_chance(words, cap) if original else soft_cap(words, cap)
             others = jax.nn.logsumexp(words, axis=-1)[None]
         smooth = bool(config.label_smoothing_in_eval and config.label_smoothing)
@@ -128,14 +128,14 @@ def _how(head: Head, inputs: HeadInputs, tiles: Tiles, scoring: Scoring) -> _How
 
 
 def _float32(inputs: HeadInputs) -> HeadInputs:
-    """But for the item table, which is made so tile by tile."""
+    """The inputs in float32, except the item table, which is converted tile by tile."""
     kept = {"items": inputs.items, "rows": inputs.rows}
     made = jax.tree.map(lambda x: x.astype(jnp.float32), inputs._replace(items=None, rows=None))  # pyright: ignore[reportArgumentType]
     return made._replace(**kept)
 
 
 def _no_chance(words: jax.Array, cap: float | None) -> jax.Array:
-    """Scores of words in the original's evaluation."""
+    """Scores of words in the original's evaluation: -inf, or -cap."""
     return jnp.full(words.shape, -cap if cap else -jnp.inf, jnp.float32)
 
 
@@ -143,7 +143,7 @@ def _entropy(
     head: Head, inputs: HeadInputs, how: _How, found: Found, words: jax.Array | None,
     labels: jax.Array, item: jax.Array,
 ) -> jax.Array:  # fmt: skip
-    """Cross entropy of each label, float32 [Q]; `words` are their log-probabilities."""
+    """Cross entropy of each label, float32 [Q]; `words` are the words' log-probabilities."""
     config = head.config
     if config.label_smoothing_in_eval and inputs.clusters is not None:
         inputs = inputs._replace(items=inputs.items.astype(jnp.float32))
@@ -166,7 +166,7 @@ def _entropy(
 
 
 def _squares(head: Head, inputs: HeadInputs, found: Found) -> jax.Array:
-    """[Q], of the log-normaliser of the original's evaluation scores."""
+    """Squared logsumexp of the original's evaluation scores, [Q]; zeros without a z-loss."""
     config = head.config
     if not config.z_loss_weight:
         return jnp.zeros_like(found.score)

@@ -1,4 +1,4 @@
-"""Scores of a tile's items: logits, and what their clusters add.
+"""Scores of a tile's items: logits and the terms of their clusters.
 
 Letters: Q positions, I items, K clusters, L tiles of N columns of R slots.
 """
@@ -18,17 +18,18 @@ from efficientids_flax.core.head.measures.tiles import NO_ITEM, Tiles
 
 
 class How(NamedTuple):
-    """How items are scored; which of it is there decides what is computed.
+    """How items are scored; only what is given here is computed.
 
     Attributes:
         cap: soft cap.
         first: float32 [K, Q], log-probability of each cluster; None under full softmax.
-        others: float32 [1, Q], logsumexp of what else is in a full softmax, None for nothing.
-        added: float32 [K, Q], what clusters add to 'original' scores; None where nobody asks, and
-            under full softmax, where these are the logits.
-        corrected: whether their normaliser is subtracted from these.
-        original: whether labels are ranked by them.
-        most, total, sums: whether `Found.most`, `.original_total`, `.sum` are asked for.
+        others: float32 [1, Q], logsumexp of further logits of a full softmax (the words); None:
+            there are none.
+        added: float32 [K, Q], term of each cluster in 'original' scores; None if these are not
+            needed, and under full softmax, where they are the logits.
+        corrected: whether the clusters' normalisers are subtracted from 'original' scores.
+        original: whether labels are ranked by 'original' scores.
+        most, total, sums: whether to compute `Found.most`, `.original_total`, `.sum`.
     """
 
     cap: float | None
@@ -43,13 +44,14 @@ class How(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Scores of a tile: a base, and in turn what is subtracted from that of each column.
+    """Scores of a tile, as a base and offsets of each column that are subtracted from it.
 
-    They are not there as an array: what reads them subtracts as it goes, in one order everywhere.
+    The scores themselves are never stored as an array. Every reader subtracts the offsets in the
+    same order, so that a score is the same to the bit everywhere.
 
     Attributes:
-        base: float32 [N, R, Q]; `NO_ITEM` or about that where there is none.
-        offsets: float32 [N, Q] or [1, Q] each, subtracted in turn.
+        base: float32 [N, R, Q]; about `NO_ITEM` in empty slots.
+        offsets: float32 [N, Q] or [1, Q] each, subtracted one after another.
     """
 
     base: jax.Array
@@ -61,21 +63,21 @@ class Scores(NamedTuple):
         return self.base.shape[1]
 
     def slot(self, number: int) -> jax.Array:
-        """Of one slot of each column, [N, Q]."""
+        """Scores of one slot of each column, [N, Q]."""
         found = self.base[:, number]
         for offset in self.offsets:
             found = found - offset
         return found
 
     def all(self) -> jax.Array:
-        """[N, R, Q]."""
+        """All scores, [N, R, Q]."""
         found = self.base
         for offset in self.offsets:
             found = found - offset[:, None]
         return found
 
     def at(self, slots: jax.Array) -> jax.Array:
-        """Of slots int [Q] or [X, Q] of the tile."""
+        """Scores of the tile's slots int [Q] or [X, Q]."""
         _, length, asked = self.base.shape
         flat = slots.reshape(-1, asked)
         found = jnp.take_along_axis(self.base.reshape(-1, asked), flat, axis=0)
@@ -85,7 +87,7 @@ class Scores(NamedTuple):
         return found.reshape(slots.shape)
 
     def sum_of_base(self, when: Any) -> jax.Array:
-        """[Q], of the items, if `when`."""
+        """Sum of the base over all items, [Q]; 0 if not `when`."""
 
         def term(number: int) -> jax.Array:
             base = self.base[:, number]
@@ -95,16 +97,16 @@ class Scores(NamedTuple):
 
 
 class Total(NamedTuple):
-    """logsumexp of what was seen: float32 [Q], a value near it, and the sum of exp(x - near)."""
+    """A running logsumexp, float32 [Q]: a value `near` it, and the sum of exp(x - near)."""
 
     near: jax.Array
     powers: jax.Array
 
     def joined(self, scores: Scores, when: Any) -> Total:
-        """With more, of which the first is one that counts, if `when`.
+        """The logsumexp with a tile's scores added, if `when`; the first slot must hold an item.
 
-        It is one pass: what is near is the first value of all, or, where another is higher by so
-        much that powers overflow, the highest so far.
+        Takes one pass: `near` is the first value ever seen. Only if the sum of powers overflows,
+        since another value is much higher, it is replaced by the highest value so far.
         """
 
         def of_all(near: jax.Array) -> jax.Array:
@@ -121,12 +123,15 @@ class Total(NamedTuple):
         return jax.lax.cond(overflows, by_highest, lambda: Total(near, powers))
 
     def value(self, others: jax.Array | None = None) -> jax.Array:
-        """[Q], with `others` [1, Q] in it."""
+        """The logsumexp, [Q], including `others` [1, Q]."""
         near, rest = self.offsets(others)
         return (near + rest)[0]
 
     def offsets(self, others: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """What normalises logits, [1, Q] each: what is near goes first, which leaves digits."""
+        """Two terms, [1, Q] each, that normalise logits if subtracted in order.
+
+        Subtracting `near` first keeps the second from being rounded away.
+        """
         near, rest = self.near[None], jnp.log(self.powers)[None]
         if others is not None:
             rest = jnp.logaddexp(rest, others - near)
@@ -136,28 +141,29 @@ class Total(NamedTuple):
 def scores_of(
     how: How, tiles: Tiles, tile: jax.Array, raw: jax.Array, when: Any
 ) -> tuple[Scores, Scores]:
-    """(Log-probabilities, the original's scores) of a tile's items.
+    """(log-probabilities, 'original' scores) of a tile's items.
 
-    Under full softmax both are logits. The second are the first where they are not asked for.
+    Under full softmax both are logits. If 'original' scores are not needed, the second equals the
+    first.
 
     Args:
-        how: items are scored.
-        tiles: of `tiles_of`.
-        tile: its number, int [].
-        raw: float32 [N, R, Q], products.
-        when: bool [], True but not known to the compiler.
+        how: how items are scored.
+        tiles: from `tiles_of`.
+        tile: int [], number of the tile.
+        raw: float32 [N, R, Q], products of items and queries.
+        when: bool [], True, but not a constant at compile time; see `over_slots`.
     """
     logits = raw
     if how.cap:
         ids = jnp.asarray(tiles.ids)[tile][..., None]
         logits = jnp.where(ids >= 0, soft_cap(raw, how.cap), NO_ITEM)
-        logits = jax.lax.optimization_barrier(logits)  # made once, so the same wherever it is read
+        logits = jax.lax.optimization_barrier(logits)  # computed once: the same bits everywhere
     if how.first is None:
         return Scores(logits), Scores(logits)
     served = _normalised(logits, tiles, tile, how.first, when)
     if how.added is None:
         return Scores(logits, served[:2]), Scores(logits, served[:2])
-    if how.corrected:  # the soft cap of the scores is not in their normaliser
+    if how.corrected:  # the normaliser is that of uncapped logits
         normaliser = _normalised(raw, tiles, tile, how.first, when)[2] if how.cap else served[2]
     else:
         normaliser = None
@@ -170,26 +176,26 @@ def scores_of(
 
 
 def _powers(scores: Scores, shift: jax.Array, when: Any) -> jax.Array:
-    """[N, Q], sum of exp(score - shift) over the slots of a column; shift [N, Q] or [1, Q]."""
+    """Sum of exp(score - shift) over the slots of each column, [N, Q]; shift [N, Q] or [1, Q]."""
     return over_slots(lambda slot: power(scores.slot(slot) - shift), scores.slots, when)
 
 
 def _normalised(
     logits: jax.Array, tiles: Tiles, tile: jax.Array, added: jax.Array, when: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What makes log-probabilities of a tile's logits: float32 [N, Q] each.
+    """Offsets that turn a tile's logits into log-probabilities: float32 [N, Q] each.
 
     Within a cluster a log-probability is `(logit - shift) + (added - log(sum of powers))`. The
-    shift is the logit of the cluster's first item, so one power is 1, and one pass over the tile
-    will do. Where another logit is higher by so much that powers overflow, it is the highest.
+    shift is the logit of the cluster's first item: so one power is 1, and one pass over the tile
+    suffices. If the powers overflow, since another logit is much higher, the shift is the highest.
 
     Args:
         logits: float32 [N, R, Q].
         tiles, tile, when: see `scores_of`.
-        added: float32 [K, Q], of each cluster.
+        added: float32 [K, Q], term of each cluster.
 
     Returns:
-        What is subtracted from a logit in turn, and the normaliser.
+        Two offsets to subtract from a logit in order, and the normaliser of the logits.
     """
     start, number, clusters = (jnp.asarray(part)[tile] for part in _places(tiles.clusters))
 
@@ -200,7 +206,7 @@ def _normalised(
         return shift, own[number], shift + rest[number]
 
     def of_clusters(join: Callable[..., jax.Array], values: jax.Array) -> jax.Array:
-        """[N, Q] -> [C, Q], those of all columns of a cluster joined."""
+        """[N, Q] -> [C, Q]: reduce over the columns of each cluster."""
         return join(values, number, len(clusters), indices_are_sorted=True)
 
     def powers_of(shift: jax.Array) -> jax.Array:
@@ -212,25 +218,25 @@ def _normalised(
 
     shift = jax.lax.optimization_barrier(logits[start, 0])
     powers = powers_of(shift)
-    # What branches return is there as an array. Else it would be made again for every score.
+    # Results of a branch are materialised; otherwise XLA would recompute them for every score.
     return jax.lax.cond(jnp.any(jnp.isinf(powers)), by_highest, lambda: made(shift, powers))
 
 
 def _added(
     tiles: Tiles, tile: jax.Array, added: jax.Array, normaliser: jax.Array | None
 ) -> tuple[jax.Array, ...]:
-    """What makes the original's scores: float32 [N, Q] each."""
+    """Offsets that turn products into the original's scores: float32 [N, Q] each."""
     clusters = jnp.asarray(tiles.clusters)[tile]
     own = jnp.where((clusters < 0)[:, None], -NO_ITEM, -added[jnp.maximum(clusters, 0)])
     return (own,) if normaliser is None else (own, normaliser)
 
 
 def _places(clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the clusters of columns [L, N], C at most in a tile.
+    """Index the clusters of columns [L, N] within each tile; a tile has at most C clusters.
 
     Returns:
-        Int32 [L, N], where the cluster of a column begins; int32 [L, N], which one of its tile it
-        is; int32 [L, C], these clusters, -1 for none.
+        Int32 [L, N], the first column of a column's cluster; int32 [L, N], the cluster's number
+        within its tile; int32 [L, C], the clusters of each tile, padded with -1.
     """
     starts = np.ones(clusters.shape, bool)
     starts[:, 1:] = clusters[:, 1:] != clusters[:, :-1]

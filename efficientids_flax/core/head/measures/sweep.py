@@ -1,10 +1,10 @@
-"""A pass over the catalogue, tile by tile: what each tile adds to the ranks of some labels.
+"""A pass over the catalogue, tile by tile, that adds up the ranks of some labels.
 
-A tile's scores are made, looked at and left while they are in the cache. The rank of a label needs
-its own score first, to the bit as the tile makes it; so a pass begins at the first tile that has a
-label, and counts once the last of them was seen: with labels in the order of their places few tiles
-are seen twice. Under a full softmax what normalises is the same for all items, so labels are ranked
-by logits.
+A tile's scores are computed, used and dropped while they are in the cache. To rank a label, its own
+score must be known first, equal to the bit to the one computed with its tile. So the pass begins at
+the first tile that holds a label, and starts counting once it has seen the last one that does; the
+tiles before that are visited again at the end. If labels are sorted by their places, these are few.
+Under a full softmax the normaliser is the same for all items, so labels are ranked by logits.
 
 Letters: Q positions, W width of query and tables, I items, K clusters, N columns of R slots, X
 excluded items.
@@ -22,14 +22,14 @@ from efficientids_flax.core.head.measures.tiles import Tiles, rows_of
 
 
 class Asked(NamedTuple):
-    """What is asked of the catalogue.
+    """The labels to rank.
 
     Attributes:
         query: float32 [Q, W].
-        label: int [Q], an item.
-        known: bool [Q], whether it counts.
-        exclude: int [Q, X], items that do not stand before it; others than [0, I) are none. None:
-            none of all.
+        label: int [Q], an item id.
+        known: bool [Q], whether the label counts.
+        exclude: int [Q, X], items that do not count as ranking before the label; ids outside [0, I)
+            are ignored. None: nothing is excluded.
     """
 
     query: jax.Array
@@ -39,16 +39,16 @@ class Asked(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a pass finds; [Q] each.
+    """Results of a pass; [Q] each.
 
     Attributes:
-        log_prob: float32, of the label.
-        score: float32, what it is ranked by: under full softmax its logit.
-        before: int32, how many items stand before it.
-        most: float32, the highest such score of any item; -inf where it was not asked for.
-        total: logsumexp of all logits under full softmax, the words left out.
-        original_total: the same of 'original' scores, where it was asked for.
-        sum: float32, of all logits, where it was asked for.
+        log_prob: float32, log-probability of the label.
+        score: float32, the score that the label is ranked by; under full softmax its logit.
+        before: int32, how many items rank before the label.
+        most: float32, the highest such score of any item; -inf if not asked for.
+        total: under full softmax, logsumexp of all items' logits, without words.
+        original_total: logsumexp of the 'original' scores, if asked for.
+        sum: float32, sum of all logits, if asked for.
     """
 
     log_prob: jax.Array
@@ -61,21 +61,21 @@ class Found(NamedTuple):
 
 
 def sweep(asked: Asked, how: How, items: jax.Array, tiles: Tiles, table: jax.Array | None) -> Found:
-    """What the catalogue says of some labels.
+    """Score and rank labels against the catalogue.
 
     Args:
-        asked: of these positions.
-        how: items are scored.
+        asked: the labels and their queries.
+        how: how items are scored.
         items: [I, W].
-        tiles: of `tiles_of`.
-        table: of `table_of`.
+        tiles: from `tiles_of`.
+        table: from `table_of`.
     """
     count, slots, full = len(tiles.ids), tiles.slots, how.first is None
     places = jnp.asarray(tiles.places)
     place = places[asked.label]
     home = jnp.where(asked.known, place // slots, -1)
     first = jnp.minimum(jnp.min(jnp.where(home < 0, count, home)), count - 1)
-    # Tiles that are looked at before anything is counted.
+    # Number of tiles that are visited before counting starts.
     ahead: Any = jnp.maximum(jnp.max(home), first) - first
     exclude = None
     if asked.exclude is not None:
@@ -110,14 +110,14 @@ def sweep(asked: Asked, how: How, items: jax.Array, tiles: Tiles, table: jax.Arr
     nothing = Total(zero - jnp.inf, zero)
     start = Found(zero, zero, zero.astype(jnp.int32), nothing.near, nothing, nothing, zero)
     found = jax.lax.fori_loop(0, ahead + count, look, start)
-    if full:  # until here that of a label is its logit
+    if full:  # normalise: until here `log_prob` is the label's logit
         offsets = found.total.offsets(how.others)
         found = found._replace(log_prob=Scores(found.log_prob[None, None], offsets).all()[0, 0])
     return found
 
 
 def _added_up(how: How, served: Scores, original: Scores | None, found: Found, when: Any) -> Found:
-    """With a tile's items in the sums over all of them, if `when`."""
+    """Add a tile's items to the sums over all items, if `when`."""
     if how.first is None:
         found = found._replace(total=found.total.joined(Scores(served.base), when))
     if how.sums:

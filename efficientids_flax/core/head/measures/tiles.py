@@ -1,8 +1,8 @@
-"""Where items stand in a pass over the catalogue: tiles that a processor's cache holds.
+"""The order of items in a pass over the catalogue: tiles that fit a processor's cache.
 
-A tile has columns of slots, each of one cluster; all columns of a cluster are in one tile, so that
-what the cluster adds to a score is known when the tile is left. Letters: W width of the table, I
-items, K clusters, L tiles of N columns of R slots.
+A tile consists of columns of slots; a column holds items of one cluster. All columns of a cluster
+are in one tile, so that the cluster's normaliser can be computed from that tile alone. Letters: W
+width of the table, I items, K clusters, L tiles of N columns of R slots.
 """
 
 from typing import NamedTuple
@@ -14,21 +14,21 @@ import numpy as np
 from efficientids_flax.core.clustering import ClusteringInfo
 
 LONGEST_COLUMN = 32
-SLOTS = 1 << 11  # of a tile; more where a cluster has more
-WHOLE = 1 << 13  # items of a full softmax that are one tile
-COPIED = 1 << 26  # numbers of a table that is put in order as a whole: 256 MiB
+SLOTS = 1 << 11  # slots of a tile; more if a cluster needs more
+WHOLE = 1 << 13  # a full softmax with at most this many items is one tile
+COPIED = 1 << 26  # a table with at most this many numbers (256 MiB) is reordered as a whole
 NO_ITEM = -1e30  # added to the logit of a slot without an item; finite, so that nothing is NaN
 
 
 class Tiles(NamedTuple):
-    """Where each item stands.
+    """The place of each item.
 
     Attributes:
-        ids: int32 [L, N, R], the item of each slot, -1 where there is none.
-        clusters: int32 [L, N], of each column; those of a cluster stand side by side.
+        ids: int32 [L, N, R], the item of each slot; -1 if it is empty.
+        clusters: int32 [L, N], cluster of each column; columns of a cluster are adjacent.
         places: int32 [I], the slot of each item among L x N x R.
         num_clusters: K; one under full softmax.
-        whole: whether each cluster is in one tile; that of a full softmax need not be.
+        whole: whether each cluster is in one tile; False only for a large full softmax.
     """
 
     ids: np.ndarray
@@ -39,22 +39,22 @@ class Tiles(NamedTuple):
 
     @property
     def slots(self) -> int:
-        """Of a tile, N x R."""
+        """Slots of a tile, N x R."""
         return self.ids.shape[1] * self.ids.shape[2]
 
 
 def tiles_of(clustering: ClusteringInfo | None, items: int) -> Tiles:
-    """Where the items of a head stand.
+    """The tiles of a catalogue.
 
     Args:
-        clustering: None under full softmax.
+        clustering: the cluster of each item; None under full softmax.
         items: I.
     """
     cluster_of = np.zeros(items, np.int32) if clustering is None else clustering.cluster_of
     cluster_of = np.asarray(cluster_of)
     count = 1 if clustering is None else clustering.num_clusters
     sizes = np.bincount(cluster_of, minlength=count)
-    # Columns as long as keeps what is filled up at about an eighth.
+    # Column length that keeps padding at about an eighth.
     mean = max(items // max(count, 1), 1)
     length = min(LONGEST_COLUMN, 1 << max(mean // 4, 1).bit_length() - 1)
     columns = -(-sizes // length)
@@ -76,7 +76,7 @@ def tiles_of(clustering: ClusteringInfo | None, items: int) -> Tiles:
 
 
 def _packed(columns: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
-    """(tile, first column in it) of each cluster: the largest first, each where there is room."""
+    """(tile, first column in it) of each cluster, by first fit in descending size."""
     tile, column = np.zeros(len(columns), int), np.zeros(len(columns), int)
     used = np.zeros(len(columns) + 1, int)
     first = last = 0  # tiles before are full, tiles after empty
@@ -94,18 +94,18 @@ def _packed(columns: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]
 def rows_of(
     items: jax.Array, tiles: Tiles, number: jax.Array, table: jax.Array | None
 ) -> jax.Array:
-    """The item table of one tile, float32 [W + 1, N R]; the last row is for a query's one.
+    """The item table of one tile, float32 [W + 1, N R]; queries have a 1 appended for the last row.
 
-    A slot without an item has the vector of one, and `NO_ITEM` in the last row: so it never counts,
-    and nothing has to be looked up where logits are read. Slots lie side by side, for the product
-    with the queries: with it, evaluation at width 64 takes 1.87 times the product with all items
-    on CPUs; before, it took 2.22 times.
+    The last row is 0, or `NO_ITEM` for empty slots (whose other rows hold some item's vector). So
+    the product masks empty slots, and nothing that reads logits has to. The table is transposed for
+    the product with the queries: on CPUs, at width 64, an evaluation then takes 1.87 times the
+    bare product with all items; before, it took 2.22 times.
 
     Args:
         items: [I, W].
-        tiles: of `tiles_of`.
-        number: of the tile, int [].
-        table: of `table_of`.
+        tiles: from `tiles_of`.
+        number: int [], number of the tile.
+        table: from `table_of`.
     """
     if table is not None:
         return table[number]
@@ -113,9 +113,9 @@ def rows_of(
 
 
 def table_of(items: jax.Array, tiles: Tiles) -> jax.Array | None:
-    """The whole table in the order of the tiles, float32 [L, W + 1, N R]; None of a large one.
+    """The whole table in the order of the tiles, float32 [L, W + 1, N R]; None if it is large.
 
-    A large one is put in order tile by tile, each time a tile is looked at.
+    The rows of a large table are gathered each time a tile is visited.
     """
     count = tiles.ids.shape[0]
     if count > 1 and tiles.ids.size * items.shape[1] > COPIED:
@@ -126,5 +126,5 @@ def table_of(items: jax.Array, tiles: Tiles) -> jax.Array | None:
 def _rows(items: jax.Array, ids: jax.Array) -> jax.Array:
     added = jnp.where(ids >= 0, 0.0, NO_ITEM)[..., None]
     rows = jnp.concatenate([items[jnp.maximum(ids, 0)].astype(jnp.float32), added], axis=-1)
-    # Whole rows are copied first: number by number it would take several times as long.
+    # Gather whole rows before transposing: fused, it would copy single numbers, much slower.
     return jnp.swapaxes(jax.lax.optimization_barrier(rows), -1, -2)

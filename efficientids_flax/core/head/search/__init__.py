@@ -1,10 +1,10 @@
-"""Exact top-k from an index of the item table: the best items without a score for each of them.
+"""Exact top-k from an index of the item table, without holding a score for each item.
 
-Read `index`, the table in tiles of one cluster each, `update`, which adds items and removes some,
-`kinds`, what a score is made of, `filters`, `scan`, a pass that keeps a number for each tile,
-`bounded`, which leaves out what cannot be among the best, `beam`, which looks at a few clusters,
-`find`, the function, `candidates`, scores of items that are named, and `export`, vectors for other
-searches.
+Read `index`, the table in tiles of one cluster each; `update`, which adds and removes items;
+`kinds`, how a score is composed; `filters`; `scan`, a pass over all items that keeps one number for
+each tile; `bounded`, which skips clusters that cannot hold the best; `beam`, which searches only a
+few clusters; `find`, the public function; `candidates`, scores of given items; and `export`,
+vectors for other search engines.
 """
 
 from efficientids_flax.core.head.search.candidates import score

@@ -1,8 +1,9 @@
-"""The best items of the most promising clusters alone: at a fixed cost, not always the best of all.
+"""Approximate top-k: only the C most promising clusters of each query are searched.
 
-Clusters go by what is known of them without their members: the score of their centre, or, where
-scores are normalised, the share that the cluster adds, of which an item has at most all. Scores of
-what is found are exact, since a cluster is visited as a whole, its normaliser with it.
+Clusters are ranked without looking at their members. If scores are normalised, by the cluster's
+own term, which bounds the score of each member; otherwise by that term plus the score of the
+cluster's centre. The scores of items found are exact, since a cluster is always searched as a
+whole, including its normaliser.
 
 Letters: B queries, W width, K clusters, T tiles of R rows, S tiles of a step, C clusters to visit.
 """
@@ -17,21 +18,21 @@ from efficientids_flax.core.head.search.index import SearchIndex
 from efficientids_flax.core.head.search.kinds import Offsets, Scored
 from efficientids_flax.core.head.search.scan import best_of_tiles, best_tiles, scores_of_tiles
 
-STEP_BYTES = 1 << 19  # of rows that are looked at in one step
+STEP_BYTES = 1 << 19  # bytes of rows that one step reads
 
 
 def beam(
     index: SearchIndex, query: jax.Array, how: Scored, allowed: Filter, k: int, clusters: int
 ) -> tuple[jax.Array, jax.Array]:
-    """(ids [B, k], scores [B, k]), best first; `NONE` and -inf where the clusters have no more.
+    """(ids [B, k], scores [B, k]), best first; `NONE` and -inf if the clusters hold fewer than k.
 
     Args:
-        index: with clusters.
+        index: an index with clusters.
         query: float32 [B, W].
-        how: items are scored.
-        allowed: which items may be found.
-        k: how many.
-        clusters: C, how many of them are visited for each query.
+        how: how items are scored.
+        allowed: which items may be returned.
+        k: number of items to return.
+        clusters: C, number of clusters to search for each query.
     """
     value = how.added
     if not how.normalised:
@@ -59,16 +60,16 @@ def _tiles_of_one(
     allowed: Filter,
     chosen: jax.Array,
 ) -> tuple[jax.Array, Offsets]:
-    """(The highest logit of each tile, float32 [T], offsets [K]) of one query.
+    """(highest logit of each tile, float32 [T]; offsets [K]) of one query.
 
-    The logit is -inf where a tile is not visited, or has no item that may be found.
+    The logit is -inf for tiles that are not searched, or without an item that may be returned.
 
     Args:
-        index, allowed: of all.
-        number: of the query.
+        index, allowed: see `beam`.
+        number: the query's number in the batch.
         query: float32 [W].
-        how: this query's items are scored, `added` [1, K].
-        chosen: int [C].
+        how: how items are scored for this query; `added` is [1, K].
+        chosen: int [C], the clusters to search.
     """
     count, rows, width = index.rows.shape
     together = min(count, max(1, STEP_BYTES // (4 * rows * width)))
@@ -104,6 +105,6 @@ def _tiles_of_one(
     best, highest, exponentials = jax.lax.fori_loop(0, steps, step, start)
     mine = how._replace(added=how.added[:, chosen]).offsets(highest[None], exponentials[None])
     empty = Offsets(*[jnp.zeros(how.added.shape[1])] * 2)
-    return best, Offsets(  # of clusters that are not visited they are not looked at
+    return best, Offsets(  # zeros for clusters that were not searched, which nothing reads
         *(whole.at[chosen].set(part[0]) for whole, part in zip(empty, mine, strict=True))
     )

@@ -1,16 +1,16 @@
-"""The best items of one query without a look at clusters that cannot hold them.
+"""Exact top-k of one query by branch and bound: skip clusters that cannot hold the best items.
 
-Clusters are visited in order of an upper bound of their scores, and the visit ends when the k-th
-best score found is above every bound that is left (branch and bound). For a query q, a member e of
-a cluster with centre m and radius r (the largest |e - m|) over n members, Cauchy and Schwarz give
+Clusters are visited in descending order of an upper bound on their scores, until the k-th best
+score found is above all remaining bounds. For a query q and a member e of a cluster with centre m,
+radius r (the largest |e - m|) and n members, the Cauchy-Schwarz inequality gives
 
     q . e <= q . m + |q| r.
 
-With a normaliser the score is the cluster's own plus `q . e - logsumexp_j(q . e_j)`, which is never
-above 0, each probability being at most 1; and by Jensen the logsumexp is at least `log n + q . m`,
-so that the difference is at most `|q| r - log n` as well. A soft cap c tanh(x / c) never falls and
-never widens a difference, so that for capped logits the difference to each other member is at most
-`2 |q| r`, and to the logsumexp at most `2 |q| r - log n`.
+With a normaliser the score is the cluster's own term plus `q . e - logsumexp_j(q . e_j)`. That
+difference is a log-probability and never above 0. By Jensen's inequality the logsumexp is at least
+`log n + q . m`, so the difference is at most `|q| r - log n` as well. A soft cap c tanh(x / c) is
+monotonic and never widens a difference. So for capped logits the difference to each other member
+is at most `2 |q| r`, and to the logsumexp at most `2 |q| r - log n`.
 
 Letters: W width, K clusters, T tiles of R rows, S tiles of a step.
 """
@@ -25,25 +25,26 @@ from efficientids_flax.core.head.search.index import SearchIndex
 from efficientids_flax.core.head.search.kinds import Offsets, Scored
 from efficientids_flax.core.head.search.scan import best_of_tiles, best_tiles, scores_of_tiles
 
-STEP_BYTES = 1 << 20  # of rows that are looked at in one step
-FEWEST_TILES = 1 << 12  # below, a pass takes no time, unless
-FEWEST_BYTES = 1 << 25  # the rows of the index are so many
-MOST_FOUND = 256  # k above which too many tiles are among the best
-# A tile costs more to visit than in a pass. Where the bounds leave more than this share of them
-# once so much was tried, the pass takes over.
+STEP_BYTES = 1 << 20  # bytes of rows that one step reads
+# An index with fewer tiles and fewer bytes than these is scanned: that is fast enough.
+FEWEST_TILES = 1 << 12
+FEWEST_BYTES = 1 << 25
+MOST_FOUND = 256  # for larger k too many tiles are needed
+# A tile costs more here than in a scan. If after the share TRIED of the tiles the bounds still
+# leave more than the share WORTH of them, the scan takes over.
 WORTH, TRIED = 0.3, 0.02
-ROUNDING = 1e-5  # of all that a bound is made of: some tens of float32 roundings
+ROUNDING = 1e-5  # margin relative to a bound's terms: some tens of float32 roundings
 
 
 class _State(NamedTuple):
-    """What is known after some steps; tiles and clusters in order of the bounds.
+    """State after some steps; tiles and clusters are in order of the bounds.
 
     Attributes:
-        visited: int [], tiles.
-        best: float32 [T], the highest logit that may be found; -inf before the visit.
-        highest, exponentials: float32 [K], of the visited tiles, see `Scored.offsets`.
-        going, found: bool [], whether to go on; whether the best are among the visited.
-        chosen: int [k], the best tiles.
+        visited: int [], number of tiles visited.
+        best: float32 [T], highest logit of the items that may be returned; -inf if not visited.
+        highest, exponentials: float32 [K], over the visited tiles, see `Scored.offsets`.
+        going, found: bool [], whether to go on; whether the search ended with the best items.
+        chosen: int [k], the best tiles so far.
     """
 
     visited: jax.Array
@@ -56,7 +57,7 @@ class _State(NamedTuple):
 
 
 def fits(index: SearchIndex, asked: int, k: int) -> bool:
-    """Whether it is worth trying: one query, many or large tiles, few items."""
+    """Whether to try branch and bound: one query, many or large tiles, small k."""
     tiles = index.rows.shape[0]
     many = tiles >= FEWEST_TILES or 4 * index.rows.size >= FEWEST_BYTES
     many = many and index.clusters is not None
@@ -66,14 +67,14 @@ def fits(index: SearchIndex, asked: int, k: int) -> bool:
 def bounded(
     index: SearchIndex, query: jax.Array, how: Scored, allowed: Filter, k: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """(bool [], whether the search came to an end; (ids [1, k], scores [1, k]) if it did).
+    """(done bool [], (ids [1, k], scores [1, k])); the items are only valid if `done` is True.
 
     Args:
-        index: of all items, with clusters.
+        index: an index with clusters.
         query: float32 [1, W].
-        how: items are scored.
-        allowed: which items may be found.
-        k: how many.
+        how: how items are scored.
+        allowed: which items may be returned.
+        k: number of items to return.
     """
     count, rows, width = index.rows.shape
     bounds = upper_bounds(index, query, how)[0]
@@ -89,7 +90,7 @@ def bounded(
         del number
         start = jnp.minimum(state.visited, count - together)
         places = start + jnp.arange(together)
-        fresh = places >= state.visited  # the last step goes over some tiles once more
+        fresh = places >= state.visited  # the last step overlaps the one before
         own = jax.lax.dynamic_slice_in_dim(names, start, together)
         rank = jax.lax.dynamic_slice_in_dim(ranks, start, together)
         ids = index.order.ids[own]
@@ -118,7 +119,7 @@ def bounded(
         return sorted_how.offsets(state.highest[None], state.exponentials[None])
 
     def look(state: _State) -> _State:
-        """Whether what is left can hold any of the best."""
+        """Decide whether unvisited clusters can still hold any of the best."""
         complete = jnp.sum(ends <= state.visited)  # clusters
         best = jnp.where(ranks < complete, state.best, -jnp.inf)
         scores = scores_of_tiles(how, best[None], offsets(state).at(ranks))[0]
@@ -128,7 +129,7 @@ def bounded(
         found = ~jnp.any(left & (jnp.arange(len(bounds)) >= complete))
         needed = jnp.sum(jnp.where(left, tiles, 0))
         hopeless = (needed > WORTH * count) & (state.visited > TRIED * count)
-        # Where more tiles than k share the last of the best scores, ids decide: a pass does that.
+        # If tiles tie at the k-th best score, ids decide, which only the scan can do.
         several = (jnp.sum(scores >= last) > k) | jnp.isneginf(last)
         going = ~found & ~hopeless & (state.visited < count)
         return state._replace(going=going, found=found & ~several, chosen=chosen)
@@ -148,17 +149,18 @@ def bounded(
 
 
 def upper_bounds(index: SearchIndex, query: jax.Array, how: Scored) -> jax.Array:
-    """float32 [B, K]: no item of a cluster has a higher score.
+    """Upper bound on the scores of each cluster's items, float32 [B, K].
 
     Args:
-        index: with clusters.
+        index: an index with clusters.
         query: float32 [B, W].
-        how: items are scored.
+        how: how items are scored.
     """
     centre = jnp.einsum("bw,kw->bk", query, index.centres, precision="highest")
     length = jnp.linalg.norm(query, axis=1, keepdims=True)
     spread = length * index.radii
-    # A small product of large vectors is rounded as much as a large one.
+    # The margin depends on the vectors' lengths: a small product of large vectors has the rounding
+    # error of a large one.
     size = length * jnp.linalg.norm(index.centres, axis=1) + spread + jnp.abs(how.added) + 1.0
     if how.normalised:
         distance = spread if how.inner is None else 2.0 * spread
@@ -167,7 +169,7 @@ def upper_bounds(index: SearchIndex, query: jax.Array, how: Scored) -> jax.Array
         own = centre + spread
     bound = own + how.added + ROUNDING * size
     none = jnp.zeros_like(bound)
-    # A tanh in float32 falls by a rounding now and then.
+    # In float32, tanh is monotonic only up to rounding.
     bound = how.scores(bound, Offsets(none, none)) + ROUNDING * (how.outer or 0.0)
-    # Of a cluster with a member that is not finite nothing is known, and the others count.
+    # A cluster with a member that is not finite has no bound; its other members still count.
     return jnp.where(jnp.isnan(bound), jnp.inf, bound)

@@ -1,4 +1,4 @@
-"""Scores of some items, those of a search to the same normalisers.
+"""Scores of given items, with the normalisers that a search uses.
 
 Letters: B queries, C candidates, W width of query and tables, V words.
 """
@@ -21,23 +21,23 @@ def score(
     soft_cap: float | None = None,
     word_logits: jax.Array | None = None,
 ) -> jax.Array:
-    """The scores of given items, as `search` computes them: float32 [B, C].
+    """Scores of given items, equal to those of `search`: float32 [B, C].
 
-    Kinds of scores that are normalised take a pass over all items.
+    Normalised kinds of scores take a pass over all items.
 
     Args:
-        index: of `build_index`.
+        index: from `build_index`.
         query: [B, W].
-        ids: int [B, C]; what is no item has -inf.
+        ids: int [B, C]; ids that are not in the index score -inf.
         kind, soft_cap, word_logits: see `search`.
     """
     query = query.astype(jnp.float32)
     how = scored(index, query, kind, soft_cap, word_logits)
-    # Where nothing is normalised, nothing of the pass is used, and XLA leaves it out.
+    # Without normalisation the result of the pass is unused, and XLA removes the pass.
     offsets = cluster_offsets(index, how, tiles_of(index, query, how, Filter(None, None)))
     known = (ids >= 0) & (ids < index.num_items)
     places = index.order.places[jnp.where(known, ids, 0)]
-    known &= places < index.order.ids.size  # one that was removed is nowhere
+    known &= places < index.order.ids.size  # removed items have no place
     places = jnp.where(known, places, 0)
     rows = index.rows.reshape(-1, index.rows.shape[-1])[places]
     logits = how.logits(jnp.einsum("bcw,bw->bc", rows, query, precision="highest"))

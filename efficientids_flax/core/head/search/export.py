@@ -1,4 +1,4 @@
-"""What others need to serve the same ranking: vectors whose products with a query are the scores.
+"""Item vectors for other search engines: their inner product with a query is the score.
 
 Letters: I items, W width of query and tables.
 """
@@ -12,13 +12,13 @@ from efficientids_flax.core.head.search.index import SearchIndex
 def item_vectors(index: SearchIndex) -> np.ndarray:
     """Vectors of the items for other search engines: float32 [I, W], in order of the ids.
 
-    Each is the item's vector plus that of its cluster. `query @ item_vectors(index).T` are the
-    items' 'scores' without a cap, which any search by inner product can rank (`faiss.IndexFlatIP`,
+    Each is the item's vector plus that of its cluster. `query @ item_vectors(index).T` gives the
+    items' 'scores' without a cap, so any search by inner product ranks alike (`faiss.IndexFlatIP`,
     a vector database, NumPy). A cap changes the order only at ties. 'corrected' and 'log_probs'
     are not inner products.
 
     Args:
-        index: of `build_index`.
+        index: from `build_index`.
 
     Raises:
         ValueError: items were removed, or are still to be added.

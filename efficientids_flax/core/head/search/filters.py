@@ -1,4 +1,4 @@
-"""Which items a search may find.
+"""Filters: which items a search may return.
 
 Letters: B queries, I items, X excluded items, T tiles of R rows.
 """
@@ -12,23 +12,23 @@ from efficientids_flax.core.head.search.index import SearchIndex
 
 
 class Filter(NamedTuple):
-    """Items that may be found.
+    """Items that may be returned.
 
     Attributes:
-        allowed: bool [T, R] or [B, T, R], None for all.
-        excluded: int [B, X], places among T x R; T R where there is none. None for none.
+        allowed: bool [T, R] or [B, T, R]; None: all.
+        excluded: int [B, X], places among T x R to leave out, padded with T R; None: none.
     """
 
     allowed: jax.Array | None
     excluded: jax.Array | None
 
     def of_range(self, start: Any, count: int, ids: jax.Array) -> jax.Array:
-        """Bool [C, R, B] or [C, R, 1], of tiles that stand side by side.
+        """The filter of C adjacent tiles, bool [C, R, B] or [C, R, 1].
 
         Args:
-            start: the first one.
+            start: the first tile.
             count: C.
-            ids: int [C, R], of the tiles.
+            ids: int [C, R], ids of the tiles' items.
         """
         there = (ids >= 0)[..., None]
         if self.allowed is not None:
@@ -44,7 +44,7 @@ class Filter(NamedTuple):
         return found.reshape(*ids.shape, asked)
 
     def of_tiles(self, query: Any, tiles: jax.Array, ids: jax.Array) -> jax.Array:
-        """Bool [t, R], of any tiles int [t] with their ids [t, R], for one query by its number."""
+        """The filter of tiles int [t] with ids [t, R], for query number `query`: bool [t, R]."""
         there = ids >= 0
         if self.allowed is not None:
             one = self.allowed.ndim == 2
@@ -56,10 +56,10 @@ class Filter(NamedTuple):
 
 
 def make_filter(index: SearchIndex, exclude: jax.Array | None, allowed: jax.Array | None) -> Filter:
-    """A filter of items' ids; see `search`.
+    """A filter from item ids; see `search`.
 
     Args:
-        index: where the items stand.
+        index: where each item is.
         exclude: int [B, X].
         allowed: bool [I] or [B, I].
     """

@@ -1,6 +1,6 @@
-"""The best items of queries, exactly, from an index: bounded where few are asked for, else a pass.
+"""The public search: branch and bound for single queries on large indexes, else a scan.
 
-With a number of clusters, it is a beam that looks at no others.
+If a number of clusters is given, only these are searched (`beam`).
 
 Letters: B queries, W width of query and tables, I items, T tiles, X excluded items, V words.
 """

@@ -1,4 +1,4 @@
-"""The item table in tiles of one cluster each, with what bounds a cluster's scores.
+"""The item table in tiles of one cluster each, with centres and radii that bound its scores.
 
 Letters: I items, K clusters, W width of query and tables, T tiles of R rows.
 """
@@ -15,21 +15,21 @@ from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head.second import layout_of
 
 SHORTEST, LONGEST = 8, 32  # rows of a tile
-TILES_PER_CLUSTER = 8  # that a cluster of mean size has at least, so that little is padding
-NONE = -1  # id in place of an item that is not there
+TILES_PER_CLUSTER = 8  # a cluster of mean size has at least this many, to limit padding
+NONE = -1  # id of an empty slot
 
 
-Table = Any  # NumPy's, or of a `SearchIndex` JAX's
+Table = Any  # a NumPy array; in a `SearchIndex` a JAX array
 
 
 class TileOrder(NamedTuple):
-    """Where items stand; known before anything is compiled.
+    """The place of each item; known before compilation.
 
     Attributes:
-        ids: int32 [T, R], the items of a tile; `NONE` where there is none.
-        clusters: int32 [T], of each tile; those of a cluster stand together.
-        places: int32 [I], of each item among T x R; T R of one that is not there.
-        first, tiles: int32 [K], a cluster's first tile, and how many it has.
+        ids: int32 [T, R], the items of each tile; `NONE` in empty slots.
+        clusters: int32 [T], the cluster of each tile; tiles of a cluster are adjacent.
+        places: int32 [I], each item's place among T x R; T R if it is not in the index.
+        first, tiles: int32 [K], a cluster's first tile, and its number of tiles.
         counts: int32 [K], members of each cluster.
     """
 
@@ -45,12 +45,12 @@ class SearchIndex(NamedTuple):
     """What a search needs, on the device.
 
     Attributes:
-        rows: float32 [T, R, W]; zeros where there is no item.
-        order: of the tiles, on the device too.
+        rows: float32 [T, R, W]; zeros in empty slots.
+        order: the place of each item, on the device too.
         clusters: float32 [K, W], the cluster table; None under full softmax, where tiles hold the
             items in order of their ids.
         centres: float32 [K, W], the mean of each cluster's rows.
-        radii: float32 [K], the largest distance of a member from it.
+        radii: float32 [K], the largest distance of a member from its centre.
     """
 
     rows: jax.Array
@@ -61,17 +61,17 @@ class SearchIndex(NamedTuple):
 
     @property
     def num_items(self) -> int:
-        """I, those that may be added among them."""
+        """I, including the ids reserved for `add_items`."""
         return self.order.places.shape[0]
 
 
 def tile_order(
     clustering: ClusteringInfo | None, items: int, spare: int = 0, new_items: int = 0
 ) -> TileOrder:
-    """In which order a search holds the items.
+    """The order in which an index holds the items.
 
     Args:
-        clustering: where each item belongs; None under full softmax.
+        clustering: the cluster of each item; None under full softmax.
         items: I.
         spare, new_items: see `build_index`.
     """
@@ -104,14 +104,14 @@ def build_index(
     spare: int = 0,
     new_items: int = 0,
 ) -> SearchIndex:
-    """An index of a head's tables.
+    """Build an index from a head's tables.
 
     Args:
         items: [I, W], at the query's width.
         clusters: [K, W]; None under full softmax.
         clustering: the cluster of each item; None under full softmax.
-        spare: free places to reserve in each cluster at least, for `add_items`.
-        new_items: number of ids after the last to reserve; the index counts them as items.
+        spare: free places to reserve in each cluster, at least, for `add_items`.
+        new_items: number of new ids, after the last one, to reserve; they count as items.
 
     Raises:
         ValueError: tables that do not fit the clustering, or a clustering without clusters.

@@ -1,4 +1,4 @@
-"""What an item's score is made of: its own logit, and something that its cluster adds.
+"""How a score is composed: the item's own logit and a term of its cluster.
 
 Letters: B queries, K clusters, W width of query and tables, V words.
 """
@@ -19,11 +19,11 @@ class Scored(NamedTuple):
     """How products become scores: `outer(inner(q . item) - normaliser of its cluster + added)`.
 
     Attributes:
-        added: float32 [B, K].
-        inner, outer: soft caps, None for none.
+        added: float32 [B, K], the term of each cluster.
+        inner, outer: soft caps; None: no cap.
         normalised: whether there is a normaliser, the logsumexp of the cluster's capped logits.
-        others: float32 [B, 1], logsumexp of what else is in it, the words under full softmax; None
-            for nothing.
+        others: float32 [B, 1], logsumexp of further logits in the normaliser, the words under full
+            softmax; None: there are none.
     """
 
     added: jax.Array
@@ -33,14 +33,14 @@ class Scored(NamedTuple):
     others: jax.Array | None = None
 
     def logits(self, products: jax.Array) -> jax.Array:
-        """Of `q . item`."""
+        """Capped logits from the products `q . item`."""
         return soft_cap(products, self.inner)
 
     def offsets(self, highest: jax.Array, exponentials: jax.Array) -> "Offsets":
-        """Of each cluster.
+        """The offsets of each cluster.
 
         Args:
-            highest: float32 [B, K], logit of a cluster; not looked at where nothing is normalised.
+            highest: float32 [B, K], a cluster's highest logit; unused if nothing is normalised.
             exponentials: float32 [B, K], sum of exp(logit - highest).
         """
         if not self.normalised:
@@ -51,19 +51,19 @@ class Scored(NamedTuple):
         return Offsets(highest, self.added - rest)
 
     def scores(self, logits: jax.Array, offsets: "Offsets") -> jax.Array:
-        """Of logits, and the offsets of their clusters; never falls where a logit rises."""
-        # The highest logit goes first: a large one leaves no digits to the rest.
+        """Scores from logits and the offsets of their clusters; monotonic in the logit."""
+        # Subtract the highest logit first: added to a large logit, `rest` would be rounded away.
         return soft_cap((logits - offsets.highest) + offsets.rest, self.outer)
 
 
 class Offsets(NamedTuple):
-    """What is subtracted from a logit first, and what is added then; float32."""
+    """Per cluster: `highest` is subtracted from a logit first, then `rest` is added; float32."""
 
     highest: jax.Array
     rest: jax.Array
 
     def at(self, clusters: jax.Array) -> "Offsets":
-        """Of these clusters: [B, K] at int [...] -> [B, ...]."""
+        """The offsets of these clusters: [B, K] at int [...] -> [B, ...]."""
         return Offsets(self.highest[:, clusters], self.rest[:, clusters])
 
 
@@ -74,10 +74,10 @@ def scored(
     cap: float | None,
     word_logits: jax.Array | None,
 ) -> Scored:
-    """How items are scored.
+    """How the items of an index are scored.
 
     Args:
-        index: K clusters; under full softmax there is one, and 'log_probs' alone is normalised.
+        index: has K clusters; under full softmax K = 1, and only 'log_probs' is normalised.
         query: float32 [B, W].
         kind, cap, word_logits: see `search`.
     """

@@ -1,9 +1,9 @@
-"""The best items by a pass over all of them, of which only the best score of each tile is kept.
+"""Exact top-k by a scan over all items that keeps only the best score of each tile.
 
-The k best items stand in the k best tiles, if tiles go by their best score and, among equals, by
-the lowest id that has it: were an item of another tile among the k best, each of the k tiles would
-hold one that stands before it. So a pass keeps a number for each tile, and the items of k tiles are
-scored once more. Memory does not grow with the number of items that are scored at a time.
+Rank tiles by their best score and, among equals, by the lowest id that has it. Then the k best
+items are in the k best tiles: if one were in another tile, each of the k tiles would hold an item
+that ranks before it. So the scan keeps one number for each tile, and the items of the k best tiles
+are scored again.
 
 Letters: B queries, W width, T tiles of R rows, C tiles at a time, k items, K clusters.
 """
@@ -17,20 +17,20 @@ from efficientids_flax.core.head.search.filters import Filter
 from efficientids_flax.core.head.search.index import NONE, SearchIndex
 from efficientids_flax.core.head.search.kinds import Offsets, Scored
 
-SCORES_AT_ONCE = 1 << 19  # 2 MiB of float32 stay in a core's cache
-WHOLE = 1 << 23  # scores that are made of the whole table, 32 MiB
-ROWS_AT_ONCE = 1 << 24  # numbers of the tiles that are scored once more
+SCORES_AT_ONCE = 1 << 19  # 2 MiB of float32 fit a core's cache
+WHOLE = 1 << 23  # up to this many scores (32 MiB) the table is multiplied as a whole
+ROWS_AT_ONCE = 1 << 24  # table entries gathered at a time to score the best tiles again
 UNKNOWN = jnp.iinfo(jnp.int32).max
 
 
 class Tiles(NamedTuple):
-    """What a pass keeps of each tile.
+    """What a scan keeps of each tile.
 
     Attributes:
-        best: float32 [T, B], the highest logit of those that may be found; -inf for none.
-        highest: float32 [T, B], of all items.
-        exponentials: float32 [T, B], sum of exp(logit - highest) of all items.
-        id: int32 [T, B], the lowest id that has the best logit; not made by every pass.
+        best: float32 [T, B], highest logit of the items that may be returned; -inf if none may.
+        highest: float32 [T, B], highest logit of all items; only if scores are normalised.
+        exponentials: float32 [T, B], sum of exp(logit - highest) over all items; likewise.
+        id: int32 [T, B], the lowest id that has the best logit; only if asked for.
     """
 
     best: jax.Array
@@ -42,28 +42,28 @@ class Tiles(NamedTuple):
 def scan(
     index: SearchIndex, query: jax.Array, how: Scored, allowed: Filter, k: int
 ) -> tuple[jax.Array, jax.Array]:
-    """(ids [B, k], scores [B, k]), best first; `NONE` and -inf where there are no more.
+    """(ids [B, k], scores [B, k]), best first; `NONE` and -inf if there are fewer than k.
 
     Args:
-        index: of all items.
+        index: the index to search.
         query: float32 [B, W].
-        how: items are scored.
-        allowed: which items may be found.
-        k: how many items.
+        how: how items are scored.
+        allowed: which items may be returned.
+        k: number of items to return.
     """
     tiles = tiles_of(index, query, how, allowed)
     offsets = cluster_offsets(index, how, tiles)
     scores = scores_of_tiles(how, tiles.best.T, offsets.at(index.order.clusters))
-    wanted = min(k, scores.shape[1])  # all tiles hold all items
+    wanted = min(k, scores.shape[1])  # there may be fewer tiles than k
     values, chosen = best_tiles(scores, wanted)
     last = values[:, -1:]
-    # Where more tiles than k share the last of the best scores, ids decide which ones count.
+    # If tiles tie at the k-th best score, ids decide which ones to take.
     many = jnp.any((jnp.sum(scores >= last, axis=-1) > wanted) & ~jnp.isneginf(last[:, 0]))
 
     def by_id() -> jax.Array:
         lowest = tiles_of(index, query, how, allowed, with_ids=True).id.T
         above = jnp.sum(scores > last, axis=-1, keepdims=True)
-        # Also of tiles without any item, which are the last of a query that finds fewer than k.
+        # Cap at UNKNOWN - 1 so that tied tiles without an item (-inf) still rank before all others.
         ids = jnp.where(scores == last, jnp.minimum(lowest, UNKNOWN - 1), UNKNOWN)
         equal = jax.lax.top_k(-ids, wanted)[1]
         places = jnp.arange(wanted)
@@ -76,25 +76,25 @@ def scan(
 
 
 def scores_of_tiles(how: Scored, best: jax.Array, offsets: Offsets) -> jax.Array:
-    """float32 [B, T], of the highest logits of tiles [B, T]; -inf where a tile has nothing.
+    """The score of each tile's highest logit: [B, T] -> float32 [B, T]; -inf if a tile has none.
 
-    Made once: made again for each use, scores need not be the same to the last bit.
+    The barrier makes XLA compute them once: recomputed scores may differ in the last bit.
     """
     scores = plain(how.scores(best, offsets))
-    # A soft cap makes a number of what is not there.
+    # A soft cap turns -inf into -cap.
     return jax.lax.optimization_barrier(jnp.where(jnp.isneginf(best), -jnp.inf, scores))
 
 
 def best_tiles(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """(scores, tiles) of the k best of [B, T]."""
     values, tiles = jax.lax.top_k(scores, k)
-    # XLA takes a top_k of which a slice is used for a sort of everything. And one barrier for both
-    # ends the process where the scores are split among devices.
+    # Without barriers XLA turns a top_k of which a slice is used into a full sort. One barrier for
+    # both results crashes the process if the scores are sharded.
     return jax.lax.optimization_barrier(values), jax.lax.optimization_barrier(tiles)
 
 
 def cluster_offsets(index: SearchIndex, how: Scored, tiles: Tiles) -> Offsets:
-    """Of all clusters, [B, K], from what a pass kept."""
+    """The offsets of all clusters, [B, K], from what a scan kept."""
     if not how.normalised:
         return how.offsets(how.added, how.added)
     clusters, count = index.order.clusters, how.added.shape[1]
@@ -114,9 +114,9 @@ def best_of_tiles(
     k: int,
     real: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """(ids [B, k], scores [B, k]) of the items of some tiles, int [B, t], each at most once.
+    """(ids [B, k], scores [B, k]) of the best items in tiles int [B, t]; no tile may repeat.
 
-    Equal scores go by id. Of the tiles only those that are `real`, bool [B, t], count; None: all.
+    Ties go by id. Tiles where `real`, bool [B, t], is False are ignored; None: none is.
     """
 
     def one(given: Any) -> tuple[jax.Array, jax.Array]:
@@ -127,10 +127,10 @@ def best_of_tiles(
         scores = plain(how.scores(how.logits(products), own))
         there = allowed.of_tiles(number, tiles, ids)
         scores = jnp.where(there if real is None else there & real[:, None], scores, -jnp.inf)
-        # -0.0 is 0.0 by now, so that a descending sort is one of the negatives.
+        # `plain` has removed -0.0, so sorting the negatives sorts in descending order.
         values, found = jax.lax.sort((-scores.reshape(-1), ids.reshape(-1)), num_keys=2)
         values, found = -values[:k], found[:k]
-        # Ids that nobody added yet have no place, and k counts them.
+        # k may exceed the places in these tiles, since it may count ids that are not added yet.
         missing = (0, k - values.shape[0])
         values = jnp.pad(values, missing, constant_values=-jnp.inf)
         found = jnp.pad(found, missing, constant_values=NONE)
@@ -152,26 +152,26 @@ def plain(scores: jax.Array) -> jax.Array:
 def tiles_of(
     index: SearchIndex, query: jax.Array, how: Scored, allowed: Filter, with_ids: bool = False
 ) -> Tiles:
-    """A pass over all tiles.
+    """Scan all tiles.
 
     Args:
         index, query, how, allowed: see `scan`.
-        with_ids: whether the lowest id is wanted too.
+        with_ids: whether to compute `Tiles.id` too.
     """
     count, rows, width = index.rows.shape
     asked = query.shape[0]
     together = max(1, SCORES_AT_ONCE // (rows * asked))
-    if count * rows * asked <= WHOLE:  # a slice of the table would be a copy
+    if count * rows * asked <= WHOLE:  # avoids the copies that slices of the table would be
         together = count
     together = min(count, together)
 
     def part(start: Any, table: jax.Array, ids: jax.Array) -> Tiles:
-        # To a compiler for CPUs an axis of one is none to work along: [C, R] for one query.
+        # XLA on CPU does not vectorise along an axis of size one: use [C, R] for one query.
         alone = asked == 1
         what, shape = (query[0], (together, rows)) if alone else (query.T, (together, rows, asked))
         products = jnp.matmul(table.reshape(-1, width), what, precision="highest")
         logits = how.logits(products.reshape(shape))
-        if with_ids:  # made again to be compared, they need not be the same to the last bit
+        if with_ids:  # compute once: recomputed for the comparison they may differ in the last bit
             logits = jax.lax.optimization_barrier(logits)
         there, real = allowed.of_range(start, together, ids), (ids >= 0)[..., None]
         if alone:

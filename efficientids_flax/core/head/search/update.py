@@ -1,11 +1,11 @@
-"""Items added to an index and removed from it, in place: nothing that uses it is compiled anew.
+"""Add items to an index and remove items from it, in place and without recompiling its users.
 
-The arrays keep their shapes. A removed item leaves a free place in its cluster; an added one takes
-one, of those that were left free when the index was built or have become free. Centre and radius of
-each cluster that changes are made of its members again, so that bounds stay bounds, however often
-that is done.
+The arrays keep their shapes. A removed item leaves a free place in its cluster. An added item takes
+a free place: one reserved when the index was built, or freed since. Centre and radius of each
+changed cluster are computed from its members again, so the bounds stay valid after any number of
+updates.
 
-Letters: U items of a change, I ids that there are places for, K clusters, W width, T tiles of R
+Letters: U items of an update, I ids including reserved ones, K clusters, W width, T tiles of R
 rows.
 """
 
@@ -21,7 +21,7 @@ from efficientids_flax.array_checks import INTEGERS, form_problems
 from efficientids_flax.config.record import listed
 from efficientids_flax.core.head.search.index import NONE, SearchIndex
 
-FEWEST = 8  # items of a compiled change; of more it is a power of two
+FEWEST = 8  # updates are padded to this or a power of two, so that few shapes are compiled
 
 
 def add_items(
@@ -30,18 +30,18 @@ def add_items(
     vectors: np.ndarray | jax.Array,
     clusters: Sequence[int] | np.ndarray | None = None,
 ) -> SearchIndex:
-    """Add items to an index; an item that it has already gets the new vector and cluster.
+    """Add items to an index; an item already there gets the new vector and cluster.
 
     Args:
         index: from `build_index`, with `spare` places and `new_items`; its arrays are donated, and
             cannot be used afterwards.
-        ids: int [U], each once, below the number of items that the index was built for.
+        ids: int [U], distinct, below the number of items that the index was built for.
         vectors: [U, W], at the query's width, as in the index.
         clusters: int [U], the cluster of each; None under full softmax.
 
     Raises:
-        ValueError: listing unknown ids and clusters, vectors of another shape or dtype, and
-            clusters that are full; nothing is changed then.
+        ValueError: listing unknown or repeated ids, unknown clusters, vectors of another shape, and
+            clusters that are full. Nothing is changed then.
     """
     named, problems = _named(index, ids)
     count = len(named)
@@ -73,10 +73,10 @@ def remove_items(index: SearchIndex, ids: Sequence[int] | np.ndarray) -> SearchI
 
     Args:
         index: from `build_index`; its arrays are donated, and cannot be used afterwards.
-        ids: int [U], each once; those that were removed before have no effect.
+        ids: int [U], distinct; ids that were removed before have no effect.
 
     Raises:
-        ValueError: unknown ids.
+        ValueError: unknown or repeated ids.
     """
     named, problems = _named(index, ids)
     if problems:
@@ -85,7 +85,7 @@ def remove_items(index: SearchIndex, ids: Sequence[int] | np.ndarray) -> SearchI
 
 
 def _named(index: SearchIndex, ids: Any) -> tuple[np.ndarray, list[str]]:
-    """Items that a caller names, [U], and what is wrong with them."""
+    """The ids that a caller gave, [U], and the problems with them."""
     named, found = _whole("ids", ids)
     named = named.reshape(-1)
     if found:
@@ -102,15 +102,15 @@ def _named(index: SearchIndex, ids: Any) -> tuple[np.ndarray, list[str]]:
 
 
 def _whole(name: str, given: Any) -> tuple[np.ndarray, list[str]]:
-    """Integers as they are given, before int32 would cut or wrap them; none are floats here."""
+    """The given integers before conversion to int32, which could wrap around; and the problems."""
     values = np.asarray(given)
-    if not values.size:  # an empty list has floats
+    if not values.size:  # NumPy makes an empty list float
         return values.astype(np.int64), []
     return values, form_problems(name, values, INTEGERS, None, "")
 
 
 def _full(index: SearchIndex, ids: np.ndarray, clusters: np.ndarray) -> list[str]:
-    """The clusters that have fewer free places than are asked for."""
+    """One problem for each cluster that has too few free places."""
     tiles, counts = (np.asarray(part) for part in (index.order.tiles, index.order.counts))
     places = np.asarray(index.order.places)[ids]
     there = places < index.order.ids.size
@@ -136,7 +136,7 @@ def _padded(ids: np.ndarray, size: int, fill: int = NONE) -> jax.Array:
 
 @partial(jax.jit, donate_argnums=0)
 def _removed(index: SearchIndex, ids: jax.Array) -> SearchIndex:
-    """Without items int [U]; `NONE` is none."""
+    """The index without items int [U]; `NONE` is padding."""
     order, rows = index.order, index.rows
     places = jnp.where(ids >= 0, order.places[jnp.maximum(ids, 0)], order.ids.size)
     there = places < order.ids.size
@@ -158,7 +158,7 @@ def _removed(index: SearchIndex, ids: jax.Array) -> SearchIndex:
 def _added(
     index: SearchIndex, ids: jax.Array, vectors: jax.Array, clusters: jax.Array
 ) -> SearchIndex:
-    """With items int [U] that are not there; `NONE` is none. Their clusters have free places."""
+    """The index with new items int [U]; `NONE` is padding. Their clusters must have free places."""
     count, width = index.rows.shape[:2]
 
     def step(number: Any, index: SearchIndex) -> SearchIndex:
@@ -186,13 +186,13 @@ def _added(
 
 
 def _with_bounds(index: SearchIndex, clusters: jax.Array) -> SearchIndex:
-    """With centres and radii of these clusters, int [U], as their members make them."""
+    """The index with centres and radii of these clusters, int [U], computed again."""
 
     def bounds(cluster: jax.Array) -> tuple[jax.Array, jax.Array]:
         first, order = index.order.first[cluster], index.order
         last = first + order.tiles[cluster]
         zero = jnp.zeros(index.rows.shape[-1])
-        # Where there is no item, rows are zeros.
+        # Empty slots have rows of zeros.
         total = jax.lax.fori_loop(
             first, last, lambda tile, sum_: sum_ + jnp.sum(index.rows[tile], axis=0), zero
         )

@@ -1,9 +1,9 @@
 """The second pass: losses of labels among the members of their clusters.
 
-Read `layout`, which clusters are computed in one shape, `visits`, in which order, `entropy`, the
-sums and the gradient of a tile, `by_cluster`, which goes through them on one device, `masked`,
-which takes all items of a tiny catalogue at once, `mesh` and `spread`, the same on a mesh, and
-`losses`, the function with its derivative.
+Read `layout`, which groups clusters into few shapes; `visits`, the order in which they are
+computed; `entropy`, sums and gradient of one tile; `by_cluster`, the pass on one device; `masked`,
+the alternative for tiny catalogues, with all items at once; `mesh` and `spread`, the same on a
+mesh; and `losses`, the public function with its custom derivative.
 """
 
 from efficientids_flax.core.head.second.by_cluster import Adapter, Places

@@ -1,9 +1,10 @@
 """Losses of positions among the members of their clusters, block by block, on one device.
 
-A block's members go through the adapter and are multiplied with its positions; all arithmetic is
-dense products. The adapted table, [I, W], is never there as a whole, nor are logits of more than a
-visit. The gradient of a weighted sum of the losses is made on the same visit, while the members are
-at hand. Rows that lie cluster by cluster are read and written as slices, at the pace of the memory.
+The members of a block's cluster go through the adapter and are multiplied with the queries of its
+positions; all arithmetic is dense products. Neither the whole adapted table, [I, W], nor the logits
+of more than one visit are ever in memory. The gradient of a weighted sum of the losses is computed
+in the same visit, while the members are loaded. If the table is in cluster order, rows are read and
+written as slices, at memory bandwidth.
 
 Letters: P positions, W width of queries, E width of the table, I items, K clusters, C blocks of a
 visit, G positions of a block, M rows of a tile, R places of gradients.
@@ -27,22 +28,22 @@ from efficientids_flax.core.head.second.visits import (
     tile_rows,
 )
 
-# [..., E] -> [..., W], row by row; its gradient is that of the arrays which the Partial holds.
+# Maps [..., E] -> [..., W], each row alone; gradients are taken by the arrays the Partial holds.
 Adapter = jax.tree_util.Partial
-# Windows of one row each. (That of `at[].add` has XLA's CPU compiler copy the rows first.)
+# Scatter with windows of one row. (With that of `at[].add`, XLA on CPU first copies the rows.)
 _WINDOWS = jax.lax.ScatterDimensionNumbers((1, 2), (), (0,))
 
 
 class Places(NamedTuple):
-    """An array for the gradients by some of the rows, cluster by cluster.
+    """A compact array that receives the gradients of some rows, cluster by cluster.
 
-    With it the rows lie in the order of the layout, [I + spare, E]: a slice that begins in the
-    table ends in it, see `spare_rows`.
+    If it is used, the table is in cluster order, [I + spare, E]. The spare rows at the end keep
+    every slice inside of the table, see `spare_rows`.
 
     Attributes:
-        values: [R + spare, E], of which the gradient is asked for; what it holds does not matter.
-        starts: int [K], where the first member of each cluster has its place; out of range, and far
-            from overflow, where the gradients of a cluster are not wanted.
+        values: [R + spare, E]; its gradient holds those of the rows, its content is ignored.
+        starts: int [K], the place of each cluster's first member; out of range, but far from
+            overflow, if a cluster's gradients are not wanted.
     """
 
     values: jax.Array
@@ -50,15 +51,15 @@ class Places(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What the losses are made of.
+    """Inputs of the losses.
 
     Attributes:
         query: [P, W].
-        rows: [I, E], of the items, in their order or in that of `places`.
-        adapter: makes vectors of width W of the rows.
-        labels: of the positions.
-        weights: float32 [P], of the losses in the sum that is differentiated.
-        places: where gradients by the rows go; None: to an array like the rows.
+        rows: [I, E], the item table; in cluster order if `places` is given.
+        adapter: maps rows to width W.
+        labels: label of each position.
+        weights: float32 [P], weights of the losses in the sum that is differentiated.
+        places: where gradients by the rows are stored; None: in an array like the rows.
     """
 
     query: jax.Array
@@ -84,9 +85,9 @@ class ByCluster:
         """Sort the positions.
 
         Args:
-            entropy: which loss.
-            layout: of the clustering.
-            tables: the part of it that belongs to the given rows.
+            entropy: soft cap and smoothing.
+            layout: layout of the clustering.
+            tables: the shard of the layout that belongs to the given rows.
             given: all arrays.
         """
         self._entropy, self._given = entropy, given
@@ -100,7 +101,7 @@ class ByCluster:
         ]
 
     def sums(self) -> Sums:
-        """float32 [P], what losses are made of; of positions without a label, of no member."""
+        """Sums over the members, float32 [P]; positions without a label keep the empty sums."""
 
         def add(part: _Part, sums: Sums) -> Sums:
             return part.put(sums, part.sums())
@@ -109,14 +110,14 @@ class ByCluster:
         return self._over_all(add, Sums(zero + NO_MEMBER, zero, zero, zero))
 
     def losses(self, sums: Sums) -> jax.Array:
-        """float32 [P], of the sums of all members; 0 where there is no label."""
+        """Losses from the sums over all members, float32 [P]; 0 where there is no label."""
         clusters, known = self._given.labels.clusters, self._counts.shape[0]
         counts = self._counts[jnp.minimum(clusters, known - 1)]
         one = jax.tree.map(lambda x: x[:, None], sums)
         return jnp.where(clusters < known, self._entropy.losses(one, counts)[:, 0], 0.0)
 
     def gradients(self, sums: Sums) -> Gradients:
-        """Of the losses' weighted sum, from the sums of all members."""
+        """Gradients of the weighted sum of the losses, given the sums over all members."""
 
         def add(part: _Part, gradients: Gradients) -> Gradients:
             own = jax.tree.map(lambda x: take(x, part.visit.positions), sums)
@@ -125,7 +126,7 @@ class ByCluster:
         return self._over_all(add, self._zeros())
 
     def both(self) -> tuple[jax.Array, Gradients]:
-        """(`losses`, `gradients`), in one go: for a device that has all members."""
+        """(`losses`, `gradients`) in one pass; only if the device has all members."""
 
         def add(part: _Part, carry: tuple[jax.Array, Gradients]) -> Any:
             each, gradients = carry
@@ -142,7 +143,7 @@ class ByCluster:
         return Gradients(*jax.tree.map(jnp.zeros_like, (given.query, rows, given.adapter)))
 
     def _over_all(self, step: "Callable[[_Part, Any], Any]", carry: Any) -> Any:
-        """`step` over all visits of all classes."""
+        """Fold `step` over all visits of all size classes."""
         for blocks in self._blocks:
 
             def visit(number: Any, carry: Any, blocks: Blocks = blocks) -> Any:
@@ -155,10 +156,10 @@ class ByCluster:
 
 
 class _Step(NamedTuple):
-    """One tile: adapted rows [C, M, W] with their derivative, logits [C, M, G].
+    """One tile: adapted rows [C, M, W] with their vjp `back`, and logits [C, M, G].
 
-    `at` are the places [C, M] of the gradients by the rows, out of range where there is no member;
-    those of the first rows of each cluster [C], where they are added slice by slice.
+    `at` [C, M] is where the gradient of each row is added, out of range for padding. If gradients
+    are added slice by slice, it is [C], the place of the first row of each.
     """
 
     at: jax.Array
@@ -178,11 +179,11 @@ class _Part:
         self._entropy, self._given, self._blocks = entropy, given, blocks
         self._own = take(given.query, visit.positions)  # [C, G, W]
         self._tiled = blocks.kind.largest > blocks.kind.rows
-        # Of clusters that fit one tile it is made once, for sums and gradients.
+        # Clusters that fit one tile: compute it once, for both sums and gradients.
         self._only = None if self._tiled else self._step(0)
 
     def sums(self) -> Sums:
-        """[C, G], of all members."""
+        """Sums over all members, [C, G]."""
         if self._only is not None:
             return self._entropy.sums(self._only.logits, self._only.tile)
 
@@ -195,11 +196,11 @@ class _Part:
         return jax.lax.fori_loop(0, self._blocks.tiles(self.visit), add, none)
 
     def add_gradients(self, sums: Sums, made: Gradients) -> Gradients:
-        """The gradients with those of this visit.
+        """Add the gradients of this visit.
 
         Args:
-            sums: [C, G], of all members.
-            made: what visits before gave.
+            sums: [C, G], over all members.
+            made: gradients of the visits before.
         """
         if self._only is not None:
             of_own, made = self._back(self._only, sums, made)
@@ -214,7 +215,7 @@ class _Part:
         return made._replace(query=self.put(made.query, of_own))
 
     def put(self, whole: Any, own: Any) -> Any:
-        """Arrays of all positions [P, ...], with those of this visit [C, G, ...]."""
+        """Write this visit's values [C, G, ...] into arrays of all positions [P, ...]."""
         at = self.visit.positions
         return jax.tree.map(lambda x, new: x.at[at].set(new, mode="drop"), whole, own)
 
@@ -241,7 +242,7 @@ class _Part:
         return jnp.where(items < 0, given.places.values.shape[0], own)
 
     def _back(self, step: _Step, sums: Sums, made: Gradients) -> tuple[jax.Array, Gradients]:
-        """(Gradient of the queries [C, G, W], the gradients with those of the tile's rows)."""
+        """(gradient of the queries [C, G, W], `made` plus the gradients of the tile's rows)."""
         weights = take(self._given.weights, self.visit.positions)
         of_logits = self._entropy.gradients(step.logits, step.tile, sums, self.counts, weights)
         of_logits = of_logits.astype(step.adapted.dtype)

@@ -1,10 +1,10 @@
-"""Cross entropy among the members of a cluster, from as many of its logits as are at hand.
+"""Cross entropy among the members of a cluster, computed tile by tile.
 
-Sums over the tiles of a cluster are merged, and give the loss; with them the gradient of any tile
-is its own affair (the online softmax of arXiv 1805.02867).
+Sums over the tiles of a cluster are merged, and give the loss. Given the merged sums, the gradient
+of each tile is computed independently (the online softmax of arXiv 1805.02867).
 
-Letters: C clusters, M members of a tile, G positions; logits are [C, M, G], so that sums over
-members go down columns, which is how a vector unit takes them.
+Letters: C clusters, M members of a tile, G positions. Logits are [C, M, G], so that sums over
+members vectorise along the positions.
 """
 
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ import jax.numpy as jnp
 
 from efficientids_flax.backbone.layers import soft_cap
 
-NO_MEMBER = -1e30  # finite: a tile without any member has a highest logit that can be subtracted
+NO_MEMBER = -1e30  # logit of padding; finite, so that an empty tile's highest can be subtracted
 
 
 class Tile(NamedTuple):
-    """Which members of its cluster a tile holds, and where the labels stand.
+    """The members that a tile holds, and the labels among them.
 
     Attributes:
-        valid: bool [C, M], whether there is a member.
-        labels: int [C, G], the row of the position's label; outside of [0, M) where it is not here.
+        valid: bool [C, M], False for padding.
+        labels: int [C, G], index of the position's label; outside [0, M) if it is not in this tile.
     """
 
     valid: jax.Array
@@ -31,13 +31,13 @@ class Tile(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What is known of the logits of some members, float32 [C, G] each.
+    """Running sums over the logits of some members, float32 [C, G] each.
 
     Attributes:
-        highest: logit; `NO_MEMBER` without members.
+        highest: highest logit; `NO_MEMBER` without members.
         exponentials: sum of exp(logit - highest).
-        total: sum of the logits.
-        own: the label's logit; 0 where it is not among them.
+        total: sum of the logits; only computed if labels are smoothed, else 0.
+        own: the label's logit; 0 if the label is not among these members.
     """
 
     highest: jax.Array
@@ -51,7 +51,7 @@ class Sums(NamedTuple):
         return self.highest + jnp.log(self.exponentials)
 
     def merged(self, other: "Sums") -> "Sums":
-        """Of the members of both."""
+        """The sums over the members of both."""
         highest = jnp.maximum(self.highest, other.highest)
         one, two = (part.exponentials * jnp.exp(part.highest - highest) for part in (self, other))
         return Sums(highest, one + two, self.total + other.total, self.own + other.own)
@@ -59,27 +59,27 @@ class Sums(NamedTuple):
 
 @dataclass(frozen=True)
 class Entropy:
-    """Which cross entropy it is.
+    """A cross entropy with soft cap and label smoothing.
 
     Attributes:
-        cap: soft cap on the logits; None and 0 are none.
-        smoothing: probability that the members other than the label share. A cluster of one member
-            is not smoothed, where the original divides by zero and gives NaN.
+        cap: soft cap on the logits; None or 0: no cap.
+        smoothing: probability mass that the members other than the label share. Clusters with one
+            member are not smoothed; the original divides by zero there and gives NaN.
     """
 
     cap: float | None = None
     smoothing: float = 0.0
 
     def logits(self, products: jax.Array, tile: Tile) -> jax.Array:
-        """float32 [C, M, G], with the cap, of the products of members with queries.
+        """Capped logits from the products of members and queries, float32 [C, M, G].
 
-        What is no member is left out after the cap, which alone would give it a probability.
+        Padding is masked after the cap, which would otherwise lift it to -cap.
         """
         logits = soft_cap(products.astype(jnp.float32), self.cap)
         return jnp.where(tile.valid[:, :, None], logits, NO_MEMBER)
 
     def sums(self, logits: jax.Array, tile: Tile) -> Sums:
-        """What a tile adds, of `logits`."""
+        """Sums over one tile; `logits` are those of `Entropy.logits`."""
         highest = jnp.max(logits, axis=1)
         total = jnp.zeros_like(highest)
         if self.smoothing:
@@ -88,13 +88,13 @@ class Entropy:
         return Sums(highest, exponentials, total, _own(logits, tile.labels))
 
     def losses(self, sums: Sums, sizes: jax.Array) -> jax.Array:
-        """float32 [C, G].
+        """Losses, float32 [C, G].
 
         Args:
-            sums: of all members.
-            sizes: int [C], how many they are.
+            sums: over all members.
+            sizes: int [C], number of members.
         """
-        # The highest logit goes first: a large one leaves no digits to the rest.
+        # Subtract the highest logit first: added to a large logit, `rest` would be rounded away.
         rest = jnp.log(sums.exponentials)
         own = (sums.own - sums.highest) - rest
         if not self.smoothing:
@@ -113,20 +113,20 @@ class Entropy:
         weights: jax.Array,
         of_normaliser: jax.Array | None = None,
     ) -> jax.Array:
-        """Gradient of the losses' weighted sum by the products of a tile, float32 [C, M, G].
+        """Gradient of the weighted sum of the losses by a tile's products, float32 [C, M, G].
 
         Args:
-            logits: of the tile, with their cap.
-            tile: which members they are.
-            sums: of all members of the clusters.
-            sizes: int [C].
-            weights: float32 [C, G].
-            of_normaliser: float32 [C, G], weights of the logsumexp of all logits in the sum; None
-                where it is not in it.
+            logits: capped logits of the tile.
+            tile: the members of the tile.
+            sums: over all members of the clusters.
+            sizes: int [C], number of members.
+            weights: float32 [C, G], weights of the losses.
+            of_normaliser: float32 [C, G], weights of the logsumexp of all logits, if the sum has
+                such a term (for the z-loss); None: it has none.
         """
         label, other = self._targets(sizes)
         shares = weights if of_normaliser is None else weights + of_normaliser
-        # Without members, as where there is no position, there is nothing to share.
+        # Padding has no members: avoid 0 / 0.
         none = sums.exponentials == 0.0
         shares = jnp.where(none, 0.0, shares / jnp.where(none, 1.0, sums.exponentials))
         found = jnp.exp(logits - sums.highest[:, None]) * shares[:, None]
@@ -134,7 +134,7 @@ class Entropy:
             rest = (weights * other[:, None])[:, None]
             found = found - jnp.where(tile.valid[:, :, None], rest, 0.0)
         own = weights * (label - other)[:, None]
-        if self.cap:  # of what is no member the ratio has no meaning, and the gradient is zero
+        if self.cap:  # d tanh; clipped at -1 since padding logits are far below -cap: gradient 0
             found = found * (1.0 - jnp.square(jnp.maximum(logits / self.cap, -1.0)))
             own = own * (1.0 - jnp.square(sums.own / self.cap))
         clusters, positions = (
@@ -154,7 +154,7 @@ class Entropy:
 
 
 def _own(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """float32 [C, G], the logits of the labels; 0 where the label is not among them."""
+    """The logits of the labels, float32 [C, G]; 0 if the label is not in this tile."""
     rows = logits.shape[1]
     found = jnp.take_along_axis(logits, jnp.clip(labels, 0, rows - 1)[:, None], axis=1)[:, 0]
     return jnp.where((labels >= 0) & (labels < rows), found, 0.0)

@@ -1,8 +1,9 @@
-"""Where the members of each cluster stand, and which clusters are computed in one shape.
+"""The members of each cluster in order, and clusters grouped into classes of similar size.
 
-Clusters are as unequal as people's interests: padded to the largest, a table of a hundred thousand
-items is ten times as long. Here they come in classes of much the same size, and those of more
-members than a tile has rows are taken tile by tile. All of it is known before anything is compiled.
+Cluster sizes differ widely: if all were padded to the largest, a table of a hundred thousand items
+would be ten times as long. So clusters are grouped into a few size classes, each computed in one
+shape; clusters with more members than a tile has rows are computed tile by tile. All of this is
+known before compilation.
 
 Letters: I items, K clusters, M rows of a tile, S parts of the table.
 """
@@ -16,13 +17,14 @@ import numpy as np
 from efficientids_flax.core.clustering import ClusteringInfo
 
 SMALLEST_TILE = 8
-# Each is compiled, for half a second; more save little. Those that are taken in several tiles are
-# padded to no more than a tile, but blocks of positions are as large as the class wants them.
+# Limits on the number of classes: each takes half a second to compile, and more save little.
+# Clusters of several tiles need few classes, since they are padded only to a multiple of a tile;
+# what still depends on the class is the block size.
 MOST_CLASSES, MOST_TILED = 6, 3
-# Rows of padding that take as long as the loop of one more class. A small catalogue has one or two
-# classes, and compiles in as much less time.
+# Rows of padding that cost as much time as one more class. A small catalogue gets one or two
+# classes, and compiles faster for it.
 WORTH = 64
-STEPS = 8  # sizes in each doubling that may end a class
+STEPS = 8  # candidate class limits in each doubling of the size
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class SizeClass:
     """Clusters that are computed in one shape.
 
     Attributes:
-        clusters: int32 [n], the largest has `largest` members.
-        largest: of members.
-        rows: M, of a tile; less than `largest` where clusters are taken in several tiles.
+        clusters: int32 [n], their ids.
+        largest: members of the largest one.
+        rows: M, rows of a tile; less than `largest` if clusters need several tiles.
     """
 
     clusters: np.ndarray
@@ -42,16 +44,17 @@ class SizeClass:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The members of all clusters, one after the other; compares and hashes by identity.
+    """The members of all clusters, one cluster after the other; compares and hashes by identity.
 
-    The item table may lie in S equal parts on as many devices, by item; then each part has the
-    members of each cluster that it holds.
+    The item table may be sharded by item into S equal parts; then each shard lists the members of
+    each cluster that it holds.
 
     Attributes:
-        order: int32 [S, I / S], the items of a part, cluster by cluster, counted from its first.
-        slots: int32 [S, I / S], where an item stands among those of its cluster and part.
-        starts, sizes: int32 [S, K], where a cluster begins in `order`, and how many of it are here.
-        counts: int32 [K], members of each cluster.
+        order: int32 [S, I / S], a shard's items in cluster order, counted from its first item.
+        slots: int32 [S, I / S], an item's index among the members of its cluster in its shard.
+        starts, sizes: int32 [S, K], where a cluster begins in `order`, and its members in the
+            shard.
+        counts: int32 [K], members of each cluster in all shards.
     """
 
     order: np.ndarray
@@ -66,10 +69,10 @@ class Layout:
         return len(self.counts)
 
     def classes(self, most: int) -> Iterator[SizeClass]:
-        """All clusters, the small ones first, with as little padding as few classes allow.
+        """The size classes, small clusters first, chosen for little padding with few classes.
 
         Args:
-            most: rows that a tile may have.
+            most: the most rows that a tile may have.
         """
         sizes = self.sizes.max(axis=0)
         fits = sizes <= most
@@ -89,9 +92,9 @@ def _padded(members: int) -> int:
 
 
 def _limits(sizes: np.ndarray, classes: int) -> list[tuple[int, int]]:
-    """(Largest size, size that is too small) of each class, such that rows and loops cost least.
+    """(inclusive upper, exclusive lower) size limit of each class, with the least total cost.
 
-    Dynamic programming over `STEPS` sizes in each doubling.
+    Dynamic programming over `STEPS` candidate sizes in each doubling.
     """
     if not len(sizes):
         return []
@@ -120,11 +123,11 @@ def _limits(sizes: np.ndarray, classes: int) -> list[tuple[int, int]]:
 
 
 def layout_of(clustering: ClusteringInfo, parts: int = 1) -> Layout:
-    """The layout of a clustering, made once for each.
+    """The layout of a clustering; cached.
 
     Args:
-        clustering: which item is where.
-        parts: S, a divisor of I.
+        clustering: the cluster of each item.
+        parts: S, number of shards, a divisor of I.
     """
     made = _MADE.setdefault(clustering, {})
     if parts not in made:

@@ -1,7 +1,6 @@
-"""Losses of labels among the members of their clusters, with a gradient that is made on the way.
+"""Losses of labels among the members of their clusters; the forward pass computes the gradient too.
 
-All that the backward pass has to do is to multiply the gradient that the forward pass made by a
-number.
+The backward pass then only multiplies that gradient by the incoming scalar.
 
 Letters: P positions, W width of queries, E width of the table, I items.
 """
@@ -25,8 +24,8 @@ class Losses(NamedTuple):
 
     Attributes:
         each: float32 [P]; 0 where there is no label.
-        total: float32 [], the sum of `each` times the weights: its gradient costs no further pass,
-            that of `each` does. None without weights.
+        total: float32 [], weighted sum of `each`; None without weights. Differentiate this one: its
+            gradient is already computed, that of `each` takes another pass.
     """
 
     each: jax.Array
@@ -53,15 +52,15 @@ def member_losses(
     """Losses of each position's label among the members of its cluster.
 
     Args:
-        entropy: which loss.
-        clustering: where each item belongs.
+        entropy: soft cap and smoothing.
+        clustering: the cluster of each item.
         query: [P, W].
-        rows: [I, E], of the items.
-        labels: of the positions.
-        weights: float32 [P], of the positions in the total; None where that is not wanted.
-        adapter: makes vectors of width W of the rows.
-        places: whose values have the gradient by the rows in their place; the rows have none then,
-            and lie in the layout's order.
+        rows: [I, E], the item table.
+        labels: label of each position.
+        weights: float32 [P], weights of the positions in the total; None: no total.
+        adapter: maps rows to width W.
+        places: if given, its `values` get the gradient by the rows and `rows` gets none; `rows` is
+            then in cluster order.
     """
     labels = jax.tree.map(jnp.asarray, labels)
     if weights is None:
@@ -142,7 +141,7 @@ def _weighted_backward(
     *gradients, of_weights = jax.tree.map(
         lambda gradient: gradient * of_total.astype(gradient.dtype), (*gradients, each)
     )
-    if not isinstance(of_each, SymbolicZero):  # somebody differentiates the losses one by one
+    if not isinstance(of_each, SymbolicZero):  # the caller also differentiates `each`
         whole = given._replace(weights=of_each)
         more = spread.losses_and_gradients(entropy, clustering, whole)[1]
         gradients = jax.tree.map(jnp.add, gradients, list(more))
@@ -151,7 +150,7 @@ def _weighted_backward(
 
 
 def _by_argument(gradients: tuple[Any, ...], places: Places | None) -> tuple[Any, ...]:
-    """Gradients by query, rows, adapter and places, of which the second are by either."""
+    """Gradients by (query, rows, adapter, places): those of the rows go to `places` if given."""
     query, rows, adapter = gradients
     if places is None:
         return query, rows, adapter, None

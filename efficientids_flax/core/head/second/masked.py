@@ -1,8 +1,8 @@
 """Losses of positions among the members of their clusters, from their products with all items.
 
-Of a tiny catalogue one product with every item costs less than a visit of each cluster. Items of
-other clusters than the label's are left out, so that losses and gradients are those of `by_cluster`
-to the rounding of float32 sums in another order.
+For a tiny catalogue one product with every item costs less than visiting each cluster. Items
+outside the label's cluster are masked. Losses and gradients equal those of `by_cluster` up to
+float32 rounding in another order of summation.
 
 Letters: P positions, W width of queries, E width of the table, I items, K clusters.
 """
@@ -15,34 +15,34 @@ from efficientids_flax.core.head.second.by_cluster import Given, Gradients
 from efficientids_flax.core.head.second.entropy import Entropy, Sums, Tile
 from efficientids_flax.core.head.second.visits import Tables
 
-# (Widest query or row, products P I up to which it is faster.) Wider ones are never.
+# (width of query or row up to, products P I up to) where this is faster, as measured.
 FASTER = ((64, 1 << 15), (256, 1 << 13))
 
 
 def is_faster(width: int, products: int) -> bool:
-    """Whether the products with all items cost less.
+    """Whether this is faster than `by_cluster`.
 
     Args:
-        width: of queries or rows, the larger one.
+        width: width of queries or rows, the larger one.
         products: P I.
     """
     return any(width <= widest and products <= most for widest, most in FASTER)
 
 
 class Masked:
-    """The second pass of one device; has the methods of `ByCluster`."""
+    """The second pass on one device; has the methods of `ByCluster`."""
 
     def __init__(
         self, entropy: Entropy, cluster_of: np.ndarray, counts: np.ndarray, tables: Tables,
         given: Given,
     ) -> None:  # fmt: skip
-        """Multiply.
+        """Compute the logits.
 
         Args:
-            entropy: which loss.
-            cluster_of: int [items of all devices].
+            entropy: soft cap and smoothing.
+            cluster_of: int [items of all shards].
             counts: int [K], members of each cluster.
-            tables: the part of the clustering that belongs to the given rows.
+            tables: the shard of the layout that belongs to the given rows.
             given: all arrays.
         """
         self._entropy, self._given = entropy, given
@@ -54,29 +54,29 @@ class Masked:
                                             given.rows)  # fmt: skip
         own = given.labels.items - tables.first
         here = self._known & (own >= 0) & (own < count)
-        # Each position is a cluster of its own to `Entropy`, with one position in it.
+        # For `Entropy` each position is a cluster of its own (C = P, G = 1).
         self._tile = Tile(of_rows == clusters[:, None], jnp.where(here, own, -1)[:, None])
         products = jnp.einsum("pw,iw->pi", given.query, self._adapted)
         self._logits = entropy.logits(products[:, :, None], self._tile)
 
     def sums(self) -> Sums:
-        """float32 [P], what losses are made of."""
+        """Sums over the members, float32 [P]."""
         return jax.tree.map(lambda x: x[:, 0], self._entropy.sums(self._logits, self._tile))
 
     def losses(self, sums: Sums) -> jax.Array:
-        """float32 [P], of the sums of all members; 0 where there is no label."""
+        """Losses from the sums over all members, float32 [P]; 0 where there is no label."""
         each = self._entropy.losses(jax.tree.map(lambda x: x[:, None], sums), self._counts)
         return jnp.where(self._known, each[:, 0], 0.0)
 
     def gradients(self, sums: Sums) -> Gradients:
-        """Of the losses' weighted sum, from the sums of all members."""
+        """Gradients of the weighted sum of the losses, given the sums over all members."""
         weights = jnp.where(self._known, self._given.weights, 0.0)
         of_logits = self._entropy.gradients(
             self._logits, self._tile, jax.tree.map(lambda x: x[:, None], sums), self._counts,
             weights[:, None],
         )[:, :, 0].astype(self._adapted.dtype)  # fmt: skip
-        # Zero times what is not finite would be no number, in clusters that it does not belong to.
-        # In its own cluster the gradient of the logits is none already.
+        # An item that is not finite must not spoil positions of other clusters by 0 * inf = NaN.
+        # For positions of its own cluster the gradient of the logits is NaN already.
         finite = jnp.where(jnp.isfinite(self._adapted), self._adapted, 0.0)
         of_query = jnp.einsum("pi,iw->pw", of_logits, finite)
         of_adapted = jnp.einsum("pi,pw->iw", of_logits, self._given.query)
@@ -84,6 +84,6 @@ class Masked:
         return Gradients(of_query, of_rows, of_adapter)
 
     def both(self) -> tuple[jax.Array, Gradients]:
-        """(`losses`, `gradients`), for a device that has all items."""
+        """(`losses`, `gradients`); only if the device has all items."""
         sums = self.sums()
         return self.losses(sums), self.gradients(sums)

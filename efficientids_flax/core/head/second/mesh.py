@@ -1,4 +1,4 @@
-"""Among which devices positions and items are split, and what goes between them.
+"""How positions and items are sharded over the mesh, and the collectives between devices.
 
 Letters: P positions, I items.
 """
@@ -15,11 +15,12 @@ from efficientids_flax.sharding import ACTIVATIONS, AXES, partition
 
 
 class Split(NamedTuple):
-    """Among which axes of the mesh positions and items are split, and all that are ours.
+    """The mesh axes over which positions and items are sharded.
 
     Attributes:
-        positions, items, axes: names.
-        parts: S, into how many parts the items are split.
+        positions, items: names of the axes that shard them.
+        axes: names of all mesh axes that this package uses; empty if there is nothing to shard.
+        parts: S, number of shards of the items.
     """
 
     positions: tuple[str, ...]
@@ -29,7 +30,7 @@ class Split(NamedTuple):
 
 
 def split_of(positions: int, items: int) -> Split:
-    """How the mesh of `jax.set_mesh` splits so many positions and items; not at all without one."""
+    """How the mesh of `jax.set_mesh` shards this many positions and items; no mesh, no sharding."""
     mesh = jax.sharding.get_abstract_mesh()
     axes = tuple(
         name
@@ -48,7 +49,7 @@ def split_of(positions: int, items: int) -> Split:
 
 
 def merged_sums(sums: Sums, axes: tuple[str, ...]) -> Sums:
-    """The sums of all members, from those of each device."""
+    """Merge each device's sums over its own members into the sums over all members."""
     if not axes:
         return sums
     highest = jax.lax.pmax(sums.highest, axes)
@@ -58,5 +59,5 @@ def merged_sums(sums: Sums, axes: tuple[str, ...]) -> Sums:
 
 
 def summed(x: Any, axes: tuple[str, ...]) -> Any:
-    """The sums of arrays over the devices along some axes."""
+    """Sum arrays over the devices along mesh axes (`psum`)."""
     return jax.lax.psum(x, axes) if axes else x

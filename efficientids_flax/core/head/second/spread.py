@@ -1,9 +1,9 @@
-"""The second pass on one device, or on a mesh: positions split among its axes, items too.
+"""The second pass on one device, or on a mesh that shards positions and items.
 
-Each device has its own positions and its own items. It makes the sums of its items for its
-positions, the sums are merged among the devices that share the positions, and each makes the
-gradients of its own rows. What goes between devices is as large as the positions and their
-queries; the table stays where it lies.
+Each device computes sums over its own items for its own positions. The sums are merged among the
+devices that share the positions, then each device computes the gradients of its own rows. Only
+arrays of the size of the positions and their queries are communicated (and gradients summed over
+the devices that share rows or the adapter); the table itself stays where it is.
 
 Letters: P positions, W width of queries, E width of the table, I items, K clusters, S parts of the
 table.
@@ -31,8 +31,8 @@ def losses(entropy: Entropy, clustering: ClusteringInfo, given: Given) -> jax.Ar
     """Losses, float32 [P]; 0 where there is no label.
 
     Args:
-        entropy: which loss.
-        clustering: where each item belongs.
+        entropy: soft cap and smoothing.
+        clustering: the cluster of each item.
         given: all arrays.
     """
 
@@ -45,7 +45,7 @@ def losses(entropy: Entropy, clustering: ClusteringInfo, given: Given) -> jax.Ar
 def losses_and_gradients(
     entropy: Entropy, clustering: ClusteringInfo, given: Given
 ) -> tuple[jax.Array, Gradients]:
-    """The same, and the gradients of the losses' weighted sum."""
+    """`losses`, and the gradients of their weighted sum."""
 
     def own(pass_: Pass, split: Split) -> tuple[jax.Array, Gradients]:
         if not split.items:
@@ -61,7 +61,7 @@ def losses_and_gradients(
         )
 
     def lie(split: Split) -> Any:
-        own: Any = Gradients  # of specifications in place of arrays
+        own: Any = Gradients  # holds partition specs instead of arrays
         return Spec(split.positions), own(Spec(split.positions), Spec(split.items), Spec())
 
     return _everywhere(own, entropy, clustering, given, lie)
@@ -74,7 +74,7 @@ def _everywhere(
     given: Given,
     lie: Callable[[Split], Any],
 ) -> Any:
-    """`own` on each device; `lie` says how its results lie."""
+    """Run `own` on each device; `lie` gives the partition specs of its results."""
     split = split_of(given.query.shape[0], given.rows.shape[0])
     if not split.axes:
         layout = layout_of(clustering)
@@ -97,9 +97,9 @@ def _everywhere(
 def _pass(
     entropy: Entropy, clustering: ClusteringInfo, layout: Layout, tables: Tables, given: Given
 ) -> Pass:
-    """The way that is faster for a device's positions and items.
+    """The faster implementation for this many positions and items.
 
-    Gradients that go to places of their own are for large tables.
+    With `places` it is always `ByCluster`, since these are used for large tables only.
     """
     width = max(given.query.shape[-1], given.rows.shape[-1])
     products = given.query.shape[0] * given.rows.shape[0]
@@ -109,18 +109,18 @@ def _pass(
 
 
 def spare_rows(clustering: ClusteringInfo, width: int) -> int:
-    """Rows that have to be behind a table in the layout's order: the most that a tile has.
+    """Padding rows that a table in cluster order needs at its end: the most rows of a tile.
 
     Args:
-        clustering: where each item belongs.
-        width: of the table's rows, E.
+        clustering: the cluster of each item.
+        width: E, width of the table.
     """
     most = min(int(layout_of(clustering).counts.max()), tile_rows(width))
     return -(-most // SMALLEST_TILE) * SMALLEST_TILE
 
 
 def tables_of(clustering: ClusteringInfo) -> Tables:
-    """The members of each cluster, as they are on one device."""
+    """The layout's tables for an unsharded item table."""
     return _tables(layout_of(clustering), 0)
 
 

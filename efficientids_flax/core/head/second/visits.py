@@ -1,7 +1,7 @@
-"""In which order positions and clusters are taken: blocks of positions that share a cluster.
+"""The order of computation: blocks of positions that share a cluster.
 
-Positions are sorted by their label's cluster. A block is up to G of them in one cluster, and a
-visit takes some blocks at a time. A cluster that nobody asks for has none.
+Positions are sorted by their label's cluster. A block is up to G positions of one cluster, and a
+visit computes C blocks at a time. Clusters without labels in the batch have no blocks.
 
 Letters: P positions, I items, K clusters, C blocks of a visit, G positions of a block, M rows of a
 tile.
@@ -15,23 +15,23 @@ import jax.numpy as jnp
 from efficientids_flax.core.gathering import in_vectors, take_rows
 from efficientids_flax.core.head.second.layout import Layout, SizeClass
 
-# Blocks of positions are multiples of these: CPUs lose more by empty places than by odd shapes.
+# Block sizes are multiples of these: on CPUs padding costs more than odd shapes.
 CPU_LEAST_BLOCK, DEVICE_LEAST_BLOCK, LARGEST_BLOCK = 1, 8, 512
-# Bytes of rows that a visit gathers: on CPUs what stays in a core's cache, elsewhere what fills a
-# device. A tile may have as many rows as make the second, so that few clusters need several.
+# Bytes of rows that a visit gathers: on CPUs what fits a core's cache, elsewhere enough to keep the
+# device busy. The second pair bounds one tile; it is large, so that few clusters need several.
 CPU_BYTES, DEVICE_BYTES = 1 << 21, 1 << 24
 CPU_TILE_BYTES, DEVICE_TILE_BYTES = 1 << 22, 1 << 24
-# Of rows that lie in the layout's order, where a slice costs less than a gathering.
+# The same for tables in cluster order, where reading a slice costs less than a gather.
 CPU_SLICE_BYTES, MOST_SLICES = 1 << 18, 8
 
 
 class Tables(NamedTuple):
-    """One part of a layout, on its device.
+    """One shard of a `Layout`, on its device.
 
     Attributes:
-        order, slots: int [I / S].
-        starts, sizes: int [K].
-        first: int [], the part's first item.
+        order, slots: int [I / S], see `Layout`.
+        starts, sizes: int [K], see `Layout`.
+        first: int [], id of the shard's first item.
     """
 
     order: jax.Array
@@ -42,7 +42,7 @@ class Tables(NamedTuple):
 
 
 class Labels(NamedTuple):
-    """What the label of each position is.
+    """The label of each position.
 
     Attributes:
         clusters: int [P], in [0, K); K where there is no label.
@@ -58,8 +58,9 @@ class Sorted(NamedTuple):
 
     Attributes:
         positions: int [P].
-        starts, ends: int [K], where those of a cluster stand.
-        slots: int [P], of the label among the members of this part; -1 where it is in another.
+        starts, ends: int [K], range of each cluster's positions in `positions`.
+        slots: int [P], the label's index among its cluster's members in this shard; -1 if the label
+            is in another shard.
     """
 
     positions: jax.Array
@@ -69,12 +70,12 @@ class Sorted(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """Some blocks.
+    """C blocks that are computed together.
 
     Attributes:
-        clusters: int [C].
-        sizes: int [C], members of the cluster in this part; 0 where there is no block.
-        positions: int [C, G]; P where there are no more.
+        clusters: int [C], the cluster of each block.
+        sizes: int [C], members of the cluster in this shard; 0 for blocks that only pad.
+        positions: int [C, G], padded with P.
     """
 
     clusters: jax.Array
@@ -83,7 +84,7 @@ class Visit(NamedTuple):
 
 
 def sort_positions(labels: Labels, tables: Tables) -> Sorted:
-    """Sort positions by cluster; those without a label are in no block."""
+    """Sort positions by their label's cluster; positions without a label come into no block."""
     positions = jnp.argsort(labels.clusters, stable=True)
     counts = jnp.zeros(tables.sizes.shape[0], jnp.int32).at[labels.clusters].add(1, mode="drop")
     ends = jnp.cumsum(counts)
@@ -95,13 +96,13 @@ def sort_positions(labels: Labels, tables: Tables) -> Sorted:
 
 
 def tile_rows(width: int) -> int:
-    """Rows that a tile may have."""
+    """The most rows that a tile may have."""
     size = DEVICE_TILE_BYTES if jax.default_backend() != "cpu" else CPU_TILE_BYTES
     return max(8, size // (4 * width))
 
 
 class Blocks:
-    """The blocks of one class of clusters."""
+    """The blocks of one size class of clusters."""
 
     def __init__(
         self,
@@ -113,23 +114,23 @@ class Blocks:
         *,
         in_order: bool = False,
     ) -> None:
-        """Count them.
+        """Choose the block size, and count the blocks of each cluster.
 
         Args:
-            layout: of the clustering.
-            tables: the part of it.
-            of: the class.
-            given: positions.
-            width: numbers of a row; how many rows are gathered at a time depends on it.
-            in_order: whether rows lie in the order of the layout, and not in that of the items.
+            layout: layout of the clustering.
+            tables: this device's shard of it.
+            of: the size class.
+            given: the sorted positions.
+            width: width of a row; bounds how many rows are gathered at a time.
+            in_order: whether the table is in cluster order, not in item order.
         """
         self.kind = of
         self._in_order = in_order
         self._tables, self._given = tables, given
         positions, count = given.positions.shape[0], len(of.clusters)
         members = int(layout.counts[of.clusters].sum())
-        # Of labels that are spread evenly, twice the mean or three deviations more than it: most
-        # clusters fill one block, and not much of it is empty.
+        # If labels were spread evenly: twice the mean number of labels of a cluster, or the mean
+        # plus three deviations. Then most clusters fit one block, with little padding.
         mean = positions * members / int(layout.counts.sum()) / count
         block = max(int(min(2 * mean, mean + 3 * mean**0.5)), 1)
         on_cpu = jax.default_backend() == "cpu"
@@ -144,12 +145,12 @@ class Blocks:
 
     @property
     def in_slices(self) -> bool:
-        """Whether few clusters are visited at a time, and the rows of each are one slice."""
+        """Whether rows are read as slices: table in cluster order, few clusters in a visit."""
         return self._in_order and self._together <= MOST_SLICES
 
     @property
     def visits(self) -> jax.Array:
-        """Int [], how many visits take all blocks."""
+        """Int [], the number of visits that cover all blocks."""
         return -(-self._upto[-1] // self._together)
 
     def visit(self, number: Any) -> Visit:
@@ -169,11 +170,11 @@ class Blocks:
         return Visit(clusters, sizes, jnp.where(there, found, count))
 
     def tiles(self, visit: Visit) -> jax.Array:
-        """Int [], tiles of the largest cluster of a visit."""
+        """Int [], number of tiles of the visit's largest cluster."""
         return jnp.max(-(-visit.sizes // self.kind.rows))
 
     def members(self, visit: Visit, tile: Any) -> jax.Array:
-        """Int [C, M], the rows of a tile, counted from the part's first; -1 is none."""
+        """Int [C, M], row numbers of a tile's members, from the shard's first row; -1: padding."""
         slots = tile * self.kind.rows + jnp.arange(self.kind.rows)
         found = self._tables.starts[visit.clusters][:, None] + slots
         if not self._in_order:
@@ -181,7 +182,7 @@ class Blocks:
         return jnp.where(slots < visit.sizes[:, None], found, -1)
 
     def taken(self, table: jax.Array, visit: Visit, tile: Any) -> jax.Array:
-        """[C M, E], of a table [I, E] the rows of a tile; any rows where there is no member."""
+        """The rows of a tile, from a table [I, E]: [C M, E]; padding reads arbitrary rows."""
         if self.in_slices:
             first = self._tables.starts[visit.clusters] + tile * self.kind.rows
             parts = [
@@ -193,11 +194,11 @@ class Blocks:
         return take_rows(table, rows)
 
     def labels(self, visit: Visit, tile: Any) -> jax.Array:
-        """Int [C, G], the rows of the labels in a tile; outside of [0, M) where they are not."""
+        """Int [C, G], index of each label in a tile; outside [0, M) if it is not in this tile."""
         slots = take(self._given.slots, visit.positions, -1)
         return jnp.where(slots < 0, -1, slots - tile * self.kind.rows)
 
 
 def take(values: jax.Array, at: jax.Array, fill: Any = 0) -> jax.Array:
-    """Values of positions; `fill` where there is none."""
+    """Values at positions; `fill` at padding (numbers out of range)."""
     return take_rows(values, at, fill)

@@ -1,7 +1,7 @@
-"""What modules are trained for and measured by.
+"""Objectives: the loss and the evaluation metrics of a module.
 
-Read `parts`, what an objective consists of, then `make`, which makes it of a module, and its two
-kinds: models of this package bring their `own_loss`, any other Linen or NNX module has a
+Read `parts`, what an objective consists of, then `make`, which makes one for a module, and the two
+kinds: models of this package have their `own_loss`, any other Linen or NNX module needs a
 `given_loss`.
 """
 

@@ -1,4 +1,4 @@
-"""Objectives of any Linen or NNX module, with a loss function of the caller's."""
+"""Objectives of any Linen or NNX module, with the caller's loss function."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,13 +17,13 @@ from efficientids_flax.train.step.objectives.parts import Batch, Objective, Sums
 
 
 def of_linen(module: nn.Module, loss_fn: LossFn) -> Objective:
-    """The loss function says how the module is called, its first time too."""
+    """Objective of a Linen module; it is initialised by the call that the loss function makes."""
     sums, init = _sums_of_loss(module, loss_fn), _init_by_loss(module, loss_fn)
     return Objective(module, loss_fn, sums, init, None, False)
 
 
 def of_nnx(module: nnx.Module, loss_fn: LossFn) -> Objective:
-    """The module's parameters are those that it holds."""
+    """Objective of an NNX module, which holds its parameters already."""
     bridge = NNXBridge(module)
     sums = _sums_of_loss(bridge.evaluating(), loss_fn)
     return Objective(
@@ -33,7 +33,7 @@ def of_nnx(module: nnx.Module, loss_fn: LossFn) -> Objective:
 
 
 def by_given_loss(objective: Objective, loss_fn: LossFn) -> Objective:
-    """Of a model of this package with another loss than its own."""
+    """The objective of a model of this package, with the caller's loss instead of its own."""
     sums = _sums_of_loss(objective.module, loss_fn)
     return objective._replace(loss=loss_fn, sums=sums, items=None, gathering=None)
 
@@ -41,7 +41,7 @@ def by_given_loss(objective: Objective, loss_fn: LossFn) -> Objective:
 def _sums_of_loss(
     module: nn.Module | NNXBridge, loss_fn: LossFn
 ) -> Callable[[Any, Batch, Any], Sums]:
-    """The loss function's own numbers, with the module in its mode of evaluation."""
+    """Sums of what the loss function returns, with the module in evaluation mode."""
 
     def evaluate(variables: Any, *args: Any, **named: Any) -> Any:
         if isinstance(module, NNXBridge):
@@ -50,7 +50,7 @@ def _sums_of_loss(
             return module.apply(variables, *args, **named)
 
     def sums(params: Any, batch: Batch, model_state: Any) -> Sums:
-        key = jax.random.key(0)  # for loss functions that split it; there is no dropout
+        key = jax.random.key(0)  # only for loss functions that split it: dropout is off
         given = loss_fn(params, NamedBatch(batch), model_state, key, evaluate)
         loss, metrics, _ = returned(given)
         found = {**metrics, "loss": loss}
@@ -61,7 +61,7 @@ def _sums_of_loss(
 
 
 def _init_by_loss(module: nn.Module, loss_fn: LossFn) -> Callable[..., Mapping[str, Any]]:
-    """Initialises the module in the call that the loss function makes."""
+    """An `init` that initialises the module in the call that the loss function makes."""
 
     def init(rng: jax.Array, batch: Batch) -> Mapping[str, Any]:
         made: list[Mapping[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The objective of a module: by its own loss, or by a given one."""
+"""Make the objective of a module, with its own loss or a given one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,18 +34,18 @@ def make_objective(
     """The objective of a module.
 
     Args:
-        module: any Linen module, or an `nnx.Module`, which keeps its parameters.
-        loss_fn: in place of the module's own loss; evaluations then report what it returns.
-        init_args, init_kwargs: of `module.init`; None: the loss function says how the module is
-            called.
-        mixed_precision, remat: of the package's own models, in training: they are evaluated as they
-            were given, which is how they are exported and served.
-        scoring, exclude_seen: of the recommenders' evaluation, see `evaluation_sums`.
+        module: any Linen module, or an `nnx.Module`, whose parameters are used.
+        loss_fn: used instead of the module's own loss; evaluations then report what it returns.
+        init_args, init_kwargs: arguments of `module.init`; None: as the loss function calls the
+            module.
+        mixed_precision, remat: for training the package's own models. Evaluation uses the models as
+            given, since that is how they are exported and served.
+        scoring, exclude_seen: for the evaluation of recommenders, see `evaluation_sums`.
 
     Raises:
-        ValueError: a module without a loss of its own, and no `loss_fn`; arguments to make
-            parameters that an `nnx.Module` has already; options of a ranking that is not made.
-        TypeError: no module, but the class of one, say.
+        ValueError: the module has no loss of its own, and `loss_fn` is missing; `init_args` for an
+            `nnx.Module`, which has parameters already; ranking options without a ranking.
+        TypeError: `module` is no module, for example a class.
     """
     if not isinstance(module, nn.Module | nnx.Module):
         kind = f"the class {module.__name__}" if isinstance(module, type) else repr(module)

@@ -1,7 +1,7 @@
-"""Objectives of this package's models, which bring their own loss.
+"""Objectives of this package's models, which have their own loss.
 
-`module` is what is trained, with the precision and the rematerialisation that were asked for;
-`evaluated` is the model as it was given, which is how it is exported and served.
+`module` is trained, with the requested precision and rematerialisation. `evaluated` is the model as
+it was given, since that is how it is exported and served.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,14 +33,14 @@ from efficientids_flax.train.step.objectives.parts import (
 )
 from efficientids_flax.train.step.rows import ItemTable
 
-LARGE = 1 << 13  # items; a pass over fewer costs little beside the model
+LARGE = 1 << 13  # items; for fewer, a pass over the catalogue costs little beside the model
 REMAT = "nothing_saveable"
 
 
 def of_item_model(
     evaluated: ItemModel, mixed_precision: bool, remat: bool, scoring: Scoring, exclude_seen: bool
 ) -> Objective:
-    """Of a recommender."""
+    """Objective of a recommender."""
     module = _item_model(evaluated, mixed_precision, remat)
 
     def loss(
@@ -83,7 +83,7 @@ def of_item_model(
 
 
 def of_decoder(evaluated: Decoder, mixed_precision: bool, remat: bool) -> Objective:
-    """Of a language model."""
+    """Objective of a language model."""
     module = Decoder(*_in_training(evaluated, mixed_precision, remat))
 
     def logits(decoder: Decoder, batch: Batch, deterministic: bool) -> jax.Array:
@@ -135,7 +135,7 @@ def of_decoder(evaluated: Decoder, mixed_precision: bool, remat: bool) -> Object
 
 
 def of_forecaster(evaluated: TimesFM, mixed_precision: bool, remat: bool) -> Objective:
-    """Of TimesFM: the loss of `timesfm`'s fine-tuning."""
+    """Objective of TimesFM, with the loss of the `timesfm` package's fine-tuning."""
     module = TimesFM(*_in_training(evaluated, mixed_precision, remat))
 
     def run(apply_fn: Callable[..., Any], params: Any, batch: Batch, train: bool) -> Any:
@@ -166,7 +166,7 @@ def of_forecaster(evaluated: TimesFM, mixed_precision: bool, remat: bool) -> Obj
 
 
 def _item_model(module: ItemModel, mixed_precision: bool, remat: bool) -> ItemModel:
-    """The same model in bfloat16, with float32 parameters and softmaxes; and rematerialised."""
+    """The model for training: in bfloat16 (parameters and softmaxes stay float32), with remat."""
     policy = REMAT if remat else module.remat
     if not mixed_precision:
         return module.clone(remat=policy)
@@ -182,7 +182,7 @@ def _item_model(module: ItemModel, mixed_precision: bool, remat: bool) -> ItemMo
 def _in_training(
     module: Decoder | TimesFM, mixed_precision: bool, remat: bool
 ) -> tuple[Any, str | None]:
-    """(Configuration, policy of rematerialisation)."""
+    """(configuration, remat policy) for training."""
     config = _half(module.config) if mixed_precision else module.config
     return config, REMAT if remat else module.remat
 

@@ -1,4 +1,4 @@
-"""What a module is trained for and measured by: its loss, its metrics, its first variables."""
+"""What an objective consists of: the loss, the metrics and the initial variables of a module."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -19,12 +19,13 @@ Sums = Mapping[str, Any]  # each has `a + b` and `compute()`
 
 
 class Gathering(NamedTuple):
-    """How several batches are measured at once, of a model for which that saves time.
+    """How to measure several batches at once, for models where that saves time.
 
     Attributes:
-        times: batch -> int [B, P] or None, of `label_times`; read on the host.
-        positions: (params, batch, times) -> what a batch leaves; arrays [B, P, ...], and [1].
-        sums: (params, the same of several, joined) -> what is summed.
+        times: batch -> int [B, P] or None, see `label_times`; runs on the host.
+        positions: (params, batch, times) -> `LabelPositions` of one batch, arrays [B, P, ...] and
+            [1].
+        sums: (params, those of several batches, joined) -> sums of the evaluation.
     """
 
     times: Callable[[Batch], np.ndarray | None]
@@ -33,18 +34,18 @@ class Gathering(NamedTuple):
 
 
 class Objective(NamedTuple):
-    """How to train a module.
+    """How to train and evaluate a module.
 
     Attributes:
-        module: with the precision and the rematerialisation that were asked for.
+        module: the module to train, with the requested precision and rematerialisation.
         loss: see `step.LossFn`.
-        sums: (params, batch, model_state) -> what is summed over an evaluation.
+        sums: (params, batch, model_state) -> sums that add up over an evaluation.
         init: (rng, batch) -> variables.
-        config: of the package's own models, for shardings; else None.
-        own: whether the module sees to precision and rematerialisation itself.
-        params: to begin with, of a module that holds its own.
-        items: of a recommender whose loss has gradients by few rows of its item table.
-        gathering: of a recommender with a large catalogue.
+        config: configuration of the package's own models, for shardings; else None.
+        own: whether the module handles precision and rematerialisation itself.
+        params: initial parameters, if the module holds its own.
+        items: set for a recommender whose loss gives gradients to few rows of its item table.
+        gathering: set for a recommender with a large catalogue.
     """
 
     module: nn.Module | NNXBridge
@@ -59,7 +60,7 @@ class Objective(NamedTuple):
 
 
 def streams(rng: jax.Array) -> dict[str, jax.Array]:
-    """A stream of random numbers for each use that a module may have."""
+    """A random key for each rng stream that a module may use."""
     names = ("params", "dropout", RANDOM)
     found = dict(zip(names, jax.random.split(rng, len(names)), strict=True))
     return found | {NEGATIVES: jax.random.fold_in(rng, len(names))}
