@@ -22,7 +22,7 @@ UNKNOWABLE = {field for fields in NEEDED.values() for field in fields}  # fields
 
 
 def setting_text(key: str, value: Any) -> str:
-    """A setting in the form that `--set` takes: `rotary.pairing=half_split`, `mlp_bias=null`."""
+    """A setting as `--set` takes it: `rotary.pairing=half_split`, `sliding_window=null`."""
     return f"{key}={value if isinstance(value, str) else json.dumps(value)}"
 
 
