@@ -1,7 +1,7 @@
-"""What is wrong with an array that a caller gives: a sentence for each problem.
+"""Checks of arrays from callers: a sentence for each problem.
 
-Shapes and dtypes are known while jit traces as well; values are looked at only outside of it. `...`
-are any leading axes, mostly B batch and T time.
+Shapes and dtypes are also checked under jit, values only outside of it. `...` are any leading axes,
+mostly B batch and T time.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-FEW, MOST = 8, 0.9  # labels that tell nothing yet, and the share that may be their own ids
+FEW, MOST = 8, 0.9  # fewer labels are not checked; largest share that may equal their own ids
 SHOWN = 3  # wrong values named per problem; the rest is counted
 
 INTEGERS, FLOATS, NUMBERS, MASK = "integers", "floats", "numbers", "0 or 1"
@@ -22,26 +22,26 @@ KINDS: Mapping[str, tuple[Any, ...]] = {
     NUMBERS: (jnp.integer, jnp.floating, jnp.bool_),
     MASK: (jnp.integer, jnp.floating, jnp.bool_),
 }
-# Fields of labels, which a caller may know by other names.
+# Fields of labels -> kind; callers may use other names for them.
 LABELS = {"labels": INTEGERS, "weights": NUMBERS, "label_item_weights": MASK}
 
 
 def described(value: Any) -> str:
-    """Shape and dtype of an array or a list, as messages have them."""
+    """Shape and dtype of an array or a list, for messages."""
     return f"{list(np.shape(value))} of {_dtype(value)}"
 
 
 def form_problems(
     name: str, value: Any, kind: str, shape: tuple[int, ...] | None, like: str
 ) -> list[str]:
-    """Shape and dtype.
+    """Problems of an array's shape and dtype.
 
     Args:
-        name: by which the caller knows it.
+        name: the caller's name of the array.
         value: an array or a list.
-        kind: of `KINDS`.
-        shape: that it must have; None for any.
-        like: what else has this shape.
+        kind: a key of `KINDS`.
+        shape: required shape; None: any.
+        like: what else has this shape, for the message.
     """
     if shape is not None and np.shape(value) != shape:
         return [f"{name}: found {described(value)}, expected {list(shape)}, {like}"]
@@ -51,20 +51,20 @@ def form_problems(
 
 
 def has_values(value: Any) -> bool:
-    """Whether the values can be read: not while jit traces, nor those of other processes."""
+    """Whether values can be read: not under jit, nor if other processes hold some of them."""
     return not isinstance(value, jax.core.Tracer) and getattr(value, "is_fully_addressable", True)
 
 
 def repeats_ids(batch: Mapping[str, Any]) -> str | None:
-    """A problem of labels that are the ids of their own places, which a model need only repeat.
+    """A problem if labels are not shifted: each is the id at its own position.
 
-    Those of transformers are such, and are shifted inside of its models.
+    Labels of transformers are like that, as its models shift them inside.
 
     Args:
-        batch: with `ids`, `labels` and `weights`, [B, T] each, that can be read.
+        batch: has `ids`, `labels` and `weights`, [B, T] each, with readable values.
 
     Returns:
-        None where most are others, or where too few count to tell.
+        None if enough labels differ from their ids, or if too few have a weight to tell.
     """
     ids, labels, weights = (np.asarray(batch[name]) for name in ("ids", "labels", "weights"))
     counted = weights > 0
@@ -78,13 +78,13 @@ def repeats_ids(batch: Mapping[str, Any]) -> str | None:
 
 
 class Wrong(NamedTuple):
-    """Which values of an array are wrong, on the host or while jit traces.
+    """Which values of an array are wrong, on the host or under jit.
 
     Attributes:
-        name: by which the caller knows the array.
-        values: [...].
-        at: bool [...].
-        wanted: what they should be.
+        name: the caller's name of the array.
+        values: [...], the array.
+        at: bool [...], True for wrong values.
+        wanted: what the values should be.
     """
 
     name: str
@@ -93,12 +93,12 @@ class Wrong(NamedTuple):
     wanted: str
 
     def problems(self) -> list[str]:
-        """[] or one sentence with the first wrong values, and where they stand; on the host."""
+        """[] or one sentence with the first wrong values and their indices; on the host only."""
         return value_problems(self.name, self.values, self.at, self.wanted)
 
 
 def value_problems(name: str, values: np.ndarray, wrong: np.ndarray, wanted: str) -> list[str]:
-    """[] or one sentence with the first of the values that are `wrong`, and where they stand."""
+    """[] or one sentence with the first of the `wrong` values and their indices."""
     if not wrong.any():
         return []
     places = np.argwhere(wrong)
@@ -113,18 +113,18 @@ def wrong_masks(name: str, values: Any) -> Wrong:
 
 
 def mask_problems(name: str, values: np.ndarray) -> list[str]:
-    """The same as sentences."""
+    """`wrong_masks` as sentences."""
     return wrong_masks(name, values).problems()
 
 
 def wrong_weights(name: str, values: Any) -> Wrong:
-    """Values that are no weights: NaN, infinite or negative."""
+    """Values that cannot be weights: NaN, infinite or negative."""
     right = (values.astype(np.float32) < np.inf) & (values >= 0)
     return Wrong(name, values, ~right, "finite and at least 0")
 
 
 def overflow_problems(name: str, values: np.ndarray) -> list[str]:
-    """Whole numbers that JAX has no room for, where it is not told to have 64 bits."""
+    """Integers that overflow JAX' dtype, which has 32 bits unless 64 are enabled."""
     dtype = jax.dtypes.canonicalize_dtype(values.dtype)
     if dtype == values.dtype or values.dtype.kind not in "iu":
         return []
@@ -134,12 +134,12 @@ def overflow_problems(name: str, values: np.ndarray) -> list[str]:
 
 
 def outside(values: Any, count: int) -> Any:
-    """bool, where a value is not in [0, count)."""
+    """Whether each value is outside [0, count), bool."""
     return (values < 0) | (values >= count)
 
 
 def wanted_ids(items: int, words: int) -> tuple[str, str]:
-    """How messages name what an item and what a word has to be."""
+    """What messages expect of (an item, a word)."""
     word = f"in [0, {words}), a word" if words else "an item: there are no words"
     return f"in [0, {items}), an item", word
 
@@ -147,14 +147,14 @@ def wanted_ids(items: int, words: int) -> tuple[str, str]:
 def wrong_labels(
     name: str, labels: Any, counts: Any, is_item: Any, items: int, words: int
 ) -> list[Wrong]:
-    """Labels that are out of range, items and words.
+    """Labels that are out of range, of items and of words.
 
     Args:
-        name: by which the caller knows them.
+        name: the caller's name of the labels.
         labels: int [...].
         counts: bool [...], which labels have a weight.
         is_item: bool [...], whether a label is an item; else it is a word.
-        items, words: how many there are.
+        items, words: number of items and of words.
     """
     kinds = ((is_item, items), (~is_item, words))
     return [
@@ -171,15 +171,15 @@ def label_problems(
     words: int,
     names: Mapping[str, str] | None = None,
 ) -> list[str]:
-    """What is wrong with labels that are given without the batch that they belong to.
+    """Problems of labels that are given without their batch.
 
     Args:
-        fields: `labels`, and where there are some `weights` and `label_item_weights`; without the
-            latter labels are items if there are items at all.
-        shape: that all of them must have.
-        like: what else has this shape.
-        items, words: how many there are.
-        names: field -> the name under which the caller knows it.
+        fields: `labels`, optionally `weights` and `label_item_weights`; without the latter, labels
+            are items if there are any items, else words.
+        shape: the required shape of all of them.
+        like: what else has this shape, for the message.
+        items, words: number of items and of words.
+        names: field -> the caller's name of it.
     """
     called = {name: name for name in LABELS} | dict(names or {})
     fields = {name: value for name, value in fields.items() if value is not None}
@@ -206,6 +206,6 @@ def label_problems(
 
 
 def _dtype(value: Any) -> Any:
-    """As JAX has it, where it has it: its whole numbers have 32 bits unless it is told."""
+    """The dtype that JAX would use (32 bits unless 64 are enabled); others are unchanged."""
     dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
     return dtype if dtype.kind in "OSUMm" else jax.dtypes.canonicalize_dtype(dtype)

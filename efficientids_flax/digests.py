@@ -1,4 +1,4 @@
-"""What arrays, files and catalogues hold, in letters: to tell whether two are the same."""
+"""Digests of arrays, files and catalogues, to tell whether two are the same."""
 
 import hashlib
 import json
@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-WHOLE = 1 << 28  # bytes; of larger arrays as many are looked at, in evenly spread blocks
+WHOLE = 1 << 28  # bytes; of larger arrays, so many are hashed, in evenly spaced blocks
 BLOCK = 1 << 20
 LETTERS = 16
 
 
 def digest(array: Any) -> str:
-    """Of an array's dtype, shape and values."""
+    """Digest of an array's dtype, shape and values."""
     found = np.asarray(array)
     made = hashlib.sha256(f"{found.dtype.str} {found.shape}".encode())
     if found.nbytes <= WHOLE:
@@ -28,7 +28,7 @@ def digest(array: Any) -> str:
 
 
 def digest_of(value: Any) -> str:
-    """Of JSON values."""
+    """Digest of JSON values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:LETTERS]
 
 
@@ -41,7 +41,7 @@ def file_digest(path: Path) -> str:
 def catalogue_digest(ids: Iterable[str]) -> str:
     """SHA-256 of raw item ids in their order, see `catalogue_bytes`.
 
-    Clusterings, embeddings and models carry it, to prove that they belong to a catalogue.
+    Clusterings, embeddings and models store it, to prove that they belong to a catalogue.
     """
     made = hashlib.sha256()
     for one in ids:
@@ -50,5 +50,5 @@ def catalogue_digest(ids: Iterable[str]) -> str:
 
 
 def catalogue_bytes(item: str) -> bytes:
-    """What the digest of a catalogue takes of an item: its id in UTF-8, and a line feed."""
+    """The bytes of an item in the digest of a catalogue: its id in UTF-8, and a line feed."""
     return f"{item}\n".encode()

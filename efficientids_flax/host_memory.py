@@ -1,24 +1,24 @@
-"""Memory of the host, kept between the steps of a training run on CPUs."""
+"""Keeps host memory between the steps of a training run on CPUs."""
 
 import ctypes
 import sys
 
-# Options of mallopt(3) and what they are set to.
+# Options of mallopt(3) and their values.
 _ARENAS, _MAPPED, _TRIM = -8, -4, -1
 SETTINGS = ((_ARENAS, 1), (_MAPPED, 0), (_TRIM, -1))
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep freed memory for the next allocation, for good in this process.
+    """Make the C library keep freed memory for later allocations, until this process ends.
 
-    On CPUs XLA takes the memory of a step from the C library and gives it back after the step;
-    glibc hands large pieces back to the system, which then has to clear every page again for the
-    next step: a tenth to a quarter of a step's time (docs/reference/benchmarks.md). The process
-    keeps what it once had at its peak. Call it before the first computation. On GPUs and TPUs it
-    means nothing.
+    On CPUs, XLA allocates the memory of a step from the C library and frees it after the step.
+    glibc returns large blocks to the system, which then has to clear every page again in the next
+    step: a tenth to a quarter of a step's time (docs/reference/benchmarks.md). With this setting,
+    the process keeps its peak memory. Call it before the first computation. It has no effect on
+    GPUs and TPUs.
 
     Returns:
-        Whether it was done: only glibc has this.
+        Whether it succeeded; only glibc supports it.
     """
     if not sys.platform.startswith("linux"):
         return False

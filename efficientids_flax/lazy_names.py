@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used."""
+"""Imports the names of a package when they are first used."""
 
 import ast
 import sys
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def lazy_names(package: str) -> Callable[[str], Any]:
-    """A package's `__getattr__`: imports what stands below its `if TYPE_CHECKING:`, name by name.
+    """A `__getattr__` for a package that imports the names below its `if TYPE_CHECKING:` on use.
 
-    So the names stand there once, for people, for type checkers and for this.
+    So names are listed only once, for readers, type checkers and this function.
 
     Args:
-        package: its `__name__`.
+        package: `__name__` of the package.
     """
 
     def find(name: str) -> Any:
@@ -29,7 +29,7 @@ def lazy_names(package: str) -> Callable[[str], Any]:
 
 @cache
 def _homes(package: str) -> dict[str, str]:
-    """Name -> module that has it, of the package's imports for type checkers."""
+    """Name -> module, from the package's imports below `if TYPE_CHECKING:`."""
     spec = sys.modules[package].__spec__
     assert spec is not None
     source = getattr(spec.loader, "get_source")(package)  # noqa: B009 (not all loaders have it)

@@ -14,7 +14,7 @@ from efficientids_flax.array_checks import FLOATS, described, form_problems, lab
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.config.record import listed
 
-TINY_WEIGHT = 1e-6  # Praxis adds it to the total weight that an average is divided by
+TINY_WEIGHT = 1e-6  # Praxis adds it to the total weight before dividing by it
 
 
 class LanguageModelLoss(NamedTuple):

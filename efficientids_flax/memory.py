@@ -1,4 +1,4 @@
-"""How much memory a model needs, told from its configuration before anything is loaded.
+"""Estimates the memory that a model needs from its configuration, before anything is loaded.
 
     estimate_memory(config, batch_size=8, sequence_length=128, mode="training").total
 
@@ -9,7 +9,7 @@ XLA's CPU compiler undoes the rematerialisation of layers that are not scanned.
 
 Letters: B batch, T time, S keys, D model width, N heads, J heads of keys and values, H head width,
 F hidden width of the MLP, V words, L layers, I items, K clusters, M slots of the largest cluster, W
-width of query and tables, X experts and C their room.
+width of query and tables, X experts and C their capacity.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from efficientids_flax.tree import unflatten
 Mode = Literal["inference", "training", "generation"]
 
 FLOAT32 = 4  # bytes: norms, softmaxes and losses compute in it
-SCORES_AT_ONCE = 1 << 19  # numbers that retrieval holds at a time, see `core/retrieval.py`
+SCORES_AT_ONCE = 1 << 19  # scores in memory at a time in retrieval, see `core/retrieval.py`
 VISITED = 1 << 24  # bytes of rows that the loss adapts at a time, see `core/head/second/visits.py`
 
 
@@ -40,10 +40,10 @@ class MemoryEstimate:
         parameters: exact.
         optimizer_state: exact.
         master: float32 copies of the trained parameters in half precision, exact.
-        gradients: one a trained parameter.
-        activations: of the decoder's layers, at their peak.
-        head: logits, and what the loss or the scores of the items take.
-        cache: keys and values of tokens read before.
+        gradients: gradients of the trained parameters.
+        activations: peak of the decoder's layers.
+        head: logits, and memory for the loss or the scores of items.
+        cache: keys and values of earlier tokens.
     """
 
     parameters: int
@@ -90,11 +90,11 @@ def estimate_memory(
             freezes (`create_optimizer`, a configuration) are not trained.
         remat: whether layers are rematerialised (the `Decoder`'s field). Policies that keep more
             than layer inputs need more memory than estimated here.
-        dtype, param_dtype: instead of the configuration's.
+        dtype, param_dtype: dtypes instead of the configuration's.
 
     Raises:
-        ValueError: sizes that are not positive; an unknown mode.
-        TypeError: a model of another kind, such as a forecaster.
+        ValueError: sizes are not positive, or the mode is unknown.
+        TypeError: the model is of another kind, such as a forecaster.
     """
     if not isinstance(config, BackboneConfig | EfficientIDSConfig):
         kind = type(config).__name__
@@ -133,15 +133,15 @@ def estimate_memory(
 def _layers(
     config: BackboneConfig, positions: int, keys: int, numbers: int, training: bool, remat: bool
 ) -> int:
-    """Bytes of the decoder's layers: all that the backward pass needs, or one layer at work."""
+    """Bytes of the decoder's layers: all that the backward pass needs; in inference, one layer."""
     width, hidden = config.model_dims, config.hidden_dims
     query, key = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
     gated = int(config.gated_mlp)
-    stream = 2 * width * numbers  # after either sublayer
+    stream = 2 * width * numbers  # the output of both sublayers
     norms = 2 * width * numbers
     turned = 1 if config.rotary is None else 2
     attention = (2 * query + (turned + 1) * (query + 2 * key)) * numbers // 2
-    # Probabilities, once more where heads share keys, and what is capped.
+    # Probabilities, once more if heads share keys, and once more for capped logits.
     shapes = 1 + (config.num_heads > config.num_kv_heads) + bool(config.attention_logit_cap)
     probs = config.num_heads * keys * shapes * FLOAT32
     mlp = (2 + gated) * hidden * numbers
@@ -156,9 +156,10 @@ def _layers(
 
 
 def _experts(config: BackboneConfig, positions: int, numbers: int) -> int:
-    """Bytes a position of a layer with experts: hidden values, and who goes where.
+    """Bytes per position of a layer with experts: hidden values and routing.
 
-    The two routing tables are [X, C] a position, where X C is the group's size times the capacity.
+    The two routing tables are [X, C] per position; X C is the group's size times the capacity
+    factor, at least.
     """
     moe = config.moe
     assert moe is not None
@@ -171,7 +172,7 @@ def _experts(config: BackboneConfig, positions: int, numbers: int) -> int:
 
 
 def _word_head(positions: int, words: int, numbers: int, training: bool) -> int:
-    """Logits; in training their softmax in float32, the loss's reading of it, and gradients."""
+    """Bytes of logits; in training also of the float32 softmax, the loss, and gradients."""
     return positions * words * ((numbers + 4 * FLOAT32) if training else numbers)
 
 
@@ -182,7 +183,7 @@ def _item_head(
     numbers: int,
     training: bool,
 ) -> int:
-    """Tables, both softmaxes, and retrieval's chunk."""
+    """Bytes of tables, both softmaxes, and a chunk of retrieval."""
     everywhere = config.input_adapter_everywhere
     width = config.backbone.model_dims if everywhere else config.item_embedding_dim
     clusters = 0 if config.full_softmax else _num_clusters(config)
@@ -199,12 +200,12 @@ def _item_head(
     turned = config.num_items * config.item_embedding_dim * numbers
     wide = max(width, config.item_embedding_dim)
     adapted = min(config.num_items, VISITED // (FLOAT32 * wide))
-    together = min(512, max(8, 2 * positions // max(clusters, 1)))  # positions of a cluster
+    together = min(512, max(8, 2 * positions // max(clusters, 1)))  # positions per cluster
     return first + turned + adapted * (4 * wide * numbers + 3 * together * FLOAT32)
 
 
 def _num_clusters(config: EfficientIDSConfig) -> int:
-    """K; where the configuration leaves it to the clustering, the original's default."""
+    """K; if the configuration leaves it to the clustering, the original's default."""
     return config.num_clusters or math.ceil(math.sqrt(config.num_items))
 
 
@@ -230,7 +231,7 @@ def _optimizer_state(
     config: BackboneConfig | EfficientIDSConfig,
     trained: Mapping[str, tuple[int, ...]],
 ) -> int:
-    """Bytes of `optimizer.init`, which is traced and not run, of float32 or of master copies."""
+    """Bytes of the state of `optimizer.init` for float32 parameters; it is traced, not run."""
     if optimizer is None or not trained:
         return 0
     import jax

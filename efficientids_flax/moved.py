@@ -1,9 +1,8 @@
-"""Modules and names that have another place now: imports of the old one go on to work, and say so.
+"""Modules and names that have moved: importing them from the old place still works, with a warning.
 
-`MODULES` has those that are gone, `NAMES` what has left a module that is still there, both
-relative to the package; `converters` and `parity_tests` have tables of their own. The finder stands
-last in `sys.meta_path`, so that it is asked only where no module was found, and nothing is imported
-before it is asked.
+`MODULES` has modules that are gone, `NAMES` names that have left a module that still exists, both
+relative to the package; `converters` and `parity_tests` have tables of their own. The finder is
+last in `sys.meta_path`, so it is only asked if no module was found, and it imports nothing before.
 """
 
 import sys
@@ -14,7 +13,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-# Old module -> those that have its names now; a name is taken from the first that has it.
+# Old module -> modules that have its names now; a name is taken from the first that has it.
 Rows = Mapping[str, tuple[str, ...]]
 
 # fmt: off
@@ -123,15 +122,15 @@ NAMES: Rows = {
     "train.state.processes": ("train.alarm",),
     "train.step": ("train.step.function",),
 }
-# Old module, colon, name -> the same of what does its work now.
+# 'old module:name' -> 'module:name' of its replacement.
 RENAMED: Mapping[str, str] = {
     "inference.cli:main": "inference.commands.recommend:recommend",
     "inference.recommenders:load_recommender": "inference.opening:open_recommender",
 }
 # fmt: on
 
-OWN = __name__.partition(".")[0]  # the package that the others may name
-_homes: dict[str, tuple[str, ...]] = {}  # of all packages
+OWN = __name__.partition(".")[0]  # rows of other packages may point to modules of this one
+_homes: dict[str, tuple[str, ...]] = {}  # the rows of all packages
 _renamed: dict[str, str] = {}
 
 
@@ -139,7 +138,7 @@ def add_moved(package: str, modules: Rows, renamed: Mapping[str, str] | None = N
     """Make the old modules of a package importable.
 
     Args:
-        package: its name, which stands before those of the tables.
+        package: name of the package, the prefix of the names in the tables.
         modules: see `MODULES`.
         renamed: see `RENAMED`.
     """
@@ -151,7 +150,7 @@ def add_moved(package: str, modules: Rows, renamed: Mapping[str, str] | None = N
 
 
 def left_names(module: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a module (its `__name__`), for names that have left it, see `NAMES`."""
+    """A `__getattr__` for a module (given by `__name__`) that finds names of `NAMES`."""
     package, _, rest = module.partition(".")
     found = _whole(package, {rest: NAMES.get(rest, ())})[module]
 
@@ -168,7 +167,7 @@ def left_names(module: str) -> Callable[[str], Any]:
 
 
 class _Finder:
-    """Finds the modules of the tables."""
+    """Finds the old modules in the tables."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
@@ -181,7 +180,7 @@ class _Finder:
 
 
 class _Loader:
-    """Makes a module that hands on what its homes have."""
+    """Creates a module that forwards to its homes, the modules that have its names now."""
 
     @staticmethod
     def create_module(spec: ModuleSpec) -> ModuleType:
@@ -198,7 +197,7 @@ class _Loader:
 
 
 class _Moved(ModuleType):
-    """A module whose names are read, and set, where they are now."""
+    """An old module: names are read and set in the modules that have them now."""
 
     def __getattr__(self, name: str) -> Any:
         if name == "__all__":
@@ -229,9 +228,9 @@ class _Moved(ModuleType):
             vars(self).setdefault("_emptied", {})[name] = home  # `mock.patch` sets it again
 
     def __call__(self, *given: Any, **named: Any) -> Any:
-        """A function that has the module's own name, which stands in the same package.
+        """Call the function that has the same name as this module.
 
-        The import of a module puts it where a package has that function.
+        Importing the module replaces a function of that name in its package.
         """
         return getattr(self, self.__name__.rpartition(".")[2])(*given, **named)
 
@@ -239,7 +238,7 @@ class _Moved(ModuleType):
         return self.__getattr__("__all__")
 
     def _home(self, name: str) -> ModuleType | None:
-        """The one that has this name; what has an underscore is the module's own."""
+        """The home that has this name; names with an underscore belong to this module."""
         if name.startswith("_"):
             return None
         return next((home for home in self._homes() if _public(home, name) is not None), None)
@@ -249,7 +248,7 @@ class _Moved(ModuleType):
 
 
 def _public(module: ModuleType, name: str) -> Any:
-    """What a module has by itself, None where it does not."""
+    """A module's attribute, if the module itself or its `__all__` has it; else None."""
     if name in vars(module):
         return vars(module)[name]
     return getattr(module, name, None) if name in vars(module).get("__all__", ()) else None
@@ -260,7 +259,7 @@ def _names(module: ModuleType) -> list[str]:
 
 
 def _whole(package: str, rows: Rows) -> dict[str, tuple[str, ...]]:
-    """The rows with the package's name before them."""
+    """The rows with full module names."""
     return {
         f"{package}.{old}": tuple(
             home if home.startswith(f"{OWN}.") else f"{package}.{home}" for home in homes
@@ -270,5 +269,5 @@ def _whole(package: str, rows: Rows) -> dict[str, tuple[str, ...]]:
 
 
 def _warn(old: str, new: str, level: int) -> None:
-    """Python leaves its own frames of an import out of the count."""
+    """Warn of an old name; `level` does not count Python's own frames of an import."""
     warnings.warn(f"{old} is now {new}", FutureWarning, stacklevel=level)

@@ -1,6 +1,6 @@
 """Sharding of every parameter and activation on a mesh, by one table of axis letters.
 
-    mesh = make_mesh(fsdp=4, tensor=2)                      # what is left over is `data`
+    mesh = make_mesh(fsdp=4, tensor=2)                      # the remaining devices are `data`
     params = load_converted(out, parameter_shardings(config, mesh)).params
     with jax.set_mesh(mesh):
         loss = jax.jit(step)(params, jax.device_put(batch, batch_sharding(mesh)))
@@ -45,14 +45,14 @@ ACTIVATIONS: Mapping[str, tuple[str, ...]] = {
     "F": ("tensor",),
     "I": ("tensor",),
 }
-# Of a mixture, whose tokens meet the experts of all devices of their row of the mesh.
+# Inside a mixture, tokens are not split by `expert`, so that they reach the experts of all devices.
 MIXTURE: Mapping[str, tuple[str, ...]] = {
     "B": ("data", "fsdp"),
     "X": ("expert",),
     "F": ("tensor",),
 }
 # fmt: on
-Share = tuple[jax.Array | int, int]  # number of a device among those that split an axis, and theirs
+Share = tuple[jax.Array | int, int]  # (index of a device, number of devices) along a split axis
 
 
 def make_mesh(
@@ -66,12 +66,12 @@ def make_mesh(
     """A mesh over the given devices, by default all.
 
     Args:
-        data, fsdp, tensor: sizes; one of them may be -1: all devices that are left over.
+        data, fsdp, tensor: sizes; one of them may be -1: all remaining devices.
         devices: devices of all processes; neighbours are adjacent on the last axis.
         expert: size of a fourth axis, before `tensor`; 1 leaves it out.
 
     Raises:
-        ValueError: the sizes do not make the number of devices.
+        ValueError: the sizes are invalid, or their product is not the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = {"data": data, "fsdp": fsdp, "expert": expert, "tensor": tensor}
@@ -134,7 +134,7 @@ def parameter_shardings(
     """The sharding of each leaf of a model and of its training state.
 
     Args:
-        config: the model's.
+        config: configuration of the model.
         mesh: from `make_mesh`, or any mesh with these axis names.
         rules: axis letter -> mesh axes.
 
@@ -181,17 +181,17 @@ def shard_parameters(
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of a batch among `data`, `fsdp` and `expert`: for arrays whose first axis is B."""
+    """Sharding of a batch by rows over `data`, `fsdp` and `expert`; the first axis must be B."""
     names = tuple(name for name in ACTIVATIONS["B"] if name in mesh.axis_names)
     return NamedSharding(mesh, PartitionSpec(names))
 
 
 def constrain(x: jax.Array, axes: str) -> jax.Array:
-    """Say how an activation is split, on the mesh of `jax.set_mesh`; without one, nothing.
+    """Constrain the sharding of an activation on the mesh of `jax.set_mesh`; no-op without one.
 
     Args:
         x: any array.
-        axes: the letters of its axes, 'B T D'.
+        axes: letters of its axes, such as 'B T D'.
 
     Raises:
         ValueError: `axes` has more or fewer letters than `x` has axes.
@@ -212,18 +212,18 @@ def each_device(
     result: str,
     summed: Sequence[str],
 ) -> jax.Array:
-    """`function` of what each device has of some arrays, by the rules of `MIXTURE`.
+    """Apply a function to each device's part of arrays, sharded by the rules of `MIXTURE`.
 
     Args:
-        function: `function(shares, *arrays)`, with the share of the device in each letter of
-            `summed`; what it gives is added up over the devices that split these.
+        function: `function(shares, *arrays)`; `shares` has the device's share for each letter of
+            `summed`. Results are summed over the devices that split these letters.
         arrays: trees of arrays.
         axes: the same trees, with the letters of the arrays' axes.
-        result: letters of the result, whose shape is that of the first array.
-        summed: letters that the result has no more.
+        result: letters of the result, which has the shape of the first array.
+        summed: letters that the result does not have.
 
     Returns:
-        As `function` without a mesh, with the share (0, 1) of each letter.
+        The same as `function` without a mesh, with the share (0, 1) for each letter.
     """
     sizes = _own_axes()
 
@@ -244,7 +244,7 @@ def each_device(
         found = function(shares, *parts)
         return jax.lax.psum(found, tuple(names.values())) if names else found
 
-    # Of loops that turn as often as a device has rows, it cannot be seen what they vary over.
+    # check_vma cannot infer the axes of loops whose length depends on the rows of a device.
     mapped = jax.shard_map(
         run,
         in_specs=specs,
@@ -256,9 +256,9 @@ def each_device(
 
 
 def _own_axes() -> dict[str, int]:
-    """Sizes of the axes of the mesh of `jax.set_mesh` that are ours to split along.
+    """Sizes of the mesh axes of `jax.set_mesh` along which we may shard.
 
-    Axes that the caller handles by hand (shard_map) or types explicitly are theirs.
+    Axes that the caller handles manually (shard_map) or types explicitly are excluded.
     """
     mesh = jax.sharding.get_abstract_mesh()
     return {

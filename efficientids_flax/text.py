@@ -1,14 +1,14 @@
-"""How sizes, tables and metrics look in messages."""
+"""Formats sizes, tables, metrics and errors for messages."""
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-LONGEST = 240  # letters of an error of another library
+LONGEST = 240  # characters shown of another library's error
 
 
 def size_text(nbytes: float) -> str:
-    """Bytes in a unit that is easy to read."""
+    """Bytes in a readable unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if nbytes < 1000:
             return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.2f} {unit}"
@@ -17,7 +17,7 @@ def size_text(nbytes: float) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows in columns as wide as they need."""
+    """Rows as text, with aligned columns."""
     if not rows:
         return ""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -26,11 +26,11 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def readable(text: str, most: int | None = None) -> str:
-    """A message that a terminal can show: names from files may hold what commands a terminal.
+    """A text that is safe for a terminal: control characters, as in names from files, are escaped.
 
     Args:
-        text: of any origin.
-        most: characters, after which the rest is only counted; None: all.
+        text: text from any source.
+        most: number of characters shown, the rest is only counted; None: all.
     """
     shown = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
     if most is None or len(shown) <= most:
@@ -48,16 +48,16 @@ def metrics_text(found: Mapping[str, Any]) -> str:
 
 
 def first_of(rows: Sequence[int], most: int = 5) -> str:
-    """The first of some numbers, and how many more there are."""
+    """The first numbers, and how many more there are."""
     more = f" and {len(rows) - most} more" if len(rows) > most else ""
     return f"{', '.join(map(str, rows[:most]))}{more}"
 
 
 def in_a_line(error: BaseException) -> str:
-    """What an error says, without the pages that tensorstore adds."""
+    """An error's message in one line, without the details that tensorstore adds."""
     text = str(error) or type(error).__name__
     text = re.sub(r"\s*\[(source locations|tensorstore_spec)=.*", "", text, flags=re.DOTALL)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = lines[0] if lines else type(error).__name__
-    half = LONGEST // 2  # what it was about, and what the system said
+    half = LONGEST // 2  # the beginning names the subject, the end the system's error
     return line if len(line) <= LONGEST else f"{line[:half]} ... {line[-half:]}"

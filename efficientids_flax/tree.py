@@ -10,10 +10,10 @@ def flatten(
     """Path -> leaf, in the order of the tree.
 
     Args:
-        tree: nested mappings; whatever is no mapping is a leaf.
-        prefix: put before every path.
-        separator: between the keys of a path.
-        keep_empty: an empty mapping is a leaf; otherwise nothing is left of it.
+        tree: nested mappings; anything else is a leaf.
+        prefix: prefix of every path.
+        separator: separator between the keys of a path.
+        keep_empty: an empty mapping is a leaf; otherwise it is dropped.
     """
     found: dict[str, Any] = {}
     for key, value in tree.items():
@@ -26,7 +26,7 @@ def flatten(
 
 
 def unflatten(leaves: Mapping[str, Any], *, separator: str = "/") -> dict[str, Any]:
-    """The nested dicts of paths; the inverse of `flatten`."""
+    """Nested dicts from leaves by path; the inverse of `flatten`."""
     found: dict[str, Any] = {}
     for path, leaf in leaves.items():
         *outer, name = path.split(separator)
@@ -38,14 +38,14 @@ def unflatten(leaves: Mapping[str, Any], *, separator: str = "/") -> dict[str, A
 
 
 def leaves_by_path(tree: Any) -> dict[str, Any]:
-    """Path -> leaf of any tree that JAX knows, optimizer states among them, in JAX' order."""
+    """Path -> leaf of any pytree, such as an optimizer state, in JAX' order."""
     import jax
 
     return {path_of(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def path_of(keys: tuple[Any, ...]) -> str:
-    """The path of the keys that `jax.tree_util` gives."""
+    """The path from a key path of `jax.tree_util`."""
     import jax
 
     return jax.tree_util.keystr(keys, simple=True, separator="/")

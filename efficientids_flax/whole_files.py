@@ -1,4 +1,4 @@
-"""Files that appear whole: no reader finds half of one, whenever the writer is killed."""
+"""Writes files atomically: readers never find half a file, even if the writer is killed."""
 
 import errno
 import secrets
@@ -7,21 +7,21 @@ from contextlib import contextmanager
 
 from etils import epath
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # of errors: there is no room for more
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # errors that mean there is no space left
 
 
 def write_whole(path: epath.PathLike, content: str | bytes) -> None:
-    """Write beside the place first, then take the name.
+    """Write to a temporary file in the same folder, then rename it.
 
     Args:
-        path: of the file, which is replaced where it is there; its folder is there.
-        content: all of it; a text is written as UTF-8.
+        path: path of the file, which is replaced if it exists; its folder must exist.
+        content: the whole content; text is written as UTF-8.
 
     Raises:
-        OSError: it cannot be written; what was there is unchanged.
+        OSError: writing failed; an existing file is unchanged.
     """
     final = epath.Path(path)
-    draft = final.with_name(f".{secrets.token_hex(8)}.tmp")  # no longer than names may be
+    draft = final.with_name(f".{secrets.token_hex(8)}.tmp")  # short: name lengths are limited
     try:
         with naming(final):
             draft.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -33,9 +33,9 @@ def write_whole(path: epath.PathLike, content: str | bytes) -> None:
 
 @contextmanager
 def naming(path: epath.PathLike) -> Iterator[None]:
-    """Errors of the system in the block name this file, where they name none.
+    """Add this file's name to an `OSError` in the block that names no file.
 
-    That the disk is full is told of a file that is open, whose name the system does not say.
+    A full disk, for example, is reported for an open file, without its name.
     """
     try:
         yield

@@ -1,7 +1,7 @@
-"""What a model and its training are made of: frozen records that travel as JSON.
+"""Configurations of models and of training: frozen records that are stored as JSON.
 
-Read `record`, what all of them can do, then `backbone` with its `parts`, `positions`, `experts`,
-`checks`, `layers` and `lora`, `recommender`, `forecaster`, and `optimizer`.
+Read `record`, the common base class; `backbone` with its `parts`, `positions`, `experts`, `checks`,
+`layers` and `lora`; then `recommender`, `forecaster`, and `optimizer`.
 """
 
 from efficientids_flax.config.backbone import BackboneConfig

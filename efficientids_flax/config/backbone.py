@@ -50,10 +50,11 @@ class BackboneConfig(Record):
         num_heads, num_kv_heads, head_dim: N, heads of keys and values, H.
         scan_layers, layers_per_block: layers stacked on a leading axis L / layers_per_block and
             scanned; layer `block * layers_per_block + j` is `block_{j}` of a block.
-        dtype, param_dtype: of the computation and of the parameters (norms and softmax: float32).
-        kernel_axes: how kernels of projections, MLP and head are stored, which changes no number:
-            'in_out' [D,F] as by PAXml, 'out_in' [F,D] as by PyTorch. `attention/out` is [D,N,H] in
-            both; experts are [X,D,F], and [X,F,D] in 'out_in' by the gating 'top_k' alone.
+        dtype, param_dtype: dtypes of the computation (norms and softmax: float32) and of the
+            parameters.
+        kernel_axes: axis order of the kernels of projections, MLP and head; results do not depend
+            on it. 'in_out' is PAXml's [D,F], 'out_in' PyTorch's [F,D]. `attention/out` is [D,N,H]
+            in both. Experts are [X,D,F]; with 'out_in' and the gating 'top_k', [X,F,D].
         attention_mask: which keys a query attends to; 'prefix' adds keys that the batch marks as
             prefix.
         norm, norm_bias, norm_epsilon: kind of all norms without settings of their own in `norms`.
@@ -224,7 +225,7 @@ class BackboneConfig(Record):
     loss_average: Literal["weights", "positions"] = "weights"
 
     def problems(self) -> Collection[str]:
-        """Sizes fit each other; options that need one another are there."""
+        """Sizes fit together; options that an option needs are set."""
         if found := number_problems(self):
             return found
         found = option_problems(self) + rotary_problems(self) + latent_problems(self)
@@ -238,20 +239,20 @@ class BackboneConfig(Record):
         return self.vocab_size > 0 and self.lm_head
 
     def of_norm(self, place: NormPlace) -> "BackboneConfig":
-        """This, with what the norm of a place has otherwise in `norm` and `norm_*`."""
+        """This configuration, with `norm` and `norm_*` replaced by the settings of one place."""
         return _of_norm(self, place) if self.norms is not None else self
 
     def of_layer(self, index: int) -> "BackboneConfig":
-        """What one layer computes: this, with the layer's own settings in place.
+        """The configuration of one layer: this, with `layer_settings` applied.
 
         Args:
-            index: number of the layer; of a scanned layer, its place in the block.
+            index: number of the layer; for scanned layers, the layer's index in its block.
         """
         return _of_layer(self, index) if self.layer_settings else self
 
     @property
     def projections(self) -> tuple[str, ...]:
-        """Products with a kernel in each layer that can be added to, by name."""
+        """Names of each layer's projections that LoRA can adapt."""
         qkv = ("qkv",) if self.fused_qkv else ("query", "key", "value")
         attention = () if self.latent_attention else (*qkv, "out")
         mlp = ("up", "gate", "down") if self.gated_mlp else ("up", "down")
@@ -259,7 +260,7 @@ class BackboneConfig(Record):
 
     @property
     def rotary_width(self) -> int:
-        """How much of a head is turned, or could be."""
+        """Width of the part of a head that rotary positions can rotate."""
         return self.latent_attention.rotary_dims if self.latent_attention else self.head_dim
 
     @property

@@ -1,4 +1,4 @@
-"""What has to hold between the values of a decoder's configuration, topic by topic.
+"""Checks of a decoder's configuration, by topic: values that have to fit each other.
 
 Letters: N heads, H head width, L layers.
 """
@@ -11,7 +11,7 @@ from efficientids_flax.config.record import dotted_keys, positive, rates, unknow
 if TYPE_CHECKING:
     from efficientids_flax.config.backbone import BackboneConfig
 
-# What cannot differ between layers: sizes of what goes through them, and what is not in a layer.
+# Fields that are the same in all layers: sizes they share, and settings of parts outside a layer.
 SHARED = frozenset({
     "vocab_size", "num_layers", "model_dims", "scan_layers", "layers_per_block", "dtype",
     "param_dtype", "kernel_axes", "attention_mask", "final_norm", "tied_embeddings",
@@ -25,7 +25,7 @@ SHARED = frozenset({
 
 
 def number_problems(config: "BackboneConfig") -> list[str]:
-    """Sizes, time scales and rates are such."""
+    """Sizes and time scales are positive; rates are in [0, 1)."""
     found = positive(
         config, "num_layers", "model_dims", "hidden_dims", "num_heads", "num_kv_heads", "head_dim",
         "layers_per_block", "norm_epsilon", "max_positions", "position_min_timescale",
@@ -45,7 +45,7 @@ def number_problems(config: "BackboneConfig") -> list[str]:
 
 
 def option_problems(config: "BackboneConfig") -> list[str]:
-    """Sizes fit each other; options that need one another are there."""
+    """Sizes fit together; options that an option needs are set."""
     heads, kv = config.num_heads, config.num_kv_heads
     parallel, policy = config.parallel_residual, config.norm_policy
     biased = next((place for place in NORM_PLACES if _is_biased_rms(config, place)), None)
@@ -88,7 +88,7 @@ def option_problems(config: "BackboneConfig") -> list[str]:
 
 
 def rotary_problems(config: "BackboneConfig") -> list[str]:
-    """The turned width is even, or made so, and factors by frequency are one a pair."""
+    """The rotated width is even, or rounded up to be; longrope has one factor for each pair."""
     found = []
     for name, rotary in (("rotary", config.rotary), ("sliding_rotary", config.sliding_rotary)):
         if rotary is None:
@@ -115,7 +115,7 @@ def rotary_problems(config: "BackboneConfig") -> list[str]:
 
 
 def latent_problems(config: "BackboneConfig") -> list[str]:
-    """Latent attention has a key for each head, and nothing that goes by projections of its own."""
+    """Latent attention has as many key heads as heads, and no options of plain projections."""
     own = config.latent_attention
     if own is None:
         return []
@@ -138,7 +138,7 @@ def latent_problems(config: "BackboneConfig") -> list[str]:
 
 
 def kernel_problems(config: "BackboneConfig") -> list[str]:
-    """What the attention of `jax.nn` cannot do is not asked of it."""
+    """With the attention of `jax.nn`, no option is set that it does not support."""
     how = config.attention_implementation
     if how == "exact":
         return []
@@ -168,7 +168,7 @@ def kernel_problems(config: "BackboneConfig") -> list[str]:
 
 
 def layer_problems(config: "BackboneConfig") -> list[str]:
-    """Lists of layers fit the number of layers and, where scanned, repeat by block."""
+    """Lists of layers fit the number of layers; if layers are scanned, they repeat by block."""
     count, period = config.num_layers, config.layers_per_block
     found = []
     if period > 1 and not config.scan_layers:
@@ -202,7 +202,7 @@ def layer_problems(config: "BackboneConfig") -> list[str]:
 
 
 def setting_problems(config: "BackboneConfig") -> list[str]:
-    """Settings of single layers are known ones, said once, and make sense in their layer."""
+    """`layer_settings` have known keys, set each once per layer, and give valid layers."""
     known = dotted_keys(type(config))
     found, said = [], set()
     for setting in config.layer_settings:

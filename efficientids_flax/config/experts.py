@@ -1,4 +1,4 @@
-"""Mixtures of experts: Praxis' with room for some tokens, HuggingFace's with room for all.
+"""Mixtures of experts: Praxis' with limited capacity, HuggingFace's without a limit.
 
 Letters: D model width, F hidden width of an expert, L layers, X experts.
 """
@@ -16,8 +16,8 @@ class ClippedGateConfig(Record):
     """`min(gate, limit) sigmoid(gain min(gate, limit)) (clip(up, -limit, limit) + 1)` (gpt-oss).
 
     Attributes:
-        limit: beyond which gate and product are clipped.
-        gain: of the sigmoid.
+        limit: the gate is clipped from above, the up projection on both sides.
+        gain: factor in the sigmoid.
     """
 
     limit: float = 7.0
@@ -48,9 +48,9 @@ class MoEConfig(Record):
         num_groups, min_group_size: tokens are routed within groups (not with 'dense_top2').
         capacity_factor: capacity of all experts relative to the number of tokens.
         expert_capacity: capacity of one expert, if that is more; 'expert_choice' ignores it.
-        second_expert_policy: for 'top2': the second best; or drawn ('sampling', needs random
-            numbers named 'routing'); 'random' is 'all' without second experts of a weight below
-            1e-9.
+        second_expert_policy: for 'top2': 'all' takes the second best; 'sampling' draws it (needs
+            random numbers named 'routing'); 'random' is 'all' without second experts whose weight
+            is below 1e-9.
         gating_logit_cap: tanh cap of the router's logits, for 'top2' only; 0: no cap.
         gating_level: route single tokens, or all tokens of a row by their mean ('sentence').
         load_balance_loss_weight: weight of the auxiliary loss of 'top2' and 'top_k'.
@@ -69,7 +69,7 @@ class MoEConfig(Record):
         clipped_gate: replaces `activation(gate) * up`.
         shared_dims: F of an additional MLP for all tokens; None: there is none. It is gated and
             activated like the MLP of other layers.
-        shared_gate: its output is weighted by the sigmoid of a product with x.
+        shared_gate: the output of this MLP is weighted by the sigmoid of a product with x.
     """
 
     num_experts: int
@@ -102,7 +102,7 @@ class MoEConfig(Record):
     shared_gate: bool = False
 
     def problems(self) -> Collection[str]:
-        """Sizes are positive, layers ascend, there is room, and the gating fits the experts."""
+        """Sizes are positive, layers ascend, there is capacity, and the gating fits the experts."""
         found = positive(
             self, "num_experts", "hidden_dims", "num_groups", "min_group_size", "experts_per_token",
             "choice_groups", "groups_per_token", "shared_dims",
@@ -125,7 +125,7 @@ class MoEConfig(Record):
         return found
 
     def _choice_problems(self) -> list[str]:
-        """There are as many experts to choose from as a token goes to."""
+        """The options of 'top_k' fit together, and a token has enough experts to choose from."""
         found = []
         groups, chosen = self.choice_groups, self.groups_per_token
         if self.num_experts % groups or chosen > groups:

@@ -1,7 +1,7 @@
 """The configuration of a forecaster: patches of a series in, a mean and quantiles out (TimesFM).
 
-Letters: D model width, F hidden width, N heads, K head width, P points of a patch, H points that
-stand at a patch as its forecast, Q quantiles.
+Letters: L layers, D model width, F hidden width, N heads, K head width, P points of a patch, H
+points that are forecast from a patch, Q quantiles.
 """
 
 from collections.abc import Collection
@@ -23,26 +23,26 @@ class TimesFMConfig(Record):
     """A decoder over the patches of a series (arXiv 2310.10688, `PatchedTimeSeriesDecoder`).
 
     Attributes:
-        num_layers, model_dims, hidden_dims, num_heads, head_dim: L, D, F (of layers and of the
-            blocks at both ends), N, K.
+        num_layers, model_dims, hidden_dims, num_heads, head_dim: L, D, F (of the layers and of the
+            input and output blocks), N, K.
         patch_length: P.
-        horizon_length: H, how many points one step forecasts at the most.
-        quantiles: Q levels in (0, 1), in the order in which the model gives them, after the mean.
-        context_length: how many points of a series a forecast looks at, unless it is told
-            otherwise; a multiple of P.
+        horizon_length: H, the largest number of points that one step forecasts.
+        quantiles: Q levels in (0, 1), in the order of the model's outputs, after the mean.
+        context_length: default number of points of a series that a forecast reads; a multiple of
+            P.
         use_positional_embedding: sinusoids are added to the patches (1.0 does, 2.0 does not).
         num_frequencies: rows of the table of frequencies; 0 for a model without one.
-        statistics: how the deviation is computed by which a series is normalised: 'moments' is
-            E[x^2] - mean^2, below `tolerance` 1 (the releases 1.2 and 1.3, with which the public
-            models are run); 'centred' is the mean of (x - mean)^2, at least `tolerance` (the newest
-            source, and transformers). The first loses all digits where the mean is a few thousand
-            deviations.
+        statistics: how the deviation that normalises a series is computed. 'moments': from
+            E[x^2] - mean^2; below `tolerance` it is 1 (releases 1.2 and 1.3, with which the public
+            models are run). 'centred': from the mean of (x - mean)^2, at least `tolerance` (the
+            newest source, and transformers). 'moments' loses all digits if the mean is a few
+            thousand deviations.
         tolerance: see `statistics`.
-        pad_value: of points that are missing.
-        norm_epsilon: of all norms.
-        position_min_timescale, position_max_timescale: of the sinusoids.
-        scan_layers: layers stacked on a leading axis L, and scanned.
-        dtype, param_dtype: of the computation and of the parameters; statistics are float32.
+        pad_value: value that marks missing points.
+        norm_epsilon: epsilon of all norms.
+        position_min_timescale, position_max_timescale: time scales of the sinusoids.
+        scan_layers: layers are stacked on a leading axis L, and scanned.
+        dtype, param_dtype: dtypes of the computation (statistics: float32) and of the parameters.
         lora: low-rank additions to the projections of the layers, see `backbone.lora`.
     """
 
@@ -69,7 +69,7 @@ class TimesFMConfig(Record):
     lora: LoraConfig | None = None
 
     def problems(self) -> Collection[str]:
-        """Sizes are positive, levels are levels, the context is cut into patches without a rest."""
+        """Sizes are positive, levels are in (0, 1), the context is a multiple of the patch."""
         found = positive(
             self, "num_layers", "model_dims", "hidden_dims", "num_heads", "head_dim",
             "patch_length", "horizon_length", "context_length", "tolerance", "norm_epsilon",
@@ -97,7 +97,7 @@ class TimesFMConfig(Record):
 
     @property
     def backbone(self) -> BackboneConfig:
-        """The decoder layers: RMS norm before attention, LayerNorm before the MLP, none at last."""
+        """The decoder layers: RMSNorm before attention, LayerNorm before the MLP, no final norm."""
         return _backbone(self)
 
 
@@ -116,7 +116,7 @@ def _backbone(config: TimesFMConfig) -> BackboneConfig:
         param_dtype=config.param_dtype,
         norm="rms_norm",
         norm_epsilon=config.norm_epsilon,
-        # Praxis' RmsNorm keeps its scale as it is, its LayerNorm less one.
+        # Praxis' RmsNorm stores its scale, Praxis' LayerNorm stores the scale minus one.
         norms=NormPlacesConfig(mlp=NormConfig(kind="layer_norm", bias=True, scale_plus_one=True)),
         final_norm=False,
         qkv_bias=True,

@@ -1,4 +1,4 @@
-"""Layers that differ: the settings that make one layer's configuration of the model's."""
+"""Layers that differ: the settings that turn the model's configuration into a layer's."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,11 +11,12 @@ from efficientids_flax.config.parts import LayerSetting
 def layer_settings(
     model: BackboneConfig, layers: Mapping[int, BackboneConfig]
 ) -> tuple[LayerSetting, ...]:
-    """What layers have otherwise than the model: the inverse of `BackboneConfig.of_layer`.
+    """The settings in which layers differ from the model: inverse of `BackboneConfig.of_layer`.
 
     Args:
         model: the configuration of the model.
-        layers: that of layers that may differ, by the place in the block.
+        layers: index -> configuration of a layer that may differ; the index in the block if layers
+            are scanned.
     """
     base = dict(_leaves(model.to_dict()))
     places: dict[tuple[str, str], tuple[Any, list[int]]] = {}

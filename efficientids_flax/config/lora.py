@@ -9,11 +9,11 @@ from efficientids_flax.config.record import Record, positive
 
 @dataclass(frozen=True)
 class LoraConfig(Record):
-    """Which projections get an addition `alpha / rank * x A B` to `x W`.
+    """The projections that compute `x W + alpha / rank * x A B`.
 
     Attributes:
         rank: columns of A, rows of B.
-        alpha: weight of the additions; None: the rank, so that it is 1.
+        alpha: None: the rank, so that the factor is 1.
         targets: patterns (`*`, `?`) of projections in a layer: 'attention/query', 'mlp/down' ...
     """
 
@@ -23,7 +23,7 @@ class LoraConfig(Record):
 
     @property
     def scale(self) -> float:
-        """What `x A B` is multiplied by."""
+        """The factor of `x A B`."""
         return 1.0 if self.alpha is None else self.alpha / self.rank
 
     def adapts(self, projection: str) -> bool:
@@ -36,7 +36,7 @@ class LoraConfig(Record):
         return found if self.targets else [*found, "targets: expected at least one, found none"]
 
     def unfit(self, projections: Collection[str]) -> list[str]:
-        """A problem for each pattern that fits none of a decoder's projections."""
+        """A problem for each pattern that matches none of a decoder's projections."""
         return [
             f"lora.targets: '{pattern}' fits none of {', '.join(projections)}"
             for pattern in self.targets

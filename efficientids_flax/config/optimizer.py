@@ -43,15 +43,15 @@ class ScheduleConfig(Record):
     """A learning-rate schedule; its value multiplies `OptimizerConfig.learning_rate`.
 
     Attributes:
-        kind: a key of `SCHEDULES`, the Praxis class in snake case.
-        parameters: those of the kind; the ones left out take Praxis' defaults.
+        kind: a key of `SCHEDULES`: a Praxis class in snake case.
+        parameters: parameters of the kind; those left out take Praxis' defaults.
     """
 
     kind: str = "constant"
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Fills in the defaults of the kind and checks."""
+        """Fill in the defaults of the kind, then check."""
         if isinstance(self.parameters, Mapping):
             given = {
                 name: tuple(value) if isinstance(value, list) else value
@@ -80,33 +80,33 @@ class ScheduleConfig(Record):
 
 @dataclass(frozen=True)
 class OptimizerConfig(Record):
-    """One learner of PAXml: optimizer, schedule, clips, freezing. None: not known.
+    """One learner of PAXml: optimizer, schedule, clips, freezing. None: not known, unless stated.
 
     Attributes:
         name: 'adam' (Praxis `Adam`: moments stored bias-corrected), 'sharded_adafactor', 'sgd'.
         learning_rate, schedule: rate(step) = learning_rate * schedule(step).
         beta1, beta2: decay of the first and (Adam) the second moment.
-        epsilon, epsilon_root: of Adam, outside and inside of the root.
+        epsilon, epsilon_root: Adam's epsilons outside and inside of the root.
         clip_threshold: Adam and Adafactor divide an update by max(1, RMS / clip_threshold).
-        weight_decay: decoupled, times the rate; `weight_decay_by_pattern` gives regexes on
-            variable paths their own.
+        weight_decay: decoupled, times the rate; `weight_decay_by_pattern` overrides it for
+            variables whose path matches a regex.
         decoupled_weight_decay, l1_regularizer_weight, l2_regularizer_weight, skip_lp_1d_vectors:
-            the ones that every Praxis optimizer has; None is off.
-        clip_gradient_norm_to_value, clip_gradient_single_norm_to_value: clip of the gradients by
-            their global norm, or each by its own; 0 is off.
-        ema_decay: average of the parameters before each update; 0 is off.
-        momentum, nesterov: of SGD.
+            options that every Praxis optimizer has; None is off.
+        clip_gradient_norm_to_value, clip_gradient_single_norm_to_value: clip gradients by their
+            global norm, or each by its own; 0 is off.
+        ema_decay: decay of the average of the parameters before each update; 0 is off.
+        momentum, nesterov: options of SGD.
         decay_method, decay_adam, decay_pow, factored, epsilon1, epsilon2, quantized_dtype,
             layerwise_adaptation, exclude_from_layerwise_adaptation, multiply_by_parameter_scale,
             sort_factored_second_moment_dims, min_dim_size_to_factor,
-            respect_skip_lp_regularization: of ShardedAdafactor; `epsilon1` regularises the squared
-            gradient, `epsilon2` the parameter scale.
+            respect_skip_lp_regularization: options of ShardedAdafactor; `epsilon1` regularises the
+            squared gradient, `epsilon2` the parameter scale.
         maybe_inf_to_nan: updates pass through nan_to_num.
         bprop_variable_exclusion, bprop_variable_inclusion: regexes of frozen / trained variables.
-        keep_optimizer_state_for_excluded_vars: frozen variables have moments all the same.
+        keep_optimizer_state_for_excluded_vars: frozen variables have moments too.
         skip_step_gradient_norm_value: steps with a larger gradient norm are skipped; 0 is off.
         skip_step_on_gradient_anomalies: steps with NaN or Inf are skipped.
-        vectorize_on_repeat_prefix: each of the stacked layers is a variable of its own.
+        vectorize_on_repeat_prefix: each of the stacked layers counts as a separate variable.
         scale_update_by_var_norm: updates are scaled by the variable's first norm.
     """
 
@@ -152,7 +152,7 @@ class OptimizerConfig(Record):
     scale_update_by_var_norm: bool = False
 
     def problems(self) -> Collection[str]:
-        """Decays are rates, clips are not negative and exclude each other as in Praxis."""
+        """Decays are in [0, 1), clips are not negative; the two clips exclude each other."""
         found = [
             f"{name}: expected in [0, 1), found {value}"
             for name in ("beta1", "beta2", "decay_adam", "momentum", "ema_decay")

@@ -51,7 +51,7 @@ class LatentAttentionConfig(Record):
 NormPlace = Literal["attention", "mlp", "moe", "final", "query_key"]
 """Where a norm stands, see `NormPlacesConfig`."""
 NORM_PLACES: tuple[NormPlace, ...] = get_args(NormPlace)
-NORM_FIELDS = {  # of `NormConfig` -> of `BackboneConfig`
+NORM_FIELDS = {  # field of `NormConfig` -> field of `BackboneConfig`
     "kind": "norm",
     "bias": "norm_bias",
     "epsilon": "norm_epsilon",
@@ -79,12 +79,12 @@ class NormConfig(Record):
 
 @dataclass(frozen=True)
 class NormPlacesConfig(Record):
-    """Norms that differ from that before attention, by their place.
+    """Settings of norms that differ from the attention norm, by place.
 
     Attributes:
-        mlp, moe: around the MLP or the experts of a layer.
-        final: of the last hidden state.
-        query_key: of queries and keys.
+        mlp, moe: norms around the MLP or the experts of a layer.
+        final: norm of the last hidden state.
+        query_key: norms of queries and keys.
     """
 
     mlp: NormConfig | None = None
@@ -93,7 +93,7 @@ class NormPlacesConfig(Record):
     query_key: NormConfig | None = None
 
     def at(self, place: NormPlace) -> dict[str, Any]:
-        """Field of `BackboneConfig` -> what the norm of a place has otherwise."""
+        """Field of `BackboneConfig` -> value, for the settings in which a place's norm differs."""
         own = getattr(self, place, None)
         found = {name: getattr(own, field, None) for field, name in NORM_FIELDS.items()}
         return {name: value for name, value in found.items() if value is not None}
@@ -115,13 +115,13 @@ class LayerSetting(Record):
     value: Any
 
     def problems(self) -> Collection[str]:
-        """Some layers, in order."""
+        """At least one layer, in ascending order."""
         if self.layers and list(self.layers) == sorted(set(self.layers)) and self.layers[0] >= 0:
             return ()
         return [f"layers: expected ascending layer numbers, found {list(self.layers)}"]
 
     def put(self, values: dict[str, Any]) -> None:
-        """Put it in place in the JSON values of a configuration."""
+        """Write this setting into the JSON values of a configuration, in place."""
         *outer, name = self.key.split(".")
         node = values
         for part in outer:
@@ -132,12 +132,12 @@ class LayerSetting(Record):
 
 @dataclass(frozen=True)
 class AdapterConfig(Record):
-    """MLP between item width and model width; every layer is activated, the last one too.
+    """MLP between item width and model width, with an activation after every layer, even the last.
 
     Attributes:
-        num_layers: layers in all.
-        hidden_dims: width between them; None where there is one layer.
-        activation: after each layer.
+        num_layers: number of layers.
+        hidden_dims: width between layers; None if there is only one.
+        activation: applied after each layer.
     """
 
     num_layers: int = 1
@@ -145,7 +145,7 @@ class AdapterConfig(Record):
     activation: Activation = "gelu_tanh"
 
     def problems(self) -> Collection[str]:
-        """A hidden width where there is something hidden."""
+        """Sizes are positive; more than one layer needs a hidden width."""
         found = positive(self, "num_layers", "hidden_dims")
         if self.num_layers > 1 and self.hidden_dims is None:
             found.append(f"hidden_dims: {self.num_layers} layers need it, found null")

@@ -1,4 +1,4 @@
-"""How positions enter: rotation and its stretching, T5's bias, linear biases.
+"""How positions enter: rotary positions and their scaling, T5's relative bias, linear biases.
 
 Letters: N heads, H head width.
 """
@@ -12,16 +12,16 @@ from efficientids_flax.config.record import Record, positive
 
 @dataclass(frozen=True)
 class RotaryScalingConfig(Record):
-    """Stretching of the rotary frequencies for long contexts, with HuggingFace's names of methods.
+    """Scaling of the rotary frequencies for long contexts, with HuggingFace's names of methods.
 
     `attention_factor` multiplies cos and sin; None means the method's own rule (yarn, longrope; the
     others have none). The `*_freq_factor` belong to `llama3`; the betas, `mscale*` and `truncate`
-    to `yarn`; `*_factors` (one per pair) to `longrope`; `share` to `proportional`: so many of the
-    pairs turn, the fast ones, and the others do not. `original_max_positions` is the length that
-    was trained on; for `dynamic` it is HuggingFace's `max_position_embeddings`. `dynamic` and
-    `longrope` go by the longest position of the whole batch. `reread_when_long`: text that outgrows
-    that length while it is generated is read anew, with the long factors (Phi-3); otherwise keys
-    keep the turn that they were given (all other classes of HuggingFace).
+    to `yarn`; `*_factors` (one per pair) to `longrope`. `share` belongs to `proportional`: only
+    this share of the pairs is rotated, the fastest ones. `original_max_positions` is the length
+    of training; for `dynamic` it is HuggingFace's `max_position_embeddings`. `dynamic` and
+    `longrope` depend on the longest position of the whole batch. `reread_when_long`: if a text
+    outgrows that length during generation, it is read again with the long factors (Phi-3);
+    otherwise keys keep the rotation they have (all other classes of HuggingFace).
     """
 
     kind: Literal["linear", "dynamic", "llama3", "yarn", "longrope", "proportional"]
@@ -41,7 +41,7 @@ class RotaryScalingConfig(Record):
     reread_when_long: bool = False
 
     def problems(self) -> Collection[str]:
-        """Factors are positive; what a method needs is there."""
+        """Factors are positive; fields that a method needs are set."""
         found = positive(
             self, "factor", "original_max_positions", "attention_factor", "low_freq_factor",
             "high_freq_factor", "beta_fast", "beta_slow",
@@ -62,14 +62,14 @@ class RotaryScalingConfig(Record):
 
 @dataclass(frozen=True)
 class RotaryConfig(Record):
-    """Rotary positions: pair i turns by position / (min (max / min)^(2i / width)).
+    """Rotary positions: pair i is rotated by position / (min (max / min)^(2i / width)).
 
     Attributes:
-        pairing: 'half_split' turns (x[i], x[i + width/2]) (Praxis `RotaryPositionalEmbedding`,
-            HuggingFace); 'interleaved' turns (x[2i], x[2i + 1]) (`LLaMARotaryEmbedding`).
-        min_timescale, max_timescale: `max_timescale` is the base ("theta") when the least is 1.
-        fraction: share of the head width that turns; the rest passes through. By frequencies, an
-            odd width is one more (HuggingFace; not of all methods of scaling).
+        pairing: 'half_split' rotates (x[i], x[i + width/2]) (Praxis `RotaryPositionalEmbedding`,
+            HuggingFace); 'interleaved' rotates (x[2i], x[2i + 1]) (`LLaMARotaryEmbedding`).
+        min_timescale, max_timescale: if the first is 1, the second is the base ("theta").
+        fraction: share of the head width that is rotated; the rest passes through. With
+            `by_frequency`, an odd width is rounded up (HuggingFace; not with all scaling methods).
         in_float32: cos and sin stay float32 until after the product (HuggingFace casts them first).
         by_frequency: angles are positions times frequencies (HuggingFace; always with `scaling`),
             not positions by time scales (Praxis): at position p they differ by p 1e-7.
@@ -84,7 +84,7 @@ class RotaryConfig(Record):
     scaling: RotaryScalingConfig | None = None
 
     def problems(self) -> Collection[str]:
-        """Time scales are ordered and the fraction is one."""
+        """Time scales are positive and the fraction is in (0, 1]."""
         found = positive(self, "min_timescale", "max_timescale", "fraction")
         if self.fraction > 1:
             found.append(f"fraction: expected at most 1, found {self.fraction}")
@@ -96,8 +96,8 @@ class PositionScalingConfig(Record):
     """Queries at position p are multiplied by 1 + beta log(1 + floor(p / length)) (Llama 4).
 
     Attributes:
-        beta: how fast they grow.
-        length: of the texts that were trained on, within which nothing is multiplied.
+        beta: how fast queries grow.
+        length: length of the training texts; queries at positions below it are unchanged.
     """
 
     beta: float
@@ -121,7 +121,7 @@ class RelativeBiasConfig(Record):
     use_length_as_position: bool = True
 
     def problems(self) -> Collection[str]:
-        """There is a near bucket in each direction, and the far ones begin after them."""
+        """Each direction has a near bucket; the far buckets begin after the near ones."""
         found = positive(self, "num_buckets", "max_distance")
         directions = 2 if self.bidirectional else 1
         near = self.num_buckets // directions // 2
@@ -141,8 +141,8 @@ class AlibiConfig(Record):
     """Linear biases on the attention logits (arXiv 2108.12409), see `backbone.positions.alibi`.
 
     Attributes:
-        max_bias: of N heads the first has the slope 2^(-max_bias / N), the last 2^-max_bias.
-        scale: multiplies the biases (Falcon adds them to logits that are not scaled yet).
+        max_bias: slopes go from 2^(-max_bias / N) for the first head to 2^-max_bias for the last.
+        scale: factor of the biases (Falcon adds them to logits before these are scaled).
         in_bfloat16: slopes, positions and their product are rounded to bfloat16 (Falcon).
     """
 
@@ -151,5 +151,5 @@ class AlibiConfig(Record):
     in_bfloat16: bool = False
 
     def problems(self) -> Collection[str]:
-        """The largest slope's power is positive."""
+        """`max_bias` is positive."""
         return positive(self, "max_bias")

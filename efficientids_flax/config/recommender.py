@@ -19,12 +19,11 @@ class SampledSoftmaxConfig(Record):
     """A full softmax whose sum over the items is estimated in training, see `core.head.sampled`.
 
     Attributes:
-        negatives: where they come from: 'uniform' and 'log_uniform' are drawn for each step, the
-            same for all positions; 'in_batch' are the labels of the batch's other positions that
-            have a weight.
-        count: S, how many are drawn.
-        popularity: how likely each item is as a label, for 'in_batch'. 'log_uniform', here and as
-            `negatives`, takes ids to be in order of popularity, the most popular item first.
+        negatives: source of the negatives. 'uniform' and 'log_uniform': drawn in each step, the
+            same for all positions. 'in_batch': labels of the batch's other positions with a weight.
+        count: S, the number of negatives drawn.
+        popularity: for 'in_batch', how likely each item is as a label. 'log_uniform', here and as
+            `negatives`, assumes that ids are in order of popularity, the most popular item first.
     """
 
     negatives: Literal["uniform", "log_uniform", "in_batch"] = "uniform"
@@ -32,7 +31,7 @@ class SampledSoftmaxConfig(Record):
     popularity: Popularity = "uniform"
 
     def problems(self) -> Collection[str]:
-        """A count; a popularity where it says something."""
+        """The count is positive; a popularity is only given for 'in_batch'."""
         found = positive(self, "count")
         if self.popularity != "uniform" and self.negatives != "in_batch":
             found.append(
@@ -44,16 +43,17 @@ class SampledSoftmaxConfig(Record):
 
 @dataclass(frozen=True)
 class PromptConfig(Record):
-    """Words around a history, as a model was trained on them: they ask for the next item.
+    """The words around a history in the prompts that a model was trained on.
 
     begin, before | history, with its items' words | after | placeholder, end
 
     Attributes:
-        before, after: words before and after the history; `before` includes the tokenizer's begin.
-        placeholder: item id in the place of the item that is predicted; None: nothing.
-        end: words after it.
-        item_words: whether items of a history have words around them, such as titles:
-            `stored.ItemWords` has them.
+        before, after: words before and after the history; `before` includes the tokenizer's begin
+            token.
+        placeholder: item id in place of the item to predict; None: nothing.
+        end: words after the placeholder.
+        item_words: whether the items of a history have words around them, such as titles; these
+            words are in `stored.ItemWords`.
     """
 
     before: tuple[int, ...] = ()
@@ -74,20 +74,20 @@ class HeadConfig(Record):
 
     Attributes:
         num_items, item_embedding_dim: I, E.
-        num_clusters: K; None: as many as the clustering file has.
-        input_adapter: E -> D, on items in the input.
-        output_adapter: D -> E, on the hidden state; None with `input_adapter_everywhere`.
+        num_clusters: K; None: that of the clustering file.
+        input_adapter: E -> D, applied to items in the input.
+        output_adapter: D -> E, applied to the hidden state; None with `input_adapter_everywhere`.
         input_adapter_everywhere: `input_adapter` also maps the item and cluster tables to D.
         trainable_cluster_embeddings: the cluster table is a parameter, not the clustering file's.
         full_softmax: one softmax over words and items, no clusters.
-        sampled_softmax: estimates the full softmax in training; None computes it.
+        sampled_softmax: estimate of the full softmax in training; None: compute it exactly.
         use_correction: scores in eval subtract the cluster's logsumexp.
         scale_before_logits: hidden states are multiplied by D^-0.5.
-        soft_cap_logits: cap * tanh(logits / cap) on both passes; None and 0.0 are none.
-        label_smoothing, second_label_smoothing: of the first and of the second pass.
+        soft_cap_logits: cap * tanh(logits / cap) in both passes; None or 0.0: no cap.
+        label_smoothing, second_label_smoothing: smoothing in the first and in the second pass.
         label_smoothing_in_eval: whether evaluation smooths too.
-        z_loss_weight: weight of the squared log-normaliser; 0.0 is none. Otherwise each training
-            step scores the whole catalogue, as the original does.
+        z_loss_weight: weight of the squared log-normaliser; 0.0: no such loss. With it, each
+            training step scores the whole catalogue, as the original does.
     """
 
     num_items: int
@@ -128,7 +128,7 @@ class HeadConfig(Record):
         return found
 
     def _lacking(self) -> list[str]:
-        """What a sampled softmax needs."""
+        """The requirements of a sampled softmax that are not met."""
         wanted = {
             "full_softmax": self.full_softmax,
             "label_smoothing 0": not self.label_smoothing,
@@ -146,10 +146,10 @@ class EfficientIDSConfig(HeadConfig):
         placeholder_item_id: item id that replaces the target item in the input. It is looked up
             like any other; if the catalogue is smaller, it is clipped to the last item, as the
             original does with its 102. None: there is no such id.
-        trained_length: T of the training sequences, counting all ids of a row; for recommendations
-            longer histories are cut to it. None: unknown.
-        prompt: the words around histories in training; None: for a model with words those of the
-            original, `<sos>` before, the placeholder and `<eos>` after.
+        trained_length: T of the training sequences, counting all ids of a row; longer histories
+            are cut to it for recommendations. None: unknown.
+        prompt: the words around histories in training. None: for a model with words, those of the
+            original: `<sos>` before, the placeholder and `<eos>` after.
     """
 
     _: KW_ONLY
@@ -159,7 +159,7 @@ class EfficientIDSConfig(HeadConfig):
     prompt: PromptConfig | None = None
 
     def problems(self) -> Collection[str]:
-        """Those of the head, and of the placeholder."""
+        """Problems of the head, of `trained_length` and of the placeholder."""
         found = [*super().problems(), *positive(self, "trained_length")]
         if self.placeholder_item_id is not None and self.placeholder_item_id < 0:
             found.append(

@@ -1,4 +1,4 @@
-"""Typed, frozen records that travel as JSON: checked when made, every problem listed at once.
+"""Typed, frozen records stored as JSON: checked when constructed, with all problems listed at once.
 
 A record is a frozen dataclass that inherits from `Record`. Its annotations are its schema: bool,
 int, float, str, None, Literal, tuples, mappings, other records, and unions of these.
@@ -18,10 +18,10 @@ class Record:
     """Base of the configuration dataclasses."""
 
     def __post_init__(self) -> None:
-        """Checks types first, then `problems()`.
+        """Check types first, then `problems()`.
 
         Raises:
-            ValueError: naming every field that is wrong, what it holds and what it should hold.
+            ValueError: names every wrong field, its value and what was expected.
         """
         found = type_problems(self) or list(self.problems())
         if found:
@@ -74,7 +74,7 @@ def schema(cls: type) -> dict[str, Any]:
 
 @cache
 def dotted_keys(cls: type) -> tuple[str, ...]:
-    """Every key of a record class and of the records in it: `num_heads`, `moe.num_experts`."""
+    """All keys of a record class and of its nested records: `num_heads`, `moe.num_experts`."""
     keys = []
     for name, hint in schema(cls).items():
         keys.append(name)
@@ -85,7 +85,7 @@ def dotted_keys(cls: type) -> tuple[str, ...]:
 
 
 def unknown_key(key: str, known: Collection[str]) -> str:
-    """The sentence for a key that does not exist, with the nearest ones that do."""
+    """The message for an unknown key, with the nearest known one."""
     tails = {name.rsplit(".", 1)[-1]: name for name in known}
     near = difflib.get_close_matches(key, list(known), n=1) or [
         tails[name] for name in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(tails), n=1)
@@ -94,7 +94,7 @@ def unknown_key(key: str, known: Collection[str]) -> str:
 
 
 def type_problems(record: Record) -> list[str]:
-    """One sentence for each field whose value has not its annotated type."""
+    """One sentence for each field whose value does not have the annotated type."""
     return [
         f"{name}: expected {describe(hint)}, found {getattr(record, name)!r}"
         for name, hint in schema(type(record)).items()
@@ -185,7 +185,7 @@ def _to_json(value: Any) -> Any:
 
 
 def _from_json(hint: Any, value: Any) -> Any:
-    """JSON value -> value of type `hint`, as far as it can be; the constructor checks the rest."""
+    """JSON value -> value of type `hint`, as far as possible; the constructor checks the rest."""
     options = _options(hint)
     if float in options and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -205,6 +205,6 @@ def _from_json(hint: Any, value: Any) -> Any:
 
 
 def listed(name: str, found: Sequence[str]) -> str:
-    """A message that has all problems of something, a line each."""
+    """A message that lists all problems, one a line."""
     head = f"{name}: {len(found)} problem{'s' if len(found) > 1 else ''}:"
     return "\n  ".join([head, *(line.replace("\n", "\n  ") for line in found)])

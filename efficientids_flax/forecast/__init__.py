@@ -1,8 +1,8 @@
-"""Forecasting of time series: TimesFM in Flax, and what makes forecasts of series with it.
+"""Forecasting of time series: TimesFM in Flax, and the functions that forecast with it.
 
-Read `predict`, what users call, with `series` and `frequency`, then `steps`, `program`, `model` and
-`statistics`. `covariates` fits a regression beside it, `frames` does it for tables, `plot` draws,
-`training` has the loss of fine-tuning and its windows.
+Read `predict`, which users call, with `series` and `frequency`, then `steps`, `program`, `model`
+and `statistics`. `covariates` adds a linear regression, `frames` reads and writes tables, `plot`
+draws, `training` has the loss and the windows of fine-tuning.
 """
 
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
-"""Forecasts beside covariates: one linear regression in context, and TimesFM for what is left.
+"""Forecasts with covariates: a linear regression fitted in context, and TimesFM for the residual.
 
-As `forecast_with_covariates` of `timesfm` 1.3. Letters: S series, h points ahead, M columns of the
-regression.
+Same as `forecast_with_covariates` of `timesfm` 1.3. Letters: S series, h points ahead, M columns of
+the regression.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,11 @@ Columns = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Covariates:
-    """What is known beside the series, by name.
+    """Covariates of the series, by name.
 
     Attributes:
-        dynamic_numerical, dynamic_categorical: one sequence a series, of the series' length and h
-            more.
-        static_numerical, static_categorical: one value a series.
+        dynamic_numerical, dynamic_categorical: one sequence per series, h longer than the series.
+        static_numerical, static_categorical: one value per series.
     """
 
     dynamic_numerical: Columns = field(default_factory=dict)
@@ -35,11 +34,11 @@ class Covariates:
 
 
 class CovariateForecasts(NamedTuple):
-    """What follows some series.
+    """Forecasts of S series.
 
     Attributes:
-        mean: [S, h], regression and TimesFM together.
-        regression: [S, h], of the covariates alone.
+        mean: [S, h], the sum of regression and TimesFM.
+        regression: [S, h], the regression on the covariates alone.
     """
 
     mean: np.ndarray
@@ -58,23 +57,25 @@ def forecast_with_covariates(
     ridge: float = 0.0,
     **options: Any,
 ) -> CovariateForecasts:
-    """What follows each series, where something is known of the time ahead.
+    """Forecast each series, given covariates that are known ahead.
 
     One regression is fitted over all series of the call.
 
     Args:
-        model, params: of `load_model`.
+        model, params: from `load_model`.
         series: see `forecast`.
         horizon: h.
-        covariates: of all series, in their order.
-        mode: 'xreg + timesfm' fits the series, and forecasts what is left; 'timesfm + xreg' fits
-            what the forecast on the context leaves.
+        covariates: covariates of all series, in the order of the series.
+        mode: 'xreg + timesfm' fits the series, and forecasts the residual; 'timesfm + xreg' fits
+            the residual of TimesFM's forecast on the context.
         normalize_targets: scale each series by its own mean and deviation for the regression.
-        ridge: weight of a penalty on the coefficients; 0 is least squares, of the least norm.
-        **options: of `forecast`, such as `freq`.
+        ridge: weight of the L2 penalty on the coefficients; 0: the least-squares solution of least
+            norm.
+        **options: options of `forecast`, such as `freq`.
 
     Raises:
-        ValueError: no covariates, or ones of another number or length, with their name and series.
+        ValueError: there are no covariates, their number or length is wrong, or numbers are not
+            finite; names covariate and series.
     """
     if mode not in ("xreg + timesfm", "timesfm + xreg"):
         raise ValueError(f"mode: expected 'xreg + timesfm' or 'timesfm + xreg', found {mode!r}")
@@ -115,7 +116,7 @@ def forecast_with_covariates(
 
 
 def _fitted(columns: np.ndarray, targets: np.ndarray, ridge: float) -> np.ndarray:
-    """float64 [M]: the coefficients, those of the least norm where there are several."""
+    """The coefficients, float64 [M]; those of least norm if there are several solutions."""
     if ridge <= 0:
         return np.linalg.lstsq(columns, targets, rcond=None)[0]
     square = columns.T @ columns + ridge * np.eye(columns.shape[1])
@@ -125,7 +126,7 @@ def _fitted(columns: np.ndarray, targets: np.ndarray, ridge: float) -> np.ndarra
 def _matrices(
     read: Series, covariates: Covariates, lengths: Sequence[int], horizon: int, *, drop_first: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[points, M] of the context, [S h, M] of the time ahead: 1, numbers, categories."""
+    """Columns of the context [points, M] and of the time ahead [S h, M]: 1, numbers, categories."""
     ends = [len(one) for one in read.values]
 
     def dynamic(values: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -152,7 +153,7 @@ def _matrices(
     kinds += [static(values) for values in covariates.static_categorical.values()]
     for before, ahead in kinds:
         levels = sorted(set(before.tolist()))[int(drop_first) :]
-        if levels:  # a level that the context does not have is none of them
+        if levels:  # a level that only occurs ahead is 0 in all columns
             first, second = (
                 np.stack([part == level for level in levels], axis=1).astype(np.float64)
                 for part in (before, ahead)

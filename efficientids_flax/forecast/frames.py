@@ -1,7 +1,7 @@
-"""Forecasts of a table in the habit of the field: a row a point, `unique_id`, `ds` and `y`.
+"""Forecasts of a table in the usual long format: one row a point, `unique_id`, `ds` and `y`.
 
-Any table will do whose columns are had by name (pandas, polars, a dict), and what comes back is of
-the same kind. Letters: S series, h points ahead.
+The table can be of any type with columns by name (pandas, polars, a dict); the result is of the
+same type. Letters: S series, h points ahead.
 """
 
 import csv
@@ -17,7 +17,7 @@ from efficientids_flax.forecast.model import TimesFM
 from efficientids_flax.forecast.predict import Forecasts, forecast
 
 ID, TIME, VALUE, NAME = "unique_id", "ds", "y", "timesfm"
-ALONE = "series"  # of a table without a column of names
+ALONE = "series"  # name of the series if the table has no column of names
 SHOWN = 5
 
 
@@ -40,24 +40,24 @@ def forecast_frame(
     quantiles: Sequence[float] | None = None,
     **options: Any,
 ) -> Any:
-    """What follows each series of a table, as a table of the same kind.
+    """Forecast each series of a table; the result is a table of the same type.
 
     Args:
-        model, params: of `load_model`.
-        frame: a row a point, in any order.
+        model, params: from `load_model`.
+        frame: one row a point, in any order.
         horizon: h.
-        freq: how far it is from a date to the next, such as 'D'; None: as far as the last two are.
-        columns: names of the columns of names, dates and values; without the first there is one
-            series alone. Dates may be whole numbers.
-        quantiles: levels to give; None: all of the model.
-        **options: of `forecast`.
+        freq: step between dates, such as 'D'; None: the step between the last two.
+        columns: names of the columns of names, dates and values; if the table lacks the first, it
+            is one series. Dates may be whole numbers.
+        quantiles: levels to return; None: all of the model.
+        **options: options of `forecast`.
 
     Returns:
         S h rows of `unique_id`, `ds`, `timesfm` (the point forecast) and `timesfm-q-<level>`.
 
     Raises:
-        ValueError: columns that are missing, dates that are none or come twice, a step that cannot
-            be told; the series is named.
+        ValueError: a column is missing; dates are invalid or duplicate; the step between dates
+            cannot be inferred. Names the column or the series.
     """
     read = read_frame(frame, columns)
     found = forecasts_of(model, params, read, horizon, freq=freq, quantiles=quantiles, **options)
@@ -75,13 +75,13 @@ def forecasts_of(
     freq: str | int | None,
     **options: Any,
 ) -> Forecasts:
-    """The forecasts of what `read_frame` read."""
+    """Forecasts of the series from `read_frame`."""
     series = {one.name: one.values for one in read}
     return forecast(model, params, series, horizon, freq=freq, **options)
 
 
 def read_frame(frame: Any, columns: tuple[str, str, str] = (ID, TIME, VALUE)) -> list[Series]:
-    """The series of a table, by name, each in the order of its dates.
+    """The series of a table, each in the order of its dates.
 
     Raises:
         ValueError: see `forecast_frame`.
@@ -136,10 +136,10 @@ def rows_of(
 
 
 def read_csv(path: str | Path) -> dict[str, np.ndarray]:
-    """Columns of a file with a line of names; empty cells of numbers are NaN.
+    """Columns of a CSV file with a header; empty cells in a column of numbers are NaN.
 
     Raises:
-        ValueError: no names, or a line that is longer or shorter.
+        ValueError: there is no header, or a line has another number of cells.
     """
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
         lines = csv.reader(file)
@@ -160,7 +160,7 @@ def read_csv(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_csv(path: str | Path | None, table: Mapping[str, Any]) -> str:
-    """The table as text, also put into a file where one is named."""
+    """The table as CSV text; also written to `path` if given."""
     lines = [",".join(table)]
     for row in zip(*(np.asarray(column).tolist() for column in _texts(table)), strict=True):
         lines.append(",".join(map(str, row)))
@@ -171,7 +171,7 @@ def write_csv(path: str | Path | None, table: Mapping[str, Any]) -> str:
 
 
 def json_columns(table: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Column -> what JSON can hold: dates as text, numbers whole."""
+    """Column -> values for JSON: dates as text, numbers in full precision."""
     texts = zip(table.items(), _texts(table), strict=True)
     return {
         name: (text if np.asarray(column).dtype.kind == "M" else np.asarray(column)).tolist()
@@ -180,7 +180,7 @@ def json_columns(table: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def _texts(table: Mapping[str, Any]) -> list[np.ndarray]:
-    """Columns as a file has them: dates as ISO, numbers short."""
+    """Columns as in a CSV file: ISO dates, numbers with 7 digits."""
     found = []
     for column in table.values():
         values = np.asarray(column)
@@ -194,7 +194,7 @@ def _texts(table: Mapping[str, Any]) -> list[np.ndarray]:
 
 
 def _numbers(cells: np.ndarray) -> np.ndarray:
-    """The cells as numbers if all of them are, empty ones apart; else as they are."""
+    """The cells as numbers if all non-empty ones are numbers; else as text."""
     try:
         return np.asarray([float(cell) if cell.strip() else np.nan for cell in cells])
     except ValueError:
@@ -202,7 +202,7 @@ def _numbers(cells: np.ndarray) -> np.ndarray:
 
 
 def _dates(column: np.ndarray, name: str) -> np.ndarray:
-    """datetime64, or whole numbers."""
+    """The dates of a column, as datetime64 or whole numbers."""
     if column.dtype.kind in "iu":
         return column
     if column.dtype.kind == "f" and np.all(np.isfinite(column)) and np.all(column % 1 == 0):
@@ -232,7 +232,7 @@ def _ahead(one: Series, frequency: Frequency | None, horizon: int) -> np.ndarray
 
 
 def _warn_of_gaps(read: Sequence[Series], frequency: Frequency) -> None:
-    """Warn of series whose dates do not follow each other: points are taken as if they did."""
+    """Warn of series whose dates have gaps: their points are treated as consecutive."""
     wrong = [
         one.name
         for one in read

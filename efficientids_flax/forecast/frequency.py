@@ -1,4 +1,4 @@
-"""How often a series has a point: the words of the field, the model's three kinds, dates ahead."""
+"""Frequencies of series: pandas' words, the model's three kinds, and dates ahead."""
 
 import re
 from collections.abc import Sequence
@@ -8,13 +8,13 @@ import numpy as np
 
 
 class Frequency(NamedTuple):
-    """A word such as '2W-SUN', understood.
+    """A parsed frequency, such as '2W-SUN'.
 
     Attributes:
-        kind: 0 up to daily, 1 weekly and monthly, 2 beyond.
-        unit: of NumPy's dates, 'B' for business days.
+        kind: the model's kind: 0 up to daily, 1 weekly and monthly, 2 beyond.
+        unit: unit of NumPy's dates, or 'B' for business days.
         times: units from one point to the next.
-        at_end: dates stand at the end of their month, quarter or year.
+        at_end: dates are the end of their month, quarter or year.
     """
 
     kind: int
@@ -50,10 +50,11 @@ _WORD = re.compile(r"(\d*)\s*([A-Z_]+?)(?:-[A-Z]{3})?")
 def read_frequency(word: str) -> Frequency:
     """A frequency as pandas writes it: 'D', '15min', 'W-SUN', 'MS', 'QE'.
 
-    Unlike `timesfm.freq_map`, which takes 'MS' and 'QS' for seconds since they end with an S.
+    'MS' and 'QS' are months and quarters; `timesfm.freq_map` takes them for seconds, as they end
+    with an S.
 
     Raises:
-        ValueError: no such word.
+        ValueError: the word is not known.
     """
     found = _WORD.fullmatch(word.strip().upper())
     if found is None or found[2] not in WORDS:
@@ -69,15 +70,15 @@ def read_frequency(word: str) -> Frequency:
 def kinds_of(
     freq: int | str | Sequence[int | str] | None, count: int, names: Sequence[str]
 ) -> np.ndarray:
-    """int32 [B], the model's kind of each series.
+    """The model's kind of each series, int32 [B].
 
     Args:
-        freq: of all, or one a series; None is 0.
+        freq: one for all series, or one for each; None is 0.
         count: B.
-        names: of the series, for messages.
+        names: names of the series, for messages.
 
     Raises:
-        ValueError: another number than 0, 1 and 2, a word that is none, too few or too many.
+        ValueError: a number is not 0, 1 or 2, a word is unknown, or there are not B of them.
     """
     if freq is None or isinstance(freq, int | str | np.integer):
         return np.full(count, _kind(0 if freq is None else freq, "all series"), np.int32)
@@ -100,12 +101,12 @@ def _kind(freq: int | str, name: str) -> int:
 
 
 def dates_ahead(last: np.datetime64, frequency: Frequency, count: int) -> np.ndarray:
-    """The dates of the points that follow one: datetime64 [count].
+    """The dates of the points after a date, datetime64 [count].
 
     Args:
         last: date of the last point.
-        frequency: how far it is from one to the next.
-        count: how many.
+        frequency: the step between points.
+        count: number of dates.
     """
     steps = np.arange(1, count + 1) * frequency.times
     if frequency.unit == "B":
@@ -119,7 +120,7 @@ def dates_ahead(last: np.datetime64, frequency: Frequency, count: int) -> np.nda
     ahead = month + months
     if frequency.at_end:
         days = (ahead + 1).astype("datetime64[D]") - 1
-    else:  # the same day of the month, or its last where it is shorter
+    else:  # the same day of the month, or the last day of a shorter month
         day = last.astype("datetime64[D]") - month.astype("datetime64[D]")
         ends = (ahead + 1).astype("datetime64[D]") - 1
         days = np.minimum(ahead.astype("datetime64[D]") + day, ends)

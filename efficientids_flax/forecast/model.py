@@ -1,7 +1,7 @@
-"""TimesFM: patches of a series through decoder layers to a mean and quantiles of what follows.
+"""TimesFM: decoder layers over the patches of a series, with a mean and quantiles as output.
 
-Computes what `timesfm.patched_decoder.PatchedTimeSeriesDecoder` (releases 1.2 and 1.3) computes,
-on the layers of this package's decoder. Letters: B series, T points, P points of a patch, n = T / P
+Computes the same as `timesfm.patched_decoder.PatchedTimeSeriesDecoder` (releases 1.2 and 1.3), with
+the layers of this package's decoder. Letters: B series, T points, P points of a patch, n = T / P
 patches, D model width, F hidden width, H points of a forecast, Q quantiles.
 """
 
@@ -27,12 +27,13 @@ from efficientids_flax.forecast.statistics import Statistics, cut, normalised, s
 
 
 class Forecast(NamedTuple):
-    """What stands at each patch.
+    """The forecasts from each patch.
 
     Attributes:
-        values: float32 [B, n, H, 1 + Q], what follows the patch: the mean, then the quantiles.
+        values: float32 [B, n, H, 1 + Q], forecast of the H points after the patch: the mean, then
+            the quantiles.
         tokens: [B, n, D], the output of the last layer.
-        statistics: what the series were normalised by.
+        statistics: mean and deviation that normalised the series.
     """
 
     values: jax.Array
@@ -60,8 +61,8 @@ class TimesFM(nn.Module):
     """The forecaster.
 
     Attributes:
-        config: what it computes.
-        remat: of the decoder, see there.
+        config: configuration of the forecaster.
+        remat: see `Decoder`.
     """
 
     config: TimesFMConfig
@@ -86,20 +87,20 @@ class TimesFM(nn.Module):
         statistics: Statistics | None = None,
         last: bool = False,
     ) -> Forecast:
-        """The forecast at every patch.
+        """The forecast from every patch.
 
         Args:
             series: [B, T], T a multiple of P; missing points have `config.pad_value`.
-            paddings: [B, T], 1 where there is padding, in front as a rule; None for none.
+            paddings: [B, T], 1 for padding, usually in front; None: no padding.
             frequencies: int [B] or [B, 1], 0 up to daily, 1 weekly and monthly, 2 beyond; None: 0.
             train: positions count from the first patch, as in the original's training; else from
-                the first that is not padding.
-            deterministic: no dropout (there is none in the public models).
-            statistics: what to normalise by; None: the series' own.
-            last: the forecast at the last patch alone, so that `values` has n = 1.
+                the first patch that is not padding.
+            deterministic: no dropout (the public models have none).
+            statistics: statistics to normalise by; None: the series' own.
+            last: forecast only from the last patch, so that `values` has n = 1.
 
         Raises:
-            ValueError: shapes that do not fit.
+            ValueError: shapes do not fit.
         """
         x, padded, statistics = self.begin(
             series, paddings, frequencies, train=train, statistics=statistics
@@ -119,9 +120,10 @@ class TimesFM(nn.Module):
         train: bool = False,
         statistics: Statistics | None = None,
     ) -> tuple[jax.Array, jax.Array, Statistics]:
-        """What the layers are given: [B, n, D], float32 [B, n] with 1 for a padded patch.
+        """(input of the layers [B, n, D], float32 [B, n] with 1 for padded patches, statistics).
 
-        And what the series were normalised by. Arguments as of `__call__`.
+        Args:
+            series, paddings, frequencies, train, statistics: see `__call__`.
         """
         config = self.config
         shape = jnp.shape(series)
@@ -145,7 +147,7 @@ class TimesFM(nn.Module):
         return x, padded, statistics
 
     def end(self, tokens: jax.Array, statistics: Statistics) -> jax.Array:
-        """[B, n, D] -> float32 [B, n, H, 1 + Q], in the units of the series."""
+        """Output of the layers [B, n, D] -> float32 [B, n, H, 1 + Q], in units of the series."""
         config = self.config
         ends = self.horizon_block(tokens)
         self.sow(INTERMEDIATES, "horizon", ends)
@@ -155,7 +157,7 @@ class TimesFM(nn.Module):
         return found * deviation + mean
 
     def _placed(self, x: jax.Array, padded: jax.Array, train: bool) -> jax.Array:
-        """The patches with their positions, if the model has any."""
+        """Add the sinusoids of the positions, if the model has any."""
         config = self.config
         if not config.use_positional_embedding:
             return x
@@ -168,12 +170,14 @@ class TimesFM(nn.Module):
 
 
 def patch_surroundings(config: BackboneConfig, padded: jax.Array) -> Surroundings:
-    """What all layers share: a padded patch is seen by none, and sees what others would.
+    """Mask and positions, shared by all layers: no query attends to a padded patch.
+
+    Padded patches are queries like any other. One with no patch to attend to weighs all n alike
+    (Praxis' masks are finite), but no other patch attends to it.
 
     Args:
-        config: of the decoder.
-        padded: float32 [B, n], 1 for a padded patch. A patch that sees none, since all before it
-            are padded, weighs all n alike (Praxis' masks are finite); no other sees it.
+        config: configuration of the decoder.
+        padded: float32 [B, n], 1 for a padded patch.
     """
     places = jnp.arange(padded.shape[1])
     positions = jnp.broadcast_to(places, padded.shape)

@@ -1,4 +1,4 @@
-"""A picture of forecasts: what was, what comes, and between which quantiles."""
+"""A plot of series, their forecasts, and the range of the quantiles."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +8,8 @@ import numpy as np
 from efficientids_flax.forecast.frames import Series
 from efficientids_flax.forecast.predict import Forecasts
 
-MOST = 8  # series in one picture
-BEFORE = 4  # points that are shown for each one that is forecast
+MOST = 8  # series in one plot
+BEFORE = 4  # points of the series shown for each forecast point
 
 
 def plot_forecasts(
@@ -23,11 +23,11 @@ def plot_forecasts(
     """Draw the first `MOST` series, one below the other.
 
     Args:
-        path: of the picture; its ending says which kind.
+        path: path of the image; its suffix sets the format.
         read: the series.
         found: their forecasts.
-        dates: [h] of each forecast.
-        baseline: [S, h], of another forecast to draw beside.
+        dates: for each series, the dates [h] of its forecast.
+        baseline: [S, h], the seasonal naive forecast, drawn for comparison.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -58,5 +58,5 @@ def plot_forecasts(
 
 
 def dates_of(table: dict[str, np.ndarray], column: str, count: int) -> list[np.ndarray]:
-    """The dates of each of `count` series in a table of forecasts."""
+    """The forecast dates of each of the `count` series in a table of forecasts."""
     return list(np.asarray(table[column]).reshape(count, -1))

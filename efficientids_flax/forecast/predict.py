@@ -1,4 +1,4 @@
-"""Forecasts of series as users have them: lists of unequal arrays to a mean and quantiles.
+"""Forecasts of series of any lengths: arrays in, a mean and quantiles out.
 
     mean, quantiles = forecast(model, params, [sales, visits], 24, freq="D")
 
@@ -19,18 +19,18 @@ from efficientids_flax.forecast.statistics import ENOUGH
 from efficientids_flax.forecast.steps import decode
 
 MEDIAN = 0.5
-FAR = 500  # deviations: there a variance by moments is off by a few percent
+FAR = 500  # in deviations; at such a mean, the variance by moments is off by a few percent
 SHOWN = 5
 Freq = int | str | Sequence[int | str] | None
 
 
 class Forecasts(NamedTuple):
-    """What follows some series.
+    """Forecasts of S series.
 
     Attributes:
-        mean: [S, h], the point forecast: the mean, or the median where that was asked for.
-        quantiles: [S, h, Q], in the order of the levels that were asked for. They follow the mean's
-            path and nothing sorts them, so that they may cross.
+        mean: [S, h], the point forecast: the mean, or the median if requested.
+        quantiles: [S, h, Q], in the order of the requested levels. Beyond the first step they are
+            conditioned on the mean forecast. They are not sorted, so they may cross.
     """
 
     mean: np.ndarray
@@ -118,10 +118,10 @@ def forecast(
 
 
 def _warn_of_offsets(patch: int, names: Sequence[str], seen: Sequence[np.ndarray]) -> None:
-    """Warn of series whose deviation the releases' formula cannot tell in float32."""
+    """Warn of series whose deviation is inaccurate by the releases' formula in float32."""
     far = []
     for name, one in zip(names, seen, strict=True):
-        front = len(one) % patch  # the first patch has padding in front, unless the series fills it
+        front = len(one) % patch  # points in the first patch, after padding; 0: it is full
         first = one[:front] if front >= ENOUGH else one[front : front + patch]
         if len(first) and first.std() and abs(first.mean()) > FAR * first.std():
             far.append(name)
@@ -145,10 +145,10 @@ def _decoded(
     step_length: int | None,
     batch_size: int,
 ) -> np.ndarray:
-    """[S, h', 1 + Q], by batches of one size."""
+    """Forecasts in batches of one size, [S, h', 1 + Q]; h' includes the context if requested."""
     config = model.config
     length = max(map(len, series))
-    # What is in front of all series is padding in all of them, and changes no number.
+    # The window can be shorter than the context: more would only be padding, without effect.
     patch, step = config.patch_length, step_length or config.horizon_length
     grown = length + step * ((horizon - 1) // step)
     window = min(config.context_length, -(-grown // patch) * patch)
@@ -172,10 +172,10 @@ def _decoded(
 
 
 def _columns(config: TimesFMConfig, levels: Sequence[float] | None) -> list[int]:
-    """Where levels stand among the model's outputs.
+    """The indices of levels among the model's outputs.
 
     Raises:
-        ValueError: a level that the model does not have.
+        ValueError: the model does not have a level.
     """
     if levels is None:
         return list(range(1, config.num_outputs))
@@ -196,7 +196,7 @@ def _check(
     window_size: int | None,
     batch_size: int,
 ) -> None:
-    """Raise `ValueError` for numbers that are not possible."""
+    """Raise `ValueError` for impossible numbers."""
     given = {"horizon": horizon, "context_length": context_length, "window_size": window_size}
     problems = [
         f"{name}: expected a whole number of at least 1, found {value!r}"

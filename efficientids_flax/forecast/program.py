@@ -1,8 +1,8 @@
-"""The forecaster as compiled programs: one for its beginning, one for any layer, one for its end.
+"""The forecaster as three compiled programs: for the input, for any layer, for the output.
 
-All layers are alike, so that one program serves each of them. One of all layers takes the compiler
-as long as there are layers, and more memory than the weights. Letters: B series, T points, n
-patches, D model width, H points of a forecast, Q quantiles.
+All layers are alike, so one program serves them all. A single program of all layers would take a
+compile time that grows with their number, and more memory than the weights. Letters: B series, T
+points, n patches, D model width, H points of a forecast, Q quantiles.
 """
 
 from collections.abc import Mapping
@@ -30,11 +30,11 @@ def values_at_patches(
     statistics: Statistics | None = None,
     last: bool = False,
 ) -> jax.Array:
-    """The `values` of `TimesFM.__call__` in evaluation, without an array that is not needed.
+    """The `values` of `TimesFM.__call__` in evaluation, without its other outputs.
 
     Args:
         model: the forecaster.
-        params: of it.
+        params: its parameters.
         series, paddings: [B, T].
         frequencies: int [B].
         statistics, last: see `TimesFM.__call__`.
@@ -50,7 +50,7 @@ def values_at_patches(
         layer = params[LAYERS][f"layers_{index}"]
         x = _layer(model, layer, x, padded)
         if any(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(layer)):
-            # Arrays of the host are copied for the call: no more than one layer's at a time.
+            # Host arrays are copied to the device for the call: keep only one layer's at a time.
             x = jax.block_until_ready(x)
     return _end(model, ends, x[:, -1:] if last else x, statistics)
 

@@ -1,4 +1,4 @@
-"""Series as users have them, made ready: gaps filled, checked, cut, put side by side."""
+"""Prepares series: checks them, fills gaps, scales, splits, and batches them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,23 +17,23 @@ class Series(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """float32 [B, T] with padding in front, and where that is: 1."""
+    """A batch with padding in front, float32 [B, T]; `paddings` [B, T] is 1 for padding."""
 
     series: np.ndarray
     paddings: np.ndarray
 
 
 def read_series(given: Sequence[Any] | Mapping[Any, Any] | np.ndarray) -> Series:
-    """Series of any lengths, NaN in front left out and other NaN filled between their neighbours.
+    """Series of any lengths; leading NaN are dropped, others interpolated between neighbours.
 
-    That is what `timesfm` 1.3 does; NaN at the end get the last value. Infinite values are an
-    error here, where the original takes them for NaN.
+    Same as `timesfm` 1.3; trailing NaN get the last value. Infinite values are an error here; the
+    original treats them as NaN.
 
     Args:
         given: 1-D arrays: a list, a dict by name, or the rows of a matrix.
 
     Raises:
-        ValueError: listing every series that is empty, all NaN, infinite, or no row of numbers.
+        ValueError: lists every series that is empty, all NaN, infinite, or not a row of numbers.
     """
     pairs = given.items() if isinstance(given, Mapping) else enumerate(given)
     named = [(str(n) if isinstance(given, Mapping) else f"series {n}", one) for n, one in pairs]
@@ -66,7 +66,7 @@ def read_series(given: Sequence[Any] | Mapping[Any, Any] | np.ndarray) -> Series
 
 
 def filled(values: np.ndarray) -> np.ndarray:
-    """Without the NaN in front, and with a straight line over the others."""
+    """Drop leading NaN, and interpolate the others linearly."""
     gaps = np.isnan(values)
     if not gaps.any():
         return values
@@ -77,21 +77,21 @@ def filled(values: np.ndarray) -> np.ndarray:
 
 
 def scaled(values: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """A series less its mean, over its deviation (1 where that is tiny), and both."""
+    """(scaled series, mean, deviation): minus mean, divided by deviation (1 if that is tiny)."""
     mean, deviation = float(np.mean(values)), float(np.std(values))
     deviation = deviation if deviation > TINY else 1.0
     return (values - mean) / deviation, mean, deviation
 
 
 def parted(values: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
-    """The moving average over the last `window` points, zeros before the first, and the rest."""
+    """(moving average over the last `window` points, with zeros before the first; the rest)."""
     before = np.concatenate([np.zeros(window - 1), values])
     smooth = np.convolve(before, np.ones(window), "valid") / window
     return smooth, values - smooth
 
 
 def side_by_side(values: Sequence[np.ndarray], length: int) -> Batch:
-    """The last `length` points of each, zeros and padding in front of shorter ones."""
+    """The last `length` points of each series; shorter ones get zeros in front, as padding."""
     series = np.zeros((len(values), length), np.float32)
     paddings = np.ones((len(values), length), np.float32)
     for row, one in enumerate(values):

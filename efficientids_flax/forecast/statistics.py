@@ -1,4 +1,4 @@
-"""What a series is normalised by: mean and deviation of one of its patches.
+"""Statistics that normalise a series: mean and deviation of one of its patches.
 
 Letters: B series, T points, P points of a patch, n = T / P patches.
 """
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from efficientids_flax.config import TimesFMConfig
 
-ENOUGH = 3  # points that a patch must have for its statistics to count
+ENOUGH = 3  # points that a patch needs for its statistics to be used
 
 
 class Statistics(NamedTuple):
@@ -24,8 +24,8 @@ class Patches(NamedTuple):
     """A batch cut into patches.
 
     Attributes:
-        values: float32 [B, n, P], 0 where there is padding; a missing point has the pad value.
-        paddings: float32 [B, n, P], 1 where there is padding or a missing point.
+        values: float32 [B, n, P], 0 for padding; missing points have the pad value.
+        paddings: float32 [B, n, P], 1 for padding and missing points.
     """
 
     values: jax.Array
@@ -33,20 +33,20 @@ class Patches(NamedTuple):
 
     @property
     def padded(self) -> jax.Array:
-        """float32 [B, n], 1 for a patch of which every point is padding."""
+        """float32 [B, n], 1 for patches whose points are all padding."""
         return jnp.min(self.paddings, axis=-1)
 
 
 def cut(config: TimesFMConfig, series: jax.Array, paddings: jax.Array) -> Patches:
-    """Patches of a batch.
+    """Cut a batch into patches.
 
     Args:
-        config: says P, and which value stands for a missing point.
+        config: has P, and the value that marks missing points.
         series: [B, T].
-        paddings: [B, T], 1 where there is padding.
+        paddings: [B, T], 1 for padding.
 
     Raises:
-        ValueError: T is no multiple of P, or the shapes differ.
+        ValueError: T is not a multiple of P, or the shapes differ.
     """
     batch, length = jnp.shape(series)
     if jnp.shape(paddings) != (batch, length):
@@ -64,9 +64,9 @@ def cut(config: TimesFMConfig, series: jax.Array, paddings: jax.Array) -> Patche
 
 
 def statistics_of(config: TimesFMConfig, patches: Patches) -> Statistics:
-    """Those of the first patch with at least `ENOUGH` points, or of the last patch.
+    """Statistics of the first patch with at least `ENOUGH` points, or of the last patch.
 
-    By the rule that `config.statistics` names; see there.
+    `config.statistics` selects the formula.
     """
     present = 1.0 - patches.paddings
     enough = jnp.sum(present, axis=-1) >= ENOUGH  # [B, n]
@@ -86,11 +86,11 @@ def statistics_of(config: TimesFMConfig, patches: Patches) -> Statistics:
 
 
 def series_statistics(config: TimesFMConfig, series: jax.Array, paddings: jax.Array) -> Statistics:
-    """What the model normalises series [B, T] by; `paddings` [B, T] as it is given."""
+    """Statistics by which the model normalises series [B, T] with `paddings` [B, T]."""
     return statistics_of(config, cut(config, series, paddings))
 
 
 def normalised(patches: Patches, statistics: Statistics) -> jax.Array:
-    """float32 [B, n, P], 0 where there is padding."""
+    """Normalised patches, float32 [B, n, P], 0 for padding."""
     mean, deviation = (value[:, None, None] for value in statistics)
     return jnp.where(patches.paddings == 1, 0.0, (patches.values - mean) / deviation)

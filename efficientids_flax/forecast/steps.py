@@ -1,6 +1,6 @@
-"""Forecasts longer than one step: the mean of each step is put behind the series for the next.
+"""Forecasts longer than one step: the mean of each step is appended to the series for the next.
 
-Letters: B series, T points, P points of a patch, H points that a step can give, Q quantiles.
+Letters: B series, T points, P points of a patch, H points that a step can forecast, Q quantiles.
 """
 
 from typing import Any
@@ -29,27 +29,27 @@ def decode(
 ) -> np.ndarray:
     """The forecast of a batch, as `PatchedTimeSeriesDecoder.decode`.
 
-    Compiled once a shape of the window, whatever the horizon is. Nothing is cached between steps:
-    statistics are taken anew, and so all patches are others.
+    Compiled once per shape of the window, for any horizon. Nothing is cached between steps: each
+    step computes new statistics, so that all normalised patches change.
 
     Args:
         model: the forecaster.
-        params: of it.
-        series: [B, T]; points that are missing have the pad value.
-        paddings: [B, T], 1 where there is padding; what is behind the series has none.
+        params: its parameters.
+        series: [B, T]; missing points have the pad value.
+        paddings: [B, T], 1 for padding.
         frequencies: int [B] or [B, 1].
-        horizon: how many points to forecast.
-        step_length: points that are taken of each step, at most H; None: H.
-        max_length: the last so many points are looked at, a multiple of P; None: as configured.
-        on_context: put the forecast on the context in front: of each patch but the last the first P
-            points behind it, T - P in all. Then T has to be a multiple of P.
-        statistics: of the first step's series, in place of their own.
+        horizon: number of points to forecast.
+        step_length: points taken from each step, at most H; None: H.
+        max_length: how many of the last points are read, a multiple of P; None: as configured.
+        on_context: prepend the forecast on the context: from each patch but the last, the P points
+            after it, T - P in all. T must be a multiple of P.
+        statistics: statistics for the first step, instead of the series' own.
 
     Returns:
         float32 [B, horizon, 1 + Q], with `on_context` [B, T - P + horizon, 1 + Q].
 
     Raises:
-        ValueError: a length that is not possible.
+        ValueError: a length is not possible.
     """
     config = model.config
     step = config.horizon_length if step_length is None else step_length
@@ -64,7 +64,7 @@ def decode(
     values, holes = jnp.asarray(series, jnp.float32), jnp.asarray(paddings, jnp.float32)
     kinds = jnp.asarray(frequencies, jnp.int32).reshape(-1)
     found: list[np.ndarray] = []
-    if on_context:  # padding in front would be padded patches more, which all others see not
+    if on_context:  # no padding in front, which would only add patches that nobody attends to
         width = min(length, window)
         parts = values[:, -width:], holes[:, -width:]
     else:
@@ -90,7 +90,7 @@ def decode(
 
 
 def _check(patch: int, most: int, horizon: int, step: int, window: int) -> None:
-    """Raise `ValueError` for lengths that are not possible."""
+    """Raise `ValueError` for impossible lengths."""
     problems = []
     if horizon < 1:
         problems.append(f"horizon: expected at least 1, found {horizon}")
@@ -105,7 +105,7 @@ def _check(patch: int, most: int, horizon: int, step: int, window: int) -> None:
 
 
 def _window(values: jax.Array, length: int, fill: float) -> jax.Array:
-    """The last points, with padding in front where there are fewer."""
+    """The last `length` points, with padding in front if there are fewer."""
     lacking = length - values.shape[1]
     if lacking <= 0:
         return values[:, -length:]

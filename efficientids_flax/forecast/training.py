@@ -1,7 +1,7 @@
-"""Fine-tuning: the loss of the original's script, and windows of series that it is taken over.
+"""Fine-tuning: the loss of the original's script, and training windows of series.
 
 Source: `PatchedDecoderFinetuneModel` of `timesfm` 1.x. Letters: B windows, T points of context, P
-points of a patch, h points ahead, at most H, Q quantiles.
+points of a patch, h points ahead (at most H), Q quantiles.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ class ForecastLoss(NamedTuple):
     Attributes:
         loss: the squared error of the mean plus twice the pinball loss of each quantile, summed
             over quantiles, averaged over points ahead.
-        squared_error: of the mean alone, averaged.
+        squared_error: the squared error of the mean, averaged.
         quantile_loss: the rest of the loss.
-        total_weight: how many points ahead counted.
+        total_weight: number of points ahead that counted.
     """
 
     loss: jax.Array
@@ -42,8 +42,8 @@ def model_inputs(
     """(series [B, T'], paddings [B, T'], frequencies [B]) of a batch, T' a multiple of P.
 
     Args:
-        config: says P.
-        batch: `input_ts` [B, T]; `input_padding` [B, T], none without; `freq` int [B], 0 without.
+        config: has P.
+        batch: `input_ts` [B, T]; optional `input_padding` [B, T]; optional `freq` int [B], else 0.
     """
     series = jnp.asarray(batch[SERIES], jnp.float32)
     holes = batch.get(PADDING)
@@ -66,12 +66,12 @@ def forecast_loss(
     future: jax.Array | np.ndarray,
     paddings: jax.Array | np.ndarray | None = None,
 ) -> ForecastLoss:
-    """How far the forecast behind the last patch is from what came.
+    """The loss of the forecast after the last patch.
 
     Args:
-        config: says the quantiles.
-        values: [B, n, H, 1 + Q] of the model.
-        future: [B, h].
+        config: has the quantiles.
+        values: [B, n, H, 1 + Q], output of the model.
+        future: [B, h], the true values.
         paddings: [B, h], 1 for points that do not count; None: all count, as in the original.
 
     Raises:
@@ -102,22 +102,23 @@ def training_windows(
     stride: int = 1,
     freq: int = 0,
 ) -> dict[str, np.ndarray]:
-    """All windows of some series: a context, and what comes after it.
+    """All windows of some series: a context and the points after it.
 
     `train.batches.ShuffledBatches(windows, batch_size)` makes batches of them.
 
     Args:
-        series: of any lengths, see `read_series`.
-        context_length: T; a shorter beginning has padding in front, at least one point is there.
+        series: series of any lengths, see `read_series`.
+        context_length: T; shorter contexts at the beginning get padding in front, and have at
+            least one point.
         horizon: h.
         stride: points from one window to the next, counted from the end of each series.
-        freq: kind of all of them.
+        freq: kind of frequency of all series.
 
     Returns:
         `input_ts`, `input_padding` float32 [W, T], `actual_ts` float32 [W, h], `freq` int32 [W].
 
     Raises:
-        ValueError: a series that cannot be used, or that is not longer than the horizon.
+        ValueError: a series cannot be used, or is not longer than the horizon.
     """
     read = read_series(series)
     contexts, holes, futures = [], [], []

@@ -1,8 +1,8 @@
 """The parameter tree of a configuration, as a table: the path and the axes of every leaf.
 
-Conversions are checked against it before a value is read, and the modules initialise to it. Shapes
-are PAXml's or, for kernels where `kernel_axes` is 'out_in', PyTorch's. Read `tables`, all leaves
-that there may be, then `axes`, those of a configuration, and `checks`.
+Conversions are checked against it before a value is read, and the modules create parameters of
+these shapes. Shapes are PAXml's, or PyTorch's for kernels if `kernel_axes` is 'out_in'. Read
+`tables`, all possible leaves, then `axes`, the leaves of one configuration, and `checks`.
 """
 
 from efficientids_flax.parameters.axes import (

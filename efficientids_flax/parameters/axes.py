@@ -1,6 +1,6 @@
-"""Path, shape and letters of every parameter of a configuration.
+"""Path, shape and axis letters of every parameter of a configuration.
 
-Letters are those of `tables`; E item width, I items, K clusters, G frequencies, 2P points of a
+Letters are those of `tables`, and: E item width, I items, K clusters, G frequencies, 2P points of a
 patch with their padding, HQ numbers of a patch's forecast.
 """
 
@@ -35,11 +35,11 @@ Axis = tuple[str, int]  # letter, size
 Axes = tuple[Axis, ...]
 ModelConfig = BackboneConfig | EfficientIDSConfig | TimesFMConfig
 
-DECODER = "decoder/"  # of a forecaster
+DECODER = "decoder/"  # prefix of a forecaster's decoder
 BACKBONE = "pretrained_lm/"
 LORA_A, LORA_B = "lora_a", "lora_b"
-# What `freeze_lm` freezes, as a pattern of `train.optimizer.freeze`: the decoder, but for low-rank
-# additions.
+# What `freeze_lm` freezes, as a pattern for `train.optimizer.freeze`: the decoder without its
+# low-rank additions.
 FROZEN_LM = f"re:{BACKBONE}(?!.*/({LORA_A}|{LORA_B})$).*"
 
 
@@ -51,8 +51,8 @@ def parameter_shapes(config: ModelConfig) -> Shapes:
 def parameter_axes(config: ModelConfig) -> dict[str, Axes]:
     """Path -> (letter, size) of every axis of every parameter of a model.
 
-    L is the axis of scanned layers, A the hidden width of an
-    adapter, 3 the axis of query, key and value.
+    L is the axis of scanned layers, A the hidden width of an adapter, 3 the axis of query, key and
+    value.
     """
     if isinstance(config, BackboneConfig):
         return _backbone(config)
@@ -88,7 +88,7 @@ def _backbone(config: BackboneConfig) -> dict[str, Axes]:
 
 
 def _forecaster(config: TimesFMConfig) -> dict[str, Axes]:
-    """Decoder, the blocks around it, and the table of frequencies."""
+    """The decoder, its input and output blocks, and the table of frequencies."""
     found = {DECODER + path: axes for path, axes in _backbone(config.backbone).items()}
     width, hidden = ("D", config.model_dims), ("F", config.hidden_dims)
     ends = {
@@ -120,7 +120,7 @@ def _layer(config: BackboneConfig, prefix: str, moe: bool, leading: Axes) -> dic
 
 
 def _lora_rows(config: BackboneConfig, moe: bool) -> list[Row]:
-    """Those of the projections that have additions."""
+    """The rows of the projections that LoRA adapts."""
     if config.lora is None:
         return []
     rows = LORA if moe else (*LORA, *MLP_LORA)
@@ -130,7 +130,7 @@ def _lora_rows(config: BackboneConfig, moe: bool) -> list[Row]:
 def _rows(
     config: BackboneConfig, rows: tuple[Row, ...], sizes: dict[str, int]
 ) -> Iterator[tuple[str, Axes]]:
-    """Those rows of a table whose conditions hold, with the sizes of their axes."""
+    """Path and axes, with sizes, of the rows whose conditions hold."""
     for row in rows:
         if all(CONDITIONS[word](config) for word in row.when.split()):
             turned = config.kernel_axes == "out_in" and row.out_in

@@ -1,16 +1,16 @@
-"""Whether the parameters that are there are those of a configuration."""
+"""Checks that the parameters found are those of a configuration."""
 
 import os
 from collections.abc import Iterable
 
 from efficientids_flax.parameters.axes import ModelConfig, Shapes, parameter_shapes
 
-# What lies beside quantized weights, as conversions keep them.
+# Names of leaves that a conversion stores beside quantized weights.
 QUANTIZED = ("kernel_scale", "kernel_zero_point", "embedding_scale", "embedding_zero_point")
 
 
 def shape_problems(config: ModelConfig, found: Shapes) -> list[str]:
-    """What differs between the parameters that a configuration has and those that are there."""
+    """The differences between the parameters of a configuration and the shapes found."""
     wanted = parameter_shapes(config)
     problems = [f"{path}: missing, {list(wanted[path])} expected" for path in wanted.keys() - found]
     problems += [
@@ -25,9 +25,9 @@ def shape_problems(config: ModelConfig, found: Shapes) -> list[str]:
 
 
 def refuse_quantized(path: str | os.PathLike[str], names: Iterable[str]) -> None:
-    """Raise `ValueError` where scales of quantized weights are among the names of parameters.
+    """Raise `ValueError` if `names` contain scales of quantized weights.
 
-    A model would multiply by the weights' integers without them.
+    A model would ignore the scales and multiply by the integers.
     """
     found = [name for name in names if name.endswith(QUANTIZED)]
     if found:

@@ -1,10 +1,11 @@
-"""Every leaf that a model may have, as tables: its path, its axes, and when it is there.
+"""Every leaf that a model can have, as tables: its path, its axes, and its conditions.
 
 Letters: V words, T positions, D model width, N heads, J heads of keys and values, H head width, F
 hidden width of the MLP, X experts, R buckets of the relative bias, P width of relative keys, U rank
-of low-rank additions, W width of word embeddings where it is not D; of latent attention Q width of
-the queries' latent, C of that of keys and values, Y of it and the turned part of keys, Z width of
-what is not turned of them, O width of a value; of forecasters also I and O of a block's ends.
+of low-rank additions, W width of word embeddings if it is not D. In latent attention: Q width of
+the latent of queries, C width of the latent of keys and values, Y width of that latent and the
+rotated part of keys, Z width of the part of keys that is not rotated, O width of a value. In blocks
+of forecasters: I input width, O output width.
 """
 
 from collections.abc import Callable
@@ -14,13 +15,13 @@ from efficientids_flax.config import BackboneConfig
 
 
 class Row(NamedTuple):
-    """One leaf: where it is, and its shape.
+    """One leaf: its path, its axes, and the conditions under which a model has it.
 
     Attributes:
-        path: in the tree.
-        axes: letters.
-        when: words of `CONDITIONS`, all of which have to hold.
-        out_in: axes where `kernel_axes` is 'out_in', if others.
+        path: path in the tree.
+        axes: letters of the axes, separated by spaces.
+        when: keys of `CONDITIONS`, all of which have to hold.
+        out_in: the axes if `kernel_axes` is 'out_in'; empty: the same.
     """
 
     path: str
@@ -127,7 +128,7 @@ ATTENTION = (
     Row("attention/relative_key/distance_bias", "N H",   "relative_keys qkv_bias"),
 )
 
-# Of norms, whose places may differ.
+# Norms are in tables of their own, since their settings can differ by place.
 QUERY_KEY_NORM = (
     Row("attention/query_norm/scale",         "H",       "qk_norm_head norm_scale"),
     Row("attention/key_norm/scale",           "H",       "qk_norm_head norm_scale"),
@@ -183,7 +184,7 @@ MOE = (
     Row("moe/down/bias",                      "X D",   "top_k expert_bias"),
     Row("moe/shared_gate/kernel",             "D 1",   "top_k shared_gate", "1 D"),
 )
-# Of the MLP that all tokens go through, whose hidden width is its own.
+# The MLP that all tokens go through beside the experts; it has a hidden width of its own.
 SHARED = (
     Row("moe/shared/up/kernel",               "D F",   "shared", "F D"),
     Row("moe/shared/up/bias",                 "F",     "shared mlp_bias"),
@@ -193,7 +194,7 @@ SHARED = (
     Row("moe/shared/down/bias",               "D",     "shared mlp_bias"),
 )
 
-# Of projections that `LoraConfig.targets` name; see `backbone.lora`.
+# Low-rank additions to the projections in `LoraConfig.targets`; see `backbone.lora`.
 LORA = (
     Row("attention/qkv/lora_a",               "3 D U",   "fused"),
     Row("attention/qkv/lora_b",               "3 U N H", "fused"),
@@ -217,7 +218,7 @@ MLP_LORA = (
     Row("mlp/down/lora_b",                    "U D"),
 )
 
-# Of a forecaster: the blocks from I to O at its ends, one for patches, one for their forecasts.
+# The blocks before and after a forecaster's decoder: one reads patches, one writes forecasts.
 BLOCK = (
     Row("hidden/kernel",                      "I F"),
     Row("hidden/bias",                        "F"),

@@ -1,7 +1,7 @@
-"""Settings that a tree of parameters leaves open: which they are, and which of them were assumed.
+"""Settings that a parameter tree does not determine, and which of them were assumed.
 
-Read `table`, which values jobs have, then `origins`, where a value came from; `optimizer` is the
-same for learners, `wording` says in words what was assumed.
+Read `table`, the settings and the values that jobs use; then `origins`, where a value came from.
+`optimizer` does the same for learners, `wording` describes in words what was assumed.
 """
 
 from efficientids_flax.settings.optimizer import NEEDED, OPEN_OPTIMIZER, assumed_optimizer

@@ -1,4 +1,4 @@
-"""Settings of a learner that its state does not show and that change its next step, as a table.
+"""The settings of a learner that change its next step and that its state does not show.
 
 Names and defaults: `OptimizerConfig`, `paxml.learners.Learner` 1.4.0.
 """
@@ -34,19 +34,19 @@ OPEN_OPTIMIZER: Mapping[str, tuple[str, ...]] = {
 
 
 def assumed_optimizer(config: OptimizerConfig, origins: Mapping[str, str]) -> dict[str, Any]:
-    """What nothing told of a learner and what matters for its next step.
+    """The assumed settings of a learner that change its next step.
 
     Args:
-        config: of the learner.
-        origins: dotted key -> origin; a key that is not there is assumed.
+        config: configuration of the learner.
+        origins: dotted key -> origin; absent keys are assumed.
 
     Returns:
-        Field -> the value that was assumed, as JSON has it; None for one of `NEEDED`: not known.
+        Field -> assumed value, as JSON; None for a field of `NEEDED`: not known.
     """
     values = config.to_dict()
     return {
         field: values[field]
         for field in OPEN_OPTIMIZER[config.name]
-        # A schedule is its kind: parameters that are not given are the kind's defaults.
+        # Only the kind of a schedule counts: parameters not given are the kind's defaults.
         if origin_of(origins, f"{field}.kind" if field == "schedule" else field) == ASSUMED
     }

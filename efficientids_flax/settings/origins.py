@@ -2,7 +2,7 @@
 
 Origins are words: 'dump' (the job's own description), 'tree' (names, shapes, dtypes of parameters),
 'experiment NAME' (a published experiment that was recognised or named), 'given' (by the user),
-'found' (from data), 'assumed' (nothing says so).
+'found' (from data), 'assumed' (no source).
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,8 @@ ASSUMED = "assumed"
 def origin_of(origins: Mapping[str, str], key: str) -> str:
     """The origin of a dotted key: its own, or that of the record it is in; else 'assumed'.
 
-    A record that is spread out over its parts is assumed if any of its parts is.
+    If only parts of a record have origins, the record has theirs if all are the same, else
+    'assumed'.
     """
     if above := _said(origins, key):
         return above
@@ -49,8 +50,8 @@ def origins_of_leaves(
 
     Args:
         values: the configuration's `to_dict()`.
-        *origins: dotted key -> origin, the strongest first. A key speaks for all below it.
-        unsaid: the origin of a leaf that none of them has.
+        *origins: dotted key -> origin, in order of precedence. A key covers all keys below it.
+        unsaid: the origin of leaves that no mapping covers.
 
     Returns:
         Dotted key of a leaf -> its origin.
@@ -63,7 +64,7 @@ def origins_of_leaves(
 
 
 def _said(origins: Mapping[str, str], key: str) -> str | None:
-    """The origin of a dotted key, or of the nearest record that it is in; None without one."""
+    """The origin of a dotted key, or of the nearest record that contains it; None if none has."""
     cuts = (key[:place] for place in range(len(key), 0, -1) if key[place : place + 1] in ("", "."))
     return next((origins[place] for place in cuts if place in origins), None)
 
@@ -73,16 +74,17 @@ def assumed(
     origins: Mapping[str, str],
     affects: Literal["forward", "training"] = "forward",
 ) -> dict[str, Any]:
-    """The settings that nothing told and that can change a number of this model.
+    """The assumed settings that can change this model's results.
 
     Args:
         config: the model's configuration.
-        origins: dotted key -> origin; a key that is not there is assumed.
-        affects: 'forward': those of activations and logits; 'training': those of training alone.
+        origins: dotted key -> origin; absent keys are assumed.
+        affects: 'forward': settings of activations and logits; 'training': settings that affect
+            training alone.
 
     Returns:
-        Dotted key of a row -> the value that was assumed, as JSON has it, in the order of the
-        table. Of a record those parts that the row's values name: `{"pairing": "half_split"}`.
+        Dotted key of a row -> assumed value, as JSON, in the order of the table. For a record, only
+        the parts that the row's values name: `{"pairing": "half_split"}`.
     """
     found = {}
     for key, row in open_settings(config).items():
@@ -96,13 +98,13 @@ def assumed(
 
 
 def is_assumed(config: AnyConfig, key: str, row: OpenSetting, origins: Mapping[str, str]) -> bool:
-    """Whether nothing tells an open setting; of a record, one of the parts that its row names."""
+    """Whether an open setting is assumed; for a record, whether any part that its row names is."""
     places = [f"{key}.{part}" for part in named_parts(row, value_at(config, key))] or [key]
     return any(origin_of(origins, place) == ASSUMED for place in places)
 
 
 def named_parts(row: OpenSetting, value: Any) -> list[str]:
-    """The parts of a value that the values of a row name, where it is a record: 'pairing'."""
+    """The parts of a record that the values of its row name ('pairing'); none for other values."""
     if not isinstance(value, Mapping):
         return []
     named = {part for other in row.values if isinstance(other, Mapping) for part in other}

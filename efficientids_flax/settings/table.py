@@ -1,7 +1,7 @@
 """The settings that jobs vary and that names and shapes of parameters do not show, as a table.
 
-It says what has to be asked of a checkpoint that comes alone: a conversion lists those of these
-settings that it assumed, and the search for settings tries their values.
+A checkpoint alone does not determine them: a conversion lists those that it assumed, and the search
+for settings tries their values.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,9 +12,9 @@ from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, TimesFM
 from efficientids_flax.parameters import ModelConfig as AnyConfig
 from efficientids_flax.parameters import parameter_shapes
 
-ModelConfig = BackboneConfig | EfficientIDSConfig  # models whose settings data can tell
+ModelConfig = BackboneConfig | EfficientIDSConfig  # models whose settings can be found from data
 Config = TypeVar("Config", bound=BackboneConfig | EfficientIDSConfig | TimesFMConfig)
-BACKBONE = "backbone."  # what the decoder's keys begin with in a recommender's configuration
+BACKBONE = "backbone."  # prefix of the decoder's keys in a recommender's configuration
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class OpenSetting:
     """A setting that parameters do not show.
 
     Attributes:
-        key: dotted name in `BackboneConfig` or, of `OPEN_ITEMS`, in `EfficientIDSConfig`.
-        values: what PAXml's jobs are known to have, as JSON values, the likeliest first.
-        matters: whether it can change a number of this decoder.
+        key: dotted name in `BackboneConfig`, or in the configuration of the table's model.
+        values: values that PAXml jobs are known to use, as JSON, the likeliest first.
+        matters: whether the setting can change results of a given decoder.
         affects: 'forward': activations and logits; 'training': losses and steps alone.
     """
 
@@ -35,12 +35,12 @@ class OpenSetting:
 
 
 def _mlp(config: BackboneConfig) -> bool:
-    """Some layer has an MLP without experts."""
+    """Some layer has a plain MLP, without experts."""
     return config.moe is None or len(config.moe.layers) < config.num_layers
 
 
 def _mixed_norms(config: BackboneConfig) -> bool:
-    """Norms differ by their place, as far as parameters show; so may their scales."""
+    """Parameters show that norms differ by place; then `scale_plus_one` may differ too."""
     return config.norms is not None
 
 
@@ -53,17 +53,17 @@ def _top2(config: BackboneConfig) -> bool:
 
 
 def _limited(config: BackboneConfig) -> bool:
-    """Experts have no room for every token."""
+    """Experts have a limited capacity."""
     return config.moe is not None and config.moe.gating != "dense_top2"
 
 
 def _chosen_padding(config: BackboneConfig) -> bool:
-    """Experts choose among padding too: else what is in its rows changes no other."""
+    """Experts can choose padding too; otherwise the content of padding affects no other token."""
     return config.moe is not None and config.moe.gating == "expert_choice"
 
 
 def _over_positions(config: BackboneConfig) -> bool:
-    """The head is Praxis' GShard one, as the tree shows: no other averages so."""
+    """The head is Praxis' GShard head, as the tree shows: no other averages over positions."""
     return config.vocab_size > 0 and config.loss_average == "positions"
 
 
@@ -168,7 +168,7 @@ OPEN_FORECAST = (
 
 
 def open_settings(config: AnyConfig) -> dict[str, OpenSetting]:
-    """Those that can change a number of this model: dotted key of its configuration -> row."""
+    """The settings that can change this model's results: dotted key -> row."""
     if isinstance(config, BackboneConfig):
         return {row.key: row for row in OPEN if row.matters(config)}
     if isinstance(config, TimesFMConfig):
@@ -181,7 +181,7 @@ def open_settings(config: AnyConfig) -> dict[str, OpenSetting]:
 
 
 def value_at(config: AnyConfig, key: str) -> Any:
-    """The JSON value at a dotted key; None below a record that is none."""
+    """The JSON value at a dotted key; None if a record above it is None."""
     value: Any = config.to_dict()
     for name in key.split("."):
         value = None if value is None else value[name]
@@ -189,16 +189,16 @@ def value_at(config: AnyConfig, key: str) -> Any:
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config | None:
-    """The configuration with other values; None where such a model does not exist.
+    """The configuration with other values; None if they do not fit the model.
 
     Args:
-        config: as it is.
-        values: dotted key -> JSON value. A mapping replaces a part's values that it names, and
-            makes the part where there is none.
+        config: the configuration to start from.
+        values: dotted key -> JSON value. A mapping replaces the fields of a record that it names,
+            and creates the record if it is null.
 
     Returns:
-        A configuration with the same parameters, or None: the values contradict each other, or
-        the model of these values has other parameters.
+        A configuration with the same parameters; None if the values contradict each other, or if a
+        model with these values has other parameters.
     """
     document = config.to_dict()
     for key, value in values.items():

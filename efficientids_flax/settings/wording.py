@@ -1,4 +1,4 @@
-"""Assumed settings in words, the same wherever they are told."""
+"""Assumed settings in words, the same wherever they are reported."""
 
 import json
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ SAY = (
     " (--list-experiments shows them)"
 )
 FIND = ", or find it from data: efficientids find-settings {out} --tokens FILE"
-SIZED = {row.key for row in OPEN_FORECAST}  # of forecasters, which no data of ours is tried on
-UNKNOWABLE = {field for fields in NEEDED.values() for field in fields}  # without a value if unsaid
+SIZED = {row.key for row in OPEN_FORECAST}  # find-settings does not search those of forecasters
+UNKNOWABLE = {field for fields in NEEDED.values() for field in fields}  # fields without a default
 
 
 def setting_text(key: str, value: Any) -> str:
@@ -27,11 +27,11 @@ def setting_text(key: str, value: Any) -> str:
 
 
 def assumed_lines(assumed: Mapping[str, Mapping[str, Any]], out: str = "OUT") -> list[str]:
-    """What was assumed, a line for what it changes, and what to do about it; nothing for nothing.
+    """One line for each kind of assumed settings, then advice; no lines if nothing was assumed.
 
     Args:
-        assumed: 'forward', 'training' and 'optimizer' -> key -> value, as `assumed` and
-            `assumed_optimizer` have them.
+        assumed: 'forward', 'training' and 'optimizer' -> key -> value, from `assumed` and
+            `assumed_optimizer`.
         out: directory of the model, for the advice.
     """
     optimizer = assumed.get("optimizer", {})

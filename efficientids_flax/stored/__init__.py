@@ -1,9 +1,9 @@
-"""Models on disk in the form that a conversion writes: load, save, what is in between.
+"""Models on disk, in the form that a conversion writes: loading and saving.
 
-Read `load`, then `save`; `settings` is `config.json`, `doubts` says what of it was assumed, `items`
-has the two formats, `item_names` what the items of a catalogue are called, `item_words` what stands
-around them in a prompt, `optimizer_states` the states that optax does not have, `free_memory` asks
-whether all of it fits, `echoes` keeps Orbax from telling an error twice.
+Read `load`, then `save`. `settings` reads and writes `config.json`, `doubts` reports assumed
+settings, `items` has the two formats of arrays, `item_names` the names of a catalogue's items,
+`item_words` the words around items in a prompt, `optimizer_states` states that optax lacks,
+`free_memory` checks that parameters fit, `echoes` keeps Orbax from printing an error twice.
 """
 
 from typing import TYPE_CHECKING

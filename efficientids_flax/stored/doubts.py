@@ -1,4 +1,4 @@
-"""Settings of a stored model that nothing told: said once, or refused, where it is loaded."""
+"""Assumed settings of a stored model: a warning, given once, or an error when it is loaded."""
 
 import os
 import warnings
@@ -12,18 +12,18 @@ from efficientids_flax.stored.settings import Config
 
 MATTERS = ("forward", "training", "optimizer")
 """What settings change: activations and logits; losses and steps alone; the learner's next step."""
-_TOLD: set[tuple[str, str]] = set()  # places and messages that were said in this process
+_TOLD: set[tuple[str, str]] = set()  # (path, message) of the warnings given in this process
 
 
 def assumed_in(config: Config, parts: Collection[str]) -> dict[str, dict[str, Any]]:
-    """What was assumed of a configuration and matters.
+    """The assumed settings of a configuration that matter.
 
     Args:
-        config: of `load_config`. Of a part without origins nothing was assumed.
-        parts: of `MATTERS`.
+        config: from `load_config`. In a part without origins nothing was assumed.
+        parts: a subset of `MATTERS`.
 
     Returns:
-        Part -> key -> the value that was assumed, without parts that have none.
+        Part -> key -> assumed value, without parts that have none.
     """
     found: dict[str, dict[str, Any]] = {}
     if config.model is not None and "model" in config.origins:
@@ -38,12 +38,12 @@ def assumed_in(config: Config, parts: Collection[str]) -> dict[str, dict[str, An
 def tell_assumed(
     path: str | os.PathLike[str], found: Mapping[str, Mapping[str, Any]], *, strict: bool
 ) -> None:
-    """Warn of what was assumed, once a path and list, or raise.
+    """Warn of assumed settings, once for each path and message, or raise.
 
     Args:
-        path: of the stored model.
-        found: of `assumed_in`.
-        strict: raise.
+        path: directory of the stored model.
+        found: from `assumed_in`.
+        strict: raise instead of warning.
 
     Raises:
         ValueError: something was assumed, and `strict` is set.
@@ -57,4 +57,4 @@ def tell_assumed(
     said = str(epath.Path(path).absolute()), message
     if said not in _TOLD:
         _TOLD.add(said)
-        warnings.warn(message, UserWarning, stacklevel=3)  # where the caller was called
+        warnings.warn(message, UserWarning, stacklevel=3)  # the line that called our caller

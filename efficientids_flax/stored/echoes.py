@@ -1,4 +1,4 @@
-"""Orbax and its event loops, which print pages of an error that is raised as well."""
+"""Silences Orbax and its event loops, which print pages about an error that is also raised."""
 
 import asyncio
 import logging
@@ -8,32 +8,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-ECHOES = 0.2  # seconds, in which the threads of what failed come to their end
+ECHOES = 0.2  # seconds to wait for the threads of a failed operation to end
 
 
 class _Quiet(asyncio.AbstractEventLoopPolicy):  # pyright: ignore[reportGeneralTypeIssues]
-    """New event loops do not complain of calls that come after their end.
+    """An event loop policy whose loops ignore calls that come after they are closed.
 
-    An error of one leaf ends the reading, or writing, of all; the threads of the others then call
-    the loop that Orbax made for them and that has ended, and each prints a page of that error, of
-    which no hook of Python hears. Loops that are there already are left alone.
+    An error in one leaf aborts reading, or writing, of all leaves. The threads of the others then
+    call the loop that Orbax made for them, which is closed by now, and each prints a page about
+    that error, which no hook of Python can catch. Existing loops are left alone.
     """
 
     def __init__(self, before: asyncio.AbstractEventLoopPolicy) -> None:
         self.before = before
 
     def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        """As the policy before makes it."""
+        """A loop of the previous policy that ignores late calls."""
         loop: Any = self.before.new_event_loop()
         call = loop.call_soon_threadsafe
-        # Of this loop alone. An error that nobody waits for any more is one of several, of which
-        # the first is told.
+        # For this loop alone. If several errors occur, the first is raised; nobody awaits the rest.
         loop.set_exception_handler(lambda loop, context: None)
 
         def call_if_open(*given: Any, **named: Any) -> Any:
             try:
                 return call(*given, **named)
-            except RuntimeError:  # it may end between a look and the call
+            except RuntimeError:  # not checked before: the loop could close before the call
                 if not loop.is_closed():
                     raise
                 return None
@@ -42,29 +41,29 @@ class _Quiet(asyncio.AbstractEventLoopPolicy):  # pyright: ignore[reportGeneralT
         return loop
 
     def get_event_loop(self) -> asyncio.AbstractEventLoop:
-        """That of the policy before."""
+        """The loop of the previous policy."""
         return self.before.get_event_loop()
 
     def set_event_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """To the policy before."""
+        """Set the loop of the previous policy."""
         self.before.set_event_loop(loop)
 
     def get_child_watcher(self) -> Any:
-        """That of the policy before."""
+        """The watcher of the previous policy."""
         before: Any = self.before
         return before.get_child_watcher()
 
 
-_LOG = logging.getLogger("absl")  # which Orbax writes to
+_LOG = logging.getLogger("absl")  # the logger of Orbax
 _LOCK = threading.Lock()
-_blocks: list[object] = []  # that are open
+_blocks: list[object] = []  # the open `without_echoes` blocks
 
 
 @contextmanager
 def without_echoes() -> Iterator[None]:
-    """Nothing in the block prints an error that Orbax raises: neither its log nor its event loops.
+    """In this block, neither Orbax' log nor its event loops print an error that Orbax raises.
 
-    Blocks may be nested, and end in any order.
+    Blocks may be nested, and may end in any order.
     """
     with _LOCK:
         if not _blocks:
@@ -82,7 +81,7 @@ def without_echoes() -> Iterator[None]:
             if not _blocks:
                 _LOG.removeFilter(_shown)
                 policy = asyncio.get_event_loop_policy()
-                if isinstance(policy, _Quiet):  # else somebody has put another there
+                if isinstance(policy, _Quiet):  # else somebody has set another policy meanwhile
                     asyncio.set_event_loop_policy(policy.before)
 
 

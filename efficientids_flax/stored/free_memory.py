@@ -22,17 +22,18 @@ def check_parameters(
     *,
     refuse: bool = True,
 ) -> None:
-    """Whether there is memory for a checkpoint's parameters where they are to be put.
+    """Check that a checkpoint's parameters fit into the memory of their devices, or of the host.
 
     Args:
-        path: of the checkpoint, for the message.
-        leaves: path -> what has a shape and a dtype, as stored.
+        path: path of the checkpoint, for the message.
+        leaves: path -> anything with the shape and dtype of the stored leaf.
         shardings: path -> sharding of each leaf; None is the host.
-        dtype: that floats are cast to after loading, leaf by leaf.
-        refuse: raise, or else warn.
+        dtype: dtype that floats are cast to after loading, leaf by leaf.
+        refuse: raise; otherwise warn.
 
     Raises:
-        MemoryError: some place has less than it needs; names both figures and what to do.
+        MemoryError: a device or the host has less free memory than needed, and `refuse` is set;
+            names both figures and what to do.
     """
     needs: dict[Any, int] = {}
     for name, leaf in leaves.items():
@@ -43,7 +44,7 @@ def check_parameters(
         if dtype is not None and leaf.dtype.name in WIDTHS:
             width = max(width, WIDTHS[dtype])
         for device in devices:
-            # Devices of the CPU platform all lie in the host's memory.
+            # All devices of the CPU platform share the host's memory.
             place = None if device is None or device.platform == "cpu" else device
             needs[place] = needs.get(place, 0) + math.prod(shape) * width
     for place, needed in needs.items():
@@ -64,10 +65,9 @@ def check_parameters(
 
 
 def available_memory(device: Any = None) -> int | None:
-    """Bytes that are free on a device or, without one, on the host; None where nobody says.
+    """Free bytes on a device or, without one, on the host; None if not reported.
 
-    On the host: what Linux calls available, or what is left of the container's limit if that is
-    less.
+    On the host: Linux' MemAvailable, or what is left of the container's limit if that is less.
     """
     if device is not None:
         stats = device.memory_stats() or {}
@@ -91,7 +91,7 @@ def _meminfo(path: Path) -> int | None:
 
 
 def _container(root: Path) -> int | None:
-    """What is left of a control group's limit, version 2 or 1; file cache counts as free."""
+    """Bytes left of a control group's limit, version 2 or 1; file cache counts as free."""
     for limit, used, stat, cache in (
         ("memory.max", "memory.current", "memory.stat", "inactive_file"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat",

@@ -1,4 +1,4 @@
-"""What the items of a catalogue are called: `items.jsonl`, one line an item, in the order of ids.
+"""Names of the items of a catalogue: `items.jsonl`, one line an item, in the order of item numbers.
 
 {"id": "tt0111161", "title": "The Shawshank Redemption"}
 {"id": "tt0068646", "title": null}
@@ -19,34 +19,34 @@ KEYS = {"id": (str, int, type(None)), "title": (str, type(None))}
 
 
 class ItemNames(NamedTuple):
-    """Of each item, by its number in the catalogue.
+    """Ids and titles, indexed by an item's number in the catalogue.
 
     Attributes:
-        ids: what the catalogue calls it; None where it has no id but its number.
-        titles: for people; None where there is none.
+        ids: the catalogue's id of each item; None if it has only its number.
+        titles: titles for people; None if an item has none.
     """
 
     ids: tuple[str | int | None, ...]
     titles: tuple[str | None, ...]
 
     def problems(self, num_items: int) -> list[str]:
-        """That there are not as many as a model has items."""
+        """A problem if there are not as many names as the model has items."""
         if len(self.ids) == len(self.titles) == num_items:
             return []
         return [f"found {len(self.ids)} items, the model has {num_items}"]
 
 
 def read_item_names(directory: str | os.PathLike[str]) -> ItemNames | None:
-    """The names in a directory of data or of a model; None where it has none.
+    """The names in a directory of data or of a model; None if it has none.
 
     Raises:
-        ValueError: naming the line that is wrong.
+        ValueError: a line is wrong; names it.
     """
     file = epath.Path(directory) / NAME
     if not file.exists():
         return None
     ids, titles = [], []
-    # `splitlines` would end a line at U+2028 too, which JSON and titles may hold as it is.
+    # `splitlines` also splits at U+2028, which JSON and titles may contain unescaped.
     lines = file.read_text().split("\n")
     for number, line in enumerate(lines if lines[-1] else lines[:-1], start=1):
         try:
@@ -64,7 +64,7 @@ def read_item_names(directory: str | os.PathLike[str]) -> ItemNames | None:
 
 
 def write_item_names(directory: str | os.PathLike[str], names: ItemNames) -> None:
-    """Write the file."""
+    """Write `items.jsonl`."""
     rows = zip(names.ids, names.titles, strict=True)
     lines = [json.dumps({"id": one, "title": title}, ensure_ascii=False) for one, title in rows]
     write_whole(epath.Path(directory) / NAME, "".join(f"{line}\n" for line in lines))

@@ -1,7 +1,8 @@
-"""Words that stand around items in a prompt, such as their titles: `item_words.npz`.
+"""The words around items in a prompt, such as titles: `item_words.npz`.
 
-A model that was trained on prompts is asked with the same: its export has their words, so that
-nobody needs the tokenizer any more. Letters: I items, N items of a history, T tokens.
+A model that was trained on prompts gets the same prompts for recommendations. Its export contains
+their token ids, so that the tokenizer is not needed. Letters: I items, N items of a history, T
+tokens.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ Words = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, eq=False)
 class ItemWords:
-    """What stands around each item of a history.
+    """The words around each item of a history.
 
     before | first(1) item 1 between(1, 2) item 2 ... item N last(N)
 
     Attributes:
-        before: words before all of it.
-        first, between, last: I lists of words: before the first item, from an item to the next,
-            behind the last one.
-        of_next: whether `between` is of the next item, as where its title stands before it; else of
-            the item that it follows.
-        items: N of the histories that were trained on, at most.
-        tokens: T at most; of more the oldest are cut off.
+        before: words before everything else.
+        first, between, last: I lists of words each, by item: before the first item, between two
+            items, after the last item.
+        of_next: whether `between` is indexed by the following item, as if titles precede items;
+            else by the preceding one.
+        items: the largest N of the training histories.
+        tokens: the largest T; of longer prompts the oldest tokens are cut off.
     """
 
     before: Sequence[int]
@@ -50,14 +51,14 @@ class ItemWords:
 
     @property
     def num_items(self) -> int:
-        """I."""
+        """Number of items, I."""
         return len(self.first)
 
     def around(self, history: Sequence[int] | np.ndarray) -> tuple[list[int], list[int]]:
-        """(words and items, 1 where it is an item) of a history, [T] each.
+        """(ids of words and items, 1 for items and 0 for words) of a history, [T] each.
 
         Args:
-            history: items in [0, I), oldest first; without one there is `before` alone.
+            history: items in [0, I), oldest first; if empty, the result is `before` alone.
         """
         ids, items = list(self.before), [0] * len(self.before)
 
@@ -82,8 +83,8 @@ class Prompted(NamedTuple):
     """How histories become the prompts that a model was trained on.
 
     Attributes:
-        config: words around a history.
-        words: around its items; None: there are none.
+        config: the words around a history.
+        words: the words around its items; None: there are none.
     """
 
     config: PromptConfig
@@ -91,14 +92,14 @@ class Prompted(NamedTuple):
 
 
 def read_prompted(directory: str | os.PathLike[str], model: Any) -> Prompted | None:
-    """What `save_model` takes as `prompt`, of a model that is there already; None: nothing.
+    """The `prompt` argument of `save_model` for a model that is stored already; None: no prompts.
 
     Args:
-        directory: of the model.
-        model: its configuration.
+        directory: directory of the model.
+        model: configuration of the model.
 
     Raises:
-        ValueError: the words that its prompts need are not there, or of another catalogue.
+        ValueError: the words that its prompts need are missing, or belong to another catalogue.
     """
     if not isinstance(model, EfficientIDSConfig) or model.prompt is None:
         return None
@@ -119,10 +120,10 @@ def read_prompted(directory: str | os.PathLike[str], model: Any) -> Prompted | N
 
 
 def read_item_words(directory: str | os.PathLike[str]) -> ItemWords | None:
-    """The words in a directory of a model; None where it has none.
+    """The words around items in a model's directory; None if it has none.
 
     Raises:
-        ValueError: the file is none, or damaged.
+        ValueError: the file has another format, or is damaged.
     """
     file = epath.Path(directory) / NAME
     if not file.exists():
@@ -143,7 +144,7 @@ def read_item_words(directory: str | os.PathLike[str]) -> ItemWords | None:
 
 
 def write_item_words(directory: str | os.PathLike[str], words: ItemWords) -> None:
-    """Write the file."""
+    """Write `item_words.npz`."""
     made: dict[str, Any] = {
         "before": np.asarray(words.before, np.int32),
         "of_next": np.asarray(words.of_next),
@@ -160,7 +161,7 @@ def write_item_words(directory: str | os.PathLike[str], words: ItemWords) -> Non
 
 
 def _lists(found: dict[str, np.ndarray], name: str) -> list[list[int]]:
-    """Lists of words, of a flat array and their sizes."""
+    """Lists of words, from a flat array and the sizes of the lists."""
     words, sizes = found[name], found[f"{name}_sizes"]
     if len(words) != int(sizes.sum()):
         raise ValueError(f"{name}: {len(words)} words, expected {int(sizes.sum())}")

@@ -27,7 +27,7 @@ DTYPES = {
 
 
 def read_item(root: epath.Path, item: str, shardings: Shardings | None) -> dict[str, Any]:
-    """The tree of 'params' or 'state'; a state that is not there is empty.
+    """The tree of 'params' or 'state'; a missing state is empty.
 
     Raises:
         FileNotFoundError: there are no parameters.
@@ -42,10 +42,10 @@ def read_item(root: epath.Path, item: str, shardings: Shardings | None) -> dict[
 
 
 def write_item(root: epath.Path, item: str, tree: Mapping[str, Any]) -> None:
-    """Write a tree as Orbax does; every process must call it.
+    """Write a tree in Orbax' format; every process must call it.
 
     Raises:
-        OSError: it cannot be written, in one line.
+        OSError: writing failed; the message is one line.
     """
     import orbax.checkpoint as ocp
 
@@ -57,15 +57,15 @@ def write_item(root: epath.Path, item: str, tree: Mapping[str, Any]) -> None:
 
 
 def read_parameter(path: str | os.PathLike[str], name: str) -> np.ndarray:
-    """One parameter of a converted checkpoint, as it is stored; no other is read.
+    """One parameter of a converted checkpoint, as stored; no other is read.
 
     Args:
-        path: directory that `convert-paxml` made.
-        name: 'item_embedding/kernel' or the like.
+        path: directory of the converted checkpoint.
+        name: path of the parameter, such as 'item_embedding/kernel'.
 
     Raises:
-        FileNotFoundError: no parameters are there.
-        ValueError: no such parameter.
+        FileNotFoundError: there are no parameters.
+        ValueError: there is no such parameter.
     """
     root = epath.Path(path)
     if name not in stored_parameters(path):
@@ -80,7 +80,7 @@ def stored_parameters(path: str | os.PathLike[str]) -> dict[str, jax.ShapeDtypeS
     """Path -> shape and dtype of every parameter of a converted checkpoint; reads no array.
 
     Raises:
-        FileNotFoundError: no parameters are there.
+        FileNotFoundError: there are no parameters.
     """
     root = epath.Path(path)
     if (root / "params").is_dir():
@@ -108,7 +108,7 @@ def _restore(path: epath.Path, item: str, shardings: Shardings | None) -> dict[s
 
     path = path.absolute()
     with ocp.PyTreeCheckpointer() as checkpointer:
-        if shardings is None:  # else Orbax would put them where the devices of the writer were
+        if shardings is None:  # without arguments, Orbax would use the writer's devices
             host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), _metadata(path))
             return checkpointer.restore(path, restore_args=host)
 
@@ -134,11 +134,11 @@ def _restored_leaf(path: epath.Path, name: str) -> np.ndarray:
 
 
 def _metadata(path: epath.Path) -> Any:
-    """The item's tree, with shapes and dtypes for leaves."""
+    """The item's tree; leaves have shapes and dtypes."""
     import orbax.checkpoint as ocp
 
     with ocp.PyTreeCheckpointer() as checkpointer:
-        metadata = checkpointer.metadata(path.absolute()).item_metadata  # not of a relative one
+        metadata = checkpointer.metadata(path.absolute()).item_metadata  # fails if relative
     return getattr(metadata, "tree", metadata)
 
 
@@ -154,7 +154,7 @@ def _read_safetensors(root: epath.Path, item: str, shardings: Shardings | None) 
 
 
 def _safetensors(root: epath.Path, item: str) -> Iterator[tuple[str, Any]]:
-    """(name, open file that has it) of each leaf of an item."""
+    """(name, open file that contains it) of each leaf of an item."""
     files = sorted(root.glob(f"{item}*.safetensors"))
     if not files:
         return

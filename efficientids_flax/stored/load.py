@@ -1,4 +1,4 @@
-"""Loads what a conversion wrote: the model and its parameters, or everything that is stored.
+"""Loads a converted checkpoint: the model and its parameters, or everything that is stored.
 
 model, params, config = load_model(out, clustering="clustering.npz")
 params, optimizer_state, config = load_converted(out)
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 OPTIMIZER = "optimizer"
-CLUSTERINGS = ("clustering.npz", "clustering.safetensors", "clustering.pkl")  # looked for in OUT
+CLUSTERINGS = ("clustering.npz", "clustering.safetensors", "clustering.pkl")  # searched in OUT
 PICKLES = (".pkl", ".pickle")
 MEMORY = ("refuse", "warn", "ignore")
 
@@ -68,12 +68,12 @@ class Converted(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A model that can run: `model, params, config = load_model(out)`.
+    """A model ready to run: `model, params, config = load_model(out)`.
 
     Attributes:
         model: the module that `config.model` describes; `model.apply({"params": params}, ...)`.
         params: nested dicts of arrays.
-        config: from `load_config`, with the dtypes that were given.
+        config: from `load_config`, with the dtypes passed to `load_model`.
     """
 
     model: Decoder | EfficientIDSModel | TimesFM
@@ -98,7 +98,7 @@ def load_model(
 
     Args:
         path: output of `efficientids convert`, `convert-hf` or `export`.
-        clustering: of a recommender with a hierarchical softmax: the tables, or a file of them
+        clustering: for a recommender with a hierarchical softmax: the tables, or their file
             (.npz, .safetensors, or the original's pickle). None: `clustering.npz`,
             `clustering.safetensors` or `clustering.pkl` in `path`.
         shardings: see `load_converted`.
@@ -114,9 +114,9 @@ def load_model(
     Raises:
         FileNotFoundError: `path` is not a converted checkpoint, or there is no clustering.
         MemoryError: there is too little memory, and `memory` is 'refuse'.
-        ValueError: the checkpoint has no known model, its weights are quantized, its parameters
-            do not fit its configuration, the clustering does not fit, or settings were
-            assumed and `strict` is set; see also `load_config`.
+        ValueError: the checkpoint has no known model, its weights are quantized, its parameters do
+            not fit its configuration, the clustering does not fit, or settings were assumed and
+            `strict` is set; see also `load_config`.
     """
     if memory not in MEMORY:
         raise ValueError(f"memory: expected one of {', '.join(MEMORY)}, found {memory!r}")
@@ -225,14 +225,14 @@ def _build(
 def clustering_of(
     path: str | os.PathLike[str], given: ClusteringInfo | str | os.PathLike[str] | None = None
 ) -> ClusteringInfo:
-    """The tables that were given, or those in the checkpoint's directory.
+    """The given clustering tables, or those in the checkpoint's directory.
 
     Args:
         path: directory of a converted recommender.
-        given: the tables, or a file of them.
+        given: the tables, or their file; None: look in `path`.
 
     Raises:
-        FileNotFoundError: none were given, and none are there.
+        FileNotFoundError: none were given, and `path` has none.
     """
     if isinstance(given, ClusteringInfo):
         return given
@@ -251,7 +251,7 @@ def clustering_of(
 
 
 def _with_dtypes(config: ModelConfig, dtype: str | None, param_dtype: str | None) -> Any:
-    """The configuration with other dtypes, where these are given."""
+    """The configuration with the given dtypes; None leaves one unchanged."""
     given = {"dtype": dtype, "param_dtype": param_dtype}
     changes: Any = {name: value for name, value in given.items() if value is not None}
     if not isinstance(config, EfficientIDSConfig):
@@ -260,7 +260,7 @@ def _with_dtypes(config: ModelConfig, dtype: str | None, param_dtype: str | None
 
 
 def _cast(tree: dict[str, Any], dtype: str | None) -> dict[str, Any]:
-    """The same tree with float leaves of another dtype; each leaf is let go when it is cast."""
+    """Cast float leaves in place, one by one, so that each original can be freed at once."""
     if dtype is None:
         return tree
     for name, leaf in tree.items():

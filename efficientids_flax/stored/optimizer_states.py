@@ -1,7 +1,7 @@
 """Optimizer states that optax does not have.
 
-A whole optimizer's state is a dict from the name of a transform to its state, as
-`optax.named_chain` has it. The names and types are `STATES`; converted checkpoints store them under
+The state of a whole optimizer is a dict from the name of a transform to its state, as in
+`optax.named_chain`. `STATES` has the names and types; converted checkpoints store them under
 `state/optimizer/<name>/<field>/<parameter path>`.
 """
 
@@ -13,22 +13,22 @@ import optax
 
 from efficientids_flax.config import OptimizerConfig
 
-AS_STORED = "adam_bias_corrected"  # Adam's state where the conversion knew no decay rates
+AS_STORED = "adam_bias_corrected"  # Adam's state if the conversion did not know the decay rates
 
 
 class ShardedAdafactorState(NamedTuple):
     """State of Praxis' `ShardedAdafactor` (praxis/optimizers.py, `ShardedAdafactorState`).
 
-    The trees cover the trained parameters. `P` is a parameter's shape; a parameter of a scanned
-    layer counts as one variable a layer, so that its first axis L stays in front of every slot. A
-    slot that a variable does not use has shape [1].
+    The trees cover the trained parameters. `P` is a parameter's shape. A parameter of scanned
+    layers counts as one variable per layer, so every slot keeps its leading axis L. A slot that a
+    variable does not use has shape [1].
 
     Attributes:
         count: int32 [], steps taken.
         m: int8 or float32 P, momentum of the updates (learning rate included).
-        m_scale: float32 P without its first axis, what int8 momentum is multiplied by, per column.
-        vr: float32 P without its last axis, second moment of the rows, of factored variables.
-        vc: float32 P without its last axis but one, the same of the columns.
+        m_scale: float32 P without its first axis, factor of the int8 momentum, per column.
+        vr: float32 P without its last axis, second moment of the rows of factored variables.
+        vc: float32 P without its second last axis, second moment of their columns.
         v: float32 P, second moment of variables that are not factored.
     """
 
@@ -41,7 +41,7 @@ class ShardedAdafactorState(NamedTuple):
 
 
 class BiasCorrectedAdamState(NamedTuple):
-    """Adam's state as Praxis stores it (praxis/optimizers.py, `sharded_adam`): not optax's yet.
+    """Adam's state as Praxis stores it (praxis/optimizers.py, `sharded_adam`), unlike optax's.
 
     Attributes:
         count: int32 [], steps taken.
@@ -53,11 +53,11 @@ class BiasCorrectedAdamState(NamedTuple):
     nu: Any
 
     def as_optax(self, beta1: float, beta2: float) -> optax.ScaleByAdamState:
-        """The state that optax goes on with, once the decay rates are known."""
+        """The state with which optax continues, given the decay rates."""
         steps = int(np.asarray(self.count).reshape(()))
 
         def undone(moments: Any, beta: float) -> Any:
-            # In float64, as conversion does it where the rates are known.
+            # In float64, as the conversion computes it if the rates are known.
             factor = 1.0 - beta**steps if steps else 1.0
             return jax.tree.map(
                 lambda x: (np.asarray(x).astype(np.float64) * factor).astype(x.dtype), moments
@@ -78,17 +78,17 @@ STATES: dict[str, type] = {
 
 
 def typed_states(tree: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """NamedTuples for the plain dicts that a checkpoint holds.
+    """The NamedTuples of the plain dicts in a checkpoint.
 
     Args:
         tree: transform name -> field -> values.
 
     Returns:
-        The states in the mapping that `optax.named_chain` uses (an `OrderedDict` in newer releases,
-        whose order counts), in the order of `STATES`.
+        The states in the mapping type of `optax.named_chain` (an `OrderedDict` in newer releases,
+        whose order matters), in the order of `STATES`.
 
     Raises:
-        ValueError: a name that `STATES` lacks, or fields that are not the state's.
+        ValueError: a name is not in `STATES`, a state has an unknown field, or lacks its count.
     """
     states: Any = optax.named_chain().init({})
     if unnamed := sorted(set(tree) - set(STATES)):
@@ -98,7 +98,7 @@ def typed_states(tree: dict[str, dict[str, Any]]) -> dict[str, Any]:
             continue
         fields = tree[name]
         wanted = kind._fields  # type: ignore[attr-defined]
-        # An empty tree of a field (all parameters frozen) is not stored.
+        # Fields may be missing: an empty tree (all parameters frozen) is not stored.
         unknown = set(fields) - set(wanted)
         if unknown:
             raise ValueError(f"optimizer state '{name}' has no field {', '.join(sorted(unknown))}")
@@ -109,11 +109,11 @@ def typed_states(tree: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def as_optax(states: dict[str, Any], config: OptimizerConfig) -> dict[str, Any]:
-    """The states with Adam's as optax goes on with it.
+    """The states, with Adam's converted to the form with which optax continues.
 
     Args:
-        states: of `typed_states`.
-        config: whose decay rates Adam has.
+        states: from `typed_states`.
+        config: has Adam's decay rates.
 
     Raises:
         ValueError: the moments are as PAXml stored them, and a decay rate is not known.

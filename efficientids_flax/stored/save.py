@@ -1,11 +1,11 @@
-"""Writes a model as a conversion does, so that `load_model` opens it.
+"""Writes a model in the format of a conversion, for `load_model`.
 
     save_model("exported", model, state.params)
     model, params, config = load_model("exported")
 
-A directory of `params/` (Orbax), `clustering.npz` where the model has a clustering, `items.jsonl`
-where its items have names, `item_words.npz` where prompts have words around them, and, when all of
-it is there, `config.json`.
+The directory contains `params/` (Orbax), `clustering.npz` if the model has a clustering,
+`items.jsonl` if its items have names, `item_words.npz` if prompts have words around items, and
+`config.json`, which is written last.
 """
 
 import os
@@ -57,17 +57,17 @@ def save_model(
         path: a new or empty directory.
         model: a language model, a recommender or a forecaster of this package.
         params: nested dicts of arrays, sharded or not.
-        training: facts about its training, as JSON values, see `training_of`.
-        items: names of its items.
+        training: facts about the training, as JSON values, see `training_of`.
+        items: names of the model's items.
         origins: `config.origins` of the converted model that this one was made from; None for a
             model that was not converted.
-        prompt: how histories become prompts, as in training; None: as `model` has it.
+        prompt: how histories become prompts, as in training; None: the prompt of `model`.
 
     Raises:
         FileExistsError: the directory exists and is not empty.
-        OSError: it cannot be written; nothing is left of it.
-        TypeError: a model of another kind.
-        ValueError: parameters, or names of items, that do not fit the model.
+        OSError: writing failed; what a single process wrote is removed.
+        TypeError: `model` is of another kind.
+        ValueError: parameters, or names of items, do not fit the model.
     """
     config = _config_of(model)
     leaves = flatten(params)
@@ -77,7 +77,7 @@ def save_model(
     root = epath.Path(path).absolute()
     there = root.exists()
     if there and any(root.iterdir()):
-        # Which is written last: a process that is killed leaves parameters without it.
+        # FILE is written last: an export that is killed leaves parameters without it.
         whole = (root / FILE).exists()
         what = "" if whole else f", without {FILE}, as an export that is killed leaves it"
         raise FileExistsError(
@@ -88,7 +88,7 @@ def save_model(
         write_item(root, "params", params)
         save_description(root, model, **about)
     except BaseException:
-        if jax.process_count() == 1:  # so that the same call can be made again
+        if jax.process_count() == 1:  # so that the same call can be repeated
             _remove(root, itself=not there)
         raise
 
@@ -102,10 +102,10 @@ def save_description(
     origins: Origins | None = None,
     prompt: Prompted | None = None,
 ) -> None:
-    """Write all but the parameters, over what is there; the first process does.
+    """Write all but the parameters, replacing existing files; only the first process writes.
 
     Args:
-        path: directory.
+        path: directory of the model.
         model, training, items, origins, prompt: see `save_model`.
     """
     config = _config_of(model)

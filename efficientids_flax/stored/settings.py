@@ -1,9 +1,9 @@
-"""`config.json` of a model on disk: its settings, and where each of them came from.
+"""`config.json` of a model on disk: its settings and their origins.
 
     {"schema_version": 1, "family": ..., "model": {...}, "optimizer": {...},
      "origins": {"model": {dotted key: origin}, "optimizer": {dotted key: origin}}}
 
-Where a part has no origins its settings are just so: those of a model that was made here.
+A part without origins was not inferred: nothing of it is assumed, as for a model made here.
 """
 
 import json
@@ -28,11 +28,11 @@ MODELS = {
     "efficientids": EfficientIDSConfig,
     "timesfm": TimesFMConfig,
 }
-SCHEMA = 1  # of config.json
+SCHEMA = 1  # version of config.json
 FILE, MANIFEST = "config.json", "manifest.json"
-PARTS = ("model", "optimizer")  # what has origins
-LENGTH, CLUSTERING = "sequence_length", "clustering"  # of `training_of`
-# What manifests before there were origins called them.
+PARTS = ("model", "optimizer")  # the parts that have origins
+LENGTH, CLUSTERING = "sequence_length", "clustering"  # keys of `training_of`
+# The word in an older manifest, from before `config.json` had origins -> the origin.
 FORMER = {"flag": "given", "default": "assumed", "tree": "tree", "dump": "dump"}
 
 Origins = Mapping[str, Mapping[str, str]]
@@ -46,8 +46,8 @@ class Config(NamedTuple):
         family: name of the table that made the parameter tree.
         model: the model's configuration; None for a generic tree.
         optimizer: what is known of the optimizer; None if nothing is.
-        origins: 'model' and 'optimizer' -> dotted key -> where the value came from. A part that is
-            not there was not inferred, but made or read as a whole: nothing of it is assumed.
+        origins: 'model' and 'optimizer' -> dotted key -> where the value came from. An absent part
+            was not inferred, but made or read as a whole: nothing of it is assumed.
     """
 
     family: str
@@ -57,20 +57,20 @@ class Config(NamedTuple):
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:
-    """The configuration beside converted weights.
+    """The configuration of a converted or exported model.
 
     Args:
-        path: directory that `convert-paxml` made.
+        path: directory of the model.
 
     Raises:
-        FileNotFoundError: no finished conversion is there.
-        ValueError: its `config.json` is none, or of an unknown schema.
+        FileNotFoundError: there is no finished conversion or export.
+        ValueError: `config.json` is not valid, or of an unknown schema.
     """
     return _config(epath.Path(path), _read(path))
 
 
 def _config(root: epath.Path, found: Mapping[str, Any]) -> Config:
-    """What a document of `config.json` says."""
+    """The content of `config.json`, as configurations."""
     file = root / FILE
     family, model, optimizer = found["family"], found["model"], found["optimizer"]
     if model is not None and family not in MODELS:
@@ -84,14 +84,14 @@ def _config(root: epath.Path, found: Mapping[str, Any]) -> Config:
 
 
 def training_of(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What is known of the training of a model that was trained here; nothing of a conversion.
+    """What is known of the training of an exported model; empty for a conversion.
 
     Args:
         path: directory of an export.
 
     Returns:
         `step`, `sequence_length`, `clustering` (its `digest`, and what it `is`), `metrics` of the
-        checkpoint; what is not known is not there.
+        checkpoint; unknown ones are absent.
 
     Raises:
         FileNotFoundError, ValueError: see `load_config`.
@@ -104,16 +104,16 @@ def write_settings(
     model_config: ModelConfig,
     origins: Origins,
 ) -> None:
-    """Put other settings of the model into `config.json`; a reader sees the old or the new file.
+    """Replace the model's settings in `config.json`, atomically: readers see the old or new file.
 
     Args:
-        path: directory that `convert-paxml` made.
-        model_config: with the settings that are to be; those of the same parameters.
-        origins: as `Config.origins`. Keys that are not in it keep the origin that they have.
+        path: directory of a converted model.
+        model_config: the new settings; they must have the same parameters.
+        origins: as `Config.origins`. Absent keys keep their origin.
 
     Raises:
-        FileNotFoundError, ValueError: no configuration of such a model is there, see
-            `load_config`; or `origins` has not that form.
+        FileNotFoundError, ValueError: there is no configuration of such a model, see
+            `load_config`; or `origins` does not have this form.
     """
     root, content = epath.Path(path), _read(path)
     before = _config(root, content)
@@ -133,7 +133,7 @@ def write_settings(
 
 
 def document(config: Config) -> dict[str, Any]:
-    """The content of `config.json`."""
+    """The content of `config.json` for a configuration, as JSON values."""
     return {
         "schema_version": SCHEMA,
         "family": config.family,
@@ -144,12 +144,12 @@ def document(config: Config) -> dict[str, Any]:
 
 
 def write_config(root: epath.Path, content: Mapping[str, Any]) -> None:
-    """Write `config.json`, whole or not at all."""
+    """Write `config.json` atomically."""
     write_whole(root / FILE, json.dumps(content, indent=2))
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The document, of a schema that is known and with all that it must have."""
+    """The document; checked to have a known schema and all required keys."""
     file = epath.Path(path) / FILE
     if not file.exists():
         what = "no config.json; give the OUT directory of convert-paxml or of efficientids export"
@@ -173,7 +173,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _origins(found: Any, where: object) -> dict[str, dict[str, str]]:
-    """Origins, checked: texts by key, below the parts that have them."""
+    """Origins, checked to be part -> key -> text."""
     if not isinstance(found, Mapping) or not set(found) <= set(PARTS):
         raise ValueError(f"{where}: expected origins of {' and '.join(PARTS)}, found {found!r}")
     for part, origins in found.items():
@@ -188,14 +188,14 @@ def _origins(found: Any, where: object) -> dict[str, dict[str, str]]:
 
 
 def _former_origins(root: epath.Path) -> dict[str, dict[str, str]]:
-    """What the manifest of an older conversion says; nothing where there is none."""
+    """Origins from the manifest of an older conversion; empty if there is none."""
     file = root / MANIFEST
     if not file.exists():
         return {}
     try:
         told = json.loads(file.read_text()).get("config") or {}
     except ValueError:
-        return {}  # it describes how the output was made, not what it is
+        return {}  # a damaged manifest is no error: it only tells how the output was made
     found: dict[str, dict[str, str]] = {}
     for part in PARTS:
         for key, cause in (told.get(part) or {}).items():

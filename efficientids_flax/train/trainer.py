@@ -57,7 +57,7 @@ from efficientids_flax.train.state.shared_batches import any_process
 from efficientids_flax.train.step import Evaluator, LossFn, explain, make_objective, told_values
 
 Schedule = Callable[[Any], Any]
-# Options that make other steps, and other evaluations.
+# Options whose change alters the steps (SETTINGS) or the evaluations (MEASURED) of a run.
 SETTINGS = ("use_mixed_precision", "gradient_accumulation_steps", "on_nonfinite")
 MEASURED = ("scoring", "exclude_seen", "num_eval_batches")
 
@@ -143,7 +143,7 @@ class Trainer(Evaluating, Preparing):
         if learning_rate is None:
             learning_rate = getattr(optimizer, "learning_rate", None)
         self._learning_rate = learning_rate
-        # A loss function of the caller's may give fields of a batch another meaning.
+        # With the caller's loss function, fields of a batch may have another meaning.
         self._reads = self._objective.config if loss_fn is None else None
         self._loss_fn = loss_fn
         self._place = BatchPlacer(self.mesh, self._reads)
@@ -194,12 +194,12 @@ class Trainer(Evaluating, Preparing):
         with one_for_all(), stop_request() as stop:
             state = self._train(state, train_dataset, eval_dataset, num_steps, stop)
             told = any_process(stop.received)
-        if told:  # while the last checkpoint was written
+        if told:  # the signal came while the last checkpoint was written
             raise stop.ending(int(state.step), saved=self.directory is not None)
         return state
 
     def let_go_of_data(self) -> None:
-        """Forget the position in the data, and end what reads ahead; a later call starts again."""
+        """Forget the position in the data, and stop prefetching; a later call starts again."""
         self._cursor = None
 
     def _train(
@@ -210,7 +210,7 @@ class Trainer(Evaluating, Preparing):
         schedule_steps = getattr(self._learning_rate, "total_steps", None)
         facts = run_facts(self.given_model, self.optimizer, self._learning_rate, state, self.items)
         if self._objective.items is not None:
-            # Under 'exact' and 'dense' an optimizer does the same.
+            # 'exact' and 'dense' give the same updates.
             lazy = options.item_updates == "lazy"
             facts["optimizer"]["item_updates"] = "lazy" if lazy else "exact"
         facts["loss"] = loss_facts(self._loss_fn)
@@ -223,7 +223,8 @@ class Trainer(Evaluating, Preparing):
             how = {name: getattr(options, name) for name in MEASURED}
             averaged = averages(options, self.optimizer)
             facts["evaluation"] = {**how, "averages": averaged, **evaluation.facts()}
-        # The checkpoints wait for what others write of them: these are told before.
+        # `one_for_all` is inside: closing checkpoints waits for the other processes, which must
+        # hear of an error first.
         with self._checkpoints() as checkpoints, one_for_all(), on_mesh(self.mesh):
             start = resume(
                 state, source, checkpoints, monitor, options, facts, num_steps,
@@ -267,7 +268,7 @@ class Trainer(Evaluating, Preparing):
                 def write(state: TrainState, metrics: Any) -> None:
                     checkpoints.hold()
                     gone = recorder.begin_again()
-                    if gone or self._longest > self._described:  # by a batch that was longer
+                    if gone or self._longest > self._described:  # a longer batch came
                         self._describe(facts, goes_on=not gone)
                     save(state, cursor, checkpoints, monitor, metrics, facts, schedule_steps)
 

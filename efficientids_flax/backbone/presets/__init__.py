@@ -1,8 +1,8 @@
 """HuggingFace's `config.json` as a `BackboneConfig`, by tables of families. Needs no JAX.
 
-Read the tables in `families`, then `read`; `text_part` finds the language model among others,
-`keys` tells the keys of a file apart, `rotary` has the positions, `folder` finds the files,
-`tokenizer` reads the one of a model.
+Read the tables in `families`, then `read`. `text_part` finds the language model in a multimodal
+one, `keys` classifies the keys of a file, `rotary` reads rotary positions, `folder` finds the
+files, `tokenizer` loads a model's tokenizer.
 """
 
 from efficientids_flax.backbone.presets.families import (

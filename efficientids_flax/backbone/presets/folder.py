@@ -1,6 +1,6 @@
-"""Where a pretrained model lies on this machine: a folder, or a name in the HuggingFace cache.
+"""Finds a pretrained model on this machine, by folder or by name in the HuggingFace cache.
 
-The cache's layout is that of `huggingface_hub`, which is not needed to read it.
+The cache has the layout of `huggingface_hub`, which is not needed to read it.
 """
 
 import os
@@ -11,14 +11,14 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def pretrained_folder(name_or_path: str | os.PathLike[str], revision: str = "main") -> Path:
-    """Folder that holds the files of a model.
+    """The folder that holds a model's files.
 
     Args:
         name_or_path: a folder, or `NAME` or `OWNER/NAME` of a model in the cache.
         revision: branch, tag or commit of a cached model.
 
     Raises:
-        FileNotFoundError: neither is there; the message says where was looked.
+        FileNotFoundError: neither exists; the message says where it was searched.
     """
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
@@ -44,7 +44,7 @@ def pretrained_folder(name_or_path: str | os.PathLike[str], revision: str = "mai
 
 
 def hub_cache() -> Path:
-    """The cache's folder, by the environment variables of `huggingface_hub`."""
+    """The folder of the cache, from the environment variables of `huggingface_hub`."""
     variables = os.environ
     home = Path(variables.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
     home = Path(variables.get("HF_HOME") or home)

@@ -1,4 +1,4 @@
-"""The keys of a `config.json`, told apart by a family's table: read, passed over, refused."""
+"""Classifies the keys of a `config.json` by a family's table: read, ignored, or refused."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -7,21 +7,21 @@ from efficientids_flax.backbone.presets.families import CAUSAL, IRRELEVANT, REFU
 from efficientids_flax.backbone.presets.rotary import ROTARY_KEYS, ROTARY_SETTINGS
 
 PER_LAYER = ("layer_types", "no_rope_layers")  # lists
-LISTS = (*PER_LAYER, "mlp_only_layers")  # and of any length
+LISTS = (*PER_LAYER, "mlp_only_layers")  # the last can have any length
 MAPPINGS = ("attn_config",)
-# Where null is a value, and not the same as a missing key.
+# Keys whose null is a value of its own, not the same as a missing key.
 NULLABLE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping",
             "num_key_value_heads", "head_dim", "clip_qkv",
             "q_lora_rank")  # fmt: skip
-SIZES = ("vocab_size", "num_layers", "model_dims", "num_heads")  # fields that are above zero
-# Which layers are of a kind, by a number that divides -> the list that says it in its place.
+SIZES = ("vocab_size", "num_layers", "model_dims", "num_heads")  # fields that must be above zero
+# Key that marks every n-th layer (so n cannot be 0) -> the list of layers that overrides it.
 DIVISORS = {"sliding_window_pattern": "layer_types", "no_rope_layer_interval": "no_rope_layers"}
-NUMBERS = ("query_pre_attn_scalar",)  # not whole, though their defaults are
+NUMBERS = ("query_pre_attn_scalar",)  # floats, though their defaults are whole numbers
 OTHERS = (CAUSAL, "quantization_config", "compression_config")
 
 
 def without(values: Mapping[str, Any], ignored: Collection[str]) -> dict[str, Any]:
-    """The values without the keys that the user calls meaningless, of rotary settings too."""
+    """The values without the keys that the user ignores, also those among rotary settings."""
     return {
         key: without(value, ignored)
         if key in ROTARY_SETTINGS and isinstance(value, Mapping)
@@ -32,9 +32,9 @@ def without(values: Mapping[str, Any], ignored: Collection[str]) -> dict[str, An
 
 
 def named(values: Mapping[str, Any], family: Family, notes: list[str]) -> dict[str, Any]:
-    """The values under the names of the family's class, which takes generic ones for the same.
+    """The values with generic key names replaced by those of the family's class.
 
-    Where there are both, the generic one counts, as in transformers.
+    If both are present, the generic one counts, as in transformers.
     """
     found = dict(values)
     for generic, key in family.generic.items():
@@ -47,7 +47,7 @@ def named(values: Mapping[str, Any], family: Family, notes: list[str]) -> dict[s
 
 
 def unread(values: Mapping[str, Any], family: Family) -> list[str]:
-    """One note of the keys that the class of this family does not have, as far as there are any."""
+    """A note that lists the keys that the family's class does not have; empty if there are none."""
     known = family.read | {*family.ignored, *IRRELEVANT, *REFUSED, *ROTARY_KEYS, *OTHERS}
     keys = [key for key in values if key not in known]
     if not keys:
@@ -57,7 +57,7 @@ def unread(values: Mapping[str, Any], family: Family) -> list[str]:
 
 
 def refused(values: Mapping[str, Any], family: Family) -> list[str]:
-    """A problem line for each key whose value is not computed."""
+    """A problem for each key whose value is not supported."""
     return [
         f"{key}: found {values[key]!r}; only {' or '.join(map(repr, allowed))} is computed; if you "
         "know that it changes nothing, give the key in `ignore_keys`"
@@ -67,10 +67,10 @@ def refused(values: Mapping[str, Any], family: Family) -> list[str]:
 
 
 def complete(values: Mapping[str, Any], family: Family, problems: list[str]) -> dict[str, Any]:
-    """The values, with defaults for what is missing; those read must be of the defaults' types."""
+    """The values with defaults for missing keys; adds a problem for each value of a wrong type."""
     given = dict(values)
     sizes = {family.fields[name] for name in SIZES}
-    if not given.get("rope_scaling"):  # false, "" and [] are no settings, as in transformers
+    if not given.get("rope_scaling"):  # false, "" and [] count as missing, as in transformers
         given.pop("rope_scaling", None)
     problems += [
         f"{key}: expected a mapping, found {given[key]!r:.60}"

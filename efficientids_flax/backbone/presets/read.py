@@ -1,4 +1,4 @@
-"""A HuggingFace `config.json` as a `BackboneConfig`; what we do not compute is refused by name.
+"""A HuggingFace `config.json` as a `BackboneConfig`; unsupported settings are refused by name.
 
 Neither JAX nor transformers is needed.
 """
@@ -46,16 +46,16 @@ def backbone_config(
     revision: str = "main",
     ignore_keys: Collection[str] = (),
 ) -> BackboneConfig:
-    """The configuration of a pretrained language model, by its `config.json` alone.
+    """The configuration of a pretrained language model, from its `config.json` alone.
 
-    `architectures` says whether there is a head.
+    `architectures` tells whether there is a head.
 
     Args:
-        name_or_path: folder with a `config.json`, or a name such as 'Qwen/Qwen3-0.6B' that is in
-            the HuggingFace cache of this machine.
+        name_or_path: folder with a `config.json`, or a name in the HuggingFace cache of this
+            machine, such as 'Qwen/Qwen3-0.6B'.
         revision: branch, tag or commit, for a name.
-        ignore_keys: keys of the `config.json`, or of its rotary settings, to treat as missing:
-            keys that are refused, but that you know to have no effect.
+        ignore_keys: keys of the `config.json`, or of its rotary settings, to treat as missing: keys
+            that are refused, but that you know to have no effect.
 
     Raises:
         FileNotFoundError: there is no such folder, and no such name in the cache.
@@ -76,7 +76,7 @@ def read_config_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is no JSON object.
+        ValueError: it is not a JSON object.
     """
     path = os.path.join(folder, CONFIG)  # noqa: PTH118 (the folder may be any path-like)
     try:
@@ -92,10 +92,10 @@ def read_config_json(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def model_type(values: Mapping[str, Any]) -> str:
-    """The family of a configuration, a key of `FAMILIES`: whose tensors it has.
+    """The family of a configuration, by the tensors it has: a key of `FAMILIES`.
 
     Raises:
-        UnsupportedConfigError: another one.
+        UnsupportedConfigError: the family is not known.
     """
     return text_part(values)[0]
 
@@ -105,15 +105,15 @@ def config_of(
     ignore_keys: Collection[str] = (),
     notes: list[str] | None = None,
 ) -> BackboneConfig:
-    """The decoder's configuration for the content of a `config.json`, of style 4 or 5.
+    """The decoder's configuration from the content of a `config.json` of transformers 4 or 5.
 
     Args:
         values: content of the file.
         ignore_keys: see `backbone_config`.
-        notes: where it is said which keys are passed over.
+        notes: receives notes on keys that are not read.
 
     Raises:
-        UnsupportedConfigError: lists all that is not supported.
+        UnsupportedConfigError: lists everything that is not supported.
     """
     values = without(values, ignore_keys)
     _, family, text = text_part(values)
@@ -141,7 +141,7 @@ def config_of(
         if rest:
             key = family.fields["model_dims"]
             problems.append(f"{key}: {fields['model_dims']} is no multiple of the number of heads")
-    if wrapped:  # their classes have the head's product alone
+    if wrapped:  # the wrapper classes compute plain logits, without divisor or cap
         fields |= {"logits_divisor": 1.0, "final_logit_cap": None}
     if not values.get(CAUSAL, True):
         _see_all(fields)
@@ -150,7 +150,7 @@ def config_of(
     if "no_rope_layers" in family.defaults:
         fields["no_rotary_layers"] = no_rotary_layers(given)
     if rotary == sliding_rotary or "layer_types" not in fields:
-        # All layers are of one kind, or turn alike.
+        # All layers are of one kind, or rotate alike.
         slides = fields.get("sliding_window") is not None and "layer_types" not in fields
         rotary, sliding_rotary = (sliding_rotary or rotary) if slides else rotary, None
     try:
@@ -170,9 +170,9 @@ def config_of(
 
 
 def _see_all(fields: dict[str, Any]) -> None:
-    """Tokens see later ones too: what the masks of transformers make of `is_causal: false`.
+    """Make attention bidirectional, as the masks of transformers do for `is_causal: false`.
 
-    A window reaches as far as its size to both sides there, one further than a causal one.
+    A window then reaches its size to both sides, one token further than a causal one.
     """
     fields["attention_mask"] = "bidirectional"
     if fields.get("sliding_window") is not None:
@@ -181,7 +181,7 @@ def _see_all(fields: dict[str, Any]) -> None:
 
 
 def _fields(values: Mapping[str, Any], family: Family, problems: list[str]) -> dict[str, Any]:
-    """Fields of `BackboneConfig` that single keys give."""
+    """Fields of `BackboneConfig` that depend on a single key each."""
     fields = dict(family.fixed) | {name: values[key] for name, key in family.fields.items()}
     dtype = str(values.get("dtype") or values.get("torch_dtype") or AUTO).removeprefix("torch.")
     dtype = DTYPE_NAMES.get(dtype, dtype)
@@ -191,7 +191,7 @@ def _fields(values: Mapping[str, Any], family: Family, problems: list[str]) -> d
         )
     activation = fields["activation"]
     if values["model_type"] == "gemma" and activation == "gelu":
-        activation = "gelu_pytorch_tanh"  # its class takes the one for the other
+        activation = "gelu_pytorch_tanh"  # Gemma's class computes this for "gelu"
     if activation is None:
         activation = family.defaults[family.fields["activation"]]
     if activation not in ACTIVATIONS:
@@ -209,7 +209,7 @@ def _fields(values: Mapping[str, Any], family: Family, problems: list[str]) -> d
 
 
 def _scales(fields: dict[str, Any], family: Family, problems: list[str]) -> dict[str, Any]:
-    """How queries and embeddings are multiplied, in the words of `BackboneConfig`."""
+    """The fields `query_scaling` and `embedding_scale`."""
     found: dict[str, Any] = {}
     key = family.fields.get("query_scaling")
     if key == "query_pre_attn_scalar" and not fields["query_scaling"] > 0:
@@ -226,7 +226,7 @@ def _scales(fields: dict[str, Any], family: Family, problems: list[str]) -> dict
 
 
 def _layers(values: Mapping[str, Any], family: Family, problems: list[str]) -> dict[str, Any]:
-    """`sliding_window` and `layer_types`, the latter only where layers differ."""
+    """The fields `sliding_window` and `layer_types`, the latter only if layers differ."""
     types = (family.layer_types(values) or [])[: values[family.fields["num_layers"]]]
     kinds = {"full_attention": "full", "sliding_attention": "sliding", "attention": "full"}
     unknown = [kind for kind in dict.fromkeys(types or ()) if kind not in kinds]
@@ -245,7 +245,7 @@ def _layers(values: Mapping[str, Any], family: Family, problems: list[str]) -> d
 
 
 def _quantized(values: Mapping[str, Any], family: Family) -> list[str]:
-    """A problem line for a checkpoint whose weights are no numbers, and are not made to be."""
+    """A problem if the weights are quantised by a method that the family's loader cannot decode."""
     found = values.get("quantization_config") or values.get("compression_config")
     if not found:
         return []

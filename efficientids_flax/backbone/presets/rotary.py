@@ -1,7 +1,7 @@
 """Rotary positions of a HuggingFace `config.json`, in the style of transformers 4 or 5.
 
-Style 4 has `rope_theta` and `rope_scaling`; style 5 has `rope_parameters` with both, in Gemma3 one
-a kind of layer. See `modeling_rope_utils.py` of transformers 5.23.
+Style 4 has `rope_theta` and `rope_scaling`; style 5 has both in `rope_parameters`, which Gemma3 has
+for each kind of layer. See `modeling_rope_utils.py` of transformers 5.23.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ _NEEDED = {
     "longrope": ("short_factor", "long_factor"), "proportional": (),
 }
 # fmt: on
-_OR_DEFAULT = ("beta_fast", "beta_slow")  # where 0 is the default
+_OR_DEFAULT = ("beta_fast", "beta_slow")  # 0 means the default
 _PLACED = ("type", "rope_type", "rope_theta", "partial_rotary_factor")
 ORIGINAL, LONGEST = "original_max_position_embeddings", "max_position_embeddings"
 ROTARY_SETTINGS = ("rope_scaling", "rope_parameters")  # mappings
@@ -45,13 +45,13 @@ ROTARY_KEYS = (
 def read_rotary(
     values: Values, family: Family, problems: list[str], notes: list[str]
 ) -> tuple[RotaryConfig | None, RotaryConfig | None]:
-    """Rotary positions of all layers, and those of sliding layers where they differ.
+    """(rotary positions of full layers or of all, those of sliding layers if they differ).
 
     Args:
-        values: content of `config.json`, defaults filled in.
-        family: how its settings lie.
-        problems: where what is not supported is added, by name.
-        notes: where it is said which settings are passed over.
+        values: content of `config.json`, with defaults filled in.
+        family: says where the settings are.
+        problems: receives a problem for each unsupported setting, by name.
+        notes: receives notes on settings that are not read.
     """
     if family.rotary == "none":
         return None, None
@@ -75,7 +75,7 @@ def read_rotary(
         notes.append(f"rope_parameters: settings of no layers, not read: {', '.join(others)}")
     if scaling and parameters is None and "rope_type" not in scaling:
         kind = scaling.get("type") or "default"
-        if kind != "default":  # beside the default of `rope_type` that the class puts in
+        if kind != "default":  # the class adds `rope_type: default`, which contradicts `type`
             problems.append(
                 f"rope_scaling.type: '{kind}' without rope_type, which transformers 5 computes as"
                 f" 'default' here and transformers 4 as '{kind}'; say in rope_type which it is"
@@ -94,10 +94,10 @@ def read_rotary(
 def read_position_scaling(
     values: Values, family: Family, problems: list[str]
 ) -> PositionScalingConfig | None:
-    """How queries grow with their position, of a family that has it among its rotary settings.
+    """How queries grow with their position, if the family has this among its rotary settings.
 
     Args:
-        values, family, problems: as of `read_rotary`.
+        values, family, problems: see `read_rotary`.
     """
     key = family.position_scaling_key
     if key is None:
@@ -119,7 +119,7 @@ def read_position_scaling(
 
 
 def _flat(values: Values, family: Family) -> dict[str, Any]:
-    """Settings that hold for all layers: those of style 4, else of style 5, else the default."""
+    """Rotary settings of all layers: those of style 4, else of style 5, else the default."""
     parameters = values.get("rope_parameters")
     missing = family.rotary_default if parameters is None else {}
     return dict(values.get("rope_scaling") or parameters or missing)
@@ -133,9 +133,9 @@ def _kind(settings: Mapping[str, Any], family: Family) -> str:
 def _original(
     kind: str, settings: Mapping[str, Any], values: Values, nested: bool = False
 ) -> int | None:
-    """The length that was trained on; None where the kind of scaling does not ask for it.
+    """The length of training; None if it is missing and the kind of scaling does not need it.
 
-    A key of the configuration itself comes before the one among the settings.
+    A top-level key of the configuration has precedence over the one among the settings.
     """
     if kind not in ("llama3", "yarn", "longrope"):
         return settings.get(ORIGINAL)
@@ -159,10 +159,10 @@ def _read_one(
     fraction = family.fraction if fraction is None else fraction
     read = {*_PLACED, ORIGINAL, *SCALING_KEYS.get(kind, ()), family.position_scaling_key}
     whole = family.fraction_key is None and family.fraction == 1
-    if kind == "proportional" and whole:  # a share of the pairs, at their places in the whole width
+    if kind == "proportional" and whole:  # the fraction is the share of pairs in the whole width
         fraction, settings = 1.0, {**settings, "partial_rotary_factor": fraction}
     elif family.fraction_key is None and fraction != 1:
-        if kind == "default":  # the class does not look at it
+        if kind == "default":  # the class does not read it
             fraction, read = 1.0, read - {"partial_rotary_factor"}
         else:
             found.append(f"{name}.partial_rotary_factor: this family turns all, found {fraction}")
@@ -200,7 +200,7 @@ def _read_one(
 
 
 def _pairing(values: Values, family: Family) -> Literal["half_split", "interleaved"]:
-    """Which numbers of a head turn together."""
+    """Which numbers of a head form a rotated pair."""
     if family.pairing_key is None:
         return family.pairing
     return "interleaved" if values[family.pairing_key] else "half_split"
@@ -230,7 +230,7 @@ def _scaling(
         problems.append(f"{name}.{ORIGINAL}: expected a number above 0, found {original!r:.60}")
         return None
     if nested:
-        given.pop("truncate", None)  # transformers does not find it among nested settings
+        given.pop("truncate", None)  # transformers does not read it from nested settings
     given["reread_when_long"] = family.rotary_kinds == ("longrope",)
     try:
         if kind in ("yarn", "longrope"):

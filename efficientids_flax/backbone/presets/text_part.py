@@ -1,4 +1,4 @@
-"""The language model of a `config.json`: all of it, or the text part of a multimodal model's."""
+"""The language model in a `config.json`: the whole file, or a multimodal model's text part."""
 
 import re
 from collections.abc import Mapping
@@ -20,24 +20,24 @@ _FLAT = ("rope_parameters", "rope_scaling", "rope_theta")  # besides the fields 
 
 
 class UnsupportedConfigError(ValueError):
-    """A `config.json` of a family or with a setting that the decoder does not compute."""
+    """A `config.json` has a family or a setting that the decoder does not support."""
 
 
 def text_part(values: Mapping[str, Any]) -> tuple[str, Family, dict[str, Any]]:
-    """The language model's own values.
+    """The language model's part of a configuration.
 
     Args:
         values: content of a `config.json`.
 
     Returns:
-        The family whose tensors it has, a key of `FAMILIES`; how its keys are read; and its values,
-        whose `tie_word_embeddings` is what the whole model says.
+        The name of the family by the tensors it has, a key of `FAMILIES`; the table for reading its
+        keys; and its values, with `tie_word_embeddings` as the whole model sets it.
 
     Raises:
-        UnsupportedConfigError: a model type that is not known, or no text part where one belongs.
+        UnsupportedConfigError: the model type is not known, or the text part is missing.
     """
     given = values.get("model_type")
-    if given == "mistral" and "layer_types" in values:  # which `AutoConfig` opens as the other
+    if given == "mistral" and "layer_types" in values:  # `AutoConfig` opens it as Ministral
         given, values = "ministral", {**values, "model_type": "ministral"}
     wrapper = WRAPPERS.get(given) if isinstance(given, str) else None
     if wrapper is None:
@@ -69,7 +69,7 @@ def _family(kind: Any, where: str = "") -> tuple[str, Family]:
 
 
 def _flat(values: Mapping[str, Any], wrapper: Wrapper) -> dict[str, Any]:
-    """Of values that lie side by side, those of the text part's class."""
+    """The text part's values, from an older file that has the values of all parts side by side."""
     _, family = _family(wrapper.text)
     own = {*family.defaults, *family.only, *family.ignored, *_FLAT} - {*family.extra}
     return {key: value for key, value in values.items() if key in own}
@@ -78,7 +78,7 @@ def _flat(values: Mapping[str, Any], wrapper: Wrapper) -> dict[str, Any]:
 def _tied(
     outer: Mapping[str, Any], inner: Mapping[str, Any], wrapper: Wrapper, family: Family
 ) -> Any:
-    """Whether the head is tied: the wrapper says it, in some classes the text part as well."""
+    """Whether the head is tied: by the wrapper's key, in some classes also by the text part's."""
     tied = outer.get(TIED, wrapper.tied)
     if not tied and wrapper.either:
         return inner.get(TIED, family.defaults[TIED])
@@ -86,7 +86,7 @@ def _tied(
 
 
 def says_no_head(config: Mapping[str, Any]) -> bool:
-    """Whether the `architectures` of a `config.json` are bodies, classifiers and the like."""
+    """Whether the `architectures` of a `config.json` have no head: bare models, classifiers."""
     classes = config.get("architectures")
     if not isinstance(classes, list) or not classes:
         return False

@@ -1,4 +1,4 @@
-"""The tokenizer of a pretrained model, as `transformers` has it."""
+"""Loads the tokenizer of a pretrained model with `transformers`."""
 
 import os
 from typing import Any
@@ -12,7 +12,7 @@ def load_tokenizer(name_or_path: str | os.PathLike[str], revision: str = "main")
     Raises:
         ImportError: transformers is not installed.
         FileNotFoundError: there is no such model.
-        ValueError: the folder holds no tokenizer.
+        ValueError: the folder has no tokenizer that transformers can read.
     """
     folder = pretrained_folder(name_or_path, revision)
     try:

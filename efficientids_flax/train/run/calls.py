@@ -81,7 +81,7 @@ def train(config: Any) -> TrainingResult:
 
 
 def run_training(config: RunConfig) -> TrainingResult:
-    """The same, of a checked configuration."""
+    """`train` with a checked configuration."""
     trainer, state = begun(config)
     source, evaluation = config.data["train_iter_fn"], config.data.get("eval_iter_fn")
     state = trainer.train(state, source, evaluation, config.num_steps)
@@ -95,16 +95,16 @@ def evaluate(config: Any, split: str = "eval", step: int | None = None) -> dict[
     """Metrics of a checkpoint of a run, dropout off.
 
     Args:
-        config: of the run, see `train`.
+        config: configuration of the run, see `train`.
         split: 'eval' or 'test'.
-        step: of the checkpoint; None: the one that `export` writes, the best if one is kept, else
-            the newest.
+        step: step of the checkpoint; None: the one that `export` writes, the best if one is kept,
+            else the newest.
 
     Returns:
-        `eval_...` or `test_...`, and `step`, of the checkpoint.
+        `eval_...` or `test_...`, and the checkpoint's `step`.
 
     Raises:
-        ValueError: the configuration is wrong, or has no data for it.
+        ValueError: the configuration is wrong, or has no data for this split.
         FileNotFoundError: there is no checkpoint.
     """
     checked = as_trained(run_config(config))
@@ -118,7 +118,7 @@ def evaluate(config: Any, split: str = "eval", step: int | None = None) -> dict[
 
 
 def as_trained(config: RunConfig) -> RunConfig:
-    """The configuration with the `keep_best` of the run, where it leaves that out.
+    """The configuration with the `keep_best` that the run was trained with, if it has none itself.
 
     So the checkpoint that is evaluated is the one that is exported.
     """
@@ -187,10 +187,10 @@ def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
 
 
 def _sample(source: Any) -> Any:
-    """The first batch of data that can be read again.
+    """The first batch of data that can be read repeatedly.
 
     Raises:
-        ValueError: it cannot; there is none.
+        ValueError: the data can be read only once, or has no batch.
     """
     batches: Any = source() if callable(source) else source
     if batches is source and iter(batches) is batches:
@@ -199,23 +199,23 @@ def _sample(source: Any) -> Any:
             " can begin at its start"
         )
     if isinstance(batches, Batches):
-        return batches.first()  # and no workers are started for it
+        return batches.first()  # starts no workers
     for batch in batches:
         return batch
     raise ValueError("data.train_iter_fn: has no batch to train on")
 
 
 def evaluated_step(config: RunConfig, source: Any, step: int | None) -> int:
-    """The checkpoint that is evaluated, see `chosen_step`.
+    """The step of the checkpoint to evaluate, see `chosen_step`.
 
     Args:
-        config: of the run.
-        source: the data that it is evaluated on.
-        step: that was asked for; None: none.
+        config: configuration of the run.
+        source: the evaluation data.
+        step: the requested step, or None.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        RunMismatch: the data has texts, of other tokens than the checkpoint was trained on.
+        RunMismatch: the texts in the data have other tokens than those of training.
     """
     options = config.options
     with opened(config.directory, options, read_only=True) as checkpoints:
@@ -227,12 +227,12 @@ def evaluated_step(config: RunConfig, source: Any, step: int | None) -> int:
 
 
 def chosen_step(checkpoints: Checkpoints | None, config: RunConfig, step: int | None) -> int:
-    """The checkpoint that is evaluated and exported: the best if one is kept, else the newest.
+    """The step to evaluate or export: the requested one, else the best if kept, else the newest.
 
     Args:
-        checkpoints: of the run's directory, None without one.
-        config: of the run.
-        step: that was asked for; None: none.
+        checkpoints: checkpoints of the run; None: it has no directory.
+        config: configuration of the run.
+        step: the requested step, or None.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
@@ -249,7 +249,7 @@ def chosen_step(checkpoints: Checkpoints | None, config: RunConfig, step: int | 
 
 
 def final_test(trainer: Trainer, state: TrainState, data: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics of the test data; none without any."""
+    """Metrics on the test data; empty if there is none."""
     batches = data.get("test_iter_fn")
     if batches is None:
         return {}

@@ -1,4 +1,4 @@
-"""The sections of a run's configuration, checked; and files of them for the command line."""
+"""The sections of a run's configuration and their checks; reading them from files."""
 
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -19,20 +19,20 @@ class OptimizerSection(Record):
     """How the parameters are updated.
 
     Attributes:
-        learning_rate: at its highest.
+        learning_rate: peak learning rate.
         optimizer_type: see `create_optimizer`.
         schedule_type: see `create_learning_rate_schedule`.
         warmup_steps: None: 100, or a tenth of a short run.
-        total_steps: of the schedule; None: the run's.
-        min_learning_rate_ratio: what the schedule ends at, by `learning_rate`.
-        decay_steps, decay_rate, boundaries: of the schedules that take them.
-        weight_decay, beta1, beta2, momentum: of the optimizer; None: its own default.
-        clip_norm: of all gradients together; None or 0: no clip.
-        clip_variable_norm: of each gradient by itself, in place of `clip_norm`.
-        ema_decay: of an average of the parameters, which is then evaluated and exported.
-        options: further ones of the optimizer's type.
+        total_steps: length of the schedule; None: that of the run.
+        min_learning_rate_ratio: final learning rate relative to `learning_rate`.
+        decay_steps, decay_rate, boundaries: arguments of schedules that take them.
+        weight_decay, beta1, beta2, momentum: arguments of the optimizer; None: its default.
+        clip_norm: clip by the global norm of the gradients; None or 0: no clip.
+        clip_variable_norm: clip each gradient by its own norm, instead of `clip_norm`.
+        ema_decay: decay of an average of the parameters, which is then evaluated and exported.
+        options: further arguments of the optimizer.
         frozen_params: patterns of parameters that are not trained.
-        strategy: the same by name, see `STRATEGIES`.
+        strategy: name of such a set of patterns, see `STRATEGIES`.
     """
 
     learning_rate: float = 1e-3
@@ -56,7 +56,7 @@ class OptimizerSection(Record):
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def problems(self) -> Collection[str]:
-        """Rates are positive, the strategy exists."""
+        """Numbers are in range, the strategy exists."""
         found = positive(self, "learning_rate", "total_steps", "clip_variable_norm", "decay_steps")
         if self.clip_norm is not None and self.clip_norm < 0:
             found.append(f"clip_norm: expected at least 0 (no clip), found {self.clip_norm}")
@@ -77,10 +77,10 @@ class MeshSection(Record):
 
 @dataclass(frozen=True)
 class CheckpointSection(Record):
-    """Checkpoints; the names differ from those of `TrainingOptions` as the documents' do.
+    """Settings of the checkpoints.
 
     Attributes:
-        dir: where they go; None: nowhere.
+        dir: directory of the checkpoints; None: none are written.
         max_to_keep, restore, save_every, keep_best, best_mode: see `TrainingOptions`.
     """
 
@@ -105,18 +105,18 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What `train` does, checked.
+    """The checked configuration of a run.
 
     Attributes:
-        model: `module`, `init_args`, `init_kwargs`, `params`, or `module` and `converted`, the
-            directory of a conversion, with the `learner` that goes on if it is not its own.
+        model: `module`, `init_args`, `init_kwargs`, `params`; or `module` and `converted`, the
+            directory of a conversion, optionally with a `learner` instead of the conversion's.
         optimizer: an `OptimizerSection`, an optax transformation, or None: that of the conversion.
-        data: `train_iter_fn`, and perhaps `eval_iter_fn`, `test_iter_fn`, `items`, their names, and
-            `prompted`, how histories become prompts.
-        num_steps, seed: of the run.
-        mesh: None: all devices, for the rows of the batch.
-        options: everything else.
-        directory: of the checkpoints.
+        data: `train_iter_fn`, and optionally `eval_iter_fn`, `test_iter_fn`, `items` (names of the
+            items) and `prompted` (how histories become prompts).
+        num_steps, seed: steps and random seed of the run.
+        mesh: sizes of the mesh; None: all devices, for the rows of the batch.
+        options: all other options.
+        directory: directory of the checkpoints, or None.
         loss_fn: see `Trainer`.
     """
 
@@ -138,8 +138,8 @@ def run_config(config: Any) -> RunConfig:
         config: a mapping or `ConfigDict` with the sections of `SECTIONS`, and `loss_fn`.
 
     Raises:
-        ValueError: listing unknown keys, each with the nearest that is known, missing ones, and
-            wrong values.
+        ValueError: lists unknown keys, each with the nearest known one, missing keys, and wrong
+            values.
     """
     given = plain(config)
     problems = [unknown_key(k, (*SECTIONS, "loss_fn")) for k in given if k not in SECTIONS
@@ -199,10 +199,10 @@ def run_config(config: Any) -> RunConfig:
 
 
 def plain(config: Any) -> dict[str, Any]:
-    """A mapping or `ConfigDict` as dicts, down to the values.
+    """A mapping or `ConfigDict` as nested dicts.
 
     Raises:
-        ValueError: something else.
+        ValueError: `config` is something else.
     """
     if hasattr(config, "items") and hasattr(config, "keys"):
         return {key: plain(value) if _is_section(value) else value for key, value in config.items()}
@@ -217,7 +217,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """A configuration from a file: YAML, JSON, or Python with `get_config()`.
 
     Raises:
-        ValueError: a file of another kind, or that cannot be read as what it is.
+        ValueError: the file has another suffix, or cannot be parsed.
     """
     if path.suffix == ".py":
         names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
@@ -228,7 +228,7 @@ def read_config(path: Path) -> dict[str, Any]:
             return plain(names["get_config"]())
         except OSError:
             raise
-        except Exception as error:  # of the caller's own code
+        except Exception as error:  # raised by the user's code
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise ValueError(f"{path}: {kind}{error}") from error
     if path.suffix not in (".yaml", ".yml", ".json"):
@@ -250,10 +250,10 @@ def override(config: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str
 
     Args:
         config: sections.
-        settings: 'section.key' -> value; `-` and `_` are alike.
+        settings: 'section.key' -> value; `-` and `_` are equivalent.
 
     Raises:
-        ValueError: what is named as a section is none.
+        ValueError: what a key names as a section is not one.
     """
     made = plain(config)
     for name, value in settings.items():

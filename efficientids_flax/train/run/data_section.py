@@ -1,4 +1,4 @@
-"""The `data` section of a configuration file: a directory, as batches.
+"""The `data` section of a configuration file: batches from a directory.
 
 data: {dir: data/ml1m, batch_size: 256, length: 50}
 data: {dir: data/ml1m, length: 256, pack: true, prompt: {tokenizer: DIR, form: "{title} {item}, "}}
@@ -20,8 +20,8 @@ from efficientids_flax.digests import catalogue_digest
 from efficientids_flax.stored import Prompted, read_item_names
 from efficientids_flax.train.batches import ShuffledBatches
 
-OF_ALL = ("dir", "batch_size", "seed")  # what data of every kind takes
-RANDOM = "random"  # of `item_embedding_init`: no file
+OF_ALL = ("dir", "batch_size", "seed")  # settings that apply to every kind of data
+RANDOM = "random"  # value of `item_embedding_init` that is not a file
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class PromptSection(Record):
     items: int | None = None
 
     def problems(self) -> Collection[str]:
-        """Those of `Prompting`."""
+        """The problems that `Prompting` finds."""
         try:
             self._prompting(None)
         except ValueError as error:
@@ -53,10 +53,10 @@ class PromptSection(Record):
         return ()
 
     def made(self) -> Prompting:
-        """With the tokenizer itself.
+        """The `Prompting`, with its tokenizer loaded.
 
         Raises:
-            FileNotFoundError, ValueError, ImportError: there is none.
+            FileNotFoundError, ValueError, ImportError: the tokenizer cannot be loaded.
         """
         return self._prompting(load_tokenizer(self.tokenizer))
 
@@ -71,13 +71,13 @@ class DataSection(Record):
 
     Attributes:
         dir: see `data.files`.
-        batch_size: rows of a step, of all processes together.
-        seed: of the order.
+        batch_size: rows of a step, over all processes.
+        seed: seed of the shuffling.
         length: T, items of a row, or tokens of a prompt; None: 50, or the longest stored example.
         windows, stride, targets, pack, overflow, verify: see `Reading`.
         prompt: texts between the items, see `PromptSection`; None: items alone.
-        workers: processes that make batches; 0: a thread.
-        own_shards: each process reads its share of the files alone, and trains on that.
+        workers: number of processes that make batches; 0: a thread does.
+        own_shards: each process reads only its share of the files, and trains on that.
     """
 
     dir: str
@@ -107,14 +107,14 @@ class DataSection(Record):
         return found
 
     def reading(self, *, exclude_seen: bool) -> Reading:
-        """How rows are made of what lies there.
+        """How rows are made from the directory.
 
         Args:
-            exclude_seen: whether the evaluation leaves out what a person has seen.
+            exclude_seen: whether the evaluation excludes items that a user has seen.
         """
         share = (jax.process_index(), jax.process_count()) if self.own_shards else None
         if share is not None and share[1] > 1 and exclude_seen:
-            # What was seen before a row is as wide as the longest history, of each process another.
+            # The array of seen items is as wide as the longest history, which differs by process.
             raise ValueError("data.own_shards: does not go with training.exclude_seen")
         return Reading(
             length=self.length,
@@ -131,15 +131,16 @@ class DataSection(Record):
 
 
 def batches_of(directory: DataDirectory, section: DataSection, module: Any) -> dict[str, Any]:
-    """`train_iter_fn`, perhaps `eval_iter_fn` and `test_iter_fn`, `prompted`, as `train` has them.
+    """The `data` section of `train`: `prompted`, and the `..._iter_fn` of each split.
 
     Args:
-        directory: that was read.
-        section: of it.
-        module: of the model; one that knows words has its items marked as such.
+        directory: the data read.
+        section: the settings of the data.
+        module: the model; if it has words, rows mark which ids are items.
 
     Raises:
-        ValueError: sizes that do not divide; settings that arrays do not take.
+        ValueError: the batch size is not divisible by the processes; a setting does not apply to
+            arrays.
     """
     count = jax.process_count()
     if section.batch_size % count:
@@ -157,15 +158,15 @@ def batches_of(directory: DataDirectory, section: DataSection, module: Any) -> d
 
 
 def settled(section: Any, directory: DataDirectory) -> Any:
-    """A `model` section with what the data tells: how many items there are, their embeddings.
+    """A `model` section completed from the data: the number of items, and their embeddings.
 
     Args:
-        section: of a model.
-        directory: of the data.
+        section: section of a model.
+        directory: the data read.
 
     Raises:
-        FileNotFoundError: embeddings that are named are not there.
-        ValueError: embeddings, or a converted model, of another catalogue.
+        FileNotFoundError: the named embeddings do not exist.
+        ValueError: embeddings, or a converted model, belong to another catalogue.
     """
     where, catalogue, count = str(directory.path), directory.catalogue, directory.num_items
     if count is not None and getattr(section, "num_items", count) is None:
@@ -186,7 +187,7 @@ def settled(section: Any, directory: DataDirectory) -> Any:
 
 
 def _prompted(directory: DataDirectory, module: Any) -> Prompted | None:
-    """How a model is asked that was trained on these rows; None: as its own settings say."""
+    """The prompts for a model trained on these rows; None: those of its own settings."""
     rows = directory.splits.get("train")
     if not isinstance(rows, Rows) or not _knows_words(module):
         return None
@@ -194,7 +195,7 @@ def _prompted(directory: DataDirectory, module: Any) -> Prompted | None:
     inner = marked.rows if isinstance(marked, PackedRows) else marked
     if isinstance(inner, PromptRows):
         return inner.prompted()
-    # Items alone have nothing around them; the original's examples have what the original has.
+    # Rows of items alone have no words around them; other rows are the original's examples.
     return Prompted(PromptConfig()) if isinstance(inner, ItemRows) else None
 
 
@@ -204,7 +205,7 @@ def _knows_words(module: Any) -> bool:
 
 
 def _marked(rows: Rows, module: Any) -> Rows:
-    """Rows that say what is an item, where the model knows words and they do not."""
+    """Rows that mark which ids are items, if the model has words."""
     if not _knows_words(module):
         return rows
     if isinstance(rows, ItemRows | PackedRows) and isinstance(rows.rows, ItemRows):
@@ -214,7 +215,7 @@ def _marked(rows: Rows, module: Any) -> Rows:
 
 
 def _batches(rows: Rows, trains: bool, section: DataSection) -> Batches:
-    # Of rows that are this process's alone its share is all of them.
+    # With `own_shards`, the rows are this process' share already.
     count = 1 if section.own_shards else jax.process_count()
     index = jax.process_index() if count > 1 else 0
     return Batches(

@@ -1,4 +1,4 @@
-"""The model of a run as `load_model` opens it; from its directory alone, without its data."""
+"""Exports the model of a run for `load_model`, from its directory alone, without its data."""
 
 import os
 from collections.abc import Mapping
@@ -26,14 +26,14 @@ from efficientids_flax.train.state import model_facts, refuse_model
 
 
 class Description(NamedTuple):
-    """What a run has left of its model.
+    """The description of its model that a run has written into its directory.
 
     Attributes:
-        model: without parameters; None: nothing is there.
-        training: of it, as JSON values: length of the sequences, what makes it this model
-            (`model`), which checkpoint counts (`keep_best`, `best_mode`), and whether `average`s
-            of the parameters do.
-        items: what they are called.
+        model: the module, without parameters; None: there is no description.
+        training: facts about its training, as JSON values: length of the sequences, facts that
+            identify the model (`model`), how the best checkpoint is chosen (`keep_best`,
+            `best_mode`), and whether averages of the parameters are used (`average`).
+        items: names of the items.
         origins: where the model's settings came from, see `stored.Config`.
         prompt: how histories became the rows of training.
     """
@@ -46,20 +46,20 @@ class Description(NamedTuple):
 
 
 def export(config: Any, path: str | os.PathLike[str], step: int | None = None) -> int:
-    """Write the model of a run as `load_model` opens it; see `save_model`.
+    """Write the model of a run for `load_model`; see `save_model`.
 
-    The averages of the parameters where the run evaluates them.
+    If the run evaluates averages of the parameters, these are written.
 
     Args:
-        config: of the run, see `train`; its batches are not read.
-        path: directory to make.
-        step: of the checkpoint; None: the best one if one is kept, else the newest.
+        config: configuration of the run, see `train`; its batches are not read.
+        path: directory to create.
+        step: step of the checkpoint; None: the best if one is kept, else the newest.
 
     Returns:
         The step that was written.
 
     Raises:
-        ValueError, TypeError: the configuration is wrong, or of a model that cannot be written.
+        ValueError, TypeError: the configuration is wrong, or its model cannot be written.
         FileNotFoundError: there is no checkpoint.
     """
     checked = run_config(config)
@@ -70,18 +70,18 @@ def export(config: Any, path: str | os.PathLike[str], step: int | None = None) -
 def export_described(
     config: Mapping[str, Any], path: str | os.PathLike[str], step: int | None = None
 ) -> int:
-    """The same of the sections of a file, whose model and data need not be there any more.
+    """`export` for the sections of a file, whose model and data may be gone.
 
     Args:
-        config: sections, see `file_config`. Where the directory of the run describes its model,
-            those of the model and of the data are not looked at.
+        config: sections, see `file_config`. If the directory of the run describes its model, the
+            sections of model and data are not read.
         path, step: see `export`.
     """
     made = plain(config)
     directory = (made.get("checkpoint") or {}).get("dir")
     found = _described(directory)
     if found.model is None:
-        if directory is not None and not Path(directory).is_dir():  # before its data is missed
+        if directory is not None and not Path(directory).is_dir():  # clearer than missing data
             raise FileNotFoundError(f"checkpoint.dir: {directory}: no checkpoint is there")
         return export(built(made), path, step)
     without = {"model": {"module": found.model}, "data": {"train_iter_fn": ()}, "loss_fn": None}
@@ -116,7 +116,7 @@ def _written(
         assert checkpoints is not None
         for line in refuse_model(checkpoints, facts, options.allow_changes, step):
             tell(options.progress, line, warns=True)
-        params = checkpoints.restore_params(step, average)  # says so if there is none
+        params = checkpoints.restore_params(step, average)  # raises if there is none
         metrics = checkpoints.metrics(step)
     training = known({"step": step, LENGTH: told.get(LENGTH), "metrics": metrics})
     origins = found.origins

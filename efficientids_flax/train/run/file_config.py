@@ -1,4 +1,4 @@
-"""Runs described in a file: which model, which data, built from names and paths.
+"""Runs described in a file: builds model and data from names and paths.
 
 model: {kind: simple, item_embedding_dim: 64, model_dims: 64}        # see `model_section`
 data: {dir: data/ml1m_processed, batch_size: 64}                     # see `data_section`
@@ -19,13 +19,13 @@ from efficientids_flax.train.state import is_primary
 
 
 def built(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with modules and batches in place of names and paths.
+    """The configuration with modules and batches instead of names and paths.
 
-    One that has `model.module` and `data.train_iter_fn` already stays as it is.
+    A configuration that already has `model.module` and `data.train_iter_fn` keeps them.
 
     Raises:
-        ValueError: listing all that is wrong with the sections.
-        FileNotFoundError: a directory that is not there.
+        ValueError: lists everything that is wrong with the sections.
+        FileNotFoundError: a directory does not exist.
     """
     made = plain(config)
     model, data = made.get("model") or {}, made.get("data") or {}
@@ -64,7 +64,7 @@ def built(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tried(problems: list[str], name: str, make: Callable[[Any], Any], given: Any) -> Any:
-    """What is made of a section, None with a problem more if it is wrong."""
+    """`make(given)`; on a ValueError, None, and the error is added to `problems`."""
     try:
         return make(given)
     except ValueError as error:

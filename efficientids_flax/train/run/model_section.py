@@ -1,4 +1,4 @@
-"""The `model` section of a configuration file: what `kind` names, as a module and its beginning.
+"""The `model` section of a configuration file: the module and its initial parameters, by `kind`.
 
 model: {kind: simple, item_embedding_dim: 64, model_dims: 64}
 model: {kind: converted, path: OUT}
@@ -27,23 +27,23 @@ class Section(Protocol):
     """One kind of model."""
 
     def made(self, clustering: Clustering) -> dict[str, Any]:
-        """`module`, and perhaps `params` and `converted`, as `train` takes them.
+        """The `model` section of `train`: `module`, and optionally `params` or `converted`.
 
         Args:
-            clustering: of the data; None: it has none.
+            clustering: clustering of the data; None: it has none.
 
         Raises:
-            ValueError, FileNotFoundError: what is missing or wrong.
+            ValueError, FileNotFoundError: something is wrong or missing.
         """
         ...
 
 
 @dataclass(frozen=True)
 class SimpleSection(Record):
-    """`SimpleEfficientIDSModel`; attributes as there.
+    """`SimpleEfficientIDSModel`; other attributes as there.
 
     Attributes:
-        num_items, num_clusters: None: the clustering's.
+        num_items, num_clusters: None: those of the clustering.
     """
 
     num_items: int | None = None
@@ -75,7 +75,7 @@ class SimpleSection(Record):
 
 @dataclass(frozen=True)
 class NamedSection(Record):
-    """`EfficientIDSModel` on a language model's configuration, all of it random."""
+    """`EfficientIDSModel` with a language model's configuration; all weights are random."""
 
     model_name: str
     num_items: int | None = None
@@ -105,14 +105,14 @@ class NamedSection(Record):
 
 @dataclass(frozen=True)
 class ConvertedSection(Record):
-    """What `convert-paxml` or `efficientids export` wrote.
+    """A model written by `convert-paxml` or `efficientids export`.
 
-    Without an `optimizer` section the run goes on with PAXml's learner, its state and its step.
+    Without an `optimizer` section, the run continues with PAXml's learner, its state and its step.
 
     Attributes:
-        path: the directory.
+        path: directory of the model.
         clustering: file of a recommender's clustering; None: that in the directory, or the data's.
-        learner: values of `OptimizerConfig` in place of those that were converted.
+        learner: values of `OptimizerConfig` that replace converted ones.
     """
 
     path: str
@@ -127,7 +127,7 @@ class ConvertedSection(Record):
         config = found.model
         if config is None:
             raise ValueError(f"path: {self.path} has no model that is known, only parameters")
-        if self.learner:  # an error is told before anything is loaded
+        if self.learner:  # report errors before anything is loaded
             before = {} if found.optimizer is None else found.optimizer.to_dict()
             OptimizerConfig.from_dict({**before, **self.learner})
         tables = None
@@ -144,7 +144,7 @@ class ConvertedSection(Record):
 
 @dataclass(frozen=True)
 class FactorySection(Record):
-    """A function of one's own.
+    """A function of the user.
 
     Attributes:
         factory: 'package.module:function'. It returns a Linen module, or (module, parameters), and
@@ -177,7 +177,7 @@ class FactorySection(Record):
 
 
 class ModelSection:
-    """The section of each kind."""
+    """Selects the section class by `kind`."""
 
     KINDS: ClassVar[Mapping[str, type[Any]]] = {
         "simple": SimpleSection,
@@ -188,10 +188,10 @@ class ModelSection:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Section:
-        """The section of `kind` ('simple' without one).
+        """The section for `kind` (default 'simple').
 
         Raises:
-            ValueError: no such kind, or what it does not take.
+            ValueError: the kind is unknown, or its values are wrong.
         """
         values = dict(values)
         kind = values.pop("kind", "simple")
@@ -201,10 +201,10 @@ class ModelSection:
 
 
 def imported(name: str) -> Any:
-    """What 'package.module:name' stands for.
+    """The object that 'package.module:name' names.
 
     Raises:
-        ValueError: there is nothing of that name.
+        ValueError: it does not exist.
     """
     place, colon, attribute = name.partition(":")
     if not colon:

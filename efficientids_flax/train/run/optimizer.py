@@ -1,4 +1,4 @@
-"""The optimizer of a run, and the learning rate of a run that is continued beyond its plan."""
+"""The optimizer of a run, and the schedule of a run that is resumed with another length."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.run.config import WARM_UP, OptimizerSection, RunConfig
 from efficientids_flax.train.state import is_primary
 
-CLOSE = 1e-6  # of the rate: no difference
+CLOSE = 1e-6  # relative difference below which two rates count as equal
 
 
 def make_optimizer(config: RunConfig) -> tuple[optax.GradientTransformation, Any, Any]:
@@ -104,12 +104,12 @@ def kept_schedule(
 
 
 def _begun(directory: str | None, options: TrainingOptions) -> tuple[int | None, int]:
-    """(steps of the schedule, newest step) of a run's newest checkpoint that can be read."""
+    """(steps of the schedule, step) of the newest readable checkpoint; (None, 0) without one."""
     with opened(directory, options, read_only=True) as checkpoints:
         for step in reversed(checkpoints.steps() if checkpoints is not None else []):
             assert checkpoints is not None
             try:
                 return checkpoints.run_of(step).get("schedule_steps"), step
-            except ValueError:  # damaged; the trainer says so
+            except ValueError:  # damaged; the trainer will report it
                 continue
     return None, 0

@@ -1,4 +1,4 @@
-"""Epochs over arrays: train, validate each epoch, stop early, test at the end."""
+"""Training by epochs over arrays: validates each epoch, stops early, tests at the end."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -23,16 +23,19 @@ class PipelineConfig(Record):
     """An epoch-based run.
 
     Attributes:
-        name: for the reader.
+        name: a label for the reader; it has no effect.
         batch_size, num_epochs: rows of a batch; passes over the training data.
-        checkpoint_dir, save_frequency: where checkpoints go, and after how many epochs.
-        scheduler_type, total_steps: of the learning rate; None: constant, and all steps.
-        early_stopping_patience: epochs without a better validation loss; None: never stops.
-        keep_best: test and return the epoch with the least validation loss, and keep its
-            checkpoint, or without a directory a copy in memory.
-        seed: of the first parameters and of the order of the rows.
-        Others as in `OptimizerSection`. Those of other optimizers and schedules than the chosen
-        ones are kept and not used, so that one is exchanged by `optimizer_type` alone.
+        checkpoint_dir, save_frequency: directory of checkpoints; epochs between them.
+        scheduler_type, total_steps: schedule of the learning rate and its length; None: constant,
+            and all steps of the run.
+        early_stopping_patience: epochs without a better validation loss before training stops;
+            None: it never stops early.
+        keep_best: test and return the state of the epoch with the least validation loss, and keep
+            its checkpoint, or a copy in memory if there is no directory.
+        seed: seed of the initial parameters and of the shuffling.
+
+    Other attributes are as in `OptimizerSection`. Those that the chosen optimizer or schedule does
+    not take are ignored, so that changing `optimizer_type` alone is enough to switch.
     """
 
     name: str = "training"
@@ -74,18 +77,19 @@ def train_epochs(
     loss_fn: Callable[..., Any] | None = None,
     **options: Any,
 ) -> TrainingResult:
-    """Train for epochs, shuffled anew in each, by the loop of `Trainer`.
+    """Train for some epochs with `Trainer`; rows are shuffled in each.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         model, loss_fn: see `Trainer`.
-        train_data, val_data, test_data: name -> [N, ...]; the last rows that do not fill a batch
-            are left out of training, not of validation and test.
+        train_data, val_data, test_data: name -> [N, ...]; training drops the last rows of an epoch
+            that do not fill a batch, validation and test do not.
         **options: see `TrainingOptions`.
 
     Returns:
-        `history` holds a dict a step, with `eval_...` at the end of each epoch; `test` is measured
-        at the end, without dropout, of `state`: the best epoch's with `keep_best`, else the last.
+        `history` has a dict per step, with `eval_...` at the end of each epoch. `test` is measured
+        at the end, without dropout, for `state`: that of the best epoch with `keep_best`, else the
+        last.
     """
     size = config.batch_size
     train = ShuffledBatches(train_data, size, seed=config.seed)

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint of a run in full, on the run's own data."""
+"""Evaluates a checkpoint of a run with all metrics, on the run's own data."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,12 +22,12 @@ from efficientids_flax.train.run.file_config import built
 
 
 class Reported(NamedTuple):
-    """An evaluation, and of what it is.
+    """An evaluation and what was evaluated.
 
     Attributes:
         found: the evaluation.
-        about: for the report.
-        step: of the checkpoint.
+        about: run, step, data and split, for the report.
+        step: step of the checkpoint.
     """
 
     found: Evaluation
@@ -46,12 +46,12 @@ def evaluate_run(
     Args:
         config: sections, see `file_config`, or the configuration of a run in Python.
         split: 'eval' or 'test'.
-        step: of the checkpoint; None: the one that `export` writes.
-        options: None: as they are by default.
+        step: step of the checkpoint; None: the one that `export` writes.
+        options: options of the evaluation; None: the defaults.
 
     Raises:
-        ValueError: the configuration is wrong, has no data for it, or is of no recommender; there
-            are several processes.
+        ValueError: the configuration is wrong, has no data for this split, or its model is not a
+            recommender; or there are several processes.
         FileNotFoundError: there is no checkpoint.
     """
     options = options or EvaluationOptions()
@@ -59,7 +59,7 @@ def evaluate_run(
         raise ValueError("report: one process makes it; start it without the others")
     place = (config.get("data") or {}).get("dir")
     if options.exclude_seen and place is not None:
-        # What a user has seen before her row is then in the rows of the evaluation.
+        # Then the rows of the evaluation contain the items that the user has seen before.
         config = override(config, {"training.exclude_seen": True})
     checked = as_trained(run_config(built(config)))
     module = checked.model["module"]
@@ -74,7 +74,7 @@ def evaluate_run(
     counts = None if place is None else training_counts(place, module.config.num_items)
     found = evaluate_batches(
         Ranker(module, params),  # pyright: ignore[reportArgumentType]
-        EvaluationData(batches, name=f"{split} data"),  # all, whatever evaluations of a run take
+        EvaluationData(batches, name=f"{split} data"),  # all, without `num_eval_batches`
         options,
         counts=counts,
         notes=batches.rows.notes if isinstance(batches, Batches) else (),

@@ -14,16 +14,16 @@ class KeptState:
     """A copy of the state with the best evaluation.
 
     Attributes:
-        state: None before the first that is finite.
+        state: the copy; None before the first finite evaluation.
     """
 
     def __init__(self, options: TrainingOptions) -> None:
-        """By `keep_best`."""
+        """Choose by `keep_best` of the options."""
         self.state: TrainState | None = None
         self._monitor = Monitor.of(options)
 
     def look(self, state: TrainState, metrics: Mapping[str, float]) -> None:
-        """Copy this state if its evaluation is the best; frozen parameters stay where they are."""
+        """Copy this state if its evaluation is the best; frozen parameters are not copied."""
         if self._monitor.update(metrics):
             frozen = state.frozen
             copied = jax.tree.map(jnp.copy, state.replace(frozen={}))  # pyright: ignore[reportAttributeAccessIssue]

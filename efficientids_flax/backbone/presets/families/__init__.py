@@ -1,12 +1,12 @@
-"""The HuggingFace families as data: which key of a `config.json` says what, what a family fixes.
+"""The HuggingFace families as data: the meaning of each key of a `config.json`, and fixed settings.
 
-Defaults are those of the configuration classes of transformers 5.23
-(`models/*/configuration_*.py`): a missing key means them. The computation is that of
-`models/*/modeling_*.py`. A family is a row in the table of its kin.
+Defaults for missing keys are those of the configuration classes of transformers 5.23
+(`models/*/configuration_*.py`). The computation is that of `models/*/modeling_*.py`. Each family is
+a row in the table of similar ones.
 
-Read `family`, what a row has, then the tables `llama_like`, `gemma`, `layer_norm`, `parallel`,
-`gpt`, `mixtures`, `alibi` and `large`; `parts` and `layers` are what they share, `values` what
-holds for all, `multimodal` who else holds one of them.
+Read `family`, the columns of a row, then the tables `llama_like`, `gemma`, `layer_norm`,
+`parallel`, `gpt`, `mixtures`, `alibi` and `large`. `parts` and `layers` have what they share,
+`values` what holds for all, `multimodal` the models that contain one of these families.
 """
 
 from collections.abc import Mapping

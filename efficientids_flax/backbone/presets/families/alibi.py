@@ -1,4 +1,4 @@
-"""Families without positions in embeddings or rotations: biases by distance (ALiBi)."""
+"""Families with ALiBi: biases by distance instead of position embeddings or rotations."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ def _bloom(values: Values, problems: list[str]) -> Values:
         problems.append("slow_but_exact: the class leaves biases out there, which is not computed")
     skip = values["apply_residual_connection_post_layernorm"]
     found: dict[str, Any] = {"norm_policy": "pre_skip" if skip else "pre"}
-    if (width := values["n_embed"]) is not None:  # it counts, and not `hidden_size`
+    if (width := values["n_embed"]) is not None:  # it overrides `hidden_size`
         heads = values["n_head"]
         found |= {"model_dims": width, "hidden_dims": 4 * width, "head_dim": width // heads}
     return found
@@ -24,7 +24,7 @@ def _to_bloom(config: BackboneConfig) -> Values:
 
 
 def _mpt(values: Values, problems: list[str]) -> Values:
-    """What the class reads of `attn_config`: neither `alibi` nor `alibi_bias_max`."""
+    """Fields from `attn_config`; the class reads neither `alibi` nor `alibi_bias_max` of it."""
     given = values["attn_config"] or {}
     kind = given.get("attn_type", "multihead_attention")
     if kind != "multihead_attention":
@@ -61,7 +61,7 @@ def _to_mpt(config: BackboneConfig) -> Values:
 
 
 # fmt: off
-# `hidden_dims` null is four times the model's width.
+# A `hidden_dims` of null means four times the model's width.
 _FIXED = {"hidden_dims": None, "norm": "layer_norm", "fused_qkv": True, "alibi": AlibiConfig()}
 _FIELDS = {
     "vocab_size": "vocab_size", "norm_epsilon": "layer_norm_epsilon",

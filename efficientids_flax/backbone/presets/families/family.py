@@ -1,4 +1,4 @@
-"""What a table says of one `model_type`: its keys, what they mean, what all its models have."""
+"""The table of one `model_type`: its keys, their meaning, and what all its models share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,40 +17,40 @@ LayerTypes = (
 class Family:
     """The models of one `model_type`.
 
-    A key is in one of four places: `defaults` (it is read), `only` (it changes the result, and some
-    of its values are not computed: those are refused by name), `ignored` (the class has it, and it
-    changes neither hidden states nor logits) and nowhere (the class does not have it: passed over,
-    as transformers does, with a note). `values.IRRELEVANT` and `values.REFUSED` hold for all.
-    A test compares this with the classes of the installed transformers, key by key.
+    A key is in one of four places. `defaults`: it is read. `only`: it changes the result, and some
+    of its values are not supported; those are refused by name. `ignored`: the class has it, but it
+    changes neither hidden states nor logits. Nowhere: the class does not have it; it is ignored
+    with a note, as in transformers. `values.IRRELEVANT` and `values.REFUSED` hold for all families.
+    A test compares the tables with the classes of the installed transformers, key by key.
 
     Attributes:
-        defaults: key -> value where it is missing, of all keys that are read.
+        defaults: key -> value if it is missing, for all keys that are read.
         fields: field of `BackboneConfig` -> key that holds it.
         fixed: field of `BackboneConfig` -> its value in all models of the family.
-        only: key -> the values that this decoder computes; a missing key is one of them.
-        ignored: keys of its class without a meaning for hidden states and logits.
-        extra: keys among `defaults` and `only` that are no field of its class, which reads them all
-            the same (from what is left over of the file).
-        generic: other name of a key -> the key (`attribute_map` of its class).
-        derive: fields of `BackboneConfig` that several keys give together, from all values; what it
-            cannot compute it adds to the problems, by name.
-        express: the way back: keys that the fields of a configuration give together.
-        layer_types: which layers have a sliding window.
-        rotary: where its settings lie: 'flat', 'by_layer_type' (Gemma3) or 'none'.
-        rotary_default: rotary settings of a file that has none.
+        only: key -> supported values; a missing key is supported too.
+        ignored: keys of the class that affect neither hidden states nor logits.
+        extra: keys among `defaults` and `only` that are not fields of the class, but that it reads
+            nevertheless (from the remaining keys of the file).
+        generic: other name of a key -> the key (`attribute_map` of the class).
+        derive: computes fields of `BackboneConfig` that depend on several keys, from all values; it
+            adds unsupported values to the problems, by name.
+        express: inverse of `derive`: keys that depend on several fields of a configuration.
+        layer_types: function that returns the layers with a sliding window.
+        rotary: where the rotary settings are: 'flat', 'by_layer_type' (Gemma3) or 'none'.
+        rotary_default: rotary settings if a file has none.
         position_scaling_key: the rotary setting that makes queries grow with their position.
         theta, local_theta: default base of the rotary positions, and that of sliding layers.
-        local_theta_key: key of the latter; None where nothing else says it.
-        fraction_key: older key of the share of the head width that turns, which now lies among the
-            rotary settings; None where all of it turns.
+        local_theta_key: top-level key of the latter; None: there is none.
+        fraction_key: older, top-level key of the rotated share of the head width, which is now
+            among the rotary settings; None: the family has none.
         fraction: default of that share.
-        rotary_kinds: scaling methods that the family's class accepts; empty for all.
+        rotary_kinds: scaling methods that the class accepts; empty: all.
         rotary_aliases: other name of a method -> the method.
-        pairing: which numbers of a head turn together (`RotaryConfig.pairing`).
-        pairing_key: key that says whether they are interleaved; None: `pairing` does.
+        pairing: which numbers of a head form a rotated pair (`RotaryConfig.pairing`).
+        pairing_key: key that tells whether pairs are interleaved; None: `pairing` does.
         in_float32: cos and sin stay float32 (`RotaryConfig.in_float32`).
-        quantized: methods of `quantization_config` (`quant_method`) whose weights are made numbers.
-        kernel_axes: how its files store kernels, which are loaded as they are.
+        quantized: methods of `quantization_config` (`quant_method`) whose weights can be decoded.
+        kernel_axes: axis order of kernels in the files, which are loaded without transposing.
     """
 
     defaults: Values
@@ -81,5 +81,5 @@ class Family:
 
     @property
     def read(self) -> frozenset[str]:
-        """Keys that say something: read, or looked at to refuse what is not computed."""
+        """Keys that are used: read, or checked for unsupported values."""
         return frozenset({*self.defaults, *self.only, *self.generic})

@@ -1,4 +1,4 @@
-"""Gemma's families: they multiply by (1 + scale) in float32, and word embeddings by sqrt(D)."""
+"""Gemma's families: norms multiply by (1 + scale) in float32, word embeddings by sqrt(D)."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from efficientids_flax.config import BackboneConfig
 
 
 def _both_ways(values: Values, problems: list[str]) -> Values:
-    """Gemma3 without causality: windows reach half as far, to both sides (EmbeddingGemma)."""
+    """Bidirectional Gemma3 (EmbeddingGemma): windows reach half their size to both sides."""
     if not values["use_bidirectional_attention"]:
         return {}
     window = values["sliding_window"]
@@ -41,7 +41,7 @@ _GEMMA2 = {key: value for key, value in _GEMMA.items() if key != "hidden_act"} |
     "query_pre_attn_scalar": 256, "sliding_window": 4096, "layer_types": None,
     "final_logit_softcapping": 30.0,
 }
-# The factor of word embeddings is part of their table: embeddings that are given have none.
+# The factor belongs to the lookup of word embeddings: injected embeddings are not scaled.
 _FIXED = GATED | {
     "norm_scale_plus_one": True, "norm_scale_in_float32": True, "embedding_scale": "sqrt_dim",
 }
@@ -50,7 +50,7 @@ _GEMMA2_FIELDS = _FIELDS | {
     "activation": "hidden_activation", "final_logit_cap": "final_logit_softcapping",
     "query_scaling": "query_pre_attn_scalar",
 }
-# Read, but with one value of two by eager attention and with the other by PyTorch's kernel.
+# Of its two values, eager attention respects one, PyTorch's kernel the other.
 _CAUSAL = {"use_bidirectional_attention": (None, False)}
 
 FAMILIES: Mapping[str, Family] = {

@@ -1,4 +1,4 @@
-"""GPT-2, GPT-BigCode and GPT-NeoX: LayerNorm with biases, queries, keys, values in one tensor."""
+"""GPT-2, GPT-BigCode and GPT-NeoX: LayerNorm with biases; one tensor for queries, keys, values."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ from efficientids_flax.config.parts import LayerSetting
 
 
 def _by_layer(values: Values, problems: list[str]) -> Values:
-    """GPT-2's scores, which layer i divides by i + 1 where that is asked for."""
+    """GPT-2's option to divide the scores of layer i by i + 1, as `layer_settings`."""
     del problems
     if not values["scale_attn_by_inverse_layer_idx"]:
         return {}
@@ -33,7 +33,7 @@ def _as_by_layer(config: BackboneConfig) -> Values:
 
 
 def _one_width(values: Values, problems: list[str]) -> Values:
-    """GPT-NeoX takes the share that turns of `head_dim`, if there is one, and all else of D / N."""
+    """Refuse a `head_dim` other than D / N: GPT-NeoX uses it for the rotated share alone."""
     problems += own_width_problems(values)
     return {}
 

@@ -1,4 +1,4 @@
-"""gpt-oss and DeepSeek-V3: mixtures whose attention and weights are of their own kinds."""
+"""gpt-oss and DeepSeek-V3: mixtures of experts with special attention and weight formats."""
 
 import math
 from collections.abc import Mapping
@@ -37,12 +37,12 @@ def _gpt_oss() -> dict[str, Any]:
 
 
 def _mscale(values: Values) -> float:
-    """What the class multiplies queries by for stretched contexts (`yarn_apply_mscale`)."""
+    """The factor of queries with scaled rotary positions (`yarn_apply_mscale`)."""
     settings = values.get("rope_scaling") or values.get("rope_parameters") or {}
     kind = settings.get("rope_type") or settings.get("type") or "default"
     factor, weight = settings.get("factor"), settings.get("mscale_all_dim")
     if not (isinstance(weight, int | float) and isinstance(factor, int | float)):
-        return 1.0  # what is no number is refused elsewhere
+        return 1.0  # values that are not numbers are refused elsewhere
     if kind == "default" or not weight or factor <= 1:
         return 1.0
     return (0.1 * weight * math.log(factor) + 1.0) ** 2
@@ -133,7 +133,7 @@ FAMILIES: Mapping[str, Family] = {
                    "first_k_dense_replace": 3, "norm_topk_prob": True, "rope_interleave": True,
                    "num_nextn_predict_layers": 1, "head_dim": None, "qk_head_dim": None},
         {field: key for field, key in FIELDS.items() if field != "head_dim"} | BIASES, GATED,
-        ignored=LOSSES[:1],  # head_dim of a file is what its class turns
+        ignored=LOSSES[:1],  # head_dim in a file is the rotated width
         extra=("num_nextn_predict_layers", "head_dim", "qk_head_dim"),
         generic={"num_local_experts": "n_routed_experts",
                  "num_mtp_layers": "num_nextn_predict_layers"},

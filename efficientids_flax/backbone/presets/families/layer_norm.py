@@ -1,4 +1,4 @@
-"""LayerNorm in place of RMSNorm; attention and MLP one after the other."""
+"""Families with LayerNorm instead of RMSNorm, and the MLP after attention."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from efficientids_flax.config import BackboneConfig
 
 
 def _opt(values: Values, problems: list[str]) -> Values:
-    """Norms before or after the sums, and words of a width of their own."""
+    """Norms before or after the residual sums, and a separate width of word embeddings."""
     before, width = values["do_layer_norm_before"], values["word_embed_proj_dim"]
     return {
         "norm_policy": "pre" if before else "post_skip",

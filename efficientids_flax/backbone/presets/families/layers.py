@@ -1,4 +1,4 @@
-"""Which layers of a family slide or are not turned, from keys of a `config.json`."""
+"""Which layers have a sliding window or no rotation, from keys of a `config.json`."""
 
 from collections.abc import Callable
 
@@ -32,20 +32,20 @@ def after_first_layers(values: Values) -> LayerTypes:
 
 
 def all_but_each_nth(values: Values) -> LayerTypes:
-    """`layer_types`, else every `sliding_window_pattern`-th layer sees all (Gemma3)."""
+    """`layer_types`, else all layers slide but every `sliding_window_pattern`-th (Gemma3)."""
     period = values["sliding_window_pattern"]
     return values["layer_types"] or _all(values, lambda layer: (layer + 1) % period != 0)
 
 
 def all_but_each_fourth(values: Values) -> LayerTypes:
-    """`layer_types`, else every fourth layer sees all (OLMo3)."""
+    """`layer_types`, else all layers slide but every fourth (OLMo3)."""
     return values["layer_types"] or _all(values, lambda layer: (layer + 1) % 4 != 0)
 
 
 def by_pattern(values: Values) -> LayerTypes:
-    """`layer_types`, else every `sliding_window_pattern`-th layer sees all, if there is a window.
+    """`layer_types`, else all layers but every `sliding_window_pattern`-th slide, with a window.
 
-    A pattern of letters is no number, and refused where it would be needed (EXAONE 4).
+    A pattern of letters (EXAONE 4) is not read; it is refused elsewhere if it would be needed.
     """
     period = values.get("sliding_window_pattern", 4)
     if values["layer_types"] or values["sliding_window"] is None or not isinstance(period, int):
@@ -59,19 +59,19 @@ def given_or_every(values: Values) -> LayerTypes:
 
 
 def full_layers(values: Values, types: LayerTypes) -> tuple[int, ...]:
-    """Numbers of the layers that see all: 'full_attention', once called 'attention'."""
+    """Indices of the layers with full attention: 'full_attention', formerly 'attention'."""
     count = values["num_hidden_layers"]
     kinds = types or ["full_attention"] * count
     return tuple(layer for layer in range(count) if kinds[layer] != "sliding_attention")
 
 
 def every_other(values: Values) -> LayerTypes:
-    """`layer_types`, else every second layer sees all (Gemma2)."""
+    """`layer_types`, else all layers slide but every second (Gemma2)."""
     return values["layer_types"] or _all(values, lambda layer: layer % 2 == 0)
 
 
 def without_positions(values: Values) -> LayerTypes:
-    """`layer_types`, else the layers that are not turned slide, if windows are in use (SmolLM3)."""
+    """`layer_types`, else layers without rotation slide, if windows are in use (SmolLM3)."""
     if not values["use_sliding_window"] or values["sliding_window"] is None:
         return values["layer_types"]
     skipped = no_rotary_layers(values)
@@ -79,7 +79,7 @@ def without_positions(values: Values) -> LayerTypes:
 
 
 def no_rotary_layers(values: Values) -> tuple[int, ...]:
-    """Layers whose queries and keys are not turned: 0 in `no_rope_layers` (SmolLM3)."""
+    """Layers whose queries and keys are not rotated: 0 in `no_rope_layers` (SmolLM3)."""
     count, turned = values["num_hidden_layers"], values["no_rope_layers"]
     if turned is None:
         interval = values["no_rope_layer_interval"]

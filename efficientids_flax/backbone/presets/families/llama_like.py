@@ -1,4 +1,4 @@
-"""Llama and its kin: RMSNorm, gated MLP, rotary positions. See the tables' columns in `family`."""
+"""Llama-like families: RMSNorm, gated MLP, rotary positions. `family` has the tables' columns."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ PATTERN, SHARE = "sliding_window_pattern", "partial_rotary_factor"
 
 
 def _glm(values: Values, problems: list[str]) -> Values:
-    """A share of null is none of its class's default: that turns whole heads then, or fails."""
+    """Refuse a share of null: the class does not use its default then, but rotates all or fails."""
     settings = values.get("rope_scaling") or values.get("rope_parameters") or {}
     if values.get(SHARE, 0) is None and settings.get(SHARE) is None:
         problems.append(f"{SHARE}: expected a number, found null")
@@ -27,7 +27,7 @@ def _glm(values: Values, problems: list[str]) -> Values:
 
 
 def _exaone(values: Values, problems: list[str]) -> Values:
-    """With windows somewhere, layers that see all are not turned (EXAONE 4)."""
+    """If some layers have windows, layers with full attention are not rotated (EXAONE 4)."""
     types, window = values["layer_types"], values["sliding_window"]
     if types is None and window is not None and not isinstance(values.get(PATTERN, 4), int):
         problems.append(
@@ -53,7 +53,7 @@ _GLM = DEFAULTS | {
     "num_key_value_heads": 2, "head_dim": 128, "max_position_embeddings": 131_072,
     "rms_norm_eps": 0.00000015625, "attention_bias": True,
 }
-_WIDTH = ("head_dim",)  # read where it is there, though no field of the class
+_WIDTH = ("head_dim",)  # read if present, though not a field of the class
 
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(
@@ -79,7 +79,7 @@ FAMILIES: Mapping[str, Family] = {
         FIELDS | {"residual_dropout": "resid_pdrop"}, GATED,
         ignored=("embd_pdrop",), extra=_WIDTH,
         layer_types=every_layer, fraction_key="partial_rotary_factor", rotary_kinds=("longrope",),
-        rotary_aliases={"su": "longrope", "yarn": "longrope"},  # of older files
+        rotary_aliases={"su": "longrope", "yarn": "longrope"},  # names in older files
     ),
     "olmo2": Family(
         DEFAULTS | {"vocab_size": 50_304, "rms_norm_eps": 1e-5, "attention_bias": False},
@@ -87,7 +87,7 @@ FAMILIES: Mapping[str, Family] = {
         GATED | {"qk_norm": "full", "norm_policy": "post", "norm_scale_in_float32": True},
         extra=_WIDTH, in_float32=True,
     ),
-    "olmo3": Family(  # windows turn by the default base, whatever `rope_theta` says
+    "olmo3": Family(  # sliding layers rotate by the default base, whatever `rope_theta` is
         DEFAULTS | {"vocab_size": 50_304, "rms_norm_eps": 1e-5, "attention_bias": False,
                     "sliding_window": 4096, "layer_types": None},
         FIELDS | BIASES,
@@ -99,7 +99,7 @@ FAMILIES: Mapping[str, Family] = {
         DEFAULTS | {"vocab_size": 102_400, "intermediate_size": 16_384, "num_key_value_heads": 32,
                     "rms_norm_eps": 1e-5, "sliding_window": 4096, "layer_types": None},
         FIELDS, GATED | {"qk_norm": "per_head", "norm_policy": "post"},
-        ignored=(PATTERN,),  # where there are `layer_types`
+        ignored=(PATTERN,),  # `layer_types` overrides it
         extra=_WIDTH, layer_types=by_pattern, derive=_exaone, express=_exaone_back,
     ),
     "glm": Family(
@@ -152,7 +152,7 @@ FAMILIES: Mapping[str, Family] = {
         FIELDS | BIASES | {"mlp_bias": "mlp_bias"}, GATED,
         extra=_WIDTH, layer_types=without_positions, theta=2_000_000.0,
     ),
-    "granite": Family(  # it multiplies embeddings that are given, too
+    "granite": Family(  # scales injected embeddings too
         DEFAULTS | {"attention_bias": False, "mlp_bias": False, "embedding_multiplier": 1.0,
                     "logits_scaling": 1.0, "residual_multiplier": 1.0,
                     "attention_multiplier": 1.0},

@@ -19,7 +19,7 @@ from efficientids_flax.backbone.presets.families.parts import (
 )
 
 # fmt: off
-_WIDTH = ("head_dim",)  # read where it is there, though no field of the class
+_WIDTH = ("head_dim",)  # read if present, though not a field of the class
 _SIZES = {"num_experts": "num_experts", "experts_per_token": "num_experts_per_tok"}
 _LOCAL = {**_SIZES, "num_experts": "num_local_experts", "hidden_dims": "intermediate_size"}
 _QWEN = {**_SIZES, "hidden_dims": "moe_intermediate_size", "renormalize": "norm_topk_prob"}
@@ -49,7 +49,7 @@ FAMILIES: Mapping[str, Family] = {
         **every_nth(_QWEN | {"shared_dims": "shared_expert_intermediate_size"}, "num_experts",
                     shared_gate=True),
     ),
-    "qwen3_moe": Family(  # the class takes the generic name for the number of experts
+    "qwen3_moe": Family(  # the class also reads the generic name of the number of experts
         _QWEN_DEFAULTS | {
             "intermediate_size": 6144, "num_key_value_heads": 4, "attention_bias": False,
             "moe_intermediate_size": 768, "num_local_experts": 128, "num_experts_per_tok": 8},
@@ -65,12 +65,12 @@ FAMILIES: Mapping[str, Family] = {
                     "num_experts_per_tok": 8, "num_experts": 64, "norm_topk_prob": False},
         FIELDS | BIASES | {"qkv_clip": "clip_qkv"},
         GATED | {"qk_norm": "full", "qkv_clip_after_norm": True},
-        only={"sliding_window": (None,)},  # it is handed to some kernels, without a mask for it
+        only={"sliding_window": (None,)},  # passed to some kernels, but never masked
         ignored=LOSSES, extra=(*_WIDTH, "sliding_window"),
         generic={"num_local_experts": "num_experts"},
         **alike({**_SIZES, "hidden_dims": "intermediate_size", "renormalize": "norm_topk_prob"}),
     ),
-    "granitemoe": Family(  # it multiplies embeddings that are given, too
+    "granitemoe": Family(  # scales injected embeddings too
         DEFAULTS | {"attention_bias": False, "embedding_multiplier": 1.0, "logits_scaling": 1.0,
                     "residual_multiplier": 1.0, "attention_multiplier": 1.0,
                     "num_local_experts": 8, "num_experts_per_tok": 2},

@@ -1,7 +1,7 @@
-"""Models that hold a language model among others: their text part is one of the families.
+"""Multimodal models, whose text part is one of the families.
 
-For text alone such a model computes what its language model computes: the three positions of
-Qwen's images (`mrope`) are one and the same there.
+For text alone, such a model computes the same as its language model: the three positions of Qwen's
+images (`mrope`) are equal then.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ class Wrapper:
     """A `model_type` with a `text_config`.
 
     Attributes:
-        text: model type of the text part, where `text_config` names none.
-        always: it is that one, whatever `text_config` says.
-        tied: whether the head is tied where the wrapper does not say.
-        either: it is tied too where `text_config` says so.
-        causal: its own `is_causal` counts, before that of the text part.
-        flat: older files have the keys of the text part beside those of the others.
-        only: as of `Family`, besides that of the text part: what the wrapper computes of a key.
+        text: model type of the text part, if `text_config` does not name one.
+        always: the text part has this type, whatever `text_config` names.
+        tied: whether the head is tied, if the wrapper does not set it.
+        either: the head is also tied if `text_config` sets it.
+        causal: the wrapper's `is_causal` overrides that of the text part.
+        flat: in older files, the keys of all parts are side by side at the top level.
+        only: as in `Family`, in addition to that of the text part.
     """
 
     text: str
@@ -54,7 +54,7 @@ _QWEN3_VL = replace(
     layer_types=lambda _: None, theta=500_000.0,
 )
 
-# Model types of text parts that are no model of their own -> whose tensors they have, their keys.
+# Model type that only occurs as a text part -> (family by its tensors, table of its keys).
 TEXTS: Mapping[str, tuple[str, Family]] = {
     "qwen2_vl_text":   ("qwen2", _QWEN2_VL),
     "qwen2_5_vl_text": ("qwen2", _QWEN2_VL),
@@ -63,7 +63,7 @@ TEXTS: Mapping[str, tuple[str, Family]] = {
 
 WRAPPERS: Mapping[str, Wrapper] = {
     "aya_vision":      Wrapper("cohere2", tied=True),
-    # Its masks do not look at that key: eager attention is causal, PyTorch's kernel is not always.
+    # Its masks ignore that key: eager attention is causal, PyTorch's kernel not always.
     "gemma3":          Wrapper("gemma3_text", always=True, tied=True,
                                only={"use_bidirectional_attention": (None, False)}),
     "idefics3":        Wrapper("llama"),

@@ -1,6 +1,6 @@
-"""Attention and MLP side by side, both reading the layer's input through one norm, or each its own.
+"""Families with parallel attention and MLP: both read the layer's input, through one norm or two.
 
-`hidden_dropout` of StableLM and Falcon, which is of the MLP or of the sum, is taken for both parts.
+`hidden_dropout` of StableLM and Falcon applies to the MLP or to the sum; here, to both parts.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from efficientids_flax.config import (
     RotaryConfig,
 )
 
-BASE = 10_000.0  # of GPT-J's and CodeGen's rotary positions
+BASE = 10_000.0  # base of GPT-J's and CodeGen's rotary positions
 
 
 def _phi(values: Values, problems: list[str]) -> Values:
@@ -67,7 +67,7 @@ def _cohere_back(config: BackboneConfig) -> Values:
 
 
 def _cohere2(values: Values, problems: list[str]) -> Values:
-    """Layers that see all are not turned."""
+    """Layers with full attention are not rotated."""
     still = full_layers(values, all_but_each_nth(values))
     return {**_cohere({**values, "use_qk_norm": False}, problems), "no_rotary_layers": still}
 
@@ -77,7 +77,7 @@ def _cohere2_back(config: BackboneConfig) -> Values:
 
 
 def _gptj(values: Values, problems: list[str]) -> Values:
-    """The first `rotary_dim` numbers of a head turn."""
+    """The first `rotary_dim` numbers of a head are rotated."""
     width, turned = values["n_embd"] // values["n_head"], values["rotary_dim"]
     if not 0 < turned <= width or turned % 2:
         problems.append(
@@ -107,7 +107,7 @@ def _gptj_back(config: BackboneConfig) -> Values:
 
 
 def _falcon(values: Values, problems: list[str]) -> Values:
-    """Three forms: old with one head of keys or with all, new with any number; one norm or two."""
+    """Three forms: old with one key head or one per head, new with any number; one norm or two."""
     problems += own_width_problems(values)
     heads, count = values["num_attention_heads"], values["num_kv_heads"]
     new, parallel = values["new_decoder_architecture"], values["parallel_attn"]
@@ -137,10 +137,10 @@ def _falcon(values: Values, problems: list[str]) -> Values:
 
 
 def _falcon_alibi(width: int) -> dict[str, Any]:
-    """Biases by distance in place of rotation, scaled as the products are, in bfloat16.
+    """ALiBi instead of rotation, in bfloat16, scaled like the logits.
 
-    As PyTorch's kernel adds them, which the class takes by default, and as the models were trained.
-    Under `attn_implementation='eager'` transformers 5.23 adds them twice.
+    The same as with PyTorch's kernel, the class's default, and as the models were trained. With
+    `attn_implementation='eager'`, transformers 5.23 adds the biases twice.
     """
     alibi = AlibiConfig(scale=width**-0.5, in_bfloat16=True)
     return {"alibi": alibi, "rotary": None, "positions_pass_padding": True}

@@ -1,4 +1,4 @@
-"""What the tables of several families have in common."""
+"""Parts shared by the tables of several families."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -10,7 +10,7 @@ from efficientids_flax.config import BackboneConfig, MoEConfig
 
 
 def own_width_problems(values: Values) -> list[str]:
-    """A problem where `head_dim` says another width than D / N, which the class takes elsewhere."""
+    """A problem if `head_dim` is not D / N, which the class uses in other places."""
     width = values["hidden_size"] // values["num_attention_heads"]
     if values["head_dim"] in (None, width):
         return []
@@ -18,32 +18,32 @@ def own_width_problems(values: Values) -> list[str]:
 
 
 def odd_turn_problems(values: Values, width: int | None, missing: float) -> list[str]:
-    """A problem where an odd number of a head's numbers turns, which the class does not compute.
+    """A problem if the rotated width of a head is odd, which the class cannot compute.
 
     Args:
-        values: of the `config.json`.
-        width: of a head; None for D / N.
-        missing: the share where there is none.
+        values: content of the `config.json`.
+        width: width of a head; None: D / N.
+        missing: the default share.
     """
     size: int = width or values["hidden_size"] // values["num_attention_heads"]
     settings = values.get("rope_scaling") or values.get("rope_parameters") or {}
     key = "partial_rotary_factor"
     given = (settings.get(key), values.get(key))
     share = next((share for share in given if share is not None), missing)
-    if not isinstance(share, int | float):  # which is refused elsewhere
+    if not isinstance(share, int | float):  # refused elsewhere
         return []
     turned = int(size * share)
     return [f"{key}: {share} of the width {size} is {turned}, which is odd"] if turned % 2 else []
 
 
 def fraction_of(turned: int, width: int) -> float:
-    """The share of a head's width, such that `int(width * share)` is the number that turns."""
+    """The share of a head's width such that `int(width * share)` is the rotated width."""
     share = turned / width
     return share if int(width * share) == turned else math.nextafter(share, 1)
 
 
 def inverse_of(number: float) -> float:
-    """1 / number, such that 1 / it is the number again where there is such a one."""
+    """1 / number, rounded so that its inverse is exactly the number, if possible."""
     nearest = 1 / number
     near = (nearest, math.nextafter(nearest, 0), math.nextafter(nearest, math.inf))
     return next((value for value in near if 1 / value == number), nearest)
@@ -88,7 +88,7 @@ def mixture(
 
     Args:
         keys: field of `MoEConfig` -> key that holds it.
-        layers: which of them; None: all.
+        layers: returns the layers with experts; None: all layers.
         **fixed: field of `MoEConfig` -> its value in all models of the family.
     """
 
@@ -96,7 +96,7 @@ def mixture(
         every = range(values["num_hidden_layers"])
         chosen = tuple(every if layers is None else layers(values, problems))
         activation = ACTIVATIONS.get(values["hidden_act"])
-        if not chosen or activation is None:  # which is refused elsewhere
+        if not chosen or activation is None:  # an unknown activation is refused elsewhere
             return {}
         settings = {
             "layers": chosen, "gated": True, "activation": activation, "gating": "top_k",
@@ -111,18 +111,18 @@ def mixture(
     def express(config: BackboneConfig) -> Values:
         moe = config.moe
         found = {} if moe is None else {key: getattr(moe, name) for name, key in keys.items()}
-        # Mixtral's rotation does not read a width that is null or missing.
+        # Mixtral's rotation needs the head width: it cannot be null or missing.
         return found | {"head_dim": config.head_dim}
 
     return derive, express
 
 
 def every_nth(keys: Mapping[str, str], experts: str, **fixed: Any) -> dict[str, Any]:
-    """The same where every `decoder_sparse_step`-th layer has them, but those of `mlp_only_layers`.
+    """`mixture` with experts in every `decoder_sparse_step`-th layer not in `mlp_only_layers`.
 
     Args:
         keys, fixed: see `mixture`.
-        experts: key of their number; 0 is none.
+        experts: key of the number of experts; 0: there are none.
     """
 
     def layers(values: Values, problems: list[str]) -> Iterable[int]:
@@ -146,6 +146,6 @@ def every_nth(keys: Mapping[str, str], experts: str, **fixed: Any) -> dict[str, 
 
 
 def alike(keys: Mapping[str, str], **fixed: Any) -> dict[str, Any]:
-    """The same for families whose layers all have experts."""
+    """`mixture` with experts in all layers."""
     derive, express = mixture(keys, **fixed)
     return {"derive": derive, "express": express}

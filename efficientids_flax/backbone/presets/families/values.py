@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 # fmt: off
-# transformers' name (`activations.py`, ACT2FN) -> ours; not there: `prelu` and `xielu`, which have
-# parameters of their own
+# transformers' name (`activations.py`, ACT2FN) -> ours. `prelu` and `xielu` are missing, as they
+# have parameters.
 ACTIVATIONS = {
     "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_python": "gelu",
     "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_python_tanh": "gelu_tanh",
@@ -15,8 +15,8 @@ ACTIVATIONS = {
     "gelu_10": "gelu_10", "hardswish": "hard_silu", "sqrtsoftplus": "sqrt_softplus",
 }
 
-# What says nothing about the computation of hidden states and logits from ids: where a file comes
-# from, tokens, training, generation, other heads.
+# Keys that do not affect hidden states and logits: about the file's source, tokens, training,
+# generation, other heads.
 IRRELEVANT = frozenset({
     "_name_or_path", "name_or_path", "architectures", "auto_map", "model_type",
     "transformers_version", "_commit_hash", "transformers.js_config", "unsloth_fixed",
@@ -43,8 +43,8 @@ IRRELEVANT = frozenset({
     "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values",
     "exponential_decay_length_penalty", "generation_config",
 })
-CAUSAL = "is_causal"  # the masks of transformers look at it in all families
-# What the base class or the masks of transformers read in all families, and what of it is computed.
+CAUSAL = "is_causal"  # the masks of transformers read it in all families
+# Keys that the base class or the masks of transformers read in all families -> supported values.
 REFUSED: Mapping[str, tuple[Any, ...]] = {
     "per_layer_config": (None, {}),  # other sizes in some layers
 }

@@ -1,6 +1,6 @@
-"""What of a run lies in its directory: checkpoints, which of them stay, and whose directory it is.
+"""The directory of a run: its checkpoints, which of them are kept, and a lock.
 
 Read `checkpoint`, which writes, and `stored`, which reads, then `leaves`, what is stored and how it
-is compared; `best` chooses the one that stays, `sums` finds flipped bits, `faults` tells what
-cannot be read or written, `lock` keeps two runs apart.
+is compared. `best` chooses the best checkpoint, `sums` detects flipped bits, `faults` has the
+errors of reading and writing, `lock` keeps other runs out.
 """

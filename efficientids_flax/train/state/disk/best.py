@@ -1,4 +1,4 @@
-"""Which checkpoint is the best one: by one finite metric, in one direction."""
+"""Chooses the best checkpoint, by one finite metric in one direction."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,21 @@ from efficientids_flax.train.direction import Mode, settled_mode
 
 
 class Best:
-    """Finds the best checkpoint, and preserves it alone: a policy of Orbax'.
+    """An Orbax policy that preserves the best checkpoint alone.
 
     Checkpoints that were not evaluated, or whose metric is not finite, are never the best.
 
     Attributes:
-        metric: None: no checkpoint is the best.
-        since: step up to which evaluations were others, and are not compared with.
+        metric: name of the metric; None: no checkpoint is the best.
+        since: checkpoints up to this step were evaluated differently, and are never the best.
     """
 
     def __init__(self, metric: str | None, mode: Mode | None = None) -> None:
-        """By this metric.
+        """Choose by a metric.
+
+        Args:
+            metric: its name, or None.
+            mode: whether the least or the greatest value is best; None: as the name implies.
 
         Raises:
             ValueError: see `settled_mode`.
@@ -27,12 +31,12 @@ class Best:
         self.follow(metric, mode)
 
     def follow(self, metric: str | None, mode: Mode | None) -> None:
-        """Go by this metric from now on; raises as the class."""
+        """Choose by this metric from now on; arguments and errors as for the class."""
         self.metric, self.mode = metric, mode
         self._sign = -1.0 if metric is not None and settled_mode(metric, mode) == "max" else 1.0
 
     def step(self, metrics: Mapping[int, Mapping[str, float] | None]) -> int | None:
-        """The best step of step -> metrics, the first of several that are equal."""
+        """The best step, given step -> metrics; the first if several are equal, None if none is."""
         if self.metric is None:
             return None
         found = {
@@ -43,7 +47,7 @@ class Best:
         return min(found, key=lambda step: (found[step], step)) if found else None
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """One truth value a checkpoint."""
+        """For each checkpoint, whether it is the best."""
         del context
         best = self.step({found.step: found.metrics for found in checkpoints})
         return [found.step == best for found in checkpoints]

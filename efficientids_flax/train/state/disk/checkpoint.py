@@ -1,9 +1,9 @@
-"""Checkpoints of a run with Orbax: asynchronous, the last n and the best, checked when restored.
+"""Checkpoints of a run with Orbax: written asynchronously; the last n and the best are kept.
 
-A checkpoint has two items: `state`, nested dicts by the paths of the leaves (`params/...`,
-`opt_state/...`), and `run`, JSON: the position in the data, best metric, early stopping, the `sums`
-by which what is read is compared with what was written; and the metrics of an evaluation of this
-state, those that are finite.
+A checkpoint has two items. `state` is nested dicts by the paths of the leaves (`params/...`,
+`opt_state/...`). `run` is JSON: the position in the data, best metric, early stopping, and the
+`sums` that verify leaves when they are read. It also has the finite metrics of an evaluation of
+this state.
 """
 
 import json
@@ -39,7 +39,7 @@ class Checkpoints(StoredSteps):
     """The checkpoints of a directory.
 
     Attributes:
-        directory: where they lie, each in a directory named by its step.
+        directory: contains the checkpoints, each in a directory named by its step.
     """
 
     def __init__(
@@ -53,16 +53,17 @@ class Checkpoints(StoredSteps):
         read_only: bool = False,
         lock: Lock | None = None,
     ) -> None:
-        """Open a directory, or make it.
+        """Open a directory, or create it.
 
         Args:
             directory: any path or URL that Orbax can write.
-            keep_last: how many of the newest stay; None: all.
-            keep_best: metric whose best checkpoint stays too.
-            best_mode: whether the least or the greatest value is best; None: as its name says.
+            keep_last: how many of the newest checkpoints are kept; None: all.
+            keep_best: metric whose best checkpoint is kept too.
+            best_mode: whether the least or the greatest value is best; None: as the metric's name
+                implies.
             asynchronous: write in the background.
-            read_only: neither make it nor write.
-            lock: of the directory.
+            read_only: do not create or write anything.
+            lock: the lock of the directory, if it is held.
         """
         self._lock = lock
         self.directory = epath.Path(directory).absolute()
@@ -73,15 +74,15 @@ class Checkpoints(StoredSteps):
             preservation_policy=AnyPreservationPolicy(policies),
             enable_async_checkpointing=asynchronous,
             async_options=AsyncOptions(barrier_sync_fn=_meeting(self._failed)),
-            best_fn=lambda _: 0.0,  # without one no metrics are written; `Best` chooses
+            best_fn=lambda _: 0.0,  # without it, no metrics are written; `Best` chooses
             cleanup_tmp_directories=not read_only,
             create=not read_only,
             read_only=read_only,
-            save_interval_steps=0 if read_only else 1,  # Orbax sets it so, and warns
+            save_interval_steps=0 if read_only else 1,  # else Orbax sets 0 itself, with a warning
         )
         self._open = ExitStack()
         self._open.enter_context(without_echoes())
-        # A directory that is never closed, as one that could not be opened, ends with the object.
+        # If `close` is never called, as when opening fails, this ends with the object.
         self._end = weakref.finalize(self, self._open.close)
         self._end.atexit = False
         handlers = {"state": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
@@ -93,16 +94,16 @@ class Checkpoints(StoredSteps):
     def save(
         self, state: TrainState, run: Mapping[str, Any], metrics: Mapping[str, float] | None = None
     ) -> None:
-        """Begin to write a checkpoint; what is in the step's directory already stays.
+        """Begin to write a checkpoint; an existing checkpoint of this step is left unchanged.
 
         Args:
-            state: of the run; read before this returns.
+            state: state of the run; it is read before this returns.
             run: JSON values.
-            metrics: of an evaluation of this state, for `keep_best`; those that are finite are
+            metrics: metrics of an evaluation of this state, for `keep_best`; only finite ones are
                 written.
 
         Raises:
-            UnwrittenCheckpoint: this one, or the one before it.
+            UnwrittenCheckpoint: this checkpoint, or the one before it, could not be written.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -119,22 +120,22 @@ class Checkpoints(StoredSteps):
                     state=ocp.args.StandardSave(unflatten(leaves)),  # pyright: ignore[reportCallIssue]
                     run=ocp.args.JsonSave({**run, SUM: _digest(run)}),  # pyright: ignore[reportCallIssue]
                 ),
-                # Orbax warns of one without.
+                # Orbax warns of a checkpoint without metrics.
                 metrics={name: value for name, value in found.items() if math.isfinite(value)},
             )
 
     def measure_anew(self, step: int) -> None:
-        """Evaluations up to this step were others: none of them is the best any more."""
+        """Exclude checkpoints up to this step from being the best: their evaluation differed."""
         self._best.since = step
 
     def keep_on(self, run: Mapping[str, Any]) -> str | None:
-        """Go on to keep the best checkpoint that a run kept, though it is not asked for any more.
+        """Continue to keep the best checkpoint of a run whose `keep_best` is not set any more.
 
         Args:
             run: see `run_of`.
 
         Returns:
-            The metric; None where one is asked for, or none was.
+            The metric of the run; None if one is set now, or the run had none.
         """
         kept = run.get(KEPT)
         if self._best.metric is not None or not kept:
@@ -143,19 +144,19 @@ class Checkpoints(StoredSteps):
         return kept["metric"]
 
     def set_aside(self, step: int) -> str:
-        """Rename a step that cannot be read, so that it is written again; the new name."""
+        """Rename the directory of an unreadable step, so that it can be rewritten; the new name."""
         place = self.directory / str(step)
         aside = self.directory / f"damaged_{step}"
         if is_primary():
             if aside.exists():
                 aside.rmtree()
             place.rename(aside)
-        all_states({})  # the others wait
+        all_states({})  # the other processes wait for the renaming
         self._manager.reload()
         return aside.name
 
     def hold(self) -> None:
-        """Lock the directory that is there now, if what was locked is gone.
+        """Lock the directory again if the locked one was removed or replaced.
 
         Raises:
             DirectoryInUse: another run has taken it.
@@ -164,23 +165,23 @@ class Checkpoints(StoredSteps):
             self._lock.renew()
 
     def check(self) -> None:
-        """Raises UnwrittenCheckpoint if a write in the background went wrong."""
+        """Raise UnwrittenCheckpoint if a write in the background failed."""
         with self._writing():
             if self._failed:
                 raise self._failed[0]
             self._manager.check_for_errors()
 
     def wait(self) -> None:
-        """Until everything is written.
+        """Wait until everything is written.
 
         Raises:
-            UnwrittenCheckpoint: something is not.
+            UnwrittenCheckpoint: a write failed.
         """
         with self._writing():
             self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Wait, and let go of the directory; raises as `wait` does."""
+        """Wait, and close the directory; raises as `wait` does."""
         self._end.detach()
         with self._open, self._writing():
             self._manager.close()
@@ -194,12 +195,13 @@ class Checkpoints(StoredSteps):
 
 
 def _meeting(failed: list[BaseException]) -> Callable[..., None]:
-    """How all processes wait for each other; a thread whose write went wrong waits for none.
+    """A barrier for all processes; a thread whose write failed raises instead of waiting.
 
-    Orbax tells of it when it is done, and it would wait for others that wait for what it writes.
+    Orbax reports the error when the thread ends. Waiting would deadlock: the other processes wait
+    for what this one did not write.
 
     Args:
-        failed: gets what went wrong.
+        failed: receives the errors.
     """
     wait, owner = ocp.multihost.get_barrier_sync_fn(), threading.get_ident()
 
@@ -214,5 +216,5 @@ def _meeting(failed: list[BaseException]) -> Callable[..., None]:
 
 
 def _digest(run: Mapping[str, Any]) -> str:
-    """Of what is read again: JSON has no tuples, and no keys but texts."""
+    """Digest of `run` as it will be read: JSON turns tuples into lists, and keys into text."""
     return digest_of(json.loads(json.dumps(run)))

@@ -1,4 +1,4 @@
-"""What goes wrong with checkpoints on disk, in one line each."""
+"""Errors of reading and writing checkpoints, each in one line."""
 
 import logging
 import warnings
@@ -11,27 +11,27 @@ from efficientids_flax.text import in_a_line
 
 
 class CheckpointMismatch(ValueError):
-    """The checkpoint is of another model, optimizer or freezing."""
+    """The checkpoint has another model, optimizer or set of frozen parameters."""
 
 
 class UnwrittenCheckpoint(OSError):
-    """A checkpoint could not be written; those before it are whole."""
+    """A checkpoint could not be written; earlier ones are intact."""
 
 
 class DamagedCheckpoint(ValueError):
-    """A checkpoint cannot be read, though it is there."""
+    """A checkpoint exists, but cannot be read."""
 
 
-# Not the checkpoint's fault: reading it again may go well.
+# Errors that are not the checkpoint's fault: reading it again may succeed.
 _NOT_DAMAGE = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "Permission denied", "UNAVAILABLE")
 
 
 @contextmanager
 def reading(where: Any) -> Iterator[None]:
-    """Errors in the block are those of a damaged checkpoint.
+    """Turn errors in the block into `DamagedCheckpoint`.
 
     Raises:
-        DamagedCheckpoint: naming it. Errors that say nothing of it are raised as they are.
+        DamagedCheckpoint: names the checkpoint. Errors with another cause are not converted.
     """
     try:
         with without_echoes():
@@ -46,21 +46,21 @@ def reading(where: Any) -> Iterator[None]:
 
 @contextmanager
 def writing(directory: Any, newest: Any) -> Iterator[None]:
-    """Errors in the block, or in the background before it, are those of a failed write.
+    """Turn errors in the block, also those of earlier background writes, into failed writes.
 
     Args:
-        directory: of the run.
-        newest: gives the newest step that is whole, None without one.
+        directory: directory of the run.
+        newest: returns the newest complete step; None if there is none.
 
     Raises:
-        UnwrittenCheckpoint: naming the directory and what is left.
+        UnwrittenCheckpoint: names the directory and what is left.
     """
     try:
         yield
     except UnwrittenCheckpoint:
         raise
     except Exception as error:
-        # What Orbax leaves behind then is of nobody's interest.
+        # Orbax leaves coroutines behind; a warning of them would help nobody.
         warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         step = newest()
         left = "no checkpoint is there" if step is None else f"the newest whole one is step {step}"
@@ -72,7 +72,7 @@ def writing(directory: Any, newest: Any) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without Orbax's warning that a directory to be read is read only."""
+    """Suppress Orbax' warning that a directory opened for reading is read-only."""
     logger = logging.getLogger("absl")
     before = logger.level
     logger.setLevel(logging.ERROR)

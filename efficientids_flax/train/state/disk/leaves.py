@@ -1,4 +1,4 @@
-"""The leaves of a state by their paths, as a checkpoint holds them, and back."""
+"""Converts a state to leaves by path, as checkpoints store them, and back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ SHOWN = 20  # leaves that an error names
 
 
 def stored_leaves(state: TrainState) -> dict[str, Any]:
-    """Path -> leaf of everything that is stored."""
+    """Path -> leaf, of everything that a checkpoint stores."""
     tree = {
         "step": state.step,
         "rng": state.rng,
@@ -31,14 +31,14 @@ def stored_leaves(state: TrainState) -> dict[str, Any]:
 def without_master(
     found: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both as they are compared where a run has master copies that its checkpoint does not have.
+    """(found, wanted), adapted for comparison if the run has master copies and its checkpoint none.
 
-    The copies are made of the parameters, and half precision of the optimizer state is read into
+    The copies will be made from the parameters, and optimizer state in half precision is read into
     float32.
 
     Args:
         found: path -> shape and dtype of the leaves of a checkpoint.
-        wanted: of the run.
+        wanted: path -> leaf of the run.
     """
     copies = {path for path in wanted if path.startswith(MASTER)}
     if not copies or copies & found.keys():
@@ -59,9 +59,9 @@ def without_master(
 
 
 def rebuilt(like: TrainState, leaves: Mapping[str, Any]) -> TrainState:
-    """A state of the structure of `like` from the stored leaves.
+    """A state with the structure of `like` from stored leaves.
 
-    Master copies that are not among them are made of the parameters.
+    Missing master copies are made from the parameters.
     """
     made = {
         path: jnp.asarray(leaves[f"params/{path.removeprefix(MASTER)}"], jnp.float32)
@@ -89,7 +89,7 @@ def rebuilt(like: TrainState, leaves: Mapping[str, Any]) -> TrainState:
 
 
 def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Shape, dtype and place of a leaf."""
+    """Shape, dtype and sharding of a leaf."""
     sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
@@ -100,16 +100,16 @@ def check_leaves(
     wanted: Mapping[str, Any],
     shapes_alone: bool = False,
 ) -> None:
-    """Raise if a checkpoint has other leaves than a run.
+    """Raise if the leaves of a checkpoint differ from those of a run.
 
     Args:
-        where: the checkpoint.
+        where: path of the checkpoint.
         found: path -> shape and dtype of its leaves.
-        wanted: of the run.
-        shapes_alone: dtypes may differ, and there may be more in the checkpoint.
+        wanted: path -> leaf of the run.
+        shapes_alone: dtypes may differ, and the checkpoint may have additional leaves.
 
     Raises:
-        CheckpointMismatch: naming the leaves that differ.
+        CheckpointMismatch: names the leaves that differ.
     """
 
     def told(leaf: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""One run at a time in a directory: a lock that ends with the process that holds it."""
+"""Locks a directory for one run at a time; the lock ends with the process that holds it."""
 
 import json
 import os
@@ -11,15 +11,15 @@ from pathlib import Path
 from efficientids_flax.train.state.processes import agreed, is_primary
 
 NAME = "run.lock"
-_held: set[Path] = set()  # of this process, whose own locks the system does not tell apart
+_held: set[Path] = set()  # directories locked here; POSIX locks do not conflict in one process
 
 
 class DirectoryInUse(ValueError):
-    """Another run is at work in the directory."""
+    """Another run is using the directory."""
 
 
 class Lock:
-    """Of a directory, held by this process or by the first one of several.
+    """The lock of a directory, held by this process or by the first of several.
 
     Attributes:
         place: the directory.
@@ -29,12 +29,12 @@ class Lock:
         self.place, self._file = place, file
 
     def renew(self) -> bool:
-        """Lock the directory anew where the file that was locked is gone from it; whether it was.
+        """Lock the directory again if the locked file is gone from it; returns whether it was gone.
 
-        Somebody has removed or moved the directory, or the file in it.
+        This happens if somebody removes or moves the directory, or the file in it.
 
         Raises:
-            DirectoryInUse: another run has taken it meanwhile.
+            DirectoryInUse: another run has locked it meanwhile.
         """
         if self._file is None or self._is_there(self._file):
             return False
@@ -49,7 +49,7 @@ class Lock:
             return False
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         if self._file is not None:
             _held.discard(self.place)
             os.close(self._file)
@@ -58,13 +58,13 @@ class Lock:
 
 @contextmanager
 def locked(directory: str | os.PathLike[str]) -> Iterator[Lock]:
-    """The directory is this run's while the block runs; the first process locks it for all.
+    """Lock a directory during the block; the first process locks it for all.
 
-    The system lets go of the lock of a process that has ended in any way; the file stays. Where
-    the file system has no locks, none is held.
+    However a process ends, the system releases its lock; the file stays. If the file system does
+    not support locks, none is held.
 
     Raises:
-        DirectoryInUse: another run is there; which one.
+        DirectoryInUse: another run has the lock; names it.
     """
     place = Path(directory).resolve()
     file, problem = None, None
@@ -83,12 +83,12 @@ def locked(directory: str | os.PathLike[str]) -> Iterator[Lock]:
 
 
 def _taken(place: Path) -> int | None:
-    """The open file of the lock; None where there are no locks."""
+    """The open file of the lock; None if locks are not supported."""
     if place in _held:
         raise DirectoryInUse(_told(place, "this process is training"))
     try:
         import fcntl
-    except ImportError:  # no POSIX
+    except ImportError:  # not a POSIX system
         return None
     place.mkdir(parents=True, exist_ok=True)
     file = os.open(place / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -114,7 +114,7 @@ def _named(content: bytes) -> str:
     try:
         holder = json.loads(content)
         return f"process {holder['pid']} on {holder['host']} is training since {holder['since']}"
-    except (ValueError, KeyError, TypeError):  # it has not written yet
+    except (ValueError, KeyError, TypeError):  # the holder has not written its name yet
         return "another process is training"
 
 

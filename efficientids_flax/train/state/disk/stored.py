@@ -1,4 +1,4 @@
-"""The checkpoints of a directory as they are read, and compared with what was written."""
+"""Reads the checkpoints of a directory, and verifies that they are what was written."""
 
 import math
 from collections.abc import Callable, Collection, Mapping
@@ -28,17 +28,17 @@ from efficientids_flax.train.state.disk.leaves import (
 from efficientids_flax.train.state.disk.sums import differing
 from efficientids_flax.tree import flatten, unflatten
 
-SUMS, SUM = "sums", "sum"  # of the leaves, and of the rest of `run`
-# (a restored state, paths of the optimizer's leaves that are not restored) -> the whole state
+SUMS, SUM = "sums", "sum"  # keys of `run`: sums of the leaves, and digest of the rest of `run`
+# (restored state, paths of optimizer leaves that could not be restored) -> complete state
 Anew = Callable[[TrainState, Collection[str]], TrainState]
-KEPT, SINCE = "kept", "measured_since"  # what the best is by, and after which step
+KEPT, SINCE = "kept", "measured_since"  # keys of `run`: metric of the best, and `Best.since`
 
 
 class StoredSteps:
     """The part of `Checkpoints` that reads.
 
     Attributes:
-        directory: where they lie, each in a directory named by its step.
+        directory: contains the checkpoints, each in a directory named by its step.
     """
 
     directory: epath.Path
@@ -46,21 +46,21 @@ class StoredSteps:
     _best: Best
 
     def latest_step(self) -> int | None:
-        """The newest step that is complete."""
+        """The newest complete step; None if there is none."""
         return self._manager.latest_step()
 
     def steps(self) -> list[int]:
-        """All steps that are complete, in order."""
+        """All complete steps, in order."""
         return sorted(self._manager.all_steps())
 
     def best_step(self) -> int | None:
-        """The step with the best metric, of those that are there; None without any."""
+        """The existing step with the best metric; None if there is none."""
         if self._best.metric is not None and not self._best.since:
             self._best.since = self._measured_since()
         return self._best.step({step: self._manager.metrics(step) for step in self.steps()})
 
     def _measured_since(self) -> int:
-        """As the newest checkpoint says that can be read."""
+        """The value of `since` in the newest checkpoint that can be read."""
         for step in reversed(self.steps()):
             try:
                 return self.run_of(step).get(SINCE, 0)
@@ -69,32 +69,33 @@ class StoredSteps:
         return 0
 
     def best_metric(self) -> float | None:
-        """The value at `best_step`."""
+        """The metric at `best_step`; None if there is no best step."""
         step, metric = self.best_step(), self._best.metric
         return None if step is None or metric is None else self.metrics(step)[metric]
 
     def metrics(self, step: int) -> dict[str, float]:
-        """What `save` got as metrics."""
+        """The finite metrics passed to `save`."""
         found = self._manager.metrics(step) or {}
         return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def restore(
         self, like: TrainState, step: int | None = None, *, anew: Anew | None = None
     ) -> tuple[TrainState, dict[str, Any]]:
-        """Read a checkpoint into the shapes, dtypes and places of another state.
+        """Read a checkpoint into the shapes, dtypes and shardings of another state.
 
         Args:
-            like: state of a new run; stays as it is.
-            step: which one; None: the newest.
-            anew: the optimizer state may differ; what the checkpoint lacks of it is made by this.
+            like: state of a new run; it is not changed.
+            step: step of the checkpoint; None: the newest.
+            anew: if given, the optimizer state may differ; this function completes what the
+                checkpoint lacks of it.
 
         Returns:
-            (state, what `save` got as `run`).
+            (state, the `run` passed to `save`).
 
         Raises:
-            FileNotFoundError: there is none.
-            CheckpointMismatch: naming the leaves that differ.
-            DamagedCheckpoint: it cannot be read, or not as it was written.
+            FileNotFoundError: there is no such checkpoint.
+            CheckpointMismatch: names the leaves that differ.
+            DamagedCheckpoint: it cannot be read, or is not what was written.
         """
         step = self._found(step)
         run = self.run_of(step)
@@ -117,7 +118,7 @@ class StoredSteps:
         return (state if anew is None else anew(state, optimizer.keys() - leaves.keys())), run
 
     def mismatch(self, like: TrainState, step: int | None = None) -> str | None:
-        """What `restore` would say of the leaves; None: they are those of `like`."""
+        """The mismatch that `restore` would raise; None if the leaves are those of `like`."""
         step = self._found(step)
         where = self.directory / str(step)
         try:
@@ -129,7 +130,7 @@ class StoredSteps:
         return None
 
     def run_of(self, step: int | None = None) -> dict[str, Any]:
-        """What `save` got as `run`.
+        """The `run` passed to `save`.
 
         Raises:
             FileNotFoundError: there is no such step.
@@ -139,21 +140,21 @@ class StoredSteps:
         with reading(self.directory / str(step)):
             args = ocp.args.Composite(run=ocp.args.JsonRestore())  # pyright: ignore[reportCallIssue]
             run = dict(self._manager.restore(step, args=args)["run"])
-            wanted = run.pop(SUM, None)  # up to release 2 there was none
+            wanted = run.pop(SUM, None)  # release 2 and earlier did not write it
             if wanted is not None and wanted != digest_of(run):
                 raise ValueError("its place in the run is not what was written")
             return run
 
     def restore_params(self, step: int | None = None, average: bool = False) -> dict[str, Any]:
-        """The parameters alone, as NumPy arrays, of a model that need not be there.
+        """The parameters alone, as NumPy arrays; the model is not needed.
 
         Args:
-            step: which checkpoint; None: the newest.
-            average: the averages of `ema_decay`, in place of the parameters that have one.
+            step: step of the checkpoint; None: the newest.
+            average: return the averages of `ema_decay` for the parameters that have one.
 
         Raises:
-            FileNotFoundError: there is no checkpoint.
-            ValueError: it has no averages.
+            FileNotFoundError: there is no such checkpoint.
+            ValueError: it has no averages, though they are requested.
         """
         step = self._found(step)
         described = self._described(step)
@@ -178,19 +179,19 @@ class StoredSteps:
         return unflatten(leaves)
 
     def _check_sums(self, step: int, leaves: Mapping[str, Any], run: Mapping[str, Any]) -> None:
-        """Raises ValueError if leaves are not what was written; those in another dtype may be."""
+        """Raise ValueError if leaves are not what was written; skips those cast to other dtypes."""
         stored = flatten(self._described(step))
         same = {path: leaf for path, leaf in leaves.items() if leaf.dtype == stored[path].dtype}
         if wrong := differing(same, run.get(SUMS, {})):
             raise ValueError(wrong)
 
     def _partly(self, step: int, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        """The leaves that there are; some of the optimizer's may be missing.
+        """The leaves that the checkpoint has; optimizer state and master copies may be missing.
 
-        Parameters may differ in dtype, and master copies may be missing.
+        Dtypes may differ.
 
         Raises:
-            CheckpointMismatch: others differ.
+            CheckpointMismatch: another leaf is missing, or has another shape.
         """
         found = flatten(self._described(step))
         there = {

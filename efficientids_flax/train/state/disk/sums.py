@@ -1,9 +1,9 @@
-"""A sum of each leaf of a checkpoint, by which flipped bits are found when it is read.
+"""A checksum of each leaf of a checkpoint, to detect flipped bits when it is read.
 
-The sum of leaf x, its values as whole numbers x_i of up to 32 bits, is the sum of x_i w_i modulo
-2^32. Weights w_i are odd, so that no change of a single value goes unseen, and differ from place to
-place, so that values that changed places are seen. Whole numbers add up to the same in any order:
-the sum is the same on any device, and however the leaf is spread over devices and processes.
+With the bits of a leaf as integers x_i of up to 32 bits, its sum is the sum of x_i w_i modulo 2^32.
+The weights w_i are odd, so that any change of a single value is detected, and differ by place, so
+that swapped values are detected. Integer sums do not depend on the order: the sum is the same on
+any device, however the leaf is sharded over devices and processes.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-AT_ONCE = 1 << 20  # values of an array of the host
+AT_ONCE = 1 << 20  # values of a host array that are summed at a time
 SHOWN = 3  # leaves that an error names
 
 
@@ -27,11 +27,11 @@ def sums_of(leaves: Mapping[str, Any]) -> dict[str, int]:
 
 
 def differing(leaves: Mapping[str, Any], wanted: Mapping[str, int]) -> str | None:
-    """What to say of leaves that are not what was written; None if all are.
+    """A message about leaves whose sums differ from those written; None if none does.
 
     Args:
-        leaves: as they were read.
-        wanted: path -> sum; leaves that are not among them are not compared.
+        leaves: path -> leaf, as read.
+        wanted: path -> sum; leaves without one are not compared.
     """
     found = sums_of({path: leaf for path, leaf in leaves.items() if path in wanted})
     wrong = [path for path, value in found.items() if value != wanted[path]]
@@ -45,7 +45,7 @@ def differing(leaves: Mapping[str, Any], wanted: Mapping[str, int]) -> str | Non
 def _on_device(leaf: jax.Array) -> jax.Array:
     bits = _bits(leaf)
     place = jnp.zeros(bits.shape, jnp.uint32)
-    for axis, size in enumerate(bits.shape):  # without a reshape, which would move what is spread
+    for axis, size in enumerate(bits.shape):  # a reshape would move sharded data
         place = place * jnp.uint32(size % 2**32) + jax.lax.broadcasted_iota(
             jnp.uint32, bits.shape, axis
         )
@@ -53,7 +53,7 @@ def _on_device(leaf: jax.Array) -> jax.Array:
 
 
 def _on_host(leaf: np.ndarray) -> int:
-    """The same of an array of the host, a part at a time."""
+    """The sum of a host array, computed in parts."""
     flat = np.ascontiguousarray(leaf).reshape(-1)
     if flat.dtype == bool:
         flat = flat.astype(np.uint8)
@@ -73,7 +73,7 @@ def _bits(leaf: jax.Array) -> jax.Array:
 
 
 def _weights(place: Any) -> Any:
-    """Odd numbers, uint32, one a place: the finaliser of MurmurHash3."""
+    """An odd uint32 weight for each place: the finaliser of MurmurHash3."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         place = (place ^ (place >> np.uint32(shift))) * np.uint32(factor)
     return (place ^ (place >> np.uint32(16))) | np.uint32(1)
