@@ -42,7 +42,7 @@ def main() -> None:
     context = max(given.context // patch, 1) * patch
     model = TimesFM(replace(loaded.config, context_length=context, statistics="centred"))
 
-    # The loss is in the units of the series: they are scaled to be near one for the optimizer.
+    # The loss is in the units of the series; scale them near one for the optimizer.
     scale = float(np.std(known))
     windows = training_windows([known / scale], context, YEAR, freq=1)
     batches = ShuffledBatches(windows, 32)

@@ -46,7 +46,7 @@ def main() -> None:
             ClusteringInfo.from_assignments(GENRE_OF),
             item_embedding_dim=WIDTH,
             lora=LoraConfig(given.lora) if given.lora else None,
-            dtype="float32",  # of the computation; the parameters are kept in bfloat16
+            dtype="float32",  # of the computation; parameters are stored in bfloat16
         )
     builder = PromptBuilder(tokenizer, len(TITLES), vocab_size=model.config.backbone.vocab_size)
 
