@@ -1,4 +1,4 @@
-"""Clients of an HTTP server on this machine: as many requests as it takes, or at a rate."""
+"""HTTP clients on this machine that send requests as fast as possible, or at a fixed rate."""
 
 import asyncio
 import json
@@ -15,10 +15,10 @@ class Seen:
     """What came back.
 
     Attributes:
-        statuses: how many of each.
-        seconds: of each answer of status 200.
+        statuses: count of each status.
+        seconds: time of each answer with status 200.
         wall: seconds from the first to the last.
-        lost: requests whose connection ended before their answer.
+        lost: requests whose connection ended before the answer.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
@@ -27,13 +27,13 @@ class Seen:
     lost: int = 0
 
     def quantile(self, share: float) -> float:
-        """Of the seconds."""
+        """A quantile of the answers' times."""
         ordered = sorted(self.seconds)
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
     @property
     def rate(self) -> float:
-        """Answers of status 200 a second."""
+        """Answers with status 200 per second."""
         return len(self.seconds) / self.wall
 
 
@@ -48,7 +48,7 @@ def request(path: str, body: Any, token: str | None = None, method: str = "POST"
 
 
 class Client:
-    """One connection, which is made anew where the server has closed it."""
+    """One connection, which is reopened if the server has closed it."""
 
     def __init__(self, port: int) -> None:
         self._port = port

@@ -76,7 +76,7 @@ def viewings(rng: np.random.Generator, count: int) -> list[list[int]]:
 
 
 def prompt(history: list[int]) -> list[str | int]:
-    """Titles and items, and the question."""
+    """A history with titles, followed by the question."""
     return ["watched ", *titled(history, TITLES), "next "]
 
 
@@ -113,7 +113,7 @@ def make_model(folder: Path) -> Path:
 
 
 def random(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Norms of ones, kernels that keep the size of what they multiply."""
+    """Random weights: ones for norms, and kernels that keep the scale of activations."""
     if len(shape) == 1:
         return np.ones(shape, np.float32)
     return rng.normal(0, shape[-1] ** -0.5, shape).astype(np.float32)

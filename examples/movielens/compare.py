@@ -41,9 +41,9 @@ class Method:
     """A row of the table.
 
     Attributes:
-        settings: that are tried.
-        scores: of a method without a gradient.
-        fixed: settings of a learned one, on top of those of the file.
+        settings: settings to try.
+        scores: scoring function of a method that is not trained; None for a trained one.
+        fixed: settings of a trained method that override those of the file.
     """
 
     settings: list[Settings]

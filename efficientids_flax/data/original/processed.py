@@ -5,11 +5,11 @@
     clustering.pkl            the original's four pickles
     item_embeddings_{metadata,wals,random}.npy    float [I, E], one row per item id
 
-    It has three faults, which are corrected or reported here. Its clustering has one row more than
-    there are items: row 0 is padding and row i + 1 is item i, while sequences and embeddings have item
-    i in row i. Its val and test sequences are those of the same users: here each becomes one row per
-    sequence, of which only the last item is predicted. It drops every event of item 0, which it took for
-    padding; those are lost.
+It has three faults, which are corrected or reported here. Its clustering has one row more than
+there are items: row 0 is padding and row i + 1 is item i, while sequences and embeddings have item
+i in row i. Its val and test sequences are those of the same users: here each sequence becomes one
+row, of which only the last item is predicted. It drops every event of item 0, which it took for
+padding; those are lost.
 """
 
 from collections.abc import Mapping
@@ -189,7 +189,7 @@ def _sequences(file: str, lists: list[list[int]], num_items: int, split: Split) 
         )
     end = np.cumsum(sizes)
     begin, last = end - sizes, np.maximum(end - 1, end - sizes)
-    # (begin, what is validated on, what is tested on, end)
+    # (begin, begin of the validation part, begin of the test part, end)
     offsets = {
         "train": (begin, end, end, end),
         "valid": (begin, last, end, end),

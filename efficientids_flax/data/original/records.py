@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
-MASK = 0xA282EAD8  # added to a checksum after rotating it by 15 bits, as CRCs of data with CRCs are weak
+MASK = 0xA282EAD8  # added to a rotated checksum, as CRCs of CRCs are weak
 LONGEST = 1 << 30  # bytes of a record; a larger length must be damaged
 BLOCK = 1 << 20
 GZIP, ZLIB = 31, 15  # zlib's codes of the two formats
