@@ -83,7 +83,7 @@ class Client:
 
 
 async def closed_loop(port: int, requests: Sequence[bytes], clients: int) -> Seen:
-    """Each client asks again as soon as it has its answer, until all requests are made."""
+    """Each client sends its next request once it has an answer, until all requests are sent."""
     seen, left = Seen(), iter(requests)
 
     async def one() -> None:
@@ -102,18 +102,17 @@ async def at_rate(
     port: int, make: Callable[[int], bytes], rate: float, count: int, clients: int, *,
     moments: random.Random | None = None,
 ) -> Seen:  # fmt: skip
-    """Requests at a rate, whatever the server does.
+    """Send requests at a fixed rate, whatever the server does.
 
-    The time of an answer is that from the moment on at which it was to be asked, though all clients
-    were busy then.
+    The time of an answer counts from when its request was due, even if all clients were busy then.
 
     Args:
-        port: of the server.
+        port: port of the server.
         make: gives the n-th request.
-        rate: requests a second.
-        count: how many.
-        clients: connections.
-        moments: requests come at random (a Poisson process) by these; None: evenly.
+        rate: requests per second.
+        count: number of requests.
+        clients: number of connections.
+        moments: draws random times (a Poisson process); None: evenly spaced.
     """
     seen = Seen()
     free = [Client(port) for _ in range(clients)]

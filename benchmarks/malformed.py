@@ -26,13 +26,13 @@ Seen = dict[str, Counter[int]]
 async def send_all(
     port: int, token: str, good: bytes, count: int, check: Callable[[], Awaitable[int]]
 ) -> tuple[Seen, int]:
-    """(statuses of each kind of request, what the checks found).
+    """Send malformed requests; gives (statuses of each kind of request, what the checks found).
 
-    A status of 0 is a connection that ended without an answer.
+    Status 0 is a connection that ended without an answer.
 
     Args:
-        port: of the server.
-        token: of its admin.
+        port: port of the server.
+        token: its admin token.
         good: a valid request.
         count: number of requests to send.
         check: sends valid requests; gives how many answers are wrong.
@@ -155,7 +155,7 @@ async def _huge(port: int, size: int) -> int:
 
 
 async def _closed(port: int, part: bytes) -> int:
-    """Goes away in the middle of a request."""
+    """Close the connection in the middle of a request."""
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(part)
     writer.close()
@@ -163,7 +163,7 @@ async def _closed(port: int, part: bytes) -> int:
 
 
 async def _slow(port: int, good: bytes, pause: float) -> int:
-    """Sends byte by byte, for longer than the server waits."""
+    """Send byte by byte, for longer than the server waits."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for place in range(len(good) // 2):

@@ -177,7 +177,7 @@ def in_turns(
                 found[name].append(run(steps))
             watch = Watch()
             for count in range(-WARM_UP, steps):
-                if count == 0:  # start and end the clock at a batch request, with equal work pending
+                if count == 0:  # timed from batch request to batch request: equal work is pending
                     watch = Watch()
                 yield next(source)
             found[TRAINER].append(watch.cost(steps))

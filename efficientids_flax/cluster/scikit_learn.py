@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 NEIGHBOURS = 10  # neighbours of each point in the graphs
-WHOLE = 3000  # up to so many points, Ward's method considers all pairs; beyond, only neighbours
+WHOLE = 3000  # most points for which Ward's method considers all pairs; beyond, only neighbours
 
 
 def seeds_of(points: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-DENSE = 512  # up to so many items, the matrix is factored as a dense one
+DENSE = 512  # most items for which the matrix is factored as a dense one
 
 
 @dataclass(frozen=True)

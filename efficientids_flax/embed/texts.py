@@ -17,7 +17,7 @@ from efficientids_flax.embed.encoders import POOLINGS, Encoder
 from efficientids_flax.embed.output import Output
 from efficientids_flax.text import first_of
 
-KEPT_EVERY = 5.0  # seconds between saves, which is the most work a kill can lose
+KEPT_EVERY = 5.0  # seconds between saves; a kill loses this, and the batch being computed
 
 
 @dataclass(frozen=True)

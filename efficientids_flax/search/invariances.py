@@ -4,8 +4,8 @@ Momentum is a sum of training gradients. Some settings make a part of every grad
 the data. Without a cap, adding a constant to all logits does not change their softmax, so the
 gradients of the head's columns add up to zero. Without a cap, shifting all keys alike does not
 change attention. If an activation is homogeneous of degree m, then kernel times gradient, summed
-per hidden unit, is m times as large after the activation as before (Euler's theorem; see
-`_units`). With a cap or another activation the part is not zero, and its size tells which. So the
+per hidden unit, is m times as large for the kernel before it as for the kernel after it (Euler's
+theorem). With a cap or another activation the part is not zero, and its size tells which. So the
 share of that part in the momentum is compared with its share in gradients of the samples, under
 each setting that is tried. Random mixtures of the sequences' gradients can stand for momentum: step
 size, batch size, decay and clipping only scale it as a whole.

@@ -106,7 +106,7 @@ def matches(config: ModelConfig, key: str, value: Any) -> bool:
 
 
 def moved(config: ModelConfig, key: str, value: Any) -> ModelConfig | None:
-    """The configuration with one value changed; None if it has that value, or none is valid."""
+    """The configuration with one value changed; None if nothing changes, or it is invalid."""
     if matches(config, key, value):
         return None
     if key not in open_settings(config):
