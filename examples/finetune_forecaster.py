@@ -2,8 +2,8 @@
 
     python examples/finetune_forecaster.py MODEL --plot passengers.png
 
-MODEL is what `efficientids convert` made of a TimesFM checkpoint. The data are Box and Jenkins'
-(1976), thousands of passengers by month, 1949 to 1960; the last year is kept back.
+MODEL is the output of `efficientids convert` for a TimesFM checkpoint. The data are Box and
+Jenkins' (1976), thousands of passengers by month, 1949 to 1960; the last year is held out.
 """
 
 import argparse

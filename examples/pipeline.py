@@ -2,8 +2,8 @@
 
     python examples/pipeline.py [--epochs 10] [--optimizer sgd --learning-rate 0.05]
 
-Learns made-up clusters, of which the best possible accuracy is known; takes seconds on a CPU. Run
-again with more `--epochs` it goes on from its last checkpoint. The curves need `pip install
+Learns synthetic clusters whose best possible accuracy is known; takes seconds on a CPU. If run
+again with more `--epochs`, it continues from its last checkpoint. The curves need `pip install
 'efficientids-flax[plots]'`. `pipeline.ipynb` is the same as a notebook.
 """
 

@@ -2,9 +2,9 @@
 
     python examples/train_on_huggingface.py [FOLDER or NAME] [--lora RANK]
 
-Without a model it makes a tiny random one, as transformers would save it, and a tokenizer to it.
-Needs `pip install 'efficientids-flax[hf,safetensors]'`. Made-up viewers watch films of one genre
-each.
+Without a model, it makes a tiny random one in the form of transformers, with a tokenizer. Needs
+`pip install 'efficientids-flax[hf,safetensors]'`. In the synthetic data, each viewer watches films
+of one genre.
 """
 
 import argparse
@@ -33,7 +33,7 @@ GENRE_OF = np.repeat(np.arange(GENRES), PER_GENRE)
 
 
 def main() -> None:
-    """Train, and rank."""
+    """Train, and recommend."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model", nargs="?", help="a folder, or a name in the HuggingFace cache")
     parser.add_argument("--lora", type=int, metavar="RANK", help="train low-rank additions too")
@@ -81,7 +81,7 @@ def prompt(history: list[int]) -> list[str | int]:
 
 
 def make_model(folder: Path) -> Path:
-    """A random Qwen3 of two layers and a tokenizer of whole words, as files of HuggingFace."""
+    """A random Qwen3 of two layers and a whole-word tokenizer, as HuggingFace files."""
     words = ["<unk>", "<end>", "watched", "next", ",", *sorted(set(" ".join(TITLES).split()))]
     vocabulary = {word: number for number, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, "<unk>"))

@@ -79,7 +79,6 @@ def fill_empty(labels: np.ndarray, apart: np.ndarray, clusters: int) -> int:
 
     Returns:
         How many clusters were empty.
-        How many clusters were empty.
     """
     sizes = np.bincount(labels, minlength=clusters)
     empty = np.flatnonzero(sizes == 0)

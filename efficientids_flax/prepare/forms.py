@@ -66,7 +66,7 @@ class JsonLines:
 
 @dataclass(frozen=True)
 class Columnar:
-    """Parquet."""
+    """A Parquet file."""
 
 
 Form = Delimited | JsonLines | Columnar

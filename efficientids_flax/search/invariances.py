@@ -166,7 +166,7 @@ def momentum_of(states: Mapping[str, Any]) -> dict[str, Any] | None:
 
     Returns:
         Adam's first moments or SGD's trace; None if there is neither.
-        Adam's first moments or SGD's trace; None where there is neither.
+        Adam's first moments or SGD's trace; None if there is neither.
     """
     for state in states.values():
         fields = state._asdict() if hasattr(state, "_asdict") else state

@@ -1,4 +1,4 @@
-"""The application: which path answers what. `Guard` stands around it."""
+"""The application: the paths and their handlers. `Guard` wraps it."""
 # No postponed annotations here: FastAPI reads request models, which are created at run time.
 
 import asyncio
