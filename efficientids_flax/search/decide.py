@@ -1,4 +1,4 @@
-"""Decides which values the samples single out, and between which they cannot distinguish.
+"""Decides which values the samples confirm, and which they cannot tell apart.
 
 On a small sample a wrong setting can look better: a model trained with a cap may have a lower loss
 without it. So an assumed value is kept until there is evidence against it, and a value counts as

@@ -103,7 +103,7 @@ class Momentum:
         if self._prefix and name == key:
             return None
         fitting = [one for one in INVARIANCES if one.key == name and one.leaves(backbone)]
-        if self._prefix:  # its softmax over words and clusters is another
+        if self._prefix:  # a recommender's is over words and clusters
             fitting = [one for one in fitting if one.key != "final_logit_cap"]
         paths = sorted({path for one in fitting for path in one.leaves(backbone)})
         if not paths or not all(self._prefix + path in self._momentum for path in paths):
@@ -165,7 +165,6 @@ def momentum_of(states: Mapping[str, Any]) -> dict[str, Any] | None:
         states: name -> state, from `OptimizerState.optimizer`: optax's, or as PAXml stored them.
 
     Returns:
-        Adam's first moments or SGD's trace; None if there is neither.
         Adam's first moments or SGD's trace; None if there is neither.
     """
     for state in states.values():

@@ -3,8 +3,8 @@
 978300760             seconds, like all numbers below 1e11
 1588687728923         milliseconds; from 1e14 microseconds, from 1e17 nanoseconds
 978300760.25          seconds with a fraction; kept as microseconds
-2014-10-11 03:34:02   ISO 8601, in UTC if no zone is given; kept as microseconds; the zone may also
-                      be written " UTC", as BigQuery does
+2014-10-11 03:34:02   ISO 8601, in UTC if no zone is given; kept as microseconds, but written as
+                      seconds if all are whole; the zone may be " UTC", as BigQuery has it
 """
 
 import datetime as dt

@@ -236,7 +236,7 @@ class _Call:
             *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
         ]
         if not (self.read or self._guard.closing):
-            headers.append((b"connection", b"close"))  # an unread body is no request
+            headers.append((b"connection", b"close"))  # do not parse the rest as a request
         await self.send(
             {"type": "http.response.start", "status": problem.status, "headers": headers}
         )
