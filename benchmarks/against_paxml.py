@@ -2,13 +2,13 @@
 
     python -m benchmarks.against_paxml --paxml .venv-paxml/bin/python
 
-A plain language model, and the recommender at two sizes of the catalogue; there PAXml's side is its
-own language model with a softmax that does what the original's does
-(parity_tests/record/item_softmax.py). Both models have the same architecture, size and batch,
-float32 and scanned layers, and run in processes of their own; they take turns step by step, so that
-what else the machine does meets both alike. The median over the rounds counts. `make references`
-makes the real PAXml's environment. With `--keep-memory` the C library keeps freed memory in both
-(`efficientids_flax.host_memory`).
+Models are a plain language model, and the recommender at two catalogue sizes. For the latter,
+PAXml runs its own language model with a softmax that does what the original's does
+(parity_tests/record/item_softmax.py). Both sides have the same architecture, size and batch, use
+float32 and scanned layers, and run in separate processes. They alternate step by step, so that
+other load on the machine affects both alike. The median over the rounds counts. `make references`
+builds the environment of the real PAXml. With `--keep-memory`, the C library keeps freed memory in
+both (`efficientids_flax.host_memory`).
 """
 
 import json
@@ -29,7 +29,7 @@ SIZE = {
     "vocab_size": 1024, "num_layers": 4, "model_dims": 256, "hidden_dims": 1024, "num_heads": 8,
     "batch": 8, "time": 128,
 }  # fmt: skip
-# What `keep_freed_memory` sets, for a process that has none of ours.
+# The settings of `keep_freed_memory`, for a process that cannot import it.
 KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "1000000000000",
 }  # fmt: skip
@@ -42,7 +42,7 @@ MODELS = {
 
 @dataclass
 class Worker:
-    """A process that times one step whenever it is asked."""
+    """A process that times one step on request."""
 
     process: subprocess.Popen[str]
     parameters: int = 0
@@ -51,7 +51,7 @@ class Worker:
         """Wait until it has compiled.
 
         Raises:
-            click.ClickException: it ended instead.
+            click.ClickException: the process ended instead.
         """
         words = cast(IO[str], self.process.stdout).readline().split()
         if words[:1] != ["ready"]:

@@ -2,9 +2,9 @@
 
 python -m benchmarks.batches [--events 20000000] [--users 138000] [--items 27000] [--steps 300]
 
-Made-up interactions are written as `prepare` writes them, in shards, and read again. A step is a
-wait of 5 ms, as of a host whose device is busy. In turns, medians: each way of making batches
-answers `steps` times, and what is counted is how long the step waits for its batch.
+Synthetic interactions are written in shards, as by `prepare`, and read again. A step is a sleep of
+5 ms, like a host that waits for its device. The ways of making batches take turns, each for `steps`
+batches; medians count, of the time a batch takes and of the share that a step waits for it.
 """
 
 import argparse
@@ -36,7 +36,7 @@ LENGTH, SHARDS = 50, 8
 
 
 def main() -> None:
-    """Measure, print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name, value in (
         ("events", 20_000_000), ("users", 138_000), ("items", 27_000), ("steps", 300),
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def seconds(batches: Iterator[Any], steps: int, step: float) -> tuple[float, float]:
-    """(seconds a step, share of them that were waited for a batch), after the first ones."""
+    """(Seconds per step, share of them spent waiting for a batch), after a warm-up."""
     for _ in range(8):
         next(batches)
     waited, begin = 0.0, time.perf_counter()
@@ -97,7 +97,7 @@ def seconds(batches: Iterator[Any], steps: int, step: float) -> tuple[float, flo
 
 
 def write(root: Path, events: int, users: int, items: int) -> None:
-    """A prepared directory of made-up interactions, each user's last two held out."""
+    """Write a prepared directory of synthetic interactions, with each user's last two held out."""
     import pyarrow as pa
     from pyarrow import parquet
 

@@ -1,4 +1,4 @@
-"""Makes checkpoints as a PAXml job leaves them, of any size, without PAXml: for measuring only.
+"""Makes checkpoints like those of a PAXml job, of any size, without PAXml; only for measuring.
 
 Dimensions: V vocabulary, D model width, F feed-forward width, N heads, H head width, L layers.
 """
@@ -17,10 +17,10 @@ import tensorstore as ts
 
 LAYOUTS = {"zarr": 1.1, "ocdbt": 1.2}  # layout -> version in metadata/metadata
 HEAD = 64  # H
-LAYERS = 16  # L that a model of a wanted size is built around
+LAYERS = 16  # L of a model that is made to a requested size
 STEP = 1000
 BETA1, BETA2 = 0.9, 0.99
-BLOCK = 1 << 22  # values made at a time
+BLOCK = 1 << 22  # values generated at a time
 BATCH = 1 << 28  # bytes of values written at a time
 LM = "params.lm."
 _CONTEXT = ts.Context({"file_io_sync": False})
@@ -96,9 +96,9 @@ class Array:
 
     Attributes:
         keys: path in the `TrainState`.
-        shape, dtype: of the values.
+        shape, dtype: shape and dtype of the values.
         scale: standard deviation; None for a counter.
-        positive: whether the values are squares, as Adam's second moment is.
+        positive: whether values are squared, like Adam's second moments.
     """
 
     keys: tuple[str, ...]
@@ -116,7 +116,7 @@ class Array:
         return "_".join(self.keys[:3]) + "." + ".".join(self.keys[3:])
 
     def fill(self, seed: int) -> np.ndarray:
-        """Its values, the same for the same seed."""
+        """Its values, determined by the seed."""
         if self.scale is None:
             return np.full(self.shape, STEP, self.dtype)
         random = np.random.default_rng(seed)
@@ -148,8 +148,8 @@ def write_checkpoint(model: Llama, job: Path, layout: str) -> None:
     """Write a job directory with one step.
 
     Args:
-        model: what was trained.
-        job: directory to be made.
+        model: the model.
+        job: directory to make.
         layout: one of `LAYOUTS`.
     """
     step = job / "checkpoints" / f"checkpoint_{STEP:08d}"
@@ -160,7 +160,7 @@ def write_checkpoint(model: Llama, job: Path, layout: str) -> None:
     (step / "metadata" / "metadata").write_text(json.dumps(about))
     (job / "model_params.txt").write_text(_dump(model))
     for batch in _batches(model):
-        # One commit a batch: a database rewrites its index with each.
+        # One commit per batch: the database rewrites its index at each.
         with ts.Transaction() as transaction:
             for number, array in batch:
                 values = array.fill(number)
@@ -187,7 +187,7 @@ def zarr_metadata(array: Array) -> dict[str, Any]:
 
 
 def _batches(model: Llama) -> Iterator[list[tuple[int, Array]]]:
-    """Arrays with their numbers, in groups of about `BATCH` bytes."""
+    """Arrays with their indices, in groups of about `BATCH` bytes."""
     group: list[tuple[int, Array]] = []
     size = 0
     for number, array in enumerate(arrays(model)):
@@ -201,7 +201,7 @@ def _batches(model: Llama) -> Iterator[list[tuple[int, Array]]]:
 
 
 def _spec(array: Array, state: Path, layout: str) -> dict[str, Any]:
-    """TensorStore's specification of an array to be made."""
+    """TensorStore's specification of a new array."""
     kvstore: dict[str, Any] = {"driver": "file", "path": f"{state}/{array.pax_name}/"}
     if layout == "ocdbt":
         base = {"driver": "file", "path": f"{state}/"}

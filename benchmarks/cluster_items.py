@@ -1,11 +1,11 @@
-"""Clusters a catalogue by k-means and balanced k-means, beside scikit-learn's MiniBatchKMeans.
+"""Clusters a catalogue by k-means, balanced k-means and scikit-learn's MiniBatchKMeans.
 
     python -m benchmarks.cluster_items
     python -m benchmarks.cluster_items --items 1000000 --width 256
 
-The vectors are a mixture of twice as many normal groups as there are clusters, of very unequal
-sizes. Each way is a process of its own, and the ways take turns. Time and CPU time count from after
-the imports and the reading of the vectors; inertia is to the means of what was assigned.
+The vectors are a mixture of normal distributions, twice as many as clusters and of very unequal
+sizes. Each run is a separate process, and the ways take turns. Time and CPU time exclude imports
+and reading the vectors; inertia is measured to the means of the assigned points.
 """
 
 import json
@@ -29,7 +29,7 @@ PEER = "MiniBatchKMeans"
 
 
 def make_vectors(path: Path, items: int, width: int) -> None:
-    """Write float32 [I, E]."""
+    """Write synthetic vectors, float32 [I, E]."""
     rng = np.random.default_rng(0)
     groups = 2 * clusters_of(items)
     tops = rng.standard_normal((groups, width), np.float32)
@@ -44,12 +44,12 @@ def make_vectors(path: Path, items: int, width: int) -> None:
 
 
 def clusters_of(items: int) -> int:
-    """K."""
+    """The number of clusters, K."""
     return math.isqrt(items - 1) + 1
 
 
 def run(way: str, path: Path) -> dict[str, Any]:
-    """One way in this process: seconds, CPU seconds, bytes, inertia, largest cluster."""
+    """Run one way in this process: seconds, CPU seconds, bytes, inertia, largest cluster."""
     from sklearn.cluster import MiniBatchKMeans
 
     from efficientids_flax.cluster import ClusterOptions, cluster_items

@@ -1,4 +1,4 @@
-"""Clusterings as unequal as those that people have, for measurements of the head and of top-k."""
+"""Random clusterings with realistic unequal sizes, for benchmarks of the head and of top-k."""
 
 from typing import Literal, get_args
 
@@ -11,13 +11,13 @@ SIZES: tuple[Sizes, ...] = get_args(Sizes)
 
 
 def clustering(items: int, clusters: int, sizes: Sizes, seed: int = 0) -> ClusteringInfo:
-    """A clustering of items in any order.
+    """A random clustering.
 
     Args:
         items, clusters: I, K.
-        sizes: of the clusters: all the same, log-normal with sigma 0.8 (k-means of embeddings), or
-            as one over the rank.
-        seed: of the draw.
+        sizes: distribution of sizes: equal, log-normal with sigma 0.8 (like k-means of embeddings),
+            or proportional to one over the rank.
+        seed: random seed.
     """
     rng = np.random.default_rng(seed)
     if sizes == "equal":

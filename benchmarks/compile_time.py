@@ -2,8 +2,8 @@
 
     python -m benchmarks.compile_time
 
-Printed is the time to trace and compile, as a ratio to that of the same model with four scanned
-layers in the same run.
+Prints the time to trace and compile, relative to the same model with four scanned layers in the
+same run.
 """
 
 import time
@@ -19,7 +19,7 @@ DEPTHS = (4, 16, 64)
 
 
 def compile_seconds(depth: int, scan: bool) -> float:
-    """Seconds to trace and compile loss and gradients; nothing is taken from a cache."""
+    """Seconds to trace and compile loss and gradients, without a cache."""
     config = BackboneConfig(
         vocab_size=256, num_layers=depth, model_dims=64, hidden_dims=128, num_heads=4,
         num_kv_heads=4, head_dim=16, scan_layers=scan, gated_mlp=True, activation="silu",
@@ -49,7 +49,7 @@ def compile_seconds(depth: int, scan: bool) -> float:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Print a line for each depth."""
-    compile_seconds(1, True)  # imports and first uses
+    compile_seconds(1, True)  # excludes imports and first use
     first = compile_seconds(DEPTHS[0], True)
     for depth in DEPTHS:
         scanned = compile_seconds(depth, True) / first

@@ -1,9 +1,9 @@
-"""Measures conversion beside other ways to bring a checkpoint over: time, CPU, memory, size.
+"""Measures conversion against other ways to convert a checkpoint: time, CPU, memory, size.
 
     python -m benchmarks.convert --size 3GB --repeat 3 --layout zarr --layout ocdbt
 
-Every way is a process of its own. The ways take turns, round by round, and the median over the
-rounds counts. Nothing is checked by time; docs/reference/benchmarks.md has the aims.
+Each run is a separate process. The ways take turns, round by round, and the median over the rounds
+counts. No times are asserted; docs/reference/benchmarks.md has the targets.
 """
 
 import os
@@ -25,19 +25,19 @@ LAYOUTS = ("zarr", "ocdbt")
 STATE = Path("checkpoints/checkpoint_00001000/state")
 CONVERT = (sys.executable, "-c", PROGRAM, "convert")
 RATIOS = ("wall / naive", "CPU / naive", "wall / cp")
-NAIVE_MEMORY = 4  # times the checkpoint's size, which the naive way holds in memory
+NAIVE_MEMORY = 4  # memory of the naive way, as a multiple of the checkpoint's size
 GIB = 1 << 30
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way to bring a checkpoint over.
+    """One way to convert a checkpoint.
 
     Attributes:
-        name: as the table has it.
-        command: without source and output.
-        of_state: whether it takes the state directory in place of the job.
-        options: after source and output.
+        name: name in the table.
+        command: the command without source and output.
+        of_state: whether the source is the state directory instead of the job.
+        options: arguments after source and output.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Way:
 
 
 def ways(memory: str) -> dict[str, Way]:
-    """All ways, by the word that chooses one on the command line."""
+    """All ways, by their name on the command line."""
     ours = ("--quiet", "--memory", memory, "--verify")
     other = (sys.executable, "-m", "benchmarks.ways")
     return {
@@ -102,7 +102,7 @@ def main(
 
 
 def table(taken: dict[str, Way], found: dict[str, Run]) -> list[str]:
-    """Lines of a Markdown table, with the ratios to the naive way and to `cp -r`."""
+    """Lines of a Markdown table, with ratios to the naive way and to `cp -r`."""
     naive, copy = found.get("naive"), found.get("cp")
     head = ("way", "wall s", "s to disk", "CPU s", "peak GiB", "output GB", *RATIOS)
     rows = [head, tuple("---" if not index else "---:" for index in range(len(head)))]
@@ -124,7 +124,7 @@ def table(taken: dict[str, Way], found: dict[str, Run]) -> list[str]:
 def _measured(
     taken: dict[str, Way], job: Path, stored: int, repeat: int, cold: bool
 ) -> dict[str, Run]:
-    """The median run of each way; without those that the machine has too little memory for."""
+    """The median run of each way, except those that need more memory than the machine has."""
     runs: dict[str, list[Run]] = {}
     output = job.parent / "output"
     for _ in range(repeat):
@@ -147,7 +147,7 @@ def _make(job: Path, arguments: Sequence[str]) -> None:
 
 
 def _machine(cold: bool) -> str:
-    """What the figures were taken on."""
+    """The machine and settings of the measurements."""
     load = os.getloadavg()[0]
     return (
         f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, "

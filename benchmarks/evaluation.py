@@ -3,11 +3,11 @@
 python -m benchmarks.evaluation [--users 10000] [--items 100000] [--width 64] [--hierarchical]
     [--rows 256] [--batch 256]
 
-One label a user, turns in one process: the product of the queries with the whole item table,
-`--rows` of them at a time, and the Trainer's evaluation (loss and ranking), `--batch` users at a
-time. Prints wall and processor seconds of both, their ratios, and the temporaries that the compiled
-evaluation of a batch of all users has.
-On a machine that others use too, processor seconds are what to go by.
+With one label per user, two things take turns in one process: the product of the queries with the
+whole item table, `--rows` of them at a time, and the Trainer's evaluation (loss and ranking),
+`--batch` users at a time. Prints wall and CPU seconds of both, their ratios, and the temporary
+memory of the evaluation compiled for one batch of all users.
+On a machine with other load, go by the CPU seconds.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from efficientids_flax.train.step import Evaluator, make_objective
 
 
 def main() -> None:
-    """Measure, print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name, value in (("users", 10_000), ("items", 100_000), ("width", 64), ("rounds", 3),
                         ("rows", POSITIONS), ("batch", 256)):  # fmt: skip
@@ -35,7 +35,7 @@ def main() -> None:
     given = parser.parse_args()
     rng = np.random.default_rng(0)
     tables = None
-    if given.hierarchical:  # as unequal as those of k-means
+    if given.hierarchical:  # unequal sizes, like those of k-means
         count = int(given.items**0.5)
         shares = rng.gamma(2.0, size=count)
         tables = ClusteringInfo.from_assignments(
@@ -65,7 +65,7 @@ def main() -> None:
     size = given.rows
 
     def product(query: jax.Array, table: jax.Array) -> jax.Array:
-        """All products, block by block; of each block one row is kept, so that all are made."""
+        """Compute all products by blocks; one row of each is returned, so that none is skipped."""
         blocks = query[: len(query) // size * size].reshape(-1, size, given.width)
         return jax.lax.map(
             lambda rows: jax.lax.optimization_barrier(

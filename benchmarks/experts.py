@@ -2,8 +2,8 @@
 
     python -m benchmarks.experts
 
-Both layers compute in turns, in float32, on the same tokens; printed is the ratio of the medians of
-the CPU time of all threads (wall time on a busy machine says little), forward and with gradients.
+Both layers take turns on the same tokens in float32. Prints the ratio of the median CPU times of
+all threads (wall time means little on a busy machine), forward and with gradients.
 """
 
 import time
@@ -26,7 +26,7 @@ TOKENS = (512, 2048, 4096)
 
 
 def layers(width: int, hidden: int) -> Mapping[str, Any]:
-    """The mixture and the MLP, whose hidden width is that of the chosen experts together."""
+    """The mixture, and an MLP as wide as the chosen experts of a token together."""
     moe = MoEConfig(
         num_experts=EXPERTS, layers=(0,), hidden_dims=hidden, gated=True, activation="silu",
         gating="top_k", experts_per_token=CHOSEN, renormalize=True,
@@ -40,7 +40,7 @@ def layers(width: int, hidden: int) -> Mapping[str, Any]:
 
 
 def measured(width: int, hidden: int, tokens: int, rounds: int) -> tuple[float, float]:
-    """CPU time of the mixture, of the dense MLP's: (forward, with gradients)."""
+    """Ratio of CPU times, mixture to dense MLP: (forward, with gradients)."""
     x = jax.random.normal(jax.random.key(0), (1, tokens, width))
     paddings = jnp.zeros((1, tokens))
     ratios = []

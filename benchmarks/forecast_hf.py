@@ -1,11 +1,11 @@
-"""A forecast by TimesFM against transformers' port of it, in one run on the same weights.
+"""Compares a TimesFM forecast with transformers' port of it, in one run with the same weights.
 
     python -m benchmarks.forecast_hf
 
-32 series of 512 points, 128 points ahead, the sizes of the public 200M model, random weights,
-written to a folder as `convert-hf --reverse` writes it. Both take turns, so that what else the
-machine does meets both; the median of each counts. Memory is that of a process which does one of
-them, from when its weights are there.
+32 series of 512 points are forecast 128 points ahead, by a model of the size of the public 200M one
+with random weights, which `convert-hf --reverse` writes to a folder. Both take turns, so that other
+load affects both; medians count. Memory is measured in a process that runs only one of them, from
+the point where the weights are loaded.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def _write(root: Path, layers: int) -> None:
-    """A model with random weights, in our form and in that of transformers."""
+    """Write a model with random weights, in our form and in that of transformers."""
     from converters.huggingface import export_pretrained
     from efficientids_flax.config import TimesFMConfig
     from efficientids_flax.forecast import TimesFM
@@ -68,7 +68,7 @@ def _write(root: Path, layers: int) -> None:
 
 
 def _compare(root: Path, rounds: int) -> None:
-    from benchmarks.turns import turns  # JAX comes with it, which transformers' process lacks
+    from benchmarks.turns import turns  # imports JAX, which the process of transformers must not
 
     ways = {"ours": _ours(root)[0], "transformers": _other(root)[0]}
     series = _series()
@@ -91,14 +91,14 @@ def _compare(root: Path, rounds: int) -> None:
 
 
 def _series() -> np.ndarray:
-    """float32 [32, 512], waves with noise."""
+    """Synthetic series: waves with noise, float32 [32, 512]."""
     random = np.random.default_rng(0)
     waves = np.sin(np.arange(CONTEXT) / random.uniform(3, 40, (SERIES, 1)))
     return (waves + 0.2 * random.standard_normal((SERIES, CONTEXT))).astype(np.float32)
 
 
 def _ours(root: Path) -> tuple[Forecaster, int]:
-    """What forecasts, and the bytes of its weights."""
+    """Our forecaster, and the bytes of its weights."""
     import jax
 
     from efficientids_flax import load_model
@@ -130,11 +130,11 @@ def _other(root: Path) -> tuple[Forecaster, int]:
 
 
 def _alone(name: str, root: Path) -> dict[str, float]:
-    """Megabytes at the peak of a first forecast, compilation included, and before it."""
+    """Memory in MB before a first forecast, and its peak during it, compilation included."""
     run, size = (_ours if name == "ours" else _other)(root)
     gc.collect()
     before = memory("VmRSS") / 1e6
-    Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     run(_series())
     return {"peak": memory("VmHWM") / 1e6, "before": before, "weights": size / 1e6}
 

@@ -1,10 +1,10 @@
-"""The forward pass of two pretrained language models in float32, beside torch on the same cores.
+"""Compares forward passes of two language models in float32 with torch on the same cores.
 
     python -m benchmarks.forward_hf
 
-The models have the shapes of Qwen3-0.6B and Llama-3.2-1B and random weights, the same for both. Two
-processes hold them, ours compiled and transformers' with its default attention, and take turns; the
-first call of each counts for nothing.
+The models have the shapes of Qwen3-0.6B and Llama-3.2-1B and random weights, the same for both
+sides. Two processes hold them, ours compiled, transformers' with its default attention. They take
+turns, and the first call of each does not count.
 """
 
 import json
@@ -28,7 +28,7 @@ WHAT = ("all", "last")  # positions whose logits are computed
 
 
 def forward(way: str, folder: str) -> Callable[[np.ndarray, str], Any]:
-    """`run(ids, what)`: logits of all positions or of the last one."""
+    """Load a model; gives `run(ids, what)`: logits of all positions or of the last one."""
     if way == "torch":
         return forward_torch(folder)
     import jax
@@ -51,7 +51,7 @@ def forward(way: str, folder: str) -> Callable[[np.ndarray, str], Any]:
 
 
 def forward_torch(folder: str) -> Callable[[np.ndarray, str], Any]:
-    """The same of transformers."""
+    """The same for transformers."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -68,7 +68,7 @@ def forward_torch(folder: str) -> Callable[[np.ndarray, str], Any]:
 
 
 def serve(way: str, folder: str, rows: int, length: int) -> None:
-    """Answer each line of standard input, a word of `WHAT`, by what it takes."""
+    """For each line of standard input, a word of `WHAT`, run it and print what it took."""
     run = forward(way, folder)
     words = SHAPES[Path(folder).name]["vocab_size"]
     ids = np.random.default_rng(0).integers(0, words, (rows, length)).astype(np.int32)
@@ -82,7 +82,7 @@ def serve(way: str, folder: str, rows: int, length: int) -> None:
 
 
 class Child:
-    """A process that serves one way."""
+    """A process that runs one way on request."""
 
     def __init__(self, way: str, folder: Path, rows: int, length: int) -> None:
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.forward_hf", "--child", way]
@@ -92,7 +92,7 @@ class Child:
         )  # fmt: skip
 
     def ask(self, what: str) -> tuple[float, float, float, int]:
-        """(seconds, CPU seconds, largest logit of the last position, its word)."""
+        """(seconds, CPU seconds, largest logit of the last position, its token)."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{what}\n")

@@ -1,10 +1,10 @@
-"""What freezing the language model saves, in memory and in time per step.
+"""Measures what freezing the language model saves, in memory and in time per step.
 
     python -m benchmarks.freezing
 
-The recommender with a language model of which nothing is trained, in five ways that take turns in
-one process. Memory is the compiler's own plan: arguments, results that take no argument's place,
-and what lies between. Nothing is donated but what a step changes.
+The recommender has a language model that is not trained. Five ways to train take turns in one
+process. Memory is the compiler's plan: arguments, outputs that do not alias arguments, and
+temporaries. Only what a step changes is donated.
 """
 
 import time
@@ -32,11 +32,11 @@ class Way(NamedTuple):
     """One way to train.
 
     Attributes:
-        name: of its line.
-        optimizer: of the parameters that are differentiated.
-        split: whether the frozen ones are left out of those.
-        dtype: of the frozen ones.
-        remat: whether activations are computed again in the backward pass.
+        name: name of its line.
+        optimizer: optimizer of the parameters that are differentiated.
+        split: whether frozen parameters are excluded from differentiation.
+        dtype: dtype of the frozen parameters.
+        remat: whether activations are recomputed in the backward pass.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Way(NamedTuple):
 
 
 def ways(params: Any) -> list[Way]:
-    """The ways, the first of which the others are compared with."""
+    """All ways; the first is the baseline."""
     labels = jax.tree.map(lambda f: "frozen" if f else "trained", frozen_mask(params, FROZEN))
 
     def adamw(**options: Any) -> Any:
@@ -70,7 +70,7 @@ def ways(params: Any) -> list[Way]:
 
 
 def step_of(way: Way, config: EfficientIDSConfig, rows: int, length: int) -> tuple[Any, Any]:
-    """(a function that takes one step, the compiled step)."""
+    """(A function that runs one step, the compiled step)."""
     clusters = config.num_clusters or 1
     model = EfficientIDSModel(
         config=config,
@@ -108,14 +108,14 @@ def step_of(way: Way, config: EfficientIDSConfig, rows: int, length: int) -> tup
 
 
 def memory(compiled: Any) -> float:
-    """Bytes that the compiler plans for."""
+    """Bytes of memory in the compiler's plan."""
     plan = compiled.memory_analysis()
     results = plan.output_size_in_bytes - plan.alias_size_in_bytes
     return plan.argument_size_in_bytes + results + plan.temp_size_in_bytes
 
 
 def seconds(function: Callable[[], None]) -> float:
-    """Time of one call."""
+    """Seconds of one call."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started

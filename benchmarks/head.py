@@ -1,18 +1,18 @@
-"""The second softmax, forward and backward, beside the least that it costs.
+"""Compares the second softmax, forward and backward, with a lower limit of its cost.
 
 python -m benchmarks.head [--items 3000 --items 100000 ...] [--rounds 5] [--full | --tiny]
 
-All in one process, in turns. The limit is the time of the same arithmetic in products of equal
-clusters (logits, and both of their gradients), in proportion to the numbers that are multiplied,
-plus one pass `table * 0.9` over the table, which its dense gradient costs at least. Prints medians,
-their ratio, temporaries beyond the gradients, and how many members the largest cluster has.
+Everything runs in one process, in turns. The limit is the time of the same arithmetic as products
+of equal clusters (logits, and both of their gradients), scaled by the number of multiplications,
+plus one pass `table * 0.9` over the table, the least that its dense gradient costs. Prints medians,
+their ratio, temporary memory beyond the gradients, and the size of the largest cluster.
 
-With --full, a softmax over all items in chunks, beside its four products in chunks of the same size
-(logits, logits once more, and both gradients) and the pass over the table.
+With --full: a softmax over all items in chunks, compared with its four products in chunks of the
+same size (logits, recomputed logits, and both gradients) and the pass over the table.
 
-With --tiny, the second softmax of tiny catalogues in both ways, cluster by cluster and from the
-products with all items: microseconds, median and least, which of them is chosen, how many times
-as long the first takes as the second, and the seconds in which each was traced and compiled.
+With --tiny: the second softmax of tiny catalogues in both ways, cluster by cluster and by products
+with all items. Prints microseconds (median and minimum), which way is chosen, the ratio of the
+first to the second, and the seconds to trace and compile each.
 """
 
 import argparse
@@ -35,11 +35,11 @@ from efficientids_flax.core.head.second import Entropy, Labels, masked, member_l
 
 CLUSTERS = {3_000: 55, 100_000: 320, 1_000_000: 1_000}
 TINY, FEW = (60, 200, 400, 1_000, 3_000), (16, 64, 256, 2048)  # items, positions
-TINY_ROUNDS = 20  # of so short a time, for each of `rounds`
+TINY_ROUNDS = 20  # rounds per round of `--rounds`, as each is so short
 
 
 def main() -> None:
-    """Measure, print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--items", type=int, action="append")
     parser.add_argument("--rounds", type=int, default=5)
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def problem(items: int, width: int, positions: int) -> tuple[np.ndarray, jax.Array, jax.Array]:
-    """(labels [positions], queries [positions, width], item table [items, width]), made up."""
+    """Synthetic (labels [positions], queries [positions, width], item table [items, width])."""
     rng = np.random.default_rng(1)
     labels = rng.integers(0, items, positions)
     query = jnp.asarray(rng.normal(size=(positions, width)), jnp.float32)
@@ -182,7 +182,7 @@ def tiny_row(items: int, width: int, positions: int, rounds: int) -> str:
 
 
 def figures(ours: list[float], limits: list[float], compiled: Any) -> str:
-    """Medians, their ratio, and what the compiled program has of temporaries."""
+    """Medians, their ratio, and the temporary memory of the compiled program."""
     took, limit = statistics.median(ours), statistics.median(limits)
     analysis = compiled.memory_analysis()
     temporary = 0 if analysis is None else analysis.temp_size_in_bytes / 2**20

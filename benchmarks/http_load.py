@@ -1,4 +1,4 @@
-"""Clients of an HTTP server on this machine: as many requests as it takes, or at a rate."""
+"""HTTP clients on this machine that send requests as fast as possible, or at a fixed rate."""
 
 import asyncio
 import json
@@ -15,10 +15,10 @@ class Seen:
     """What came back.
 
     Attributes:
-        statuses: how many of each.
-        seconds: of each answer of status 200.
+        statuses: count of each status.
+        seconds: time of each answer with status 200.
         wall: seconds from the first to the last.
-        lost: requests whose connection ended before their answer.
+        lost: requests whose connection ended before the answer.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
@@ -27,13 +27,13 @@ class Seen:
     lost: int = 0
 
     def quantile(self, share: float) -> float:
-        """Of the seconds."""
+        """A quantile of the answers' times."""
         ordered = sorted(self.seconds)
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
     @property
     def rate(self) -> float:
-        """Answers of status 200 a second."""
+        """Answers with status 200 per second."""
         return len(self.seconds) / self.wall
 
 
@@ -48,7 +48,7 @@ def request(path: str, body: Any, token: str | None = None, method: str = "POST"
 
 
 class Client:
-    """One connection, which is made anew where the server has closed it."""
+    """One connection, which is reopened if the server has closed it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -83,7 +83,7 @@ class Client:
 
 
 async def closed_loop(port: int, requests: Sequence[bytes], clients: int) -> Seen:
-    """Each client asks again as soon as it has its answer, until all requests are made."""
+    """Each client sends its next request once it has an answer, until all requests are sent."""
     seen, left = Seen(), iter(requests)
 
     async def one() -> None:
@@ -102,18 +102,17 @@ async def at_rate(
     port: int, make: Callable[[int], bytes], rate: float, count: int, clients: int, *,
     moments: random.Random | None = None,
 ) -> Seen:  # fmt: skip
-    """Requests at a rate, whatever the server does.
+    """Send requests at a fixed rate, whatever the server does.
 
-    The time of an answer is that from the moment on at which it was to be asked, though all clients
-    were busy then.
+    The time of an answer counts from when its request was due, even if all clients were busy then.
 
     Args:
-        port: of the server.
+        port: port of the server.
         make: gives the n-th request.
-        rate: requests a second.
-        count: how many.
-        clients: connections.
-        moments: requests come at random (a Poisson process) by these; None: evenly.
+        rate: requests per second.
+        count: number of requests.
+        clients: number of connections.
+        moments: draws random times (a Poisson process); None: evenly spaced.
     """
     seen = Seen()
     free = [Client(port) for _ in range(clients)]

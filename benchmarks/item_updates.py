@@ -1,13 +1,13 @@
-"""A whole step of a large item table: loss, gradients, optimizer, in a donated state.
+"""Measures a whole step with a large item table: loss, gradients, optimizer, donated state.
 
 python -m benchmarks.item_updates [--items 100000 ...] [--width 64 ...] [--positions 256 ...]
     [--sizes equal ...] [--optimizer adam ...] [--rounds 5]
 
-All in one process, in turns: the step that updates the rows which a batch touches, that of all
-rows, and the limit. This is the time of the second softmax' arithmetic as products of equal
-clusters, in proportion to the numbers that are multiplied, plus one pass `rows * 0.9` over as many
-rows as are touched, of the table and of each array of moments. Prints medians, and the ratio to the
-limit. As in the training commands, the process keeps the memory that it frees.
+Three things take turns in one process: the step that updates only the rows a batch touches, the
+step that updates all rows, and the limit. The limit is the time of the second softmax's arithmetic
+as products of equal clusters, scaled by the number of multiplications, plus one pass `rows * 0.9`
+over as many rows as are touched, of the table and of each moment array. Prints medians and ratios
+to the limit. As in the training commands, the process keeps freed memory.
 """
 
 import argparse
@@ -35,7 +35,7 @@ OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {"sgd": {"momentum": 0.0}, "adam":
 
 
 def main() -> None:
-    """Measure, print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--items", type=int, action="append")
     parser.add_argument("--width", type=int, action="append")
@@ -101,9 +101,9 @@ def row(items: int, width: int, positions: int, sizes: Sizes, name: str, rounds:
 
 
 class _Step:
-    """One way to take a step, again and again.
+    """One way to take steps.
 
-    `arrays` has a row for each item: the table and its moments.
+    `arrays` are the table and its moments, with one row per item.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class _Step:
         self._step = lambda state: compiled(state, frozen, batch, alive)
 
     def take(self) -> Any:
-        """One step; what has to be waited for."""
+        """Take one step; gives what to wait for."""
         self._state, _, metrics = self._step(self._state)
         return metrics, self._state
 

@@ -1,13 +1,13 @@
-"""Kills `efficientids train` at random moments, and compares what it ends with.
+"""Kills `efficientids train` at random moments, and compares the result with an unbroken run.
 
     python -m benchmarks.kills 100                  # one process
     python -m benchmarks.kills 30 --processes 2     # two, of which one is killed, then the other
 
-A run of a small recommender is made once, unbroken. Then the same command runs in another
-directory, gets signal 9 after a random time, and runs again, until it has ended by itself; that
-directory is compared with the unbroken one, bit by bit: parameters, optimizer state, step and
-random key of the last checkpoint, and the losses of every step. This is done over again until so
-many kills have been dealt. Prints what was compared; ends with 1 at the first difference.
+A small recommender is trained once without interruption. Then the same command runs in another
+directory, gets signal 9 after a random time, and runs again, until it finishes. That directory is
+compared with the unbroken one bit by bit: parameters, optimizer state, step and random key of the
+last checkpoint, and the losses of every step. This repeats until the requested number of kills is
+reached. Prints what was compared; exits with 1 at the first difference.
 """
 
 import json
@@ -29,7 +29,7 @@ from efficientids_flax.data import MarkovItems
 from efficientids_flax.stored.items import read_item
 from efficientids_flax.tree import flatten
 
-# A run that begins again need not compile again, so that most of the moments are those of steps.
+# Restarted runs find compiled code in the cache, so that most kills hit training steps.
 COMPILED = {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 STEPS, SAVE_EVERY = 120, 5
 CONFIG = f"""
@@ -53,7 +53,7 @@ def main(kills: int, processes: int, seed: int, minutes: float) -> None:
     with tempfile.TemporaryDirectory() as made:
         root = Path(made)
         _prepare(root)
-        for name in ("first", "whole"):  # the first one compiles
+        for name in ("first", "whole"):  # the first run fills the compilation cache
             start = time.monotonic()
             _run(root, root / name, processes, None, moments)
         taken = time.monotonic() - start
@@ -65,7 +65,7 @@ def main(kills: int, processes: int, seed: int, minutes: float) -> None:
             begun = since
             while not _run(root, place, processes, moments.uniform(0, taken), moments):
                 dealt, begun = dealt + 1, time.monotonic()
-                taken *= 1.1  # on a busy machine, where none would get anywhere
+                taken *= 1.1  # else no run would make progress on a busy machine
             taken = max(time.monotonic() - begun, 0.5 * taken)
             runs += 1
             _compare(place, wanted)
@@ -87,7 +87,7 @@ def _prepare(root: Path) -> None:
 def _run(
     root: Path, place: Path, processes: int, moment: float | None, moments: random.Random
 ) -> bool:
-    """The command once, killed after `moment` seconds; whether it has ended by itself."""
+    """Run the command, killed after `moment` seconds; gives whether it finished by itself."""
     command = [sys.executable, "-m", "efficientids_flax.train", "--config", root / "run.yaml",
                "--data-dir", root / "data", "--output-dir", place]  # fmt: skip
     with socket.socket() as probe:
@@ -124,7 +124,7 @@ def _run(
 
 
 def _found(place: Path) -> dict[str, bytes]:
-    """What a run has made, by name."""
+    """The results of a run, by name."""
     leaves = flatten(read_item(epath.Path(place / str(STEPS)), "state", None))
     rows: dict[int, dict[str, float]] = {}
     for line in (place / "history.jsonl").read_text().splitlines():

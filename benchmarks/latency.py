@@ -1,13 +1,13 @@
-"""How long one recommendation takes on a language model of half a billion parameters.
+"""Measures the latency of one recommendation with a language model of half a billion parameters.
 
 python -m benchmarks.latency [--items 100000] [--history 16] [--rounds 20] [--dtype float32]
     [--adapter items]
 
-The backbone has the shape of Qwen2 0.5B (24 layers of width 896, 151,936 words) and random weights;
-items are of width 64, in clusters of log-normal sizes. The adapter maps the items to the backbone's
-width, or the hidden state to theirs. Asked is for the ten most probable items after one history,
-and beside it, in turns, for the search alone, given query and words. Prints the median and the 99th
-percentile of each in ms, and the share that the search has of the whole.
+The backbone has the shape of Qwen2 0.5B (24 layers of width 896, 151,936 words) and random weights.
+Items have width 64 and are in clusters of log-normal sizes. The adapter maps items to the
+backbone's width, or the hidden state to theirs. Two things take turns: finding the ten most
+probable items after one history, and the search alone, given query and words. Prints median and
+99th percentile of each in ms, and the share of the search.
 """
 
 import argparse
@@ -29,7 +29,7 @@ K, WIDTH, LAYERS = 10, 64, 24
 
 
 def main() -> None:
-    """Measure, print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name, value in (("items", 100_000), ("history", 16), ("rounds", 20)):
         parser.add_argument(f"--{name}", type=int, default=value)
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def made(items: int, dtype: Any, *, everywhere: bool) -> Ranker:
-    """A ranker of a random model."""
+    """A ranker with a random model."""
     backbone = BackboneConfig(
         vocab_size=151_936, num_layers=LAYERS, model_dims=896, hidden_dims=4864, num_heads=14,
         num_kv_heads=2, head_dim=64, rotary=RotaryConfig(), gated_mlp=True, activation="silu",
@@ -80,7 +80,7 @@ def made(items: int, dtype: Any, *, everywhere: bool) -> Ranker:
     rng = np.random.default_rng(0)
 
     def drawn(shape: Any) -> jax.Array:
-        # One block again and again: what the numbers are does not matter, and drawing takes long.
+        # Repeat one block: the values do not matter, and drawing them takes long.
         block = rng.normal(size=1 << 16).astype(np.float32) * 0.02
         return jnp.asarray(np.resize(block, shape.shape), shape.dtype)
 

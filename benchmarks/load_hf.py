@@ -3,9 +3,9 @@
     python -m benchmarks.load_hf
 
 The checkpoints have the shapes of Qwen3-0.6B and Llama-3.2-1B and random bfloat16 values. Each load
-is a process of its own, and the ways take turns: a plain read of the file into memory, no cast, by
-one thread; `load_pretrained_lm`; and `AutoModelForCausalLM.from_pretrained`, where transformers and
-torch are installed. Time and memory count from after the imports; the page cache is warm.
+is a separate process, and the ways take turns: reading the file into memory by one thread, without
+casts; `load_pretrained_lm`; and `AutoModelForCausalLM.from_pretrained`, if transformers and torch
+are installed. Time and memory exclude imports; the page cache is warm.
 """
 
 import importlib.util
@@ -25,8 +25,8 @@ import numpy as np
 
 from benchmarks.measure import ROOT, memory, processor
 
-PIECE = 64 << 20  # bytes that the plain read asks for at a time
-BLOCK = 4 << 20  # random values that a file repeats: loading does not look at them
+PIECE = 64 << 20  # bytes per read of the plain read
+BLOCK = 4 << 20  # block of random values that a file repeats: the values do not matter
 SHAPES: dict[str, dict[str, Any]] = {
     "Qwen3-0.6B": {
         "model_type": "qwen3", "num_hidden_layers": 28, "hidden_size": 1024,
@@ -86,7 +86,7 @@ def tensors(values: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def load(way: str, folder: str) -> Any:
-    """Everything that a way does between the imports and the model in memory."""
+    """All that one way does between the imports and the model in memory."""
     if way == "plain read":
         return read_all(Path(folder) / "model.safetensors")
     if way == "transformers":
@@ -120,9 +120,9 @@ def measure_here(way: str, folder: str) -> dict[str, float]:
         from converters.huggingface import load_pretrained_lm  # noqa: F401
 
         jax.devices()
-    # A virtual machine gives freed memory back to its host: what is measured would be that.
+    # A virtual machine returns freed memory to its host; getting it back would be measured too.
     np.ones(2 * (Path(folder) / "model.safetensors").stat().st_size, np.uint8).fill(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = memory("VmRSS")
     started, used = time.perf_counter(), time.process_time()
     held = load(way, folder)
@@ -133,7 +133,7 @@ def measure_here(way: str, folder: str) -> dict[str, float]:
 
 
 def measure(way: str, folder: Path) -> dict[str, float]:
-    """The same in a process of its own."""
+    """The same in a separate process."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.load_hf", "--child", way]
     found = subprocess.run(
         [*command, str(folder)], cwd=ROOT, capture_output=True, text=True, check=False

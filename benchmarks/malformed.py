@@ -1,7 +1,7 @@
-"""Requests that are wrong in every way that a client can be wrong, for a server that is told so.
+"""Sends a server invalid requests of all kinds.
 
-`from_schema` makes requests of an OpenAPI document by schemathesis: some break it, some keep to it
-and name items that there are not. The others break what stands below: JSON, sizes, time, TCP.
+`from_schema` lets schemathesis make requests from an OpenAPI document: some violate it, others
+conform but name unknown items. The rest break lower layers: JSON, sizes, timing, TCP.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from benchmarks import http_load as load
 CHECK_EVERY = 500
 AT_ONCE = 32
 WORDS = (b"null", b"-1", b"1e999", b'"\\ud800"', b"[[", b"{}", b"NaN", b"0.5", b"9" * 99)
-SLOW = 64  # senders, each of which takes as long as the server waits
+SLOW = 64  # senders at a time, since each lasts until the server's timeout
 
 Seen = dict[str, Counter[int]]
 
@@ -26,16 +26,16 @@ Seen = dict[str, Counter[int]]
 async def send_all(
     port: int, token: str, good: bytes, count: int, check: Callable[[], Awaitable[int]]
 ) -> tuple[Seen, int]:
-    """(statuses of each kind of request, what the checks found).
+    """Send malformed requests; gives (statuses of each kind of request, what the checks found).
 
-    A status of 0 is a connection that ended without an answer.
+    Status 0 is a connection that ended without an answer.
 
     Args:
-        port: of the server.
-        token: of its admin.
-        good: a request that is answered.
-        count: how many are made.
-        check: asks for something right, and gives how much of the answer is wrong.
+        port: port of the server.
+        token: its admin token.
+        good: a valid request.
+        count: number of requests to send.
+        check: sends valid requests; gives how many answers are wrong.
     """
     client = load.Client(port)
     _, schema = await client.ask(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -44,7 +44,7 @@ async def send_all(
     shares = {"schema": count * 3 // 10, "huge": count // 20, "closed": count // 20, "slow": slow}
     moments = random.Random(0)
     made = await asyncio.to_thread(from_schema, json.loads(schema), shares["schema"], token)
-    shares["schema"] = len(made)  # not every path can be asked wrongly in so many ways
+    shares["schema"] = len(made)  # not every path has as many invalid requests
     shares["broken"] = count - sum(shares.values())
     seen: Seen = {kind: Counter() for kind in shares}
     work: list[tuple[str, Callable[[], Awaitable[int]]]] = []
@@ -72,7 +72,7 @@ async def send_all(
 
 
 def from_schema(schema: dict[str, Any], count: int, token: str) -> list[bytes]:
-    """Requests to the paths of an OpenAPI document, as schemathesis makes them."""
+    """Requests that schemathesis makes for the paths of an OpenAPI document."""
     import schemathesis
     from hypothesis import HealthCheck, Phase, given, seed, settings
     from hypothesis.errors import Unsatisfiable
@@ -94,13 +94,13 @@ def from_schema(schema: dict[str, Any], count: int, token: str) -> list[bytes]:
         def collect(case: Any) -> None:
             found.append(_bytes(case, token))
 
-        with contextlib.suppress(Unsatisfiable):  # a path that takes nothing takes nothing wrong
+        with contextlib.suppress(Unsatisfiable):  # a path without inputs has no invalid ones
             collect()
     return found[:count]
 
 
 def _bytes(case: Any, token: str) -> bytes:
-    """A request of schemathesis on the wire, as `requests` would send it."""
+    """The bytes of a schemathesis request, as `requests` would send it."""
     import requests
 
     given = case.as_transport_kwargs(base_url="http://bench")
@@ -119,7 +119,7 @@ def _bytes(case: Any, token: str) -> bytes:
 
 
 def broken(good: bytes, count: int, moments: random.Random) -> Iterator[bytes]:
-    """A good request whose body has some bytes changed, left out, or doubled."""
+    """Yield a valid request with some bytes of its body changed, removed or doubled."""
     head, _, body = good.partition(b"\r\n\r\n")
     line = head.partition(b"Content-Length:")[0]
     for _ in range(count):
@@ -155,7 +155,7 @@ async def _huge(port: int, size: int) -> int:
 
 
 async def _closed(port: int, part: bytes) -> int:
-    """Goes away in the middle of a request."""
+    """Close the connection in the middle of a request."""
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(part)
     writer.close()
@@ -163,7 +163,7 @@ async def _closed(port: int, part: bytes) -> int:
 
 
 async def _slow(port: int, good: bytes, pause: float) -> int:
-    """Sends byte by byte, for longer than the server waits."""
+    """Send byte by byte, for longer than the server waits."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for place in range(len(good) // 2):

@@ -1,4 +1,4 @@
-"""Runs a command as a process of its own and measures its time, CPU time, memory and output."""
+"""Runs a command as a separate process and measures its time, CPU time, memory and output."""
 
 import contextlib
 import dataclasses
@@ -20,19 +20,19 @@ DROP = Path("/proc/sys/vm/drop_caches")
 
 
 class RunFailedError(RuntimeError):
-    """A measured command failed; the message holds the end of what it said."""
+    """A measured command failed; the message has the end of its output."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run took.
+    """The cost of one run.
 
     Attributes:
         wall: seconds from start to end.
-        on_disk: seconds until all that was written is on the disk (`sync`), too.
+        on_disk: seconds until all output is on disk too (`sync`).
         cpu: seconds of all its threads and processes, user and system.
-        peak: bytes of memory that it held at most (resident set); below 45 MB it is the parent's.
-        written: bytes of the files that it made.
+        peak: peak memory in bytes (resident set); values below 45 MB are the parent's.
+        written: bytes of its output files.
     """
 
     wall: float
@@ -45,11 +45,10 @@ class Run:
 def measure(command: Sequence[str], source: Path, output: Path, *, cold: bool) -> Run:
     """Run `command`, which reads `source` and makes `output`, from a disk at rest.
 
-    Args:
-        command: what to run, in the root of the repository.
-        source: brought into the page cache before, as far as memory allows; with `cold`, put out of
-            it (root only).
-        output: removed before and after.
+    command: command to run in the root of the repository.
+    source: read into the page cache before, as far as memory allows; if `cold`, evicted from it
+        (root only).
+    output: removed before and after.
 
     Raises:
         RunFailedError: the command exits with another code than 0.
@@ -94,13 +93,13 @@ def processor() -> str:
 
 
 def memory(name: str) -> float:
-    """Bytes of this process, by the kernel's name."""
+    """Memory of this process in bytes, by the kernel's field name."""
     status = Path("/proc/self/status").read_text()
     return 1024.0 * int(status.partition(f"{name}:")[2].split()[0])
 
 
 def medians(runs: Sequence[Run]) -> Run:
-    """The median of each figure."""
+    """The median of each figure, independently."""
     fields = [field.name for field in dataclasses.fields(Run)]
     return Run(*(median(getattr(run, field) for run in runs) for field in fields))
 
@@ -111,7 +110,7 @@ def size_of(place: Path) -> int:
 
 
 def remove(place: Path) -> None:
-    """Remove a directory tree if it is there, and what an interrupted conversion left beside it."""
+    """Remove a directory tree if it exists, and remains of an interrupted conversion beside it."""
     for path in (place, place.with_name(f"{place.name}.partial")):
         shutil.rmtree(path, ignore_errors=True)
 

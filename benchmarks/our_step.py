@@ -1,7 +1,7 @@
 """Times the gradient step of one of our models; counterpart of parity_tests/record/step_time.py.
 
-Says "ready" and the number of parameters when compiled; then answers each line on its input with
-the seconds that one step took.
+Prints "ready" and the number of parameters once compiled; then runs one step for each input line
+and prints its seconds.
 """
 
 import json
@@ -25,7 +25,7 @@ Loss = Callable[[dict, Batch], jax.Array]
 
 
 def config_of(size: dict[str, int]) -> BackboneConfig:
-    """What `step_time.language_model` makes: Praxis' defaults with GELU and fused projections."""
+    """Same model as `step_time.language_model`: Praxis' defaults with GELU, fused projections."""
     return BackboneConfig(
         vocab_size=size["vocab_size"], num_layers=size["num_layers"],
         model_dims=size["model_dims"], hidden_dims=size["hidden_dims"],
@@ -38,7 +38,7 @@ def config_of(size: dict[str, int]) -> BackboneConfig:
 
 
 def clustering_of(items: int, clusters: int, width: int) -> ClusteringInfo:
-    """A random partition into clusters of nearly one size."""
+    """A random partition into clusters of nearly equal size."""
     rng = np.random.default_rng(0)
     cluster_of = rng.permutation(items) % clusters
     means = rng.normal(size=(clusters, width)).astype(np.float32)
@@ -81,7 +81,7 @@ def recommender(size: dict[str, int], batch: Batch) -> tuple[dict, Loss]:
 
 
 def main() -> None:
-    """Compile, then time a step a line."""
+    """Compile, then time one step per input line."""
     size = json.loads(sys.argv[1])
     rng = np.random.default_rng(0)
     shape = (size["batch"], size["time"])

@@ -1,12 +1,12 @@
-"""`efficientids prepare` beside DuckDB's own copy of the same rows, sorted by user and time.
+"""Compares `efficientids prepare` with DuckDB's copy of the same rows, sorted by user and time.
 
     python -m benchmarks.preparing [--rows 20000000] [--rounds 3] [--mixed]
 
-Both read one made-up `ratings.csv` in the layout of MovieLens, sorted by user and movie as the real
-one is (`--mixed`: a million rows at a time in any order, which leaves no user's rows together), and
-write Parquet. Each run is a process of its own, imports included, and the two take turns; medians
-count. The copy is DuckDB's least for sorted rows: no ids are checked or mapped, no duplicates are
-looked for, nothing is split, and equal times stand in any order.
+Both read a synthetic `ratings.csv` in the layout of MovieLens, sorted by user and movie like the
+real one (with `--mixed`, a million rows at a time in any order, so that no user's rows are
+together), and write Parquet. Each run is a separate process, imports included; the two take turns,
+and medians count. The copy is the least DuckDB can do for sorted rows: it checks and maps no ids,
+looks for no duplicates, splits nothing, and leaves the order of equal times open.
 """
 
 import sys
@@ -20,9 +20,9 @@ import pyarrow.csv as pa_csv
 
 from benchmarks.measure import PROGRAM, Run, measure, medians, processor, size_of
 
-MOVIES, PER_USER = 27_000, 144  # of MovieLens 20M, as are the shares below
-SESSION = 20_000  # seconds in which a user rates; several at one time
-TWICE = 1.085  # some movies are drawn twice for a user, and count once
+MOVIES, PER_USER = 27_000, 144  # as in MovieLens 20M, like the distributions below
+SESSION = 20_000  # seconds within which a user rates, some movies at the same time
+TWICE = 1.085  # compensates for movies drawn twice for a user, which count once
 PIECE = 1 << 20
 MEMORY = "2GiB"
 AIM, MOST_BYTES = 1.5, 2 << 30
@@ -59,10 +59,10 @@ def main(rows: int, rounds: int, mixed: bool) -> None:
 
 
 def write_ratings(path: Path, rows: int, *, mixed: bool = False) -> int:
-    """Write a made-up `ratings.csv`; how many rows it has.
+    """Write a synthetic `ratings.csv`; gives its number of rows.
 
-    Users have as unequal numbers of ratings as MovieLens', movies too; many ratings of a user have
-    the same time. `mixed`: pieces of a million rows are in any order, and not by user and movie.
+    Counts per user and per movie are as unequal as MovieLens', and many ratings of a user have the
+    same time. With `mixed`, pieces of a million rows are shuffled.
     """
     rng = np.random.default_rng(0)
     users = max(rows // PER_USER, 1)

@@ -1,4 +1,4 @@
-"""What a served recommender holds: throughput, latency, overload, malformed requests, signals.
+"""Tests a server under load: throughput, latency, overload, malformed requests, signals.
 
     python -m benchmarks.serve                          # all of it, about ten minutes
     python -m benchmarks.serve load --requests 500 --rounds 2    # one part, shorter
@@ -6,9 +6,9 @@
     python -m benchmarks.serve malformed --requests 500
     python -m benchmarks.serve signals --count 10
 
-A recommender with random parameters is served by a process of its own; clients, `Ranker` and the
-server share this machine. `load` has `Ranker` called in a loop and the server take turns. Prints
-each figure beside its bar, and ends with 1 where one is missed.
+A separate process serves a recommender with random parameters; clients, `Ranker` and the server
+share this machine. In `load`, a loop of `Ranker` calls and the server take turns. Prints each
+figure with its limit, and exits with 1 if one is missed.
 """
 
 import asyncio
@@ -42,12 +42,12 @@ from benchmarks.served import (
 )
 
 BATCH = 64
-TOLERANCE = 1e-5  # of log-probabilities in float32: products are taken in another order
+TOLERANCE = 1e-5  # of log-probabilities in float32; the order of summation differs
 BOUNDED = ("--max-batch", str(BATCH), "--max-queue", "256", "--timeout", "30")
 
 
 class Told:
-    """Figures beside their bars."""
+    """Prints figures with their limits."""
 
     def __init__(self) -> None:
         self.missed: list[str] = []
@@ -55,7 +55,7 @@ class Told:
     def figure(
         self, name: str, value: float, most: float | None = None, *, least: float = 0
     ) -> None:
-        """Print one; a bar that is missed is told at the end too."""
+        """Print a figure; missed limits are listed at the end too."""
         bar = f"at most {most:g}" if most is not None else f"at least {least:g}"
         held = value <= most if most is not None else value >= least
         click.echo(f"  {name:54s} {value:10.4g}   {bar}{'' if held else '   MISSED'}")
@@ -64,12 +64,12 @@ class Told:
 
     @staticmethod
     def also(name: str, value: float, unit: str = "") -> None:
-        """Print one that has no bar."""
+        """Print a figure without a limit."""
         click.echo(f"  {name:54s} {value:10.4g}   {unit}")
 
 
 def measure_load(told: Told, model: Path, size: Size, requests: int, rounds: int) -> None:
-    """Throughput beside `Ranker`'s, latency, overload."""
+    """Throughput compared with `Ranker`'s, latency, overload."""
     from efficientids_flax.inference import Ranker, open_recommender
 
     some = histories(max(BATCH * 8, requests // 4), size)
@@ -105,7 +105,7 @@ def measure_latency(
     told: Told, ranker: Any, some: list[list[int]], where: tuple[int, float], requests: int,
     rounds: int,
 ) -> None:  # fmt: skip
-    """Unloaded and at a rate, in turns; medians over the rounds."""
+    """Latency without load and at a rate, in turns; medians over the rounds."""
     port, rate = where
     sent, moments = [asked(history) for history in some], random.Random(0)
     found: dict[str, list[float]] = {}
@@ -132,7 +132,7 @@ def measure_latency(
 
 
 def spread(ranker: Any, some: list[list[int]]) -> float:
-    """99th percentile / median of calls that nobody waits for: what the machine does to times."""
+    """99th percentile / median of calls without waiting: the noise of the machine."""
     seen = load.Seen()
     for history in some[:200]:
         begin = time.perf_counter()
@@ -142,11 +142,11 @@ def spread(ranker: Any, some: list[list[int]]) -> float:
 
 
 def measure_overload(told: Told, model: Path, size: Size, requests: int) -> None:
-    """Five times as much as it can answer."""
+    """Send five times as many requests as it can answer."""
     sent = [asked(history) for history in histories(BATCH * 8, size)]
     with server(model, *BOUNDED) as (process, port):
         rate = run(load.closed_loop(port, sent, 2 * BATCH)).rate
-        # What Python's allocator and the connections take is there after some of it.
+        # Warm up, so that memory of Python's allocator and connections is allocated.
         few = requests // 10
         before = run(load.at_rate(port, lambda n: sent[n % len(sent)], 5 * rate, few, 800))
         start_at = memory(process)
@@ -164,7 +164,7 @@ def measure_overload(told: Told, model: Path, size: Size, requests: int) -> None
 
 
 def measure_malformed(told: Told, model: Path, size: Size, requests: int) -> None:
-    """Nonsense of all kinds, with good requests between it."""
+    """Send malformed requests of all kinds, with valid ones in between."""
     from benchmarks import malformed
     from efficientids_flax.inference import Ranker, open_recommender
 
@@ -197,7 +197,7 @@ def measure_malformed(told: Told, model: Path, size: Size, requests: int) -> Non
 
 
 def measure_signals(told: Told, model: Path, count: int) -> None:
-    """SIGHUP and SIGTERM while clients ask, on connections that are kept and on new ones."""
+    """SIGHUP and SIGTERM while clients ask, on kept and on new connections."""
     answered, lost, wrong, hups, terms = 0, 0, 0, 0, 0
     size = Size(**json.loads((model.parent / "size.json").read_text()))
     sent = [asked(history) for history in histories(64, size, seed=1)]

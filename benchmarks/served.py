@@ -1,4 +1,4 @@
-"""A recommender with random parameters, served by a process of its own, and what is asked of it."""
+"""A recommender with random parameters, a server process for it, and requests to it."""
 
 import asyncio
 import contextlib
@@ -23,7 +23,7 @@ ADMIN = "bench-admin-token"
 
 @dataclass(frozen=True)
 class Size:
-    """Of the recommender: items, the width of the decoder, its layers, ids of a history."""
+    """Sizes of the recommender: items, decoder width, layers, history length."""
 
     items: int = 20_000
     dims: int = 256
@@ -59,7 +59,7 @@ def make_model(place: Path, size: Size) -> None:
 
 
 def histories(count: int, size: Size, seed: int = 0) -> list[list[int]]:
-    """Of all lengths up to the longest that is used."""
+    """Random histories of all lengths up to the longest that is used."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(size.length // 4, size.length - 3, count)
     return [rng.integers(0, size.items, length).tolist() for length in lengths]
@@ -73,7 +73,7 @@ def asked(history: list[int]) -> bytes:
 
 @contextlib.contextmanager
 def server(model: Path, *options: str, log: Path | None = None) -> Iterator[tuple[Any, int]]:
-    """(process, port) of a server that is ready."""
+    """Run a server; gives (process, port) once it is ready."""
     process, port = start(model, *options, log=log)
     try:
         wait_ready(port)
@@ -84,7 +84,7 @@ def server(model: Path, *options: str, log: Path | None = None) -> Iterator[tupl
 
 
 def start(model: Path, *options: str, log: Path | None = None) -> tuple[Any, int]:
-    """(process, port) of a server that is not ready yet."""
+    """Start a server; gives (process, port), which is not ready yet."""
     cache = {"JAX_COMPILATION_CACHE_DIR": str(model.parent / "compiled"),
              "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # fmt: skip
     with contextlib.ExitStack() as stack:
@@ -99,7 +99,7 @@ def start(model: Path, *options: str, log: Path | None = None) -> tuple[Any, int
 
 
 def wait_ready(port: int) -> None:
-    """Until all is compiled."""
+    """Wait until the server has compiled everything."""
 
     async def ready() -> bool:
         client = load.Client(port)
@@ -115,7 +115,7 @@ def wait_ready(port: int) -> None:
 
 
 def run(work: Any) -> Any:
-    """On a fast event loop."""
+    """Run a coroutine on a fast event loop."""
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -123,7 +123,7 @@ def run(work: Any) -> Any:
 
 
 def memory(process: Any) -> float:
-    """Bytes that a process holds."""
+    """Memory of a process in bytes."""
     import psutil
 
     return float(psutil.Process(process.pid).memory_info().rss)

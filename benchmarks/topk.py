@@ -1,12 +1,12 @@
-"""Exact top-10 of a large catalogue beside plain JAX and, where it is installed, faiss.
+"""Compares exact top-10 of a large catalogue with plain JAX and, if installed, faiss.
 
 python -m benchmarks.topk [--items 1000000] [--width 64] [--rounds 7]
 
-All in one process, in turns, medians. The structured table is a mixture: items around the centres
-of their clusters, which are the cluster table; queries lie around items, as those of a trained
-model are. Without faiss (`pip install faiss-cpu`) its columns are missing. IVF is asked for as many
-of its lists as find all that Flat finds for these queries. A beam looks at four clusters: its time,
-and the share of the best ten that it finds, for each kind of score.
+Everything runs in one process, in turns; medians count. The structured table is a mixture: items
+lie around the centres of their clusters, which form the cluster table, and queries lie around
+items, like those of a trained model. Without faiss (`pip install faiss-cpu`) its columns are
+missing. IVF probes as many lists as it needs to find all that Flat finds for these queries. A beam
+searches four clusters; printed are its time, and its recall of the best ten for each kind of score.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from efficientids_flax.core.head.search import Kind, build_index, search
 
 K = 10
 BEAM = 4  # clusters of an approximate search
-PAUSE = 0.05  # seconds, in which the threads of the one before, faiss' say, cease to wait for work
+PAUSE = 0.05  # seconds until idle threads of the previous way, such as faiss', stop spinning
 NOISE = 0.25  # of items around the centres of their clusters
 
 
 def main() -> None:
-    """Measure, print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name, value in (("items", 1_000_000), ("width", 64), ("rounds", 7)):
         parser.add_argument(f"--{name}", type=int, default=value)
@@ -83,7 +83,7 @@ def measured(items: int, width: int, structured: bool, rounds: int) -> None:
 
 
 def ready(run: Callable[..., Any], *given: Any) -> Any:
-    """What a function gives, once it is there."""
+    """Call a function and wait for its result."""
     return jax.block_until_ready(run(*given))
 
 
@@ -93,19 +93,19 @@ def searching(kind: Kind, clusters: int | None = None) -> Callable[..., Any]:
 
 
 def recall(found: Any, wanted: Any) -> float:
-    """Share of the wanted ids that are found."""
+    """The share of the wanted ids that was found."""
     pairs = zip(np.asarray(found), np.asarray(wanted), strict=True)
     return float(np.mean([np.isin(one, other).mean() for other, one in pairs]))
 
 
 @jax.jit
 def plain(query: jax.Array, items: jax.Array) -> Any:
-    """Two lines of JAX."""
+    """Top-k in two lines of plain JAX."""
     return jax.lax.top_k(query @ items.T, K)
 
 
 def faiss_ways(table: np.ndarray, query: np.ndarray, lists: int) -> dict[str, Callable[[], Any]]:
-    """What faiss takes for the products alone; nothing where it is not installed."""
+    """Faiss' searches with the products alone; empty if it is not installed."""
     try:
         faiss: Any = importlib.import_module("faiss")
     except ImportError:

@@ -1,17 +1,17 @@
-"""What the Trainer costs beside two plain loops, at steps of about 2 ms.
+"""Measures the Trainer's overhead over two plain loops, at steps of about 2 ms.
 
     python -m benchmarks.trainer_overhead
 
 All train the same network with the same optimizer on the same batches, and read the loss every 10
-steps. The bare loop takes a step that one would write oneself; the guarded loop takes the Trainer's
-own, which also makes the norm of the gradient and changes nothing where a number is not finite. The
-Trainer besides draws its progress bar, and writes event files and `history.jsonl`.
+steps. The bare loop has a minimal hand-written step. The guarded loop has the Trainer's own step,
+which also computes the gradient norm and skips updates that are not finite. The Trainer also draws
+its progress bar, and writes event files and `history.jsonl`.
 
-They take turns, a short stretch each, in one process: the Trainer asks for its next batch, and the
-stretches of the others run before it gets one. The rows of a batch are chosen first, so that a step
-of the bare loop takes the time that was asked for. The figures are medians over the rounds of one
-loop's time by another's, of the wall clock and of the processor (all threads): the latter tells
-more where other programs use the machine too.
+They take turns in short stretches in one process: when the Trainer asks for its next batch, the
+other loops run their stretches before it gets one. The rows of a batch are chosen first, so that a
+step of the bare loop takes the requested time. Figures are medians over the rounds of the ratio of
+one loop's time to another's, in wall time and in CPU time of all threads; the latter is more
+reliable if other programs use the machine.
 """
 
 import contextlib
@@ -43,24 +43,24 @@ WIDTH, CLASSES = 128, 10
 FIRST_ROWS, LEAST_ROWS = 512, 16  # of a batch
 
 Batch = dict[str, np.ndarray]
-Loop = Callable[[int], "Cost"]  # takes so many steps after those of the warm-up
+Loop = Callable[[int], "Cost"]  # number of steps after the warm-up -> cost
 
 
 class Cost(NamedTuple):
-    """Seconds of a step."""
+    """Seconds per step."""
 
     wall: float
     processor: float
 
 
 class Watch:
-    """Measures a stretch of steps."""
+    """Measures the time of some steps."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter(), time.process_time()
 
     def cost(self, steps: int) -> Cost:
-        """Since it was made, by the step."""
+        """Cost per step since it was created."""
         wall, processor = self._start
         return Cost((time.perf_counter() - wall) / steps, (time.process_time() - processor) / steps)
 
@@ -84,12 +84,12 @@ def loss_fn(params: Any, batch: Any, model_state: Any, rng: Any, apply_fn: Any) 
 
 
 def plain_loop(batches: list[Batch], step: Callable[..., Any], held: Any) -> Loop:
-    """A function that takes steps of a plain loop.
+    """A function that runs steps of a plain loop.
 
     Args:
-        batches: taken in turn.
+        batches: used in turn.
         step: (held, batch) -> (held, array), jitted; the array holds what is read.
-        held: to begin with; donated.
+        held: initial state; donated.
     """
     source = cycle(batches)
 
@@ -108,7 +108,7 @@ def plain_loop(batches: list[Batch], step: Callable[..., Any], held: Any) -> Loo
 
 
 def bare_loop(batches: list[Batch], optimizer: optax.GradientTransformation) -> Loop:
-    """With a step that one would write oneself."""
+    """A loop with a minimal hand-written step."""
     network = Network()
 
     def step(held: Any, batch: Batch) -> Any:
@@ -126,7 +126,7 @@ def bare_loop(batches: list[Batch], optimizer: optax.GradientTransformation) -> 
 
 
 def guarded_loop(batches: list[Batch], optimizer: optax.GradientTransformation) -> Loop:
-    """With the step that the Trainer takes."""
+    """A loop with the Trainer's step."""
     objective = make_objective(Network(), loss_fn)
     state = initial_state(objective, optimizer, jax.random.key(0), batches[0])
     compiled = compile_step(objective, optimizer, TrainingOptions(), state, batches[0])
@@ -139,7 +139,7 @@ def guarded_loop(batches: list[Batch], optimizer: optax.GradientTransformation) 
 
 
 def made_batches(rows: int) -> list[Batch]:
-    """Eight batches of as many rows."""
+    """Eight batches of `rows` rows."""
     rng = np.random.default_rng(0)
     return [
         {
@@ -151,11 +151,11 @@ def made_batches(rows: int) -> list[Batch]:
 
 
 def rows_for(seconds: float, optimizer: optax.GradientTransformation, steps: int) -> int:
-    """Rows of a batch with which a step of the bare loop takes about as long."""
+    """Rows of a batch with which a step of the bare loop takes about `seconds`."""
     rows = FIRST_ROWS
     for _ in range(3):
         run = bare_loop(made_batches(rows), optimizer)
-        taken = min(run(steps).wall for _ in range(9))  # the others were disturbed
+        taken = min(run(steps).wall for _ in range(9))  # slower runs were disturbed
         rows = max(round(rows * seconds / taken / LEAST_ROWS), 1) * LEAST_ROWS
     return rows
 
@@ -163,10 +163,10 @@ def rows_for(seconds: float, optimizer: optax.GradientTransformation, steps: int
 def in_turns(
     batches: list[Batch], loops: Mapping[str, Loop], rounds: int, steps: int
 ) -> tuple[Iterator[Batch], dict[str, list[Cost]]]:
-    """Batches for the Trainer, and what is measured while it asks for them.
+    """Batches for the Trainer, and the costs measured while it asks for them.
 
     Returns:
-        (batches, cost of a step in each round, by loop, and the Trainer's).
+        (batches, costs per step in each round, by loop and for the Trainer).
     """
     found: dict[str, list[Cost]] = {name: [] for name in (*loops, TRAINER)}
     source = cycle(batches)
@@ -177,17 +177,17 @@ def in_turns(
                 found[name].append(run(steps))
             watch = Watch()
             for count in range(-WARM_UP, steps):
-                if count == 0:  # asked for a batch both times: as much is under way then as now
+                if count == 0:  # timed from batch request to batch request: equal work is pending
                     watch = Watch()
                 yield next(source)
             found[TRAINER].append(watch.cost(steps))
-            time.sleep(0.02)  # what is still under way is not the next loop's
+            time.sleep(0.02)  # let pending work end before the next loop
 
     return turns(), found
 
 
 def measure(rounds: int, steps: int, rows: int, bar: bool) -> dict[str, list[Cost]]:
-    """Cost of a step in each round, by loop."""
+    """Costs per step in each round, by loop."""
     batches, optimizer = made_batches(rows), optax.adamw(1e-3)
     loops = {
         "bare loop": bare_loop(batches, optimizer),
@@ -212,7 +212,7 @@ def measure(rounds: int, steps: int, rows: int, bar: bool) -> dict[str, list[Cos
 
 
 def described(costs: Mapping[str, list[Cost]], clock: str, loop: str, other: str) -> str:
-    """One line: by how much more a step takes in one loop than in the other, by one clock."""
+    """One line: how much longer a step takes in one loop than in the other, by one clock."""
     ours, plain = ([getattr(cost, clock) for cost in costs[name]] for name in (loop, other))
     ratios = [one / base - 1 for one, base in zip(ours, plain, strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4)

@@ -1,4 +1,4 @@
-"""Ways to do the same, in turns: what else the machine does then meets all of them."""
+"""Times several ways in turns, so that other load on the machine affects all of them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -14,13 +14,13 @@ def turns(
     clock: Callable[[], float] = time.perf_counter,
     pause: float = 0.0,
 ) -> dict[str, list[float]]:
-    """Seconds of each way, round by round; the first round is left out, which compiles.
+    """Seconds of each way, round by round; the first round, which compiles, is left out.
 
     Args:
-        ways: name -> what is done; what it gives is waited for.
-        rounds: that count.
-        clock: of which the seconds are.
-        pause: seconds before each way, in which the threads of the one before come to rest.
+        ways: name -> function; its result is waited for.
+        rounds: rounds that count.
+        clock: the clock to use.
+        pause: seconds before each way, in which threads of the previous one come to rest.
     """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):

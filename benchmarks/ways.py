@@ -1,7 +1,7 @@
-"""The ways to bring a checkpoint over that are compared with ours, each a process of its own.
+"""Other ways to convert a checkpoint, to compare with ours; each is a separate process.
 
-Each writes the arrays of one step in the form that Orbax opens, with Orbax's codec, and leaves the
-optimizer's values as they are: ours has more to do.
+Each writes the arrays of one step in a form that Orbax opens, with Orbax's codec, and leaves the
+optimizer's values unchanged, so ours does more work.
 """
 
 import json
@@ -17,7 +17,7 @@ COMPRESSOR = {"id": "zstd", "level": 1}  # Orbax's
 
 
 def copy_with_tensorstore(state: Path, output: Path) -> None:
-    """Read and write array by array, each whole, with nothing but TensorStore."""
+    """Read and write whole arrays one by one, with TensorStore alone."""
     import tensorstore as ts
 
     for name, kvstore in _arrays(state).items():
@@ -38,10 +38,10 @@ def copy_with_tensorstore(state: Path, output: Path) -> None:
 
 
 def restore_then_save(state: Path, output: Path) -> None:
-    """Everything into memory as NumPy arrays, then `PyTreeCheckpointer().save`.
+    """Read everything into memory as NumPy arrays, then `PyTreeCheckpointer().save`.
 
-    OCDBT is restored by Orbax, told to make NumPy arrays; it cannot open zarr directories at all,
-    so TensorStore reads those, all at once.
+    Orbax restores OCDBT as NumPy arrays. It cannot open zarr directories at all, so TensorStore
+    reads those, all at once.
     """
     import jax
     import numpy as np

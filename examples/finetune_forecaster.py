@@ -2,8 +2,8 @@
 
     python examples/finetune_forecaster.py MODEL --plot passengers.png
 
-MODEL is what `efficientids convert` made of a TimesFM checkpoint. The data are Box and Jenkins'
-(1976), thousands of passengers by month, 1949 to 1960; the last year is kept back.
+MODEL is the output of `efficientids convert` for a TimesFM checkpoint. The data are Box and
+Jenkins' (1976), thousands of passengers by month, 1949 to 1960; the last year is held out.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
     context = max(given.context // patch, 1) * patch
     model = TimesFM(replace(loaded.config, context_length=context, statistics="centred"))
 
-    # The loss is in the units of the series: they are scaled to be near one for the optimizer.
+    # The loss is in the units of the series; scale them near one for the optimizer.
     scale = float(np.std(known))
     windows = training_windows([known / scale], context, YEAR, freq=1)
     batches = ShuffledBatches(windows, 32)

@@ -2,8 +2,8 @@
 
     python examples/pipeline.py [--epochs 10] [--optimizer sgd --learning-rate 0.05]
 
-Learns made-up clusters, of which the best possible accuracy is known; takes seconds on a CPU. Run
-again with more `--epochs` it goes on from its last checkpoint. The curves need `pip install
+Learns synthetic clusters whose best possible accuracy is known; takes seconds on a CPU. If run
+again with more `--epochs`, it continues from its last checkpoint. The curves need `pip install
 'efficientids-flax[plots]'`. `pipeline.ipynb` is the same as a notebook.
 """
 
@@ -35,7 +35,7 @@ class ClassifierConfig:
 
 
 class SimpleClassifier(nnx.Module):
-    """Layers of units with dropout; `train()` and `eval()` turn it on and off."""
+    """Linear layers with ReLU and dropout; `train()` and `eval()` switch dropout on and off."""
 
     def __init__(self, config: ClassifierConfig, *, rngs: nnx.Rngs) -> None:
         layers = []
@@ -56,9 +56,9 @@ class SimpleClassifier(nnx.Module):
 def clusters(
     config: ClassifierConfig, rows: Sequence[int], seed: int = 0, spread: float = 0.14
 ) -> tuple[list[Arrays], float]:
-    """Points around a centre for each class: (data of each split, the best accuracy on the last).
+    """Points around one centre per class: (data of each split, best accuracy on the last split).
 
-    Nobody does better than to take the nearest of the true centres.
+    Assigning each point to the nearest true centre is the best possible classifier.
     """
     rng = np.random.default_rng(seed)
     centres = spread * rng.normal(size=(config.output_dim, config.input_dim))
@@ -83,7 +83,7 @@ def loss_fn(
 
 
 def by_epoch(history: Sequence[Mapping[str, float]], steps: int) -> TrainingMetrics:
-    """The history of a run, one value an epoch of so many steps."""
+    """Summarise a history with `steps` steps per epoch: one value per epoch."""
     metrics = TrainingMetrics()
     for first in range(0, len(history), steps):
         rows = history[first : first + steps]
@@ -146,7 +146,7 @@ def main(
     try:
         result = train_epochs(
             config, model, train, val, test, loss_fn=loss_fn,
-            allow_changes=("schedule",),  # more epochs than before stretch it
+            allow_changes=("schedule",),  # more epochs than before stretch the schedule
         )  # fmt: skip
     except (ValueError, OSError, FloatingPointError) as error:
         raise click.ClickException(str(error)) from error

@@ -2,9 +2,9 @@
 
     python examples/train_on_huggingface.py [FOLDER or NAME] [--lora RANK]
 
-Without a model it makes a tiny random one, as transformers would save it, and a tokenizer to it.
-Needs `pip install 'efficientids-flax[hf,safetensors]'`. Made-up viewers watch films of one genre
-each.
+Without a model, it makes a tiny random one in the form of transformers, with a tokenizer. Needs
+`pip install 'efficientids-flax[hf,safetensors]'`. In the synthetic data, each viewer watches films
+of one genre.
 """
 
 import argparse
@@ -33,7 +33,7 @@ GENRE_OF = np.repeat(np.arange(GENRES), PER_GENRE)
 
 
 def main() -> None:
-    """Train, and rank."""
+    """Train, and recommend."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model", nargs="?", help="a folder, or a name in the HuggingFace cache")
     parser.add_argument("--lora", type=int, metavar="RANK", help="train low-rank additions too")
@@ -46,7 +46,7 @@ def main() -> None:
             ClusteringInfo.from_assignments(GENRE_OF),
             item_embedding_dim=WIDTH,
             lora=LoraConfig(given.lora) if given.lora else None,
-            dtype="float32",  # of the computation; the parameters are kept in bfloat16
+            dtype="float32",  # of the computation; parameters are stored in bfloat16
         )
     builder = PromptBuilder(tokenizer, len(TITLES), vocab_size=model.config.backbone.vocab_size)
 
@@ -76,12 +76,12 @@ def viewings(rng: np.random.Generator, count: int) -> list[list[int]]:
 
 
 def prompt(history: list[int]) -> list[str | int]:
-    """Titles and items, and the question."""
+    """A history with titles, followed by the question."""
     return ["watched ", *titled(history, TITLES), "next "]
 
 
 def make_model(folder: Path) -> Path:
-    """A random Qwen3 of two layers and a tokenizer of whole words, as files of HuggingFace."""
+    """A random Qwen3 of two layers and a whole-word tokenizer, as HuggingFace files."""
     words = ["<unk>", "<end>", "watched", "next", ",", *sorted(set(" ".join(TITLES).split()))]
     vocabulary = {word: number for number, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, "<unk>"))
@@ -113,7 +113,7 @@ def make_model(folder: Path) -> Path:
 
 
 def random(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Norms of ones, kernels that keep the size of what they multiply."""
+    """Random weights: ones for norms, and kernels that keep the scale of activations."""
     if len(shape) == 1:
         return np.ones(shape, np.float32)
     return rng.normal(0, shape[-1] ** -0.5, shape).astype(np.float32)

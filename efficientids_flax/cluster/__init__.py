@@ -1,10 +1,10 @@
-"""Items to clusters: k-means and its kin, by size limits, from vectors, ranks or at random.
+"""Groups items into clusters: by k-means and related methods, by frequency rank, or at random.
 
-Read `methods`, the table of ways, then `build`, what holds around each of them; `points` is what
-they are given, `kmeans` and `balanced` compute with `centers` and `transport`, `scikit_learn` has
-what that package does, `split` keeps to the largest size; `summary` says what came out, `plot`
-draws it; `sources` finds vectors in files, `carry_on` gives a trained model other clusters, and
-`commands` has what the shell calls.
+Read `methods`, the table of methods; then `build`, which checks inputs and runs one of them.
+`points` prepares vectors; `kmeans` and `balanced` compute with `centers` and `transport`;
+`scikit_learn` wraps that package; `split` enforces a largest size. `summary` describes a clustering
+and `plot` draws it. `sources` finds vectors in files, `carry_on` gives a trained model new
+clusters, and `commands` has the shell commands.
 """
 
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
-"""k-means whose clusters have so many points at least and at most.
+"""k-means with lower and upper limits on cluster sizes.
 
-As Lloyd's steps, with an assignment that keeps the limits (Bennett, Bradley and Demiriz 2000, here
-by prices, see `transport`). Letters: N points, K clusters, E width.
+Like Lloyd's algorithm, but the assignment step keeps the limits (Bennett, Bradley and Demiriz 2000;
+here solved by prices, see `transport`). Letters: N points, K clusters, E width.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from efficientids_flax.cluster.centers import means, squared_distances
 from efficientids_flax.cluster.kmeans import learn_centers, sample_of
 from efficientids_flax.cluster.transport import Limits, transported
 
-SAMPLE = 64  # points a cluster that steps within limits learn from
+SAMPLE = 64  # points per cluster in the sample for the first steps
 STEPS = 12  # on the sample
 LAST_STEPS = 2  # on all points
-ENOUGH = 1e-3  # relative decrease of the inertia below which steps end
+ENOUGH = 1e-3  # steps end once the inertia decreases by a smaller share
 
 
 class Balanced(NamedTuple):
@@ -25,8 +25,8 @@ class Balanced(NamedTuple):
 
     Attributes:
         labels: int32 [N].
-        inertia: sum of squared distances to the centers that the points were assigned to.
-        excess: of it, at most that much is due to an assignment that is not the best to these.
+        inertia: sum of squared distances to the centers to which the points are assigned.
+        excess: upper bound on inertia minus that of the best assignment to these centers.
     """
 
     labels: np.ndarray
@@ -37,16 +37,16 @@ class Balanced(NamedTuple):
 def balanced_kmeans(
     points: np.ndarray, clusters: int, seed: int, most: int | None = None
 ) -> Balanced:
-    """Clusters of even sizes: float32 [N, E] -> the cluster of each.
+    """Cluster points within size limits: float32 [N, E] -> the cluster of each.
 
     Args:
-        points: N at least K.
+        points: N must be at least K.
         clusters: K.
-        seed: of the draws of the first centers.
-        most: points of the largest; None: sizes differ by one at most.
+        seed: seed for the first centers.
+        most: largest size; None: sizes differ by at most one.
 
     Raises:
-        ValueError: K clusters of `most` points do not hold all.
+        ValueError: K clusters of `most` points cannot hold all.
     """
     limits = Limits.even(len(points), clusters) if most is None else Limits(1, most)
     limits.check(len(points), clusters)
@@ -67,7 +67,7 @@ def _stepped(
     prices: np.ndarray | None,
     steps: int,
 ) -> tuple[np.ndarray, np.ndarray | None, Balanced]:
-    """(Centers, prices, the best assignment of these steps)."""
+    """Run up to `steps` steps; gives (centers, prices, the best assignment among them)."""
     best: Balanced | None = None
     for _ in range(steps):
         found = transported(points, centers, limits, prices)

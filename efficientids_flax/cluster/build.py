@@ -1,10 +1,10 @@
-"""Items to clusters: a method, and around it what holds for all of them.
+"""Runs a clustering method, and does what is common to all methods.
 
     made = cluster_items(embeddings, ClusterOptions("balanced-kmeans", clusters=64))
     made.clustering.save("clustering.npz")
 
-Every item is in one cluster, no cluster is empty, none is larger than asked. Letters: I items, N
-items with a vector, K clusters, E item width.
+Every item is in one cluster, no cluster is empty, and none exceeds the requested size. Letters: I
+items, N items with a vector, K clusters, E item width.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ClusterOptions:
 
 
 class Clustered(NamedTuple):
-    """A clustering, and what can be said of it."""
+    """A clustering and its summary."""
 
     clustering: ClusteringInfo
     summary: Summary
@@ -133,7 +133,7 @@ def cluster_items(
 
 
 def _order(ranks: np.ndarray | None, items: int) -> np.ndarray:
-    """Item ids, those of the first ranks first."""
+    """Item ids in order of rank."""
     if ranks is None:
         return np.arange(items)
     order = np.argsort(ranks, kind="stable")
@@ -143,7 +143,7 @@ def _order(ranks: np.ndarray | None, items: int) -> np.ndarray:
 
 
 def _clusters(options: ClusterOptions, items: int, method: Method) -> int:
-    """K, checked."""
+    """K; raises if it does not fit the items or the method."""
     shortlist = options.shortlist
     clusters = options.clusters
     if clusters is None:
@@ -176,14 +176,14 @@ def _of_vectors(
     method: Method,
     notes: list[str],
 ) -> tuple[np.ndarray, float | None]:
-    """(The cluster of each item of `rest`, the excess of balanced k-means).
+    """Cluster items by vectors; gives (cluster of each item of `rest`, excess of balanced k-means).
 
-    Items without a vector go to the smallest clusters, to empty ones first.
+    Items without a vector are put into the smallest clusters, into empty ones first.
     """
     assert method.vectors is not None
     place = np.full(len(points.items) + len(points.without), -1)
     place[points.items] = np.arange(len(points.items))
-    rows = place[rest]  # of each item its vector, -1 without one
+    rows = place[rest]  # index of each item's vector, -1 without one
     there = rows >= 0
     vectors = points.vectors if len(rest) == len(points.items) and there.all() else (
         points.vectors[rows[there]])  # fmt: skip
@@ -191,7 +191,7 @@ def _of_vectors(
     excess = None
     if len(vectors):
         mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-        vectors = vectors - mean  # so that large common parts cancel in no distance
+        vectors = vectors - mean  # else a large common part would cancel digits of distances
         filled = min(clusters, len(vectors))
         if method.even:
             even = balanced_kmeans(vectors, filled, options.seed, options.max_size)
@@ -210,7 +210,7 @@ def _of_vectors(
 
 
 def _filled(vectors: np.ndarray, labels: np.ndarray, clusters: int) -> int:
-    """Gives empty clusters an item each, in place; how many there were."""
+    """Give each empty cluster an item, in place; returns how many were empty."""
     if len(np.unique(labels)) == clusters:
         return 0
     centers = means(vectors, labels, clusters)
@@ -230,7 +230,7 @@ def _dealt(rows: np.ndarray, parts: int) -> np.ndarray:
 
 
 def _numbered(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Clusters numbered from 0 in the order in which items, by rank, first name them."""
+    """Renumber clusters from 0, in order of their first item by rank."""
     _, first, inverse = np.unique(labels[order], return_index=True, return_inverse=True)
     numbers = np.empty(len(first), np.int64)
     numbers[np.argsort(first)] = np.arange(len(first))
@@ -240,7 +240,7 @@ def _numbered(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def _means(embeddings: np.ndarray, points: Points, labels: np.ndarray) -> np.ndarray:
-    """Means of the embeddings as they are, over the items that have one, float32 [K, E]."""
+    """Means of the given, unscaled embeddings over items that have a vector, float32 [K, E]."""
     clusters = int(labels.max()) + 1
     rows = embeddings if not len(points.without) else embeddings[points.items]
     return means(rows.astype(np.float32, copy=False), labels[points.items], clusters)

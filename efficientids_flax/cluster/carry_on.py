@@ -1,8 +1,8 @@
-"""A trained model with other clusters: all that it learnt stays, but for the cluster table.
+"""Gives a trained model other clusters. All that it learnt is kept, except the cluster table.
 
-The item table keeps its bits. The cluster table becomes the means of the items, of the item table's
-width E: the adapter maps both tables to the model's, so that a mean is where the items of its
-cluster are before the adapter bends them. Letters: I items, K clusters, E item width.
+The item table is unchanged. The cluster table is set to means of item vectors, of width E. The
+adapter maps both tables to the model's width, so a mean lies among the items of its cluster in the
+adapter's input space. Letters: I items, K clusters, E item width.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from efficientids_flax.stored.settings import document, write_config
 from efficientids_flax.tree import flatten, unflatten
 
 TABLE = "cluster_embedding/kernel"
-# Slots of optimizers -> their axes for the cluster table [E, K]. One that a variable does not use
-# is [1].
+# Fields of optimizer states -> their axes for the cluster table [E, K]. Fields that are not used
+# for a variable have shape [1].
 SLOTS = {
     "m": "EK", "m_scale": "K", "vr": "E", "vc": "K", "v": "EK", "mu": "EK", "nu": "EK",
     "trace": "EK", "ema": "EK",
@@ -103,7 +103,7 @@ def recluster(
 def _state(
     path: str | os.PathLike[str], model: EfficientIDSConfig, means: np.ndarray
 ) -> tuple[dict[str, Any], str]:
-    """(The training state with that of the cluster table at its beginning, what to say of it)."""
+    """(Training state with that of the cluster table reset, a note on what was kept)."""
     stored = read_item(epath.Path(path), "state", None)
     if not stored:
         return {}, "no optimizer state is stored here; all of it begins anew"
@@ -124,7 +124,7 @@ def _state(
 
 
 def _slot(name: str) -> str | None:
-    """The field of an optimizer's state that a leaf belongs to; None: of something else."""
+    """The field of the optimizer's state that a leaf belongs to; None if it is something else."""
     parts = name.split("/")
     known = len(parts) > 3 and parts[0] == "optimizer" and parts[2] in SLOTS
     return parts[2] if known else None
@@ -140,7 +140,7 @@ def _begun(slot: str, before: np.ndarray, means: np.ndarray) -> np.ndarray:
 
 
 def _keep_optimizer(root: Path, config: Any) -> None:
-    """Puts into `config.json` what is known of the optimizer, which goes with its state."""
+    """Copy the description of the optimizer, whose state was kept, into `config.json`."""
     file = root / "config.json"
     now: Mapping[str, Any] = json.loads(file.read_text())
     before = document(config)

@@ -1,4 +1,4 @@
-"""Points and their centers: which is nearest, and where the means are. In blocks, in float32.
+"""Nearest centers, distances and means of points, computed in blocks in float32.
 
 Letters: N points, K centers, E width.
 """
@@ -11,11 +11,11 @@ import numpy as np
 
 from efficientids_flax.cluster.points import blocks
 
-SCORES = 1 << 23  # bytes of distances held at a time; they stay in the cache
+SCORES = 1 << 23  # bytes of distances at a time, which fit the cache
 
 
 def nearest(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """The nearest center of each point, the first of equals: [N, E], [K, E] -> int32 [N]."""
+    """The nearest center of each point, the first among equals: [N, E], [K, E] -> int32 [N]."""
     found = np.empty(len(points), np.int32)
     for part, scores in scored(points, centers):
         found[part] = scores.argmin(axis=1)
@@ -25,15 +25,15 @@ def nearest(points: np.ndarray, centers: np.ndarray) -> np.ndarray:
 def scored(
     points: np.ndarray, centers: np.ndarray, prices: np.ndarray | float = 0.0
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Half of the squared distances without the points' own part, block by block.
+    """Half the squared distances minus half the points' own squared norms, block by block.
 
     Args:
         points: [N, E].
         centers: [K, E].
-        prices: [K], added.
+        prices: [K], added to these.
 
     Yields:
-        (slice of points, float32 [n, K], which the next block overwrites).
+        (slice of points, float32 [n, K]); the next block overwrites the array.
     """
     towards = -centers.T.astype(np.float32)
     halves = np.einsum("ke,ke->k", centers, centers, dtype=np.float64) / 2
@@ -47,7 +47,7 @@ def scored(
 
 
 def squared_distances(points: np.ndarray, centers: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of each point to its own center, float32 [N]; of differences, so that nothing cancels."""
+    """From each point to its own center, float32 [N]; by differences, without cancellation."""
     found = np.empty(len(points), np.float32)
     for part in blocks(len(points), 8 * points.shape[1]):
         apart = points[part] - centers[labels[part]]
@@ -56,14 +56,14 @@ def squared_distances(points: np.ndarray, centers: np.ndarray, labels: np.ndarra
 
 
 def means(points: np.ndarray, labels: np.ndarray, clusters: int) -> np.ndarray:
-    """Mean of the points of each cluster, float32 [K, E]; zeros where there are none."""
+    """Mean of the points of each cluster, float32 [K, E]; zeros for empty clusters."""
     return _sums(points, labels, clusters) / np.maximum(np.bincount(labels, minlength=clusters), 1)[
         :, None
     ].astype(np.float32)
 
 
 def _sums(points: np.ndarray, labels: np.ndarray, clusters: int) -> np.ndarray:
-    """Sums by cluster, as a sparse product: always in the order of the points."""
+    """Sums by cluster as a sparse product, which always adds in the order of the points."""
     from scipy.sparse import csr_array
 
     order = np.argsort(labels, kind="stable")

@@ -1,7 +1,7 @@
-"""k-means of many points in minutes: begun from a tree, learnt from a sample, ended on all points.
+"""k-means for many points: initialised by a tree, trained on a sample, finished on all points.
 
-Lloyd's steps are made of matrix products, in blocks, and of sums in a fixed order: the same seed on
-the same machine gives the same clusters. Letters: N points, K clusters, E width.
+Lloyd's steps consist of matrix products in blocks and sums in a fixed order, so the same seed gives
+the same clusters on the same machine. Letters: N points, K clusters, E width.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import numpy as np
 from efficientids_flax.cluster.centers import means, nearest, squared_distances
 from efficientids_flax.cluster.scikit_learn import seeds_of
 
-SAMPLE = 256  # points a cluster that Lloyd's steps learn from
-STEPS = 30  # of Lloyd, on the sample
-LAST_STEPS = 4  # on all points, where the sample is not all of them
-ENOUGH = 3e-4  # relative decrease of the inertia below which steps end
-LEAF = 64  # clusters that k-means++ draws at once; more are drawn by a tree
-SEED_POINTS = 32  # points a cluster that k-means++ looks at
+SAMPLE = 256  # points per cluster in the sample for Lloyd's steps
+STEPS = 30  # most steps on the sample
+LAST_STEPS = 4  # most steps on all points, if the sample is smaller
+ENOUGH = 3e-4  # steps end once the inertia decreases by a smaller share
+LEAF = 64  # clusters that k-means++ draws directly; more are drawn by a tree
+SEED_POINTS = 32  # points per cluster given to k-means++
 
 
 def kmeans(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """The cluster of each point, none empty: float32 [N, E] -> int32 [N].
+    """The cluster of each point, with no cluster empty: float32 [N, E] -> int32 [N].
 
     Args:
-        points: N at least K.
+        points: N must be at least K.
         clusters: K.
-        seed: of the draws.
+        seed: random seed.
     """
     return nearest_filled(points, learn_centers(points, clusters, seed))[0]
 
@@ -40,14 +40,14 @@ def learn_centers(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
 
 
 def sample_of(points: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """So many of the points, in their order; all of them where they are no more."""
+    """Draw `wanted` points, in their order; all points if there are no more."""
     if len(points) <= wanted:
         return points
     return points[np.sort(rng.choice(len(points), wanted, replace=False))]
 
 
 def lloyd(points: np.ndarray, centers: np.ndarray, steps: int) -> np.ndarray:
-    """Means of the nearest points, over and over: until little changes, or so many times."""
+    """Lloyd's steps, until the inertia hardly decreases or for at most `steps`."""
     before = np.inf
     for _ in range(steps):
         labels, apart = nearest_filled(points, centers)
@@ -59,7 +59,7 @@ def lloyd(points: np.ndarray, centers: np.ndarray, steps: int) -> np.ndarray:
 
 
 def nearest_filled(points: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, float]:
-    """(The nearest center of each point, with none left empty; the inertia towards them)."""
+    """(Nearest center of each point, after filling empty clusters; the inertia before that)."""
     labels = nearest(points, centers)
     apart = squared_distances(points, centers, labels)
     fill_empty(labels, apart, len(centers))
@@ -67,10 +67,10 @@ def nearest_filled(points: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray,
 
 
 def fill_empty(labels: np.ndarray, apart: np.ndarray, clusters: int) -> int:
-    """Gives each empty cluster the point that lies farthest from its center, in place.
+    """Give each empty cluster the point that lies farthest from its center, in place.
 
-    A point that is the last of its cluster stays. Points as far as each other (duplicates, say) go
-    by their number.
+    The only point of a cluster stays. Points at equal distance, such as duplicates, go in order of
+    their index.
 
     Args:
         labels: int [N], changed.
@@ -96,9 +96,9 @@ def fill_empty(labels: np.ndarray, apart: np.ndarray, clusters: int) -> int:
 
 
 def tree_centers(points: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """Centers to begin with: k-means++ of few, then of the points of each, as many as it has.
+    """Initial centers: k-means++ for a few branches, then recursively within each branch.
 
-    Drawing K centers one by one looks at all points K times; in a tree at the square root of it.
+    Drawing K centers one by one scans all points K times; the tree scans them about sqrt(K) times.
     """
     if clusters <= LEAF:
         return seeds_of(sample_of(points, clusters * SEED_POINTS, rng), clusters, rng)
@@ -116,11 +116,11 @@ def tree_centers(points: np.ndarray, clusters: int, rng: np.random.Generator) ->
 
 
 def _shared(clusters: int, sizes: np.ndarray) -> np.ndarray:
-    """Clusters for each branch in proportion to its points: one at least, no more than its points.
+    """Number of clusters per branch, in proportion to its points, from 1 to its number of points.
 
     Args:
-        clusters: from as many as there are branches to as many as there are points.
-        sizes: points of each branch, 1 at least.
+        clusters: at least the number of branches, at most the number of points.
+        sizes: points of each branch, at least 1.
     """
     shares = np.ones(len(sizes), np.int64)
     for _ in range(clusters - len(sizes)):

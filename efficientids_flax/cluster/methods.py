@@ -1,4 +1,4 @@
-"""The ways to cluster, as a table: what each is given, and what it makes.
+"""The table of clustering methods: the input of each, and its properties.
 
 Letters: N points, K clusters, E width.
 """
@@ -20,15 +20,15 @@ Labels = np.ndarray
 
 @dataclass(frozen=True)
 class Method:
-    """One way.
+    """One method.
 
     Attributes:
-        vectors: float32 [N, E], K and a seed -> labels; None where no vector is looked at.
-        order: ranks [N], K and a seed -> labels; None where vectors are.
-        most: points that it can take in memory and time; None: any number.
-        seeded: whether the seed changes anything.
-        even: whether it takes the largest size itself, so that nothing has to be split.
-        tells: for `--help` and reports.
+        vectors: (float32 [N, E], K, seed) -> labels; None if it uses no vectors.
+        order: (ranks [N], K, seed) -> labels; None if it uses vectors.
+        most: most points that it can handle in memory and time; None: any number.
+        seeded: whether the seed has an effect.
+        even: whether it respects the largest size itself, so that no cluster needs splitting.
+        tells: description for `--help` and reports.
     """
 
     tells: str
@@ -40,12 +40,12 @@ class Method:
 
 
 def dealt_at_random(ranks: np.ndarray, clusters: int, seed: int) -> Labels:
-    """Dealt in a drawn order, so that sizes differ by one at most and none is empty."""
+    """Deal at random; sizes differ by at most one, and none is empty if N is at least K."""
     return np.random.default_rng(seed).permutation(np.arange(len(ranks)) % clusters)
 
 
 def dealt_by_rank(ranks: np.ndarray, clusters: int, seed: int) -> Labels:
-    """Round-robin: the item of rank r is in cluster r mod K."""
+    """Deal round-robin: the item of rank r is in cluster r mod K."""
     del seed
     return ranks % clusters
 

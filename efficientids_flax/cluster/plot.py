@@ -1,4 +1,4 @@
-"""A clustering as a picture: sizes, and how near the items of a cluster are to each other."""
+"""Draws a clustering: sizes, and how close the items of each cluster are."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from efficientids_flax.whole_files import write_whole
 
 
 def save_plot(summary: Summary, path: str | os.PathLike[str]) -> None:
-    """Write a picture of a clustering.
+    """Draw a clustering.
 
-    Left a histogram of sizes; right, if there are embeddings, each cluster's variance by its
-    size, relative to the variance of all items.
+    On the left a histogram of sizes; on the right, if there are embeddings, each cluster's variance
+    against its size, relative to the variance of all items.
 
     Args:
         summary: what to show.
-        path: a file that matplotlib can write, such as .png or .svg.
+        path: a file in a format of matplotlib, such as .png or .svg.
 
     Raises:
-        ImportError: matplotlib is not there.
-        ValueError: it cannot write such a file.
-        OSError: the file cannot be written; nothing is left under its name then.
+        ImportError: matplotlib is not installed.
+        ValueError: matplotlib cannot write this format.
+        OSError: the file cannot be written; no partial file is left.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

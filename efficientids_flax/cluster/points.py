@@ -1,4 +1,4 @@
-"""Item vectors made ready to be clustered: what is wrong with them is counted, and said.
+"""Prepares item vectors for clustering, and reports what is wrong with them.
 
 Letters: I items, N items that have a vector, E item width.
 """
@@ -14,21 +14,21 @@ from efficientids_flax.text import first_of
 
 Metric = Literal["l2", "cosine"]
 METRICS: tuple[Metric, ...] = ("l2", "cosine")
-FAR = 40  # powers of two, up to which sums of float32 squares are far from both ends
-BLOCK = 1 << 24  # bytes looked at together
+FAR = 40  # largest exponent of two for which sums of squares are safe in float32
+BLOCK = 1 << 24  # bytes processed at once
 
 
 @dataclass(frozen=True)
 class Points:
-    """What a method is given.
+    """Input of a clustering method.
 
     Attributes:
-        vectors: float32 [N, E], of length one under 'cosine', else perhaps those that were given,
-            or by a power of two.
-        items: int64 [N], the row of each among all items, ascending.
-        without: int64 [I - N], items with no vector: rows of zeros, or not finite.
-        duplicates: how many of the N have the very vector of an item before them.
-        notes: what was found, for people.
+        vectors: float32 [N, E]; under 'cosine' of length one, else the given array or a copy,
+            perhaps scaled by a power of two.
+        items: int64 [N], the item of each vector, ascending.
+        without: int64 [I - N], items without a vector: rows that are zero or not finite.
+        duplicates: how many of the N have the same vector as an earlier item.
+        notes: findings for people.
     """
 
     vectors: np.ndarray
@@ -41,16 +41,16 @@ class Points:
 def points_of(
     embeddings: np.ndarray, metric: Metric = "l2", *, spread_nonfinite: bool = False
 ) -> Points:
-    """The vectors that can be clustered.
+    """Select and prepare the vectors that can be clustered.
 
     Args:
         embeddings: floats [I, E].
-        metric: 'l2' takes them as they are, 'cosine' at length one.
-        spread_nonfinite: take rows with NaN or infinities as items without a vector.
+        metric: 'l2' takes them as they are, 'cosine' scales them to length one.
+        spread_nonfinite: treat rows with NaN or infinities as items without a vector.
 
     Raises:
-        ValueError: not [I, E] floats; rows that are not finite and `spread_nonfinite` is not set;
-            no item with a vector.
+        ValueError: not [I, E] floats; rows that are not finite although `spread_nonfinite` is not
+            set; no item with a vector.
     """
     if embeddings.ndim != 2 or embeddings.dtype.kind != "f" or not embeddings.size:
         raise ValueError(
@@ -83,7 +83,7 @@ def points_of(
     if metric == "cosine":
         vectors = vectors / _lengths(vectors)[:, None]
     elif exponent := _far(vectors):
-        vectors = np.ldexp(vectors, -exponent)  # which moves none to another cluster
+        vectors = np.ldexp(vectors, -exponent)  # scaling all vectors does not change clusters
         notes.append(
             f"vectors are scaled by 2^{-exponent}, as their squares do not fit float32; so is the"
             " inertia"
@@ -100,13 +100,13 @@ def points_of(
 
 
 def blocks(rows: int, row_bytes: int, most: int = BLOCK) -> list[slice]:
-    """Slices of rows that need at most so many bytes together."""
+    """Slices of rows that need at most `most` bytes each."""
     step = max(1, most // max(row_bytes, 1))
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
 def _kinds(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row whether it is finite, and whether it is all zeros, in float32."""
+    """Whether each row is finite, and whether it is all zeros, in float32."""
     finite, zero = (np.empty(len(embeddings), bool) for _ in range(2))
     for part in blocks(*_form(embeddings)):
         with np.errstate(over="ignore"):
@@ -117,13 +117,13 @@ def _kinds(embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _far(vectors: np.ndarray) -> int:
-    """The power of two of the largest number, where its square is too large or small; else 0."""
+    """Exponent of the largest number, if its square would be too large or small; else 0."""
     exponent = int(np.frexp(max(-float(vectors.min()), float(vectors.max())))[1])
     return exponent if abs(exponent) > FAR else 0
 
 
 def _lengths(vectors: np.ndarray) -> np.ndarray:
-    """Of each row, float32; of their largest number first, so that no square overflows."""
+    """Length of each row, float32; divides by its largest number first against overflow."""
     lengths = np.empty(len(vectors), np.float32)
     for part in blocks(*_form(vectors)):
         largest = np.abs(vectors[part]).max(axis=1)
@@ -133,11 +133,11 @@ def _lengths(vectors: np.ndarray) -> np.ndarray:
 
 
 def _distinct(vectors: np.ndarray) -> int:
-    """How many rows differ, by 64 bits a row."""
+    """The number of distinct rows, by 64-bit hashes."""
     factors = np.random.default_rng(0).integers(1, 1 << 63, vectors.shape[1], dtype=np.uint64) | 1
     hashed = np.empty(len(vectors), np.uint64)
     for part in blocks(*_form(vectors)):
-        bits = (vectors[part] + np.float32(0)).view(np.uint32).astype(np.uint64)  # -0 is 0
+        bits = (vectors[part] + np.float32(0)).view(np.uint32).astype(np.uint64)  # makes -0 equal 0
         bits ^= bits << np.uint64(29)
         bits *= factors
         bits ^= bits >> np.uint64(32)

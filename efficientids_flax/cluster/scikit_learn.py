@@ -1,4 +1,4 @@
-"""What scikit-learn does: the draws of k-means++, spectral and agglomerative clustering.
+"""Wraps scikit-learn: k-means++, spectral and agglomerative clustering.
 
 Letters: N points, K clusters, E width.
 """
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-NEIGHBOURS = 10  # of each point, in the graphs
-WHOLE = 3000  # points that are merged with all pairs looked at; of more, neighbours alone
+NEIGHBOURS = 10  # neighbours of each point in the graphs
+WHOLE = 3000  # most points for which Ward's method considers all pairs; beyond, only neighbours
 
 
 def seeds_of(points: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
@@ -25,7 +25,7 @@ def seeds_of(points: np.ndarray, clusters: int, rng: np.random.Generator) -> np.
 
 
 def spectral(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """Clusters of the graph of nearest neighbours, by its first eigenvectors: int [N]."""
+    """Spectral clustering of the graph of nearest neighbours: int [N]."""
     if clusters >= len(points):
         return np.arange(len(points))
     near = min(NEIGHBOURS, len(points))
@@ -38,7 +38,7 @@ def spectral(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
 
 
 def agglomerative(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """Ward's merges, of neighbours alone where there are many points: int [N]. Nothing is drawn."""
+    """Ward's method, only between neighbours if there are many points: int [N]. Deterministic."""
     del seed
     if clusters >= len(points):
         return np.arange(len(points))
@@ -53,7 +53,7 @@ def agglomerative(points: np.ndarray, clusters: int, seed: int) -> np.ndarray:
 
 
 def _fitted(method: Any, given: Any) -> np.ndarray:
-    """The labels. A graph in several parts, or equal points, are no fault, and not told."""
+    """Fit; gives the labels. Warnings about disconnected graphs or equal points are suppressed."""
     with warnings.catch_warnings():
         told = ".*(connect|Exiting|eigen|distinct|distance matrix).*"
         warnings.filterwarnings("ignore", message=told)

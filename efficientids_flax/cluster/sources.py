@@ -1,4 +1,4 @@
-"""Where item vectors lie: a file, a prepared directory, a model's item table.
+"""Finds item vectors: in a file, a prepared directory, or a model's item table.
 
 Letters: I items, E item width.
 """
@@ -21,10 +21,10 @@ class Source:
 
     Attributes:
         num_items: I.
-        embeddings: float32 [I, E]; None where there are none.
-        ranks: int [I], 0 for the most frequent item; None: not asked for.
-        catalogue: digest of the ids; None: not known.
-        name: of where the vectors are, or else the items, for messages.
+        embeddings: float32 [I, E]; None if there are none.
+        ranks: int [I], 0 for the most frequent item; None: not requested.
+        catalogue: digest of the item ids; None: unknown.
+        name: where the vectors or items come from, for messages.
     """
 
     num_items: int
@@ -35,12 +35,12 @@ class Source:
 
 
 def of_items(items: int) -> Source:
-    """So many items, of which nothing else is known."""
+    """A number of items about which nothing else is known."""
     return Source(items, None, None, None, f"{items} items")
 
 
 def of_file(path: str | os.PathLike[str]) -> Source:
-    """Embeddings in a `.npy` file, or in the original's text; the `.json` beside says whose.
+    """Embeddings of a `.npy` or the original's text file; a `.json` beside names the catalogue.
 
     Raises:
         FileNotFoundError, ValueError: see `read_vectors`.
@@ -57,17 +57,17 @@ def of_directory(
     *,
     by_count: bool = False,
 ) -> Source:
-    """A prepared directory, with the embeddings in it or in another file.
+    """A prepared directory, with embeddings from it or from another file.
 
     Args:
-        path: what `prepare` wrote.
-        embeddings: file of them; None: `embeddings.npy` in the directory, if it is there.
-        by_count: rank items by how often they are in the training split, those of equal counts by
-            their id; else there are no ranks.
+        path: an output directory of `prepare`.
+        embeddings: file of embeddings; None: `embeddings.npy` in the directory, if it exists.
+        by_count: rank items by their count in the training split, equal counts by item number;
+            otherwise there are no ranks.
 
     Raises:
         FileNotFoundError: no prepared directory, or no file of embeddings.
-        ValueError: embeddings of another catalogue.
+        ValueError: the embeddings belong to another catalogue.
         ImportError: pyarrow is missing.
     """
     from efficientids_flax.core.vectors import read_vectors
@@ -89,10 +89,10 @@ def of_directory(
 
 
 def of_model(path: str | os.PathLike[str]) -> Source:
-    """The item table of a converted or exported recommender; nothing else of it is read.
+    """The item table of a converted or exported recommender; reads no other parameter.
 
     Raises:
-        FileNotFoundError, ValueError: no model is there, or one without items.
+        FileNotFoundError, ValueError: there is no model, or it has no items.
     """
     from efficientids_flax.config import EfficientIDSConfig
     from efficientids_flax.stored import clustering_of, load_config, read_parameter
@@ -104,14 +104,14 @@ def of_model(path: str | os.PathLike[str]) -> Source:
     if not config.full_softmax:
         try:
             catalogue = clustering_of(path).catalogue
-        except FileNotFoundError:  # of a conversion, whose clustering lies elsewhere
+        except FileNotFoundError:  # a conversion, whose clustering is elsewhere
             catalogue = None
     table = np.asarray(read_parameter(path, "item_embedding/kernel")).astype(np.float32).T
     return Source(len(table), np.ascontiguousarray(table), None, catalogue, os.fspath(path))
 
 
 def _said(path: Path) -> str | None:
-    """The catalogue that the `.json` beside a file names."""
+    """The catalogue digest in the `.json` beside a file; None if there is none."""
     about = path.with_suffix(".json")
     if not about.is_file():
         return None

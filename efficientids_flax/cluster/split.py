@@ -1,4 +1,4 @@
-"""Clusters that are too large, split until none is; items that have no place yet, spread.
+"""Splits clusters that are too large, and distributes items that have no cluster yet.
 
 Letters: N points, K clusters.
 """
@@ -14,15 +14,15 @@ Cut = Callable[[np.ndarray, int], np.ndarray]
 
 
 def split_large(labels: np.ndarray, most: int, cut: Cut) -> np.ndarray:
-    """Labels of clusters with at most so many points; further clusters have further numbers.
+    """Split clusters until none has more than `most` points; new clusters get further numbers.
 
-    Each that is too large is cut into as many as it needs at least, again and again. Where a cut
-    leaves all in one part (equal points), or nearly so, it is cut in the order of the rows.
+    Each large cluster is cut into the smallest sufficient number of parts, repeatedly. If a cut
+    leaves nearly all points in one part, for example equal points, it is cut in row order instead.
 
     Args:
         labels: int [N], the cluster of each point.
         most: at least 1.
-        cut: parts from 0.
+        cut: gives parts numbered from 0.
     """
     labels = labels.copy()
     clusters = int(labels.max()) + 1
@@ -32,7 +32,7 @@ def split_large(labels: np.ndarray, most: int, cut: Cut) -> np.ndarray:
         rows = np.flatnonzero(labels == cluster)
         needed = -(-len(rows) // most)
         parts = np.unique(cut(rows, needed), return_inverse=True)[1].ravel()
-        # What is left of a large part has to become small fast, or thousands of steps are needed.
+        # The largest part must shrink fast enough, or thousands of rounds would be needed.
         if np.bincount(parts).max() > len(rows) - max(1, len(rows) // (4 * needed)):
             parts = np.arange(len(rows)) * needed // len(rows)
         sizes = np.bincount(parts)
@@ -44,12 +44,12 @@ def split_large(labels: np.ndarray, most: int, cut: Cut) -> np.ndarray:
 
 
 def spread(labels: np.ndarray, clusters: int, most: int | None = None) -> None:
-    """Puts points without a cluster into the smallest ones, in place, by their number.
+    """Put points without a cluster into the smallest clusters, in place, in order of their index.
 
     Args:
-        labels: int [N], changed; -1 is none.
-        clusters: K, empty ones too.
-        most: points of the largest; where all are full, there are further clusters. None: any.
+        labels: int [N], changed; -1: no cluster.
+        clusters: K, including empty ones.
+        most: largest size; if all are full, new clusters are added. None: no limit.
     """
     waiting = np.flatnonzero(labels < 0)
     sizes = np.bincount(labels[labels >= 0], minlength=clusters)
@@ -58,13 +58,13 @@ def spread(labels: np.ndarray, clusters: int, most: int | None = None) -> None:
         sizes = np.concatenate([sizes, np.zeros(max(0, -(-lacking // most)), sizes.dtype)])
     room = np.maximum(_level(sizes, len(waiting)) - sizes, 0)
     places = np.repeat(np.arange(len(sizes)), room)
-    # The size that a cluster has before it takes the point: the smallest take first.
+    # A cluster's size before it takes the point: the smallest take points first.
     before = sizes[places] + np.arange(len(places)) - np.repeat(np.cumsum(room) - room, room)
     labels[waiting] = places[np.lexsort((places, before))[: len(waiting)]]
 
 
 def _level(sizes: np.ndarray, more: int) -> int:
-    """The lowest level up to which so many more can be filled in."""
+    """The lowest level such that filling all clusters up to it takes `more` points."""
     low, high = int(sizes.min()), int(sizes.max()) + more
     while low < high:
         middle = (low + high) // 2

@@ -1,4 +1,4 @@
-"""What a clustering is like: sizes, and how near to each other the items of a cluster are.
+"""Summarises a clustering: sizes, and how close the items of each cluster are.
 
 Letters: I items, K clusters.
 """
@@ -21,21 +21,20 @@ BINS = 12  # of the histogram of sizes
 
 @dataclass(frozen=True)
 class Summary:
-    """Of one clustering.
+    """Summary of one clustering.
 
     Attributes:
-        method, metric: as they were asked for.
-        sizes: int [K], items of each cluster.
+        method, metric: as requested.
+        sizes: int [K], items per cluster.
         within: [K], variance of each cluster: the mean squared distance of its items to their mean,
             by the metric; empty without embeddings.
-        counted: int [K], items of each cluster that have a vector; empty without embeddings.
-        inertia: sum of the squared distances of all items to the mean of their cluster; None
-            without embeddings.
-        total: the same to the mean of all.
-        excess: of balanced k-means, how much of the inertia at most is due to an assignment that is
-            not the best to its centers; None of other methods.
-        duplicates: items with the very vector of an item before them.
-        without_vector: items without.
+        counted: int [K], items with a vector per cluster; empty without embeddings.
+        inertia: sum of squared distances of all items to the mean of their cluster; None without
+            embeddings.
+        total: sum of squared distances of all items to their overall mean.
+        excess: for balanced k-means, see `Balanced`; None for other methods.
+        duplicates: number of items with the same vector as an earlier item.
+        without_vector: number of items without a vector.
         notes: what was found and done, for people.
     """
 
@@ -53,9 +52,9 @@ class Summary:
 
     @property
     def share(self) -> float | None:
-        """Inertia over total: 0 where all items are their cluster's mean, 1 where it says nothing.
+        """Inertia over total: 0 if items equal their cluster's mean, 1 if clusters explain nothing.
 
-        None without embeddings; 0 where all items are equal.
+        None without embeddings; 0 if all items are equal.
         """
         if self.inertia is None or self.total is None:
             return None
@@ -68,7 +67,7 @@ class Summary:
         return None if self.total is None else self.total / max(items, 1)
 
     def histogram(self) -> list[tuple[int, int, int]]:
-        """(Smallest size, largest size, how many clusters) of at most `BINS` ranges of sizes."""
+        """(Smallest size, largest size, number of clusters) for at most `BINS` ranges of sizes."""
         low, high = int(self.sizes.min()), int(self.sizes.max())
         step = max(1, -(-(high - low + 1) // BINS))
         starts = range(low, high + 1, step)
@@ -79,7 +78,7 @@ class Summary:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The summary as JSON values."""
         sizes = self.sizes
         return {
             "method": self.method,
@@ -99,7 +98,7 @@ class Summary:
         }  # fmt: skip
 
     def _variances(self) -> dict[str, float] | None:
-        """Of the clusters that have items with a vector, and of all items."""
+        """Variances over clusters that have vectors, and of all items; None without embeddings."""
         if self.variance is None:
             return None
         there = self.within[self.counted > 0]
@@ -107,7 +106,7 @@ class Summary:
                 "max": float(there.max()), "of_all": self.variance}  # fmt: skip
 
     def text(self) -> str:
-        """For people."""
+        """The summary as tables for people."""
         sizes = self.sizes
         rows = [
             ("method", self.method if self.inertia is None else f"{self.method}, {self.metric}"),

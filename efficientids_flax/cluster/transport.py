@@ -1,10 +1,10 @@
-"""Points to centers with so many to each at least and at most, at the least cost: by prices.
+"""Assigns points to centers at the least cost, with limits on points per center, by prices.
 
-The dual of the transportation problem: each center has a price, each point takes the cheapest of
-distance and price. Prices are found as in Sinkhorn's iteration with a temperature that falls
-(Cuturi 2013, Schmitzer 2019), bounded to zero where a center is neither full nor lacking; what the
-limits then still forbid is moved at the least regret. Nothing is drawn. Small cases are solved
-exactly. Letters: N points, K centers, L the nearest centers of a point that are looked at.
+Solves the dual of the transportation problem: each center has a price, and each point takes the
+center with the least sum of distance and price. Prices come from Sinkhorn iterations with falling
+temperature (Cuturi 2013, Schmitzer 2019), and are zero if a center is within its limits. Remaining
+violations are repaired by moving the points that lose least. It is deterministic, and small cases
+are solved exactly. Letters: N points, K centers, L nearest centers considered per point.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import numpy as np
 from efficientids_flax.cluster.centers import scored
 from efficientids_flax.cluster.points import blocks
 
-EXACT = 1 << 20  # entries of the matrix of a case that is solved exactly
+EXACT = 1 << 20  # largest matrix, in entries, that is solved exactly
 NEAREST = 32  # L
-TEMPERATURES = (0.3, 0.1, 0.03, 0.01)  # of the spread between a point's nearest centers
+TEMPERATURES = (0.3, 0.1, 0.03, 0.01)  # relative to the spread between a point's nearest centers
 STEPS = 5  # at each temperature
-ROOM = 1 << 22  # bytes of weights held at a time
+ROOM = 1 << 22  # bytes of weights at a time
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How many points a center has, all alike.
+    """Limits on the points of each center, the same for all.
 
     Attributes:
         least, most: 0 <= least <= most.
@@ -39,11 +39,11 @@ class Limits:
 
     @classmethod
     def even(cls, points: int, centers: int) -> Limits:
-        """Sizes that differ by one at most."""
+        """Limits for sizes that differ by at most one."""
         return cls(points // centers, -(-points // centers))
 
     def check(self, points: int, centers: int) -> None:
-        """Raise ValueError where no assignment keeps them."""
+        """Raise ValueError if no assignment can keep the limits."""
         if not self.least * centers <= points <= self.most * centers:
             raise ValueError(
                 f"{points} items do not go into {centers} clusters of {self.least} to {self.most};"
@@ -56,9 +56,9 @@ class Transport(NamedTuple):
 
     Attributes:
         labels: int32 [N], within the limits.
-        prices: float64 [K], of half of squared distances; zeros where it was solved exactly.
-        excess: the sum of squared distances is at most so much above the least there is; 0 where it
-            was solved exactly.
+        prices: float64 [K], in units of half squared distances; zeros if solved exactly.
+        excess: upper bound on how far the sum of squared distances is above the optimum; 0 if
+            solved exactly.
     """
 
     labels: np.ndarray
@@ -74,24 +74,24 @@ def transported(
     *,
     exact: int = EXACT,
 ) -> Transport:
-    """The cheapest assignment of points to centers within limits, or nearly.
+    """The cheapest assignment of points to centers within limits, or nearly so.
 
     Args:
         points: float32 [N, E].
         centers: float32 [K, E].
         limits: see `Limits`.
-        prices: of similar centers, to begin with.
+        prices: initial prices, from similar centers.
         exact: entries of the largest matrix that is solved exactly.
 
     Raises:
-        ValueError: limits that cannot be kept.
+        ValueError: the limits cannot be kept.
     """
     limits.check(len(points), len(centers))
     limits = Limits(limits.least, min(limits.most, len(points)))
     if (len(centers) * limits.most) ** 2 <= exact:
         return Transport(_exact(points, centers, limits), np.zeros(len(centers)), 0.0)
     begun = np.zeros(len(centers)) if prices is None else prices
-    # Prices of similar centers are nearly right: they are not forgotten at a high temperature.
+    # Prices of similar centers are nearly right; a high temperature would discard them.
     temperatures = TEMPERATURES if prices is None else TEMPERATURES[-2:]
     prices = _prices(_nearest_of(points, centers, begun), limits, begun, temperatures)
     labels, bound = _cheapest(points, centers, prices, limits)
@@ -101,14 +101,14 @@ def transported(
 
 
 class _Near(NamedTuple):
-    """The nearest centers of each point, [N, L]: which, and half of the squared distances."""
+    """Nearest centers of each point, [N, L]: their indices, and half squared distances."""
 
     centers: np.ndarray
     costs: np.ndarray
 
 
 def _nearest_of(points: np.ndarray, centers: np.ndarray, prices: np.ndarray) -> _Near:
-    """By distance and price."""
+    """The nearest centers of each point by distance plus price."""
     wanted = min(NEAREST, len(centers))
     shape = (len(points), wanted)
     near = _Near(np.empty(shape, np.int32), np.empty(shape, np.float32))
@@ -124,7 +124,7 @@ def _nearest_of(points: np.ndarray, centers: np.ndarray, prices: np.ndarray) -> 
 def _prices(
     near: _Near, limits: Limits, prices: np.ndarray, temperatures: Sequence[float]
 ) -> np.ndarray:
-    """Prices at which about as many points want a center as it may have, float64 [K]."""
+    """Prices at which about as many points choose each center as it may have, float64 [K]."""
     spread = float(near.costs.max(axis=1).mean(dtype=np.float64)) or 1.0
     prices = prices.astype(np.float64)
     least = max(limits.least, 1e-3)
@@ -139,7 +139,7 @@ def _prices(
 
 
 def _wanted(near: _Near, prices: np.ndarray, warmth: float) -> np.ndarray:
-    """Of how many points each center is wanted, float64 [K]: softly, at a temperature."""
+    """The expected number of points that choose each center, float64 [K] (softmax)."""
     charged = (prices / warmth).astype(np.float32)
 
     def of(part: slice) -> np.ndarray:
@@ -151,7 +151,7 @@ def _wanted(near: _Near, prices: np.ndarray, warmth: float) -> np.ndarray:
         return np.bincount(near.centers[part].ravel(), weights.ravel(), len(prices))
 
     found = np.zeros(len(prices))
-    with ThreadPoolExecutor() as pool:  # NumPy lets others run; added up in order
+    with ThreadPoolExecutor() as pool:  # NumPy releases the lock; summed in order
         for share in pool.map(of, blocks(len(near.costs), 8 * near.costs.shape[1], ROOM)):
             found += share
     return found
@@ -160,12 +160,12 @@ def _wanted(near: _Near, prices: np.ndarray, warmth: float) -> np.ndarray:
 def _cheapest(
     points: np.ndarray, centers: np.ndarray, prices: np.ndarray, limits: Limits
 ) -> tuple[np.ndarray, float]:
-    """(Each point's cheapest center, int32 [N]; what the dual says of the least cost)."""
+    """(Each point's cheapest center, int32 [N]; the dual lower bound on the cost)."""
     labels, total = np.empty(len(points), np.int32), 0.0
     for part, scores in scored(points, centers, prices):
         labels[part] = scores.argmin(axis=1)
         total += float(scores.min(axis=1).sum(dtype=np.float64))
-    # What the prices can take at most: the dearest centers full, the others with the least.
+    # The most the prices can bring in: the dearest centers full, the others at the minimum.
     dearest = np.sort(prices)[::-1]
     room = limits.most - limits.least
     left = len(points) - limits.least * len(prices) - np.arange(len(prices)) * room
@@ -175,7 +175,7 @@ def _cheapest(
 def _spill(
     labels: np.ndarray, points: np.ndarray, centers: np.ndarray, prices: np.ndarray, limits: Limits
 ) -> None:
-    """Moves what is too many to where there is room, in place; first what loses least."""
+    """Move points from overfull centers to those with room, in place; least loss first."""
     sizes = np.bincount(labels, minlength=len(centers))
     over = sizes - limits.most
     members = np.flatnonzero((over > 0)[labels])
@@ -199,7 +199,7 @@ def _spill(
 def _pull(
     labels: np.ndarray, points: np.ndarray, centers: np.ndarray, prices: np.ndarray, limits: Limits
 ) -> None:
-    """Moves what can be spared to where there are too few, in place; in rounds."""
+    """Move points to centers with too few, in place, in rounds; least loss first."""
     sizes = np.bincount(labels, minlength=len(centers))
     while (lacking := limits.least - sizes).max() > 0:
         spare = np.flatnonzero((sizes > limits.least)[labels])
@@ -219,7 +219,7 @@ def _losses(
     rows: np.ndarray, labels: np.ndarray, points: np.ndarray, centers: np.ndarray,
     prices: np.ndarray, open_to: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """(What each point loses by the cheapest of the open centers, float32; which that is)."""
+    """(What each point loses by moving to the cheapest open center, float32; that center)."""
     lost, targets = np.empty(len(rows), np.float32), np.empty(len(rows), np.int32)
     chosen = np.flatnonzero(open_to)
     charged = np.einsum("ke,ke->k", centers, centers, dtype=np.float64) / 2 + prices
@@ -234,9 +234,9 @@ def _losses(
 
 
 def _exact(points: np.ndarray, centers: np.ndarray, limits: Limits) -> np.ndarray:
-    """By the Hungarian method: a column for each place of a center, a row more for each left free.
+    """Solve by the Hungarian method: one column per place of a center, spare rows for free places.
 
-    Places up to `least` have to be taken, so that the further rows are dear there.
+    Places up to `least` must be filled, so spare rows are expensive there.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -252,7 +252,7 @@ def _exact(points: np.ndarray, centers: np.ndarray, limits: Limits) -> np.ndarra
 
 
 def _cost(points: np.ndarray, centers: np.ndarray, labels: np.ndarray) -> float:
-    """As `_cheapest` counts it."""
+    """The cost as `_cheapest` counts it, without prices."""
     total = 0.0
     for part in blocks(len(points), 8 * points.shape[1]):
         mine = centers[labels[part]]

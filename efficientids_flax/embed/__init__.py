@@ -1,8 +1,8 @@
-"""Vectors of the items of a catalogue: of their texts, of who chose them and when, or drawn.
+"""Item vectors of a catalogue: from texts, from interactions, or random.
 
-Read `als`, which factors who chose what, and `cooccurrence`, which factors what stands near what in
-time; `texts` with `encoders` run a language model over titles. `items` reads what is known of a
-catalogue, `output` writes what comes out, a part at a time where it takes long.
+Read `als`, which factors the user-item matrix, and `cooccurrence`, which factors how often items
+occur near each other in time; `texts` with `encoders` runs a language model over titles. `items`
+reads data of a catalogue; `output` writes vectors, resumably if it takes long.
 """
 
 from typing import TYPE_CHECKING

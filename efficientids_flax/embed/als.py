@@ -1,8 +1,8 @@
-"""Item vectors from who chose what: alternating least squares for implicit feedback.
+"""Item vectors from interactions: alternating least squares for implicit feedback.
 
 Hu, Koren and Volinsky, "Collaborative Filtering for Implicit Feedback Datasets" (2008): each pair
-of a user and an item is preferred or not, surely by how often it happened. Every step solves its
-least squares exactly. Letters: U users, I items, N pairs, F factors.
+of a user and an item is preferred or not, with a confidence that grows with its count. Every step
+solves its least squares problem exactly. Letters: U users, I items, N pairs, F factors.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 ENGINES = ("exact", "implicit")
-ROOM = 1 << 22  # numbers of gathered factors held at a time
+ROOM = 1 << 22  # gathered factors in memory at a time, in numbers
 
 
 class Pairs(NamedTuple):
-    """Who chose what, how often; sorted by user, then item, each pair once.
+    """Which user chose which item, how often; sorted by user, then item, without duplicates.
 
     Attributes:
         users, items: int [N].
@@ -36,7 +36,7 @@ class Pairs(NamedTuple):
     def of_events(
         cls, users: np.ndarray, items: np.ndarray, num_users: int, num_items: int
     ) -> Pairs:
-        """Events in any order, of which the same may be there many times."""
+        """Count events, which may be in any order and repeat."""
         keys = users.astype(np.int64) * num_items + items
         once, counts = np.unique(keys, return_counts=True)
         return cls(
@@ -80,28 +80,28 @@ class AlsOptions:
 
 
 class Factors(NamedTuple):
-    """Float32 [U, F] and [I, F]; zeros for those in no pair."""
+    """Factors, float32 [U, F] and [I, F]; zeros for users and items in no pair."""
 
     users: np.ndarray
     items: np.ndarray
 
 
 def factorize(pairs: Pairs, options: AlsOptions, items: np.ndarray | None = None) -> Factors:
-    """Factors whose products tell who would choose what.
+    """Factors whose inner products predict preference.
 
     Args:
-        pairs: of the training split.
+        pairs: pairs of the training split.
         options: see `AlsOptions`.
-        items: float [I, F], to begin with; None draws them.
+        items: initial factors, float [I, F]; None: random.
 
     Raises:
-        ValueError: no pairs; options with which the equations cannot be solved in float64.
-        ImportError: the engine is `implicit`, and it is not there.
+        ValueError: there are no pairs, or the equations cannot be solved in float64.
+        ImportError: the engine is `implicit`, which is not installed.
     """
     if not len(pairs.users):
         raise ValueError("als: no interactions to factor")
     if not options.regularization and options.factors > min(pairs.num_users, pairs.num_items):
-        raise ValueError(_unsolved(options))  # what NumPy made of it would be rounding
+        raise ValueError(_unsolved(options))  # singular: NumPy's solution would be rounding errors
     if items is None:
         rng = np.random.default_rng(options.seed)
         items = rng.normal(0, 0.01, (pairs.num_items, options.factors))
@@ -113,7 +113,7 @@ def factorize(pairs: Pairs, options: AlsOptions, items: np.ndarray | None = None
     by_item = _grouped(pairs.items[order], pairs.users[order], pairs.counts[order], pairs.num_items)
     users = np.zeros((0, options.factors), np.float32)
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+        with np.errstate(over="ignore", invalid="ignore"):  # checked below
             for _ in range(options.iterations):
                 users = _solved(by_user, found, options)
                 found = _solved(by_item, users, options)
@@ -133,7 +133,7 @@ def _unsolved(options: AlsOptions) -> str:
 
 
 def objective(pairs: Pairs, factors: Factors, options: AlsOptions) -> float:
-    """What is made small: the weighted squared errors of all U x I pairs, and the norms."""
+    """The objective: weighted squared errors of all U x I pairs, plus the regularized norms."""
     users, items = (array.astype(np.float64) for array in factors)
     scores = np.einsum("nf,nf->n", users[pairs.users], items[pairs.items])
     sure = 1 + options.alpha * pairs.counts.astype(np.float64)
@@ -144,7 +144,7 @@ def objective(pairs: Pairs, factors: Factors, options: AlsOptions) -> float:
 
 
 class _Grouped(NamedTuple):
-    """Pairs by one side: `first` [R + 1] where those of each row begin."""
+    """Pairs grouped by row; those of row r begin at `first[r]`, `first` is [R + 1]."""
 
     first: np.ndarray
     others: np.ndarray
@@ -156,9 +156,9 @@ def _grouped(rows: np.ndarray, others: np.ndarray, counts: np.ndarray, size: int
 
 
 def _solved(side: _Grouped, others: np.ndarray, options: AlsOptions) -> np.ndarray:
-    """The best factors of each row, given those of the other side: float32 [R, F].
+    """The optimal factors of each row, given those of the other side: float32 [R, F].
 
-    Rows with about as many pairs are solved together, filled up with pairs of no weight.
+    Rows with similar numbers of pairs are solved together, padded with pairs of weight zero.
     """
     width = others.shape[1]
     sizes = np.diff(side.first)
@@ -166,10 +166,10 @@ def _solved(side: _Grouped, others: np.ndarray, options: AlsOptions) -> np.ndarr
     common[np.diag_indices(width)] += options.regularization
     found = np.zeros((len(sizes), width), np.float32)
     order = np.argsort(sizes, kind="stable")
-    order = order[np.searchsorted(sizes[order], 1) :]  # rows without pairs stay zeros
+    order = order[np.searchsorted(sizes[order], 1) :]  # rows without pairs keep zeros
     start = 0
     while start < len(order):
-        # As many rows as fit with the size of their largest, which is the last.
+        # As many rows as fit, all padded to the size of the largest, which is the last.
         stop = start + 1
         while (
             stop < len(order) and (stop + 1 - start) * sizes[order[stop]] * width <= ROOM
@@ -186,7 +186,7 @@ def _solved(side: _Grouped, others: np.ndarray, options: AlsOptions) -> np.ndarr
 def _sums(
     side: _Grouped, rows: np.ndarray, largest: int, others: np.ndarray, alpha: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the pairs of some rows add to both sides of their equations, float64."""
+    """Contributions of some rows' pairs to both sides of their equations, float64."""
     width = others.shape[1]
     left = np.zeros((len(rows), width, width))
     right = np.zeros((len(rows), width))
@@ -204,7 +204,7 @@ def _sums(
 
 
 def _by_implicit(pairs: Pairs, options: AlsOptions, items: np.ndarray) -> Factors:
-    """By the package `implicit`, from the same first factors."""
+    """Factor with the package `implicit`, from the same initial factors."""
     try:
         from implicit.cpu.als import (  # pyright: ignore[reportMissingImports]
             AlternatingLeastSquares,

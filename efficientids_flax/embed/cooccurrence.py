@@ -1,12 +1,12 @@
-"""Item vectors from what stands near what in people's sequences.
+"""Item vectors from which items occur near each other in users' sequences.
 
 Levy and Goldberg, "Neural Word Embedding as Implicit Matrix Factorization" (2014), with items for
-words: the positive part of the pointwise mutual information of two items standing within a window,
-factored by its largest singular values. It is what skip-gram's vectors approach, without its
-sampling. Items that are often next to each other come close, which is what a hierarchical softmax
-over the next item wants of its clusters.
+words: the positive pointwise mutual information of two items within a window, factored by its
+largest singular values. This is what skip-gram approximates by sampling. Items that often follow
+each other get similar vectors, which suits the clusters of a hierarchical softmax over the next
+item.
 
-Letters: I items, N events, F dimensions, R people.
+Letters: I items, N events, F dimensions, R users.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-DENSE = 512  # items up to which the matrix is factored whole
+DENSE = 512  # most items for which the matrix is factored as a dense one
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class CooccurrenceOptions:
 
     Attributes:
         width: F.
-        window: items further apart than this do not count; a pair d apart counts 1 / d.
-        negatives: the mutual information is lowered by log(negatives) before its positive part is
-            taken, as by that many negative samples of skip-gram; 1 lowers nothing.
-        seed: of the vector that the factoring begins with.
+        window: largest distance of two items that counts; a pair at distance d counts 1 / d.
+        negatives: log(negatives) is subtracted from the mutual information before taking its
+            positive part, like that many negative samples of skip-gram; 1: no effect.
+        seed: seed for the initial vector of the solver.
 
     Raises:
-        ValueError: naming what is out of range.
+        ValueError: an option is out of range; names it.
     """
 
     width: int = 64
@@ -56,19 +56,19 @@ def cooccurrence_vectors(
     items: np.ndarray, begins: np.ndarray, ends: np.ndarray, num_items: int,
     options: CooccurrenceOptions,
 ) -> np.ndarray:  # fmt: skip
-    """Vectors whose inner products are near the mutual information of their items.
+    """Vectors whose inner products approximate the mutual information of items.
 
     Args:
-        items: int [N], the sequences of all people, one after the other, each oldest first.
-        begins, ends: int [R], where each person's events to learn from begin and end in it.
+        items: int [N], the sequences of all users concatenated, each oldest first.
+        begins, ends: int [R], where each user's training events begin and end in `items`.
         num_items: I.
         options: see `CooccurrenceOptions`.
 
     Returns:
-        float32 [I, F]; zeros for items that stand near no other.
+        float32 [I, F]; zeros for items without positive mutual information.
 
     Raises:
-        ValueError: no two items stand near each other.
+        ValueError: no two items have positive mutual information.
     """
     information = mutual_information(
         counted(items, begins, ends, num_items, options.window), options.negatives
@@ -81,7 +81,7 @@ def cooccurrence_vectors(
     width = min(options.width, num_items)
     left, values = _largest(information, width, options.seed)
     found = np.zeros((num_items, options.width), np.float32)
-    # The sign of a singular vector is free: the largest number of each is made positive.
+    # Signs of singular vectors are arbitrary: make the largest entry of each positive.
     signs = np.sign(left[np.abs(left).argmax(axis=0), np.arange(width)])
     found[:, :width] = left * signs * np.sqrt(np.maximum(values, 0.0))
     found[np.diff(information.indptr) == 0] = 0.0
@@ -91,7 +91,7 @@ def cooccurrence_vectors(
 def counted(
     items: np.ndarray, begins: np.ndarray, ends: np.ndarray, num_items: int, window: int
 ) -> csr_array:
-    """How often two items stand near each other: float64 [I, I], symmetric, a pair d apart 1 / d.
+    """Co-occurrence counts, float64 [I, I], symmetric; a pair at distance d counts 1 / d.
 
     Args:
         items, begins, ends, num_items: see `cooccurrence_vectors`.
@@ -99,7 +99,7 @@ def counted(
     """
     from scipy.sparse import coo_array, csr_array
 
-    end_of = np.zeros(len(items), np.int64)  # 0: the event is not learned from
+    end_of = np.zeros(len(items), np.int64)  # 0: not a training event
     for begin, end in zip(begins, ends, strict=True):
         end_of[begin:end] = end
     total = csr_array((num_items, num_items))
@@ -127,7 +127,7 @@ def mutual_information(counts: csr_array, negatives: float = 1.0) -> csr_array:
 
 
 def _largest(matrix: Any, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """The singular vectors [I, F] and values [F] that are largest, the largest first."""
+    """The largest singular vectors [I, F] and values [F], in descending order."""
     if matrix.shape[0] <= max(DENSE, width + 1):
         left, values, _ = np.linalg.svd(matrix.toarray())
         return left[:, :width], values[:width]

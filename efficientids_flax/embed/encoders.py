@@ -1,4 +1,4 @@
-"""What turns tokens into a vector a text: our decoder, or transformers where we lack the family.
+"""Encoders of tokens into one vector per text: our decoder, or any model of transformers.
 
 Letters: B texts, T tokens, D model width.
 """
@@ -23,13 +23,13 @@ POOLINGS = ("mean", "last")
 
 
 class Encoder(Protocol):
-    """Tokens to vectors.
+    """Maps tokens to vectors.
 
     Attributes:
         width: D.
-        words: V, of its vocabulary.
-        most: tokens of the longest text it takes; None: any number.
-        about: what it is, as JSON values: `engine`, `family`, `weights` (a digest).
+        words: V, size of its vocabulary.
+        most: most tokens of a text; None: any number.
+        about: description as JSON values: `engine`, `family`, `weights` (a digest).
     """
 
     width: int
@@ -38,20 +38,20 @@ class Encoder(Protocol):
     about: Mapping[str, Any]
 
     def encode(self, ids: np.ndarray, lengths: np.ndarray, pooling: str) -> np.ndarray:
-        """Vectors of texts, float32 [B, D].
+        """Encode texts, float32 [B, D].
 
         Args:
-            ids: int32 [B, T], filled up at the end.
+            ids: int32 [B, T], padded at the end.
             lengths: int [B], tokens of each text.
-            pooling: of `POOLINGS`.
+            pooling: one of `POOLINGS`.
         """
         ...
 
 
 def pooled(hidden: jax.Array, lengths: jax.Array, pooling: str) -> jax.Array:
-    """One vector a text, float32 [B, D]: [B, T, D] over its tokens, without what is filled up.
+    """Pool hidden states [B, T, D] over the tokens of each text, without padding: float32 [B, D].
 
-    'mean' is their mean, 'last' the last of them; zeros where there are none.
+    'mean' is their mean, 'last' the last one; zeros for texts without tokens.
     """
     hidden = hidden.astype(jnp.float32)
     there = jnp.arange(hidden.shape[1]) < lengths[:, None]  # [B, T]
@@ -93,7 +93,7 @@ class DecoderEncoder:
 class TransformersEncoder:
     """Any model that `transformers` opens with `AutoModel`, in PyTorch; see `Encoder`.
 
-    Of one that has an encoder and a decoder it is the encoder.
+    Of an encoder-decoder model it uses the encoder.
 
     Raises:
         ImportError: transformers or PyTorch is missing.
@@ -125,7 +125,7 @@ class TransformersEncoder:
         for name, part in model.named_modules():
             before = getattr(part, "padding_idx", None)
             if name.endswith("position_embeddings") and before is not None:
-                self.most = part.num_embeddings - before - 1  # RoBERTa counts from there
+                self.most = part.num_embeddings - before - 1  # RoBERTa's positions start after it
         leaves = {name: digest(leaf.numpy()) for name, leaf in model.state_dict().items()}
         self.about: Mapping[str, Any] = {
             "engine": "transformers",
@@ -147,6 +147,6 @@ class TransformersEncoder:
 
 
 def folder_name(path: str | os.PathLike[str]) -> str:
-    """What a model's folder is called, without its place; of a name in a cache the name."""
+    """The name of a model's folder, without its path; other names, as of a cache, as they are."""
     found = Path(path)
     return found.resolve().name if found.is_dir() else os.fspath(path)

@@ -1,4 +1,4 @@
-"""What is known of the items of a catalogue: their texts, and who chose them.
+"""Reads data about the items of a catalogue: texts, and interactions.
 
 Letters: I items.
 """
@@ -19,12 +19,12 @@ COLUMNS = ("title+text", "title", "text")
 
 
 class Catalogue(NamedTuple):
-    """Items, and whose they are.
+    """The identity of a catalogue.
 
     Attributes:
         num_items: I.
-        digest: of their raw ids; None: not known.
-        name: of the source, without its place.
+        digest: digest of the raw ids; None: unknown.
+        name: name of the source, without its path.
     """
 
     num_items: int
@@ -33,10 +33,10 @@ class Catalogue(NamedTuple):
 
 
 def catalogue_of(path: str | os.PathLike[str]) -> Catalogue:
-    """That of a prepared directory.
+    """The catalogue of a prepared directory.
 
     Raises:
-        FileNotFoundError, ValueError: it is none, see `open_prepared`.
+        FileNotFoundError, ValueError: it is no prepared directory, see `open_prepared`.
         ImportError: pyarrow is missing.
     """
     from efficientids_flax.data.prepared import open_prepared
@@ -46,18 +46,18 @@ def catalogue_of(path: str | os.PathLike[str]) -> Catalogue:
 
 
 def texts_of(path: str | os.PathLike[str], column: str = "title+text") -> list[str | None]:
-    """The text of each item of a prepared directory; None where it has none.
+    """The text of each item of a prepared directory; None for items without one.
 
     Args:
-        path: of the directory.
-        column: 'title', 'text', or 'title+text', both with a space between, or the one there is.
+        path: the directory.
+        column: 'title', 'text', or 'title+text': both joined by a space, or the one that exists.
 
     Raises:
-        ValueError: no such column.
+        ValueError: there is no such column.
     """
     from pyarrow import parquet
 
-    catalogue_of(path)  # says what is wrong with the directory
+    catalogue_of(path)  # raises if the directory is invalid
     file = Path(path) / ITEMS
     there = parquet.read_schema(file).names
     wanted = [name for name in column.split("+") if name in there]
@@ -72,15 +72,15 @@ def texts_of(path: str | os.PathLike[str], column: str = "title+text") -> list[s
 
 
 def texts_of_file(path: str | os.PathLike[str]) -> list[str | None]:
-    """A text a line; of `.jsonl` the `title` and the `text` of each object.
+    """Read one text per line; from `.jsonl`, `title` and `text` of each object.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: naming the line that is wrong; no line at all.
+        ValueError: the file is empty, or a line is malformed; names the line.
     """
     file = Path(path)
     try:
-        # `splitlines` would end a line at U+2028 too, and all items behind it would be one off.
+        # `splitlines` would also split at U+2028, which would shift all later items.
         lines = file.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: is no UTF-8: {error}") from error
@@ -101,7 +101,7 @@ def texts_of_file(path: str | os.PathLike[str]) -> list[str | None]:
 
 
 def interactions_of(path: str | os.PathLike[str]) -> Pairs:
-    """Who chose what in the training split of a prepared directory, how often.
+    """Which user chose which item in the training split of a prepared directory, how often.
 
     Raises:
         FileNotFoundError, ValueError: see `open_prepared`.

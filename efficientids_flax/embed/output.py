@@ -1,4 +1,4 @@
-"""`embeddings.npy` and the `embeddings.json` that says what they are; a part at a time, if asked.
+"""Writes `embeddings.npy`, and `embeddings.json` that describes it; resumable on request.
 
 Letters: I items, E item width.
 """
@@ -20,19 +20,19 @@ FORMAT, VERSION = "efficientids-embeddings", 1
 
 
 class Output:
-    """A file of embeddings that is being made.
+    """A file of embeddings that is being written.
 
-    It has its name when all of it is there. Until then it is `NAME.partial`, with a
-    `NAME.partial.json` that says how much is done and of what.
+    It gets its name once complete. Until then it is `NAME.partial`, with a `NAME.partial.json` that
+    records the progress and the inputs.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Looks that it can be written.
+        """Check that the file can be written.
 
         Raises:
             ValueError: the name does not end in `.npy`.
-            FileExistsError: it is there and `overwrite` is not set.
-            FileNotFoundError: its folder is not there.
+            FileExistsError: it exists and `overwrite` is not set.
+            FileNotFoundError: its folder does not exist.
         """
         self.path = Path(path)
         self.about = self.path.with_suffix(".json")
@@ -40,7 +40,7 @@ class Output:
         self.progress = self.path.with_name(f"{self.path.name}.partial.json")
         if self.path.suffix != ".npy":
             raise ValueError(f"{path}: expected a name that ends in .npy")
-        # One that was ended while it gave both their names goes on all the same.
+        # A run that was killed between renaming the two files can still be resumed.
         half = self.partial.exists() and not self.path.exists()
         for file in (self.path,) if half and _is_ours(self.about) else (self.path, self.about):
             if file.exists() and not overwrite:
@@ -49,15 +49,15 @@ class Output:
             raise FileNotFoundError(f"{self.path.parent}: no such directory; make it first")
 
     def begin(self, shape: tuple[int, int], made_of: Mapping[str, Any]) -> tuple[np.memmap, int]:
-        """The rows, and how many parts of them are done already.
+        """Open or create the array; gives the rows, and how many parts of them are already done.
 
         Args:
             shape: (I, E).
-            made_of: JSON values that decide every number; another run's part is not gone on with.
+            made_of: JSON values that determine every number; only a run with the same is resumed.
 
         Raises:
-            ValueError: a part is there that was made of something else.
-            OSError: there is no room for the rows, or they cannot be written.
+            ValueError: there is a partial file with other `made_of`.
+            OSError: the rows cannot be written, for example for lack of space.
         """
         if self.partial.exists() and self.progress.exists():
             found = json.loads(self.progress.read_text(encoding="utf-8"))
@@ -73,19 +73,19 @@ class Output:
             if rows is not None and rows.shape == shape and rows.dtype == np.float32:
                 return rows, int(found["done"])
         with self._told():
-            self.progress.unlink(missing_ok=True)  # it tells of rows that are gone
+            self.progress.unlink(missing_ok=True)  # refers to rows that are gone
             rows = np.lib.format.open_memmap(self.partial, "w+", np.float32, shape)
             _reserve(self.partial)
             self.keep(rows, 0, made_of)
         return rows, 0
 
     def keep(self, rows: np.memmap, done: int, made_of: Mapping[str, Any]) -> None:
-        """Say that so many parts are on the disk, once they are."""
+        """Flush the rows to disk, then record that `done` parts are complete."""
         rows.flush()
         write_whole(self.progress, json.dumps({"made_of": dict(made_of), "done": done}))
 
     def finish(self, about: Mapping[str, Any]) -> None:
-        """Give the files their names: what they are first, so that no vectors lack it."""
+        """Rename both files, the description first, so that no vectors lack one."""
         text = json.dumps({"format": FORMAT, "version": VERSION, **about}, indent=2)
         beside = self.about.with_name(f".{self.about.name}.tmp")
         beside.write_text(text + "\n", encoding="utf-8")
@@ -95,7 +95,7 @@ class Output:
         self.progress.unlink(missing_ok=True)
 
     def write(self, embeddings: np.ndarray, about: Mapping[str, Any]) -> None:
-        """All at once: float [I, E]."""
+        """Write the whole array at once: float [I, E]."""
         with self._told():
             with self.partial.open("wb") as file:
                 np.save(file, np.ascontiguousarray(embeddings, np.float32))
@@ -103,7 +103,7 @@ class Output:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """What keeps the rows from being written, with the name of the file; nothing is left."""
+        """Name the file in errors of writing, and remove what was written."""
         try:
             yield
         except OSError as error:
@@ -115,7 +115,7 @@ class Output:
 
 
 def _reserve(path: Path) -> None:
-    """Take the room of a file: a mapped one that meets a full disk ends the process."""
+    """Allocate the file's space: writing to a mapped file on a full disk would kill the process."""
     if not hasattr(os, "posix_fallocate"):
         return
     with path.open("r+b") as file:
@@ -134,7 +134,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _opened(path: Path) -> np.memmap | None:
-    """The rows of a part; None where the file is damaged, so that it is begun anew."""
+    """Open a partial array; None if the file is damaged, so that it is started anew."""
     try:
         return np.lib.format.open_memmap(path, mode="r+")
     except (ValueError, EOFError):
@@ -142,6 +142,6 @@ def _opened(path: Path) -> np.memmap | None:
 
 
 def drawn(num_items: int, width: int, seed: int) -> np.ndarray:
-    """Normal vectors of length about one: float32 [I, E], of standard deviation E^-0.5."""
+    """Normal random vectors, of standard deviation E^-0.5 and length about one: float32 [I, E]."""
     drawn = np.random.default_rng(seed).standard_normal((num_items, width), np.float32)
     return drawn / np.float32(np.sqrt(width))

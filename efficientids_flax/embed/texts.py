@@ -1,4 +1,4 @@
-"""Vectors of texts: tokens, batches of texts of like length, and what is done when it is killed.
+"""Embeds texts: tokens, batches of texts of similar length, and resuming after a kill.
 
 Letters: I texts, B of them in a batch, T tokens, D model width.
 """
@@ -17,7 +17,7 @@ from efficientids_flax.embed.encoders import POOLINGS, Encoder
 from efficientids_flax.embed.output import Output
 from efficientids_flax.text import first_of
 
-KEPT_EVERY = 5.0  # seconds of work that a kill costs at most, and what was under way
+KEPT_EVERY = 5.0  # seconds between saves; a kill loses this, and the batch being computed
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Embedded(NamedTuple):
     """What was done.
 
     Attributes:
-        without_text: items without, whose vectors are zeros.
-        cut: how many texts were too long.
-        resumed: batches that were there already.
-        batches: of all.
+        without_text: items without a text; their vectors are zeros.
+        cut: number of texts that were truncated.
+        resumed: number of batches that were already done.
+        batches: number of all batches.
     """
 
     without_text: list[int]
@@ -66,7 +66,7 @@ class Embedded(NamedTuple):
     batches: int
 
     def notes(self) -> list[str]:
-        """For people."""
+        """Notes for people."""
         found = []
         if self.without_text:
             rows = self.without_text
@@ -87,20 +87,20 @@ def embed_texts(
     about: dict[str, Any],
     tell: Callable[[int, int], None] | None = None,
 ) -> Embedded:
-    """Write the vectors of texts; go on where a run was killed, with the same bytes at the end.
+    """Write the vectors of texts. A killed run is resumed and ends with the same bytes.
 
     Args:
-        texts: of each item; None has none.
-        tokenizer: of transformers; special tokens are those that it adds by itself.
+        texts: text of each item, or None.
+        tokenizer: a tokenizer of transformers, which adds its usual special tokens.
         encoder: the model.
-        output: where to.
+        output: the file to write.
         options: see `TextOptions`.
         about: further values for `embeddings.json`.
-        tell: called with (batches done, batches) after each.
+        tell: called with (batches done, batches) after each batch.
 
     Raises:
-        ValueError: no item has a text; tokens that the model does not know; a part of another run
-            is there, see `Output.begin`.
+        ValueError: no item has a text; there are tokens that the model does not know; there is a
+            partial file of another run, see `Output.begin`.
     """
     longest = options.max_length or min(512, encoder.most or 512)
     if encoder.most is not None and longest > encoder.most:
@@ -138,14 +138,14 @@ def embed_texts(
 
 
 def batches_of(lengths: Sequence[int], batch_size: int) -> list[np.ndarray]:
-    """Items of like lengths together, the longest first; those of no length in none."""
+    """Batches of items of similar length, longest first; items without tokens are left out."""
     order = np.lexsort((np.arange(len(lengths)), -np.asarray(lengths)))
     order = order[np.asarray(lengths)[order] > 0]
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 def room_for(length: int, most: int) -> int:
-    """Tokens that a batch has: 16, 24, 32, 48 and so on, so that few shapes are compiled."""
+    """Padded length of a batch: 16, 24, 32, 48 and so on, so that few shapes are compiled."""
     room = 16
     while room < length:
         room = room * 3 // 2 if room & (room - 1) == 0 else room * 4 // 3
@@ -155,13 +155,13 @@ def room_for(length: int, most: int) -> int:
 def _tokens(
     texts: Sequence[str | None], tokenizer: Any, prefix: str, longest: int
 ) -> tuple[list[list[int]], int]:
-    """(Tokens of each text, none of those without; how many were cut)."""
+    """(Tokens of each text, empty without a text; how many texts were truncated)."""
     there = [item for item, text in enumerate(texts) if text]
     if not there:
         return [[] for _ in texts], 0
     found = tokenizer([prefix + str(texts[item]) for item in there], verbose=False)["input_ids"]
     limited = found
-    if any(len(ids) > longest for ids in found):  # the tokenizer knows what stands at the end
+    if any(len(ids) > longest for ids in found):  # the tokenizer keeps its end token
         limited = tokenizer([prefix + str(texts[item]) for item in there], truncation=True,
                             max_length=longest)["input_ids"]  # fmt: skip
     tokens: list[list[int]] = [[] for _ in texts]
@@ -173,7 +173,7 @@ def _tokens(
 def _vectors(
     tokens: list[list[int]], encoder: Encoder, options: TextOptions, longest: int
 ) -> np.ndarray:
-    """Of one batch, float32 [B, D]; it always has as many rows, so that it is compiled once."""
+    """Vectors of one batch, float32 [B, D]; the batch is padded to a fixed size to compile once."""
     ids = np.zeros((options.batch_size, room_for(len(tokens[0]), longest)), np.int32)
     lengths = np.ones(options.batch_size, np.int32)
     for row, text in enumerate(tokens):

@@ -1,4 +1,4 @@
-"""Evaluates an exported or a converted model on a directory of data."""
+"""Evaluates an exported or converted model on a directory of data."""
 
 import os
 from pathlib import Path
@@ -17,15 +17,15 @@ from efficientids_flax.evaluation.whole import Evaluation, evaluate, evaluate_ba
 from efficientids_flax.inference import Ranker, open_recommender, trained_history
 from efficientids_flax.stored import read_item_names, read_prompted
 
-ROWS = 256  # at a time
+ROWS = 256  # rows of a batch
 
 
 class Stored(NamedTuple):
-    """An evaluation, and of what it is.
+    """An evaluation with its description.
 
     Attributes:
         found: the evaluation.
-        about: for the report.
+        about: description for the report: model, data and split.
     """
 
     found: Evaluation
@@ -40,19 +40,19 @@ def evaluate_stored(
     *,
     clustering: str | os.PathLike[str] | None = None,
 ) -> Stored:
-    """Evaluate a model on the held-out items of a directory of data, with the input of `recommend`.
+    """Evaluate a model on held-out items of a directory of data, with the inputs of `recommend`.
 
     Args:
         model: directory of a converted or exported recommender.
-        data: directory, see `data.read_data`. From users' sequences, whole histories are used;
-            from rows, what is in the rows. Rows with words are used unchanged.
+        data: directory, see `data.read_data`. For users' sequences, whole histories are used; for
+            rows, what the rows hold. Rows with words are used unchanged.
         split: 'eval' or 'test'.
         options: None: the defaults.
-        clustering: file, if it is not beside the model.
+        clustering: the clustering's file, if it is not beside the model.
 
     Raises:
-        FileNotFoundError: a directory that is not there.
-        ValueError: another kind of model; data of another catalogue, or without that split.
+        FileNotFoundError: a directory does not exist.
+        ValueError: another kind of model, data of another catalogue, or no such split.
     """
     options = options or EvaluationOptions()
     network, params = open_recommender(model, clustering)
@@ -83,7 +83,7 @@ def evaluate_stored(
     elif "input_item_weights" not in rows.take(rows.first):  # items alone
         asked = of_rows(rows.arrays(), options.together)
     if asked is not None:
-        # Each held-out event is asked for, those that do not fit a row too.
+        # Every held-out event is predicted, even those that would not fit a row.
         notes = list(rows.people_notes if isinstance(rows, HeldOut) else rows.notes)
         longest = max(map(len, asked.histories), default=0)
         if length is not None and longest > length:
@@ -103,5 +103,5 @@ def evaluate_stored(
 
 
 def _name(path: str | os.PathLike[str]) -> str:
-    """The last part of a path: a report says nothing of the machine."""
+    """The last part of a path, so that a report reveals nothing about the machine."""
     return Path(path).resolve().name

@@ -1,11 +1,11 @@
-"""Interactions on disk become data to train on: `efficientids prepare`.
+"""Prepares interaction files for training: `efficientids prepare`.
 
     source -> layouts -> reading -> stage -> engines run relations -> sequences -> shards, catalogue
 
-Read `forms` and `layouts`, what sources look like, `reading`, `codes` and `stage`, how rows are
-read, `relations` and `filters`, what is computed of them, on one of the `engines`; `sequences`, the
-rows user by user, then `shards`, `catalogue`, `report`, `manifest` and `output`, what is written;
-`options` is what can be asked for, `run` all of it in order, `commands` the command.
+Read `forms` and `layouts`, the known forms of sources; `reading`, `codes` and `stage`, how rows are
+read; `relations` and `filters`, the queries that one of the `engines` runs on them; `sequences`,
+the rows of each user; and `shards`, `catalogue`, `report`, `manifest` and `output`, what is
+written. `options` has the options, `run` all steps in order, `commands` the shell command.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Writes who the users are and what the items are: raw ids, titles and texts, by number."""
+"""Writes the tables of users and items: raw ids, titles and texts by number."""
 
 import hashlib
 import json
@@ -19,11 +19,11 @@ USER, ITEM = (pa.schema(list(COLUMNS[table].items())) for table in ("users", "it
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What was written of the items.
+    """Facts about the items that were written.
 
     Attributes:
-        digest: of their ids in order, see `digests.catalogue_digest`.
-        titled: items with a title or a text.
+        digest: digest of their ids in order, see `digests.catalogue_digest`.
+        titled: number of items with a title or a text.
     """
 
     digest: str
@@ -34,9 +34,9 @@ def write_users(place: Path, rows: Iterable[pa.RecordBatch], counts: Counts) -> 
     """Write `users.parquet`.
 
     Args:
-        place: the folder.
-        rows: number and id, by number.
-        counts: of the rows that were written.
+        place: the output folder.
+        rows: number and id, ordered by number.
+        counts: counts of the rows that were written.
     """
     of_user = np.concatenate(counts.of_user)
     with open_parquet(place / USERS, USER) as writer:
@@ -54,9 +54,9 @@ def write_items(place: Path, rows: Iterable[pa.RecordBatch], counts: Counts) -> 
     """Write `items.parquet` and `items.jsonl`.
 
     Args:
-        place: the folder.
-        rows: number, id, title and text, by number.
-        counts: of the rows that were written.
+        place: the output folder.
+        rows: number, id, title and text, ordered by number.
+        counts: counts of the rows that were written.
     """
     digest, titled, at = hashlib.sha256(), 0, 0
     cold = counts.cold
@@ -84,7 +84,7 @@ def write_items(place: Path, rows: Iterable[pa.RecordBatch], counts: Counts) -> 
 
 
 def groups(batches: Iterable[pa.RecordBatch], rows: int = GROUP) -> Iterator[pa.Table]:
-    """Rows in tables of one size, the last may be shorter."""
+    """Regroup rows into tables of `rows` rows; the last may be shorter."""
     held: list[pa.RecordBatch] = []
     length = 0
     for batch in batches:

@@ -1,9 +1,9 @@
-"""Codes of ids: small numbers as long as the ids fit into memory, else their place in the source.
+"""Codes of ids: consecutive numbers while ids fit into memory, else the place of an occurrence.
 
-The first `MOST` ids get the numbers 0, 1, 2, ... as they come. Once there are more, an id that has
-no number gets `block << 24 | its place among the ids of the block`, in every block a new one, and
-the engine finds out which codes are one id. Either way a code grows with its id's first occurrence,
-and no two ids share one.
+The first `MOST` ids get the numbers 0, 1, 2, ... in order of occurrence. After that, an id without
+a number gets `block << 24 | its index among the distinct ids of the block`, a new code in each
+block; the engine later finds which codes belong to one id. In both cases a code grows with the
+id's first occurrence, and no two ids share a code.
 """
 
 import numpy as np
@@ -12,20 +12,20 @@ import pyarrow.parquet as pq
 
 from efficientids_flax.prepare.reading import to_arrow, to_numpy
 
-BITS = 24  # of a code that are its place in the block; blocks count from 1
-MOST = 1 << 20  # ids that have a number; about 150 MB
+BITS = 24  # low bits of a code: the index in the block; blocks count from 1
+MOST = 1 << 20  # ids with a number; about 150 MB
 IDS = pa.schema([("code", pa.int64()), ("id", pa.string())])
 
 
 class Codes:
-    """Of users or of items.
+    """Assigns codes to ids of users, or of items.
 
     Args:
-        writer: of the table of codes and ids.
-        most: ids that have a number, at most 2**24.
+        writer: writer of the table of codes and ids.
+        most: how many ids get a number, at most 2**24.
 
     Attributes:
-        complete: every id has a number.
+        complete: whether every id so far has a number.
     """
 
     def __init__(self, writer: pq.ParquetWriter, most: int = MOST) -> None:
@@ -34,7 +34,7 @@ class Codes:
         self.complete = True
 
     def of(self, column: pa.Array, block: int) -> pa.Array:
-        """The codes of a block's ids, int64; new ones are written with their ids."""
+        """The codes of a block's ids, int64; new codes are written to the table with their ids."""
         coded = column if isinstance(column, pa.DictionaryArray) else column.dictionary_encode()
         ids = coded.dictionary.to_pylist()
         found = list(map(self._numbers.get, ids))

@@ -1,9 +1,10 @@
-"""Which rows are left: minimum rating, k-core, and the points in time of a split.
+"""Filters rows by minimum rating and k-core, and finds the boundaries of a split by time.
 
 The k-core is the largest set of interactions in which every user and every item has enough of them:
-whoever has fewer is removed, until nobody is. Of a split by time it is sought in the training part
-alone, so that nothing that comes later decides what is trained on; whoever is removed there is
-removed from the later parts too, and who was never there stays, as new or cold.
+those with fewer are removed, repeatedly, until none is left. With a split by time it is computed on
+the training part alone, so that later data does not decide what is trained on. Users and items
+removed there are removed from the later parts too; those that never occurred there stay, as new
+users or cold items.
 """
 
 import logging
@@ -24,16 +25,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Filtered:
-    """What filters leave.
+    """The result of the filters.
 
     Attributes:
-        ordered: expression of the rows that are left, in the order in which they are written; None
-            where all are, and `stage.users_in_turn` has them so.
-        passing: rows with the rating that is asked for.
-        ids: role -> table of the numbers and ids that are left.
-        valid_from, test_from: of a split by time, in the unit of staged times.
-        pairs: interactions before the k-core, without duplicates; None where none is sought.
-        removed: of these, what the k-core leaves out.
+        ordered: expression of the remaining rows, in the order in which they are written; None if
+            all remain and `stage.users_in_turn` yields them in that order.
+        passing: number of rows with at least the minimum rating.
+        ids: role -> table with the remaining numbers and ids.
+        valid_from, test_from: boundaries of a split by time, in the unit of staged times.
+        pairs: number of interactions before the k-core, without duplicates; None without a k-core.
+        removed: how many of these the k-core removes.
     """
 
     ordered: Any
@@ -46,12 +47,12 @@ class Filtered:
 
 
 def filtered(engine: Engine, staged: Staged, options: PrepareOptions) -> Filtered:
-    """Find out what is left.
+    """Apply the filters.
 
     Args:
         engine: with the staged tables, and `all_*_ids` and `*_codes` of `relations`.
         staged: what was read.
-        options: what is asked for.
+        options: which filters and which split.
 
     Raises:
         ValueError: nothing is left, or a point in time cannot be read.
@@ -88,7 +89,7 @@ def _keep_core(
     points: tuple[int | None, int | None],
     options: PrepareOptions,
 ) -> tuple[int, int]:
-    """Keep the rows of the k-core as `kept`; interactions before it, and those that it removes."""
+    """Store the rows of the k-core as `kept`; gives the interactions before it, and how many go."""
     first: Any = next((point for point in points if point is not None), None)
     timed = options.split == "time"
     engine.keep("pairs", relations.pairs(passing, options.duplicates, timed=timed))
@@ -112,7 +113,7 @@ def _keep_core(
 
 
 def _core(engine: Engine, pairs: Any, options: PrepareOptions) -> str:
-    """The name of the table of the core's pairs."""
+    """Compute the k-core of pairs; gives the name of its table."""
     engine.keep("core_0", pairs)
     step, rows = 0, _count(engine, pairs)
     while True:
@@ -132,7 +133,7 @@ def _core(engine: Engine, pairs: Any, options: PrepareOptions) -> str:
 def _points(
     engine: Engine, rows: Any, times: Times | None, options: PrepareOptions
 ) -> tuple[int | None, int | None]:
-    """Where the parts of a split by time begin."""
+    """The boundaries of a split by time, (valid_from, test_from)."""
     if options.split != "time":
         return None, None
     assert times is not None
@@ -162,20 +163,20 @@ def _points(
 
 
 def _exact(share: float) -> Fraction:
-    """A share as it was written: of ten rows 0.9 are nine, which float64 does not say."""
+    """The fraction as the user wrote it: 0.9 of ten rows are nine, not slightly less or more."""
     return Fraction(repr(share))
 
 
 def point(text: str, times: Times, name: str) -> int:
-    """A point in time, in the unit that staged times have.
+    """Parse a point in time; gives it in the unit of staged times.
 
     Args:
-        text: a date or a number.
-        times: how the source's are read.
-        name: of the option.
+        text: a date, or a number in the source's unit.
+        times: how the source's times are read.
+        name: name of the option, for messages.
 
     Raises:
-        ValueError: it is neither a date nor a number, or a number where the source has dates.
+        ValueError: it is neither a date nor a number, or a number although the source has dates.
     """
     moment = date(text)
     if moment is not None:

@@ -1,4 +1,4 @@
-"""How files of interactions and items are written: the records that layouts are made of."""
+"""Records that describe how files of interactions and items are written, as parts of layouts."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,17 @@ ROLES = (*IDS, "rating", "time", *TEXTS)
 
 @dataclass(frozen=True)
 class Field:
-    """What one role's value is made of.
+    """How the value of one role is read.
 
     Attributes:
-        role: of `ROLES`.
-        columns: names of the columns that it is taken from; several are joined, of texts alone.
-        needed: a file without the column is not of the layout; else it has no such value.
-        split: what stands between several texts in one column, which become "a, b".
-        flags: the columns hold 1 or 0, and the text names those with 1.
-        absent: texts that stand for none.
-        joint: between the parts of a list, and between columns.
+        role: one of `ROLES`.
+        columns: names of its columns; only texts may have several, which are joined.
+        needed: if a needed column is missing, the file is not of this layout; otherwise the value
+            is just absent.
+        split: separator between several texts in one column; they become "a, b".
+        flags: the columns hold 1 or 0; the text is the names of those with 1.
+        absent: texts that mean "none".
+        joint: put between the parts of a list, and between columns.
     """
 
     role: str
@@ -31,21 +32,21 @@ class Field:
 
 
 def plain(*roles: str) -> tuple[Field, ...]:
-    """What is taken from columns that are named as their roles."""
+    """Fields for columns that have the names of their roles."""
     return tuple(Field(role, (role,), needed=True) for role in roles)
 
 
 @dataclass(frozen=True)
 class Delimited:
-    """Lines of columns.
+    """Text files with one row per line and separated columns.
 
     Attributes:
-        separator: between columns, one character or more.
-        columns: their names where the file has no header.
-        patterns: regular expressions that tell such a file, one a column.
-        quote: around columns that hold separators or line breaks; None: a quote is a character.
-        typed: the header names types as well, `user_id:token`.
-        encodings: the first that fits the file is taken.
+        separator: between columns, one or more characters.
+        columns: names of the columns if the file has no header.
+        patterns: regular expressions that recognise such a file, one per column.
+        quote: quotes columns that hold separators or line breaks; None: quotes mean nothing.
+        typed: the header also has types, `user_id:token`.
+        encodings: candidates; the first one that fits the file is used.
     """
 
     separator: str
@@ -58,14 +59,14 @@ class Delimited:
 
 @dataclass(frozen=True)
 class JsonLines:
-    """One JSON object a line; `loose`: or a dict as Python prints it."""
+    """One JSON object per line; if `loose`, a line may also be a Python dict literal."""
 
     loose: bool = False
 
 
 @dataclass(frozen=True)
 class Columnar:
-    """Parquet."""
+    """A Parquet file."""
 
 
 Form = Delimited | JsonLines | Columnar
@@ -76,11 +77,11 @@ class Table:
     """One kind of file of a layout.
 
     Attributes:
-        names: patterns of file names, without the ending of a compression; the first form fits.
+        names: patterns of file names, without the suffix of a compression.
         form: how it is written.
-        fields: what is taken from it.
-        also: columns that show this layout, beside those of fields that are needed.
-        lacks: columns that show another layout.
+        fields: what is read from it.
+        also: further columns that identify this layout, besides those of needed fields.
+        lacks: columns that identify another layout.
     """
 
     names: tuple[str, ...]
@@ -91,21 +92,21 @@ class Table:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Columns without which a file is not of this kind."""
+        """Columns that a file of this kind must have."""
         needed = (name for field in self.fields if field.needed for name in field.columns)
         return (*needed, *self.also)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of a data set, as its publisher writes them.
+    """The files of a data set as its publisher writes them.
 
     Attributes:
-        name: for `--layout`.
-        told: what it is, for people.
-        interactions: files of interactions; the first kind that fits a file is taken.
-        items: files that describe items.
-        beside: patterns of names of files that are not needed.
+        name: value of `--layout`.
+        told: description for people.
+        interactions: kinds of interaction files; the first one that fits a file is used.
+        items: kinds of files that describe items.
+        beside: name patterns of files that are not needed.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Writes `manifest.json`, which says what is in the directory; without it, it is not whole."""
+"""Writes `manifest.json`, which describes the directory; without it, the output is incomplete."""
 
 import json
 from dataclasses import asdict
@@ -13,11 +13,11 @@ from efficientids_flax.prepared_format import CATALOGUE, FORMAT, ITEMS, MANIFEST
 
 
 def write_manifest(place: Path, report: Report) -> None:
-    """Write it, after everything else.
+    """Write the manifest; call it after everything else is written.
 
     Args:
-        place: the folder.
-        report: what is in it.
+        place: the output folder.
+        report: what the folder holds.
     """
     tables = {"interactions": report.shards[0].file, "users": USERS, "items": ITEMS}
     found: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What `prepare` is asked to do."""
+"""Options of `prepare`."""
 
 import codecs
 import math
@@ -16,29 +16,29 @@ LEAST_MEMORY = GIB // 4
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """How interactions become data to train on.
+    """How interactions are prepared.
 
     Attributes:
-        choice: layout and columns, where they are told.
-        min_rating: rows below it are left out, before anything else.
-        duplicates: which row is kept of those with the same user and item: the first or last in
-            time (of equal times: in the source), or all.
-        min_user, min_item: interactions that a user, an item has at least, repeated until none has
-            fewer; a split by time counts those of the training part alone. 1: no filter.
-        split: "leave-one-out" (each user's last is the test, the one before it validates; users
-            with fewer than three are trained on), "time" (everyone's rows by two points in time) or
-            "none".
-        valid_from, test_from: of a split by time: a date, or a number in the source's unit; the
-            first row of the part, and all that follow.
-        valid_fraction, test_fraction: in their place, the share of interactions in the part; rows
-            of one time are not torn apart.
-        time_unit: of numbers, "s", "ms", "us" or "ns"; None: it is recognised.
-        max_bad: malformed rows that are left out, of interactions and as many of items.
+        choice: the user's choices about the source's layout and columns.
+        min_rating: rows with a lower rating are removed, before all other filters.
+        duplicates: which of several rows with the same user and item is kept: the first or last in
+            time (for equal times: in the source), or all.
+        min_user, min_item: minimal interactions of each user and item; rows are removed until all
+            have as many (k-core). A split by time counts only the training part. 1: no filter.
+        split: "leave-one-out" (each user's last interaction is for test, the one before for
+            validation; users with fewer than three are only trained on), "time" (all rows by two
+            points in time) or "none".
+        valid_from, test_from: boundaries of a split by time, a date or a number in the source's
+            unit; the part begins with rows of that time.
+        valid_fraction, test_fraction: instead of these, the share of interactions in the part;
+            rows of equal time stay together.
+        time_unit: unit of numeric times, "s", "ms", "us" or "ns"; None: recognise it.
+        max_bad: how many malformed rows may be skipped, of interactions and again of items.
         engine: "duckdb" or "spark".
-        memory: bytes that it all may take.
-        threads: of the engine; None: all cores.
-        shard_rows: after so many a new file begins with the next user.
-        overwrite: replace an output that is there.
+        memory: bytes that the whole run may use.
+        threads: threads of the engine; None: all cores.
+        shard_rows: a file ends with the user who reaches this number of rows.
+        overwrite: replace an existing output.
     """
 
     choice: Choice = field(default_factory=Choice)
@@ -86,7 +86,7 @@ class PrepareOptions:
 
     @property
     def has_core(self) -> bool:
-        """Whether users or items with few interactions are left out."""
+        """Whether there is a k-core filter."""
         return max(self.min_user, self.min_item) > 1
 
     def _text_problems(self) -> list[str]:

@@ -1,7 +1,7 @@
-"""The place of the output: unfinished beside its name until it is whole, then there at once.
+"""The output directory: written under another name, and renamed once it is complete.
 
-What a run was killed over stays beside it, and the next run with the same output removes it: a lock
-that the system gives back with the process tells the two apart.
+The remains of a killed run stay beside it. The next run with the same output removes them; a lock,
+which the system releases when the process ends, tells them from a run in progress.
 """
 
 import json
@@ -21,28 +21,28 @@ from efficientids_flax.prepared_format import FORMAT, MANIFEST
 from efficientids_flax.whole_files import FULL
 
 log = logging.getLogger(__name__)
-LOCK = "lock"  # in the second folder, held while a run writes
+LOCK = "lock"  # in the scratch folder, held during a run
 ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class OutputError(ValueError):
-    """An output that is there already, or cannot be made."""
+    """The output exists already, or cannot be made."""
 
 
 @contextmanager
 def output(out: str | os.PathLike[str], *, overwrite: bool) -> Iterator[tuple[Path, Path]]:
-    """Two folders beside `out`: the first gets its name when the block ends well.
+    """Make two folders beside `out`; the first is renamed to `out` if the block succeeds.
 
     Args:
         out: directory to make.
-        overwrite: replace one that `prepare` made.
+        overwrite: replace an earlier output of `prepare`.
 
     Yields:
-        The folder to write to, and one for what is not kept; both are removed after an error, and
-        after SIGTERM and SIGHUP.
+        The folder to write to, and one for temporary files. Both are removed after an error,
+        SIGTERM or SIGHUP.
 
     Raises:
-        OutputError: there is something that may not be replaced.
+        OutputError: something is there that may not be replaced.
         OSError: a folder cannot be made.
     """
     final = Path(os.path.abspath(out))  # noqa: PTH100 (a link stays the name that was given)
@@ -77,7 +77,7 @@ def output(out: str | os.PathLike[str], *, overwrite: bool) -> Iterator[tuple[Pa
 
 
 def check_output(final: Path, *, overwrite: bool) -> None:
-    """Raise `OutputError` for what may not be replaced: all but what `prepare` made."""
+    """Raise `OutputError` if `final` may not be replaced; only outputs of `prepare` may."""
     if not os.path.lexists(final):
         return
     if not final.is_dir():
@@ -94,7 +94,7 @@ def check_output(final: Path, *, overwrite: bool) -> None:
 
 
 def _remove_unfinished(final: Path) -> None:
-    """Remove what runs that were killed left of this output."""
+    """Remove what killed runs left of this output."""
     pattern = re.compile(re.escape(final.name) + r"\.scratch-([0-9a-f]{8})")
     for scratch in final.parent.iterdir():
         mark = pattern.fullmatch(scratch.name)
@@ -109,10 +109,10 @@ def _remove_unfinished(final: Path) -> None:
 
 
 def _locked(path: Path) -> int | None:
-    """An open file that no other process has locked; None where one has, or there are no locks."""
+    """Open and lock a file; None if another process holds the lock, or there are no locks."""
     try:
         import fcntl
-    except ImportError:  # no POSIX
+    except ImportError:  # not POSIX
         return None
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
@@ -125,9 +125,9 @@ def _locked(path: Path) -> int | None:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """While the block runs SIGTERM and the end of the terminal end it as Ctrl-C does.
+    """Within the block, let SIGTERM and SIGHUP raise `SystemExit`, so that cleanup runs.
 
-    Not those that the caller listens for or ignores.
+    Signals that the caller handles or ignores are left alone.
     """
     alone = threading.current_thread() is threading.main_thread()
     heard = [one for one in ENDING if alone and signal.getsignal(one) is signal.SIG_DFL]
@@ -152,7 +152,7 @@ def _is_prepared(path: Path) -> bool:
 
 
 def _publish(place: Path, final: Path, *, overwrite: bool) -> None:
-    check_output(final, overwrite=overwrite)  # something may have come in between
+    check_output(final, overwrite=overwrite)  # it may have appeared meanwhile
     old = None
     if os.path.lexists(final):
         old = final.with_name(f"{final.name}.old-{secrets.token_hex(4)}")

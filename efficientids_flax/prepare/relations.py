@@ -1,15 +1,15 @@
-"""The transformations as relational expressions, which every engine runs.
+"""The queries as relational expressions, which every engine runs.
 
     rows, users, items, texts   staged, see `stage`
-    all_user_ids, all_item_ids  number int32, id string: by first occurrence in the source
-    user_codes, item_codes      code int64, number int32: of these numbers, unless they are codes
-    passing, kept               row, user, item, rating?, time?: what filters leave
-    kept_users, kept_items      user or item: who is in it
-    descriptions                id, title, text: of the items that are left
-    user_ids, item_ids          old int32, number int32, id string: these, numbered without gaps
+    all_user_ids, all_item_ids  number int32, id string: numbered by first occurrence in the source
+    user_codes, item_codes      code int64, number int32: only if codes are not these numbers
+    passing, kept               row, user, item, rating?, time?: rows left by the filters
+    kept_users, kept_items      user or item: those with rows in `kept`
+    descriptions                id, title, text: of the remaining items
+    user_ids, item_ids          old int32, number int32, id string: those in `kept`, without gaps
 
-Each function gives an expression on tables of these names. Ids compare as UTF-8 bytes in both
-engines; no expression depends on the order of rows, or on how an engine rounds.
+Each function gives an expression on tables of these names. Both engines compare ids as UTF-8 bytes;
+no expression depends on the order of rows, or on how an engine rounds.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from ibis import _
 
 from efficientids_flax.prepare.stage import Staged
 
-LARGEST = 1 << 62  # of a sorting key
+LARGEST = 1 << 62  # limit of a sorting key
 ID_COLUMNS = {"code": "int64", "id": "string"}
 NUMBERED = {"number": "int32", "id": "string"}
 ROLES = ("user", "item")
@@ -27,11 +27,11 @@ CODES = {"code": "int64", "number": "int32"}
 
 
 def ids(staged: str, *, numbered: bool) -> Any:
-    """Each id once, numbered by its first occurrence.
+    """Each id once, numbered by first occurrence.
 
     Args:
         staged: name of the table of codes and ids.
-        numbered: the codes are these numbers.
+        numbered: whether the codes already are these numbers.
     """
     found: Any = ibis.table(ID_COLUMNS, name=staged)
     if numbered:
@@ -41,7 +41,7 @@ def ids(staged: str, *, numbered: bool) -> Any:
 
 
 def codes(staged: str, ids_table: str) -> Any:
-    """The number that each code of an id stands for.
+    """The number of the id behind each code.
 
     Args:
         staged: name of the table of codes and ids.
@@ -53,18 +53,18 @@ def codes(staged: str, ids_table: str) -> Any:
 
 
 def columns_of(staged: Staged) -> dict[str, str]:
-    """The columns of rows whose users and items are numbers, with their types."""
+    """Columns and types of rows in which users and items are numbers."""
     columns = {"row": "int64", "user": "int32", "item": "int32"}
     columns |= {"rating": "float64"} if staged.rated else {}
     return columns | ({"time": "int64"} if staged.times else {})
 
 
 def numbered_rows(staged: Staged, min_rating: float | None) -> Any:
-    """The rows with users and items by number.
+    """The rows, with numbers for users and items.
 
     Args:
         staged: what was read.
-        min_rating: rows below it are left out.
+        min_rating: lower ratings are left out; None: none are.
     """
     columns = columns_of(staged)
     rows: Any = ibis.table({**columns, "user": "int64", "item": "int64"}, name="rows")
@@ -82,12 +82,12 @@ def numbered_rows(staged: Staged, min_rating: float | None) -> Any:
 
 
 def pairs(rows: Any, duplicates: str, *, timed: bool) -> Any:
-    """What is counted: each user and item once, at the time of the row that is kept of them.
+    """The interactions that are counted: each (user, item) once, with the time of the kept row.
 
     Args:
-        rows: with user, item and time.
+        rows: table with user and item, and time if `timed`.
         duplicates: which of several rows of a user and an item is kept; "all": every row counts.
-        timed: with the column `time`.
+        timed: whether to include the column `time`.
     """
     wanted = ["user", "item", *(["time"] if timed else [])]
     if duplicates == "all":
@@ -99,11 +99,11 @@ def pairs(rows: Any, duplicates: str, *, timed: bool) -> Any:
 
 
 def core_step(name: str, min_user: int, min_item: int) -> Any:
-    """The pairs whose user and item have enough of them.
+    """One step of the k-core: the pairs whose user and item have enough of them.
 
     Args:
-        name: of a table of pairs.
-        min_user, min_item: how many.
+        name: name of a table of pairs.
+        min_user, min_item: minimal numbers of pairs.
     """
     found = ibis.table({"user": "int32", "item": "int32"}, name=name)
     for column, least in (("user", min_user), ("item", min_item)):
@@ -114,28 +114,28 @@ def core_step(name: str, min_user: int, min_item: int) -> Any:
 
 
 def survivors(table: Any, role: str) -> Any:
-    """The users or items of a table, each once."""
+    """The distinct users or items of a table."""
     return table.select(role).distinct()
 
 
 def renumbered(role: str) -> Any:
-    """Ids by number again, of those that occur in `kept` alone."""
+    """The ids that occur in `kept`, with new numbers in the same order."""
     alive = ibis.table({role: "int32"}, name=f"kept_{role}s").select(number=role)
     found = ibis.table(NUMBERED, name=f"all_{role}_ids").semi_join(alive, "number")
     return found.select(old=found.number, number=_rank(found.number), id=found.id)
 
 
 def ordered_rows(staged: Staged) -> Any:
-    """All rows in the order in which they are written: by user, time and source order."""
+    """All rows in output order: by user, time and source order."""
     return _ordered(numbered_rows(staged, None), staged)
 
 
 def ordered_kept(staged: Staged, kept: str) -> Any:
-    """The same of the rows that filters leave, with numbers that have no gaps.
+    """The rows left by the filters in output order, with renumbered users and items.
 
     Args:
         staged: what was read.
-        kept: name of the table.
+        kept: name of the table of these rows.
     """
     rows = ibis.table(columns_of(staged), name=kept)
     for role in ROLES:
@@ -150,7 +150,7 @@ def _ordered(rows: Any, staged: Staged) -> Any:
     if staged.span is not None:
         least, greatest = staged.span
         wide = greatest - least + 1
-        # User and time as one number, where it is one: engines sort fewer columns faster.
+        # Combine user and time into one number if it fits: engines sort fewer columns faster.
         if (staged.rows + 1) * wide < LARGEST and abs(least) < LARGEST:
             keys = [rows.user.cast("int64") * wide + (rows.time - least)]
         else:
@@ -162,12 +162,12 @@ def _ordered(rows: Any, staged: Staged) -> Any:
 
 
 def in_order(table: str) -> Any:
-    """Number and id, by number."""
+    """Number and id, ordered by number."""
     return ibis.table(NUMBERED, name=table).order_by("number")
 
 
 def descriptions(table: str) -> Any:
-    """Id, title and text of each item that is described: the first in the source.
+    """Id, title and text of each described item: the first row in the source.
 
     Args:
         table: name of the table of items and their numbers.
@@ -185,7 +185,7 @@ def kept_descriptions() -> Any:
 
 
 def described_items(table: str) -> Any:
-    """Number, id, title and text of each item, by number; null of what is not described.
+    """Number, id, title and text of each item, by number; null if it is not described.
 
     Args:
         table: name of the table of items and their numbers.
@@ -197,12 +197,12 @@ def described_items(table: str) -> Any:
 
 
 def count(table: Any) -> Any:
-    """How many rows, as `found`."""
+    """The number of rows, as `found`."""
     return table.aggregate(found=table.count())
 
 
 def time_at(table: Any, place: int) -> Any:
-    """The time of the row at this place in the order of time, from 0."""
+    """The time of the row at this index (from 0) in order of time."""
     return table.order_by("time").select("time").limit(1, offset=place)
 
 

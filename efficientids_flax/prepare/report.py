@@ -1,4 +1,4 @@
-"""What was read, left out and written; every row is accounted for."""
+"""Reports what was read, left out and written; accounts for every row."""
 
 import datetime as dt
 import time
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from efficientids_flax.prepare.filters import Filtered
 
 TIES = "source order"
-ELSEWHERE = {"choice", "engine", "memory", "threads", "overwrite"}  # change no byte, or stand apart
+ELSEWHERE = {"choice", "engine", "memory", "threads", "overwrite"}  # no effect, or shown apart
 DAY = 86_400  # seconds
-DIGITS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}  # of dates without hyphens
+DIGITS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}  # formats of dates without hyphens
 FIRST_YEAR, LAST_YEAR = "1900", "2100"
 BELOW, TWICE, CORE = "below_min_rating", "duplicates", "k_core"
 
 
 @dataclass(frozen=True)
 class Done:
-    """What the steps found out.
+    """The results of the steps.
 
     Attributes:
-        filtered: what filters left.
-        counts: of the rows that were written.
-        sorted_rows: rows before duplicates among them were left out.
+        filtered: result of the filters.
+        counts: counts of the rows that were written.
+        sorted_rows: number of sorted rows, before duplicates were removed.
         shards: the files of interactions.
-        catalogue: what was written of items.
-        described: items that have a description.
+        catalogue: facts about the items that were written.
+        described: number of items that have a description.
     """
 
     filtered: "Filtered"
@@ -55,17 +55,17 @@ class Report:
     Attributes:
         layout: name of the layout.
         files: names of the files that were read.
-        rows: of the source: "read", and what became of them; "malformed" is by kind.
-        counts: of the output: users, items, interactions, of each part, cold items and their rows,
-            users without a row to train on, and users too short to split.
-        described: rows of files of items by what became of them; empty without such files.
+        rows: rows of the source: "read", and what became of them; "malformed" is by kind.
+        counts: counts of the output: users, items, interactions, those of each part, cold items and
+            their rows, users without a training row, and users too short to split.
+        described: what became of rows of item files; empty without such files.
         split: its rule, and where parts begin.
-        time_unit: of the column `time`; None without one.
-        command: the options that this output follows from.
+        time_unit: unit of the column `time`; None without one.
+        command: the options that determine the output.
         shards: the files of interactions.
         catalogue: digest of the items' ids.
-        remarks: what should be looked at: malformed rows, files that were not read.
-        out: the directory.
+        remarks: what the user should look at: malformed rows, files that were not read.
+        out: the output directory.
     """
 
     layout: str
@@ -82,12 +82,12 @@ class Report:
     out: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The report as JSON values."""
         found = asdict(self)
         return {**found, "out": None if self.out is None else str(self.out)}
 
     def text(self) -> str:
-        """For people: what was read, what became of it, what there is now."""
+        """The report for people: what was read, what became of it, and what was written."""
         rows = [("rows read", self.rows["read"])]
         rows += [(f"  malformed: {kind}", n) for kind, n in self.rows["malformed"].items()]
         named = {BELOW: "below the minimum rating", TWICE: "duplicates", CORE: "outside the k-core"}
@@ -129,10 +129,10 @@ class Report:
 
 
 def report_of(source: Source, staged: Staged, options: PrepareOptions, done: Done) -> Report:
-    """Put together what is told.
+    """Build the report.
 
     Raises:
-        RuntimeError: rows are not accounted for, which is a fault of ours.
+        RuntimeError: rows are not accounted for, which is a bug of ours.
     """
     counts = _counts(source, staged, options, done)
     rows = _rows(staged, options, done)
@@ -164,10 +164,10 @@ def report_of(source: Source, staged: Staged, options: PrepareOptions, done: Don
 
 
 def _rows(staged: Staged, options: PrepareOptions, done: Done) -> dict[str, Any]:
-    """What became of each row that was read."""
+    """How many of the rows read were left out for each reason, and how many were kept."""
     found, kept = done.filtered, done.counts.interactions
     twice = done.sorted_rows - kept
-    if found.pairs is not None:  # the k-core comes after duplicates, whichever is sooner found out
+    if found.pairs is not None:  # duplicates count before the k-core, even if removed later
         twice = 0 if options.duplicates == "all" else found.passing - found.pairs
     rows = {
         "read": staged.rows + staged.malformed.count,
@@ -219,7 +219,7 @@ def _command(source: Source, options: PrepareOptions) -> dict[str, Any]:
 
 
 def _empty_parts(options: PrepareOptions, counts: Mapping[str, int]) -> list[str]:
-    """That a part that was asked for has no rows."""
+    """Remark that a requested part has no rows."""
     if options.split == "none":
         return []
     wanted = ["train", "test"]
@@ -229,7 +229,7 @@ def _empty_parts(options: PrepareOptions, counts: Mapping[str, int]) -> list[str
 
 
 def _odd_times(staged: Staged) -> list[str]:
-    """That times lie before 1970 or in the future: they are kept, and may be mistakes."""
+    """Remark that times lie before 1970 or in the future: they are kept, but may be mistakes."""
     if staged.times is None or staged.span is None:
         return []
     first, last = (moment // PER_SECOND[staged.times.kept] for moment in staged.span)

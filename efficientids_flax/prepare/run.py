@@ -1,4 +1,4 @@
-"""From a source to a directory of data: the steps, in order."""
+"""All steps from a source to a directory of training data, in order."""
 
 import logging
 import os
@@ -24,8 +24,8 @@ from efficientids_flax.prepare.stage import Staged, stage, users_in_turn
 from efficientids_flax.prepared_format import COLUMNS
 
 log = logging.getLogger(__name__)
-ENGINE_SHARE = 0.55  # of the memory; the rest reads, writes and is Python
-TABLES = 2  # of whole users that wait to be written
+ENGINE_SHARE = 0.55  # share of the memory; the rest is for reading, writing and Python
+TABLES = 2  # tables of whole users waiting to be written
 
 
 def prepare(
@@ -33,19 +33,19 @@ def prepare(
     out: str | os.PathLike[str],
     options: PrepareOptions | None = None,
 ) -> Report:
-    """Write interactions as data to train on.
+    """Prepare interactions for training.
 
     Args:
         sources: a file, a folder or a pattern, or several of them.
         out: directory to make.
-        options: what is filtered, how it is split, and how it is computed.
+        options: filters, split, and how it is computed.
 
     Returns:
-        What was read, left out and written, as `manifest.json` has it.
+        What was read, left out and written, as in `manifest.json`.
 
     Raises:
-        ValueError: a source, its rows or the options are not as they should be; of the kinds
-            `SourceError`, `MalformedError`, `UnreadableError`, `OutputError`.
+        ValueError: a source, its rows or the options are invalid; among others `SourceError`,
+            `MalformedError`, `UnreadableError`, `OutputError`.
         ImportError: a package of the engine is not installed.
         OSError: a file cannot be read or written.
     """
@@ -83,7 +83,7 @@ def prepare(
 
 
 def _engine(name: str) -> Callable[[Path, int, int | None], Engine]:
-    """What opens an engine; Ibis and it are imported while files are read."""
+    """Import Ibis and the engine, in a thread while files are read; gives its constructor."""
     import_module("efficientids_flax.prepare.filters")
     return find_engine(name)
 
@@ -131,7 +131,7 @@ def _write_rows(
     staged: Staged,
     shard_rows: int,
 ) -> tuple[list[Shard], int]:
-    """Write the interactions; the files, and how many rows there were with duplicates."""
+    """Write the interactions; gives the files, and the number of rows including duplicates."""
     there = {"time": staged.times, "rating": staged.rated}
     columns = [one for one in COLUMNS["interactions"].items() if there.get(one[0], True)]
     writer = ShardWriter(place, pa.schema(columns), shard_rows)

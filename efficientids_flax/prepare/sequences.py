@@ -1,6 +1,6 @@
-"""Sorted rows user by user: which of several rows of an item is kept, and the part each belongs to.
+"""Removes duplicates and assigns parts of the split, on sorted rows of whole users.
 
-What needs the order of one user's rows happens here, once for every engine.
+What depends on the order of a user's rows is done here, once for all engines.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,21 +12,21 @@ import pyarrow as pa
 from efficientids_flax.prepare.reading import to_arrow, to_numpy
 from efficientids_flax.prepared_format import TEST, TRAIN, VALID
 
-SHORTEST = 3  # interactions of a user that leave-one-out can split
-ROWS = 1 << 19  # that are looked at together
-LARGEST = 1 << 62  # of a sorting key
+SHORTEST = 3  # least interactions of a user for leave-one-out
+ROWS = 1 << 19  # rows that are processed together
+LARGEST = 1 << 62  # limit of a sorting key
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How rows are chosen and split.
+    """How duplicates are removed and rows are split.
 
     Attributes:
         duplicates: "keep-first", "keep-last" or "all".
         split: "leave-one-out", "time" or "none".
-        valid_from, test_from: of a split by time: rows of this time and later, in the unit of the
-            rows.
-        num_items: I.
+        valid_from, test_from: boundaries of a split by time; the part begins with rows of that
+            time, in the unit of the rows.
+        num_items: number of items.
     """
 
     duplicates: str
@@ -36,10 +36,10 @@ class Rule:
     test_from: int | None = None
 
     def apply(self, rows: pa.Table) -> pa.Table:
-        """Some users' rows without duplicates, with the column `split`, int8.
+        """Remove duplicates, and add the column `split`, int8.
 
         Args:
-            rows: all rows of each user, by user, time and source order.
+            rows: all rows of some users, by user, time and source order.
         """
         if self.duplicates != "all":
             rows = self._without_duplicates(rows)
@@ -50,7 +50,7 @@ class Rule:
         found = np.sort(pairs)
         if not (found[1:] == found[:-1]).any():
             return rows
-        order = np.argsort(pairs, kind="stable")  # the rows of a pair stay in their order
+        order = np.argsort(pairs, kind="stable")  # stable: rows of a pair keep their order
         same = pairs[order[1:]] == pairs[order[:-1]]
         dropped = order[1:][same] if self.duplicates == "keep-first" else order[:-1][same]
         kept = np.ones(len(pairs), bool)
@@ -74,10 +74,10 @@ class Rule:
 
 
 def in_time_order(rows: pa.Table) -> pa.Table:
-    """Rows of some users by time as well, of equal times as they stand.
+    """Sort each user's rows by time; rows of equal time keep their order.
 
     Args:
-        rows: all rows of each user, by user.
+        rows: all rows of some users, by user.
     """
     if "time" not in rows.column_names:
         return rows
@@ -91,7 +91,7 @@ def in_time_order(rows: pa.Table) -> pa.Table:
 
 
 def _order(users: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Places by user, time and place: by one number where it fits, which sorts much faster."""
+    """Sort order by user, time and index; as one integer if it fits, which is much faster."""
     first, bits = int(times.min()), len(users).bit_length()
     wide = int(times.max()) - first + 1
     if (int(users[-1] - users[0]) + 1) * wide << bits >= LARGEST:
@@ -103,11 +103,11 @@ def _order(users: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 def whole_users(batches: Iterable[pa.RecordBatch], rows: int = ROWS) -> Iterator[pa.Table]:
-    """Sorted rows in tables that end with a user's last row.
+    """Regroup sorted rows into tables that end with a user's last row.
 
     Args:
         batches: rows by user.
-        rows: in a table, at least; a user with more is in one table all the same.
+        rows: minimal rows per table; all rows of a user are in one table, however many.
     """
     held: list[pa.RecordBatch] = []
     length = 0
@@ -122,7 +122,7 @@ def whole_users(batches: Iterable[pa.RecordBatch], rows: int = ROWS) -> Iterator
         if end:
             yield table.slice(0, end)
         held, length = table.slice(end).to_batches(), len(table) - end
-        # A user with very many rows is not looked through again at each batch.
+        # Wait for more rows, so that a very long user is not scanned again at each batch.
         rows = max(rows, length + ROWS) if not end else ROWS
     if length:
         yield pa.Table.from_batches(held).combine_chunks()

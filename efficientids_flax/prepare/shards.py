@@ -1,6 +1,6 @@
-"""Writes the interactions as Parquet files of whole users, whichever batches they come in.
+"""Writes the interactions as Parquet files of whole users, independent of the input batches.
 
-The same rows make the same bytes: row groups have a fixed size, counted from the start of a file.
+The same rows give the same bytes: row groups have a fixed size, counted from the file's start.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from efficientids_flax.prepare.sequences import SHORTEST
 from efficientids_flax.prepared_format import SPLITS, TRAIN, shard_name
 
 NEAR = ("user", "item", "time", "count")
-GROUP = 1 << 17  # rows of a row group
+GROUP = 1 << 17  # rows per row group
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file: its name, how many rows it has, and its first and last user."""
+    """One file: name, number of rows, first and last user."""
 
     file: str
     rows: int
@@ -29,15 +29,15 @@ class Shard:
 
 
 class Counts:
-    """What is counted while rows are written.
+    """Counts of the rows that are written.
 
     Attributes:
-        of_user: interactions of each user, all parts.
+        of_user: interactions of each user, in all parts.
         of_item: interactions of each item in the training part.
-        of_item_later: in the other parts.
-        parts: interactions of each part, by `SPLITS`.
-        new_users: without a row to train on.
-        short_users: with fewer rows than leave-one-out needs.
+        of_item_later: interactions of each item in the other parts.
+        parts: interactions of each part, by name in `SPLITS`.
+        new_users: number of users without a training row.
+        short_users: number of users with fewer rows than leave-one-out needs.
     """
 
     def __init__(self, num_items: int) -> None:
@@ -48,7 +48,7 @@ class Counts:
         self.new_users = self.short_users = 0
 
     def add(self, rows: pa.Table) -> None:
-        """Count whole users' rows."""
+        """Count rows of whole users."""
         users, items, parts = (to_numpy(rows.column(name)) for name in ("user", "item", "split"))
         starts = np.append(0, np.flatnonzero(users[1:] != users[:-1]) + 1)
         lengths = np.diff(np.append(starts, len(users)))
@@ -63,12 +63,12 @@ class Counts:
 
     @property
     def interactions(self) -> int:
-        """All of them."""
+        """The number of interactions in all parts."""
         return sum(self.parts.values())
 
     @property
     def cold(self) -> np.ndarray:
-        """Of each item, whether the training part has none of it."""
+        """Whether each item is cold, without a training row; bool [I]."""
         return self.of_item == 0
 
 
@@ -76,9 +76,9 @@ class ShardWriter:
     """Writes tables of whole users one after another.
 
     Args:
-        place: the folder.
-        schema: of the rows.
-        shard_rows: with the user that reaches it, a file ends.
+        place: the output folder.
+        schema: schema of the rows.
+        shard_rows: a file ends with the user who reaches this number of rows.
     """
 
     def __init__(self, place: Path, schema: pa.Schema, shard_rows: int) -> None:
@@ -90,7 +90,7 @@ class ShardWriter:
         self._writer: pq.ParquetWriter | None = None
 
     def write(self, rows: pa.Table) -> None:
-        """Add whole users' rows."""
+        """Add rows of whole users."""
         rows = rows.select(self._schema.names).cast(self._schema)
         while len(rows):
             users = to_numpy(rows.column("user"))
@@ -104,7 +104,7 @@ class ShardWriter:
                 self._finish()
 
     def close(self) -> list[Shard]:
-        """End the last file, and give all of them their names."""
+        """Finish the last file, and give all files their final names."""
         if self._rows or not self._shards:
             self._finish()
         total = len(self._shards)
@@ -116,7 +116,7 @@ class ShardWriter:
         return named
 
     def abandon(self) -> None:
-        """Close the file that is written, whole or not."""
+        """Close the open file, complete or not."""
         if self._writer is not None:
             self._writer.close()
 
@@ -148,9 +148,9 @@ class ShardWriter:
 
 
 def open_parquet(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """As all files of the output are written."""
+    """Open a Parquet file with the settings of all output files."""
     options: dict[str, Any] = {}
-    near = [name for name in NEAR if name in schema.names]  # neighbours differ little
+    near = [name for name in NEAR if name in schema.names]  # neighbouring rows differ little
     options["use_dictionary"] = [name for name in schema.names if name not in near]
     options["column_encoding"] = dict.fromkeys(near, "DELTA_BINARY_PACKED")
     return pq.ParquetWriter(path, schema, compression="snappy", **options)

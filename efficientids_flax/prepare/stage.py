@@ -1,12 +1,12 @@
-"""From files to the tables that an engine begins with: rows, the ids in them, texts of items.
+"""Reads the files into the tables that an engine starts from: rows, their ids, texts of items.
 
-A row has codes in place of ids, which grow with the first occurrence in the source, see `codes`.
-The number of a row is `block << 24 | place in the block`: it grows with the source's order.
+Rows hold codes instead of ids, see `codes`; codes grow with the first occurrence in the source.
+The number of a row is `block << 24 | index in the block`, so it grows with the source's order.
 
     rows.parquet    row int64, user int64, item int64, rating float64?, time int64?
     users.parquet   code int64, id string
-    items.parquet   the same of items
-    texts.parquet   row int64, id string, title string, text string: as they are found
+    items.parquet   the same for items
+    texts.parquet   row int64, id string, title string, text string: in source order
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ from efficientids_flax.prepare.reading import (
 )
 from efficientids_flax.prepare.sequences import ROWS, in_time_order, whole_users
 
-GROUP = 1 << 17  # rows of a row group
+GROUP = 1 << 17  # rows per row group
 DESCRIPTIONS = pa.schema(
     [("row", pa.int64()), ("id", pa.string()), ("title", pa.string()), ("text", pa.string())]
 )
@@ -47,17 +47,17 @@ class Staged:
 
     Attributes:
         place: the folder of the tables.
-        rows: that were read and are not malformed.
-        malformed: of files of interactions.
-        malformed_items: of files of items.
-        times: how times were read; None without any.
-        whole_seconds: every date is a whole second.
-        rated: rows have ratings.
-        described: rows of texts.
-        numbered: roles whose codes are numbers without gaps, each id having one.
+        rows: number of rows, without malformed ones.
+        malformed: malformed rows in files of interactions.
+        malformed_items: malformed rows in files of items.
+        times: how times were read; None without times.
+        whole_seconds: whether every date is a whole second.
+        rated: whether rows have ratings.
+        described: number of rows in `texts`.
+        numbered: roles whose codes are gapless numbers, one per id.
         span: the first and last time; None without times.
-        in_turn: no row of a user comes after another user's, as far as this is known: the files
-            that are published by user, as MovieLens', need no sorting but of each user's rows.
+        in_turn: whether the rows of each user are contiguous. Files published by user, such as
+            MovieLens', then need no sorting except of each user's rows.
     """
 
     place: Path
@@ -75,7 +75,7 @@ class Staged:
 
     @property
     def unit(self) -> str | None:
-        """What the times that come out count; None without times."""
+        """The unit of times in the output; None without times."""
         if self.times is None:
             return None
         dates = self.times.form == "date"
@@ -83,7 +83,7 @@ class Staged:
 
     @property
     def divisor(self) -> int:
-        """What staged times are divided by to be in `unit`."""
+        """What staged times are divided by to get `unit`."""
         is_date = self.times is not None and self.times.form == "date"
         return SECOND if is_date and self.whole_seconds else 1
 
@@ -102,14 +102,14 @@ def stage(
     Args:
         source: the files.
         place: an empty folder.
-        max_bad: malformed rows that are allowed, of interactions and as many of items.
-        unit: of times, where it is told.
+        max_bad: allowed number of malformed rows, of interactions and again of items.
+        unit: unit of times, if chosen by the user.
         size: bytes of text that are read at a time.
-        most_ids: that are held in memory, of users and of items.
+        most_ids: how many ids are held in memory, of users and again of items.
 
     Raises:
-        MalformedError: there are more malformed rows.
-        UnreadableError: a file is damaged, or written to meanwhile.
+        MalformedError: more rows are malformed than allowed.
+        UnreadableError: a file is damaged, or changed while it was read.
     """
     stamps = {one.look.path: _stamp(one.look.path) for one in (*source.interactions, *source.items)}
     times = times_of(_sample(source), unit)
@@ -152,10 +152,10 @@ def stage(
 
 
 def users_in_turn(staged: Staged) -> Iterator[pa.Table]:
-    """All rows in the order in which they are written, of a source that is `in_turn`.
+    """Yield all rows in output order, for a source that is `in_turn`.
 
     Yields:
-        Tables of whole users, with the columns that `relations.ordered_rows` has.
+        Tables of whole users, with the columns of `relations.ordered_rows`.
     """
     kinds = {"user": pa.int32(), "item": pa.int32(), "time": pa.int64(), "rating": pa.float32()}
     with pq.ParquetFile(staged.place / "rows.parquet") as file:
@@ -165,7 +165,7 @@ def users_in_turn(staged: Staged) -> Iterator[pa.Table]:
 
 
 def _see_users(staged: Staged, found: np.ndarray, last: int) -> int:
-    """Look whether users come one after another: numbers grow with the first occurrence."""
+    """Update `in_turn`. Codes grow with first occurrence, so contiguous users mean sorted codes."""
     if staged.in_turn:
         staged.in_turn = bool(last <= found[0] and (found[1:] >= found[:-1]).all())
     return int(found[-1])
@@ -195,13 +195,13 @@ def _parts(
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """What tells that a file was written to, or that another has its name."""
+    """Changes if a file is written to, or replaced by another of its name."""
     found = path.stat()
     return (found.st_ino, found.st_size, found.st_mtime_ns) if path.is_file() else ()
 
 
 def _sample(source: Source) -> list[Any]:
-    """The times of the first rows of all files."""
+    """The times in the first rows of all files."""
     return [
         value
         for file in source.interactions
@@ -212,7 +212,7 @@ def _sample(source: Source) -> list[Any]:
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """For files that are read a few times and removed: fast, and small enough to stay in memory."""
+    """Open a temporary table: fast to read, and small enough to stay in the page cache."""
     near = [name for name in schema.names if schema.field(name).type == pa.int64()]
     options: dict[str, Any] = {
         "compression": {name: "none" if name in near else "lz4" for name in schema.names},
@@ -223,7 +223,7 @@ def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _write_first(writer: pq.ParquetWriter, numbers: pa.Array, items: pa.Array, part: Part) -> int:
-    """Title and text of each item's first row in the block that has any."""
+    """Write title and text of each item's first row in the block that has either; counts them."""
     has = np.zeros(part.rows, bool)
     for role in TEXTS:
         if role in part.columns:

@@ -1,7 +1,8 @@
-"""Finds the settings that a checkpoint does not tell, from data: `find_settings`.
+"""Finds settings that a checkpoint does not store, by fitting data: `find_settings`.
 
-Read `samples`, what is judged by; `moves`, what is tried; `losses` and `invariances`, how well it
-fits; `climb`, in which order; `decide`, what is then known; and `find`, which does all of it.
+Read `samples`, the data; `moves`, the settings and values to try; `losses` and `invariances`, two
+measures of fit; `climb`, the order of the search; `decide`, what can be concluded; and `find`,
+which does all of it.
 """
 
 from efficientids_flax.search.decide import Tried, Verdict

@@ -1,7 +1,7 @@
-"""The settings that fit best: all combinations of the gross ones, then one by one, then by pairs.
+"""Searches for the best settings: all combinations of the gross ones, then one by one, then pairs.
 
-One change at a time does not find a model of which two settings are wrong where each alone makes
-nothing better; so several combinations are begun with, and pairs are tried at the end.
+Changing one setting at a time cannot find a model with two wrong settings if fixing either alone
+does not help. So the search follows several combinations, and tries pairs of changes at the end.
 """
 
 import time
@@ -14,25 +14,25 @@ import numpy as np
 from efficientids_flax.search.moves import Choice, combinations, moved, moves
 from efficientids_flax.settings.table import ModelConfig
 
-STARTS = 3  # combinations that are followed
-# The least bad changes are tried by pairs: so many of each setting, and so many in all.
+STARTS = 3  # number of best combinations that are followed
+# Pairs are formed of the least bad single changes: at most this many per setting, and in all.
 OF_EACH = 2
 PAIRED = 40
-LEAST_GAIN = 1e-6  # share of a score below which a change is none: float32 rounds by as much
+LEAST_GAIN = 1e-6  # relative gain that counts; float32 rounding is about as large
 Score = Callable[[ModelConfig], np.ndarray]
 Progress = Callable[[str], None]
 
 
 class Over(Exception):
-    """The search ends, with what it found in `best`: it is good enough, or time is over."""
+    """Ends the search, because `best` is good enough or time is over."""
 
 
 class Climb:
-    """A search for the least score.
+    """A search for the configuration with the lowest score.
 
     Attributes:
-        best, least: the configuration that fits best so far, and its score.
-        finished: whether all was tried that is to be tried.
+        best, least: the best configuration so far, and its score.
+        finished: whether the search was completed.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class Climb:
         progress: Progress | None = None,
         enough: float = -np.inf,
     ) -> None:
-        """Begins the clock.
+        """Start the clock.
 
         Args:
-            score: configuration -> array; its sum is to be small.
-            seconds: after which what was found so far has to do; None: no limit.
-            progress: told what is being done.
-            enough: sum of the score with which the search ends.
+            score: maps a configuration to an array whose sum is minimised.
+            seconds: time limit; the best so far is used then. None: no limit.
+            progress: called with a line of text at each stage.
+            enough: the search ends once the sum is this low.
         """
         self._score, self._enough = score, enough
         self._end = None if seconds is None else time.monotonic() + seconds
@@ -58,7 +58,7 @@ class Climb:
         self.finished = False
 
     def run(self, start: ModelConfig, able: Sequence[Choice]) -> ModelConfig:
-        """The best configuration that is found from a first one."""
+        """Search from `start`; gives the best configuration found."""
         self.best, self.least = start, self._value(start)
         try:
             self._climb(start, able)
@@ -79,7 +79,7 @@ class Climb:
             self._sweeps(self.best, able)
 
     def _sweeps(self, config: ModelConfig, able: Sequence[Choice]) -> None:
-        """The best value of each setting in turn, until none is better."""
+        """Take the best value of each setting in turn, until no change helps."""
         least = self._tried(config)
         while True:
             before = least
@@ -93,7 +93,7 @@ class Climb:
                 return
 
     def _pairs(self, able: Sequence[Choice]) -> bool:
-        """Whether two changes together make the best one better."""
+        """Try pairs of changes to the best configuration; gives whether one improved it."""
         assert self.best is not None
         best, before = self.best, self.least
         alone: list[tuple[float, str, Any]] = [

@@ -1,8 +1,8 @@
-"""Which values the samples leave no doubt about, and which they do not tell apart.
+"""Decides which values the samples confirm, and which they cannot tell apart.
 
-A wrong setting need not be worse on a small sample: a model that was trained with a cap can be
-better without it. So a value is left alone until something speaks against it, and a value counts
-as found only when something speaks against every other.
+On a small sample a wrong setting can look better: a model trained with a cap may have a lower loss
+without it. So an assumed value is kept until there is evidence against it, and a value counts as
+found only if there is evidence against every other.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,8 +15,8 @@ from efficientids_flax.search.moves import Choice, matches, moved
 from efficientids_flax.settings import ASSUMED, FOUND, named_parts, open_settings, value_at
 from efficientids_flax.settings.table import ModelConfig
 
-SURE = 4.0  # standard errors, or deviations, beyond which a value is out
-APART = 3.0  # deviations by which a value is further from the momentum than the chosen one
+SURE = 4.0  # standard errors (loss) or deviations (momentum) beyond which a value is ruled out
+APART = 3.0  # deviations by which a value must be further from the momentum than the chosen one
 PASSES = 4
 Losses = Callable[[ModelConfig], np.ndarray]
 Distance = Callable[[ModelConfig, str], float | None]
@@ -24,16 +24,17 @@ Distance = Callable[[ModelConfig, str], float | None]
 
 @dataclass(frozen=True)
 class Tried:
-    """One value of a setting, all others being as chosen.
+    """One value of a setting, with all others as chosen.
 
     Attributes:
-        value: as JSON has it.
-        loss: per label.
-        worse, error: loss per label above the chosen value's, and the standard error of that.
-        distance: of the momentum, in standard deviations; None where it tells nothing, or the loss
-            tells enough.
-        out: whether something speaks against it.
-        same: whether it gives the chosen value's numbers, so that nothing can tell them apart.
+        value: in JSON form.
+        loss: loss per label.
+        worse, error: loss per label minus that of the chosen value, and its standard error.
+        distance: distance of the momentum in standard deviations; None if momentum says nothing, or
+            the loss alone rules the value out.
+        out: whether there is evidence against it.
+        same: whether it computes the same numbers as the chosen value, so that they cannot be told
+            apart.
     """
 
     value: Any
@@ -47,13 +48,13 @@ class Tried:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of a setting.
+    """The conclusion about one setting.
 
     Attributes:
-        key: its dotted name.
-        before, value: what was assumed, and what is chosen; see `narrowed`.
-        loss: per label, with the chosen value.
-        tried: the other values, the likeliest of them first.
+        key: dotted name.
+        before, value: the assumed and the chosen value; see `narrowed`.
+        loss: loss per label with the chosen value.
+        tried: the other values, likeliest first.
     """
 
     key: str
@@ -64,34 +65,34 @@ class Verdict:
 
     @property
     def keys(self) -> list[str]:
-        """The dotted keys that it is about: of a record, those of its parts."""
+        """The dotted keys that the verdict covers; for a record, those of its parts."""
         if not isinstance(self.value, Mapping):
             return [self.key]
         return [f"{self.key}.{part}" for part in self.value]
 
     @property
     def found(self) -> bool:
-        """Whether something speaks against every other value."""
+        """Whether there is evidence against every other value."""
         others = [one for one in self.tried if not one.same]
         return bool(others) and all(one.out for one in others)
 
     @property
     def alike(self) -> tuple[Any, ...]:
-        """Other values that fit as well, and would give other numbers."""
+        """Other values that fit as well, although they compute other numbers."""
         return tuple(one.value for one in self.tried if not one.out and not one.same)
 
     @property
     def runner_up(self) -> Tried | None:
-        """The other value with the least loss."""
+        """The other value with the lowest loss."""
         others = [one for one in self.tried if not one.same]
         return min(others, key=lambda one: one.loss, default=None)
 
 
 def settled_origins(verdicts: Iterable[Verdict]) -> dict[str, str]:
-    """The origins that verdicts give: dotted key -> 'found', or 'assumed'.
+    """The origins that follow from verdicts: dotted key -> 'found' or 'assumed'.
 
-    A value that is another than before, and not the only one that fits, is no longer what the tree,
-    a dump or the user told.
+    A changed value that is not the only one that fits is 'assumed': its earlier origin, such as the
+    tree, a dump or the user, no longer holds.
     """
     settled: dict[str, str] = {}
     for one in verdicts:
@@ -101,33 +102,33 @@ def settled_origins(verdicts: Iterable[Verdict]) -> dict[str, str]:
 
 
 def narrowed(config: ModelConfig, key: str, value: Any) -> Any:
-    """Of a value that is a record what is tried of it: of rotary positions `{"pairing": ...}`."""
+    """For a record, only the parts that are tried: for rotary positions `{"pairing": ...}`."""
     parts = named_parts(open_settings(config)[key], value)
     return {part: value[part] for part in parts} if parts else value
 
 
 class Judge:
-    """Weighs the values of settings by losses on samples, and by momentum where there is one."""
+    """Compares values of settings by losses on samples, and by momentum if there is one."""
 
     def __init__(
         self, losses: Losses, weight: np.ndarray, distance: Distance | None = None
     ) -> None:
-        """Keeps what it judges by.
+        """Store what values are compared by.
 
         Args:
-            losses: configuration -> sums of each sequence's losses, [B].
-            weight: of each sequence's labels, [B].
-            distance: (configuration, key) -> distance of the momentum.
+            losses: maps a configuration to the summed losses of each sequence, [B].
+            weight: total weight of each sequence's labels, [B].
+            distance: maps (configuration, key) to the distance of the momentum.
         """
         self._losses, self._weight = losses, weight
         self._distance = distance or (lambda config, key: None)
 
     def settle(self, best: ModelConfig, able: Sequence[Choice]) -> ModelConfig:
-        """The likeliest configuration: what was assumed, wherever nothing speaks against it.
+        """The likeliest configuration; keeps assumed values unless there is evidence against them.
 
         Args:
-            best: the configuration of least loss.
-            able: the settings that may be changed.
+            best: the configuration with the lowest loss.
+            able: the settings that may change.
         """
         chosen = best
         for _ in range(PASSES):
@@ -139,7 +140,7 @@ class Judge:
         return chosen
 
     def verdicts(self, chosen: ModelConfig, able: Sequence[Choice]) -> list[Verdict]:
-        """What is known of each setting that could be changed."""
+        """The conclusion about each setting that could change."""
         found = []
         for choice in able:
             if choice.key not in open_settings(chosen):
@@ -155,11 +156,11 @@ class Judge:
         return found
 
     def difference(self, first: ModelConfig, second: ModelConfig) -> tuple[float, float]:
-        """Loss per label of the second above the first, on the same sequences, and its error."""
+        """Loss per label of `second` minus that of `first`, and its standard error (paired)."""
         return paired(self._losses(second) - self._losses(first), self._weight)
 
     def _likeliest(self, chosen: ModelConfig, choice: Choice) -> ModelConfig:
-        """The configuration with the value that loss, momentum and expectation speak for."""
+        """The configuration with the likeliest value by loss, momentum and prior expectation."""
         able = self._models(chosen, choice)
         if len(able) < 2:
             return chosen
@@ -167,8 +168,8 @@ class Judge:
         ranked = []
         for rank, (_, model) in enumerate(able):
             worse, error = self.difference(least, model)
-            # Within some errors the loss misleads, and momentum is asked. Each later value of the
-            # table is expected less.
+            # Within a few errors, loss can mislead, so momentum counts too. The table lists
+            # likelier values first: each later one is penalised more.
             errors = worse / error if error > 0 else 0.0
             if not np.isfinite(worse) or errors > SURE:
                 doubt = errors**2 if np.isfinite(worse) else np.inf
@@ -178,7 +179,7 @@ class Judge:
         return min(ranked, key=lambda entry: entry[:2])[2]
 
     def _models(self, chosen: ModelConfig, choice: Choice) -> list[tuple[Any, ModelConfig]]:
-        """Every value of a setting that is one, with its model, the likeliest first."""
+        """Every value of a setting that gives a valid model, with that model, likeliest first."""
         found = []
         for value in choice.values:
             if matches(chosen, choice.key, value):
@@ -190,7 +191,7 @@ class Judge:
         return found
 
     def _tried(self, chosen: ModelConfig, choice: Choice) -> list[Tried]:
-        """The other values beside the chosen one."""
+        """Compare the other values with the chosen one."""
         models = [(v, m) for v, m in self._models(chosen, choice) if m != chosen]
         own = self._distance(chosen, choice.key)
         found = []
@@ -211,11 +212,11 @@ class Judge:
 
 
 def paired(differences: np.ndarray, weight: np.ndarray) -> tuple[float, float]:
-    """Mean difference per label of sequences with these weights, and its standard error.
+    """Mean difference per label over sequences with these weights, and its standard error.
 
     Args:
-        differences: of the sums over each sequence, float64 [B].
-        weight: of each sequence's labels, [B].
+        differences: differences of each sequence's summed loss, float64 [B].
+        weight: total weight of each sequence's labels, [B].
 
     Returns:
         The ratio estimate of the mean and its error (Cochran, Sampling Techniques, eq. 2.39).

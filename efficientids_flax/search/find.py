@@ -1,4 +1,4 @@
-"""Settings of a model, found from sequences of the kind that it was trained on."""
+"""Finds settings of a model from sequences like those it was trained on."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ from efficientids_flax.settings.table import ModelConfig
 
 @dataclass(frozen=True)
 class Findings:
-    """What samples told about a model's settings.
+    """What samples reveal about a model's settings.
 
     Attributes:
-        config: with the chosen values; as it was where nothing can be told.
-        verdicts: of each setting that was tried.
-        loss, loss_before: per label, with the chosen values and with those that were assumed.
-        baseline: loss of a model that knows how often each label comes, and nothing else.
-        tells: whether the model is clearly better than that; if not, nothing can be told.
-        runs: how many times a part of the samples was run.
-        finished: whether there was time for all that is to be tried.
-        by_momentum: whether the optimizer's momentum was there to go by.
+        config: the configuration with the chosen values; unchanged if `tells` is False.
+        verdicts: the conclusion about each setting that was tried.
+        loss, loss_before: loss per label with the chosen and with the assumed values.
+        baseline: loss per label of a model that predicts by label frequency alone.
+        tells: whether the model is clearly better than that; if not, nothing can be concluded.
+        runs: how many parts of the samples were run, over all configurations.
+        finished: whether the search was completed in time.
+        by_momentum: whether the optimizer's momentum was used.
     """
 
     config: ModelConfig
@@ -43,7 +43,7 @@ class Findings:
 
     @property
     def origins(self) -> dict[str, str]:
-        """Dotted key -> origin, of the settings that the samples decide or change."""
+        """Dotted key -> origin, for the settings that the samples decide or change."""
         return settled_origins(self.verdicts) if self.tells else {}
 
 
@@ -59,21 +59,21 @@ def find_settings(
     seconds: float | None = None,
     progress: Progress | None = None,
 ) -> Findings:
-    """Try the values that the assumed settings can take, and say what the samples tell of them.
+    """Try the values that the assumed settings can take, and report what the samples say of them.
 
     Args:
-        config: as a conversion assumed it.
-        origins: dotted key -> origin; settings that are 'assumed' are tried.
+        config: the configuration, with assumed values.
+        origins: dotted key -> origin; settings of origin 'assumed' are tried.
         params: nested dicts of arrays.
-        samples: sequences of the kind that the model was trained on, but new ones.
-        momentum: of the optimizer, of the parameters' paths; see `invariances`.
-        clustering: of a recommender with a hierarchical softmax.
-        also: keys that are tried though their value was told.
-        seconds: after which the search has to do with what it has; None: no limit.
-        progress: told what is being done.
+        samples: sequences like those of training, but unseen in training.
+        momentum: the optimizer's momentum, a tree like `params`; see `invariances`.
+        clustering: the clustering, for a recommender with a hierarchical softmax.
+        also: keys that are tried although their value is known.
+        seconds: time limit of the search, which then uses the best so far; None: no limit.
+        progress: called with a line of text at each stage.
 
     Raises:
-        ValueError: `also` names a setting that cannot be tried; samples that do not fit the model.
+        ValueError: `also` names a setting that cannot be tried; the samples do not fit the model.
     """
     batch = samples.batch
     if samples.different < LEAST:
@@ -110,14 +110,14 @@ def find_settings(
 
 
 def frequencies(samples: Samples) -> np.ndarray:
-    """Losses of a model that knows how often each label comes among the others, float64 [B].
+    """Losses of a model that predicts by label frequency alone, float64 [B].
 
-    Each label is counted without itself, and one is added to each label that is there (Laplace).
+    Each label is left out of its own counts, and one is added for each distinct label (Laplace).
     """
     batch = samples.batch
     weights = np.asarray(batch["weights"], np.float64)
     labels = np.asarray(batch["labels"], np.int64)
-    if "label_item_weights" in batch:  # words and items are numbered apart
+    if "label_item_weights" in batch:  # words and items have separate numbers
         labels = np.where(np.asarray(batch["label_item_weights"]) > 0, -1 - labels, labels)
     there = weights > 0
     names, index = np.unique(labels[there], return_inverse=True)

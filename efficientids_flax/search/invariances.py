@@ -1,14 +1,14 @@
-"""What the optimizer's momentum says about settings that the loss hardly shows.
+"""Uses the optimizer's momentum to judge settings that hardly change the loss.
 
-Momentum is a sum of gradients of training. Some settings make a part of every gradient zero,
-whatever the data are: logits without a cap do not change their softmax when the same is added to
-all of them, so that the gradients of a head's columns add up to nothing; keys that are shifted
-alike change no attention without a cap; an activation that is homogeneous of degree m gives the
-kernel before it m times what it gives the kernel after it (Euler's theorem). With a cap, or
-another activation, there is something left, of a size that tells which. So the share of that part
-in the momentum is compared with its share in gradients of the samples under each setting that is
-tried. A random mixture of sequences' gradients is as good as momentum for it: step and batch size,
-decay and clipping only scale all of it.
+Momentum is a sum of training gradients. Some settings make a part of every gradient zero, whatever
+the data. Without a cap, adding a constant to all logits does not change their softmax, so the
+gradients of the head's columns add up to zero. Without a cap, shifting all keys alike does not
+change attention. If an activation is homogeneous of degree m, then kernel times gradient, summed
+per hidden unit, is m times as large for the kernel before it as for the kernel after it (Euler's
+theorem). With a cap or another activation the part is not zero, and its size tells which. So the
+share of that part in the momentum is compared with its share in gradients of the samples, under
+each setting that is tried. Random mixtures of the sequences' gradients can stand for momentum: step
+size, batch size, decay and clipping only scale it as a whole.
 
 Letters: R mixtures, B sequences, D model width, V words, N heads, H head width, F hidden width.
 """
@@ -30,22 +30,22 @@ from efficientids_flax.tree import flatten, unflatten
 
 HEAD = "pretrained_lm/"
 MIXTURES = 256  # R
-MOST = 1 << 26  # numbers of gradients that are held at a time
-# The logarithm of a share is not known better than this: parameters moved while momentum grew.
+MOST = 1 << 26  # limit of gradient values in memory at a time
+# Lower bound of the error of a log share: parameters moved while momentum accumulated.
 SPREAD = 0.35
 Arrays = Mapping[str, np.ndarray]
-Parts = tuple[np.ndarray, np.ndarray]  # the part, and the whole that it is a share of
+Parts = tuple[np.ndarray, np.ndarray]  # the part, and the whole of which it is a share
 
 
 @dataclass(frozen=True)
 class Invariance:
-    """A part of the gradient that some values of a setting make zero.
+    """A part of the gradient that is zero under some values of a setting.
 
     Attributes:
-        key: the setting of the decoder that it tells about.
-        leaves: configuration -> parameters that it looks at, layers apart; none: it does not apply.
+        key: the decoder's setting that it tests.
+        leaves: maps a configuration to the parameters it needs, unstacked; empty if inapplicable.
         parts: (configuration, parameters, gradients) -> the part, and the whole.
-        floor: share that counts as zero.
+        floor: share below which the part counts as zero.
     """
 
     key: str
@@ -55,7 +55,7 @@ class Invariance:
 
 
 class Momentum:
-    """Compares settings with the optimizer's momentum."""
+    """Compares settings by how well they explain the optimizer's momentum."""
 
     def __init__(
         self,
@@ -65,14 +65,14 @@ class Momentum:
         samples: Samples,
         clustering: ClusteringInfo | None = None,
     ) -> None:
-        """Keeps what is compared.
+        """Store what is compared.
 
         Args:
-            config: of the parameters.
-            params: as `unstacked` has them.
-            momentum: nested dicts of arrays, of the parameters' paths before that.
-            samples: whose gradients are compared.
-            clustering: of a recommender.
+            config: the configuration that the parameters were saved with.
+            params: parameters as `unstacked` returns them.
+            momentum: nested dicts of arrays, with the paths of the parameters before `unstacked`.
+            samples: sequences whose gradients are compared.
+            clustering: the clustering, for a recommender.
         """
         self._prefix = HEAD if isinstance(config, EfficientIDSConfig) else ""
         self._params = flatten(params)
@@ -83,15 +83,15 @@ class Momentum:
         self._known: dict[tuple[ModelConfig, str], float | None] = {}
 
     def distance(self, config: ModelConfig, key: str) -> float | None:
-        """How many standard deviations the momentum is from what a model would give.
+        """Distance of the momentum from what a configuration predicts, in standard deviations.
 
         Args:
-            config: of the model that is tried.
-            key: setting whose invariances are looked at.
+            config: the configuration that is tried.
+            key: setting whose invariances are used.
 
         Returns:
-            The largest of them; None where there is none for this setting, or the gradients are
-            too large to hold.
+            The largest distance over the invariances; None if the setting has none, or the
+            gradients are too large to hold.
         """
         if (config, key) not in self._known:
             self._known[config, key] = self._distance(config, key)
@@ -103,7 +103,7 @@ class Momentum:
         if self._prefix and name == key:
             return None
         fitting = [one for one in INVARIANCES if one.key == name and one.leaves(backbone)]
-        if self._prefix:  # a recommender's softmax is over words and clusters, and its own
+        if self._prefix:  # a recommender's is over words and clusters
             fitting = [one for one in fitting if one.key != "final_logit_cap"]
         paths = sorted({path for one in fitting for path in one.leaves(backbone)})
         if not paths or not all(self._prefix + path in self._momentum for path in paths):
@@ -127,7 +127,7 @@ class Momentum:
     def _mixed(
         self, one: Invariance, config: BackboneConfig, params: Arrays, gradients: Arrays, rows: int
     ) -> list[Parts]:
-        """The parts in random mixtures of the sequences' gradients; parts are linear in them."""
+        """The parts for random mixtures of gradients; parts are linear in the gradients."""
         each = [one.parts(config, params, {p: g[row] for p, g in gradients.items()})
                 for row in range(rows)]  # fmt: skip
         mixing = self._mixing[:, :rows]
@@ -135,7 +135,7 @@ class Momentum:
         return list(zip(part, whole, strict=True))
 
     def _gradients(self, config: ModelConfig, paths: list[str], rows: int) -> Arrays:
-        """Gradients of each sequence less their mean, [rows, ...], by path in the decoder."""
+        """Gradients of each sequence minus their mean, [rows, ...], by path in the decoder."""
         wanted = {self._prefix + path: jnp.asarray(self._params[self._prefix + path], jnp.float32)
                   for path in paths}  # fmt: skip
 
@@ -159,13 +159,13 @@ class Momentum:
 
 
 def momentum_of(states: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The momentum in a converted optimizer state, as a tree of the parameters' paths.
+    """The momentum of a converted optimizer state, with the paths of the parameters.
 
     Args:
-        states: name -> state, of `OptimizerState.optimizer`: optax's, or as PAXml stored them.
+        states: name -> state, from `OptimizerState.optimizer`: optax's, or as PAXml stored them.
 
     Returns:
-        Adam's first moments or SGD's trace; None where there is neither.
+        Adam's first moments or SGD's trace; None if there is neither.
     """
     for state in states.values():
         fields = state._asdict() if hasattr(state, "_asdict") else state
@@ -176,13 +176,13 @@ def momentum_of(states: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _share(parts: Parts, floor: float) -> float:
-    """Logarithm of the part's share in the whole."""
+    """Log of the part's share in the whole, by squared norms, plus `floor`."""
     part, whole = (float(np.sum(np.square(values, dtype=np.float64))) for values in parts)
     return float(np.log(part / max(whole, 1e-300) + floor))
 
 
 def _layers(config: BackboneConfig, *names: str) -> list[str]:
-    """Paths in every layer that has an MLP."""
+    """Paths of these parameters in every layer; those of an MLP only in layers that have one."""
     routed = config.moe.layers if config.moe else ()
     return [
         f"layers_{layer}/{name}"
@@ -199,7 +199,7 @@ def _words_leaves(config: BackboneConfig) -> list[str]:
 
 
 def _words(config: BackboneConfig, params: Arrays, gradients: Arrays) -> Parts:
-    """Kernels of all words [D, V], moved alike."""
+    """Shift the kernel columns of all words [D, V] alike."""
     del config, params
     kernel = gradients["lm_head/kernel"]
     return kernel.sum(axis=-1), kernel
@@ -210,7 +210,7 @@ def _biases_leaves(config: BackboneConfig) -> list[str]:
 
 
 def _biases(config: BackboneConfig, params: Arrays, gradients: Arrays) -> Parts:
-    """Biases of all words [V], moved alike."""
+    """Shift the biases of all words [V] alike."""
     del config, params
     bias = gradients["lm_head/bias"]
     return bias.sum(keepdims=True), bias
@@ -224,7 +224,7 @@ def _keys_leaves(config: BackboneConfig) -> list[str]:
 
 
 def _keys(config: BackboneConfig, params: Arrays, gradients: Arrays) -> Parts:
-    """All keys of a head, shifted by the same [H]."""
+    """Shift all keys of a head by the same vector [H]."""
     del params
     parts = {path: value[1] if config.fused_qkv else value for path, value in gradients.items()}
     bias = [np.ravel(value) for path, value in parts.items() if path.endswith("bias")]
@@ -241,7 +241,7 @@ def _units_leaves(config: BackboneConfig) -> list[str]:
 
 
 def _units(degree: int) -> Callable[[BackboneConfig, Arrays, Arrays], Parts]:
-    """Each hidden unit, made larger before and smaller after the activation."""
+    """Scale each hidden unit up before the activation, and down after it."""
 
     def parts(config: BackboneConfig, params: Arrays, gradients: Arrays) -> Parts:
         first = "gate" if config.gated_mlp else "up"
@@ -263,8 +263,8 @@ def _units(degree: int) -> Callable[[BackboneConfig, Arrays, Arrays], Parts]:
     return parts
 
 
-# Sums of float32 gradients are zero to 1e-5 of their size. Products with parameters are so only to
-# a few hundredths, since these moved by some steps while momentum was gathered.
+# Sums of float32 gradients are zero to 1e-5 of their size. Products with parameters are zero only
+# to a few hundredths, since parameters moved while momentum accumulated.
 EXACT, MOVED = 1e-9, 3e-3
 INVARIANCES = (
     #          setting                leaves           parts      floor

@@ -1,7 +1,7 @@
-"""The loss of each sequence under settings that are tried, without a compilation for each of them.
+"""Losses of each sequence under settings that are tried, without compiling each setting.
 
-Models run operation by operation: XLA compiles an operation once for its shapes, whatever the
-numbers in it are, so that a hundred settings cost a hundred runs and no hundred compilations.
+Models run operation by operation. XLA compiles an operation once per shape, whatever the values, so
+that a hundred settings cost a hundred runs, but not a hundred compilations.
 
 Letters: B sequences, T time, V words, L layers.
 """
@@ -24,9 +24,9 @@ from efficientids_flax.losses import language_model_loss
 from efficientids_flax.search.samples import Samples
 from efficientids_flax.settings.table import ModelConfig
 
-ROWS = 48  # sequences of a part: a search goes by as many, what it finds is decided on all
-LOGITS = 1 << 26  # of a part: 256 MiB in float32
-POSITIONS = {"segment_pos": "positions"}  # names of batches and of the decoder's arguments
+ROWS = 48  # sequences per part; a search uses about as many, the decision uses all
+LOGITS = 1 << 26  # logits per part: 256 MiB in float32
+POSITIONS = {"segment_pos": "positions"}  # field of a batch -> argument of the decoder
 INPUTS = ("paddings", "segment_ids", "segment_pos", "inputs_indicator")
 HEAD = "pretrained_lm"
 SIZES = ("vocab_size", "num_layers", "model_dims", "hidden_dims", "num_heads", "num_kv_heads",
@@ -34,12 +34,12 @@ SIZES = ("vocab_size", "num_layers", "model_dims", "hidden_dims", "num_heads", "
 
 
 class Losses:
-    """The loss of each sequence, by configuration; each part of the samples is run once.
+    """Losses of each sequence by configuration, cached for each part of the samples.
 
     Attributes:
         samples: the sequences.
-        runs: how many times a part of them was run.
-        params: as `unstacked` has them, on the device.
+        runs: how many parts were run so far, over all configurations.
+        params: parameters as `unstacked` returns them, on the device.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class Losses:
         samples: Samples,
         clustering: ClusteringInfo | None = None,
     ) -> None:
-        """Puts the parameters on the device, layers one by one.
+        """Put the parameters on the device, with layers unstacked.
 
         Args:
-            config: of the parameters.
+            config: the configuration that the parameters were saved with.
             params: nested dicts of arrays.
-            samples: to be judged by.
-            clustering: of a recommender.
+            samples: the sequences.
+            clustering: the clustering, for a recommender.
         """
         self.samples = samples
         self.runs = 0
@@ -72,15 +72,15 @@ class Losses:
         self._known: dict[tuple[ModelConfig, int], np.ndarray] = {}
 
     def __call__(self, config: ModelConfig) -> np.ndarray:
-        """Sum of the losses of each sequence's labels, float64 [B]; infinite if it is no number."""
+        """Summed loss of each sequence's labels, float64 [B]; infinite if it is not finite."""
         return np.concatenate([self._part(config, part) for part in range(len(self._parts))])
 
     def few(self, config: ModelConfig) -> np.ndarray:
-        """The same of the first sequences alone, which a search goes by."""
+        """The same for the first sequences only; the search uses these."""
         return np.concatenate([self._part(config, part) for part in range(self._first)])
 
     def mean(self, config: ModelConfig) -> float:
-        """Loss per label."""
+        """Mean loss per label."""
         return float(self(config).sum() / self.samples.weight.sum())
 
     def _part(self, config: ModelConfig, part: int) -> np.ndarray:
@@ -101,13 +101,13 @@ def sequence_losses(
     batch: Mapping[str, jax.Array],
     clustering: ClusteringInfo | None = None,
 ) -> jax.Array:
-    """Sum of the weighted cross entropies of each sequence, float32 [B]; nothing is smoothed.
+    """Summed weighted cross entropy of each sequence, float32 [B], without label smoothing.
 
     Args:
-        config: of the model; its layers are taken one by one.
-        params: as `unstacked` has them.
+        config: configuration of the model; layers run one by one, whatever `scan_layers` says.
+        params: parameters as `unstacked` returns them.
         batch: fields of a batch, each [B, T].
-        clustering: of a recommender.
+        clustering: the clustering, for a recommender.
     """
     if isinstance(config, EfficientIDSConfig):
         plain = replace(
@@ -134,9 +134,10 @@ def sequence_losses(
 def _head(
     config: EfficientIDSConfig, clustering: ClusteringInfo | None
 ) -> Callable[[Any, HeadInputs, Mapping[str, jax.Array]], jax.Array]:
-    """Compiled (parameters, what the head works on, batch) -> losses, float32 [B].
+    """A compiled function: (parameters, inputs of the head, batch) -> losses, float32 [B].
 
-    The head has loops, which are compiled whole: once for its own settings, whatever the decoder's.
+    The head has loops, which XLA compiles as a whole: once per settings of the head, for all
+    settings of the decoder.
     """
     model = EfficientIDSModel(config=config, clustering_info=clustering)
 
@@ -155,7 +156,7 @@ def _head(
 
 
 def unstacked(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The same parameters with every layer apart: `layers/...` [L, ...] -> `layers_{i}/...`."""
+    """The same parameters with layers unstacked: `layers/...` [L, ...] -> `layers_{i}/...`."""
     if isinstance(config, EfficientIDSConfig):
         return {**params, HEAD: unstacked(config.backbone, params[HEAD])}
     if not config.scan_layers:
@@ -169,5 +170,5 @@ def unstacked(config: ModelConfig, params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _one_by_one(config: BackboneConfig) -> BackboneConfig:
-    """The same model of float32 with its layers apart, which a scan would compile each time."""
+    """The same model in float32 without a scan over layers, which each setting would compile."""
     return replace(config, scan_layers=False, layers_per_block=1, dtype="float32")

@@ -1,6 +1,6 @@
-"""What may be tried: the values of settings that nothing told, one setting at a time.
+"""The changes to try: other values of settings whose value is only assumed.
 
-A move is one key with another value; a model that has other parameters is no move.
+A move sets one key to another value. Values that would need other parameters are no moves.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -12,22 +12,22 @@ from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.settings import OPEN, is_assumed, open_settings, value_at, with_values
 from efficientids_flax.settings.table import BACKBONE, ModelConfig
 
-# Settings without which nothing else shows: all their combinations are tried first.
+# Unless these are right, no other setting makes a difference: all their combinations come first.
 GROSS = (
     "position_embedding", "rotary", "norm_scale_plus_one", "embedding_scale", "norm_policy",
     "parallel_residual",
 )  # fmt: skip
-GROSS_VALUES = {"activation": ("relu", "gelu_tanh", "silu")}  # of many values these stand for all
-MOST = 512  # combinations
+GROSS_VALUES = {"activation": ("relu", "gelu_tanh", "silu")}  # stand for all values in combinations
+MOST = 512  # limit on combinations
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A setting that may be changed.
+    """A setting that may change.
 
     Attributes:
         key: dotted name.
-        values: what it may be, the assumed value first, then the table's, the likeliest first.
+        values: possible values: the assumed one, then those of the table, likeliest first.
     """
 
     key: str
@@ -41,19 +41,19 @@ def choices(
     also: Iterable[str] = (),
     without: Mapping[str, Iterable[Any]] | None = None,
 ) -> list[Choice]:
-    """The settings of activations and logits that were assumed, and the values to try.
+    """The assumed settings that affect the forward pass, with the values to try.
 
     Args:
-        config: as it was assumed.
+        config: configuration with assumed values.
         origins: dotted key -> origin.
-        also: keys that are tried though something told their value.
-        without: key -> values that are left out.
+        also: keys that are tried although their value is known.
+        without: key -> values to leave out.
 
     Raises:
         ValueError: `also` names a setting that cannot be tried.
     """
     table = open_settings(config)
-    # Those that another value of a setting would open, such as the time scales of rotary positions.
+    # Add settings that exist only under another value, such as the time scales of rotary positions.
     for row in list(table.values()):
         key = BACKBONE + row.key if BACKBONE + row.key in table else row.key
         for value in row.values if key in table else ():
@@ -81,11 +81,11 @@ def unusable(
     """Values that a batch cannot judge: key -> values.
 
     Args:
-        config: of the model.
-        fields: names in the batch.
-        length: T of the batch; a window of that length hides nothing.
-        causal: whether each label is the next input. Whatever sees ahead is then right without
-            having learned it.
+        config: configuration of the model.
+        fields: names of the batch's fields.
+        length: T of the batch; a window at least as long hides nothing.
+        causal: whether each label is the next input. A mask that sees ahead then predicts it
+            without having learned anything.
     """
     prefix = BACKBONE if isinstance(config, EfficientIDSConfig) else ""
     windows = next(row.values for row in OPEN if row.key == "sliding_window")
@@ -98,7 +98,7 @@ def unusable(
 
 
 def matches(config: ModelConfig, key: str, value: Any) -> bool:
-    """Whether a configuration has this value; of a mapping, the parts that it names."""
+    """Whether the setting has this value; a mapping is compared only in the parts it names."""
     now = value_at(config, key)
     if isinstance(value, Mapping):
         return isinstance(now, Mapping) and all(now.get(k) == v for k, v in value.items())
@@ -106,16 +106,16 @@ def matches(config: ModelConfig, key: str, value: Any) -> bool:
 
 
 def moved(config: ModelConfig, key: str, value: Any) -> ModelConfig | None:
-    """The configuration with one other value; None where that changes nothing, or is no model."""
+    """The configuration with one value changed; None if nothing changes, or it is invalid."""
     if matches(config, key, value):
         return None
     if key not in open_settings(config):
-        return None  # such as a part of what is not there
+        return None  # for example a part of an absent record
     return with_values(config, {key: value})
 
 
 def moves(config: ModelConfig, able: Iterable[Choice]) -> Iterator[tuple[str, Any, ModelConfig]]:
-    """(key, value, configuration) of each single change."""
+    """Yield (key, value, configuration) for each single change."""
     for choice in able:
         for value in choice.values:
             made = moved(config, choice.key, value)
@@ -124,7 +124,7 @@ def moves(config: ModelConfig, able: Iterable[Choice]) -> Iterator[tuple[str, An
 
 
 def combinations(config: ModelConfig, able: Iterable[Choice]) -> list[ModelConfig]:
-    """Models of all combinations of the gross settings, as far as there are not too many."""
+    """Models for the combinations of gross settings; settings beyond `MOST` are left out."""
     prefix = BACKBONE if isinstance(config, EfficientIDSConfig) else ""
     open_here = {choice.key: choice.values for choice in able}
     axes: list[tuple[str, tuple[Any, ...]]] = []

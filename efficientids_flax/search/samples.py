@@ -1,4 +1,4 @@
-"""Sequences to judge settings by, read from files: arrays, lists of tokens, or text.
+"""Reads sequences for judging settings: arrays, lists of tokens, or text.
 
 Letters: B sequences, T time.
 """
@@ -15,9 +15,9 @@ import numpy as np
 from efficientids_flax.array_checks import repeats_ids
 from efficientids_flax.data.files import next_items
 
-LEAST = 8  # sequences below which a standard error says nothing
+LEAST = 8  # with fewer sequences, a standard error means nothing
 LINES = (".jsonl", ".json", ".ndjson")
-# What a batch may hold; other names in a file are said, not passed over.
+# Fields that a batch may have; other names in a file are an error.
 FIELDS = (
     "ids", "labels", "weights", "paddings", "segment_ids", "segment_pos", "inputs_indicator",
     "input_item_weights", "label_item_weights",
@@ -30,17 +30,17 @@ class Samples:
 
     Attributes:
         batch: fields of a batch, each [B, T].
-        name: of the file.
+        name: name of the file, for messages.
     """
 
     batch: Mapping[str, np.ndarray]
     name: str = "the samples"
 
     def __post_init__(self) -> None:
-        """Checks that there is enough to judge by.
+        """Check that there is enough data.
 
         Raises:
-            ValueError: fields that are missing or of other shapes, too few sequences, no label.
+            ValueError: fields are missing or differ in shape, too few sequences, or no labels.
         """
         missing = [name for name in ("ids", "labels", "weights") if name not in self.batch]
         if missing:
@@ -67,7 +67,7 @@ class Samples:
                 f" at least {LEAST}, better 64. Give more, or cut long ones with --length"
             )
         if not self.answers_are_seen and (problem := repeats_ids(self.batch)):
-            # Settings that make a model repeat its input would be found.
+            # The search would prefer settings that make a model repeat its input.
             raise ValueError(f"{self.name}: {problem}")
 
     @property
@@ -77,17 +77,17 @@ class Samples:
 
     @property
     def different(self) -> int:
-        """How many sequences of ids there are; one that comes again tells nothing more."""
+        """The number of distinct sequences; repetitions add no evidence."""
         return len(np.unique(np.asarray(self.batch["ids"]), axis=0))
 
     @property
     def weight(self) -> np.ndarray:
-        """Weight of each sequence's labels, float64 [B]."""
+        """Total weight of each sequence's labels, float64 [B]."""
         return np.asarray(self.batch["weights"], np.float64).sum(axis=1)
 
     @property
     def answers_are_seen(self) -> bool:
-        """Whether labels stand in the input one place further on: models of them are causal."""
+        """Whether labels are the next inputs, so that a model of them must be causal."""
         ids, labels = np.asarray(self.batch["ids"]), np.asarray(self.batch["labels"])
         there = np.asarray(self.batch["weights"])[:, :-1] > 0
         same = ids[:, 1:] == labels[:, :-1]
@@ -101,18 +101,18 @@ def read_samples(
     length: int = 128,
     most: int = 256,
 ) -> Samples:
-    """Read sequences, the first `most` of them.
+    """Read the first `most` sequences of a file.
 
     Args:
         path: `.npz` with the fields of a batch [B, T], or with `sequences` int [B, T + 1]; `.jsonl`
-            with a list of tokens a line; or, with a tokenizer, text with a document a line.
-        tokenizer: of `load_tokenizer`.
-        length: T of sequences that are made of lists or text; longer ones are cut into several.
-        most: B.
+            with one list of tokens per line; or, with a tokenizer, text with one document per line.
+        tokenizer: a tokenizer from `load_tokenizer`.
+        length: T of sequences made of lists or text; longer ones are cut into several.
+        most: maximal B.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: naming the line or the field that is wrong; see `Samples` too.
+        ValueError: the file is malformed; names the line or field. See also `Samples`.
     """
     place = Path(path)
     if not place.is_file():
@@ -128,7 +128,7 @@ def read_samples(
     lists = _tokenized(place, tokenizer) if tokenizer is not None else _lists(place)
     pieces: list[list[int]] = []
     for tokens in lists:
-        # A piece begins with the token that the one before ended with: no label is left out.
+        # Each piece begins with the last token of the one before, so that no label is lost.
         for start in range(0, max(len(tokens) - 1, 0), length):
             pieces.append(tokens[start : start + length + 1])
         if len(pieces) >= most:
@@ -157,7 +157,7 @@ def _of_arrays(place: Path, most: int) -> Samples:
 
 
 def _lists(place: Path) -> Iterator[list[int]]:
-    """A list of tokens a line."""
+    """Yield one list of tokens per line."""
     with place.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -175,7 +175,7 @@ def _lists(place: Path) -> Iterator[list[int]]:
 
 
 def _tokenized(place: Path, tokenizer: Any) -> Iterator[list[int]]:
-    """A document a line."""
+    """Yield the tokens of one document per line."""
     with place.open(encoding="utf-8") as file:
         for line in file:
             if line.strip():

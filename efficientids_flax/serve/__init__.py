@@ -1,7 +1,7 @@
-"""Recommendations over HTTP, as `efficientids serve OUT` gives them; needs the extra of that name.
+"""Recommendations over HTTP: the code behind `efficientids serve OUT`. Needs the extra `serve`.
 
-Read `limits`, what one client may ask for, then `answers`, from questions to answers in batches,
-`web`, from HTTP to questions and back, `service`, how it gets ready and takes another export,
-`sockets` and `connections`, who is let in and for how long, `listening`, the process and its end,
-and `logs`; `commands` has what the shell calls.
+Read `limits`, what one client may ask for; `answers`, which answers questions in batches; `web`,
+which translates between HTTP and questions; `service`, which loads and reloads exports; `sockets`
+and `connections`, who may connect and for how long; `listening`, the process and its shutdown; and
+`logs`. The shell commands are in `commands`.
 """

@@ -1,4 +1,4 @@
-"""What one connection may take: how long the head of a request, and how many bytes of it."""
+"""Limits of one connection: the time and the bytes of a request's head."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from efficientids_flax.serve.service import Service
 from efficientids_flax.serve.web import CONTENT_TYPE, ProblemError
 
 LONGEST_HEAD = 1 << 16  # bytes of a request before its body
-LINGER = 1.0  # seconds in which a sender that is refused can read why
+LINGER = 1.0  # seconds that a refused client has to read the reason
 
 
 def bounded_protocol(limits: Limits, service: Service) -> type[asyncio.Protocol]:
-    """uvicorn's HTTP over a connection that has bounds.
+    """uvicorn's HTTP protocol class, with limits for each connection.
 
-    httptools parses where it is installed: h11, which is plain Python, takes four times as long.
+    Uses httptools if it is installed: h11, which is pure Python, takes four times as long.
     """
     fast = importlib.util.find_spec("httptools") is not None
     module, name = ("httptools_impl", "HttpToolsProtocol") if fast else ("h11_impl", "H11Protocol")
     base: Any = getattr(importlib.import_module(f"uvicorn.protocols.http.{module}"), name)
 
     class Bounded(base):
-        """A connection whose requests have to begin in time, and with a head of a bounded size."""
+        """A connection whose requests must begin in time, with a head of limited size."""
 
         head = 0  # bytes since the last request began
         refused = False
@@ -94,7 +94,7 @@ def bounded_protocol(limits: Limits, service: Service) -> type[asyncio.Protocol]
                 "connection: close", "", "",
             ]  # fmt: skip
             self.transport.write("\r\n".join(lines).encode() + body)
-            # One that is closed over unread bytes loses what was written; so they are read a while.
+            # Closing a socket with unread bytes would lose the answer, so go on reading a while.
             self.transport.write_eof()
             self.loop.call_later(LINGER, self.transport.close)
 

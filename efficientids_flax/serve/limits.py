@@ -1,30 +1,30 @@
-"""What one client may ask for, and how much may wait: memory and time are bounded by these."""
+"""What one client may ask for and how much may wait. These limits bound memory and time."""
 
 from dataclasses import dataclass, fields
 
-SETS = 31  # bits of a uint32, the highest of which stays free
+SETS = 31  # bits of a uint32; the highest stays free
 MEBIBYTE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of a server; what is above them is refused by name.
+    """Limits of a server. A request above one is refused with an error that names the limit.
 
     Attributes:
         max_batch: histories that are computed at once.
         max_delay_ms: milliseconds that a history waits for others.
-        max_queue: histories that may wait; more are told to come again.
-        max_histories: of one request.
-        max_length: ids of one history.
-        max_exclude: items that a request and a history leave out, together.
-        max_k: items that are found.
-        max_candidates: items that are scored for one history.
-        max_body: bytes of a request.
-        max_set_body: bytes of a request that puts a set.
-        max_buffered: bytes of all requests that are being read.
-        max_connections: at once.
-        timeout: seconds from the first byte of a request to its answer, and that a connection may
-            take to send the head of one.
+        max_queue: histories that may wait; further requests get status 429.
+        max_histories: histories in one request.
+        max_length: ids in one history.
+        max_exclude: excluded items per history, including those for the whole request.
+        max_k: items to recommend.
+        max_candidates: items to score for one history.
+        max_body: bytes of a request body.
+        max_set_body: bytes of the body of a request that puts a set.
+        max_buffered: total bytes of all request bodies being read.
+        max_connections: open connections.
+        timeout: seconds from the first byte of a request to its answer; also the seconds within
+            which a connection must send the head of a request.
         keep_alive: seconds that a connection may be idle.
     """
 

@@ -1,8 +1,8 @@
-"""The process: uvicorn and signals; how it ends without an answer that is missing.
+"""The process: uvicorn, signals, and a shutdown that leaves no request unanswered.
 
-uvicorn alone closes connections on SIGTERM while requests are on their way to it, and waits for
-ever for the head of a request. So a server that is to end first lets nobody new in, closes each
-connection after its next answer, and hands over to uvicorn once nothing was heard for a moment.
+On SIGTERM, uvicorn alone closes connections while requests are on their way, and waits forever for
+the head of a request. So this server first refuses new connections and closes each connection after
+its next answer. Once no data has arrived for a moment, it hands over to uvicorn.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from efficientids_flax.serve.service import MISTAKES, ReloadingError, Service, S
 from efficientids_flax.serve.sockets import BACKLOG, refuse_new
 from efficientids_flax.serve.web import Guard, make_app
 
-SHARE = 0.8  # of the grace in which answers are made; the rest is for the end of the process
-QUIET = 0.3  # seconds without a request after which none is on its way
+SHARE = 0.8  # share of the grace period for answers; the rest is for the process to exit
+QUIET = 0.3  # seconds without data after which no request is assumed to be on its way
 log = logging.getLogger(LOGGER)
 
 
@@ -41,17 +41,17 @@ async def listen(
     told: Callable[[Service], None] = lambda service: None,
     stop: asyncio.Event | None = None,
 ) -> bool:
-    """Serve until SIGTERM or SIGINT, or until `stop` is set; take another export on SIGHUP.
+    """Serve until SIGTERM or SIGINT, or until `stop` is set; reload the export on SIGHUP.
 
     Args:
         settings: what is served.
-        listener: a bound socket that listens; it is closed.
-        grace: seconds that requests have to be answered in once it is to end.
-        told: called once it answers.
-        stop: given, no signal is looked at, so that it may run in any thread.
+        listener: a bound, listening socket; it is closed at the end.
+        grace: seconds within which pending requests must be answered at shutdown.
+        told: called once the server is ready to answer.
+        stop: ends the server when set. If given, signals are not handled, so any thread can call.
 
     Returns:
-        Whether all threads have ended; not where it ends while a model is loaded.
+        Whether all threads have ended; False if it was stopped while the model was loading.
 
     Raises:
         FileNotFoundError, ValueError, MemoryError: the model cannot be served.
@@ -79,14 +79,14 @@ async def listen(
 
 
 def settled() -> None:
-    """Let the garbage collector pass over what stays: a pass over a model's objects takes long."""
-    gc.unfreeze()  # what a former export has left
+    """Exempt all live objects from garbage collection: scanning a model's objects takes long."""
+    gc.unfreeze()  # include what an earlier export left
     gc.collect()
     gc.freeze()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server with another end."""
+    """uvicorn's server with another shutdown."""
 
     def __init__(self, limits: Limits, app: Guard, service: Service, grace: float) -> None:
         super().__init__(
@@ -108,18 +108,18 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are those of `_signals`."""
+        """Do nothing: `_signals` handles signals."""
         yield
 
     def started_or_failed(self, task: asyncio.Task[None], told: Callable[[Service], None]) -> None:
-        """What becomes of a server whose model is loaded, or cannot be."""
+        """Call `told` once the model is loaded; exit if loading failed."""
         if task.cancelled() or task.exception() is not None:
             self.should_exit = True
         else:
             told(self._service)
 
     def drain(self) -> None:
-        """End once all that was asked is answered, or after the grace."""
+        """Shut down once all requests are answered or the grace is over; called again, at once."""
         if self._draining is None:
             self._draining = asyncio.get_running_loop().create_task(self._drain())
         else:
@@ -141,7 +141,7 @@ class _Server(uvicorn.Server):
             if time.monotonic() - self._service.heard > QUIET and not self._app.busy:
                 break
         left = start + SHARE * self._grace - time.monotonic()
-        # uvicorn hands it to `asyncio.wait_for`, which takes parts of seconds.
+        # Declared int, but uvicorn passes it to `asyncio.wait_for`, which takes fractions.
         self.config.timeout_graceful_shutdown = max(left, 0.1)  # pyright: ignore[reportAttributeAccessIssue]
         self.should_exit = True
 
@@ -158,7 +158,7 @@ def _signals(server: _Server, service: Service) -> Iterator[None]:
             task.add_done_callback(reloading.discard)
 
     def must_end(seconds: float) -> None:
-        """Whatever is computed then, the process ends."""
+        """Exit the process after this time, even in the middle of a computation."""
         last = threading.Timer(seconds, os._exit, (1,))
         last.daemon = True
         last.start()
@@ -177,10 +177,10 @@ def _signals(server: _Server, service: Service) -> Iterator[None]:
 
 
 async def _reloaded(service: Service) -> None:
-    """SIGHUP: what goes wrong is told in the log."""
+    """Reload on SIGHUP; errors go to the log."""
     try:
         await service.reload()
     except ReloadingError as error:
         log.warning("%s", error)
     except MISTAKES:
-        pass  # is told there
+        pass  # `reload` has logged it

@@ -1,4 +1,4 @@
-"""Log lines, for people or as JSON; what a request asks for is in none of them by default."""
+"""Log lines, for people or as JSON. By default, none shows the content of a request."""
 
 import json
 import logging
@@ -7,14 +7,14 @@ import time
 from typing import Any
 
 LOGGER = "efficientids_flax.serve"
-ABOUT = "about"  # of a record: a dict of what is known
+ABOUT = "about"  # attribute of a log record: a dict of further fields
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line: time, level, message, and what else is known."""
+    """One JSON object per line: time, level, message, and the record's further fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Format the line."""
         found: dict[str, Any] = {
             "time": f"{_time(record)}Z",
             "level": record.levelname.lower(),
@@ -27,10 +27,10 @@ class JsonLines(logging.Formatter):
 
 
 class Lines(logging.Formatter):
-    """The same for people."""
+    """The same as plain text, for people."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; what is in it cannot begin another one."""
+        """Format the line; values are escaped so that none can start a new line."""
         about = getattr(record, ABOUT, {})
         told = [_time(record), record.levelname.lower(), record.getMessage()]
         told += [f"{key}={_plain(value)}" for key, value in about.items()]
@@ -41,7 +41,7 @@ class Lines(logging.Formatter):
 
 
 def start_logs(*, as_json: bool, level: int) -> logging.Handler:
-    """Write the server's lines to standard error, from this level on; gives their handler."""
+    """Log to standard error, from this level on; gives the handler."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if as_json else Lines())
     for name in (LOGGER, "uvicorn.error"):

@@ -1,4 +1,4 @@
-"""A server without HTTP: what it is started with, how it gets ready and takes another export."""
+"""The server without HTTP: its settings, how it starts, and how it reloads its export."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ log = logging.getLogger(LOGGER)
 
 @dataclass(frozen=True)
 class Settings:
-    """What a server is started with.
+    """Settings of a server.
 
     Attributes:
         source: the model.
-        limits: of requests.
-        secrets: who may ask.
-        sets: name -> file of items.
-        hidden: names of sets whose items nobody is shown, whenever they are there.
+        limits: limits of requests.
+        secrets: tokens of those who may ask.
+        sets: pairs of a set's name and a file with its items.
+        hidden: names of sets whose items are never recommended; they need not exist yet.
     """
 
     source: Source
@@ -50,20 +50,20 @@ class Settings:
 
 
 class ReloadingError(Exception):
-    """An export is being loaded already."""
+    """An export is already being loaded."""
 
 
 class Service:
-    """What answers. Made and used on the event loop.
+    """The server's state. Create and use it on the event loop.
 
     Args:
-        settings: what it is started with.
-        settled: called when an export has begun to answer.
+        settings: settings of the server.
+        settled: called whenever an export has begun to answer.
 
     Attributes:
-        answering: whether all is compiled.
-        ready: that, and it is not about to end.
-        heard: when something last came in, by `time.monotonic`.
+        answering: whether an export is loaded and compiled.
+        ready: `answering`, and not shutting down.
+        heard: when data last came in, by `time.monotonic`.
     """
 
     def __init__(self, settings: Settings, settled: Callable[[], None] = lambda: None) -> None:
@@ -77,11 +77,11 @@ class Service:
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """See `Current`."""
+        """The current snapshot; None before the first export."""
         return self.current.snapshot
 
     async def start(self) -> None:
-        """Load, compile, answer.
+        """Load and compile the export and the sets, then answer.
 
         Raises:
             FileNotFoundError, ValueError, MemoryError: naming what is wrong.
@@ -96,11 +96,11 @@ class Service:
         self._tell_ready()
 
     async def reload(self) -> Snapshot:
-        """Load what is at the same place now, and answer from it; what was asked before is not.
+        """Load what is at the source now and answer new requests from it; older ones keep theirs.
 
         Raises:
-            ReloadingError: it is being done already.
-            FileNotFoundError, ValueError, MemoryError: naming what is wrong; the old one goes on.
+            ReloadingError: an export is already being loaded.
+            FileNotFoundError, ValueError, MemoryError: naming what is wrong; the old export stays.
         """
         if self._loading.locked():
             raise ReloadingError("an export is being loaded already")
@@ -121,13 +121,13 @@ class Service:
         return found
 
     async def stop(self) -> None:
-        """End; see `Gathering.stop`."""
+        """Stop; see `Gathering.stop`."""
         self.closing()
         await self.gathering.stop()
         self._stop_counting()
 
     def closing(self) -> None:
-        """Say that it is about to end."""
+        """Report that the server is about to stop."""
         self.ready = False
         self.metrics.ready.set(0)
 
@@ -135,7 +135,7 @@ class Service:
         old = self.snapshot
         lost = self.current.replace(export)
         if old is not None and old.export.ranker.ranker.model is not export.ranker.ranker.model:
-            jax.clear_caches()  # they hold the old model's clustering; ours are compiled apart
+            jax.clear_caches()  # hold the old model's clustering; ours are kept apart
         return lost
 
     def _load(self) -> Export:
@@ -175,10 +175,10 @@ def _progress() -> Callable[[int, int], None]:
 
 
 def named_files(pairs: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """'NAME=FILE' of a command line.
+    """Parse 'NAME=FILE' arguments of a command line.
 
     Raises:
-        ValueError: one that is not of this form, or has no name of a set.
+        ValueError: one has another form, or its name is not valid for a set.
     """
     found = []
     for pair in pairs:
@@ -190,10 +190,10 @@ def named_files(pairs: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 
 def set_name(name: str) -> str:
-    """The name, if it is one that sets have.
+    """Return the name if it is valid for a set.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not valid.
     """
     if re.fullmatch(SET_NAME, name) is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The socket that listens: where, for how many connections, and how it lets nobody new in."""
+"""The listening socket: address, number of connections, and how it refuses new ones."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import socket
 import struct
 import sys
 
-BACKLOG = 1024  # connections that wait to be accepted
-OTHER_FILES = 256  # that are open beside the connections
-SO_ATTACH_FILTER = 26  # Linux; Python has no name for it
+BACKLOG = 1024  # connections waiting to be accepted
+OTHER_FILES = 256  # open files besides the connections
+SO_ATTACH_FILTER = 26  # Linux; Python has no constant for it
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """Create a listening socket.
 
     Raises:
-        OSError: naming the address that cannot be had.
+        OSError: the address cannot be used; names it.
     """
     try:
         kind, *_, address = socket.getaddrinfo(
@@ -32,11 +32,11 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def allow_connections(count: int) -> None:
-    """Raise this process's bound of open files to what so many connections take, if it may be."""
+    """Raise this process's limit of open files to hold `count` connections, as far as allowed."""
     try:
         import resource
     except ImportError:
-        return  # Windows has no such bound
+        return  # Windows has no such limit
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count + OTHER_FILES
     if soft < wanted:
@@ -45,22 +45,22 @@ def allow_connections(count: int) -> None:
 
 
 def url_of(listener: socket.socket) -> str:
-    """Where a server can be reached."""
+    """The URL of the server."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def refuse_new(listener: int) -> None:
-    """Have the kernel let no further connection in, and none that is in be lost.
+    """Have the kernel refuse new connections without losing those that wait to be accepted.
 
-    A socket that is closed resets the connections that wait to be accepted. A filter that drops
-    packets with the SYN flag leaves them, and whoever comes later comes again and finds the socket
-    closed. Elsewhere than on Linux nothing is done.
+    Closing the socket would reset the connections that wait to be accepted. A filter that drops
+    packets with the SYN flag keeps them; a later client retransmits its SYN, until the socket is
+    closed and it is refused. Does nothing on systems other than Linux.
     """
     if sys.platform != "linux":
         return
-    program = (  # of the classic BPF: code, jump if true, jump if false, number
-        (0x30, 0, 0, 13),  # load the byte of the flags in TCP's header
+    program = (  # classic BPF: code, jump if true, jump if false, number
+        (0x30, 0, 0, 13),  # load the flags byte of the TCP header
         (0x45, 0, 1, 0x02),  # SYN?
         (0x06, 0, 0, 0),  # drop
         (0x06, 0, 0, 0xFFFFFFFF),  # keep

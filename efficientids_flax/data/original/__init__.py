@@ -1,8 +1,8 @@
-"""The original's data formats, read without its packages: TFRecord examples, the seed's folder.
+"""Reads the original's data formats without its packages: TFRecord examples, the seed's folder.
 
-Read `records`, how a file is divided and what its sums are, then `messages`, what is in a record,
-and `examples`, the rows they become, with `shards`, which file is of which split; `objects` reads
-plain pickles, `processed` the folder of them.
+Read `records`, the file format with its checksums; then `messages`, the content of a record;
+`examples`, the rows made of them; `shards`, which finds the files of each split; `objects`, which
+reads plain pickles; and `processed`, which reads the folder of them.
 """
 
 from efficientids_flax.data.original.examples import ExampleRows, read_examples

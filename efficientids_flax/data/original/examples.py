@@ -1,4 +1,4 @@
-"""The original's examples as rows: what its sequence builder made, stored in TFRecord files.
+"""Turns stored examples into rows: the output of the original's sequence builder in TFRecord files.
 
 Letters: N examples, B rows, T time.
 """
@@ -17,7 +17,7 @@ from efficientids_flax.digests import digest
 ID, MASK = "id", "mask"
 # fmt: off
 FEATURES: Mapping[str, tuple[str, bool]] = {
-    # feature              kind, whether it has to be there
+    # kind, whether it is required
     "ids":                (ID,   True),   # of a text, or of an item where `input_item_weights` is 1
     "labels":             (ID,   True),   # the ids, shifted left
     "weights":            (MASK, True),
@@ -25,32 +25,32 @@ FEATURES: Mapping[str, tuple[str, bool]] = {
     "label_item_weights": (MASK, True),
     "inputs_indicator":   (MASK, False),  # 1 in the prompt
     "paddings":           (MASK, False),
-    "segment_ids":        (ID,   False),  # of examples that were packed
+    "segment_ids":        (ID,   False),  # only in packed examples
     "segment_pos":        (ID,   False),
 }
-# Known, and not needed: the number of prompt tokens; where items stand (the masks say it).
+# Known, but not needed: the number of prompt tokens, and item positions, which the masks give.
 UNUSED = ("prefix_lengths", "item_indices", "item_embeddings", "eval_sample_weights")
 # fmt: on
 NEEDED = tuple(name for name, (_, needed) in FEATURES.items() if needed)
 
 
 class ExampleRows(Rows):
-    """Rows of stored examples, each filled up or cut to one length.
+    """Rows of stored examples, each padded or cut to one length.
 
     Attributes:
         length: T.
-        cut: examples that were longer.
+        cut: how many examples were longer.
     """
 
     def __init__(
         self, fields: Mapping[str, np.ndarray], offsets: np.ndarray, length: int, cut: int = 0,
         unread: Sequence[str] = (), empty: Sequence[str] = (),
     ) -> None:  # fmt: skip
-        """Of examples that lie one after another.
+        """Store examples, given as concatenated values.
 
         Args:
             fields: field -> values of all examples.
-            offsets: int64 [N + 1], where each begins.
+            offsets: int64 [N + 1], where each example begins.
             length: T.
             cut: see the class.
             unread: features of the files that are not read.
@@ -61,7 +61,7 @@ class ExampleRows(Rows):
         self._empty = tuple(empty)
 
     def take(self, places: np.ndarray) -> Arrays:
-        """See `Rows`: the original's fields, each [B, T]; padding has 0 but `paddings` 1."""
+        """See `Rows`: the original's fields, each [B, T]; padding is 0, but 1 in `paddings`."""
         starts = self._offsets[places]
         time = np.arange(self.length)
         there = time < (self._offsets[places + 1] - starts)[:, None]
@@ -73,7 +73,7 @@ class ExampleRows(Rows):
 
     @property
     def sizes(self) -> np.ndarray:
-        """See `Rows`: positions that are no padding."""
+        """See `Rows`: the number of positions that are not padding."""
         return np.diff(self._offsets).astype(np.int32)
 
     def facts(self) -> dict[str, Any]:
@@ -100,17 +100,17 @@ class ExampleRows(Rows):
 def read_examples(
     files: Sequence[Path], length: int | None = None, overflow: str = "error"
 ) -> ExampleRows:
-    """The examples of TFRecord files.
+    """Read the examples of TFRecord files.
 
     Args:
-        files: in order.
-        length: T; None: that of the longest.
-        overflow: of a longer example, 'cut' drops the oldest of its prompt but the first token, as
-            `PromptBuilder` does.
+        files: the files, in order.
+        length: T; None: that of the longest example.
+        overflow: for longer examples: 'cut' drops the oldest part of the prompt except its first
+            token, as `PromptBuilder` does; 'error' raises.
 
     Raises:
-        RecordError: naming file, record and offset: it is damaged, lacks a feature, or has one of
-            another kind or length, or is too long.
+        RecordError: a record is damaged or too long, lacks a feature, or has one of another kind or
+            length; names file, record and offset.
         ValueError: there is no example.
     """
     if overflow not in ("error", "cut"):
@@ -179,10 +179,10 @@ def _dtype(name: str) -> type[np.generic]:
 
 
 def _fields(features: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The features of an example that are read, of the right kinds and of one length.
+    """The features of an example that are read; checks their kinds and lengths.
 
     Raises:
-        ValueError: what is missing or wrong.
+        ValueError: a feature is missing or wrong.
     """
     missing = [name for name in NEEDED if name not in features]
     if missing:
@@ -212,11 +212,11 @@ def _fields(features: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _problems(fields: Mapping[str, np.ndarray], example: np.ndarray) -> Iterator[tuple[int, str]]:
-    """(place, what is wrong there) of the first value of each field that cannot be.
+    """Yield (index, message) for the first invalid value of each field.
 
     Args:
-        fields: of all examples, one after another.
-        example: of which example each value is.
+        fields: values of all examples, concatenated.
+        example: the example that each value belongs to.
     """
     for name, (kind, _) in FEATURES.items():
         if name not in fields:
@@ -238,16 +238,16 @@ def _problems(fields: Mapping[str, np.ndarray], example: np.ndarray) -> Iterator
 
 
 def _cut(row: Mapping[str, np.ndarray], length: int, overflow: str, kept: np.ndarray) -> None:
-    """Leave out the oldest of a row's prompt, behind its first token.
+    """Drop the oldest part of a row's prompt, after its first token.
 
     Args:
-        row: of which the labels of the first token change in place.
-        length: that is left.
-        overflow: 'cut', or it is an error.
-        kept: bool [n], becomes false where something is left out.
+        row: the row; the labels of its first token are changed in place.
+        length: the length to cut it to.
+        overflow: 'cut', or 'error' to raise.
+        kept: bool [n], set to False for what is dropped.
 
     Raises:
-        ValueError: it cannot be cut, or is not to be.
+        ValueError: the row cannot be cut, or `overflow` is 'error'.
     """
     size = len(row["ids"])
     if overflow == "error":
@@ -263,6 +263,6 @@ def _cut(row: Mapping[str, np.ndarray], length: int, overflow: str, kept: np.nda
     if surplus > spare:
         raise ValueError(f"has {size - spare} tokens without its prompt, length is {length}")
     kept[1 : 1 + surplus] = False
-    # The first token is followed by another one now.
+    # Another token now follows the first one.
     for name in ("labels", "weights", "label_item_weights"):
         row[name][0] = row[name][surplus]

@@ -1,4 +1,4 @@
-"""The content of a record: a `tf.train.Example`, with named features, each a list of one kind.
+"""Parses a record, a `tf.train.Example`: named features, each a list of values of one kind.
 
 The message is defined here with the field numbers of TensorFlow's `example.proto` and
 `feature.proto`, so that protobuf can read it without TensorFlow.
@@ -16,7 +16,7 @@ MESSAGES = {
     "FloatList":    {"value": (1, "float", True)},
     "Int64List":    {"value": (1, "int64", True)},
     "Feature":      {"bytes_list": (1, "BytesList", False), "float_list": (2, "FloatList", False),
-                     "int64_list": (3, "Int64List", False)},  # one of them
+                     "int64_list": (3, "Int64List", False)},  # one of these
     "Entry":        {"key": (1, "string", False), "value": (2, "Feature", False)},
     "Features":     {"feature": (1, "Entry", True)},
     "Example":      {"features": (1, "Features", False)},
@@ -27,11 +27,11 @@ DTYPES = {"float_list": np.float32, "int64_list": np.int64}
 
 
 class Features(dict[str, np.ndarray | list[bytes]]):
-    """Feature -> its values: int64 or float32 [n], or bytes."""
+    """Feature -> its values: int64 or float32 [n], or a list of bytes."""
 
 
 def read_features(data: bytes) -> Features:
-    """The features of an example; if a name occurs twice, the last one counts.
+    """Parse the features of an example; if a name occurs twice, the last one counts.
 
     Raises:
         ValueError: the data is no example.
@@ -46,7 +46,7 @@ def read_features(data: bytes) -> Features:
     for entry in found.features.feature:
         kind = entry.value.WhichOneof("kind")
         if kind is None:
-            features[entry.key] = np.zeros(0, np.int64)  # of no kind: an empty list
+            features[entry.key] = np.zeros(0, np.int64)  # without a kind: an empty list
             continue
         values = getattr(entry.value, kind).value
         if kind == "bytes_list":
@@ -57,7 +57,7 @@ def read_features(data: bytes) -> Features:
 
 
 def kind_of(values: np.ndarray | list[bytes]) -> str:
-    """What the values of a feature are, for messages."""
+    """The kind of a feature's values, for messages."""
     if isinstance(values, list):
         return "bytes"
     return "int64" if values.dtype == np.int64 else "float"
@@ -65,7 +65,7 @@ def kind_of(values: np.ndarray | list[bytes]) -> str:
 
 @cache
 def _example() -> tuple[Any, type[Exception]]:
-    """(class of the message, what it raises)."""
+    """(Class of the message, the exception it raises); built once."""
     try:
         from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
     except ImportError as error:

@@ -1,7 +1,7 @@
-"""Pickles of plain values, read without running what a pickle may ask for.
+"""Reads pickles of plain values without running code from them.
 
-Python's own reader calls whatever the file names; here it finds stand-ins for the three names that
-NumPy's numbers need, and nothing else. Arrays are read by `core.clustering.pickles`.
+Python's own reader calls any function the file names. This one provides stand-ins for the three
+names that NumPy's numbers need, and no others. Arrays are read by `core.clustering.pickles`.
 """
 
 import os
@@ -21,7 +21,7 @@ class ObjectError(ValueError):
 
 
 class _Dtype:
-    """Stand-in for `numpy.dtype` of a number; pickles call it and set its state."""
+    """Stand-in for `numpy.dtype` of a number; pickles call it, then set its state."""
 
     __slots__ = ("code", "order")
 
@@ -52,7 +52,7 @@ def _scalar(dtype: object, content: object = b"") -> int | float | bool:
 
 
 def _encode(text: object, codec: object = "") -> bytes:
-    """Stand-in for `_codecs.encode`, by which protocols up to 2 write bytes."""
+    """Stand-in for `_codecs.encode`, with which protocols up to 2 store bytes."""
     if not isinstance(text, str) or codec != "latin1":
         raise ObjectError(f"encodes a {type(text).__name__} as {str(codec)[:20]!r}")
     return text.encode("latin-1")
@@ -60,10 +60,10 @@ def _encode(text: object, codec: object = "") -> bytes:
 
 class _Reader(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a name.
+        """Give the stand-in for a name.
 
         Raises:
-            ObjectError: there is none for this name.
+            ObjectError: there is none.
         """
         if module in NUMPY and name == "scalar":
             return _scalar
@@ -77,12 +77,12 @@ class _Reader(pickle.Unpickler):
         )
 
     def persistent_load(self, pid: Any) -> Any:
-        """There is nothing outside of the file."""
+        """Refuse references to objects outside of the file."""
         raise ObjectError("refers to something outside of it")
 
 
 def read_object(path: str | os.PathLike[str]) -> Any:
-    """The value of a pickle: lists, dictionaries, texts and numbers (NumPy's become Python's).
+    """Read a pickle of lists, dictionaries, texts and numbers (NumPy's become Python's).
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -1,15 +1,15 @@
-"""The folder that the seed port's data processing wrote: `processed/`.
+"""Reads the folder `processed/`, which the seed port's data processing wrote.
 
     train_sequences.pkl, val_sequences.pkl, test_sequences.pkl    lists of {"item_ids": [...], ...}
     preprocessing_info.pkl    "num_items", "item_to_idx": raw id -> item id
     clustering.pkl            the original's four pickles
-    item_embeddings_{metadata,wals,random}.npy    float [I, E], one row an item id
+    item_embeddings_{metadata,wals,random}.npy    float [I, E], one row per item id
 
-Three of its faults are put right or named here. Its clustering has a row more than there are items:
-row 0 stands for padding, and item i for row i + 1, while the sequences and the embeddings have item
-i in row i. Its val and test sequences are the same people's: both have one row each here, whose
-last item alone is asked for. It drops every event of item 0, which it took for padding; those are
-lost.
+It has three faults, which are corrected or reported here. Its clustering has one row more than
+there are items: row 0 is padding and row i + 1 is item i, while sequences and embeddings have item
+i in row i. Its val and test sequences are those of the same users: here each sequence becomes one
+row, of which only the last item is predicted. It drops every event of item 0, which it took for
+padding; those are lost.
 """
 
 from collections.abc import Mapping
@@ -37,17 +37,17 @@ EMBEDDINGS = ("metadata", "wals", "random")
 
 @dataclass(frozen=True)
 class Processed:
-    """What is there.
+    """The content of the folder.
 
     Attributes:
-        sequences: of each split that is there, a person a sequence of its file; of validation and
-            test the last event is held out.
+        sequences: for each split that exists, one user per sequence of its file; the last event of
+            validation and test sequences is held out.
         num_items: I.
-        clustering: None where there is none; its items are numbered as those of the sequences.
-        items: raw ids; None where nobody says.
-        catalogue: their digest.
+        clustering: None if there is none; its items are numbered like those of the sequences.
+        items: raw ids; None if unknown.
+        catalogue: digest of these.
         embeddings: name -> file.
-        notes: what is to be said.
+        notes: notes for the user.
     """
 
     sequences: Mapping[Split, Sequences]
@@ -64,7 +64,7 @@ def read_processed(root: Path) -> Processed:
 
     Raises:
         FileNotFoundError: there are no training sequences.
-        ValueError: naming the file that is damaged, of another form, or does not fit the others.
+        ValueError: a file is damaged, of another form, or does not fit the others; names it.
     """
     notes: list[str] = []
     lists: dict[Split, list[list[int]] | None]
@@ -106,7 +106,7 @@ def read_processed(root: Path) -> Processed:
 
 
 def _lists(root: Path, split: Split) -> list[list[int]] | None:
-    """The item ids of each sequence of a split; None where it is not there."""
+    """The item ids of each sequence of a split; None if the split does not exist."""
     files = [root / f"{name}_sequences.pkl" for name in SPLITS[split]]
     there = [file for file in files if file.is_file()]
     if not there:
@@ -127,7 +127,7 @@ def _lists(root: Path, split: Split) -> list[list[int]] | None:
 
 
 def _info(root: Path) -> tuple[int | None, ItemNames | None]:
-    """(I, what the items are called), as far as known."""
+    """(I, ids and titles of the items), each None if unknown."""
     names = read_item_names(root)
     file = root / "preprocessing_info.pkl"
     if not file.is_file():
@@ -148,7 +148,7 @@ def _info(root: Path) -> tuple[int | None, ItemNames | None]:
 
 
 def _clustering(file: Path, num_items: int | None) -> tuple[ClusteringInfo, bool]:
-    """(the clustering, whether its rows were numbered anew)."""
+    """(The clustering, whether its rows were renumbered)."""
     try:
         tables = read_array_pickles(file, PICKLED)
     except ArrayPickleError as error:
@@ -174,7 +174,7 @@ def _clustering(file: Path, num_items: int | None) -> tuple[ClusteringInfo, bool
 
 
 def _sequences(file: str, lists: list[list[int]], num_items: int, split: Split) -> Sequences:
-    """One person a sequence; of one to evaluate on the last event is held out.
+    """One user per sequence; for valid and test, the last event is held out.
 
     Raises:
         ValueError: an item is not in the catalogue.
@@ -189,7 +189,7 @@ def _sequences(file: str, lists: list[list[int]], num_items: int, split: Split) 
         )
     end = np.cumsum(sizes)
     begin, last = end - sizes, np.maximum(end - 1, end - sizes)
-    # (begin, what is validated on, what is tested on, end)
+    # (begin, begin of the validation part, begin of the test part, end)
     offsets = {
         "train": (begin, end, end, end),
         "valid": (begin, last, end, end),

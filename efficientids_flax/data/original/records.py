@@ -1,8 +1,8 @@
-"""TFRecord files: records one after another, each with sums of its length and of its bytes.
+"""Reads TFRecord files: a sequence of records, with checksums of their lengths and data.
 
 length u64 | masked CRC-32C of it u32 | data | masked CRC-32C of the data u32    (little-endian)
 
-A file may be compressed as a whole, by gzip or zlib; offsets are those of what it holds.
+A file may be compressed as a whole, by gzip or zlib; offsets then refer to the decompressed bytes.
 """
 
 import os
@@ -13,22 +13,22 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 HEADER, FOOTER = struct.Struct("<QI"), struct.Struct("<I")
-MASK = 0xA282EAD8  # added to a sum that is turned by 15 bits: sums of sums are weak
-LONGEST = 1 << 30  # bytes of a record; more is a damaged length
+MASK = 0xA282EAD8  # added to a rotated checksum, as CRCs of CRCs are weak
+LONGEST = 1 << 30  # bytes of a record; a larger length must be damaged
 BLOCK = 1 << 20
-GZIP, ZLIB = 31, 15  # zlib's numbers of the two forms
+GZIP, ZLIB = 31, 15  # zlib's codes of the two formats
 
 
 class RecordError(ValueError):
-    """A file is no TFRecord file, or is damaged."""
+    """A file is not a TFRecord file, or is damaged."""
 
 
 class Record(NamedTuple):
     """One record.
 
     Attributes:
-        number: from 0.
-        offset: of its first byte, in the file or in what it was before it was compressed.
+        number: index from 0.
+        offset: offset of its first byte, in the decompressed file.
         data: its bytes.
     """
 
@@ -38,15 +38,15 @@ class Record(NamedTuple):
 
 
 def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
-    """The records of a file, each compared with its sums.
+    """Yield the records of a file after verifying their checksums.
 
     Args:
-        path: of the file; compressed or not is told by its first bytes.
+        path: the file; its first bytes tell whether it is compressed.
 
     Raises:
-        FileNotFoundError: it is not there.
-        RecordError: naming the file, the record and its offset: a sum differs, the file is cut
-            off, or it is none.
+        FileNotFoundError: the file does not exist.
+        RecordError: a checksum differs, the file is truncated, or it is no TFRecord file; names
+            file, record and offset.
         ImportError: google-crc32c is missing.
     """
     crc = _crc32c()
@@ -63,7 +63,7 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
         elif len(begin) > 1 and begin[0] & 15 == 8 and int.from_bytes(begin[:2], "big") % 31 == 0:
             read = _Inflated(file, raw, ZLIB).read
         else:
-            read = raw.read  # of which the first record says what is wrong
+            read = raw.read  # the check of the first record will fail and say why
         offset = number = 0
         while header := read(HEADER.size):
             where = f"{file}: record {number} at byte {offset}"
@@ -93,7 +93,7 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
 
 
 def masked(value: int) -> int:
-    """The form in which a CRC-32C is stored."""
+    """Mask a CRC-32C; TFRecord files store this form."""
     return (((value >> 15) | (value << 17)) + MASK) & 0xFFFFFFFF
 
 
@@ -102,7 +102,7 @@ def _is_header(header: bytes, crc: Callable[[bytes], int]) -> bool:
 
 
 class _Inflated:
-    """Reads what was compressed, one stream after another."""
+    """Decompresses a file, which may consist of several streams."""
 
     def __init__(self, path: Path, file: IO[bytes], form: int) -> None:
         self.path, self.file, self.form = path, file, form
@@ -111,10 +111,10 @@ class _Inflated:
         self.given = 0
 
     def read(self, count: int) -> bytes:
-        """As many bytes, fewer at the end.
+        """Read `count` bytes, or fewer at the end.
 
         Raises:
-            RecordError: the stream is damaged, or cut off.
+            RecordError: the stream is damaged or truncated.
         """
         try:
             while len(self.ready) < count and self._more():

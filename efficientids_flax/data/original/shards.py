@@ -1,4 +1,4 @@
-"""Which files of a directory hold the examples of which split."""
+"""Finds the files that hold the examples of each split."""
 
 import re
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ RECORDS = re.compile(r"\.tfrecords?(\b|[-_.])")
 
 
 def example_files(directory: Path) -> dict[str, list[Path]]:
-    """Split -> its files, by their names: `train.tfrecord`, `x-test.tfrecord-00000-of-00002`.
+    """Split -> its files, by file name: `train.tfrecord`, `x-test.tfrecord-00000-of-00002`.
 
     Raises:
-        ValueError: a file is of no split, or shards are missing.
+        ValueError: a file belongs to no split or several, or shards are missing.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted(directory.iterdir()):

@@ -1,4 +1,4 @@
-"""The Parquet files of a prepared directory, as arrays.
+"""Reads the Parquet files of a prepared directory as arrays.
 
 Letters: N events, U users, I items.
 """
@@ -16,11 +16,11 @@ ALIKE = {"large_string": "string"}
 
 
 def shards_of(directory: Path) -> list[Path]:
-    """The files of the interactions, in order.
+    """The files of interactions, in order.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: some are missing, or there are those of several runs.
+        FileNotFoundError: there are none.
+        ValueError: some are missing, or there are files of several runs.
     """
     found = {}
     totals = set()
@@ -42,16 +42,16 @@ def shards_of(directory: Path) -> list[Path]:
 
 
 def read_table(path: Path, table: str, columns: Sequence[str] | None = None) -> dict[str, Any]:
-    """Columns of a file: numbers as arrays, texts as lists.
+    """Read columns of a file: numbers as arrays, texts as lists.
 
     Args:
-        path: of the file.
-        table: which one it is, see `COLUMNS`.
-        columns: None: all that are in every directory.
+        path: the file.
+        table: which table it holds, a key of `COLUMNS`.
+        columns: names of columns; None: all that every directory has.
 
     Raises:
-        FileNotFoundError: it is not there.
-        ValueError: it is damaged, or lacks a column, or has it of another type, or with gaps.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged, or a column is missing, of another type, or has nulls.
         ImportError: pyarrow is missing.
     """
     parquet = _parquet()
@@ -67,7 +67,7 @@ def read_table(path: Path, table: str, columns: Sequence[str] | None = None) -> 
             types = {field.name: str(field.type) for field in file.schema_arrow}
             _check_types(path, types, wanted)
             read = file.read(columns=list(wanted))
-    except (OSError, ValueError) as error:  # Arrow's own are one or the other
+    except (OSError, ValueError) as error:  # Arrow's errors are subclasses of these
         if str(error).startswith(str(path)):
             raise
         raise ValueError(f"{path}: cannot be read: {error}; prepare the data again") from error
@@ -84,10 +84,10 @@ def read_table(path: Path, table: str, columns: Sequence[str] | None = None) -> 
 
 
 def rows_of_table(path: Path) -> int:
-    """How many rows a file has.
+    """The number of rows of a file.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
         ImportError: pyarrow is missing.
     """
     try:

@@ -1,4 +1,4 @@
-"""The files of an evaluation: JSON for programs, and a page for people that is the same, drawn.
+"""Writes an evaluation as JSON for programs, and as a page for people with the same content.
 
 Read `files`, then `page` and its `drawings`.
 """

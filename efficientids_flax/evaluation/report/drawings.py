@@ -1,4 +1,4 @@
-"""Charts as SVG, which stands in a page without anything else."""
+"""Draws charts as self-contained SVG."""
 
 from collections.abc import Sequence
 from html import escape
@@ -10,7 +10,7 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 42
 
 
 class Bar(NamedTuple):
-    """A value of a group, and where it may lie; None where that is not known."""
+    """A value of a group with its interval; None if unknown."""
 
     value: float | None
     low: float | None = None
@@ -18,11 +18,11 @@ class Bar(NamedTuple):
 
 
 def bars(groups: Sequence[str], series: Sequence[tuple[str, Sequence[Bar]]]) -> str:
-    """Bars side by side, with their intervals.
+    """Grouped bars with their intervals.
 
     Args:
-        groups: names along the axis.
-        series: (name, a bar of each group).
+        groups: names of the groups along the axis.
+        series: (name, one bar per group).
     """
     every = [x for _, row in series for bar in row for x in bar if x is not None]
     top = max([*every, 0.0]) or 1.0
@@ -56,11 +56,11 @@ def bars(groups: Sequence[str], series: Sequence[tuple[str, Sequence[Bar]]]) -> 
 
 
 def curve(values: Sequence[float], across: str, up: str) -> str:
-    """A curve from 0 to 1 over 0 to 1, beside the diagonal.
+    """A curve on the unit square, with the diagonal for comparison.
 
     Args:
-        values: at equal distances.
-        across, up: what the axes are.
+        values: heights in [0, 1], at equal distances.
+        across, up: labels of the axes.
     """
     wide = WIDTH - LEFT - RIGHT
     points = [

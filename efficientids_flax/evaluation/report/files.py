@@ -1,6 +1,6 @@
-"""The files of an evaluation: `report.json` for programs, `report.html` for people.
+"""Writes the files of an evaluation: `report.json` for programs, `report.html` for people.
 
-The page is the JSON, drawn: it has no other figures, and needs nothing but itself.
+The page shows only what the JSON holds, and loads nothing else.
 """
 
 import json
@@ -20,11 +20,11 @@ JSON, HTML = "report.json", "report.html"
 
 
 def described(found: Evaluation, about: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """An evaluation as JSON values; a number that is not known is null.
+    """An evaluation as JSON values; unknown numbers are null.
 
     Args:
-        found: of `evaluate`.
-        about: what was evaluated on which data, for the reader: 'model', 'data', 'split', ...
+        found: result of `evaluate`.
+        about: for the reader: 'model', 'data', 'split', ...
     """
     options = found.options
     candidates = "full catalogue"
@@ -67,7 +67,7 @@ def write_report(
     """Write both files, each complete or not at all.
 
     Args:
-        directory: made where it is not there; files of an earlier report are replaced.
+        directory: created if it does not exist; files of an earlier report are replaced.
         found, about: see `described`.
 
     Returns:

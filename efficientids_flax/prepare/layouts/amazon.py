@@ -1,8 +1,8 @@
-"""Amazon's product reviews as published in 2014, 2018 and 2023: reviews, ratings alone, products.
+"""Amazon's product reviews of 2014, 2018 and 2023: reviews, ratings-only files, and products.
 
-Ratings alone have no header; which column is which is told by the ids: those of products begin with
-B or a digit, those of reviewers with A. The release of 2014 has the reviewer first, that of 2018
-the product.
+Files with ratings only have no header. Their columns are told apart by the ids: product ids begin
+with B or a digit, reviewer ids with A. The 2014 release has the reviewer first, that of 2018 the
+product.
 """
 
 from efficientids_flax.prepare.forms import Delimited, Field, JsonLines, Layout, Table, plain

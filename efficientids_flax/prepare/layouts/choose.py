@@ -1,4 +1,4 @@
-"""What the user says about a source: its layout and columns; and what is taken from each file."""
+"""The user's choices about a source, its layout and columns, and what is read from each file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,24 +19,24 @@ from efficientids_flax.prepare.reading.columnar import type_problem, types_in
 from efficientids_flax.prepare.reading.look import Look, look, types_of_header
 from efficientids_flax.prepare.reading.streams import UnreadableError, head
 
-TITLES = ("title", "name")  # how names of columns of titles end, of RecBole's
-IDS = ("item_id", "id")  # of files that describe items, where none is told
+TITLES = ("title", "name")  # column name endings of titles in RecBole files
+IDS = ("item_id", "id")  # default id columns of files that describe items
 ROWS = ("user", "item")
-SHOWN = 12  # columns that are told of a file
+SHOWN = 12  # columns shown in messages
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What was told about a source.
+    """The user's choices about a source.
 
     Attributes:
-        layout: its name; None: it is recognised.
-        columns: role -> column, of `user`, `item`, `time`, `rating`, `title`, `text`.
-        items: a file that describes items, a folder of such, or a pattern.
+        layout: its name; None: recognise it.
+        columns: role -> column, for `user`, `item`, `time`, `rating`, `title`, `text`.
+        items: a file that describes items, a folder of such files, or a pattern.
         items_id: its column of ids.
         without: roles that are not read.
         separator, quotes, encoding: how text files are written.
-        header: names of the columns of files without a header.
+        header: names of the columns, for files without a header.
     """
 
     layout: str | None = None
@@ -50,7 +50,7 @@ class Choice:
     header: tuple[str, ...] | None = None
 
     def form_of(self, path: Path, *, header: bool = True) -> Form | None:
-        """How a file that no layout knows is written, see `named.form_of`."""
+        """How a file of no known layout is written, see `named.form_of`."""
         return named.form_of(
             path, separator=self.separator, quotes=self.quotes, encoding=self.encoding,
             columns=self.header if header else None,
@@ -63,10 +63,10 @@ class Choice:
         items: Sequence[tuple[Look, Table]],
         remarks: Sequence[str],
     ) -> Source:
-        """The source, with what was told in place of what a layout has.
+        """Build the source; the user's choices take precedence over the layout.
 
         Raises:
-            SourceError: a column is not there, or files differ in what they have.
+            SourceError: a column is missing, or files have different roles.
         """
         described_apart = bool(self.items or items)
         taken = [
@@ -90,7 +90,7 @@ class Choice:
         return {role: name for role, name in self.columns.items() if texts or role not in TEXTS}
 
     def _described(self, layout: Layout) -> list[tuple[Look, Table]]:
-        """The files of `items`: as the layout has them, or as a table."""
+        """Find the files of `items`: in the form of the layout if they fit it, else as tables."""
         assert self.items is not None
         found = []
         for path in find_files([self.items])[0]:
@@ -124,16 +124,16 @@ class Choice:
 def fields_of(
     seen: Look, table: Table, columns: Mapping[str, str], without: frozenset[str]
 ) -> tuple[Field, ...]:
-    """What is taken from a file.
+    """What is read from a file.
 
     Args:
         seen: the file.
-        table: what files of its kind hold.
-        columns: role -> column that was told.
+        table: the kind of file it is.
+        columns: role -> column, as chosen by the user.
         without: roles that are not read.
 
     Raises:
-        SourceError: a column is not there, or holds what its role cannot be.
+        SourceError: a column is missing, or its type does not fit the role.
     """
     fields = {one.role: one for one in table.fields if set(one.columns) <= set(seen.columns)}
     for role, name in columns.items():
@@ -147,7 +147,7 @@ def fields_of(
 
 
 def described(path: Path, choice: Choice) -> str:
-    """What a file looks like, for an error."""
+    """Describe a file in an error message."""
     form = choice.form_of(path) or Delimited("\t")
     try:
         seen = look(path, form, choice.encoding)
@@ -162,7 +162,7 @@ def described(path: Path, choice: Choice) -> str:
 
 
 def _about_items(seen: Look, table: Table, texts: Mapping[str, str]) -> tuple[Field, ...]:
-    """Id, title and text of the file of items, with columns that were told in their place."""
+    """Fields of a file that describes items; columns the user chose replace those of the table."""
     form = table.form
     fields = [one for one in table.fields if set(one.columns) & set(seen.columns)]
     if isinstance(form, Delimited) and form.typed:
@@ -183,7 +183,7 @@ def _about_items(seen: Look, table: Table, texts: Mapping[str, str]) -> tuple[Fi
 
 
 def _typed_texts(seen: Look, form: Delimited) -> list[Field]:
-    """Of RecBole's items: the title by its name, the other sequences of tokens as text."""
+    """Texts of a RecBole item file: the title by its name, other token sequences as text."""
     types = types_of_header(head(seen.path, seen.encoding), form)
     title = next(
         (name for end in TITLES for name in seen.columns if name.lower().endswith(end)), None
@@ -197,7 +197,7 @@ def _typed_texts(seen: Look, form: Delimited) -> list[Field]:
 
 
 def _check(seen: Look, fields: Sequence[Field]) -> None:
-    """Raise what a column cannot be."""
+    """Raise `SourceError` if columns clash, or a type does not fit its role."""
     names = [name for one in fields for name in one.columns]
     ids = [one.columns[0] for one in fields if one.role in ROWS]
     if len(ids) != len(set(ids)):

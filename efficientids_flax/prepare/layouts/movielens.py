@@ -1,4 +1,4 @@
-"""The ratings of MovieLens: 100K, 1M and 10M, and the CSV of 20M, 25M, 32M and latest."""
+"""MovieLens ratings: 100K, 1M and 10M, and the CSV files of 20M, 25M, 32M and latest."""
 
 from efficientids_flax.prepare.forms import Delimited, Field, Layout, Table, plain
 

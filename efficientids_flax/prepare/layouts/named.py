@@ -19,10 +19,10 @@ from efficientids_flax.prepare.reading.streams import ending, head
 NAME = "table"
 TOLD = "a table with named columns"
 SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t", ".txt": "\t", ".dat": "\t"}
-OTHER_SEPARATORS = (";", "\t", "|")  # of what is called CSV
+OTHER_SEPARATORS = (";", "\t", "|")  # tried for files named .csv
 LINES = {".jsonl", ".ndjson", ".json"}
 COLUMNAR = {".parquet", ".pq"}
-# Names that need not be told; a table that has two of a row has to.
+# Column names that are recognised. If a table has two names of a row, the user must choose.
 USUAL = {
     "user": ("user_id", "userId", "user"),
     "item": ("item_id", "itemId", "item"),
@@ -39,14 +39,14 @@ def form_of(
     encoding: str | None,
     columns: tuple[str, ...] | None,
 ) -> Form | None:
-    """How a file is written, by its name and its first line; None of a name that says nothing.
+    """How a file is written, by its name and first line; None if the name does not tell.
 
     Args:
-        path: of the file.
-        separator: where it is told.
-        quotes: columns may be quoted.
-        encoding: where it is told.
-        columns: their names, of a file without a header.
+        path: the file.
+        separator: the separator, if chosen by the user.
+        quotes: whether columns may be quoted.
+        encoding: the encoding, if chosen by the user.
+        columns: names of the columns, for a file without a header.
     """
     kind = ending(path)
     if kind in COLUMNAR:
@@ -64,7 +64,7 @@ def form_of(
 
 
 def usual_columns(columns: tuple[str, ...]) -> dict[str, str]:
-    """Role -> column, of those that have a usual name."""
+    """Role -> column, for the columns with a usual name."""
     found = {}
     for role, names in USUAL.items():
         there = [name for name in names if name in columns]
@@ -74,13 +74,13 @@ def usual_columns(columns: tuple[str, ...]) -> dict[str, str]:
 
 
 def layout_of(form: Form, columns: Mapping[str, str]) -> Layout:
-    """A table whose roles are in these columns."""
+    """The layout of a table with these columns for its roles."""
     fields = tuple(Field(role, (name,), needed=role not in TEXTS) for role, name in columns.items())
     return Layout(NAME, TOLD, (Table(("*",), form, fields),))
 
 
 def _of_header(path: Path, encoding: str | None) -> str:
-    """The separator of a header; the comma where nothing speaks for another."""
+    """Guess the separator of a header; the comma if it gives several columns."""
     data = head(path, encoding or "utf-8")
     names = {
         one: len(header_of(data, Delimited(one, quote='"'))) for one in (",", *OTHER_SEPARATORS)

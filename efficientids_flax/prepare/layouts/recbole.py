@@ -1,6 +1,6 @@
-"""RecBole's atomic files: `.inter`, `.item`, `.user`, with types in the header, `user_id:token`.
+"""RecBole's atomic files `.inter`, `.item` and `.user`, whose header has types: `user_id:token`.
 
-Titles and texts of items are found by these types, see `choose`.
+These types also tell titles and texts of items, see `choose`.
 """
 
 from efficientids_flax.prepare.forms import Delimited, Field, Layout, Table

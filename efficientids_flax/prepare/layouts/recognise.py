@@ -1,6 +1,6 @@
-"""Which layout a source has: told by names of files and by their first rows, never by guessing.
+"""Recognises the layout of a source by file names and first rows.
 
-A source that fits none or two is an error that says what was found and what was looked for.
+If no layout fits, or several do, an error says what was found and what was expected.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from efficientids_flax.prepare.reading.streams import plain_name
 LAYOUTS: dict[str, Layout] = {
     one.name: one for one in (*movielens.LAYOUTS, *amazon.LAYOUTS, *recbole.LAYOUTS)
 }
-MOST_TOLD = 3  # files
+MOST_TOLD = 3  # files named in a message
 NAMES = (*LAYOUTS, named.NAME)
 
 
@@ -38,14 +38,14 @@ class Fit:
 
 
 def recognise(sources: Sequence[str], choice: Choice) -> Source:
-    """The files of a source, and what they hold.
+    """Find the files of a source and what they hold.
 
     Args:
         sources: files, folders or patterns.
-        choice: layout and columns that were told.
+        choice: the user's choices.
 
     Raises:
-        SourceError: no layout fits, or two do, or the files differ.
+        SourceError: no layout fits, several do, or the files differ.
         UnreadableError: a file is damaged.
     """
     found = _recognised(sources, choice)
@@ -55,7 +55,7 @@ def recognise(sources: Sequence[str], choice: Choice) -> Source:
 
 
 def _order_remarks(found: Source) -> list[str]:
-    """What follows from the order and the names of several files."""
+    """Remarks on what the order and the names of several files imply."""
     files = [one.look.path for one in found.interactions]
     if len(files) < 2:
         return []
@@ -103,7 +103,7 @@ def _fit(files: Sequence[Path], layout: Layout, choice: Choice) -> Fit | None:
 
 
 def _first(path: Path, tables: Sequence[Table], choice: Choice) -> tuple[Look, Table] | None:
-    """The first kind of file that a file is, with a look at it."""
+    """The first kind of file that fits, with a look at the file; None if none does."""
     for table in tables:
         if not any(fnmatchcase(plain_name(path), name) for name in table.names):
             continue
@@ -141,7 +141,7 @@ def _taken(fit: Fit, files: Sequence[Path], choice: Choice, all_named: bool) -> 
 
 
 def _items_beside(fit: Fit) -> list[str]:
-    """That files which describe items lie beside the one that was named."""
+    """Remark that files next to the named one may describe its items."""
     folder = fit.interactions[0][0].path.absolute().parent
     names = {name for table in fit.layout.items for name in table.names}
     found = [
@@ -159,7 +159,7 @@ def _is_beside(path: Path, layout: Layout) -> bool:
 
 
 def _usual(files: Sequence[Path], choice: Choice) -> bool:
-    """Whether a table has columns for users and items with names that need not be told."""
+    """Whether a file has columns with usual names for users and items."""
     for path in files:
         form = choice.form_of(path)
         if form is None:

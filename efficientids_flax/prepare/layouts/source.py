@@ -1,4 +1,4 @@
-"""The files of a source, and what is taken from each."""
+"""Finds the files of a source, and says what is read from each."""
 
 import re
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from pathlib import Path
 from efficientids_flax.prepare.forms import Field
 from efficientids_flax.prepare.reading.look import Look
 
-SHOWN = 5  # names of folders that are told
+SHOWN = 5  # folders named in a message
 ARCHIVES = {".zip", ".tar", ".tgz"}
-UNFINISHED = re.compile(r".+\.(partial|scratch|old)-[0-9a-f]{8}")  # folders of `output`
-# Parts of a split that files are named after, and which comes first in time.
+UNFINISHED = re.compile(r".+\.(partial|scratch|old)-[0-9a-f]{8}")  # folders made by `output`
+# Names of parts of a split in file names -> their order in time.
 PARTS = {
     "train": 0, "training": 0, "valid": 1, "validation": 1, "val": 1, "dev": 1, "eval": 1,
     "test": 2,
@@ -20,7 +20,7 @@ PARTS = {
 
 
 class SourceError(ValueError):
-    """A source that is not there, or not as any layout has it."""
+    """A source that does not exist, or fits no layout."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Taken:
     """One file of a source.
 
     Attributes:
-        look: at its first rows.
-        fields: what is taken from it.
+        look: its first rows.
+        fields: what is read from it.
     """
 
     look: Look
@@ -37,7 +37,7 @@ class Taken:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """What its rows have."""
+        """The roles its rows have."""
         return tuple(one.role for one in self.fields)
 
 
@@ -47,10 +47,10 @@ class Source:
 
     Attributes:
         layout: name of the layout.
-        told: what it is, for people.
+        told: description for people.
         interactions: files, in the order in which they are read.
         items: files that describe items.
-        remarks: what was decided and may not be what is wanted.
+        remarks: decisions that the user may want to check.
     """
 
     layout: str
@@ -60,23 +60,23 @@ class Source:
     remarks: tuple[str, ...] = field(default=())
 
     def has(self, role: str) -> bool:
-        """Whether interactions have it; all files do or none."""
+        """Whether interactions have this role; either all files have it or none."""
         return role in self.interactions[0].roles
 
 
 def find_files(sources: Sequence[str]) -> tuple[list[Path], bool]:
-    """The files of a source as they are given, those of a folder or a pattern by name.
+    """Find the files of a source, in the order given; those of a folder or pattern by name.
 
-    Files that are named after a validation part come behind all others, those of a test part last.
+    Files named after a validation part come after all others, those of a test part last.
 
     Args:
-        sources: files, folders or patterns such as `part-*.csv`, `**/*.csv`.
+        sources: files, folders, or patterns such as `part-*.csv`, `**/*.csv`.
 
     Returns:
-        The files, and whether they were all named (and not found in a folder).
+        The files, and whether all were named (none was found in a folder).
 
     Raises:
-        SourceError: one is not there.
+        SourceError: one does not exist.
     """
     found: list[Path] = []
     named = True
@@ -111,13 +111,13 @@ def find_files(sources: Sequence[str]) -> tuple[list[Path], bool]:
 
 
 def part_of_split(path: Path) -> int | None:
-    """Which part of a split a file is named after, by `PARTS`; None: of none."""
+    """The part of a split that a file is named after, a value of `PARTS`; None: none."""
     pieces = re.split(r"[^a-z]+", path.name.lower())
     return next((PARTS[piece] for piece in pieces if piece in PARTS), None)
 
 
 def folders_inside(sources: Sequence[str]) -> list[str]:
-    """Names of the folders in the folders of a source; what is in them is not looked at."""
+    """Names of the subfolders of a source's folders; these are not read."""
     return [
         f"{one.name}/"
         for source in sources
@@ -128,5 +128,5 @@ def folders_inside(sources: Sequence[str]) -> list[str]:
 
 
 def _hidden(path: Path) -> bool:
-    """As Spark and others mark what is no data: `_SUCCESS`, `.part-0.crc`."""
+    """Whether a file is marked as no data, as Spark and others do: `_SUCCESS`, `.part-0.crc`."""
     return path.name.startswith((".", "_"))

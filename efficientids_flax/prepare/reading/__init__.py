@@ -1,9 +1,9 @@
-"""Files of rows as columns: exact about what is wrong in which line, and fast where nothing is.
+"""Reads files of rows as columns: fast if all is regular, and exact about what is wrong if not.
 
-Read `arrays`, how numbers go to NumPy, `streams`, bytes of a file, `blocks`, whole rows of them,
-`malformed`, `times` and `part`, what single values may be; then the readers of blocks, `delimited`,
-`lines` and `columnar`, and `usual`, when they may take all rows at once; `look` sees the first rows
-of a file, `rows` reads all.
+Read `arrays`, conversion to NumPy; `streams`, the bytes of a file; `blocks`, whole rows of them;
+`malformed`, `times` and `part`, the rules for single values; then the readers of blocks,
+`delimited`, `lines` and `columnar`; `usual`, the check after reading all rows at once; `look`, the
+first rows of a file; and `rows`, all of them.
 """
 
 from efficientids_flax.prepare.reading.arrays import to_arrow, to_numpy

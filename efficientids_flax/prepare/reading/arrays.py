@@ -1,6 +1,6 @@
-"""Arrow's arrays as NumPy's and back, without a copy.
+"""Converts Arrow arrays to NumPy and back.
 
-PyArrow's own ways import pandas where it is installed, which takes a fifth of a second.
+PyArrow's own conversion imports pandas if it is installed, which takes a fifth of a second.
 """
 
 from typing import Any
@@ -10,14 +10,14 @@ import pyarrow as pa
 
 
 def to_numpy(array: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    """The values of an array of numbers without nulls, not to be written to."""
+    """The values of a numeric array without nulls; read-only."""
     if isinstance(array, pa.ChunkedArray):
         array = array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
     return np.from_dlpack(array)
 
 
 def to_arrow(values: np.ndarray) -> pa.Array:
-    """An array of numbers or truth values, of NumPy's dtype."""
+    """An Arrow array of numbers or booleans, with NumPy's dtype."""
     kind, held = pa.from_numpy_dtype(values.dtype), np.ascontiguousarray(values)
     if held.dtype == bool:
         held = np.packbits(held, bitorder="little")

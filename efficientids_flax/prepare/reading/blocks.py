@@ -1,13 +1,13 @@
-"""A stream of bytes as blocks of whole rows, each with the number of its first line."""
+"""Splits a stream of bytes into blocks of whole rows, each with the number of its first line."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-SIZE = 16 << 20  # bytes: some 700,000 rows of MovieLens; a block has fewer than 2**24 rows
+SIZE = 16 << 20  # bytes, about 700,000 rows of MovieLens; a block must have fewer than 2**24 rows
 NEWLINE = 10
-LONGEST = 64 << 20  # bytes without an end of line that are waited for
+LONGEST = 64 << 20  # bytes to wait for the end of a row
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Block:
 
     Attributes:
         data: whole lines.
-        line: number of the first, from 1.
-        last: nothing follows in the file.
+        line: number of the first line, from 1.
+        last: whether it is the last block of the file.
     """
 
     data: bytes
@@ -28,13 +28,13 @@ class Block:
 def blocks(
     pieces: Iterable[bytes], *, quote: bytes | None = None, size: int = SIZE
 ) -> Iterator[Block]:
-    """Whole lines, about `size` bytes at a time.
+    """Yield whole lines, about `size` bytes at a time.
 
     Args:
-        pieces: of a file.
-        quote: between two of it a line break does not end a row, so a block does not end there
-            where the file is well quoted; the reader of rows makes sure.
-        size: in bytes.
+        pieces: the bytes of a file, in order.
+        quote: a line break between two quotes does not end a row, so no block ends there if the
+            file is quoted correctly; the reader of rows checks that.
+        size: size of a block in bytes.
     """
     held: list[bytes] = []
     length, line = 0, 1
@@ -58,7 +58,7 @@ def blocks(
 
 
 def _row_end(data: bytes, quote: bytes | None) -> int:
-    """Where the last row ends; 0 if none does."""
+    """Where the last whole row ends; 0 if there is none."""
     end = data.rfind(b"\n") + 1
     if quote is None:
         return end

@@ -1,4 +1,4 @@
-"""Parquet files, in batches; a row that is missing something is told by its number."""
+"""Reads Parquet files in batches; malformed rows are reported by row number."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from efficientids_flax.prepare.reading.streams import UnreadableError
 from efficientids_flax.prepare.reading.times import FIRST, LAST, Times
 from efficientids_flax.prepare.reading.usual import is_plain, usual
 
-pc: Any = compute  # its functions are made when it is imported
-ROWS = 1 << 19  # a batch; fewer than 2**24
+pc: Any = compute  # pyarrow creates these functions at import
+ROWS = 1 << 19  # rows per batch; fewer than 2**24
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class ColumnarReader:
     """Reads one file.
 
     Attributes:
-        path: of the file.
-        fields: what is taken.
+        path: the file.
+        fields: what is read.
         times: how times are read.
     """
 
@@ -34,7 +34,7 @@ class ColumnarReader:
     times: Times
 
     def parts(self) -> Iterator[Part]:
-        """The rows, batch by batch.
+        """Yield the rows, batch by batch.
 
         Raises:
             UnreadableError: the file is damaged.
@@ -64,7 +64,7 @@ class ColumnarReader:
             if wanted is None:
                 return None
             try:
-                # Of nanoseconds the whole microseconds are kept.
+                # Nanoseconds are truncated to microseconds.
                 options = pc.CastOptions(wanted, allow_time_truncate=True)
                 columns[field.role] = column.cast(options=options)
             except pa.ArrowInvalid:
@@ -75,9 +75,9 @@ class ColumnarReader:
 
 
 def plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows as Python values; of nanoseconds the whole microseconds.
+    """The rows as Python values, with nanoseconds truncated to microseconds.
 
-    Python's dates have no nanoseconds, and PyArrow refuses them where pandas is not installed.
+    Python's dates have no nanoseconds, and PyArrow refuses to convert them without pandas.
     """
     columns = [_values(_in_microseconds(column)) for column in batch.columns]
     return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -86,7 +86,7 @@ def plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
 def _values(column: pa.Array) -> list[Any]:
     try:
         return column.to_pylist()
-    except (OverflowError, ValueError):  # dates that Python has none for stay numbers
+    except (OverflowError, ValueError):  # dates outside of Python's range become numbers
         return [_value(one) for one in column]
 
 
@@ -109,7 +109,7 @@ def _in_microseconds(column: pa.Array) -> pa.Array:
 
 
 def _beyond(column: pa.Array | None) -> bool:
-    """Whether there are dates before the year 1 or after 9999."""
+    """Whether there are dates outside the years 1 to 9999."""
     if column is None or column.null_count == len(column):
         return False
     found = pc.min_max(column.cast(pa.int64())).as_py()
@@ -117,10 +117,10 @@ def _beyond(column: pa.Array | None) -> bool:
 
 
 def types_in(path: Path) -> dict[str, pa.DataType]:
-    """The columns of a file.
+    """The columns of a file and their types.
 
     Raises:
-        UnreadableError: it is no Parquet file.
+        UnreadableError: it is not a Parquet file.
     """
     try:
         schema = pq.read_schema(path)
@@ -130,7 +130,7 @@ def types_in(path: Path) -> dict[str, pa.DataType]:
 
 
 def type_problem(role: str, kind: pa.DataType) -> str | None:
-    """What is wrong with the type of a column of this role."""
+    """Why a column of this type cannot have this role; None if it can."""
     if isinstance(kind, pa.DictionaryType):
         kind = kind.value_type
     text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
@@ -147,7 +147,7 @@ def type_problem(role: str, kind: pa.DataType) -> str | None:
 
 
 def _read_as(role: str, kind: pa.DataType, times: Times) -> pa.DataType | None:
-    """What a column is cast to; None: it is read row by row."""
+    """The type to cast a column to; None: read it row by row."""
     if isinstance(kind, pa.DictionaryType):
         kind = kind.value_type
     if role == "rating":

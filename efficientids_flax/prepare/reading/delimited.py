@@ -1,9 +1,10 @@
-"""Lines of columns: whole blocks by pyarrow, row by row where anything in a block is unusual.
+"""Reads delimited text: whole blocks by pyarrow, or row by row if anything in a block is unusual.
 
-Both ways read the same: the second defines what a row is, the first is taken only where it cannot
-differ. A quote opens a quoted column at the column's start alone, two of them inside are one, and
-what follows the closing one up to the separator belongs to the column, as in Python's `csv`, but
-for columns with line breaks: there a stray quote would make one row of many.
+Both give the same result: reading by row defines what a row is, and pyarrow is used only if it
+cannot differ. As in Python's `csv`, a quote opens a quoted column only at the column's start, two
+quotes inside mean one, and text between the closing quote and the separator belongs to the column.
+Columns with line breaks are the exception: there the closing quote must end the column, else a
+stray quote would merge many rows into one.
 """
 
 import csv
@@ -24,9 +25,9 @@ from efficientids_flax.prepare.reading.part import Part, Row, part_of
 from efficientids_flax.prepare.reading.times import Times
 from efficientids_flax.prepare.reading.usual import is_plain, types_of, usual
 
-pc: Any = compute  # its functions are made when it is imported
-LONGEST = 1 << 20  # bytes of a row: a quote that is not closed until then is a mistake
-STAND_IN = "\x1f"  # for separators of several characters, which pyarrow does not take
+pc: Any = compute  # pyarrow creates these functions at import
+LONGEST = 1 << 20  # bytes of a quoted row; a quote that is open for longer is a mistake
+STAND_IN = "\x1f"  # replaces a separator of several characters, which pyarrow does not support
 NEWLINE, RETURN = 10, 13
 csv.field_size_limit(LONGEST)
 
@@ -37,10 +38,10 @@ class DelimitedReader:
 
     Attributes:
         form: how the file is written.
-        columns: of the file, all of them, in order.
-        fields: what is taken.
+        columns: all columns of the file, in order.
+        fields: what is read.
         times: how times are read.
-        header: the first line is one.
+        header: whether the first line is a header.
     """
 
     form: Delimited
@@ -55,7 +56,7 @@ class DelimitedReader:
         return self._whole(block) or self._by_row(block)
 
     def body(self, block: Block) -> Block:
-        """A block without the header: of the file's first, the first line that is not empty."""
+        """The block without the header, which is the first non-empty line of the file."""
         if not self.header or block.line > 1:
             return block
         end = re.match(rb"(?:[\r\n]*)[^\n]*(?:\n|\Z)", block.data)
@@ -64,7 +65,7 @@ class DelimitedReader:
         return Block(block.data[cut:], 1 + block.data.count(b"\n", 0, cut), block.last)
 
     def _whole(self, block: Block) -> Part | None:
-        """All rows at once; None where one is unusual."""
+        """Read all rows at once; None if any is unusual."""
         data = block.data
         if not is_plain(self.fields):
             return None
@@ -93,7 +94,7 @@ class DelimitedReader:
                                       include_columns=list(types)),
             )  # fmt: skip
         except pa.ArrowInvalid:
-            return None  # an empty block too
+            return None  # also for an empty block
         columns = {
             field.role: table.column(field.columns[0]).combine_chunks() for field in self.fields
         }
@@ -101,7 +102,7 @@ class DelimitedReader:
         return None if found and self._may_hold_header(found) else found
 
     def _may_hold_header(self, part: Part) -> bool:
-        """Whether an id is as its column is named: files that were joined hold headers inside."""
+        """Whether an id equals its column's name: concatenated files have headers in the middle."""
         if not self.header:
             return False
         one = next(field for field in self.fields if field.role in IDS)
@@ -115,7 +116,7 @@ class DelimitedReader:
         return replace(rows, rest=rest[0]) if rest else rows
 
     def rows(self, block: Block, rest: list[Block] | None = None) -> Iterator[Row]:
-        """Line and values of each row; what is not whole goes to `rest`."""
+        """Yield line number and values of each row; an incomplete last row goes to `rest`."""
         lines = block.data.split(b"\n")
         at = 0
         while at < len(lines):
@@ -159,7 +160,7 @@ class DelimitedReader:
                 yield number, error
 
     def _ends_well(self, lines: list[bytes]) -> bool:
-        """Whether quotes close at the end of a column: else a stray one has joined several rows."""
+        """Whether quotes close at the end of a column; if not, a stray quote has merged rows."""
         row = [decoded(line.removesuffix(b"\r")) + "\n" for line in lines]
         try:
             next(csv.reader(row, delimiter=self.form.separator, quotechar=self.form.quote,
@@ -183,7 +184,7 @@ class DelimitedReader:
 
 
 class _Lines:
-    """Lines for `csv.reader`, which takes as many as a row has."""
+    """Feeds lines to `csv.reader`, which takes as many as a row has."""
 
     def __init__(self, lines: list[bytes], at: int) -> None:
         self.lines, self.at, self.length, self.ran_out = lines, at, 0, False
@@ -210,13 +211,13 @@ def _text(line: bytes, quote: str | None) -> str:
 
 
 def _well_quoted(data: bytes, separator: str, quote: str) -> bool:
-    """Every quote opens a column at its start, closes it at its end, or is one of two inside."""
+    """Whether each quote opens a column, closes one, or is one of two that mean a quote."""
     text = np.frombuffer(data, np.uint8)
     at = np.flatnonzero(text == ord(quote))
     if len(at) % 2:
         return False
     opening, closing = at[::2], at[1::2]
-    twice = np.zeros(len(opening), bool)  # closes and opens again: two inside
+    twice = np.zeros(len(opening), bool)  # closes and opens again: a doubled quote
     twice[1:] = closing[:-1] + 1 == opening[1:]
     ends = [ord(separator), NEWLINE]
     before = text[np.maximum(opening - 1, 0)]

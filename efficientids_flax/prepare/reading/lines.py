@@ -1,4 +1,4 @@
-"""One JSON object a line, or a Python dict as the metadata of Amazon's reviews of 2014 has them."""
+"""Reads one JSON object per line, or a Python dict literal as in Amazon's metadata of 2014."""
 
 import ast
 import json
@@ -23,9 +23,9 @@ class LinesReader:
 
     Attributes:
         form: how the file is written.
-        fields: what is taken.
+        fields: what is read.
         times: how times are read.
-        numeric: columns of ids that hold numbers, as far as the first rows show.
+        numeric: id columns that hold numbers, judging by the first rows.
     """
 
     form: JsonLines
@@ -38,7 +38,7 @@ class LinesReader:
         return self._whole(block) or part_of(self.rows(block), self.fields, self.times)
 
     def _whole(self, block: Block) -> Part | None:
-        """All rows at once; None where one is unusual."""
+        """Read all rows at once; None if any is unusual."""
         if not is_plain(self.fields) or not block.data.strip():
             return None
         types = types_of(self.fields, self.times)
@@ -52,11 +52,11 @@ class LinesReader:
                     unexpected_field_behavior="ignore",
                 ),
             )
-            table.validate(full=True)  # that texts are UTF-8
+            table.validate(full=True)  # checks that texts are UTF-8
         except (pa.ArrowInvalid, UnicodeDecodeError):
             return None
         if len(table) != sum(1 for line in block.data.split(b"\n") if line.strip()):
-            return None  # several on a line, or one on several
+            return None  # several objects on a line, or one on several lines
         columns = {one.role: table.column(one.columns[0]).combine_chunks() for one in self.fields}
         for field in self.fields:
             if field.columns[0] in self.numeric:
@@ -73,16 +73,16 @@ class LinesReader:
                 yield number, error
 
     def values(self, line: bytes) -> dict[str, Any]:
-        """The object of a line.
+        """Parse the object of a line.
 
         Raises:
-            BadValueError: it has none.
+            BadValueError: the line is not a JSON object, or repeats a key that is read.
         """
         text = decoded(line)
         outermost: list[tuple[str, Any]] = []
 
         def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            outermost[:] = pairs  # that of the line is the last to end
+            outermost[:] = pairs  # the last call is for the outermost object
             return dict(pairs)
 
         try:
@@ -101,7 +101,7 @@ class LinesReader:
 
 
 def _literal(text: str) -> Any:
-    """What a Python literal stands for; nothing in it is run."""
+    """Evaluate a Python literal; runs no code."""
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, RecursionError, MemoryError):

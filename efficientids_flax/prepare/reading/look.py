@@ -1,4 +1,4 @@
-"""The first rows of a file: its columns, and values that show how it is written."""
+"""Reads the first rows of a file: its columns, and values that show how it is written."""
 
 import csv
 import io
@@ -20,22 +20,22 @@ from efficientids_flax.prepare.reading.malformed import BadValueError
 from efficientids_flax.prepare.reading.streams import UnreadableError, head, is_utf_8
 from efficientids_flax.prepare.reading.times import Times
 
-ROWS = 1000  # that are looked at
-START = 1 << 17  # bytes, which most often hold as many
-MOST_ODD = 0.1  # of them that may not be as a pattern says, for the file to be taken for one
+ROWS = 1000  # rows to look at
+START = 1 << 17  # bytes that usually hold as many
+MOST_ODD = 0.1  # share of rows that may violate the patterns
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the first rows of a file show.
+    """The first rows of a file.
 
     Attributes:
-        path: of the file.
+        path: the file.
         form: how it is written.
-        columns: all of them, in order; of JSON those of the first rows.
-        rows: values by column; malformed ones are passed over here.
-        encoding: of the file.
-        empty: it holds nothing.
+        columns: all columns, in order; for JSON, the keys of the first rows.
+        rows: values by column; malformed rows are skipped.
+        encoding: encoding of the file.
+        empty: whether the file holds nothing.
     """
 
     path: Path
@@ -46,11 +46,11 @@ class Look:
     empty: bool = False
 
     def values(self, column: str) -> list[Any]:
-        """Those of a column that the first rows have."""
+        """The values of a column in the first rows."""
         return [row[column] for row in self.rows if row.get(column) is not None]
 
     def fits(self, patterns: tuple[str, ...]) -> bool:
-        """Whether the columns look as the regular expressions say, but for a few rows."""
+        """Whether almost all rows match the regular expressions, one per column."""
         if not self.rows:
             return False
         odd = sum(
@@ -67,13 +67,13 @@ def look(path: Path, form: Form, encoding: str | None = None) -> Look:
     """Look at the first rows of a file.
 
     Args:
-        path: of the file.
-        form: how it is taken to be written.
-        encoding: where it is told; None: what the form says.
+        path: the file.
+        form: the assumed form.
+        encoding: the encoding, if chosen by the user; None: as the form says.
 
     Raises:
         UnreadableError: the file is damaged.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     if isinstance(form, Columnar):
         columns = tuple(types_in(path))
@@ -89,7 +89,7 @@ def look(path: Path, form: Form, encoding: str | None = None) -> Look:
         return _of_lines(path, form, data, encoding)
     header = form.columns is None
     columns, rows = (), ()
-    for part in (_start(data), data):  # seldom are more looked at than the start has
+    for part in (_start(data), data):  # the start almost always has enough rows
         columns = form.columns or header_of(part, form)
         reader = DelimitedReader(form, columns, (), Times("s"), header)
         rows = _good(reader.rows(reader.body(Block(part, 1, last=False))))
@@ -104,7 +104,7 @@ def _start(data: bytes) -> bytes:
 
 
 def header_of(data: bytes, form: Delimited) -> tuple[str, ...]:
-    """The names in the first line that is not empty; without the types of RecBole."""
+    """The names in the first non-empty line, without RecBole's types."""
     lines = io.StringIO(data.decode(errors="replace").lstrip("\r\n"), newline="")
     if form.quote is None:
         names = lines.readline().rstrip("\r\n").split(form.separator)
@@ -115,7 +115,7 @@ def header_of(data: bytes, form: Delimited) -> tuple[str, ...]:
 
 
 def types_of_header(data: bytes, form: Delimited) -> tuple[str, ...]:
-    """The types in RecBole's first line, empty where there is none."""
+    """The types in RecBole's header; empty strings for columns without one."""
     line = data.decode(errors="replace").lstrip("\r\n").split("\n", 1)[0].rstrip("\r")
     return tuple(name.partition(":")[2].strip() for name in line.split(form.separator))
 
@@ -138,7 +138,7 @@ def _good(rows: Any) -> tuple[Mapping[str, Any], ...]:
 
 
 def _encoding(path: Path, tried: tuple[str, ...]) -> str:
-    """The first that the whole file is written in; the last is not checked."""
+    """The encoding of the whole file: UTF-8 if valid or the only candidate, else the last one."""
     if len(tried) > 1 and is_utf_8(path):
         return "utf-8"
     return next(reversed(tried))

@@ -1,9 +1,9 @@
-"""Rows that cannot be read: counted by kind, the first of them kept with file and line."""
+"""Malformed rows: counted by kind; the first ones are kept with file and line."""
 
 from dataclasses import dataclass, field
 
-SHOWN = 5  # rows that are told with their line
-LONGEST = 200  # characters that are shown of one
+SHOWN = 5  # rows shown in a message
+LONGEST = 200  # characters shown of a row
 NO_NUMBER = "time is no number"  # a kind
 
 
@@ -12,10 +12,10 @@ class MalformedError(ValueError):
 
 
 class BadValueError(ValueError):
-    """A value that a row cannot have.
+    """A value that is invalid for its row.
 
     Attributes:
-        kind: in the same words for every row, to count them.
+        kind: what is wrong, in words that are the same for all such rows, for counting.
         told: what was found.
     """
 
@@ -25,7 +25,7 @@ class BadValueError(ValueError):
 
 
 def decoded(line: bytes) -> str:
-    """The text of a line.
+    """Decode a line.
 
     Raises:
         BadValueError: it is not UTF-8.
@@ -39,7 +39,7 @@ def decoded(line: bytes) -> str:
 
 @dataclass(frozen=True)
 class BadRow:
-    """One row that was not read: its line in the file (of Parquet: its row), from 1."""
+    """A row that was skipped. `line` is its line in the file, in Parquet its row, from 1."""
 
     line: int
     kind: str
@@ -51,11 +51,11 @@ class BadRow:
 
 @dataclass
 class Malformed:
-    """What was not read so far, of all files.
+    """The rows skipped so far, in all files.
 
     Attributes:
-        most: rows that may be malformed; one more ends the run.
-        kinds: kind -> how many.
+        most: how many are allowed; one more is an error.
+        kinds: kind -> count.
         first: the first few, with file and line.
     """
 
@@ -65,14 +65,14 @@ class Malformed:
 
     @property
     def count(self) -> int:
-        """Rows that were not read."""
+        """Number of rows that were skipped."""
         return sum(self.kinds.values())
 
     def add(self, file: str, rows: list[BadRow]) -> None:
         """Count the malformed rows of a part of a file.
 
         Raises:
-            MalformedError: they are more than `most`.
+            MalformedError: there are more than `most`.
         """
         for row in rows:
             self.kinds[row.kind] = self.kinds.get(row.kind, 0) + 1

@@ -1,4 +1,4 @@
-"""Rows as columns: what every reader makes of a part of a file, and how single values are read."""
+"""Turns rows into columns, the result of every reader, and parses single values."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,10 +13,10 @@ from efficientids_flax.prepare.reading.blocks import Block
 from efficientids_flax.prepare.reading.malformed import BadRow, BadValueError
 from efficientids_flax.prepare.reading.times import NUMBER, Times
 
-TYPES = {"rating": pa.float64(), "time": pa.int64()}  # all others are texts
-LARGEST = 3.4e38  # of a rating, which is kept as float32
+TYPES = {"rating": pa.float64(), "time": pa.int64()}  # all others are strings
+LARGEST = 3.4e38  # largest rating, which is stored as float32
 NONE = {"nan", "inf", "infinity"}
-BLANK = " \t\r\n"  # an id of nothing else is none, and texts begin and end with none of it
+BLANK = " \t\r\n"  # stripped from texts; an id of nothing else is missing
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Part:
 
     Attributes:
         columns: role -> array, all of one length.
-        bad: rows that are not among them.
-        rest: a row that is not whole and goes on in the next block.
+        bad: malformed rows, which are left out.
+        rest: an incomplete row that continues in the next block.
     """
 
     columns: dict[str, pa.Array]
@@ -43,11 +43,11 @@ Row = tuple[int, Mapping[str, Any] | BadValueError]
 
 
 def part_of(rows: Iterable[Row], fields: tuple[Field, ...], times: Times) -> Part:
-    """Rows one by one: slow, and exact about what is wrong.
+    """Read row by row: slow, but exact about what is wrong.
 
     Args:
-        rows: number of the line, and its values by column or what is wrong with it.
-        fields: what is taken.
+        rows: line number, and either the values by column or the error.
+        fields: what is read.
         times: how times are read.
     """
     found: dict[str, list[Any]] = {field.role: [] for field in fields}
@@ -77,7 +77,7 @@ def _value(field: Field, values: Mapping[str, Any], times: Times) -> Any:
 
 
 def _id(role: str, value: Any) -> str:
-    """An id is a text, which nothing is taken from or added to."""
+    """Check an id: a text, kept unchanged, or a whole number."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if value is None or (isinstance(value, str) and not value.strip(BLANK)):
@@ -88,10 +88,10 @@ def _id(role: str, value: Any) -> str:
 
 
 def rating(value: Any) -> float:
-    """A finite number.
+    """Parse a rating, a finite number.
 
     Raises:
-        BadValueError: another value.
+        BadValueError: it is missing or no such number.
     """
     text = value.strip(" \t") if isinstance(value, str) else value
     if text is None or text == "":
@@ -124,7 +124,7 @@ def _text(field: Field, values: Mapping[str, Any]) -> str | None:
 
 
 def _joined(value: Any, field: Field) -> str:
-    """Texts of a list, or of lists in lists, one after another."""
+    """Join the texts of a list, also of nested lists."""
     if isinstance(value, str):
         if field.split and field.split in value:
             return _joined(value.split(field.split), field)

@@ -1,4 +1,4 @@
-"""All rows of a file, part by part, in order; blocks are read on several threads."""
+"""Reads all rows of a file, part by part, in order; blocks are read on several threads."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,17 +14,17 @@ from efficientids_flax.prepare.reading.part import Part
 from efficientids_flax.prepare.reading.streams import chunks
 from efficientids_flax.prepare.reading.times import Times
 
-THREADS = 2  # pyarrow's part of the work; one more reads the file
+THREADS = 2  # for parsing blocks; one more thread reads the file
 
 
 def rows_of(
     look: Look, fields: tuple[Field, ...], times: Times, *, size: int = SIZE
 ) -> Iterator[Part]:
-    """The rows of a file.
+    """Read the rows of a file.
 
     Args:
-        look: at the file.
-        fields: what is taken, of columns that the file has.
+        look: the first rows of the file.
+        fields: what is read; the file must have the columns.
         times: how times are read.
         size: bytes of a block.
 
@@ -33,7 +33,7 @@ def rows_of(
 
     Raises:
         UnreadableError: the file is damaged.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     form = look.form
     if isinstance(form, Columnar):
@@ -61,7 +61,7 @@ def _lines_reader(
 
 
 def _in_order(found: Iterator[Block], read: Callable[[Block], Part]) -> Iterator[Part]:
-    """Read blocks ahead; one that ends inside of a row is joined with the next and read again."""
+    """Read blocks ahead; a row cut off by the end of a block is read again with the next one."""
     with ThreadPoolExecutor(THREADS) as threads:
         ahead: deque[tuple[Block, Future[Part]]] = deque()
         try:

@@ -1,4 +1,4 @@
-"""Files as streams of UTF-8 bytes: decompressed, and decoded from what they are written in."""
+"""Reads files as streams of UTF-8 bytes: decompresses them, and converts other encodings."""
 
 import bz2
 import codecs
@@ -13,11 +13,11 @@ from typing import IO, Any
 import zstandard
 
 CHUNK = 1 << 22
-SEEN = 200  # bytes that show UTF-16 without a mark
+SEEN = 200  # bytes checked for UTF-16 without a byte order mark
 READERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 COMPRESSED = (*READERS, ".zst")
 WIDE = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-# How files begin that are no text, whatever their names end in.
+# First bytes of files that are not text, whatever their suffix.
 MAGIC = {
     b"\x1f\x8b\x08": ("gzip", ".gz"),
     b"(\xb5/\xfd": ("Zstandard", ".zst"),
@@ -27,32 +27,32 @@ MAGIC = {
 }
 ZIP = b"PK\x03\x04"
 MARK = codecs.BOM_UTF8
-UTF_8 = {"utf-8", "ascii"}  # as `codecs.lookup` names what needs no decoding
+UTF_8 = {"utf-8", "ascii"}  # encodings, named as by `codecs.lookup`, that need no conversion
 
 
 class UnreadableError(ValueError):
-    """A file that is damaged, or written in another encoding."""
+    """A file that is damaged, or has another encoding."""
 
 
 def plain_name(path: Path) -> str:
-    """The name without the ending of a compression."""
+    """The file name without the suffix of a compression."""
     return path.stem if path.suffix.lower() in COMPRESSED else path.name
 
 
 def ending(path: Path) -> str:
-    """What the name ends in, without a compression: `.csv` of `ratings.csv.gz`."""
+    """The suffix of the name, ignoring a compression: `.csv` for `ratings.csv.gz`."""
     return Path(plain_name(path)).suffix.lower()
 
 
 def chunks(path: Path, encoding: str = "utf-8") -> Iterator[bytes]:
-    """The text of a file in pieces, as UTF-8 without a byte order mark.
+    """Yield the text of a file in pieces, as UTF-8 without a byte order mark.
 
     Args:
-        path: decompressed by its ending: .gz, .bz2, .xz, .zst.
-        encoding: any that Python knows; bytes of UTF-8 are not checked here, but row by row.
+        path: the file; decompressed if it ends in .gz, .bz2, .xz or .zst.
+        encoding: any that Python knows. UTF-8 is not validated here, but row by row.
 
     Raises:
-        UnreadableError: compressed data that ends early or is damaged; bytes that are not of the
+        UnreadableError: compressed data is truncated or damaged, or the text is not in the
             encoding.
         OSError: the file cannot be read.
     """
@@ -73,7 +73,7 @@ def chunks(path: Path, encoding: str = "utf-8") -> Iterator[bytes]:
 
 
 def _check_text(path: Path, start: bytes) -> None:
-    """Raise `UnreadableError` for what begins as other kinds of files do."""
+    """Raise `UnreadableError` if the file begins like one of another kind."""
     for order, zeros in (("le", start[1:SEEN:2]), ("be", start[:SEEN:2])):
         if zeros and zeros.count(0) > len(zeros) // 2:
             raise UnreadableError(
@@ -115,7 +115,7 @@ def _damage_told(path: Path, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _unzstd(file: IO[bytes]) -> Iterator[bytes]:
-    """Frames one after another; the library's own reader takes a cut off one for its end."""
+    """Decompress frame by frame; the library's own reader does not notice a truncated frame."""
     rest, whole = b"", True
     decoder = zstandard.ZstdDecompressor().decompressobj()
     while True:
@@ -147,7 +147,7 @@ def _decoded(path: Path, pieces: Iterator[bytes], encoding: str) -> Iterator[byt
 
 
 def head(path: Path, encoding: str = "utf-8", size: int = 1 << 16) -> bytes:
-    """The first bytes of a file's text, cut after a line where it goes on."""
+    """The first `size` bytes of a file's text, cut after a line if there is more."""
     found = io.BytesIO()
     for piece in chunks(path, encoding):
         found.write(piece)
@@ -157,7 +157,7 @@ def head(path: Path, encoding: str = "utf-8", size: int = 1 << 16) -> bytes:
 
 
 def is_utf_8(path: Path) -> bool:
-    """Whether the whole text is UTF-8; of files that are read once more anyway."""
+    """Whether the whole text is UTF-8; reads the whole file."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for piece in chunks(path):

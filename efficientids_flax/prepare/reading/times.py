@@ -1,10 +1,10 @@
-"""Times of rows: which unit a source counts in, found from its first rows and kept to.
+"""Parses times. The unit is recognised from a source's first rows, and all others must agree.
 
-978300760             seconds, as other numbers below 1e11
+978300760             seconds, like all numbers below 1e11
 1588687728923         milliseconds; from 1e14 microseconds, from 1e17 nanoseconds
-978300760.25          seconds with a fraction: microseconds are kept
-2014-10-11 03:34:02   ISO 8601, UTC where no zone is given: seconds, microseconds with a fraction;
-                      the zone may be " UTC", as BigQuery writes it
+978300760.25          seconds with a fraction; kept as microseconds
+2014-10-11 03:34:02   ISO 8601, in UTC if no zone is given; kept as microseconds, but written as
+                      seconds if all are whole; the zone may be " UTC", as BigQuery has it
 """
 
 import datetime as dt
@@ -17,16 +17,16 @@ from typing import Any
 
 from efficientids_flax.prepare.reading.malformed import NO_NUMBER, BadValueError
 
-UNITS = {"s": 11, "ms": 14, "us": 17, "ns": 20}  # unit -> power of ten that its numbers stay below
+UNITS = {"s": 11, "ms": 14, "us": 17, "ns": 20}  # unit -> power of ten; its numbers are smaller
 NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 PER_SECOND = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}
 WHOLE = re.compile(r"[+-]?[0-9]+\Z")
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
 DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-EXACT = 1 << 53  # whole numbers below it are exact as floats
+EXACT = 1 << 53  # floats represent whole numbers below it exactly
 MICRO = 1_000_000
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-FIRST, LAST = (  # microseconds: Python has no dates before and after
+FIRST, LAST = (  # microseconds; Python's dates are limited to these
     (moment.replace(tzinfo=dt.UTC) - EPOCH) // dt.timedelta(microseconds=1)
     for moment in (dt.datetime.min, dt.datetime.max)
 )
@@ -37,10 +37,10 @@ class Times:
     """How the times of a source are read.
 
     Attributes:
-        unit: what the source's numbers count, of `UNITS`; of dates always "us".
+        unit: unit of the source's numbers, a key of `UNITS`; always "us" for dates.
         form: "whole" numbers, numbers with a "fraction" of a second, or "date".
-        given: the unit was told and not recognised, so that every number is taken.
-        decimal: whole numbers are written with a decimal point or an exponent, by some at least.
+        given: whether the user chose the unit; then any number is accepted.
+        decimal: whether some whole numbers are written with a decimal point or an exponent.
     """
 
     unit: str
@@ -50,17 +50,17 @@ class Times:
 
     @property
     def kept(self) -> str:
-        """The unit of the numbers that are kept."""
+        """The unit of the parsed times."""
         return "us" if self.form == "fraction" else self.unit
 
     def of(self, value: Any) -> int:
-        """The time of one row, in the unit `kept`.
+        """Parse the time of one row, in the unit `kept`.
 
         Args:
             value: a text, a number or a `datetime`.
 
         Raises:
-            BadValueError: missing, or not as the first rows have it.
+            BadValueError: it is missing, or of another form or unit than the first rows.
         """
         if isinstance(value, dt.date):
             value = value.isoformat()
@@ -85,7 +85,7 @@ class Times:
         return int(number)
 
     def fits(self, least: int, greatest: int) -> bool:
-        """Whether numbers between the two are in this unit."""
+        """Whether all numbers from `least` to `greatest` are in this unit."""
         return self.given or unit_of(least) == unit_of(greatest) == self.unit
 
     def _check_unit(self, value: Any, number: float) -> None:
@@ -98,19 +98,19 @@ class Times:
 
 
 def unit_of(number: float) -> str:
-    """The unit that a number of this size counts."""
+    """The unit, judging by the size of a number."""
     return next((unit for unit, power in UNITS.items() if abs(number) < 10**power), "ns")
 
 
 def times_of(sample: Iterable[Any], unit: str | None) -> Times:
-    """How times are read, from those of the first rows.
+    """Decide how times are read, from those of the first rows.
 
     Args:
-        sample: as the source has them; what is neither a number nor a date is passed over.
-        unit: of numbers, where it is told; None: it is recognised.
+        sample: values as in the source; what is neither a number nor a date is ignored.
+        unit: unit of numbers, if chosen by the user; None: recognise it.
 
     Returns:
-        Of a sample without times: whole seconds.
+        How to read them; if the sample has no times, as whole seconds.
     """
     given = unit is not None
     times = Times(unit or "s", given=given)
@@ -136,7 +136,7 @@ def times_of(sample: Iterable[Any], unit: str | None) -> Times:
 
 
 def date(text: str) -> int | None:
-    """Microseconds since 1970 of an ISO 8601 date or time; None of another text."""
+    """Microseconds since 1970 of an ISO 8601 date or time; None if the text is neither."""
     text = text.strip(" \t")
     if not DATE.match(text):
         return None
@@ -150,7 +150,7 @@ def date(text: str) -> int | None:
 
 
 def _number(value: Any) -> int | float | None:
-    """A number, or that of a text; None of anything else."""
+    """The number that a value is, or that its text spells; None if there is none."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""Columns that pyarrow read at once: taken only if every row is as it should be."""
+"""Checks columns that pyarrow read at once; they are used only if every row is valid."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ from efficientids_flax.prepare.reading.arrays import to_arrow, to_numpy
 from efficientids_flax.prepare.reading.part import BLANK, LARGEST, Part
 from efficientids_flax.prepare.reading.times import EXACT, MICRO, Times
 
-pc: Any = compute  # its functions are made when it is imported
+pc: Any = compute  # pyarrow creates these functions at import
 
 
 def types_of(
     fields: tuple[Field, ...], times: Times, *, hexadecimal: bool = False
 ) -> dict[str, pa.DataType]:
-    """The type that each field's column is read as.
+    """The types as which pyarrow reads the fields' columns.
 
     Args:
-        fields: of one column each.
+        fields: fields of one column each.
         times: how times are read.
-        hexadecimal: 0x1F may be there, which pyarrow takes for a whole number, and for no float.
+        hexadecimal: whether 0x1F may occur, which pyarrow accepts as an integer, but not a float.
     """
     types: dict[str, pa.DataType] = {}
     for field in fields:
@@ -39,12 +39,12 @@ def types_of(
 
 
 def is_plain(fields: tuple[Field, ...]) -> bool:
-    """Whether each field is one column as it stands."""
+    """Whether each field is one column, taken as it is."""
     return not any(len(one.columns) > 1 or one.split or one.flags or one.absent for one in fields)
 
 
 def usual(columns: dict[str, pa.Array], times: Times) -> Part | None:
-    """Columns by role as a part, if every row has what it needs; else None."""
+    """Make a part of columns by role; None if any row is invalid."""
     found = {}
     for role, column in columns.items():
         read = _texts(column) if role in TEXTS else None
@@ -76,7 +76,7 @@ def _texts(column: pa.Array) -> pa.Array:
 def _ratings(column: pa.Array) -> pa.Array | None:
     values = to_numpy(column)
     inside = not len(values) or (values.min() >= -LARGEST and values.max() <= LARGEST)
-    return column if inside else None  # of NaN neither is true
+    return column if inside else None  # NaN fails both comparisons
 
 
 def _times(column: pa.Array, times: Times) -> pa.Array | None:

@@ -1,7 +1,7 @@
-"""What answers questions: an export, the sets of its items, and the queue before the device.
+"""What answers questions: an export, named sets of its items, and the queue before the device.
 
-Read `catalogue`, what items are called, `export`, a model that is loaded and compiled, `current`,
-the one that answers now, and `gather`, which brings questions together.
+Read `catalogue`, the ids of items; `export`, a loaded and compiled model; `current`, the export
+that answers now; and `gather`, which batches questions.
 """
 
 from efficientids_flax.serve.answers.catalogue import Catalogue, ItemId, read_catalogue

@@ -1,4 +1,4 @@
-"""What clients call items: the ids of the catalogue where the model has them, else numbers."""
+"""The ids by which clients name items: those of the catalogue if it has them, else numbers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ ABSENT = object()
 
 
 class Catalogue:
-    """Items by what they are called.
+    """Maps between item ids, titles and item numbers.
 
     Args:
-        num_items: of the model.
-        names: of the items; None where they have none.
+        num_items: number of the model's items.
+        names: ids and titles of the items; None if they have none.
 
     Attributes:
         named: whether there are ids or titles.
 
     Raises:
-        ValueError: not as many names as items; an id that two items have.
+        ValueError: there are not as many names as items, or two items have the same id.
     """
 
     def __init__(self, num_items: int, names: ItemNames | None) -> None:
@@ -38,7 +38,7 @@ class Catalogue:
             return
         if problems := names.problems(num_items):
             raise ValueError(problems[0])
-        # Where an item has no id of its own it goes by its number.
+        # An item without an id of its own is named by its number.
         self._ids = [row if one is None else one for row, one in enumerate(names.ids)]
         self._titles = list(names.titles)
         self._rows = dict(zip(self._ids, range(num_items), strict=True))
@@ -47,13 +47,13 @@ class Catalogue:
             raise ValueError(f"ids of several items: {', '.join(map(repr, twice))}")
 
     def row(self, item: ItemId) -> int | None:
-        """The number of an item; None where there is none that is called so."""
+        """The number of the item with this id; None if there is none."""
         if self._rows is not None:
             return self._rows.get(item)
         return item if type(item) is int and 0 <= item < self.num_items else None
 
     def missing(self, item: ItemId) -> str:
-        """Why `row` gave None."""
+        """Explain why `row` gave None."""
         shown = json.dumps(item)
         shown = shown if len(shown) <= 100 else f"{shown[:100]}..."
         if self._rows is None:
@@ -67,32 +67,32 @@ class Catalogue:
         return f"{shown}: {wanted}"
 
     def id(self, row: int) -> ItemId:
-        """What clients call an item."""
+        """The id by which clients name an item."""
         return row if self._ids is None else self._ids[row]
 
     def digest(self) -> str | None:
-        """See `digests.catalogue_digest`; None where items have no texts for ids."""
+        """See `digests.catalogue_digest`; None unless all items have texts as ids."""
         ids = self._ids or ()
         texts = [one for one in ids if isinstance(one, str)]
         return catalogue_digest(texts) if texts and len(texts) == len(ids) else None
 
     def title(self, row: int) -> str | None:
-        """For people; None where there is none."""
+        """The title of an item, for people; None if it has none."""
         return None if self._titles is None else self._titles[row]
 
 
 def read_catalogue(num_items: int, model: str, items: str | None) -> Catalogue:
-    """The catalogue of a model.
+    """Read the catalogue of a model.
 
     Args:
-        num_items: of the model.
-        model: its directory, which may have an `items.jsonl`.
-        items: another file of its items, `items.parquet` or `items.jsonl`, or a directory that has
+        num_items: number of the model's items.
+        model: the model's directory, which may have an `items.jsonl`.
+        items: another source of names: an `items.parquet` or `items.jsonl`, or a directory that has
             one of them; None: the model's own.
 
     Raises:
-        FileNotFoundError: `items` has no names.
-        ValueError: they are not the model's, or are none.
+        FileNotFoundError: there are no names at `items`.
+        ValueError: the file is malformed, or does not fit the model.
     """
     where = model if items is None else items
     try:

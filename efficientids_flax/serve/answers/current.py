@@ -1,6 +1,6 @@
-"""What is served at the moment, replaced as a whole: an export, and the named sets of its items.
+"""What is served at the moment: an export and named sets of its items, replaced as a whole.
 
-A request takes the `Snapshot` of its arrival and is answered from it, whatever is put in its place.
+A request takes the `Snapshot` at its arrival, and is answered from it even if it is replaced.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ SET_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 
 
 class TooManySetsError(ValueError):
-    """There is no room for a further set."""
+    """There is no room for another set."""
 
 
 class Snapshot(NamedTuple):
-    """What one request is answered from.
+    """What a request is answered from.
 
     Attributes:
         export: the model and its catalogue.
-        generation: 1 for the first export, one more after each that took its place.
+        generation: 1 for the first export, incremented by each reload.
         sets: name -> int32, the numbers of its items.
         bits: name -> bit of `membership`.
-        membership: uint32 [I] on the device.
+        membership: uint32 [I] on the device; bit b of an item is set if it is in the set of bit b.
     """
 
     export: Export
@@ -44,7 +44,7 @@ class Snapshot(NamedTuple):
 
 
 class Current:
-    """The snapshot of now. Its methods may be called from any thread."""
+    """Holds the current snapshot. Its methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -52,14 +52,14 @@ class Current:
 
     @property
     def snapshot(self) -> Snapshot | None:
-        """None before there is an export."""
+        """The current snapshot; None before the first export."""
         return self._snapshot
 
     def replace(self, export: Export) -> dict[str, int]:
-        """Put another export in place; sets go on by the ids of their items.
+        """Serve another export. Sets are kept, matched by the ids of their items.
 
         Returns:
-            Set -> how many of its items the new catalogue does not have, where there are any.
+            For each set that lost items, how many of them the new catalogue does not have.
         """
         with self._lock:
             old, lost = self._snapshot, {}
@@ -76,17 +76,17 @@ class Current:
             return lost
 
     def put(self, name: str, rows: Callable[[Snapshot], np.ndarray]) -> int:
-        """Put a set of this name, new or in place of the one before.
+        """Put a set under this name, new or in place of an earlier one.
 
         Args:
             name: see `SET_NAME`.
-            rows: the numbers of its items in the catalogue of a snapshot.
+            rows: gives the numbers of its items in the catalogue of a snapshot.
 
         Returns:
-            How many items it has.
+            The number of its items, without duplicates.
 
         Raises:
-            TooManySetsError: there are `SETS` others.
+            TooManySetsError: there are already `SETS` others.
         """
         with self._lock:
             old = self._present()
@@ -97,7 +97,7 @@ class Current:
             return len(found)
 
     def remove(self, name: str) -> bool:
-        """Remove a set; whether there was one."""
+        """Remove a set; gives whether it existed."""
         with self._lock:
             old = self._present()
             left = {key: rows for key, rows in old.sets.items() if key != name}
@@ -120,11 +120,11 @@ def _snapshot(export: Export, generation: int, sets: Mapping[str, np.ndarray]) -
 
 
 def read_set(path: str, export: Export) -> np.ndarray:
-    """The items of a file, an id a line, as numbers of a catalogue.
+    """Read a file with one item id per line, as item numbers of a catalogue.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: naming the line whose item the catalogue does not have.
+        OSError: the file cannot be read.
+        ValueError: the catalogue does not have an item; names the line.
     """
     found = []
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), start=1):

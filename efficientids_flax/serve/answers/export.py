@@ -1,4 +1,4 @@
-"""One export of a model that is ready to answer: its ranker, compiled, and its catalogue."""
+"""An export that is ready to answer: its compiled ranker, and its catalogue."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from efficientids_flax.serve.answers.catalogue import Catalogue, read_catalogue
 from efficientids_flax.serve.limits import Limits
 from efficientids_flax.stored import ItemWords, read_prompted
 
-USUAL_K, USUAL_EXCLUDED = 24, 64  # most requests stay below; these have a cheaper search
-UNKNOWN_LENGTH = 256  # ids that are used where it is not known how many were trained on
+USUAL_K, USUAL_EXCLUDED = 24, 64  # most requests are within these; they get a cheaper search
+UNKNOWN_LENGTH = 256  # length of histories if the length in training is unknown
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where an export comes from; what a server is started with, and loads again.
+    """Where an export is loaded from, at the start and at each reload.
 
     Attributes:
-        path: of a converted or exported recommender.
+        path: path of a converted or exported recommender.
         clustering: see `stored.load_model`.
         items: see `read_catalogue`.
-        dtype: of the computation; None: as configured.
-        max_history: ids of a history that are used; None: as many as the model was trained on.
+        dtype: dtype of the computation; None: as configured.
+        max_history: number of latest ids of a history that are used; None: as many as in training.
     """
 
     path: str
@@ -50,10 +50,10 @@ class Export(NamedTuple):
     """A model that answers.
 
     Attributes:
-        ranker: with all functions compiled.
-        catalogue: its items' ids and titles.
-        max_history: ids of a prompt that are used, the last ones.
-        words: around the items of a history; None: there are none.
+        ranker: the model, with all functions compiled.
+        catalogue: ids and titles of its items.
+        max_history: number of latest ids of a prompt that are used.
+        words: words put around the items of a history; None: there are none.
     """
 
     ranker: ShapedRanker
@@ -62,11 +62,11 @@ class Export(NamedTuple):
     words: ItemWords | None = None
 
     def asked(self, ids: list[int], mask: list[int] | None) -> tuple[list[int], list[int] | None]:
-        """(ids, 1 where they are items) that ask for what follows a history, as it was trained.
+        """The prompt (ids, item mask) for what follows a history, in the form used in training.
 
         Args:
-            ids: items, oldest first, or with a mask words and items as they are.
-            mask: 1 where there is an item; None: everywhere.
+            ids: items, oldest first; with a mask, words and items, which are used as they are.
+            mask: 1 for an item, 0 for a word; None: all are items.
         """
         if mask is None and self.words is not None:
             ids, mask = self.words.around(ids[-self.words.items :])
@@ -80,12 +80,12 @@ def load_export(
     like: Export | None = None,
     tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> Export:
-    """Load and compile.
+    """Load and compile a model.
 
     Args:
         source: what to load.
-        limits: what may be asked.
-        like: an export whose compiled functions are taken where the models are alike.
+        limits: limits of requests; the compiled shapes follow from them.
+        like: an earlier export; its compiled functions are reused if the models are the same.
         tell: see `ShapedRanker`.
 
     Raises:
@@ -123,7 +123,7 @@ def load_export(
 
 
 def _same(model: EfficientIDSModel, other: Any) -> EfficientIDSModel:
-    """The other one, if it is the same: clusterings that were read twice count as two to JAX."""
+    """`other` if both are the same. JAX takes clusterings that were read twice as different."""
     tables, known = model.clustering_info, other.clustering_info
     if tables is None or known is None or tables.digest() != known.digest():
         return other if model == other else model

@@ -1,6 +1,6 @@
-"""Gathers questions for a few milliseconds and answers them together, apart from the event loop.
+"""Collects questions for a few milliseconds and answers them as a batch, off the event loop.
 
-There is one thread for the device. Everything else here runs on the event loop.
+One thread uses the device. Everything else here runs on the event loop.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from efficientids_flax.inference import Question
 from efficientids_flax.serve.answers.current import Snapshot
 from efficientids_flax.serve.limits import Limits
 
-LONGEST_WAIT = 60  # seconds that a client is told to wait, at most
-FORGET = 0.2  # share of the newest batch in what is known of the speed
+LONGEST_WAIT = 60  # seconds: the highest Retry-After
+FORGET = 0.2  # weight of the newest batch in the moving average of the speed
 
 
 class Answer(NamedTuple):
-    """Of one question.
+    """The answer to one question.
 
     Attributes:
-        rows: items, best first; of candidates as they were given.
-        scores: log-probabilities.
+        rows: item numbers, best first; candidates in the order given.
+        scores: their log-probabilities.
     """
 
     rows: list[int]
@@ -35,10 +35,10 @@ class Answer(NamedTuple):
 
 
 class BusyError(Exception):
-    """There is no room to wait, or no time to do so.
+    """The queue is full, or too long to be answered within the timeout.
 
     Attributes:
-        retry_after: seconds after which there may be.
+        retry_after: seconds after which to try again.
     """
 
     def __init__(self, retry_after: int) -> None:
@@ -58,7 +58,7 @@ class _Request:
 
 
 class _Waiting(NamedTuple):
-    """A question, and whose it is."""
+    """A question in the queue, with its request and its place in it."""
 
     snapshot: Snapshot
     question: Question
@@ -68,24 +68,30 @@ class _Waiting(NamedTuple):
 
     @property
     def kind(self) -> tuple[int, bool]:
-        """Questions of one kind are answered together."""
+        """Key of what can share a batch: same snapshot, and either all or none with candidates."""
         return id(self.snapshot), self.question.candidates is not None
 
 
 @dataclass
 class Told:
-    """What is told of each batch; see `web.metrics`."""
+    """Callbacks for metrics, see `web.metrics`.
+
+    Attributes:
+        batch: called after each batch with its size, the seconds it took, and the seconds that its
+            first question waited.
+        queue: called with the number of waiting questions.
+    """
 
     batch: Callable[[int, float, float], None] = lambda size, seconds, waited: None
     queue: Callable[[int], None] = lambda waiting: None
 
 
 class Gathering:
-    """The queue, and what works it off.
+    """The queue, and the task that answers from it.
 
     Args:
-        limits: of the server.
-        told: called with what happens.
+        limits: limits of the server.
+        told: callbacks for metrics.
     """
 
     def __init__(self, limits: Limits, told: Told | None = None) -> None:
@@ -95,14 +101,14 @@ class Gathering:
         self._full = asyncio.Event()
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._task: asyncio.Task[None] | None = None
-        self._speed: float | None = None  # histories a second, while it computes
+        self._speed: float | None = None  # histories per second while the device is busy
 
     def start(self) -> None:
-        """Begin to answer; on the event loop."""
+        """Start answering; call on the event loop."""
         self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def stop(self) -> None:
-        """End; who still waits is told so by a `CancelledError`."""
+        """Stop; those who still wait get a `CancelledError`."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -112,10 +118,10 @@ class Gathering:
         self._device.shutdown(wait=True)
 
     async def ask(self, snapshot: Snapshot, questions: Sequence[Question]) -> list[Answer]:
-        """The answers, in order.
+        """Wait for the answers, in the order of the questions.
 
         Raises:
-            BusyError: too many wait already, or they would wait too long.
+            BusyError: the queue is full, or the answer would come after the timeout.
         """
         self.check_room(len(questions))
         request, now = _Request(len(questions)), time.monotonic()
@@ -128,13 +134,13 @@ class Gathering:
         return await request.done  # cancelled with the task that waits: see `_take`
 
     def check_room(self, count: int) -> None:
-        """Raise `BusyError` if so many more cannot wait."""
+        """Raise `BusyError` if `count` more questions cannot wait."""
         count += len(self._waiting)
         if count > self._limits.max_queue or self._seconds(count) > self._limits.timeout:
             raise BusyError(min(max(math.ceil(self._seconds(count)), 1), LONGEST_WAIT))
 
     def _seconds(self, count: int) -> float:
-        """How long so many take."""
+        """The expected time to answer `count` questions."""
         return 0.0 if self._speed is None else count / self._speed
 
     async def _work(self) -> None:
@@ -149,7 +155,7 @@ class Gathering:
                 self._told.queue(len(self._waiting))
                 if batch:
                     await self._answer(batch)
-            except Exception as error:  # a fault, of which those who asked are told
+            except Exception as error:  # a bug; passed on to those who asked
                 for one in batch:
                     if not one.request.done.done():
                         one.request.done.set_exception(error)
@@ -164,7 +170,7 @@ class Gathering:
             self._give(one, made)
 
     async def _gathered(self) -> None:
-        """Wait for more, but not for long."""
+        """Wait until the batch is full or its first question has waited for `max_delay_ms`."""
         until = self._waiting[0].arrived + self._limits.max_delay_ms / 1000
         left = until - time.monotonic()
         if left <= 0 or len(self._waiting) >= self._limits.max_batch:
@@ -177,7 +183,7 @@ class Gathering:
             pass
 
     def _take(self) -> list[_Waiting]:
-        """The first question that somebody still waits for, and others of its kind."""
+        """Take the first question whose client still waits, and others of its kind."""
         taken: list[_Waiting] = []
         aside: list[_Waiting] = []
         if not self._waiting:
@@ -187,13 +193,13 @@ class Gathering:
         while self._waiting and len(taken) < most:
             one = self._waiting.popleft()
             if one.request.done.done():
-                continue  # given up
+                continue  # the client gave up
             (taken if not taken or one.kind == taken[0].kind else aside).append(one)
         self._waiting.extendleft(reversed(aside))
         return taken
 
     def _measure(self, count: int, seconds: float) -> None:
-        """Take note of the speed; of batches that leave others behind, which are full."""
+        """Update the speed. Only batches that left others waiting count, since those are full."""
         if not self._waiting:
             return
         speed = count / max(seconds, 1e-6)
@@ -209,7 +215,7 @@ class Gathering:
 
 
 def answer(batch: Sequence[_Waiting]) -> list[Answer]:
-    """Compute a batch of one kind; in the device's thread."""
+    """Compute a batch of one kind; runs in the device's thread."""
     snapshot, questions = batch[0].snapshot, [one.question for one in batch]
     ranker = snapshot.export.ranker
     if questions[0].candidates is not None:

@@ -1,8 +1,9 @@
-"""HTTP: which path answers what, what a request may hold, who may ask, what is wrong with it.
+"""HTTP: paths, the form of requests and responses, access, and errors.
 
-Read `problems`, how errors are told, `messages`, what requests and responses are made of, `asking`,
-from one to questions and from answers to the other, `app`, the paths, `pages`, those for people,
-`guard`, what stands around the application, with `tokens`; `metrics` is what Prometheus is told.
+Read `problems`, how errors are reported; `messages`, the models of requests and responses;
+`asking`, from requests to questions and from answers to responses; `app`, the paths; `pages`, those
+for people; `guard`, the checks around the application, with `tokens`; and `metrics`, for
+Prometheus.
 """
 
 from efficientids_flax.serve.web.app import make_app

@@ -1,5 +1,5 @@
-"""The application: which path answers what. `Guard` stands around it."""
-# No postponed annotations here: FastAPI reads the models of requests, which are made at run time.
+"""The application: the paths and their handlers. `Guard` wraps it."""
+# No postponed annotations here: FastAPI reads request models, which are created at run time.
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ from efficientids_flax.serve.web.problems import (
 )
 from efficientids_flax.serve.web.tokens import Secrets
 
-TOLD = {  # statuses of problems, and when
+TOLD = {  # status of a problem -> description in OpenAPI
     400: "The request is no JSON, or no HTTP.", 401: "A token is needed.",
     403: "The token may not do this.", 404: "There is no such thing.",
     408: "The request was not complete in time.", 409: "It cannot be done now.",
@@ -46,7 +46,7 @@ CHANGED = (400, 401, 403, 408, 409, 413, 415, 422, 429, 503)
 
 
 class Served(Protocol):
-    """What the application needs of a server."""
+    """What the application needs of a server; see `Service`."""
 
     current: Current
     gathering: Gathering
@@ -61,12 +61,12 @@ class Served(Protocol):
 
 
 def make_app(served: Served, mistakes: tuple[type[Exception], ...], busy: type[Exception]) -> Guard:
-    """The ASGI application of a server.
+    """Build the ASGI application of a server.
 
     Args:
         served: what answers.
-        mistakes: what `reload` raises where an export is wrong; its text says how.
-        busy: what it raises where it is at work already.
+        mistakes: exceptions that `reload` raises if an export is invalid; the text says why.
+        busy: the exception that it raises if a reload is already running.
     """
     limits: Limits = served.settings.limits
     secrets: Secrets = served.settings.secrets
@@ -216,7 +216,7 @@ def _json(found: Any) -> Response:
 
 
 def _told(model: Any, problems: tuple[int, ...] = (), status: int = 200) -> dict[str, Any]:
-    """What OpenAPI says of the answers of a path."""
+    """The OpenAPI description of a path's answers, as arguments of a route."""
     content = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     wrong: dict[int | str, Any] = {
         code: {"description": TOLD[code], "content": content} for code in problems
@@ -225,7 +225,7 @@ def _told(model: Any, problems: tuple[int, ...] = (), status: int = 200) -> dict
 
 
 def _handle_errors(app: FastAPI) -> None:
-    """All errors as problem documents."""
+    """Answer all errors with problem documents."""
 
     def answer(request: Request, problem: ProblemError) -> Response:
         return Response(

@@ -1,4 +1,4 @@
-"""From the body of a request to questions, and from answers to the body of a response."""
+"""Turns the body of a request into questions, and answers into the body of a response."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Places = Sequence[int | str]
 
 
 class _Reader:
-    """Reads the parts of one request, and gathers what is wrong with them."""
+    """Reads the parts of one request, and collects what is wrong with them."""
 
     def __init__(self, snapshot: Snapshot, limits: Limits) -> None:
         self.snapshot, self.limits = snapshot, limits
@@ -27,7 +27,7 @@ class _Reader:
         self.problems.append(Field(detail, pointer(places)))
 
     def rows(self, items: Sequence[int | str], *places: int | str) -> list[int]:
-        """The numbers of items."""
+        """The numbers of items; unknown ones are recorded as problems and left out."""
         found = list(map(self.catalogue.row, items))
         if None in found:
             for place, row in enumerate(found):
@@ -36,7 +36,7 @@ class _Reader:
         return [row for row in found if row is not None]
 
     def bits(self, names: Sequence[str], field: str) -> int:
-        """Of named sets."""
+        """The bits of named sets, combined; unknown names are recorded as problems."""
         found, known = 0, self.snapshot.bits
         for place, name in enumerate(names):
             if name in known:
@@ -47,7 +47,7 @@ class _Reader:
         return found
 
     def history(self, one: Any, number: int) -> tuple[list[int], list[int] | None]:
-        """(ids, item mask) of a history, whole."""
+        """The (ids, item mask) of a whole history; the mask is None if all are items."""
         at, config = ("histories", number), self.snapshot.export.ranker.config
         words = config.backbone.vocab_size
         if one.items is not None and (one.ids is not None or one.item_mask is not None):
@@ -75,7 +75,7 @@ class _Reader:
         return ids, mask
 
     def done(self) -> None:
-        """Raise what is wrong."""
+        """Raise a `ProblemError` if anything is wrong."""
         if self.problems:
             first = self.problems[0]
             rest = f" (and {len(self.problems) - 1} more)" if len(self.problems) > 1 else ""
@@ -85,16 +85,16 @@ class _Reader:
 def recommended(
     body: Any, snapshot: Snapshot, limits: Limits, hidden: Sequence[str] = ()
 ) -> list[Question]:
-    """The questions of a `Recommend`.
+    """The questions of a `Recommend` body.
 
     Args:
-        body: of `messages.requests_for(limits).recommend`.
-        snapshot: that answers.
-        limits: of the server.
-        hidden: sets whose items nobody is shown; one that is not there has none.
+        body: instance of `messages.requests_for(limits).recommend`.
+        snapshot: the snapshot that answers.
+        limits: limits of the server.
+        hidden: sets whose items are never recommended; sets that do not exist are ignored.
 
     Raises:
-        ProblemError: naming the items and sets that are not there.
+        ProblemError: naming fields that are wrong, such as unknown items and sets.
     """
     read = _Reader(snapshot, limits)
     needed, unwanted = read.bits(body.allowed, "allowed"), read.bits(
@@ -119,7 +119,7 @@ def recommended(
 
 
 def scored(body: Any, snapshot: Snapshot, limits: Limits) -> list[Question]:
-    """The questions of a `Score`; see `recommended`."""
+    """The questions of a `Score` body; see `recommended`."""
     read = _Reader(snapshot, limits)
     candidates = read.rows(body.candidates, "candidates")
     found = []
@@ -131,10 +131,10 @@ def scored(body: Any, snapshot: Snapshot, limits: Limits) -> list[Question]:
 
 
 def rows_of(items: Sequence[int | str]) -> Callable[[Snapshot], np.ndarray]:
-    """The items of a set, as numbers of the catalogue that is there when it is put.
+    """A function that gives the items of a set as numbers of the snapshot's catalogue.
 
     Returns:
-        Raises `ProblemError`, naming the items that are not there.
+        The function; it raises `ProblemError` naming items that the catalogue does not have.
     """
 
     def rows(snapshot: Snapshot) -> np.ndarray:
@@ -147,7 +147,7 @@ def rows_of(items: Sequence[int | str]) -> Callable[[Snapshot], np.ndarray]:
 
 
 def results(answers: Sequence[Answer], snapshot: Snapshot) -> dict[str, Any]:
-    """The body of a response, a `Results`."""
+    """The body of a `Results` response."""
     catalogue = snapshot.export.catalogue
     return {
         "results": [_result(one, catalogue) for one in answers],
@@ -160,6 +160,6 @@ def _result(one: Answer, catalogue: Catalogue) -> dict[str, Any]:
     if catalogue.named:
         about["item_ids"] = list(map(catalogue.id, one.rows))
         about["titles"] = list(map(catalogue.title, one.rows))
-    # JSON has no infinity: an item whose probability is 0 in float32 has no logarithm.
+    # JSON has no infinity: an item whose probability is 0 in float32 gets null.
     about["log_probability"] = [score if score > float("-inf") else None for score in one.scores]
     return about

@@ -1,6 +1,6 @@
-"""What stands around the application: tokens, sizes and times of requests, their ids, a log line.
+"""Wraps the application: checks tokens, sizes and times, assigns request ids, and logs requests.
 
-A request is read as a whole, within its limits, before the application is asked.
+A request is read completely, within its limits, before the application gets it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"}
 JSON = re.compile(rb"application/json\s*(;\s*charset=\"?utf-8\"?\s*)?", re.IGNORECASE)
 REQUEST_ID = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
-LINGER, LINGER_BYTES = 1.0, 1 << 24  # read of a body that is refused, so that its sender hears why
+LINGER, LINGER_BYTES = 1.0, 1 << 24  # read on so that the sender gets the refusal
 ASKING = {("POST", "/v1/recommend"), ("POST", "/v1/score")}
 RELOAD = ("POST", "/v1/reload")  # may take as long as a model takes to load
-GONE = 499  # in logs and metrics: who asked has left
+GONE = 499  # status in logs and metrics if the client has left
 HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -47,16 +47,16 @@ class Guard:
     """An ASGI application around another.
 
     Args:
-        app: that answers.
-        limits: of requests.
-        secrets: who may ask.
-        metrics: are told of each request.
-        check_room: raises a `ProblemError` if no further history can wait. Whoever asks is told so
-            before the application reads the request, so that refusing costs little.
+        app: the application.
+        limits: limits of requests.
+        secrets: tokens of those who may ask.
+        metrics: counts each request.
+        check_room: raises a `ProblemError` if no further history can wait. It is called before the
+            application parses the request, so that refusing costs little.
 
     Attributes:
-        closing: connections are closed after their next answer.
-        busy: requests that are not answered yet.
+        closing: whether connections are closed after their next answer.
+        busy: number of requests that are not answered yet.
     """
 
     def __init__(
@@ -121,10 +121,10 @@ class Guard:
             await call.refuse(ProblemError(500, "a fault of this server; its log tells more"))
 
     async def _body(self, call: _Call, receive: Receive) -> bytes:
-        """All of it.
+        """Read the whole body.
 
         Raises:
-            ProblemError: it is too large, comes too slowly, or is no JSON by its own words.
+            ProblemError: it is too large, comes too slowly, or is not declared as JSON.
         """
         most = self._limits.max_body
         if call.method == "PUT" and call.path.startswith("/v1/sets/"):
@@ -168,7 +168,7 @@ class Guard:
 
     @staticmethod
     async def _linger(receive: Receive) -> None:
-        """Read on for a moment: a connection that is closed over unread bytes loses the answer."""
+        """Read on for a moment: closing a connection with unread bytes would lose the answer."""
         left = LINGER_BYTES
         try:
             async with asyncio.timeout(LINGER):
@@ -182,7 +182,7 @@ class Guard:
 
 
 class _Call:
-    """One request, and what became of it."""
+    """One request and its outcome."""
 
     def __init__(self, guard: Guard, scope: Scope, send: Send) -> None:
         self.scope, self._guard, self._send = scope, guard, send
@@ -196,16 +196,16 @@ class _Call:
         self.start = time.monotonic()
         self.deadline = asyncio.get_running_loop().time() + guard._limits.timeout
         self.status, self.started = 0, False
-        self.read, self.buffered = False, 0  # of the body
-        self.asked = False  # by one of `ASKING`
+        self.read, self.buffered = False, 0  # whether the whole body was read; its bytes so far
+        self.asked = False  # whether it is one of `ASKING`
 
     @property
     def route(self) -> str:
-        """The path as the application has it; there are not more of these than it has."""
+        """The path pattern of the application, "none" if none matched, so labels stay few."""
         return self.path if self.asked else getattr(self.scope.get("route"), "path", "none")
 
     def about(self, seconds: float) -> dict[str, Any]:
-        """For a log line."""
+        """The fields of its log line."""
         return {
             "request_id": self.id,
             "method": self.method,
@@ -216,7 +216,7 @@ class _Call:
         }
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
-        """Hand on what the application answers."""
+        """Pass on the application's answer, with the common headers."""
         if message["type"] == "http.response.start":
             self.started, self.status = True, message["status"]
             headers = [*message.get("headers", []), *HEADERS, (b"x-request-id", self.id.encode())]
@@ -226,7 +226,7 @@ class _Call:
         await self._send(message)
 
     async def refuse(self, problem: ProblemError) -> None:
-        """Answer with a problem, if nothing was answered yet."""
+        """Answer with a problem, unless an answer has begun."""
         if self.started:
             return
         body = problem.document(self.id)
@@ -236,16 +236,16 @@ class _Call:
             *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
         ]
         if not (self.read or self._guard.closing):
-            headers.append((b"connection", b"close"))  # what is left of the body is no request
+            headers.append((b"connection", b"close"))  # do not parse the rest as a request
         await self.send(
             {"type": "http.response.start", "status": problem.status, "headers": headers}
         )
-        # The body of an answer to HEAD is left out by the server.
+        # uvicorn leaves out the body in an answer to HEAD.
         await self.send({"type": "http.response.body", "body": body})
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Gives a body that was read already."""
+    """A `receive` that first gives a body that was already read."""
     given = False
 
     async def again() -> MutableMapping[str, Any]:

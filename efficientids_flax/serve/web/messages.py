@@ -1,6 +1,6 @@
-"""What requests and responses are made of; OpenAPI tells clients the same.
+"""The models of requests and responses; OpenAPI shows the same to clients.
 
-The models of requests are made for the limits of a server, so that these stand in OpenAPI too.
+Request models are created from the limits of a server, so that OpenAPI shows the limits too.
 """
 
 from typing import Annotated, Any, NamedTuple
@@ -17,7 +17,7 @@ STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 class Strict(BaseModel):
-    """A part of a request: a field that is not known is an error."""
+    """Part of a request; unknown fields are an error."""
 
     model_config = STRICT
 
@@ -95,7 +95,7 @@ class Requests(NamedTuple):
 
 
 def requests_for(limits: Limits) -> Requests:
-    """The models of requests that a server with these limits takes."""
+    """Create the request models of a server with these limits."""
     some: Any = Annotated[list[ItemId], Field(max_length=limits.max_length)]
     left_out = Annotated[list[ItemId], Field(max_length=limits.max_exclude)]
     numbers: Any = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=limits.max_length)]

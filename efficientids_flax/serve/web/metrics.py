@@ -1,4 +1,4 @@
-"""What Prometheus is told: requests, batches, the queue, what was compiled."""
+"""Metrics for Prometheus: requests, batches, the queue, reloads and compilations."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
 class Metrics:
-    """The figures of one server."""
+    """The metrics of one server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -53,7 +53,7 @@ class Metrics:
         )  # fmt: skip
 
     def told(self) -> Told:
-        """For the queue."""
+        """The callbacks for the queue."""
 
         def batch(size: int, seconds: float, waited: float) -> None:
             self._batch.observe(size)
@@ -63,16 +63,16 @@ class Metrics:
         return Told(batch, self._queue.set)
 
     def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        """A request was."""
+        """Count an answered request."""
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def reloaded(self, *, well: bool) -> None:
-        """A further export is served, or was refused."""
+        """Count a reload: `well` if the new export is served, else it was refused."""
         self._reloads.labels("swapped" if well else "refused").inc()
 
     def count_compilations(self) -> Callable[[], None]:
-        """Begin to count what JAX compiles; gives what ends it."""
+        """Start counting JAX's compilations; gives a function that stops it."""
 
         def heard(event: str, duration_secs: float, **_: object) -> None:
             del duration_secs
@@ -83,7 +83,7 @@ class Metrics:
         return lambda: jax.monitoring.unregister_event_duration_listener(heard)
 
     def text(self) -> bytes:
-        """As Prometheus reads it."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _gauge(self, name: str, doc: str) -> Gauge:

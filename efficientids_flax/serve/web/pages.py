@@ -1,6 +1,6 @@
-"""The pages for people: a history and its recommendations, and the documentation of the paths.
+"""The pages for people: a page to try recommendations, and documentation of the paths.
 
-Nothing on them comes from another place. What is not ours is text on them, never a part of them.
+They load nothing from other hosts. Foreign text is escaped, never inserted as HTML.
 """
 
 import base64
@@ -30,7 +30,7 @@ def start_page() -> Response:
 
 
 def describe(app: FastAPI, snapshot: Snapshot) -> dict[str, Any]:
-    """OpenAPI of an application, with examples of items that the catalogue has."""
+    """The OpenAPI document of an application, with example items of the catalogue."""
     found = get_openapi(title=app.title, version=app.version, routes=app.routes)
     schemas = found["components"]["schemas"]
     schemas["Problem"] = Problem.model_json_schema()
@@ -52,7 +52,7 @@ def describe(app: FastAPI, snapshot: Snapshot) -> dict[str, Any]:
 
 
 def documentation(schema: dict[str, Any], base: str, secrets: Secrets) -> Response:
-    """The page at `/docs`: each path with its fields, and a command that can be pasted."""
+    """The page at `/docs`: each path with its fields and a curl command to paste."""
     parts = []
     for (method, path), operation in _operations(schema):
         rows = "".join(_fields(schema, operation))
@@ -75,7 +75,7 @@ def _operations(schema: dict[str, Any]) -> list[tuple[tuple[str, str], dict[str,
 
 
 def _examples(snapshot: Snapshot) -> dict[str, Any]:
-    """Bodies of requests."""
+    """Example request bodies by operation."""
     catalogue = snapshot.export.catalogue
     some = [catalogue.id(row) for row in range(min(3, catalogue.num_items))]
     history = [{"items": some}]
@@ -87,7 +87,7 @@ def _examples(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _command(method: str, path: str, operation: dict[str, Any], base: str, secrets: Secrets) -> str:
-    """The path as a call of curl."""
+    """The curl command for a path."""
     words = ["curl", "-sS"]
     if method != "get":
         words += ["-X", method.upper()]
@@ -104,7 +104,7 @@ def _command(method: str, path: str, operation: dict[str, Any], base: str, secre
 
 
 def _fields(schema: dict[str, Any], operation: dict[str, Any]) -> list[str]:
-    """Rows of a table: the fields of a body, those of its parts behind a dot."""
+    """Table rows for the fields of a body; nested fields are named behind a dot."""
     if "requestBody" not in operation:
         return []
     rows: list[str] = []
@@ -125,7 +125,7 @@ def _fields(schema: dict[str, Any], operation: dict[str, Any]) -> list[str]:
 
 
 def _kind(field: dict[str, Any]) -> str:
-    """A type in words."""
+    """Describe a field's type in words."""
     choices = [one for one in field.get("anyOf", []) if one.get("type") != "null"]
     if choices:
         return " or ".join(map(_kind, choices))
@@ -138,7 +138,7 @@ def _kind(field: dict[str, Any]) -> str:
 
 
 def _page(text: str) -> Response:
-    """HTML whose own styles and scripts alone may run."""
+    """An HTML response that may run only the styles and scripts in it."""
     allowed = ["default-src 'none'", "connect-src 'self'", "base-uri 'none'", "form-action 'none'",
                "frame-ancestors 'none'", "img-src data:"]  # fmt: skip
     for kind in ("style", "script"):

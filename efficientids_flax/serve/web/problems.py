@@ -1,4 +1,4 @@
-"""What is wrong with a request, as a problem document (RFC 9457) that names the field."""
+"""Errors of requests as problem documents (RFC 9457) that name the field."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 CONTENT_TYPE = "application/problem+json"
-SHOWN = 20  # fields that are named; the rest is counted
-TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # before Python 3.13 otherwise
+SHOWN = 20  # fields that are named; the rest are counted
+TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}  # differ before Python 3.13
 
 
 class Field(NamedTuple):
-    """One thing that is wrong.
+    """One error in a request.
 
     Attributes:
-        detail: what was found, and what is expected.
-        pointer: where in the body, as a JSON Pointer (RFC 6901) behind `#`; or
-        parameter: the name of a part of the path.
+        detail: what was found and what was expected.
+        pointer: where in the body, a JSON Pointer (RFC 6901) after `#`; or
+        parameter: the name of a path parameter.
     """
 
     detail: str
@@ -27,13 +27,13 @@ class Field(NamedTuple):
 
 
 class ProblemError(Exception):
-    """A request is not answered.
+    """A request that is refused.
 
     Attributes:
-        status: of HTTP.
+        status: HTTP status.
         detail: one sentence for people.
-        fields: what is wrong, where it is known.
-        headers: of the response.
+        fields: the fields that are wrong, if known.
+        headers: further headers of the response.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ProblemError(Exception):
             found["more_errors"] = len(self.fields) - SHOWN
         if request_id is not None:
             found["request_id"] = request_id
-        return json.dumps(found).encode()  # ASCII, as half a surrogate pair has no bytes
+        return json.dumps(found).encode()  # ASCII: a lone surrogate cannot be encoded as UTF-8
 
 
 def pointer(places: Sequence[int | str]) -> str:
@@ -74,7 +74,7 @@ def pointer(places: Sequence[int | str]) -> str:
 
 
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> ProblemError:
-    """The problem of what FastAPI found wrong with a request."""
+    """The problem for the errors FastAPI found in a request."""
     fields: list[Field] = []
     for error in errors:
         kind, (where, *places) = error["type"], error["loc"]

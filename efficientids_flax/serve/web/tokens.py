@@ -1,4 +1,4 @@
-"""Bearer tokens: where they come from, and who may do what."""
+"""Bearer tokens: where they are read from, and what each allows."""
 
 import hashlib
 import hmac
@@ -10,7 +10,7 @@ from pathlib import Path
 from efficientids_flax.serve.web.problems import ProblemError
 
 TOKEN, ADMIN_TOKEN = "EFFICIENTIDS_TOKEN", "EFFICIENTIDS_ADMIN_TOKEN"
-GUARDED = "/v1/"  # all below needs a token, if there is one; the rest tells nothing of anybody
+GUARDED = "/v1/"  # paths that need a token, if one is set; others reveal no data
 ADMIN = (  # method, path
     ("POST", re.compile(r"/v1/reload")),
     ("PUT", re.compile(r"/v1/sets/.*")),
@@ -20,11 +20,11 @@ ADMIN = (  # method, path
 
 @dataclass(frozen=True)
 class Secrets:
-    """The tokens of a server, as digests of the same length.
+    """SHA-256 digests of a server's tokens.
 
     Attributes:
-        user: asks; None: everybody may.
-        admin: may also change what is served; None: nobody may.
+        user: allows asking; None: everybody may ask.
+        admin: also allows changes to what is served; None: nobody may change it.
     """
 
     user: bytes | None = None
@@ -36,11 +36,11 @@ class Secrets:
         )
 
     def check(self, method: str, path: str, authorization: bytes | None) -> None:
-        """Raise a `ProblemError` if a request may not be made.
+        """Raise a `ProblemError` if a request is not allowed.
 
         Args:
-            method, path: of the request.
-            authorization: its header.
+            method, path: method and path of the request.
+            authorization: its Authorization header; None if it has none.
         """
         admin = any(method == name and form.fullmatch(path) for name, form in ADMIN)
         if not path.startswith(GUARDED) or (self.user is None and not admin):
@@ -62,11 +62,11 @@ class Secrets:
 
 
 def read_secrets(token_file: str | None, admin_token_file: str | None) -> Secrets:
-    """Tokens of files, or else of the environment.
+    """Read tokens from files, or from the environment if no file is given.
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: there is no token in it, or both are the same.
+        ValueError: a token is malformed, or both are the same.
     """
     found = [_read(token_file, TOKEN), _read(admin_token_file, ADMIN_TOKEN)]
     if found[0] is not None and found[0] == found[1]:
