@@ -51,7 +51,6 @@ NOT_SAVED = (
     "nothing of this run is saved: it has no output directory (--output-dir, checkpoint.dir,"
     " checkpoint_dir)"
 )
-
 HALF_KEPT = "a float32 master copy of each is trained, and rounded to it after each step"
 HALF_LOST = "updates that are small to them round to nothing (master_weights=True keeps them)"
 

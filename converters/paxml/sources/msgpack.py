@@ -23,7 +23,18 @@ MAX_TEXT = 1 << 28  # a longer text is damaged: the tree of 20,000 leaves takes 
 MAX_DEPTH = 128  # real files are 5 (FLAX) to 25 (trees of placeholders) levels deep
 CHUNKED = "__msgpack_chunked_array__"
 _NDARRAY, _COMPLEX, _SCALAR = 1, 2, 3
-_NUMBERS = {0xCA + place: f">{kind}" for place, kind in enumerate("fdBHIQbhiq")}
+_NUMBERS = {
+    0xCA: ">f",
+    0xCB: ">d",
+    0xCC: ">B",
+    0xCD: ">H",
+    0xCE: ">I",
+    0xCF: ">Q",
+    0xD0: ">b",
+    0xD1: ">h",
+    0xD2: ">i",
+    0xD3: ">q",
+}
 _LENGTHS = {1: ">B", 2: ">H", 4: ">I"}
 
 

@@ -61,8 +61,13 @@ def end_of(
 
 def not_finite(params: Mapping[str, Any]) -> str | None:
     """The first parameter that is not finite; an update can do that with a finite gradient."""
-    flags = {path: jnp.all(jnp.isfinite(leaf)) for path, leaf in leaves_by_path(params).items()}
+    flags = {path: _is_finite(leaf) for path, leaf in leaves_by_path(params).items()}
     return next((path for path, flag in jax.device_get(flags).items() if not flag), None)
+
+
+@jax.jit  # in one pass, without an array of truth values as large as the leaf
+def _is_finite(leaf: jax.Array) -> jax.Array:
+    return jnp.all(jnp.isfinite(leaf))
 
 
 def spoilt(step: int, path: str) -> NonFiniteError:

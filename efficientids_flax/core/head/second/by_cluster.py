@@ -26,6 +26,7 @@ from efficientids_flax.core.head.second.visits import (
     sort_positions,
     take,
     tile_rows,
+    worth_of_class,
 )
 
 # Maps [..., E] -> [..., W], each row alone; gradients are taken by the arrays the Partial holds.
@@ -95,9 +96,10 @@ class ByCluster:
         width = max(given.query.shape[-1], given.rows.shape[-1])
         places = sort_positions(given.labels, tables)
         in_order = given.places is not None
+        worth = worth_of_class(layout, len(given.query), width)
         self._blocks = [
             Blocks(layout, tables, kind, places, width, in_order=in_order)
-            for kind in layout.classes(tile_rows(width))
+            for kind in layout.classes(tile_rows(width), worth)
         ]
 
     def sums(self) -> Sums:

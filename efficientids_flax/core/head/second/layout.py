@@ -21,9 +21,6 @@ SMALLEST_TILE = 8
 # Clusters of several tiles need few classes, since they are padded only to a multiple of a tile;
 # what still depends on the class is the block size.
 MOST_CLASSES, MOST_TILED = 6, 3
-# Rows of padding that cost as much time as one more class. A small catalogue gets one or two
-# classes, and compiles faster for it.
-WORTH = 64
 STEPS = 8  # candidate class limits in each doubling of the size
 
 
@@ -68,16 +65,17 @@ class Layout:
         """K."""
         return len(self.counts)
 
-    def classes(self, most: int) -> Iterator[SizeClass]:
+    def classes(self, most: int, worth: float = 0.0) -> Iterator[SizeClass]:
         """The size classes, small clusters first, chosen for little padding with few classes.
 
         Args:
             most: the most rows that a tile may have.
+            worth: rows of padding that cost as much time as one more class.
         """
         sizes = self.sizes.max(axis=0)
         fits = sizes <= most
         for chosen, at_most in ((fits, MOST_CLASSES), (~fits, MOST_TILED)):
-            for largest, smaller in _limits(sizes[chosen], at_most):
+            for largest, smaller in _limits(sizes[chosen], at_most, worth):
                 own = chosen & (sizes <= largest) & (sizes > smaller)
                 yield _class_of(np.flatnonzero(own), sizes, most)
 
@@ -91,7 +89,7 @@ def _padded(members: int) -> int:
     return -(-members // SMALLEST_TILE) * SMALLEST_TILE
 
 
-def _limits(sizes: np.ndarray, classes: int) -> list[tuple[int, int]]:
+def _limits(sizes: np.ndarray, classes: int, worth: float) -> list[tuple[int, int]]:
     """(inclusive upper, exclusive lower) size limit of each class, with the least total cost.
 
     Dynamic programming over `STEPS` candidate sizes in each doubling.
@@ -110,7 +108,7 @@ def _limits(sizes: np.ndarray, classes: int) -> list[tuple[int, int]]:
                 [best[j]]
                 + [
                     (
-                        cost + float(counts[j] - counts[i]) * padded[j] + WORTH,
+                        cost + float(counts[j] - counts[i]) * padded[j] + worth,
                         [*limits, (ends[j], ends[i])],
                     )
                     for i, (cost, limits) in enumerate(best[:j])

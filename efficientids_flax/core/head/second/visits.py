@@ -23,6 +23,9 @@ CPU_BYTES, DEVICE_BYTES = 1 << 21, 1 << 24
 CPU_TILE_BYTES, DEVICE_TILE_BYTES = 1 << 22, 1 << 24
 # The same for tables in cluster order, where reading a slice costs less than a gather.
 CPU_SLICE_BYTES, MOST_SLICES = 1 << 18, 8
+# Products that take as much time as the loop of one more size class. (It also has to be compiled;
+# a small catalogue with few positions gets one or two classes, and compiles faster for it.)
+LOOP = 1 << 15
 
 
 class Tables(NamedTuple):
@@ -99,6 +102,14 @@ def tile_rows(width: int) -> int:
     """The most rows that a tile may have."""
     size = DEVICE_TILE_BYTES if jax.default_backend() != "cpu" else CPU_TILE_BYTES
     return max(8, size // (4 * width))
+
+
+def worth_of_class(layout: Layout, positions: int, width: int) -> float:
+    """Rows of padding that cost as much time as one more class, see `Layout.classes`.
+
+    A row is multiplied with the queries of its cluster, on average those of P / K positions.
+    """
+    return LOOP * layout.num_clusters / max(positions * width, 1)
 
 
 class Blocks:

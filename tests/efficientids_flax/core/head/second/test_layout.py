@@ -48,7 +48,7 @@ def test_log_normal_sizes_are_padded_by_less_than_half():
     ],
 )
 def test_a_class_saves_more_than_its_loop_costs(sizes, rows):
-    assert [kind.rows for kind in layout_of(clustering(sizes)).classes(1 << 20)] == rows
+    assert [kind.rows for kind in layout_of(clustering(sizes)).classes(1 << 20, 64)] == rows
 
 
 @pytest.mark.parametrize("parts", [1, 3, 8])

@@ -16,7 +16,6 @@ from efficientids_flax.core.head.second import (
     Entropy,
     Labels,
     Places,
-    layout,
     masked,
     member_losses,
     spare_rows,
@@ -145,12 +144,12 @@ def check(query, rows, kernel, labels, clustering, entropy=PLAIN, both=None):
     st.integers(1, 90),
     st.sampled_from([0.0, 0.3, 1.0]),
     st.sampled_from([PLAIN, Entropy(cap=0.7), Entropy(smoothing=0.1), Entropy(1.5, 0.2)]),
-    st.sampled_from([0, layout.WORTH]),  # as many classes as sizes, or few
+    st.sampled_from([0, visits.LOOP]),  # as many classes as sizes, or few
 )
-def test_any_clustering(seed, num_clusters, more_items, positions, unlabelled, entropy, worth):
+def test_any_clustering(seed, num_clusters, more_items, positions, unlabelled, entropy, loop):
     given = problem(seed, num_clusters + more_items, num_clusters, positions, 0.3, unlabelled)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layout, "WORTH", worth)
+        patch.setattr(visits, "LOOP", loop)
         check(*given, entropy)
 
 
@@ -278,7 +277,7 @@ def test_rows_that_lie_cluster_by_cluster(monkeypatch, slices, tile):
     monkeypatch.setattr(visits, "CPU_TILE_BYTES", tile * 4 * WIDTH)
     monkeypatch.setattr(visits, "CPU_SLICE_BYTES", 40 * 4 * WIDTH)
     monkeypatch.setattr(visits, "MOST_SLICES", slices)
-    monkeypatch.setattr(layout, "WORTH", 0)  # several classes
+    monkeypatch.setattr(visits, "LOOP", 0)  # several classes
     query, rows, kernel, labels, clustering = problem(4, 150, 5, 40, crowd=0.2, unlabelled=0.1)
     weights = weights_of(len(query))
     each, (of_query, of_rows, of_kernel) = by_hand(
