@@ -6,7 +6,7 @@ T time, D model width, F hidden width of the MLP, V words.
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -101,24 +101,41 @@ class Norm(nn.Module):
         if config.norm_bias:
             bias = parameter(self, "bias", nn.initializers.zeros, shape, param_dtype(config))
 
-        @made_again
-        def normed(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:
-            values = x.astype(jnp.float32)
-            if config.norm == "layer_norm":
-                values = values - jnp.mean(values, axis=axes, keepdims=True)
-            variance = jnp.mean(jnp.square(values), axis=axes, keepdims=True)
-            values = values * jax.lax.rsqrt(variance + config.norm_epsilon)
-            # In half precision, families differ in whether the cast or the scale comes first.
-            if not config.norm_scale_in_float32 and config.norm != "layer_norm":
-                values = values.astype(dtype)
-            if scale is not None:
-                scale = scale.astype(values.dtype)
-                values = values * (1 + scale if minus_one else scale)
-            if bias is not None:
-                values = values + bias.astype(values.dtype)
-            return values.astype(dtype)
-
+        normed = _normed(
+            config.norm, config.norm_epsilon, minus_one, config.norm_scale_in_float32, axes, dtype
+        )
         return normed(x, scale, bias)
+
+
+@lru_cache(maxsize=64)
+def _normed(
+    kind: str,
+    epsilon: float,
+    minus_one: bool,
+    scale_in_float32: bool,
+    axes: tuple[int, ...],
+    dtype: jnp.dtype,
+) -> Callable[[jax.Array, jax.Array | None, jax.Array | None], jax.Array]:
+    """(x, scale, bias) -> normed; one function for all norms of a kind, which JAX traces once."""
+
+    @made_again
+    def normed(x: jax.Array, scale: jax.Array | None, bias: jax.Array | None) -> jax.Array:
+        values = x.astype(jnp.float32)
+        if kind == "layer_norm":
+            values = values - jnp.mean(values, axis=axes, keepdims=True)
+        variance = jnp.mean(jnp.square(values), axis=axes, keepdims=True)
+        values = values * jax.lax.rsqrt(variance + epsilon)
+        # In half precision, families differ in whether the cast or the scale comes first.
+        if not scale_in_float32 and kind != "layer_norm":
+            values = values.astype(dtype)
+        if scale is not None:
+            scale = scale.astype(values.dtype)
+            values = values * (1 + scale if minus_one else scale)
+        if bias is not None:
+            values = values + bias.astype(values.dtype)
+        return values.astype(dtype)
+
+    return normed
 
 
 class Dense(nn.Module):
@@ -163,26 +180,36 @@ class Mlp(nn.Module):
         valid = (1.0 - paddings)[..., None]
         if config.mlp_padding_first:
             valid = jnp.ones_like(valid)
-        activation = ACTIVATIONS[config.activation]
-        # Between the two products compute in float32: in half precision each step would round.
         up = Dense(config.hidden_dims, config.mlp_bias, config, name="up")(x)
         gate = None
         if config.gated_mlp:
             gate = Dense(config.hidden_dims, config.mlp_bias, config, name="gate")(x)
 
-        @made_again
-        def combined(up: jax.Array, gate: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-            activated = activation((up if gate is None else gate).astype(jnp.float32))
-            hidden = activated if gate is None else activated * up.astype(jnp.float32)
-            return activated.astype(up.dtype), (hidden * valid).astype(up.dtype)
-
-        activated, hidden = combined(up, gate)
+        activated, hidden = _combined(config.activation)(up, gate, valid)
         self.sow(INTERMEDIATES, "activated", activated)
         hidden = constrain(hidden, "B T F")
         hidden = nn.Dropout(config.mlp_dropout)(hidden, deterministic=deterministic)
         self.sow(INTERMEDIATES, "hidden", hidden)
         down = Dense(config.model_dims, config.mlp_bias, config, name="down")(hidden)
         return down * valid.astype(down.dtype)
+
+
+@lru_cache(maxsize=64)
+def _combined(
+    activation: str,
+) -> Callable[[jax.Array, jax.Array | None, jax.Array], tuple[jax.Array, jax.Array]]:
+    """(up, gate, valid) -> (activated, hidden); one function for all layers, traced once."""
+
+    @made_again
+    def combined(
+        up: jax.Array, gate: jax.Array | None, valid: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        # In float32: in half precision each step would round.
+        activated = ACTIVATIONS[activation]((up if gate is None else gate).astype(jnp.float32))
+        hidden = activated if gate is None else activated * up.astype(jnp.float32)
+        return activated.astype(up.dtype), (hidden * valid).astype(up.dtype)
+
+    return combined
 
 
 class Embedding(nn.Module):

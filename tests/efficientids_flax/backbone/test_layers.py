@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from efficientids_flax.backbone import layers
+from efficientids_flax.backbone import Decoder, layers
 from efficientids_flax.backbone.layers import (
     ACTIVATIONS,
     Embedding,
@@ -51,6 +51,21 @@ def test_norms_initialise_to_no_scale(plus_one):
     config = replace(LLAMA, norm_scale_plus_one=plus_one)
     params = Norm(config).init(jax.random.key(0), X)["params"]
     np.testing.assert_array_equal(params["scale"], np.full(16, 1 - plus_one))
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT])
+def test_what_layers_have_in_common_is_traced_once(config):
+    """The functions that the backward pass computes again are the same objects in all layers."""
+
+    def traced(num_layers: int) -> int:
+        decoder, ids = Decoder(replace(config, num_layers=num_layers)), np.zeros((1, 4), np.int32)
+        params = jax.eval_shape(decoder.init, jax.random.key(0), ids)
+        equations = jax.make_jaxpr(decoder.apply)(params, ids).eqns
+        again = [one.params["jaxpr"] for one in equations if one.primitive.name.startswith("remat")]
+        assert len(again) > 2 * num_layers
+        return len({id(jaxpr) for jaxpr in again})
+
+    assert traced(3) == traced(2)
 
 
 def test_a_norm_over_two_axes_is_that_of_the_flat_one():
