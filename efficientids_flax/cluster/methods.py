@@ -15,7 +15,7 @@ from efficientids_flax.cluster.kmeans import kmeans
 from efficientids_flax.cluster.scikit_learn import agglomerative, spectral
 
 Labels = np.ndarray
-"""int [N], the cluster of each."""
+"""int [N], the cluster of each point."""
 
 
 @dataclass(frozen=True)
@@ -66,4 +66,4 @@ METHODS: dict[str, Method] = {
     "agglomerative":   Method("Ward's merges", vectors=agglomerative, most=100_000, seeded=False),
 }
 # fmt: on
-"""The ways by name, in the order in which they are told."""
+"""Name -> method, in the order in which they are listed."""

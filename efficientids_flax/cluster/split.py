@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 Cut = Callable[[np.ndarray, int], np.ndarray]
-"""(Rows of the points of one cluster, in how many to cut it) -> int [rows], which part."""
+"""(rows of a cluster's points, number of parts) -> int [rows], the part of each."""
 
 
 def split_large(labels: np.ndarray, most: int, cut: Cut) -> np.ndarray:

@@ -14,7 +14,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "sharded_adafactor": ("learning_rate", "schedule", "beta1"),
     "sgd": ("learning_rate", "schedule"),
 }
-"""Optimizer -> what has no value that could be assumed: None is 'not known'."""
+"""Optimizer -> fields for which no value can be assumed; None means 'not known'."""
 _COMMON = (
     "weight_decay", "decoupled_weight_decay", "l1_regularizer_weight", "l2_regularizer_weight",
     "clip_gradient_norm_to_value", "clip_gradient_single_norm_to_value", "ema_decay",

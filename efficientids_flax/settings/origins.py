@@ -18,17 +18,17 @@ from efficientids_flax.settings.table import (
 from efficientids_flax.tree import flatten
 
 DUMP = "dump"
-"""The origin of what the job's own description says."""
+"""From the job's own description."""
 TREE = "tree"
-"""The origin of what names, shapes and dtypes of parameters leave no doubt about."""
+"""Certain from names, shapes and dtypes of the parameters."""
 EXPERIMENT = "experiment"
-"""What the origin of a published experiment's settings begins with: 'experiment NAME'."""
+"""From a published experiment; the whole origin is 'experiment NAME'."""
 GIVEN = "given"
-"""The origin of what the user said."""
+"""From the user."""
 FOUND = "found"
-"""The origin of what data showed."""
+"""Found from data."""
 ASSUMED = "assumed"
-"""The origin of what nothing says."""
+"""From no source."""
 
 
 def origin_of(origins: Mapping[str, str], key: str) -> str:

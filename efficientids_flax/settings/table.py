@@ -140,7 +140,7 @@ OPEN = (
 """The open settings of a decoder."""
 HEAD = ("scale_before_logits", "final_logit_cap", "logits_clip", "label_smoothing",
         "label_smoothing_in_eval", "z_loss_weight", "loss_average")
-"""Those of the head: a recommender, which has a head of its own, does not use the decoder's."""
+"""Open settings of the decoder's head; a recommender does not use it, as it has its own head."""
 OPEN_ITEMS = (
     OpenSetting("soft_cap_logits", (None, 30.0, 50.0, 20.0, 10.0, 5.0)),
     OpenSetting("scale_before_logits", (False, True)),
@@ -163,7 +163,7 @@ OPEN_FORECAST = (
     OpenSetting("quantiles", ()),
     OpenSetting("context_length", ()),
 )
-"""The open settings of a forecaster; sizes have no list of values that could be tried."""
+"""The open settings of a forecaster; sizes have no list of values to try."""
 # fmt: on
 
 

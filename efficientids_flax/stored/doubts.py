@@ -11,7 +11,7 @@ from efficientids_flax.settings import assumed, assumed_lines, assumed_optimizer
 from efficientids_flax.stored.settings import Config
 
 MATTERS = ("forward", "training", "optimizer")
-"""What settings change: activations and logits; losses and steps alone; the learner's next step."""
+"""What a setting changes: activations and logits; only loss and steps; the learner's next step."""
 _TOLD: set[tuple[str, str]] = set()  # (path, message) of the warnings given in this process
 
 

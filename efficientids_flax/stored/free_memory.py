@@ -11,7 +11,7 @@ from typing import Any
 from efficientids_flax.text import size_text
 
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of a number, by its dtype."""
+"""Dtype -> bytes per number."""
 
 
 def check_parameters(

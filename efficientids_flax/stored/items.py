@@ -16,7 +16,7 @@ from efficientids_flax.text import in_a_line
 from efficientids_flax.tree import flatten, unflatten
 
 Shardings = jax.sharding.Sharding | Callable[[str, jax.ShapeDtypeStruct], jax.sharding.Sharding]
-"""Where each leaf goes: one sharding for all, or a function of its path and description."""
+"""Sharding of the leaves: one for all, or a function of a leaf's path and description."""
 
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",

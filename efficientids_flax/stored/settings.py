@@ -36,7 +36,7 @@ LENGTH, CLUSTERING = "sequence_length", "clustering"  # keys of `training_of`
 FORMER = {"flag": "given", "default": "assumed", "tree": "tree", "dump": "dump"}
 
 Origins = Mapping[str, Mapping[str, str]]
-"""'model' and 'optimizer' -> dotted key -> origin, see `efficientids_flax.settings`."""
+"""'model' or 'optimizer' -> dotted key -> origin, see `efficientids_flax.settings`."""
 
 
 class Config(NamedTuple):

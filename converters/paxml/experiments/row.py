@@ -11,11 +11,11 @@ SIZES = (
     "num_layers", "model_dims", "hidden_dims", "num_heads", "num_kv_heads", "head_dim",
     "vocab_size",
 )  # fmt: skip
-"""What a row's numbers are, in their order."""
+"""The keys of `Experiment.sizes`, in its order."""
 MORE_SIZES = (
     "max_positions", "moe.num_experts", "moe.hidden_dims", "relative_bias.num_buckets",
 )  # fmt: skip
-"""Sizes of what only some models have; they stand among the settings of a model."""
+"""Sizes that only some models have; an experiment keeps them in `model`."""
 
 
 @dataclass(frozen=True)

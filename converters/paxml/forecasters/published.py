@@ -29,7 +29,7 @@ PUBLIC: Mapping[str, tuple[tuple[int, ...], Mapping[str, Any]]] = {
         "context_length": 2048,
     }),
 }
-"""Name -> the values of `SIZES`, and the settings."""
+"""Name -> (values of `SIZES`, settings)."""
 # fmt: on
 
 

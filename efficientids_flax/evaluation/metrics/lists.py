@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 METRICS = ("hit_rate", "recall", "mrr", "ndcg", "map")
-"""Names of the metrics of a list, as reports have them before `_at_k`."""
+"""Metrics of a ranked list; reports name them `<metric>_at_<k>`."""
 
 
 @partial(jax.jit, static_argnames="cutoffs")
