@@ -167,12 +167,21 @@ def history_problems(
 
 def exclude_problems(lists: Sequence[History], items: int) -> list[str]:
     """A sentence for each id to exclude that is no item; one list of ids for each history."""
-    return [
-        f"history {row}: exclude: {number} is outside of [0, {items})"
-        for row, ids in enumerate(lists)
-        for number in ids
-        if not 0 <= number < items
-    ]
+    found = []
+    for row, ids in enumerate(map(np.asarray, lists)):
+        if problem := _list_problem(ids):
+            found.append(f"history {row}: exclude: {problem}")
+            continue
+        wrong = ids[(ids < 0) | (ids >= items)]
+        found += [f"history {row}: exclude: {one} is outside of [0, {items})" for one in wrong]
+    return found
+
+
+def _list_problem(ids: np.ndarray) -> str | None:
+    """What is wrong if this is no list of whole numbers."""
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        return f"found {list(ids.shape)} of {ids.dtype}, expected a list of ids"
+    return None
 
 
 def padded_ids(lists: Sequence[History], rows: int | None = None) -> np.ndarray:
@@ -233,8 +242,8 @@ def _checked(
     """(ids, 1 where they are items) of one history; appends to the problems."""
     nothing = np.zeros(0, np.int32), np.zeros(0, np.int32)
     ids = np.asarray(history)
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        problems.append(f"{where}: found {list(ids.shape)} of {ids.dtype}, expected a list of ids")
+    if problem := _list_problem(ids):
+        problems.append(f"{where}: {problem}")
         return nothing
     items = np.ones(ids.shape, np.int32) if mask is None else np.asarray(mask)
     if items.shape != ids.shape or not np.isin(items, (0, 1)).all():
