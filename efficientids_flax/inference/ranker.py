@@ -182,12 +182,11 @@ class Ranker:
             raise ValueError(
                 f"k: found {each.size} numbers, expected one, or one for each of {asked} histories"
             )
-        if wrong := [int(one) for one in each if not 1 <= one <= items]:
+        whole = each.dtype.kind in "iu"
+        if wrong := [one.item() for one in each if not whole or not 1 <= one <= items]:
             raise ValueError(f"k: expected in [1, {items}], the number of items, found {wrong[0]}")
-        if allowed is not None and np.shape(allowed) not in ((items,), (asked, items)):
-            raise ValueError(
-                f"allowed: found {list(np.shape(allowed))}, expected {[items]} or {[asked, items]}"
-            )
+        if allowed is not None:
+            allowed = _mask(allowed, (items,), (asked, items))
         left_out = prompts.seen if exclude_seen else prompts.seen[:, :0]
         if exclude is not None:
             left_out = np.concatenate([left_out, _padded(exclude, asked, rows, items)], axis=1)
@@ -253,6 +252,17 @@ def _rows_at_once(prompts: Prompts) -> int:
     """Rows in one call of the model, limited so that memory does not grow with their number."""
     length = prompts.batch["ids"].shape[1]
     return 1 << max(POSITIONS_AT_ONCE // length, 1).bit_length() - 1
+
+
+def _mask(allowed: Any, *shapes: tuple[int, ...]) -> np.ndarray:
+    """`allowed` as an array; raises ValueError for another shape, or ids in place of 0 and 1."""
+    found = np.asarray(allowed)
+    if found.shape not in shapes:
+        wanted = " or ".join(str(list(shape)) for shape in shapes)
+        raise ValueError(f"allowed: found {list(found.shape)}, expected {wanted}")
+    if found.dtype != bool and not np.isin(found, (0, 1)).all():
+        raise ValueError("allowed: expected True or False for each item, found other numbers")
+    return found
 
 
 def _padded(lists: Sequence[History], wanted: int, rows: int, items: int) -> np.ndarray:

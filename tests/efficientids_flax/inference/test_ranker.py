@@ -217,6 +217,8 @@ def test_one_compilation_serves_all_of_a_padded_shape():
         ({"histories": [[1]], "exclude": []}, "exclude: found 0 lists for 1 histories"),
         ({"histories": [[1]], "exclude": [[2, 30]]}, r"history 0: exclude: 30 is outside of \[0, "),
         ({"histories": [[1]], "exclude": [[1.5]]}, r"history 0: exclude: found \[1\] of float64"),
+        ({"histories": [[1]], "k": 2.5}, r"k: expected in \[1, \d+\], .* found 2.5"),
+        ({"histories": [[1]], "allowed": np.arange(30)}, "allowed: expected True or False"),
         ({"histories": [[1]], "exclude": [[2**32]]}, "history 0: exclude: 4294967296 is outside"),
         ({"histories": [[1]], "allowed": np.ones(3, bool)}, r"allowed: found \[3\], exp"),
         ({"histories": [[1]], "scoring": "best"}, "scoring: expected log_probs or original"),
