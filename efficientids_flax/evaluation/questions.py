@@ -73,11 +73,13 @@ def of_histories(
     """
     if len(histories) != len(held_out):
         raise ValueError(f"held_out: found {len(held_out)} lists for {len(histories)} histories")
+    most = np.iinfo(np.int32).max if config is None else config.num_items - 1
     wrong = [
-        f"{name} {number}: found {np.asarray(ids).tolist()!r}, expected item ids"
+        f"{name} {number}: found {ids.tolist()!r}, expected item ids up to {most}"
         for name, lists in (("held_out", held_out), ("history", histories))
         for number, ids in enumerate(map(np.asarray, lists))
-        if ids.ndim != 1 or (ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0))
+        if ids.ndim != 1
+        or (ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() > most))
     ]
     if users is not None and len(users) != len(histories):
         wrong.append(f"users: found {len(users)} numbers for {len(histories)} histories")

@@ -65,8 +65,8 @@ class EvaluationData:
         """
         if isinstance(source, Mapping):
             raise TypeError(
-                f"{name}: found one batch, expected several: give a list, [batch] (of several splits"
-                " evaluate each by itself)"
+                f"{name}: found one batch, expected several: give a list, [batch]; of several"
+                " splits, give one after the other"
             )
         if not callable(source) and not isinstance(source, Iterable):
             raise TypeError(

@@ -184,6 +184,10 @@ def test_labels_that_are_no_items_are_not_taken_for_missed_ones(ranker):
     batch["labels"][0, 1] = ITEMS
     with pytest.raises(ValueError, match=rf"labels: found {ITEMS} at \[0, 1\], expected in"):
         evaluate_batches(ranker, [batch], PLAIN)
+    with pytest.raises(
+        ValueError, match=rf"held_out 0: found \[{ITEMS}\], expected item ids up to"
+    ):
+        evaluate(ranker, [[1]], [[ITEMS]], PLAIN)
     del batch["weights"]
     with pytest.raises(ValueError, match="weights: missing"):
         evaluate_batches(ranker, [batch], PLAIN)

@@ -16,6 +16,7 @@ from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import SimpleEfficientIDSModel
 from efficientids_flax.data.files import next_items
 from efficientids_flax.data.markov import MarkovItems
+from efficientids_flax.evaluation import evaluate_stored
 from efficientids_flax.stored import ItemNames, read_item_names, training_of
 from efficientids_flax.stored.item_names import write_item_names
 from efficientids_flax.train import Trainer
@@ -149,6 +150,18 @@ def test_another_clustering_is_refused(ran: Any):
     other = ClusteringInfo.from_assignments(np.arange(ITEMS) % 3)
     with pytest.raises(ValueError, match=r"clustering: found another .* was trained"):
         load_model(ran[1], clustering=other)
+
+
+def test_data_of_another_catalogue_is_not_evaluated_on(ran: Any, tmp_path: Any):
+    for split in ("train", "eval"):
+        np.savez(tmp_path / f"{split}.npz", sequences=np.arange(14).reshape(2, 7) % 9)
+    write_item_names(tmp_path, ItemNames(tuple("abcdefghijkl"), (None,) * ITEMS))
+    with pytest.raises(ValueError, match="was made of another catalogue"):
+        evaluate_stored(ran[1], tmp_path, "eval")
+    (tmp_path / "items.jsonl").unlink()
+    ClusteringInfo.from_assignments(np.arange(9) // 3).save(tmp_path / "clustering.npz")
+    with pytest.raises(ValueError, match=r"has 12 items, .* has 9: it is of another"):
+        evaluate_stored(ran[1], tmp_path, "eval")
 
 
 def test_a_run_that_goes_on_is_described_anew(ran: Any, tmp_path: Any):
