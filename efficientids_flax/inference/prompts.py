@@ -61,6 +61,7 @@ def make_prompts(
     *,
     max_history: int | Sequence[int | None] | None = None,
     words: ItemWords | None = None,
+    with_seen: bool = True,
 ) -> Prompts:
     """Prompts for histories.
 
@@ -73,6 +74,7 @@ def make_prompts(
         max_history: use only this many of the last ids, for all or for each history; None: as many
             as the model was trained on, with a warning, or all if that is unknown.
         words: words around the items, for histories of items alone, if `config.prompt` has some.
+        with_seen: whether `seen` is needed, which is as wide as the longest history.
 
     Returns:
         B and T padded to powers of two.
@@ -96,6 +98,7 @@ def make_prompts(
     every = [
         np.asarray(ids)[np.ones(len(ids), bool) if mask is None else np.asarray(mask) > 0]
         for ids, mask in zip(histories, masks, strict=True)
+        if with_seen
     ]
     shape = bucket(len(rows), 1), positions(config, max((len(ids) for ids, _ in rows), default=0))
     return lay_out(config, rows, every, shape)
@@ -113,7 +116,7 @@ def lay_out(
     Args:
         config: the model's.
         rows: for each history its ids, and 1 where they are items.
-        seen: the items of each whole history.
+        seen: the items of each whole history; empty: not needed.
         shape: [B, T], with room for `rows` and the tokens around them.
         width: X; None: a power of two with room for the longest of `seen`.
     """
@@ -138,7 +141,8 @@ def lay_out(
         batch["inputs_indicator"][row, :asked] = 1
         batch["paddings"][row, : len(whole)] = 0
         last[row] = asked - 1
-        found[row, : len(seen[row])] = seen[row]
+        if seen:
+            found[row, : len(seen[row])] = seen[row]
     if not config.backbone.vocab_size:
         del batch["input_item_weights"]
     return Prompts(batch, last, found)

@@ -106,7 +106,8 @@ class Ranker:
         **filters: Unpack[Filters],
     ) -> Recommendations:
         """The k best next items of each history; see the function `recommend`."""
-        prompts = self.prompts(histories, item_masks, max_history)
+        seen = filters.get("exclude_seen", False)
+        prompts = self.prompts(histories, item_masks, max_history, with_seen=seen)
         return self.rank(prompts, k, count=len(histories), **filters)
 
     def prompts(
@@ -114,12 +115,14 @@ class Ranker:
         histories: Sequence[History],
         item_masks: Sequence[History | None] | None = None,
         max_history: int | Sequence[int | None] | None = None,
+        *,
+        with_seen: bool = True,
     ) -> Prompts:
         """The model's input for each history, see `make_prompts`."""
-        config = self.model.config
         return make_prompts(
-            config, histories, item_masks, max_history=max_history, words=self.words
-        )
+            self.model.config, histories, item_masks, max_history=max_history, words=self.words,
+            with_seen=with_seen,
+        )  # fmt: skip
 
     def queries(
         self,

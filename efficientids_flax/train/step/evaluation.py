@@ -162,7 +162,7 @@ def _means(sums: Any) -> dict[str, jax.Array]:
     """
     weight = sums.weight
     scale = jnp.where((weight > 0) & (weight < 1), 1 / weight, 1.0)
-    found = jax.tree.map(lambda x: x * scale, sums).compute()
+    found: dict[str, jax.Array] = jax.tree.map(lambda x: x * scale, sums).compute()
     if not isinstance(sums, TokenSums):
         return found
     found = {NAMES.get(name, name): value for name, value in found.items()}

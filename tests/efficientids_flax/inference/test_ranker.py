@@ -262,6 +262,16 @@ def test_many_histories_are_asked_in_parts(monkeypatch: pytest.MonkeyPatch, at_o
         np.testing.assert_allclose(found.scores[row], one.scores[0], rtol=1e-5)
 
 
+def test_what_was_seen_takes_no_room_where_it_may_come_again(monkeypatch: pytest.MonkeyPatch):
+    """Of many histories it is as wide as the longest of them."""
+    asked: list[Any] = []
+    monkeypatch.setattr(Ranker, "rank", lambda self, prompts, k, **_: asked.append(prompts))
+    ranks, history = Ranker(MODEL, PARAMS), [1] * 40
+    for seen in (False, True):
+        ranks.recommend([history], 3, max_history=4, exclude_seen=seen)
+    assert [prompts.seen.shape[1] for prompts in asked] == [8, 64]
+
+
 def test_no_more_positions_are_asked_at_once_however_many_histories():
     backbone = dataclasses.replace(BACKBONE, max_positions=None, position_embedding="none")
     config = dataclasses.replace(CONFIG, backbone=backbone)
