@@ -18,11 +18,14 @@ class Record:
     """Base of the configuration dataclasses."""
 
     def __post_init__(self) -> None:
-        """Check types first, then `problems()`.
+        """Make tuples of lists, and check types, then `problems()`.
 
         Raises:
             ValueError: names every wrong field, its value and what was expected.
         """
+        for name, hint in schema(type(self)).items():
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, _from_json(hint, value))
         found = type_problems(self) or list(self.problems())
         if found:
             raise ValueError(listed(type(self).__name__, found))

@@ -108,7 +108,7 @@ def answers(
         counts: [I], how often each item occurs in training; None: unknown.
 
     Raises:
-        ValueError: there is no question.
+        ValueError: there is no question; a list has an id that is no item.
     """
     cutoffs = tuple(sorted(options.cutoffs))
     rng = np.random.default_rng(options.seed)
@@ -122,6 +122,8 @@ def answers(
         if options.sampled:
             allowed = candidates(some, num_items, options.sampled, rng)
         top = np.asarray(ask(some, max(cutoffs), allowed))
+        if top.max(initial=-1) >= num_items:
+            raise ValueError(f"lists: found item {top.max()}, expected below {num_items}, or -1")
         empty += int(np.sum(np.all(top < 0, axis=1)))
         padded = _rows(top)
         shown = shown + exposure(padded, num_items, cutoffs)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.core.batch import check_batch
 from efficientids_flax.data.rows import HeldOut
 from efficientids_flax.inference.prompts import History, Prompts, make_prompts, padded_ids
 from efficientids_flax.stored import ItemWords
@@ -67,16 +68,21 @@ def of_histories(
         words: see `make_prompts`.
 
     Raises:
-        ValueError: numbers of held-out lists and histories differ; ids are no numbers, or negative.
+        ValueError: numbers of held-out lists, histories and users differ; a list is not one of item
+            ids.
     """
     if len(histories) != len(held_out):
         raise ValueError(f"held_out: found {len(held_out)} lists for {len(histories)} histories")
+    most = np.iinfo(np.int32).max if config is None else config.num_items - 1
     wrong = [
-        f"{name} {number}: found {np.asarray(ids).tolist()!r}, expected item ids"
+        f"{name} {number}: found {ids.tolist()!r}, expected item ids up to {most}"
         for name, lists in (("held_out", held_out), ("history", histories))
-        for number, ids in enumerate(lists)
-        if len(ids) and (np.asarray(ids).dtype.kind not in "iu" or np.min(ids) < 0)
+        for number, ids in enumerate(map(np.asarray, lists))
+        if ids.ndim != 1
+        or (ids.size and (ids.dtype.kind not in "iu" or ids.min() < 0 or ids.max() > most))
     ]
+    if users is not None and len(users) != len(histories):
+        wrong.append(f"users: found {len(users)} numbers for {len(histories)} histories")
     if wrong:
         raise ValueError("\n  ".join(["questions:", *wrong[:5]]))
     asked = np.array([number for number, ids in enumerate(held_out) if len(ids)], np.int64)
@@ -145,10 +151,14 @@ def of_batches(
             int [N, X], further items that the user has seen.
         config: the model's.
         together: see `EvaluationOptions`.
+
+    Raises:
+        ValueError: a batch lacks a field, or has labels or ids out of range.
     """
     users = 0
     for batch in batches:
         given = {name: np.asarray(value) for name, value in batch.items()}
+        check_batch(config, given, labels=True)  # a label that is no item would count as missed
         for questions in _of_batch(given, config, together):
             yield questions._replace(users=questions.users + users)
         users += len(given["ids"])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from efficientids_flax.data import Reading, read_data
+from efficientids_flax.data import DataDirectory, Reading, read_data
 from efficientids_flax.data.prepared import check_catalogue
 from efficientids_flax.data.rows import HeldOut, as_rows
 from efficientids_flax.digests import catalogue_digest
@@ -15,7 +15,7 @@ from efficientids_flax.evaluation.popularity import training_counts
 from efficientids_flax.evaluation.questions import of_rows, of_sequences
 from efficientids_flax.evaluation.whole import Evaluation, evaluate, evaluate_batches
 from efficientids_flax.inference import Ranker, open_recommender, trained_history
-from efficientids_flax.stored import read_item_names, read_prompted
+from efficientids_flax.stored import ItemNames, read_item_names, read_prompted
 
 ROWS = 256  # rows of a batch
 
@@ -61,15 +61,10 @@ def evaluate_stored(
     words = None if prompted is None else prompted.words
     length = trained_history(config, words)
     directory = read_data(data, Reading(length=length))
-    if directory.num_items is not None:
-        names = read_item_names(model)
-        theirs = None
-        if names is not None and None not in names.ids:
-            theirs = catalogue_digest([str(one) for one in names.ids])
-        check_catalogue(
-            str(model), theirs, config.num_items, str(data), directory.catalogue,
-            directory.num_items,
-        )  # fmt: skip
+    if (count := _num_items(directory)) is not None:
+        ours = directory.catalogue or _catalogue(directory.items)
+        theirs = _catalogue(read_item_names(model))
+        check_catalogue(str(model), theirs, config.num_items, str(data), ours, count)
     if split not in directory.splits:
         raise ValueError(
             f"{data}: has no split '{split}' to evaluate on; it has {', '.join(directory.splits)}"
@@ -100,6 +95,22 @@ def evaluate_stored(
         found = evaluate_batches(ranker, batches, options, counts=counts, notes=rows.notes)
     about = {"model": _name(model), "data": _name(data), "split": split}
     return Stored(found, about)
+
+
+def _num_items(data: DataDirectory) -> int | None:
+    """I of a directory; None: unknown."""
+    if data.num_items is None and data.items is not None:
+        return len(data.items.ids)
+    if data.num_items is None and data.clustering is not None:
+        return data.clustering.num_items
+    return data.num_items
+
+
+def _catalogue(names: ItemNames | None) -> str | None:
+    """The digest of the items' ids; None if not all are known."""
+    if names is None or None in names.ids:
+        return None
+    return catalogue_digest([str(one) for one in names.ids])
 
 
 def _name(path: str | os.PathLike[str]) -> str:

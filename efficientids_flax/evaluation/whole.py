@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from efficientids_flax.array_checks import described
 from efficientids_flax.evaluation.asking import Answers, Ask, Recommender, answers, asks
 from efficientids_flax.evaluation.metrics.catalogue import average_popularity, coverage, gini
 from efficientids_flax.evaluation.metrics.intervals import Interval
@@ -103,7 +104,7 @@ def evaluate(
     options = options or EvaluationOptions()
     questions = of_histories(histories, held_out, config, max_history, users, words)
     told = list(notes)
-    if nobody := sum(not len(ids) for ids in held_out):
+    if nobody := sum(not np.size(ids) for ids in held_out):
         told.append(f"{nobody} users have nothing held out, and are left out")
     return evaluated(questions, asks(recommender, options), num_items, options, counts, told)
 
@@ -153,6 +154,9 @@ def evaluate_lists(
         ValueError: see `evaluate`.
     """
     options = options or EvaluationOptions()
+    lists = np.asarray(lists)
+    if lists.ndim != 2 or lists.dtype.kind not in "iu":
+        raise ValueError(f"lists: found {described(lists)}, expected integers [U, k]")
     options = _without(options, lists.shape[1], "the lists")
     if len(lists) != len(held_out):
         raise ValueError(f"held_out: found {len(held_out)} lists for {len(lists)} users")
@@ -160,7 +164,7 @@ def evaluate_lists(
 
     def ask(questions: Questions, k: int, allowed: Any) -> np.ndarray:
         del allowed
-        return np.asarray(lists)[questions.users, :k]
+        return lists[questions.users, :k]
 
     if options.sampled:
         raise ValueError("sampled: the lists are there already; leave it out")

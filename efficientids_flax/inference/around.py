@@ -141,7 +141,11 @@ def longer_than(lengths: Sequence[int | None], histories: Sequence[History]) -> 
         histories: the histories.
     """
     each = zip(lengths, histories, strict=True)
-    longer = [most for most, history in each if most is not None and len(history) > most]
+    longer = [
+        most
+        for most, history in each
+        if most is not None and np.ndim(history) and len(history) > most
+    ]
     if not longer:
         return None
     return (

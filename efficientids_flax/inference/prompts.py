@@ -61,6 +61,7 @@ def make_prompts(
     *,
     max_history: int | Sequence[int | None] | None = None,
     words: ItemWords | None = None,
+    with_seen: bool = True,
 ) -> Prompts:
     """Prompts for histories.
 
@@ -73,6 +74,7 @@ def make_prompts(
         max_history: use only this many of the last ids, for all or for each history; None: as many
             as the model was trained on, with a warning, or all if that is unknown.
         words: words around the items, for histories of items alone, if `config.prompt` has some.
+        with_seen: whether `seen` is needed, which is as wide as the longest history.
 
     Returns:
         B and T padded to powers of two.
@@ -96,6 +98,7 @@ def make_prompts(
     every = [
         np.asarray(ids)[np.ones(len(ids), bool) if mask is None else np.asarray(mask) > 0]
         for ids, mask in zip(histories, masks, strict=True)
+        if with_seen
     ]
     shape = bucket(len(rows), 1), positions(config, max((len(ids) for ids, _ in rows), default=0))
     return lay_out(config, rows, every, shape)
@@ -113,7 +116,7 @@ def lay_out(
     Args:
         config: the model's.
         rows: for each history its ids, and 1 where they are items.
-        seen: the items of each whole history.
+        seen: the items of each whole history; empty: not needed.
         shape: [B, T], with room for `rows` and the tokens around them.
         width: X; None: a power of two with room for the longest of `seen`.
     """
@@ -138,7 +141,8 @@ def lay_out(
         batch["inputs_indicator"][row, :asked] = 1
         batch["paddings"][row, : len(whole)] = 0
         last[row] = asked - 1
-        found[row, : len(seen[row])] = seen[row]
+        if seen:
+            found[row, : len(seen[row])] = seen[row]
     if not config.backbone.vocab_size:
         del batch["input_item_weights"]
     return Prompts(batch, last, found)
@@ -167,12 +171,21 @@ def history_problems(
 
 def exclude_problems(lists: Sequence[History], items: int) -> list[str]:
     """A sentence for each id to exclude that is no item; one list of ids for each history."""
-    return [
-        f"history {row}: exclude: {number} is outside of [0, {items})"
-        for row, ids in enumerate(lists)
-        for number in ids
-        if not 0 <= number < items
-    ]
+    found = []
+    for row, ids in enumerate(map(np.asarray, lists)):
+        if problem := _list_problem(ids):
+            found.append(f"history {row}: exclude: {problem}")
+            continue
+        wrong = ids[(ids < 0) | (ids >= items)]
+        found += [f"history {row}: exclude: {one} is outside of [0, {items})" for one in wrong]
+    return found
+
+
+def _list_problem(ids: np.ndarray) -> str | None:
+    """What is wrong if this is no list of whole numbers."""
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+        return f"found {list(ids.shape)} of {ids.dtype}, expected a list of ids"
+    return None
 
 
 def padded_ids(lists: Sequence[History], rows: int | None = None) -> np.ndarray:
@@ -233,8 +246,8 @@ def _checked(
     """(ids, 1 where they are items) of one history; appends to the problems."""
     nothing = np.zeros(0, np.int32), np.zeros(0, np.int32)
     ids = np.asarray(history)
-    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        problems.append(f"{where}: found {list(ids.shape)} of {ids.dtype}, expected a list of ids")
+    if problem := _list_problem(ids):
+        problems.append(f"{where}: {problem}")
         return nothing
     items = np.ones(ids.shape, np.int32) if mask is None else np.asarray(mask)
     if items.shape != ids.shape or not np.isin(items, (0, 1)).all():

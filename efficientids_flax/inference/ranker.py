@@ -106,7 +106,8 @@ class Ranker:
         **filters: Unpack[Filters],
     ) -> Recommendations:
         """The k best next items of each history; see the function `recommend`."""
-        prompts = self.prompts(histories, item_masks, max_history)
+        seen = filters.get("exclude_seen", False)
+        prompts = self.prompts(histories, item_masks, max_history, with_seen=seen)
         return self.rank(prompts, k, count=len(histories), **filters)
 
     def prompts(
@@ -114,12 +115,14 @@ class Ranker:
         histories: Sequence[History],
         item_masks: Sequence[History | None] | None = None,
         max_history: int | Sequence[int | None] | None = None,
+        *,
+        with_seen: bool = True,
     ) -> Prompts:
         """The model's input for each history, see `make_prompts`."""
-        config = self.model.config
         return make_prompts(
-            config, histories, item_masks, max_history=max_history, words=self.words
-        )
+            self.model.config, histories, item_masks, max_history=max_history, words=self.words,
+            with_seen=with_seen,
+        )  # fmt: skip
 
     def queries(
         self,
@@ -182,12 +185,11 @@ class Ranker:
             raise ValueError(
                 f"k: found {each.size} numbers, expected one, or one for each of {asked} histories"
             )
-        if wrong := [int(one) for one in each if not 1 <= one <= items]:
+        whole = each.dtype.kind in "iu"
+        if wrong := [one.item() for one in each if not whole or not 1 <= one <= items]:
             raise ValueError(f"k: expected in [1, {items}], the number of items, found {wrong[0]}")
-        if allowed is not None and np.shape(allowed) not in ((items,), (asked, items)):
-            raise ValueError(
-                f"allowed: found {list(np.shape(allowed))}, expected {[items]} or {[asked, items]}"
-            )
+        if allowed is not None:
+            allowed = _mask(allowed, (items,), (asked, items))
         left_out = prompts.seen if exclude_seen else prompts.seen[:, :0]
         if exclude is not None:
             left_out = np.concatenate([left_out, _padded(exclude, asked, rows, items)], axis=1)
@@ -253,6 +255,17 @@ def _rows_at_once(prompts: Prompts) -> int:
     """Rows in one call of the model, limited so that memory does not grow with their number."""
     length = prompts.batch["ids"].shape[1]
     return 1 << max(POSITIONS_AT_ONCE // length, 1).bit_length() - 1
+
+
+def _mask(allowed: Any, *shapes: tuple[int, ...]) -> np.ndarray:
+    """`allowed` as an array; raises ValueError for another shape, or ids in place of 0 and 1."""
+    found = np.asarray(allowed)
+    if found.shape not in shapes:
+        wanted = " or ".join(str(list(shape)) for shape in shapes)
+        raise ValueError(f"allowed: found {list(found.shape)}, expected {wanted}")
+    if found.dtype != bool and not np.isin(found, (0, 1)).all():
+        raise ValueError("allowed: expected True or False for each item, found other numbers")
+    return found
 
 
 def _padded(lists: Sequence[History], wanted: int, rows: int, items: int) -> np.ndarray:

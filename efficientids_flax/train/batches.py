@@ -6,9 +6,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from efficientids_flax.config.record import listed
 from efficientids_flax.data.ahead import refuse_seed
 from efficientids_flax.digests import digest, digest_of
 from efficientids_flax.tree import leaves_by_path
+
+NO_NUMBERS = "OUSMm"  # kinds of NumPy: objects, texts, dates
 
 
 def rows_of(batch: Any) -> int | None:
@@ -28,14 +31,14 @@ def is_placed(batch: Any) -> bool:
 
 
 def checked_batch(batch: Any, name: str) -> Mapping[str, Any]:
-    """The batch with arrays of other libraries, such as PyTorch's, converted to NumPy's.
+    """The batch with lists, and arrays of other libraries such as PyTorch's, made NumPy's arrays.
 
     Args:
         batch: a batch as it was read.
         name: name of the data, for messages.
 
     Raises:
-        ValueError: the batch is not a dict.
+        ValueError: the batch is not a dict; a field has texts or the like, or ragged lists.
     """
     if not isinstance(batch, Mapping):
         raise ValueError(
@@ -43,15 +46,43 @@ def checked_batch(batch: Any, name: str) -> Mapping[str, Any]:
             " {'inputs': ..., 'targets': ...}"
         )
     for value in batch.values():
-        if type(value) is not np.ndarray and not isinstance(value, jax.Array):
-            return jax.tree.map(_as_array, dict(batch))
+        numbers = type(value) is np.ndarray and value.dtype.kind not in NO_NUMBERS
+        if not numbers and not isinstance(value, jax.Array):
+            return _with_arrays(batch, name)
     return batch
 
 
+def _with_arrays(batch: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """See `checked_batch`."""
+    try:
+        made = jax.tree.map(_as_array, dict(batch), is_leaf=_is_of_values)
+    except ValueError as error:  # of NumPy
+        raise ValueError(
+            f"{name}: a field is lists of different lengths; pad them to one"
+        ) from error
+    wrong = [
+        f"{path}: found {leaf.dtype}, expected numbers; leave the field out"
+        for path, leaf in leaves_by_path(made).items()
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in NO_NUMBERS
+    ]
+    if wrong:
+        raise ValueError(listed(name, wrong))
+    return made
+
+
 def _as_array(leaf: Any) -> Any:
-    """Another library's array as NumPy's; without a copy if it is in host memory."""
+    """A list or another library's array as NumPy's; without a copy if it is in host memory."""
     own = isinstance(leaf, np.ndarray | np.generic | jax.Array)
-    return np.asarray(leaf) if not own and hasattr(leaf, "__array__") else leaf
+    foreign = not own and hasattr(leaf, "__array__")
+    return np.asarray(leaf) if foreign or _is_of_values(leaf) else leaf
+
+
+def _is_of_values(leaf: Any) -> bool:
+    """Whether it is a text, or lists of Python's numbers or texts."""
+    if not isinstance(leaf, list | tuple):
+        return isinstance(leaf, str)
+    leaves = jax.tree.leaves(leaf)
+    return bool(leaves) and all(isinstance(one, bool | int | float | str) for one in leaves)
 
 
 def digest_of_batch(batch: Any) -> str | None:

@@ -1,6 +1,5 @@
 """The part of `Trainer` that works with files: restore checkpoints, export the model, curves."""
 
-import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Set
@@ -106,6 +105,7 @@ class RunDirectory:
                 names=(*OF_MODEL, *ANEW.intersection(allowed)), anew=with_optimizer(self.optimizer),
             )  # fmt: skip
         self._tell(start)
+        self._recall_length()
         return found
 
     def best_step(self) -> int | None:
@@ -145,8 +145,8 @@ class RunDirectory:
         The step, its metrics, and the sequence length of training are stored with it.
         """
         step = int(state.step)
-        length, metrics = self._longest or None, measured(self.history, step)
-        training = {"step": step, LENGTH: length, "metrics": metrics}
+        metrics = self.history.evaluated(step) or self._stored_metrics(step)
+        training = {"step": step, LENGTH: self._longest or None, "metrics": metrics}
         model: Any = self.given_model  # save_model refuses kinds it cannot save
         save_model(
             path, model, self.evaluated_params(state), training=known(training), items=self.items,
@@ -164,8 +164,8 @@ class RunDirectory:
         if self.directory is None or not isinstance(self.given_model, Decoder | ItemModel):
             return
         options, place = self.options, self.directory / MODEL
-        if goes_on and is_primary() and (place / "config.json").is_file():
-            self._longest = max(self._longest, training_of(place).get(LENGTH) or 0)
+        if goes_on:
+            self._recall_length()
         self._described = self._longest
         training = {
             LENGTH: self._longest or None,
@@ -175,13 +175,24 @@ class RunDirectory:
             "average": averages(options, self.optimizer),
         }
         save_description(
-            place,
-            self.given_model,
-            training=known(training),
-            items=self.items,
-            origins=self.origins,
-            prompt=self.prompt,
-        )
+            place, self.given_model, training=known(training), items=self.items,
+            origins=self.origins, prompt=self.prompt,
+        )  # fmt: skip
+
+    def _recall_length(self) -> None:
+        """The longest sequences so far include those that the directory's description tells of."""
+        if self.directory is None or not is_primary():
+            return
+        place = self.directory / MODEL
+        if (place / "config.json").is_file():
+            self._longest = max(self._longest, training_of(place).get(LENGTH) or 0)
+
+    def _stored_metrics(self, step: int) -> dict[str, float]:
+        """The metrics of a checkpoint of an earlier session; empty if there are none."""
+        with opened(self.directory, self.options, read_only=True) as checkpoints:
+            if checkpoints is None or step not in checkpoints.steps():
+                return {}
+            return checkpoints.metrics(step)
 
     def module(self, state: TrainState) -> Any:
         """The model that `evaluate` measures, to be called: `trainer.module(state)(x)`.
@@ -245,18 +256,6 @@ def averages(options: TrainingOptions, optimizer: Any) -> bool:
 def known(values: Mapping[str, Any]) -> dict[str, Any]:
     """The entries that are neither None nor an empty dict."""
     return {name: value for name, value in values.items() if value is not None and value != {}}
-
-
-def measured(history: Rows, step: int) -> dict[str, float]:
-    """The finite evaluation metrics of a step."""
-    row = next((row for row in reversed(history) if row["step"] <= step), {"step": None})
-    if row["step"] != step:
-        return {}
-    return {
-        name: value
-        for name, value in row.items()
-        if name.startswith(("eval_", "test_")) and value is not None and math.isfinite(value)
-    }
 
 
 def no_best(options: TrainingOptions) -> str:

@@ -64,7 +64,10 @@ class EvaluationData:
             ValueError: the source is detectably endless; `num_batches` is below 1.
         """
         if isinstance(source, Mapping):
-            raise TypeError(f"{name}: found one batch, expected several: give a list, [batch]")
+            raise TypeError(
+                f"{name}: found one batch, expected several: give a list, [batch]; of several"
+                " splits, give one after the other"
+            )
         if not callable(source) and not isinstance(source, Iterable):
             raise TypeError(
                 f"{name}: found a {type(source).__name__}, expected batches to iterate over, or a"

@@ -14,6 +14,7 @@ from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.model_checks import check_pretrained
 from efficientids_flax.train.batches import checked_batch, digest_of_batch
 from efficientids_flax.train.logs import tell
+from efficientids_flax.train.optimizer import averaged_params
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.state import (
     BatchPlacer,
@@ -87,7 +88,8 @@ class Preparing:
 
         Raises:
             ValueError: a batch that the model does not accept; parameters that do not fit the
-                model; a frozen language model (`model_name`) without parameters.
+                model; a frozen language model (`model_name`) without parameters; `evaluate_average`
+                without averages.
         """
         sample_batch = checked_batch(sample_batch, "batch")
         parts = self.options.gradient_accumulation_steps
@@ -97,7 +99,7 @@ class Preparing:
         self._check_values(sample_batch)
         check_pretrained(self.given_model, params)
         with on_mesh(self.mesh):
-            return initial_state(
+            made = initial_state(
                 self._objective,
                 self.optimizer,
                 rng,
@@ -110,6 +112,9 @@ class Preparing:
                 opt_state=opt_state,
                 step=step,
             )
+        if self.options.evaluate_average:  # raises if there are none, not only after the run
+            jax.eval_shape(averaged_params, made.opt_state, made.params)
+        return made
 
     def _compiled(self, state: TrainState, batch: Any) -> CompiledStep:
         """The step, compiled in the first call."""

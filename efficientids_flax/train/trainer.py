@@ -191,6 +191,8 @@ class Trainer(Evaluating, Preparing):
         """
         check_steps(num_steps)
         refuse_used(state)
+        if self._kept is not None:
+            state = self._kept.spared(state)
         with one_for_all(), stop_request() as stop:
             state = self._train(state, train_dataset, eval_dataset, num_steps, stop)
             told = any_process(stop.received)

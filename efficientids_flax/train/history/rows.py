@@ -4,6 +4,7 @@ A row takes eight bytes per number. If there are more than `MOST` rows, every se
 older half is dropped, except those with an evaluation. `history.jsonl` has all of them.
 """
 
+import math
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,6 +100,17 @@ class Rows(Sequence[Row]):
         if empty := {name: None for name, value in values.items() if value is None}:
             self._more[step] = dict(empty)
         self.add_steps(step, tuple(values), [numbers])
+
+    def evaluated(self, step: int) -> dict[str, float]:
+        """The finite evaluation metrics of a step; empty if there are none."""
+        row = next((row for row in reversed(self) if row["step"] <= step), {"step": None})
+        if row["step"] != step:
+            return {}
+        return {
+            name: value
+            for name, value in row.items()
+            if name.startswith(("eval_", "test_")) and value is not None and math.isfinite(value)
+        }
 
     def names(self) -> list[str]:
         """The distinct names of the metrics."""

@@ -176,7 +176,10 @@ def averaged_params(opt_state: Any, params: Any) -> Any:
         ValueError: the state has no averages.
     """
     if not (isinstance(opt_state, Mapping) and isinstance(opt_state.get("ema"), optax.EmaState)):
-        raise ValueError("averages of the parameters: the optimizer was made without ema_decay")
+        raise ValueError(
+            "averages of the parameters: the optimizer was made without ema_decay; give it one, or"
+            " leave evaluate_average out"
+        )
     found = leaves_by_path(opt_state["ema"].ema)
     return jax.tree_util.tree_map_with_path(
         lambda keys, value: found.get(path_of(keys), value).astype(value.dtype), params

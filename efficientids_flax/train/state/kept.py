@@ -25,6 +25,13 @@ class KeptState:
     def look(self, state: TrainState, metrics: Mapping[str, float]) -> None:
         """Copy this state if its evaluation is the best; frozen parameters are not copied."""
         if self._monitor.update(metrics):
-            frozen = state.frozen
-            copied = jax.tree.map(jnp.copy, state.replace(frozen={}))  # pyright: ignore[reportAttributeAccessIssue]
-            self.state = copied.replace(frozen=frozen)
+            self.state = _copy(state)
+
+    def spared(self, state: TrainState) -> TrainState:
+        """The state to train on: a copy if it is the kept one, whose arrays would be donated."""
+        return _copy(state) if state is self.state else state
+
+
+def _copy(state: TrainState) -> TrainState:
+    copied = jax.tree.map(jnp.copy, state.replace(frozen={}))  # pyright: ignore[reportAttributeAccessIssue]
+    return copied.replace(frozen=state.frozen)

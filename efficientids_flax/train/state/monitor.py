@@ -22,7 +22,7 @@ class Monitor:
         self.metric, self.waited = metric, 0
         self.best: float | None = None
         self._beaten: float | None = None  # the value to improve on, for early stopping
-        self._sign = 1.0 if mode == "min" else -1.0
+        self._mode, self._sign = mode, 1.0 if mode == "min" else -1.0
         self._patience, self._min_delta = patience, min_delta
 
     @classmethod
@@ -78,12 +78,14 @@ class Monitor:
     def state(self) -> dict[str, Any]:
         """As JSON values."""
         return {
-            "metric": self.metric, "best": self.best, "waited": self.waited, "beaten": self._beaten,
+            "metric": self.metric, "mode": self._mode, "best": self.best, "waited": self.waited,
+            "beaten": self._beaten,
         }  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Restore from `state()`; ignored if that is of another metric."""
-        if state.get("metric") == self.metric:
+        """Restore from `state()`; ignored if that is of another metric, or another direction."""
+        mode = state.get("mode", self._mode)  # release 2 did not write it
+        if (state.get("metric"), mode) == (self.metric, self._mode):
             self.best, self.waited = state["best"], state["waited"]
             self._beaten = state.get("beaten", self.best)
 

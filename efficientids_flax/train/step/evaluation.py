@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from efficientids_flax.core.batch import check_batch, wrong_counts
+from efficientids_flax.core.metrics import TokenSums
 from efficientids_flax.train.evaluation_data import EvaluationData, Source
 from efficientids_flax.train.state import BatchPlacer
 from efficientids_flax.train.state.shared_batches import shared_batches
 from efficientids_flax.train.step.gathering import Gatherer, Waiting
+from efficientids_flax.train.step.mean import added
 from efficientids_flax.train.step.objectives import Objective
 
 # fmt: off
@@ -21,7 +24,7 @@ NAMES = {
     "fraction_of_correct_next_step_preds":  "accuracy",
 }
 # fmt: on
-COUNTS = ("num_predictions",)  # without labels these are 0, not NaN
+COUNT = "num_predictions"  # without labels this is 0, not NaN
 
 
 class Evaluator:
@@ -48,19 +51,14 @@ class Evaluator:
             return objective.sums(params, batch, model_state), wrong
 
         self._sums = sums
-        self._join = jax.jit(
-            lambda total, found: tuple(
-                {name: old[name] + new[name] for name in new}
-                for old, new in zip(total, found, strict=True)
-            )
-        )
+        self._join = jax.jit(lambda total, found: tuple(map(added, total, found)))
         self._gatherer = None
         # Gathering needs a batch's weights on the host, so only with a single process.
         if objective.gathering is not None and jax.process_count() == 1:
             self._gatherer = Gatherer(objective.gathering, counts)
         self._compute = jax.jit(
             lambda total: (
-                [value.compute() for value in total[0].values()],
+                [_means(value) for value in total[0].values()],
                 [value.weight for value in total[0].values()],
                 total[1],
             )
@@ -78,7 +76,7 @@ class Evaluator:
         shapes, _, _ = jax.eval_shape(
             lambda params: self._compute(self._sums(params, rest, batch)), rest.pop("params")
         )
-        return {f"{prefix}{NAMES.get(name, name)}" for values in shapes for name in values}
+        return {f"{prefix}{name}" for values in shapes for name in values}
 
     def __call__(
         self,
@@ -126,8 +124,8 @@ class Evaluator:
             raise ValueError(f"{data.name}: values of the batches out of range: {', '.join(wrong)}")
         for values, weight in zip(computed, weights, strict=True):
             for name, value in values.items():
-                measured = weight > 0 or name in COUNTS
-                metrics[f"{prefix}{NAMES.get(name, name)}"] = float(value) if measured else math.nan
+                measured = weight > 0 or name == COUNT
+                metrics[f"{prefix}{name}"] = float(value) if measured else math.nan
         if unmeasured := sorted(name for name, value in metrics.items() if math.isnan(value)):
             why = (
                 "a loss or a score is NaN"
@@ -154,3 +152,18 @@ class Evaluator:
             between()
         if waiting is not None:
             yield from waiting.rest()
+
+
+def _means(sums: Any) -> dict[str, jax.Array]:
+    """The means, under the names of an evaluation.
+
+    PAXml divides by at least 1, which takes labels that weigh less than that in all for missed ones
+    in part. They are scaled up to 1 before.
+    """
+    weight = sums.weight
+    scale = jnp.where((weight > 0) & (weight < 1), 1 / weight, 1.0)
+    found: dict[str, jax.Array] = jax.tree.map(lambda x: x * scale, sums).compute()
+    if not isinstance(sums, TokenSums):
+        return found
+    found = {NAMES.get(name, name): value for name, value in found.items()}
+    return found | {COUNT: weight}

@@ -2,9 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache, wraps
 from typing import Any, NamedTuple
 
 from flax import linen as nn
+from flax import nnx
 
 
 class Switch(NamedTuple):
@@ -23,6 +25,7 @@ SWITCHES: Mapping[str, Switch] = {
     "training": Switch(False),
     "train": Switch(False),
     "is_training": Switch(False),
+    "is_train": Switch(False),
     "deterministic": Switch(True),
     "enable_dropout": Switch(False, whole=False),
     "use_running_average": Switch(True, whole=False),
@@ -78,6 +81,39 @@ def intercept(
     finally:
         for name, value in before.items():
             object.__setattr__(module, name, value)
+
+
+def stay_evaluating(module: nnx.Module) -> None:
+    """Run an NNX module and those in it in evaluation mode from now on, however they are called.
+
+    What `intercept` does for Linen: dropout becomes the identity, and switches are set in each
+    call, also where the module that calls passes another value, or leaves a default.
+
+    Args:
+        module: is changed.
+    """
+    for _, part in list(nnx.iter_modules(module)):
+        for name in SWITCHES.keys() & vars(part).keys():
+            if isinstance(vars(part)[name], bool):
+                setattr(part, name, SWITCHES[name].evaluating)
+        part.__class__ = _always_evaluating(type(part))
+
+
+@cache
+def _always_evaluating(kind: type[nnx.Module]) -> type[nnx.Module]:
+    """The class of modules like those of `kind`, whose calls evaluate."""
+    own = next((vars(base)["__call__"] for base in kind.__mro__ if "__call__" in vars(base)), None)
+    if own is None:
+        return kind
+
+    @wraps(own)
+    def call(self: nnx.Module, *args: Any, **named: Any) -> Any:
+        if isinstance(self, nnx.Dropout):
+            return args[0] if args else named["inputs"]
+        args, named = evaluating(own, args, named)
+        return own(self, *args, **named)
+
+    return type(kind.__name__, (kind,), {"__call__": call})
 
 
 def built_to_train(module: nn.Module) -> dict[str, bool]:

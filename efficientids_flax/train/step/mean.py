@@ -1,8 +1,9 @@
-"""Weighted means that add up over batches."""
+"""Weighted means that add up over batches, not all of which need have all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,12 @@ class Means:
 
     Attributes:
         sums: name -> float32 [], weighted.
-        weight: float32 [].
+        weights: name -> float32 [], of the batches that have it.
+        weight: float32 [], of all batches.
     """
 
     sums: dict[str, jax.Array]
+    weights: dict[str, jax.Array]
     weight: jax.Array
 
     @classmethod
@@ -30,13 +33,23 @@ class Means:
                 name: jnp.where(weight == 0, 0.0, value.astype(jnp.float32) * weight)
                 for name, value in values.items()
             },
+            dict.fromkeys(values, weight),
             weight,
         )
 
     def __add__(self, other: Means) -> Means:
-        return jax.tree.map(jnp.add, self, other)
+        sums, weights = added(self.sums, other.sums), added(self.weights, other.weights)
+        return Means(sums, weights, self.weight + other.weight)
 
     def compute(self) -> dict[str, jax.Array]:
-        """Name -> mean; NaN without any weight."""
-        divisor = jnp.where(self.weight > 0, self.weight, jnp.nan)
-        return {name: value / divisor for name, value in self.sums.items()}
+        """Name -> mean over the batches that have it; NaN without any weight."""
+        return {
+            name: value / jnp.where(self.weights[name] > 0, self.weights[name], jnp.nan)
+            for name, value in self.sums.items()
+        }
+
+
+def added(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The sums by name; a name that only one has keeps its value."""
+    both = {name: one[name] + other[name] for name in one.keys() & other.keys()}
+    return {**one, **other, **both}

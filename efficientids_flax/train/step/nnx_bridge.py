@@ -19,7 +19,7 @@ from flax import nnx
 from flax.core.scope import in_filter
 
 from efficientids_flax.train.state import key_data
-from efficientids_flax.train.step.evaluation_mode import SWITCHES, evaluating
+from efficientids_flax.train.step.evaluation_mode import SWITCHES, evaluating, stay_evaluating
 from efficientids_flax.train.step.function import LossFn
 from efficientids_flax.tree import flatten, unflatten
 
@@ -99,6 +99,8 @@ class NNXBridge:
             if switch.whole and name in named:
                 training = bool(named[name]) != switch.evaluating
         (module.train if training else module.eval)()
+        if not self.training:
+            stay_evaluating(module)
         call: Any = getattr(module, method) if isinstance(method, str) else module
         if callable(method):
             args = (module, *args)

@@ -179,6 +179,20 @@ def test_lists_that_are_there_already():
         evaluate_lists(lists, [[1], [9]], 6, EvaluationOptions(cutoffs=(5,)))
 
 
+def test_labels_that_are_no_items_are_not_taken_for_missed_ones(ranker):
+    batch = next_items(np.array([[1, 2, 3]]))
+    batch["labels"][0, 1] = ITEMS
+    with pytest.raises(ValueError, match=rf"labels: found {ITEMS} at \[0, 1\], expected in"):
+        evaluate_batches(ranker, [batch], PLAIN)
+    with pytest.raises(
+        ValueError, match=rf"held_out 0: found \[{ITEMS}\], expected item ids up to"
+    ):
+        evaluate(ranker, [[1]], [[ITEMS]], PLAIN)
+    del batch["weights"]
+    with pytest.raises(ValueError, match="weights: missing"):
+        evaluate_batches(ranker, [batch], PLAIN)
+
+
 def test_what_does_not_fit_is_named():
     popular = Popular(range(ITEMS))
     with pytest.raises(ValueError, match="held_out: found 1 lists for 2 histories"):
@@ -196,3 +210,13 @@ def test_what_does_not_fit_is_named():
     wrong: Any = SimpleNamespace(recommend=lambda histories, k, exclude: (np.zeros((1, 2)), None))
     with pytest.raises(ValueError, match=r"recommend: found ids \[1, 2\] of float64, expected int"):
         evaluate(wrong, [[1]], [[3]], PLAIN, num_items=ITEMS)
+    wrong = SimpleNamespace(recommend=lambda histories, k, exclude: (np.full((1, k), ITEMS), None))
+    with pytest.raises(ValueError, match=f"lists: found item {ITEMS}, expected below {ITEMS}"):
+        evaluate(wrong, [[1]], [[3]], PLAIN, num_items=ITEMS)
+    with pytest.raises(ValueError, match="held_out 0: found 3, expected item ids"):
+        evaluate(popular, [[1]], np.array([3]), PLAIN, num_items=ITEMS)
+    with pytest.raises(ValueError, match="users: found 1 numbers for 2 histories"):
+        evaluate(popular, [[1], [2]], [[3], [4]], PLAIN, num_items=ITEMS, users=[0])
+    with pytest.raises(ValueError, match=r"lists: found \[2\] of float32, expected integers"):
+        evaluate_lists(np.ones(2, np.float32), [[1]], ITEMS, PLAIN)
+    assert EvaluationOptions(cutoffs=[1, 5]) == EvaluationOptions(cutoffs=(1, 5))  # pyright: ignore[reportArgumentType]

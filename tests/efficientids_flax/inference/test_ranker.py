@@ -216,6 +216,9 @@ def test_one_compilation_serves_all_of_a_padded_shape():
         ({"histories": [[1]], "k": [2, 3]}, "k: found 2 numbers, expected one"),
         ({"histories": [[1]], "exclude": []}, "exclude: found 0 lists for 1 histories"),
         ({"histories": [[1]], "exclude": [[2, 30]]}, r"history 0: exclude: 30 is outside of \[0, "),
+        ({"histories": [[1]], "exclude": [[1.5]]}, r"history 0: exclude: found \[1\] of float64"),
+        ({"histories": [[1]], "k": 2.5}, r"k: expected in \[1, \d+\], .* found 2.5"),
+        ({"histories": [[1]], "allowed": np.arange(30)}, "allowed: expected True or False"),
         ({"histories": [[1]], "exclude": [[2**32]]}, "history 0: exclude: 4294967296 is outside"),
         ({"histories": [[1]], "allowed": np.ones(3, bool)}, r"allowed: found \[3\], exp"),
         ({"histories": [[1]], "scoring": "best"}, "scoring: expected log_probs or original"),
@@ -257,6 +260,16 @@ def test_many_histories_are_asked_in_parts(monkeypatch: pytest.MonkeyPatch, at_o
         )
         assert np.array_equal(found.ids[row], one.ids[0])
         np.testing.assert_allclose(found.scores[row], one.scores[0], rtol=1e-5)
+
+
+def test_what_was_seen_takes_no_room_where_it_may_come_again(monkeypatch: pytest.MonkeyPatch):
+    """Of many histories it is as wide as the longest of them."""
+    asked: list[Any] = []
+    monkeypatch.setattr(Ranker, "rank", lambda self, prompts, k, **_: asked.append(prompts))
+    ranks, history = Ranker(MODEL, PARAMS), [1] * 40
+    for seen in (False, True):
+        ranks.recommend([history], 3, max_history=4, exclude_seen=seen)
+    assert [prompts.seen.shape[1] for prompts in asked] == [8, 64]
 
 
 def test_no_more_positions_are_asked_at_once_however_many_histories():

@@ -1,6 +1,7 @@
 """What a run makes of its evaluations: the best state, an early end, nothing lost."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -48,13 +49,39 @@ def test_the_best_state_is_the_same_in_memory_and_in_a_directory(stopped):
 def test_a_metric_called_loss_does_not_stand_in_the_place_of_the_loss():
     def named(*given):
         loss, _, state = loss_fn(*given)
-        return loss, {"loss": 0 * loss - 1}, state
+        return loss, {"loss": 0 * loss - 1, "total_loss": 0 * loss - 2}, state
 
     network = Network(dropout=0.0, statistics=False)
     plain, other = trainer(network=network), trainer(network=network, loss_fn=named)
     state = begin(plain)
-    found = [made.evaluate(state, batches())["eval_loss"] for made in (plain, other)]
-    assert found[0] == found[1] > 0
+    found = [made.evaluate(state, batches()) for made in (plain, other)]
+    assert found[0]["eval_loss"] == found[1]["eval_loss"] > 0
+    assert found[1]["eval_total_loss"] == -2
+
+
+def test_a_metric_that_some_batches_have_is_their_mean():
+    def named(params, batch, *given):
+        loss, metrics, state = loss_fn(params, batch, *given)
+        rated = {"rating": jnp.mean(batch["rating"])} if "rating" in batch else {}
+        return loss, metrics | rated, state
+
+    made = trainer(network=Network(dropout=0.0, statistics=False), loss_fn=named)
+    plain, rated = data(8), {**data(8), "rating": np.full(8, 3.0, np.float32)}
+    alone, *found = (
+        made.evaluate(begin(made), given)
+        for given in ([rated], [plain, rated, plain], [rated, plain])
+    )
+    assert alone == found[0] == found[1]
+    assert alone["eval_rating"] == 3
+
+
+def test_the_best_state_in_memory_can_be_trained_on():
+    made, last = run()
+    best = made.best(last)
+    after = made.train(best, batches(), batches(), num_steps=4)
+    assert int(after.step) == 4
+    assert int(made.best(after).step) == 2
+    assert np.isfinite(made.evaluate(made.best(after), batches())["eval_loss"])
 
 
 def test_the_same_call_after_an_early_stop_takes_no_step(stopped, capsys):

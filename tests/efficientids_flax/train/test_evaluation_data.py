@@ -76,6 +76,20 @@ def test_arrays_of_other_libraries_are_taken_and_other_batches_are_refused():
         list(EvaluationData([(ROWS["x"],)], name="mine"))
 
 
+def test_lists_are_arrays_and_texts_are_no_numbers():
+    (found,) = EvaluationData([{"x": [[1, 2], [3, 4]], "of": {"y": [0.5]}}], 1)
+    assert found["x"].shape == (2, 2)
+    assert found["of"]["y"].dtype == np.float64
+    for given, message in (
+        ({"user": np.array(["a"])}, "mine: 1 problem:\n  user: found <U1, expected numbers"),
+        ({"of": {"users": ["a", "b"]}}, "of/users: found <U1, expected numbers"),
+        ({"split": "test"}, "split: found <U4, expected numbers"),
+        ({"x": [[1], [1, 2]]}, "mine: a field is lists of different lengths; pad them"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            list(EvaluationData([given], name="mine"))
+
+
 class Loader:
     """An iterator that `iter` sets back, as some loaders are."""
 

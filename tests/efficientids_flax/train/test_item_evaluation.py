@@ -88,3 +88,21 @@ def test_no_label_is_not_measured(trained):
     assert found.pop("eval_num_predictions") == 0.0
     assert np.isnan(list(found.values())).all()
     assert made.evaluate(state, [none, ARRAYS]) == pytest.approx(made.evaluate(state, [ARRAYS]))
+
+
+def test_labels_that_weigh_little_are_measured_alike(trained):
+    made, state = trained
+    light = {**ARRAYS, "weights": ARRAYS["weights"] * np.float32(1e-3)}  # in all less than 1
+    found, wanted = made.evaluate(state, [light]), made.evaluate(state, [ARRAYS])
+    assert found.pop("eval_num_predictions") == pytest.approx(USERS * 1e-3)
+    del wanted["eval_num_predictions"]
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_wrong_values_of_a_field_that_few_batches_have_are_told(trained, first):
+    made, state = trained
+    plain = {name: jnp.asarray(value) for name, value in ARRAYS.items()}
+    wrong = {**plain, "exclude": jnp.full((USERS, 1), ITEMS)}
+    with pytest.raises(ValueError, match=f"out of range: {USERS} in exclude"):
+        made.evaluate(state, [wrong, plain] if first else [plain, wrong])

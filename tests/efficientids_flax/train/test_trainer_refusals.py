@@ -112,6 +112,11 @@ def test_a_loss_function_that_returns_something_else_is_told():
     assert returned((one, {"accuracy": 0.5}, {}))[1]["accuracy"] == 0.5
 
 
+def test_averages_that_are_not_made_are_missed_before_the_run():
+    with pytest.raises(ValueError, match="made without ema_decay; give it one, or leave"):
+        begin(trainer(evaluate_average=True))
+
+
 def test_a_metric_that_no_evaluation_has_is_named_before_anything_is_compiled():
     made = trainer(keep_best="eval_accurary", best_mode="max")
     with pytest.raises(ValueError, match="no 'eval_accurary'; it has eval_accuracy, eval_loss"):

@@ -135,6 +135,9 @@ def test_monitor_finds_the_best_and_loses_patience(mode, values):
     assert (again.best, again.waited, again.exhausted) == (values[-1], 2, False)
     assert again.update({"m": 1.91 if mode == "min" else 2.09})
     assert again.exhausted  # still within 0.1 of the 2 that began the waiting
+    other = Monitor("m", "max" if mode == "min" else "min", patience=3, min_delta=0.1)
+    other.restore(monitor.state())  # compared in the other direction, it says nothing
+    assert (other.best, other.waited) == (None, 0)
 
 
 def test_monitor_takes_what_is_not_finite_for_no_better():

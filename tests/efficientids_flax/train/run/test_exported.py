@@ -16,6 +16,7 @@ from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import SimpleEfficientIDSModel
 from efficientids_flax.data.files import next_items
 from efficientids_flax.data.markov import MarkovItems
+from efficientids_flax.evaluation import evaluate_stored
 from efficientids_flax.stored import ItemNames, read_item_names, training_of
 from efficientids_flax.stored.item_names import write_item_names
 from efficientids_flax.train import Trainer
@@ -84,12 +85,18 @@ def test_the_length_is_that_of_the_longest_batch_so_far(tmp_path: Any):
         num_items=ITEMS, item_embedding_dim=8, model_dims=8, num_heads=1, full_softmax=True
     )
     rows = [np.arange(8 * (length + 1)).reshape(8, -1) % ITEMS for length in (3, 5, 3)]
-    made = Trainer(model, create_optimizer(0.1), tmp_path / "run", progress="none", plot=False)
+    made, later = (
+        Trainer(model, create_optimizer(0.1), tmp_path / "run", progress="none", plot=False)
+        for _ in range(2)
+    )
     batches = [next_items(each) for each in rows]
     state = made.create_train_state(jax.random.key(0), batches[0])
-    state = made.train(state, batches, num_steps=3)
+    state = made.train(state, batches, [batches[0]], num_steps=3)
     made.export(state, tmp_path / "out")
     assert training_of(tmp_path / "out")["sequence_length"] == 5
+    restored = later.restore(later.create_train_state(jax.random.key(0), batches[0]))
+    later.export(restored, tmp_path / "later")
+    assert training_of(tmp_path / "later") == training_of(tmp_path / "out")
     call("export", "--output-dir", tmp_path / "run", tmp_path / "again")
     assert training_of(tmp_path / "again")["sequence_length"] == 5
 
@@ -117,6 +124,8 @@ def test_a_longer_history_is_cut_to_the_trained_length_and_said(ran: Any):
     assert not np.array_equal(asked.scores[0], same.scores[0])
     seen = recommend(model, params, [history[-T:]], k=ITEMS, exclude_seen=True).ids[0]
     assert not set(seen.tolist()) & set(history[-T:])
+    with pytest.raises(ValueError, match=r"history 0: found \[\] of int64, expected a list of ids"):
+        recommend(model, params, history, k=3)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_run_that_is_not_there_is_missed_and_not_its_data(tmp_path):
@@ -141,6 +150,18 @@ def test_another_clustering_is_refused(ran: Any):
     other = ClusteringInfo.from_assignments(np.arange(ITEMS) % 3)
     with pytest.raises(ValueError, match=r"clustering: found another .* was trained"):
         load_model(ran[1], clustering=other)
+
+
+def test_data_of_another_catalogue_is_not_evaluated_on(ran: Any, tmp_path: Any):
+    for split in ("train", "eval"):
+        np.savez(tmp_path / f"{split}.npz", sequences=np.arange(14).reshape(2, 7) % 9)
+    write_item_names(tmp_path, ItemNames(tuple("abcdefghijkl"), (None,) * ITEMS))
+    with pytest.raises(ValueError, match="was made of another catalogue"):
+        evaluate_stored(ran[1], tmp_path, "eval")
+    (tmp_path / "items.jsonl").unlink()
+    ClusteringInfo.from_assignments(np.arange(9) // 3).save(tmp_path / "clustering.npz")
+    with pytest.raises(ValueError, match=r"has 12 items, .* has 9: it is of another"):
+        evaluate_stored(ran[1], tmp_path, "eval")
 
 
 def test_a_run_that_goes_on_is_described_anew(ran: Any, tmp_path: Any):

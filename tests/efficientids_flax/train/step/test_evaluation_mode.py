@@ -93,6 +93,19 @@ class Pair(nnx.Module):
         return self(x, not deterministic)
 
 
+class Holder(nnx.Module):
+    """Says in its own way whether it trains, or nothing at all."""
+
+    def __init__(self):
+        self.pair = Pair()
+
+    def __call__(self, x, how="train"):
+        return self.pair(x, how == "train")
+
+    def silent(self, x):
+        return self.pair(x) + self.pair.dropout(x, deterministic=False)
+
+
 CASES = {
     "position": (Second, lambda call, x: call(x, True)),
     "default": (Defaulted, lambda call, x: call(x)),
@@ -107,6 +120,8 @@ CASES = {
     "nnx default": (Pair, lambda call, x: call(x)),
     "nnx name": (Pair, lambda call, x: call(x, training=True)),
     "nnx method": (Pair, lambda call, x: call(x, False, method="other")),
+    "nnx layer": (Holder, lambda call, x: call(x)),
+    "nnx layers": (Holder, lambda call, x: call(x, method="silent")),
     "nnx function": (Pair, lambda call, x: call(x, True, method=lambda m, x, train: m(x, train))),
 }  # fmt: skip
 
@@ -148,6 +163,26 @@ def test_a_module_that_was_built_to_train_is_measured_and_given_back_as_it_is_se
     assert wanted > 0.9  # the running mean is 0, that of the batch is 1
     assert made.evaluate(state, [ROWS])["eval_loss"] == pytest.approx(wanted)
     assert float(jnp.mean(made.module(state)(ROWS["x"]))) == pytest.approx(wanted)
+
+
+class Normed(nnx.Module):
+    def __init__(self):
+        self.norm = nnx.BatchNorm(32, rngs=nnx.Rngs(0))
+
+    def __call__(self, x, how="train"):
+        return self.norm(x, use_running_average=how != "train")
+
+
+def test_statistics_of_an_nnx_module_are_the_running_ones():
+    def loss_fn(params, batch, model_state, rng, apply_fn):
+        value, model_state = apply_fn(
+            {"params": params, **model_state}, batch["x"], mutable=["batch_stats"]
+        )
+        return jnp.mean(value), {}, model_state
+
+    made = Trainer(Normed(), optax.sgd(0.1), loss_fn=loss_fn, progress="none")
+    state = made.create_train_state(jax.random.key(0), ROWS)
+    assert made.evaluate(state, [ROWS])["eval_loss"] > 0.9  # 0 by those of the batch
 
 
 @pytest.mark.parametrize("weights", [[0, 0], [1, 0], [0, 1]])
