@@ -20,9 +20,10 @@ from efficientids_flax.train.state import (
     state_shardings,
     without_frozen,
 )
-from efficientids_flax.train.step.function import WRONG, StepOptions, make_step
+from efficientids_flax.train.step.function import StepOptions, make_step
 from efficientids_flax.train.step.nonfinite import SHAPE, missing_rows
 from efficientids_flax.train.step.objectives import Objective
+from efficientids_flax.train.step.returned import WRONG
 from efficientids_flax.train.step.rows import RowUpdates, row_updates
 
 FAULT = "process"  # name of one more count: processes that have no batch

@@ -13,7 +13,7 @@ from efficientids_flax.config import BackboneConfig
 from efficientids_flax.core.clustering.tables import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
 from efficientids_flax.train.state.carried import TrainState
-from efficientids_flax.train.step.function import returned
+from efficientids_flax.train.step.returned import returned
 from tests.efficientids_flax.train.networks import batches, begin, trainer
 
 IDS = {"ids": np.array([[1, 2, 3]]), "labels": np.array([[2, 3, 4]]), "weights": np.ones((1, 3))}
