@@ -159,7 +159,7 @@ def test_all_problems_at_once():
         ({"num_heads": True}, "num_heads: expected int, found True"),
         ({"norm_bias": 1}, "norm_bias: expected bool, found 1"),
         ({"norm_epsilon": float("nan")}, "norm_epsilon: expected float, found nan"),
-        ({"layer_types": ["full"]}, "layer_types: expected a list of 'full' | 'sliding'"),
+        ({"layer_types": "full"}, "layer_types: expected a list of 'full' | 'sliding'"),
         ({"num_kv_heads": 3}, "num_kv_heads: expected a divisor of num_heads = 4, found 3"),
         ({"multi_query": True}, "multi_query: needs num_kv_heads = 1, found 4"),
         ({"fused_qkv": True, "num_kv_heads": 2}, "fused_qkv: needs num_kv_heads = num_heads = 4"),

@@ -48,10 +48,11 @@ def end_of(
     if wrong := {name: count for name, count in counts.items() if count}:
         return WrongValues(f"step {step}: {run.look(wrong, batch)}")
     values = dict(zip(names, found.tolist(), strict=False))
-    if not np.isfinite(rate := values.get(RATE, 0.0)):
+    rate = values.get(RATE, 0.0)
+    if not (np.isfinite(rate) and rate >= 0):
+        fault = "a rate below 0, which would raise the loss," if rate < 0 else "no number for it"
         return NonFiniteError(
-            f"step {step}: {RATE} {rate:.6g}: the schedule gives no number for it; the steps before"
-            " it stay"
+            f"step {step}: {RATE} {rate:.6g}: the schedule gives {fault}; the steps before it stay"
         )
     if not np.isfinite(weight := values.get(WEIGHT, 0.0)):
         return NonFiniteError(
