@@ -119,6 +119,7 @@ def check_leaves(
     found: Mapping[str, Any],
     wanted: Mapping[str, Any],
     parameters_alone: bool = False,
+    flag: bool = False,
 ) -> None:
     """Raise if the leaves of a checkpoint differ from those of a run.
 
@@ -127,6 +128,7 @@ def check_leaves(
         found: path -> shape and dtype of its leaves.
         wanted: path -> leaf of the run.
         parameters_alone: optimizer state, master copies and all dtypes may differ.
+        flag: name the flag that accepts the difference, if there is one.
 
     Raises:
         CheckpointMismatch: names the leaves that differ.
@@ -151,7 +153,7 @@ def check_leaves(
         more = len(problems) - SHOWN
         shown = problems[:SHOWN] + ([f"and {more} more"] if more > 0 else [])
         way = "another directory begins anew"
-        if all(name.startswith(APART) for name in differ):
+        if flag and all(name.startswith(APART) for name in differ):
             way += "; --allow-change optimizer: these begin anew, the parameters stay"
         head = (
             f"{where}: of another model, optimizer or freezing; {len(problems)} leaves differ"

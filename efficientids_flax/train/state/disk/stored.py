@@ -105,7 +105,7 @@ class StoredSteps:
                 leaves = self._partly(step, wanted, run)
             else:
                 found, wanted = without_master(flatten(self._described(step)), wanted)
-                check_leaves(f"{self.directory}/{step}", found, wanted)
+                check_leaves(f"{self.directory}/{step}", found, wanted, flag=True)
                 shapes = {path: shape_of(leaf) for path, leaf in wanted.items()}
                 restored = self._manager.restore(
                     step,
