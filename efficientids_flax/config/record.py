@@ -172,7 +172,7 @@ def describe(hint: Any) -> str:
 def _plain(hint: Any, value: Any) -> Any:
     """A number of NumPy as one of Python; a list as a tuple, where that is the type."""
     if isinstance(value, numbers.Real) and hasattr(value, "item"):
-        return value.item()
+        return value.item()  # pyright: ignore[reportAttributeAccessIssue]
     tuples = any(get_origin(option) is tuple for option in _options(hint))
     return tuple(value) if isinstance(value, list) and tuples else value
 

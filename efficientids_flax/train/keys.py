@@ -11,7 +11,7 @@ def is_key(value: Any) -> bool:
     return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
-def key_data(rng: jax.Array) -> jax.Array:
+def key_data(rng: Any) -> jax.Array:
     """The uint32 data of a key, typed or not."""
     return jax.random.key_data(rng) if is_key(rng) else jnp.asarray(rng, jnp.uint32)
 

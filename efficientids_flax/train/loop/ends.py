@@ -50,9 +50,9 @@ def end_of(
     values = dict(zip(names, found.tolist(), strict=False))
     rate = values.get(RATE, 0.0)
     if not (np.isfinite(rate) and rate >= 0):
-        fault = "a rate below 0, which would raise the loss," if rate < 0 else "no number for it"
+        given = "a rate below 0, which would raise the loss" if rate < 0 else "no number for it"
         return NonFiniteError(
-            f"step {step}: {RATE} {rate:.6g}: the schedule gives {fault}; the steps before it stay"
+            f"step {step}: {RATE} {rate:.6g}: the schedule gives {given}; the steps before it stay"
         )
     if not np.isfinite(weight := values.get(WEIGHT, 0.0)):
         return NonFiniteError(
