@@ -120,7 +120,7 @@ NAMES: Rows = {
     "train.run.calls": ("train.run.exported",),
     "train.state": ("stored.optimizer_states", "train.alarm"),
     "train.state.processes": ("train.alarm",),
-    "train.step": ("train.step.function",),
+    "train.step": ("train.step.function", "train.step.returned"),
 }
 # 'old module:name' -> 'module:name' of its replacement.
 RENAMED: Mapping[str, str] = {

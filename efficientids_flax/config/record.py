@@ -7,6 +7,7 @@ int, float, str, None, Literal, tuples, mappings, other records, and unions of t
 import dataclasses
 import difflib
 import math
+import numbers
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,14 +19,13 @@ class Record:
     """Base of the configuration dataclasses."""
 
     def __post_init__(self) -> None:
-        """Make tuples of lists, and check types, then `problems()`.
+        """Check types first, then `problems()`; numbers of NumPy and lists become Python's.
 
         Raises:
             ValueError: names every wrong field, its value and what was expected.
         """
         for name, hint in schema(type(self)).items():
-            if isinstance(value := getattr(self, name), list):
-                object.__setattr__(self, name, _from_json(hint, value))
+            object.__setattr__(self, name, _plain(hint, getattr(self, name)))
         found = type_problems(self) or list(self.problems())
         if found:
             raise ValueError(listed(type(self).__name__, found))
@@ -167,6 +167,13 @@ def describe(hint: Any) -> str:
     if origin is tuple:
         return f"a list of {describe(args[0])}" if args[-1] is Ellipsis else "a list"
     return "a mapping" if origin is Mapping else hint.__name__
+
+
+def _plain(hint: Any, value: Any) -> Any:
+    """A number of NumPy as one of Python; a list as a tuple, where that is the type."""
+    if isinstance(value, numbers.Real) and hasattr(value, "item"):
+        return value.item()  # pyright: ignore[reportAttributeAccessIssue]
+    return _from_json(hint, value) if isinstance(value, list) else value
 
 
 def _options(hint: Any) -> tuple[Any, ...]:

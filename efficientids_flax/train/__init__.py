@@ -2,9 +2,9 @@
 
 Read `trainer`, the public class, then `preparing` and the folders `loop`, `step`, `state`,
 `optimizer` and `logs`. Parts of the trainer are `evaluating`, `directory`, `options`, `direction`
-(whether a higher metric is better), `batches`, `evaluation_data` and `history`. `alarm` ends all
-processes of a run if one fails, `converted` continues a PAXml run, `run` trains from a
-configuration file, and `commands` from the shell.
+(whether a higher metric is better), `batches`, `evaluation_data`, random `keys` and `history`.
+`alarm` ends all processes of a run if one fails, `converted` continues a PAXml run, `run` trains
+from a configuration file, and `commands` from the shell.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,7 @@
 """Helpers for batches; and batches from arrays in memory, shuffled by a seed and resumable."""
 
 from collections.abc import Iterator, Mapping
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -123,13 +124,16 @@ class ShuffledBatches:
             process: (index, count): which share of each epoch's rows this process reads.
 
         Raises:
-            ValueError: arrays of different length; fewer rows than a batch needs.
+            ValueError: arrays of different length; fewer rows than a batch needs; a seed that is no
+                whole number.
         """
+        if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
+            raise ValueError(f"seed: expected a whole number of at least 0, found {seed!r}")
         self.arrays = {name: np.asarray(value) for name, value in arrays.items()}
         lengths = {name: len(value) for name, value in self.arrays.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"arrays: expected as many rows in each, found {lengths}")
-        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
+        self.batch_size, self.seed, self.shuffle = batch_size, int(seed), shuffle
         self.drop_remainder, self.epochs, self.process = drop_remainder, epochs, process
         self._all_rows = next(iter(lengths.values()))
         if not self._all_rows:

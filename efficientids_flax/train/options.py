@@ -11,8 +11,8 @@ from efficientids_flax.train.direction import Mode, mode_problems, settled_mode
 # What must be unchanged when a run resumes -> what happens to a change that `allow_changes` names.
 CHANGES: Mapping[str, str] = {
     "clustering": "the parameters stay as they are, and stand for other items",
-    "catalogue": "the parameters stay where they have the same shapes",
-    "model": "the parameters stay, and the model has its new settings",
+    "catalogue": "the parameters stay, and stand for the new items; all must have the same shapes",
+    "model": "the parameters stay, in its dtypes, and the model has its new settings",
     "rows": "the run goes on at the same place of the new rows",
     "batch_size": "the run goes on after the rows that were read",
     "tokenizer": "the run goes on with the words of the new one",

@@ -80,7 +80,7 @@ class Preparing:
         """The initial state; each leaf is created with its sharding.
 
         Args:
-            rng: key of the initial parameters and of dropout.
+            rng: key of the initial parameters and of dropout, of any kind.
             sample_batch: a batch of this process like those of training; it may have fewer rows.
             params: all or some of the parameters, instead of random ones, or of those of an
                 `nnx.Module`.

@@ -116,6 +116,8 @@ class Trainer(Evaluating, Preparing):
             ImportError: `wandb_project` is given, and Weights & Biases is not installed.
         """
         watch()
+        if checkpoint_dir == "":
+            raise ValueError("checkpoint_dir: found '', expected a path, or None for no files")
         self.options = settled(options, given, has_directory=checkpoint_dir is not None)
         if isinstance(optimizer, nnx.Optimizer):
             raise TypeError("optimizer: found an nnx.Optimizer; give the optax one that is in it")

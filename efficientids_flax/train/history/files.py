@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from efficientids_flax.train.history.rows import Row, Rows
 
 NAME = "history.jsonl"
@@ -16,6 +18,7 @@ class History:
 
     Attributes:
         rows: one row per step, in order; a very long run does not keep all, see `Rows`.
+        missing: how many steps between the first and the restored one the file lacks.
     """
 
     def __init__(self, directory: Path | None = None, start: int = 0) -> None:
@@ -26,7 +29,7 @@ class History:
             start: the step that was restored; later lines of the file are dropped, since these
                 steps are computed again.
         """
-        self.rows = Rows()
+        self.rows, self.missing = Rows(), 0
         self._file: TextIO | None = None
         if directory is None:
             return
@@ -34,11 +37,18 @@ class History:
         directory.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         with part.open("w") as file:
+            step, seen = -1, set[str]()  # lines of one step
             for line, row in _read(path) if start else ():
-                if row["step"] <= start:
+                if row["step"] != step:
+                    step, seen = row["step"], set()
+                if step <= start and line not in seen:
                     file.write(line)
                     self.rows.add(row)
+                    seen.add(line)
         part.replace(path)
+        if self.rows:
+            steps = start - self.rows[0]["step"] + 1
+            self.missing = steps - len(self.rows) - self.rows.left_out
         self._file = path.open("a")
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -99,21 +109,40 @@ def read_history(directory: Path) -> Rows:
 
 
 def _read(path: Path) -> Iterator[tuple[str, Row]]:
-    """(line, parsed row) of each valid line of the file.
+    """(line, parsed row) of each valid line of the file, in the order of the steps.
+
+    Somebody may have edited the file, so that its lines are in another order; they are then sorted.
+    """
+    steps = np.fromiter((row["step"] for _, row in _lines(path)), np.int64)
+    if (np.diff(steps) < 0).any():
+        return iter(sorted(_lines(path), key=lambda found: found[1]["step"]))
+    return _lines(path)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Row]]:
+    """(line, parsed row) of each valid line of the file, as they lie there.
 
     Invalid lines are skipped: a killed process, a full disk or a power failure may leave a partial
     line or garbage.
     """
     if not path.exists():
         return
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         for line in file:
             try:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                yield line, row
+            if isinstance(row, dict) and _is_step(row.get("step")) and _are_numbers(row):
+                yield line.rstrip("\n") + "\n", row
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _are_numbers(row: Row) -> bool:
+    return all(value is None or isinstance(value, int | float) for value in row.values())
 
 
 def _escaped(name: str) -> str:

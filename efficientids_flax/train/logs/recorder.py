@@ -53,6 +53,11 @@ class Recorder:
         self._logs: list[tuple[int, float, Mapping[str, float]]] = []
         self._next_write = 0.0
         self._told = False  # whether the note about thinned rows was printed
+        if self.history.missing:
+            self.note(
+                f"{HISTORY}: lacks {self.history.missing} of the steps up to {first}, which were"
+                " there: somebody changed the file, or it was not written whole"
+            )
         self._wandb = _wandb(project, directory, options) if project else None
 
     def steps(self, first: int, names: Sequence[str], rows: Sequence[Sequence[float]]) -> None:

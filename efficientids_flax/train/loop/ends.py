@@ -10,7 +10,7 @@ import numpy as np
 from efficientids_flax.train.loop.running import Run
 from efficientids_flax.train.optimizer import RATE
 from efficientids_flax.train.state import ProcessFault
-from efficientids_flax.train.step import FAULT, NonFiniteError, WrongValues
+from efficientids_flax.train.step import FAULT, WEIGHT, NonFiniteError, WrongValues
 from efficientids_flax.tree import leaves_by_path
 
 REFUSED = (NonFiniteError, WrongValues, ProcessFault)
@@ -48,10 +48,16 @@ def end_of(
     if wrong := {name: count for name, count in counts.items() if count}:
         return WrongValues(f"step {step}: {run.look(wrong, batch)}")
     values = dict(zip(names, found.tolist(), strict=False))
-    if not np.isfinite(rate := values.get(RATE, 0.0)):
+    rate = values.get(RATE, 0.0)
+    if not (np.isfinite(rate) and rate >= 0):
+        given = "a rate below 0, which would raise the loss" if rate < 0 else "no number for it"
         return NonFiniteError(
-            f"step {step}: {RATE} {rate:.6g}: the schedule gives no number for it; the steps before"
-            " it stay"
+            f"step {step}: {RATE} {rate:.6g}: the schedule gives {given}; the steps before it stay"
+        )
+    if not np.isfinite(weight := values.get(WEIGHT, 0.0)):
+        return NonFiniteError(
+            f"step {step}: {WEIGHT} {weight:.6g}: the loss function gave no number for it; the"
+            " steps before it stay"
         )
     return NonFiniteError(
         f"step {step}: loss {values['loss']:.6g}, gradient norm {values['grad_norm']:.6g}:"

@@ -41,7 +41,50 @@ def applied_rate(
         return jnp.asarray(learning_rate, jnp.float32)
     counts = [state for state in _states(before) if _counts(state)]
     counts.sort(key=lambda state: not isinstance(state, optax.ScaleByScheduleState))
-    return jnp.asarray(learning_rate(counts[0].count if counts else step), jnp.float32)
+    return _called(learning_rate, counts[0].count if counts else step)
+
+
+def next_rate(
+    learning_rate: Callable[[Any], Any] | float | None,
+    optimizer: optax.GradientTransformation,
+    params: Any,
+    state: Any,
+    step: jax.Array,
+) -> jax.Array | None:
+    """The learning rate that the next update will use, float32 []; None if unknown.
+
+    Args:
+        learning_rate, step: see `applied_rate`.
+        optimizer: the optimizer.
+        params, state: trained parameters and the optimizer's state before the update.
+
+    Raises:
+        ValueError: the schedule does not return one number.
+    """
+    after = state
+    if any(RATE in getattr(part, "hyperparams", ()) for part in _states(state)):
+        # The rate is a part of the state after an update; jit drops the rest of it.
+        none, zeros = jnp.float32(0), jax.tree.map(jnp.zeros_like, params)
+        update = optax.with_extra_args_support(optimizer).update
+        _, after = update(zeros, state, params, loss=none, value=none)
+    return applied_rate(learning_rate, state, after, step)
+
+
+def _called(learning_rate: Callable[[Any], Any], count: Any) -> jax.Array:
+    try:
+        value = learning_rate(count)
+    except jax.errors.ConcretizationTypeError as error:
+        raise ValueError(
+            "learning_rate: the schedule asks for the value of its count (by `if`, `float` or the"
+            " like), which is not known when the step is compiled; jnp.where decides inside of it"
+        ) from error
+    try:
+        found = jnp.asarray(value, jnp.float32)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or found.ndim:
+        raise ValueError(f"learning_rate: expected one number of the schedule, found {value!r}")
+    return found
 
 
 def renewed(

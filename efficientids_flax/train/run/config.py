@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,9 @@ def run_config(config: Any) -> RunConfig:
     transform = parts["optimizer"].get("transform")
     steps, seed = training.pop("num_steps", 1000), training.pop("seed", 0)
     problems += [
-        f"training.{name}: expected at least {least}, found {value!r}"
+        f"training.{name}: expected a whole number of at least {least}, found {value!r}"
         for name, value, least in (("num_steps", steps, 1), ("seed", seed, 0))
-        if not isinstance(value, int) or value < least
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < least
     ]
     made: dict[str, Any] = {}
     for name, kind, values in (
@@ -189,8 +190,8 @@ def run_config(config: Any) -> RunConfig:
         model=parts["model"],
         optimizer=transform or (None if goes_on else made["optimizer"]),
         data=parts["data"],
-        num_steps=steps,
-        seed=seed,
+        num_steps=int(steps),
+        seed=int(seed),
         mesh=made["training.mesh"] if parts["training"].get("mesh") else None,
         options=replace(made["training"], **options),
         directory=stored.dir,

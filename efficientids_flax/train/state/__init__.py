@@ -9,11 +9,11 @@ and `monitor` follows the evaluations.
 """
 
 from efficientids_flax.moved import left_names
+from efficientids_flax.train.keys import key_data, run_key
 from efficientids_flax.train.state.carried import (
     Frozen,
     TrainState,
     half_precision,
-    key_data,
     refuse_used,
     with_optimizer,
     without_frozen,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from efficientids_flax.train.keys import key_data
 from efficientids_flax.train.optimizer import Predicate, merge, partition, renewed
 from efficientids_flax.tree import flatten, unflatten
 
@@ -161,12 +162,6 @@ def split_parameters(
     leaves = flatten(params)
     trained = unflatten({path: leaf for path, leaf in leaves.items() if not frozen(path)})
     return trained, unflatten({path: leaf for path, leaf in leaves.items() if frozen(path)})
-
-
-def key_data(rng: jax.Array) -> jax.Array:
-    """The uint32 data of a key, typed or not, as stored in checkpoints."""
-    typed = jnp.issubdtype(rng.dtype, jax.dtypes.prng_key)
-    return jax.random.key_data(rng) if typed else jnp.asarray(rng, jnp.uint32)
 
 
 def without_frozen(state: TrainState) -> tuple[TrainState, dict[str, Any]]:

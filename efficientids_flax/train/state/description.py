@@ -20,6 +20,7 @@ from flax import nnx
 
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.digests import digest, digest_of
+from efficientids_flax.train.keys import is_key, key_data
 
 DEEP = 12  # levels of nesting; what is deeper is left out
 MOST = 1000  # most functions, and most elements of a list
@@ -166,7 +167,8 @@ def _told(value: Any) -> Any:
     if isinstance(value, np.dtype):
         return value.name
     if isinstance(value, np.ndarray | jax.Array):
-        return digest(value) if _on_host(value) else str(value.shape)
+        plain = key_data(value) if is_key(value) else value
+        return digest(plain) if _on_host(plain) else str(value.shape)
     if isinstance(value, nnx.Variable | ClusteringInfo | Mapping | Sequence | AbstractSet):
         return None
     if callable(value) and hasattr(value, "__qualname__"):

@@ -226,7 +226,10 @@ def _in_words(
             one, other = f"items with the ids of digest {one}", f"those of {other}"
         of = " items" if path == "items" else ""
         return f"{name}: the checkpoint has {one}{of}, this run {other}"
-    told = [f"{path} was {_short(one)}, is {_short(other)}" for path, one, other in pairs[:SHOWN]]
+    told = [
+        f"{path or 'its function'} was {_short(one)}, is {_short(other)}"
+        for path, one, other in pairs[:SHOWN]
+    ]
     return f"{name}: {', '.join(told)}{more(pairs)}"
 
 

@@ -26,8 +26,8 @@ from efficientids_flax.train.state.fingerprint import (
 from efficientids_flax.train.state.processes import agreed
 from efficientids_flax.tree import flatten
 
-# Allowed changes after which the optimizer's state may have other leaves.
-ANEW = {"frozen", "optimizer"}
+# Allowed changes after which the optimizer's state may have other leaves, and all other dtypes.
+ANEW = {"frozen", "optimizer", "model"}
 
 
 @dataclass
@@ -89,8 +89,12 @@ def restored(
             run = checkpoints.run_of(one)
             changed = differences(run.get("fingerprint", {}), facts, names)
             said = _refused(checkpoints, like if loads else None, one, changed, allowed)
-            differs = bool(ANEW & set(allowed) & changed.keys())
-            how = anew if differs else None
+            how = anew if ANEW.intersection(allowed) else None
+            if how and loads and not ANEW & changed.keys() and checkpoints.mismatch(like, one):
+                said.append(
+                    f"{checkpoints.directory}/{one}: has other leaves or dtypes: allowed, what fits"
+                    " stays, and what the optimizer lacks begins anew"
+                )
             found = checkpoints.restore(like, one, anew=how) if loads else (like, run)
             start.said += said
             start.changed = set(changed)
@@ -119,13 +123,19 @@ def _refused(
     allowed: tuple[str, ...],
 ) -> list[str]:
     """`refuse`; where the leaves differ as well, all of them are named."""
+    where = f"{checkpoints.directory}/{step}"
     try:
-        return refuse(f"{checkpoints.directory}/{step}", changed, allowed)
+        return refuse(where, changed, allowed)
     except RunMismatch as error:
-        leaves = checkpoints.mismatch(like, step) if like is not None else None
-        if leaves is None:
+        if like is None:
             raise
-        raise CheckpointMismatch(f"{error}\n{leaves}") from None
+        told = str(error)
+    if leaves := checkpoints.mismatch(like, step, parameters_alone=True):
+        differ = "; ".join(text for name, text in changed.items() if name in CHANGES)
+        told = f"{where}: another run wrote this checkpoint: {differ}"
+    elif not (leaves := checkpoints.mismatch(like, step)):
+        raise RunMismatch(told)
+    raise CheckpointMismatch(f"{told}\n{leaves}")
 
 
 def _replaced(

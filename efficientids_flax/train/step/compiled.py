@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from efficientids_flax.core.batch import wrong_counts
 from efficientids_flax.train.logs import operations
-from efficientids_flax.train.optimizer import applied_rate
+from efficientids_flax.train.optimizer import RATE, next_rate
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.state import (
     ModelConfig,
@@ -20,9 +20,10 @@ from efficientids_flax.train.state import (
     state_shardings,
     without_frozen,
 )
-from efficientids_flax.train.step.function import WRONG, StepOptions, make_step
+from efficientids_flax.train.step.function import StepOptions, make_step
 from efficientids_flax.train.step.nonfinite import SHAPE, missing_rows
 from efficientids_flax.train.step.objectives import Objective
+from efficientids_flax.train.step.returned import WRONG
 from efficientids_flax.train.step.rows import RowUpdates, row_updates
 
 FAULT = "process"  # name of one more count: processes that have no batch
@@ -51,7 +52,7 @@ class CompiledStep:
         state: TrainState,
         batch: Any,
         *,
-        learning_rate: Callable[[Any], Any] | float | None = None,
+        learning_rate: Callable[[TrainState], jax.Array | None] = lambda state: None,
         mesh: Mesh | None = None,
         shardings: Any = None,
         rows: RowUpdates | None = None,
@@ -63,7 +64,8 @@ class CompiledStep:
             step: from `make_step`.
             state: gives shapes, dtypes and shardings.
             batch: a batch on the devices.
-            learning_rate: reported as one more metric, see `applied_rate`.
+            learning_rate: state -> rate of its update, reported as one more metric; None: unknown.
+                A step with a rate that is below 0, or no number, is not taken.
             mesh: mesh of the state.
             shardings: shardings of the state without frozen parameters, on a mesh.
             rows: how the item table is updated, if not as a whole.
@@ -79,14 +81,14 @@ class CompiledStep:
         ) -> Any:
             count = sum(map(jnp.sum, faults), jnp.int32(0))
             # A NaN rate would show in the loss only one step later, after the state was saved.
-            rate = applied_rate(learning_rate, state.opt_state, state.opt_state, state.step)
-            fine = (count == 0) & jnp.isfinite(0.0 if rate is None else rate)
+            rate = learning_rate(state)
+            known = jnp.float32(0) if rate is None else rate
+            fine = (count == 0) & jnp.isfinite(known) & (known >= 0)
             new, alive, metrics = step(state, frozen, batch, alive & fine)
             if faults:
                 metrics[f"{WRONG}{FAULT}"] = count
-            rate = applied_rate(learning_rate, state.opt_state, new.opt_state, state.step)
             if rate is not None:
-                metrics["learning_rate"] = rate
+                metrics[RATE] = rate
             return new, alive, metrics
 
         def packed(
@@ -193,7 +195,8 @@ def compile_step(
         objective: the module and its loss.
         optimizer: optimizer of the trained parameters.
         options: options of the run.
-        state, batch, learning_rate, mesh: see `CompiledStep`.
+        state, batch, mesh: see `CompiledStep`.
+        learning_rate: see `next_rate`.
         reads: model configuration that batches are checked against; None: no checks of values.
         look: see `CompiledStep`.
     """
@@ -208,6 +211,9 @@ def compile_step(
         found = {} if reads is None else wrong_counts(reads, batch)
         return found if jax.process_count() == 1 else {**found, SHAPE: missing_rows(batch)}
 
+    def rate(state: TrainState) -> jax.Array | None:
+        return next_rate(learning_rate, optimizer, state.precise, state.opt_state, state.step)
+
     places = None
     if mesh is not None:
         places = state_shardings(without_frozen(state)[0], mesh, objective.config)
@@ -216,7 +222,7 @@ def compile_step(
         make_step(objective.loss, objective.module.apply, optimizer, how, count_wrong, rows),
         state,
         batch,
-        learning_rate=learning_rate,
+        learning_rate=rate,
         mesh=mesh,
         shardings=places,
         rows=rows,

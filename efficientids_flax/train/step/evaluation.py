@@ -16,6 +16,7 @@ from efficientids_flax.train.state.shared_batches import shared_batches
 from efficientids_flax.train.step.gathering import Gatherer, Waiting
 from efficientids_flax.train.step.mean import added
 from efficientids_flax.train.step.objectives import Objective
+from efficientids_flax.train.step.returned import WEIGHT, negative
 
 # fmt: off
 NAMES = {
@@ -47,8 +48,10 @@ class Evaluator:
 
         @jax.jit
         def sums(params: Any, model_state: Any, batch: Any) -> Any:
-            wrong = counts(batch)
-            return objective.sums(params, batch, model_state), wrong
+            wrong, found = counts(batch), objective.sums(params, batch, model_state)
+            if place.config is None:  # weights of the caller's loss function
+                wrong = {WEIGHT: sum(negative(value.weight) for value in found.values())}
+            return found, wrong
 
         self._sums = sums
         self._join = jax.jit(lambda total, found: tuple(map(added, total, found)))
@@ -128,9 +131,9 @@ class Evaluator:
                 metrics[f"{prefix}{name}"] = float(value) if measured else math.nan
         if unmeasured := sorted(name for name, value in metrics.items() if math.isnan(value)):
             why = (
-                "a loss or a score is NaN"
-                if all(weight > 0 for weight in weights)
-                else ("no label has a weight")
+                "no label has a weight"
+                if any(weight == 0 for weight in weights)
+                else "a loss, a score or a weight is NaN"
             )
             warnings.warn(
                 f"{data.name}: {why}; {', '.join(unmeasured)} are NaN, and never the best",

@@ -9,19 +9,22 @@ import optax
 
 from efficientids_flax.train.optimizer import merge
 from efficientids_flax.train.state import TrainState
+from efficientids_flax.train.step.returned import (
+    FINITE,
+    WEIGHT,
+    WRONG,
+    Metrics,
+    negative,
+    returned,
+)
 from efficientids_flax.train.step.rows import RowUpdates, with_row_gradients
 from efficientids_flax.tree import flatten, unflatten
 
 Batch = Mapping[str, Any]
-Metrics = dict[str, jax.Array]
 # (params, batch, model_state, rng, apply_fn) -> (loss [], metrics of scalars, model_state)
 LossFn = Callable[..., tuple[jax.Array, Mapping[str, Any], Mapping[str, Any]]]
 OnNonFinite = Literal["stop", "skip"]
 
-WEIGHT = "total_weight"  # metric that weights the parts of an accumulated batch, if it is there
-FINITE = "finite"
-OWN = {FINITE, "grad_norm", "learning_rate", "step"}  # reserved names, beside 'loss'
-WRONG = "wrong/"  # prefix of metrics that count a field's values out of range
 SMALL = 1 << 16  # gradients up to this size are concatenated to compute the norm
 
 
@@ -96,6 +99,8 @@ def make_step(
             (loss, (metrics, new)), found = differentiate(
                 trained, frozen, batch, state.model_state, rng
             )
+            if WEIGHT in metrics:
+                metrics = {**metrics, f"{WRONG}{WEIGHT}": negative(metrics[WEIGHT])}
             return loss, metrics, new, found
         parts = jax.tree.map(lambda x: _parts(x, options.accumulation), batch)
 
@@ -104,10 +109,10 @@ def make_step(
             (loss, (metrics, new)), found = differentiate(
                 trained, frozen, part, model_state, jax.random.fold_in(rng, index)
             )
-            weight = metrics.get(WEIGHT, jnp.float32(1.0))
+            weight = jnp.asarray(metrics.get(WEIGHT, 1.0), jnp.float32)
             # A part without any weight may have a NaN loss (0 / 0).
             return new, (
-                weight,
+                (weight, negative(weight)),
                 jax.tree.map(
                     lambda x: jnp.where(weight == 0, 0, x * weight), (loss, metrics, found)
                 ),
@@ -122,11 +127,11 @@ def make_step(
         shapes = jax.eval_shape(one, state.model_state, (jnp.int32(0), first))[1]
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         numbered = (jnp.arange(options.accumulation), parts)
-        (new, (weight, sums)), _ = jax.lax.scan(add, (state.model_state, zeros), numbered)
+        (new, ((weight, below), sums)), _ = jax.lax.scan(add, (state.model_state, zeros), numbered)
         divisor = jnp.where(weight > 0, weight, 1.0)
         loss, metrics, found = jax.tree.map(lambda x: (x / divisor).astype(x.dtype), sums)
         if WEIGHT in metrics:
-            metrics[WEIGHT] = weight
+            metrics |= {WEIGHT: weight, f"{WRONG}{WEIGHT}": below}
         return loss, metrics, new, found
 
     def step(
@@ -139,9 +144,11 @@ def make_step(
             state, trained, frozen = opened.state, opened.trained, opened.frozen
         loss, metrics, model_state, found = gradients(state, trained, frozen, batch, rng)
         norm = global_norm(found)
-        wrong = count_wrong(batch)
-        known = sum(wrong.values(), jnp.int32(0)) == 0
-        finite = known & jnp.isfinite(loss) & jnp.isfinite(norm)
+        metrics |= {f"{WRONG}{name}": count for name, count in count_wrong(batch).items()}
+        wrong = [count for name, count in metrics.items() if name.startswith(WRONG)]
+        known = sum(wrong, jnp.int32(0)) == 0
+        weighed = jnp.isfinite(metrics.get(WEIGHT, 0.0))
+        finite = known & jnp.isfinite(loss) & jnp.isfinite(norm) & weighed
         stops = options.on_nonfinite == "stop"
         taken = finite & alive
         alive = alive & (finite if stops else known)
@@ -167,7 +174,6 @@ def make_step(
         if opened is not None and tables is not None:
             new = opened.closed(new, tables)
         metrics |= {"loss": loss, "grad_norm": norm, FINITE: taken}
-        metrics |= {f"{WRONG}{name}": count for name, count in wrong.items()}
         return new, alive, {name: value.astype(jnp.float32) for name, value in metrics.items()}
 
     return step
@@ -193,39 +199,6 @@ class NamedBatch(dict[str, Any]):
     def __missing__(self, name: str) -> Any:
         """Raises KeyError with the names of the fields."""
         raise KeyError(f"batch: has no field '{name}'; it has {', '.join(sorted(self))}")
-
-
-def returned(found: Any) -> tuple[jax.Array, Metrics, Mapping[str, Any]]:
-    """Check a loss function's result: (loss, metrics as arrays, model state).
-
-    Raises:
-        ValueError: the loss function returned something else.
-    """
-    if not isinstance(found, tuple | list) or len(found) != 3:
-        told = f"{len(found)} values" if isinstance(found, tuple | list) else type(found).__name__
-        raise ValueError(f"loss_fn: expected (loss, metrics, model_state), found {told}")
-    loss, metrics, state = found
-    if not isinstance(loss, jax.Array) or loss.ndim or not jnp.issubdtype(loss.dtype, jnp.floating):
-        told = f"{list(loss.shape)} of {loss.dtype}" if isinstance(loss, jax.Array) else repr(loss)
-        raise ValueError(
-            f"loss_fn: expected a loss that is one number, an array of JAX made of the parameters,"
-            f" found {told}"
-        )
-    return loss, scalars(metrics), state
-
-
-def scalars(metrics: Mapping[str, Any]) -> Metrics:
-    """The metrics as arrays.
-
-    Raises:
-        ValueError: naming each metric that is no scalar, or has a reserved name.
-    """
-    if own := sorted(metrics.keys() & OWN):
-        raise ValueError(f"metrics: {', '.join(own)}: names of the trainer's own; choose others")
-    found = {name: jnp.asarray(value) for name, value in metrics.items()}
-    if wrong := [f"{name} is {list(value.shape)}" for name, value in found.items() if value.ndim]:
-        raise ValueError(f"metrics: expected scalars, found {', '.join(wrong)}")
-    return found
 
 
 def _if(taken: jax.Array, update: Callable[[], Any], old: Any) -> Any:

@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from efficientids_flax.config.record import listed, unknown_key
-from efficientids_flax.train.state import Frozen, TrainState, key_data, state_shardings
+from efficientids_flax.train.state import Frozen, TrainState, run_key, state_shardings
 from efficientids_flax.train.step.objectives import Objective
 from efficientids_flax.tree import flatten, unflatten
 
@@ -45,7 +45,7 @@ def initial_state(
     Raises:
         ValueError: parameters do not fit the model.
     """
-    first, run = jax.random.split(jax.random.wrap_key_data(key_data(rng)))
+    first, run = jax.random.split(run_key(rng))
     given = flatten(dict(objective.params or {})) | flatten(dict(params or {}))
 
     @partial(jax.jit, inline=True)  # traced once for its shapes and for the program

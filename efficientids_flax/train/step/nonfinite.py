@@ -12,6 +12,7 @@ from flax import linen as nn
 from efficientids_flax.core.batch import check_values
 from efficientids_flax.train.state import InAll, TrainState
 from efficientids_flax.train.step.function import LossFn, NamedBatch, global_norm
+from efficientids_flax.train.step.returned import WEIGHT
 from efficientids_flax.tree import leaves_by_path
 
 CALL = "__call__"
@@ -39,6 +40,11 @@ def told_values(reads: Any, counts: Mapping[str, int], batch: Mapping[str, Any])
         return (
             "batch: the processes brought different shapes; in each step each must bring as many"
             " rows of the same shape"
+        )
+    if WEIGHT in counts:
+        return (
+            f"{WEIGHT}: the loss function gave a weight below 0, which would turn the gradient"
+            " around; expected at least 0"
         )
     leaves = jax.tree.leaves(dict(batch))
     if all(getattr(leaf, "is_fully_addressable", True) for leaf in leaves):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from operator import add
 from typing import Any
 
-from efficientids_flax.train.step.function import FINITE
+from efficientids_flax.train.step.returned import FINITE
 
 clock = time.perf_counter
 

@@ -74,7 +74,7 @@ def test_mixed_precision_is_evaluated_as_it_is_served(trained):
 def test_parameters_that_are_no_numbers_are_worst_and_said(trained):
     made, state = trained
     broken = state.replace(trained=jax.tree.map(lambda x: x * jnp.nan, state.trained))
-    with pytest.warns(UserWarning, match=r"a loss or a score is NaN; .*eval_loss are NaN"):
+    with pytest.warns(UserWarning, match=r"a score or a weight is NaN; .*eval_loss are NaN"):
         found = made.evaluate(broken, [ARRAYS])
     assert np.isnan(found["eval_loss"])
     assert found["eval_recall_at_10"] == found["eval_accuracy"] == 0.0

@@ -236,7 +236,7 @@ def test_a_last_update_that_is_no_number_is_neither_saved_nor_given_back(tmp_pat
 
     made = trainer(
         tmp_path if saves else None, save_every=2, on_nonfinite="skip",
-        optimizer=optax.inject_hyperparams(optax.sgd)(learning_rate=rate),
+        optimizer=optax.sgd(rate),  # whose rate nobody knows
     )  # fmt: skip
     with pytest.raises(NonFiniteError, match=r"step 4: parameter .* is not finite after it"):
         made.train(begin(made), batches(), num_steps=4)

@@ -12,8 +12,9 @@ from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.core.clustering.tables import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
+from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.state.carried import TrainState
-from efficientids_flax.train.step.function import returned
+from efficientids_flax.train.step.returned import returned
 from tests.efficientids_flax.train.networks import batches, begin, trainer
 
 IDS = {"ids": np.array([[1, 2, 3]]), "labels": np.array([[2, 3, 4]]), "weights": np.ones((1, 3))}
@@ -196,3 +197,25 @@ def test_a_frozen_language_model_without_its_parameters_is_refused():
 def test_all_parameters_frozen_is_refused():
     with pytest.raises(ValueError, match="nothing is left to train"):
         TrainState.create({"a": jnp.ones(2)}, optax.sgd(1), rng=jax.random.key(0), frozen=["a"])
+
+
+@pytest.mark.parametrize("rng", [0, "key", None, jnp.zeros(3)])
+def test_what_is_no_key_is_told(rng):
+    with pytest.raises(ValueError, match="rng: expected a key, as jax"):
+        trainer().create_train_state(rng, next(iter(batches())))
+
+
+def test_keys_of_other_kinds_begin_a_run_too():
+    made = trainer()
+    first, second = (jax.random.key(seed, impl="rbg") for seed in (0, 1))
+    one, other = (
+        made.create_train_state(rng, next(iter(batches()))).params["Dense_0"]["kernel"]
+        for rng in (first, second)
+    )
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("seed", [None, -1, 0.5, "3", True])
+def test_a_seed_of_the_order_that_is_no_whole_number_is_told(seed):
+    with pytest.raises(ValueError, match="seed: expected a whole number of at least 0, found"):
+        ShuffledBatches({"x": np.zeros(4)}, 2, seed=seed)

@@ -1,17 +1,19 @@
 """Converts a state to leaves by path, as checkpoints store them, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from efficientids_flax.train.keys import is_key, key_data, like_key
 from efficientids_flax.train.state.carried import OPTIMIZER, TrainState, split_parameters
 from efficientids_flax.train.state.disk.faults import CheckpointMismatch
 from efficientids_flax.tree import flatten, leaves_by_path, path_of
 
-MASTER = "master/"
+PARAMETERS, MASTER = "params/", "master/"
+APART = (OPTIMIZER, MASTER)  # leaves that a run can make itself
 SHOWN = 20  # leaves that an error names
 
 
@@ -25,7 +27,8 @@ def stored_leaves(state: TrainState) -> dict[str, Any]:
         "model_state": state.model_state,
         "master": state.master,
     }
-    return leaves_by_path(tree)
+    found = leaves_by_path(tree)
+    return {path: key_data(leaf) if is_key(leaf) else leaf for path, leaf in found.items()}
 
 
 def without_master(
@@ -72,7 +75,10 @@ def rebuilt(like: TrainState, leaves: Mapping[str, Any]) -> TrainState:
 
     def part(name: str, tree: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
-            lambda keys, _: leaves["/".join(filter(None, [name, path_of(keys)]))], tree
+            lambda keys, like: like_key(
+                leaves["/".join(filter(None, [name, path_of(keys)]))], like
+            ),
+            tree,
         )
 
     frozen = flatten(like.frozen)
@@ -88,17 +94,32 @@ def rebuilt(like: TrainState, leaves: Mapping[str, Any]) -> TrainState:
     )
 
 
-def shape_of(leaf: Any) -> jax.ShapeDtypeStruct:
-    """Shape, dtype and sharding of a leaf."""
+def precise_source(path: str, found: Collection[str]) -> str:
+    """The path of a checkpoint's leaf that has the numbers of a leaf of a run, least rounded.
+
+    Args:
+        path: of the run's leaf.
+        found: paths of the checkpoint's leaves.
+    """
+    for kind in (PARAMETERS, MASTER):
+        if path.startswith(kind):
+            name = path.removeprefix(kind)
+            return MASTER + name if MASTER + name in found else PARAMETERS + name
+    return path
+
+
+def shape_of(leaf: Any, dtype: Any = None) -> jax.ShapeDtypeStruct:
+    """Shape, dtype (another one, if given) and sharding of a leaf."""
     sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    return jax.ShapeDtypeStruct(leaf.shape, dtype or leaf.dtype, sharding=sharding)
 
 
 def check_leaves(
     where: str,
     found: Mapping[str, Any],
     wanted: Mapping[str, Any],
-    shapes_alone: bool = False,
+    parameters_alone: bool = False,
+    flag: bool = False,
 ) -> None:
     """Raise if the leaves of a checkpoint differ from those of a run.
 
@@ -106,7 +127,8 @@ def check_leaves(
         where: path of the checkpoint.
         found: path -> shape and dtype of its leaves.
         wanted: path -> leaf of the run.
-        shapes_alone: dtypes may differ, and the checkpoint may have additional leaves.
+        parameters_alone: optimizer state, master copies and all dtypes may differ.
+        flag: name the flag that accepts the difference, if there is one.
 
     Raises:
         CheckpointMismatch: names the leaves that differ.
@@ -115,20 +137,32 @@ def check_leaves(
     def told(leaf: Any) -> str | None:
         if leaf is None:
             return None
-        return f"{list(leaf.shape)}{'' if shapes_alone else f' {np.dtype(leaf.dtype)}'}"
+        return f"{list(leaf.shape)} {np.dtype(leaf.dtype)}"
 
-    problems = []
-    for name in sorted(wanted if shapes_alone else {*found, *wanted}):
-        there, here = told(found.get(name)), told(wanted.get(name))
-        if there != here:
-            problems.append(
-                f"{name}: the checkpoint has {there or 'none'}, this run {here or 'none'}"
+    def alike(there: Any, here: Any) -> bool:
+        if parameters_alone and there is not None and here is not None:
+            return tuple(there.shape) == tuple(here.shape)
+        return told(there) == told(here)
+
+    differ: dict[str, str] = {}
+    for name in sorted({*found, *wanted}):
+        if parameters_alone and name.startswith(APART):
+            continue
+        there, here = found.get(name), wanted.get(name)
+        if not alike(there, here):
+            differ[name] = (
+                f"{name}: the checkpoint has {told(there) or 'none'}, this run"
+                f" {told(here) or 'none'}"
             )
-    if problems:
+    if differ:
+        problems = list(differ.values())
         more = len(problems) - SHOWN
         shown = problems[:SHOWN] + ([f"and {more} more"] if more > 0 else [])
+        way = "another directory begins anew"
+        if flag and all(name.startswith(APART) for name in differ):
+            way += "; --allow-change optimizer: these begin anew, the parameters stay"
         head = (
             f"{where}: of another model, optimizer or freezing; {len(problems)} leaves differ"
-            " (another directory begins anew):"
+            f" ({way}):"
         )
         raise CheckpointMismatch("\n  ".join([head, *shown]))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from efficientids_flax.text import in_a_line
 from efficientids_flax.train.state.processes import agreed, is_primary
 
 NAME = "run.lock"
@@ -16,6 +17,10 @@ _held: set[Path] = set()  # directories locked here; POSIX locks do not conflict
 
 class DirectoryInUse(ValueError):
     """Another run is using the directory."""
+
+
+class UnusableDirectory(OSError):
+    """No run can write to the directory."""
 
 
 class Lock:
@@ -65,16 +70,17 @@ def locked(directory: str | os.PathLike[str]) -> Iterator[Lock]:
 
     Raises:
         DirectoryInUse: another run has the lock; names it.
+        UnusableDirectory: it cannot be made, or nothing can be written there.
     """
     place = Path(directory).resolve()
     file, problem = None, None
     if is_primary():
         try:
             file = _taken(place)
-        except DirectoryInUse as error:
-            problem = str(error)
-    if found := agreed(problem):
-        raise DirectoryInUse(found)
+        except (DirectoryInUse, UnusableDirectory) as error:
+            problem = error
+    if found := agreed(None if problem is None else str(problem)):
+        raise problem or DirectoryInUse(found)
     lock = Lock(place, file)
     try:
         yield lock
@@ -90,8 +96,13 @@ def _taken(place: Path) -> int | None:
         import fcntl
     except ImportError:  # not a POSIX system
         return None
-    place.mkdir(parents=True, exist_ok=True)
-    file = os.open(place / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        file = os.open(place / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise UnusableDirectory(
+            f"{place}: cannot be the directory of a run: {in_a_line(error)}; give another"
+        ) from error
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

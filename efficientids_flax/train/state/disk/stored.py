@@ -18,8 +18,8 @@ from efficientids_flax.train.state.disk.faults import (
     reading,
 )
 from efficientids_flax.train.state.disk.leaves import (
-    MASTER,
     check_leaves,
+    precise_source,
     rebuilt,
     shape_of,
     stored_leaves,
@@ -102,29 +102,40 @@ class StoredSteps:
         wanted = stored_leaves(like)
         with reading(self.directory / str(step)):
             if anew is not None:
-                leaves = self._partly(step, wanted)
+                leaves = self._partly(step, wanted, run)
             else:
                 found, wanted = without_master(flatten(self._described(step)), wanted)
-                check_leaves(f"{self.directory}/{step}", found, wanted)
+                check_leaves(f"{self.directory}/{step}", found, wanted, flag=True)
                 shapes = {path: shape_of(leaf) for path, leaf in wanted.items()}
                 restored = self._manager.restore(
                     step,
                     args=ocp.args.Composite(state=ocp.args.StandardRestore(unflatten(shapes))),  # pyright: ignore[reportCallIssue]
                 )
                 leaves = flatten(restored["state"])
-            self._check_sums(step, leaves, run)
+                stored = flatten(self._described(step))
+                kept = {path for path, leaf in leaves.items() if leaf.dtype == stored[path].dtype}
+                self._check(step, {path: leaves[path] for path in kept}, run)
         optimizer = {path: leaf for path, leaf in wanted.items() if path.startswith(OPTIMIZER)}
         state = rebuilt(like, {**optimizer, **leaves})
         return (state if anew is None else anew(state, optimizer.keys() - leaves.keys())), run
 
-    def mismatch(self, like: TrainState, step: int | None = None) -> str | None:
-        """The mismatch that `restore` would raise; None if the leaves are those of `like`."""
+    def mismatch(
+        self, like: TrainState, step: int | None = None, parameters_alone: bool = False
+    ) -> str | None:
+        """The mismatch that `restore` would raise; None if the leaves are those of `like`.
+
+        Args:
+            like: state of a new run.
+            step: step of the checkpoint; None: the newest.
+            parameters_alone: as if it were given `anew`.
+        """
         step = self._found(step)
         where = self.directory / str(step)
         try:
             with reading(where):
                 found = flatten(self._described(step))
-                check_leaves(str(where), *without_master(found, stored_leaves(like)))
+                both = without_master(found, stored_leaves(like))
+                check_leaves(str(where), *both, parameters_alone=parameters_alone)
         except CheckpointMismatch as error:
             return str(error)
         return None
@@ -158,7 +169,7 @@ class StoredSteps:
         """
         step = self._found(step)
         described = self._described(step)
-        wanted: dict[str, Any] = {"params": described["params"]}
+        wanted: dict[str, Any] = {name: described[name] for name in ("params", "step")}
         if average:
             if "ema" not in (described.get("opt_state") or {}):
                 raise ValueError(f"{self.directory}/{step}: has no averages; ema_decay makes them")
@@ -170,7 +181,7 @@ class StoredSteps:
                 self.directory / str(step) / "state",
                 args=ocp.args.PyTreeRestore(wanted, restore_args=arguments, partial_restore=True),  # pyright: ignore[reportCallIssue]
             )
-            self._check_sums(step, flatten(found), run)
+            self._check(step, flatten(found), run)
         if not average:
             return found["params"]
         leaves = flatten(found["params"])
@@ -178,38 +189,49 @@ class StoredSteps:
             leaves[path] = mean.astype(leaves[path].dtype)
         return unflatten(leaves)
 
-    def _check_sums(self, step: int, leaves: Mapping[str, Any], run: Mapping[str, Any]) -> None:
-        """Raise ValueError if leaves are not what was written; skips those cast to other dtypes."""
-        stored = flatten(self._described(step))
-        same = {path: leaf for path, leaf in leaves.items() if leaf.dtype == stored[path].dtype}
-        if wrong := differing(same, run.get(SUMS, {})):
+    def _check(self, step: int, leaves: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+        """Raise ValueError if leaves are not what was written, or are those of another step."""
+        if wrong := differing(leaves, run.get(SUMS, {})):
             raise ValueError(wrong)
+        if (held := int(leaves["step"])) != step:
+            raise ValueError(
+                f"it holds step {held}: somebody renamed or copied it; its name is to be {held}"
+            )
 
-    def _partly(self, step: int, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    def _partly(
+        self, step: int, wanted: Mapping[str, Any], run: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """The leaves that the checkpoint has; optimizer state and master copies may be missing.
 
-        Dtypes may differ.
+        Dtypes may differ: parameters and master copies are read from master copies if there are
+        some, so that nothing is rounded that need not be.
 
         Raises:
-            CheckpointMismatch: another leaf is missing, or has another shape.
+            CheckpointMismatch: other leaves differ, or have another shape.
         """
         found = flatten(self._described(step))
-        there = {
-            path: leaf
+        check_leaves(f"{self.directory}/{step}", found, wanted, parameters_alone=True)
+        source = {path: precise_source(path, found) for path in wanted}
+        shapes = {
+            source[path]: shape_of(leaf, found[source[path]].dtype)
             for path, leaf in wanted.items()
-            if path in found and tuple(found[path].shape) == tuple(leaf.shape)
+            if source[path] in found and tuple(found[source[path]].shape) == tuple(leaf.shape)
         }
-        apart = (OPTIMIZER, MASTER)
-        needed = {path: leaf for path, leaf in wanted.items() if not path.startswith(apart)}
-        check_leaves(f"{self.directory}/{step}", found, needed, shapes_alone=True)
-        shapes = unflatten({path: shape_of(leaf) for path, leaf in there.items()})
-        arguments = ocp.checkpoint_utils.construct_restore_args(shapes)
+        arguments = ocp.checkpoint_utils.construct_restore_args(unflatten(shapes))
         with ocp.PyTreeCheckpointer() as reader:
             restored = reader.restore(
                 self.directory / str(step) / "state",
-                args=ocp.args.PyTreeRestore(shapes, restore_args=arguments, partial_restore=True),  # pyright: ignore[reportCallIssue]
+                args=ocp.args.PyTreeRestore(  # pyright: ignore[reportCallIssue]
+                    unflatten(shapes), restore_args=arguments, partial_restore=True
+                ),
             )
-        return flatten(restored)
+        leaves = flatten(restored)
+        self._check(step, leaves, run)
+        return {
+            path: leaves[source[path]].astype(leaf.dtype)
+            for path, leaf in wanted.items()
+            if source[path] in leaves
+        }
 
     def _found(self, step: int | None) -> int:
         latest = self.latest_step() if step is None else step

@@ -10,10 +10,11 @@ from flax import nnx
 
 from efficientids_flax.train.batches import rows_of
 from efficientids_flax.train.step.evaluation_mode import intercept
-from efficientids_flax.train.step.function import WEIGHT, LossFn, NamedBatch, returned
+from efficientids_flax.train.step.function import LossFn, NamedBatch
 from efficientids_flax.train.step.mean import Means
 from efficientids_flax.train.step.nnx_bridge import NNXBridge
 from efficientids_flax.train.step.objectives.parts import Batch, Objective, Sums, streams
+from efficientids_flax.train.step.returned import WEIGHT, returned
 
 
 def of_linen(module: nn.Module, loss_fn: LossFn) -> Objective:

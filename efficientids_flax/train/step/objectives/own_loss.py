@@ -22,7 +22,7 @@ from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.core.touching import most_touched, touched_rows
 from efficientids_flax.forecast import TimesFM, forecast_loss, model_inputs
 from efficientids_flax.losses import LanguageModelLoss, language_model_loss
-from efficientids_flax.train.step.function import WEIGHT, NamedBatch
+from efficientids_flax.train.step.function import NamedBatch
 from efficientids_flax.train.step.mean import Means
 from efficientids_flax.train.step.objectives.parts import (
     Batch,
@@ -31,6 +31,7 @@ from efficientids_flax.train.step.objectives.parts import (
     Sums,
     streams,
 )
+from efficientids_flax.train.step.returned import WEIGHT
 from efficientids_flax.train.step.rows import ItemTable
 
 LARGE = 1 << 13  # items; for fewer, a pass over the catalogue costs little beside the model

@@ -1,5 +1,6 @@
 """Rows of a history in columns: rows as they were given, in little memory, and bounded."""
 
+import json
 import tracemalloc
 from typing import Any
 
@@ -106,3 +107,44 @@ def test_a_long_curve_is_drawn_by_means_and_says_so(monkeypatch: Any, tmp_path: 
     assert (steps[0], values[0]) == (5.5, 5.5 / 8)
     assert len(steps) == 10
     assert panel["eval_loss"] == ([50.0, 100.0], [-50.0, -100.0])
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        lambda lines: lines[::-1],
+        lambda lines: [lines[place] for place in (3, 1, 0, 5, 2, 4)],
+        lambda lines: lines + lines,
+        lambda lines: ['{"step": 1, "loss": "abc"}', '{"step": true}', "[]", "{", *lines],
+        lambda lines: [*lines, '{"step": 99999999999999999999, "loss": 1.0}'],
+    ],
+)
+def test_a_file_that_was_edited_is_read_in_the_order_of_the_steps(edited: Any, tmp_path: Any):
+    history = History(tmp_path)
+    history.add_steps(1, ("loss",), [[float(step)] for step in range(1, 6)])
+    history.add({"step": 5, "eval_loss": 0.5})
+    history.close()
+    place = tmp_path / "history.jsonl"
+    written = place.read_text()
+    place.write_text("\n".join(edited(written.splitlines())))  # without a last line's end
+    assert read_history(tmp_path) == history.rows
+    again = History(tmp_path, start=5)
+    again.add_steps(6, ("loss",), [[6.0]])
+    again.close()
+    assert again.rows[:5] == history.rows[:]
+    assert again.missing == 0
+    found = place.read_text().splitlines()
+    assert [json.loads(line)["step"] for line in found] == [1, 2, 3, 4, 5, 5, 6]
+    assert {*found[:-1]} == {*written.splitlines()}
+
+
+def test_steps_that_are_gone_from_the_file_are_counted(tmp_path: Any):
+    history = History(tmp_path)
+    history.add_steps(1, ("loss",), [[0.0]] * 8)
+    history.close()
+    place = tmp_path / "history.jsonl"
+    lines = place.read_text().splitlines(keepends=True)
+    place.write_text("".join(lines[:2] + lines[5:7]))
+    again = History(tmp_path, start=8)
+    again.close()
+    assert again.missing == 4

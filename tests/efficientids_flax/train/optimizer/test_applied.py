@@ -20,6 +20,7 @@ from efficientids_flax.train.optimizer import (
     create_optimizer,
     renewed,
 )
+from efficientids_flax.train.step import NonFiniteError
 from efficientids_flax.tree import leaves_by_path
 
 
@@ -101,6 +102,36 @@ def test_of_gradients_collected_over_steps():
 def test_of_injected_hyperparameters_without_a_schedule():
     change, logged = moved(optax.inject_hyperparams(optax.sgd)(learning_rate=0.125))
     np.testing.assert_allclose(logged, change, rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, -0.5])
+@pytest.mark.parametrize("kind", ["own", "injected"])
+def test_a_rate_that_is_no_rate_ends_the_run_before_its_step(kind: str, bad: float):
+    def rate(count: Any) -> Any:
+        return jnp.where(count >= 2, bad, 0.5)
+
+    optimizer: Any = create_optimizer(rate, "sgd", momentum=0.0)
+    if kind == "injected":
+        optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=rate)
+    trainer = Trainer(Number(), optimizer, loss_fn=loss_fn, progress="none")
+    state = trainer.create_train_state(jax.random.key(0), BATCH)
+    with pytest.raises(NonFiniteError, match=f"step 3: learning_rate {bad}: the schedule gives"):
+        trainer.train(state, [BATCH], num_steps=5)
+    assert trainer.last_state is not None
+    assert float(trainer.last_state.params["w"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [
+        (lambda count: 0.1 if count < 5 else 0.01, "the schedule asks for the value of its count"),
+        (lambda count: jnp.ones(2), "expected one number of the schedule, found"),
+        (lambda count: None, "expected one number of the schedule, found None"),
+    ],
+)
+def test_a_schedule_that_gives_no_number_is_told(rate: Any, message: str):
+    with pytest.raises(ValueError, match=f"learning_rate: {message}"):
+        moved(create_optimizer(rate, "sgd", momentum=0.0))
 
 
 def test_what_is_not_known_is_not_told():

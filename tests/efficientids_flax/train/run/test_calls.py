@@ -1,5 +1,6 @@
 """Training in one call, by a configuration."""
 
+import json
 import re
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from efficientids_flax.data import read_data
+from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.run.calls import evaluate, train
 from efficientids_flax.train.run.config import override, read_config, run_config
 from efficientids_flax.train.run.pipeline import PipelineConfig, train_epochs
@@ -205,3 +207,17 @@ def test_epochs_stop_early():
         Network(), split(0, 16), split(1, 8), loss_fn=loss_fn, **QUIET,
     )  # fmt: skip
     assert int(result.state.step) < 100
+
+
+def test_numbers_of_numpy_and_lists_are_taken_as_those_of_python():
+    made = run_config(
+        {
+            "model": {"module": Network()},
+            "data": {"train_iter_fn": batches()},
+            "training": {"num_steps": np.int64(4), "seed": np.uint32(3)},
+        }
+    )
+    assert (made.num_steps, made.seed) == (4, 3)
+    options = TrainingOptions(save_every=np.int64(2), allow_changes=["rows"])  # pyright: ignore[reportArgumentType]
+    assert json.dumps(options.to_dict())
+    assert options == TrainingOptions(save_every=2, allow_changes=("rows",))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from efficientids_flax.train.state import RunMismatch
@@ -168,3 +169,15 @@ def test_the_place_of_another_kind_of_iterator_is_refused(tmp_path, first):
         made.train(begin(made), other, num_steps=5)
     made.options = replace(made.options, allow_changes=("rows",))
     assert int(made.train(begin(made), other, num_steps=5).step) == 5
+
+
+def test_a_typed_key_in_the_optimizer_goes_on(tmp_path):
+    options = {"optimizer": optax.noisy_sgd(0.1, key=jax.random.key(3)), "save_every": 2}
+    whole = trainer(**options)
+    want = whole.train(begin(whole), batches(), num_steps=4)
+    for steps in (2, 4):
+        made = trainer(tmp_path, **options)
+        found = made.train(begin(made), batches(), num_steps=steps)
+    assert same(found.params, want.params)
+    keys = [jax.random.key_data(state.opt_state[0].rng_key) for state in (found, want)]
+    assert same(*keys)

@@ -128,3 +128,30 @@ def test_the_model_is_exported_in_its_own_dtype(tmp_path: Any):
     estimate = estimate_memory(config, 1, 4, mode="training", optimizer=made.optimizer)
     assert estimate.master == sum(leaf.nbytes for leaf in jax.tree.leaves(state.master))
     assert estimate.optimizer_state == sum(leaf.nbytes for leaf in jax.tree.leaves(state.opt_state))
+
+
+@pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_another_precision_goes_on_from_the_float32_numbers(dtypes: Any, tmp_path: Any):
+    """The master copy becomes the parameter, and the other way round; nothing is rounded."""
+    before, after = map(jnp.dtype, dtypes)
+    first = run(trainer(before, tmp_path, frozen_params=()), 3)
+    precise = jax.tree.map(np.asarray, first.precise)
+    with pytest.raises(ValueError, match=r"model: dtype was .*--allow-change model"):
+        run(trainer(after, tmp_path, frozen_params=()), 4)
+    made = trainer(after, tmp_path, frozen_params=(), allow_changes=("model",))
+    found = made.restore(made.create_train_state(jax.random.key(0), BATCH))
+    assert {leaf.dtype for leaf in jax.tree.leaves(found.trained)} == {after}
+    assert 1 < precise["w"] < 1.001
+    assert same(found.precise, precise)
+    assert int(run(made, 4).step) == 4
+
+
+def test_a_run_goes_on_without_its_master_copies_if_that_is_allowed(tmp_path: Any):
+    run(trainer(jnp.bfloat16, tmp_path), 3)
+    with pytest.raises(ValueError, match=r"--allow-change optimizer(.|\n)*master/w"):
+        run(trainer(jnp.bfloat16, tmp_path, master_weights=False), 4)
+    allowed = trainer(
+        jnp.bfloat16, tmp_path, master_weights=False, allow_changes=("optimizer",), progress="lines"
+    )
+    found = run(allowed, 4)
+    assert (int(found.step), found.master) == (4, {})

@@ -36,6 +36,12 @@ def without_shapes(step):
         path.unlink()
 
 
+def of_another_step(step):
+    """As somebody copied an older one."""
+    shutil.rmtree(step)
+    shutil.copytree(step.with_name("2"), step)
+
+
 def without_place(step):
     (step / "run" / "metadata").write_text("{")
 
@@ -50,7 +56,7 @@ def ended(tmp_path_factory):
     return directory, made, whole.train(begin(whole), batches(), num_steps=6)
 
 
-@pytest.mark.parametrize("damage", [cut, emptied, without_shapes, without_place])
+@pytest.mark.parametrize("damage", [cut, emptied, without_shapes, without_place, of_another_step])
 def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_goes_on(
     ended, tmp_path, caplog, capfd, damage
 ):
@@ -61,6 +67,7 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_goes_on(
     assert same(made.train(begin(made), batches(), num_steps=6), want)
     assert "run/4: damaged, cannot be read" in caplog.text
     assert "going back to the checkpoint of step 2" in caplog.text
+    assert ("its name is to be 2" in caplog.text) == (damage is of_another_step)
     assert (made.directory / "damaged_4").is_dir()
     assert {"4", "6"} <= {path.name for path in made.directory.iterdir()}
     assert "Traceback" not in capfd.readouterr().err

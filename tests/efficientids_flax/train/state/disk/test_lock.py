@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from efficientids_flax.train.state.disk.lock import NAME, DirectoryInUse, locked
+from efficientids_flax.train.state.disk.lock import NAME, DirectoryInUse, UnusableDirectory, locked
 from tests.efficientids_flax.train.networks import batches, begin, trainer
 
 TAKER = """
@@ -91,3 +91,14 @@ def test_it_is_let_go_of_after_an_error(tmp_path):
         raise RuntimeError
     with locked(tmp_path), pytest.raises(DirectoryInUse), locked(tmp_path / "." / ""):
         pass
+
+
+def test_a_place_where_no_directory_can_be_is_told(tmp_path):
+    (tmp_path / "file").write_text("no directory")
+    (tmp_path / "run" / NAME).mkdir(parents=True)
+    for place in ("file", "file/run", "run"):
+        made = trainer(tmp_path / place)
+        with pytest.raises(UnusableDirectory, match=f"{place}: cannot be the directory of a run: "):
+            made.train(begin(made), batches(), num_steps=1)
+    with pytest.raises(ValueError, match="checkpoint_dir: found '', expected a path"):
+        trainer("")
