@@ -270,8 +270,8 @@ class _Loop:
             if values.get(WEIGHT) == 0 and not self.told:
                 self.told = True
                 run.recorder.note(
-                    f"up to step {window.last}: no label of these batches has a weight; their loss"
-                    " is that of nothing, and nothing is learned from them"
+                    f"up to step {window.last}: no label of these batches has a weight, so that"
+                    " their loss means nothing"
                 )
 
     def _report_all(self) -> None:
