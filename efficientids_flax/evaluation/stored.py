@@ -9,13 +9,12 @@ import numpy as np
 from efficientids_flax.data import DataDirectory, Reading, read_data
 from efficientids_flax.data.prepared import check_catalogue
 from efficientids_flax.data.rows import HeldOut, as_rows
-from efficientids_flax.digests import catalogue_digest
 from efficientids_flax.evaluation.options import EvaluationOptions
 from efficientids_flax.evaluation.popularity import training_counts
 from efficientids_flax.evaluation.questions import of_rows, of_sequences
 from efficientids_flax.evaluation.whole import Evaluation, evaluate, evaluate_batches
 from efficientids_flax.inference import Ranker, open_recommender, trained_history
-from efficientids_flax.stored import ItemNames, read_item_names, read_prompted
+from efficientids_flax.stored import read_item_names, read_prompted
 
 ROWS = 256  # rows of a batch
 
@@ -62,8 +61,9 @@ def evaluate_stored(
     length = trained_history(config, words)
     directory = read_data(data, Reading(length=length))
     if (count := _num_items(directory)) is not None:
-        ours = directory.catalogue or _catalogue(directory.items)
-        theirs = _catalogue(read_item_names(model))
+        names, items = read_item_names(model), directory.items
+        ours = directory.catalogue or (None if items is None else items.digest())
+        theirs = None if names is None else names.digest()
         check_catalogue(str(model), theirs, config.num_items, str(data), ours, count)
     if split not in directory.splits:
         raise ValueError(
@@ -104,13 +104,6 @@ def _num_items(data: DataDirectory) -> int | None:
     if data.num_items is None and data.clustering is not None:
         return data.clustering.num_items
     return data.num_items
-
-
-def _catalogue(names: ItemNames | None) -> str | None:
-    """The digest of the items' ids; None if not all are known."""
-    if names is None or None in names.ids:
-        return None
-    return catalogue_digest([str(one) for one in names.ids])
 
 
 def _name(path: str | os.PathLike[str]) -> str:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from etils import epath
 
+from efficientids_flax.digests import catalogue_digest
 from efficientids_flax.whole_files import write_whole
 
 NAME = "items.jsonl"
@@ -28,6 +29,12 @@ class ItemNames(NamedTuple):
 
     ids: tuple[str | int | None, ...]
     titles: tuple[str | None, ...]
+
+    def digest(self) -> str | None:
+        """The catalogue's digest, see `catalogue_digest`; None if not all ids are known."""
+        if None in self.ids:
+            return None
+        return catalogue_digest(map(str, self.ids))
 
     def problems(self, num_items: int) -> list[str]:
         """A problem if there are not as many names as the model has items."""

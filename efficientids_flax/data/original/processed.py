@@ -23,7 +23,6 @@ from efficientids_flax.core.clustering.pickles import ArrayPickleError, read_arr
 from efficientids_flax.core.clustering.tables import PICKLED
 from efficientids_flax.data.original.objects import read_object
 from efficientids_flax.data.rows import Sequences
-from efficientids_flax.digests import catalogue_digest
 from efficientids_flax.prepared_format import Split
 from efficientids_flax.stored import ItemNames, read_item_names
 
@@ -101,7 +100,7 @@ def read_processed(root: Path) -> Processed:
         for split, rows in lists.items()
         if rows is not None
     }
-    digest = None if items is None else catalogue_digest(str(one) for one in items.ids)
+    digest = None if items is None else items.digest()
     return Processed(sequences, num_items, clustering, items, digest, embeddings, tuple(notes))
 
 

@@ -2,15 +2,16 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TextIO
-
-import numpy as np
 
 from efficientids_flax.train.history.rows import Row, Rows
 
 NAME = "history.jsonl"
+STEP = re.compile(r'"step": *(\d+) *[,}]')
 
 
 class History:
@@ -113,10 +114,18 @@ def _read(path: Path) -> Iterator[tuple[str, Row]]:
 
     Somebody may have edited the file, so that its lines are in another order; they are then sorted.
     """
-    steps = np.fromiter((row["step"] for _, row in _lines(path)), np.int64)
-    if (np.diff(steps) < 0).any():
-        return iter(sorted(_lines(path), key=lambda found: found[1]["step"]))
-    return _lines(path)
+    if _in_order(path):
+        return _lines(path)
+    return iter(sorted(_lines(path), key=lambda found: found[1]["step"]))
+
+
+def _in_order(path: Path) -> bool:
+    """Whether the steps ascend; only they are read, in a fifth of the time of parsing."""
+    if not path.exists():
+        return True
+    with path.open(encoding="utf-8", errors="replace") as file:
+        found = [int(step[1]) for step in map(STEP.search, file) if step]
+    return all(before <= after for before, after in pairwise(found))
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Row]]:

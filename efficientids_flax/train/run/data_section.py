@@ -16,7 +16,6 @@ from efficientids_flax.config.record import Record, positive
 from efficientids_flax.data import Batches, DataDirectory, Prompting, Reading, Rows, load_tokenizer
 from efficientids_flax.data.prepared import check_catalogue, check_vectors
 from efficientids_flax.data.rows import ItemRows, PackedRows, PromptRows
-from efficientids_flax.digests import catalogue_digest
 from efficientids_flax.stored import Prompted, read_item_names
 from efficientids_flax.train.batches import ShuffledBatches
 
@@ -180,8 +179,7 @@ def settled(section: Any, directory: DataDirectory) -> Any:
             check_vectors(init, where, catalogue, count)
     path = getattr(section, "path", None)
     names = None if path is None or catalogue is None else read_item_names(path)
-    if names is not None and None not in names.ids and count is not None:
-        theirs = catalogue_digest(map(str, names.ids))
+    if names is not None and count is not None and (theirs := names.digest()):
         check_catalogue(f"{path}", theirs, len(names.ids), where, catalogue, count)
     return section
 

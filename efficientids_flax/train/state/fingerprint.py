@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from efficientids_flax.digests import catalogue_digest
 from efficientids_flax.stored import ItemNames
 from efficientids_flax.train.batches import is_placed, rows_of
 from efficientids_flax.train.options import CHANGES
@@ -58,8 +57,8 @@ def run_facts(
     """Facts about everything but the data; of this only the names of the items."""
     made_of = getattr(optimizer, "made_of", None)
     found = model_facts(model)
-    if items is not None and None not in items.ids:
-        found.setdefault("catalogue", {})["ids"] = catalogue_digest(map(str, items.ids))
+    if items is not None and (digest := items.digest()):
+        found.setdefault("catalogue", {})["ids"] = digest
     if made_of is None:
         # Its functions, which another release of optax may call otherwise.
         found["optimizer"] = {**described(optimizer.update), "optax": optax.__version__}

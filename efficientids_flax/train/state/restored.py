@@ -26,7 +26,7 @@ from efficientids_flax.train.state.fingerprint import (
 from efficientids_flax.train.state.processes import agreed
 from efficientids_flax.tree import flatten
 
-# Allowed changes after which the optimizer's state may have other leaves, and all other dtypes.
+# Allowed changes after which the optimizer's state may have other leaves, and leaves other dtypes.
 ANEW = {"frozen", "optimizer", "model"}
 
 

@@ -104,7 +104,8 @@ class StoredSteps:
             if anew is not None:
                 leaves = self._partly(step, wanted, run)
             else:
-                found, wanted = without_master(flatten(self._described(step)), wanted)
+                stored = flatten(self._described(step))
+                found, wanted = without_master(stored, wanted)
                 check_leaves(f"{self.directory}/{step}", found, wanted, flag=True)
                 shapes = {path: shape_of(leaf) for path, leaf in wanted.items()}
                 restored = self._manager.restore(
@@ -112,7 +113,6 @@ class StoredSteps:
                     args=ocp.args.Composite(state=ocp.args.StandardRestore(unflatten(shapes))),  # pyright: ignore[reportCallIssue]
                 )
                 leaves = flatten(restored["state"])
-                stored = flatten(self._described(step))
                 kept = {path for path, leaf in leaves.items() if leaf.dtype == stored[path].dtype}
                 self._check(step, {path: leaves[path] for path in kept}, run)
         optimizer = {path: leaf for path, leaf in wanted.items() if path.startswith(OPTIMIZER)}

@@ -142,6 +142,13 @@ def test_an_evaluation_draws_nothing(name):
     assert made.evaluate(state, [ROWS])["eval_spread"] < 1e-5  # rows are equal
 
 
+def mean_with_statistics(params, batch, model_state, rng, apply_fn):
+    value, model_state = apply_fn(
+        {"params": params, **model_state}, batch["x"], mutable=["batch_stats"]
+    )
+    return jnp.mean(value), {}, model_state
+
+
 class Statistics(nn.Module):
     train: bool = True
 
@@ -151,13 +158,7 @@ class Statistics(nn.Module):
 
 
 def test_a_module_that_was_built_to_train_is_measured_and_given_back_as_it_is_served():
-    def loss_fn(params, batch, model_state, rng, apply_fn):
-        value, model_state = apply_fn(
-            {"params": params, **model_state}, batch["x"], mutable=["batch_stats"]
-        )
-        return jnp.mean(value), {}, model_state
-
-    made = Trainer(Statistics(), optax.sgd(0.1), loss_fn=loss_fn, progress="none")
+    made = Trainer(Statistics(), optax.sgd(0.1), loss_fn=mean_with_statistics, progress="none")
     state = made.create_train_state(jax.random.key(0), ROWS)
     wanted = float(jnp.mean(Statistics(train=False).apply(state.variables, ROWS["x"])))
     assert wanted > 0.9  # the running mean is 0, that of the batch is 1
@@ -174,13 +175,7 @@ class Normed(nnx.Module):
 
 
 def test_statistics_of_an_nnx_module_are_the_running_ones():
-    def loss_fn(params, batch, model_state, rng, apply_fn):
-        value, model_state = apply_fn(
-            {"params": params, **model_state}, batch["x"], mutable=["batch_stats"]
-        )
-        return jnp.mean(value), {}, model_state
-
-    made = Trainer(Normed(), optax.sgd(0.1), loss_fn=loss_fn, progress="none")
+    made = Trainer(Normed(), optax.sgd(0.1), loss_fn=mean_with_statistics, progress="none")
     state = made.create_train_state(jax.random.key(0), ROWS)
     assert made.evaluate(state, [ROWS])["eval_loss"] > 0.9  # 0 by those of the batch
 
