@@ -33,7 +33,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -euc
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup torch spark test quick lint types imports format docs demo example example-text fuzz bench references lock clean
+.PHONY: help setup torch spark everything test quick lint types imports format docs demo example example-text fuzz bench references lock clean
 
 help: ## List the tasks.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 21
@@ -43,6 +43,8 @@ setup: $(VENV)/.ready ## Make .venv from the pinned packages; done once, and aga
 torch: $(VENV)/.torch ## Add PyTorch and transformers, without which the tests against them are skipped.
 
 spark: $(VENV)/.spark ## Add PySpark and a Java runtime, without which the tests of that engine are skipped.
+
+everything: $(VENV)/.everything ## Add at once what no test is skipped without: PyTorch, PySpark, the documentation's.
 
 test: setup ## Run the tests, a file at a time on every core. ARGS='-k zarr -x' goes to pytest.
 	$(PY) -m pytest -n auto --dist loadfile $(ARGS)
@@ -129,36 +131,42 @@ $(VENV)/.ready: $(VENV)/.locked pyproject.toml
 	@touch $@
 
 # Compiling all that is installed would take as long again; what is used is compiled on its import.
+# pip downloads and unpacks one package after another, so two of them share the list.
 $(VENV)/.locked: $(LOCK)
 	@$(find_python); \
 	echo "Setting up $(VENV) with $$($$python --version) (a minute or two, this once)"; \
 	$(make_venv); \
-	$(PIP) install --no-compile --no-deps --requirement $(LOCK)
+	sed -n 'p;n' $(LOCK) > $(VENV)/half1.txt; sed -n 'n;p' $(LOCK) > $(VENV)/half2.txt; \
+	halves=; for half in $(VENV)/half1.txt $(VENV)/half2.txt; do \
+	  $(PIP) install --no-compile --no-deps --requirement $$half & halves="$$halves $$!"; \
+	done; \
+	for half in $$halves; do wait $$half; done
 	@touch $@
 
-# The pins of $(LOCK) stay as they are.
 $(VENV)/.torch: $(TORCH) $(VENV)/.ready
-	@echo "Adding PyTorch to $(VENV) (half a minute, this once)"
-	@$(PIP) install --no-compile --constraint $(LOCK) --requirement $(TORCH)
-	@$(PIP) check > $(VENV)/check.txt || { cat $(VENV)/check.txt >&2; exit 1; }
-	@touch $@
+	$(call add,PyTorch,$(TORCH))
 
 $(VENV)/.spark: $(SPARK) $(VENV)/.ready
-	@echo "Adding PySpark to $(VENV) (half a minute, this once)"
-	@$(PIP) install --no-compile --constraint $(LOCK) --requirement $(SPARK)
-	@$(PIP) check > $(VENV)/check.txt || { cat $(VENV)/check.txt >&2; exit 1; }
-	@touch $@
+	$(call add,PySpark,$(SPARK))
 
 $(VENV)/.gguf: $(GGUF) $(VENV)/.torch
-	@$(PIP) install --no-compile --constraint $(LOCK) --constraint $(TORCH) --requirement $(GGUF)
-	@$(PIP) check > $(VENV)/check.txt || { cat $(VENV)/check.txt >&2; exit 1; }
-	@touch $@
+	$(call add,GGUF,$(TORCH) $(GGUF))
 
 $(VENV)/.docs: $(DOCS) $(VENV)/.ready
-	@echo "Adding what builds the documentation to $(VENV) (half a minute, this once)"
-	@$(PIP) install --no-compile --constraint $(LOCK) --requirement $(DOCS)
-	@$(PIP) check > $(VENV)/check.txt || { cat $(VENV)/check.txt >&2; exit 1; }
-	@touch $@
+	$(call add,what builds the documentation,$(DOCS))
+
+# The other targets cannot run side by side; this one does their work at once, beside other tasks.
+$(VENV)/.everything: $(TORCH) $(SPARK) $(DOCS) $(VENV)/.ready
+	$(call add,all that tests and documentation use,$(TORCH) $(SPARK) $(DOCS))
+	@touch $(VENV)/.torch $(VENV)/.spark $(VENV)/.docs
+
+# Adds packages: what they are, the files that list them. The pins of $(LOCK) stay as they are.
+define add
+@echo "Adding $(1) to $(VENV) (half a minute, this once)"
+@$(PIP) install --no-compile --constraint $(LOCK) $(addprefix --requirement ,$(2))
+@$(PIP) check > $(VENV)/check.txt || { cat $(VENV)/check.txt >&2; exit 1; }
+@touch $@
+endef
 
 # The second line matters: the resolver takes a jaxlib that jax 0.4.26 refuses.
 $(PAXML)/.ready:
