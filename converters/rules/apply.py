@@ -194,7 +194,7 @@ def _scatter(
         raise ValueError(f"no axis {axis} in shape {list(array.shape)}")
     size = array.shape[axis]
     if name == "part" and words is None:
-        raise ValueError("part wants a hole with words, such as {gate|up}")
+        raise ValueError("part needs a hole with words, such as {gate|up}")
     count = size if words is None else len(words)
     if not size or size % count or (name == "unstack" and size != count):
         raise ValueError(f"axis {axis} of {list(array.shape)} does not give {count} parts")

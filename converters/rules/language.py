@@ -155,9 +155,9 @@ def _check_rule(rule: Rule) -> None:
     many = [name for name, _ in rule.steps if name in MANY_TO_ONE]
     one = [name for name, _ in rule.steps if name in ONE_TO_MANY]
     if len(extra_source) != len(many):
-        raise ValueError(f"holes {extra_source} of the source want one stack or join each")
+        raise ValueError(f"holes {extra_source} of the source need one stack or join each")
     if len(extra_target) != len(one):
-        raise ValueError(f"holes {extra_target} of the target want one unstack or part each")
+        raise ValueError(f"holes {extra_target} of the target need one unstack or part each")
     if len(many) + len(one) > 1:
         raise ValueError("one of stack, join, unstack and part at the most")
     counts = {"merge": 1, "split": 3, "stack": 1, "unstack": 1, "join": 1, "part": 1, "cast": 1}

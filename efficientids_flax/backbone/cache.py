@@ -70,7 +70,9 @@ def make_cache(config: BackboneConfig, batch: int, size: int, dtype: Any = None)
         ValueError: the decoder is not causal, so it cannot read token by token.
     """
     if config.attention_mask == "bidirectional":
-        raise ValueError("attention_mask 'bidirectional' has no cache: tokens see later ones")
+        raise ValueError(
+            "attention_mask 'bidirectional' cannot use a cache: tokens attend to later ones"
+        )
     leading: tuple[int, ...] = ()
     count = config.num_layers
     if config.scan_layers:

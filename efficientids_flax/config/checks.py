@@ -74,11 +74,11 @@ def option_problems(config: "BackboneConfig") -> list[str]:
         (config.attention_sinks and config.attention_extra_logit is not None,
          "attention_extra_logit: attention_sinks are such logits already"),
         (config.qkv_clip_after_norm and config.qk_norm_after_rotary,
-         "qkv_clip_after_norm: clips before the rotation, qk_norm_after_rotary norms after"),
+         "qkv_clip_after_norm: clips before the rotation; not with qk_norm_after_rotary"),
         (config.moe is not None and config.moe.gating == "top_k" and config.mlp_dropout,
          "mlp_dropout: experts of the gating 'top_k' have none"),
         (parallel and policy in ("pre_skip", "post_skip"),
-         f"norm_policy: '{policy}' has one sum normed, parallel_residual another"),
+         f"norm_policy: '{policy}' does not go with parallel_residual: they add up differently"),
         (config.shared_norm and not (parallel and policy == "pre"),
          "shared_norm: needs parallel_residual and norm_policy 'pre'"),
         (config.mlp_adds_input and not parallel,
@@ -99,7 +99,7 @@ def rotary_problems(config: "BackboneConfig") -> list[str]:
         rounded_up = rounded_up and width < config.rotary_width
         if not width or (width % 2 and not rounded_up):
             found.append(
-                f"{name}: the turned width {width} is {'odd' if width else 'nothing'}"
+                f"{name}: the rotated width {width} is {'odd' if width else 'too small'}"
                 f" (head_dim {config.rotary_width}, fraction {rotary.fraction})"
             )
         if rotary.scaling and rotary.scaling.kind == "dynamic" and width == 2:
@@ -109,7 +109,8 @@ def rotary_problems(config: "BackboneConfig") -> list[str]:
             count = len(getattr(rotary.scaling, field))
             if count and count != width // 2:
                 found.append(
-                    f"{name}.scaling.{field}: expected {width // 2}, one a pair, found {count}"
+                    f"{name}.scaling.{field}: expected {width // 2}, one for each"
+                    f" pair, found {count}"
                 )
     return found
 
@@ -152,10 +153,12 @@ def kernel_problems(config: "BackboneConfig") -> list[str]:
         ("relative_key_dims", config.relative_key_dims),
     ):
         if value is not None:
-            found.append(f"attention_implementation: {how!r} has no {name}, found {value}")
+            found.append(
+                f"attention_implementation: {how!r} does not support {name}, found {value}"
+            )
     if how == "cudnn":
         found += [
-            f"attention_implementation: 'cudnn' is given no {name}"
+            f"attention_implementation: 'cudnn' does not support {name}"
             for name in ("relative_bias", "alibi")
             if getattr(config, name) is not None
         ]
@@ -209,10 +212,10 @@ def setting_problems(config: "BackboneConfig") -> list[str]:
         if setting.key not in known:
             found.append(f"layer_settings: {unknown_key(setting.key, known)}")
         elif setting.key.partition(".")[0] in SHARED or setting.key == "moe.layers":
-            found.append(f"layer_settings: {setting.key} is the same in all layers")
+            found.append(f"layer_settings: {setting.key} cannot differ between layers")
         twice = [layer for layer in setting.layers if (layer, setting.key) in said]
         if twice:
-            found.append(f"layer_settings: {setting.key} is said twice of layers {twice}")
+            found.append(f"layer_settings: {setting.key} is set twice for layers {twice}")
         said |= {(layer, setting.key) for layer in setting.layers}
     for layer in sorted({layer for layer, _ in said}) if not found else ():
         try:

@@ -139,7 +139,9 @@ class MoEConfig(Record):
                 f" found {self.experts_per_token}"
             )
         elif groups > 1 and self.num_experts // groups < 2:
-            found.append("choice_groups: a group is chosen by two experts, and has one")
+            found.append(
+                "choice_groups: groups are chosen by their two best experts, but have only one"
+            )
         if self.clipped_gate is not None and not self.gated:
             found.append("clipped_gate: needs gated")
         if self.shared_gate and self.shared_dims is None:

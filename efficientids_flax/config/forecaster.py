@@ -82,7 +82,7 @@ class TimesFMConfig(Record):
         if wrong := [level for level in self.quantiles if not 0 < level < 1]:
             found.append(f"quantiles: expected levels between 0 and 1, found {wrong}")
         if len(set(self.quantiles)) < len(self.quantiles):
-            found.append(f"quantiles: a level is there twice, in {list(self.quantiles)}")
+            found.append(f"quantiles: the same level twice, in {list(self.quantiles)}")
         if self.context_length % self.patch_length:
             found.append(
                 f"context_length: expected a multiple of patch_length = {self.patch_length},"

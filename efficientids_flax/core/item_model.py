@@ -193,7 +193,7 @@ class ItemModel(nn.Module):
         batch = as_arrays(given, names)
         wanted = "labels" in batch
         problems = [
-            f"{names.get(name, name)}: given without labels, which it is about"
+            f"{names.get(name, name)}: given without the labels that it belongs to"
             for name in ("weights", "label_item_weights")
             if name in batch and not wanted
         ]

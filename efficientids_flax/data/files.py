@@ -70,8 +70,8 @@ def read_data(path: str | os.PathLike[str], reading: Reading | None = None) -> D
         if there(root):
             return read(root, reading or Reading())
     raise FileNotFoundError(
-        f"{root}: no train.npz; it holds the fields of a batch, [N, T]. Nor is there what other"
-        f" data has: {', '.join(KINDS)}"
+        f"{root}: expected train.npz, which holds the fields of a batch, [N, T], or the file of"
+        f" another kind of data: {', '.join(KINDS)}"
     )
 
 
@@ -94,7 +94,9 @@ def next_items(sequences: np.ndarray) -> Arrays:
         )
     there = sequences >= 0
     if (~there[:, :-1] & there[:, 1:]).any():
-        raise ValueError("sequences: -1 stands before an item; it fills up the end alone")
+        raise ValueError(
+            "sequences: -1 stands before an item; it is padding, and may only follow the last one"
+        )
     both = there[:, :-1] & there[:, 1:]
     return {
         "ids": np.where(there[:, :-1], sequences[:, :-1], 0).astype(np.int32),
@@ -174,8 +176,8 @@ def _read_prepared(root: Path, reading: Reading) -> DataDirectory:
         shards = range(index, len(prepared.shards), count)
         if not shards:
             raise ValueError(
-                f"{root}: {len(prepared.shards)} shards do not do for {count} processes that read"
-                " their own alone; prepare it with more of them"
+                f"{root}: {len(prepared.shards)} shards are too few for {count} processes that"
+                " each read their own; prepare the data with more shards"
             )
     sequences = prepared.sequences(shards)
     try:

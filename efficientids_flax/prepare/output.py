@@ -66,8 +66,8 @@ def output(out: str | os.PathLike[str], *, overwrite: bool) -> Iterator[tuple[Pa
             if error.errno not in FULL:
                 raise
             raise OutputError(
-                f"{final}: {os.strerror(error.errno).lower()}; nothing is left of it. Make room"
-                " there, where it keeps what it has read as well, or choose another place"
+                f"{final}: {os.strerror(error.errno).lower()}; nothing of it is left. Make room"
+                " there, for temporary files as well, or choose another place"
             ) from error
         finally:
             shutil.rmtree(place, ignore_errors=True)

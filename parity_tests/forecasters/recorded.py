@@ -96,7 +96,7 @@ def read_forecaster(against: str | os.PathLike[str]) -> ForecasterRecording:
     root = Path(against)
     arrays = read_arrays(root / REFERENCE)
     if MARK not in arrays:
-        raise RecordingError(f"{root / REFERENCE}: of no forecaster; it has no {MARK}")
+        raise RecordingError(f"{root / REFERENCE}: not of a forecaster; it has no {MARK}")
     if not (root / MANIFEST).is_file() and (root / CONFIG).is_file():
         return _ported(root, arrays)
     manifest = read_json(root / MANIFEST)

@@ -54,5 +54,5 @@ def read(path: str | os.PathLike[str]) -> Recording:
         if key in arrays:
             return reader(root, arrays)
     raise RecordingError(
-        f"{root / REFERENCE}: of no language model; it holds {', '.join(sorted(arrays)[:4])}"
+        f"{root / REFERENCE}: not of a language model; it holds {', '.join(sorted(arrays)[:4])}"
     )

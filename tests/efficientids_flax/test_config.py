@@ -166,15 +166,15 @@ def test_all_problems_at_once():
         ({"norm_bias": True}, "norm_bias: rms_norm has no bias"),
         ({"norms": NormPlacesConfig(mlp=NormConfig(bias=True))}, "norms.mlp: rms_norm has no bias"),
         ({"position_embedding": "learned"}, "max_positions: learned positions need it"),
-        ({"rotary": RotaryConfig(fraction=0.4)}, "rotary: the turned width 3 is odd"),
-        ({"rotary": RotaryConfig(fraction=0.1)}, "rotary: the turned width 0 is nothing"),
+        ({"rotary": RotaryConfig(fraction=0.4)}, "rotary: the rotated width 3 is odd"),
+        ({"rotary": RotaryConfig(fraction=0.1)}, "rotary: the rotated width 0 is too small"),
         (
             {"rotary": RotaryConfig(scaling=LONGROPE)},
-            "rotary.scaling.short_factors: expected 4, one a pair, found 2",
+            "rotary.scaling.short_factors: expected 4, one for each pair, found 2",
         ),
         (
             {"parallel_residual": True, "norm_policy": "post_skip"},
-            "norm_policy: 'post_skip' has one sum normed, parallel_residual another",
+            "norm_policy: 'post_skip' does not go with parallel_residual",
         ),
         ({"layer_types": ("sliding",) * 4}, "sliding_window: layer_types has sliding layers"),
         ({"layer_types": ("full",)}, "layer_types: expected 4 entries, found 1"),
@@ -337,11 +337,11 @@ def test_layers_have_their_own_settings():
     ("settings", "sentence"),
     [
         ((own((1,), "activatoin", "silu"),), "activatoin: unknown key; did you mean activation"),
-        ((own((1,), "model_dims", 8),), "model_dims is the same in all layers"),
+        ((own((1,), "model_dims", 8),), "model_dims cannot differ between layers"),
         ((own((4,), "activation", "silu"),), r"activation: \[4\] outside of the 4 layers"),
         (
             (own((0, 1), "activation", "silu"), own((1,), "activation", "relu")),
-            r"activation is said twice of layers \[1\]",
+            r"activation is set twice for layers \[1\]",
         ),
         ((own((2,), "num_kv_heads", 3),), r"layer 2: BackboneConfig: 1 problem:\s+num_kv_heads"),
         ((own((2,), "norm_epsilon", "small"),), "norm_epsilon: expected float, found 'small'"),

@@ -64,7 +64,7 @@ def chosen(row: Experiment, tree: Facts, notes: list[str]) -> Published:
     others = contradicted(tree, row.size)
     if others:
         sizes = ", ".join(f"{key} {was}, not {says}" for key, (was, says) in others.items())
-        notes.append(f"--experiment {row.name}: the sizes are others ({sizes}); settings are taken")
+        notes.append(f"--experiment {row.name}: the sizes differ ({sizes}); its settings are used")
     return Published(f"{EXPERIMENT} {row.name}", _model(row, sized=not others), row.whole_learner)
 
 

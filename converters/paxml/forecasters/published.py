@@ -88,7 +88,7 @@ def published(name: str | None, tree: Facts, notes: list[str]) -> Published | No
             f"{key} {found.get(key)}, not {own[key]}" for key in own if found.get(key) != own[key]
         ]
         if other:
-            notes.append(f"--experiment {name}: its sizes are others here ({', '.join(other)})")
+            notes.append(f"--experiment {name}: its sizes differ here ({', '.join(other)})")
         return Published(f"{EXPERIMENT} {name}", settings)
     for known, (sizes, settings) in PUBLIC.items():
         outputs = settings["horizon_length"] * (1 + len(settings["quantiles"]))

@@ -121,11 +121,11 @@ def _ends_wrong(outputs: int, flags: Mapping[str, Any]) -> list[str]:
             own = f"horizon_length {horizon} and " if horizon is not None else ""
             return [
                 f"quantiles: {own}{len(levels)} quantiles and the mean do not make the"
-                f" {outputs} numbers that stand at a patch (horizon_ff_layer/output_layer)"
+                f" {outputs} outputs of a patch (horizon_ff_layer/output_layer)"
             ]
     elif isinstance(horizon, int) and (horizon < 1 or outputs % horizon):
         return [
-            f"horizon_length: {horizon} does not divide the {outputs} numbers that stand at a patch"
+            f"horizon_length: {horizon} does not divide the {outputs} outputs of a patch"
             " (horizon_ff_layer/output_layer)"
         ]
     return []

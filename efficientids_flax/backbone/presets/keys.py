@@ -41,7 +41,7 @@ def named(values: Mapping[str, Any], family: Family, notes: list[str]) -> dict[s
         if generic in found:
             value = found.pop(generic)
             if key in found and found[key] != value:
-                notes.append(f"config.json: {key} is {found[key]!r}, {generic} {value!r} counts")
+                notes.append(f"config.json: {key} is {found[key]!r}, {generic} = {value!r} is used")
             found[key] = value
     return found
 
@@ -59,8 +59,8 @@ def unread(values: Mapping[str, Any], family: Family) -> list[str]:
 def refused(values: Mapping[str, Any], family: Family) -> list[str]:
     """A problem for each key whose value is not supported."""
     return [
-        f"{key}: found {values[key]!r}; only {' or '.join(map(repr, allowed))} is computed; if you "
-        "know that it changes nothing, give the key in `ignore_keys`"
+        f"{key}: found {values[key]!r}; only {' or '.join(map(repr, allowed))} is supported; if"
+        " you know that it changes nothing, give the key in `ignore_keys`"
         for key, allowed in {**REFUSED, **family.only}.items()
         if key in values and values[key] not in allowed
     ]

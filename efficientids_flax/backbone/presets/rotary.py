@@ -72,7 +72,7 @@ def read_rotary(
         )
         return None, None
     if others:
-        notes.append(f"rope_parameters: settings of no layers, not read: {', '.join(others)}")
+        notes.append(f"rope_parameters: not read, as no layer uses them: {', '.join(others)}")
     if scaling and parameters is None and "rope_type" not in scaling:
         kind = scaling.get("type") or "default"
         if kind != "default":  # the class adds `rope_type: default`, which contradicts `type`
@@ -165,7 +165,9 @@ def _read_one(
         if kind == "default":  # the class does not read it
             fraction, read = 1.0, read - {"partial_rotary_factor"}
         else:
-            found.append(f"{name}.partial_rotary_factor: this family turns all, found {fraction}")
+            found.append(
+                f"{name}.partial_rotary_factor: found {fraction}, this family rotates whole heads"
+            )
     unread = [key for key in settings if key not in read]
     nested = [key for key in unread if isinstance(settings[key], Mapping)]
     found += [f"{name}.{key}: expected a value, found a mapping" for key in nested]

@@ -49,7 +49,7 @@ def check_arguments(
     labels = {"labels": targets, "weights": weights, "label_item_weights": target_is_item}
     if targets is None:
         problems += [
-            f"{NAMES.get(name, name)}: given without targets, which it is about"
+            f"{NAMES.get(name, name)}: given without the targets that it belongs to"
             for name, value in labels.items()
             if value is not None
         ]

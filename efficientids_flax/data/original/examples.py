@@ -189,8 +189,8 @@ def _fields(features: Mapping[str, Any]) -> dict[str, np.ndarray]:
         told = ""
         if "item_indices" in features:
             told = (
-                "; item_indices alone do not say it: the original's way through them does not run,"
-                " write the masks"
+                "; item_indices are not enough: the code of the original that reads them does not"
+                " run; write the masks"
             )
         raise ValueError(
             f"lacks {', '.join(missing)}; it has {', '.join(sorted(features)) or 'nothing'}{told}"

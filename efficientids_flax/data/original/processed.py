@@ -72,8 +72,8 @@ def read_processed(root: Path) -> Processed:
         raise FileNotFoundError(f"{root}: no train_sequences.pkl")
     if lists["valid"] is not None and lists["valid"] == lists["test"]:
         notes.append(
-            f"{root}: val and test hold the same sequences: what is chosen by one is not measured"
-            " by the other"
+            f"{root}: val and test hold the same sequences: what val chooses is not tested"
+            " independently"
         )
     info, items = _info(root)
     clustering = None

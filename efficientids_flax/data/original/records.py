@@ -76,7 +76,9 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
                     if number
                     else "; is this a TFRecord file, not compressed or by gzip or zlib?"
                 )
-                raise RecordError(f"{where}: the sum of its length differs: it is damaged{told}")
+                raise RecordError(
+                    f"{where}: the checksum of its length differs: it is damaged{told}"
+                )
             if length > LONGEST:
                 raise RecordError(f"{where}: has {length} bytes, at most {LONGEST} are read")
             data, footer = read(length), read(FOOTER.size)
@@ -86,7 +88,7 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
                     f" {length + FOOTER.size} bytes are there; copy the file again"
                 )
             if FOOTER.unpack(footer)[0] != masked(crc(data)):
-                raise RecordError(f"{where}: the sum of its data differs: it is damaged")
+                raise RecordError(f"{where}: the checksum of its data differs: it is damaged")
             yield Record(number, offset, data)
             offset += HEADER.size + length + FOOTER.size
             number += 1

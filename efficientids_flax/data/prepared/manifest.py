@@ -41,8 +41,8 @@ class Manifest:
         file = directory / MANIFEST
         if not file.is_file():
             raise FileNotFoundError(
-                f"{directory}: no {MANIFEST}, which is written last: prepare has not been here, or"
-                " has not come to its end; run it again"
+                f"{directory}: no {MANIFEST}, which is written last: `prepare` did not run"
+                " here, or did not finish; run it again"
             )
         try:
             values = json.loads(file.read_text(encoding="utf-8"))

@@ -111,7 +111,7 @@ class HeldOut(Rows):
             return ()
         return (
             f"{self.asked.split}: {self.without_history} users have no event before the held-out"
-            " ones: there is nothing to ask for them, and they are left out",
+            " ones, so nothing to recommend by; they are left out",
         )
 
     @property

@@ -32,7 +32,7 @@ class PackedRows(Rows):
         """
         sizes = rows.sizes
         if sizes is None:
-            raise ValueError(f"pack: the sizes of {type(rows).__name__} are not known")
+            raise ValueError(f"pack: {type(rows).__name__} does not know the sizes of its rows")
         if (wrong := np.flatnonzero(sizes > length)).size:
             raise ValueError(
                 f"pack: row {wrong[0]} has {sizes[wrong[0]]} positions, length is {length}"
@@ -91,5 +91,5 @@ class PackedRows(Rows):
         return (
             *self.rows.notes,
             f"packed: {self.rows.num_rows} rows in {self.num_rows}; {self.efficiency:.1%} of the"
-            f" positions are of use, {self.before:.1%} without packing",
+            f" positions are in use, {self.before:.1%} without packing",
         )

@@ -73,18 +73,18 @@ class Prompting:
             )
         if "{title}" in lead:
             raise ValueError(
-                f"form: {self.form!r} has the title before its item, which learn 'every' asks for:"
-                " the title would tell it; put {title} behind {item}"
+                f"form: {self.form!r} has the title before its item, which learn 'every' predicts:"
+                " the title would give it away; put {title} behind {item}"
             )
         if self.placeholder is not None:
             raise ValueError(
-                f"placeholder: {self.placeholder} would hide the items that learn 'every' asks for,"
-                " and those behind them are to be found by them; leave it out"
+                f"placeholder: {self.placeholder} would hide the items that learn 'every' predicts,"
+                " and the items after them are predicted from them; leave it out"
             )
         if self.after:
             raise ValueError(
-                f"after: {self.after!r} stands before the last item alone, and learn 'every' asks"
-                " for each: put it into form, before {item}, or leave it out"
+                f"after: {self.after!r} stands only before the last item, and learn 'every'"
+                " predicts each: put it into form, before {item}, or leave it out"
             )
 
 

@@ -84,7 +84,9 @@ class Sequences:
                 f"events: found {len(users)} users, {len(items)} items, {len(splits)} splits"
             )
         if (wrong := np.flatnonzero(users[1:] < users[:-1])).size:
-            raise ValueError(f"event {wrong[0] + 1}: its user stands before that of the last one")
+            raise ValueError(
+                f"event {wrong[0] + 1}: its user is below that of the event before; sort by user"
+            )
         if (wrong := np.flatnonzero((splits < 0) | (splits >= len(SPLITS)))).size:
             raise ValueError(f"event {wrong[0]}: split {splits[wrong[0]]}, expected 0, 1 or 2")
         same = users[1:] == users[:-1]

@@ -107,8 +107,10 @@ class Choice:
     def _table_of_items(self, path: Path) -> tuple[Look, Table]:
         form = self.form_of(path, header=False)
         if form is None:
-            raise SourceError(f"{path}: the name does not say how it is written; .csv, .tsv, .jsonl"
-                              " and .parquet do, or give `separator`")  # fmt: skip
+            raise SourceError(
+                f"{path}: its format does not follow from its name, as of .csv, .tsv, .jsonl and"
+                " .parquet; give `separator`"
+            )
         seen = look(path, form, self.encoding)
         if seen.empty:
             raise SourceError(f"{path}: is empty")

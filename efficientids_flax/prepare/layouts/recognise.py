@@ -179,8 +179,8 @@ def _as_table(files: Sequence[Path], choice: Choice, all_named: bool) -> Source:
         if form is None:
             if all_named:
                 raise SourceError(
-                    f"{path}: the name does not say how it is written; .csv, .tsv, .jsonl and"
-                    " .parquet do, or give `separator`"
+                    f"{path}: its format does not follow from its name, as of .csv, .tsv, .jsonl"
+                    " and .parquet; give `separator`"
                 )
             others.append(path)
             continue
@@ -214,11 +214,11 @@ def _none_fits(
 ) -> str:
     found = [f"  {described(one, choice)}" for one in files[:10]]
     wanted = [f"  {one.name}: {_looked_for(one)}" for one in tried]
-    known = "the layout that was chosen" if len(tried) == 1 else "any layout that is known"
+    known = "the layout that was chosen" if len(tried) == 1 else "a layout that is known"
     return "\n".join([
-        f"{_named(sources)}: is not as {known}. Found:", *found, "Looked for:", *wanted,
-        "Of any other table name the columns: `user` and `item`, `time`, `rating`; of one without"
-        " a header give `columns` first",
+        f"{_named(sources)}: does not have {known}. Found:", *found, "Looked for:", *wanted,
+        "For any other table, name the columns: `user` and `item`, `time`, `rating`; if it has no"
+        " header, give `columns` as well",
     ])  # fmt: skip
 
 

@@ -91,7 +91,7 @@ class Current:
         with self._lock:
             old = self._present()
             if name not in old.sets and len(old.sets) >= SETS:
-                raise TooManySetsError(f"there are {SETS} sets already, as many as there may be")
+                raise TooManySetsError(f"there are {SETS} sets already, which is the most")
             found = np.unique(rows(old)).astype(np.int32)
             self._snapshot = _snapshot(old.export, old.generation, {**old.sets, name: found})
             return len(found)

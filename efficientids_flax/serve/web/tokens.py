@@ -54,7 +54,7 @@ class Secrets:
         if is_admin or (is_user and not admin):
             return
         if is_user:
-            raise ProblemError(403, "this token asks, and does not change what is served")
+            raise ProblemError(403, "this token may ask, but not change what is served")
         detail = "a token is needed: Authorization: Bearer ..."
         if given is not None:
             detail = "the token is not this server's"
@@ -70,7 +70,9 @@ def read_secrets(token_file: str | None, admin_token_file: str | None) -> Secret
     """
     found = [_read(token_file, TOKEN), _read(admin_token_file, ADMIN_TOKEN)]
     if found[0] is not None and found[0] == found[1]:
-        raise ValueError(f"{TOKEN} and {ADMIN_TOKEN}: are the same; who asks could change it all")
+        raise ValueError(
+            f"{TOKEN} and {ADMIN_TOKEN}: are the same, so that whoever asks could change the server"
+        )
     return Secrets(*found)
 
 

@@ -79,6 +79,6 @@ def _is_finite(leaf: jax.Array) -> jax.Array:
 def spoilt(step: int, path: str) -> NonFiniteError:
     """The error for an update that has made a parameter infinite or NaN."""
     return NonFiniteError(
-        f"step {step}: parameter {path} is not finite after it: the loss and the gradient were, so"
-        " the update made it so, by a rate, a decay or the like that is no number"
+        f"step {step}: parameter {path} is not finite after it, though the loss and the gradient"
+        " were: the update made it so, for example by a rate or a decay that is NaN"
     )

@@ -124,7 +124,9 @@ def _check(config: OptimizerConfig) -> None:
             f" above 0; found {config.decay_method!r}, {config.decay_adam}, {config.decay_pow}"
         )
     if config.respect_skip_lp_regularization and config.weight_decay:
-        raise ValueError("respect_skip_lp_regularization: Praxis has it not with weight_decay")
+        raise ValueError(
+            "respect_skip_lp_regularization: Praxis does not support it with weight_decay"
+        )
 
 
 def _empty(parameter: jax.Array, config: OptimizerConfig) -> Slots:

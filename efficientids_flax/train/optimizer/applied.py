@@ -76,7 +76,7 @@ def _called(learning_rate: Callable[[Any], Any], count: Any) -> jax.Array:
     except jax.errors.ConcretizationTypeError as error:
         raise ValueError(
             "learning_rate: the schedule asks for the value of its count (by `if`, `float` or the"
-            " like), which is not known when the step is compiled; jnp.where decides inside of it"
+            " like), which is not known when the step is compiled; use jnp.where instead"
         ) from error
     try:
         found = jnp.asarray(value, jnp.float32)

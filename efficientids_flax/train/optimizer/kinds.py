@@ -109,7 +109,7 @@ def kind_of(name: str, options: Mapping[str, Any]) -> tuple[Kind, dict[str, Any]
         ValueError: there is no such type, or it has no such option.
     """
     if name not in KINDS:
-        raise ValueError(f"optimizer '{name}': there is none; there are {', '.join(KINDS)}")
+        raise ValueError(f"optimizer '{name}': unknown; known are {', '.join(KINDS)}")
     known = KINDS[name].options
     if wrong := [unknown_key(option, known) for option in options if option not in known]:
         raise ValueError(

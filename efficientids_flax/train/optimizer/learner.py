@@ -59,7 +59,9 @@ def paxml_learner(
             " them as model.learner in the run's configuration, or with dataclasses.replace"
         )
     if config.scale_update_by_var_norm:
-        raise ValueError("scale_update_by_var_norm: needs the original's initialisers; not there")
+        raise ValueError(
+            "scale_update_by_var_norm: not supported; it needs the initialisers of the original"
+        )
     variables = variables_of(model, config.vectorize_on_repeat_prefix, names)
     if _regularizes(config) and model is None:
         raise ValueError(

@@ -184,7 +184,7 @@ CURVES: Mapping[str, Curve] = {
 def _problems(asked: Asked, kind: str, ratio: float) -> list[str]:
     """One sentence for each thing that is wrong."""
     if kind not in CURVES:
-        return [f"there is none; there are {', '.join(CURVES)}"]
+        return [f"unknown; known are {', '.join(CURVES)}"]
     curve = CURVES[kind]
     given = {
         "total_steps": asked.total,

@@ -234,7 +234,10 @@ def _of_arrays(arrays: Mapping[str, Any], trains: bool, section: DataSection) ->
              and getattr(section, name) != value]  # fmt: skip
     if given or section.prompt:
         named = ", ".join([*given, *(["prompt"] if section.prompt else [])])
-        raise ValueError(f"data.{named}: {section.dir} holds arrays, whose rows are as they are")
+        raise ValueError(
+            f"data.{named}: without effect on {section.dir}, which holds finished rows (arrays);"
+            " leave it out"
+        )
     count = jax.process_count()
     size, rows = section.batch_size // count, len(next(iter(arrays.values()))) // count
     return ShuffledBatches(

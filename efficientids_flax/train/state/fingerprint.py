@@ -216,7 +216,7 @@ def _in_words(
         ]
         return f"frozen: {'; '.join(parts)}"
     if name == "code":
-        return "code: that of the model was another; the checkpoint goes on with this one"
+        return "code: the model's code has changed since; the checkpoint goes on with the new code"
     if name == "schedule":
         pairs = [("learning_rate at step " + path, one, other) for path, one, other in pairs]
     if name in ("batch_size", "catalogue"):

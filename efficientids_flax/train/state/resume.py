@@ -135,8 +135,8 @@ def _from_checkpoint(
     kept = checkpoints.keep_on(run)
     if kept and (best := checkpoints.best_step()) is not None:
         start.said.append(
-            f"keep_best: left out, but the run went by {kept} before: the best checkpoint by it"
-            f" stays, that of step {best}"
+            f"keep_best: not given, but the run kept the best checkpoint by {kept} before: that of"
+            f" step {best} stays"
         )
     return start
 

@@ -119,7 +119,7 @@ class Evaluator:
             total = found if total is None else self._join(total, found)
         if total is None:
             raise ValueError(
-                f"{data.name}: there is no batch with a row; an iterator was read to its end?"
+                f"{data.name}: no batch has a row; was an iterator already read to its end?"
             )
         metrics: dict[str, float] = {}
         computed, weights, counts = jax.device_get(self._compute(total))

@@ -122,8 +122,8 @@ def row_updates(
     problems = []
     if of is None:
         problems.append(
-            "the loss has gradients by all rows, or by rows that nobody knows: it is that of a full"
-            " softmax, of a loss_fn, or of a model without an item table"
+            "the loss may depend on every row of the item table: it is that of a full softmax, of a"
+            " loss_fn, or of a model without such a table"
         )
     if table is None:
         problems.append(f"{TABLE}: is not trained")
@@ -131,8 +131,8 @@ def row_updates(
         problems.append(f"{TABLE}: found {table.dtype}, expected float32")
     if by_row is None:
         problems.append(
-            "the optimizer does not go row by row: expected adam, adamw, sgd, or praxis_adam with"
-            " clip_threshold null, of create_optimizer without ema_decay"
+            "the optimizer cannot update single rows: expected adam, adamw, sgd, or praxis_adam"
+            " with clip_threshold null, of create_optimizer without ema_decay"
         )
     if mesh is not None:
         problems.append("the run is on a mesh: expected one device")

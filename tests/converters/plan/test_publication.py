@@ -58,7 +58,7 @@ def test_an_experiment_is_named_for_a_tree_of_another_size(recording: Recording,
     case = recording("SaxLlama7B") / "checkpoint"
     out = tmp_path / "out"
     said = converted(case, out, "--experiment", "LLaMA13B", "--set", "norm_epsilon=1e-3").output
-    assert "the sizes are others (num_layers 2, not 40" in said
+    assert "the sizes differ (num_layers 2, not 40" in said
     origins = config(out)["origins"]["model"]
     assert origins["activation"] == "experiment LLaMA13B"
     assert origins["norm_epsilon"] == "given"

@@ -112,5 +112,5 @@ def test_without_a_cache_there_is_nothing_to_extend():
 
 
 def test_a_bidirectional_decoder_has_no_cache():
-    with pytest.raises(ValueError, match="'bidirectional' has no cache"):
+    with pytest.raises(ValueError, match="'bidirectional' cannot use a cache"):
         make_cache(replace(LLAMA, attention_mask="bidirectional"), 1, 4)

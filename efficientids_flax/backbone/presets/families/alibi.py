@@ -9,7 +9,10 @@ from efficientids_flax.config import AlibiConfig, BackboneConfig
 
 def _bloom(values: Values, problems: list[str]) -> Values:
     if values["slow_but_exact"] and values.get("pretraining_tp", 1) > 1:
-        problems.append("slow_but_exact: the class leaves biases out there, which is not computed")
+        problems.append(
+            "slow_but_exact: not supported with pretraining_tp above 1: transformers then leaves"
+            " biases out"
+        )
     skip = values["apply_residual_connection_post_layernorm"]
     found: dict[str, Any] = {"norm_policy": "pre_skip" if skip else "pre"}
     if (width := values["n_embed"]) is not None:  # it overrides `hidden_size`
@@ -28,7 +31,10 @@ def _mpt(values: Values, problems: list[str]) -> Values:
     given = values["attn_config"] or {}
     kind = given.get("attn_type", "multihead_attention")
     if kind != "multihead_attention":
-        problems.append(f"attn_config.attn_type: found {kind!r}; the class has a key for each head")
+        problems.append(
+            f"attn_config.attn_type: found {kind!r}, expected 'multihead_attention', the only one"
+            " that transformers computes"
+        )
     found = {name: given.get(name) for name in ("softmax_scale", "clip_qkv", "attn_pdrop")}
     wrong = [
         f"attn_config.{name}: expected a number, found {value!r}"

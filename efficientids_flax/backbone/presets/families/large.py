@@ -79,7 +79,7 @@ def _deepseek() -> dict[str, Any]:
             problems.append(f"latent attention: {error}")
         own = {"head_dim": values["qk_rope_head_dim"], "qk_head_dim": width}
         problems += [
-            f"{key}: expected {size}, which is what the other widths make, found {values[key]}"
+            f"{key}: expected {size}, which follows from the other widths, found {values[key]}"
             for key, size in own.items()
             if values[key] not in (None, size)
         ]

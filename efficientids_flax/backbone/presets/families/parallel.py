@@ -115,10 +115,12 @@ def _falcon(values: Values, problems: list[str]) -> Values:
     norms = values["num_ln_in_parallel_attn"]
     norms = (2 if new else 1) if norms is None else norms
     if new and not parallel:
-        problems.append("parallel_attn: the new decoder architecture has no other")
+        problems.append("parallel_attn: expected true with new_decoder_architecture, found false")
     if norms not in ((1, 2) if new else (1,)) and parallel:
         form = "new" if new else "old"
-        problems.append(f"num_ln_in_parallel_attn: the {form} architecture has not {norms}")
+        problems.append(
+            f"num_ln_in_parallel_attn: found {norms}, which the {form} architecture lacks"
+        )
     if not new and not values["multi_query"] and count not in (None, heads):
         problems.append(f"num_kv_heads: expected num_attention_heads = {heads}, found {count}")
     if width % heads:

@@ -153,7 +153,7 @@ class StoredSteps:
             run = dict(self._manager.restore(step, args=args)["run"])
             wanted = run.pop(SUM, None)  # release 2 and earlier did not write it
             if wanted is not None and wanted != digest_of(run):
-                raise ValueError("its place in the run is not what was written")
+                raise ValueError("its position in the run is not what was written")
             return run
 
     def restore_params(self, step: int | None = None, average: bool = False) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def test_a_named_experiment_has_to_have_the_leaves_but_not_the_sizes():
     assert told.origin == "experiment Gemma2BFP16"
     assert told.model["norm_scale_plus_one"] is True
     assert notes == [
-        "--experiment Gemma2BFP16: the sizes are others (num_layers 2, not 18); settings are taken"
+        "--experiment Gemma2BFP16: the sizes differ (num_layers 2, not 18); its settings are used"
     ]
     with pytest.raises(MappingError, match="fused_qkv is False, not True"):
         chosen(named("LLaMA7BFP16"), tree_of("Gemma2BFP16"), [])

@@ -144,8 +144,8 @@ def test_the_kernel_of_xla_is_our_own_attention(name):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"attention_logit_cap": 5.0}, "'xla' has no attention_logit_cap, found 5.0"),
-        ({"attention_dropout": 0.1}, "'xla' has no attention_dropout, found 0.1"),
+        ({"attention_logit_cap": 5.0}, "'xla' does not support attention_logit_cap, found 5.0"),
+        ({"attention_dropout": 0.1}, "'xla' does not support attention_dropout, found 0.1"),
     ],
 )
 def test_what_the_kernels_cannot_do_is_refused(changes, sentence):
@@ -157,7 +157,7 @@ def test_cudnn_needs_half_precision_and_a_gpu():
     with pytest.raises(ValueError, match="needs dtype bfloat16 or float16, found float32"):
         replace(LLAMA, attention_implementation="cudnn")
     bias = VARIANTS["one key head, relative bias"]
-    with pytest.raises(ValueError, match="'cudnn' is given no relative_bias"):
+    with pytest.raises(ValueError, match="'cudnn' does not support relative_bias"):
         replace(bias, attention_implementation="cudnn", dtype="bfloat16")
     config = replace(LLAMA, attention_implementation="cudnn", dtype="bfloat16")
     if jax.default_backend() != "gpu":

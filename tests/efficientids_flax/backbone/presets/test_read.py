@@ -184,7 +184,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "rope no mapping": ({"rope_scaling": "linear"}, "rope_scaling: expected a mapping"),
     "partial rotation": ({"partial_rotary_factor": 0.5,
                           "rope_scaling": {"type": "linear", "factor": 2.0}},
-                         "this family turns all, found 0.5"),
+                         "found 0.5, this family rotates whole heads"),
     "quantised": ({"quantization_config": {"quant_method": "gptq", "bits": 4}},
                   r"quantised checkpoints \(gptq\) are not supported"),
     "other sizes by layer": ({"per_layer_config": {"0": {"hidden_size": 4}}},
@@ -194,11 +194,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
                        "rope_type: 'proportional' is not supported"),
     "dtype": ({"dtype": "float8_e4m3fn"}, "dtype: 'float8_e4m3fn' is not supported"),
     "cross attention": ({"model_type": "gpt2", "add_cross_attention": True},
-                        "add_cross_attention: found True; only False is computed"),
+                        "add_cross_attention: found True; only False is supported"),
     "width of GPT-NeoX": ({"model_type": "gpt_neox", "head_dim": 4},
                           "head_dim: expected hidden_size / heads = 8"),
     "both ways": ({"model_type": "gemma", "use_bidirectional_attention": True},
-                  "use_bidirectional_attention: found True; only None or False is computed"),
+                  "use_bidirectional_attention: found True; only None or False is supported"),
     "both ways beside images": ({"model_type": "gemma3", "text_config": {
                                      **SIZES, "use_bidirectional_attention": True}},
                                 "use_bidirectional_attention: found True; only None or False is"),
@@ -294,7 +294,7 @@ def test_generic_names_are_the_same_keys() -> None:
     notes: list[str] = []
     both = {"model_type": "gpt2", "vocab_size": 64, **own, **generic, "n_head": 2}
     assert config_of(both, notes=notes) == found
-    assert notes == ["config.json: n_head is 2, num_attention_heads 4 counts"]
+    assert notes == ["config.json: n_head is 2, num_attention_heads = 4 is used"]
 
 
 def test_the_language_model_of_a_multimodal_configuration() -> None:

@@ -59,7 +59,7 @@ ONE = {
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "missing": (
         {"labels": None, "weights": None, "item_indices": [2]},
-        "lacks labels, weights; it has ids, .* item_indices alone do not say it",
+        "lacks labels, weights; it has ids, .* item_indices are not enough",
     ),
     "kind": ({"ids": [0.0, 5.0, 102.0, 1.0]}, "ids: found float, expected int64"),
     "bytes": ({"weights": [b"a"] * 4}, "weights: found bytes, expected int64 or float"),

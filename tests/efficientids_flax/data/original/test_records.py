@@ -61,9 +61,12 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path):
         (content[:50], r"record 2 at byte 37: is cut off: 1 of 772 bytes are there; copy the"),
         (
             b"\1" + content[1:],
-            "record 0 at byte 0: the sum of its length differs: it is damaged;",
+            "record 0 at byte 0: the checksum of its length differs: it is damaged;",
         ),
-        (content.replace(b"last", b"lost"), "record 3 at byte 821: the sum of its data differs"),
+        (
+            content.replace(b"last", b"lost"),
+            "record 3 at byte 821: the checksum of its data differs",
+        ),
         (b"user,item\n", "record 0 at byte 0: is cut off in its length"),
     ):
         file.write_bytes(damaged)

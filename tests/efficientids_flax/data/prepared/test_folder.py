@@ -43,7 +43,7 @@ def test_it_is_data_to_train_on(root: Path):
         "train: 3 of 6 users have fewer than two events to train on, and no row"
     )
     assert any(note.startswith("packed: 4 rows in 4; 91.7% of") for note in found.notes)
-    with pytest.raises(ValueError, match="2 shards do not do for 3 processes"):
+    with pytest.raises(ValueError, match="2 shards are too few for 3 processes"):
         read_data(root, Reading(share=(2, 3)))
 
 

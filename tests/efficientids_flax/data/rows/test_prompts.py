@@ -148,7 +148,7 @@ def test_an_item_is_not_told_by_its_title():
         every("{title} {item}")
     with pytest.raises(ValueError, match=r"form: .* has \{item\} 2 times; learn 'every' needs"):
         every("{item} {item}")
-    with pytest.raises(ValueError, match=r"after: '4' stands before the last item alone"):
+    with pytest.raises(ValueError, match=r"after: '4' stands only before the last item"):
         every(after="4")
     with pytest.raises(ValueError, match=r"placeholder: 2 would hide the items"):
         every(placeholder=2)

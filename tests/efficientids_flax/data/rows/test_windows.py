@@ -90,7 +90,7 @@ def test_what_is_wrong_is_named():
         WindowRows(sequences([[1], [2]]), Windows(4))
     with pytest.raises(ValueError, match=r"event 1: item 7 is outside of \[0, 7\).* 0 more"):
         Sequences.of_events(np.zeros(2, int), np.array([1, 7]), np.zeros(2, int), 7)
-    with pytest.raises(ValueError, match="event 1: its user stands before"):
+    with pytest.raises(ValueError, match="event 1: its user is below that of the event before"):
         Sequences.of_events(np.array([1, 0]), np.array([1, 2]), np.zeros(2, int), 7)
     with pytest.raises(ValueError, match="event 1: split 0 after 1"):
         Sequences.of_events(np.array([1, 1]), np.array([1, 2]), np.array([1, 0]), 7)

@@ -110,7 +110,7 @@ def cut(data: bytes) -> bytes:
         ("x.csv", b"user,item,item\na,b,c\n", [], "x.csv: has two columns 'item'"),
         ("x.parquet", b"PAR1", ["--user", "u", "--item", "i"], "is no whole Parquet file"),
         ("x.dat", b"a b\n", ["--user", "u", "--item", "i"], "x.dat: has no column for user: u"),
-        ("x.bin", b"a b\n", ["--user", "u", "--item", "i"], "the name does not say how it is"),
+        ("x.bin", b"a b\n", ["--user", "u", "--item", "i"], "its format does not follow"),
     ],
 )  # fmt: skip
 def test_bad_input_is_told_and_leaves_nothing(

@@ -297,7 +297,7 @@ def test_trains_and_goes_on_to_the_bit(name: str, tmp_path: Any):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"optimizer_type": "adamm"}, "'adamm': there is none; there are adam, adamw, sgd, adafac"),
+        ({"optimizer_type": "adamm"}, "'adamm': unknown; known are adam, adamw, sgd, adafac"),
         ({"momentum": 0.9}, r"'adamw': momentum: unknown key.*\(it has beta1, beta2, epsilon"),
         ({"optimizer_type": "sgd", "momentun": 1}, "momentun: unknown key; did you mean momentum?"),
         ({"learning_rate": -1.0}, "learning_rate: expected at least 0, found -1.0"),

@@ -136,7 +136,7 @@ def test_what_cannot_be(kind: str, options: dict[str, Any], message: str):
 
 
 def test_an_unknown_kind_and_a_rate_of_zero():
-    with pytest.raises(ScheduleError, match="'cosin': there is none; there are constant, linear"):
+    with pytest.raises(ScheduleError, match="'cosin': unknown; known are constant, linear"):
         create_learning_rate_schedule(1.0, 0, 10, "cosin")
     with pytest.raises(ScheduleError, match="base_learning_rate: expected above 0, found 0"):
         create_learning_rate_schedule(0.0, 0, 10)

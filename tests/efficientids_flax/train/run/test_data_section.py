@@ -191,7 +191,7 @@ def test_what_is_wrong_is_named(data: dict[str, Any], message: str, root: Path):
 
 def test_what_arrays_do_not_take_is_named(tmp_path: Path):
     np.savez(tmp_path / "train.npz", sequences=np.array([[1, 2, 3], [3, 2, 1]]))
-    with pytest.raises(ValueError, match=r"data.length, pack: .* holds arrays, whose rows are as"):
+    with pytest.raises(ValueError, match=r"data.length, pack: .* holds finished rows"):
         given = sections(tmp_path, length=3, pack=True)
         given["model"]["num_items"] = 4
         built(given)

@@ -200,7 +200,7 @@ def test_another_evaluation_is_not_compared_with_the_one_before(tmp_path, capfd)
             again.train(begin(again), batches(), source, num_steps=4)
     left_out = trainer(tmp_path, eval_every=0, tensorboard=False, progress="lines")
     left_out.train(begin(left_out), batches(), num_steps=3)
-    assert f"the best checkpoint by it stays, that of step {before}" in capfd.readouterr().err
+    assert f"before: that of step {before} stays" in capfd.readouterr().err
     again = trainer(tmp_path, allow_changes=("evaluation",), **how)
     state = again.train(begin(again), batches(), other, num_steps=5)
     assert again.best_step() in (4, 5)

@@ -115,7 +115,7 @@ def test_refusals():
     assert rows.row_updates("exact", None, adafactor, state, {}, None) is None  # pyright: ignore
     with pytest.raises(ValueError, match="item_updates 'lazy'") as caught:
         rows.row_updates("lazy", None, averaged, state, {}, make_mesh())  # pyright: ignore
-    for part in ("full softmax", "bfloat16", "row by row", "mesh"):
+    for part in ("full softmax", "bfloat16", "single rows", "mesh"):
         assert part in str(caught.value)
     of = rows.ItemTable(CLUSTERING, lambda batch: None, lambda batch: 1)  # pyright: ignore
     state = SimpleNamespace(trained={"item_embedding": {"kernel": jnp.zeros((2, ITEMS))}})

@@ -67,11 +67,11 @@ def test_read(what: str) -> None:
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "not parallel": ("falcon", NEW | {"parallel_attn": False}, "parallel_attn: the new"),
+    "not parallel": ("falcon", NEW | {"parallel_attn": False}, "parallel_attn: expected true"),
     "norms of the old": ("falcon", {"num_ln_in_parallel_attn": 2},
-                         "num_ln_in_parallel_attn: the old architecture has not 2"),
+                         "num_ln_in_parallel_attn: found 2, which the old architecture lacks"),
     "norms of the new": ("falcon", NEW | {"num_ln_in_parallel_attn": 3},
-                         "num_ln_in_parallel_attn: the new architecture has not 3"),
+                         "num_ln_in_parallel_attn: found 3, which the new architecture lacks"),
     "some heads": ("falcon", {"multi_query": False, "num_kv_heads": 2},
                    "num_kv_heads: expected num_attention_heads = 4, found 2"),
     "odd turn": ("gptj", {"rotary_dim": 3}, "rotary_dim: expected an even number"),
@@ -87,7 +87,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "kind of a scaling": ("gemma3_text", {"rope_scaling": {"type": "linear", "factor": 8.0}},
                           "rope_scaling.type: 'linear' without rope_type"),
     "latent width": ("deepseek_v3", {"num_key_value_heads": 4, "head_dim": 32},
-                     "head_dim: expected 64, which is what the other widths make, found 32"),
+                     "head_dim: expected 64, which follows from the other widths, found 32"),
     "whole width": ("deepseek_v3", {"qk_head_dim": 128}, "qk_head_dim: expected 192"),
     "width": ("stablelm", {"head_dim": 4}, "head_dim: expected hidden_size / heads = 8, found 4"),
 }  # fmt: skip

@@ -107,7 +107,7 @@ def test_another_place_in_the_data_is_damage_too(ended: Any, tmp_path: Any, capl
     run["data"][0]["iterator"]["read"] += 1
     place.write_text(json.dumps(run))
     assert same(made.train(begin(made), batches(), num_steps=6), want)
-    assert "its place in the run is not what was written" in caplog.text
+    assert "its position in the run is not what was written" in caplog.text
 
 
 def test_of_an_older_release_nothing_is_compared(ended: Any, tmp_path: Any):
