@@ -71,9 +71,11 @@ class Worker:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--paxml", type=click.Path(path_type=Path), default=PAXML, help="Its Python 3.10.")
+@click.option(
+    "--paxml", type=click.Path(path_type=Path), default=PAXML, help="PAXml's Python 3.10."
+)
 @click.option("--rounds", type=click.IntRange(1), default=15)
-@click.option("--keep-memory", is_flag=True, help="Freed memory is kept, on both sides.")
+@click.option("--keep-memory", is_flag=True, help="Both sides keep freed memory.")
 def main(paxml: Path, rounds: int, keep_memory: bool) -> None:
     """Print the medians and their ratio, a line a model."""
     if not paxml.exists():

@@ -283,7 +283,7 @@ def _dump(model: Llama) -> str:
 @click.command()
 @click.argument("job", type=click.Path(path_type=Path, exists=False))
 @click.option("--nbytes", type=int, help="Size of parameters and moments together.")
-@click.option("--leaves", type=int, help="Number of tiny leaves, in place of a size.")
+@click.option("--leaves", type=int, help="Number of tiny leaves, instead of a size.")
 @click.option("--layout", type=click.Choice(list(LAYOUTS)), default="zarr", show_default=True)
 def main(job: Path, nbytes: int | None, leaves: int | None, layout: str) -> None:
     """Make the job directory JOB."""

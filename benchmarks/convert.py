@@ -68,14 +68,14 @@ def ways(memory: str) -> dict[str, Way]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--size", type=Size(), multiple=True, default=["3GB"],
-              help="Parameters and moments. Repeatable.")  # fmt: skip
-@click.option("--leaves", type=int, help="Number of tiny leaves, in place of --size.")
+              help="Size of parameters and moments. Repeatable.")  # fmt: skip
+@click.option("--leaves", type=int, help="Number of tiny leaves, instead of --size.")
 @click.option("--layout", type=click.Choice(LAYOUTS), multiple=True, default=LAYOUTS,
               help="Repeatable.")  # fmt: skip
 @click.option("--repeat", type=click.IntRange(min=1), default=3, help="Rounds.")
 @click.option("--way", "chosen", type=click.Choice(list(ways(""))), multiple=True,
               help="Measure only these.")  # fmt: skip
-@click.option("--memory", default="1GiB", help="What convert-paxml may work in.")
+@click.option("--memory", default="1GiB", help="Memory limit of convert-paxml.")
 @click.option("--cold", is_flag=True, help="Empty the page cache before each run (root only).")
 @click.option("--work-dir", type=click.Path(path_type=Path, file_okay=False),
               help="Where to make the checkpoints; a directory of temporary files otherwise."

@@ -33,8 +33,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layers", type=int, default=20)
-    parser.add_argument("--memory", metavar="WAY", help="of one of both alone; needs --folder")
-    parser.add_argument("--folder", help="where the weights are, or are to be")
+    parser.add_argument(
+        "--memory", metavar="WAY", help="measure the memory of one way alone; needs --folder"
+    )
+    parser.add_argument("--folder", help="folder of the weights; made if missing")
     given = parser.parse_args()
     if given.memory:
         print(json.dumps(_alone(given.memory, Path(given.folder))))

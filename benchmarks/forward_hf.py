@@ -106,10 +106,14 @@ class Child:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--rounds", type=click.IntRange(1), default=7)
-@click.option("--rows", type=click.IntRange(1), default=1, help="Of the batch.")
-@click.option("--length", type=click.IntRange(1), default=128, help="Of a row.")
-@click.option("--model", "models", type=click.Choice(list(SHAPES)), multiple=True, help="All.")
-@click.option("--place", type=click.Path(path_type=Path), help="Folder to work in; a new one.")
+@click.option("--rows", type=click.IntRange(1), default=1, help="Rows of the batch.")
+@click.option("--length", type=click.IntRange(1), default=128, help="Length of a row.")
+@click.option(
+    "--model", "models", type=click.Choice(list(SHAPES)), multiple=True, help="Default: all."
+)
+@click.option(
+    "--place", type=click.Path(path_type=Path), help="Folder to work in (default: a new one)."
+)
 @click.option("--child", nargs=2, hidden=True)
 def main(
     rounds: int, rows: int, length: int, models: tuple[str, ...], place: Path | None,

@@ -139,8 +139,8 @@ def config_of(width: int, layers: int, items: int) -> EfficientIDSConfig:
 @click.option("--width", type=click.IntRange(64), default=256)
 @click.option("--layers", type=click.IntRange(1), default=8)
 @click.option("--items", type=click.IntRange(1), default=2000)
-@click.option("--rows", type=click.IntRange(1), default=4, help="Of a batch.")
-@click.option("--length", type=click.IntRange(1), default=64, help="Of a row.")
+@click.option("--rows", type=click.IntRange(1), default=4, help="Rows of a batch.")
+@click.option("--length", type=click.IntRange(1), default=64, help="Length of a row.")
 @click.option("--rounds", type=click.IntRange(1), default=9)
 def main(width: int, layers: int, items: int, rows: int, length: int, rounds: int) -> None:
     """Print memory and median time per step of each way, and both by those of the first."""

@@ -45,8 +45,8 @@ checkpoint: {{save_every: {SAVE_EVERY}, max_to_keep: 2, keep_best: eval_loss}}
 @click.command()
 @click.argument("kills", type=click.IntRange(min=1), default=100)
 @click.option("--processes", type=click.IntRange(1, 2), default=1, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the moments.")
-@click.option("--minutes", type=float, default=1e9, help="Begin no further run after so many.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random moments.")
+@click.option("--minutes", type=float, default=1e9, help="Begin no further run after this time.")
 def main(kills: int, processes: int, seed: int, minutes: float) -> None:
     """Deal so many KILLS, compare."""
     moments, end = random.Random(seed), time.monotonic() + 60 * minutes

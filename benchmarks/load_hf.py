@@ -145,8 +145,12 @@ def measure(way: str, folder: Path) -> dict[str, float]:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--rounds", type=click.IntRange(1), default=5)
-@click.option("--model", "models", type=click.Choice(list(SHAPES)), multiple=True, help="All.")
-@click.option("--place", type=click.Path(path_type=Path), help="Folder to work in; a new one.")
+@click.option(
+    "--model", "models", type=click.Choice(list(SHAPES)), multiple=True, help="Default: all."
+)
+@click.option(
+    "--place", type=click.Path(path_type=Path), help="Folder to work in (default: a new one)."
+)
 @click.option("--child", nargs=2, hidden=True)
 def main(
     rounds: int, models: tuple[str, ...], place: Path | None, child: tuple[str, str] | None

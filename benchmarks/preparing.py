@@ -37,9 +37,11 @@ connection.execute(f"COPY ({rows}) TO '{out}/rows.parquet' (FORMAT parquet)")
 
 
 @click.command()
-@click.option("--rows", default=20_000_000, show_default=True, help="About; 60 bytes each.")
+@click.option(
+    "--rows", default=20_000_000, show_default=True, help="About this many rows, of 60 bytes."
+)
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--mixed", is_flag=True, help="The users' rows in any order.")
+@click.option("--mixed", is_flag=True, help="Shuffle the rows of all users.")
 def main(rows: int, rounds: int, mixed: bool) -> None:
     """Print a table of both ways, and their ratio."""
     with TemporaryDirectory() as folder:

@@ -252,9 +252,9 @@ REQUESTS = {"load": 4000, "overload": 100_000, "malformed": 10_000, "signals": 0
 
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(REQUESTS)))
-@click.option("--requests", type=int, help="Of each part; as many as its bar says otherwise.")
-@click.option("--count", default=100, show_default=True, help="Of SIGTERMs.")
-@click.option("--rounds", default=5, show_default=True, help="Of throughput.")
+@click.option("--requests", type=int, help="Requests of each part (default: as its bar says).")
+@click.option("--count", default=100, show_default=True, help="Number of SIGTERMs.")
+@click.option("--rounds", default=5, show_default=True, help="Rounds that measure throughput.")
 @click.option("--items", default=Size.items, show_default=True)
 @click.option("--dims", default=Size.dims, show_default=True)
 @click.option("--layers", default=Size.layers, show_default=True)

@@ -224,9 +224,11 @@ def described(costs: Mapping[str, list[Cost]], clock: str, loop: str, other: str
 
 @click.command()
 @click.option("--rounds", default=100, show_default=True)
-@click.option("--steps", default=100, show_default=True, help="Timed steps of a stretch.")
-@click.option("--step-ms", default=2.0, show_default=True, help="What a bare step should take.")
-@click.option("--rows", type=int, help="Of a batch, in place of those that take so long.")
+@click.option("--steps", default=100, show_default=True, help="Timed steps in each turn.")
+@click.option(
+    "--step-ms", default=2.0, show_default=True, help="Time that a bare step should take."
+)
+@click.option("--rows", type=int, help="Rows of a batch, instead of what --step-ms needs.")
 @click.option("--bar/--no-bar", default=True, show_default=True, help="Draw the progress bar.")
 def main(rounds: int, steps: int, step_ms: float, rows: int | None, bar: bool) -> None:
     """Measure the Trainer's overhead."""

@@ -1,4 +1,4 @@
-"""Fine-tune a forecaster on monthly airline passengers, and set it beside the last season again.
+"""Fine-tune a forecaster on monthly airline passengers, and compare with repeating last year.
 
     python examples/finetune_forecaster.py MODEL --plot passengers.png
 

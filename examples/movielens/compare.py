@@ -2,9 +2,10 @@
 
     python examples/movielens/compare.py --config examples/movielens/run.yaml --out build/movielens
 
-Of each method the settings below are tried once; the one with the best nDCG@10 on the validation
-data is tested, the learned ones with three seeds. The whole catalogue is ranked, without what
-somebody has watched. What is done is kept in `runs.jsonl`: run again, it goes on from there.
+Tries each of the settings below once for each method, and tests the one with the best nDCG@10 on
+the validation data; methods that learn are tested with three seeds. Ranks the whole catalogue,
+without the films that a user has watched. Results are kept in `runs.jsonl`: if the script runs
+again, it continues from there.
 """
 
 import hashlib
