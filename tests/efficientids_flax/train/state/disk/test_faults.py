@@ -74,6 +74,25 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_goes_on(
     assert [row["step"] for row in made.history] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]"])
+def test_damaged_metrics_are_said_and_their_checkpoint_goes_on(ended, tmp_path, content):
+    directory, made, want = ended
+    made.directory, made._cursor = shutil.copytree(directory, tmp_path / "run"), None
+    (made.directory / "4" / "metrics" / "metrics").write_bytes(content)
+    with pytest.warns(UserWarning, match="run/4/metrics: damaged, cannot be read"):
+        assert same(made.train(begin(made), batches(), num_steps=6), want)
+    assert not (made.directory / "damaged_4").exists()
+
+
+def test_parameters_of_a_damaged_checkpoint_name_it(ended, tmp_path):
+    copy = shutil.copytree(ended[0], tmp_path / "run")
+    shutil.rmtree(copy / "4" / "state")
+    checkpoints = Checkpoints(copy, read_only=True)
+    with pytest.raises(DamagedCheckpoint, match=r"run/4: damaged.*_METADATA"):
+        checkpoints.restore_params(4)
+    checkpoints.close()
+
+
 def test_nothing_begins_anew_where_all_are_damaged(ended, tmp_path):
     directory, made, _ = ended
     made.directory, made._cursor = shutil.copytree(directory, tmp_path / "run"), None
