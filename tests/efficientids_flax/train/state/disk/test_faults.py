@@ -13,7 +13,7 @@ import pytest
 from efficientids_flax.train.logs import Recorder
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.state.disk.checkpoint import Checkpoints
-from efficientids_flax.train.state.disk.faults import DamagedCheckpoint
+from efficientids_flax.train.state.disk.faults import DamagedCheckpoint, reading
 from tests import running
 from tests.efficientids_flax.train.networks import batches, begin, same, trainer
 
@@ -91,6 +91,12 @@ def test_parameters_of_a_damaged_checkpoint_name_it(ended, tmp_path):
     with pytest.raises(DamagedCheckpoint, match=r"run/4: damaged.*_METADATA"):
         checkpoints.restore_params(4)
     checkpoints.close()
+
+
+def test_a_checkpoint_that_its_run_removes_meanwhile_is_not_called_damaged(tmp_path):
+    gone = tmp_path / "6"
+    with pytest.raises(DamagedCheckpoint, match="was removed while it was read"), reading(gone):
+        (gone / "state" / "_METADATA").stat()
 
 
 def test_nothing_begins_anew_where_all_are_damaged(ended, tmp_path):
