@@ -142,7 +142,8 @@ class RunDirectory:
     def export(self, state: TrainState, path: str | os.PathLike[str]) -> None:
         """Write the model that `evaluate` measures, for `load_model`; see `save_model`.
 
-        The step, its metrics, and the sequence length of training are stored with it.
+        The step, its metrics, and the sequence length of training are stored with it, and that a
+        model with words was trained on items alone, so that it is asked in the same way.
         """
         step = int(state.step)
         metrics = self.history.evaluated(step) or self._stored_metrics(step)
