@@ -249,5 +249,5 @@ class StoredSteps:
             # Orbax would take a file that it may not read for a missing one.
             (where / "state" / "_METADATA").stat()
             # Not through the manager: that would read the metrics too, which may be damaged.
-            metadata = ocp.StandardCheckpointHandler().metadata(where / "state")
+            metadata: Any = ocp.StandardCheckpointHandler().metadata(where / "state")
         return getattr(metadata, "tree", metadata)
