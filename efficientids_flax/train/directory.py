@@ -40,8 +40,8 @@ from efficientids_flax.train.state import (
     run_facts,
     with_optimizer,
 )
-from efficientids_flax.train.state.fingerprint import OF_MODEL, Facts
-from efficientids_flax.train.state.restored import ANEW
+from efficientids_flax.train.state.fingerprint import OF_MODEL, Facts, model_facts
+from efficientids_flax.train.state.restored import ANEW, of_other_model
 from efficientids_flax.train.step import NNXBridge, built_to_train
 from efficientids_flax.tree import flatten
 
@@ -80,7 +80,7 @@ class RunDirectory:
     prompt: Prompted | None = None
     _longest: int
     _kept: KeptState | None = None
-    _described: int = 0  # the length that the directory's description has
+    _described: int = 0  # length in the directory's description
     _said: Set[str] = frozenset()
 
     def restore(self, state: TrainState, step: int | None = None) -> TrainState:
@@ -131,8 +131,7 @@ class RunDirectory:
         step = self.best_step()
         if step is None:
             warnings.warn(no_best(self.options), stacklevel=2)
-            return state
-        if step == int(state.step):
+        if step is None or step == int(state.step):
             return state
         if self.directory is None:
             assert self._kept is not None and self._kept.state is not None
@@ -142,11 +141,10 @@ class RunDirectory:
     def export(self, state: TrainState, path: str | os.PathLike[str]) -> None:
         """Write the model that `evaluate` measures, for `load_model`; see `save_model`.
 
-        The step, its metrics, and the sequence length of training are stored with it.
+        The step, its metrics, and the form and length of the sequences are stored with it.
         """
-        step = int(state.step)
-        metrics = self.history.evaluated(step) or self._stored_metrics(step)
-        training = {"step": step, LENGTH: self._longest or None, "metrics": metrics}
+        step, length = int(state.step), self._longest or None
+        training = {"step": step, LENGTH: length, "metrics": self._metrics(step)}
         model: Any = self.given_model  # save_model refuses kinds it cannot save
         save_model(
             path, model, self.evaluated_params(state), training=known(training), items=self.items,
@@ -187,12 +185,15 @@ class RunDirectory:
         if (place / "config.json").is_file():
             self._longest = max(self._longest, training_of(place).get(LENGTH) or 0)
 
-    def _stored_metrics(self, step: int) -> dict[str, float]:
-        """The metrics of a checkpoint of an earlier session; empty if there are none."""
+    def _metrics(self, step: int) -> dict[str, float]:
+        """The metrics of an evaluation at a step; empty if there was none, or of another model."""
+        found = self.history.evaluated(step)
         with opened(self.directory, self.options, read_only=True) as checkpoints:
             if checkpoints is None or step not in checkpoints.steps():
+                return found
+            if of_other_model(checkpoints, model_facts(self.given_model), step):
                 return {}
-            return checkpoints.metrics(step)
+            return found or checkpoints.metrics(step)
 
     def module(self, state: TrainState) -> Any:
         """The model that `evaluate` measures, to be called: `trainer.module(state)(x)`.

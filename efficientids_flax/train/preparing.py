@@ -5,13 +5,17 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import nnx
 from jax.sharding import Mesh
 
+from efficientids_flax.array_checks import has_values
+from efficientids_flax.config import EfficientIDSConfig, PromptConfig
 from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.model_checks import check_pretrained
+from efficientids_flax.stored import Prompted
 from efficientids_flax.train.batches import checked_batch, digest_of_batch
 from efficientids_flax.train.logs import tell
 from efficientids_flax.train.optimizer import averaged_params
@@ -51,12 +55,14 @@ class Preparing:
         options: options of the run.
         optimizer: optimizer of the trained parameters.
         given_model: the model as the caller gave it.
+        prompt: how histories became training rows; None: as the model's settings say.
     """
 
     mesh: Mesh | None
     options: TrainingOptions
     optimizer: optax.GradientTransformation
     given_model: nn.Module | nnx.Module
+    prompt: Prompted | None
     _objective: Objective
     _frozen: Frozen
     _learning_rate: Callable[[Any], Any] | float | None
@@ -97,6 +103,8 @@ class Preparing:
         self._longest = length_of(self._spec) or 0
         self._kept = self._stopped = None
         self._check_values(sample_batch)
+        if self.prompt is None and _items_alone(self._reads, sample_batch):
+            self.prompt = Prompted(PromptConfig())
         check_pretrained(self.given_model, params)
         with on_mesh(self.mesh):
             made = initial_state(
@@ -181,6 +189,19 @@ class Preparing:
         """Ids in range and masks of 0 and 1, where the model says what they are."""
         if self._reads is not None:
             check_batch(self._reads, batch, labels=True)
+
+
+def _items_alone(config: ModelConfig | None, batch: Mapping[str, Any]) -> bool:
+    """Whether a model with words gets histories without any, and no placeholder after them.
+
+    Then its export is to be asked in the same way, and not with the original's words.
+    """
+    marks = batch.get("input_item_weights")
+    if not isinstance(config, EfficientIDSConfig) or marks is None or not has_values(marks):
+        return False
+    there = np.asarray(batch.get("paddings", np.zeros(np.shape(marks)))) == 0
+    known = np.asarray(batch.get("inputs_indicator", marks)) > 0
+    return bool(((np.asarray(marks) > 0) & known)[there].all())
 
 
 def on_mesh(mesh: Mesh | None) -> AbstractContextManager[Any]:

@@ -154,7 +154,7 @@ def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
             options=config.options,
             on_nonfinite=config.options.on_nonfinite,
         )
-        trainer.prompt = prompt
+        trainer.prompt = prompt or trainer.prompt
         return trainer, state
     origins: Origins = {}
     if converted is not None:

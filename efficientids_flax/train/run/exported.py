@@ -22,7 +22,7 @@ from efficientids_flax.train.logs import tell
 from efficientids_flax.train.run.calls import as_trained, chosen_step
 from efficientids_flax.train.run.config import RunConfig, plain, run_config
 from efficientids_flax.train.run.file_config import built
-from efficientids_flax.train.state import model_facts, refuse_model
+from efficientids_flax.train.state import model_facts, of_other_model, refuse_model
 
 
 class Description(NamedTuple):
@@ -117,7 +117,8 @@ def _written(
         for line in refuse_model(checkpoints, facts, options.allow_changes, step):
             tell(options.progress, line, warns=True)
         params = checkpoints.restore_params(step, average)  # raises if there is none
-        metrics = checkpoints.metrics(step)
+        other = of_other_model(checkpoints, facts, step)
+        metrics = {} if other else checkpoints.metrics(step)
     training = known({"step": step, LENGTH: told.get(LENGTH), "metrics": metrics})
     origins = found.origins
     if not origins and (converted := config.model.get("converted")) is not None:

@@ -55,7 +55,13 @@ from efficientids_flax.train.state.processes import (
     problems_of_all,
     shared_fault,
 )
-from efficientids_flax.train.state.restored import Start, refuse_model, refuse_words, restored
+from efficientids_flax.train.state.restored import (
+    Start,
+    of_other_model,
+    refuse_model,
+    refuse_words,
+    restored,
+)
 from efficientids_flax.train.state.resume import resume, save
 from efficientids_flax.train.state.same import refuse_others
 

@@ -186,6 +186,23 @@ def refuse_model(
     return said if "fingerprint" in run else [_unknown(where, OF_MODEL)]
 
 
+def of_other_model(checkpoints: Checkpoints, facts: Facts, step: int) -> bool:
+    """Whether a checkpoint, and so its evaluation, is of another model: an allowed change.
+
+    If it is damaged, that is not known, and the answer is no.
+
+    Args:
+        checkpoints: of the run.
+        facts: of the model, see `model_facts`.
+        step: which checkpoint.
+    """
+    try:
+        then = checkpoints.run_of(step).get("fingerprint", {})
+    except DamagedCheckpoint:
+        return False
+    return bool(differences(then, facts, OF_MODEL))
+
+
 def refuse_words(
     checkpoints: Checkpoints, source: Source, allowed: tuple[str, ...], step: int | None = None
 ) -> list[str]:

@@ -29,6 +29,9 @@ from efficientids_flax.train.state.monitor import Monitor
 from efficientids_flax.train.state.processes import agreed, all_states, own_state
 from efficientids_flax.train.state.restored import Start, refuse_words, restored
 
+# Changes after which an evaluation of the same parameters gives other metrics.
+MEASURES = {"evaluation", "loss", *OF_MODEL}
+
 
 def resume(
     state: TrainState,
@@ -121,7 +124,7 @@ def _from_checkpoint(
     if unused and unused[-1].startswith("seed"):
         start.said.append(unused[-1])
     start.cursor = _at_its_place(source, run, options, f"{where}/{step}", start.said)
-    if "evaluation" in start.changed:
+    if start.changed & MEASURES:
         checkpoints.measure_anew(step)
     else:
         monitor.restore(run["monitor"])

@@ -1,7 +1,8 @@
 """Switch modules to evaluation mode, however a loss function calls them."""
 
 import inspect
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping
 from functools import cache, wraps
 from typing import Any, NamedTuple
 
@@ -77,7 +78,10 @@ def intercept(
     for name in before:
         object.__setattr__(module, name, SWITCHES[name].evaluating)  # Linen modules are frozen
     try:
-        return _called(call, method, args, named, module)
+        output = _called(call, method, args, named, module)
+        if (scope := module.scope) is not None:
+            warn_of_draws(type(module), [name for name in scope.rngs if scope.rng_counters[name]])
+        return output
     finally:
         for name, value in before.items():
             object.__setattr__(module, name, value)
@@ -114,6 +118,22 @@ def _always_evaluating(kind: type[nnx.Module]) -> type[nnx.Module]:
         return own(self, *args, **named)
 
     return type(kind.__name__, (kind,), {"__call__": call})
+
+
+def warn_of_draws(kind: type, streams: Collection[str]) -> None:
+    """Warn that a module has drawn random numbers in an evaluation, other than for `Dropout`.
+
+    Args:
+        kind: the module's class.
+        streams: the random streams that it has drawn from; empty: no warning.
+    """
+    if streams:
+        warnings.warn(
+            f"{kind.__name__}: draws random numbers in an evaluation as in training, from"
+            f" {', '.join(sorted(streams))}: the metrics have that noise, and what you serve may"
+            " differ; let it draw only if its `deterministic` is False or `training` True",
+            stacklevel=2,
+        )
 
 
 def built_to_train(module: nn.Module) -> dict[str, bool]:

@@ -19,7 +19,12 @@ from flax import nnx
 from flax.core.scope import in_filter
 
 from efficientids_flax.train.state import key_data
-from efficientids_flax.train.step.evaluation_mode import SWITCHES, evaluating, stay_evaluating
+from efficientids_flax.train.step.evaluation_mode import (
+    SWITCHES,
+    evaluating,
+    stay_evaluating,
+    warn_of_draws,
+)
 from efficientids_flax.train.step.function import LossFn
 from efficientids_flax.tree import flatten, unflatten
 
@@ -114,7 +119,12 @@ class NNXBridge:
         if not self.training:
             own = call is module
             args, named = evaluating(type(module).__call__ if own else call, args, named, own)
+        before = _counts(module)
         output = call(*args, **named)
+        if not self.training:
+            drawn = {tag for path, (tag, count) in _counts(module).items()
+                     if count is not before[path][1]}  # fmt: skip
+            warn_of_draws(type(module), drawn)
         found = _collections(_flat(nnx.state(module)))
         changed = {
             name: path
@@ -191,6 +201,12 @@ def _seeded(leaf: Any, value: Any, rngs: Mapping[str, jax.Array], number: int) -
     rng = rngs.get(leaf.tag, next(iter(rngs.values())))
     key = jax.random.fold_in(jax.random.wrap_key_data(key_data(rng)), number)
     return jax.random.split(key, value.shape) if value.shape else key
+
+
+def _counts(module: nnx.Module) -> dict[Any, tuple[str, Any]]:
+    """Path -> (name, number of draws so far) of each random stream of a module."""
+    streams = _flat(nnx.state(module, nnx.RngCount))
+    return {path: (leaf.tag, _value(leaf)) for path, leaf in streams}
 
 
 def _collections(leaves: Iterable[tuple[Any, Any]]) -> dict[str, dict[str, Any]]:

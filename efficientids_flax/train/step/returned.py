@@ -11,6 +11,8 @@ WEIGHT = "total_weight"  # metric that weights the parts of an accumulated batch
 FINITE = "finite"
 OWN = {FINITE, "grad_norm", "learning_rate", "step"}  # reserved names, beside 'loss'
 WRONG = "wrong/"  # prefix of metrics that count a field's values out of range
+# Prefixes reserved too: a training metric `eval_m` would be taken for one of an evaluation.
+PREFIXES = (WRONG, "eval_", "test_")
 
 
 def returned(found: Any) -> tuple[jax.Array, Metrics, Mapping[str, Any]]:
@@ -45,7 +47,7 @@ def scalars(metrics: Mapping[str, Any]) -> Metrics:
     """
     if not isinstance(metrics, Mapping):
         raise ValueError(f"metrics: expected a dict of names to scalars, found {metrics!r}")
-    if own := [str(name) for name in metrics if name in OWN or str(name).startswith(WRONG)]:
+    if own := [str(name) for name in metrics if name in OWN or str(name).startswith(PREFIXES)]:
         raise ValueError(
             f"metrics: {', '.join(sorted(own))}: names of the trainer's own; choose others"
         )
@@ -72,6 +74,8 @@ def _number(value: Any) -> jax.Array | None:
 
 
 def _told(value: Any) -> str:
+    if isinstance(value, Mapping | list | tuple):  # what is in it may be a tracer of JAX
+        return f"a {type(value).__name__}"
     dtype, shape = getattr(value, "dtype", ""), getattr(value, "shape", None)
     return repr(value) if shape is None else str(list(shape)) if shape else f"of {dtype}"
 

@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from efficientids_flax import recommend
+from efficientids_flax import load_model, recommend
+from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
 from efficientids_flax.core.clustering import ClusteringInfo
-from efficientids_flax.core.models import SimpleEfficientIDSModel
+from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSModel
 from efficientids_flax.data.files import next_items
 from efficientids_flax.train import Trainer
 from efficientids_flax.train.batches import ShuffledBatches
@@ -50,6 +51,38 @@ def test_recall_is_the_share_of_labels_that_recommend_finds(trained):
         assert original[f"eval_recall_at_{k}"] == pytest.approx(served)
     assert original["eval_mrr_at_10"] != pytest.approx(found["eval_mrr_at_10"], rel=1e-3)
     assert original["eval_loss"] == pytest.approx(found["eval_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("begin", [None, 0])
+def test_a_model_with_words_is_asked_as_it_was_trained(tmp_path, begin):
+    """On items alone; or with the original's <sos>, placeholder and <eos> around them."""
+    words = BackboneConfig(
+        vocab_size=9, num_layers=1, model_dims=4, hidden_dims=4, num_heads=1, num_kv_heads=1,
+        head_dim=4,
+    )  # fmt: skip
+    model = EfficientIDSModel(EfficientIDSConfig(
+        backbone=words, num_items=ITEMS, item_embedding_dim=4, full_softmax=True,
+        placeholder_item_id=3,
+    ))  # fmt: skip
+    ids = np.random.default_rng(0).integers(0, ITEMS, (USERS, 6))
+    batch = {name: np.zeros((USERS, 6), int) for name in ("ids", "labels", "weights")}
+    last = 5 if begin is None else 3
+    batch["weights"][:, last] = 1
+    marks = np.ones((USERS, 6), int)
+    if begin is not None:
+        ids[:, [0, 4, 5]], marks[:, [0, 5]] = [begin, 3, 1], 0
+        batch["inputs_indicator"] = np.broadcast_to(np.arange(6) < 4, marks.shape).astype(int)
+    batch |= {"ids": ids, "input_item_weights": marks, "label_item_weights": batch["weights"]}
+    batch["labels"][:, last] = labels = np.random.default_rng(1).integers(0, ITEMS, USERS)
+    made = Trainer(model, optax.adamw(1e-2), progress="none")
+    state = made.create_train_state(jax.random.key(0), batch)
+    made.export(state, tmp_path / "model")
+    exported, params, _ = load_model(tmp_path / "model")
+    histories = ids if begin is None else ids[:, 1:4]
+    best = recommend(exported, params, histories, 5).ids
+    share = np.mean((best == labels[:, None]).any(axis=1))
+    assert share > 0
+    assert made.evaluate(state, [batch])["eval_recall_at_5"] == pytest.approx(share)
 
 
 def test_options_of_the_run_say_how_it_ranks(trained):

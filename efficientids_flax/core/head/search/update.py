@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from efficientids_flax.array_checks import INTEGERS, form_problems
+from efficientids_flax.array_checks import INTEGERS, NUMBERS, form_problems, value_problems
 from efficientids_flax.config.record import listed
 from efficientids_flax.core.head.search.index import NONE, SearchIndex
 
@@ -36,7 +36,7 @@ def add_items(
         index: from `build_index`, with `spare` places and `new_items`; its arrays are donated, and
             cannot be used afterwards.
         ids: int [U], distinct, below the number of items that the index was built for.
-        vectors: [U, W], at the query's width, as in the index.
+        vectors: [U, W], at the query's width, as in the index; finite in float32.
         clusters: int [U], the cluster of each; None under full softmax.
 
     Raises:
@@ -54,15 +54,20 @@ def add_items(
     known = index.order.counts.shape[0]
     if not wrong and (of.shape != (count,) or not ((of >= 0) & (of < known)).all()):
         problems.append(f"clusters: expected {count} in [0, {known})")
-    width = index.rows.shape[-1]
-    if np.shape(vectors) != (count, width):
-        problems.append(f"vectors: found {list(np.shape(vectors))}, expected {[count, width]}")
+    like = "one at the query's width for each id"
+    shape = (count, index.rows.shape[-1])
+    wrong = form_problems("vectors", vectors, NUMBERS, shape, like)
+    if not wrong:
+        values = np.asarray(vectors, np.float64)
+        fits = np.abs(values) <= np.finfo(np.float32).max  # NaN does not
+        wrong = value_problems("vectors", values, ~fits, "finite, in float32")
+    problems += wrong
     if not problems:
         problems = _full(index, named, of)
     if problems:
         raise ValueError(listed("add_items", problems))
     size = _size(count)
-    padded = np.zeros((size, width), np.float32)
+    padded = np.zeros((size, shape[1]), np.float32)
     padded[:count] = np.asarray(vectors, np.float32)
     kept = _padded(named, size)
     return _added(_removed(index, kept), kept, jnp.asarray(padded), _padded(of, size, 0))

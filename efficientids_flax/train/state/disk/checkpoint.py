@@ -29,6 +29,7 @@ from efficientids_flax.train.state.disk.best import Best
 from efficientids_flax.train.state.disk.faults import quiet, writing
 from efficientids_flax.train.state.disk.leaves import stored_leaves
 from efficientids_flax.train.state.disk.lock import Lock
+from efficientids_flax.train.state.disk.manager import Manager
 from efficientids_flax.train.state.disk.stored import KEPT, SINCE, SUM, SUMS, StoredSteps
 from efficientids_flax.train.state.disk.sums import sums_of
 from efficientids_flax.train.state.processes import all_states, is_primary
@@ -87,9 +88,7 @@ class Checkpoints(StoredSteps):
         self._end.atexit = False
         handlers = {"state": ocp.StandardCheckpointHandler(), "run": ocp.JsonCheckpointHandler()}
         with quiet() if read_only else self._writing():
-            self._manager = ocp.CheckpointManager(
-                self.directory, options=options, item_handlers=handlers
-            )
+            self._manager = Manager(self.directory, options=options, item_handlers=handlers)
 
     def save(
         self, state: TrainState, run: Mapping[str, Any], metrics: Mapping[str, float] | None = None

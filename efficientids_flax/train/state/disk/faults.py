@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from etils import epath
+
 from efficientids_flax.stored.echoes import without_echoes
 from efficientids_flax.text import in_a_line
 
@@ -41,6 +43,11 @@ def reading(where: Any) -> Iterator[None]:
     except Exception as error:
         if any(word in str(error) for word in _NOT_DAMAGE):
             raise
+        if not epath.Path(where).exists():
+            raise DamagedCheckpoint(
+                f"{where}: was removed while it was read; a run that is training keeps the newest"
+                " ones alone: try again"
+            ) from error
         raise DamagedCheckpoint(f"{where}: damaged, cannot be read: {in_a_line(error)}") from error
 
 

@@ -25,6 +25,7 @@ from efficientids_flax.train.state.disk.leaves import (
     stored_leaves,
     without_master,
 )
+from efficientids_flax.train.state.disk.manager import Manager
 from efficientids_flax.train.state.disk.sums import differing
 from efficientids_flax.tree import flatten, unflatten
 
@@ -42,7 +43,7 @@ class StoredSteps:
     """
 
     directory: epath.Path
-    _manager: ocp.CheckpointManager
+    _manager: Manager
     _best: Best
 
     def latest_step(self) -> int | None:
@@ -243,5 +244,10 @@ class StoredSteps:
 
     def _described(self, step: int) -> dict[str, Any]:
         """Shape and dtype of every leaf of a checkpoint."""
-        metadata = self._manager.item_metadata(step)["state"]
+        where = self.directory / str(step)
+        with reading(where):
+            # Orbax would take a file that it may not read for a missing one.
+            (where / "state" / "_METADATA").stat()
+            # Not through the manager: that would read the metrics too, which may be damaged.
+            metadata: Any = ocp.StandardCheckpointHandler().metadata(where / "state")
         return getattr(metadata, "tree", metadata)

@@ -12,7 +12,7 @@ import pytest
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import SimpleEfficientIDSModel
 from efficientids_flax.data.files import next_items
-from efficientids_flax.stored import ItemNames
+from efficientids_flax.stored import ItemNames, training_of
 from efficientids_flax.train import Trainer
 from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.optimizer import create_learning_rate_schedule, create_optimizer
@@ -260,18 +260,28 @@ def test_another_clustering_is_refused_wherever_the_checkpoint_is_read(tmp_path)
         found = Trainer(model, create_optimizer(1e-2), tmp_path, **options)
         return found, found.create_train_state(jax.random.key(0), arrays)
 
-    one, state = made(np.arange(12) // 3)
-    one.train(state, ShuffledBatches(arrays, 8), num_steps=2)
+    how = {"keep_best": "eval_loss", "eval_every": 1, "save_every": 1}
+    one, state = made(np.arange(12) // 3, **how)
+    one.train(state, ShuffledBatches(arrays, 8), [arrays], num_steps=2)
+    measured = one.history[-1]["eval_loss"]
     other, state = made(np.arange(12) % 4)
     with pytest.raises(RunMismatch, match=r"clustering: .* digest .*--allow-change clustering"):
         other.restore(state)
     for steps in (2, 4):  # nothing to do any more, and something
         with pytest.raises(RunMismatch, match="clustering"):
             other.train(state, ShuffledBatches(arrays, 8), num_steps=steps)
-    allowed, state = made(np.arange(12) % 4, allow_changes=("clustering",))
-    assert int(allowed.restore(state).step) == 2
     equal, state = made(np.arange(12) // 3)  # other tables, of the same values
-    assert int(equal.restore(state).step) == 2
+    equal.export(equal.restore(state), tmp_path / "equal")
+    assert training_of(tmp_path / "equal")["metrics"]["eval_loss"] == measured
+    # What was measured with the other clustering is not the allowed one's.
+    allowed, state = made(np.arange(12) % 4, allow_changes=("clustering",), **how)
+    restored = allowed.restore(state)
+    assert int(restored.step) == 2
+    allowed.export(restored, tmp_path / "allowed")
+    assert "metrics" not in training_of(tmp_path / "allowed")
+    allowed.train(state, ShuffledBatches(arrays, 8), [arrays], num_steps=3)
+    assert allowed.history[-1]["eval_loss"] > measured
+    assert allowed.best_step() == 3
 
 
 def test_a_checkpoint_of_an_older_release_goes_on_and_says_so(finished, tmp_path, caplog):

@@ -142,6 +142,33 @@ def test_an_evaluation_draws_nothing(name):
     assert made.evaluate(state, [ROWS])["eval_spread"] < 1e-5  # rows are equal
 
 
+class Noisy(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        scale = self.param("scale", nn.initializers.ones, ())
+        return scale * x + jax.random.normal(self.make_rng("dropout"), x.shape)
+
+
+class NoisyNNX(nnx.Module):
+    def __init__(self):
+        self.scale, self.rngs = nnx.Param(jnp.ones(())), nnx.Rngs(dropout=0)
+
+    def __call__(self, x):
+        return self.scale * x + jax.random.normal(self.rngs.dropout(), x.shape)
+
+
+@pytest.mark.parametrize("kind", [Noisy, NoisyNNX])
+def test_noise_that_a_module_draws_itself_is_said(kind):
+    def loss_fn(params, batch, model_state, rng, apply_fn):
+        value = apply_fn({"params": params}, batch["x"], rngs={"dropout": rng})
+        return jnp.mean(value), {}, model_state
+
+    made = Trainer(kind(), optax.sgd(0.1), loss_fn=loss_fn, progress="none")
+    state = made.create_train_state(jax.random.key(0), ROWS)
+    with pytest.warns(UserWarning, match=f"{kind.__name__}: draws random numbers.*from dropout"):
+        made.evaluate(state, [ROWS])
+
+
 def mean_with_statistics(params, batch, model_state, rng, apply_fn):
     value, model_state = apply_fn(
         {"params": params, **model_state}, batch["x"], mutable=["batch_stats"]

@@ -16,10 +16,11 @@ ONE = jnp.float32(1)
     ("metrics", "message"),
     [
         ({"m": "good", "n": None}, "expected scalars, found m is 'good', n is None"),
-        ({"m": [ONE, ONE]}, "expected scalars, found m is "),
+        ({"m": [ONE, ONE], "n": {"a": ONE}}, "expected scalars, found m is a list, n is a dict"),
         ({"m": jnp.ones(2), "n": 1j}, r"m is \[2\], n is 1j"),
         ({3: 1.0}, "found 3 as a name"),
         ({"wrong/m": 1.0}, "wrong/m: names of the trainer's own"),
+        ({"eval_m": 1.0, "test_m": 1.0}, "eval_m, test_m: names of the trainer's own"),
         (None, "expected a dict of names to scalars, found None"),
     ],
 )

@@ -137,6 +137,14 @@ def test_what_does_not_fit_is_told_and_changes_nothing():
         remove_items(index, np.asarray([1.7]))
     with pytest.raises(ValueError, match=r"clusters: found \[1\] of float.., expected integers"):
         add_items(index, [ITEMS], VECTORS[:1], np.asarray([0.9]))
+    for wrong, told in (
+        (np.nan, "nan at"),
+        (1e39, r"1e\+39 at"),
+        (1j, "complex"),
+        ("1", "numbers"),
+    ):
+        with pytest.raises(ValueError, match=f"vectors: found .*{told}"):
+            add_items(index, [ITEMS], np.full((1, WIDTH), wrong), [0])
     assert int(index.order.counts.sum()) == ITEMS
 
 

@@ -13,7 +13,7 @@ import pytest
 from efficientids_flax.train.logs import Recorder
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.state.disk.checkpoint import Checkpoints
-from efficientids_flax.train.state.disk.faults import DamagedCheckpoint
+from efficientids_flax.train.state.disk.faults import DamagedCheckpoint, reading
 from tests import running
 from tests.efficientids_flax.train.networks import batches, begin, same, trainer
 
@@ -72,6 +72,31 @@ def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_goes_on(
     assert {"4", "6"} <= {path.name for path in made.directory.iterdir()}
     assert "Traceback" not in capfd.readouterr().err
     assert [row["step"] for row in made.history] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[]"])
+def test_damaged_metrics_are_said_and_their_checkpoint_goes_on(ended, tmp_path, content):
+    directory, made, want = ended
+    made.directory, made._cursor = shutil.copytree(directory, tmp_path / "run"), None
+    (made.directory / "4" / "metrics" / "metrics").write_bytes(content)
+    with pytest.warns(UserWarning, match="run/4/metrics: damaged, cannot be read"):
+        assert same(made.train(begin(made), batches(), num_steps=6), want)
+    assert not (made.directory / "damaged_4").exists()
+
+
+def test_parameters_of_a_damaged_checkpoint_name_it(ended, tmp_path):
+    copy = shutil.copytree(ended[0], tmp_path / "run")
+    shutil.rmtree(copy / "4" / "state")
+    checkpoints = Checkpoints(copy, read_only=True)
+    with pytest.raises(DamagedCheckpoint, match=r"run/4: damaged.*_METADATA"):
+        checkpoints.restore_params(4)
+    checkpoints.close()
+
+
+def test_a_checkpoint_that_its_run_removes_meanwhile_is_not_called_damaged(tmp_path):
+    gone = tmp_path / "6"
+    with pytest.raises(DamagedCheckpoint, match="was removed while it was read"), reading(gone):
+        (gone / "state" / "_METADATA").stat()
 
 
 def test_nothing_begins_anew_where_all_are_damaged(ended, tmp_path):
