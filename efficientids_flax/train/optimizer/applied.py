@@ -39,9 +39,15 @@ def applied_rate(
         return None
     if not callable(learning_rate):
         return jnp.asarray(learning_rate, jnp.float32)
-    counts = [state for state in _states(before) if _counts(state)]
-    counts.sort(key=lambda state: not isinstance(state, optax.ScaleByScheduleState))
-    return _called(learning_rate, counts[0].count if counts else step)
+    count = updates_taken(before)
+    return _called(learning_rate, step if count is None else count)
+
+
+def updates_taken(state: Any) -> jax.Array | None:
+    """The count in an optimizer's state that determines the learning rate; None: it has none."""
+    counts = [part for part in _states(state) if _counts(part)]
+    counts.sort(key=lambda part: not isinstance(part, optax.ScaleByScheduleState))
+    return counts[0].count if counts else None
 
 
 def next_rate(
@@ -92,7 +98,7 @@ def renewed(
     params: Any,
     state: Any,
     missing: Collection[str],
-    step: jax.Array,
+    taken: jax.Array | int,
 ) -> Any:
     """The state of an optimizer that replaces another one at some step, reusing common parts.
 
@@ -102,12 +108,12 @@ def renewed(
         state: state of the new optimizer, with its shapes and shardings, and the old values where
             there are any.
         missing: paths of leaves that the old optimizer did not have.
-        step: number of steps so far.
+        taken: number of updates so far, by the old optimizer's count if it had one.
 
     Returns:
         The state with missing leaves from `optimizer.init(params)`, so that an average of the
         parameters starts at these. Counts that determine a learning rate do not restart: they
-        continue from the old optimizer's count, or from the step.
+        continue from the old optimizer's count.
     """
     leaves, form = jax.tree.flatten(state)
     paths = list(leaves_by_path(state))
@@ -115,7 +121,7 @@ def renewed(
     fresh = jax.jit(optimizer.init, out_shardings=form.unflatten(places))(params)
     numbered = form.unflatten(range(len(leaves)))
     rated = [at for state in _states(numbered) for at in _rated_counts(state)]
-    count = next((leaves[at] for at in rated if paths[at] not in missing), step)
+    count = next((leaves[at] for at in rated if paths[at] not in missing), taken)
     made = [
         leaf if path not in missing else new
         for path, leaf, new in zip(paths, leaves, jax.tree.leaves(fresh), strict=True)
