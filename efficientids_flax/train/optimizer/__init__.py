@@ -10,9 +10,11 @@ from efficientids_flax.moved import left_names
 from efficientids_flax.train.optimizer.applied import (
     RATE,
     applied_rate,
+    injected,
     next_rate,
     renewed,
     updates_taken,
+    with_injected,
 )
 from efficientids_flax.train.optimizer.create import (
     KINDS,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from efficientids_flax.train.optimizer.adafactor import ShardedAdafactorState
-from efficientids_flax.tree import leaves_by_path
+from efficientids_flax.tree import leaves_by_path, path_of
 
 RATE = "learning_rate"
 RATED = (optax.ScaleByScheduleState, ShardedAdafactorState)  # their count determines the rate
@@ -91,6 +91,27 @@ def _called(learning_rate: Callable[[Any], Any], count: Any) -> jax.Array:
     if found is None or found.ndim:
         raise ValueError(f"learning_rate: expected one number of the schedule, found {value!r}")
     return found
+
+
+def injected(state: Any) -> Iterator[tuple[str, Any]]:
+    """(Place and name, value) of each number of `optax.inject_hyperparams` without a schedule."""
+    found = (
+        part for part in _states(state) if isinstance(getattr(part, "hyperparams", None), dict)
+    )
+    for place, part in enumerate(found):
+        scheduled = getattr(part, "hyperparams_states", {})
+        for name, value in part.hyperparams.items():
+            if name not in scheduled:
+                yield f"{place}.{name}", value
+
+
+def with_injected(state: Any, numbers: Any) -> Any:
+    """A state of `optax.inject_hyperparams` with the numbers of another state of its form."""
+
+    def chosen(keys: Any, old: Any, new: Any) -> Any:
+        return new if "hyperparams" in path_of(keys).split("/") else old
+
+    return jax.tree_util.tree_map_with_path(chosen, state, numbers)
 
 
 def renewed(

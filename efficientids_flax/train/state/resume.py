@@ -75,6 +75,10 @@ def resume(
         start = Start(state, None)
         if step < num_steps:
             start.cursor = known.renewed() if goes_on and known is not None else DataCursor(source)
+            if known is not None and step > 0 and not goes_on:
+                start.said.append(
+                    f"data: another object than up to step {step}, so it is read from its start"
+                )
         else:
             start.said.append(f"step {step} of {num_steps} is reached: nothing to train")
         return start

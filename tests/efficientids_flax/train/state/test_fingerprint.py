@@ -177,6 +177,23 @@ def test_an_optax_transformation_is_known_by_its_numbers(tmp_path):
         go_on(tmp_path, optimizer=optax.adamw(1e-2, b1=0.8))
 
 
+@pytest.mark.parametrize("rate", [0.5, lambda count: 0.5 / (count + 1)])
+def test_injected_numbers_and_schedules_are_known_and_those_of_now_are_taken(tmp_path, rate):
+    """The state holds them, so that those of the checkpoint would stay."""
+
+    def injected(rate):
+        return {"optimizer": optax.inject_hyperparams(optax.sgd)(rate)}
+
+    made = trainer(tmp_path, **injected(1e-2 if rate == 0.5 else optax.linear_schedule(1.0, 0, 9)))
+    made.train(begin(made), batches(), num_steps=2)
+    with pytest.raises(
+        RunMismatch, match=r"optimizer: .*was 0\.01, is 0\.5|optimizer: .*schedule_fn"
+    ):
+        go_on(tmp_path, **injected(rate))
+    made, _ = go_on(tmp_path, steps=3, allow_changes=("optimizer",), **injected(rate))
+    assert made.history[-1]["learning_rate"] == pytest.approx(rate if rate == 0.5 else rate(2))
+
+
 def test_numbers_that_an_object_of_a_method_holds_are_known():
     def told(every):
         return described(optax.MultiSteps(optax.adam(1e-2), every).gradient_transformation().update)
