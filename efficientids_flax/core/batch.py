@@ -58,8 +58,8 @@ def check_batch(
 
     Args:
         config: the model's; for a language model all ids and labels are words.
-        batch: the original's fields, each [B, T], and `exclude`, see `EXCLUDE`; other fields are
-            ignored.
+        batch: the original's fields, each [B, T], and `exclude`, see `EXCLUDE`; other fields, and
+            those that are None, are ignored.
         labels: whether the fields that the loss needs are required.
         names: field -> the caller's name for it, for messages; 'items' and 'words' name the two
             kinds of `ids`, if the caller has them apart.

@@ -24,7 +24,7 @@ def touched_rows(config: EfficientIDSConfig, clustering: ClusteringInfo, batch: 
         clustering: the cluster of each item.
         batch: see `ItemModel.loss`, all [B, T].
     """
-    given = {name: jnp.asarray(value) for name, value in batch.items()}
+    given = {name: jnp.asarray(x) for name, x in batch.items() if x is not None}
     labels = given["labels"]
     counts = given["weights"] > 0
     if "label_item_weights" in given:

@@ -67,9 +67,10 @@ class GrainIterator(Iterator[Arrays]):
         """Go to a stored position; with another batch size, continue after the same rows.
 
         Raises:
-            ValueError: the state has another seed, so another order.
+            OtherSeed: the state has another seed, so another order.
         """
-        refuse_seed(state, self.batches.seed)
+        if self.batches.shuffle:
+            refuse_seed(state, self.batches.seed)
         self.close()
         self.epoch, self.row = state["epoch"], min(state["rows"], self.batches.rows.num_rows)
 
@@ -137,10 +138,14 @@ def _close(readers: list[Any]) -> None:
         getattr(readers.pop(), "close", lambda: None)()
 
 
+class OtherSeed(ValueError):
+    """The position is one in another order of the rows."""
+
+
 def refuse_seed(state: Mapping[str, Any], seed: int) -> None:
-    """Raise `ValueError` if a reader's state has another seed than this run."""
+    """Raise `OtherSeed` if a reader's state has another seed than this run."""
     if state["seed"] != seed:
-        raise ValueError(
-            f"seed of the data: the checkpoint has {state['seed']}, this run {seed}; the order of"
-            " the batches would change. Give that seed, or another directory, which begins anew"
+        raise OtherSeed(
+            f"seed of the data: the checkpoint has {state['seed']}, this run {seed}, so the order"
+            " of the batches would change"
         )

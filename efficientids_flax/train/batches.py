@@ -168,7 +168,9 @@ class ShuffledBatches:
     def fingerprint(self) -> dict[str, Any]:
         """Facts that identify the rows and their order, see `state.fingerprint`."""
         found = {name: digest(value) for name, value in sorted(self.arrays.items())}
-        order = {"shuffle": self.shuffle, "drop_remainder": self.drop_remainder}
+        order: dict[str, Any] = {"shuffle": self.shuffle, "drop_remainder": self.drop_remainder}
+        if self.shuffle:
+            order["seed"] = self.seed
         return {"rows": {"number": self._all_rows, **found, **order}}
 
     def order(self, epoch: int) -> np.ndarray:
@@ -235,10 +237,11 @@ class BatchIterator(Iterator[dict[str, np.ndarray]]):
         """Go to a stored position; with another batch size, continue after the same rows.
 
         Raises:
-            ValueError: the state has another seed, so another order; the rows that were read do not
-                divide among the processes.
+            OtherSeed: the state has another seed, so another order.
+            ValueError: the rows that were read do not divide among the processes.
         """
-        refuse_seed(state, self.batches.seed)
+        if self.batches.shuffle:
+            refuse_seed(state, self.batches.seed)
         count = self.batches.process[1]
         # Up to release 2 the state counted only batches.
         rows = state.get("rows", state["read"] * self.batches.batch_size * count)

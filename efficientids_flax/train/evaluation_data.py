@@ -13,10 +13,12 @@ import numpy as np
 from efficientids_flax.data import Batches
 from efficientids_flax.data.ahead import GrainIterator
 from efficientids_flax.data.repeats import RepeatGuard
+from efficientids_flax.digests import digest_of
 from efficientids_flax.train.batches import (
     BatchIterator,
     ShuffledBatches,
     checked_batch,
+    digest_of_batch,
     rows_of,
 )
 from efficientids_flax.train.options import TrainingOptions
@@ -27,7 +29,7 @@ ENDLESS = (
     " Batches every row is read once, whatever their epochs)"
 )
 SIZED = (list, tuple, itertools.repeat)  # these end: an endless `repeat` is refused before
-ORDER = ("shuffle", "drop_remainder", "order")  # facts about the order, not about the rows
+ORDER = ("shuffle", "drop_remainder", "order", "seed")  # facts about the order, not about the rows
 OWN, READERS = (ShuffledBatches, Batches), (BatchIterator, GrainIterator)
 ONCE = (GeneratorType, map, filter, zip, enumerate, itertools.chain, itertools.islice)
 
@@ -126,7 +128,7 @@ class EvaluationData:
 
     def facts(self) -> dict[str, Any]:
         """Facts that identify the rows, if known; call `first` before. Reads all rows."""
-        return _facts_of(self._told)
+        return _facts_of(self._told, self._num_batches)
 
     def first(self, required: bool = True) -> Any:
         """The first batch; None if there is none and none is required.
@@ -200,12 +202,13 @@ def evaluations(
     return EvaluationData(source, options.num_eval_batches, "eval_dataset", fills=fills)
 
 
-def _facts_of(source: Any) -> dict[str, Any]:
+def _facts_of(source: Any, num_batches: int | None) -> dict[str, Any]:
     """Facts about the rows, whatever their order; nothing if processes share the data."""
     if jax.process_count() > 1:
         return {}
     if isinstance(source, list | tuple):
-        return {"batches": len(source)}
+        read = [checked_batch(one, "evaluation") for one in source[:num_batches]]
+        return {"batches": len(source), "values": digest_of(list(map(digest_of_batch, read)))}
     if not isinstance(source, (*OWN, *READERS)):
         return {}
     rows = source.fingerprint()["rows"]

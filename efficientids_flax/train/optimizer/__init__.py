@@ -7,7 +7,15 @@ used, `freeze` and `strategies` select what is trained.
 """
 
 from efficientids_flax.moved import left_names
-from efficientids_flax.train.optimizer.applied import RATE, applied_rate, next_rate, renewed
+from efficientids_flax.train.optimizer.applied import (
+    RATE,
+    applied_rate,
+    injected,
+    next_rate,
+    renewed,
+    updates_taken,
+    with_injected,
+)
 from efficientids_flax.train.optimizer.create import (
     KINDS,
     ByRow,

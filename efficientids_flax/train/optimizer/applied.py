@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from efficientids_flax.train.optimizer.adafactor import ShardedAdafactorState
-from efficientids_flax.tree import leaves_by_path
+from efficientids_flax.tree import leaves_by_path, path_of
 
 RATE = "learning_rate"
 RATED = (optax.ScaleByScheduleState, ShardedAdafactorState)  # their count determines the rate
@@ -39,9 +39,15 @@ def applied_rate(
         return None
     if not callable(learning_rate):
         return jnp.asarray(learning_rate, jnp.float32)
-    counts = [state for state in _states(before) if _counts(state)]
-    counts.sort(key=lambda state: not isinstance(state, optax.ScaleByScheduleState))
-    return _called(learning_rate, counts[0].count if counts else step)
+    count = updates_taken(before)
+    return _called(learning_rate, step if count is None else count)
+
+
+def updates_taken(state: Any) -> jax.Array | None:
+    """The count in an optimizer's state that determines the learning rate; None: it has none."""
+    counts = [part for part in _states(state) if _counts(part)]
+    counts.sort(key=lambda part: not isinstance(part, optax.ScaleByScheduleState))
+    return counts[0].count if counts else None
 
 
 def next_rate(
@@ -87,12 +93,33 @@ def _called(learning_rate: Callable[[Any], Any], count: Any) -> jax.Array:
     return found
 
 
+def injected(state: Any) -> Iterator[tuple[str, Any]]:
+    """(Place and name, value) of each number of `optax.inject_hyperparams` without a schedule."""
+    found = (
+        part for part in _states(state) if isinstance(getattr(part, "hyperparams", None), dict)
+    )
+    for place, part in enumerate(found):
+        scheduled = getattr(part, "hyperparams_states", {})
+        for name, value in part.hyperparams.items():
+            if name not in scheduled:
+                yield f"{place}.{name}", value
+
+
+def with_injected(state: Any, numbers: Any) -> Any:
+    """A state of `optax.inject_hyperparams` with the numbers of another state of its form."""
+
+    def chosen(keys: Any, old: Any, new: Any) -> Any:
+        return new if "hyperparams" in path_of(keys).split("/") else old
+
+    return jax.tree_util.tree_map_with_path(chosen, state, numbers)
+
+
 def renewed(
     optimizer: optax.GradientTransformation,
     params: Any,
     state: Any,
     missing: Collection[str],
-    step: jax.Array,
+    taken: jax.Array | int,
 ) -> Any:
     """The state of an optimizer that replaces another one at some step, reusing common parts.
 
@@ -102,12 +129,12 @@ def renewed(
         state: state of the new optimizer, with its shapes and shardings, and the old values where
             there are any.
         missing: paths of leaves that the old optimizer did not have.
-        step: number of steps so far.
+        taken: number of updates so far, by the old optimizer's count if it had one.
 
     Returns:
         The state with missing leaves from `optimizer.init(params)`, so that an average of the
         parameters starts at these. Counts that determine a learning rate do not restart: they
-        continue from the old optimizer's count, or from the step.
+        continue from the old optimizer's count.
     """
     leaves, form = jax.tree.flatten(state)
     paths = list(leaves_by_path(state))
@@ -115,7 +142,7 @@ def renewed(
     fresh = jax.jit(optimizer.init, out_shardings=form.unflatten(places))(params)
     numbered = form.unflatten(range(len(leaves)))
     rated = [at for state in _states(numbered) for at in _rated_counts(state)]
-    count = next((leaves[at] for at in rated if paths[at] not in missing), step)
+    count = next((leaves[at] for at in rated if paths[at] not in missing), taken)
     made = [
         leaf if path not in missing else new
         for path, leaf, new in zip(paths, leaves, jax.tree.leaves(fresh), strict=True)

@@ -82,7 +82,8 @@ def kept_schedule(
         directory: directory of the run, whose checkpoints know the original number.
         options: options of the run.
     """
-    begun, step = _begun(directory, options)
+    run, step = newest_run(directory, options)
+    begun = run.get("schedule_steps")
     if begun is None or begun == num_steps or not options.restore:
         return make(num_steps)
     if "schedule" in options.allow_changes:
@@ -103,13 +104,13 @@ def kept_schedule(
     return kept
 
 
-def _begun(directory: str | None, options: TrainingOptions) -> tuple[int | None, int]:
-    """(steps of the schedule, step) of the newest readable checkpoint; (None, 0) without one."""
+def newest_run(directory: str | None, options: TrainingOptions) -> tuple[dict[str, Any], int]:
+    """(What was saved with it, step) of the newest readable checkpoint; ({}, 0) without one."""
     with opened(directory, options, read_only=True) as checkpoints:
         for step in reversed(checkpoints.steps() if checkpoints is not None else []):
             assert checkpoints is not None
             try:
-                return checkpoints.run_of(step).get("schedule_steps"), step
+                return checkpoints.run_of(step), step
             except ValueError:  # damaged; the trainer will report it
                 continue
-    return None, 0
+    return {}, 0

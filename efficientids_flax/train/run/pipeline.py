@@ -14,6 +14,7 @@ from efficientids_flax.train.optimizer import CURVES, KINDS
 from efficientids_flax.train.options import TrainingOptions
 from efficientids_flax.train.run.calls import TrainingResult, run_training
 from efficientids_flax.train.run.config import OptimizerSection, RunConfig
+from efficientids_flax.train.run.optimizer import newest_run
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -94,6 +95,16 @@ def train_epochs(
     size = config.batch_size
     train = ShuffledBatches(train_data, size, seed=config.seed)
     epoch = len(train)
+    made = TrainingOptions.from_dict(
+        {
+            "log_every": max(epoch // 10, 1),
+            "eval_every": epoch,
+            "save_every": config.save_frequency * epoch,
+            "keep_best": "eval_loss" if config.keep_best and val_data is not None else None,
+            "early_stopping_patience": config.early_stopping_patience,
+            **options,
+        }
+    )
     run = RunConfig(
         model={"module": model},
         optimizer=OptimizerSection(
@@ -111,19 +122,10 @@ def train_epochs(
             "eval_iter_fn": _in_order(val_data, size, "val_data"),
             "test_iter_fn": _in_order(test_data, size, "test_data"),
         },
-        num_steps=config.num_epochs * epoch,
+        num_steps=_steps(train, config.num_epochs, config.checkpoint_dir, made),
         seed=config.seed,
         mesh=None,
-        options=TrainingOptions.from_dict(
-            {
-                "log_every": max(epoch // 10, 1),
-                "eval_every": epoch,
-                "save_every": config.save_frequency * epoch,
-                "keep_best": "eval_loss" if config.keep_best and val_data is not None else None,
-                "early_stopping_patience": config.early_stopping_patience,
-                **options,
-            }
-        ),
+        options=made,
         directory=config.checkpoint_dir,
         loss_fn=loss_fn,
     )
@@ -136,6 +138,18 @@ def _used(config: PipelineConfig) -> dict[str, Any]:
     taken = {*(kind.options if kind else ()), *(curve.takes if curve else ())}
     names = ("beta1", "beta2", "momentum", "decay_steps", "decay_rate")
     return {name: getattr(config, name) for name in names if name in taken}
+
+
+def _steps(
+    batches: ShuffledBatches, epochs: int, directory: str | None, options: TrainingOptions
+) -> int:
+    """Steps of so many epochs, with those of a checkpoint, which may have had other batches."""
+    run, step = newest_run(directory, options)
+    place = run["data"][0].get("iterator") or {} if run else {}
+    if "rows" not in place or "epoch" not in place:
+        return epochs * len(batches)
+    left = (batches.rows - place["rows"]) // batches.batch_size
+    return step + left + (epochs - 1 - place["epoch"]) * len(batches)
 
 
 def _in_order(arrays: Arrays | None, batch_size: int, name: str) -> ShuffledBatches | None:

@@ -117,18 +117,20 @@ def refuse_used(state: TrainState) -> None:
 
 def with_optimizer(
     optimizer: optax.GradientTransformation,
-) -> Callable[[TrainState, Collection[str]], TrainState]:
+) -> Callable[[TrainState, Collection[str], int | None], TrainState]:
     """A function that fills in the leaves of this optimizer's state that a checkpoint lacks.
 
     Returns:
-        (state, paths of the missing leaves in the checkpoint) -> state, see `renewed`.
+        (state, paths of the missing leaves in the checkpoint, number of updates, or None if it is
+        that of the steps) -> state, see `renewed`.
     """
 
-    def whole(state: TrainState, missing: Collection[str]) -> TrainState:
+    def whole(state: TrainState, missing: Collection[str], taken: int | None) -> TrainState:
         if not missing:
             return state
         own = [path.removeprefix(OPTIMIZER) for path in missing]
-        made = renewed(optimizer, state.precise, state.opt_state, own, state.step)
+        count = state.step if taken is None else taken
+        made = renewed(optimizer, state.precise, state.opt_state, own, count)
         return state.replace(opt_state=made)  # pyright: ignore[reportAttributeAccessIssue]
 
     return whole

@@ -11,12 +11,15 @@ from typing import Any, cast
 
 import numpy as np
 
+from efficientids_flax.data.ahead import GrainIterator
 from efficientids_flax.train.batches import checked_batch, digest_of_batch
 from efficientids_flax.train.state.description import vocabularies
 from efficientids_flax.train.state.fingerprint import Facts, rows_of_all
 
 Batch = dict[str, Any]
 Source = Iterable[Any] | Callable[[], Iterable[Any]]
+FIRST, LAST, NUMBER = "first_batch", "last_batch", "batches"
+BY_BATCH = (FIRST, LAST, NUMBER)  # facts about the rows that depend on the batch size
 
 
 class DataExhausted(ValueError):
@@ -43,9 +46,9 @@ class DataCursor:
         self._read = 0  # batches of this epoch
         self._iterator = self._open()
         self._first: dict[str, Any] | None = None  # facts of the first batch
+        self._last: Any = None  # the last batch
         self._facts: Facts | None = None
         self._reading, self._unused = False, 0
-        self._ahead: list[Batch] = []  # counted as read, not returned yet
 
     def __next__(self) -> Batch:
         """The next batch; starts again after the last one.
@@ -53,8 +56,6 @@ class DataCursor:
         Raises:
             DataExhausted: there is none, and the source is an iterator, which cannot start again.
         """
-        if self._ahead:
-            return self._ahead.pop(0)
         self._reading = True
         try:
             batch: Any = checked_batch(next(self._iterator), "data")
@@ -70,7 +71,7 @@ class DataCursor:
         self.consumed += 1
         if self.consumed == 1:
             self._first = _facts_of(batch)
-        self._reading = False
+        self._reading, self._last = False, batch
         return batch
 
     def renewed(self) -> "DataCursor":
@@ -78,7 +79,7 @@ class DataCursor:
 
         (An interrupted generator has ended, which looks like the end of an epoch.)
         """
-        if self._once() or not (self._reading or self._unused or self._ahead):
+        if self._once() or not (self._reading or self._unused):
             return self
         found = DataCursor(self.source)
         found.restore(self.state())
@@ -94,23 +95,35 @@ class DataCursor:
         An iterator that was interrupted while reading, or whose last batch was not used, may be one
         batch ahead. Then its own state is left out, and resuming reads from the start.
         """
-        unused = self._unused + len(self._ahead)
-        used = self.consumed - unused
+        used = self.consumed - self._unused
         found = {"consumed": used, "epoch": self._epoch, "read": self._read}
-        if hasattr(self._iterator, "get_state") and not (self._reading or unused):
-            found["iterator"] = to_json(self._iterator.get_state())  # type: ignore[attr-defined]
-        return {**found, "facts": self.facts()}
+        facts = self.facts()
+        if not (self._reading or self._unused):
+            if hasattr(self._iterator, "get_state"):
+                found["iterator"] = to_json(self._iterator.get_state())  # type: ignore[attr-defined]
+            facts = self.facts_here()
+        return {**found, "facts": facts}
 
     def facts(self) -> Facts:
         """Facts that identify the data, if known: its rows, the batch size, the tokenizer."""
         if self._facts is None:
             found = _told(self._iterator)
             words = words_of(self.source, found)
+            if isinstance(self.source, list | tuple):
+                found = {"rows": {NUMBER: len(self.source)}}
             first = self._first or {}
             if "rows" in first and "rows" in found:  # read from the start, both are known
-                found["rows"] = {**first["rows"], **found["rows"]}
+                found["rows"] = {**found["rows"], **first["rows"]}
             self._facts = {**first, **found, **({"tokenizer": words} if words else {})}
         return self._facts
+
+    def facts_here(self) -> Facts:
+        """`facts`, and the digest of the last batch, if resuming reads it again."""
+        facts = self.facts()
+        if self._last is None or hasattr(self._iterator, "get_state"):
+            return facts
+        rows = {**facts.get("rows", {}), LAST: digest_of_batch(self._last)}
+        return {**facts, "rows": {name: told for name, told in rows.items() if told is not None}}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go to a position from `state()`; this cursor must not have read anything yet.
@@ -122,6 +135,7 @@ class DataCursor:
             DataExhausted: the data is shorter than it was.
         """
         if "iterator" in state and hasattr(self._iterator, "set_state"):
+            self._look_at_first()
             self._iterator.set_state(from_json(state["iterator"]))  # type: ignore[attr-defined]
             self._epoch, self._read = state["epoch"], state["read"]
             self.consumed = state["consumed"]
@@ -134,33 +148,12 @@ class DataCursor:
             if then and now and now != then:
                 wanted = max(wanted * then // now, 1)
 
-    def look_ahead(self, then: Facts) -> None:
-        """After `restore`: take missing facts from the next batch.
-
-        An iterator that restores its own state does not read the first batch again, so facts about
-        that batch's values are taken from the checkpoint. If the next batch is smaller than before,
-        it may be the last of an epoch, so the one after it decides the batch size.
-
-        Args:
-            then: facts stored in the checkpoint.
-        """
-        if self._first is not None or "batch_size" not in then:
-            return
-        self._first = {name: then[name] for name in ("rows",) if name in then}
-        try:
-            ahead = [next(self)]
-            if (rows_of_all(ahead[0]) or 0) < then["batch_size"]["rows"]:
-                ahead.append(next(self))
-        except DataExhausted:
-            return
-        self._ahead = ahead
-        self._first["batch_size"] = {"rows": max(rows_of_all(batch) or 0 for batch in ahead)}
-        self._facts = None
-
-    @property
-    def before(self) -> int:
-        """Number of batches that were returned."""
-        return self.consumed - len(self._ahead)
+    def _look_at_first(self) -> None:
+        """Take the facts of the first batch; the iterator's state is to be set afterwards."""
+        own = isinstance(self._iterator, GrainIterator)  # whose workers need not be started
+        first = self._iterator.batches.first() if own else next(self._iterator, None)  # pyright: ignore[reportAttributeAccessIssue]
+        if first is not None:
+            self._first = _facts_of(checked_batch(first, "data"))
 
     def _open(self) -> Iterator[Any]:
         return iter(self.source() if callable(self.source) else self.source)
@@ -183,7 +176,7 @@ class PeekedCursor(DataCursor):
         Raises:
             ValueError: there is none.
         """
-        self._cursor, self._waiting, self._before = cursor, True, cursor.before
+        self._cursor, self._waiting, self._before = cursor, True, cursor.consumed
         try:
             self.batch: Any = next(cursor)
         except DataExhausted as end:
@@ -198,7 +191,7 @@ class PeekedCursor(DataCursor):
 
     def used(self, batches: int) -> None:
         """Set the position to that many batches after the creation of this cursor."""
-        self._cursor.put_back(self._cursor.before - self._before - batches)
+        self._cursor.put_back(self._cursor.consumed - self._before - batches)
 
 
 def words_of(source: Source, told: Facts | None = None) -> dict[str, Any]:
@@ -223,7 +216,7 @@ def _facts_of(batch: Any) -> Facts:
     rows = rows_of_all(batch)
     found: Facts = {} if rows is None else {"batch_size": {"rows": rows}}
     if told := digest_of_batch(batch):
-        found["rows"] = {"first_batch": told}
+        found["rows"] = {FIRST: told}
     return found
 
 

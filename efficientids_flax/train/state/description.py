@@ -27,7 +27,7 @@ MOST = 1000  # most functions, and most elements of a list
 UNTOLD = {  # fields that say how a module is called, or that Flax adds
     "parent", "name", "scope", "training", "deterministic", "use_running_average", "rngs",
 }  # fmt: skip
-HELD = "held"  # fields of the object of a method; up to release 2 there were none
+HELD = "held"  # fields of a callable object, or that of a method; up to release 2 there were none
 Found = dict[str, Any]
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # whose code differs from another's
 # With releases of their own, so that their code says nothing of a run.
@@ -218,12 +218,11 @@ def _closed_over(value: Any) -> list[tuple[str, Any]]:
         return [("of", value.__wrapped__)]
     if hasattr(value, "__self__") and hasattr(value, "__func__"):
         holder = value.__self__
-        fields = [] if _inner(holder) else list(getattr(holder, "__dict__", {}).items())
-        held = [(f"{HELD}.{name}", part) for name, part in fields]
+        held = [] if _inner(holder) else _held(holder)
         return [("self", holder), *held, ("of", value.__func__)]
     code, cells = getattr(value, "__code__", None), getattr(value, "__closure__", None)
     if code is None:
-        return []
+        return _held(value) if callable(value) else []
     found: list[tuple[str, Any]] = []
     for name, cell in zip(code.co_freevars, cells or (), strict=True):
         try:
@@ -232,3 +231,7 @@ def _closed_over(value: Any) -> list[tuple[str, Any]]:
             continue
     found += [(str(n), part) for n, part in enumerate(getattr(value, "__defaults__", None) or ())]
     return found
+
+
+def _held(value: Any) -> list[tuple[str, Any]]:
+    return [(f"{HELD}.{name}", part) for name, part in getattr(value, "__dict__", {}).items()]

@@ -15,6 +15,7 @@ import optax
 
 from efficientids_flax.stored import ItemNames
 from efficientids_flax.train.batches import is_placed, rows_of
+from efficientids_flax.train.optimizer import injected
 from efficientids_flax.train.options import CHANGES
 from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.state.description import HELD, clusterings, code_of, described
@@ -61,7 +62,8 @@ def run_facts(
         found.setdefault("catalogue", {})["ids"] = digest
     if made_of is None:
         # Its functions, which another release of optax may call otherwise.
-        found["optimizer"] = {**described(optimizer.update), "optax": optax.__version__}
+        numbers = {f"hyperparams.{at}": _plain(value) for at, value in injected(state.opt_state)}
+        found["optimizer"] = {**described(optimizer.update), **numbers, "optax": optax.__version__}
     else:
         found["optimizer"] = described(dict(made_of))
     found["frozen"] = dict.fromkeys(sorted(flatten(state.frozen)), "frozen")
@@ -71,6 +73,10 @@ def run_facts(
     if code := code_of(model):
         found["code"] = code
     return found
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if jnp.ndim(value) == 0 else described(value)[""]
 
 
 def loss_facts(loss_fn: Callable[..., Any] | None) -> dict[str, Any]:
@@ -172,7 +178,7 @@ def _differing(
         # A field that one of them does not have at all: of another release, or another kind.
         shared = {_field(path) for path in then} & {_field(path) for path in now}
         paths = [path for path in paths if _field(path) in shared]
-    if name == "optimizer" and _holds(then) != _holds(now):
+    if _holds(then) != _holds(now):
         paths = [path for path in paths if HELD not in path.split(".")]
     if name in ("loss", "code"):
         known = then.get("python") == now.get("python")

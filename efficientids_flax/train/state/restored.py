@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from efficientids_flax.train.optimizer import with_injected
 from efficientids_flax.train.options import CHANGES
 from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.state.data_cursor import DataCursor, Source, words_of
@@ -96,6 +97,9 @@ def restored(
                     " stays, and what the optimizer lacks begins anew"
                 )
             found = checkpoints.restore(like, one, anew=how) if loads else (like, run)
+            if "optimizer" in changed and loads:  # numbers in its state are settings
+                numbers = with_injected(found[0].opt_state, like.opt_state)
+                found = (found[0].replace(opt_state=numbers), found[1])  # pyright: ignore[reportAttributeAccessIssue]
             start.said += said
             start.changed = set(changed)
         except DamagedCheckpoint as error:

@@ -10,12 +10,15 @@ from typing import Any
 import jax
 import numpy as np
 
+from efficientids_flax.data.ahead import OtherSeed
+from efficientids_flax.train.history import HISTORY
+from efficientids_flax.train.optimizer import updates_taken
 from efficientids_flax.train.options import CHANGES, TrainingOptions
 from efficientids_flax.train.state.carried import TrainState
-from efficientids_flax.train.state.data_cursor import DataCursor, DataExhausted, Source
+from efficientids_flax.train.state.data_cursor import BY_BATCH, DataCursor, DataExhausted, Source
 from efficientids_flax.train.state.disk.checkpoint import Checkpoints
 from efficientids_flax.train.state.disk.faults import DamagedCheckpoint
-from efficientids_flax.train.state.disk.stored import Anew
+from efficientids_flax.train.state.disk.stored import KEPT, TAKEN, Anew
 from efficientids_flax.train.state.fingerprint import (
     OF_DATA,
     OF_MODEL,
@@ -29,8 +32,8 @@ from efficientids_flax.train.state.monitor import Monitor
 from efficientids_flax.train.state.processes import agreed, all_states, own_state
 from efficientids_flax.train.state.restored import Start, refuse_words, restored
 
-# Changes after which an evaluation of the same parameters gives other metrics.
-MEASURES = {"evaluation", "loss", *OF_MODEL}
+# Allowed changes after which evaluations cannot be compared with those before.
+MEASURED_BY = {"evaluation", "loss", "tokenizer", *OF_MODEL}
 
 
 def resume(
@@ -72,6 +75,10 @@ def resume(
         start = Start(state, None)
         if step < num_steps:
             start.cursor = known.renewed() if goes_on and known is not None else DataCursor(source)
+            if known is not None and step > 0 and not goes_on:
+                start.said.append(
+                    f"data: another object than up to step {step}, so it is read from its start"
+                )
         else:
             start.said.append(f"step {step} of {num_steps} is reached: nothing to train")
         return start
@@ -107,6 +114,8 @@ def _from_checkpoint(
         raise DamagedCheckpoint("; ".join(start.warned))
     start.state = found
     where = f"{checkpoints.directory}"
+    if not (checkpoints.directory / HISTORY).exists():
+        start.warned.append(f"{where}: {HISTORY} is gone: the history begins after step {step}")
     idle = [name for name in facts if name not in (*OF_MODEL, "code")]
     unused = list(differences(run.get("fingerprint", {}), facts, idle).values())
     if not np.array_equal(np.asarray(state.rng), np.asarray(found.rng)):
@@ -120,12 +129,29 @@ def _from_checkpoint(
             " another directory begins anew"
         )
         return start
-    start.said.append(f"{where}: goes on from step {step}, to step {num_steps}")
+    begins = len(start.said)
     if unused and unused[-1].startswith("seed"):
         start.said.append(unused[-1])
-    start.cursor = _at_its_place(source, run, options, f"{where}/{step}", start.said)
-    if start.changed & MEASURES:
+    start.cursor = _at_its_place(source, run, options, f"{where}/{step}", start)
+    _go_on_measuring(run, checkpoints, monitor, options, start)
+    if not monitor.exhausted:  # otherwise the trainer says why the run has ended
+        start.said.insert(begins, f"{where}: goes on from step {step}, to step {num_steps}")
+    return start
+
+
+def _go_on_measuring(
+    run: Mapping[str, Any],
+    checkpoints: Checkpoints,
+    monitor: Monitor,
+    options: TrainingOptions,
+    start: Start,
+) -> None:
+    """Go on with the evaluations of a checkpoint; adds to `start` what is to be said of them."""
+    where, step = f"{checkpoints.directory}", int(start.state.step)
+    if changed := MEASURED_BY & start.changed:
         checkpoints.measure_anew(step)
+        if options.monitors and "evaluation" not in changed:
+            start.said.append(f"{' and '.join(sorted(changed))}: {CHANGES['evaluation']}")
     else:
         monitor.restore(run["monitor"])
         if options.keep_best and (lost := monitor.lost(checkpoints.best_metric())) is not None:
@@ -135,13 +161,18 @@ def _from_checkpoint(
                 f" more; the best of those left is {'none' if left is None else f'step {left}'}"
             )
         monitor.begin_at(checkpoints.best_metric())
+    before_by = run.get(KEPT, {}).get("metric")
+    if before_by and options.keep_best and before_by != monitor.metric:
+        start.said.append(
+            f"keep_best: was {before_by}, is {monitor.metric}: the checkpoint that is best by the"
+            " latter is kept from here on"
+        )
     kept = checkpoints.keep_on(run)
     if kept and (best := checkpoints.best_step()) is not None:
         start.said.append(
             f"keep_best: not given, but the run kept the best checkpoint by {kept} before: that of"
             f" step {best} stays"
         )
-    return start
 
 
 def _compared(checkpoints: Checkpoints, num_steps: int, monitors: bool) -> tuple[str, ...]:
@@ -157,9 +188,9 @@ def _compared(checkpoints: Checkpoints, num_steps: int, monitors: bool) -> tuple
 
 
 def _at_its_place(
-    source: Source, run: Mapping[str, Any], options: TrainingOptions, where: str, said: list[str]
+    source: Source, run: Mapping[str, Any], options: TrainingOptions, where: str, start: Start
 ) -> DataCursor:
-    """The data at the position where the run stopped.
+    """The data at the position where the run stopped; adds what differs to `start`.
 
     Raises:
         RunMismatch: the data is different.
@@ -172,28 +203,28 @@ def _at_its_place(
         cursor.restore(place)
     except DataExhausted as end:
         ended = end
-    except (TypeError, LookupError):  # the place is that of another kind of iterator
+    except (OtherSeed, TypeError, LookupError) as error:
         if "iterator" not in place:
             raise
         if "rows" not in options.allow_changes:
+            found = "the place in the data is of another kind of iterator"
             raise RunMismatch(
-                f"{where}: rows: the place in the data is of another kind of iterator; another"
+                f"{where}: rows: {error if isinstance(error, OtherSeed) else found}; another"
                 f" directory begins anew, --allow-change rows: {CHANGES['rows']}"
             ) from None
         cursor = DataCursor(source)
         cursor.restore({name: part for name, part in place.items() if name != "iterator"})
     then = place.get("facts", {})
-    cursor.look_ahead(then)
-    now = cursor.facts()
-    first = "first_batch" in now.get("rows", {})
-    if first and (len(states) != jax.process_count() or "batch_size" in differences(
+    now = cursor.facts() if ended else cursor.facts_here()
+    if "rows" in now and (len(states) != jax.process_count() or "batch_size" in differences(
         then, now, ["batch_size"]
     )):  # fmt: skip
-        rows = {name: told for name, told in now["rows"].items() if name != "first_batch"}
+        rows = {name: told for name, told in now["rows"].items() if name not in BY_BATCH}
         now = {**now, "rows": rows}
-    problem = None
+    problem, changed = None, differences(then, now, OF_DATA)
+    start.changed |= changed.keys()
     try:
-        said += refuse(where, differences(then, now, OF_DATA), options.allow_changes)
+        start.said += refuse(where, changed, options.allow_changes)
     except RunMismatch as error:
         problem = str(error)
     if problem := agreed(problem):
@@ -201,7 +232,7 @@ def _at_its_place(
     if ended is not None:
         raise ended
     if len(states) != jax.process_count():
-        said.append(
+        start.said.append(
             f"{where}: was written by {len(states)} processes, goes on in {jax.process_count()}:"
             " each reads its share of the same batches"
         )
@@ -218,7 +249,9 @@ def save(
     schedule_steps: int | None = None,
 ) -> None:
     """Begin to write a checkpoint that `resume` can go on from; all processes must call it."""
+    taken = updates_taken(state.opt_state)
     run = {
+        TAKEN: None if taken is None else int(taken),
         "data": all_states(cursor.state()),
         "monitor": monitor.state(),
         "fingerprint": facts,

@@ -158,9 +158,7 @@ def make_step(
 
         def update() -> tuple[Any, Any, Any]:
             given = _as_precise(found, state.precise) if state.master else found
-            updates, opt_state = optimizer.update(
-                given, state.opt_state, state.precise, loss=loss, value=loss
-            )
+            updates, opt_state = _updated(optimizer, given, state, loss)
             return optax.apply_updates(state.precise, updates), opt_state, model_state
 
         old = (state.precise, state.opt_state, state.model_state)
@@ -177,6 +175,25 @@ def make_step(
         return new, alive, {name: value.astype(jnp.float32) for name, value in metrics.items()}
 
     return step
+
+
+def _updated(
+    optimizer: optax.GradientTransformationExtraArgs, found: Any, state: TrainState, loss: jax.Array
+) -> tuple[Any, Any]:
+    """(Updates, the optimizer's next state), from the gradients of a step.
+
+    Raises:
+        ValueError: the optimizer asks for more than a step has.
+    """
+    try:
+        return optimizer.update(found, state.opt_state, state.precise, loss=loss, value=loss)
+    except TypeError as error:
+        if "required keyword-only argument" not in str(error):
+            raise
+        raise ValueError(
+            f"optimizer: {error}, which a step does not have: it computes one loss and gradient."
+            " Line searches, as in lbfgs, need more; choose an optimizer without one"
+        ) from error
 
 
 def _rounded(precise: Mapping[str, Any], like: TrainState) -> dict[str, Any]:

@@ -50,6 +50,18 @@ def test_a_history_that_was_removed_is_written_anew(tmp_path, capsys):
     assert [row["step"] for row in read_history(tmp_path)] == list(range(1, 9))
 
 
+def test_a_history_that_was_removed_between_two_runs_is_missed(tmp_path, capsys):
+    made = trainer(tmp_path)
+    made.train(begin(made), batches(), num_steps=2)
+    (tmp_path / "history.jsonl").unlink()
+    for steps, rows in ((2, 0), (3, 1)):  # nothing to train, then one step
+        made = trainer(tmp_path, progress="lines")
+        made.train(begin(made), batches(), num_steps=steps)
+        said = capsys.readouterr().err
+        assert "history.jsonl is gone: the history begins after step 2" in said
+        assert len(made.history) == rows
+
+
 def test_a_best_checkpoint_that_was_removed_is_missed(tmp_path, capsys):
     how = {"eval_every": 1, "save_every": 1, "keep_best": "eval_loss"}
     how |= {"optimizer": optax.sgd(-0.1)}  # it gets worse

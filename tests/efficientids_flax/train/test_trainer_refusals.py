@@ -118,6 +118,18 @@ def test_averages_that_are_not_made_are_missed_before_the_run():
         begin(trainer(evaluate_average=True))
 
 
+def test_an_optimizer_that_asks_for_more_than_a_gradient_is_told():
+    made = trainer(optimizer=optax.lbfgs())
+    with pytest.raises(ValueError, match=r"^optimizer: .*'value_fn', which a step does not have"):
+        made.train(begin(made), batches(), num_steps=2)
+
+
+def test_a_field_that_is_none_is_none():
+    made = of_items()
+    batch = {**IDS, "segment_ids": None, "of": None}
+    made.train(made.create_train_state(jax.random.key(0), batch), [batch], num_steps=1)
+
+
 def test_a_metric_that_no_evaluation_has_is_named_before_anything_is_compiled():
     made = trainer(keep_best="eval_accurary", best_mode="max")
     with pytest.raises(ValueError, match="no 'eval_accurary'; it has eval_accuracy, eval_loss"):

@@ -139,17 +139,17 @@ def check_leaves(
             return None
         return f"{list(leaf.shape)} {np.dtype(leaf.dtype)}"
 
-    def alike(there: Any, here: Any) -> bool:
-        if parameters_alone and there is not None and here is not None:
-            return tuple(there.shape) == tuple(here.shape)
-        return told(there) == told(here)
+    def same_shape(name: str) -> bool:
+        there, here = found.get(name), wanted.get(name)
+        return None not in (there, here) and tuple(there.shape) == tuple(here.shape)  # pyright: ignore[reportOptionalMemberAccess]
 
     differ: dict[str, str] = {}
     for name in sorted({*found, *wanted}):
         if parameters_alone and name.startswith(APART):
             continue
         there, here = found.get(name), wanted.get(name)
-        if not alike(there, here):
+        alike = same_shape(name) if parameters_alone else told(there) == told(here)
+        if not alike:
             differ[name] = (
                 f"{name}: the checkpoint has {told(there) or 'none'}, this run"
                 f" {told(here) or 'none'}"
@@ -159,8 +159,11 @@ def check_leaves(
         more = len(problems) - SHOWN
         shown = problems[:SHOWN] + ([f"and {more} more"] if more > 0 else [])
         way = "another directory begins anew"
-        if flag and all(name.startswith(APART) for name in differ):
+        others = {name for name in differ if not name.startswith(APART)}
+        if flag and not others:
             way += "; --allow-change optimizer: these begin anew, the parameters stay"
+        elif flag and all(map(same_shape, others)):
+            way += "; --allow-change model: the parameters stay, in the dtypes of this run"
         head = (
             f"{where}: of another model, optimizer or freezing; {len(problems)} leaves differ"
             f" ({way}):"

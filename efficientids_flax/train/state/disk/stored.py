@@ -30,8 +30,9 @@ from efficientids_flax.train.state.disk.sums import differing
 from efficientids_flax.tree import flatten, unflatten
 
 SUMS, SUM = "sums", "sum"  # keys of `run`: sums of the leaves, and digest of the rest of `run`
-# (restored state, paths of optimizer leaves that could not be restored) -> complete state
-Anew = Callable[[TrainState, Collection[str]], TrainState]
+TAKEN = "updates"  # key of `run`: the optimizer's count; None: it has none
+# (restored state, paths of optimizer leaves that could not be restored, updates) -> complete state
+Anew = Callable[[TrainState, Collection[str], int | None], TrainState]
 KEPT, SINCE = "kept", "measured_since"  # keys of `run`: metric of the best, and `Best.since`
 
 
@@ -118,7 +119,9 @@ class StoredSteps:
                 self._check(step, {path: leaves[path] for path in kept}, run)
         optimizer = {path: leaf for path, leaf in wanted.items() if path.startswith(OPTIMIZER)}
         state = rebuilt(like, {**optimizer, **leaves})
-        return (state if anew is None else anew(state, optimizer.keys() - leaves.keys())), run
+        if anew is not None:
+            state = anew(state, optimizer.keys() - leaves.keys(), run.get(TAKEN))
+        return state, run
 
     def mismatch(
         self, like: TrainState, step: int | None = None, parameters_alone: bool = False
@@ -243,7 +246,7 @@ class StoredSteps:
         return latest
 
     def _described(self, step: int) -> dict[str, Any]:
-        """Shape and dtype of every leaf of a checkpoint."""
+        """Shape and dtype of every leaf of a checkpoint; raises DamagedCheckpoint without them."""
         where = self.directory / str(step)
         with reading(where):
             # Orbax would take a file that it may not read for a missing one.

@@ -200,6 +200,19 @@ def test_epochs_with_validation_each_and_a_test_at_the_end(tmp_path):
     assert {"12", "18"} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_epochs_are_counted_by_their_rows_where_batches_have_been_of_another_size(tmp_path):
+    """8 rows of 48 are read in a step, 4 epochs; then 16, in 3 steps an epoch."""
+
+    def ran(size, epochs):
+        config = PipelineConfig(batch_size=size, num_epochs=epochs, checkpoint_dir=str(tmp_path))
+        how = {"loss_fn": loss_fn, "allow_changes": ("batch_size",), **QUIET}
+        return train_epochs(config, Network(), split(0, 48), **how).last_step
+
+    assert ran(8, 4) == 24
+    assert ran(16, 5) == 24 + 3
+    assert ran(16, 6) == 24 + 6
+
+
 def test_epochs_stop_early():
     result = train_epochs(
         PipelineConfig(batch_size=8, num_epochs=50, optimizer_type="sgd", momentum=0.9,

@@ -129,7 +129,30 @@ def test_data_without_a_state_is_known_by_its_first_batch(tmp_path, kind):
     assert again._cursor.consumed == 2
 
 
-def test_a_grain_loader_is_known_by_the_rows_of_its_next_batch(tmp_path):
+def test_data_without_a_state_is_known_by_its_number_and_its_last_batch_too(tmp_path):
+    made = trainer(tmp_path)
+    made.train(begin(made), as_list(), num_steps=3)
+    other = as_list()[:2] + as_list(seed=1)[2:]
+    cases = ((other, "last_batch was"), (lambda: iter(other), "last_batch was"))
+    for source, told in (*cases, (as_list()[:5], "rows: batches was 6, is 5")):
+        with pytest.raises(RunMismatch, match=told):
+            go_on(tmp_path, source, optimizer=optax.adamw(1e-2))
+    go_on(tmp_path, lambda: iter(as_list()), optimizer=optax.adamw(1e-2))
+
+
+def test_another_seed_of_the_order_is_refused_with_its_flag(finished, tmp_path, capfd):
+    run, other = copied(finished, tmp_path), ShuffledBatches(data(), BATCH, seed=4)
+    with pytest.raises(RunMismatch, match=r"/3: rows: seed of the data: .* 3, this run 4.*--allow"):
+        go_on(run, other)
+    made, _ = go_on(run, other, allow_changes=("rows",), progress="lines")
+    assert (made._cursor._iterator.epoch, made._cursor._iterator.row) == (0, 5 * BATCH)
+    assert "rows: seed was 3, is 4" in capfd.readouterr().err
+    unshuffled = [ShuffledBatches(data(), BATCH, shuffle=False, seed=seed) for seed in (3, 4)]
+    place = iter(unshuffled[1])
+    place.set_state(iter(unshuffled[0]).get_state())  # the seed changes nothing
+
+
+def test_a_grain_loader_is_known_by_the_rows_of_its_first_batch(tmp_path):
     def source(size=BATCH, seed=0):
         arrays = data(seed=seed)
         rows = [{name: value[row] for name, value in arrays.items()} for row in range(48)]
@@ -140,6 +163,8 @@ def test_a_grain_loader_is_known_by_the_rows_of_its_next_batch(tmp_path):
     for size in (4, 16):
         with pytest.raises(RunMismatch, match=f"batch_size: the checkpoint has 8, this run {size}"):
             go_on(tmp_path, source(size), optimizer=optax.adamw(1e-2))
+    with pytest.raises(RunMismatch, match="rows: first_batch was"):
+        go_on(tmp_path, source(seed=1), optimizer=optax.adamw(1e-2))
     whole = trainer()
     want = whole.train(begin(whole), source(), num_steps=5)
     assert same(go_on(tmp_path, source(), optimizer=optax.adamw(1e-2))[1], want)
@@ -150,6 +175,23 @@ def test_an_optax_transformation_is_known_by_its_numbers(tmp_path):
     made.train(begin(made), batches(), num_steps=2)
     with pytest.raises(RunMismatch, match=r"b1 was 0.9, is 0.8"):
         go_on(tmp_path, optimizer=optax.adamw(1e-2, b1=0.8))
+
+
+@pytest.mark.parametrize("rate", [0.5, lambda count: 0.5 / (count + 1)])
+def test_injected_numbers_and_schedules_are_known_and_those_of_now_are_taken(tmp_path, rate):
+    """The state holds them, so that those of the checkpoint would stay."""
+
+    def injected(rate):
+        return {"optimizer": optax.inject_hyperparams(optax.sgd)(rate)}
+
+    made = trainer(tmp_path, **injected(1e-2 if rate == 0.5 else optax.linear_schedule(1.0, 0, 9)))
+    made.train(begin(made), batches(), num_steps=2)
+    with pytest.raises(
+        RunMismatch, match=r"optimizer: .*was 0\.01, is 0\.5|optimizer: .*schedule_fn"
+    ):
+        go_on(tmp_path, **injected(rate))
+    made, _ = go_on(tmp_path, steps=3, allow_changes=("optimizer",), **injected(rate))
+    assert made.history[-1]["learning_rate"] == pytest.approx(rate if rate == 0.5 else rate(2))
 
 
 def test_numbers_that_an_object_of_a_method_holds_are_known():
@@ -207,6 +249,26 @@ def test_another_evaluation_is_not_compared_with_the_one_before(tmp_path, capfd)
     assert int(again.best(state).step) == again.best_step()
 
 
+def test_evaluations_by_another_loss_are_not_compared_with_those_before(tmp_path, capfd):
+    """A loss a hundred times larger would never be better than the one before."""
+    how = {"keep_best": "eval_loss", "eval_every": 1, "tensorboard": False}
+    made = trainer(tmp_path, **how)
+    made.train(begin(made), batches(), as_list(), num_steps=2)
+    how |= {"loss_fn": smoothed(-99.0), "progress": "lines"}
+    again = trainer(tmp_path, allow_changes=("loss",), **how)
+    again.train(begin(again), batches(), as_list(), num_steps=4)
+    assert again.best_step() in (3, 4)
+    assert "loss: evaluations before it are no longer compared with" in capfd.readouterr().err
+
+
+def test_rows_of_an_evaluation_in_a_list_are_compared_too(tmp_path):
+    made = trainer(tmp_path, keep_best="eval_loss", eval_every=1)
+    made.train(begin(made), batches(), as_list(), num_steps=2)
+    again = trainer(tmp_path, keep_best="eval_loss", eval_every=1)
+    with pytest.raises(RunMismatch, match="evaluation: values was"):
+        again.train(begin(again), batches(), [*as_list()[:-1], as_list(seed=1)[0]], num_steps=4)
+
+
 def test_another_rate_is_said_and_taken(finished, tmp_path, capfd):
     run = copied(finished, tmp_path)
     made, _ = go_on(run, optimizer=create_optimizer(1e-3), progress="lines")
@@ -229,6 +291,27 @@ def test_parameters_are_thawed_and_frozen_in_the_same_directory(tmp_path):
     assert np.count_nonzero(moment["Dense_0"]["kernel"])
     _, state = go_on(tmp_path, allow_changes=("frozen",), frozen_params=["Dense_0"], steps=6)
     assert np.array_equal(state.params["Dense_0"]["kernel"], thawed.params["Dense_0"]["kernel"])
+
+
+def test_another_dtype_of_what_is_frozen_is_refused_with_its_flag(tmp_path):
+    frozen = {"frozen_params": ["Dense_0"], "optimizer": create_optimizer(1e-2)}
+    made = trainer(tmp_path, **frozen)
+    made.train(begin(made), batches(), num_steps=2)
+    half = {**frozen, "frozen_dtype": "bfloat16"}
+    with pytest.raises(ValueError, match=r"--allow-change model: .*\n  params/Dense_0.*bfloat16"):
+        go_on(tmp_path, **half)
+    _, state = go_on(tmp_path, allow_changes=("model",), **half)
+    assert state.params["Dense_0"]["kernel"].dtype == "bfloat16"
+
+
+def test_the_rate_goes_on_where_an_optimizer_took_fewer_updates_than_steps(tmp_path):
+    falling = optax.linear_schedule(1e-2, 0.0, 20)
+    several = optax.MultiSteps(optax.adam(falling), 2)
+    made = trainer(tmp_path, optimizer=several, learning_rate=falling)
+    made.train(begin(made), batches(), num_steps=4)
+    plain = {"optimizer": optax.adam(falling), "learning_rate": falling}
+    made, _ = go_on(tmp_path, allow_changes=("optimizer",), **plain)
+    assert made.history[-1]["learning_rate"] == pytest.approx(falling(2))
 
 
 def test_the_best_of_the_optimizer_before_is_given_back(finished, tmp_path):

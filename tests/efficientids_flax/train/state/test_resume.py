@@ -82,6 +82,32 @@ def test_the_best_value_and_patience_go_on(tmp_path):
     assert again.best_step() == 2 * (1 + int(np.argmin(losses)))
 
 
+def test_what_is_said_follows_the_evaluations_before(tmp_path, capsys):
+    def said(steps, **how):
+        made = trainer(
+            tmp_path, eval_every=1, optimizer=optax.sgd(-0.1), progress="lines", **how
+        )  # it gets worse
+        made.train(begin(made), batches(), batches(epochs=1), num_steps=steps)
+        return capsys.readouterr().err
+
+    stops = {"keep_best": "eval_loss", "early_stopping_patience": 1}
+    said(8, **stops)
+    assert "goes on from" not in (text := said(8, **stops))
+    assert "stopped early after step 2 already" in text
+    text = said(3, keep_best="eval_accuracy")
+    assert "goes on from step 2" in text
+    assert "keep_best: was eval_loss, is eval_accuracy" in text
+
+
+def test_other_data_in_a_later_call_is_read_from_its_start_and_said(capsys):
+    made, one = trainer(progress="lines"), batches()
+    state = made.train(made.train(begin(made), one, num_steps=2), one, num_steps=4)
+    assert "another object" not in capsys.readouterr().err
+    made.train(state, batches(), num_steps=5)
+    assert "data: another object than up to step 4" in capsys.readouterr().err
+    assert made._cursor.consumed == 1
+
+
 def test_gradient_parts_and_frozen_parameters_go_on_too(tmp_path):
     options = {"gradient_accumulation_steps": 2, "frozen_params": ["Dense_0"]}
     one, other = trainer(**options), trainer(tmp_path, **options)
