@@ -19,10 +19,15 @@ SHOWN = 3  # leaves that an error names
 
 def sums_of(leaves: Mapping[str, Any]) -> dict[str, int]:
     """Path -> sum of each leaf; all processes must call it."""
-    found = {
-        path: _on_device(leaf) if isinstance(leaf, jax.Array) else _on_host(np.asarray(leaf))
-        for path, leaf in leaves.items()
-    }
+    found: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        if not isinstance(leaf, jax.Array):
+            found[path] = _on_host(np.asarray(leaf))
+            continue
+        found[path] = _on_device(leaf)
+        if jax.default_backend() == "cpu":
+            # Several programs that wait for other devices can take all threads, and then hang.
+            jax.block_until_ready(found[path])
     return {path: int(value) for path, value in jax.device_get(found).items()}
 
 
