@@ -70,8 +70,8 @@ def read_data(path: str | os.PathLike[str], reading: Reading | None = None) -> D
         if there(root):
             return read(root, reading or Reading())
     raise FileNotFoundError(
-        f"{root}: expected train.npz, which holds the fields of a batch, [N, T], or the file of"
-        f" another kind of data: {', '.join(KINDS)}"
+        f"{root}: holds no data to train on; expected one of {', '.join(KINDS)}. Arrays are fields"
+        " of a batch, each [N, T]"
     )
 
 
@@ -244,7 +244,7 @@ Kind = tuple[Callable[[Path], bool], Callable[[Path, Reading], DataDirectory]]
 # fmt: off
 KINDS: Mapping[str, Kind] = {
     # the file by which it is recognised   (test for it, reader)
-    "train.npz":                            (_has_file("train.npz"), _read_arrays),
+    "train.npz of arrays":                  (_has_file("train.npz"), _read_arrays),
     "manifest.json of prepare":             (_has_shards, _read_prepared),
     "train_sequences.pkl of the seed port": (_has_file("train_sequences.pkl"), _read_seed),
     "*.tfrecord* of the original":          (_has_examples, _read_examples),

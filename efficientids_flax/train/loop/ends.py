@@ -9,7 +9,7 @@ import numpy as np
 
 from efficientids_flax.train.loop.running import Run
 from efficientids_flax.train.optimizer import RATE
-from efficientids_flax.train.state import ProcessFault
+from efficientids_flax.train.state import ProcessFault, of_each
 from efficientids_flax.train.step import FAULT, WEIGHT, NonFiniteError, WrongValues
 from efficientids_flax.tree import leaves_by_path
 
@@ -67,8 +67,8 @@ def end_of(
 
 def not_finite(params: Mapping[str, Any]) -> str | None:
     """The first parameter that is not finite; an update can do that with a finite gradient."""
-    flags = {path: _is_finite(leaf) for path, leaf in leaves_by_path(params).items()}
-    return next((path for path, flag in jax.device_get(flags).items() if not flag), None)
+    flags = of_each(_is_finite, leaves_by_path(params))
+    return next((path for path, flag in flags.items() if not flag), None)
 
 
 @jax.jit  # in one pass, without an array of truth values as large as the leaf

@@ -46,6 +46,7 @@ from efficientids_flax.train.state.placement import (
     BatchPlacer,
     ModelConfig,
     default_mesh,
+    of_each,
     state_shardings,
 )
 from efficientids_flax.train.state.processes import (

@@ -102,6 +102,9 @@ class DataCursor:
             if hasattr(self._iterator, "get_state"):
                 found["iterator"] = to_json(self._iterator.get_state())  # type: ignore[attr-defined]
             facts = self.facts_here()
+        if not self._epoch and "rows" in facts:  # a list may get more batches before its end
+            rows = {name: told for name, told in facts["rows"].items() if name != NUMBER}
+            facts = {**facts, "rows": rows}
         return {**found, "facts": facts}
 
     def facts(self) -> Facts:

@@ -1,6 +1,6 @@
 """Placement of state and batches: on one device, on a mesh, or over several processes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -47,6 +47,26 @@ def _largest_axis(mesh: Mesh) -> Any:
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return rule
+
+
+def of_each(
+    function: Callable[[jax.Array], jax.Array], leaves: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Path -> `function(leaf)` on the host, of arrays on devices; all processes must call it.
+
+    Accelerators get all programs at once. On CPUs, several programs of which each waits for other
+    devices could take all threads, and hang: there one runs after another.
+
+    Args:
+        function: jitted; its result is small.
+        leaves: path -> array.
+    """
+    found: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        found[path] = function(leaf)
+        if jax.default_backend() == "cpu":
+            jax.block_until_ready(found[path])
+    return jax.device_get(found)
 
 
 class BatchPlacer:

@@ -223,8 +223,8 @@ def test_what_does_not_fit_is_told_when_it_is_built(changes, sentence):
         ({"labels": np.zeros((2, 6), int)}, "label_item_mask: missing"),
         ({"positions": np.zeros((2, 5), int)}, r"positions: found \[2, 5\]"),
         ({"item_ids": np.full((2, 6), 2**32)}, "item_ids: found 4294967296"),
-        ({"weights": np.ones((2, 6)), "training": True}, "weights: given without labels"),
-        ({"label_item_mask": np.ones((2, 6))}, "label_item_mask: given without labels"),
+        ({"weights": np.ones((2, 6)), "training": True}, "weights: given without the labels"),
+        ({"label_item_mask": np.ones((2, 6))}, "label_item_mask: given without the labels"),
         ({"top_k": 3, "training": True}, "top_k: found 3; in training there are no scores"),
     ],
 )

@@ -13,22 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from efficientids_flax.train.state.placement import of_each
+
 AT_ONCE = 1 << 20  # values of a host array that are summed at a time
 SHOWN = 3  # leaves that an error names
 
 
 def sums_of(leaves: Mapping[str, Any]) -> dict[str, int]:
     """Path -> sum of each leaf; all processes must call it."""
-    found: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        if not isinstance(leaf, jax.Array):
-            found[path] = _on_host(np.asarray(leaf))
-            continue
-        found[path] = _on_device(leaf)
-        if jax.default_backend() == "cpu":
-            # Several programs that wait for other devices can take all threads, and then hang.
-            jax.block_until_ready(found[path])
-    return {path: int(value) for path, value in jax.device_get(found).items()}
+    placed = {path: leaf for path, leaf in leaves.items() if isinstance(leaf, jax.Array)}
+    found = of_each(_on_device, placed)
+    found |= {
+        path: _on_host(np.asarray(leaf)) for path, leaf in leaves.items() if path not in found
+    }
+    return {path: int(found[path]) for path in leaves}
 
 
 def differing(leaves: Mapping[str, Any], wanted: Mapping[str, int]) -> str | None:

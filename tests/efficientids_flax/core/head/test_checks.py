@@ -87,7 +87,7 @@ MISTAKES = {
     ),
     "weights of nothing": (
         {"targets": None, "weights": np.ones((2, 3))},
-        "weights: given without targets",
+        "weights: given without the targets",
     ),
     "dtype of hidden": (
         {"hidden": np.ones((2, 3, MODEL), int)},

@@ -142,7 +142,7 @@ def test_what_a_run_made_is_exported_and_recommends(prepared, tmp_path, monkeypa
         (["model.model_dim=3"], "model_dim: unknown key; did you mean model_dims?"),
         (["data.batch_sise=3"], "batch_sise: unknown key; did you mean batch_size?"),
         (["traning.num_steps=3"], "traning: unknown key; did you mean training?"),
-        (["data.dir=nowhere"], "nowhere: no train.npz"),
+        (["data.dir=nowhere"], "nowhere: holds no data to train on; expected one of train.npz"),
         (["model.kind=efficientids"], "model_name: missing"),
         (
             ["model={'kind': 'efficientids', 'model_name': 'x', 'freeze_lm': True}"],

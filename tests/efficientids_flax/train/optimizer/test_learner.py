@@ -207,7 +207,7 @@ def test_the_learning_rate():
         (replace(ADAFACTOR, decay_method=""), "needs decay_method 'adam' with decay_adam"),
         (replace(ADAFACTOR, decay_method="pow"), "found 'pow', 0.99, None"),
         (replace(ADAFACTOR, respect_skip_lp_regularization=True), "respect_skip_lp"),
-        (replace(ADAM, scale_update_by_var_norm=True), "scale_update_by_var_norm: needs"),
+        (replace(ADAM, scale_update_by_var_norm=True), "scale_update_by_var_norm: not supported"),
     ],
 )
 def test_configurations_that_do_not_suffice(config: OptimizerConfig, message: str):
