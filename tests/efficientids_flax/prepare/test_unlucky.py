@@ -202,7 +202,7 @@ def test_a_disk_that_fills_up(tmp_path: Path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, heard)
-    assert result.exit_code == 1 and "out: file too large; nothing is left" in result.stderr
+    assert result.exit_code == 1 and "out: file too large; nothing of it is left" in result.stderr
     assert [one.name for one in tmp_path.iterdir()] == ["source"]
 
 
