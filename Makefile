@@ -44,7 +44,7 @@ torch: $(VENV)/.torch ## Add PyTorch and transformers, without which the tests a
 
 spark: $(VENV)/.spark ## Add PySpark and a Java runtime, without which the tests of that engine are skipped.
 
-everything: $(VENV)/.everything ## Add at once what no test is skipped without: PyTorch, PySpark, the documentation's.
+everything: $(VENV)/.everything ## Add all that tests use: PyTorch, PySpark, and what builds the documentation.
 
 test: setup ## Run the tests, a file at a time on every core. ARGS='-k zarr -x' goes to pytest.
 	$(PY) -m pytest -n auto --dist loadfile $(ARGS)

@@ -100,7 +100,7 @@ class ItemModel(nn.Module):
         """
         config = self.config
         check_batch(config, batch)
-        given = {name: jnp.asarray(x) for name, x in batch.items() if x is not None}
+        given = as_arrays(batch)
         decoder = pretrained_lm_module
         x, table = self.softmax.embed_items(given["ids"])
         if config.backbone.vocab_size:

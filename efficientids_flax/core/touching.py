@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from efficientids_flax.config import EfficientIDSConfig
+from efficientids_flax.core.batch import as_arrays
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head import Touched, places_for, touched_by
 
@@ -24,7 +25,7 @@ def touched_rows(config: EfficientIDSConfig, clustering: ClusteringInfo, batch: 
         clustering: the cluster of each item.
         batch: see `ItemModel.loss`, all [B, T].
     """
-    given = {name: jnp.asarray(x) for name, x in batch.items() if x is not None}
+    given = as_arrays(batch)
     labels = given["labels"]
     counts = given["weights"] > 0
     if "label_item_weights" in given:

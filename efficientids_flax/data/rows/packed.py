@@ -91,5 +91,5 @@ class PackedRows(Rows):
         return (
             *self.rows.notes,
             f"packed: {self.rows.num_rows} rows in {self.num_rows}; {self.efficiency:.1%} of the"
-            f" positions are in use, {self.before:.1%} without packing",
+            f" positions are of use, {self.before:.1%} without packing",
         )

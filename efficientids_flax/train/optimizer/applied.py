@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from efficientids_flax.train.optimizer.adafactor import ShardedAdafactorState
-from efficientids_flax.tree import leaves_by_path, path_of
+from efficientids_flax.tree import leaves_by_path
 
 RATE = "learning_rate"
 RATED = (optax.ScaleByScheduleState, ShardedAdafactorState)  # their count determines the rate
@@ -109,7 +109,7 @@ def with_injected(state: Any, numbers: Any) -> Any:
     """A state of `optax.inject_hyperparams` with the numbers of another state of its form."""
 
     def chosen(keys: Any, old: Any, new: Any) -> Any:
-        return new if "hyperparams" in path_of(keys).split("/") else old
+        return new if any(getattr(key, "name", None) == "hyperparams" for key in keys) else old
 
     return jax.tree_util.tree_map_with_path(chosen, state, numbers)
 

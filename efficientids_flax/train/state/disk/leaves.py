@@ -141,7 +141,9 @@ def check_leaves(
 
     def same_shape(name: str) -> bool:
         there, here = found.get(name), wanted.get(name)
-        return None not in (there, here) and tuple(there.shape) == tuple(here.shape)  # pyright: ignore[reportOptionalMemberAccess]
+        if there is None or here is None:
+            return False
+        return tuple(there.shape) == tuple(here.shape)
 
     differ: dict[str, str] = {}
     for name in sorted({*found, *wanted}):

@@ -1,9 +1,7 @@
 """A run that goes on is the same run, or an error names what differs and what accepts it."""
 
 import json
-import shutil
 
-import grain.python as grain
 import jax
 import numpy as np
 import optax
@@ -16,8 +14,7 @@ from efficientids_flax.stored import ItemNames, training_of
 from efficientids_flax.train import Trainer
 from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.optimizer import create_learning_rate_schedule, create_optimizer
-from efficientids_flax.train.state.data_cursor import DataCursor
-from efficientids_flax.train.state.description import described, vocabularies
+from efficientids_flax.train.state.description import described
 from efficientids_flax.train.state.disk.checkpoint import Checkpoints
 from efficientids_flax.train.state.fingerprint import (
     RunMismatch,
@@ -31,46 +28,14 @@ from tests.efficientids_flax.train.networks import (
     batches,
     begin,
     data,
-    loss_fn,
     same,
     trainer,
 )
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A directory with three steps."""
-    directory = tmp_path_factory.mktemp("finished")
-    made = trainer(directory, optimizer=create_optimizer(1e-2))
-    made.train(begin(made), batches(), num_steps=3)
-    return directory
-
-
-def go_on(directory, source=None, steps=5, **options):
-    made = trainer(directory, **{"optimizer": create_optimizer(1e-2), **options})
-    return made, made.train(begin(made), batches() if source is None else source, num_steps=steps)
+from tests.efficientids_flax.train.state.changes import as_list, copied, go_on, other_size, smoothed
 
 
 def other_rows():
     return ShuffledBatches(data(seed=1), BATCH, seed=3)
-
-
-def other_size():
-    return ShuffledBatches(data(), 2 * BATCH, seed=3)
-
-
-def as_list(size=BATCH, seed=0):
-    arrays = data(seed=seed)
-    rows = range(0, len(arrays["x"]), size)
-    return [{name: value[row : row + size] for name, value in arrays.items()} for row in rows]
-
-
-def smoothed(share):
-    def loss(*given):
-        value, metrics, model_state = loss_fn(*given)
-        return value * (1 - share), metrics, model_state
-
-    return loss
 
 
 @pytest.mark.parametrize(
@@ -97,84 +62,6 @@ def test_a_difference_is_named_and_can_be_allowed(finished, tmp_path, source, op
     assert named in str(error.value)
     assert f"--allow-change {name}" in str(error.value)
     assert str(finished / "3") in str(error.value)
-
-
-def copied(finished, tmp_path):
-    return shutil.copytree(finished, tmp_path / "run")
-
-
-def test_another_batch_size_goes_on_after_the_rows_that_were_read(finished, tmp_path, capfd):
-    """Three batches of 8 of 48 rows; then one of 16, and 8 rows are left out."""
-    run = copied(finished, tmp_path)
-    made, _ = go_on(run, other_size(), 5, allow_changes=("batch_size",), progress="lines")
-    assert (made._cursor._iterator.epoch, made._cursor._iterator.row) == (1, 16)
-    assert "batch_size: the checkpoint has 8, this run 16: allowed" in capfd.readouterr().err
-    made = trainer(run, optimizer=create_optimizer(1e-2))  # and is the size from then on
-    with pytest.raises(RunMismatch, match="the checkpoint has 16, this run 8"):
-        made.train(begin(made), batches(), num_steps=9)
-
-
-@pytest.mark.parametrize("kind", ["list", "function"])
-def test_data_without_a_state_is_known_by_its_first_batch(tmp_path, kind):
-    def source(**how):
-        return as_list(**how) if kind == "list" else lambda: iter(as_list(**how))
-
-    made = trainer(tmp_path)
-    made.train(begin(made), source(), num_steps=3)
-    for how, name in (({"seed": 1}, "rows"), ({"size": 16}, "batch_size")):
-        with pytest.raises(RunMismatch, match=f"{name}: "):
-            go_on(tmp_path, source(**how), optimizer=optax.adamw(1e-2))
-    again = trainer(tmp_path, allow_changes=("batch_size",))
-    again.train(begin(again), source(size=16), num_steps=4)  # 24 rows were read: the second of 3
-    assert again._cursor.consumed == 2
-
-
-def test_data_without_a_state_is_known_by_its_number_and_its_last_batch_too(tmp_path):
-    made = trainer(tmp_path)
-    made.train(begin(made), as_list(), num_steps=3)
-    other = as_list()[:2] + as_list(seed=1)[2:]
-    for source in (other, lambda: iter(other)):
-        with pytest.raises(RunMismatch, match="last_batch was"):
-            go_on(tmp_path, source, optimizer=optax.adamw(1e-2))
-    go_on(tmp_path, lambda: iter(as_list()), optimizer=optax.adamw(1e-2))
-
-
-def test_a_list_may_get_longer_before_its_end(tmp_path):
-    made, optimizer = trainer(tmp_path), optax.adamw(1e-2)
-    made.train(begin(made), as_list()[:3], num_steps=3)
-    go_on(tmp_path, as_list(), 7, optimizer=optimizer)  # the first batch is read again
-    with pytest.raises(RunMismatch, match="rows: batches was 6, is 5"):
-        go_on(tmp_path, as_list()[:5], 8, optimizer=optimizer)
-
-
-def test_another_seed_of_the_order_is_refused_with_its_flag(finished, tmp_path, capfd):
-    run, other = copied(finished, tmp_path), ShuffledBatches(data(), BATCH, seed=4)
-    with pytest.raises(RunMismatch, match=r"/3: rows: seed of the data: .* 3, this run 4.*--allow"):
-        go_on(run, other)
-    made, _ = go_on(run, other, allow_changes=("rows",), progress="lines")
-    assert (made._cursor._iterator.epoch, made._cursor._iterator.row) == (0, 5 * BATCH)
-    assert "rows: seed was 3, is 4" in capfd.readouterr().err
-    unshuffled = [ShuffledBatches(data(), BATCH, shuffle=False, seed=seed) for seed in (3, 4)]
-    place = iter(unshuffled[1])
-    place.set_state(iter(unshuffled[0]).get_state())  # the seed changes nothing
-
-
-def test_a_grain_loader_is_known_by_the_rows_of_its_first_batch(tmp_path):
-    def source(size=BATCH, seed=0):
-        arrays = data(seed=seed)
-        rows = [{name: value[row] for name, value in arrays.items()} for row in range(48)]
-        return grain.MapDataset.source(rows).repeat().batch(size).to_iter_dataset()
-
-    made = trainer(tmp_path)
-    made.train(begin(made), source(), num_steps=3)
-    for size in (4, 16):
-        with pytest.raises(RunMismatch, match=f"batch_size: the checkpoint has 8, this run {size}"):
-            go_on(tmp_path, source(size), optimizer=optax.adamw(1e-2))
-    with pytest.raises(RunMismatch, match="rows: first_batch was"):
-        go_on(tmp_path, source(seed=1), optimizer=optax.adamw(1e-2))
-    whole = trainer()
-    want = whole.train(begin(whole), source(), num_steps=5)
-    assert same(go_on(tmp_path, source(), optimizer=optax.adamw(1e-2))[1], want)
 
 
 def test_an_optax_transformation_is_known_by_its_numbers(tmp_path):
@@ -236,46 +123,6 @@ def test_settings_that_make_other_steps_are_said(finished, tmp_path, capfd):
     assert "settings: gradient_accumulation_steps was 1, is 2" in capfd.readouterr().err
 
 
-def test_another_evaluation_is_not_compared_with_the_one_before(tmp_path, capfd):
-    """An easier one would win for ever, a harder one never."""
-    how = {"keep_best": "eval_loss", "eval_every": 1, "save_every": 100, "tensorboard": False}
-    made = trainer(tmp_path, **how)
-    made.train(begin(made), batches(), batches(epochs=1), num_steps=2)
-    before = made.best_step()
-    other = ShuffledBatches(data(seed=5), BATCH)
-    for source, change in ((batches(), {"num_eval_batches": 1}), (other, {})):
-        again = trainer(tmp_path, **how, **change)
-        with pytest.raises(RunMismatch, match=r"evaluation: .*--allow-change evaluation"):
-            again.train(begin(again), batches(), source, num_steps=4)
-    left_out = trainer(tmp_path, eval_every=0, tensorboard=False, progress="lines")
-    left_out.train(begin(left_out), batches(), num_steps=3)
-    assert f"before: that of step {before} stays" in capfd.readouterr().err
-    again = trainer(tmp_path, allow_changes=("evaluation",), **how)
-    state = again.train(begin(again), batches(), other, num_steps=5)
-    assert again.best_step() in (4, 5)
-    assert int(again.best(state).step) == again.best_step()
-
-
-def test_evaluations_by_another_loss_are_not_compared_with_those_before(tmp_path, capfd):
-    """A loss a hundred times larger would never be better than the one before."""
-    how = {"keep_best": "eval_loss", "eval_every": 1, "tensorboard": False}
-    made = trainer(tmp_path, **how)
-    made.train(begin(made), batches(), as_list(), num_steps=2)
-    how |= {"loss_fn": smoothed(-99.0), "progress": "lines"}
-    again = trainer(tmp_path, allow_changes=("loss",), **how)
-    again.train(begin(again), batches(), as_list(), num_steps=4)
-    assert again.best_step() in (3, 4)
-    assert "loss: evaluations before it are no longer compared with" in capfd.readouterr().err
-
-
-def test_rows_of_an_evaluation_in_a_list_are_compared_too(tmp_path):
-    made = trainer(tmp_path, keep_best="eval_loss", eval_every=1)
-    made.train(begin(made), batches(), as_list(), num_steps=2)
-    again = trainer(tmp_path, keep_best="eval_loss", eval_every=1)
-    with pytest.raises(RunMismatch, match="evaluation: values was"):
-        again.train(begin(again), batches(), [*as_list()[:-1], as_list(seed=1)[0]], num_steps=4)
-
-
 def test_another_rate_is_said_and_taken(finished, tmp_path, capfd):
     run = copied(finished, tmp_path)
     made, _ = go_on(run, optimizer=create_optimizer(1e-3), progress="lines")
@@ -319,23 +166,6 @@ def test_the_rate_goes_on_where_an_optimizer_took_fewer_updates_than_steps(tmp_p
     plain = {"optimizer": optax.adam(falling), "learning_rate": falling}
     made, _ = go_on(tmp_path, allow_changes=("optimizer",), **plain)
     assert made.history[-1]["learning_rate"] == pytest.approx(falling(2))
-
-
-def test_the_best_of_the_optimizer_before_is_given_back(finished, tmp_path):
-    run = copied(finished, tmp_path)
-    rows = [{name: value[:BATCH] for name, value in data().items()}]
-    how = {"keep_best": "eval_loss", "eval_every": 1}
-    made = trainer(run, optimizer=create_optimizer(1e-2), **how)
-    best = made.train(begin(made), batches(), rows, num_steps=4)
-    assert made.best_step() == 4
-    worse = create_optimizer(50.0, "sgd", momentum=0.0, ema_decay=0.9)
-    how |= {"allow_changes": ("optimizer",), "evaluate_average": False}
-    made = trainer(run, optimizer=worse, **how)
-    state = made.train(begin(made), batches(), rows, num_steps=5)
-    assert made.best_step() == 4
-    assert same(made.best(state).params, best.params)
-    averages = state.opt_state["ema"].ema["Dense_1"]["kernel"]
-    np.testing.assert_array_equal(averages, best.params["Dense_1"]["kernel"])
 
 
 def test_another_clustering_is_refused_wherever_the_checkpoint_is_read(tmp_path):
@@ -425,27 +255,18 @@ def test_items_of_other_ids_are_another_catalogue():
     assert "catalogue: the checkpoint has items with the ids of digest" in found
 
 
-def test_a_tokenizer_is_found_in_what_the_data_is_made_by():
-    class Words:
-        def __init__(self, *words):
-            self.words = words
+def test_another_catalogue_goes_on_where_that_is_allowed(tmp_path):
+    def run(ids, steps, **options):
+        made = trainer(tmp_path, items=ItemNames(ids, ids), **options)
+        return made.train(begin(made), batches(), num_steps=steps)
 
-        def get_vocab(self):
-            return {word: number for number, word in enumerate(self.words)}
-
-    def source(*words):
-        tokenizer = Words(*words)
-
-        def read():
-            yield {"ids": np.asarray([[tokenizer.get_vocab()["a"]]])}
-
-        return read
-
-    assert vocabularies(source("a", "b")) == vocabularies(source("a", "b"))
-    assert vocabularies(source("a", "b")) != vocabularies(source("a", "c"))
-    cursor = DataCursor(source("a", "b"))
-    next(cursor)
-    assert cursor.facts()["tokenizer"].keys() == {"Words"}
+    run(("a", "b"), 2)
+    with pytest.raises(RunMismatch, match=r"catalogue: .*--allow-change catalogue"):
+        run(("b", "a"), 3)
+    whole = trainer()
+    want = whole.train(begin(whole), batches(), num_steps=3)
+    assert same(run(("b", "a"), 3, allow_changes=("catalogue",)), want)
+    assert int(run(("b", "a"), 4).step) == 4  # and is the catalogue from then on
 
 
 def test_descriptions_hold_no_addresses():
