@@ -10,7 +10,8 @@ anew all that it imports, which takes as long as the import itself.
 Equal programs are compiled once a run: JAX keeps them in a folder that the workers and the
 processes that tests start share, and that goes with the run; small ones not, since to write one
 takes longer than to compile it again. With `JAX_COMPILATION_CACHE_DIR` set
-to a folder of yours they stay, and the next run compiles what changed.
+to a folder of yours they stay, and the next run compiles what changed. A process also keeps the
+last ones, small ones too, in memory: a test that makes another `Trainer` compiles nothing anew.
 
 PyTorch computes on one thread: its others wait for work in a loop, which took half of the CPU time
 of the tests against it, from whichever test ran beside.
@@ -33,6 +34,7 @@ from hypothesis import settings
 
 FLAGS = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
 PROGRAMS = 500  # lowered in one context, which keeps types and constants of them all
+KEPT = 300  # compiled programs in memory, about those of a file of tests
 
 given = os.environ.get("XLA_FLAGS", "").split()
 os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in FLAGS if flag not in given)])
@@ -57,6 +59,7 @@ def pytest_collection_finish() -> None:
     tests import, which stays. A tenth of the tests' time was the collector's.
     """
     share_contexts()
+    keep_programs()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
@@ -80,3 +83,40 @@ def share_contexts() -> None:
         return kept.context
 
     mlir.make_ir_context = context
+
+
+def keep_programs() -> None:
+    """Takes a program that was compiled before, and is among the last `KEPT`, from memory.
+
+    JAX asks for each in its folder, by a digest of the program, its devices and options, and
+    compiles what is not there. A JAX that asks elsewhere is left as it is.
+    """
+    compiler = sys.modules.get("jax._src.compiler")
+    read = getattr(compiler, "_cache_read", None)
+    compile_program = getattr(compiler, "_compile_and_write_cache", None)
+    if read is None or compile_program is None:
+        return
+    kept: dict[str, Any] = {}
+
+    def keep(key: str, program: Any) -> None:
+        kept[key] = program
+        if len(kept) > KEPT:
+            kept.pop(next(iter(kept)), None)
+
+    def read_first_in_memory(name: str, key: str, *rest: Any) -> tuple[Any, Any]:
+        program, seconds = kept.pop(key, None), 0
+        if program is None:
+            program, seconds = read(name, key, *rest)
+        if program is not None:
+            keep(key, program)  # as the last one
+        return program, seconds
+
+    def compile_and_keep(*given: Any) -> Any:
+        *_, callbacks, _, key = given
+        program = compile_program(*given)
+        if not callbacks:  # which belong to one program
+            keep(key, program)
+        return program
+
+    compiler._cache_read = read_first_in_memory
+    compiler._compile_and_write_cache = compile_and_keep
