@@ -27,7 +27,7 @@ from efficientids_flax.train.history import Rows
 from efficientids_flax.train.logs import tell
 from efficientids_flax.train.optimizer import needs_weights
 from efficientids_flax.train.run.config import RunConfig, run_config
-from efficientids_flax.train.run.optimizer import make_optimizer
+from efficientids_flax.train.run.optimizer import make_optimizer, newest_run
 from efficientids_flax.train.state import Checkpoints, TrainState, refuse_words
 from efficientids_flax.train.trainer import Trainer
 from efficientids_flax.tree import flatten
@@ -118,10 +118,13 @@ def evaluate(config: Any, split: str = "eval", step: int | None = None) -> dict[
 
 
 def as_trained(config: RunConfig) -> RunConfig:
-    """The configuration with the `keep_best` that the run was trained with, if it has none itself.
+    """The configuration with the schedule of the run, and its `keep_best` if it has none itself.
 
-    So the checkpoint that is evaluated is the one that is exported.
+    So the checkpoint that is evaluated is the one that is exported, and of another `num_steps`,
+    which matters for training alone, nothing is said.
     """
+    run, _ = newest_run(config.directory, config.options)
+    config = replace(config, num_steps=run.get("schedule_steps") or config.num_steps)
     options, place = config.options, Path(config.directory or "") / MODEL
     if options.keep_best or config.directory is None or not (place / "config.json").is_file():
         return config
