@@ -188,7 +188,7 @@ class Trainer(Evaluating, Preparing):
             RunMismatch: the checkpoint is of another run, see `TrainingOptions.allow_changes`.
             DirectoryInUse: another run uses the directory.
             UnwrittenCheckpoint: the last checkpoint could not be written.
-            Preempted: a `SystemExit` after SIGTERM; everything is saved.
+            Preempted: a `SystemExit` after SIGTERM or a similar signal; everything is saved.
             KeyboardInterrupt: after Ctrl-C; everything is saved too.
         """
         check_steps(num_steps)

@@ -1,6 +1,7 @@
 """Stopping by a signal, in one process or in several that must stop at the same step.
 
-The signals are SIGTERM, Ctrl-C (SIGINT), and the end of the terminal (SIGHUP).
+The signals are SIGTERM, Ctrl-C (SIGINT), the end of the terminal (SIGHUP), and those that
+schedulers send some time before a job's end (SIGUSR1, SIGUSR2): Slurm with `--signal=USR1@120`.
 """
 
 import itertools
@@ -16,9 +17,14 @@ import jax
 
 from efficientids_flax.train.state import InAll
 
-SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+
+def _known(*names: str) -> list[signal.Signals]:
+    """Those that this system has."""
+    return [signal.Signals[name] for name in names if name in signal.Signals.__members__]
+
+
+SIGNALS = _known("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+FREE = _known("SIGUSR1", "SIGUSR2")  # a program may use them for what it likes
 PATIENCE = 3  # this many Ctrl-C end the process even while it saves
 _ASKED = itertools.count(1)  # numbers the queries between processes
 
@@ -121,17 +127,20 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Listens for SIGTERM, Ctrl-C and SIGHUP while the block runs.
+    """Listens for `SIGNALS` while the block runs.
 
     With several processes `jax.distributed` itself listens for SIGTERM. Signals that the program
-    ignores, as background programs ignore Ctrl-C, stay ignored.
+    ignores, as background programs ignore Ctrl-C, stay ignored, and those of `FREE` that it
+    handles stay its own.
     """
     request = StopRequest()
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             alone = jax.process_count() == 1 or number != signal.SIGTERM
-            if alone and signal.getsignal(number) not in (signal.SIG_IGN, None):
+            handler = signal.getsignal(number)
+            own = number in FREE and handler != signal.SIG_DFL
+            if alone and not own and handler not in (signal.SIG_IGN, None):
                 before[number] = signal.signal(number, request.receive)
     try:
         yield request

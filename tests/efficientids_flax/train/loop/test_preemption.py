@@ -68,6 +68,7 @@ def goes_on(run, whole):
         (signal.SIGINT, Interrupted, "Ctrl-C"),
         (signal.SIGTERM, Preempted, "SIGTERM"),
         (signal.SIGHUP, Preempted, "SIGHUP"),  # the terminal was closed
+        (signal.SIGUSR1, Preempted, "SIGUSR1"),  # a scheduler tells that the time is nearly over
     ],
 )
 def test_a_signal_saves_the_step_that_was_reached(run, whole, number, kind, named):
@@ -79,6 +80,16 @@ def test_a_signal_saves_the_step_that_was_reached(run, whole, number, kind, name
     assert signal.getsignal(number) is before
     assert int(run.last_state.step) == 5
     assert goes_on(run, whole)
+
+
+def test_a_signal_that_the_program_handles_is_its_own(run):
+    received = []
+    before = signal.signal(signal.SIGUSR2, lambda *_: received.append("USR2"))
+    try:
+        state = run.train(begin(run), told(signal.SIGUSR2, 4), num_steps=STEPS)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert (received, int(state.step)) == (["USR2"], STEPS)
 
 
 @pytest.mark.parametrize("source", [raised(4), told(signal.SIGINT, 4, again=0.01)])
