@@ -1,5 +1,7 @@
 """A batch's evaluation: the model's own loss, and the ranking that `recommend` serves."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,23 +43,32 @@ def batch(last=False):
     return found
 
 
+class Made(NamedTuple):
+    """A model with parameters, and one program for each way to evaluate it."""
+
+    net: SimpleEfficientIDSModel
+    params: Any
+    programs: dict[Any, Any]
+
+    def sums(self, given, *, exclude_seen=False, scoring="log_probs"):
+        how = exclude_seen, scoring
+        if how not in self.programs:
+            self.programs[how] = program(self.net, exclude_seen=exclude_seen, scoring=scoring)
+        return self.programs[how](self.params, given)
+
+
 @pytest.fixture(scope="module", params=[True, False], ids=["full", "hierarchical"])
 def made(request):
-    found = model(request.param, use_correction=not request.param)
-
-    @jax.jit
-    def drawn(key):
-        params = found.init(key, jnp.zeros((1, 2), int))["params"]
-        return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(key, x.shape), params)
-
-    return found, drawn(jax.random.key(1))
+    net = model(request.param, use_correction=not request.param)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 2), int))["params"]
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(x.dtype), shapes)
+    return Made(net, params, {})
 
 
-def sums_of(net, params, given, **options):
-    """`evaluation_sums` as one program, made anew: it has what the module's constants are now."""
-    return jax.jit(lambda params, given: evaluation_sums(net, params, given, **options))(
-        params, given
-    )
+def program(net, **options):
+    """`evaluation_sums` compiled anew: with what the module's constants are now."""
+    return jax.jit(lambda params, given: evaluation_sums(net, params, given, **options))
 
 
 def computed(sums):
@@ -65,33 +76,32 @@ def computed(sums):
 
 
 def test_the_loss_is_the_models_own(made):
-    net, params = made
-    found = computed(sums_of(net, params, batch()))
+    net, params = made.net, made.params
+    found = computed(made.sums(batch()))
     wanted = applied(net, {"params": params}, batch(), train=False, method="loss")
     assert found["total_loss"] == pytest.approx(float(wanted.total_loss), rel=1e-5)
     assert found["num_predictions"] == float(wanted.total_weight)
 
 
 def test_the_ranking_is_that_of_recommend(made):
-    net, params = made
     given = batch(last=True)
     ends = given["weights"].argmax(axis=1)
     histories = [row[: end + 1] for row, end in zip(given["ids"], ends, strict=True)]
     labels = given["labels"][np.arange(USERS), ends]
     for seen in (False, True):
-        found = computed(sums_of(net, params, given, exclude_seen=seen))
+        found = computed(made.sums(given, exclude_seen=seen))
         left = [[] for _ in histories]
         if seen:
             left = [history[history != x] for history, x in zip(histories, labels, strict=True)]
-        best = recommend(net, params, histories, 10, exclude=left).ids
+        best = recommend(made.net, made.params, histories, 10, exclude=left).ids
         for cutoff in (1, 5, 10):
             hits = (best[:, :cutoff] == labels[:, None]).any(axis=1).mean()
             assert found[f"recall_at_{cutoff}"] == pytest.approx(hits), (seen, cutoff)
 
 
 def test_the_originals_ranking_stays(made):
-    net, params = made
-    sums = sums_of(net, params, batch(), scoring="original")
+    net, params = made.net, made.params
+    sums = made.sums(batch(), scoring="original")
     found = computed({"ranking": sums["ranking"]})
     logits = applied(net, {"params": params}, batch(), method="evaluation_logits")
     given = jax.tree.map(jnp.asarray, batch())
@@ -100,33 +110,31 @@ def test_the_originals_ranking_stays(made):
 
 
 def test_is_the_same_in_blocks_and_over_devices(made, monkeypatch):
-    net, params = made
-    for given in (batch(), batch(last=True)):
-        monkeypatch.undo()
-        wanted = computed(sums_of(net, params, given, exclude_seen=True))
-        monkeypatch.setattr(measuring, "AT_ONCE", 7 * ITEMS)
-        for name in ("SLOTS", "WHOLE"):  # several tiles
-            monkeypatch.setattr(tiles, name, 16)
-        found = computed(sums_of(net, params, given, exclude_seen=True))
-        assert found == pytest.approx(wanted, rel=1e-6)
+    batches = batch(), batch(last=True)
+    wanted = [computed(made.sums(given, exclude_seen=True)) for given in batches]
+    monkeypatch.setattr(measuring, "AT_ONCE", 7 * ITEMS)
+    for name in ("SLOTS", "WHOLE"):  # several tiles
+        monkeypatch.setattr(tiles, name, 16)
+    in_blocks = program(made.net, exclude_seen=True)
+    for given, known in zip(batches, wanted, strict=True):
+        assert computed(in_blocks(made.params, given)) == pytest.approx(known, rel=1e-6)
         if jax.device_count() % 4:
             continue
         mesh = make_mesh(data=2, fsdp=2, tensor=jax.device_count() // 4)
         with jax.set_mesh(mesh):
             placed = jax.device_put(given, batch_sharding(mesh))
-            sums = jax.jit(lambda p, b: evaluation_sums(net, p, b, exclude_seen=True))
-            assert computed(sums(params, placed)) == pytest.approx(wanted, rel=1e-5)
+            split = program(made.net, exclude_seen=True)
+            assert computed(split(made.params, placed)) == pytest.approx(known, rel=1e-5)
 
 
 def test_a_field_of_the_batch_says_what_else_is_left_out(made):
-    net, params = made
     given = batch(last=True)
     everything = np.tile(np.arange(ITEMS), (USERS, 1))
-    found = computed(sums_of(net, params, given | {"exclude": everything}))
+    found = computed(made.sums(given | {"exclude": everything}))
     assert found["recall_at_1"] == found["mrr_at_10"] == 1.0
-    none = np.full((USERS, 1), -1)
-    found = computed(sums_of(net, params, given | {"exclude": none}))
-    assert found == pytest.approx(computed(sums_of(net, params, given)), rel=1e-6)
+    none = np.full_like(everything, -1)
+    found = computed(made.sums(given | {"exclude": none}))
+    assert found == pytest.approx(computed(made.sums(given)), rel=1e-6)
 
 
 def test_what_is_padding_or_later_was_not_seen():
@@ -138,7 +146,7 @@ def test_what_is_padding_or_later_was_not_seen():
         "weights": np.array([[0, 1, 0, 0]], np.float32), "paddings": np.array([[0, 0, 0, 1]]),
     }  # fmt: skip
     params["item_embedding"] = jax.tree.map(jnp.zeros_like, params["item_embedding"])
-    found = computed(sums_of(net, params, given, exclude_seen=True))
+    found = computed(program(net, exclude_seen=True)(params, given))
     assert found["mrr_at_10"] == pytest.approx(1 / 3)  # behind 0 and 3, of the equal items before 4
 
 
