@@ -1,5 +1,6 @@
 """What an evaluation measures, beside the readable head: entropy, rank, best class, normaliser."""
 
+from functools import cache, partial
 from types import SimpleNamespace
 
 import jax
@@ -59,11 +60,19 @@ def case(options, full):
     )  # fmt: skip
 
 
-def measured(made, **options):
-    table = table_of(made.inputs.items, made.tiles)
-    found = jax.jit(lambda inputs: measure(
-        made.head, inputs, made.tiles, made.labels, made.is_item, table=table, **options
-    ))(made.inputs)  # fmt: skip
+@cache
+def program(config, full, scoring, high):
+    """`measure` of a head, for all tests of it; `high`: the constant that one of them changes."""
+    assert high == counts.HIGH
+    tables = None if full else CLUSTERS
+    head, parts = Head(config, tables), tiles_of(tables, ITEMS)
+    return jax.jit(partial(measure, head, tiles=parts, scoring=scoring))
+
+
+def measured(made, scoring="log_probs", exclude=None):
+    run = program(made.head.config, made.inputs.clusters is None, scoring, counts.HIGH)
+    found = run(made.inputs, labels=made.labels, is_item=made.is_item,
+                table=table_of(made.inputs.items, made.tiles), exclude=exclude)  # fmt: skip
     return jax.tree.map(np.asarray, found)
 
 
