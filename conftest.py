@@ -20,7 +20,7 @@ Programs are lowered in one MLIR context, which JAX otherwise makes anew for eac
 the smallest program costs was the loading of dialects.
 
 Hypothesis takes the same examples in each run and looks at no clock;
-`--hypothesis-profile=default` looks for others.
+`--hypothesis-profile=others` looks for others.
 """
 
 import gc
@@ -49,6 +49,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("others", deadline=None)
 settings.load_profile("repeatable")
 
 
