@@ -217,7 +217,9 @@ def made(config: BackboneConfig, seed: int = 0) -> dict[str, Any]:
     """Random parameters: norms and biases too, which initialise to nothing."""
     leaves, tree = jax.tree.flatten(parameters(config))
     generator = np.random.default_rng(seed)
-    values = [jnp.asarray(generator.normal(0, 0.3, leaf.shape), leaf.dtype) for leaf in leaves]
+    values = [
+        jnp.asarray(generator.normal(0, 0.3, leaf.shape).astype(leaf.dtype)) for leaf in leaves
+    ]  # NumPy changes the dtype, since JAX would compile that for each shape
     return jax.tree.unflatten(tree, values)
 
 
