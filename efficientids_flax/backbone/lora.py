@@ -91,7 +91,7 @@ def merge_lora(
             continue
         names = [f"{place}/{leaf}" for leaf in (LORA_A, LORA_B, "kernel")]
         first, second, kernel = ("".join(letter for letter, _ in axes[name]) for name in names)
-        one, other, base = (jnp.asarray(leaves[name]) for name in names)
+        one, other, base = (jax.device_put(leaves[name]) for name in names)
         # einsum accepts no digits as axis names.
         form = f"{first},{second}->{kernel}".replace("3", "C")
         added = jnp.einsum(form, one.astype(jnp.float32), other.astype(jnp.float32))

@@ -48,7 +48,10 @@ class Encoder(Protocol):
         ...
 
 
-def pooled(hidden: jax.Array, lengths: jax.Array, pooling: str) -> jax.Array:
+@partial(jax.jit, static_argnames="pooling")
+def pooled(
+    hidden: jax.Array | np.ndarray, lengths: jax.Array | np.ndarray, pooling: str
+) -> jax.Array:
     """Pool hidden states [B, T, D] over the tokens of each text, without padding: float32 [B, D].
 
     'mean' is their mean, 'last' the last one; zeros for texts without tokens.
@@ -75,13 +78,13 @@ class DecoderEncoder:
             "dtype": config.dtype,
             "weights": digest_of({"config": config.to_dict(), "leaves": leaves}),
         }
-        self._params = params
+        self._params = jax.device_put(params)
 
         @partial(jax.jit, static_argnames="pooling")
         def run(params: Any, ids: jax.Array, lengths: jax.Array, pooling: str) -> jax.Array:
             paddings = (jnp.arange(ids.shape[1]) >= lengths[:, None]).astype(jnp.float32)
             hidden = decoder.apply({"params": params}, ids, paddings=paddings)
-            return pooled(hidden, lengths, pooling)  # pyright: ignore[reportArgumentType]
+            return pooled(hidden, lengths, pooling)
 
         self._run = run
 
@@ -143,7 +146,7 @@ class TransformersEncoder:
                 input_ids=torch.from_numpy(ids.astype(np.int64)),
                 attention_mask=torch.from_numpy(there.astype(np.int64)),
             ).last_hidden_state.numpy()
-        return np.asarray(pooled(jnp.asarray(hidden), jnp.asarray(lengths), pooling))
+        return np.asarray(pooled(hidden, lengths, pooling))
 
 
 def folder_name(path: str | os.PathLike[str]) -> str:

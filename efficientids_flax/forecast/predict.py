@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+import jax
 import numpy as np
 
 from efficientids_flax.config import TimesFMConfig
@@ -146,7 +147,7 @@ def _decoded(
     batch_size: int,
 ) -> np.ndarray:
     """Forecasts in batches of one size, [S, h', 1 + Q]; h' includes the context if requested."""
-    config = model.config
+    config, params = model.config, jax.device_put(params)  # once, not for every batch
     length = max(map(len, series))
     # The window can be shorter than the context: more would only be padding, without effect.
     patch, step = config.patch_length, step_length or config.horizon_length

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.core.batch import check_batch
@@ -80,7 +79,8 @@ class Ranker:
 
     Args:
         model: from `load_model`.
-        params: its parameters. Those that are on the host are moved to the default device.
+        params: its parameters. Those that are on the host are moved to the default device, without
+            a copy if that is the CPU: do not change them.
         words: words around the items of a history, from `stored.read_item_words`; needed if the
             model was trained on prompts with words.
 
@@ -93,7 +93,7 @@ class Ranker:
         self, model: Model, params: Mapping[str, Any], words: ItemWords | None = None
     ) -> None:
         self.model, self.words = model, words
-        self.params = jax.tree.map(jnp.asarray, params)
+        self.params = jax.device_put(params)
         self.index = index_of(model, self.params)
 
     def recommend(

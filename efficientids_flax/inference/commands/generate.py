@@ -127,6 +127,7 @@ def _continued(
     if ends is None:
         own = getattr(words, "eos_token_id", None)
         ends = [] if own is None else [own]
+    params = jax.device_put(params)  # once, not for every batch
     sampling = SamplingConfig(given["temperature"], given["top_k"], given["top_p"])
     key = jax.random.key(given["seed"])
     for start in range(0, len(prompts), batch_size):

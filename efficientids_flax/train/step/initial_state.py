@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -86,9 +87,10 @@ def initial_state(
     for path, shape in flatten(shapes.frozen).items():
         if path in there:
             leaf = given[path]
-            leaf = (leaf if isinstance(leaf, jax.Array) else jnp.array(leaf)).astype(shape.dtype)
+            if not isinstance(leaf, jax.Array):
+                leaf = np.array(leaf, shape.dtype)  # a copy, since the caller may change theirs
             place = None if places is None else flatten(places.frozen)[path]
-            kept[path] = leaf if place is None else jax.device_put(leaf, place)
+            kept[path] = jax.device_put(leaf.astype(shape.dtype, copy=False), place)
     return state.replace(frozen=unflatten(kept))  # pyright: ignore[reportAttributeAccessIssue]
 
 

@@ -188,7 +188,7 @@ def test_batches_have_few_widths(length: int):
 def test_pooling_looks_at_no_padding(length: int, pooling: str):
     hidden = np.random.default_rng(length).normal(size=(1, 5, 3)).astype(np.float32)
     hidden[:, length:] = np.nan
-    found = np.asarray(pooled(hidden, np.array([length]), pooling))[0]  # pyright: ignore[reportArgumentType]
+    found = np.asarray(pooled(hidden, np.array([length]), pooling))[0]
     wanted = np.zeros(3)
     if length:
         wanted = hidden[0, :length].mean(0) if pooling == "mean" else hidden[0, length - 1]

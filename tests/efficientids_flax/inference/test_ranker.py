@@ -63,6 +63,20 @@ def test_queries_and_vectors_for_other_searches_give_the_originals_scores():
     np.testing.assert_allclose(-np.sort(-found, axis=1), wanted.scores, rtol=1e-5, atol=1e-5)
 
 
+def test_parameters_on_the_host_are_not_copied_for_its_own_processor():
+    def aligned(leaf: Any) -> np.ndarray:  # as XLA needs them
+        room = np.empty(leaf.nbytes + 64, np.uint8)
+        start = -room.ctypes.data % 64
+        kept = room[start : start + leaf.nbytes].view(leaf.dtype).reshape(leaf.shape)
+        kept[...] = leaf
+        return kept
+
+    params = jax.tree.map(aligned, PARAMS)
+    served = Ranker(MODEL, params)
+    for leaf, given in zip(*map(jax.tree.leaves, (served.params, params)), strict=True):
+        assert np.shares_memory(np.asarray(leaf), given)
+
+
 def test_words_between_the_items():
     history, mask = [9, 17, 9, 4, 2], [0, 1, 0, 1, 0]
     found = recommend(MODEL, PARAMS, [history], 3, item_masks=[mask])
