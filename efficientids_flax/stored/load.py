@@ -72,7 +72,8 @@ class Loaded(NamedTuple):
 
     Attributes:
         model: the module that `config.model` describes; `model.apply({"params": params}, ...)`.
-        params: nested dicts of arrays.
+        params: nested dicts of arrays: NumPy's, unless `shardings` were given. To call the model
+            often, move them to the device once, by `jax.device_put`.
         config: from `load_config`, with the dtypes passed to `load_model`.
     """
 
