@@ -78,6 +78,7 @@ class RunDirectory:
     items: ItemNames | None
     origins: Origins = MappingProxyType({})
     prompt: Prompted | None = None
+    _shown: Prompted | None = None  # by the sample batch
     _longest: int
     _kept: KeptState | None = None
     _described: int = 0  # length in the directory's description
@@ -146,10 +147,7 @@ class RunDirectory:
         step, length = int(state.step), self._longest or None
         training = {"step": step, LENGTH: length, "metrics": self._metrics(step)}
         model: Any = self.given_model  # save_model refuses kinds it cannot save
-        save_model(
-            path, model, self.evaluated_params(state), training=known(training), items=self.items,
-            origins=self.origins, prompt=self.prompt,
-        )  # fmt: skip
+        save_model(path, model, self.evaluated_params(state), **self._about(training))
 
     def _describe(self, facts: Facts, goes_on: bool = True) -> None:
         """Write the model's description to the directory: all that an export needs but parameters.
@@ -172,10 +170,12 @@ class RunDirectory:
             "best_mode": options.best_mode,
             "average": averages(options, self.optimizer),
         }
-        save_description(
-            place, self.given_model, training=known(training), items=self.items,
-            origins=self.origins, prompt=self.prompt,
-        )  # fmt: skip
+        save_description(place, self.given_model, **self._about(training))
+
+    def _about(self, training: Mapping[str, Any]) -> dict[str, Any]:
+        """What is stored beside a model's configuration."""
+        named = {"items": self.items, "origins": self.origins}
+        return {**named, "prompt": self.prompt or self._shown, "training": known(training)}
 
     def _recall_length(self) -> None:
         """The longest sequences so far include those that the directory's description tells of."""

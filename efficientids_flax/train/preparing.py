@@ -41,6 +41,10 @@ from efficientids_flax.train.step import (
 from efficientids_flax.train.step.initial_state import initial_state
 from efficientids_flax.train.step.objectives import Objective
 
+ALONE = (
+    "model: is trained on histories without words, and an export of it is asked so; to ask it here,"
+    " give its configuration prompt=PromptConfig(), or `recommend` adds the original's words"
+)
 SAME_ROWS = (
     "batch: process {} brings the same first rows as process 0, which count twice then; each is to"
     " read a share of its own: ShuffledBatches(process=(index, count))"
@@ -73,6 +77,7 @@ class Preparing:
     _spec: Spec | None = None
     _step: CompiledStep | None = None
     _longest: int = 0  # T of the batches so far
+    _shown: Prompted | None = None
 
     def create_train_state(
         self,
@@ -103,8 +108,10 @@ class Preparing:
         self._longest = length_of(self._spec) or 0
         self._kept = self._stopped = None
         self._check_values(sample_batch)
-        if self.prompt is None and _items_alone(self._reads, sample_batch):
-            self.prompt = Prompted(PromptConfig())
+        self._shown = _shown_prompt(self._reads, sample_batch)
+        silent = self.prompt is not None or self._shown is None
+        if not silent and getattr(self._reads, "prompt", None) != PromptConfig() and is_primary():
+            tell(self.options.progress, ALONE)
         check_pretrained(self.given_model, params)
         with on_mesh(self.mesh):
             made = initial_state(
@@ -191,17 +198,18 @@ class Preparing:
             check_batch(self._reads, batch, labels=True)
 
 
-def _items_alone(config: ModelConfig | None, batch: Mapping[str, Any]) -> bool:
-    """Whether a model with words gets histories without any, and no placeholder after them.
+def _shown_prompt(config: ModelConfig | None, batch: Mapping[str, Any]) -> Prompted | None:
+    """No words, if a model with words gets histories without any, and no placeholder after them.
 
     Then its export is to be asked in the same way, and not with the original's words.
     """
     marks = batch.get("input_item_weights")
     if not isinstance(config, EfficientIDSConfig) or marks is None or not has_values(marks):
-        return False
+        return None
     there = np.asarray(batch.get("paddings", np.zeros(np.shape(marks)))) == 0
     known = np.asarray(batch.get("inputs_indicator", marks)) > 0
-    return bool(((np.asarray(marks) > 0) & known)[there].all())
+    alone = ((np.asarray(marks) > 0) & known)[there].all()
+    return Prompted(PromptConfig()) if alone else None
 
 
 def on_mesh(mesh: Mesh | None) -> AbstractContextManager[Any]:

@@ -54,7 +54,7 @@ def test_recall_is_the_share_of_labels_that_recommend_finds(trained):
 
 
 @pytest.mark.parametrize("begin", [None, 0])
-def test_a_model_with_words_is_asked_as_it_was_trained(tmp_path, begin):
+def test_a_model_with_words_is_asked_as_it_was_trained(tmp_path, capsys, begin):
     """On items alone; or with the original's <sos>, placeholder and <eos> around them."""
     words = BackboneConfig(
         vocab_size=9, num_layers=1, model_dims=4, hidden_dims=4, num_heads=1, num_kv_heads=1,
@@ -74,8 +74,12 @@ def test_a_model_with_words_is_asked_as_it_was_trained(tmp_path, begin):
         batch["inputs_indicator"] = np.broadcast_to(np.arange(6) < 4, marks.shape).astype(int)
     batch |= {"ids": ids, "input_item_weights": marks, "label_item_weights": batch["weights"]}
     batch["labels"][:, last] = labels = np.random.default_rng(1).integers(0, ITEMS, USERS)
-    made = Trainer(model, optax.adamw(1e-2), progress="none")
-    state = made.create_train_state(jax.random.key(0), batch)
+    made = Trainer(model, optax.adamw(1e-2), progress="lines")
+    for sample in ({**batch, "input_item_weights": np.ones_like(marks)}, batch):  # the last counts
+        capsys.readouterr()
+        state = made.create_train_state(jax.random.key(0), sample)
+    alone = "model: is trained on histories without words" in capsys.readouterr().err
+    assert alone == (begin is None)
     made.export(state, tmp_path / "model")
     exported, params, _ = load_model(tmp_path / "model")
     histories = ids if begin is None else ids[:, 1:4]
