@@ -280,19 +280,21 @@ def _recommender(
     config = options.config
     assert isinstance(config, EfficientIDSConfig)
     model = EfficientIDSModel(config=config, clustering_info=options.clustering)
-    made, kept = model.apply(
+
+    def forward(module: EfficientIDSModel) -> tuple[Any, jax.Array | None]:
+        inputs = module.head_inputs(batch, deterministic=not options.train)
+        made = module.loss_of(inputs, batch, options.train)
+        return made, module.softmax.head.evaluation_logits(inputs) if options.inside else None
+
+    (made, scores), kept = model.apply(
         {"params": params},
-        batch,
-        train=options.train,
-        deterministic=not options.train,
-        method=model.loss,
+        method=forward,
         capture_intermediates=options.inside,
         mutable=options.mutable,
     )
     if not options.inside:
         return made.loss, ({}, {f"outputs/{k}": v for k, v in made._asdict().items()})
     inside = kept[INTERMEDIATES]
-    scores: Any = model.apply({"params": params}, batch, method=model.evaluation_logits)
     results = recommender_outputs(config, batch, made, scores, inside, options.train)
     results |= recommender_metrics(config, batch, made, results)
     return made.loss, (inside, jax.lax.stop_gradient(results))
