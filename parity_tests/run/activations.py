@@ -18,10 +18,10 @@ from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import language_model_loss, language_model_metrics
 from efficientids_flax.tree import flatten, unflatten
 from parity_tests.recording import Arrays, Pass, is_masked, model_inputs
+from parity_tests.run.canonical import canonical
 from parity_tests.run.outputs import masked_metrics, recommender_metrics, recommender_outputs
 
 INTERMEDIATES = "intermediates"
-BACKBONE = "pretrained_lm/"
 EMBEDS = "inputs_embeds"
 TEXT = "generate"  # output of a pass: its prompts and the text generated after them
 DROPOUTS = ("input_dropout", "attention_dropout", "residual_dropout", "mlp_dropout")
@@ -106,11 +106,12 @@ def run(
     gradients: bool = True,
     inside: bool = True,
     only: Collection[str] | None = None,
+    compiled: bool = True,
 ) -> Found:
     """Run a model on the batch of a pass, in the dtype of its configuration.
 
-    The run is jitted, with matrix products in full precision on any device. It has no dropout,
-    because the random bits of the origin cannot be repeated. Gradients include frozen parameters.
+    Matrix products are in full precision on any device. There is no dropout, because the random
+    bits of the origin cannot be repeated. Gradients include frozen parameters.
 
     Args:
         subject: the model.
@@ -119,6 +120,8 @@ def run(
         inside: whether to keep intermediate values.
         only: names of the wanted values; None: all. A program with few results compiles in a
             fraction of the time.
+        compiled: whether the program is compiled; if not, it runs operation by operation, each of
+            which is compiled once for all models.
     """
     batch = {name: jnp.asarray(value) for name, value in model_inputs(one).items()}
     embeds = batch.pop(EMBEDS, None)
@@ -128,7 +131,8 @@ def run(
         still.config, subject.clustering, one.train, inside, is_masked(one),
         None if only is None else frozenset(only),
     )  # fmt: skip
-    program = _program(options, gradients)
+    program: Any = _program(options, gradients)
+    program = program if compiled else program.__wrapped__
     with jax.default_matmul_precision("highest"):
         kept, found = program(subject.params, embeds, batch)
     intermediates, results = jax.device_get(kept)
@@ -139,7 +143,8 @@ def run(
         slopes[EMBEDS] = np.asarray(of_embeds)
     text = f"outputs/{TEXT}"
     if TEXT in one.outputs and not sees_all(subject) and (only is None or text in only):
-        values[text] = continued(still, one)
+        with jax.disable_jit(not compiled):
+            values[text] = continued(still, one)
     return Found({name: np.asarray(value) for name, value in values.items()}, slopes)
 
 
@@ -167,18 +172,17 @@ def continued(subject: Subject, one: Pass) -> np.ndarray:
 def _program(options: "Options", gradients: bool) -> Callable[[Any, Any, Batch], Any]:
     """A jitted function (params, embeddings or None, batch) -> (values, gradients of the first 2).
 
-    It is compiled once for all passes and steps with the same options.
+    It is compiled once for all passes and steps with the same options. What gives `only` some names
+    is a part of what gives them all, which is traced once for all its parts.
     """
+    if options.only is not None:
+        return jax.jit(_part(_program(options._replace(only=None), gradients), options))
     recommends = isinstance(options.config, EfficientIDSConfig)
     function = _recommender if recommends else _language_model
 
     def loss(params: Any, embeds: Any, batch: Batch) -> Any:
         given = batch if embeds is None else {**batch, EMBEDS: embeds}
-        found, (intermediates, results) = function(options, given, params)
-        if options.only is None:
-            return found, (intermediates, results)
-        values = canonical(intermediates, Subject(options.config, params).backbone) | results
-        return found, ({}, {name: values[name] for name in options.only & values.keys()})
+        return function(options, given, params)
 
     def compute(params: Any, embeds: Any, batch: Batch) -> Any:
         if not gradients:
@@ -190,43 +194,17 @@ def _program(options: "Options", gradients: bool) -> Callable[[Any, Any, Batch],
     return jax.jit(compute)
 
 
-def canonical(intermediates: Mapping[str, Any], config: BackboneConfig) -> dict[str, Any]:
-    """Path -> value, with each layer under its number, whether layers are scanned or not.
+def _part(whole: Callable[[Any, Any, Batch], Any], options: "Options") -> Any:
+    """The values of a program whose names are wanted."""
+    assert options.only is not None
+    names, backbone = options.only, Subject(options.config, {}).backbone
 
-    The decoder's paths have no `pretrained_lm`. A module's output is at the module's path; only its
-    first call counts. `hidden_states/n` have the meaning they have in HuggingFace.
-    """
-    found: dict[str, Any] = {}
-    for name, calls in flatten(intermediates).items():
-        path = name.removesuffix("/__call__").removesuffix("__call__")
-        path = path.removeprefix(BACKBONE)
-        value = calls[0]
-        while isinstance(value, tuple) and not hasattr(value, "_fields"):
-            value = value[0]  # a scanned layer returns (hidden states, nothing)
-        if not hasattr(value, "shape"):
-            continue
-        if path == "layers" or path.startswith("layers/"):
-            found |= _unstacked(path, value, config)
-        else:
-            found[path] = value
-    states = ["layer_input", *(f"layers_{i}" for i in range(config.num_layers))]
-    if config.final_norm:
-        states[-1] = "final_norm"
-    for place, name in enumerate(states):
-        if name in found:
-            found[f"hidden_states/{place}"] = found[name]
-    return found
+    def compute(params: Any, embeds: Any, batch: Batch) -> Any:
+        (intermediates, results), slopes = whole(params, embeds, batch)
+        values = canonical(intermediates, backbone) | results
+        return ({}, {name: values[name] for name in names & values.keys()}), slopes
 
-
-def _unstacked(path: str, value: Any, config: BackboneConfig) -> dict[str, Any]:
-    """A value of stacked layers, as one value per layer."""
-    rest = path.removeprefix("layers").lstrip("/")
-    count, place = config.layers_per_block, config.layers_per_block - 1
-    if count > 1 and rest.startswith("block_"):
-        block, _, rest = rest.partition("/")
-        place = int(block.removeprefix("block_"))
-    tail = f"/{rest}" if rest else ""
-    return {f"layers_{step * count + place}{tail}": one for step, one in enumerate(value)}
+    return compute
 
 
 def _language_model(
