@@ -13,6 +13,7 @@ from efficientids_flax.backbone import Decoder
 from efficientids_flax.backbone.experts import LOSSES
 from efficientids_flax.backbone.generate import generate
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import language_model_loss, language_model_metrics
@@ -106,12 +107,11 @@ def run(
     gradients: bool = True,
     inside: bool = True,
     only: Collection[str] | None = None,
-    compiled: bool = True,
 ) -> Found:
     """Run a model on the batch of a pass, in the dtype of its configuration.
 
-    Matrix products are in full precision on any device. There is no dropout, because the random
-    bits of the origin cannot be repeated. Gradients include frozen parameters.
+    The run is jitted, with matrix products in full precision on any device. It has no dropout,
+    because the random bits of the origin cannot be repeated. Gradients include frozen parameters.
 
     Args:
         subject: the model.
@@ -120,8 +120,6 @@ def run(
         inside: whether to keep intermediate values.
         only: names of the wanted values; None: all. A program with few results compiles in a
             fraction of the time.
-        compiled: whether the program is compiled; if not, it runs operation by operation, each of
-            which is compiled once for all models.
     """
     batch = {name: jnp.asarray(value) for name, value in model_inputs(one).items()}
     embeds = batch.pop(EMBEDS, None)
@@ -131,8 +129,7 @@ def run(
         still.config, subject.clustering, one.train, inside, is_masked(one),
         None if only is None else frozenset(only),
     )  # fmt: skip
-    program: Any = _program(options, gradients)
-    program = program if compiled else program.__wrapped__
+    program = _program(options, gradients)
     with jax.default_matmul_precision("highest"):
         kept, found = program(subject.params, embeds, batch)
     intermediates, results = jax.device_get(kept)
@@ -143,8 +140,7 @@ def run(
         slopes[EMBEDS] = np.asarray(of_embeds)
     text = f"outputs/{TEXT}"
     if TEXT in one.outputs and not sees_all(subject) and (only is None or text in only):
-        with jax.disable_jit(not compiled):
-            values[text] = continued(still, one)
+        values[text] = continued(still, one)
     return Found({name: np.asarray(value) for name, value in values.items()}, slopes)
 
 
@@ -258,6 +254,7 @@ def _recommender(
     config = options.config
     assert isinstance(config, EfficientIDSConfig)
     model = EfficientIDSModel(config=config, clustering_info=options.clustering)
+    check_batch(config, batch, labels=True)
 
     def forward(module: EfficientIDSModel) -> tuple[Any, jax.Array | None]:
         inputs = module.head_inputs(batch, deterministic=not options.train)

@@ -19,7 +19,6 @@ from parity_tests.commands.find_settings import find_settings
 from tests.efficientids_flax.backbone.small_decoders import made
 from tests.efficientids_flax.search.small import CONFIG, sequences
 
-ROWS = 48  # of the 96 sequences: enough to tell, at half the time; a page of docs/ uses all
 TRAINED = RECORDINGS / "trained" / "LlaHybrid"
 # Settings of the right model. The others are found by loss (activation), by momentum (the cap,
 # which the loss does not show), or not at all (epsilon). With all open, a search takes a minute.
@@ -64,12 +63,9 @@ def off(out: Path) -> float:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of assumed settings, and of Orbax
-def test_what_a_lone_checkpoint_does_not_tell_is_found_from_tokens(trained, tmp_path):
+def test_what_a_lone_checkpoint_does_not_tell_is_found_from_tokens(trained):
     assert off(trained) > 1e-2
-    file = tmp_path / "tokens.npz"
-    with np.load(TRAINED / "tokens.npz") as tokens:
-        np.savez(file, **{name: rows[:ROWS] for name, rows in tokens.items()})
-    result = run(trained, "--tokens", file, "--json")
+    result = run(trained, "--tokens", TRAINED / "tokens.npz", "--json")
     assert result.exit_code == 0, result.output
     told = {one["key"]: one for one in json.loads(result.output)["settings"]}
     assert told["activation"]["value"] == "squared_relu"
