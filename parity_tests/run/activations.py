@@ -197,7 +197,7 @@ def _part(whole: Callable[[Any, Any, Batch], Any], options: "Options") -> Any:
 
     def compute(params: Any, embeds: Any, batch: Batch) -> Any:
         (intermediates, results), slopes = whole(params, embeds, batch)
-        values = canonical(intermediates, backbone) | results
+        values = canonical(intermediates, backbone, names) | results
         return ({}, {name: values[name] for name in names & values.keys()}), slopes
 
     return compute

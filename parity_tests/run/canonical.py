@@ -1,6 +1,6 @@
 """Names of our intermediate values, the same for every way of storing a model."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from efficientids_flax.config import BackboneConfig
@@ -9,12 +9,21 @@ from efficientids_flax.tree import flatten
 BACKBONE = "pretrained_lm/"
 
 
-def canonical(intermediates: Mapping[str, Any], config: BackboneConfig) -> dict[str, Any]:
+def canonical(
+    intermediates: Mapping[str, Any],
+    config: BackboneConfig,
+    only: Collection[str] | None = None,
+) -> dict[str, Any]:
     """Path -> value, with each layer under its number, whether layers are scanned or not.
 
     The decoder's paths have no `pretrained_lm`. A module's output is at the module's path; only its
-    first call counts. `hidden_states/n` have the meaning they have in HuggingFace.
+    first call counts. `hidden_states/n` have the meaning they have in HuggingFace. With `only`,
+    stacked values of layers are taken apart only for these paths.
     """
+    states = ["layer_input", *(f"layers_{i}" for i in range(config.num_layers))]
+    if config.final_norm:
+        states[-1] = "final_norm"
+    wanted = None if only is None else {*only, *states}
     found: dict[str, Any] = {}
     for name, calls in flatten(intermediates).items():
         path = name.removesuffix("/__call__").removesuffix("__call__")
@@ -25,19 +34,18 @@ def canonical(intermediates: Mapping[str, Any], config: BackboneConfig) -> dict[
         if not hasattr(value, "shape"):
             continue
         if path == "layers" or path.startswith("layers/"):
-            found |= _unstacked(path, value, config)
+            found |= _unstacked(path, value, config, wanted)
         else:
             found[path] = value
-    states = ["layer_input", *(f"layers_{i}" for i in range(config.num_layers))]
-    if config.final_norm:
-        states[-1] = "final_norm"
     for place, name in enumerate(states):
         if name in found:
             found[f"hidden_states/{place}"] = found[name]
     return found
 
 
-def _unstacked(path: str, value: Any, config: BackboneConfig) -> dict[str, Any]:
+def _unstacked(
+    path: str, value: Any, config: BackboneConfig, wanted: Collection[str] | None
+) -> dict[str, Any]:
     """A value of stacked layers, as one value per layer."""
     rest = path.removeprefix("layers").lstrip("/")
     count, place = config.layers_per_block, config.layers_per_block - 1
@@ -45,4 +53,7 @@ def _unstacked(path: str, value: Any, config: BackboneConfig) -> dict[str, Any]:
         block, _, rest = rest.partition("/")
         place = int(block.removeprefix("block_"))
     tail = f"/{rest}" if rest else ""
-    return {f"layers_{step * count + place}{tail}": one for step, one in enumerate(value)}
+    names = [f"layers_{step * count + place}{tail}" for step in range(len(value))]
+    return {
+        name: value[step] for step, name in enumerate(names) if wanted is None or name in wanted
+    }
