@@ -164,7 +164,7 @@ def continued(subject: Subject, one: Pass) -> np.ndarray:
     return np.concatenate([ids, np.asarray(found.tokens)], axis=1)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def _program(options: "Options", gradients: bool) -> Callable[[Any, Any, Batch], Any]:
     """A jitted function (params, embeddings or None, batch) -> (values, gradients of the first 2).
 
