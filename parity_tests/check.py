@@ -41,7 +41,7 @@ from parity_tests.run import (
     sees_all,
     to_our_tree,
 )
-from parity_tests.steps import check_steps
+from parity_tests.steps import cannot, check_steps
 
 
 def check(
@@ -66,8 +66,9 @@ def check(
     """
     check_kind(subject.config, recording)
     found: list[Difference] = []
-    # What is run for a pass serves the steps too, if their batches are alike.
-    stepped = {form(step.run) for step in recording.steps if trained is not None}
+    # A pass on a batch like that of the steps runs their program.
+    taken = trained is not None and cannot(recording, trained) is None
+    stepped = {form(step.run) for step in recording.steps if taken}
     # Passes with intermediate values first, because they show where a difference begins.
     for one in sorted(recording.passes, key=lambda one: not one.activations):
         own = belonging(subject, recording, one)
