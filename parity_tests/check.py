@@ -27,7 +27,7 @@ from parity_tests.compare import (
 )
 from parity_tests.names import TABLES
 from parity_tests.names.table import ModelConfig
-from parity_tests.recording import INPUTS, Arrays, Pass, Recording, RecordingError
+from parity_tests.recording import INPUTS, Arrays, Pass, Recording, RecordingError, form
 from parity_tests.run import (
     EMBEDS,
     TEXT,
@@ -41,7 +41,7 @@ from parity_tests.run import (
     sees_all,
     to_our_tree,
 )
-from parity_tests.steps import check_steps
+from parity_tests.steps import cannot, check_steps
 
 
 def check(
@@ -66,9 +66,13 @@ def check(
     """
     check_kind(subject.config, recording)
     found: list[Difference] = []
+    # A pass on a batch like that of the steps runs their program.
+    taken = trained is not None and cannot(recording, trained) is None
+    stepped = {form(step.run) for step in recording.steps if taken}
     # Passes with intermediate values first, because they show where a difference begins.
     for one in sorted(recording.passes, key=lambda one: not one.activations):
-        found += check_pass(belonging(subject, recording, one), recording, one)
+        own = belonging(subject, recording, one)
+        found += check_pass(own, recording, one, gradients=form(one) in stepped)
     if trained is not None and recording.steps:
         found += check_steps(subject.in_dtype(recording.dtype), recording, trained)
     if only is not None:
@@ -76,11 +80,16 @@ def check(
     return found
 
 
-def check_pass(subject: Subject, recording: Recording, one: Pass) -> list[Difference]:
-    """Compare one pass, in its dtype; the parameters are those of `subject`."""
+def check_pass(
+    subject: Subject, recording: Recording, one: Pass, *, gradients: bool = False
+) -> list[Difference]:
+    """Compare one pass, in its dtype; the parameters are those of `subject`.
+
+    With `gradients` the program computes them even if none are recorded.
+    """
     dtype = one.dtype
     half = dtype in HALF_DTYPES
-    gradients = bool(one.gradients)
+    gradients = gradients or bool(one.gradients)
     ours = run(subject.in_dtype(dtype), one, gradients=gradients)
     exact = run(subject.in_dtype(EXACT_DTYPE), one, gradients=gradients) if half else None
     table = TABLES[recording.names]

@@ -6,7 +6,7 @@ same form.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,13 @@ def is_masked(one: Pass) -> bool:
     return "masked_ids" in one.inputs or "augmented_labels" in one.outputs
 
 
+def form(one: Pass) -> Hashable:
+    """What passes have in common if one program serves them: the batch's form, and the loss."""
+    batch = {name: np.asarray(value) for name, value in model_inputs(one).items()}
+    fields = frozenset((name, value.shape, value.dtype) for name, value in batch.items())
+    return fields, is_masked(one), one.train
+
+
 @dataclass(frozen=True)
 class Step:
     """One optimizer step.
@@ -95,6 +102,11 @@ class Step:
     gradients: Arrays
     parameters: Arrays
     loss: np.ndarray | None = None
+
+    @property
+    def run(self) -> Pass:
+        """The pass that gives the step's loss and gradients."""
+        return Pass("", self.inputs)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def check_steps(subject: Subject, recording: Recording, trained: Trained) -> lis
         Entries for loss, parameters, and at the end the moments. If the steps cannot be taken, one
         entry 'not run' per step, with the reason.
     """
-    reason = _cannot(recording, trained)
+    reason = cannot(recording, trained)
     if reason is None:
         assert trained.optimizer is not None
         try:
@@ -73,7 +73,8 @@ def check_steps(subject: Subject, recording: Recording, trained: Trained) -> lis
     ]
 
 
-def _cannot(recording: Recording, trained: Trained) -> str | None:
+def cannot(recording: Recording, trained: Trained) -> str | None:
+    """Why the recorded steps cannot be taken; None if they can."""
     words = {"ids", "inputs_embeds", "masked_ids"}
     if trained.optimizer is not None:
         if any(not words & step.inputs.keys() for step in recording.steps):

@@ -22,7 +22,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from converters.errors import MappingError
 from converters.zarr import dtype_named
@@ -119,6 +119,7 @@ def raise_problems(problems: Sequence[str], opening: str) -> None:
     raise MappingError("\n  ".join([f"{opening} {count}:", *shown]))
 
 
+@lru_cache(maxsize=4096)  # a table is checked and applied for each part of the state
 def _compile(path: str) -> re.Pattern[str]:
     parts: list[str] = []
     position = 0

@@ -152,7 +152,20 @@ class ItemModel(nn.Module):
         """
         check_batch(self.config, batch, labels=True)
         inputs = self.head_inputs(batch, deterministic, pretrained_lm_module=pretrained_lm_module)
-        return self._loss(inputs, batch, train)
+        return self.loss_of(inputs, batch, train)
+
+    def loss_of(self, inputs: HeadInputs, batch: Batch, train: bool = True) -> LossOutput:
+        """`loss` of what `head_inputs` gave for the batch."""
+        is_item = batch.get("label_item_weights")
+        losses = self.variables.get(LOSSES, ()) if self.is_mutable_collection(LOSSES) else ()
+        return self.softmax.head.loss(
+            inputs,
+            jnp.asarray(batch["labels"]),
+            jnp.asarray(batch["weights"]),
+            None if is_item is None else jnp.asarray(is_item),
+            train,
+            losses,
+        )
 
     def scores(
         self,
@@ -209,7 +222,7 @@ class ItemModel(nn.Module):
         inputs = self.head_inputs(
             batch, not training, words=training or wanted, pretrained_lm_module=decoder
         )
-        outputs: Outputs = self._loss(inputs, batch, training).metrics() if wanted else {}
+        outputs: Outputs = self.loss_of(inputs, batch, training).metrics() if wanted else {}
         if training:
             return outputs
         scores = self.softmax.head.scores(inputs)
@@ -217,18 +230,6 @@ class ItemModel(nn.Module):
             return outputs | {"scores": scores}
         best = top_items(scores, top_k)
         return outputs | {"items": best.ids, "scores": best.scores}
-
-    def _loss(self, inputs: HeadInputs, batch: Batch, training: bool) -> LossOutput:
-        is_item = batch.get("label_item_weights")
-        losses = self.variables.get(LOSSES, ()) if self.is_mutable_collection(LOSSES) else ()
-        return self.softmax.head.loss(
-            inputs,
-            jnp.asarray(batch["labels"]),
-            jnp.asarray(batch["weights"]),
-            None if is_item is None else jnp.asarray(is_item),
-            training,
-            losses,
-        )
 
     def _run(
         self, decoder: Decoder | None, function: Callable[..., jax.Array], *args: Any, **named: Any

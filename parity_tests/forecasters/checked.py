@@ -145,7 +145,7 @@ def _flow(name: str) -> tuple[int, int, str]:
 def _of_statistics(run: Runner, section: str) -> list[Difference]:
     """Compare mean and deviation as our own rule computes them."""
     arrays = run.recording.arrays
-    ours = run.inside(None)
+    ours = run.statistics()
     found = []
     for name, allowed in (
         ("mu", LIMIT),

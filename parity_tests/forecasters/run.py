@@ -90,6 +90,12 @@ class Runner:
         own |= {"mu": mean, "sigma": deviation}
         return values | {name: np.asarray(value) for name, value in own.items()}
 
+    def statistics(self) -> dict[str, np.ndarray]:
+        """`mu` and `sigma` by the model's own rule."""
+        with jax.default_matmul_precision("highest"):
+            mean, deviation = _own_statistics(self.model, self.params, self.inputs)
+        return {"mu": np.asarray(mean), "sigma": np.asarray(deviation)}
+
     def loss(self, train: bool) -> np.ndarray:
         """The loss of the batch, whose future is recorded."""
         with jax.default_matmul_precision("highest"):
@@ -162,6 +168,13 @@ def _all_inside(model: TimesFM, params: Any, inputs: Any, statistics: Any, train
         for name, value in flatten(kept[INSIDE]).items()
         if isinstance(value[0], jax.Array)
     }
+
+
+@partial(jax.jit, static_argnames="model")
+def _own_statistics(model: TimesFM, params: Any, inputs: Any) -> Any:
+    """Compiles in a fraction of the time of all intermediate values."""
+    found: Any = model.apply({"params": params}, *inputs)
+    return found.statistics
 
 
 def ours_of(name: str) -> str | None:

@@ -13,15 +13,16 @@ from efficientids_flax.backbone import Decoder
 from efficientids_flax.backbone.experts import LOSSES
 from efficientids_flax.backbone.generate import generate
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
+from efficientids_flax.core.batch import check_batch
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.losses import language_model_loss, language_model_metrics
 from efficientids_flax.tree import flatten, unflatten
 from parity_tests.recording import Arrays, Pass, is_masked, model_inputs
+from parity_tests.run.canonical import canonical
 from parity_tests.run.outputs import masked_metrics, recommender_metrics, recommender_outputs
 
 INTERMEDIATES = "intermediates"
-BACKBONE = "pretrained_lm/"
 EMBEDS = "inputs_embeds"
 TEXT = "generate"  # output of a pass: its prompts and the text generated after them
 DROPOUTS = ("input_dropout", "attention_dropout", "residual_dropout", "mlp_dropout")
@@ -163,22 +164,21 @@ def continued(subject: Subject, one: Pass) -> np.ndarray:
     return np.concatenate([ids, np.asarray(found.tokens)], axis=1)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def _program(options: "Options", gradients: bool) -> Callable[[Any, Any, Batch], Any]:
     """A jitted function (params, embeddings or None, batch) -> (values, gradients of the first 2).
 
-    It is compiled once for all passes and steps with the same options.
+    It is compiled once for all passes and steps with the same options. What gives `only` some names
+    is a part of what gives them all, which is traced once for all its parts.
     """
+    if options.only is not None:
+        return jax.jit(_part(_program(options._replace(only=None), gradients), options))
     recommends = isinstance(options.config, EfficientIDSConfig)
     function = _recommender if recommends else _language_model
 
     def loss(params: Any, embeds: Any, batch: Batch) -> Any:
         given = batch if embeds is None else {**batch, EMBEDS: embeds}
-        found, (intermediates, results) = function(options, given, params)
-        if options.only is None:
-            return found, (intermediates, results)
-        values = canonical(intermediates, Subject(options.config, params).backbone) | results
-        return found, ({}, {name: values[name] for name in options.only & values.keys()})
+        return function(options, given, params)
 
     def compute(params: Any, embeds: Any, batch: Batch) -> Any:
         if not gradients:
@@ -190,43 +190,17 @@ def _program(options: "Options", gradients: bool) -> Callable[[Any, Any, Batch],
     return jax.jit(compute)
 
 
-def canonical(intermediates: Mapping[str, Any], config: BackboneConfig) -> dict[str, Any]:
-    """Path -> value, with each layer under its number, whether layers are scanned or not.
+def _part(whole: Callable[[Any, Any, Batch], Any], options: "Options") -> Any:
+    """The values of a program whose names are wanted."""
+    assert options.only is not None
+    names, backbone = options.only, Subject(options.config, {}).backbone
 
-    The decoder's paths have no `pretrained_lm`. A module's output is at the module's path; only its
-    first call counts. `hidden_states/n` have the meaning they have in HuggingFace.
-    """
-    found: dict[str, Any] = {}
-    for name, calls in flatten(intermediates).items():
-        path = name.removesuffix("/__call__").removesuffix("__call__")
-        path = path.removeprefix(BACKBONE)
-        value = calls[0]
-        while isinstance(value, tuple) and not hasattr(value, "_fields"):
-            value = value[0]  # a scanned layer returns (hidden states, nothing)
-        if not hasattr(value, "shape"):
-            continue
-        if path == "layers" or path.startswith("layers/"):
-            found |= _unstacked(path, value, config)
-        else:
-            found[path] = value
-    states = ["layer_input", *(f"layers_{i}" for i in range(config.num_layers))]
-    if config.final_norm:
-        states[-1] = "final_norm"
-    for place, name in enumerate(states):
-        if name in found:
-            found[f"hidden_states/{place}"] = found[name]
-    return found
+    def compute(params: Any, embeds: Any, batch: Batch) -> Any:
+        (intermediates, results), slopes = whole(params, embeds, batch)
+        values = canonical(intermediates, backbone, names) | results
+        return ({}, {name: values[name] for name in names & values.keys()}), slopes
 
-
-def _unstacked(path: str, value: Any, config: BackboneConfig) -> dict[str, Any]:
-    """A value of stacked layers, as one value per layer."""
-    rest = path.removeprefix("layers").lstrip("/")
-    count, place = config.layers_per_block, config.layers_per_block - 1
-    if count > 1 and rest.startswith("block_"):
-        block, _, rest = rest.partition("/")
-        place = int(block.removeprefix("block_"))
-    tail = f"/{rest}" if rest else ""
-    return {f"layers_{step * count + place}{tail}": one for step, one in enumerate(value)}
+    return compute
 
 
 def _language_model(
@@ -280,19 +254,22 @@ def _recommender(
     config = options.config
     assert isinstance(config, EfficientIDSConfig)
     model = EfficientIDSModel(config=config, clustering_info=options.clustering)
-    made, kept = model.apply(
+    check_batch(config, batch, labels=True)
+
+    def forward(module: EfficientIDSModel) -> tuple[Any, jax.Array | None]:
+        inputs = module.head_inputs(batch, deterministic=not options.train)
+        made = module.loss_of(inputs, batch, options.train)
+        return made, module.softmax.head.evaluation_logits(inputs) if options.inside else None
+
+    (made, scores), kept = model.apply(
         {"params": params},
-        batch,
-        train=options.train,
-        deterministic=not options.train,
-        method=model.loss,
+        method=forward,
         capture_intermediates=options.inside,
         mutable=options.mutable,
     )
     if not options.inside:
         return made.loss, ({}, {f"outputs/{k}": v for k, v in made._asdict().items()})
     inside = kept[INTERMEDIATES]
-    scores: Any = model.apply({"params": params}, batch, method=model.evaluation_logits)
     results = recommender_outputs(config, batch, made, scores, inside, options.train)
     results |= recommender_metrics(config, batch, made, results)
     return made.loss, (inside, jax.lax.stop_gradient(results))

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from efficientids_flax.tree import flatten, unflatten
-from parity_tests.recording import Pass, Recording, Step
+from parity_tests.recording import Recording, Step, form
 from parity_tests.run.activations import Subject, run
 from parity_tests.run.parameters import place, to_our_tree
 
@@ -39,7 +39,9 @@ def take_step(before: Subject, recording: Recording, step: Step, update: Any, st
         update: jitted update function of the optimizer.
         state: state of the optimizer.
     """
-    ours = run(before, Pass("", step.inputs), inside=False)
+    # With intermediate values it is the program of a pass on such a batch.
+    inside = form(step.run) in map(form, recording.passes)
+    ours = run(before, step.run, inside=inside)
     gradients = dict(ours.gradients)
     if step.gradients:
         given = to_our_tree(step.gradients, recording.names, before)

@@ -44,10 +44,18 @@ class Conversion:
         return self.manifest["config"]["model"][name]["from"]
 
 
-@pytest.fixture
-def converted(recording: Recording, tmp_path: Path) -> Callable[..., Conversion]:
+@pytest.fixture(scope="module")
+def converted(
+    recording: Recording, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Conversion]:
+    """`converted(name, ...)`: converted once for all facts that it shows; do not change it."""
+    known: dict[tuple[str, str], Conversion] = {}
+
     def make(name: str, **plan: Any) -> Conversion:
-        return Conversion(recording(name), tmp_path / name, **plan)
+        key = name, repr(plan)
+        if key not in known:
+            known[key] = Conversion(recording(name), tmp_path_factory.mktemp(name) / "out", **plan)
+        return known[key]
 
     return make
 

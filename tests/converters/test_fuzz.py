@@ -11,8 +11,9 @@ import pytest
 
 from tests.converters import fuzz
 
+Recording = Callable[[str], Path]
 SEEDS = 20  # a checkpoint, a tenth of a second each; `make fuzz` goes on
-ZARR = "LlamaAdafactor_gda"
+ZARR = "LlamaRepeat_gda"  # with few files, all of which are copied for each test
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +28,8 @@ def test_one_damaged_file(name: str, known: dict[str, Path]):
 
 
 @pytest.fixture
-def copied(known: dict[str, Path], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(known[ZARR], tmp_path / "case"))
+def copied(recording: Recording, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(recording(ZARR), tmp_path / "case"))
 
 
 @pytest.mark.parametrize(
@@ -60,13 +61,13 @@ def test_dumps_with_numbers_that_are_none(key: str, value: str, copied: Path, tm
 
 
 def test_the_fuzzer_finds_what_it_looks_for(
-    known: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """It must detect a fault of the reader, a hang, and a long message."""
 
     def found_with(opened: Callable[..., Any]) -> str:
         monkeypatch.setattr("converters.commands.inspect.open_checkpoint", opened)
-        return fuzz.fault(known[ZARR] / "checkpoint", tmp_path / "out") or ""
+        return fuzz.fault(recording(ZARR) / "checkpoint", tmp_path / "out") or ""
 
     def raises(*_: Any) -> None:
         raise KeyError("a fault")

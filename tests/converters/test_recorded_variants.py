@@ -7,13 +7,15 @@ circular pipelines and over two axes; optimizers that are none of ours; quantize
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from converters import convert, open_checkpoint
+from converters.plan import Plan
 from efficientids_flax import load_model
 from tests.converters import expected, stored
 from tests.paths import RECORDINGS
@@ -85,10 +87,30 @@ def source_of(case: Path) -> stored.Tree:
     return stored.read_paxml(stored.step_of(case / "checkpoint"), described(case))
 
 
-def converted(case: Path, out: Path, **options: Any) -> tuple[dict[str, Any], list[str]]:
-    """`config.json` and the notes of a conversion."""
-    report = convert(case / "checkpoint", out, **options)
-    return json.loads((out / "config.json").read_text()), list(report.plan.notes)
+class Converted(NamedTuple):
+    """A conversion: its folder, which is not to be changed, `config.json` and its plan."""
+
+    out: Path
+    config: dict[str, Any]
+    plan: Plan
+
+    @classmethod
+    def of(cls, case: Path, out: Path, **options: Any) -> "Converted":
+        report = convert(case / "checkpoint", out, **options)
+        return cls(out, json.loads((out / "config.json").read_text()), report.plan)
+
+
+@pytest.fixture(scope="module")
+def converted(
+    recording: Recording, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Converted]:
+    """`converted(name)`: a recording, converted without options, once for all tests."""
+
+    @cache
+    def find(name: str) -> Converted:
+        return Converted.of(recording(name), tmp_path_factory.mktemp(name) / "out")
+
+    return find
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,13 +130,12 @@ def test_every_leaf_is_what_paxml_restores(name: str, recording: Recording):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_leaf_is_lost_and_none_is_changed_by_a_rename(
-    name: str, recording: Recording, tmp_path: Path
+    name: str, recording: Recording, converted: Callable[[str], Converted]
 ):
-    recorded = described(recording(name))
-    report = convert(recording(name) / "checkpoint", tmp_path / "out")
-    leaves = stored.read_manifest(tmp_path / "out")["leaves"]
+    recorded, found = described(recording(name)), converted(name)
+    leaves = stored.read_manifest(found.out)["leaves"]
     sources = {path for leaf in leaves for path in leaf["sources"]}
-    assert sources | {path for path, _ in report.plan.ignored} == set(recorded)
+    assert sources | {path for path, _ in found.plan.ignored} == set(recorded)
     for leaf in leaves:
         about = recorded[leaf["sources"][0]]
         if leaf["operation"] == "rename" and leaf["dtype"] == about["dtype"]:
@@ -123,17 +144,18 @@ def test_no_leaf_is_lost_and_none_is_changed_by_a_rename(
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_converts_bit_for_bit(name: str, recording: Recording, tmp_path: Path):
-    converted(recording(name), tmp_path / "out")
+def test_converts_bit_for_bit(
+    name: str, recording: Recording, converted: Callable[[str], Converted]
+):
     wanted = expected.converted(source_of(recording(name)), BETAS)
-    assert expected.difference(stored.read_output(tmp_path / "out"), wanted) == []
+    assert expected.difference(stored.read_output(converted(name).out), wanted) == []
 
 
-def test_the_separator_of_groups_and_the_layout_do_not_matter(recording: Recording, tmp_path: Path):
-    forms = ("gda", "ocdbt", "flax")
-    for form in forms:
-        convert(recording(f"GptRepeatUnderscore_{form}") / "checkpoint", tmp_path / form)
-    first, *rest = [stored.digests(tmp_path / form) for form in forms]
+def test_the_separator_of_groups_and_the_layout_do_not_matter(
+    converted: Callable[[str], Converted],
+):
+    outs = [converted(f"GptRepeatUnderscore_{form}").out for form in ("gda", "ocdbt", "flax")]
+    first, *rest = map(stored.digests, outs)
     assert any(target.startswith("state/optimizer/adam/mu/layers/") for target in first)
     assert all(other == first for other in rest)
 
@@ -145,9 +167,9 @@ def test_layers_are_in_the_order_of_the_model(
 ):
     place, count, find = LAYERS[name]
     source = source_of(recording(name))
-    config, _ = converted(recording(name), tmp_path / "out", scan_layers=scan_layers)
-    found = stored.read_output(tmp_path / "out")
-    per_block = config["model"]["layers_per_block"]
+    made = Converted.of(recording(name), tmp_path / "out", scan_layers=scan_layers)
+    found = stored.read_output(made.out)
+    per_block = made.config["model"]["layers_per_block"]
     (group,) = {path.split("/")[2] for path in source if "/p#" in path}
     moments = {
         "params/": ("mdl_vars/params/", None),
@@ -176,9 +198,11 @@ def test_layers_are_in_the_order_of_the_model(
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_states_that_optax_has_not_stay_raw(name: str, recording: Recording, tmp_path: Path):
-    config, notes = converted(recording(name), tmp_path / "out")
-    found = stored.read_output(tmp_path / "out")
+def test_states_that_optax_has_not_stay_raw(
+    name: str, recording: Recording, converted: Callable[[str], Converted]
+):
+    out, config, plan = converted(name)
+    found = stored.read_output(out)
     source = source_of(recording(name))
     parts, raw = OPTIMIZERS[name]
     assert {path.split("/")[2] for path in found if path.startswith("state/optimizer/")} == parts
@@ -187,14 +211,16 @@ def test_states_that_optax_has_not_stay_raw(name: str, recording: Recording, tmp
     for path in kept:
         np.testing.assert_array_equal(found[RAW + path], source[f"opt_states/{path}"], path)
     assert (config["optimizer"] is None) == bool(raw)
-    assert any("kept as it is" in note for note in notes) == bool(raw)
+    assert any("kept as it is" in note for note in plan.notes) == bool(raw)
 
 
-def test_moments_of_optax_adam_are_copied(recording: Recording, tmp_path: Path):
+def test_moments_of_optax_adam_are_copied(
+    recording: Recording, converted: Callable[[str], Converted]
+):
     """`Adam(sharded_adam=False)` is `optax.adam`, whose moments are not bias-corrected."""
-    config, _ = converted(recording("OptaxAdam_flax"), tmp_path / "out")
+    out, config, _ = converted("OptaxAdam_flax")
     assert (config["optimizer"]["name"], config["optimizer"]["clip_threshold"]) == ("adam", None)
-    found = stored.read_output(tmp_path / "out")
+    found = stored.read_output(out)
     source = source_of(recording("OptaxAdam_flax"))
     names = {"mdl_vars/params/": "params/"}
     for group in ("no_prefix", "p#3#i-1"):
@@ -210,8 +236,8 @@ def test_moments_of_optax_adam_are_copied(recording: Recording, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_configuration(name: str, recording: Recording, tmp_path: Path):
-    config, _ = converted(recording(name), tmp_path / "out")
+def test_configuration(name: str, converted: Callable[[str], Converted]):
+    config = converted(name).config
     assert config["family"] == "transformer_lm"
     for key, wanted in CONFIGURATIONS[name].items():
         found: Any = config["model"]
@@ -226,24 +252,24 @@ def test_configuration(name: str, recording: Recording, tmp_path: Path):
      ("AllDtypes_gda", None), ("Ngrammer_gda", "lm/ngrammer/ngram_layer")],
 )  # fmt: skip
 def test_other_models_keep_their_names(
-    name: str, told: str | None, recording: Recording, tmp_path: Path
+    name: str, told: str | None, recording: Recording, converted: Callable[[str], Converted]
 ):
-    config, notes = converted(recording(name), tmp_path / "out")
+    out, config, plan = converted(name)
     assert (config["family"], config["model"]) == ("generic", None)
-    found = {leaf["target"] for leaf in stored.read_manifest(tmp_path / "out")["leaves"]}
+    found = {leaf["target"] for leaf in stored.read_manifest(out)["leaves"]}
     start = "mdl_vars/params/"
     wanted = {p.removeprefix(start) for p in described(recording(name)) if p.startswith(start)}
     assert {p.removeprefix("params/") for p in found if p.startswith("params/")} == wanted
     if told is not None:
-        assert any(told in note for note in notes)
+        assert any(told in note for note in plan.notes)
 
 
 @pytest.mark.parametrize("form", ["gda", "ocdbt", "flax"])
-def test_every_dtype_arrives(form: str, recording: Recording, tmp_path: Path):
-    case = recording(f"AllDtypes_{form}")
-    converted(case, tmp_path / "out")
-    found = stored.read_output(tmp_path / "out")
-    source = source_of(case)
+def test_every_dtype_arrives(
+    form: str, recording: Recording, converted: Callable[[str], Converted]
+):
+    found = stored.read_output(converted(f"AllDtypes_{form}").out)
+    source = source_of(recording(f"AllDtypes_{form}"))
     kinds = set()
     for path, values in source.items():
         target = path.replace("mdl_vars/params/", "params/") if "/params/" in path else (
@@ -263,12 +289,10 @@ def test_dequantized_weights_are_what_praxis_multiplies_by(
     name: str, recording: Recording, tmp_path: Path
 ):
     wanted = stored.read_manifest(recording(name))["dequantized"]
-    config, _ = converted(recording(name), tmp_path / "out", dequantize=True)
-    assert config["model"] is not None
+    made = Converted.of(recording(name), tmp_path / "out", dequantize=True)
+    assert made.config["model"] is not None
     leaves = {
-        path: leaf
-        for leaf in stored.read_manifest(tmp_path / "out")["leaves"]
-        for path in leaf["sources"]
+        path: leaf for leaf in stored.read_manifest(made.out)["leaves"] for path in leaf["sources"]
     }
     assert len(wanted) >= 7
     for path, about in wanted.items():
@@ -286,9 +310,9 @@ def test_packed_weights_and_weights_in_blocks_become_numbers(
     In blocks [S, C, N, H], Praxis' attention sums over the same axis indices as without blocks, so
     its scales are [C, N, H].
     """
-    config, _ = converted(recording(name), tmp_path / "out", dequantize=True)
-    assert config["model"] is not None
-    found, source = stored.read_output(tmp_path / "out"), source_of(recording(name))
+    made = Converted.of(recording(name), tmp_path / "out", dequantize=True)
+    assert made.config["model"] is not None
+    found, source = stored.read_output(made.out), source_of(recording(name))
     layer, place = "params/layers_1/", "mdl_vars/params/lm/transformer/x_layers_1/"
     for target, leaf in (
         ("mlp/up/kernel", "ff_layer/ffn_layer1/linear/w"),
@@ -310,13 +334,13 @@ def test_packed_weights_and_weights_in_blocks_become_numbers(
 
 @pytest.mark.parametrize("name", ["QuantInt4Packed_gda", "QuantBlocks_gda"])
 def test_packed_weights_are_kept_as_they_are_stored(
-    name: str, recording: Recording, tmp_path: Path
+    name: str, recording: Recording, converted: Callable[[str], Converted]
 ):
-    config, notes = converted(recording(name), tmp_path / "out")
+    out, config, plan = converted(name)
     assert config["family"] == "transformer_lm"
     assert (config["model"]["model_dims"], config["model"]["hidden_dims"]) == (16, 24)
-    assert any("--dequantize makes them float32" in note for note in notes)
-    found = stored.read_output(tmp_path / "out")
+    assert any("--dequantize makes them float32" in note for note in plan.notes)
+    found = stored.read_output(out)
     source = source_of(recording(name))
     place = "lm/transformer/x_layers_1/ff_layer/ffn_layer1/linear/w"
     for end, target in (("", "kernel"), ("_quantized_scale", "kernel_scale")):
@@ -324,4 +348,4 @@ def test_packed_weights_are_kept_as_they_are_stored(
             found[f"params/layers_1/mlp/up/{target}"], source[f"mdl_vars/params/{place}{end}"]
         )
     with pytest.raises(ValueError, match=r"weights are quantized .* --dequantize"):
-        load_model(tmp_path / "out")
+        load_model(out)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from converters import load_converted
 from efficientids_flax.stored.load import flatten
 
-out, devices = Path(sys.argv[1]), int(sys.argv[2])
+devices = int(sys.argv[1])
 assert jax.device_count() == devices
 
 def digests(tree):
@@ -40,33 +41,35 @@ def digests(tree):
         for name, leaf in flatten(tree).items()
     }
 
-found = {"standard": {}, "pytree": {}}
-for item in ("params", "state"):
-    with ocp.StandardCheckpointer() as checkpointer:
-        found["standard"][item] = checkpointer.restore(out / item)
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        found["pytree"][item] = checkpointer.restore(out / item)
-found = {way: digests(tree) for way, tree in found.items()}
-found["host"] = digests({"params": load_converted(out).params})
-
 mesh = Mesh(np.array(jax.devices()), ("x",))
 def sharding(name, leaf):
     axis = next((i for i, size in enumerate(leaf.shape) if size % devices == 0), None)
     spec = PartitionSpec(*[None] * (axis or 0), *(["x"] if axis is not None else []))
     return NamedSharding(mesh, spec)
 
-sharded = load_converted(out, sharding)
-leaves = jax.tree.leaves(sharded.params)
-assert all(len(leaf.sharding.device_set) == devices for leaf in leaves)
-parts = [leaf for leaf in leaves if not leaf.sharding.is_fully_replicated]
-assert devices == 1 or parts, "nothing was split"
-for leaf in parts:
-    assert leaf.addressable_shards[0].data.size * devices == leaf.size
-found["sharded"] = digests({"params": sharded.params})
-everywhere = load_converted(out, NamedSharding(mesh, PartitionSpec()))
-assert len(jax.tree.leaves(everywhere.params)[0].sharding.device_set) == devices
-found["replicated"] = digests({"params": everywhere.params})
-print(json.dumps(found))
+def opened(out):
+    found = {"standard": {}, "pytree": {}}
+    for item in ("params", "state"):
+        with ocp.StandardCheckpointer() as checkpointer:
+            found["standard"][item] = checkpointer.restore(out / item)
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            found["pytree"][item] = checkpointer.restore(out / item)
+    found = {way: digests(tree) for way, tree in found.items()}
+    found["host"] = digests({"params": load_converted(out).params})
+    sharded = load_converted(out, sharding)
+    leaves = jax.tree.leaves(sharded.params)
+    assert all(len(leaf.sharding.device_set) == devices for leaf in leaves)
+    parts = [leaf for leaf in leaves if not leaf.sharding.is_fully_replicated]
+    assert devices == 1 or parts, "nothing was split"
+    for leaf in parts:
+        assert leaf.addressable_shards[0].data.size * devices == leaf.size
+    found["sharded"] = digests({"params": sharded.params})
+    everywhere = load_converted(out, NamedSharding(mesh, PartitionSpec()))
+    assert len(jax.tree.leaves(everywhere.params)[0].sharding.device_set) == devices
+    found["replicated"] = digests({"params": everywhere.params})
+    return found
+
+print(json.dumps([opened(Path(out)) for out in sys.argv[2:]]))
 """
 
 
@@ -77,26 +80,45 @@ def converted(case: Path, out: Path, **options: Any) -> Path:
     return out
 
 
+OPENED = ("LlamaRepeat_gda", "LlamaBf16_ocdbt")
+
+
+@pytest.fixture(scope="module")
+def outs(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Name of a recording -> its conversion."""
+    place = tmp_path_factory.mktemp("outs")
+    return {name: converted(recording(name), place / name) for name in OPENED}
+
+
+@pytest.fixture(scope="module")
+def opened(outs: dict[str, Path]) -> Callable[[int], dict[str, Any]]:
+    """`opened(devices)`: what one process prints of all conversions, by name."""
+
+    @cache
+    def run(devices: int) -> dict[str, Any]:
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        end = subprocess.run(
+            [*synthetic.command()[:3], "-c", SCRIPT, str(devices), *map(str, outs.values())],
+            env=synthetic.environment(XLA_FLAGS=flags),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert end.returncode == 0, end.stderr
+        assert "WARNING" not in end.stderr.upper(), end.stderr
+        return dict(zip(outs, json.loads(end.stdout), strict=True))
+
+    return run
+
+
 @pytest.mark.parametrize("devices", [1, 8])
-@pytest.mark.parametrize("name", ["LlamaRepeat_gda", "LlamaBf16_ocdbt"])
+@pytest.mark.parametrize("name", OPENED)
 def test_opens_on_any_number_of_devices(
-    name: str, devices: int, recording: Recording, tmp_path: Path
+    name: str, devices: int, outs: dict[str, Path], opened: Callable[[int], dict[str, Any]]
 ):
-    out = converted(recording(name), tmp_path / "out")
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    end = subprocess.run(
-        [*synthetic.command()[:3], "-c", SCRIPT, str(out), str(devices)],
-        env=synthetic.environment(XLA_FLAGS=flags),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert end.returncode == 0, end.stderr
-    assert "WARNING" not in end.stderr.upper(), end.stderr
-    wanted = stored.digests(out)
+    wanted = stored.digests(outs[name])
     params = {target: digest for target, digest in wanted.items() if target.startswith("params/")}
-    found = json.loads(end.stdout)
-    assert found == {
+    assert opened(devices)[name] == {
         "standard": wanted, "pytree": wanted, "host": params, "sharded": params,
         "replicated": params,
     }  # fmt: skip

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from tests.converters.huggingface.live_models import (
     ACTIVATIONS,
+    DEPTHS,
     EPSILONS,
     FLAGS,
     ROPES,
@@ -75,7 +76,7 @@ def opt(draw: Draw) -> Settings:
     heads, width = draw(one_of([4, 3, 1])), draw(one_of([6, 4, 5]))
     return {
         "vocab_size": draw(one_of([37, 64])), "hidden_size": heads * width,
-        "num_attention_heads": heads, "num_hidden_layers": draw(one_of([3, 2, 1])),
+        "num_attention_heads": heads, "num_hidden_layers": draw(DEPTHS),
         "ffn_dim": draw(one_of([7, 32])), "max_position_embeddings": 256,
         "do_layer_norm_before": draw(FLAGS), "_remove_final_layer_norm": draw(FLAGS),
         "word_embed_proj_dim": draw(one_of([10, None])), "enable_bias": draw(FLAGS),
@@ -90,7 +91,7 @@ def falcon(draw: Draw) -> Settings:
     parallel = form == "new" or draw(FLAGS)
     found: Settings = {
         "vocab_size": draw(one_of([37, 64])), "hidden_size": heads * width,
-        "num_attention_heads": heads, "num_hidden_layers": draw(one_of([3, 2, 1])),
+        "num_attention_heads": heads, "num_hidden_layers": draw(DEPTHS),
         "new_decoder_architecture": form == "new", "multi_query": form == "one",
         "num_kv_heads": kv if form == "new" else None, "parallel_attn": parallel,
         "bias": draw(FLAGS), "ffn_hidden_size": draw(one_of([20, None])),
@@ -121,7 +122,7 @@ def gptj(draw: Draw) -> Settings:
     heads, width = draw(one_of([4, 8])), draw(one_of([6, 4, 8]))
     return {
         "vocab_size": draw(one_of([37, 64])), "n_embd": heads * width, "n_head": heads,
-        "n_layer": draw(one_of([3, 2, 1])), "n_positions": 256,
+        "n_layer": draw(DEPTHS), "n_positions": 256,
         "n_inner": draw(one_of([7, None, 32])), "activation_function": draw(ACTIVATIONS),
         "layer_norm_epsilon": draw(EPSILONS), "rotary_dim": draw(one_of([2, 4])),
         "tie_word_embeddings": draw(FLAGS),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.converters.huggingface.live_models import (
     ACTIVATIONS,
+    DEPTHS,
     EPSILONS,
     FLAGS,
     ROPES,
@@ -129,7 +130,7 @@ def deepseek_v3(draw: Draw) -> Settings:
         "n_routed_experts": groups * size, "n_group": groups, "topk_group": chosen,
         "num_experts_per_tok": draw(st.integers(1, chosen * size)),
         "n_shared_experts": draw(one_of([2, 1])), "moe_intermediate_size": draw(one_of([6, 9])),
-        "first_k_dense_replace": draw(st.integers(0, found["num_hidden_layers"] - 1)),
+        "first_k_dense_replace": draw(one_of([1, 0])),
         "norm_topk_prob": draw(FLAGS), "routed_scaling_factor": draw(one_of([2.5, 1.0])),
         "rope_interleave": draw(FLAGS), "attention_bias": draw(FLAGS),
         "rope_parameters": rope(draw, ROPES, turned),
@@ -141,7 +142,7 @@ def bloom(draw: Draw) -> Settings:
     heads = draw(one_of([6, 4, 3, 1]))
     return {
         "vocab_size": 41, "hidden_size": heads * draw(one_of([4, 6])), "n_head": heads,
-        "n_layer": draw(one_of([3, 2])), "layer_norm_epsilon": draw(EPSILONS),
+        "n_layer": draw(DEPTHS), "layer_norm_epsilon": draw(EPSILONS),
         "apply_residual_connection_post_layernorm": draw(FLAGS), "tie_word_embeddings": draw(FLAGS),
     }  # fmt: skip
 
@@ -154,7 +155,7 @@ def mpt(draw: Draw) -> Settings:
     }  # fmt: skip
     return {
         "vocab_size": 41, "d_model": heads * draw(one_of([4, 6])), "n_heads": heads,
-        "n_layers": draw(one_of([3, 2])), "layer_norm_epsilon": draw(EPSILONS),
+        "n_layers": draw(DEPTHS), "layer_norm_epsilon": draw(EPSILONS),
         "expansion_ratio": draw(one_of([2, 4])), "attn_config": attention,
         "tie_word_embeddings": draw(FLAGS), "max_seq_len": 64,
     }  # fmt: skip

@@ -29,6 +29,8 @@ THETAS = one_of([300.0, 1e4, 5e5])
 FLAGS = one_of([True, False])
 HEADS = one_of([(4, 2), (6, 2), (4, 4), (3, 1), (2, 1), (6, 3), (1, 1)])  # query heads, key heads
 WIDTHS = one_of([8, 6, 4, 12])  # of a head
+DEPTHS = one_of([2, 1, 3])
+MIXED = one_of([2, 3, 4])  # layers of families whose layers differ
 WINDOWS = one_of([3, 5, 2, 16])  # of 1, the cache of transformers keeps all keys
 
 
@@ -69,13 +71,13 @@ def rope(draw: Draw, kinds: list[str], width: int, fraction: float = 1.0) -> Set
 ROPES = ["yarn", "llama3", "longrope", "dynamic", "linear", "default"]
 
 
-def common(draw: Draw, own_width: bool) -> Settings:
+def common(draw: Draw, own_width: bool, depths: st.SearchStrategy[int] = DEPTHS) -> Settings:
     """Sizes and settings of nearly all families; `own_width`: heads times width may not be D."""
     heads, kv = draw(HEADS)
     width = draw(WIDTHS)
     found: Settings = {
         "vocab_size": draw(one_of([37, 64])),
-        "num_hidden_layers": draw(one_of([3, 2, 4, 1])),
+        "num_hidden_layers": draw(depths),
         "num_attention_heads": heads,
         "num_key_value_heads": kv,
         "hidden_size": 12 if own_width else heads * width,
@@ -92,9 +94,10 @@ def common(draw: Draw, own_width: bool) -> Settings:
 
 
 def layer_types(draw: Draw, count: int) -> list[str]:
-    """A kind for each layer."""
-    kind = one_of(["sliding_attention", "full_attention"])
-    return draw(st.lists(kind, min_size=count, max_size=count))
+    """A kind for each layer; first both kinds, by turns."""
+    kinds = ["sliding_attention", "full_attention"]
+    first = draw(one_of([0, 1]))
+    return [kinds[(first + layer) % 2] for layer in range(count)]
 
 
 def width_of(found: Mapping[str, Any]) -> int:
@@ -115,12 +118,12 @@ def mistral(draw: Draw) -> Settings:
 
 
 def qwen2(draw: Draw) -> Settings:
-    found = common(draw, own_width=False) | {"hidden_act": draw(ACTIVATIONS)}
+    found = common(draw, own_width=False, depths=MIXED) | {"hidden_act": draw(ACTIVATIONS)}
     return found | _qwen(draw, found)
 
 
 def qwen3(draw: Draw) -> Settings:
-    found = common(draw, own_width=True) | {"hidden_act": draw(ACTIVATIONS)}
+    found = common(draw, own_width=True, depths=MIXED) | {"hidden_act": draw(ACTIVATIONS)}
     return found | {"attention_bias": draw(FLAGS)} | _qwen(draw, found)
 
 
@@ -141,7 +144,7 @@ def gemma(draw: Draw) -> Settings:
 
 
 def gemma2(draw: Draw) -> Settings:
-    found = common(draw, own_width=True) | _gemma2(draw)
+    found = common(draw, own_width=True, depths=MIXED) | _gemma2(draw)
     found["attn_logit_softcapping"] = draw(one_of([2.0, 50.0, None]))
     if draw(FLAGS):
         found["layer_types"] = layer_types(draw, found["num_hidden_layers"])
@@ -149,7 +152,7 @@ def gemma2(draw: Draw) -> Settings:
 
 
 def gemma3_text(draw: Draw) -> Settings:
-    found = common(draw, own_width=True) | _gemma2(draw)
+    found = common(draw, own_width=True, depths=MIXED) | _gemma2(draw)
     if draw(FLAGS):
         found["layer_types"] = layer_types(draw, found["num_hidden_layers"])
     else:
@@ -193,7 +196,7 @@ def olmo2(draw: Draw) -> Settings:
 
 
 def smollm3(draw: Draw) -> Settings:
-    found = common(draw, own_width=False) | {"hidden_act": draw(ACTIVATIONS)}
+    found = common(draw, own_width=False, depths=MIXED) | {"hidden_act": draw(ACTIVATIONS)}
     count = found["num_hidden_layers"]
     found |= {"attention_bias": draw(FLAGS), "mlp_bias": draw(FLAGS)}
     if draw(FLAGS):
@@ -223,7 +226,7 @@ def gpt2(draw: Draw) -> Settings:
     heads, width = draw(one_of([4, 3, 1])), draw(one_of([6, 4, 5]))
     return {
         "vocab_size": draw(one_of([37, 64])), "n_embd": heads * width, "n_head": heads,
-        "n_layer": draw(one_of([3, 2, 4, 1])), "n_positions": 256,
+        "n_layer": draw(DEPTHS), "n_positions": 256,
         "n_inner": draw(one_of([7, None, 32])), "activation_function": draw(ACTIVATIONS),
         "layer_norm_epsilon": draw(EPSILONS), "scale_attn_weights": draw(FLAGS),
         "tie_word_embeddings": draw(FLAGS),

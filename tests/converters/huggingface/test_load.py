@@ -56,29 +56,41 @@ def place(path, leaf):
     if len(axes) > 1 and first != len(axes) - 1 and leaf.shape[-1] % 2 == 0:
         spec[-1] = "columns"
     return NamedSharding(mesh, P(*spec))
-for scan in (False, True):
-    one = flatten(load_pretrained_lm(sys.argv[1], scan_layers=scan)[1])
-    many = flatten(load_pretrained_lm(sys.argv[1], scan_layers=scan, shardings=place)[1])
-    assert one.keys() == many.keys()
-    cut = 0
-    for path, value in many.items():
-        assert np.array_equal(value, one[path]), path
-        assert len(value.sharding.device_set) == 8
-        cut += value.addressable_shards[0].data.size < value.size
-    assert cut > 5
-print("same")
+for folder in sys.argv[1:]:
+    for scan in (False, True):
+        one = flatten(load_pretrained_lm(folder, scan_layers=scan)[1])
+        many = flatten(load_pretrained_lm(folder, scan_layers=scan, shardings=place)[1])
+        assert one.keys() == many.keys()
+        cut = 0
+        for path, value in many.items():
+            assert np.array_equal(value, one[path]), path
+            assert len(value.sharding.device_set) == 8
+            cut += value.addressable_shards[0].data.size < value.size
+        assert cut > 5
+    print("same", folder)
 """
 
 
-@pytest.mark.parametrize("name", ["phi3", "gpt_neox"])
-def test_shards_hold_their_part(name: str) -> None:
-    found = subprocess.run(
-        [sys.executable, "-c", EIGHT, str(FOLDERS / name)],
+SHARDED = ("phi3", "gpt_neox")
+
+
+@pytest.fixture(scope="module")
+def on_eight_devices() -> subprocess.CompletedProcess[str]:
+    """One process for all models."""
+    return subprocess.run(
+        [sys.executable, "-c", EIGHT, *(str(FOLDERS / name) for name in SHARDED)],
         env={"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu",
              "PATH": "/usr/bin:/bin"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert found.stdout == "same\n", found.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_shards_hold_their_part(
+    name: str, on_eight_devices: subprocess.CompletedProcess[str]
+) -> None:
+    told = on_eight_devices.stdout.splitlines()
+    assert f"same {FOLDERS / name}" in told, on_eight_devices.stderr[-2000:]
 
 
 PEAK = """

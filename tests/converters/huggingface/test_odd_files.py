@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from converters.huggingface.tables import TABLES
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.backbone.presets import FAMILIES, backbone_config
 from efficientids_flax.backbone.presets.families import WRAPPERS
+from efficientids_flax.config import BackboneConfig
 from tests.converters.huggingface.recorded_models import FOLDERS
 from tests.converters.invoking import invoke
 
@@ -52,6 +54,16 @@ def sharded(folder: Path, files: list[Tensors], places: dict[str, int], config: 
     return folder
 
 
+def hidden_states(config: BackboneConfig, params: Any) -> Any:
+    return program(config)(params, np.arange(8).reshape(2, 4))
+
+
+@cache
+def program(config: BackboneConfig) -> Any:
+    """A decoder, compiled once for all tests of such a model."""
+    return jax.jit(lambda params, ids: Decoder(config).apply({"params": params}, ids))
+
+
 def same(found: Any, wanted: Any) -> None:
     assert jax.tree.structure(found) == jax.tree.structure(wanted)
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
@@ -85,12 +97,10 @@ def test_bodies_load_without_a_head(made: str, prefix: bool, tmp_path: Path) -> 
     assert (found.lm_head, found.tied_embeddings, whole.lm_head) == (False, False, True)
     assert not backbone_config(folder).lm_head
     same(params, {name: value for name, value in wanted.items() if name != "lm_head"})
-    ids = np.arange(8).reshape(2, 4)
-    decoder = Decoder(found)
-    hidden = decoder.apply({"params": params}, ids)
-    np.testing.assert_array_equal(hidden, Decoder(whole).apply({"params": wanted}, ids))
+    hidden = hidden_states(found, params)
+    np.testing.assert_array_equal(hidden, hidden_states(whole, wanted))
     with pytest.raises(ValueError, match="has no head"):
-        decoder.apply({"params": params}, hidden, method="logits")
+        Decoder(found).apply({"params": params}, hidden, method="logits")
     _, plan = plan_pretrained(open_pretrained(folder))
     notes = " ".join(plan.notes)
     assert "the model has no head" in notes
@@ -107,9 +117,7 @@ def test_bodies_of_families_whose_head_has_more_parts(name: str, tmp_path: Path)
     found, params = load_pretrained_lm(written(tmp_path, tensors, values))
     whole, wanted = load_pretrained_lm(FOLDERS / name)
     assert (found.lm_head, found.lm_head_bias) == (False, False)
-    ids = np.arange(8).reshape(2, 4)
-    ours: Any = Decoder(found).apply({"params": params}, ids)
-    theirs: Any = Decoder(whole).apply({"params": wanted}, ids)
+    ours, theirs = hidden_states(found, params), hidden_states(whole, wanted)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 

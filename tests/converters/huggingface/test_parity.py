@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -66,8 +67,8 @@ def computed(
 def word_embeddings(config: BackboneConfig, params: Any, ids: np.ndarray) -> jax.Array:
     """Word embeddings in the form in which the decoder accepts them as inputs."""
     as_injected = replace(config, embedding_scale="none")
-    made = as_injected if config.scale_injected_embeddings else config
-    return Decoder(made).apply({"params": params}, ids, method="embed")  # pyright: ignore
+    decoder = Decoder(as_injected if config.scale_injected_embeddings else config)
+    return jax.jit(partial(decoder.apply, method="embed"))({"params": params}, ids)  # pyright: ignore
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -105,7 +106,7 @@ def test_hidden_states_logits_and_gradients_are_those_of_transformers(name: str)
 def test_ids_are_their_embeddings(name: str) -> None:
     config, params = load_pretrained_lm(FOLDERS / name, "float32")
     ids = reference(name)["input_ids"].astype(np.int32)
-    states, logits = forward(config, params, ids=ids)
+    states, logits = jax.jit(partial(forward, config))(params, ids=ids)
     recorded = reference(name)
     for found, wanted in zip(states, recorded.get("full/hidden_states", states), strict=True):
         assert distance(found, np.asarray(wanted)) < TOLERANCE
@@ -159,7 +160,8 @@ def test_bfloat16_computes_in_bfloat16() -> None:
     config, params = load_pretrained_lm(FOLDERS / "qwen3")
     assert (config.dtype, config.param_dtype) == ("bfloat16", "bfloat16")
     recorded = reference("qwen3")
-    states, logits = forward(config, params, ids=recorded["input_ids"].astype(np.int32))
+    run = jax.jit(partial(forward, config))
+    states, logits = run(params, ids=recorded["input_ids"].astype(np.int32))
     assert all(state.dtype == jnp.bfloat16 for state in states)
     # 8 bits, about ten roundings per layer
     assert 1e-4 < distance(logits, recorded["full/logits"]) < 0.1

@@ -45,7 +45,7 @@ def notes_of(out: Path) -> list[str]:
 def forecast(out: Path) -> np.ndarray:
     model, params, _ = load_model(out)
     series = np.random.default_rng(1).normal(size=(2, 32)).astype(np.float32)
-    return np.asarray(model.apply({"params": params}, series).values)
+    return np.asarray(jax.jit(model.apply)({"params": params}, series).values)
 
 
 @pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])

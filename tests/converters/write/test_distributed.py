@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from converters.commands.convert import convert
 from converters.paxml.checkpoint import open_checkpoint
 from converters.plan import PlanOptions, make_plan
 from converters.plan.leaves import Plan
@@ -16,6 +17,7 @@ from converters.write.jobs import make_jobs, share
 from converters.write.journal import Journal
 from tests import running
 from tests.converters import stored, synthetic
+from tests.converters.invoking import converted, invoke
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(job: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a single process."""
     out = tmp_path_factory.mktemp("alone") / "out"
-    assert synthetic.run(job, out, *synthetic.ADAM).returncode == 0
+    converted(job, out, *synthetic.ADAM)
     return out
 
 
@@ -142,6 +144,6 @@ def test_a_process_that_finds_no_other_says_so(job: Path, tmp_path: Path):
 
 
 def test_options_of_the_launcher_want_distributed(job: Path, tmp_path: Path):
-    end = synthetic.run(job, tmp_path / "out", "--processes", "2")
-    assert end.returncode == 2
+    end = invoke(convert, job, tmp_path / "out", "--processes", "2")
+    assert end.exit_code == 2
     assert "--processes goes with --distributed" in end.stderr

@@ -29,6 +29,7 @@ KNOWN = {
     "attention_logit_cap": None, "attention_extra_logit": None, "sliding_window": None,
     "attention_mask": "causal", "query_scaling": "inverse_sqrt_head_dim",
     "attention_residual_weight": 1.0, "mlp_residual_weight": 1.0, "mlp_padding_first": False,
+    "scale_before_logits": False,
 }  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def test_models_that_learned_nothing_tell_nothing(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # as above
 def test_two_wrong_settings_are_found_from_a_recording(tmp_path):
-    case = recordings()["Gqa"]
+    case = recordings()["PlainScale"]  # one layer
     out = tmp_path / "out"
     convert(checkpoint_of(case, tmp_path / "case"), out)
     right = load_config(out)

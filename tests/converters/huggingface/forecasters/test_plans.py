@@ -1,6 +1,9 @@
 """TimesFM to a folder of transformers and back; the folder opens there with the same forecasts."""
 
 import json
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +24,27 @@ SIZES = Sizes(layers=11, width=12, hidden=20, heads=3, quantiles=3)
 GIVEN = {"quantiles": [0.1, 0.5, 0.9], "use_positional_embedding": True, "context_length": 16}
 
 
-def converted(tmp_path: Path, positions: bool = True, **plan: Any) -> Path:
-    params = random_forecaster(SIZES)
-    place = write_forecaster(tmp_path / "pax", params)
-    given = {**GIVEN, "use_positional_embedding": positions}
-    convert(place, tmp_path / "out", overrides=given, **plan)
-    return tmp_path / "out"
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`converted(positions, scan)`: a converted forecaster; do not change it."""
+
+    @cache
+    def make(positions: bool = True, scan: bool | None = None) -> Path:
+        place = tmp_path_factory.mktemp("converted")
+        write_forecaster(place / "pax", random_forecaster(SIZES))
+        given = {**GIVEN, "use_positional_embedding": positions}
+        convert(place / "pax", place / "out", overrides=given, scan_layers=scan)
+        return place / "out"
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def exported(converted: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of it; do not change it."""
+    folder = tmp_path_factory.mktemp("exported") / "folder"
+    export_pretrained(converted(), folder)
+    return folder
 
 
 def leaves(out: Path) -> dict[str, np.ndarray]:
@@ -35,8 +53,8 @@ def leaves(out: Path) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("positions", [True, False])
 @pytest.mark.parametrize("scan", [None, True])
-def test_there_and_back(tmp_path: Path, positions: bool, scan: bool | None):
-    out = converted(tmp_path, positions, scan_layers=scan)
+def test_there_and_back(converted: Any, tmp_path: Path, positions: bool, scan: bool | None):
+    out = converted(positions, scan)
     export_pretrained(out, tmp_path / "folder")
     convert_pretrained(tmp_path / "folder", tmp_path / "back", scan_layers=bool(scan))
     before, after = leaves(out), leaves(tmp_path / "back")
@@ -52,29 +70,24 @@ def test_there_and_back(tmp_path: Path, positions: bool, scan: bool | None):
     assert (config.quantiles, config.context_length) == ((0.1, 0.5, 0.9), 16)
 
 
-def test_transformers_opens_the_folder_with_the_same_forecasts(tmp_path: Path):
+def test_transformers_opens_the_folder_with_the_same_forecasts(converted: Any, exported: Path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    out = converted(tmp_path)
-    export_pretrained(out, tmp_path / "folder")
-    other = transformers.AutoModelForTimeSeriesPrediction.from_pretrained(
-        tmp_path / "folder"
-    ).eval()
+    other = transformers.AutoModelForTimeSeriesPrediction.from_pretrained(exported).eval()
     assert type(other).__name__ == "TimesFmModelForPrediction"
     random = np.random.default_rng(3)
     series = [random.normal(size=length).astype(np.float32) for length in (16, 30, 5)]
     with torch.no_grad():
         found = other(past_values=[torch.tensor(one) for one in series], freq=[0, 1, 2])
-    model, params, _ = load_model(out)
+    model, params, _ = load_model(converted())
     mean, quantiles = forecast(model, params, series, 8, freq=[0, 1, 2])
     full = np.concatenate([mean[..., None], quantiles], axis=-1)
     wanted = found.full_predictions.numpy()
     np.testing.assert_allclose(full, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
 
 
-def test_config_json_has_what_transformers_reads(tmp_path: Path):
-    export_pretrained(converted(tmp_path), tmp_path / "folder")
-    content = json.loads((tmp_path / "folder" / "config.json").read_text())
+def test_config_json_has_what_transformers_reads(exported: Path):
+    content = json.loads((exported / "config.json").read_text())
     assert content["architectures"] == ["TimesFmModelForPrediction"]
     assert (content["num_hidden_layers"], content["patch_length"], content["horizon_length"]) == (
         11, 4, 8,
@@ -82,7 +95,7 @@ def test_config_json_has_what_transformers_reads(tmp_path: Path):
     assert (content["pad_val"], content["tolerance"], content["min_timescale"]) == (
         1123581321.0, 1e-6, 1,
     )  # fmt: skip
-    notes = json.loads((tmp_path / "folder" / "manifest.json").read_text())["notes"]
+    notes = json.loads((exported / "manifest.json").read_text())["notes"]
     assert any("centred" in note for note in notes)
 
 
@@ -110,16 +123,17 @@ def test_what_transformers_cannot_express_is_told(tmp_path: Path, values: dict, 
      ({"quantiles": [0.5, 2.0]}, "expected levels between 0 and 1"),
      ({"rms_norm_eps": 1e-5}, "our norms have one epsilon")],
 )  # fmt: skip
-def test_a_folder_that_does_not_fit_is_told(tmp_path: Path, changes: dict, text: str):
-    export_pretrained(converted(tmp_path), tmp_path / "folder")
-    file = tmp_path / "folder" / "config.json"
+def test_a_folder_that_does_not_fit_is_told(
+    exported: Path, tmp_path: Path, changes: dict, text: str
+):
+    file = shutil.copytree(exported, tmp_path / "folder") / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
     with pytest.raises(MappingError, match=text):
         convert_pretrained(tmp_path / "folder", tmp_path / "back")
 
 
-def test_another_dtype(tmp_path: Path):
-    export_pretrained(converted(tmp_path), tmp_path / "folder", ExportOptions(dtype="bfloat16"))
+def test_another_dtype(converted: Any, tmp_path: Path):
+    export_pretrained(converted(), tmp_path / "folder", ExportOptions(dtype="bfloat16"))
     convert_pretrained(tmp_path / "folder", tmp_path / "back")
     found = leaves(tmp_path / "back")
     assert {str(leaf.dtype) for leaf in found.values()} == {"bfloat16"}
@@ -127,6 +141,8 @@ def test_another_dtype(tmp_path: Path):
     assert isinstance(config, TimesFMConfig)
     assert (config.dtype, config.param_dtype) == ("bfloat16", "bfloat16")
     model = TimesFM(config)
-    made: Any = model.apply({"params": load_converted(tmp_path / "back").params}, np.ones((1, 16)))
+    made: Any = jax.jit(model.apply)(
+        {"params": load_converted(tmp_path / "back").params}, np.ones((1, 16))
+    )
     assert jax.numpy.isfinite(made.values).all()
     assert made.values.dtype == np.float32
