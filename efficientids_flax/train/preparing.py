@@ -113,8 +113,15 @@ class Preparing:
         if not silent and getattr(self._reads, "prompt", None) != PromptConfig() and is_primary():
             tell(self.options.progress, ALONE)
         check_pretrained(self.given_model, params)
+        made = self._begun(rng, sample_batch, params=params, opt_state=opt_state, step=step)
+        if self.options.evaluate_average:  # raises if there are none, not only after the run
+            jax.eval_shape(averaged_params, made.opt_state, made.params)
+        return made
+
+    def _begun(self, rng: jax.Array, sample_batch: Mapping[str, Any], **given: Any) -> TrainState:
+        """The initial state of checked arguments."""
         with on_mesh(self.mesh):
-            made = initial_state(
+            return initial_state(
                 self._objective,
                 self.optimizer,
                 rng,
@@ -123,13 +130,8 @@ class Preparing:
                 frozen_dtype=self.options.frozen_dtype,
                 master_weights=self.options.master_weights,
                 mesh=self.mesh,
-                params=params,
-                opt_state=opt_state,
-                step=step,
+                **given,
             )
-        if self.options.evaluate_average:  # raises if there are none, not only after the run
-            jax.eval_shape(averaged_params, made.opt_state, made.params)
-        return made
 
     def _compiled(self, state: TrainState, batch: Any) -> CompiledStep:
         """The step, compiled in the first call."""

@@ -106,9 +106,8 @@ class CompiledStep:
         several = mesh is not None and jax.process_count() > 1
         self._faults = {fault: _of_each(mesh, fault) if several else () for fault in (False, True)}
         arguments = (*without_frozen(state), batch)
-        shapes = jax.eval_shape(
-            measured, *arguments, jax.ShapeDtypeStruct((), bool), *self._faults[False]
-        )
+        alive = jax.ShapeDtypeStruct((), bool, sharding=whole)
+        shapes = jax.eval_shape(measured, *arguments, alive, *self._faults[False])
         self.names = tuple(sorted(name for name in shapes[2] if not name.startswith(WRONG)))
         self.fields = tuple(
             sorted(name.removeprefix(WRONG) for name in shapes[2] if name.startswith(WRONG))

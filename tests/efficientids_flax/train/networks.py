@@ -1,5 +1,6 @@
 """A small network with dropout and batch statistics, and data for it, shared by the tests."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,23 +9,35 @@ import numpy as np
 import optax
 from flax import linen as nn
 
+from efficientids_flax.parameters import parameter_shapes
 from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.trainer import Trainer
+from efficientids_flax.tree import unflatten
+from tests.efficientids_flax.train.sharing import Sharing
 
 WIDTH, CLASSES, ROWS, BATCH = 6, 3, 48, 8
+DRAWN = nn.initializers.lecun_normal()
+
+
+def numbers(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Initial values for any key: to compile draws takes longer than all else of a first state."""
+    del key
+    drawn = np.random.default_rng(shape[0]).normal(size=shape) / np.sqrt(shape[0])
+    return jnp.asarray(drawn, dtype)
 
 
 class Network(nn.Module):
     dropout: float = 0.2
     statistics: bool = True
+    kernel_init: Callable[..., jax.Array] = numbers
 
     @nn.compact
     def __call__(self, x: jax.Array, training: bool = False) -> jax.Array:
-        x = nn.Dense(8)(x)
+        x = nn.Dense(8, kernel_init=self.kernel_init)(x)
         if self.statistics:
             x = nn.BatchNorm(use_running_average=not training)(x)
         x = nn.Dropout(self.dropout, deterministic=not training)(nn.tanh(x))
-        return nn.Dense(CLASSES)(x)
+        return nn.Dense(CLASSES, kernel_init=self.kernel_init)(x)
 
 
 def loss_fn(params: Any, batch: Any, model_state: Any, rng: Any, apply_fn: Any) -> Any:
@@ -40,6 +53,15 @@ def loss_fn(params: Any, batch: Any, model_state: Any, rng: Any, apply_fn: Any) 
     return entropy.mean(), {"accuracy": accuracy}, model_state
 
 
+def numbers_of(model: Any) -> dict[str, Any]:
+    """Parameters of a model of this package, which need no program that draws them."""
+    rng = np.random.default_rng(0)
+    shapes = sorted(parameter_shapes(model.config).items())
+    return unflatten(
+        {path: 0.3 * rng.normal(size=shape).astype(np.float32) for path, shape in shapes}
+    )
+
+
 def data(rows: int = ROWS, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, WIDTH)).astype(np.float32)
@@ -51,11 +73,14 @@ def batches(**options: Any) -> ShuffledBatches:
     return ShuffledBatches(data(), BATCH, seed=3, **options)
 
 
+ADAMW = optax.adamw(1e-2)
+
+
 def trainer(directory: Any = None, *, network: nn.Module | None = None, **options: Any) -> Trainer:
     options = {"progress": "none", "plot": False, "log_every": 4, "save_every": 5, **options}
-    optimizer = options.pop("optimizer", optax.adamw(1e-2))
+    optimizer = options.pop("optimizer", ADAMW)
     options.setdefault("loss_fn", loss_fn)
-    return Trainer(network or Network(), optimizer, directory, **options)
+    return Sharing(network or Network(), optimizer, directory, **options)
 
 
 def begin(made: Trainer, seed: int = 0) -> Any:

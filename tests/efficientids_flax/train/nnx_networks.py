@@ -48,7 +48,7 @@ class Normalised(nnx.Module):
 
 
 def classifier(seed: int = 0) -> SimpleClassifier:
-    return SimpleClassifier(WIDTH, (16, 8), CLASSES, rngs=nnx.Rngs(seed))
+    return SimpleClassifier(WIDTH, (8,), CLASSES, rngs=nnx.Rngs(seed))
 
 
 def normalised(seed: int = 0) -> Normalised:

@@ -99,7 +99,7 @@ def test_a_schedule_that_gives_no_number_ends_the_run_before_its_step(tmp_path):
     made = trainer(tmp_path, optimizer=optax.adamw(rate), learning_rate=rate)
     with pytest.raises(NonFiniteError, match="step 4: learning_rate nan: the schedule"):
         made.train(begin(made), batches(), num_steps=4)
-    wanted = trainer(optimizer=optax.adamw(1e-2))
+    wanted = trainer()
     assert same(made.restore(begin(made)).params,
                 wanted.train(begin(wanted), batches(), num_steps=3).params)  # fmt: skip
 

@@ -23,6 +23,7 @@ from tests.efficientids_flax.train.networks import (
     batches,
     begin,
     data,
+    loss_fn,
     same,
     trainer,
 )
@@ -73,6 +74,22 @@ def test_takes_the_steps_of_a_plain_loop():
         np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("meshed", [False, True])
+def test_the_loss_is_traced_once_for_the_first_state_and_once_for_the_step(meshed):
+    calls = []
+
+    def counted(*given):
+        calls.append(len(calls))
+        return loss_fn(*given)
+
+    mesh = make_mesh() if meshed else None
+    made = trainer(loss_fn=counted, mesh=mesh)
+    state = begin(made)
+    assert len(calls) == 1
+    made.train(state, batches(), num_steps=2)
+    assert len(calls) == 2
+
+
 def test_history_has_every_step(finished):
     directory, made, _ = finished
     assert [row["step"] for row in made.history] == list(range(1, STEPS + 1))
@@ -87,11 +104,16 @@ def test_learns():
     assert made.evaluate(state, batches(epochs=1))["eval_accuracy"] > 0.9
 
 
+@jax.jit
+def entropies(variables, rows):
+    logits = Network().apply(variables, rows["x"], training=False)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, rows["y"])
+
+
 def test_evaluation_is_without_dropout_and_by_the_running_statistics(finished):
     _, made, state = finished
     found = made.evaluate(state, batches(epochs=1, shuffle=False))
-    logits = Network().apply(state.variables, data()["x"], training=False)
-    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, data()["y"])
+    entropy = entropies(state.variables, data())
     assert found["eval_loss"] == pytest.approx(float(entropy.mean()), rel=1e-5)
     assert found == made.evaluate(state, batches(epochs=1, shuffle=False))
     one = made.evaluate(state, batches(epochs=1, shuffle=False), num_eval_batches=1)
@@ -101,8 +123,7 @@ def test_evaluation_is_without_dropout_and_by_the_running_statistics(finished):
 def test_rows_of_a_short_last_batch_count_as_the_others(finished):
     _, made, state = finished
     short = ShuffledBatches(data(20), BATCH, shuffle=False, drop_remainder=False, epochs=1)
-    logits = Network().apply(state.variables, data(20)["x"], training=False)
-    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, data(20)["y"])
+    entropy = entropies(state.variables, data(20))
     found = made.evaluate(state, short)["eval_loss"]
     assert found == pytest.approx(float(entropy.mean()), rel=1e-5)
 

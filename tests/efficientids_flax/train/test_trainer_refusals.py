@@ -15,7 +15,7 @@ from efficientids_flax.core.models import EfficientIDSModel, SimpleEfficientIDSM
 from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.state.carried import TrainState
 from efficientids_flax.train.step.returned import returned
-from tests.efficientids_flax.train.networks import batches, begin, trainer
+from tests.efficientids_flax.train.networks import DRAWN, Network, batches, begin, trainer
 
 IDS = {"ids": np.array([[1, 2, 3]]), "labels": np.array([[2, 3, 4]]), "weights": np.ones((1, 3))}
 
@@ -218,7 +218,7 @@ def test_what_is_no_key_is_told(rng):
 
 
 def test_keys_of_other_kinds_begin_a_run_too():
-    made = trainer()
+    made = trainer(network=Network(kernel_init=DRAWN))
     first, second = (jax.random.key(seed, impl="rbg") for seed in (0, 1))
     one, other = (
         made.create_train_state(rng, next(iter(batches()))).params["Dense_0"]["kernel"]

@@ -63,9 +63,9 @@ def test_a_step_takes_little_memory(tmp_path: Any):
     history = History(tmp_path)
     tracemalloc.start()
     try:
-        for first in range(1, 50_001, 100):
+        for first in range(1, 20_001, 100):
             history.add_steps(first, NAMES, values)
-        used = tracemalloc.get_traced_memory()[0] / 50_000
+        used = tracemalloc.get_traced_memory()[0] / 20_000
     finally:
         tracemalloc.stop()
     assert used < 100  # 64 of numbers

@@ -3,6 +3,7 @@
 Plain SGD on `loss = -w` adds the rate to w, so that the movement of w is the rate.
 """
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -22,6 +23,8 @@ from efficientids_flax.train.optimizer import (
 )
 from efficientids_flax.train.step import NonFiniteError
 from efficientids_flax.tree import leaves_by_path
+from tests.efficientids_flax.compiled import compiled
+from tests.efficientids_flax.train.sharing import Sharing
 
 
 class Number(nn.Module):
@@ -50,13 +53,18 @@ def moved(optimizer: Any, steps: int = 6, bad: int = 0, **options: Any) -> tuple
         for number in range(1, steps + 1):
             yield {"x": np.full(2, np.nan, np.float32)} if number == bad else BATCH
 
-    trainer = Trainer(Number(), optimizer, loss_fn=loss_fn, progress="none", **options)
+    trainer = Sharing(Number(), optimizer, loss_fn=loss_fn, progress="none", **options)
     state = trainer.create_train_state(
-        jax.random.key(0), BATCH, params={"w": jnp.float32(0.0)}, step=start
+        jax.random.key(0), BATCH, params={"w": np.float32(0.0)}, step=start
     )
     state = trainer.train(state, batches, num_steps=start + steps)
     values = [row["w"] for row in trainer.history] + [float(state.params["w"])]
     return np.diff(values), np.asarray([row["learning_rate"] for row in trainer.history])
+
+
+@cache
+def descent(rate: Any) -> Any:
+    return create_optimizer(rate, "sgd", momentum=0.0)
 
 
 @pytest.mark.parametrize(
@@ -66,14 +74,13 @@ def moved(optimizer: Any, steps: int = 6, bad: int = 0, **options: Any) -> tuple
 )
 @pytest.mark.parametrize("bad", [0, 1, 3])
 def test_after_steps_that_were_left_out(rate: Any, bad: int):
-    optimizer = create_optimizer(rate, "sgd", momentum=0.0)
-    change, logged = moved(optimizer, bad=bad, on_nonfinite="skip")
+    change, logged = moved(descent(rate), bad=bad, on_nonfinite="skip")
     taken = [step for step in range(6) if step + 1 != bad]
     np.testing.assert_allclose(logged[taken], change[taken], rtol=1e-5, atol=1e-7)
 
 
 def test_after_a_given_step():
-    change, logged = moved(create_optimizer(halved, "sgd", momentum=0.0), start=40)
+    change, logged = moved(descent(halved), start=40)
     np.testing.assert_allclose(logged, change, rtol=1e-6)
     assert logged[0] == 1.0  # the optimizer begins anew, so does its count
 
@@ -153,7 +160,7 @@ def test_what_is_not_known_is_not_told():
 @pytest.mark.parametrize("taken", [None, 5])
 def test_a_rate_goes_on_where_another_optimizer_takes_over(optimizer: Any, taken: int | None):
     """Nothing of it was there before, or a count of updates was."""
-    params = {"w": jnp.ones((2, 3))}
+    params, optimizer = {"w": np.ones((2, 3), np.float32)}, compiled(optimizer)
     fresh = optimizer.init(params)
     missing = [path for path in leaves_by_path(fresh) if taken is None or path != "schedule/count"]
     if taken is not None and "schedule/count" in leaves_by_path(fresh):

@@ -273,13 +273,14 @@ def test_sharded_adafactor_keeps_a_scale_a_column_of_each_layer():
 def test_trains_and_goes_on_to_the_bit(name: str, tmp_path: Any):
     """In the Trainer: it freezes, logs the rate, and a run in two parts ends as one in one."""
 
-    def made(directory: Any) -> Any:
-        optimizer = create_optimizer(
-            create_learning_rate_schedule(0.01, 2, 6), name, 0.1, 1.0, ["Dense_0"], ema_decay=0.9
-        )
-        return trainer(directory, optimizer=optimizer, save_every=3)
+    def created() -> Any:
+        rates = create_learning_rate_schedule(0.01, 2, 6)
+        return create_optimizer(rates, name, 0.1, 1.0, ["Dense_0"], ema_decay=0.9)
 
-    whole, first, second = made(None), made(tmp_path), made(tmp_path)
+    first, second = (
+        trainer(tmp_path, optimizer=optimizer, save_every=3) for optimizer in (created(), created())
+    )
+    whole = trainer(optimizer=second.optimizer)
     once = whole.train(begin(whole), network_batches(), num_steps=6)
     first.train(begin(first), network_batches(), num_steps=3)
     twice = second.train(begin(second), network_batches(), num_steps=6)

@@ -41,11 +41,15 @@ def test_takes_the_steps_of_paxml(name: str):
     config = STEPS.optimizer(name)
     learner = paxml_learner(config, STEPS.model)
     params = STEPS.tree(STEPS.arrays["start"])
-    state = learner.init(params)
-    update = jax.jit(learner.update)
+    state = jax.jit(learner.init)(params)
+
+    @jax.jit
+    def stepped(gradients: Any, state: Any, params: Any) -> Any:
+        updates, state = learner.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
     for step, packed in enumerate(STEPS.arrays["gradients"]):
-        updates, state = update(STEPS.tree(packed), state, params)
-        params = optax.apply_updates(params, updates)
+        params, state = stepped(STEPS.tree(packed), state, params)
         wanted = STEPS.tree(STEPS.arrays[f"{name}/parameters"][step])
         assert worst(params, wanted) < ROUNDING, step
     counts = {int(part.count) for part in state.values() if "count" in part._fields}

@@ -23,6 +23,7 @@ from efficientids_flax.train import Trainer
 from efficientids_flax.train.history import read_history
 from efficientids_flax.train.optimizer import create_optimizer
 from efficientids_flax.train.run import export_described
+from tests.efficientids_flax.train.networks import numbers_of
 
 CONFIG = """
 model: {kind: simple, item_embedding_dim: 8, model_dims: 16, num_layers: 1, num_heads: 2}
@@ -82,19 +83,22 @@ def test_says_what_the_model_was_trained_on(ran: Any):
 
 def test_the_length_is_that_of_the_longest_batch_so_far(tmp_path: Any):
     model = SimpleEfficientIDSModel(
-        num_items=ITEMS, item_embedding_dim=8, model_dims=8, num_heads=1, full_softmax=True
-    )
+        num_items=ITEMS, item_embedding_dim=4, model_dims=4, num_layers=1, num_heads=1,
+        full_softmax=True,
+    )  # fmt: skip
     rows = [np.arange(8 * (length + 1)).reshape(8, -1) % ITEMS for length in (3, 5, 3)]
     made, later = (
-        Trainer(model, create_optimizer(0.1), tmp_path / "run", progress="none", plot=False)
+        Trainer(model, create_optimizer(0.1, "sgd"), tmp_path / "run", progress="none", plot=False)
         for _ in range(2)
     )
     batches = [next_items(each) for each in rows]
-    state = made.create_train_state(jax.random.key(0), batches[0])
+    given = numbers_of(model)
+    state = made.create_train_state(jax.random.key(0), batches[0], params=given)
     state = made.train(state, batches, [batches[0]], num_steps=3)
     made.export(state, tmp_path / "out")
     assert training_of(tmp_path / "out")["sequence_length"] == 5
-    restored = later.restore(later.create_train_state(jax.random.key(0), batches[0]))
+    begun = later.create_train_state(jax.random.key(0), batches[0], params=given)
+    restored = later.restore(begun)
     later.export(restored, tmp_path / "later")
     assert training_of(tmp_path / "later") == training_of(tmp_path / "out")
     call("export", "--output-dir", tmp_path / "run", tmp_path / "again")

@@ -6,9 +6,11 @@ from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.optimizer import create_optimizer
 from tests.efficientids_flax.train.networks import BATCH, batches, begin, data, loss_fn, trainer
 
+CREATED = create_optimizer(1e-2)
+
 
 def go_on(directory, source=None, steps=5, **options):
-    made = trainer(directory, **{"optimizer": create_optimizer(1e-2), **options})
+    made = trainer(directory, **{"optimizer": CREATED, **options})
     return made, made.train(begin(made), batches() if source is None else source, num_steps=steps)
 
 

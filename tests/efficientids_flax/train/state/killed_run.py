@@ -1,7 +1,8 @@
-"""Trains in a process that kills itself at a step: `killed_run.py DIRECTORY STEPS KILL_AT`.
+"""Trains in processes that kill themselves at a step: `killed_run.py DIRECTORY STEPS KILL_AT...`.
 
-Run by test_resume.py. Writes the last state's numbers to `DIRECTORY/end.npz` if it gets so
-far.
+Run by test_resume.py. Each goes on in the directory of the one before, and prints its exit code.
+One that comes to its end writes the last state's numbers to `DIRECTORY/end.npz`. They are forked
+before JAX computes, since to import it takes longer than to train.
 """
 
 import os
@@ -41,4 +42,11 @@ def main(directory: Path, steps: int, kill_at: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    for kill_at in sys.argv[3:]:
+        child = os.fork()
+        if not child:
+            main(Path(sys.argv[1]), int(sys.argv[2]), int(kill_at))
+            break
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        sys.stdout.write(f"{code}\n")
+        sys.stdout.flush()

@@ -66,13 +66,12 @@ def process(directory: Path, steps: int, index: int, count: int, stop: int, eval
     """A share of the data, a checkpoint together."""
     from efficientids_flax.sharding import make_mesh
     from efficientids_flax.train.batches import ShuffledBatches
-    from tests.efficientids_flax.train.networks import Network, data, trainer
+    from tests.efficientids_flax.train.networks import DRAWN, Network, data, trainer
 
     batches = ShuffledBatches(data(), 8 // count, seed=3, process=(index, count))
     # The rows of a step are those of one process in another order; dropout goes by the place.
-    made = trainer(
-        directory, network=Network(dropout=0.0, statistics=False), save_every=20, mesh=make_mesh()
-    )
+    network = Network(dropout=0.0, statistics=False, kernel_init=DRAWN)
+    made = trainer(directory, network=network, save_every=20, mesh=make_mesh())
     state = made.create_train_state(jax.random.key(0), next(iter(batches)))
 
     def stopped():

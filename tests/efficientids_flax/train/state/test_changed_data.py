@@ -1,16 +1,28 @@
 """Data of a run that goes on: other rows, another order and another batch size are noticed."""
 
 import grain.python as grain
-import optax
 import pytest
 
 from efficientids_flax.train.batches import ShuffledBatches
-from efficientids_flax.train.optimizer import create_optimizer
 from efficientids_flax.train.state.data_cursor import DataCursor
 from efficientids_flax.train.state.description import vocabularies
 from efficientids_flax.train.state.fingerprint import RunMismatch
-from tests.efficientids_flax.train.networks import BATCH, batches, begin, data, same, trainer
-from tests.efficientids_flax.train.state.changes import as_list, copied, go_on, other_size
+from tests.efficientids_flax.train.networks import (
+    ADAMW,
+    BATCH,
+    batches,
+    begin,
+    data,
+    same,
+    trainer,
+)
+from tests.efficientids_flax.train.state.changes import (
+    CREATED,
+    as_list,
+    copied,
+    go_on,
+    other_size,
+)
 
 
 def test_another_batch_size_goes_on_after_the_rows_that_were_read(finished, tmp_path, capfd):
@@ -19,7 +31,7 @@ def test_another_batch_size_goes_on_after_the_rows_that_were_read(finished, tmp_
     made, _ = go_on(run, other_size(), 5, allow_changes=("batch_size",), progress="lines")
     assert (made._cursor._iterator.epoch, made._cursor._iterator.row) == (1, 16)
     assert "batch_size: the checkpoint has 8, this run 16: allowed" in capfd.readouterr().err
-    made = trainer(run, optimizer=create_optimizer(1e-2))  # and is the size from then on
+    made = trainer(run, optimizer=CREATED)  # and is the size from then on
     with pytest.raises(RunMismatch, match="the checkpoint has 16, this run 8"):
         made.train(begin(made), batches(), num_steps=9)
 
@@ -33,7 +45,7 @@ def test_data_without_a_state_is_known_by_its_first_batch(tmp_path, kind):
     made.train(begin(made), source(), num_steps=3)
     for how, name in (({"seed": 1}, "rows"), ({"size": 16}, "batch_size")):
         with pytest.raises(RunMismatch, match=f"{name}: "):
-            go_on(tmp_path, source(**how), optimizer=optax.adamw(1e-2))
+            go_on(tmp_path, source(**how), optimizer=ADAMW)
     again = trainer(tmp_path, allow_changes=("batch_size",))
     again.train(begin(again), source(size=16), num_steps=4)  # 24 rows were read: the second of 3
     assert again._cursor.consumed == 2
@@ -45,16 +57,16 @@ def test_data_without_a_state_is_known_by_its_number_and_its_last_batch_too(tmp_
     other = as_list()[:2] + as_list(seed=1)[2:]
     for source in (other, lambda: iter(other)):
         with pytest.raises(RunMismatch, match="last_batch was"):
-            go_on(tmp_path, source, optimizer=optax.adamw(1e-2))
-    go_on(tmp_path, lambda: iter(as_list()), optimizer=optax.adamw(1e-2))
+            go_on(tmp_path, source, optimizer=ADAMW)
+    go_on(tmp_path, lambda: iter(as_list()), optimizer=ADAMW)
 
 
 def test_a_list_may_get_longer_before_its_end(tmp_path):
-    made, optimizer = trainer(tmp_path), optax.adamw(1e-2)
+    made = trainer(tmp_path)
     made.train(begin(made), as_list()[:3], num_steps=3)
-    go_on(tmp_path, as_list(), 7, optimizer=optimizer)  # the first batch is read again
+    go_on(tmp_path, as_list(), 7, optimizer=ADAMW)  # the first batch is read again
     with pytest.raises(RunMismatch, match="rows: batches was 6, is 5"):
-        go_on(tmp_path, as_list()[:5], 8, optimizer=optimizer)
+        go_on(tmp_path, as_list()[:5], 8, optimizer=ADAMW)
 
 
 def test_another_seed_of_the_order_is_refused_with_its_flag(finished, tmp_path, capfd):
@@ -79,12 +91,12 @@ def test_a_grain_loader_is_known_by_the_rows_of_its_first_batch(tmp_path):
     made.train(begin(made), source(), num_steps=3)
     for size in (4, 16):
         with pytest.raises(RunMismatch, match=f"batch_size: the checkpoint has 8, this run {size}"):
-            go_on(tmp_path, source(size), optimizer=optax.adamw(1e-2))
+            go_on(tmp_path, source(size), optimizer=ADAMW)
     with pytest.raises(RunMismatch, match="rows: first_batch was"):
-        go_on(tmp_path, source(seed=1), optimizer=optax.adamw(1e-2))
+        go_on(tmp_path, source(seed=1), optimizer=ADAMW)
     whole = trainer()
     want = whole.train(begin(whole), source(), num_steps=5)
-    assert same(go_on(tmp_path, source(), optimizer=optax.adamw(1e-2))[1], want)
+    assert same(go_on(tmp_path, source(), optimizer=ADAMW)[1], want)
 
 
 class Words:
@@ -119,7 +131,7 @@ def test_a_tokenizer_is_found_in_what_the_data_is_made_by():
 def test_another_tokenizer_goes_on_where_that_is_allowed(tmp_path):
     made, other = trainer(tmp_path), of_words("a", "c")
     made.train(begin(made), of_words("a", "b"), num_steps=2)
-    how = {"optimizer": optax.adamw(1e-2)}
+    how = {"optimizer": ADAMW}
     with pytest.raises(RunMismatch, match=r"tokenizer: Words was.*--allow-change tokenizer"):
         go_on(tmp_path, other, 3, **how)
     whole = trainer()

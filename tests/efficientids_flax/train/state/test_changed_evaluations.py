@@ -7,7 +7,7 @@ from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.optimizer import create_optimizer
 from efficientids_flax.train.state.fingerprint import RunMismatch
 from tests.efficientids_flax.train.networks import BATCH, batches, begin, data, same, trainer
-from tests.efficientids_flax.train.state.changes import as_list, copied, smoothed
+from tests.efficientids_flax.train.state.changes import CREATED, as_list, copied, smoothed
 
 
 def test_another_evaluation_is_not_compared_with_the_one_before(tmp_path, capfd):
@@ -54,7 +54,7 @@ def test_the_best_of_the_optimizer_before_is_given_back(finished, tmp_path):
     run = copied(finished, tmp_path)
     rows = [{name: value[:BATCH] for name, value in data().items()}]
     how = {"keep_best": "eval_loss", "eval_every": 1}
-    made = trainer(run, optimizer=create_optimizer(1e-2), **how)
+    made = trainer(run, optimizer=CREATED, **how)
     best = made.train(begin(made), batches(), rows, num_steps=4)
     assert made.best_step() == 4
     worse = create_optimizer(50.0, "sgd", momentum=0.0, ema_decay=0.9)

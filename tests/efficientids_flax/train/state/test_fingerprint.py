@@ -11,7 +11,6 @@ from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.models import SimpleEfficientIDSModel
 from efficientids_flax.data.files import next_items
 from efficientids_flax.stored import ItemNames, training_of
-from efficientids_flax.train import Trainer
 from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.optimizer import create_learning_rate_schedule, create_optimizer
 from efficientids_flax.train.state.description import described
@@ -28,10 +27,18 @@ from tests.efficientids_flax.train.networks import (
     batches,
     begin,
     data,
+    numbers_of,
     same,
     trainer,
 )
-from tests.efficientids_flax.train.state.changes import as_list, copied, go_on, other_size, smoothed
+from tests.efficientids_flax.train.state.changes import (
+    CREATED,
+    as_list,
+    copied,
+    go_on,
+    other_size,
+    smoothed,
+)
 
 
 def other_rows():
@@ -131,7 +138,7 @@ def test_another_rate_is_said_and_taken(finished, tmp_path, capfd):
 
 
 def test_parameters_are_thawed_and_frozen_in_the_same_directory(tmp_path):
-    frozen = {"frozen_params": ["Dense_0"], "optimizer": create_optimizer(1e-2)}
+    frozen = {"frozen_params": ["Dense_0"], "optimizer": CREATED}
     made = trainer(tmp_path, frozen_dtype="bfloat16", **frozen)
     state = made.train(begin(made), batches(), num_steps=3)
     kept = np.asarray(state.params["Dense_0"]["kernel"])
@@ -148,7 +155,7 @@ def test_parameters_are_thawed_and_frozen_in_the_same_directory(tmp_path):
 
 
 def test_another_dtype_of_what_is_frozen_is_refused_with_its_flag(tmp_path):
-    frozen = {"frozen_params": ["Dense_0"], "optimizer": create_optimizer(1e-2)}
+    frozen = {"frozen_params": ["Dense_0"], "optimizer": CREATED}
     made = trainer(tmp_path, **frozen)
     made.train(begin(made), batches(), num_steps=2)
     half = {**frozen, "frozen_dtype": "bfloat16"}
@@ -170,15 +177,18 @@ def test_the_rate_goes_on_where_an_optimizer_took_fewer_updates_than_steps(tmp_p
 
 def test_another_clustering_is_refused_wherever_the_checkpoint_is_read(tmp_path):
     arrays = next_items(np.random.default_rng(0).integers(0, 12, (16, 5)))
+    optimizer = optax.sgd(-2.0)  # it gets worse
 
     def made(clusters, **options):
         model = SimpleEfficientIDSModel(
             num_items=12, item_embedding_dim=4, model_dims=4, num_heads=1, num_layers=1,
             clustering_info=ClusteringInfo.from_assignments(clusters),
         )  # fmt: skip
-        options = {"progress": "none", "plot": False, "tensorboard": False, **options}
-        found = Trainer(model, create_optimizer(1e-2), tmp_path, **options)
-        return found, found.create_train_state(jax.random.key(0), arrays)
+        found = trainer(
+            tmp_path, network=model, optimizer=optimizer, loss_fn=None, tensorboard=False, **options
+        )
+        given = numbers_of(model)
+        return found, found.create_train_state(jax.random.key(0), arrays, params=given)
 
     how = {"keep_best": "eval_loss", "eval_every": 1, "save_every": 1}
     one, state = made(np.arange(12) // 3, **how)
@@ -214,7 +224,7 @@ def test_a_checkpoint_of_an_older_release_goes_on_and_says_so(finished, tmp_path
     for state in stored["data"]:
         del state["facts"], state["iterator"]["rows"]
     place.write_text(json.dumps(stored))
-    whole = trainer(optimizer=create_optimizer(1e-2))
+    whole = trainer(optimizer=CREATED)
     want = whole.train(begin(whole), batches(), num_steps=5)
     assert same(go_on(run)[1], want)
     assert "clustering, catalogue, model, frozen, optimizer, schedule, loss, rows" in caplog.text
@@ -223,9 +233,9 @@ def test_a_checkpoint_of_an_older_release_goes_on_and_says_so(finished, tmp_path
 
 def test_a_state_that_was_restored_by_hand_goes_on_at_its_place(finished, tmp_path):
     run = copied(finished, tmp_path)
-    whole = trainer(optimizer=create_optimizer(1e-2))
+    whole = trainer(optimizer=CREATED)
     want = whole.train(begin(whole), batches(), num_steps=5)
-    made = trainer(run, optimizer=create_optimizer(1e-2))
+    made = trainer(run, optimizer=CREATED)
     assert same(made.train(made.restore(begin(made)), batches(), num_steps=5), want)
 
 

@@ -12,7 +12,15 @@ import optax
 import pytest
 
 from efficientids_flax.train.state import RunMismatch
-from tests.efficientids_flax.train.networks import arrays, batches, begin, same, trainer
+from tests.efficientids_flax.train.networks import (
+    DRAWN,
+    Network,
+    arrays,
+    batches,
+    begin,
+    same,
+    trainer,
+)
 
 STEPS = 23
 SEED = 20261122
@@ -59,11 +67,11 @@ def test_killed_processes_go_on(tmp_path, whole):
     """SIGKILL, so that nothing is tidied up and a checkpoint may be half written."""
     rng = np.random.default_rng(SEED + 1)
     script = Path(__file__).with_name("killed_run.py")
-    for kill_at in [*sorted(rng.choice(np.arange(4, STEPS), 3, replace=False)), -1]:
-        command = [sys.executable, str(script), str(tmp_path), str(STEPS), str(kill_at)]
-        end = subprocess.run(command, capture_output=True, text=True, check=False)
-        wanted = 0 if kill_at == -1 else -signal.SIGKILL
-        assert end.returncode == wanted, end.stderr[-3000:]
+    kills = sorted(rng.choice(np.arange(4, STEPS), 3, replace=False))
+    command = map(str, [sys.executable, script, tmp_path, STEPS, *kills, -1])
+    end = subprocess.run([*command], capture_output=True, text=True, check=False)
+    codes = [*map(int, end.stdout.split())]
+    assert codes == [-signal.SIGKILL] * len(kills) + [0], end.stderr[-3000:]
     with np.load(tmp_path / "end.npz") as stored:
         found = [stored[str(index)] for index in range(len(stored.files))]
     want = arrays(whole)
@@ -119,7 +127,8 @@ def test_gradient_parts_and_frozen_parameters_go_on_too(tmp_path):
 
 def test_other_frozen_parameters_than_those_of_the_checkpoint_are_named(tmp_path, capsys):
     """Those that were trained on stay; a language model in another folder would not be noticed."""
-    options = {"frozen_params": ["Dense_0"], "progress": "lines"}
+    network = Network(kernel_init=DRAWN)
+    options = {"frozen_params": ["Dense_0"], "progress": "lines", "network": network}
     made = trainer(tmp_path, **options)
     state = made.train(begin(made), batches(), num_steps=3)
     again = trainer(tmp_path, **options)

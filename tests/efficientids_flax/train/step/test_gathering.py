@@ -4,7 +4,6 @@ from functools import reduce
 from operator import add
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,6 +14,7 @@ from efficientids_flax.train.state import BatchPlacer
 from efficientids_flax.train.step import Evaluator, gathering, make_objective
 from efficientids_flax.train.step.objectives import own_loss
 from tests.efficientids_flax.core.model_cases import ITEMS, WORDS, clustering, config
+from tests.efficientids_flax.train.networks import numbers_of
 
 ROWS, LENGTH, BATCHES = 8, 6, 5
 
@@ -51,16 +51,15 @@ def test_batches_together_are_batches_apart(case, monkeypatch):
     tables = None if settings.full_softmax else clustering()
     model = EfficientIDSModel(config=settings, clustering_info=tables)
     given = list(batches(words=True))
-    params = jax.jit(lambda key: model.init(key, given[0], method="loss"))(jax.random.key(1))
-    params = params["params"]
+    params = numbers_of(model)
     goal = make_objective(model, scoring="original" if case == "z-loss" else "log_probs",
                           exclude_seen=True)  # fmt: skip
     sums = jax.jit(lambda batch: goal.sums(params, batch, {}))
     apart = [sums(batch) for batch in given]
-    wanted = {}
-    for name in apart[0]:
-        for metric, value in reduce(add, [found[name] for found in apart]).compute().items():
-            wanted[metric] = float(value)
+    whole = jax.jit(
+        lambda apart: [reduce(add, [found[name] for found in apart]).compute() for name in apart[0]]
+    )(apart)
+    wanted = {metric: float(value) for found in whole for metric, value in found.items()}
 
     asked, add_one = [], gathering.Waiting.add
 
@@ -90,13 +89,13 @@ def test_ids_out_of_range_on_the_device_are_told(monkeypatch):
     monkeypatch.setattr(own_loss, "LARGE", 0)
     settings = config(full_softmax=True)
     model = EfficientIDSModel(config=settings)
-    given = [jax.tree.map(jnp.asarray, batch) for batch in batches(words=True)]
-    params = jax.jit(lambda key: model.init(key, given[0], method="loss"))(jax.random.key(1))
-    ids = jnp.full_like(given[3]["ids"], WORDS + ITEMS)
-    given[3] = given[3] | {"ids": ids, "input_item_weights": jnp.ones(ids.shape)}
+    given = list(batches(words=True))
+    ids = np.full_like(given[3]["ids"], WORDS + ITEMS)
+    given[3] = given[3] | {"ids": ids, "input_item_weights": np.ones_like(ids)}
+    given = jax.device_put(given)
     evaluator = Evaluator(make_objective(model), BatchPlacer(None, settings))
     with pytest.raises(ValueError, match=rf"out of range: {ROWS * LENGTH} in ids"):
-        evaluator({"params": params["params"]}, given)
+        evaluator({"params": numbers_of(model)}, given)
 
 
 def test_a_batch_that_lacks_a_field_is_refused_by_its_name(monkeypatch):

@@ -16,8 +16,10 @@ from efficientids_flax.memory import estimate_memory
 from efficientids_flax.train import Trainer
 from efficientids_flax.train.optimizer import create_optimizer
 from tests.efficientids_flax.train.networks import arrays, same
+from tests.efficientids_flax.train.sharing import Sharing
 
 STEPS = 50
+SGD = create_optimizer(1e-4, "sgd", momentum=0.0)
 BATCH = {"x": np.ones(2, np.float32)}
 
 
@@ -37,9 +39,9 @@ def loss_fn(params: Any, batch: Any, model_state: Any, rng: Any, apply_fn: Any) 
 
 
 def trainer(dtype: Any, directory: Any = None, **options: Any) -> Trainer:
-    optimizer = options.pop("optimizer", create_optimizer(1e-4, "sgd", momentum=0.0))
+    optimizer = options.pop("optimizer", SGD)
     options = {"progress": "none", "plot": False, "frozen_params": ["kept"], **options}
-    return Trainer(Numbers(dtype), optimizer, directory, loss_fn=loss_fn, **options)
+    return Sharing(Numbers(dtype), optimizer, directory, loss_fn=loss_fn, **options)
 
 
 def run(made: Trainer, steps: int = STEPS) -> Any:
@@ -51,7 +53,7 @@ def run(made: Trainer, steps: int = STEPS) -> Any:
 @pytest.mark.parametrize(
     "optimizer",
     [
-        create_optimizer(1e-4, "sgd", momentum=0.0),
+        SGD,
         create_optimizer(1e-4, "adam"),
         create_optimizer(1e-4, "sharded_adafactor", multiply_by_parameter_scale=False),
         optax.sgd(1e-4),
@@ -77,10 +79,11 @@ def test_frozen_ones_have_no_copy():
 
 
 def test_goes_on_to_the_bit(tmp_path: Any):
-    made = trainer(jnp.bfloat16, tmp_path, optimizer=create_optimizer(1e-4, "adam", ema_decay=0.9))
+    optimizer = create_optimizer(1e-4, "adam", ema_decay=0.9)
+    made = trainer(jnp.bfloat16, tmp_path, optimizer=optimizer)
     run(made, 20)
-    again = trainer(jnp.bfloat16, tmp_path, optimizer=create_optimizer(1e-4, "adam", ema_decay=0.9))
-    whole = trainer(jnp.bfloat16, optimizer=create_optimizer(1e-4, "adam", ema_decay=0.9))
+    again = trainer(jnp.bfloat16, tmp_path, optimizer=optimizer)
+    whole = trainer(jnp.bfloat16, optimizer=optimizer)
     found = run(again)
     assert same(found, run(whole))
     assert again.evaluated_params(found)["w"].dtype == jnp.bfloat16  # the average, in float32

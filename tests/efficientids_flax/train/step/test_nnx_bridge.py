@@ -25,7 +25,7 @@ def test_variables_are_linens_collections_by_path():
     }  # fmt: skip
     bridge = NNXBridge(classifier())
     assert set(bridge.variables) == {"params"}
-    assert flatten(bridge.variables["params"])["net/layers/3/kernel"].shape == (16, 8)
+    assert flatten(bridge.variables["params"])["net/layers/3/kernel"].shape == (8, CLASSES)
 
 
 @pytest.mark.parametrize("make", [classifier, normalised])

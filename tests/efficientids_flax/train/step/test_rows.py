@@ -11,11 +11,11 @@ from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.core.head import touched
 from efficientids_flax.core.simple_model import SimpleEfficientIDSModel
 from efficientids_flax.sharding import make_mesh
-from efficientids_flax.train import Trainer
 from efficientids_flax.train.optimizer import create_optimizer
 from efficientids_flax.train.state.fingerprint import RunMismatch
 from efficientids_flax.train.step import rows
 from efficientids_flax.tree import flatten
+from tests.efficientids_flax.train.networks import numbers_of, trainer
 
 ITEMS, CLUSTERS = 60, 12
 CLUSTERING = ClusteringInfo.from_assignments(np.arange(ITEMS) % CLUSTERS)
@@ -43,24 +43,27 @@ OF_ONE = {*range(1, ITEMS, CLUSTERS), 0, 13}
 OF_TWO = {*range(11, ITEMS, CLUSTERS), 0, 14}
 
 
-def run(how, name, batches, directory=None, state=None, **options):
+MODEL = SimpleEfficientIDSModel(  # pyright: ignore[reportCallIssue]
+    num_items=ITEMS,
+    item_embedding_dim=6,
+    model_dims=8,
+    clustering_info=CLUSTERING,
+    num_layers=1,
+    num_heads=2,
+    hidden_dims=8,
+)
+SGD = create_optimizer(0.5, "sgd", momentum=0.0, clip_grad_norm=0.3)
+ADAM = create_optimizer(0.5, "adam", clip_grad_norm=0.3)
+
+
+def run(how, optimizer, batches, directory=None):
     """(The trainer, its last state) after as many steps as batches."""
-    model = SimpleEfficientIDSModel(  # pyright: ignore[reportCallIssue]
-        num_items=ITEMS,
-        item_embedding_dim=6,
-        model_dims=8,
-        clustering_info=CLUSTERING,
-        num_layers=1,
-        num_heads=2,
-        hidden_dims=8,
-    )
-    optimizer = create_optimizer(0.5, name, clip_grad_norm=0.3, **options)
-    made = Trainer(
-        model, optimizer, directory, item_updates=how, progress="none", plot=False,
-        tensorboard=False, save_every=0, gradient_accumulation_steps=1,
+    made = trainer(
+        directory, network=MODEL, optimizer=optimizer, loss_fn=None, item_updates=how,
+        tensorboard=False, save_every=0,
     )  # fmt: skip
-    first = made.create_train_state(jax.random.key(0), batches[0])
-    return made, made.train(first if state is None else state, batches, num_steps=len(batches))
+    first = made.create_train_state(jax.random.key(0), batches[0], params=numbers_of(MODEL))
+    return made, made.train(first, batches, num_steps=len(batches))
 
 
 def close(found, wanted, path):
@@ -78,22 +81,22 @@ def leaves(state):
 
 def test_sgd_is_that_of_all_rows_and_goes_on(tmp_path):
     """With the clip, over a checkpoint in between; other parameters too."""
-    _, dense = run("dense", "sgd", [ONE, TWO, ONE], momentum=0.0)
-    run("exact", "sgd", [ONE, TWO], tmp_path, momentum=0.0)
-    made, rest = run("exact", "sgd", [ONE, TWO, ONE], tmp_path, momentum=0.0)
+    _, dense = run("dense", SGD, [ONE, TWO, ONE])
+    run("exact", SGD, [ONE, TWO], tmp_path)
+    made, rest = run("exact", SGD, [ONE, TWO, ONE], tmp_path)
     assert made._step is not None and made._step._rows is not None
     assert int(rest.step) == 3
     for path, wanted in leaves(dense).items():
         close(leaves(rest)[path], wanted, path)
     with pytest.raises(RunMismatch, match="item_updates was exact, is lazy"):
-        run("lazy", "sgd", [ONE, TWO, ONE, TWO], tmp_path, momentum=0.0)
+        run("lazy", SGD, [ONE, TWO, ONE, TWO], tmp_path)
 
 
 def test_lazy_adam_leaves_what_is_not_touched():
     """Adam moves no row before its first gradient: what both steps or none touched is equal."""
-    _, dense = run("dense", "adam", [ONE, TWO])
-    _, lazy = run("lazy", "adam", [ONE, TWO])
-    _, once = run("lazy", "adam", [ONE])
+    _, dense = run("dense", ADAM, [ONE, TWO])
+    _, lazy = run("lazy", ADAM, [ONE, TWO])
+    _, once = run("lazy", ADAM, [ONE])
     only_once = np.array(sorted(OF_ONE - OF_TWO))
     others = np.setdiff1d(np.arange(ITEMS), only_once)
     for path, wanted in leaves(dense).items():

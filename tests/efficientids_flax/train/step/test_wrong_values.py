@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from efficientids_flax.backbone import Decoder
@@ -12,8 +13,9 @@ from efficientids_flax.config import BackboneConfig
 from efficientids_flax.core.batch import check_values, wrong_counts
 from efficientids_flax.core.models import SimpleEfficientIDSModel
 from efficientids_flax.sharding import make_mesh
+from efficientids_flax.train import Trainer
 from efficientids_flax.train.step import WrongValues
-from tests.efficientids_flax.train.networks import same, trainer
+from tests.efficientids_flax.train.networks import numbers_of, same, trainer
 
 ITEMS, B, T = 5, 2, 4
 MODEL = SimpleEfficientIDSModel(
@@ -51,6 +53,13 @@ BAD = [
 ]
 
 
+SGD = optax.sgd(0.1)
+
+
+def begun(made: Trainer) -> Any:
+    return made.create_train_state(jax.random.key(0), GOOD, params=numbers_of(made.model))
+
+
 def on_device(batch: Any) -> Any:
     return jax.tree.map(jnp.asarray, batch)
 
@@ -83,8 +92,8 @@ def test_the_run_ends_and_names_them(model: Any, how: str):
         options["mesh"] = make_mesh()
     bad = changed("labels", ITEMS)
     batches = [on_device(GOOD)] * 4 + [on_device(bad)] + [on_device(GOOD)] * 20
-    made = trainer(network=model, **options)
-    state = made.create_train_state(jax.random.key(0), GOOD)
+    made = trainer(network=model, optimizer=SGD, **options)
+    state = begun(made)
     with pytest.raises(WrongValues, match=r"(?s)step 5: .*labels: found 5 at \[1, 2\].*\[0, 5\)"):
         made.train(state, batches, num_steps=20)
 
@@ -93,10 +102,10 @@ def test_the_run_ends_and_names_them(model: Any, how: str):
 def test_what_was_before_the_bad_batch_is_saved(tmp_path: Any, how: Any):
     def run(batches: Any, steps: int, directory: Any = None) -> Any:
         made = trainer(
-            directory, network=MODEL, loss_fn=None, save_every=100, log_every=100, on_nonfinite=how
-        )
-        state = made.create_train_state(jax.random.key(0), GOOD)
-        return made.train(state, batches, num_steps=steps)
+            directory, network=MODEL, optimizer=SGD, loss_fn=None, save_every=100, log_every=100,
+            on_nonfinite=how,
+        )  # fmt: skip
+        return made.train(begun(made), batches, num_steps=steps)
 
     good, bad = on_device(GOOD), on_device(changed("ids", ITEMS))
     with pytest.raises(WrongValues, match="step 3") as end:
@@ -108,7 +117,7 @@ def test_what_was_before_the_bad_batch_is_saved(tmp_path: Any, how: Any):
 
 def test_an_evaluation_names_the_field():
     made = trainer(network=MODEL, loss_fn=None)
-    state = made.create_train_state(jax.random.key(0), GOOD)
+    state = begun(made)
     bad = [on_device(GOOD), on_device(changed("labels", ITEMS)), on_device(GOOD)]
     with pytest.raises(ValueError, match=r"evaluation: values .* out of range: 1 in labels"):
         made.evaluate(state, bad)
