@@ -94,10 +94,9 @@ def common(draw: Draw, own_width: bool, depths: st.SearchStrategy[int] = DEPTHS)
 
 
 def layer_types(draw: Draw, count: int) -> list[str]:
-    """A kind for each layer; first both kinds, by turns."""
+    """A kind for each layer; the first example has both, by turns."""
     kinds = ["sliding_attention", "full_attention"]
-    first = draw(one_of([0, 1]))
-    return [kinds[(first + layer) % 2] for layer in range(count)]
+    return [kinds[(layer + draw(one_of([0, 1]))) % 2] for layer in range(count)]
 
 
 def width_of(found: Mapping[str, Any]) -> int:
