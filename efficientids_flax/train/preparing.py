@@ -113,15 +113,8 @@ class Preparing:
         if not silent and getattr(self._reads, "prompt", None) != PromptConfig() and is_primary():
             tell(self.options.progress, ALONE)
         check_pretrained(self.given_model, params)
-        made = self._begun(rng, sample_batch, params=params, opt_state=opt_state, step=step)
-        if self.options.evaluate_average:  # raises if there are none, not only after the run
-            jax.eval_shape(averaged_params, made.opt_state, made.params)
-        return made
-
-    def _begun(self, rng: jax.Array, sample_batch: Mapping[str, Any], **given: Any) -> TrainState:
-        """The initial state of checked arguments."""
         with on_mesh(self.mesh):
-            return initial_state(
+            made = initial_state(
                 self._objective,
                 self.optimizer,
                 rng,
@@ -130,8 +123,13 @@ class Preparing:
                 frozen_dtype=self.options.frozen_dtype,
                 master_weights=self.options.master_weights,
                 mesh=self.mesh,
-                **given,
+                params=params,
+                opt_state=opt_state,
+                step=step,
             )
+        if self.options.evaluate_average:  # raises if there are none, not only after the run
+            jax.eval_shape(averaged_params, made.opt_state, made.params)
+        return made
 
     def _compiled(self, state: TrainState, batch: Any) -> CompiledStep:
         """The step, compiled in the first call."""

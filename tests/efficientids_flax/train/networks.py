@@ -13,7 +13,6 @@ from efficientids_flax.parameters import parameter_shapes
 from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.trainer import Trainer
 from efficientids_flax.tree import unflatten
-from tests.efficientids_flax.train.sharing import Sharing
 
 WIDTH, CLASSES, ROWS, BATCH = 6, 3, 48, 8
 DRAWN = nn.initializers.lecun_normal()
@@ -80,7 +79,7 @@ def trainer(directory: Any = None, *, network: nn.Module | None = None, **option
     options = {"progress": "none", "plot": False, "log_every": 4, "save_every": 5, **options}
     optimizer = options.pop("optimizer", ADAMW)
     options.setdefault("loss_fn", loss_fn)
-    return Sharing(network or Network(), optimizer, directory, **options)
+    return Trainer(network or Network(), optimizer, directory, **options)
 
 
 def begin(made: Trainer, seed: int = 0) -> Any:

@@ -24,7 +24,6 @@ from efficientids_flax.train.optimizer import (
 from efficientids_flax.train.step import NonFiniteError
 from efficientids_flax.tree import leaves_by_path
 from tests.efficientids_flax.compiled import compiled
-from tests.efficientids_flax.train.sharing import Sharing
 
 
 class Number(nn.Module):
@@ -53,7 +52,7 @@ def moved(optimizer: Any, steps: int = 6, bad: int = 0, **options: Any) -> tuple
         for number in range(1, steps + 1):
             yield {"x": np.full(2, np.nan, np.float32)} if number == bad else BATCH
 
-    trainer = Sharing(Number(), optimizer, loss_fn=loss_fn, progress="none", **options)
+    trainer = Trainer(Number(), optimizer, loss_fn=loss_fn, progress="none", **options)
     state = trainer.create_train_state(
         jax.random.key(0), BATCH, params={"w": np.float32(0.0)}, step=start
     )

@@ -16,7 +16,6 @@ from efficientids_flax.memory import estimate_memory
 from efficientids_flax.train import Trainer
 from efficientids_flax.train.optimizer import create_optimizer
 from tests.efficientids_flax.train.networks import arrays, same
-from tests.efficientids_flax.train.sharing import Sharing
 
 STEPS = 50
 SGD = create_optimizer(1e-4, "sgd", momentum=0.0)
@@ -41,7 +40,7 @@ def loss_fn(params: Any, batch: Any, model_state: Any, rng: Any, apply_fn: Any) 
 def trainer(dtype: Any, directory: Any = None, **options: Any) -> Trainer:
     optimizer = options.pop("optimizer", SGD)
     options = {"progress": "none", "plot": False, "frozen_params": ["kept"], **options}
-    return Sharing(Numbers(dtype), optimizer, directory, loss_fn=loss_fn, **options)
+    return Trainer(Numbers(dtype), optimizer, directory, loss_fn=loss_fn, **options)
 
 
 def run(made: Trainer, steps: int = STEPS) -> Any:
