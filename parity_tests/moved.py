@@ -6,7 +6,7 @@ from efficientids_flax.moved import Rows
 
 # fmt: off
 MODULES: Rows = {
-    "activations": ("run.activations",),
+    "activations": ("run.activations", "run.canonical"),
     "alignment": ("compare.alignment",),
     "candidates": ("hints.candidates",),
     "cli": ("commands.parity",),
