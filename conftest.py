@@ -11,7 +11,7 @@ Equal programs are compiled once a run: JAX keeps them in a folder that the work
 processes that tests start share, and that goes with the run; small ones not, since to write one
 takes longer than to compile it again. With `JAX_COMPILATION_CACHE_DIR` set
 to a folder of yours they stay, and the next run compiles what changed. A process also keeps the
-last ones, small ones too, in memory: a test that makes another `Trainer` compiles nothing anew.
+last ones, small ones too, in memory: an equal `Trainer` after another is traced, not compiled.
 
 PyTorch computes on one thread: its others wait for work in a loop, which took half of the CPU time
 of the tests against it, from whichever test ran beside.
@@ -28,6 +28,7 @@ import os
 import sys
 import tempfile
 import threading
+from collections import OrderedDict
 from typing import Any
 
 from hypothesis import settings
@@ -97,12 +98,12 @@ def keep_programs() -> None:
     compile_program = getattr(compiler, "_compile_and_write_cache", None)
     if read is None or compile_program is None:
         return
-    kept: dict[str, Any] = {}
+    kept: OrderedDict[str, Any] = OrderedDict()
 
     def keep(key: str, program: Any) -> None:
         kept[key] = program
         if len(kept) > KEPT:
-            kept.pop(next(iter(kept)), None)
+            kept.popitem(last=False)
 
     def read_first_in_memory(name: str, key: str, *rest: Any) -> tuple[Any, Any]:
         program, seconds = kept.pop(key, None), 0

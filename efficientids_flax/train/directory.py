@@ -78,7 +78,7 @@ class RunDirectory:
     items: ItemNames | None
     origins: Origins = MappingProxyType({})
     prompt: Prompted | None = None
-    _shown: Prompted | None = None  # by the sample batch
+    _shown: Prompted | None
     _longest: int
     _kept: KeptState | None = None
     _described: int = 0  # length in the directory's description

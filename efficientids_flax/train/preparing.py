@@ -77,7 +77,7 @@ class Preparing:
     _spec: Spec | None = None
     _step: CompiledStep | None = None
     _longest: int = 0  # T of the batches so far
-    _shown: Prompted | None = None
+    _shown: Prompted | None = None  # by the sample batch
 
     def create_train_state(
         self,

@@ -27,7 +27,7 @@ from efficientids_flax.train.history import Rows
 from efficientids_flax.train.logs import tell
 from efficientids_flax.train.optimizer import needs_weights
 from efficientids_flax.train.run.config import RunConfig, run_config
-from efficientids_flax.train.run.optimizer import make_optimizer, newest_run
+from efficientids_flax.train.run.optimizer import make_optimizer
 from efficientids_flax.train.state import Checkpoints, TrainState, refuse_words
 from efficientids_flax.train.trainer import Trainer
 from efficientids_flax.tree import flatten
@@ -111,20 +111,17 @@ def evaluate(config: Any, split: str = "eval", step: int | None = None) -> dict[
     batches = checked.data.get(f"{split}_iter_fn")
     if batches is None:
         raise ValueError(f"data.{split}_iter_fn: missing; there is nothing to evaluate on")
-    trainer, state = begun(checked)
+    trainer, state = begun(checked, trains=False)
     step = evaluated_step(checked, batches, step)
     found = trainer.evaluate(trainer.restore(state, step), batches, prefix=f"{split}_")
     return {"step": step, **found}
 
 
 def as_trained(config: RunConfig) -> RunConfig:
-    """The configuration with the schedule of the run, and its `keep_best` if it has none itself.
+    """The configuration with the `keep_best` that the run was trained with, if it has none itself.
 
-    So the checkpoint that is evaluated is the one that is exported, and of another `num_steps`,
-    which matters for training alone, nothing is said.
+    So the checkpoint that is evaluated is the one that is exported.
     """
-    run, _ = newest_run(config.directory, config.options)
-    config = replace(config, num_steps=run.get("schedule_steps") or config.num_steps)
     options, place = config.options, Path(config.directory or "") / MODEL
     if options.keep_best or config.directory is None or not (place / "config.json").is_file():
         return config
@@ -133,8 +130,13 @@ def as_trained(config: RunConfig) -> RunConfig:
     return replace(config, options=replace(options, **best))
 
 
-def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
-    """The trainer and the state before the first step."""
+def begun(config: RunConfig, *, trains: bool = True) -> tuple[Trainer, TrainState]:
+    """The trainer and the state before the first step.
+
+    Args:
+        config: configuration of the run.
+        trains: whether it will train, and not only evaluate.
+    """
     model, mesh = dict(config.model), None
     if config.mesh is not None:
         mesh = make_mesh(**config.mesh.to_dict())
@@ -165,7 +167,7 @@ def begun(config: RunConfig) -> tuple[Trainer, TrainState]:
         refuse_quantized(converted, flatten(model["params"]))
         tell_assumed(converted, assumed_in(about, ("forward", "training")), strict=False)
         origins = about.origins
-    optimizer, rate, frozen = make_optimizer(config)
+    optimizer, rate, frozen = make_optimizer(config, trains=trains)
     strategy = getattr(config.optimizer, "strategy", None)
     if strategy is not None and needs_weights(strategy) and model.get("params") is None:
         raise ValueError(f"model.params: missing; '{strategy}' begins with pretrained weights")

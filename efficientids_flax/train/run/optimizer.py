@@ -20,8 +20,10 @@ from efficientids_flax.train.state import is_primary
 CLOSE = 1e-6  # relative difference below which two rates count as equal
 
 
-def make_optimizer(config: RunConfig) -> tuple[optax.GradientTransformation, Any, Any]:
-    """(transformation, learning rate by step, patterns of frozen parameters)."""
+def make_optimizer(
+    config: RunConfig, *, trains: bool = True
+) -> tuple[optax.GradientTransformation, Any, Any]:
+    """(transformation, learning rate by step, patterns of frozen parameters); see `begun`."""
     section = config.optimizer
     if not isinstance(section, OptimizerSection):
         return section, None, None
@@ -38,7 +40,7 @@ def make_optimizer(config: RunConfig) -> tuple[optax.GradientTransformation, Any
         )
 
     if section.total_steps is None:
-        rate = kept_schedule(made, config.num_steps, config.directory, config.options)
+        rate = kept_schedule(made, config.num_steps, config.directory, config.options, tells=trains)
     else:
         rate = made(section.total_steps)
     frozen = section.frozen_params
@@ -69,7 +71,12 @@ def _given(section: OptimizerSection, *names: str) -> dict[str, Any]:
 
 
 def kept_schedule(
-    make: Callable[[int], Any], num_steps: int, directory: str | None, options: TrainingOptions
+    make: Callable[[int], Any],
+    num_steps: int,
+    directory: str | None,
+    options: TrainingOptions,
+    *,
+    tells: bool = True,
 ) -> Any:
     """The schedule of a run; a resumed run keeps the number of steps that it was started with.
 
@@ -81,6 +88,7 @@ def kept_schedule(
         num_steps: total number of steps asked for now.
         directory: directory of the run, whose checkpoints know the original number.
         options: options of the run.
+        tells: whether to print the message; an evaluation takes no further step.
     """
     run, step = newest_run(directory, options)
     begun = run.get("schedule_steps")
@@ -89,7 +97,7 @@ def kept_schedule(
     if "schedule" in options.allow_changes:
         return make(num_steps)
     kept = make(begun)
-    if step < num_steps and is_primary():
+    if tells and step < num_steps and is_primary():
         asked = make(num_steps)
         now, last = float(kept(step)), float(kept(num_steps - 1))
         then = float(asked(step))

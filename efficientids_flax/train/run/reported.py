@@ -68,7 +68,7 @@ def evaluate_run(
     batches = checked.data.get(f"{split}_iter_fn")
     if batches is None:
         raise ValueError(f"data.{split}_iter_fn: missing; there is nothing to evaluate on")
-    trainer, state = begun(checked)
+    trainer, state = begun(checked, trains=False)
     step = evaluated_step(checked, batches, step)
     params = trainer.evaluated_params(trainer.restore(state, step))
     counts = None if place is None else training_counts(place, module.config.num_items)
