@@ -72,7 +72,7 @@ def share_contexts() -> None:
 
     A JAX that makes its contexts elsewhere is left as it is.
     """
-    mlir = sys.modules.get("jax._src.interpreters.mlir")
+    mlir: Any = sys.modules.get("jax._src.interpreters.mlir")
     make = getattr(mlir, "make_ir_context", None)
     if make is None:
         return
@@ -93,7 +93,7 @@ def keep_programs() -> None:
     JAX asks for each in its folder, by a digest of the program, its devices and options, and
     compiles what is not there. A JAX that asks elsewhere is left as it is.
     """
-    compiler = sys.modules.get("jax._src.compiler")
+    compiler: Any = sys.modules.get("jax._src.compiler")
     read = getattr(compiler, "_cache_read", None)
     compile_program = getattr(compiler, "_compile_and_write_cache", None)
     if read is None or compile_program is None:
