@@ -7,10 +7,9 @@ and stands there before JAX is imported.
 A container may say that no bytecode is kept; each of some hundred processes would then compile
 anew all that it imports, which takes as long as the import itself.
 
-Equal programs are compiled once a run: JAX keeps them in a folder that the workers and the
-processes that tests start share, and that goes with the run; small ones not, since to write one
-takes longer than to compile it again. With `JAX_COMPILATION_CACHE_DIR` set
-to a folder of yours they stay, and the next run compiles what changed. A process also keeps the
+Equal programs are compiled once: JAX keeps them in a folder that the workers, the processes that
+tests start and later runs share (`build/programs`, or what `JAX_COMPILATION_CACHE_DIR` names);
+small ones not, since to write one takes longer than to compile it again. A process also keeps the
 last ones, small ones too, in memory: an equal `Trainer` after another is traced, not compiled.
 
 PyTorch computes on one thread: its others wait for work in a loop, which took half of the CPU time
@@ -24,11 +23,13 @@ Hypothesis takes the same examples in each run and looks at no clock;
 """
 
 import gc
+import hashlib
 import os
+import platform
 import sys
-import tempfile
 import threading
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 from hypothesis import settings
@@ -36,13 +37,32 @@ from hypothesis import settings
 FLAGS = ("--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1")
 PROGRAMS = 500  # lowered in one context, which keeps types and constants of them all
 KEPT = 300  # compiled programs in memory, about those of a file of tests
+ROOM = 1_000_000_000  # bytes of compiled programs on disk
+
+
+def programs() -> str:
+    """A folder for what this kind of processor runs: several may see one checkout."""
+    listed = Path("/proc/cpuinfo")
+    lines = listed.read_text().splitlines() if listed.exists() else [platform.platform()]
+    kinds = [line for line in lines if line.lower().startswith(("flags", "features"))]
+    name = hashlib.sha256((kinds or lines)[0].encode()).hexdigest()[:8]
+    return str(Path(__file__).parent / "build" / "programs" / name)
+
+
+def make_room(folder: Path) -> None:
+    """Removes the older half of the programs once they take more than `ROOM`."""
+    stored = sorted(folder.glob("*-cache"), key=lambda path: path.stat().st_mtime)
+    if sum(path.stat().st_size for path in stored) > ROOM:
+        for path in stored[: len(stored) // 2]:
+            path.unlink(missing_ok=True)
+
 
 given = os.environ.get("XLA_FLAGS", "").split()
 os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in FLAGS if flag not in given)])
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # a worker has that of the process above it
-    programs = tempfile.TemporaryDirectory(prefix="programs-", ignore_cleanup_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs.name
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs()
+    make_room(Path(programs()))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
