@@ -22,8 +22,11 @@ OPTIONS = {
     "min_rating": 2.0, "min_user": 2, "min_item": 2, "split": "time", "valid_fraction": 0.2,
     "test_fraction": 0.2, "duplicates": "keep-last", "shard_rows": 40,
 }  # fmt: skip
-# The virtual machine is there for a few seconds: it need not optimise.
-JAVA = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"}
+# The virtual machine is there for a few seconds: it need not optimise, nor verify what it loads.
+JAVA = {
+    "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    " -XX:+UnlockDiagnosticVMOptions -XX:-BytecodeVerificationRemote"
+}
 SETTINGS = """
 spark.sql.codegen.wholeStage false
 spark.sql.codegen.factoryMode NO_CODEGEN
@@ -36,7 +39,7 @@ folder = sys.argv[1]
 rows = [{"user_id": n % 9, "item_id": n, "rating": n / 7, "timestamp": n} for n in range(4500)]
 with open(folder + "/rows.jsonl", "w") as file:
     file.writelines(json.dumps(row) + "\\n" for row in rows)
-options = PrepareOptions(engine="spark", threads=1, memory=1 << 29, min_rating=9.0, min_user=2)
+options = PrepareOptions(engine="spark", threads=1, memory=1 << 29, min_rating=9.0)
 print(prepare(folder + "/rows.jsonl", folder + "/spark", options).counts["interactions"])
 """
 SCRIPT = """
