@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -348,7 +349,11 @@ def test_a_directory_of_another_run_is_not_written_over(finished):
         made.train(begin(made), batches(), num_steps=20)
 
 
-def test_profile_writes_a_trace(tmp_path):
+def test_profile_writes_a_trace(tmp_path, monkeypatch):
+    options = jax.profiler.ProfileOptions()
+    options.enable_hlo_proto = False  # else it writes the programs of all tests before, for seconds
+    start = partial(jax.profiler.start_trace, profiler_options=options)
+    monkeypatch.setattr(jax.profiler, "start_trace", start)
     made = trainer(tmp_path, enable_profiling=True, profile_steps=2, save_every=0)
     made.train(begin(made), batches(), num_steps=8)
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
