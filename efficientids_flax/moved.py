@@ -119,6 +119,7 @@ NAMES: Rows = {
     "train.run": ("train.run.calls",),
     "train.run.calls": ("train.run.exported",),
     "train.state": ("stored.optimizer_states", "train.alarm"),
+    "train.state.description": ("data.vocabularies",),
     "train.state.processes": ("train.alarm",),
     "train.step": ("train.step.function", "train.step.returned"),
 }

@@ -4,7 +4,8 @@ Read `files`, the kinds of data directories, then `prepared`, the output of the 
 `original`, the original's formats. `reading` turns sequences into `rows`, with `packing` of several
 into one; `loader` makes batches of rows, and `ahead` prefetches them. `texts`, `interleave` and
 `tokens` turn titles and item ids into batches of a recommender. `markov` draws synthetic data whose
-best possible metrics are known, and `repeats` detects a stream of batches that never ends.
+best possible metrics are known, `repeats` detects a stream of batches that never ends, and
+`vocabularies` finds the tokenizers that a source of data uses.
 """
 
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
 """Helpers for batches; and batches from arrays in memory, shuffled by a seed and resumable."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -29,6 +29,37 @@ def is_placed(batch: Any) -> bool:
     """Whether the batch is already a global array, placed on the devices of all processes."""
     leaves = jax.tree.leaves(batch)
     return any(isinstance(leaf, jax.Array) and not leaf.is_fully_addressable for leaf in leaves)
+
+
+def check_source(source: Any, name: str) -> None:
+    """Check that batches can be read from this: an iterable, or a function that returns one.
+
+    Args:
+        source: as the caller gave it.
+        name: name of the data, for messages.
+
+    Raises:
+        TypeError: it is something else, such as a single batch or a path.
+    """
+    if isinstance(source, Mapping):
+        raise TypeError(
+            f"{name}: found one batch, expected several: give a list, [batch];"
+            " `ShuffledBatches(arrays, batch_size)` makes batches of the rows of arrays"
+        )
+    if callable(source):
+        return
+    if not isinstance(source, Iterable) or isinstance(source, str | bytes | np.ndarray | jax.Array):
+        single = hasattr(type(source), "__getitem__") and not isinstance(source, Iterable)
+        raise TypeError(
+            f"{name}: found a {type(source).__name__}, expected batches to iterate over, or a"
+            " function that returns them"
+            + ("; if its elements are batches: [data[i] for i in range(len(data))]" * single)
+        )
+
+
+def has_position(iterator: Any) -> bool:
+    """Whether an iterator gives its position and can return to it: `get_state`, `set_state`."""
+    return all(callable(getattr(iterator, name, None)) for name in ("get_state", "set_state"))
 
 
 def checked_batch(batch: Any, name: str) -> Mapping[str, Any]:

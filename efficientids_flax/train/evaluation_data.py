@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import length_hint
 from types import GeneratorType
 from typing import Any
@@ -17,8 +17,10 @@ from efficientids_flax.digests import digest_of
 from efficientids_flax.train.batches import (
     BatchIterator,
     ShuffledBatches,
+    check_source,
     checked_batch,
     digest_of_batch,
+    has_position,
     rows_of,
 )
 from efficientids_flax.train.options import TrainingOptions
@@ -65,16 +67,7 @@ class EvaluationData:
             TypeError: the source is something else, such as a single batch.
             ValueError: the source is detectably endless; `num_batches` is below 1.
         """
-        if isinstance(source, Mapping):
-            raise TypeError(
-                f"{name}: found one batch, expected several: give a list, [batch]; of several"
-                " splits, give one after the other"
-            )
-        if not callable(source) and not isinstance(source, Iterable):
-            raise TypeError(
-                f"{name}: found a {type(source).__name__}, expected batches to iterate over, or a"
-                " function that returns them"
-            )
+        check_source(source, name)
         if num_batches is not None and num_batches < 1:
             raise ValueError(
                 f"num_eval_batches: expected at least 1, or None for all, found {num_batches}"
@@ -230,10 +223,11 @@ def _is_endless(source: Any) -> bool:
     if callable(cardinality):
         try:
             return int(cardinality()) == -1  # pyright: ignore[reportArgumentType]
-        except (TypeError, ValueError):
+        except Exception:  # a method of another class and another sense
             return False
-    parents = [source, *getattr(source, "parents", ())]  # of Grain's MapDataset.repeat()
-    return any(_length(parent) >= sys.maxsize // 2 for parent in parents)
+    parents = getattr(source, "parents", ())  # of Grain's MapDataset.repeat()
+    above = parents if isinstance(parents, Sequence) else ()
+    return any(_length(parent) >= sys.maxsize // 2 for parent in (source, *above))
 
 
 def _length(source: Any) -> int:
@@ -246,7 +240,7 @@ def _length(source: Any) -> int:
 def _state_of(source: Any) -> Any:
     """The position of an iterator that can return to it, else None."""
     is_iterator = hasattr(source, "__next__") and not isinstance(source, READERS)
-    if is_iterator and hasattr(source, "get_state") and hasattr(source, "set_state"):
+    if is_iterator and has_position(source):
         return source.get_state()
     return None
 

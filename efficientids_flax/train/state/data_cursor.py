@@ -7,18 +7,27 @@ Otherwise the number of batches is stored; resuming reads that many from the sta
 import base64
 import io
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from efficientids_flax.data.ahead import GrainIterator
-from efficientids_flax.train.batches import checked_batch, digest_of_batch
-from efficientids_flax.train.state.description import vocabularies
+from efficientids_flax.data.loader import Batches
+from efficientids_flax.data.vocabularies import vocabularies
+from efficientids_flax.train.batches import (
+    BatchIterator,
+    ShuffledBatches,
+    check_source,
+    checked_batch,
+    digest_of_batch,
+    has_position,
+)
 from efficientids_flax.train.state.fingerprint import Facts, rows_of_all
 
 Batch = dict[str, Any]
 Source = Iterable[Any] | Callable[[], Iterable[Any]]
 FIRST, LAST, NUMBER = "first_batch", "last_batch", "batches"
+TELLING = (ShuffledBatches, BatchIterator, Batches, GrainIterator)
 BY_BATCH = (FIRST, LAST, NUMBER)  # facts about the rows that depend on the batch size
 
 
@@ -35,11 +44,7 @@ class DataCursor:
     """
 
     def __init__(self, source: Source) -> None:
-        if not callable(source) and not isinstance(source, Iterable):
-            raise TypeError(
-                f"data: expected batches to iterate over, or a function that returns them; found a"
-                f" {type(source).__name__}"
-            )
+        check_source(source, "data")
         self.source = source
         self.consumed = 0
         self._epoch = 0
@@ -99,7 +104,7 @@ class DataCursor:
         found = {"consumed": used, "epoch": self._epoch, "read": self._read}
         facts = self.facts()
         if not (self._reading or self._unused):
-            if hasattr(self._iterator, "get_state"):
+            if has_position(self._iterator):
                 found["iterator"] = to_json(self._iterator.get_state())  # type: ignore[attr-defined]
             facts = self.facts_here()
         if not self._epoch and "rows" in facts:  # a list may get more batches before its end
@@ -123,7 +128,7 @@ class DataCursor:
     def facts_here(self) -> Facts:
         """`facts`, and the digest of the last batch, if resuming reads it again."""
         facts = self.facts()
-        if self._last is None or hasattr(self._iterator, "get_state"):
+        if self._last is None or has_position(self._iterator):
             return facts
         rows = {**facts.get("rows", {}), LAST: digest_of_batch(self._last)}
         return {**facts, "rows": {name: told for name, told in rows.items() if told is not None}}
@@ -137,7 +142,7 @@ class DataCursor:
         Raises:
             DataExhausted: the data is shorter than it was.
         """
-        if "iterator" in state and hasattr(self._iterator, "set_state"):
+        if "iterator" in state and has_position(self._iterator):
             self._look_at_first()
             self._iterator.set_state(from_json(state["iterator"]))  # type: ignore[attr-defined]
             self._epoch, self._read = state["epoch"], state["read"]
@@ -209,9 +214,8 @@ def words_of(source: Source, told: Facts | None = None) -> dict[str, Any]:
 
 
 def _told(data: Any) -> Facts:
-    """The facts that the data gives about itself, by `fingerprint`."""
-    told = getattr(data, "fingerprint", None)
-    return cast(Facts, told()) if callable(told) else {}
+    """The facts that data of this package gives about itself."""
+    return data.fingerprint() if isinstance(data, TELLING) else {}
 
 
 def _facts_of(batch: Any) -> Facts:

@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from itertools import islice
 from types import CodeType
 from typing import Any
 
@@ -20,6 +21,7 @@ from flax import nnx
 
 from efficientids_flax.core.clustering import ClusteringInfo
 from efficientids_flax.digests import digest, digest_of
+from efficientids_flax.moved import left_names
 from efficientids_flax.train.keys import is_key, key_data
 
 DEEP = 12  # levels of nesting; what is deeper is left out
@@ -56,20 +58,6 @@ def clusterings(value: Any) -> list[ClusteringInfo]:
             found.append(part)
 
     _walk(value, "", [], look)
-    return found
-
-
-def vocabularies(value: Any) -> dict[str, str]:
-    """Class -> digest of the words of every tokenizer in an object."""
-    found: dict[str, str] = {}
-
-    def look(_: str, part: Any) -> None:
-        words = getattr(part, "get_vocab", None)
-        if callable(words) and not isinstance(part, type):
-            told = sorted((str(word), int(number)) for word, number in dict(words()).items())  # pyright: ignore[reportCallIssue, reportArgumentType]
-            found[type(part).__name__] = digest_of(told)
-
-    _walk(value, "", [], look, opens=True)
     return found
 
 
@@ -134,24 +122,16 @@ def _names(code: CodeType) -> set[str]:
 
 
 def _walk(
-    value: Any, path: str, seen: list[Any], look: Callable[[str, Any], None], depth: int = 0,
-    *, opens: bool = False,
-) -> None:  # fmt: skip
-    """Look at an object, and at all objects in it, at functions once.
-
-    Args:
-        opens: go into objects of any class, once as well.
-    """
-    if (callable(value) or (opens and hasattr(value, "__dict__"))) and not isinstance(value, type):
+    value: Any, path: str, seen: list[Any], look: Callable[[str, Any], None], depth: int = 0
+) -> None:
+    """Look at an object, and at all objects in it, at functions once."""
+    if callable(value) and not isinstance(value, type):
         if len(seen) > MOST or any(value is one for one in seen):
             return
         seen.append(value)
     look(path, value)
-    inner = _inner(value) if depth < DEEP else []
-    if opens and not inner and not isinstance(value, type):
-        inner = list(getattr(value, "__dict__", {}).items())
-    for name, part in inner:
-        _walk(part, f"{path}.{name}".lstrip("."), seen, look, depth + 1, opens=opens)
+    for name, part in _inner(value) if depth < DEEP else []:
+        _walk(part, f"{path}.{name}".lstrip("."), seen, look, depth + 1)
 
 
 def _told(value: Any) -> Any:
@@ -191,7 +171,7 @@ def _inner(value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, AbstractSet):
         return [(str(index), part) for index, part in enumerate(sorted(value, key=repr))]
     if isinstance(value, Sequence):
-        return [(str(index), part) for index, part in enumerate(value[:MOST])]
+        return [(str(index), part) for index, part in enumerate(islice(value, MOST))]
     if isinstance(value, nn.Module):
         fields = [field.name for field in dataclasses.fields(value)]  # pyright: ignore[reportArgumentType]
         return _told_fields(value, fields)
@@ -235,3 +215,6 @@ def _closed_over(value: Any) -> list[tuple[str, Any]]:
 
 def _held(value: Any) -> list[tuple[str, Any]]:
     return [(f"{HELD}.{name}", part) for name, part in getattr(value, "__dict__", {}).items()]
+
+
+__getattr__ = left_names(__name__)

@@ -5,7 +5,6 @@ import pytest
 
 from efficientids_flax.train.batches import ShuffledBatches
 from efficientids_flax.train.state.data_cursor import DataCursor
-from efficientids_flax.train.state.description import vocabularies
 from efficientids_flax.train.state.fingerprint import RunMismatch
 from tests.efficientids_flax.train.networks import (
     ADAMW,
@@ -121,8 +120,6 @@ def of_words(*words):
 
 
 def test_a_tokenizer_is_found_in_what_the_data_is_made_by():
-    assert vocabularies(of_words("a", "b")) == vocabularies(of_words("a", "b"))
-    assert vocabularies(of_words("a", "b")) != vocabularies(of_words("a", "c"))
     cursor = DataCursor(of_words("a", "b"))
     next(cursor)
     assert cursor.facts()["tokenizer"].keys() == {"Words"}

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import operator
+from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -47,8 +50,27 @@ def rows():
     return ShuffledBatches({"x": np.arange(10)}, 3, seed=1)
 
 
+class Elements(Sequence):
+    """Batches that are made one at a time."""
+
+    def __getitem__(self, index):
+        return [{"x": number} for number in range(5)][operator.index(index)]
+
+    def __len__(self):
+        return 5
+
+
+class Counting(CountdownIterator):
+    """Has no state; the class that it inherits from has."""
+
+    get_state = None
+
+
 SOURCES = {
     "list": lambda: [{"x": index} for index in range(5)],
+    "deque": lambda: deque({"x": index} for index in range(5)),
+    "elements": Elements,
+    "without a state": lambda: Counting(40),
     "function": lambda: lambda: ({"x": index} for index in range(5)),
     "iterator": lambda: iter([{"x": index} for index in range(40)]),
     "stateful": lambda: Countdown(5),
@@ -94,9 +116,23 @@ def test_an_empty_source_does_not_go_round_for_ever():
         next(DataCursor([]))
 
 
-def test_what_cannot_be_read_is_refused():
-    with pytest.raises(TypeError, match=r"expected batches to iterate over.*found a int"):
-        DataCursor(7)  # type: ignore[arg-type]
+class Rows:
+    def __getitem__(self, row): ...
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (7, "found a int, expected batches to iterate over"),
+        ("data/train", "found a str, expected batches to iterate over"),
+        (np.zeros((4, 2)), "found a ndarray, expected batches"),
+        ({"x": np.zeros(4)}, r"found one batch, .* a list, \[batch\]; `ShuffledBatches"),
+        (Rows(), r"found a Rows, .*if its elements are batches: \[data\[i\] for i in"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(data, message):
+    with pytest.raises(TypeError, match=message):
+        DataCursor(data)
 
 
 VALUES = st.recursive(
