@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from efficientids_flax.train.loop.preemption import Stopped
 from efficientids_flax.train.loop.running import Run
 from efficientids_flax.train.state import (
     DataExhausted,
@@ -37,6 +38,8 @@ class Supply:
 
         Raises:
             DataExhausted: there are no more batches, and there is only one process.
+            Stopped: reading failed after the only process was told to stop: the signal may have
+                ended processes that read for it.
             Exception: the batch cannot be read or placed, and there is only one process.
         """
         if self.fault is not None:
@@ -46,6 +49,9 @@ class Supply:
             if self._several:
                 self._run.step.ready(state, frozen, batch, metrics)
         except Exception as error:
+            exhausted = isinstance(error, DataExhausted)
+            if self._run.stop.received and not self._several and not exhausted:
+                raise Stopped from error
             if self._last is None:
                 raise
             self.fault = error

@@ -57,9 +57,28 @@ def raised(at):
     return source
 
 
+def died(at):
+    """Data whose workers get the same signal."""
+
+    def source():
+        for index, batch in enumerate(batches()):
+            if index == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise RuntimeError("a worker has died")
+            yield batch
+
+    return source
+
+
 def goes_on(run, whole):
     run._cursor = None
     return same(run.train(begin(run), told(signal.SIGINT, -1), num_steps=STEPS), whole)
+
+
+def test_workers_of_the_data_that_die_of_the_signal_do_not_fail_the_run(run, whole):
+    with pytest.raises(Preempted, match="stopped by SIGTERM after step 4; saved"):
+        run.train(begin(run), died(4), num_steps=STEPS)
+    assert goes_on(run, whole)
 
 
 @pytest.mark.parametrize(
