@@ -14,17 +14,24 @@ LETTERS = 16
 
 
 def digest(array: Any) -> str:
-    """Digest of an array's dtype, shape and values."""
+    """Digest of an array's dtype, shape and values; not of objects, which are addresses."""
     found = np.asarray(array)
-    made = hashlib.sha256(f"{found.dtype.str} {found.shape}".encode())
+    # Of bfloat16 and the like NumPy gives only the size, and no buffer.
+    plain = found.dtype.kind != "V" or found.dtype.names is not None
+    kind = found.dtype.str if plain else found.dtype.name
+    made = hashlib.sha256(f"{kind} {found.shape}".encode())
     if found.nbytes <= WHOLE:
-        made.update(np.ascontiguousarray(found).data.cast("B") if found.size else b"")
+        made.update(_bytes(found))
     else:
         rows = found.reshape(-1) if found.flags.c_contiguous else found
         step = max(BLOCK * len(rows) // found.nbytes, 1)
         for start in np.linspace(0, len(rows) - step, WHOLE // BLOCK, dtype=np.int64).tolist():
-            made.update(np.ascontiguousarray(rows[start : start + step]).data.cast("B"))
+            made.update(_bytes(rows[start : start + step]))
     return made.hexdigest()[:LETTERS]
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def digest_of(value: Any) -> str:

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import islice
 from types import CodeType
@@ -26,6 +26,7 @@ from efficientids_flax.train.keys import is_key, key_data
 
 DEEP = 12  # levels of nesting; what is deeper is left out
 MOST = 1000  # most functions, and most elements of a list
+ALL = 10_000  # objects that are described, of all that an object holds
 UNTOLD = {  # fields that say how a module is called, or that Flax adds
     "parent", "name", "scope", "training", "deterministic", "use_running_average", "rngs",
 }  # fmt: skip
@@ -38,27 +39,14 @@ PACKAGES = {"efficientids_flax", "converters", "flax", "jax", "optax", "builtins
 
 def described(value: Any) -> Found:
     """Path -> plain value of everything in an object; '' is the object itself."""
-    found: Found = {}
-
-    def take(path: str, part: Any) -> None:
-        told = _told(part)
-        if part is None or told is not None:
-            found[path] = told
-
-    _walk(value, "", [], take)
-    return found
+    told = ((path, part, _told(part)) for path, part in islice(_parts(value, "", []), ALL))
+    return {path: plain for path, part, plain in told if part is None or plain is not None}
 
 
 def clusterings(value: Any) -> list[ClusteringInfo]:
     """Every clustering in a model."""
-    found: list[ClusteringInfo] = []
-
-    def look(_: str, part: Any) -> None:
-        if isinstance(part, ClusteringInfo):
-            found.append(part)
-
-    _walk(value, "", [], look)
-    return found
+    parts = islice(_parts(value, "", []), ALL)
+    return [part for _, part in parts if isinstance(part, ClusteringInfo)]
 
 
 def code_of(value: Any) -> Found:
@@ -73,6 +61,8 @@ def code_of(value: Any) -> Found:
     def take(part: Any) -> None:
         while isinstance(part, functools.partial):
             part = part.func
+        if not callable(part):
+            return
         part = inspect.unwrap(getattr(part, "__func__", part))
         if isinstance(part, type):
             if id(part) not in seen and _is_own(part):
@@ -121,17 +111,19 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*inner)
 
 
-def _walk(
-    value: Any, path: str, seen: list[Any], look: Callable[[str, Any], None], depth: int = 0
-) -> None:
-    """Look at an object, and at all objects in it, at functions once."""
+def _parts(value: Any, path: str, seen: list[Any], depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """(Path, object) of an object and of all objects in it, functions once."""
     if callable(value) and not isinstance(value, type):
         if len(seen) > MOST or any(value is one for one in seen):
             return
         seen.append(value)
-    look(path, value)
-    for name, part in _inner(value) if depth < DEEP else []:
-        _walk(part, f"{path}.{name}".lstrip("."), seen, look, depth + 1)
+    yield path, value
+    try:
+        inner = _inner(value) if depth < DEEP else []
+    except Exception:  # of a class that reads or loads what it is asked for
+        inner = []
+    for name, part in inner:
+        yield from _parts(part, f"{path}.{name}".lstrip("."), seen, depth + 1)
 
 
 def _told(value: Any) -> Any:
@@ -148,7 +140,7 @@ def _told(value: Any) -> Any:
         return value.name
     if isinstance(value, np.ndarray | jax.Array):
         plain = key_data(value) if is_key(value) else value
-        return digest(plain) if _on_host(plain) else str(value.shape)
+        return digest(plain) if _has_values(plain) else str(value.shape)
     if isinstance(value, nnx.Variable | ClusteringInfo | Mapping | Sequence | AbstractSet):
         return None
     if callable(value) and hasattr(value, "__qualname__"):
@@ -156,8 +148,11 @@ def _told(value: Any) -> Any:
     return type(value).__qualname__
 
 
-def _on_host(value: Any) -> bool:
-    return isinstance(value, np.ndarray) or value.is_fully_addressable
+def _has_values(array: Any) -> bool:
+    """Whether this process has the values, and they are not addresses of objects."""
+    return (
+        not array.dtype.hasobject if isinstance(array, np.ndarray) else array.is_fully_addressable
+    )
 
 
 def _inner(value: Any) -> list[tuple[str, Any]]:

@@ -1,8 +1,10 @@
 """A run that goes on is the same run, or an error names what differs and what accepts it."""
 
 import json
+from collections import deque
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -104,6 +106,31 @@ def test_numbers_that_an_object_of_a_method_holds_are_known():
     assert "every_k_schedule was 2, is 4" in found
     before = {path: value for path, value in told(2).items() if "held" not in path}
     assert not differences({"optimizer": before}, now, ["optimizer"])  # of an older release
+
+
+class Loading(dict):
+    """Whatever is asked for would be loaded."""
+
+    def items(self):
+        raise AssertionError
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+def test_what_a_function_holds_may_be_of_any_kind():
+    def holding(value):
+        return lambda: value
+
+    half = jnp.zeros(3, jnp.bfloat16)
+    assert described(holding(half)) == described(holding(np.asarray(half)))
+    assert described(holding(half)) != described(holding(half + 1))
+    assert described(holding(Loading()))
+    assert described(holding(deque([1, 2]))) == described(holding([1, 2]))
+    of_objects = [np.array([object()]) for _ in range(2)]  # whose addresses differ
+    assert described(holding(of_objects[0])) == described(holding(of_objects[1]))
+    large = {user: [[user] * 20] * 20 for user in range(50_000)}
+    assert len(described(holding(large))) < 20_000
 
 
 def test_a_changed_loss_is_known_by_its_code_and_what_it_names():
