@@ -30,8 +30,8 @@ def digest(array: Any) -> str:
     return made.hexdigest()[:LETTERS]
 
 
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _bytes(array: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def digest_of(value: Any) -> str:
