@@ -4,7 +4,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -47,9 +46,10 @@ def ranker():
         num_items=ITEMS, item_embedding_dim=8, model_dims=8, num_heads=1, num_layers=1,
         full_softmax=True,
     )  # fmt: skip
-    params = model.init(jax.random.key(0), jnp.zeros((1, 2), int))["params"]
-    params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), params)
-    return Ranker(model, params)
+    params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 2), int))["params"]
+    rng = np.random.default_rng(1)
+    noise = lambda x: 0.3 * rng.normal(size=x.shape).astype(np.float32)  # noqa: E731
+    return Ranker(model, jax.tree.map(lambda x: x + noise(x), jax.device_get(params)))
 
 
 def test_is_what_the_trainer_measures_and_recommend_serves(ranker):
@@ -161,7 +161,7 @@ def test_each_item_is_drawn_equally_often():
 
 
 def test_scores_that_are_no_numbers_find_nothing_and_are_said(ranker):
-    broken = Ranker(ranker.model, jax.tree.map(lambda x: x * jnp.nan, ranker.params))
+    broken = Ranker(ranker.model, jax.tree.map(lambda x: np.full_like(x, np.nan), ranker.params))
     found = evaluate(broken, HISTORIES, HELD_OUT, PLAIN)
     assert {one.value for one in found.metrics.values()} == {0.0}
     assert found.empty == USERS

@@ -25,7 +25,7 @@ NEAR = {"rtol": 1e-5, "atol": 1e-5}
 @pytest.fixture(scope="module")
 def params() -> Any:
     found = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 24), np.float32))["params"]
-    return jax.tree.map(lambda leaf: leaf + 0.05, found)
+    return jax.tree.map(lambda leaf: np.asarray(leaf) + np.float32(0.05), found)
 
 
 @pytest.fixture(scope="module")
