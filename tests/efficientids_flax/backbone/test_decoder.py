@@ -164,14 +164,15 @@ def test_kernels_stored_the_other_way_are_the_same_model(name):
     def everything(module):
         return module.logits(module(jnp.zeros((1, 4), int)))
 
-    def initial(config):
+    def initial(config, key):
         block = config.layers_per_block  # what a layer begins with does not depend on how many are
         config = replace(config, num_layers=block, layer_types=config.layer_types[:block])
-        init = jax.jit(partial(Decoder(config).init, method=everything))
-        return init(jax.random.key(1))["params"]
+        return Decoder(config).init(key, method=everything)["params"]
 
-    same = turned(initial(ours))
-    for path, leaf in flatten_dict(initial(theirs), sep="/").items():
+    both = jax.jit(lambda key: (initial(ours, key), initial(theirs, key)))
+    mine, other = both(jax.random.key(1))
+    same = turned(mine)
+    for path, leaf in flatten_dict(other, sep="/").items():
         np.testing.assert_array_equal(leaf, same[path])
 
 
