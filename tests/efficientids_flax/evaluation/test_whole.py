@@ -17,6 +17,8 @@ from efficientids_flax.evaluation import (
     evaluate_lists,
 )
 from efficientids_flax.inference import Ranker
+from efficientids_flax.parameters import parameter_shapes
+from efficientids_flax.tree import unflatten
 
 ITEMS, USERS = 30, 12
 RNG = np.random.default_rng(0)
@@ -46,10 +48,10 @@ def ranker():
         num_items=ITEMS, item_embedding_dim=8, model_dims=8, num_heads=1, num_layers=1,
         full_softmax=True,
     )  # fmt: skip
-    params = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 2), int))["params"]
-    rng = np.random.default_rng(1)
-    noise = lambda x: 0.3 * rng.normal(size=x.shape).astype(np.float32)  # noqa: E731
-    return Ranker(model, jax.tree.map(lambda x: x + noise(x), jax.device_get(params)))
+    rng, shapes = np.random.default_rng(1), parameter_shapes(model.config)
+    drawn = {path: rng.normal(0, 0.4, shapes[path]) for path in sorted(shapes)}
+    params = unflatten({path: values.astype(np.float32) for path, values in drawn.items()})
+    return Ranker(model, params)
 
 
 def test_is_what_the_trainer_measures_and_recommend_serves(ranker):
