@@ -51,12 +51,12 @@ class _State(NamedTuple):
 def generate(
     decoder: Decoder,
     params: Mapping[str, Any],
-    ids: jax.Array | None = None,
-    paddings: jax.Array | None = None,
+    ids: jax.Array | np.ndarray | None = None,
+    paddings: jax.Array | np.ndarray | None = None,
     *,
     max_new_tokens: int,
-    inputs_embeds: jax.Array | None = None,
-    inputs_indicator: jax.Array | None = None,
+    inputs_embeds: jax.Array | np.ndarray | None = None,
+    inputs_indicator: jax.Array | np.ndarray | None = None,
     sampling: SamplingConfig = GREEDY,
     rng: jax.Array | None = None,
     eos_id: int | Sequence[int] = (),
@@ -85,7 +85,8 @@ def generate(
             inside jit), too many tokens, or a missing key.
     """
     config = decoder.config
-    given = Inputs(ids, inputs_embeds, paddings, inputs_indicator=inputs_indicator)
+    arrays = map(_array, (ids, inputs_embeds, paddings))
+    given = Inputs(*arrays, inputs_indicator=_array(inputs_indicator))
     prompts: Any = inputs_embeds if ids is None else ids
     ends = tuple(np.ravel(np.asarray(eos_id)).tolist())
     (pad_id,) = np.ravel(np.asarray(pad_id)).tolist()
@@ -94,20 +95,13 @@ def generate(
     problems += _problems(config, time, max_new_tokens, sampling, rng, ends, pad_id)
     if problems:
         raise ValueError(listed("generate", problems))
-    tokens = filled(config, given)
-    return _generate(
-        decoder,
-        max_new_tokens,
-        sampling,
-        ends,
-        pad_id,
-        params,
-        None if ids is None else jnp.asarray(ids),
-        None if inputs_embeds is None else jnp.asarray(inputs_embeds),
-        tokens.paddings,
-        tokens.prefix,
-        jax.random.key(0) if rng is None else rng,
-    )
+    rng = jax.random.key(0) if rng is None else rng
+    return _generate(decoder, max_new_tokens, sampling, ends, pad_id, params, given, rng)
+
+
+def _array(given: Any) -> Any:
+    """An array for the compiled program, which takes a list for many numbers."""
+    return given if given is None or isinstance(given, jax.Array) else np.asarray(given)
 
 
 def _problems(
@@ -146,13 +140,12 @@ def _generate(
     ends: tuple[int, ...],
     pad_id: int,
     params: Mapping[str, Any],
-    ids: jax.Array | None,
-    embeds: jax.Array | None,
-    paddings: jax.Array,
-    prefix: jax.Array | None,
+    given: Inputs,
     rng: jax.Array,
 ) -> Generated:
     """Prefill and decode."""
+    ids, embeds, tokens = given.ids, given.inputs_embeds, filled(decoder.config, given)
+    paddings, prefix = tokens.paddings, tokens.prefix
     batch, time = paddings.shape
     # Move padding to the left, so that all rows continue at the same place of the cache, and
     # sliding windows count only tokens.

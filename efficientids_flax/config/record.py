@@ -171,7 +171,7 @@ def describe(hint: Any) -> str:
 
 def _plain(hint: Any, value: Any) -> Any:
     """A number of NumPy as one of Python; a list as a tuple, where that is the type."""
-    if isinstance(value, numbers.Real) and hasattr(value, "item"):
+    if hasattr(value, "item") and isinstance(value, numbers.Real):
         return value.item()  # pyright: ignore[reportAttributeAccessIssue]
     return _from_json(hint, value) if isinstance(value, list) else value
 

@@ -23,9 +23,9 @@ LAYERS = DECODER.rstrip("/")
 def values_at_patches(
     model: TimesFM,
     params: Mapping[str, Any],
-    series: jax.Array,
-    paddings: jax.Array,
-    frequencies: jax.Array,
+    series: jax.Array | np.ndarray,
+    paddings: jax.Array | np.ndarray,
+    frequencies: jax.Array | np.ndarray,
     *,
     statistics: Statistics | None = None,
     last: bool = False,

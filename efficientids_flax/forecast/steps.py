@@ -6,7 +6,6 @@ Letters: B series, T points, P points of a patch, H points that a step can forec
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.forecast.model import TimesFM
@@ -61,8 +60,9 @@ def decode(
             f"on_context: needs a multiple of patch_length = {config.patch_length} points, found"
             f" {length}"
         )
-    values, holes = jnp.asarray(series, jnp.float32), jnp.asarray(paddings, jnp.float32)
-    kinds = jnp.asarray(frequencies, jnp.int32).reshape(-1)
+    # Between the programs all is NumPy's: JAX would compile each slice of each length.
+    values, holes = np.asarray(series, np.float32), np.asarray(paddings, np.float32)
+    kinds = np.asarray(frequencies, np.int32).reshape(-1)
     found: list[np.ndarray] = []
     if on_context:  # no padding in front, which would only add patches that nobody attends to
         width = min(length, window)
@@ -72,18 +72,18 @@ def decode(
     count = -(-horizon // step)
     for number in range(count):
         every = on_context and number == 0
-        made = values_at_patches(
-            model, params, *parts, kinds, statistics=statistics, last=not every
+        made = np.asarray(
+            values_at_patches(model, params, *parts, kinds, statistics=statistics, last=not every)
         )
         statistics = None
         if every:
-            before = np.asarray(made[:, :-1, : config.patch_length])
+            before = made[:, :-1, : config.patch_length]
             found.append(before.reshape(before.shape[0], -1, before.shape[-1]))
         ahead = made[:, -1, :step]
-        found.append(np.asarray(ahead))
+        found.append(ahead)
         if number + 1 < count:
-            values = jnp.concatenate([values, ahead[..., 0]], axis=1)[:, -window:]
-            holes = jnp.pad(holes, ((0, 0), (0, step)))[:, -window:]
+            values = np.concatenate([values, ahead[..., 0]], axis=1)[:, -window:]
+            holes = np.pad(holes, ((0, 0), (0, step)))[:, -window:]
             parts = _window(values, window, 0.0), _window(holes, window, 1.0)
     total = horizon + (found[0].shape[1] if on_context else 0)
     return np.concatenate(found, axis=1)[:, :total]
@@ -104,9 +104,9 @@ def _check(patch: int, most: int, horizon: int, step: int, window: int) -> None:
         raise ValueError("; ".join(problems))
 
 
-def _window(values: jax.Array, length: int, fill: float) -> jax.Array:
+def _window(values: np.ndarray, length: int, fill: float) -> np.ndarray:
     """The last `length` points, with padding in front if there are fewer."""
     lacking = length - values.shape[1]
     if lacking <= 0:
         return values[:, -length:]
-    return jnp.pad(values, ((0, 0), (lacking, 0)), constant_values=fill)
+    return np.pad(values, ((0, 0), (lacking, 0)), constant_values=fill)

@@ -6,6 +6,7 @@ for settings tries their values.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig, TimesFMConfig
@@ -15,6 +16,7 @@ from efficientids_flax.parameters import parameter_shapes
 ModelConfig = BackboneConfig | EfficientIDSConfig  # models whose settings can be found from data
 Config = TypeVar("Config", bound=BackboneConfig | EfficientIDSConfig | TimesFMConfig)
 BACKBONE = "backbone."  # prefix of the decoder's keys in a recommender's configuration
+_shapes = lru_cache(maxsize=4)(parameter_shapes)  # a search changes one configuration many times
 
 
 @dataclass(frozen=True)
@@ -214,5 +216,4 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config | None:
         made = type(config).from_dict(document)
     except ValueError:
         return None
-    same = parameter_shapes(made) == parameter_shapes(config)
-    return made if same else None
+    return made if parameter_shapes(made) == _shapes(config) else None

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as Spec
@@ -26,7 +25,9 @@ from efficientids_flax.core.head.second import masked
 from efficientids_flax.core.models import EfficientIDSModel
 from efficientids_flax.evaluation import exposure, list_metrics
 from efficientids_flax.losses import language_model_loss
+from efficientids_flax.parameters import parameter_shapes
 from efficientids_flax.sharding import batch_sharding, make_mesh, shard_parameters
+from efficientids_flax.tree import unflatten
 
 MESHES = {
     "data": {"data": 8},
@@ -66,15 +67,11 @@ def language_model(config=BACKBONE):
     def logits(module, ids, paddings):
         return module.logits(module(ids, paddings=paddings))
 
-    batch = make_batch(config.vocab_size)
-    init = jax.jit(partial(decoder.init, method=logits))
-    params = init(jax.random.key(0), batch["ids"], batch["paddings"])
-
     def loss(params, batch):
         found = decoder.apply({"params": params}, batch["ids"], batch["paddings"], method=logits)
         return language_model_loss(config, found, batch, train=True).total_loss, found
 
-    return config, loss, params["params"], batch
+    return config, loss, parameters(config), make_batch(config.vocab_size)
 
 
 def full_softmax():
@@ -97,14 +94,19 @@ def recommender(**changes):
     if config.full_softmax:
         clustering = None
     model = EfficientIDSModel(config=config, clustering_info=clustering)
-    batch = make_batch(BACKBONE.vocab_size)
-    params = jax.jit(partial(model.init, method="loss"))(jax.random.key(0), batch)["params"]
 
     def loss(params, batch):
         found = model.apply({"params": params}, batch, method=model.loss)
         return found.loss, found.per_token_xent
 
-    return config, loss, params, batch
+    return config, loss, parameters(config), make_batch(BACKBONE.vocab_size)
+
+
+def parameters(config):
+    """Random ones, on the host: to draw a model's own and to move them are programs too."""
+    rng, shapes = np.random.default_rng(2), parameter_shapes(config)
+    drawn = {path: rng.normal(0, 0.2, shapes[path]) for path in sorted(shapes)}
+    return unflatten({path: values.astype(np.float32) for path, values in drawn.items()})
 
 
 def make_batch(words):
@@ -113,12 +115,12 @@ def make_batch(words):
     paddings = np.zeros(shape, np.float32)
     paddings[:, -1] = rng.random(BATCH) < 0.5
     return {
-        "ids": jnp.asarray(rng.integers(0, words, shape, dtype=np.int32)),
-        "labels": jnp.asarray(rng.integers(0, words, shape, dtype=np.int32)),
-        "paddings": jnp.asarray(paddings),
-        "weights": jnp.asarray(1 - paddings),
-        "input_item_weights": jnp.asarray((rng.random(shape) < 0.5).astype(np.float32)),
-        "label_item_weights": jnp.asarray((rng.random(shape) < 0.5).astype(np.float32)),
+        "ids": rng.integers(0, words, shape, dtype=np.int32),
+        "labels": rng.integers(0, words, shape, dtype=np.int32),
+        "paddings": paddings,
+        "weights": 1 - paddings,
+        "input_item_weights": (rng.random(shape) < 0.5).astype(np.float32),
+        "label_item_weights": (rng.random(shape) < 0.5).astype(np.float32),
     }
 
 
@@ -157,7 +159,7 @@ def lists():
 def searched():
     """Whether the best items are those of one device, where the index is split among eight."""
     rng = np.random.default_rng(0)
-    items = jnp.asarray(rng.integers(-2, 3, (512, 4)), jnp.float32)  # many scores are equal
+    items = rng.integers(-2, 3, (512, 4)).astype(np.float32)  # many scores are equal
     clustering = ClusteringInfo.from_assignments(np.arange(512) % 8)
     index, query = build_index(items, items[:8], clustering), items[8:11]
     find = jax.jit(partial(search, k=10))

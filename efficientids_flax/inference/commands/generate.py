@@ -108,7 +108,6 @@ def _continued(
 ) -> Iterator[tuple[str, list[int]]]:  # fmt: skip
     """Where a prompt came from, and the tokens after it."""
     import jax
-    import jax.numpy as jnp
 
     from efficientids_flax.backbone import Decoder, SamplingConfig
     from efficientids_flax.backbone.generate import generate as run
@@ -139,9 +138,10 @@ def _continued(
             ids[row, longest - len(prompt.ids) :] = prompt.ids
             paddings[row, longest - len(prompt.ids) :] = 0
         made = run(
-            model, params, jnp.asarray(ids), jnp.asarray(paddings) if paddings.any() else None,
+            model, params, ids, paddings if paddings.any() else None,
             max_new_tokens=given["max_new_tokens"], sampling=sampling,
             rng=jax.random.fold_in(key, start), eos_id=ends,
         )  # fmt: skip
-        for prompt, tokens, length in zip(part, np.asarray(made.tokens), made.lengths, strict=True):
-            yield prompt.where, tokens[: int(length)].tolist()
+        rows = zip(part, *map(np.asarray, made), strict=True)
+        for prompt, tokens, length in rows:
+            yield prompt.where, tokens[:length].tolist()

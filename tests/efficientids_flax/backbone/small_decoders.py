@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +20,8 @@ from efficientids_flax.config import (
     RotaryConfig,
 )
 from efficientids_flax.config.positions import PositionScalingConfig, RotaryScalingConfig
+from efficientids_flax.parameters import parameter_shapes
+from efficientids_flax.tree import unflatten
 
 LLAMA = BackboneConfig(
     vocab_size=31,
@@ -50,13 +52,14 @@ GPT = replace(
     qkv_bias=True,
     attention_out_bias=True,
 )
-# One of each option, together where they can be.
+# One of each option, together where they can be; two layers where what is between them counts.
 VARIANTS = {
     "llama": LLAMA,
     "scanned": replace(LLAMA, scan_layers=True, num_layers=3),
     "gpt": GPT,
     "sinusoidal capped": replace(
         GPT,
+        num_layers=1,
         position_embedding="sinusoidal",
         embedding_scale="sqrt_dim",
         query_scaling="per_dim_scale",
@@ -66,6 +69,7 @@ VARIANTS = {
     ),
     "one key head, relative bias": replace(
         LLAMA,
+        num_layers=1,
         num_kv_heads=1,
         multi_query=True,
         relative_bias=RelativeBiasConfig(num_buckets=8, max_distance=20),
@@ -88,12 +92,14 @@ VARIANTS = {
     ),
     "parallel": replace(
         GPT,
+        num_layers=1,
         position_embedding="none",
         rotary=RotaryConfig(fraction=0.4, in_float32=False),
         parallel_residual=True,
     ),
     "llama3, multiplied": replace(
         LLAMA,
+        num_layers=1,
         rotary=RotaryConfig(
             scaling=RotaryScalingConfig(kind="llama3", factor=4.0, original_max_positions=8)
         ),
@@ -105,6 +111,7 @@ VARIANTS = {
     ),
     "yarn, interleaved": replace(
         LLAMA,
+        num_layers=1,
         rotary=RotaryConfig(
             pairing="interleaved",
             scaling=RotaryScalingConfig(kind="yarn", factor=4.0, original_max_positions=64),
@@ -135,6 +142,7 @@ VARIANTS = {
     ),
     "words of another width, positions of tokens": replace(
         GPT,
+        num_layers=1,
         embedding_dims=10,
         tied_embeddings=False,
         position_offset=2,
@@ -145,6 +153,7 @@ VARIANTS = {
     ),
     "a scale for each head, clipped": replace(
         LLAMA,
+        num_layers=1,
         norm="layer_norm",
         parallel_residual=True,
         shared_norm=True,
@@ -171,6 +180,7 @@ VARIANTS = {
     ),
     "latents, a sink for each head": replace(
         LLAMA,
+        num_layers=1,
         num_kv_heads=4,
         qkv_bias=True,
         attention_sinks=True,
@@ -181,6 +191,7 @@ VARIANTS = {
     ),
     "linear biases, sums of what is normed": replace(
         GPT,
+        num_layers=1,
         position_embedding="none",
         alibi=AlibiConfig(in_bfloat16=True, scale=0.5),
         norm_policy="pre_skip",
@@ -188,6 +199,7 @@ VARIANTS = {
     ),
     "relative keys, extra logit": replace(
         LLAMA,
+        num_layers=1,
         num_kv_heads=4,
         qkv_bias=True,
         rotary=None,
@@ -201,26 +213,14 @@ VARIANTS = {
 SHAPE = 3, 10  # of the batches that tests of all variants share: one program each
 
 
-@cache  # a trace of the whole decoder, which many tests want
-def parameters(config: BackboneConfig) -> Any:
-    """Shapes of the parameters, as Flax finds them."""
-    decoder = Decoder(config)
-
-    def everything(module: Decoder) -> jax.Array:
-        ids = jnp.zeros((1, 4), int)
-        return module.logits(module(ids, inputs_indicator=ids))
-
-    return jax.eval_shape(lambda: decoder.init(jax.random.key(0), method=everything))["params"]
-
-
 def made(config: BackboneConfig, seed: int = 0) -> dict[str, Any]:
-    """Random parameters: norms and biases too, which initialise to nothing."""
-    leaves, tree = jax.tree.flatten(parameters(config))
-    generator = np.random.default_rng(seed)
-    values = [
-        jnp.asarray(generator.normal(0, 0.3, leaf.shape).astype(leaf.dtype)) for leaf in leaves
-    ]  # NumPy changes the dtype, since JAX would compile that for each shape
-    return jax.tree.unflatten(tree, values)
+    """Random parameters by the table: norms and biases too, which initialise to nothing."""
+    generator, dtype = np.random.default_rng(seed), jnp.dtype(config.param_dtype)
+    values = {
+        path: generator.normal(0, 0.3, shape).astype(dtype)
+        for path, shape in sorted(parameter_shapes(config).items())
+    }
+    return jax.device_put(unflatten(values))  # which compiles nothing
 
 
 @partial(jax.jit, static_argnames=("config", "method"))
@@ -239,4 +239,4 @@ def hidden(
 def token_ids(config: BackboneConfig, batch: int, time: int, seed: int = 0) -> jax.Array:
     """Random words [B, T]."""
     words = np.random.default_rng(seed).integers(0, config.vocab_size, (batch, time))
-    return jnp.asarray(words, jnp.int32)
+    return jax.device_put(words.astype(np.int32))

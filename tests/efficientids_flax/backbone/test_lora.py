@@ -51,7 +51,8 @@ def test_merged_kernels_compute_the_same(name: str) -> None:
     # Products of 24 numbers, in another order, through 4 layers.
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4 * np.max(np.abs(wanted)))
     base = unflatten({path: x for path, x in flatten(params).items() if "lora" not in path})
-    assert np.max(np.abs(hidden(without, base, ids) - wanted)) > 0.01  # the additions do something
+    unchanged = np.asarray(hidden(without, base, ids))
+    assert np.max(np.abs(unchanged - wanted)) > 0.01  # the additions do something
 
 
 @pytest.mark.parametrize("form", ["in", "fused", "out"])
@@ -137,7 +138,7 @@ def test_they_are_trained_beside_a_frozen_model() -> None:
         "input_item_weights": ids % 2, "label_item_weights": (ids + 1) % 2,
     }  # fmt: skip
     lm = {
-        path: leaf.astype(jnp.bfloat16)
+        path: np.asarray(leaf).astype(jnp.bfloat16)
         for path, leaf in flatten(made(replace(backbone, lora=None))).items()
     }
     model = EfficientIDSModel(config=config, freeze_lm=True)
@@ -151,10 +152,10 @@ def test_they_are_trained_beside_a_frozen_model() -> None:
     for path, leaf in flatten(state.frozen).items():
         assert np.asarray(leaf).tobytes() == np.asarray(given[path]).tobytes(), path
     for path, leaf in flatten(state.trained).items():
-        assert np.any(leaf != first[path]), path
+        assert np.any(np.asarray(leaf) != first[path]), path
     assert trainer.history[-1]["loss"] < trainer.history[0]["loss"]
 
-    whole = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), state.params)
+    whole = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), state.params)
     plain, without = merge_lora(whole, config)
     assert without == replace(config, backbone=replace(LLAMA, scan_layers=True))
     merged = merge_lora(whole["pretrained_lm"], backbone)[0]

@@ -1,7 +1,9 @@
 """Masks against a loop over pairs, and positions and segments that a batch does not give."""
 
 from dataclasses import replace
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,6 +18,12 @@ from efficientids_flax.backbone.masks import (
     segments_from_positions,
 )
 from tests.efficientids_flax.backbone.small_decoders import LLAMA
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def masked(config, sliding, asking, asked, of_asking, of_asked, prefix):
+    """The mask of tokens at these places, of these segments."""
+    return attention_mask(config, sliding, Marks(asking, of_asking), Marks(asked, of_asked, prefix))
 
 
 @given(
@@ -38,10 +46,8 @@ def test_masks_are_what_a_loop_over_pairs_says(
     )
     start = min(start, len(segments) - 1)
     segments, prefix = np.array([segments]), np.array([prefix[: len(segments)]])
-    places = jnp.arange(segments.shape[1])
-    keys = Marks(places, jnp.asarray(segments), jnp.asarray(prefix))
-    queries = Marks(places[start:], jnp.asarray(segments[:, start:]))
-    found = np.asarray(attention_mask(config, sliding, queries, keys))
+    places = np.arange(segments.shape[1])
+    found = masked(config, sliding, places[start:], places, segments[:, start:], segments, prefix)
 
     def sees(query, key):
         if segments[0, query] != segments[0, key]:

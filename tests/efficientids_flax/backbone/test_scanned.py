@@ -25,7 +25,7 @@ def stacked(config, params):
     count = config.layers_per_block
     layers = [params[f"layers_{index}"] for index in range(config.num_layers)]
     blocks = [
-        jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers[place::count])
+        jax.tree.map(lambda *leaves: np.stack(leaves), *layers[place::count])
         for place in range(count)
     ]
     rest = {key: value for key, value in params.items() if not key.startswith("layers_")}

@@ -13,6 +13,7 @@ from efficientids_flax.core.clustering.tables import ClusteringInfo
 from efficientids_flax.core.head.computation import Head
 from efficientids_flax.core.head.passed import HeadInputs
 from efficientids_flax.core.models import EfficientIDSModel
+from tests.efficientids_flax.compiled import applied
 
 WORDS, ITEMS, WIDTH, MODEL = 11, 13, 6, 8
 # Clusters of 5, 1, 4 and 3 items, in no order.
@@ -82,29 +83,19 @@ def parameters(made, seed=0):
 
     def draw(path, leaf):
         centre = 1.0 if path[-1].key == "scale" else 0.0
-        return jnp.asarray(centre + 0.4 * rng.normal(size=leaf.shape), leaf.dtype)
+        return (centre + 0.4 * rng.normal(size=leaf.shape)).astype(leaf.dtype)
 
-    return jax.tree_util.tree_map_with_path(draw, shapes["params"])
+    return jax.device_put(jax.tree_util.tree_map_with_path(draw, shapes["params"]))
 
 
 def run(made, params, given, method, **options):
     """A method of a model on a batch, jitted: ids that a check would refuse go through."""
-
-    def apply(params, given):
-        return made.apply({"params": params}, given, method=method, **options)
-
-    return jax.jit(apply)(params, given)
+    return applied(made, {"params": params}, given, method=method, **options)
 
 
 def seen(made, params, given):
     """Intermediates of the loss, by name."""
-
-    def apply(params, given):
-        return made.apply({"params": params}, given, method="loss", mutable=["intermediates"])[1][
-            "intermediates"
-        ]
-
-    return jax.jit(apply)(params, given)
+    return run(made, params, given, "loss", mutable=["intermediates"])[1]["intermediates"]
 
 
 # The head alone.
@@ -139,7 +130,7 @@ def inputs(positions=9, words=WORDS, scale=1.0, seed=1, width=WIDTH):
     rng = np.random.default_rng(seed)
 
     def draw(*shape):
-        return jnp.asarray(rng.normal(size=shape) * scale, jnp.float32)
+        return (rng.normal(size=shape) * scale).astype(np.float32)
 
     return HeadInputs(
         hidden=draw(positions, width),

@@ -14,6 +14,8 @@ from efficientids_flax.core.batch import (
 )
 from tests.efficientids_flax.core.model_cases import ITEMS, WORDS, backbone, batch, config
 
+labelled = jax.jit(next_labels, static_argnums=0)
+
 HERE = (0, 1)  # a position that is no padding and whose label has a weight
 
 
@@ -184,23 +186,21 @@ def test_numbers_that_would_wrap_around_are_told():
 
 
 def test_next_labels_are_the_following_ids():
-    given = {name: jnp.asarray(value) for name, value in batch().items()}
+    given = batch()
     fields = ("ids", "input_item_weights", "paddings")
-    made = next_labels(config(), {name: given[name] for name in fields})
-    np.testing.assert_array_equal(made["labels"][:, :-1], given["ids"][:, 1:])
-    np.testing.assert_array_equal(
-        made["label_item_weights"][:, :-1], given["input_item_weights"][:, 1:]
-    )
+    made = labelled(config(), {name: given[name] for name in fields})
+    for name, of in (("labels", "ids"), ("label_item_weights", "input_item_weights")):
+        np.testing.assert_array_equal(np.asarray(made[name])[:, :-1], given[of][:, 1:])
     np.testing.assert_array_equal(made["weights"], [[1, 1, 1, 0, 0, 0]] * 2)
 
 
 def test_next_labels_stay_in_their_segment_and_leave_the_prefix():
-    made = next_labels(
+    made = labelled(
         config(),
         {
-            "ids": jnp.arange(6)[None],
-            "segment_ids": jnp.array([[1, 1, 1, 2, 2, 2]]),
-            "inputs_indicator": jnp.array([[1, 1, 0, 1, 0, 0]]),
+            "ids": np.arange(6)[None],
+            "segment_ids": np.array([[1, 1, 1, 2, 2, 2]]),
+            "inputs_indicator": np.array([[1, 1, 0, 1, 0, 0]]),
         },
     )
     assert "label_item_weights" not in made
@@ -219,10 +219,10 @@ def test_next_labels_stay_in_their_segment_and_leave_the_prefix():
 def test_next_labels_do_not_ask_for_a_placeholder(changes, weights):
     """The original's label there is the target's own id, which the input does not tell."""
     given = {
-        "ids": jnp.array([[3, 3, 102, 102]]),  # the last one is a word of that id
-        "input_item_weights": jnp.array([[1, 1, 1, 0]]),
+        "ids": np.array([[3, 3, 102, 102]]),  # the last one is a word of that id
+        "input_item_weights": np.array([[1, 1, 1, 0]]),
     }
-    np.testing.assert_array_equal(next_labels(config(**changes), given)["weights"], [weights])
+    np.testing.assert_array_equal(labelled(config(**changes), given)["weights"], [weights])
     items = {"ids": given["ids"][:, :3]}  # all are items where no mask says otherwise
-    made = next_labels(config(**changes), items)
+    made = labelled(config(**changes), items)
     np.testing.assert_array_equal(made["weights"], [[*weights[:2], 0]])

@@ -1,5 +1,6 @@
 """A batch's evaluation: the model's own loss, and the ranking that `recommend` serves."""
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -57,13 +58,18 @@ class Made(NamedTuple):
         return self.programs[how](self.params, given)
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["full", "hierarchical"])
-def made(request):
-    net = model(request.param, use_correction=not request.param)
+@cache
+def made_of(full):
+    net = model(full, use_correction=not full)
     shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 2), int))["params"]
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(x.dtype), shapes)
     return Made(net, params, {})
+
+
+@pytest.fixture(params=[True, False], ids=["full", "hierarchical"])
+def made(request):
+    return made_of(request.param)
 
 
 def program(net, **options):
@@ -104,8 +110,8 @@ def test_the_originals_ranking_stays(made):
     sums = made.sums(batch(), scoring="original")
     found = computed({"ranking": sums["ranking"]})
     logits = applied(net, {"params": params}, batch(), method="evaluation_logits")
-    given = jax.tree.map(jnp.asarray, batch())
-    wanted = ranking_sums(logits, given["labels"], given["weights"])
+    given = batch()
+    wanted = jax.jit(ranking_sums)(logits, given["labels"], given["weights"])
     assert found == pytest.approx(computed({"ranking": wanted}), rel=1e-6)
 
 
@@ -138,15 +144,15 @@ def test_a_field_of_the_batch_says_what_else_is_left_out(made):
 
 
 def test_what_is_padding_or_later_was_not_seen():
-    """Item 3 stands in the padding and after the label's position alone."""
-    net = model(full=True)
-    params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 2), int))["params"]
-    given = {
-        "ids": np.array([[1, 2, 3, 3]]), "labels": np.array([[2, 4, 3, 0]]),
-        "weights": np.array([[0, 1, 0, 0]], np.float32), "paddings": np.array([[0, 0, 0, 1]]),
-    }  # fmt: skip
-    params["item_embedding"] = jax.tree.map(jnp.zeros_like, params["item_embedding"])
-    found = computed(program(net, exclude_seen=True)(params, given))
+    """Item 3 stands in the padding and after the label's position alone; other rows are padding."""
+    made = made_of(True)
+    given = {name: np.zeros_like(values) for name, values in batch().items()}
+    given["ids"][0, :4], given["labels"][0, :4] = [1, 2, 3, 3], [2, 4, 3, 0]
+    given["weights"][0, 1] = 1
+    given["paddings"][:] = 1
+    given["paddings"][0, :3] = 0
+    params = {**made.params, "item_embedding": {"kernel": np.zeros((8, ITEMS), np.float32)}}
+    found = computed(made._replace(params=params).sums(given, exclude_seen=True))
     assert found["mrr_at_10"] == pytest.approx(1 / 3)  # behind 0 and 3, of the equal items before 4
 
 

@@ -106,7 +106,7 @@ def test_a_decoder_of_the_callers_own(tiny, freeze):
             "loss"
         ]
 
-    want = made.apply({"params": params}, **arguments, training=True)["loss"]
+    want = applied(made, {"params": params}, **arguments, training=True)["loss"]
     np.testing.assert_allclose(loss(own, params["pretrained_lm"]), want, rtol=1e-6)
     gradient = jax.jit(jax.grad(loss, argnums=1))(own, params["pretrained_lm"])
     moved = any(np.any(leaf) for leaf in jax.tree.leaves(gradient))

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,6 +17,8 @@ from efficientids_flax.evaluation import (
     evaluate_lists,
 )
 from efficientids_flax.inference import Ranker
+from efficientids_flax.parameters import parameter_shapes
+from efficientids_flax.tree import unflatten
 
 ITEMS, USERS = 30, 12
 RNG = np.random.default_rng(0)
@@ -47,8 +48,9 @@ def ranker():
         num_items=ITEMS, item_embedding_dim=8, model_dims=8, num_heads=1, num_layers=1,
         full_softmax=True,
     )  # fmt: skip
-    params = model.init(jax.random.key(0), jnp.zeros((1, 2), int))["params"]
-    params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), params)
+    rng, shapes = np.random.default_rng(1), parameter_shapes(model.config)
+    drawn = {path: rng.normal(0, 0.4, shapes[path]) for path in sorted(shapes)}
+    params = unflatten({path: values.astype(np.float32) for path, values in drawn.items()})
     return Ranker(model, params)
 
 
@@ -161,7 +163,7 @@ def test_each_item_is_drawn_equally_often():
 
 
 def test_scores_that_are_no_numbers_find_nothing_and_are_said(ranker):
-    broken = Ranker(ranker.model, jax.tree.map(lambda x: x * jnp.nan, ranker.params))
+    broken = Ranker(ranker.model, jax.tree.map(lambda x: np.full_like(x, np.nan), ranker.params))
     found = evaluate(broken, HISTORIES, HELD_OUT, PLAIN)
     assert {one.value for one in found.metrics.values()} == {0.0}
     assert found.empty == USERS

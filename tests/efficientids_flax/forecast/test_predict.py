@@ -6,12 +6,13 @@ Numbers of the options are in the recordings, which `tests/parity_tests/forecast
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
 from efficientids_flax.config import TimesFMConfig
 from efficientids_flax.forecast import Forecasts, TimesFM, forecast
+from efficientids_flax.parameters import parameter_shapes
+from efficientids_flax.tree import unflatten
 
 CONFIG = TimesFMConfig(
     2, 12, 16, 3, 4, patch_length=4, horizon_length=8, quantiles=(0.1, 0.5, 0.9), context_length=24
@@ -24,8 +25,9 @@ NEAR = {"rtol": 1e-5, "atol": 1e-5}
 
 @pytest.fixture(scope="module")
 def params() -> Any:
-    found = jax.jit(MODEL.init)(jax.random.key(0), np.zeros((1, 24), np.float32))["params"]
-    return jax.tree.map(lambda leaf: leaf + 0.05, found)
+    rng, shapes = np.random.default_rng(1), parameter_shapes(CONFIG)
+    drawn = {path: rng.normal(0.05, 0.3, shapes[path]) for path in sorted(shapes)}
+    return unflatten({path: values.astype(np.float32) for path, values in drawn.items()})
 
 
 @pytest.fixture(scope="module")

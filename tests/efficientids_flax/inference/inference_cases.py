@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.config import BackboneConfig, EfficientIDSConfig
@@ -35,21 +34,16 @@ def filled(model: Any, batch: Any, scale: float = 1.0) -> Any:
     shapes = jax.eval_shape(
         lambda: model.init(jax.random.key(0), batch, method="head_inputs")["params"]
     )
-    leaves, tree = jax.tree.flatten(shapes)
-
-    @jax.jit
-    def values() -> list[jax.Array]:
-        keys = jax.random.split(jax.random.key(1), len(leaves))
-        pairs = zip(keys, leaves, strict=True)
-        return [scale * jax.random.normal(key, leaf.shape) for key, leaf in pairs]
-
-    return jax.tree.unflatten(tree, values())
+    rng = np.random.default_rng(1)
+    return jax.device_put(
+        jax.tree.map(lambda leaf: (scale * rng.normal(size=leaf.shape)).astype(leaf.dtype), shapes)
+    )
 
 
-def fields(ids: list[int], items: list[int]) -> dict[str, jax.Array]:
+def fields(ids: list[int], items: list[int]) -> dict[str, np.ndarray]:
     """A batch of one sequence, all of it prefix."""
     rows = {"ids": ids, "input_item_weights": items, "inputs_indicator": [1] * len(ids)}
-    return {name: jnp.array([row]) for name, row in rows.items()}
+    return {name: np.array([row]) for name, row in rows.items()}
 
 
 MODEL = EfficientIDSModel(CONFIG, PLACES)

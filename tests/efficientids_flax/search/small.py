@@ -30,4 +30,4 @@ def sequences(count: int = 24, length: int = 7) -> Samples:
 
 def grown(config: BackboneConfig, by: float = 4.0) -> dict:
     """Parameters of a model whose logits and scores are large enough for a cap to show."""
-    return jax.tree.map(lambda leaf: by * leaf, made(config))
+    return jax.tree.map(lambda leaf: np.float32(by) * np.asarray(leaf), made(config))

@@ -11,19 +11,21 @@ import pytest
 
 from efficientids_flax.search.invariances import Momentum, momentum_of
 from efficientids_flax.search.losses import sequence_losses
-from tests.efficientids_flax.search.small import CONFIG, grown, sequences
+from tests.efficientids_flax.search import small
+from tests.efficientids_flax.search.small import grown, sequences
+
+CONFIG = replace(small.CONFIG, num_layers=1)  # each has the same invariances
 
 
 def trained_with(config, params, seed=1) -> Any:
     """A sum of gradients of other sequences, as momentum is one."""
     other = sequences(32)
     mixture = np.random.default_rng(seed).standard_normal(32).astype(np.float32)
-    batch = {name: jnp.asarray(value) for name, value in other.batch.items()}
 
-    def loss(params):
-        return jnp.sum(jnp.asarray(mixture) * sequence_losses(config, params, batch))
+    def loss(params, batch):
+        return jnp.sum(mixture * sequence_losses(config, params, batch))
 
-    return jax.jit(jax.grad(loss))(params)
+    return jax.jit(jax.grad(loss))(params, dict(other.batch))
 
 
 def distances(config, key, values):
@@ -62,7 +64,7 @@ def test_homogeneous_activations_are_told_by_eulers_theorem(true):
 def test_a_scaled_momentum_says_the_same():
     params = grown(CONFIG)
     momentum = trained_with(CONFIG, params)
-    smaller = jax.tree.map(lambda leaf: 1e-4 * leaf, momentum)
+    smaller = jax.tree.map(lambda leaf: np.float32(1e-4) * np.asarray(leaf), momentum)
     one, two = (
         Momentum(CONFIG, params, moments, sequences()).distance(CONFIG, "activation")
         for moments in (momentum, smaller)
@@ -81,7 +83,7 @@ def test_settings_without_an_invariance_have_no_distance():
 
 
 def test_momentum_is_found_in_the_states_that_have_one():
-    params = {"a": {"kernel": jnp.ones(3)}}
+    params = {"a": {"kernel": np.ones(3, np.float32)}}
     adam: Any = optax.scale_by_adam().init(params)
     assert momentum_of({"empty": optax.EmptyState(), "adam": adam}) is not None
     assert momentum_of({"momentum": optax.trace(0.9).init(params)}) is not None

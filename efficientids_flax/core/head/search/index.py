@@ -121,12 +121,17 @@ def build_index(
     if clustering is not None and clustering.num_items != items.shape[0]:
         raise ValueError(f"items: found {items.shape[0]} rows, the clustering has "
                          f"{clustering.num_items} items")  # fmt: skip
-    order = tile_order(clustering, items.shape[0], spare, new_items)
-    count = len(order.counts)
+    return _filled(items, clusters, tile_order(clustering, items.shape[0], spare, new_items))
+
+
+@jax.jit
+def _filled(items: jax.Array, clusters: jax.Array | None, order: TileOrder) -> SearchIndex:
+    """The index of items in this order; see `build_index`."""
+    count = order.counts.shape[0]
     there = order.ids >= 0
-    rows = items.astype(jnp.float32)[np.where(there, order.ids, 0).reshape(-1)]
+    rows = items.astype(jnp.float32)[jnp.where(there, order.ids, 0).reshape(-1)]
     rows = jnp.where(there.reshape(-1, 1), rows, 0.0)
-    of_row = jnp.asarray(np.repeat(order.clusters, order.ids.shape[1]))
+    of_row = jnp.repeat(order.clusters, order.ids.shape[1])
     sums = jax.ops.segment_sum(rows, of_row, count, indices_are_sorted=True)
     centres = sums / order.counts[:, None]
     far = jnp.sum(jnp.square(rows - centres[of_row]), axis=-1)
@@ -134,7 +139,7 @@ def build_index(
     radii = jnp.sqrt(jax.ops.segment_max(far, of_row, count, indices_are_sorted=True))
     return SearchIndex(
         rows.reshape(*order.ids.shape, -1),
-        TileOrder(*map(jnp.asarray, order)),
+        order,
         None if clusters is None else clusters.astype(jnp.float32),
         centres,
         radii,

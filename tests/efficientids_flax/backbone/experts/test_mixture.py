@@ -20,6 +20,7 @@ from tests.paths import RECORDINGS
 SHAPES = ((1, 1, 1), (1, 7, 1), (2, 9, 3), (1, 8, 5), (3, 4, 5), (2, 2, 2))  # G, S, X
 route = jax.jit(routing.route, static_argnames=("config", "dtype"))
 in_float32 = jax.jit(partial(dense_weights, dtype=jnp.dtype(jnp.float32)))
+sentences = jax.jit(sentence_means)
 ROUNDING = 1e-6  # a few float32 roundings of weights of at most 1
 
 # What was recorded of a router -> its configuration (parity_tests/record/models/decoders.py).
@@ -95,7 +96,7 @@ def seats_of_top2(logits: np.ndarray, padded: np.ndarray, places: int) -> np.nda
 def test_top2_seats_tokens_in_order(router):
     logits, paddings, factor, least = router
     config = moe(logits.shape[-1], capacity_factor=factor, expert_capacity=least)
-    found = route(jnp.asarray(logits), jnp.asarray(paddings), config)
+    found = route(logits, paddings, config)
     places = capacity(logits.shape[1], config)
     wanted = [seats_of_top2(row, pad, places) for row, pad in zip(logits, paddings, strict=True)]
     np.testing.assert_allclose(found.combine, np.stack(wanted), atol=ROUNDING)
@@ -106,7 +107,7 @@ def test_top2_seats_tokens_in_order(router):
 def test_top2_weights(router):
     logits, paddings, factor, least = router
     config = moe(logits.shape[-1], capacity_factor=factor, expert_capacity=least)
-    found = route(jnp.asarray(logits), jnp.asarray(paddings), config)
+    found = route(logits, paddings, config)
     dispatch, combine = np.asarray(found.dispatch), np.asarray(found.combine)
     seats = dispatch.sum((2, 3))
     assert dispatch.sum(1).max() <= 1  # one token a place
@@ -124,19 +125,20 @@ def test_top2_weights(router):
 def test_with_room_for_all_no_token_is_dropped(router):
     logits, paddings, _, _ = router
     config = moe(logits.shape[-1], capacity_factor=None, expert_capacity=2 * logits.shape[1])
-    found = route(jnp.asarray(logits), jnp.asarray(paddings), config)
+    found = route(logits, paddings, config)
     weights = np.asarray(found.combine).sum((2, 3))
     np.testing.assert_allclose(weights, 1 - paddings, atol=ROUNDING)
 
 
 def test_a_router_without_opinion_has_loss_one():
-    found = route(jnp.zeros((2, 8, 4)), jnp.zeros((2, 8)), moe(4))
+    found = route(np.zeros((2, 8, 4), np.float32), np.zeros((2, 8), np.float32), moe(4))
     np.testing.assert_allclose(found.loss, 1, rtol=ROUNDING)
 
 
 def test_a_router_that_sends_all_to_one_has_the_largest_loss():
-    logits = jnp.zeros((1, 8, 4)).at[..., 2].set(50.0)
-    np.testing.assert_allclose(route(logits, jnp.zeros((1, 8)), moe(4)).loss, 4, rtol=ROUNDING)
+    logits, paddings = np.zeros((1, 8, 4), np.float32), np.zeros((1, 8), np.float32)
+    logits[..., 2] = 50.0
+    np.testing.assert_allclose(route(logits, paddings, moe(4)).loss, 4, rtol=ROUNDING)
 
 
 @settings(deadline=None, max_examples=20)  # the first of each shape compiles
@@ -145,7 +147,7 @@ def test_each_expert_chooses_its_best_tokens(router):
     logits, paddings, factor, _ = router
     groups, tokens, experts = logits.shape
     config = moe(experts, gating="expert_choice", capacity_factor=factor)
-    found = route(jnp.asarray(logits), jnp.asarray(paddings), config)
+    found = route(logits, paddings, config)
     places = int(tokens // experts * factor) or tokens  # none at all: all, as Praxis slices
     gates = np.stack([[softmax(row) for row in group] for group in logits])
     for group in range(groups):
@@ -164,7 +166,7 @@ def test_each_expert_chooses_among_tokens_that_are_no_padding(router):
     logits, paddings, factor, least = router
     groups, tokens, experts = logits.shape
     config = moe(experts, gating="expert_choice_v2", capacity_factor=factor, expert_capacity=least)
-    found = route(jnp.asarray(logits), jnp.asarray(paddings), config)
+    found = route(logits, paddings, config)
     combine, places = np.asarray(found.combine), capacity(tokens, config)
     gates = np.stack([[softmax(row) for row in group] for group in logits])
     for group in range(groups):
@@ -181,7 +183,7 @@ def test_each_expert_chooses_among_tokens_that_are_no_padding(router):
 @given(routers())
 def test_dense_weights_are_those_of_the_two_best(router):
     logits = router[0]
-    weights = np.asarray(in_float32(jnp.asarray(logits)))
+    weights = np.asarray(in_float32(logits))
     np.testing.assert_allclose(weights.sum(-1), 1, atol=ROUNDING)
     for row, found in zip(
         logits.reshape(-1, logits.shape[-1]), weights.reshape(-1, logits.shape[-1]), strict=True
@@ -192,10 +194,10 @@ def test_dense_weights_are_those_of_the_two_best(router):
 
 
 def test_second_experts_of_no_weight_are_not_asked():
-    logits = jnp.asarray([[[0.0, 30.0, -9.0], [1.0, 2.0, 0.0]]])  # e^-30 is below 1e-9
+    logits = np.array([[[0.0, 30.0, -9.0], [1.0, 2.0, 0.0]]])  # e^-30 is below 1e-9
     asked = {
         policy: np.asarray(
-            route(logits, jnp.zeros((1, 2)), moe(3, second_expert_policy=policy)).dispatch
+            route(logits, np.zeros((1, 2)), moe(3, second_expert_policy=policy)).dispatch
         ).sum((2, 3))
         for policy in ("all", "random")
     }
@@ -238,8 +240,7 @@ def test_routes_as_praxis_does(name):
         groups = seen["router_logits"]
         with jax.threefry_partitionable(False):  # as JAX 0.4 draws
             found = route(
-                jnp.asarray(groups), jnp.asarray(padded.reshape(groups.shape[:2])), config,
-                key=None if key is None else jnp.asarray(key),
+                groups, padded.reshape(groups.shape[:2]), config, key=key,
             )  # fmt: skip
         combine, dispatch = np.asarray(found.combine), np.asarray(found.dispatch)
         if "routing/gate" in seen:
@@ -276,10 +277,10 @@ def test_adds_up_what_the_experts_make_of_each_token(gating, gated):
         atol=1e-6,
     )
     if gating == "dense_top2":
-        weights = np.asarray(dense_weights(jnp.asarray(logits, jnp.float32), jnp.dtype("float32")))
+        weights = np.asarray(in_float32(logits.astype(np.float32)))
     else:
         weights = np.asarray(
-            route(jnp.asarray(logits, jnp.float32), paddings.reshape(1, 12), config).combine
+            route(logits.astype(np.float32), paddings.reshape(1, 12), config).combine
         ).sum(-1)
     wanted = np.zeros((12, 6))
     for token, row in enumerate(x.reshape(12, 6)):
@@ -294,10 +295,10 @@ def test_adds_up_what_the_experts_make_of_each_token(gating, gated):
 
 def test_sows_its_loss_weighted_and_what_it_computes():
     config = moe(4, load_balance_loss_weight=0.25, num_groups=2)
-    x, paddings = jnp.ones((2, 6, 6)), jnp.zeros((2, 6))
+    x, paddings = np.ones((2, 6, 6), np.float32), np.zeros((2, 6), np.float32)
     module = Experts(backbone(config))
     params = jax.jit(module.init)(jax.random.key(0), x, paddings)["params"]
-    zeros = {"params": jax.tree.map(jnp.zeros_like, params)}
+    zeros = {"params": jax.tree.map(np.zeros_like, params)}
     _, seen = applied(module, zeros, x, paddings, mutable=["intermediates", "aux_losses"])
     np.testing.assert_allclose(seen["aux_losses"]["load_balance"][0], 0.25, rtol=ROUNDING)
     places = capacity(6, config)
@@ -341,9 +342,10 @@ def test_sampled_experts_take_the_stream_routing():
 
 
 def test_sentence_means_pass_over_padding():
-    x = jnp.asarray([[[1.0], [3.0], [100.0]], [[5.0], [7.0], [9.0]], [[1.0], [2.0], [3.0]]])
-    paddings = jnp.asarray([[0.0, 0, 1], [0, 0, 0], [1, 1, 1]])
-    assert sentence_means(x, paddings)[..., 0].tolist() == [[2, 2, 0], [7, 7, 7], [0, 0, 0]]
+    x = np.array([[[1.0], [3.0], [100.0]], [[5.0], [7.0], [9.0]], [[1.0], [2.0], [3.0]]])
+    paddings = np.array([[0.0, 0, 1], [0, 0, 0], [1, 1, 1]])
+    found = np.asarray(sentences(x, paddings))[..., 0]
+    assert found.tolist() == [[2, 2, 0], [7, 7, 7], [0, 0, 0]]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from efficientids_flax.backbone.positions.relative_keys import RelativeKeys, by_key
 from tests.efficientids_flax.backbone.small_decoders import LLAMA
+from tests.efficientids_flax.compiled import applied
 
 CONFIG = replace(LLAMA, num_kv_heads=4, relative_key_dims=6, qkv_bias=True)
 
@@ -31,9 +32,7 @@ def test_logits_are_those_of_each_pair(times, keys, start, biases):
             for name in ("key_bias", "distance_bias")
         }
     query = random.normal(size=(2, times, 4, 6)).astype(np.float32)
-    near, found = RelativeKeys(config).apply(
-        {"params": params}, jnp.asarray(query), jnp.asarray(start), keys
-    )
+    near, found = applied(RelativeKeys(config), {"params": params}, query, start, keys=keys)
     u, v = (params.get(name, np.zeros((4, 6))) for name in ("key_bias", "distance_bias"))
     np.testing.assert_allclose(near, query + u, rtol=1e-6)
     wanted = np.zeros((2, 4, times, keys))
@@ -46,9 +45,9 @@ def test_logits_are_those_of_each_pair(times, keys, start, biases):
 
 def test_rows_shift_by_one_a_query():
     times, keys = 3, 5
-    distances = jnp.arange(1 - keys, times)  # of the first query from the last key on
-    logits = jnp.broadcast_to(distances, (1, 2, times, times + keys - 1)).astype(jnp.float32)
-    found = by_key(logits, keys)
+    distances = np.arange(1 - keys, times)  # of the first query from the last key on
+    logits = np.broadcast_to(distances, (1, 2, times, times + keys - 1)).astype(np.float32)
+    found = by_key(jnp.asarray(logits), keys)
     wanted = np.arange(times)[:, None] - np.arange(keys)
     np.testing.assert_array_equal(found, np.broadcast_to(wanted, (1, 2, times, keys)))
     assert jax.eval_shape(lambda x: by_key(x, keys), logits).shape == (1, 2, times, keys)

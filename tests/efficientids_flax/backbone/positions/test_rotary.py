@@ -1,7 +1,9 @@
 """Rotary positions against complex numbers and the papers' formulas, and what must hold of them."""
 
 import math
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,10 +18,15 @@ HEAD = 8
 PAIRINGS = ("half_split", "interleaved")
 
 
-def turned(x, positions, config, longest=None):
+@partial(jax.jit, static_argnames="config")
+def turned_rows(x, positions, config):
+    """[1, T, 1, H] at these positions [1, T]."""
+    return rotate(x, turn(config, x.shape[-1], positions), config)
+
+
+def turned(x, positions, config):
     """[T, H] at these positions."""
-    given = turn(config, x.shape[-1], jnp.asarray(positions)[None], longest)
-    return np.asarray(rotate(jnp.asarray(x)[None, :, None], given, config))[0, :, 0]
+    return np.asarray(turned_rows(x[None, :, None], np.array(positions)[None], config))[0, :, 0]
 
 
 def scales(config, width=HEAD, longest=0):

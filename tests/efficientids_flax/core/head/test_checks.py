@@ -1,5 +1,7 @@
 """Mistakes in what a head that is used alone is given."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -173,7 +175,7 @@ def test_parameters_decide_whether_there_is_an_adapter(started, method):
         made.apply(variables, narrow, method=method)
     plain = jax.jit(made.init)(jax.random.key(0), narrow)
     assert "item_output_adapter" not in plain["params"]
-    made.apply(plain, narrow, method=method)
+    jax.eval_shape(partial(made.apply, method=method), plain, narrow)
     with pytest.raises(ValueError, match=r"hidden: found \[2, 3, 8\] .*expected \[..., 6\]"):
         made.apply(plain, HIDDEN, method=method)
 
@@ -193,7 +195,7 @@ def wired():
 def test_a_configuration_without_a_width_has_that_of_its_parameters():
     made = wired()
     variables = jax.jit(made.init)(jax.random.key(0), HIDDEN)
-    made.apply(variables, HIDDEN)
+    jax.eval_shape(made.apply, variables, HIDDEN)
     with pytest.raises(ValueError, match=r"hidden: found \[2, 3, 6\] .*expected \[..., 8\]"):
         made.apply(variables, HIDDEN[..., :WIDTH])
 

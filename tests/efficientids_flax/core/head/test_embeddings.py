@@ -18,13 +18,19 @@ from efficientids_flax.core.head.embeddings import (
     create_embedding_initializer,
     embedding_initializer,
 )
+from tests.efficientids_flax.compiled import applied
 
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
+def started(module, *given):
+    """What it begins with, of one program."""
+    return jax.jit(module.init)(jax.random.key(0), *given)
+
+
 def table(values=ROWS, **changes):
     module = ItemEmbedding(4, 3, create_embedding_initializer(values), **changes)
-    return module, module.init(jax.random.key(0), jnp.zeros(1, int))
+    return module, started(module, np.zeros(1, int))
 
 
 def test_stored_as_paxml_stores_it():
@@ -46,7 +52,8 @@ def test_ids_outside_of_the_table_are_clipped():
 
 def test_ids_outside_of_the_table_have_no_gradient():
     module, variables = table()
-    gradient = jax.grad(lambda v: module.apply(v, jnp.array([3, 102, -1, 1])).sum())(variables)
+    total = lambda v: module.apply(v, jnp.array([3, 102, -1, 1])).sum()  # noqa: E731
+    gradient = jax.jit(jax.grad(total))(variables)
     np.testing.assert_array_equal(gradient["params"]["kernel"], [[0, 1, 0, 1]] * 3)
 
 
@@ -57,12 +64,12 @@ def test_gradient_of_a_look_up_and_of_the_table_beside_it():
         rows, whole = module.apply(variables, jnp.array([3, 3, 102, -1]), method="with_table")
         return rows.sum() + (whole * ROWS).sum()
 
-    gradient = jax.grad(total)(variables)
+    gradient = jax.jit(jax.grad(total))(variables)
     np.testing.assert_array_equal(gradient["params"]["kernel"], ROWS.T + np.array([0, 0, 0, 2]))
 
 
 def test_starts_from_xavier_uniform():
-    params = ItemEmbedding(400, 300).init(jax.random.key(0), jnp.zeros(1, int))["params"]
+    params = started(ItemEmbedding(400, 300), np.zeros(1, int))["params"]
     limit = np.sqrt(6 / 700)
     kernel = np.asarray(params["kernel"])
     assert np.abs(kernel).max() <= limit
@@ -87,7 +94,7 @@ def test_an_initializer_gives_the_dtype_that_is_asked_for():
 
 def test_an_initializer_works_under_jit():
     module = ItemEmbedding(4, 3, create_embedding_initializer(jnp.asarray(ROWS)))
-    variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros(1, int))
+    variables = started(module, np.zeros(1, int))
     np.testing.assert_array_equal(variables["params"]["kernel"], ROWS.T)
 
 
@@ -165,29 +172,31 @@ def gelu(x):
 
 def test_adapter_of_one_layer_is_activated():
     module = ItemInputAdapter(3, 5)
-    params = module.init(jax.random.key(0), ROWS)["params"]
+    params = started(module, ROWS)["params"]
     assert set(params) == {"layers_0"}
-    params["layers_0"]["bias"] = jnp.arange(5.0)
+    params["layers_0"]["bias"] = np.arange(5, dtype=np.float32)
     want = gelu(ROWS @ np.asarray(params["layers_0"]["kernel"], float) + np.arange(5))
-    np.testing.assert_allclose(module.apply({"params": params}, ROWS), want, rtol=1e-5, atol=1e-6)
+    found = applied(module, {"params": params}, ROWS)
+    np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
 
 
 def test_adapter_of_three_layers():
     module = ItemOutputAdapter(5, 3, hidden_dims=7, num_layers=3, activation="relu")
-    params = module.init(jax.random.key(0), ROWS)["params"]
+    params = started(module, ROWS)["params"]
     shapes = [params[f"layers_{n}"]["kernel"].shape for n in range(3)]
     assert shapes == [(3, 7), (7, 7), (7, 5)]
     want = ROWS
     for n in range(3):
         want = np.maximum(want @ np.asarray(params[f"layers_{n}"]["kernel"], float), 0)
-    np.testing.assert_allclose(module.apply({"params": params}, ROWS), want, rtol=1e-5, atol=1e-6)
+    found = applied(module, {"params": params}, ROWS)
+    np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
 
 
 def test_adapter_computes_in_its_dtype():
     module = ItemInputAdapter(3, 5, dtype=jnp.bfloat16)
-    params = module.init(jax.random.key(0), ROWS)["params"]
+    params = started(module, ROWS)["params"]
     assert params["layers_0"]["kernel"].dtype == jnp.float32
-    assert module.apply({"params": params}, ROWS).dtype == jnp.bfloat16
+    assert applied(module, {"params": params}, ROWS).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize(

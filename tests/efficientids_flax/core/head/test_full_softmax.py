@@ -81,7 +81,7 @@ def test_the_head_takes_them_where_logits_are_many(monkeypatch, z_loss):
             out = made.loss(given._replace(query=query), labels, jnp.ones(4))
             return out.loss, out
 
-        return jax.tree.leaves(jax.value_and_grad(total, has_aux=True)(given.query))
+        return jax.tree.leaves(jax.jit(jax.value_and_grad(total, has_aux=True))(given.query))
 
     few = outcome()
     monkeypatch.setattr(computation, "WHOLE_LOGITS", 0)

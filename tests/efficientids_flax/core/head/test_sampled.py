@@ -1,6 +1,7 @@
 """Sampled softmax against the full one: on average, with all items, in closed form."""
 
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import jax
@@ -41,21 +42,38 @@ def full(cap=None, words=None):
     return np.log(np.exp(logits).sum(1)) - logits[np.arange(3), own]
 
 
+def loss_of(config, cap=None):
+    """The cross entropy with the negatives of the batch that it is given."""
+
+    @jax.jit
+    def loss(query, table, labels, words=None):
+        drawn = negatives_of(config, ITEMS, labels, None)
+        return sampled_cross_entropy(query, table, labels, drawn, cap, words)
+
+    return loss
+
+
 @pytest.mark.parametrize("cap", [None, 1.5])
 def test_with_every_item_it_is_the_full_one(cap):
     """Words and all; the accidental hits are gone, or the labels would count twice."""
-    drawn = negatives_of(SampledSoftmaxConfig(count=9), ITEMS, LABELS, None)
-    found = sampled_cross_entropy(QUERY, TABLE, LABELS, drawn, cap, LOGITS)
+
+    found = loss_of(SampledSoftmaxConfig(count=9), cap)(QUERY, TABLE, LABELS, LOGITS)
     np.testing.assert_allclose(found, full(cap, LOGITS), rtol=1e-5)
+
+
+def chances_of(popularity):
+    """float64 [I], of every item."""
+    logs = jax.jit(partial(log_chances, popularity, items=ITEMS))(np.arange(ITEMS))
+    return np.exp(np.asarray(logs, float))
 
 
 @pytest.mark.parametrize("popularity", ["uniform", "log_uniform"])
 def test_its_sum_is_right_on_average(popularity):
     """exp(loss) is the estimate over exp(own): its mean over all pairs of draws, its slope's."""
-    chances = np.exp(np.asarray(log_chances(popularity, np.arange(ITEMS), ITEMS), float))
+    chances = chances_of(popularity)
     np.testing.assert_allclose(chances.sum(), 1, rtol=1e-6)
     draws = np.array(list(product(range(ITEMS), repeat=2)))
-    weights = jnp.asarray(chances[draws].prod(axis=1), jnp.float32)
+    weights = chances[draws].prod(axis=1).astype(np.float32)
     log_expected = np.log(2 * chances[draws])[:, None].astype(np.float32)
 
     def mean(query):
@@ -72,8 +90,7 @@ def test_its_sum_is_right_on_average(popularity):
         own = jnp.take_along_axis(logits, jnp.asarray(LABELS.ids)[:, None], 1)
         return jnp.sum(jnp.exp(logits - own), axis=1)[:2]
 
-    query = jnp.asarray(QUERY)
-    both = [jax.jit(jax.value_and_grad(lambda q, f=f: f(q).sum()))(query) for f in (mean, wanted)]
+    both = [jax.jit(jax.value_and_grad(lambda q, f=f: f(q).sum()))(QUERY) for f in (mean, wanted)]
     np.testing.assert_allclose(both[0][0], both[1][0], rtol=1e-5)
     np.testing.assert_allclose(both[0][1], both[1][1], rtol=1e-4, atol=1e-5)
 
@@ -81,8 +98,8 @@ def test_its_sum_is_right_on_average(popularity):
 def test_draws_follow_their_chances():
     """Shares of 20,000 draws: four standard deviations."""
     config = SampledSoftmaxConfig("log_uniform", 20_000)
-    drawn = negatives_of(config, ITEMS, LABELS, jax.random.key(0))
-    chances = np.exp(np.asarray(log_chances("log_uniform", np.arange(ITEMS), ITEMS)))
+    drawn = jax.jit(partial(negatives_of, config, ITEMS))(LABELS, jax.random.key(0))
+    chances = chances_of("log_uniform")
     shares = np.bincount(np.asarray(drawn.ids), minlength=ITEMS) / 20_000
     assert (np.abs(shares - chances) < 4 * np.sqrt(chances * (1 - chances) / 20_000)).all()
     expected = np.exp(np.asarray(drawn.log_expected))[0]
@@ -91,8 +108,8 @@ def test_draws_follow_their_chances():
 
 def test_in_batch():
     """By hand: of the first position the other item's label, expected (2 - 1) / I times."""
-    drawn = negatives_of(SampledSoftmaxConfig("in_batch"), ITEMS, LABELS, None)
-    found = sampled_cross_entropy(QUERY, TABLE, LABELS, drawn)
+
+    found = np.asarray(loss_of(SampledSoftmaxConfig("in_batch"))(QUERY, TABLE, LABELS))
     logits = QUERY.astype(float) @ TABLE.T.astype(float)
     odds = ITEMS * np.exp(logits[0, 3] - logits[0, 1])
     np.testing.assert_allclose(found[0], np.log1p(odds), rtol=1e-5)
@@ -106,13 +123,16 @@ def test_padding_is_no_negative():
     )  # fmt: skip
     head, labels = Head(config, None), np.array([1, 3, 0])
 
-    def loss(count, weights):
-        inputs = HeadInputs(jnp.asarray(QUERY)[:count], jnp.asarray(QUERY)[:count], TABLE, None)
-        return head.loss(inputs, jnp.asarray(labels[:count]), jnp.asarray(weights)).loss
+    @jax.jit
+    def loss(weights):
+        query, count = jnp.asarray(QUERY[: weights.size]), weights.size
+        inputs = HeadInputs(query, query, jnp.asarray(TABLE), None)
+        return head.loss(inputs, jnp.asarray(labels[:count]), weights).loss
 
-    alone, padded = loss(2, [1.0, 1.0]), loss(3, [1.0, 1.0, 0.0])
+    given = [1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1e-3]
+    alone, padded, weighted = (float(loss(np.array(weights))) for weights in given)
     np.testing.assert_allclose(padded, alone, rtol=1e-6)
-    assert abs(float(loss(3, [1.0, 1.0, 1e-3]) - alone)) > 1e-2  # with any weight it is one
+    assert abs(weighted - alone) > 1e-2  # with any weight it is one
 
 
 def test_model_trains_with_it_and_is_measured_without():

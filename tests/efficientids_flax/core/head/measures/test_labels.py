@@ -1,6 +1,6 @@
 """What an evaluation measures, beside the readable head: entropy, rank, best class, normaliser."""
 
-from functools import cache, partial
+from functools import cache
 from types import SimpleNamespace
 
 import jax
@@ -35,6 +35,7 @@ CASES = {
 def _several_tiles_that_are_not_full(monkeypatch):
     monkeypatch.setattr(tiles, "SLOTS", 40)
     monkeypatch.setattr(tiles, "WHOLE", 40)
+    monkeypatch.setattr(tiles, "LONGEST_COLUMN", 4)  # a program has a step for each slot of it
 
 
 def case(options, full):
@@ -45,18 +46,18 @@ def case(options, full):
         ITEMS, WIDTH, num_clusters=None if full else len(SIZES), full_softmax=full, **given
     )
     tables = None if full else CLUSTERS
-    normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
-    items = normal(ITEMS, WIDTH).at[7].set(normal(WIDTH)).at[8].set(0.0).at[11].set(0.0)
+    normal = lambda *shape: rng.normal(size=shape).astype(np.float32)  # noqa: E731
+    items = normal(ITEMS, WIDTH)
+    items[[8, 11]] = 0.0
     inputs = HeadInputs(
         normal(PLACES, WIDTH), normal(PLACES, WIDTH), items,
         None if full else normal(len(SIZES), WIDTH), normal(PLACES, WORDS) if words else None,
     )  # fmt: skip
-    is_item = jnp.asarray(rng.integers(0, 2, PLACES) if words else np.ones(PLACES, int))
-    labels = jnp.where(is_item > 0, jnp.asarray(rng.integers(0, ITEMS, PLACES)),
-                       jnp.asarray(rng.integers(0, WORDS, PLACES)))  # fmt: skip
+    is_item = rng.integers(0, 2, PLACES) if words else np.ones(PLACES, int)
+    labels = np.where(is_item > 0, rng.integers(0, ITEMS, PLACES), rng.integers(0, WORDS, PLACES))
     return SimpleNamespace(
         head=Head(config, tables), inputs=inputs, labels=labels, is_item=is_item,
-        words=WORDS if words else 0, tiles=tiles_of(tables, ITEMS),
+        words=WORDS if words else 0,
     )  # fmt: skip
 
 
@@ -66,14 +67,27 @@ def program(config, full, scoring, high):
     assert high == counts.HIGH
     tables = None if full else CLUSTERS
     head, parts = Head(config, tables), tiles_of(tables, ITEMS)
-    return jax.jit(partial(measure, head, tiles=parts, scoring=scoring))
+
+    def run(inputs, labels, is_item, exclude):
+        return measure(
+            head, inputs, parts, labels, is_item, table=table_of(inputs.items, parts),
+            scoring=scoring, exclude=exclude,
+        )  # fmt: skip
+
+    return jax.jit(run)
 
 
 def measured(made, scoring="log_probs", exclude=None):
     run = program(made.head.config, made.inputs.clusters is None, scoring, counts.HIGH)
-    found = run(made.inputs, labels=made.labels, is_item=made.is_item,
-                table=table_of(made.inputs.items, made.tiles), exclude=exclude)  # fmt: skip
-    return jax.tree.map(np.asarray, found)
+    return jax.device_get(run(made.inputs, made.labels, made.is_item, exclude))
+
+
+def log_probs_of(made, inputs):
+    return np.asarray(jax.jit(made.head.log_probs)(inputs))
+
+
+def ranks_of(scores, labels):
+    return np.asarray(jax.jit(ranks)(scores, labels))
 
 
 @pytest.mark.parametrize("full", [True, False])
@@ -101,7 +115,7 @@ def test_is_what_the_head_computes(name, full):
         return found, jax.nn.logsumexp(logits, axis=-1) ** 2
 
     expected, squares = by_the_head(made.inputs, made.labels, made.is_item)
-    assert np.any(np.asarray(made.is_item) > 0)
+    assert np.any(made.is_item > 0)
     for scoring, (rank, best, entropy) in expected.items():
         found = measured(made, scoring=scoring)
         np.testing.assert_array_equal(found.rank, rank, scoring)
@@ -116,14 +130,14 @@ def test_items_that_are_left_out_do_not_stand_before_the_label(full):
     made = case({}, full)
     rng = np.random.default_rng(2)
     exclude = rng.integers(-1, ITEMS + 5, (PLACES, 60))
-    exclude[:, :2] = np.asarray(made.labels)[:, None]
-    exclude[:, 2:4] = np.argsort(-np.asarray(made.head.log_probs(made.inputs)), axis=-1)[:, :2]
-    found = measured(made, exclude=jnp.asarray(exclude))
-    scores = np.array(made.head.log_probs(made.inputs))
-    for row, (ids, label) in enumerate(zip(exclude, np.asarray(made.labels), strict=True)):
+    exclude[:, :2] = made.labels[:, None]
+    scores = np.array(log_probs_of(made, made.inputs))
+    exclude[:, 2:4] = np.argsort(-scores, axis=-1)[:, :2]
+    found = measured(made, exclude=exclude)
+    for row, (ids, label) in enumerate(zip(exclude, made.labels, strict=True)):
         out = np.unique(ids[(ids >= 0) & (ids < ITEMS) & (ids != label)])
         scores[row, out] = -np.inf
-    np.testing.assert_array_equal(found.rank, ranks(jnp.asarray(scores), made.labels))
+    np.testing.assert_array_equal(found.rank, ranks_of(scores, made.labels))
     assert (found.rank < measured(made).rank).any()
 
 
@@ -131,8 +145,8 @@ def test_items_that_are_left_out_do_not_stand_before_the_label(full):
 def test_equal_items_stand_in_the_order_of_their_ids(full):
     made = case({}, full)
     made.inputs = made.inputs._replace(
-        items=jnp.zeros_like(made.inputs.items),
-        clusters=None if full else jnp.zeros_like(made.inputs.clusters),
+        items=np.zeros_like(made.inputs.items),
+        clusters=None if full else np.zeros_like(made.inputs.clusters),
     )
     rank = measured(made, scoring="original").rank
     np.testing.assert_array_equal(rank, made.labels)
@@ -141,7 +155,7 @@ def test_equal_items_stand_in_the_order_of_their_ids(full):
 @pytest.mark.parametrize("full", [True, False])
 def test_tiles_of_many_slots_are_counted_in_two_passes(full, monkeypatch):
     made = case({}, full)
-    made.inputs = made.inputs._replace(items=made.inputs.items.at[::2].set(0.0))  # which are equal
+    made.inputs.items[::2] = 0.0  # which are equal
     wanted = measured(made).rank
     monkeypatch.setattr(counts, "HIGH", 1)
     np.testing.assert_array_equal(measured(made).rank, wanted)
@@ -151,12 +165,11 @@ def test_tiles_of_many_slots_are_counted_in_two_passes(full, monkeypatch):
 @pytest.mark.parametrize("words", [True, False])
 def test_scores_that_are_no_numbers_find_nothing(scoring, words):
     made = case({"words": words}, True)
-    made.inputs = made.inputs._replace(query=made.inputs.query * jnp.nan)
+    made.inputs = made.inputs._replace(query=made.inputs.query * np.float32(np.nan))
     found = measured(made, scoring=scoring)
     assert (found.rank == NEVER).all()
     assert not found.best.any()
-    items = np.asarray(made.is_item) > 0
-    assert np.isnan(found.entropy[items]).all()
+    assert np.isnan(found.entropy[made.is_item > 0]).all()
 
 
 @pytest.mark.parametrize("full", [True, False])
@@ -179,20 +192,19 @@ def test_logits_that_are_far_from_each_other(full):
         log_probs[:, cluster_of == cluster] = own + added[:, None]
     assert any(beyond)
     found = measured(made)
-    labels = np.asarray(made.labels)
-    own = np.take_along_axis(log_probs, labels[:, None], axis=1)
+    own = np.take_along_axis(log_probs, made.labels[:, None], axis=1)
     # Roundings of logits of up to a thousand.
     np.testing.assert_allclose(found.entropy, -own[:, 0], rtol=1e-5, atol=1e-3)
-    np.testing.assert_array_equal(found.rank, ranks(jnp.asarray(log_probs), made.labels))
+    np.testing.assert_array_equal(found.rank, ranks_of(log_probs, made.labels))
 
 
 def test_an_item_that_is_no_number_spoils_its_cluster_alone():
     made = case({}, False)
     wanted = measured(made)
     spoiled = int(np.flatnonzero(CLUSTERS.cluster_of == 3)[4])
-    made.inputs = made.inputs._replace(items=made.inputs.items.at[spoiled].set(jnp.nan))
+    made.inputs.items[spoiled] = np.nan
     found = measured(made)
-    others = np.asarray(CLUSTERS.cluster_of)[np.asarray(made.labels)] != 3
+    others = np.asarray(CLUSTERS.cluster_of)[made.labels] != 3
     np.testing.assert_array_equal(found.entropy[others], wanted.entropy[others])
     assert (found.rank[others] <= wanted.rank[others]).all()
     assert (found.rank[~others] == NEVER).all()
@@ -203,6 +215,6 @@ def test_an_item_that_is_no_number_spoils_its_cluster_alone():
 def test_half_precision_is_ranked_in_float32():
     made = case({}, True)
     made.inputs = jax.tree.map(lambda x: x.astype(jnp.bfloat16), made.inputs)
-    precise = jax.tree.map(lambda x: x.astype(jnp.float32), made.inputs)
-    wanted = ranks(made.head.log_probs(precise), made.labels)
+    precise = jax.tree.map(lambda x: x.astype(np.float32), made.inputs)
+    wanted = ranks_of(log_probs_of(made, precise), made.labels)
     np.testing.assert_array_equal(measured(made).rank, wanted)

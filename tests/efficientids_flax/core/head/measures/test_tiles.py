@@ -1,5 +1,6 @@
 """Every item has one slot, in a column of its cluster, all of which are in one tile."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -52,13 +53,18 @@ def test_many_clusters_fill_their_tiles():
 
 def test_a_slot_without_an_item_never_counts(monkeypatch):
     found = tiles_of(CLUSTERS, ITEMS)
-    items = jnp.arange(float(ITEMS))[:, None]
-    table = table_of(items, found)
+    items = np.arange(ITEMS, dtype=np.float32)[:, None]
+
+    @jax.jit
+    def laid(items):
+        return table_of(items, found), rows_of(items, found, jnp.int32(0), None)
+
+    table, one = jax.device_get(laid(items))
     assert table is not None
     np.testing.assert_array_equal(table[:, 1] == NO_ITEM, (found.ids < 0).reshape(len(table), -1))
     filled = found.ids.reshape(len(table), -1) >= 0
     np.testing.assert_array_equal(table[:, 0][filled], found.ids[found.ids >= 0])
-    one = rows_of(items, found, jnp.int32(0), None)
     np.testing.assert_array_equal(one, table[0])
     monkeypatch.setattr(tiles, "COPIED", 10)
-    assert (table_of(items, found) is None) == (len(found.ids) > 1)
+    again = jax.eval_shape(lambda items: table_of(items, found), items)
+    assert (again is None) == (len(found.ids) > 1)

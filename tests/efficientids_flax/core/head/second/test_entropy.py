@@ -53,8 +53,8 @@ def test_losses_and_gradients_do_not_depend_on_the_tiles(count, rows, scale, ent
     rng = np.random.default_rng(seed)
     tiles = -(-MOST // rows) + 1  # the last ones hold no member
     products = (rng.normal(size=(1, tiles * rows, 3)) * scale).astype(np.float32)
-    labels, sizes = rng.integers(0, count, 3), jnp.asarray([count])
-    weights = jnp.asarray([[1.0, 0.5, 2.0]])
+    labels, sizes = rng.integers(0, count, 3), np.array([count])
+    weights = np.array([[1.0, 0.5, 2.0]])
     losses, found = map(np.asarray, by_tiles(entropy, rows, products, labels, sizes, weights))
     capped = np.asarray(products[0, :count], float)
     if entropy.cap:
@@ -68,7 +68,7 @@ def test_losses_and_gradients_do_not_depend_on_the_tiles(count, rows, scale, ent
     close = {"rtol": 1e-5, "atol": scale * 2e-6}
     np.testing.assert_allclose(losses, -np.sum(target * log_probs, axis=0), **close)
     slope = 1 - (capped / entropy.cap) ** 2 if entropy.cap else 1.0
-    wanted = np.asarray(weights) * (np.exp(log_probs) - target) * slope
+    wanted = weights * (np.exp(log_probs) - target) * slope
     # exp turns an absolute rounding of the logits into a relative one.
     np.testing.assert_allclose(found[:count], wanted, rtol=1e-4 * max(scale, 1) ** 0.5, atol=1e-5)
     assert np.all(found[count:] == 0)
@@ -76,21 +76,31 @@ def test_losses_and_gradients_do_not_depend_on_the_tiles(count, rows, scale, ent
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_a_cluster_of_one_member_has_no_loss(smoothing):
-    entropy = Entropy(smoothing=smoothing)
-    tile = tile_of(np.array([0]), 0, 2, 1)
-    logits = entropy.logits(jnp.asarray([[[3.0], [9.0]]]), tile)
-    sums = entropy.sums(logits, tile)
-    assert entropy.losses(sums, jnp.asarray([1]))[0, 0] == 0
-    found = entropy.gradients(logits, tile, sums, jnp.asarray([1]), jnp.ones((1, 1)))
-    assert np.all(np.asarray(found) == 0)
+    entropy, sizes = Entropy(smoothing=smoothing), np.array([1])
+
+    @jax.jit
+    def losses_and_gradients(products):
+        tile = tile_of(np.array([0]), 0, 2, 1)
+        logits = entropy.logits(products, tile)
+        sums = entropy.sums(logits, tile)
+        slopes = entropy.gradients(logits, tile, sums, sizes, jnp.ones((1, 1)))
+        return entropy.losses(sums, sizes), slopes
+
+    for found in losses_and_gradients(np.array([[[3.0], [9.0]]])):
+        assert np.all(np.asarray(found) == 0)
 
 
 def test_a_position_that_is_not_there_has_no_gradient():
     """Its sums are zeros, and so is its weight; the others of its block must not see it."""
-    entropy, tile = Entropy(), tile_of(np.array([0, 0]), 0, 3, 3)
-    logits = entropy.logits(jnp.ones((1, 3, 2)), tile)
-    sums = jax.tree.map(lambda x: x.at[0, 1].set(0.0), entropy.sums(logits, tile))
-    weights = jnp.asarray([[1.0, 0.0]])
-    found = np.asarray(entropy.gradients(logits, tile, sums, jnp.asarray([3]), weights))[0]
+    entropy = Entropy()
+
+    @jax.jit
+    def gradients(products, weights):
+        tile = tile_of(np.array([0, 0]), 0, 3, 3)
+        logits = entropy.logits(products, tile)
+        sums = jax.tree.map(lambda x: x.at[0, 1].set(0.0), entropy.sums(logits, tile))
+        return entropy.gradients(logits, tile, sums, np.array([3]), weights)
+
+    found = np.asarray(gradients(np.ones((1, 3, 2), np.float32), np.array([[1.0, 0.0]])))[0]
     np.testing.assert_allclose(found[:, 0], [-2 / 3, 1 / 3, 1 / 3], rtol=1e-6)
     np.testing.assert_array_equal(found[:, 1], 0)
