@@ -1,6 +1,7 @@
 """Fixtures of the parity suites, and options to run them on a checkpoint of your own."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from parity_tests.cases import checkpoint_of, recordings
 from parity_tests.readers import read
+from parity_tests.recording import Recording
 
 # Settings that a checkpoint does not show without its job's dump, and that the reader misses.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -52,7 +54,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def recorded() -> Callable[[str], Recording]:
+    """`recorded(name)`: a bundled recording, read once."""
+    return cache(lambda name: read(recordings()[name]))
+
+
+@pytest.fixture(scope="session")
+def converted(
+    tmp_path_factory: pytest.TempPathFactory, recorded: Callable[[str], Recording]
+) -> Callable[[str], Path]:
     """`converted(name)`: the checkpoint of a bundled recording, converted by our converter."""
     from converters import convert_paxml_checkpoint
 
@@ -66,7 +76,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
                 checkpoint,
                 place / "out",
                 overrides=SETTINGS.get(name, {}),
-                optimizer="convert" if read(recordings()[name]).steps else "none",
+                optimizer="convert" if recorded(name).steps else "none",
                 dequantize=name.startswith(QUANTIZED),
             )
             done[name] = place / "out"

@@ -13,6 +13,7 @@ import numpy as np
 from efficientids_flax.search import Tried, Verdict
 from efficientids_flax.search.climb import Climb, Progress
 from efficientids_flax.search.decide import narrowed, settled_origins
+from efficientids_flax.search.losses import unstacked
 from efficientids_flax.search.moves import Choice, choices, matches, moved, unusable
 from efficientids_flax.settings import open_settings, value_at
 from efficientids_flax.settings.table import ModelConfig
@@ -61,6 +62,7 @@ class Agreement:
     def __init__(self, subject: Subject, recording: Recording, one: Pass) -> None:
         """Store what is compared."""
         self._subject, self._recording, self._one = subject, recording, one
+        self._params = jax.device_put(unstacked(subject.config, subject.params))
         self._known: dict[ModelConfig, list[Difference]] = {}
 
     @property
@@ -72,9 +74,10 @@ class Agreement:
         """Compare each recorded value of the pass with ours, under this configuration."""
         if config not in self._known:
             subject = replace(self._subject, config=config).in_dtype("float32")
-            # Run operation by operation, since compiling each model takes a hundred times longer.
-            with jax.disable_jit():
-                ours = run(subject, self._one, gradients=False)
+            # Each layer, and each operation, by itself: to compile each model takes far longer.
+            apart = subject.with_backbone(scan_layers=False, layers_per_block=1)
+            apart = replace(apart, params=self._params)
+            ours = run(apart, self._one, gradients=False, compiled=False)
             table = TABLES[self._recording.names]
             items = wanted(self._one, table, subject.backbone, ours.values)
             self._known[config] = [

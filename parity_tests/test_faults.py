@@ -12,12 +12,11 @@ import pytest
 from efficientids_flax.parameters import parameter_axes
 from efficientids_flax.stored import load_converted
 from efficientids_flax.tree import flatten
-from parity_tests.cases import recordings
 from parity_tests.check import check_kind, check_pass
 from parity_tests.compare import first_failure
 from parity_tests.converted import read_clustering
 from parity_tests.hints import find_hints
-from parity_tests.readers import read
+from parity_tests.recording import Recording
 from parity_tests.run import Subject, settled
 
 LLAMA, GPT, PALM = "Llama_v11orbaxnames", "GptRepeat_v00gda_gzip", "PalmLike_gda"
@@ -150,11 +149,13 @@ def faults() -> list[Fault]:
 
 
 @pytest.fixture(scope="module")
-def subjects(converted: Callable[[str], Path]) -> Callable[[str], tuple[Subject, Any, Any]]:
+def subjects(
+    converted: Callable[[str], Path], recorded: Callable[[str], Recording]
+) -> Callable[[str], tuple[Subject, Any, Any]]:
     @cache  # one clustering each, because compiled programs are cached by it
     def find(case: str) -> tuple[Subject, Any, Any]:
         params, _, config = load_converted(converted(case), optimizer=False)
-        recording = read(recordings()[case])
+        recording = recorded(case)
         described, _, _ = settled(config, recording)
         model = check_kind(described, recording)
         one = next(one for one in recording.passes if one.activations)

@@ -17,11 +17,12 @@ import pytest
 from efficientids_flax.backbone import Decoder
 from efficientids_flax.config import BackboneConfig
 from efficientids_flax.parameters import parameter_shapes
-from efficientids_flax.stored import load_converted
+from efficientids_flax.stored import load_config
+from efficientids_flax.stored.items import stored_parameters
 from efficientids_flax.tree import flatten
 from parity_tests.cases import recordings
 from parity_tests.converted import parity
-from parity_tests.readers import read
+from parity_tests.recording import Recording
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -33,11 +34,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("own", pairs, ids=["own"] if own else [])
 
 
-def test_all_values_agree(name: str, converted: Callable[[str], Path]) -> None:
+def test_all_values_agree(
+    name: str, converted: Callable[[str], Path], recorded: Callable[[str], Recording]
+) -> None:
     report = parity(converted(name), recordings()[name])
     assert report.passes, report.summary()
     assert not any(difference.verdict == "not run" for difference in report.differences)
-    recording, kinds = read(recordings()[name]), Counter(d.kind for d in report.differences)
+    recording, kinds = recorded(name), Counter(d.kind for d in report.differences)
     assert kinds["parameters"] >= sum(len(step.parameters) > 0 for step in recording.steps)
     gradients = sum(len(one.gradients) for one in recording.passes)
     assert bool(kinds["gradients"]) == bool(gradients)
@@ -48,9 +51,9 @@ def test_all_values_agree(name: str, converted: Callable[[str], Path]) -> None:
 def test_the_decoder_initialises_to_the_converted_tree(
     name: str, converted: Callable[[str], Path]
 ) -> None:
-    params, _, config = load_converted(converted(name), optimizer=False)
+    config = load_config(converted(name))
     assert config.model is not None
-    shapes = {path: leaf.shape for path, leaf in flatten(params).items()}
+    shapes = {path: leaf.shape for path, leaf in stored_parameters(converted(name)).items()}
     assert shapes == parameter_shapes(config.model)
     if not isinstance(config.model, BackboneConfig):
         return  # tests/efficientids_flax/core initialise recommenders

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from efficientids_flax.config import TimesFMConfig
@@ -100,9 +99,8 @@ class Runner:
         """The loss of the batch, whose future is recorded."""
         with jax.default_matmul_precision("highest"):
             found, _ = _all_inside(self.model, self.params, self.inputs, None, train)
-            return np.asarray(
-                forecast_loss(self.config, found.values, self.batch["actual_ts"]).loss
-            )
+            loss = _forecast_loss(self.config, found.values, self.batch["actual_ts"]).loss
+            return np.asarray(loss)
 
     def decoded(self, options: Mapping[str, Any], horizon: int) -> tuple[np.ndarray, np.ndarray]:
         """A decode [B, h', 1 + Q], and (mean / deviation)^2 for each step [K, B]."""
@@ -150,11 +148,13 @@ class Runner:
             lacking = -series.shape[1] % self.config.patch_length
             series = np.pad(series, ((0, 0), (lacking, 0)))
             padding = np.pad(padding, ((0, 0), (lacking, 0)), constant_values=1)
-            own = series_statistics(
-                self.config, jnp.asarray(series, jnp.float32), jnp.asarray(padding, jnp.float32)
-            )
+            own = _series_statistics(self.config, series, padding)
             found.append(np.square(np.asarray(own.mean) / np.asarray(own.deviation)))
         return np.asarray(found)
+
+
+_series_statistics = jax.jit(series_statistics, static_argnums=0)
+_forecast_loss = jax.jit(forecast_loss, static_argnums=0)
 
 
 @partial(jax.jit, static_argnames=("model", "train"))

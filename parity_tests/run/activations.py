@@ -107,11 +107,12 @@ def run(
     gradients: bool = True,
     inside: bool = True,
     only: Collection[str] | None = None,
+    compiled: bool = True,
 ) -> Found:
     """Run a model on the batch of a pass, in the dtype of its configuration.
 
-    The run is jitted, with matrix products in full precision on any device. It has no dropout,
-    because the random bits of the origin cannot be repeated. Gradients include frozen parameters.
+    Matrix products have full precision on any device. There is no dropout, because the random bits
+    of the origin cannot be repeated. Gradients include frozen parameters.
 
     Args:
         subject: the model.
@@ -120,6 +121,7 @@ def run(
         inside: whether to keep intermediate values.
         only: names of the wanted values; None: all. A program with few results compiles in a
             fraction of the time.
+        compiled: whether the run is compiled as a whole, not run operation by operation.
     """
     batch = {name: jnp.asarray(value) for name, value in model_inputs(one).items()}
     embeds = batch.pop(EMBEDS, None)
@@ -129,7 +131,7 @@ def run(
         still.config, subject.clustering, one.train, inside, is_masked(one),
         None if only is None else frozenset(only),
     )  # fmt: skip
-    program = _program(options, gradients)
+    program = _program(options, gradients, compiled)
     with jax.default_matmul_precision("highest"):
         kept, found = program(subject.params, embeds, batch)
     intermediates, results = jax.device_get(kept)
@@ -140,7 +142,8 @@ def run(
         slopes[EMBEDS] = np.asarray(of_embeds)
     text = f"outputs/{TEXT}"
     if TEXT in one.outputs and not sees_all(subject) and (only is None or text in only):
-        values[text] = continued(still, one)
+        with jax.disable_jit(not compiled):
+            values[text] = continued(still, one)
     return Found({name: np.asarray(value) for name, value in values.items()}, slopes)
 
 
@@ -165,8 +168,10 @@ def continued(subject: Subject, one: Pass) -> np.ndarray:
 
 
 @lru_cache(maxsize=128)
-def _program(options: "Options", gradients: bool) -> Callable[[Any, Any, Batch], Any]:
-    """A jitted function (params, embeddings or None, batch) -> (values, gradients of the first 2).
+def _program(
+    options: "Options", gradients: bool, compiled: bool = True
+) -> Callable[[Any, Any, Batch], Any]:
+    """A function (params, embeddings or None, batch) -> (values, gradients of the first 2).
 
     It is compiled once for all passes and steps with the same options. What gives `only` some names
     is a part of what gives them all, which is traced once for all its parts.
@@ -187,7 +192,7 @@ def _program(options: "Options", gradients: bool) -> Callable[[Any, Any, Batch],
         found, kept = jax.grad(loss, argnums=places, has_aux=True)(params, embeds, batch)
         return kept, (found[0], found[1] if len(found) > 1 else None)
 
-    return jax.jit(compute)
+    return jax.jit(compute) if compiled else compute
 
 
 def _part(whole: Callable[[Any, Any, Batch], Any], options: "Options") -> Any:

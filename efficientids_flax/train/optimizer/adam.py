@@ -8,7 +8,7 @@ rounding of the decay rates, which matters far more than that of the moments.
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,20 @@ import optax
 from efficientids_flax.config import OptimizerConfig
 from efficientids_flax.train.optimizer.clipping import clip_by_rms, inf_to_nan
 from efficientids_flax.train.optimizer.variables import Variable, Variables, column, map_variables
+
+
+class Factors(NamedTuple):
+    """What the moments of all variables are multiplied by in one step; each is float32 [].
+
+    Attributes:
+        inverse: of a stored moment, to correct it.
+        decay: of a corrected moment.
+        weight: of the moment after the step, to store it.
+    """
+
+    inverse: jax.Array
+    decay: jax.Array
+    weight: jax.Array
 
 
 def scale_by_adam(
@@ -44,22 +58,20 @@ def scale_by_adam(
     def update(
         gradients: Any, state: optax.ScaleByAdamState, params: Any = None, **_: Any
     ) -> tuple[Any, optax.ScaleByAdamState]:
-        count, taken = jnp.asarray(state.count), jnp.asarray(state.count) + 1
+        count = jnp.asarray(state.count)
+        first, second = factors(beta1, count), factors(beta2, count)
 
-        def moment(value: jax.Array, stored: jax.Array, beta: float) -> tuple[jax.Array, jax.Array]:
+        def moment(value: jax.Array, stored: jax.Array, by: Factors) -> tuple[jax.Array, jax.Array]:
             """(corrected moment after this step, the same as it is stored)."""
-            # At count 0 there is no moment yet: avoid 1 / 0.
-            inverse = jnp.where(count > 0, 1 / jnp.where(count > 0, weight(beta, count), 1), 0)
-            decay = corrected_decay(beta, count)
-            new = (1.0 - decay) * value + decay * (stored.astype(jnp.float32) * inverse)
-            return new, (new * weight(beta, taken)).astype(stored.dtype)
+            new = (1.0 - by.decay) * value + by.decay * (stored.astype(jnp.float32) * by.inverse)
+            return new, (new * by.weight).astype(stored.dtype)
 
         def step(
             _: Variable, gradient: jax.Array, mu: jax.Array, nu: jax.Array, parameter: jax.Array
         ) -> tuple[jax.Array, ...]:
             gradient = inf_to_nan(gradient.astype(jnp.float32), config.maybe_inf_to_nan)
-            m, mu = moment(gradient, mu, beta1)
-            v, nu = moment(gradient**2, nu, beta2)
+            m, mu = moment(gradient, mu, first)
+            v, nu = moment(gradient**2, nu, second)
             direction = m / (jnp.sqrt(v + config.epsilon_root) + epsilon)
             direction = clip_by_rms(direction, threshold, sticky=config.maybe_inf_to_nan)
             if config.weight_decay > 0:
@@ -67,7 +79,9 @@ def scale_by_adam(
             return direction, mu, nu
 
         found = map_variables(step, variables, gradients, state.mu, state.nu, params)
-        return column(found, 0), optax.ScaleByAdamState(taken, column(found, 1), column(found, 2))
+        return column(found, 0), optax.ScaleByAdamState(
+            count + 1, column(found, 1), column(found, 2)
+        )
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
@@ -84,6 +98,13 @@ def _scale_by_optax(config: OptimizerConfig) -> optax.GradientTransformationExtr
         return found, state
 
     return optax.GradientTransformationExtraArgs(adam.init, update)
+
+
+def factors(beta: float, count: jax.Array) -> Factors:
+    """The factors of a moment in the step after `count` others."""
+    # At count 0 there is no moment yet: avoid 1 / 0.
+    inverse = jnp.where(count > 0, 1 / jnp.where(count > 0, weight(beta, count), 1), 0)
+    return Factors(inverse, corrected_decay(beta, count), weight(beta, count + 1))
 
 
 def corrected_decay(beta: float, count: jax.Array) -> jax.Array:

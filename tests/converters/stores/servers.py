@@ -1,6 +1,8 @@
 """Local object stores: moto's S3 server and gcp-storage-emulator, in threads."""
 
 import itertools
+import logging
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,17 +45,18 @@ class ObjectStore(Protocol):
 
 
 class S3:
-    """moto's server."""
+    """moto's S3, without its server that looks for each request's service, and logs it."""
 
     scheme = "s3"
 
     def __init__(self) -> None:
-        from moto.server import ThreadedMotoServer
+        from moto.moto_server.werkzeug_app import create_backend_app
+        from werkzeug.serving import make_server
 
-        self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        self._server.start()
-        host, port = self._server.get_host_and_port()
-        self.endpoint = f"http://{host}:{port}"
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)
+        self._server = make_server("127.0.0.1", 0, create_backend_app("s3"), threaded=True)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         self.variables = {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": "test",
@@ -78,7 +81,8 @@ class S3:
         return _below(prefix, {key: found[key].value for key in list(found)})
 
     def stop(self) -> None:
-        self._server.stop()
+        self._server.shutdown()
+        self._server.server_close()
 
     def _request(self, method: str, path: str, data: bytes = b"") -> None:
         headers = {"Content-Type": "application/octet-stream"}
