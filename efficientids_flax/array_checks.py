@@ -31,6 +31,26 @@ def described(value: Any) -> str:
     return f"{list(np.shape(value))} of {_dtype(value)}"
 
 
+def as_numpy(value: Any, name: str) -> np.ndarray:
+    """A list or an array of another library as NumPy's; without a copy if it is in host memory.
+
+    Raises:
+        ValueError: it cannot be one, such as ragged lists, PyTorch's bfloat16, and a tensor that
+            requires a gradient; or values are masked, and would count if the mask were dropped.
+    """
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: a masked array; give what counts for masked values: .filled(0)")
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        if isinstance(value, list | tuple):
+            reason = "lists of different lengths; pad them to one"
+        else:
+            first = next(iter(str(error).splitlines()), "")
+            reason = f"a {type(value).__name__} that NumPy cannot take: {first}"
+        raise ValueError(f"{name}: {reason}") from error
+
+
 def form_problems(
     name: str, value: Any, kind: str, shape: tuple[int, ...] | None, like: str
 ) -> list[str]:

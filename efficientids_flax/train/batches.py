@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from efficientids_flax.array_checks import as_numpy
 from efficientids_flax.config.record import listed
 from efficientids_flax.data.ahead import refuse_seed
 from efficientids_flax.digests import digest, digest_of
-from efficientids_flax.tree import leaves_by_path
+from efficientids_flax.tree import leaves_by_path, path_of
 
 NO_NUMBERS = "OUSMm"  # kinds of NumPy: objects, texts, dates
 
@@ -70,7 +71,8 @@ def checked_batch(batch: Any, name: str) -> Mapping[str, Any]:
         name: name of the data, for messages.
 
     Raises:
-        ValueError: the batch is not a dict; a field has texts or the like, or ragged lists.
+        ValueError: the batch is not a dict; a field has texts or the like, or can be no array, see
+            `as_numpy`.
     """
     if not isinstance(batch, Mapping):
         raise ValueError(
@@ -86,12 +88,14 @@ def checked_batch(batch: Any, name: str) -> Mapping[str, Any]:
 
 def _with_arrays(batch: Mapping[str, Any], name: str) -> dict[str, Any]:
     """See `checked_batch`."""
-    try:
-        made = jax.tree.map(_as_array, dict(batch), is_leaf=_is_of_values)
-    except ValueError as error:  # of NumPy
-        raise ValueError(
-            f"{name}: a field is lists of different lengths; pad them to one"
-        ) from error
+
+    def made_of(keys: Any, leaf: Any) -> Any:
+        own = type(leaf) is np.ndarray or isinstance(leaf, np.generic | jax.Array)
+        foreign = not own and hasattr(leaf, "__array__")
+        named = f"{name}: {path_of(keys)}"
+        return as_numpy(leaf, named) if foreign or _is_of_values(leaf) else leaf
+
+    made = jax.tree_util.tree_map_with_path(made_of, dict(batch), is_leaf=_is_of_values)
     wrong = [
         f"{path}: found {leaf.dtype}, expected numbers; leave the field out"
         for path, leaf in leaves_by_path(made).items()
@@ -100,13 +104,6 @@ def _with_arrays(batch: Mapping[str, Any], name: str) -> dict[str, Any]:
     if wrong:
         raise ValueError(listed(name, wrong))
     return made
-
-
-def _as_array(leaf: Any) -> Any:
-    """A list or another library's array as NumPy's; without a copy if it is in host memory."""
-    own = isinstance(leaf, np.ndarray | np.generic | jax.Array)
-    foreign = not own and hasattr(leaf, "__array__")
-    return np.asarray(leaf) if foreign or _is_of_values(leaf) else leaf
 
 
 def _is_of_values(leaf: Any) -> bool:
@@ -155,12 +152,12 @@ class ShuffledBatches:
             process: (index, count): which share of each epoch's rows this process reads.
 
         Raises:
-            ValueError: arrays of different length; fewer rows than a batch needs; a seed that is no
-                whole number.
+            ValueError: arrays of different length, or no arrays, see `as_numpy`; fewer rows than a
+                batch needs; a seed that is no whole number.
         """
         if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
             raise ValueError(f"seed: expected a whole number of at least 0, found {seed!r}")
-        self.arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        self.arrays = {name: as_numpy(value, f"arrays: {name}") for name, value in arrays.items()}
         lengths = {name: len(value) for name, value in self.arrays.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"arrays: expected as many rows in each, found {lengths}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from efficientids_flax.array_checks import as_numpy
 from efficientids_flax.digests import digest
 
 Arrays = dict[str, np.ndarray]
@@ -70,9 +71,9 @@ class ArrayRows(Rows):
             arrays: field -> [N, ...].
 
         Raises:
-            ValueError: the arrays have different lengths, or no rows.
+            ValueError: the arrays have different lengths, or are none, see `as_numpy`.
         """
-        self._arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        self._arrays = {name: as_numpy(value, f"arrays: {name}") for name, value in arrays.items()}
         lengths = {name: len(value) for name, value in self._arrays.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"arrays: expected as many rows in each, found {lengths}")

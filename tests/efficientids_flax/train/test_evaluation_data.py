@@ -84,10 +84,33 @@ def test_lists_are_arrays_and_texts_are_no_numbers():
         ({"user": np.array(["a"])}, "mine: 1 problem:\n  user: found <U1, expected numbers"),
         ({"of": {"users": ["a", "b"]}}, "of/users: found <U1, expected numbers"),
         ({"split": "test"}, "split: found <U4, expected numbers"),
-        ({"x": [[1], [1, 2]]}, "mine: a field is lists of different lengths; pad them"),
+        ({"x": [[1], [1, 2]]}, "mine: x: lists of different lengths; pad them"),
     ):
         with pytest.raises(ValueError, match=message):
             list(EvaluationData([given], name="mine"))
+
+
+def no_arrays():
+    """(Value, message): what would be read as other numbers, or cannot be read."""
+    torch = pytest.importorskip("torch")
+    masked = np.ma.array([1.0, 2.0, 3.0, 4.0], mask=[0, 1, 0, 0])
+    return [
+        (masked, r"x: a masked array; give what counts .*: \.filled\(0\)"),
+        ([[1], [1, 2], [3], [4]], "x: lists of different lengths"),
+        (torch.zeros(4, dtype=torch.bfloat16), "x: a Tensor that NumPy cannot take: .*BFloat16"),
+        (torch.zeros(4, requires_grad=True), "x: a Tensor that NumPy cannot take: .*detach"),
+    ]
+
+
+def test_what_is_no_array_is_refused_by_its_name():
+    for value, message in no_arrays():
+        with pytest.raises(ValueError, match=f"mine: {message}"):
+            list(EvaluationData([{"x": value}], name="mine"))
+        for batches in (ShuffledBatches, Batches):
+            with pytest.raises(ValueError, match=f"arrays: {message}"):
+                batches({"x": value}, 2)
+    (whole,) = EvaluationData([{"x": np.ma.array([1.0, 2.0])}], 1)
+    assert type(whole["x"]) is np.ndarray
 
 
 class Loader:
