@@ -32,7 +32,9 @@ def described(value: Any) -> str:
 
 
 def as_numpy(value: Any, name: str) -> np.ndarray:
-    """A list or an array of another library as NumPy's; without a copy if it is in host memory.
+    """A list or an array of another library as NumPy's, in the machine's order of bytes.
+
+    There is no copy if it is in host memory, and already in that order.
 
     Raises:
         ValueError: it cannot be one, such as ragged lists, PyTorch's bfloat16, and a tensor that
@@ -41,7 +43,7 @@ def as_numpy(value: Any, name: str) -> np.ndarray:
     if np.ma.is_masked(value):
         raise ValueError(f"{name}: a masked array; give what counts for masked values: .filled(0)")
     try:
-        return np.asarray(value)
+        found = np.asarray(value)
     except Exception as error:
         if isinstance(value, list | tuple):
             reason = "lists of different lengths; pad them to one"
@@ -49,6 +51,7 @@ def as_numpy(value: Any, name: str) -> np.ndarray:
             first = next(iter(str(error).splitlines()), "")
             reason = f"a {type(value).__name__} that NumPy cannot take: {first}"
         raise ValueError(f"{name}: {reason}") from error
+    return found if found.dtype.isnative else found.astype(found.dtype.newbyteorder("="))
 
 
 def form_problems(

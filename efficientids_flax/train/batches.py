@@ -80,7 +80,7 @@ def checked_batch(batch: Any, name: str) -> Mapping[str, Any]:
             " {'inputs': ..., 'targets': ...}"
         )
     for value in batch.values():
-        numbers = type(value) is np.ndarray and value.dtype.kind not in NO_NUMBERS
+        numbers = _is_numpy(value) and value.dtype.kind not in NO_NUMBERS
         if not numbers and not isinstance(value, jax.Array):
             return _with_arrays(batch, name)
     return batch
@@ -90,7 +90,7 @@ def _with_arrays(batch: Mapping[str, Any], name: str) -> dict[str, Any]:
     """See `checked_batch`."""
 
     def made_of(keys: Any, leaf: Any) -> Any:
-        own = type(leaf) is np.ndarray or isinstance(leaf, np.generic | jax.Array)
+        own = _is_numpy(leaf) or isinstance(leaf, np.generic | jax.Array)
         foreign = not own and hasattr(leaf, "__array__")
         named = f"{name}: {path_of(keys)}"
         return as_numpy(leaf, named) if foreign or _is_of_values(leaf) else leaf
@@ -104,6 +104,11 @@ def _with_arrays(batch: Mapping[str, Any], name: str) -> dict[str, Any]:
     if wrong:
         raise ValueError(listed(name, wrong))
     return made
+
+
+def _is_numpy(leaf: Any) -> bool:
+    """Whether it is an array that JAX takes: no subclass, and in the machine's order of bytes."""
+    return type(leaf) is np.ndarray and leaf.dtype.isnative
 
 
 def _is_of_values(leaf: Any) -> bool:

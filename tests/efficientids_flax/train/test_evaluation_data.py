@@ -109,8 +109,14 @@ def test_what_is_no_array_is_refused_by_its_name():
         for batches in (ShuffledBatches, Batches):
             with pytest.raises(ValueError, match=f"arrays: {message}"):
                 batches({"x": value}, 2)
-    (whole,) = EvaluationData([{"x": np.ma.array([1.0, 2.0])}], 1)
-    assert type(whole["x"]) is np.ndarray
+
+
+@pytest.mark.parametrize("x", [np.ma.array([1.0, 2.0]), np.array([1.0, 2.0], ">f4")])
+def test_arrays_of_other_kinds_are_those_that_jax_takes(x):
+    for given in ([{"x": x}], ShuffledBatches({"x": x}, 2, shuffle=False)):
+        (found,) = EvaluationData(given, 1)
+        assert type(found["x"]) is np.ndarray
+        np.testing.assert_array_equal(jnp.asarray(found["x"]), [1.0, 2.0])
 
 
 class Loader:
