@@ -27,7 +27,7 @@ def read_series(given: Sequence[Any] | Mapping[Any, Any] | np.ndarray) -> Series
     """Series of any lengths; leading NaN are dropped, others interpolated between neighbours.
 
     Same as `timesfm` 1.3; trailing NaN get the last value. Infinite values are an error here; the
-    original treats them as NaN.
+    original treats them as NaN. Masked values of NumPy's masked arrays count as NaN.
 
     Args:
         given: 1-D arrays: a list, a dict by name, or the rows of a matrix.
@@ -43,7 +43,8 @@ def read_series(given: Sequence[Any] | Mapping[Any, Any] | np.ndarray) -> Series
     values: list[np.ndarray] = []
     for name, one in named:
         try:
-            array = np.asarray(one, np.float64)
+            masked = isinstance(one, np.ma.MaskedArray)
+            array = np.asarray(one.astype(float).filled(np.nan) if masked else one, np.float64)
         except (TypeError, ValueError) as error:
             problems.append(f"{name}: holds no numbers ({error})")
             continue

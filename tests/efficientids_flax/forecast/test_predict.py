@@ -68,8 +68,10 @@ def test_gaps_are_filled_and_nan_in_front_left_out(params: Any):
     whole = np.arange(1.0, 12.0)
     holes = np.r_[[np.nan] * 3, whole]
     holes[6:8] = np.nan
-    found, wanted = (forecast(MODEL, params, [one], 8) for one in (holes, whole))
+    masked = np.ma.array(np.nan_to_num(holes, nan=99).astype(int), mask=np.isnan(holes))
+    found, other, wanted = (forecast(MODEL, params, [one], 8) for one in (holes, masked, whole))
     np.testing.assert_allclose(found.mean, wanted.mean, **NEAR)
+    np.testing.assert_array_equal(other.mean, found.mean)
 
 
 def test_levels_are_chosen_by_name(params: Any, plain: Forecasts):
