@@ -43,8 +43,8 @@ def read_series(given: Sequence[Any] | Mapping[Any, Any] | np.ndarray) -> Series
     values: list[np.ndarray] = []
     for name, one in named:
         try:
-            masked = isinstance(one, np.ma.MaskedArray)
-            array = np.asarray(one.astype(float).filled(np.nan) if masked else one, np.float64)
+            array = np.array(one, np.float64)
+            array[np.ma.getmaskarray(one)] = np.nan
         except (TypeError, ValueError) as error:
             problems.append(f"{name}: holds no numbers ({error})")
             continue

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from efficientids_flax.array_checks import as_numpy
 from efficientids_flax.config import EfficientIDSConfig
 from efficientids_flax.inference.around import (
     History,
@@ -245,7 +246,11 @@ def _checked(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(ids, 1 where they are items) of one history; appends to the problems."""
     nothing = np.zeros(0, np.int32), np.zeros(0, np.int32)
-    ids = np.asarray(history)
+    try:
+        ids = as_numpy(history, where)
+    except ValueError as error:
+        problems.append(str(error))
+        return nothing
     if problem := _list_problem(ids):
         problems.append(f"{where}: {problem}")
         return nothing

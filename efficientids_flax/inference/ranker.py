@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypedDict, Unpack
 import jax
 import numpy as np
 
+from efficientids_flax.array_checks import as_numpy
 from efficientids_flax.core.batch import check_batch
 from efficientids_flax.inference.programs import Model, Scoring, best_items, index_of, queries_of
 from efficientids_flax.inference.prompts import (
@@ -106,7 +107,7 @@ class Ranker:
         **filters: Unpack[Filters],
     ) -> Recommendations:
         """The k best next items of each history; see the function `recommend`."""
-        seen = filters.get("exclude_seen", False)
+        histories, seen = list(histories), filters.get("exclude_seen", False)
         prompts = self.prompts(histories, item_masks, max_history, with_seen=seen)
         return self.rank(prompts, k, count=len(histories), **filters)
 
@@ -139,6 +140,7 @@ class Ranker:
         Raises:
             ValueError: naming ids that are out of range.
         """
+        histories = list(histories)
         prompts = self.prompts(histories, item_masks, max_history)
         check_batch(self.model.config, prompts.batch)
         size = _rows_at_once(prompts)
@@ -187,7 +189,8 @@ class Ranker:
             )
         whole = each.dtype.kind in "iu"
         if wrong := [one.item() for one in each if not whole or not 1 <= one <= items]:
-            raise ValueError(f"k: expected in [1, {items}], the number of items, found {wrong[0]}")
+            found = f"found {wrong[0]!r}"
+            raise ValueError(f"k: expected in [1, {items}], the number of items, {found}")
         if allowed is not None:
             allowed = _mask(allowed, (items,), (asked, items))
         left_out = prompts.seen if exclude_seen else prompts.seen[:, :0]
@@ -259,7 +262,7 @@ def _rows_at_once(prompts: Prompts) -> int:
 
 def _mask(allowed: Any, *shapes: tuple[int, ...]) -> np.ndarray:
     """`allowed` as an array; raises ValueError for another shape, or ids in place of 0 and 1."""
-    found = np.asarray(allowed)
+    found = as_numpy(allowed, "allowed")
     if found.shape not in shapes:
         wanted = " or ".join(str(list(shape)) for shape in shapes)
         raise ValueError(f"allowed: found {list(found.shape)}, expected {wanted}")

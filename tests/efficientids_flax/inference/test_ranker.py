@@ -210,12 +210,22 @@ def test_one_compilation_serves_all_of_a_padded_shape():
     assert programs.best_items._cache_size() == compiled  # pyright: ignore[reportFunctionMemberAccess]
 
 
+def test_histories_may_be_read_once():
+    given = [[1], [2], [3]]
+    for found, wanted in zip(
+        recommend(MODEL, PARAMS, iter(given), 7), recommend(MODEL, PARAMS, given, 7), strict=True
+    ):
+        np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"histories": [[1], [2, 30]]}, r"history 1: item 30 at place 1 is outside of \[0, 30\)"),
         ({"histories": [[-1]]}, r"history 0: item -1 at place 0 is outside of \[0, 30\)"),
         ({"histories": [[11]], "item_masks": [[0]]}, r"word 11 at place 0 is outside of \[0, 11\)"),
+        ({"histories": [np.ma.array([1, 2], mask=[0, 1])]}, "history 0: a masked array"),
+        ({"histories": [[1]], "allowed": [[1], [1, 0]]}, "allowed: lists of different lengths"),
         ({"histories": [[1.5]]}, r"history 0: found \[1\] of float64, expected a list of ids"),
         ({"histories": [[[1]]]}, r"history 0: found \[1, 1\] of int64, expected a list of ids"),
         ({"histories": [[1, 2]], "item_masks": [[1]]}, r"item mask \[1\], expected 2 times 0 or 1"),
