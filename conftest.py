@@ -49,11 +49,13 @@ def programs() -> str:
     return str(Path(__file__).parent / "build" / "programs" / name)
 
 
-def make_room(folder: Path) -> None:
-    """Removes the older half of the programs once they take more than `ROOM`."""
+def tidy(folder: Path) -> None:
+    """Removes programs that killed processes left empty, and the older half of too many."""
     stored = sorted(folder.glob("*-cache"), key=lambda path: path.stat().st_mtime)
-    if sum(path.stat().st_size for path in stored) > ROOM:
-        for path in stored[: len(stored) // 2]:
+    sizes = [path.stat().st_size for path in stored]
+    older = len(stored) // 2 if sum(sizes) > ROOM else 0
+    for number, (path, size) in enumerate(zip(stored, sizes, strict=True)):
+        if number < older or not size:
             path.unlink(missing_ok=True)
 
 
@@ -62,7 +64,7 @@ os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in FLAGS if flag not
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # a worker has that of the process above it
     os.environ["JAX_COMPILATION_CACHE_DIR"] = programs()
-    make_room(Path(programs()))
+    tidy(Path(programs()))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
