@@ -6,16 +6,31 @@ Grain returns several batches at a time, since each request takes 0.1 ms.
 import sys
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from efficientids_flax.data.rows.arrays import Arrays
-
-if TYPE_CHECKING:
-    from efficientids_flax.data.loader import Batches
+from efficientids_flax.data.rows.arrays import Arrays, Rows
 
 ENDLESS = sys.maxsize // 4  # batches; Grain wants a number
 TOGETHER = 4  # batches in one request
 MISSING = "batches of prepared data: grain is missing: pip install 'efficientids-flax[data]'"
+
+
+class Ordered(Protocol):
+    """Batches in a known order, which is `Batches`; see there."""
+
+    rows: Rows
+    batch_size: int
+    seed: int
+    shuffle: bool
+    epochs: int | None
+    workers: int
+    ahead: int
+
+    def __len__(self) -> int: ...
+    def left(self, row: int) -> int: ...
+    def batch(self, epoch: int, row: int) -> Arrays: ...
+    def first(self) -> Arrays: ...
+    def fingerprint(self) -> dict[str, Any]: ...
 
 
 class GrainIterator(Iterator[Arrays]):
@@ -27,7 +42,7 @@ class GrainIterator(Iterator[Arrays]):
         row: rows of this epoch that were read, over all processes.
     """
 
-    def __init__(self, batches: "Batches") -> None:
+    def __init__(self, batches: Ordered) -> None:
         """Start at the beginning; nothing is read yet."""
         self.batches, self.epoch, self.row = batches, 0, 0
         self._reader: list[Any] = []  # at most one
@@ -82,7 +97,7 @@ class GrainIterator(Iterator[Arrays]):
 class _Maker:
     """Makes lists of consecutive batches from a position on; runs in Grain's threads or workers."""
 
-    def __init__(self, batches: "Batches", epoch: int, row: int, together: int) -> None:
+    def __init__(self, batches: Ordered, epoch: int, row: int, together: int) -> None:
         self.batches, self.epoch, self.row, self.together = batches, epoch, row, together
 
     def times(self) -> int:
@@ -110,7 +125,7 @@ class _Maker:
         return self.epoch + 1 + epochs, number * size
 
 
-def _reader(batches: "Batches", epoch: int, row: int) -> Any:
+def _reader(batches: Ordered, epoch: int, row: int) -> Any:
     """Grain's iterator over lists of batches, from a position on."""
     try:
         import grain
