@@ -40,13 +40,13 @@ KEPT = 300  # compiled programs in memory, about those of a file of tests
 ROOM = 1_000_000_000  # bytes of compiled programs on disk
 
 
-def programs() -> str:
+def programs() -> Path:
     """A folder for what this kind of processor runs: several may see one checkout."""
     listed = Path("/proc/cpuinfo")
     lines = listed.read_text().splitlines() if listed.exists() else [platform.platform()]
     kinds = [line for line in lines if line.lower().startswith(("flags", "features"))]
     name = hashlib.sha256((kinds or lines)[0].encode()).hexdigest()[:8]
-    return str(Path(__file__).parent / "build" / "programs" / name)
+    return Path(__file__).parent / "build" / "programs" / name
 
 
 def tidy(folder: Path) -> None:
@@ -63,8 +63,9 @@ given = os.environ.get("XLA_FLAGS", "").split()
 os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in FLAGS if flag not in given)])
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # a worker has that of the process above it
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs()
-    tidy(Path(programs()))
+    stored_programs = programs()
+    tidy(stored_programs)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(stored_programs)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")

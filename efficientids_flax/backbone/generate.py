@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from efficientids_flax.array_checks import as_numpy
 from efficientids_flax.backbone.cache import KVCache, make_cache
 from efficientids_flax.backbone.decoder import Decoder
 from efficientids_flax.backbone.inputs import Inputs, filled, input_problems
@@ -85,8 +86,12 @@ def generate(
             inside jit), too many tokens, or a missing key.
     """
     config = decoder.config
-    arrays = map(_array, (ids, inputs_embeds, paddings))
-    given = Inputs(*arrays, inputs_indicator=_array(inputs_indicator))
+    given = Inputs(
+        _array(ids, "ids"),
+        _array(inputs_embeds, "inputs_embeds"),
+        _array(paddings, "paddings"),
+        inputs_indicator=_array(inputs_indicator, "inputs_indicator"),
+    )
     prompts: Any = inputs_embeds if ids is None else ids
     ends = tuple(np.ravel(np.asarray(eos_id)).tolist())
     (pad_id,) = np.ravel(np.asarray(pad_id)).tolist()
@@ -99,9 +104,9 @@ def generate(
     return _generate(decoder, max_new_tokens, sampling, ends, pad_id, params, given, rng)
 
 
-def _array(given: Any) -> Any:
+def _array(given: Any, name: str) -> Any:
     """An array for the compiled program, which takes a list for many numbers."""
-    return given if given is None or isinstance(given, jax.Array) else np.asarray(given)
+    return given if given is None or isinstance(given, jax.Array) else as_numpy(given, name)
 
 
 def _problems(

@@ -16,6 +16,7 @@ from efficientids_flax.array_checks import (
     LABELS,
     MASK,
     Wrong,
+    as_numpy,
     described,
     form_problems,
     has_values,
@@ -140,7 +141,7 @@ def as_arrays(given: Mapping[str, Any], names: Mapping[str, str] | None = None) 
         if isinstance(value, jax.Array):
             found[name] = value
         elif value is not None:
-            array = np.asarray(value)
+            array = as_numpy(value, called.get(name, name))
             problems += overflow_problems(called.get(name, name), array)
             found[name] = array
     raise_listed("batch", problems)

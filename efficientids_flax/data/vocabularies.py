@@ -15,7 +15,7 @@ from efficientids_flax.digests import digest_of
 
 MOST = 1000  # elements of a container that are looked at
 ALL = 10_000  # objects that are looked at, the nearest first
-HOLD_NONE = (  # a tokenizer that is looked for
+HOLD_NONE = (  # classes without a tokenizer inside
     str, bytes, int, float, complex, type(None), range, np.ndarray, np.generic, type, ModuleType,
 )  # fmt: skip
 

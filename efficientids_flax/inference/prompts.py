@@ -173,20 +173,25 @@ def history_problems(
 def exclude_problems(lists: Sequence[History], items: int) -> list[str]:
     """A sentence for each id to exclude that is no item; one list of ids for each history."""
     found = []
-    for row, ids in enumerate(map(np.asarray, lists)):
-        if problem := _list_problem(ids):
-            found.append(f"history {row}: exclude: {problem}")
+    for row, given in enumerate(lists):
+        ids, problem = _read(given, f"history {row}: exclude")
+        if problem:
+            found.append(problem)
             continue
         wrong = ids[(ids < 0) | (ids >= items)]
         found += [f"history {row}: exclude: {one} is outside of [0, {items})" for one in wrong]
     return found
 
 
-def _list_problem(ids: np.ndarray) -> str | None:
-    """What is wrong if this is no list of whole numbers."""
+def _read(given: Any, where: str) -> tuple[np.ndarray, str | None]:
+    """(Ids, what is wrong if they are no list of whole numbers)."""
+    try:
+        ids = as_numpy(given, where)
+    except ValueError as error:
+        return np.zeros(0, np.int32), str(error)
     if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-        return f"found {list(ids.shape)} of {ids.dtype}, expected a list of ids"
-    return None
+        return ids, f"{where}: found {list(ids.shape)} of {ids.dtype}, expected a list of ids"
+    return ids, None
 
 
 def padded_ids(lists: Sequence[History], rows: int | None = None) -> np.ndarray:
@@ -246,13 +251,9 @@ def _checked(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(ids, 1 where they are items) of one history; appends to the problems."""
     nothing = np.zeros(0, np.int32), np.zeros(0, np.int32)
-    try:
-        ids = as_numpy(history, where)
-    except ValueError as error:
-        problems.append(str(error))
-        return nothing
-    if problem := _list_problem(ids):
-        problems.append(f"{where}: {problem}")
+    ids, problem = _read(history, where)
+    if problem:
+        problems.append(problem)
         return nothing
     items = np.ones(ids.shape, np.int32) if mask is None else np.asarray(mask)
     if items.shape != ids.shape or not np.isin(items, (0, 1)).all():

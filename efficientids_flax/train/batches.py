@@ -45,7 +45,8 @@ def check_source(source: Any, name: str) -> None:
     if isinstance(source, Mapping):
         raise TypeError(
             f"{name}: found one batch, expected several: give a list, [batch];"
-            " `ShuffledBatches(arrays, batch_size)` makes batches of the rows of arrays"
+            " `ShuffledBatches(arrays, batch_size)` makes batches of the rows of arrays; of several"
+            " splits, give one after the other"
         )
     if callable(source):
         return

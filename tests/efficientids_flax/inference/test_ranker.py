@@ -225,6 +225,8 @@ def test_histories_may_be_read_once():
         ({"histories": [[-1]]}, r"history 0: item -1 at place 0 is outside of \[0, 30\)"),
         ({"histories": [[11]], "item_masks": [[0]]}, r"word 11 at place 0 is outside of \[0, 11\)"),
         ({"histories": [np.ma.array([1, 2], mask=[0, 1])]}, "history 0: a masked array"),
+        ({"histories": [[1]], "exclude": [np.ma.array([1, 2], mask=[0, 1])]},
+         "history 0: exclude: a masked array"),
         ({"histories": [[1]], "allowed": [[1], [1, 0]]}, "allowed: lists of different lengths"),
         ({"histories": [[1.5]]}, r"history 0: found \[1\] of float64, expected a list of ids"),
         ({"histories": [[[1]]]}, r"history 0: found \[1, 1\] of int64, expected a list of ids"),
