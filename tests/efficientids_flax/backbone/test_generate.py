@@ -167,6 +167,11 @@ def test_the_key_decides_and_steps_draw_apart():
             r"pad_id: found 99, expected in \[0, 31\), a word",
         ),
         (LLAMA, {"max_new_tokens": 1.5}, "max_new_tokens: expected at least 1, found 1.5"),
+        (
+            LLAMA,
+            {"max_new_tokens": 1, "paddings": np.ma.array([[1, 0, 0, 0]], mask=[[0, 1, 0, 0]])},
+            "paddings: a masked array",
+        ),
     ],
 )
 def test_what_cannot_be_generated_is_refused(config, arguments, sentence):

@@ -185,6 +185,15 @@ def test_numbers_that_would_wrap_around_are_told():
         as_arrays({"ids": np.array([[1, 2**32 + 3]])}, {"ids": "item_ids"})
 
 
+def test_masked_arrays_and_ragged_lists_are_refused_by_the_callers_name():
+    for given, message in (
+        (np.ma.array([[1, 2]], mask=[[0, 1]]), "item_ids: a masked array"),
+        ([[1], [2, 3]], "item_ids: lists of different lengths"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            as_arrays({"ids": given}, {"ids": "item_ids"})
+
+
 def test_next_labels_are_the_following_ids():
     given = batch()
     fields = ("ids", "input_item_weights", "paddings")
