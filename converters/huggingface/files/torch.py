@@ -24,6 +24,7 @@ def read_torch(store: Store, key: str) -> dict[str, HeldLeaf]:
         MappingError: PyTorch is not installed.
         CheckpointError: the file is damaged, or holds more than tensors.
     """
+    refuse_pointer(store, key)  # for which PyTorch would be installed in vain
     try:
         torch = importlib.import_module("torch")
     except ImportError as error:
@@ -31,7 +32,6 @@ def read_torch(store: Store, key: str) -> dict[str, HeldLeaf]:
             f"{store.url}/{key}: only PyTorch can read it, and it is not installed: pip install "
             "torch, or save the model as safetensors (`save_pretrained` of transformers)"
         ) from error
-    refuse_pointer(store, key)
     path = store.local_path(key)
     try:
         try:
